@@ -1,0 +1,1 @@
+"""The vocabulary: rows, seams, step, recipe, keyed randomness, errors."""

@@ -1,0 +1,1 @@
+"""Task files: read, detect the format, turn into rows, split, fingerprint."""

@@ -1,0 +1,1 @@
+"""Scorers, decoding, the score matrix and the gate."""

@@ -1,0 +1,1 @@
+"""Entries, refs and objects on disk: what was learned, immutable and verifiable."""

@@ -1,0 +1,1 @@
+"""Pure functions on tensors and arrays: metrics, statistics, divergences, low-rank algebra."""

@@ -1,0 +1,1 @@
+"""The replay store: rows and their columns, manifests, admission, service."""

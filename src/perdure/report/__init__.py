@@ -1,0 +1,1 @@
+"""Pages built from records; imports no torch."""

@@ -1,0 +1,1 @@
+"""The reference loop, the update it shares with other hosts, and checkpoints."""

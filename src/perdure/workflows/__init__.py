@@ -1,0 +1,1 @@
+"""The verbs: init, learn, evaluate, rollback, export."""
