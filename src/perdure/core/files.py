@@ -1,5 +1,6 @@
 """Writing to disk so that a crash leaves either the old file or the new one, never half of one."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -37,3 +38,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) atomically; see `write_atomically`."""
     write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8") and None)
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

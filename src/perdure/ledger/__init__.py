@@ -1,1 +1,9 @@
-"""Entries, refs and objects on disk: what was learned, immutable and verifiable."""
+"""Entries, refs, objects, rows and scores of a workspace; imports no torch until an object is read or written."""
+
+from perdure.ledger.entry import Entry, state_hash
+from perdure.ledger.lock import writing
+from perdure.ledger.objects import ObjectStore
+from perdure.ledger.rows import row_key
+from perdure.ledger.store import Ledger
+
+__all__ = ["Entry", "Ledger", "ObjectStore", "row_key", "state_hash", "writing"]

@@ -1,0 +1,167 @@
+"""Base models: found, loaded, identified. Any causal language model; nothing depends on a model's name."""
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perdure.bridges.embedded import NAME, embedded_model
+from perdure.core.canonical import content_hash
+from perdure.core.errors import BadInput, BrokenStore
+from perdure.core.files import file_hash
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass
+class Base:
+    """A base model in memory.
+
+    Args:
+        model: The causal language model, in eval mode, nothing trainable.
+        tokenizer: Its tokenizer.
+        dtype: Dtype of the frozen weights.
+        device: Where it lives.
+    """
+
+    model: Any
+    tokenizer: Any
+    dtype: torch.dtype
+    device: torch.device
+
+    def precision(self) -> AbstractContextManager:
+        """Return the context of a forward: bfloat16 autocast over a bfloat16 base, nothing over float32."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    @property
+    def pad(self) -> int:
+        """Token id used for padding; it is masked, so any will do."""
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+    @property
+    def stops(self) -> list[int]:
+        """Token ids that end an answer: the tokenizer's and the model's own."""
+        own = getattr(self.model.generation_config, "eos_token_id", None)
+        ids = own if isinstance(own, list) else [own]
+        return sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
+
+
+def find_model(name: str, revision: str | None = None) -> Path:
+    """Return the local folder of a model: a folder, the embedded default, or a hub id (downloaded once by the hub's client).
+
+    Raises:
+        BadInput: No such folder or hub model, or the hub cannot be reached.
+    """
+    if name == NAME:
+        return embedded_model()
+    if Path(name).is_dir():
+        if not (Path(name) / "config.json").is_file():
+            raise BadInput(f"{name} is no model folder: it has no config.json")
+        return Path(name).resolve()
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise BadInput(f"no model folder at {name}")
+    return _from_hub(name, revision)
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # never code, never pickles
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
+        raise BadInput(
+            f"model {name!r} is neither a folder nor in the local hub cache, and the hub cannot be reached; "
+            f"go online, give a folder, or use the embedded --model {NAME}"
+        ) from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        at = f" at revision {revision}" if revision else ""
+        raise BadInput(f"the hub has no model {name!r}{at} that you can read: {error}") from error
+
+
+def fingerprint(folder: Path) -> str:
+    """Return the hash of what makes the model: its configuration and the bytes of its weights. Cost: reads every weight."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise BadInput(f"{folder} has no .safetensors weights; perdure loads no pickles, convert the model first")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    for key in ("_name_or_path", "transformers_version"):
+        config.pop(key, None)
+    return content_hash([config, [[path.name, file_hash(path)] for path in weights]])
+
+
+def stamp(folder: Path) -> list[list[Any]]:
+    """Return what changes when a weight file is touched, at no cost: names, sizes and times."""
+    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.glob("*.safetensors"))]
+
+
+def check_unchanged(folder: Path, expected: str) -> None:
+    """Refuse a base model that is not the one the workspace was made with.
+
+    Raises:
+        BrokenStore: The weights or the configuration changed.
+    """
+    if (found := fingerprint(folder)) != expected:
+        raise BrokenStore(
+            f"the base model at {folder} changed on disk (hash {found[:12]}, the workspace was made with {expected[:12]}); "
+            "put the original back, or make a new workspace for the new model"
+        )
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """Return the accelerator if there is one, else the CPU, unless told otherwise."""
+    if wanted != "auto":
+        return torch.device(wanted)
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")  # type: ignore[return-value]
+
+
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """Return bfloat16 where the processor computes it fast, else float32, unless told otherwise."""
+    if wanted != "auto":
+        if wanted not in DTYPES:
+            raise BadInput(f"unknown dtype {wanted!r}; choose auto, {' or '.join(DTYPES)}")
+        return DTYPES[wanted]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if device.type == "cpu":
+        flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return torch.bfloat16 if flags.get("avx512_bf16") or flags.get("amx_bf16") else torch.float32
+    return torch.float32
+
+
+def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
+    """Load model and tokenizer from a local folder; safetensors only, and no code from the folder is ever run.
+
+    Raises:
+        BadInput: The folder needs code of its own, or cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _refuse_own_code(folder)
+    place = choose_device(device)
+    kind = choose_dtype(dtype, place)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, use_safetensors=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"cannot load a causal language model from {folder}: {error}") from error
+    model.requires_grad_(False)
+    return Base(model.to(place).eval(), tokenizer, kind, place)
+
+
+def _refuse_own_code(folder: Path) -> None:
+    from transformers import CONFIG_MAPPING
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+        raise BadInput(
+            f"the model in {folder} needs Python code of its own (auto_map, trust_remote_code); perdure never runs code "
+            f"from a model folder. Use a model type that transformers knows"
+        )

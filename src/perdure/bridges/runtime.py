@@ -1,0 +1,199 @@
+"""A base model in memory, and the state that is laid over it: one combined adapter, or a whole set of weights."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perdure.bridges.models import Base, load_base
+from perdure.core.errors import BadSpec
+from perdure.core.keyed import seed_of
+from perdure.core.recipe import Settings
+from perdure.maths.low_rank import Patch, Patches, combine, from_tensors, to_tensors
+
+Slots = Mapping[str, Mapping[str, Tensor]]  # slot name -> its tensors, as the ledger keeps them
+
+SKILL, DENSE = "skill", "dense"
+PREFIX = "base_model.model."
+
+
+class Runtime:
+    """Holds one base model and lays states over it; the base weights are never written while adapters are used.
+
+    Args:
+        folder: Local folder of the base model.
+        dtype: "auto", "float32" or "bfloat16", of the frozen weights.
+        device: "auto" or a torch device.
+    """
+
+    def __init__(self, folder: Path, dtype: str = "auto", device: str = "auto"):
+        self.folder, self.dtype, self.device = folder, dtype, device
+        self.base: Base = load_base(folder, dtype, device)
+        self.model: Any = self.base.model
+        self.dense = False
+        self._shape: Any = None
+
+    def lay(self, slots: Slots) -> None:
+        """Make the model the one that `slots` describe: base plus combined adapter, or dense weights plus adapter."""
+        self._lay_dense(slots.get(DENSE))
+        patches = combine([from_tensors(slots[name]) for name in sorted(slots) if name != DENSE])
+        if not patches:
+            self._remove_adapter()
+            return
+        self._fit(_shape_of(patches))
+        with torch.no_grad():
+            for module, patch in patches.items():
+                layer = self._layer(module)
+                layer.lora_A["default"].weight.copy_(patch.down)
+                layer.lora_B["default"].weight.copy_(patch.up)
+                layer.scaling["default"] = patch.scale
+        self.model.eval()
+
+    def start_adapter(self, settings: Settings, seed: int, task: str) -> dict[str, Tensor]:
+        """Return the trainable LoRA parameters by name: the ones laid, or fresh ones (B = 0) where none are.
+
+        Raises:
+            BadSpec: The laid adapter has another rank, scale or modules than the settings ask for, or no module fits.
+        """
+        fresh = self._fresh_shape(settings)
+        if self._shape is None:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed_of(seed, task, "adapter"))
+                self._fit(fresh)
+        elif {m: r for m, (r, _) in self._shape.items()} != {m: r for m, (r, _) in fresh.items()}:
+            raise BadSpec(
+                "the recipe's LoRA rank or modules differ from the adapter that head goes on training "
+                f"({len(self._shape)} modules, rank {next(iter(self._shape.values()))[0]}); keep lora_r and "
+                "lora_target_modules as they were, or start from the base with start: base"
+            )
+        for layer in (self._layer(module) for module in fresh):
+            layer.lora_dropout["default"] = (
+                torch.nn.Dropout(settings.lora_dropout) if settings.lora_dropout else torch.nn.Identity()
+            )
+            layer.lora_A["default"].weight.requires_grad_(True)
+            layer.lora_B["default"].weight.requires_grad_(True)
+        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+    def start_dense(self) -> dict[str, Tensor]:
+        """Return every weight as a float32 trainable parameter, by name.
+
+        Raises:
+            BadSpec: An adapter is laid over the base; its tasks would be lost.
+        """
+        if self._shape is not None:
+            raise BadSpec(
+                "the recipe trains every weight, but head already carries an adapter; begin a new workspace for it, "
+                "or use a LoRA recipe"
+            )
+        if not self.dense:
+            self._reload("float32")
+        self.model.requires_grad_(True)
+        return dict(self.model.named_parameters())
+
+    def skill(self) -> dict[str, Tensor]:
+        """Return the laid adapter as the tensors of a slot."""
+        patches = {}
+        for module in self._shape or {}:
+            layer = self._layer(module)
+            down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            patches[module] = Patch(down.detach().clone(), up.detach().clone(), layer.scaling["default"])
+        return to_tensors(patches)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return every weight, as the tensors of the slot `dense`: values, since (w + d) - d differs from w."""
+        return {name: value.detach().clone() for name, value in self.model.named_parameters()}
+
+    def freeze(self) -> None:
+        """End training: nothing is trainable, eval mode."""
+        self.model.requires_grad_(False)
+        self.model.eval()
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Inside, the model is the base: the adapter is off. No second copy of a model exists."""
+        if self.dense:
+            raise BadSpec("the base cannot be asked while dense weights are laid over it; use a LoRA recipe")
+        if self._shape is None:
+            yield
+        else:
+            with self.model.disable_adapter():
+                yield
+
+    def _layer(self, module: str) -> Any:
+        return self.model.get_submodule(PREFIX + module)
+
+    def _fresh_shape(self, settings: Settings) -> dict[str, tuple[int, float]]:
+        """Return rank and scale of each module that the settings give an adapter."""
+        root = self.model.base_model.model if self._shape is not None else self.model
+        output = root.get_output_embeddings()
+        wanted = settings.lora_target_modules
+        scale = settings.lora_alpha / settings.lora_r
+        shape = {}
+        for name, module in root.named_modules():
+            if self._shape is not None and name in self._shape:
+                shape[name] = (settings.lora_r, scale)
+                continue
+            if ".lora_" in name or ".base_layer" in name or module is output or not _is_linear(module):
+                continue
+            if wanted == "all-linear" or name.split(".")[-1] in ([wanted] if isinstance(wanted, str) else wanted):
+                shape[name] = (settings.lora_r, scale)
+        if not shape:
+            raise BadSpec(f"lora_target_modules {wanted!r} matches no linear layer of this model")
+        return shape
+
+    def _fit(self, shape: dict[str, tuple[int, float]]) -> None:
+        """Give the model an adapter of this shape; a fitting one stays, any other is replaced."""
+        if shape == self._shape:
+            return
+        from peft import LoraConfig, get_peft_model
+
+        self._remove_adapter()
+        ranks = {module: rank for module, (rank, _) in shape.items()}
+        most = max(ranks.values())
+        config = LoraConfig(
+            r=most,
+            lora_alpha=most,
+            target_modules=sorted(shape),
+            rank_pattern={f"^{m}$".replace(".", r"\."): r for m, r in ranks.items() if r != most},
+            task_type="CAUSAL_LM",
+        )
+        self.model = get_peft_model(self.base.model, config, autocast_adapter_dtype=True)
+        self._shape = shape
+        for module, (_, scale) in shape.items():
+            self._layer(module).scaling["default"] = scale
+        self.freeze()
+
+    def _remove_adapter(self) -> None:
+        if self._shape is not None:
+            self.base.model = self.model.unload()
+            self.model, self._shape = self.base.model, None
+
+    def _lay_dense(self, weights: Mapping[str, Tensor] | None) -> None:
+        if weights is None and not self.dense:
+            return
+        self._remove_adapter()
+        self._reload(self.dtype if weights is None else "float32")
+        if weights is not None:
+            with torch.no_grad():
+                for name, value in self.model.named_parameters():
+                    value.copy_(weights[name])
+            self.dense = True
+
+    def _reload(self, dtype: str) -> None:
+        self.base = load_base(self.folder, dtype, self.device)
+        self.model, self.dense = self.base.model, False
+
+
+def _shape_of(patches: Patches) -> dict[str, tuple[int, float]]:
+    return {module: (patch.down.shape[0], patch.scale) for module, patch in patches.items()}
+
+
+def _is_linear(module: Any) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, torch.nn.Linear | Conv1D)
+
+

@@ -1,0 +1,136 @@
+"""A recipe: training settings plus a set of methods, checked when it is built."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perdure.core.errors import BadSpec, Conflict
+from perdure.core.seams import EXCLUSIVE, SEAMS, spec_of
+
+
+class Settings(BaseModel):
+    """Training settings, under the names Hugging Face and TRL use."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    num_train_epochs: int = Field(3, ge=1, description="passes over the new rows")
+    per_device_train_batch_size: int = Field(16, ge=1, description="new rows a micro-batch; replayed rows come on top")
+    gradient_accumulation_steps: int = Field(1, ge=1, description="micro-batches an update")
+    max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0 does not clip")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field("linear", description="decay after warm-up")
+    warmup_steps: float = Field(0.0, ge=0, description="updates of warm-up; below 1 a share of all updates")
+    label_smoothing_factor: float = Field(0.0, ge=0, lt=1, description="label smoothing of the task loss")
+    max_length: int = Field(512, ge=8, description="tokens a row; longer prompts lose their start")
+    train: Literal["lora", "full"] = Field("lora", description="train a LoRA adapter, or every weight in float32")
+    lora_r: int = Field(8, ge=1, description="LoRA rank")
+    lora_alpha: float = Field(16.0, gt=0, description="LoRA scale is lora_alpha / lora_r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before LoRA's down-projection")
+    lora_target_modules: str | list[str] = Field("all-linear", description="modules that get an adapter")
+    keep: Literal["last", "best"] = Field("last", description="weights of the last epoch, or the best on validation rows")
+    validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of train rows held out when keep is best")
+    data: Literal["task", "all"] = Field("task", description="train on the new task, or on all kept tasks together")
+    start: Literal["head", "base"] = Field("head", description="go on from head, or start again from the base model")
+    host: Literal["transformers", "loop"] = Field("transformers", description="what runs the training loop")
+    logging_steps: int = Field(10, ge=1, description="updates between loss records and heartbeats")
+    report_to: str = Field("none", description="experiment trackers, as in transformers")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings and active methods, sorted by name. Build one with `build_recipe`."""
+
+    name: str
+    settings: Settings
+    methods: tuple[Any, ...]
+
+    def owners(self, seam: str) -> list[Any]:
+        """Return the methods that fill `seam`, in name order."""
+        return [method for method in self.methods if seam in method.seams]
+
+    def owner(self, seam: str) -> Any | None:
+        """Return the one method that owns an exclusive seam, or None."""
+        return next(iter(self.owners(seam)), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the recipe as the plain JSON from which `build_recipe` makes an equal one."""
+        return {
+            "name": self.name,
+            **self.settings.model_dump(mode="json"),
+            "methods": {method.name: spec_of(method) for method in self.methods},
+        }
+
+
+def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type]) -> Recipe:
+    """Return the recipe that `spec` describes: settings by name, and `methods:` as a mapping of name to fields.
+
+    Raises:
+        BadSpec: An unknown key or method (with the nearest known one), or a value out of range.
+        Conflict: Two methods own one exclusive seam.
+    """
+    spec = dict(spec)
+    name = str(spec.pop("name", "custom"))
+    wanted = spec.pop("methods", None) or {}
+    if not isinstance(wanted, Mapping):
+        raise BadSpec(f"recipe {name}: 'methods' must map each method's name to its fields, got {wanted!r}")
+    for key in spec:
+        if key not in Settings.model_fields:
+            raise BadSpec(f"recipe {name}: unknown key {key!r}{nearest(key, [*Settings.model_fields, 'methods', 'name'])}")
+    try:
+        settings = Settings(**spec)
+    except ValidationError as error:
+        raise BadSpec(f"recipe {name}: {first_problem(error)}") from None
+    built = [_build_method(key, fields or {}, registry) for key, fields in wanted.items()]
+    methods = tuple(sorted((m for m in built if m.active), key=lambda m: m.name))
+    for seam in EXCLUSIVE:
+        owners = [m.name for m in methods if seam in m.seams]
+        if len(owners) > 1:
+            raise Conflict(f"the seam '{seam}' has room for one method, got {owners}; drop all but one")
+    return Recipe(name, settings, methods)
+
+
+def check_seams(method: type) -> None:
+    """Refuse a method class that declares seams it does not fill, fills others, or fills none.
+
+    Raises:
+        BadSpec: With the names; a misspelt seam must not pass silently.
+    """
+    filled = {seam for seam in SEAMS if callable(getattr(method, seam, None))}
+    declared = set(method.seams)  # type: ignore[attr-defined]
+    if declared != filled or not filled:
+        raise BadSpec(
+            f"method {method.__name__} declares seams {sorted(declared)} but fills {sorted(filled)}; "
+            f"make them agree (seams are {', '.join(SEAMS)})"
+        )
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return "; did you mean 'x'?" for the known word closest to `word`, or the list of known words."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem of a pydantic error in words: where, what, and the value given."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    return f"{where}: {problem['msg']}, got {problem.get('input')!r}"
+
+
+def _build_method(name: str, fields: Mapping[str, Any], registry: Mapping[str, type]) -> Any:
+    if name not in registry:
+        raise BadSpec(f"unknown method {name!r}{nearest(name, list(registry))}")
+    known = list(registry[name].__dataclass_fields__)  # type: ignore[attr-defined]
+    if not isinstance(fields, Mapping):
+        raise BadSpec(f"method {name}: its fields must be a mapping, got {fields!r}")
+    for key in fields:
+        if key not in known:
+            raise BadSpec(f"method {name}: unknown field {key!r}{nearest(key, known)}")
+    try:
+        return registry[name](**fields)
+    except (TypeError, ValueError) as error:
+        raise BadSpec(f"method {name}: {error}") from None

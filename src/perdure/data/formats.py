@@ -1,0 +1,305 @@
+"""Formats: which columns make one, and how a record of it becomes a row."""
+
+import string
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from perdure.core.errors import BadInput, BadSpec
+from perdure.core.rows import Message, Row
+from perdure.data.read import Record
+
+FORMATS: dict[str, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "prompt_completion": ("prompt", "completion"),
+    "alpaca": ("instruction", "output"),
+    "query_response": ("query", "response"),
+    "text_label": ("text", "label"),
+    "text": ("text",),
+}
+"""Columns a format needs. A record is of the first format whose columns it all has."""
+
+DEFAULT_TEMPLATE = "Classify the text.\nText: {text}\nLabel:"
+"""Prompt of `text_label` unless the task sets its own."""
+
+_ROLES = ("system", "user", "assistant", "tool")
+_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in _ROLES}
+
+
+def detect(records: Sequence[Record], template: str | None = None) -> str:
+    """Return the format of most records; with a `template` it is "text_label", whatever the columns are called.
+
+    A record that merely lacks a column of that format is left to `to_rows`, which says so.
+
+    Raises:
+        BadInput: No record is of a known format, or one is of another format than most.
+    """
+    if template is not None:
+        return "text_label"
+    kinds = [_kind(record) for record in records]
+    counts = Counter(kind for kind in kinds if kind is not None)
+    if not counts:
+        known = " | ".join(" + ".join(columns) for columns in FORMATS.values())
+        raise BadInput(f"{records[0].source} has columns {_listed(records[0].columns)}; known formats need {known}")
+    most = counts.most_common(1)[0][0]
+    for record, kind in zip(records, kinds, strict=True):
+        if kind is not None and not set(FORMATS[kind]) <= set(FORMATS[most]):
+            raise BadInput(
+                f"{record.source} is {kind} (columns {_listed(record.columns)}), but {counts[most]} rows are {most}, "
+                f"the first {records[kinds.index(most)].source}; keep one format a file, or set `format` in a task file"
+            )
+    return most
+
+
+def to_rows(
+    records: Sequence[Record],
+    format: str,
+    *,
+    task: str = "",
+    template: str | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> list[Row]:
+    r"""Return one row for each record, in order.
+
+    Args:
+        records: What was read from one file.
+        format: A key of `FORMATS`.
+        task: Name of the task, written into the rows.
+        template: Prompt of `text_label`, with columns as placeholders: "Request: {text}\nIntent:".
+        labels: Text that stands for a label in the completion of `text_label`. A label that is not in it is
+            written with its underscores as spaces.
+
+    Raises:
+        BadInput: A record lacks a column or has nothing to train; the message has its line.
+        BadSpec: `template` or `labels` is given for another format, or the template names no column.
+    """
+    needed = FORMATS[format]
+    convert = _CONVERT.get(format)
+    if convert is None:
+        columns = frozenset().union(*(record.columns for record in records))
+        asked = ["text"] if template is None else _checked_names(template, columns)
+        convert = _classifier(DEFAULT_TEMPLATE if template is None else template, asked, labels or {})
+        needed = (*asked, "label")
+    elif template is not None or labels:
+        setting = "labels" if template is None else "template"
+        raise BadSpec(
+            f"`{setting}` belongs to the format text_label, but the data are {format}; remove it or set `format`"
+        )
+    return [_to_row(record, needed, convert, format, task) for record in records]
+
+
+def names_in(template: str) -> list[str]:
+    """Return the placeholders of `template`, each once, in order.
+
+    Raises:
+        BadSpec: The template is malformed, has none, or wants one formatted in some way.
+    """
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise BadSpec(f"template {template!r}: {error}; write {{column}}, and {{{{ for a brace") from error
+    if any(spec or conversion for _, _, spec, conversion in parts):
+        raise BadSpec(f"template {template!r} uses a format after ':' or '!'; write plain {{column}}")
+    names = list(dict.fromkeys(name for _, name, _, _ in parts if name is not None))
+    if not names:
+        raise BadSpec(f"template {template!r} names no column; write one as {{text}}")
+    return names
+
+
+def label_text(label: str, labels: Mapping[str, str]) -> str:
+    """Return the text that stands for `label`: the one given, else its name with underscores as spaces."""
+    return labels.get(label, label.replace("_", " "))
+
+
+def fill(template: str, values: Mapping[str, Any]) -> str:
+    """Return `template` with its placeholders replaced; unlike in `str.format`, "a.b" is the name of a column."""
+    parts = string.Formatter().parse(template)
+    return "".join(literal + ("" if name is None else str(values[name])) for literal, name, _, _ in parts)
+
+
+def alpaca_prompt(instruction: str, input: str = "", system: str = "", history: Sequence[tuple[str, str]] = ()) -> str:
+    """Return the standard Alpaca prompt, up to and with the line break after "### Response:".
+
+    A `system` text takes the place of the opening sentences, and past turns of `history` (question, answer) stand
+    before the instruction as blocks of their own; the original has no room for either.
+    """
+    paired = ", paired with an input that provides further context" if input else ""
+    opening = system or (
+        f"Below is an instruction that describes a task{paired}. "
+        "Write a response that appropriately completes the request."
+    )
+    past = "".join(f"\n\n### Instruction:\n{asked}\n\n### Response:\n{answered}" for asked, answered in history)
+    given = f"\n\n### Input:\n{input}" if input else ""
+    return f"{opening}{past}\n\n### Instruction:\n{instruction}{given}\n\n### Response:\n"
+
+
+def _checked_names(template: str, columns: Collection[str]) -> list[str]:
+    names = names_in(template)
+    for name in names:
+        if name not in columns:
+            near = get_close_matches(name, columns, n=1)
+            hint = f"did you mean {{{near[0]}}}?" if near else f"columns are {_listed(columns)}"
+            raise BadSpec(f"template {template!r} names {{{name}}}, which is not a column; {hint}")
+    return names
+
+
+def _kind(record: Record) -> str | None:
+    return next((format for format, columns in FORMATS.items() if record.columns.issuperset(columns)), None)
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(map(str, names))) or "(none)"
+
+
+def _to_row(record: Record, needed: Sequence[str], convert: Callable[[Record], Row], format: str, task: str) -> Row:
+    missing = [name for name in needed if name not in record.columns]
+    if missing:
+        raise BadInput(
+            f"{record.source} has no {' and no '.join(missing)}, which {format} needs (its columns: "
+            f"{_listed(record.columns)}); fill it in or remove the row"
+        )
+    row = replace(convert(record), label=_label(record), task=task, source=record.source)
+    try:
+        row.hash  # noqa: B018 - computed here, where the line is known, because half a surrogate pair has no bytes
+    except UnicodeEncodeError as error:
+        raise BadInput(f"{record.source} holds half of a surrogate pair (\\ud800 to \\udfff); remove it") from error
+    return row
+
+
+def _label(record: Record) -> str | None:
+    value = record.fields.get("label")
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # tables store whole numbers as 1.0 when a cell is null
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise BadInput(f"{record.source}: label must be one text or number, got a {type(value).__name__}")
+
+
+def _text(record: Record, column: str, *, required: bool = False) -> str:
+    value = record.fields.get(column)
+    if value is None:
+        value = ""
+    if not isinstance(value, str):
+        raise BadInput(f"{record.source}: {column} must be text, got a {type(value).__name__}; put it in quotes")
+    if required and not value.strip():
+        raise BadInput(
+            f"{record.source}: {column} is empty, so there is nothing to train; fill it in or remove the row"
+        )
+    return value
+
+
+def _prompted(prompt: str, completion: str) -> Row:
+    """Return a plain-text row; one space joins the sides where neither brings its own, as a tokenizer would expect."""
+    glued = prompt and not prompt[-1].isspace() and not completion[0].isspace()
+    return Row(prompt=prompt, completion=f" {completion}" if glued else completion)
+
+
+def _conversation(turns: list[Message], source: str) -> Row:
+    answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+    if not answers:
+        raise BadInput(f"{source} has no assistant turn, so there is nothing to train; add one or remove the row")
+    if any(not turns[index].content.strip() for index in answers):
+        raise BadInput(
+            f"{source} has an empty assistant turn, so there is nothing to train in it; fill it in or remove it"
+        )
+    if not any(turn.role == "user" for turn in turns[: answers[-1]]):
+        raise BadInput(f"{source} has no user turn before the answer; add one, or write the row as text")
+    return Row(messages=tuple(turns[: answers[-1] + 1]))  # turns after the last answer have nothing to train
+
+
+def _turns(value: Any, source: str, role: str = "role", content: str = "content") -> list[Message]:
+    """Return the turns of a list of `{role: ..., content: ...}`; the keys differ between formats."""
+    roles = _SHAREGPT_ROLES if role == "from" else {name: name for name in _ROLES}
+    turns = []
+    if not isinstance(value, list):
+        raise BadInput(f"{source}: turns must be a list of {{{role}, {content}}}, got a {type(value).__name__}")
+    for number, turn in enumerate(value, start=1):
+        where = f"{source}, turn {number}"
+        if not isinstance(turn, dict):
+            raise BadInput(f"{where} must be an object with {role} and {content}, got a {type(turn).__name__}")
+        if turn.get(role) not in roles:
+            raise BadInput(f"{where}: {role} is {turn.get(role)!r}; it must be one of {', '.join(roles)}")
+        if turn.get("tool_calls") or turn.get("function_call") or turn.get("weight") == 0:
+            raise BadInput(f"{where}: tool calls and untrained turns (weight 0) are not supported; remove the row")
+        turns.append(Message(roles[turn[role]], _content(turn.get(content), where)))
+    return turns
+
+
+def _content(value: Any, where: str) -> str:
+    """Return the text of a turn: a string, or a list of OpenAI text parts."""
+    if isinstance(value, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in value):
+        return "".join(part["text"] for part in value)
+    if not isinstance(value, str):
+        raise BadInput(f"{where}: the content must be text, got a {type(value).__name__}")
+    return value
+
+
+def _from_messages(record: Record) -> Row:
+    return _conversation(_turns(record.fields["messages"], record.source), record.source)
+
+
+def _from_sharegpt(record: Record) -> Row:
+    system = _text(record, "system")
+    turns = _turns(record.fields["conversations"], record.source, "from", "value")
+    return _conversation([Message("system", system), *turns] if system else turns, record.source)
+
+
+def _from_prompt_completion(record: Record) -> Row:
+    prompt, completion = record.fields["prompt"], record.fields["completion"]
+    if isinstance(prompt, list) and isinstance(completion, list):
+        return _conversation([*_turns(prompt, record.source), *_turns(completion, record.source)], record.source)
+    if isinstance(prompt, list) or isinstance(completion, list):
+        raise BadInput(f"{record.source}: prompt and completion must be both text or both lists of messages")
+    return _prompted(_text(record, "prompt"), _text(record, "completion", required=True))
+
+
+def _from_alpaca(record: Record) -> Row:
+    history = record.fields.get("history") or []
+    pairs = isinstance(history, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history)
+    if not pairs or any(not isinstance(side, str) for pair in history for side in pair):
+        raise BadInput(f"{record.source}: history must be a list of [question, answer]")
+    prompt = alpaca_prompt(
+        _text(record, "instruction"), _text(record, "input"), _text(record, "system"), [(q, a) for q, a in history]
+    )
+    return _prompted(prompt, _text(record, "output", required=True))
+
+
+def _from_query_response(record: Record) -> Row:
+    return _prompted(_text(record, "query"), _text(record, "response", required=True))
+
+
+def _from_text(record: Record) -> Row:
+    return Row(completion=_text(record, "text", required=True))
+
+
+def _classifier(template: str, asked: Sequence[str], labels: Mapping[str, str]) -> Callable[[Record], Row]:
+    def convert(record: Record) -> Row:
+        if not any(str(record.fields[name]).strip() for name in asked):
+            raise BadInput(
+                f"{record.source}: {' and '.join(asked)} is empty, so nothing is asked; fill it in or remove the row"
+            )
+        label = _label(record)
+        if label is None or not label.strip():
+            raise BadInput(
+                f"{record.source}: label is empty, so there is nothing to train; fill it in or remove the row"
+            )
+        return Row(prompt=fill(template, record.fields), completion=f" {label_text(label, labels)}")
+
+    return convert
+
+
+_CONVERT: dict[str, Callable[[Record], Row]] = {
+    "messages": _from_messages,
+    "sharegpt": _from_sharegpt,
+    "prompt_completion": _from_prompt_completion,
+    "alpaca": _from_alpaca,
+    "query_response": _from_query_response,
+    "text": _from_text,
+}

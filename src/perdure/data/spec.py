@@ -1,0 +1,149 @@
+"""What a user says about a task: a task file, or the settings that go with a plain data file."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from perdure.core.errors import BadInput, BadSpec
+from perdure.data.formats import FORMATS
+
+_INHERITED = ("format", "template", "labels", "scorer", "max_new_tokens", "general", "guard", "test_size", "seed")
+
+
+class TaskSpec(BaseModel):
+    """Settings of a task. Anything left out has the default that the data suggest.
+
+    Args:
+        name: Name of the task: letters, digits, and "_", ".", "-" after the first.
+        train: Data file.
+        test: Data file with test rows; without it, see `split` columns and `test_size`.
+        format: A key of `formats.FORMATS` ("text+label" and "prompt/completion" are understood too); None detects it.
+        template: Prompt of text_label, with columns as placeholders.
+        labels: Text that stands for a label in the completion of text_label.
+        scorer: Name of a scorer, or {"name": ..., options}; None takes the default for the rows.
+        max_new_tokens: Longest answer generated when scored or predicted, in tokens; None leaves it to the evaluation.
+        general: Data file with general instruction data, for recipes that replay it.
+        guard: Names of the tasks the gate guards while this one is learned; None is all of them.
+        test_size: Share of the questions in the test part when it has to be made, in (0, 1).
+        seed: Key of the draw that makes the test part.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    train: Path
+    test: Path | None = None
+    format: str | None = None
+    template: str | None = None
+    labels: dict[str, str] = {}
+    scorer: str | dict[str, Any] | None = None
+    max_new_tokens: int | None = Field(default=None, gt=0)
+    general: Path | None = None
+    guard: list[str] | None = None
+    test_size: float = Field(default=0.2, gt=0, lt=1)
+    seed: int = 0
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if not re.fullmatch(r"\w[\w.-]*", value):
+            raise ValueError('must begin with a letter or digit and hold only letters, digits, "_", "." and "-"')
+        return value
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        name = value.lower().replace("+", "_").replace("/", "_").replace("-", "_")
+        if name not in FORMATS:
+            raise ValueError(f"unknown format {value!r}{_nearest(name, FORMATS)}; known: {', '.join(FORMATS)}")
+        return name
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _quoted_labels(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        if any(isinstance(side, bool) for pair in value.items() for side in pair):
+            raise ValueError("YAML reads a bare yes, no, on, off, true or false as a truth value; put quotes around it")
+        return {str(label): str(text) if isinstance(text, int | float) else text for label, text in value.items()}
+
+    @field_validator("scorer")
+    @classmethod
+    def _named_scorer(cls, value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+        if isinstance(value, dict) and not isinstance(value.get("name"), str):
+            raise ValueError('a scorer with options needs its "name" among them')
+        return value
+
+    def inherited(self) -> dict[str, Any]:
+        """Return the settings that a later version keeps unless it sets them: those set here, but for the files."""
+        return {key: getattr(self, key) for key in _INHERITED if key in self.model_fields_set}
+
+
+def make_spec(values: Mapping[str, Any], where: str) -> TaskSpec:
+    """Return the checked settings; `where` names their origin in errors.
+
+    Raises:
+        BadSpec: A key is unknown (the nearest known one is named), missing, or its value is not valid.
+    """
+    try:
+        return TaskSpec.model_validate(dict(values))
+    except ValidationError as error:
+        raise BadSpec(f"{where}: {'; '.join(_problem(problem) for problem in error.errors())}") from error
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of a task file (YAML) unchecked, its relative paths taken from the folder the file is in.
+
+    Raises:
+        BadInput: The file is missing or not UTF-8.
+        BadSpec: It is not valid YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text; a task file is YAML") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise BadSpec(f"{path}:{line} is broken YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise BadSpec(f"{path} is broken YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise BadSpec(f"{path} must be a mapping with at least `train: FILE`")
+    for key in ("train", "test", "general"):
+        if isinstance(values.get(key), str):
+            values[key] = path.parent / values[key]
+    return values
+
+
+def load_spec(path: Path) -> TaskSpec:
+    """Return the settings of a task file (YAML): relative paths from its folder, the name from its stem if not set.
+
+    Raises:
+        BadInput: The file is missing or not UTF-8.
+        BadSpec: It is not valid YAML, or a setting in it is not valid.
+    """
+    return make_spec({"name": path.stem, **read_settings(path)}, str(path))
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f", did you mean {near[0]}?" if near else ""
+
+
+def _problem(problem: Any) -> str:
+    key = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        hint = _nearest(key, TaskSpec.model_fields) or f"; known keys are {', '.join(TaskSpec.model_fields)}"
+        return f"unknown key `{key}`{hint}"
+    if problem["type"] == "missing":
+        return f"`{key}` is missing; set it"
+    return f"`{key}`: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"

@@ -1,0 +1,64 @@
+"""Parts of a task: the ones that its files name, and the test part made where they name none."""
+
+from collections.abc import Iterable, Sequence
+
+from perdure.core.errors import BadInput
+from perdure.core.keyed import keyed
+from perdure.core.rows import Row
+from perdure.data.read import Record
+
+_PARTS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
+
+
+def named_parts(records: Sequence[Record], rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows by the `split` of their records: "train", "validation", "test". Without the column all are train.
+
+    Raises:
+        BadInput: `split` has another value, or is missing in some records only.
+    """
+    parts: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
+    named = any("split" in record.columns for record in records)
+    for record, row in zip(records, rows, strict=True):
+        split = record.fields.get("split") if named else "train"
+        part = _PARTS.get(split.strip().lower()) if isinstance(split, str) else None
+        if part is None:
+            raise BadInput(
+                f"{record.source}: split is {split!r}; it must be one of {', '.join(_PARTS)}, in every row or in none"
+            )
+        parts[part].append(row)
+    return parts
+
+
+def distinct(rows: Iterable[Row]) -> tuple[Row, ...]:
+    """Return the rows in order, each text kept once: where it first stands."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        first.setdefault(row.hash, row)
+    return tuple(first.values())
+
+
+def make_test_part(rows: Sequence[Row], share: float, *key: object) -> tuple[list[Row], list[Row]]:
+    """Return (train, test) made from `rows`, both in their order.
+
+    Rows with the same question go to the same side. Questions are drawn label by label: `share` of them, rounded, at
+    least one and never all, for each label with two or more. A label with a single question stays in train,
+    unless every label is such: then the draw ignores labels. Where all rows ask one question, the test part is empty.
+
+    Args:
+        rows: The rows to divide.
+        share: Part of the questions wanted for testing, in (0, 1).
+        key: What the draw depends on, besides the order of the rows; see `core.keyed`.
+    """
+    label_of = {row.question: row.label or "" for row in reversed(rows)}
+    questions = list(dict.fromkeys(row.question for row in rows))
+    strata: dict[str, list[str]] = {}
+    for question in questions:
+        strata.setdefault(label_of[question], []).append(question)
+    if all(len(stratum) == 1 for stratum in strata.values()):
+        strata = {"": questions}
+    tested: set[str] = set()
+    for label, stratum in strata.items():
+        size = min(max(round(share * len(stratum)), 1), len(stratum) - 1)
+        picks = keyed(*key, "test part", label).permutation(len(stratum))[:size]
+        tested.update(stratum[index] for index in picks)
+    return [row for row in rows if row.question not in tested], [row for row in rows if row.question in tested]

@@ -1,0 +1,251 @@
+"""A task as perdure learns it: its settings, its rows by part, and what identifies them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from perdure.core.canonical import content_hash
+from perdure.core.errors import BadInput, BadSpec
+from perdure.core.rows import Message, Row
+from perdure.data.formats import DEFAULT_TEMPLATE, alpaca_prompt, detect, fill, label_text, names_in, to_rows
+from perdure.data.read import Record, read_records
+from perdure.data.spec import TaskSpec as TaskSpec
+from perdure.data.spec import load_spec as load_spec
+from perdure.data.spec import make_spec, read_settings
+from perdure.data.split import distinct, make_test_part, named_parts
+
+_SHORT_ANSWER = 8  # words; up to this length two good answers rarely differ
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """One version of a task.
+
+    Args:
+        spec: What the user set.
+        train: Rows to learn from.
+        validation: Rows that may choose between checkpoints.
+        test: Rows that score.
+        format: The format the rows were written in.
+        test_made: Whether the test part was drawn from the train data because no file named one.
+        fingerprint: Hash of the train rows in order; computed where left empty.
+        version: Hash of everything that decides what is trained and how it is scored; computed where left empty.
+    """
+
+    spec: TaskSpec
+    train: tuple[Row, ...]
+    validation: tuple[Row, ...]
+    test: tuple[Row, ...]
+    format: str
+    test_made: bool = False
+    fingerprint: str = ""
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        # Stored, not computed on demand: rows can be deleted later, and a version must outlive them.
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", content_hash([row.hash for row in self.train]))
+        if not self.version:
+            object.__setattr__(self, "version", self._version())
+
+    def _version(self) -> str:
+        spec, parts = self.spec, (self.train, self.test)
+        settings = [spec.name, self.format, spec.template, spec.labels, self.scorer, spec.max_new_tokens]
+        return content_hash([*settings, *([row.hash for row in part] for part in parts)])
+
+    @property
+    def name(self) -> str:
+        """Name of the task."""
+        return self.spec.name
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the labels that occur, sorted; empty where the rows have none."""
+        rows = (*self.train, *self.validation, *self.test)
+        return sorted({row.label for row in rows if row.label is not None})
+
+    @property
+    def scorer(self) -> dict[str, Any]:
+        """The scorer with its options, as {"name": ..., option: ...}; if none is set, the default for the test rows."""
+        chosen = self.spec.scorer or default_scorer(self.test, self.format)
+        return {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+
+    def ask(self, question: str | Mapping[str, str]) -> Row:
+        """Return a row that asks `question` the way the task's own rows do, with an empty answer.
+
+        Args:
+            question: The text; or values by column, for a template that names several.
+
+        Raises:
+            BadInput: The template names several columns and `question` is a text, or lacks one of them.
+        """
+        if self.format == "text_label":
+            return Row(prompt=_filled(self.spec.template or DEFAULT_TEMPLATE, question), task=self.name)
+        if not isinstance(question, str):
+            raise BadInput(f"task {self.name!r} asks one text, not several columns; give the text alone")
+        if self.format == "alpaca":
+            return Row(prompt=alpaca_prompt(question), task=self.name)
+        if any(row.messages for row in self.test):
+            turns = (*_shared_system(self.test), Message("user", question), Message("assistant", ""))
+            return Row(messages=turns, task=self.name)
+        return Row(prompt=question, task=self.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the rows as plain JSON; the ledger keeps those."""
+        spec = self.spec.model_dump(mode="json", exclude_unset=True)
+        kept = ("format", "test_made", "fingerprint", "version")
+        return {"spec": spec, **{key: getattr(self, key) for key in kept}}
+
+    @classmethod
+    def from_json(
+        cls, data: dict[str, Any], train: Sequence[Row] = (), validation: Sequence[Row] = (), test: Sequence[Row] = ()
+    ) -> "TaskData":
+        """Restore a task written by `to_json`, with the rows that are still there."""
+        spec = TaskSpec.model_validate(data["spec"])
+        return cls(
+            **{**data, "spec": spec, "train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
+        )
+
+
+def default_scorer(rows: Sequence[Row], format: str) -> str:
+    """Return "exact" where labels decide the answers, or every answer has at most 8 words; else "rouge_l".
+
+    A label beside free text (the number at the end of a worked solution) decides nothing: answers outnumber labels.
+    """
+    labels = {row.label for row in rows}
+    classes = bool(labels) and None not in labels and len({row.answer for row in rows}) <= len(labels)
+    short = format != "text" and all(len(row.answer.split()) <= _SHORT_ANSWER for row in rows)
+    return "exact" if classes or short else "rouge_l"
+
+
+def load_task(
+    name: str,
+    data: Path,
+    *,
+    test: Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    known: TaskData | None = None,
+) -> TaskData:
+    """Return a task read from a data file, or from a task file (.yaml, .yml).
+
+    The test part is the file `test`; else the rows whose `split` says so; else drawn from the train rows
+    (`split.make_test_part`). Each text is kept once in a part.
+
+    Args:
+        name: Name of the task; stands above the one in a task file.
+        data: The file.
+        test: Data file with the test rows, taken whole; stands above the one in a task file.
+        overrides: Settings that stand above those of a task file.
+        known: The version in force, if the name is known: settings that nothing above sets are taken from it, and no
+            test part is demanded. `update_task` then joins the rows.
+
+    Raises:
+        BadInput: A file is missing or broken, a row has nothing to train, or a part that is needed is empty.
+        BadSpec: A setting is not valid.
+    """
+    data = Path(data)
+    spec = _settings(name, data, {**(overrides or {}), **({"test": test} if test else {})}, known)
+    records = read_records(spec.train)
+    format = spec.format or detect(records, spec.template)
+    parts = named_parts(records, _rows(records, spec, format))
+    if spec.test is not None:
+        if parts["test"]:
+            raise BadInput(
+                f"{parts['test'][0].source} is marked test, and a test file is given too; drop one of the two"
+            )
+        parts["test"] = _rows(read_records(spec.test), spec, format)
+    train = distinct(parts["train"])
+    if not train:
+        raise BadInput(
+            f"{spec.train} has no train rows (its `split` column names other parts); there is nothing to learn"
+        )
+    made = not parts["test"]
+    if made:
+        kept, parts["test"] = make_test_part(train, spec.test_size, spec.seed, name)
+        train = tuple(kept)
+    if not parts["test"] and known is None:
+        raise BadInput(
+            f"{spec.train} asks only one question, so no test part can be made from it; "
+            "give one with --test FILE or a `split` column"
+        )
+    return TaskData(spec, train, distinct(parts["validation"]), distinct(parts["test"]), format, made)
+
+
+def load_rows(path: Path, task: str = "general") -> tuple[Row, ...]:
+    """Return the train rows of a data file that is no task, such as general instruction data.
+
+    Raises:
+        BadInput: The file is missing or broken, or a row has nothing to train.
+    """
+    records = read_records(path)
+    return distinct(named_parts(records, to_rows(records, detect(records), task=task))["train"])
+
+
+def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()) -> TaskData:
+    """Return the next version of `known`: the train rows of `new`, and the test rows of both, those of `known` first.
+
+    If the test part of `new` was made, a question that a version before has put on one side stays there, because new
+    data may repeat the old. A test part that the user named is taken at its word, and `leaks.refuse_leaks` speaks up.
+
+    Args:
+        known: The version in force.
+        new: What `load_task` returned, given `known`.
+        earlier: Versions before `known`, whose train rows were learned too.
+
+    Raises:
+        BadSpec: The two ask differently (name, format, template, text of a label): their rows do not belong together.
+        BadInput: Every row of `new` is a known test row, so there is nothing to learn.
+    """
+    changed = [key for key in ("name", "template") if getattr(known.spec, key) != getattr(new.spec, key)]
+    changed += ["format"] if known.format != new.format else []
+    shared = sorted({*known.labels, *known.spec.labels})
+    changed += [f"labels.{k}" for k in shared if label_text(k, known.spec.labels) != label_text(k, new.spec.labels)]
+    if changed:
+        raise BadSpec(
+            f"task {known.name!r} was learned with another {' and '.join(changed)}; "
+            "keep it as it was, or learn under another name"
+        )
+    train, test = new.train, new.test
+    if new.test_made:
+        asked = {row.question for row in known.test}
+        taught = {row.question for task in (known, *earlier) for row in task.train}
+        drawn = {row.question for row in test}
+        train = tuple(
+            r for r in (*train, *test) if r.question not in asked and (r.question in taught or r.question not in drawn)
+        )
+        test = tuple(r for r in test if r.question not in asked and r.question not in taught)
+    if not train:
+        raise BadInput(
+            f"every row of {new.spec.train} is a test row of task {known.name!r} already; there is nothing to learn"
+        )
+    return replace(new, train=train, test=distinct((*known.test, *test)), fingerprint="", version="")
+
+
+def _settings(name: str, data: Path, overrides: Mapping[str, Any], known: TaskData | None) -> TaskSpec:
+    is_task_file = data.suffix.lower() in (".yaml", ".yml")
+    said: dict[str, Any] = {**(read_settings(data) if is_task_file else {"train": data}), **overrides, "name": name}
+    inherited = known.spec.inherited() if known else {}
+    if known and isinstance(said.get("labels"), dict):
+        said["labels"] = {**known.spec.labels, **said["labels"]}  # an update may bring new labels beside the old
+    return make_spec({**inherited, **said}, str(data))
+
+
+def _rows(records: Sequence[Record], spec: TaskSpec, format: str) -> list[Row]:
+    return to_rows(records, format, task=spec.name, template=spec.template, labels=spec.labels)
+
+
+def _filled(template: str, question: str | Mapping[str, str]) -> str:
+    names = names_in(template)
+    if isinstance(question, str):
+        question = dict.fromkeys(names[:1], question)
+    missing = [name for name in names if name not in question]
+    if missing:
+        raise BadInput(f"the task's prompt also asks for {', '.join(missing)}; give every column: {', '.join(names)}")
+    return fill(template, question)
+
+
+def _shared_system(rows: Sequence[Row]) -> tuple[Message, ...]:
+    """Return the system turn that every row opens with, if it is the same one."""
+    first = {row.messages[0] for row in rows if row.messages}
+    return tuple(first) if len(first) == 1 and next(iter(first)).role == "system" else ()

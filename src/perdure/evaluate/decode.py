@@ -1,0 +1,173 @@
+"""Asking a model: greedy generation in batches, and the log-likelihood of given choices. Nothing is computed twice."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perdure.core.heads import attention_for, only_at
+
+BATCH = 64  # prompts a batch; fixed, so that padding never makes a difference between two states
+
+
+def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Return how many leading tokens all prompts share, leaving each at least one of its own."""
+    first, last = min(prompts), max(prompts)
+    limit = min(len(p) for p in prompts) - 1
+    return next((t for t in range(limit) if first[t] != last[t]), max(limit, 0))
+
+
+def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Return ids and mask (prompts, width), padded on the left."""
+    width = max(len(p) for p in prompts)
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
+    return ids, mask
+
+
+class Asked:
+    """Prompts that the model has read: their keys and values, and the logits of the next token.
+
+    The prefix they all share is read once. Prompts are padded on the left behind it.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad: int):
+        self.model, self.device = model, next(model.parameters()).device
+        shared = shared_prefix(prompts)
+        ids, mask = left_padded([p[shared:] for p in prompts], pad)
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        past = None
+        if shared:
+            head = torch.tensor([list(prompts[0][:shared])], device=self.device)
+            with only_at(model, None):
+                past = model(input_ids=head, use_cache=True).past_key_values
+            past.batch_repeat_interleave(len(prompts))
+        self.mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
+        at = torch.stack([torch.arange(len(prompts)), torch.full((len(prompts),), ids.shape[1] - 1)]).to(self.device)
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
+        with attention_for(self.mask.shape[1], self.device), only_at(model, at):
+            out = model(
+                input_ids=ids, attention_mask=self.mask, position_ids=positions, past_key_values=past, use_cache=True
+            )
+        self.past, self.logits = out.past_key_values, out.logits[0].float()  # (prompts, vocab)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows only (or with copies of them)."""
+        self.past.reorder_cache(rows)
+        self.mask = self.mask[rows]
+
+    def read(self, ids: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
+        """Read `ids` (rows, width) behind what was read; return the logits at `at`, by default of each row's last token."""
+        rows, width = ids.shape
+        self.mask = torch.cat([self.mask, torch.ones_like(ids) if mask is None else mask], dim=1)
+        positions = (self.mask.cumsum(1) - 1)[:, -width:]
+        if at is None:
+            at = torch.stack([torch.arange(rows), torch.full((rows,), width - 1)]).to(self.device)
+        with attention_for(self.mask.shape[1], self.device), only_at(self.model, at):
+            out = self.model(
+                input_ids=ids, attention_mask=self.mask, position_ids=positions, past_key_values=self.past, use_cache=True
+            )
+        self.past = out.past_key_values
+        return out.logits[0].float()
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stops: Sequence[int],
+    pad: int,
+    precision: Callable[[], AbstractContextManager] = nullcontext,
+    tick: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Return the greedy continuation of each prompt, without the token that ended it.
+
+    Prompts are sorted by length into batches of 64; a row that is done leaves its batch.
+
+    Args:
+        model: A causal language model in eval mode.
+        prompts: Token ids of each prompt, none empty.
+        max_new_tokens: Most tokens a continuation may have.
+        stops: Token ids that end an answer.
+        pad: Token id for padding.
+        precision: Context of the forwards.
+        tick: Called with the number of prompts finished, batch by batch.
+    """
+    answers: list[list[int]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    ends = torch.tensor(list(stops))
+    for start in range(0, len(order), BATCH):
+        live = order[start : start + BATCH]
+        with precision():
+            asked = Asked(model, [prompts[i] for i in live], pad)
+            logits = asked.logits
+            for step in range(max_new_tokens):
+                token = logits.argmax(-1)
+                going = ~torch.isin(token.cpu(), ends)
+                for row in going.nonzero()[:, 0].tolist():
+                    answers[live[row]].append(int(token[row]))
+                if step == max_new_tokens - 1 or not going.any():
+                    break
+                if not going.all():
+                    kept = going.nonzero()[:, 0].to(asked.device)
+                    asked.keep(kept)
+                    token, live = token[kept], [live[i] for i in kept.tolist()]
+                logits = asked.read(token[:, None])
+        if tick:
+            tick(min(start + BATCH, len(order)))
+    return answers
+
+
+@torch.no_grad()
+def choice_log_likelihoods(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    choices: Sequence[Sequence[Sequence[int]]],
+    *,
+    pad: int,
+    precision: Callable[[], AbstractContextManager] = nullcontext,
+    tick: Callable[[int], None] | None = None,
+) -> list[list[float]]:
+    """Return log p(choice | prompt) in nats for each choice of each prompt; the prompt is computed once.
+
+    Args:
+        model: A causal language model in eval mode.
+        prompts: Token ids of each prompt.
+        choices: For each prompt, the token ids of each of its choices, none empty.
+        pad: Token id for padding.
+        precision: Context of the forwards.
+        tick: Called with the number of prompts finished.
+    """
+    result: list[list[float]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
+    start = 0
+    while start < len(order):
+        live = [order[start]]
+        while start + len(live) < len(order) and sum(len(choices[i]) for i in live) < BATCH:
+            live.append(order[start + len(live)])
+        start += len(live)
+        with precision():
+            asked = Asked(model, [prompts[i] for i in live], pad)
+            first = asked.logits.log_softmax(-1)
+            owner = torch.tensor([n for n, i in enumerate(live) for _ in choices[i]])
+            options = [list(choice) for i in live for choice in choices[i]]
+            scores = first[owner.to(asked.device), torch.tensor([c[0] for c in options], device=asked.device)].cpu()
+            at = [(row, t) for row, c in enumerate(options) for t in range(len(c) - 1)]
+            if at:
+                asked.keep(owner.to(asked.device))
+                width = max(len(c) for c in options) - 1
+                ids = torch.tensor([c[:-1] + [pad] * (width - len(c) + 1) for c in options], device=asked.device)
+                mask = torch.tensor([[1] * (len(c) - 1) + [0] * (width - len(c) + 1) for c in options])
+                where = torch.tensor(at).T
+                logprobs = asked.read(ids, mask.to(asked.device), where.to(asked.device)).log_softmax(-1)
+                target = torch.tensor([options[row][t + 1] for row, t in at], device=asked.device)
+                scores = scores.index_add(0, where[0], logprobs.gather(-1, target[:, None])[:, 0].cpu())
+        for n, i in enumerate(live):
+            result[i] = scores[owner == n].tolist()
+        if tick:
+            tick(start)
+    return result

@@ -1,0 +1,241 @@
+"""Scorers: how a prediction is compared with the reference answer, as pure functions with a score in [0, 1]."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+from perdure.core.errors import BadInput, BadSpec
+from perdure.core.keyed import seed_of
+from perdure.maths.statistics import mean_interval
+
+Scorer = Callable[[str, str], float]
+
+# Thousands are grouped by commas only in threes, so that "1,234" is one number and "1,2" two. A minus counts where no
+# word ends before it.
+NUMBER = re.compile(r"(?:(?<![\w)])[-\u2212])?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?!,?\d)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def exact(prediction: str, reference: str, *, ignore_case: bool = False) -> float:
+    """Return 1 if both texts are equal, outer white space aside and inner white space collapsed."""
+    mine, theirs = " ".join(prediction.split()), " ".join(reference.split())
+    return float(mine.casefold() == theirs.casefold() if ignore_case else mine == theirs)
+
+
+def f1(prediction: str, reference: str) -> float:
+    """Return SQuAD's token F1: 2 p r / (p + r) over the bags of words, lower case, without punctuation and articles.
+
+    Two texts without a word are equal (1), one without a word shares nothing (0).
+
+    Source: Rajpurkar et al., "SQuAD", EMNLP 2016, and the official evaluation script.
+    """
+    mine, theirs = (ARTICLES.sub(" ", t.lower().translate(PUNCTUATION)).split() for t in (prediction, reference))
+    return _f_measure((Counter(mine) & Counter(theirs)).total(), len(mine), len(theirs))
+
+
+def rouge_l(prediction: str, reference: str) -> float:
+    """Return the ROUGE-L F-measure: 2 p r / (p + r) over the longest common subsequence of words, lower case.
+
+    Source: Lin, "ROUGE", 2004, section 3.1, with beta = 1.
+    Deviation: words are runs of letters and digits of any script, not stemmed (`rouge_score` drops all but a-z and
+        0-9).
+    """
+    mine, theirs = (re.findall(r"\w+", text.lower()) for text in (prediction, reference))
+    return _f_measure(common_subsequence(mine, theirs), len(mine), len(theirs))
+
+
+def number(prediction: str, reference: str, *, tolerance: float = 0.0) -> float:
+    """Return 1 if the last number in the prediction is within `tolerance` of the last number in the reference.
+
+    Thousands commas and dollar signs are ignored. A prediction without a number scores 0.
+
+    Raises:
+        BadInput: The reference holds no number.
+    """
+    wanted = _last_number(reference)
+    if wanted is None:
+        raise BadInput(f"the reference {reference!r} holds no number; correct the row or choose another scorer")
+    found = _last_number(prediction)
+    return float(found is not None and (found == wanted or abs(found - wanted) <= tolerance))
+
+
+def regex(prediction: str, reference: str, *, pattern: re.Pattern[str]) -> float:
+    """Return 1 if what `pattern` finds first in the prediction equals the reference, outer white space aside.
+
+    What it finds is its first group, or the whole match where it has no group. No match scores 0.
+    """
+    match = pattern.search(prediction)
+    found = match.group(1 if pattern.groups else 0) if match else None
+    return float(found is not None and found.strip() == reference.strip())
+
+
+def choice_score(
+    log_likelihoods: Sequence[float], lengths: Sequence[int], gold: int, normalise: str = "none"
+) -> tuple[float, int]:
+    """Return (1 or 0, index of the predicted choice): the most likely choice is the prediction, the first one on a tie.
+
+    Args:
+        log_likelihoods: log p(choice | prompt) in nats, summed over the tokens of the choice, (choices,).
+        lengths: Number of tokens of each choice, (choices,).
+        gold: Index of the right choice.
+        normalise: "none", or "tokens" to divide by `lengths` (a long choice is unlikely only because it is long).
+
+    Raises:
+        BadSpec: `normalise` is neither.
+        ValueError: Lengths differ, `gold` is no index, a length is not positive, or a likelihood is not a number.
+    """
+    if normalise not in NORMALISE:
+        raise BadSpec(f"normalise is {normalise!r}; choose one of {', '.join(NORMALISE)}")
+    if len(log_likelihoods) != len(lengths) or not 0 <= gold < len(lengths) or min(lengths) < 1:
+        raise ValueError(
+            f"{len(log_likelihoods)} likelihoods, lengths {list(lengths)} and gold {gold} do not fit together"
+        )
+    if any(x != x for x in log_likelihoods):
+        raise ValueError(f"a log-likelihood is not a number: {list(log_likelihoods)}; the model's logits hold NaN")
+    scaled = [x / n if normalise == "tokens" else x for x, n in zip(log_likelihoods, lengths, strict=True)]
+    prediction = max(range(len(scaled)), key=scaled.__getitem__)
+    return float(prediction == gold), prediction
+
+
+def read_scorer(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return (name, options), checked, of a scorer written as its name or as `{"name": ..., option: value, ...}`.
+
+    Raises:
+        BadSpec: Unknown name or option, with the nearest known one; an option that is missing or of the wrong kind.
+    """
+    settings = {"name": spec} if isinstance(spec, str) else dict(spec)
+    if not isinstance(name := settings.pop("name", None), str):
+        raise BadSpec(f"scorer {spec!r} has no name; choose one of {', '.join(SCORERS)}")
+    if name not in SCORERS:
+        raise BadSpec(f"unknown scorer {name!r}{_nearest(name, SCORERS)}; choose one of {', '.join(SCORERS)}")
+    known = SCORERS[name][1]
+    options = {}
+    for option, value in settings.items():
+        if option not in known:
+            allowed = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise BadSpec(f"unknown option {option!r} of scorer {name!r}{_nearest(option, known)}; {allowed}")
+        options[option] = known[option](f"option {option!r} of scorer {name!r}", value)
+    if name == "regex" and "pattern" not in options:
+        raise BadSpec("scorer 'regex' needs the option 'pattern', as {name: regex, pattern: 'Answer: (\\w+)'}")
+    return name, options
+
+
+def get_scorer(spec: str | Mapping[str, Any]) -> Scorer:
+    """Return the scorer of `spec` as a function of (prediction, reference).
+
+    Raises:
+        BadSpec: As `read_scorer`; or "choice", which compares likelihoods and not texts (see `choice_score`).
+    """
+    name, options = read_scorer(spec)
+    function = SCORERS[name][0]
+    if function is None:
+        raise BadSpec(f"scorer {name!r} compares the likelihoods of choices, not texts; use choice_score")
+    return partial(function, **options)
+
+
+def score_record(
+    scorer_name: str, items: Sequence[float], predictions: Sequence[str], row_hashes: Sequence[str], seconds: float
+) -> dict[str, Any]:
+    """Return the Score record of one task at one state: the mean with its 95% interval, and everything per item.
+
+    Args:
+        scorer_name: Name of the scorer.
+        items: Score of each test row, (n,), in [0, 1].
+        predictions: What the model answered, (n,).
+        row_hashes: `Row.hash` of each test row, (n,).
+        seconds: Wall time that scoring took.
+
+    Raises:
+        BadInput: No rows, or lists of different lengths.
+    """
+    if not items or not len(items) == len(predictions) == len(row_hashes):
+        raise BadInput(
+            f"{len(items)} scores, {len(predictions)} predictions and {len(row_hashes)} rows; "
+            "a score needs at least one test row, and one prediction for each"
+        )
+    score, low, high = mean_interval(items, seed=seed_of("score", list(row_hashes)))
+    return {
+        "scorer": scorer_name,
+        "score": score,
+        "low": low,
+        "high": high,
+        "n": len(items),
+        "items": [float(x) for x in items],
+        "predictions": list(predictions),
+        "rows": list(row_hashes),
+        "seconds": float(seconds),
+    }
+
+
+def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence of two word lists.
+
+    Cost: len(b) operations on integers of len(a) bits, a row of the usual table at a time.
+    Source: Hyyrö, "Bit-parallel LCS-length computation revisited", 2004.
+    """
+    places: dict[str, int] = {}
+    for i, word in enumerate(a):
+        places[word] = places.get(word, 0) | 1 << i
+    full = (1 << len(a)) - 1
+    row = full  # bit i is 0 where the subsequence grows at a[i]
+    for word in b:
+        hits = row & places.get(word, 0)
+        row = ((row + hits) | (row - hits)) & full
+    return len(a) - row.bit_count()
+
+
+def _f_measure(common: int, mine: int, theirs: int) -> float:
+    return 2 * common / (mine + theirs) if mine + theirs else 1.0
+
+
+def _last_number(text: str) -> float | None:
+    found = NUMBER.findall(text.replace("$", ""))
+    return float(found[-1].replace(",", "").replace("\u2212", "-")) if found else None
+
+
+def _flag(what: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise BadSpec(f"{what} is {value!r}; write true or false")
+    return value
+
+
+def _amount(what: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise BadSpec(f"{what} is {value!r}; write a number of at least 0")
+    return float(value)
+
+
+def _pattern(what: str, value: object) -> re.Pattern[str]:
+    if not isinstance(value, str):
+        raise BadSpec(f"{what} is {value!r}; write a regular expression in quotes")
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise BadSpec(f"{what} is not a regular expression: {error} in {value!r}; correct it") from error
+
+
+def _normalise(what: str, value: object) -> str:
+    if not isinstance(value, str) or value not in NORMALISE:
+        raise BadSpec(f"{what} is {value!r}; choose one of {', '.join(NORMALISE)}")
+    return value
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    near = get_close_matches(name, list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+NORMALISE = ("none", "tokens")
+SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, object], Any]]]] = {
+    "exact": (exact, {"ignore_case": _flag}),
+    "choice": (None, {"normalise": _normalise}),
+    "f1": (f1, {}),
+    "rouge_l": (rouge_l, {}),
+    "number": (number, {"tolerance": _amount}),
+    "regex": (regex, {"pattern": _pattern}),
+}

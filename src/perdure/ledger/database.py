@@ -1,0 +1,215 @@
+"""The SQLite file of a ledger: its tables, its schema version, and transactions that fail in words."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    URL,
+    Column,
+    Connection,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    select,
+)
+from sqlalchemy.exc import DatabaseError, StatementError
+
+from perdure.core.canonical import canonical_json
+from perdure.core.errors import BadInput, BrokenStore, Busy, PerdureError
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+meta = Table("meta", metadata, Column("schema_version", Integer, nullable=False))
+
+# `number` is the order of recording. Clocks go backwards; numbers do not.
+entries = Table(
+    "entries",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("parent", Text),
+    Column("kind", Text, nullable=False),
+    Column("task", Text),
+    Column("time", Text, nullable=False),
+    Column("body", JSON, nullable=False),
+)
+notes = Table(
+    "notes",
+    metadata,
+    Column("entry", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("value", JSON),
+)
+candidate = Table(  # one row at most
+    "candidate",
+    metadata,
+    Column("place", Integer, primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("time", Text, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("notes", JSON, nullable=False),
+)
+refs = Table("refs", metadata, Column("name", Text, primary_key=True), Column("entry", Text, nullable=False))
+reflog = Table(
+    "reflog",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("ref", Text, nullable=False),
+    Column("time", Text, nullable=False),
+    Column("old", Text),
+    Column("new", Text, nullable=False),
+    Column("why", Text, nullable=False),
+)
+rows = Table(  # a row whose body is null was deleted; its key stays, so that nothing brings the text back
+    "rows",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("hash", Text, nullable=False, index=True),
+    Column("body", JSON(none_as_null=True)),
+)
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("version", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("spec", JSON, nullable=False),
+)
+task_rows = Table(
+    "task_rows",
+    metadata,
+    Column("version", Text, primary_key=True),
+    Column("split", Text, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("key", Text, nullable=False),
+    Index("task_rows_by_key", "key"),
+)
+manifests = Table("manifests", metadata, Column("hash", Text, primary_key=True), Column("items", JSON, nullable=False))
+scores = Table(
+    "scores",
+    metadata,
+    Column("state", Text, primary_key=True),
+    Column("version", Text, primary_key=True),
+    Column("time", Text, nullable=False),
+    Column("record", JSON, nullable=False),
+)
+
+
+def now() -> str:
+    """Return the time in UTC to the second, as ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class Database:
+    """Transactions on one ledger file. Readers see a consistent snapshot, also while somebody writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._engine = _engine(self.path)
+        # A writer asks for the write lock when it begins: a transaction that reads first could not be upgraded later.
+        self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A snapshot of the ledger."""
+        with _in_words(self.path), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """A transaction: what is done in it happens entirely or, if anything is raised, not at all."""
+        with _in_words(self.path), self._writer.begin() as connection:
+            yield connection
+
+    def create_schema(self) -> None:
+        """Make the tables unless they are there, in write-ahead mode (a property of the file from then on)."""
+        self._pragma("journal_mode=WAL")
+        with self.changing() as connection:
+            metadata.create_all(connection)
+            if connection.execute(select(meta)).first() is None:
+                connection.execute(insert(meta).values(schema_version=SCHEMA_VERSION))
+
+    def check_schema(self) -> None:
+        """Refuse a file of another schema version.
+
+        Raises:
+            BrokenStore: The file is newer than this program, or no ledger.
+        """
+        with self.reading() as connection:
+            found = connection.execute(select(meta.c.schema_version)).scalar()
+        if found is None:
+            raise BrokenStore(f"{self.path} has no schema version; restore it from a backup")
+        if found > SCHEMA_VERSION:
+            raise BrokenStore(
+                f"{self.path} has schema version {found}, this perdure knows up to {SCHEMA_VERSION}; upgrade perdure"
+            )
+
+    def forget_deleted(self) -> None:
+        """Empty the write-ahead log, where text that was just deleted would otherwise stay readable for a while."""
+        self._pragma("wal_checkpoint(TRUNCATE)")
+
+    def check_file(self) -> list[str]:
+        """Return what SQLite finds wrong with its own file."""
+        return [] if (found := self._pragma("integrity_check")) == ["ok"] else found
+
+    def close(self) -> None:
+        """Close the connections; the object can still be used and opens them again."""
+        self._engine.dispose()
+
+    def _pragma(self, text: str) -> list[str]:
+        """Run a pragma outside any transaction and return the first column of what it answers."""
+        outside = self._engine.execution_options(begin=None)
+        with _in_words(self.path), outside.connect() as connection:
+            return [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA {text}")]
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)), json_serializer=canonical_json, connect_args={"timeout": 30}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves; the driver would say it late, or not at all
+        connection.execute("PRAGMA secure_delete=ON")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        statement = connection.get_execution_options().get("begin", "BEGIN")
+        if statement is not None:
+            connection.exec_driver_sql(statement)
+
+    return engine
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Turn the driver's errors into ours."""
+    try:
+        yield
+    except DatabaseError as error:
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the rest detail
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise Busy(f"{path} is locked by another process; try again when it is done") from error
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+            raise PerdureError(f"cannot use {path}: {error.orig}; free some space and check permissions") from error
+        raise BrokenStore(f"{path} is not a sound ledger ({error.orig}); restore it from a backup") from error
+    except StatementError as error:
+        if not isinstance(error.orig, (TypeError, ValueError)):
+            raise
+        raise BadInput(
+            f"cannot be kept in {path} as JSON: {error.orig}; give plain numbers, none of them NaN"
+        ) from error

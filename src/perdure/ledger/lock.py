@@ -1,0 +1,59 @@
+"""One writer at a time: a lock on a workspace that names its holder and dies with it."""
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from perdure.core.errors import Busy, NotFound
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Hold the write lock of the workspace in `root`. It is not re-entrant; readers need no lock.
+
+    Raises:
+        Busy: Somebody else writes; the message names the process, its command and since when.
+        NotFound: There is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise NotFound(f"{root} is no workspace; run 'perdure init {root}'")
+    with (root / "lock").open("a+", encoding="utf-8") as file:
+        try:
+            # The system drops the lock when the process ends, however it ends.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"{root} is being written by {_holder(file)}; wait for it, or stop it") from None
+        _write(file, json.dumps(_myself()))
+        try:
+            yield
+        finally:
+            _write(file, "")
+
+
+def _myself() -> dict[str, object]:
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {"pid": os.getpid(), "command": command, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _write(file: TextIO, text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()
+
+
+def _holder(file: TextIO) -> str:
+    """Say in words who wrote the lock file; it may be empty for an instant while a lock is taken."""
+    file.seek(0)
+    try:
+        who = json.loads(file.read())
+    except ValueError:
+        return "another process"
+    return f"process {who['pid']} ({who['command']}) since {who['time']}"

@@ -1,0 +1,143 @@
+"""The ledger of a workspace: one folder with `perdure.json`, `ledger.sqlite` and `objects/`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Text, or_, select, type_coerce
+
+from perdure.core.errors import BadInput, BrokenStore, NotFound
+from perdure.core.files import write_text
+from perdure.ledger import integrity
+from perdure.ledger.database import manifests, rows, task_rows, tasks
+from perdure.ledger.entry import Entry
+from perdure.ledger.history import History
+from perdure.ledger.objects import ObjectStore
+from perdure.ledger.rows import HELD_OUT, Shelf
+from perdure.ledger.scores import ScoreBook
+
+FORMAT = 1  # of the folder; the schema of ledger.sqlite has its own number
+CONFIG, DATABASE, OBJECTS = "perdure.json", "ledger.sqlite", "objects"
+
+
+class Ledger(History, Shelf, ScoreBook):
+    """All that a workspace recorded.
+
+    Reading needs no lock. Whoever writes holds `writing(root)` around the whole of its work, from the first object put
+    to the last note.
+    """
+
+    def __init__(self, root: Path, config: dict[str, Any]) -> None:
+        root = root.absolute()  # connections are opened late, perhaps from another folder
+        super().__init__(root / DATABASE, ObjectStore(root / OBJECTS))
+        self.root = root
+        self.config = config
+
+    @classmethod
+    def create(cls, root: Path | str, config: Mapping[str, Any]) -> "Ledger":
+        """Make a workspace whose base entry is both `base` and `head`.
+
+        Args:
+            root: The folder; made if it is not there.
+            config: What goes into `perdure.json`. "base", the hash of the base model, must be there, and "seed" is put
+                into the base entry; name or path, revision and dtype of the model are for the caller to give and read.
+
+        Raises:
+            BadInput: The folder is a workspace already.
+        """
+        root = Path(root)
+        if (root / CONFIG).exists():
+            raise BadInput(f"{root} is a workspace already; choose another folder, or go on with this one")
+        base = Entry(parent=None, kind="base", base=config["base"], seed=config.get("seed", 0))
+        root.mkdir(parents=True, exist_ok=True)
+        ledger = cls(root, {"format": FORMAT, **config})
+        ledger.create_schema()
+        if any(entry.id != base.id for entry in ledger.entries()):
+            raise BrokenStore(
+                f"{root} has a {DATABASE} of other work but no {CONFIG}; restore that, or choose another folder"
+            )
+        with ledger.changing() as connection:
+            ledger._insert(connection, base, {})
+            ledger._point(connection, "base", base.id, "init")
+            ledger._point(connection, "head", base.id, "init")
+        write_text(root / CONFIG, json.dumps(ledger.config, indent=2) + "\n")  # last: with it the folder is a workspace
+        return ledger
+
+    @classmethod
+    def open(cls, root: Path | str) -> "Ledger":
+        """Open the workspace in a folder.
+
+        Raises:
+            NotFound: The folder is no workspace.
+            BrokenStore: What is in it cannot be read, or only by a newer perdure.
+        """
+        root = Path(root)
+        if not (root / CONFIG).exists():
+            raise NotFound(f"{root} is no workspace; run 'perdure init {root}'")
+        ledger = cls(root, _read_config(root / CONFIG))
+        if not ledger.path.exists():
+            raise BrokenStore(f"{root} has no {DATABASE}; restore it from a backup")
+        ledger.check_schema()
+        return ledger
+
+    def entries_trained_on(self, row_hash: str) -> list[str]:
+        """Return the ids of the entries that a row had a part in, oldest first, the candidate last.
+
+        These are the entries with a task version that trains on the row or with a memory that holds it, and all that
+        were made from them: what they learned rests on it.
+        """
+        with self.reading() as connection:
+            keys = list(connection.execute(select(rows.c.key).where(rows.c.hash == row_hash)).scalars())
+            trains = task_rows.c.key.in_(keys) & task_rows.c.split.not_in(HELD_OUT)
+            versions = set(connection.execute(select(task_rows.c.version).where(trains)).scalars())
+            holds = or_(False, *(type_coerce(manifests.c["items"], Text).contains(key) for key in keys))
+            memories = set(connection.execute(select(manifests.c.hash).where(holds)).scalars())
+        held = self.candidate()
+        trained: dict[str, None] = {}
+        for entry in [*self.entries(), *([held] if held else [])]:
+            if entry.parent in trained or versions & set(entry.tasks.values()) or entry.memory in memories:
+                trained[entry.id] = None
+        return list(trained)
+
+    def delete_row(self, row_hash: str) -> dict[str, Any]:
+        """Erase the text of a row from every task part and every manifest, for good; ids and hashes stay as they are.
+
+        Returns:
+            "row": the hash; "rows": how many kept rows had it (a text can stand under several labels and tasks);
+            "entries": ids of the entries trained on it; "tests": names of the tasks that lost it from a held-out part,
+            whose earlier scores count an item more.
+
+        Raises:
+            NotFound: No row has this hash.
+        """
+        keys = self._blank(row_hash)
+        query = select(tasks.c.name).join(task_rows, task_rows.c.version == tasks.c.version)
+        held_out = task_rows.c.key.in_(keys) & task_rows.c.split.in_(HELD_OUT)
+        with self.reading() as connection:
+            tests = sorted(set(connection.execute(query.where(held_out)).scalars()))
+        return {"row": row_hash, "rows": len(keys), "entries": self.entries_trained_on(row_hash), "tests": tests}
+
+    def verify(self) -> dict[str, Any]:
+        """Hash everything again; see `integrity.verify`."""
+        return integrity.verify(self)
+
+    def gc(self) -> dict[str, int]:
+        """Delete the objects that nothing names; see `integrity.gc`."""
+        return integrity.gc(self)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read `perdure.json`.
+
+    Raises:
+        BrokenStore: It is no JSON, lacks what every workspace has, or is of a newer format.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        known = config["format"] <= FORMAT and isinstance(config["base"], str)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BrokenStore(f"{path} cannot be read ({error!r}); restore it from a backup") from error
+    if not known:
+        raise BrokenStore(f"{path} has format {config['format']}, this perdure knows up to {FORMAT}; upgrade perdure")
+    return config

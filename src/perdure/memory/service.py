@@ -1,0 +1,61 @@
+"""Which rows of memory serve an update."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+
+from perdure.core.keyed import keyed
+
+
+@dataclass
+class Server:
+    """Serves one pool evenly: who was served least goes first, and among equals the row nearest in length.
+
+    Args:
+        groups: Group of each row (its label, its task, or itself); every group gets the same service.
+        lengths: Tokens of each row.
+        served: Times each row was served so far; part of a checkpoint.
+
+    Matching the batch in length costs nothing where the policy leaves a choice, and padding is cost. Over n draws every group
+    is served n / groups times, give or take one.
+    """
+
+    groups: Sequence[Hashable]
+    lengths: Sequence[int]
+    served: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.served = self.served or [0] * len(self.groups)
+
+    def serve(self, size: int, length: int, *key: object) -> list[int]:
+        """Return the indices of `size` rows (all of them when there are fewer), each at most once, and count the service.
+
+        Args:
+            size: Rows wanted.
+            length: Tokens of the longest row of the batch they join.
+            *key: Key of this draw, such as seed, task, pool and update.
+        """
+        chance = keyed(*key).random(len(self.groups))
+        by_group: dict[Hashable, list[int]] = {}
+        for i, group in enumerate(self.groups):
+            by_group.setdefault(group, []).append(i)
+        for members in by_group.values():
+            members.sort(key=lambda i: (self.served[i], self._misfit(i, length), chance[i]), reverse=True)
+        spent = {group: sum(self.served[i] for i in members) for group, members in by_group.items()}
+        chosen: list[int] = []
+        while len(chosen) < min(size, len(self.groups)):
+            open_groups = [group for group, members in by_group.items() if members]
+            least = min(spent[group] for group in open_groups)
+            best = min(
+                (group for group in open_groups if spent[group] == least),
+                key=lambda g: (self._misfit(by_group[g][-1], length), chance[by_group[g][-1]]),
+            )
+            chosen.append(by_group[best].pop())
+            spent[best] += 1
+        for i in chosen:
+            self.served[i] += 1
+        return chosen
+
+    def _misfit(self, i: int, length: int) -> int:
+        """Padding that row i brings to a batch of `length`: its own, or what it adds to every other row (counted double)."""
+        gap = self.lengths[i] - length
+        return 2 * gap if gap > 0 else -gap

@@ -1,0 +1,67 @@
+"""Replay of general instructions: what the base model could do before any task, kept by rehearsing it.
+
+Source: Scialom et al., "Fine-tuned Language Models are Continual Learners", EMNLP 2022 (rehearsal of instruction data);
+the divergence to the base model follows Li & Hoiem, "Learning without Forgetting", 2016.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from perdure.core.seams import Draw, DrawContext, State
+from perdure.core.step import Step
+from perdure.methods.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class InstructionReplay:
+    """Add strength x CE + distill x T^2 KL(base model || model) on rows of general instruction data.
+
+    Acts when the task names `general` data. The base model's top k log-probabilities are computed once, with the adapter
+    off, when the rows enter memory: no second copy of a model, and no second forward while training.
+
+    Seams: draw, loss. State: none. Cost: as replay's, over `mix` of the final mix.
+    """
+
+    name: ClassVar[str] = "instruction_replay"
+    family: ClassVar[str] = "replay"
+    seams: ClassVar[tuple[str, ...]] = ("draw", "loss")
+    source: ClassVar[str] = "Scialom et al. 2022, arXiv 2205.12393"
+    column: ClassVar[str] = "teacher"
+
+    mix: float = 0.1  # share of general rows in the final mix, in [0, 1)
+    strength: float = 0.0  # factor of the cross-entropy with the written answers
+    distill: float = 1.0  # factor of the divergence to the base model
+    temperature: float = 1.0  # above 0
+    size: int = 200  # general rows kept
+    top_k: int = 32  # log-probabilities stored a label token
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mix < 1:
+            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature is above 0, got {self.temperature}")
+
+    @property
+    def active(self) -> bool:
+        """It acts when rows are drawn and either term has a weight."""
+        return self.mix > 0 and (self.strength > 0 or self.distill > 0)
+
+    def draw(self, context: DrawContext, state: State) -> Draw | None:
+        """Ask for the share `mix` of the final mix from the pool of general rows."""
+        size = max(1, round(self.mix / (1 - self.mix) * context.new_rows))
+        return Draw(size, pool="general", columns=(self.column,), balance="row")
+
+    def loss(self, step: Step, state: State) -> Tensor | None:
+        """Return the weighted sum of both terms."""
+        if self.name not in step.drawn:
+            return None
+        rows = step.drawn[self.name]
+        terms = []
+        if self.strength:
+            terms.append(self.strength * rows.mean(rows.cross_entropy()))
+        if self.distill and (kl := rows.divergence(self.column, self.temperature)) is not None:
+            terms.append(self.distill * rows.mean(kl))
+        return sum(terms[1:], terms[0]) if terms else None

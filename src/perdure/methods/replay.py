@@ -1,0 +1,74 @@
+"""Experience replay: a few kept rows of older tasks in every update.
+
+Source: Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019; Rolnick et al., "Experience Replay for
+Continual Learning", NeurIPS 2019.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from perdure.core.rows import Row
+from perdure.core.seams import AdmitContext, Draw, DrawContext, State
+from perdure.core.step import Step
+from perdure.memory.admission import admission_scores
+from perdure.methods.registry import register
+
+
+@register
+@dataclass(frozen=True)
+class Replay:
+    """Add strength x CE(replayed rows) to the loss, and decide which rows of a finished task are kept.
+
+    The rows drawn are mix / (1 - mix) x the new rows of the update, so `mix` is their share of the final mix; they are spread
+    evenly over `balance`, and matched in length to the batch. Admission keeps `per_label` rows a label, or `per_task` rows of a
+    task without labels, best score first; `size` bounds the memory, and the largest groups give way first.
+
+    Seams: draw, loss, admit. State: none (the memory belongs to the ledger entry).
+    Cost: no extra forward; the shared forward is mix / (1 - mix) wider.
+    Deviation: the term is a mean over its rows and weighted, not concatenated with the batch.
+    """
+
+    name: ClassVar[str] = "replay"
+    family: ClassVar[str] = "replay"
+    seams: ClassVar[tuple[str, ...]] = ("draw", "loss", "admit")
+    source: ClassVar[str] = "Chaudhry et al. 2019, arXiv 1902.10486"
+
+    mix: float = 0.25  # share of replayed rows in the final mix, in [0, 1)
+    strength: float = 1.0  # factor of the replayed rows' cross-entropy
+    per_label: int = 2  # rows kept a label
+    per_task: int = 100  # rows kept of a task without labels
+    size: int = 5000  # rows in memory, in all
+    balance: Literal["label", "task", "row"] = "label"  # what gets equal service
+    admission: Literal["reservoir", "hard", "surprise"] = "reservoir"  # which rows are kept
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mix < 1:
+            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
+
+    @property
+    def active(self) -> bool:
+        """Replay acts as soon as rows are drawn."""
+        return self.mix > 0
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What admission must be told: hard examples need the settled model's losses, surprise those before the task."""
+        return {"hard": ("nll_after",), "surprise": ("nll_before",)}.get(self.admission, ())
+
+    def draw(self, context: DrawContext, state: State) -> Draw | None:
+        """Ask for the share `mix` of the final mix."""
+        return Draw(round(self.mix / (1 - self.mix) * context.new_rows), balance=self.balance)
+
+    def loss(self, step: Step, state: State) -> Tensor | None:
+        """Return strength x the mean cross-entropy of the replayed rows."""
+        if self.name not in step.drawn or not self.strength:
+            return None
+        rows = step.drawn[self.name]
+        return self.strength * rows.mean(rows.cross_entropy())
+
+    def admit(self, rows: Sequence[Row], context: AdmitContext, state: State) -> list[float]:
+        """Score the rows by the admission policy."""
+        return admission_scores(self.admission, rows, context)

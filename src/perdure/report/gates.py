@@ -1,0 +1,93 @@
+"""Gate verdicts: one block per learn, newest first, each guarded task with its drop against the tolerance."""
+
+from perdure.report.lines import Scale, whisker
+from perdure.report.markup import Html, el
+from perdure.report.records import Record, gate_of
+from perdure.report.words import NOTHING, count, percent, points, sentence, short, span, title_of, when
+
+WORDS = {"pass": "Passed", "inconclusive": "Inconclusive", "fail": "Failed"}
+SHAPES = {
+    "pass": "M4.5 8.4 7 10.9 11.6 5.6",
+    "inconclusive": "M4.8 8H11.2",
+    "fail": "M5.4 5.4 10.6 10.6M10.6 5.4 5.4 10.6",
+}
+
+
+def badge(verdict: str, word: bool = True) -> Html:
+    """Return the verdict as shape, colour and word, so that none of them carries it alone."""
+    icon = el(
+        "svg",
+        el("circle", cx=8, cy=8, r=7.2),
+        el("path", d=SHAPES[verdict]),
+        viewBox="0 0 16 16",
+        width=16,
+        height=16,
+        aria_hidden="true",
+    )
+    return el("span", icon, el("span", WORDS[verdict], class_=None if word else "unseen"), class_=f"badge {verdict}")
+
+
+def gates(data: Record) -> Html:
+    """Return every verdict; the newest and those that did not pass stand open."""
+    judged = [(entry, gate) for entry in reversed(data["entries"]) if (gate := gate_of(entry))]
+    if not judged:
+        return el("p", "No learn has been through the gate yet.", class_="empty")
+    return el(
+        "div", [_verdict(entry, gate, number == 0) for number, (entry, gate) in enumerate(judged)], class_="gates"
+    )
+
+
+def _verdict(entry: Record, gate: Record, newest: bool) -> Html:
+    rule = f"Tolerance {points(gate['tolerance'], signed=False)} points at {100 * gate['confidence']:g}% confidence"
+    rule += ", strict: inconclusive counts as failed." if gate.get("strict") else "."
+    name = el("span", el("b", title_of(entry)), el("code", short(entry["entry"])), class_="who")
+    summary = el("summary", badge(gate["verdict"]), name, el("time", when(entry["time"])))
+    floor = gate.get("floor")
+    said = [sentence(gate["reason"])]
+    if floor and floor["reason"] not in gate["reason"]:
+        said.append(sentence(f"{floor['task']}: {floor['reason']}"))
+    table = _table(gate["tasks"]) if gate["tasks"] else None
+    return el("details", summary, el("p", " ".join([*said, rule])), table, open=newest or gate["verdict"] != "pass")
+
+
+def _table(rows: list[Record]) -> Html:
+    ends = [
+        v
+        for row in rows
+        for v in (row.get("low"), row.get("high"), row.get("drop"), row.get("tolerance"))
+        if v is not None
+    ]
+    x = Scale(min(-0.02, *ends), max(0.05, *ends), 8, 232)
+    heads = ["Task", "Verdict", "When learned", "Now", "Drop, points", "Interval", "n"]
+    head = el(
+        "tr",
+        [el("th", text, scope="col", class_="num" if i > 1 else None) for i, text in enumerate(heads)],
+        el("th", "Drop against tolerance", scope="col"),
+    )
+    table = el("table", el("thead", head), el("tbody", [_row(row, x) for row in rows]), class_="plain")
+    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label="Drop of each guarded task")
+
+
+def _row(row: Record, x: Scale) -> Html:
+    more = row.get("more_items")
+    n = count(row["n"]) if row.get("n") else NOTHING
+    drawing = whisker(
+        x, row.get("low"), row.get("drop"), row.get("high"), [(0, "zero"), (row["tolerance"], "limit")], row["verdict"]
+    )
+    cells = [
+        percent(row.get("reference")),
+        percent(row.get("now")),
+        points(row.get("drop")),
+        span(row.get("low"), row.get("high"), signed=True) or NOTHING,
+    ]
+    return el(
+        "tr",
+        el("th", row["task"], scope="row"),
+        el(
+            "td",
+            badge(row["verdict"]),
+            el("small", f"{count(more)} more items would decide", class_="more") if more else None,
+        ),
+        [el("td", cell, class_="num") for cell in [*cells, n]],
+        el("td", drawing, title=row.get("reason") or None),
+    )

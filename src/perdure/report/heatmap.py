@@ -1,0 +1,85 @@
+"""The matrix as a heat map: a real table, so that it reads aloud, copies as text and scrolls on a phone."""
+
+from perdure.report.colour import LEVELS, level
+from perdure.report.markup import Html, el, join
+from perdure.report.records import Record, learned_at, learns
+from perdure.report.words import DASH, clip, count, percent, short, span, title_of
+
+DENSE = 8  # more tasks than this: vertical heads, whole percents, intervals on touch only
+
+
+def heatmap(matrix: Record, scores: dict[tuple[str, str], Record], compact: bool = False) -> Html:
+    """Return stage x task as a table in its own scroll container.
+
+    Args:
+        matrix: Matrix JSON; a null score is drawn hatched.
+        scores: Score records by (entry id, task), where the intervals come from.
+        compact: Values only, as in the side-by-side comparison.
+    """
+    tasks, stages = matrix["tasks"], matrix["stages"]
+    dense = len(tasks) > DENSE
+    heads = [el("th", el("span", clip(task, 44) if dense else task), scope="col", title=task) for task in tasks]
+    corner = el("td", "after", el("br"), "learning", class_="corner")
+    body = [
+        el("tr", _stage(i, stage), [_cell(matrix, scores, i, j, compact) for j in range(len(tasks))])
+        for i, stage in enumerate(stages)
+    ]
+    table = el(
+        "table",
+        el("thead", el("tr", corner, heads)),
+        el("tbody", body),
+        class_=f"heat{' dense' if dense else ''}",
+        style=f"--columns:{len(tasks)}",
+    )
+    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label="Scores by stage and task")
+
+
+def legend() -> Html:
+    """Return the key: colour scale, the ring of a task just learned, the hatching of a cell not measured."""
+    steps = [el("i", class_=f"v{step}") for step in range(0, LEVELS + 1, 4)]
+    return el(
+        "p",
+        el("span", "0%", el("span", steps, class_="ramp", aria_hidden="true"), "100%"),
+        el("span", el("i", class_="key just v30"), "just learned"),
+        el("span", el("i", class_="key gap"), "not measured"),
+        class_="legend",
+    )
+
+
+def _stage(index: int, stage: Record) -> Html:
+    name = title_of(stage)
+    return el(
+        "th",
+        el("span", index, class_="step"),
+        el("span", name, el("code", short(stage["entry"])), class_="stage"),
+        scope="row",
+        title=name,
+    )
+
+
+def _cell(matrix: Record, scores: dict[tuple[str, str], Record], i: int, j: int, compact: bool) -> Html:
+    stage, task, score = matrix["stages"][i], matrix["tasks"][j], matrix["score"][i][j]
+    where = f"{task}, stage {i} ({title_of(stage)})"
+    if score is None:
+        return el("td", el("span", "not measured", class_="unseen"), class_="gap", title=f"{where}: not measured")
+    record = scores.get((stage["entry"], task), {})
+    interval = span(record.get("low"), record.get("high"))
+    n = matrix["n"][i][j]
+    facts = [
+        f"{where}: {percent(score)}",
+        f"95% interval {interval}" if interval else "",
+        f"n = {count(n)}" if n else "",
+        record.get("scorer", ""),
+    ]
+    just = learns(stage, task)
+    after = learned_at(matrix, task)
+    classes = f"v{level(score)}" + (" just" if just else "") + (" before" if after is None or i < after else "")
+    dense = len(matrix["tasks"]) > DENSE
+    tip = ", ".join(fact for fact in facts if fact) + (". Just learned." if just else "")
+    shown = f"{100 * score:.0f}" if dense else f"{100 * score:.1f}"
+    small = (
+        None
+        if compact or dense or not interval
+        else el("small", span(record["low"], record["high"], digits=0).replace(" to ", DASH))
+    )
+    return el("td", join(el("b", shown), small), class_=classes, title=tip)

@@ -1,0 +1,55 @@
+"""The five numbers of a stream: their names, what they say, and how each is written."""
+
+from dataclasses import dataclass
+
+from perdure.report.records import Record
+from perdure.report.words import NOTHING, percent, points, span
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of the matrix JSON, in words."""
+
+    key: str
+    name: str  # as papers call it
+    title: str
+    says: str
+    difference: bool = False  # a difference of scores, in points, rather than a score
+    signed: bool = True  # whether a plus sign is written on a difference
+
+    def number(self, record: Record) -> str:
+        """Return the value without its unit."""
+        value = record.get("value")
+        if value is None:
+            return NOTHING
+        return points(value, self.signed) if self.difference else percent(value)[:-1]
+
+    @property
+    def unit(self) -> str:
+        """What follows the number."""
+        return " points" if self.difference else "%"
+
+    def interval(self, record: Record) -> str:
+        """Return the interval, empty where there is none."""
+        return span(record.get("low"), record.get("high"), signed=self.difference and self.signed)
+
+
+METRICS = [
+    Metric("acc", "ACC", "Average score now", "The mean over all tasks, after the last stage."),
+    Metric("bwt", "BWT", "Change on earlier tasks", "Since each was learned. Below zero, something was lost.", True),
+    Metric(
+        "forgetting",
+        "Forgetting",
+        "Forgotten",
+        "Best score an earlier task ever had, less its score now. Zero is best.",
+        True,
+        False,
+    ),
+    Metric(
+        "learning_accuracy",
+        "Learning accuracy",
+        "Score when just learned",
+        "How well each task is learned in its turn.",
+    ),
+    Metric("fwt", "FWT", "Head start", "Score on a task before its turn, above the base model's.", True),
+]

@@ -1,0 +1,157 @@
+"""The report: one HTML file that needs nothing else, not even a network."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from perdure.core.files import write_text
+from perdure.report.colour import scale_css
+from perdure.report.compare import comparison
+from perdure.report.curves import curves
+from perdure.report.gates import gates
+from perdure.report.headline import attention, masthead, tiles
+from perdure.report.heatmap import heatmap, legend
+from perdure.report.history import history
+from perdure.report.markup import Child, Html, el, join, trusted
+from perdure.report.records import Record, scores
+from perdure.report.training import heartbeats, losses
+
+
+@dataclass(frozen=True)
+class Section:
+    """What is written around a section: its link, its title, and how to read it."""
+
+    link: str
+    title: str
+    says: str
+
+
+SECTIONS = {
+    "matrix": Section(
+        "Matrix",
+        "What it knows, stage by stage",
+        "Each row is the model after one stage, each column a task. Read down a column to see whether a task is kept.",
+    ),
+    "compare": Section(
+        "Comparison",
+        "Beside another recipe",
+        "The same tasks in the same order. Colours mean the same on every side.",
+    ),
+    "tasks": Section(
+        "Tasks",
+        "Each task over time",
+        "Score after every stage with its 95% interval. "
+        "The open circle marks when the task was learned, the dotted line its level then.",
+    ),
+    "gate": Section(
+        "Gate",
+        "What the gate decided",
+        "A new version is refused when an earlier task is shown to have lost more than the tolerance. In each row the "
+        "bar is the interval of the drop, the solid mark no drop, the dashed mark the tolerance.",
+    ),
+    "training": Section(
+        "Training", "Training loss", "Mean loss per label token of the new task, on one scale for all learns."
+    ),
+    "methods": Section(
+        "Methods",
+        "What each method did",
+        "A method must be seen to act. Each cell shows its course over one learn, the mean, and the last value.",
+    ),
+    "history": Section(
+        "Ledger",
+        "How it came to be",
+        "Entries are never changed or deleted. What was rolled back stays, and can be returned to.",
+    ),
+}
+
+
+def render(data: Record) -> str:
+    """Return the report as one self-contained HTML page.
+
+    Args:
+        data: Records of a workspace: `workspace`, `head`, `matrix`, `entries` (oldest first), `reflog`, `compare`.
+            Scores are in [0, 1], times ISO 8601. `workspace["recipe"]`, where given, names this side of a comparison.
+
+    Returns:
+        HTML that loads nothing and is readable without its script; every text of the records is escaped.
+    """
+    bodies = _bodies(data)
+    links = [el("a", SECTIONS[name].link, href=f"#{name}") for name in bodies]
+    main = el(
+        "main",
+        masthead(data),
+        el("nav", links, aria_label="Sections"),
+        tiles(data["matrix"]),
+        attention(data),
+        [_section(name, body) for name, body in bodies.items()],
+        el("footer", _footer(data["workspace"]["version"])),
+    )
+    return (
+        "<!doctype html>\n"
+        + el("html", _head(data["workspace"]["name"]), el("body", main, el("script", _script())), lang="en")
+        + "\n"
+    )
+
+
+def write_report(data: Record, path: Path) -> None:
+    """Write the page to `path`, atomically.
+
+    Raises:
+        PerdureError: The file cannot be written; what was there before still is.
+    """
+    write_text(Path(path), render(data))
+
+
+def _bodies(data: Record) -> dict[str, Child]:
+    bodies: dict[str, Child] = {}
+    if data["matrix"]["tasks"]:
+        bodies["matrix"] = join(heatmap(data["matrix"], scores(data)), legend())
+        if data["compare"]:
+            bodies["compare"] = comparison(data)
+        bodies["tasks"] = curves(data)
+    else:
+        nothing = join("No task has been scored yet. ", el("code", "perdure learn TASK DATA"), " starts the stream.")
+        bodies["matrix"] = bodies["tasks"] = el("p", nothing, class_="empty")
+    return bodies | {
+        "gate": gates(data),
+        "training": losses(data),
+        "methods": heartbeats(data),
+        "history": history(data),
+    }
+
+
+def _section(name: str, body: Child) -> Html:
+    section = SECTIONS[name]
+    return el("section", el("h2", section.title), el("p", section.says, class_="how"), body, id=name, class_="part")
+
+
+def _footer(version: str) -> str:
+    means = "Intervals are 95% bootstrap intervals over test items; n counts test items. Times are UTC."
+    return f"Written by perdure {version}. {means}"
+
+
+def _head(name: str) -> Html:
+    # The policy lets nothing be loaded and no script run but ours, should a record ever slip through the escaping.
+    digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+    dark = f"@media screen and (prefers-color-scheme: dark){{{scale_css(dark=True)}}}"
+    return el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("title", f"{name}: continual learning report"),
+        el("link", rel="icon", href="data:,"),
+        el("style", trusted(_asset("style.css") + scale_css(dark=False) + dark)),
+    )
+
+
+def _script() -> Html:
+    return trusted(_asset("tips.js"))
+
+
+def _asset(name: str) -> str:
+    return files("perdure.report").joinpath(name).read_text(encoding="utf-8")

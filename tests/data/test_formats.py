@@ -1,0 +1,210 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perdure.core.errors import BadInput, BadSpec
+from perdure.core.rows import Message, Row
+from perdure.data.formats import FORMATS, alpaca_prompt, detect, fill, names_in, to_rows
+from perdure.data.read import Record
+
+USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+HUMAN, GPT = {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}
+TALK = (Message("user", "Hi"), Message("assistant", "Hello"))
+SYSTEM = Message("system", "Be kind.")
+PLAIN = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+PAIRED = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. "
+    "Write a response that appropriately completes the request.\n\n"
+)
+
+EXAMPLES = [
+    ("messages", {"messages": [USER, ANSWER]}, {"messages": TALK}),
+    ("messages", {"messages": [USER, ANSWER, USER]}, {"messages": TALK}),
+    ("messages", {"messages": [{**USER, "content": [{"type": "text", "text": "Hi"}]}, ANSWER]}, {"messages": TALK}),
+    ("messages", {"messages": [USER, {**ANSWER, "tool_calls": None}], "prompt": "Hi"}, {"messages": TALK}),
+    ("sharegpt", {"conversations": [HUMAN, GPT]}, {"messages": TALK}),
+    ("sharegpt", {"conversations": [HUMAN, GPT], "system": "Be kind."}, {"messages": (SYSTEM, *TALK)}),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "system", "value": "Be kind."}, HUMAN, GPT]},
+        {"messages": (SYSTEM, *TALK)},
+    ),
+    ("prompt_completion", {"prompt": "2+2=", "completion": "4"}, {"prompt": "2+2=", "completion": " 4"}),
+    ("prompt_completion", {"prompt": "2+2=\n", "completion": "4"}, {"prompt": "2+2=\n", "completion": "4"}),
+    ("prompt_completion", {"prompt": "2+2=", "completion": "\n4"}, {"prompt": "2+2=", "completion": "\n4"}),
+    ("prompt_completion", {"prompt": "", "completion": "4"}, {"completion": "4"}),
+    ("prompt_completion", {"prompt": [USER], "completion": [ANSWER]}, {"messages": TALK}),
+    (
+        "prompt_completion",
+        {"prompt": "a", "completion": "b", "label": 3},
+        {"prompt": "a", "completion": " b", "label": "3"},
+    ),
+    (
+        "alpaca",
+        {"instruction": "Add.", "input": "", "output": "4"},
+        {"prompt": PLAIN + "### Instruction:\nAdd.\n\n### Response:\n", "completion": "4"},
+    ),
+    (
+        "alpaca",
+        {"instruction": "Add.", "input": "2 2", "output": "4"},
+        {"prompt": PAIRED + "### Instruction:\nAdd.\n\n### Input:\n2 2\n\n### Response:\n", "completion": "4"},
+    ),
+    (
+        "alpaca",
+        {"instruction": "Add.", "output": "4", "system": "Be kind.", "history": [["Hi", "Hello"]]},
+        {
+            "prompt": "Be kind.\n\n### Instruction:\nHi\n\n### Response:\nHello"
+            "\n\n### Instruction:\nAdd.\n\n### Response:\n",
+            "completion": "4",
+        },
+    ),
+    ("query_response", {"query": "Hi", "response": "Hello"}, {"prompt": "Hi", "completion": " Hello"}),
+    ("text", {"text": "Once."}, {"completion": "Once."}),
+    (
+        "text_label",
+        {"text": "so good", "label": "very_good"},
+        {"prompt": "Classify the text.\nText: so good\nLabel:", "completion": " very good", "label": "very_good"},
+    ),
+]
+
+
+def records(*rows):
+    return [Record(row, f"f.jsonl:{line}") for line, row in enumerate(rows, start=1)]
+
+
+@pytest.mark.parametrize(("format", "fields", "expected"), EXAMPLES)
+def test_each_format_is_detected_and_gives_its_row(format, fields, expected):
+    assert detect(records(fields)) == format
+    assert to_rows(records(fields), format, task="t") == [Row(**expected, task="t", source="f.jsonl:1")]
+
+
+def test_examples_cover_every_format():
+    assert {format for format, _, _ in EXAMPLES} == set(FORMATS)
+
+
+def test_null_columns_do_not_decide_the_format():
+    assert detect(records({"text": "a", "label": None, "messages": None})) == "text"
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "answer"),
+    [
+        (0, "0", " negative"),
+        (1.0, "1", " fine"),
+        (2, "2", " 2"),
+        (True, "true", " true"),
+        ("not_sure", "not_sure", " not sure"),
+    ],
+)
+def test_verbaliser_gives_the_answer_and_the_label_keeps_its_name(label, name, answer):
+    rows = to_rows(records({"text": "a", "label": label}), "text_label", labels={"0": "negative", "1": "fine"})
+    assert (rows[0].label, rows[0].completion) == (name, answer)
+
+
+def test_template_may_name_other_columns_than_text():
+    template = "{{A}} {premise} / {hypothesis}:"
+    fields = records({"premise": "p {text}", "hypothesis": "h", "label": "yes"})
+    assert detect(fields, template) == "text_label"
+    assert to_rows(fields, "text_label", template=template)[0].prompt == "{A} p {text} / h:"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{txet}:", "did you mean {text}?"),
+        ("{zzz}:", "columns are label, text"),
+        ("{text.__class__}", "which is not a column"),
+        ("{0}{text}", "which is not a column"),
+        ("{}", "which is not a column"),
+        ("{text!r}", "plain {column}"),
+        ("{text:>9}", "plain {column}"),
+        ("{text", "write {column}"),
+        ("no column", "names no column"),
+    ],
+)
+def test_bad_template_is_refused_with_the_nearest_column(template, message):
+    with pytest.raises(BadSpec) as caught:
+        to_rows(records({"text": "a", "label": "b"}), "text_label", template=template)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", [{"template": "{text}"}, {"labels": {"a": "b"}}])
+def test_settings_of_text_label_are_refused_for_other_formats(setting):
+    with pytest.raises(BadSpec, match="belongs to the format text_label"):
+        to_rows(records({"text": "a"}), "text", **setting)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": "a", "completion": " \n"}, "completion is empty"),
+        ({"prompt": "a"}, "has no completion"),
+        ({"prompt": "a", "completion": None}, "has no completion"),
+        ({"prompt": "a", "completion": 4}, "completion must be text, got a int"),
+        ({"prompt": [USER], "completion": "x"}, "both text or both lists"),
+        ({"prompt": "a", "completion": "b", "label": [1]}, "label must be one text or number"),
+        ({"prompt": "a", "completion": "\ud800"}, "surrogate"),
+        ({"query": "a", "response": ""}, "response is empty"),
+        ({"text": ""}, "text is empty"),
+        ({"text": "a", "label": ""}, "label is empty"),
+        ({"text": " ", "label": "b"}, "text is empty"),
+        ({"instruction": "a", "output": ""}, "output is empty"),
+        ({"instruction": "a", "output": "b", "history": [["only one"]]}, "history must be"),
+        ({"messages": []}, "has no assistant turn"),
+        ({"messages": [USER]}, "has no assistant turn"),
+        ({"messages": [USER, {**ANSWER, "content": ""}]}, "empty assistant turn"),
+        ({"messages": [ANSWER]}, "has no user turn before"),
+        ({"messages": "Hi"}, "turns must be a list"),
+        ({"messages": [USER, "Hello"]}, "turn 2 must be an object"),
+        ({"messages": [USER, {"role": "assistant", "content": None}]}, "content must be text"),
+        ({"messages": [USER, {"role": "bot", "content": "x"}]}, "turn 2: role is 'bot'"),
+        ({"messages": [USER, {**ANSWER, "tool_calls": [{"id": 1}]}]}, "tool calls"),
+        ({"messages": [USER, {**ANSWER, "weight": 0}]}, "weight 0"),
+        ({"conversations": [HUMAN, {"from": "bing", "value": "x"}]}, "turn 2: from is 'bing'"),
+    ],
+)
+def test_row_with_nothing_to_train_or_of_wrong_shape_is_refused_with_its_line(fields, message):
+    good = {
+        "prompt": {"prompt": "a", "completion": "b"},
+        "query": {"query": "a", "response": "b"},
+        "text": {"text": "a", "label": "b"} if "label" in fields else {"text": "a"},
+        "instruction": {"instruction": "a", "output": "b"},
+        "messages": {"messages": [USER, ANSWER]},
+        "conversations": {"conversations": [HUMAN, GPT]},
+    }[next(iter(fields))]
+    rows = records(good, good, fields)
+    with pytest.raises(BadInput) as caught:
+        to_rows(rows, detect(rows))
+    assert "f.jsonl:3" in str(caught.value)
+    assert message in str(caught.value)
+
+
+def test_label_missing_in_one_row_is_named_with_its_line():
+    rows = records({"text": "a"}, {"text": "a", "label": "b"}, {"text": "a", "label": "b"})
+    with pytest.raises(BadInput, match=r"f.jsonl:1 has no label"):
+        to_rows(rows, detect(rows))
+
+
+def test_mixed_formats_name_the_first_row_that_differs():
+    rows = records({"text": "a"}, {"messages": [USER, ANSWER]}, {"query": "a", "response": "b"}, {"text": "b"})
+    with pytest.raises(BadInput, match=r"f.jsonl:2 is messages .* 2 rows are text, the first f.jsonl:1"):
+        detect(rows)
+
+
+def test_unknown_columns_are_named_beside_the_known_formats():
+    with pytest.raises(
+        BadInput, match=r"f.jsonl:1 has columns answer, question; known formats need messages | .*prompt"
+    ):
+        detect(records({"question": "a", "answer": "b"}))
+
+
+@given(values=st.dictionaries(st.sampled_from(["text", "a.b", "0", "my col"]), st.text(), min_size=1))
+def test_fill_writes_values_as_they_are_whatever_braces_they_hold(values):
+    template = "|".join(f"{{{name}}}" for name in values)
+    assert names_in(template) == list(values)
+    assert fill(template, values) == "|".join(values.values())
+
+
+def test_alpaca_prompt_mentions_an_input_only_where_there_is_one():
+    assert "paired with an input" in alpaca_prompt("Add.", "2 2")
+    assert "Input" not in alpaca_prompt("Add.")

@@ -1,0 +1,334 @@
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perdure.core.errors import BadInput, BadSpec
+from perdure.evaluate.gate import Gate, check_evidence, decide, make_evidence, screen
+
+
+def items(right, n):
+    return [1.0] * right + [0.0] * (n - right)
+
+
+def scored(right, n=120, first=0):
+    return {"rows": [f"row {k}" for k in range(first, first + n)], "items": items(right, n)}
+
+
+def task(learned, now, n=120):
+    """A guarded task of which the first `learned` of n items were right, and the first `now` are."""
+    return {"version": "v1", "learned": scored(learned, n), "now": scored(now, n)}
+
+
+def new(right, n=120):
+    return {"version": "v1", "learned": None, "now": scored(right, n)}
+
+
+def verdict(gate=Gate(), **tasks):
+    return make_evidence(gate, "new", tasks)["verdict"]
+
+
+def test_the_first_task_has_nothing_to_lose():
+    found = verdict(new=new(100))
+    assert (found["verdict"], found["reason"], found["tasks"]) == ("pass", "first task: nothing to lose", [])
+    assert verdict()["verdict"] == "pass"
+
+
+def test_nothing_changed_in_enough_items_passes():
+    found = verdict(bank=task(110, 110), new=new(100))
+    assert found["verdict"] == "pass"
+    (bank,) = found["tasks"]
+    assert (bank["verdict"], bank["drop"], bank["n"], bank["more_items"]) == ("pass", 0.0, 120, None)
+    assert 0 < bank["high"] <= 0.03
+    assert "bank can have lost most, 2.2 points at the worst" in found["reason"]
+
+
+def test_nothing_changed_in_too_few_items_is_inconclusive_and_the_missing_items_are_counted_right():
+    (bank,) = verdict(bank=task(40, 40, n=60))["tasks"]
+    assert bank["verdict"] == "inconclusive"
+    assert bank["more_items"] == 28
+    assert verdict(bank=task(40, 40, n=60 + 28))["verdict"] == "pass"
+    assert verdict(bank=task(40, 40, n=60 + 27))["verdict"] == "inconclusive"
+    assert "about 28 more test items would decide" in bank["reason"]
+
+
+def test_a_clear_loss_fails_and_is_told_in_numbers():
+    found = verdict(bank=task(110, 70), mail=task(100, 100))
+    assert found["verdict"] == "fail"
+    assert found["reason"] == "bank lost more than the tolerance; the worst is bank, from 91.7% to 58.3%"
+    bank, mail = found["tasks"]
+    assert (bank["verdict"], mail["verdict"]) == ("fail", "pass")
+    assert bank["drop"] == pytest.approx(40 / 120)
+    assert 0.03 < bank["low"] < bank["drop"] < bank["high"]
+    assert bank["reason"].startswith(
+        "91.7% when it was learned, 58.3% now (120 test items): 33.3 points lost, at least 2"
+    )
+
+
+def test_a_small_loss_is_inconclusive_and_strict_counts_it_as_fail():
+    loose, strict = verdict(bank=task(110, 107)), verdict(Gate(strict=True), bank=task(110, 107))
+    assert loose["verdict"] == "inconclusive"
+    assert strict["verdict"] == "fail"
+    assert strict["tasks"] == loose["tasks"]
+    assert "strict" in strict["reason"]
+    assert strict["strict"] is True
+    assert "do not tell whether bank stayed within the tolerance" in loose["reason"]
+
+
+def test_one_failed_task_fails_whatever_the_others_and_the_worst_comes_first():
+    found = verdict(a=task(110, 110), b=task(110, 107), c=task(110, 60), d=task(110, 20))
+    assert found["verdict"] == "fail"
+    assert [t["task"] for t in found["tasks"]] == ["d", "c", "b", "a"]
+    assert [t["verdict"] for t in found["tasks"]] == ["fail", "fail", "inconclusive", "pass"]
+    assert "d, c lost more" in found["reason"]
+
+
+def test_a_gain_passes():
+    (bank,) = verdict(bank=task(70, 110))["tasks"]
+    assert bank["verdict"] == "pass"
+    assert bank["drop"] < bank["high"] < 0
+    assert "33.3 points gained, surely a gain" in bank["reason"]
+
+
+def test_a_drop_on_the_tolerance_cannot_be_decided_by_more_items():
+    (bank,) = verdict(Gate(tolerance=0.1), bank=task(110, 98))["tasks"]
+    assert (bank["verdict"], bank["more_items"]) == ("inconclusive", None)
+    assert "would not decide" in bank["reason"]
+
+
+def test_a_task_can_have_its_own_tolerance():
+    gate = Gate(tolerances={"bank": 0.5})
+    found = verdict(gate, bank=task(110, 90), mail=task(110, 110))
+    assert found["verdict"] == "pass"
+    assert {t["task"]: t["tolerance"] for t in found["tasks"]} == {"bank": 0.5, "mail": 0.03}
+
+
+def test_pairing_sees_a_loss_that_two_equal_means_hide_nothing_of():
+    swapped = {
+        "version": "v1",
+        "learned": scored(60),
+        "now": {"rows": scored(60)["rows"], "items": items(60, 120)[::-1]},
+    }
+    steady = task(60, 60)
+    (moved,), (still,) = verdict(bank=swapped)["tasks"], verdict(bank=steady)["tasks"]
+    assert moved["drop"] == still["drop"] == 0
+    assert moved["high"] > 3 * still["high"]
+    assert (moved["verdict"], still["verdict"]) == ("inconclusive", "pass")
+
+
+def test_graded_items_are_judged_too():
+    rows = [str(k) for k in range(200)]
+    before = [0.6 + 0.002 * (k % 50) for k in range(200)]
+    for loss, expected in ((0.0, "pass"), (0.01, "pass"), (0.2, "fail")):
+        after = [x - loss * (1 + (k % 7) / 70) for k, x in enumerate(before)]
+        graded = {"version": "v1", "learned": {"rows": rows, "items": before}, "now": {"rows": rows, "items": after}}
+        assert verdict(bank=graded)["verdict"] == expected
+
+
+def test_the_floor_is_for_the_new_tasks_own_score():
+    gate = Gate(floor=0.7)
+    assert verdict(gate, new=new(84))["verdict"] == "pass"
+    low = verdict(gate, bank=task(110, 110), new=new(83))
+    assert low["verdict"] == "fail"
+    assert low["reason"] == "the new task's 69.2% (120 test items) is below the floor of 70.0%"
+    assert low["floor"]["verdict"] == "fail"
+    both = verdict(gate, bank=task(110, 60), new=new(83))
+    assert "bank lost more" in both["reason"]
+    assert verdict(new=new(0))["floor"] is None
+    with pytest.raises(BadInput, match="floor"):
+        verdict(gate, bank=task(110, 110))
+
+
+def test_an_update_of_an_old_task_is_guarded_over_the_rows_that_both_scored():
+    update = {"version": "v2", "learned": scored(110), "now": scored(120, n=240, first=-120)}
+    found = make_evidence(Gate(), "bank", {"bank": update})
+    assert found["tasks"]["bank"]["rows"] == [f"row {k}" for k in range(120)]
+    assert found["tasks"]["bank"]["now"] == [0.0] * 120
+    assert found["verdict"]["verdict"] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("guarded", "says"),
+    [
+        ({"version": "v", "learned": scored(5), "now": None}, "no score of the new state"),
+        ({"version": "v", "learned": scored(5), "now": scored(5, first=500)}, "no test row that was scored both"),
+    ],
+)
+def test_what_cannot_be_compared_is_an_error_never_a_zero(guarded, says):
+    with pytest.raises(BadInput, match=says):
+        verdict(bank=guarded)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 100), st.integers(0, 100), st.sampled_from([0.0, 0.03, 0.2]), st.booleans())
+def test_the_verdict_follows_from_the_bounds_and_is_monotone_in_the_score_now(learned, now, tolerance, strict):
+    gate = Gate(tolerance=tolerance, strict=strict)
+    found = verdict(gate, bank=task(learned, now, n=100))
+    (bank,) = found["tasks"]
+    assert bank["low"] <= bank["drop"] <= bank["high"]
+    expected = "pass" if bank["high"] <= tolerance else "fail" if bank["low"] > tolerance else "inconclusive"
+    assert bank["verdict"] == expected
+    assert found["verdict"] == ("fail" if strict and expected == "inconclusive" else expected)
+    assert bank["more_items"] is None or (expected == "inconclusive" and bank["more_items"] >= 1)
+    if now < 100:
+        order = ("fail", "inconclusive", "pass")
+        better = verdict(gate, bank=task(learned, now + 1, n=100))["tasks"][0]["verdict"]
+        if now + 1 <= learned:  # above it, more changed items also mean more noise
+            assert order.index(better) >= order.index(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "says"),
+    [
+        ({"tolerance": 3}, "0.03 for 3 points"),
+        ({"tolerance": math.nan}, "tolerance"),
+        ({"tolerances": {"bank": -0.1}}, "bank"),
+        ({"tolerances": [1]}, "mapping"),
+        ({"confidence": 95}, "0.95"),
+        ({"confidence": 0.5}, "0.95"),
+        ({"floor": 70}, "floor"),
+        ({"strict": "yes"}, "true or false"),
+        ({"tolerence": 0.1}, "unknown gate setting 'tolerence'"),
+    ],
+)
+def test_a_gate_out_of_range_is_refused(settings_, says):
+    with pytest.raises(BadSpec, match=says):
+        Gate.from_json(settings_)
+
+
+def test_a_gate_survives_json():
+    gate = Gate(0.05, 0.9, True, 0.6, {"bank": 0.1})
+    assert Gate.from_json(json.loads(json.dumps(gate.to_json()))) == gate
+    assert Gate.from_json({}) == Gate()
+
+
+# Evidence on disk
+
+
+@pytest.fixture
+def evidence():
+    gate = Gate(floor=0.5, tolerances={"mail": 0.04})
+    return make_evidence(gate, "new", {"bank": task(110, 107), "mail": task(100, 100), "new": new(90)})
+
+
+def check(tmp_path, evidence):
+    path = tmp_path / "evidence.json"
+    path.write_text(evidence if isinstance(evidence, str) else json.dumps(evidence), encoding="utf-8")
+    return check_evidence(path)
+
+
+def test_evidence_is_self_contained_and_judged_the_same_again(tmp_path, evidence):
+    assert set(evidence) == {"format", "gate", "new_task", "tasks", "verdict"}
+    found = check(tmp_path, evidence)
+    assert found.pop("differences") == []
+    assert found == evidence["verdict"] == decide(Gate.from_json(evidence["gate"]), evidence)
+
+
+def test_graded_evidence_is_judged_the_same_again(tmp_path):
+    rows = [str(k) for k in range(40)]
+    half = {"rows": rows, "items": [k / 40 for k in range(40)]}
+    more = {"rows": rows, "items": [(k * 7 % 40) / 40 for k in range(40)]}
+    made = make_evidence(Gate(), "new", {"bank": {"version": "v1", "learned": half, "now": more}})
+    assert check(tmp_path, made)["differences"] == []
+
+
+@pytest.mark.parametrize(
+    ("tamper", "where"),
+    [
+        (lambda e: e["verdict"].update(verdict="pass"), 'verdict.verdict is "pass" in the file, "inconclusive"'),
+        (lambda e: e["verdict"]["tasks"][0].update(high=0.01), "verdict.tasks[0].high is 0.01"),
+        (lambda e: e["verdict"].pop("reason"), "verdict.reason is missing"),
+        (lambda e: e["verdict"].update(signed=True), "verdict.signed is true in the file, missing when"),
+        (lambda e: e["verdict"]["tasks"].pop(), "verdict.tasks is ["),
+        (lambda e: e["tasks"]["bank"].update(now=[0.0] * 120), 'verdict.verdict is "inconclusive" in the file, "fail"'),
+        (lambda e: e["gate"].update(strict=True), "verdict.strict is false in the file, true"),
+        (lambda e: e["gate"].update(tolerance=0.5), 'verdict.verdict is "inconclusive" in the file, "pass"'),
+        (lambda e: e["tasks"].pop("mail"), "verdict.tasks is ["),
+        (lambda e: e["tasks"]["new"].update(now=[0.0] * 120), "verdict.floor.now is 0.75 in the file, 0.0"),
+    ],
+)
+def test_evidence_that_was_changed_afterwards_is_told(tmp_path, evidence, tamper, where):
+    tamper(evidence)
+    differences = check(tmp_path, evidence)["differences"]
+    assert any(line.startswith(where) for line in differences), differences
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda e: e.update(format=2), "format is 2"),
+        (lambda e: e.pop("format"), "'format' is missing"),
+        (lambda e: e.update(tasks=[]), "'tasks' is missing or is not an object"),
+        (lambda e: e.pop("verdict"), "'verdict' is missing"),
+        (lambda e: e["tasks"]["bank"].pop("now"), "task 'bank' needs"),
+        (lambda e: e["tasks"]["bank"].update(rows=[]), "no list of rows"),
+        (lambda e: e["tasks"]["bank"]["now"].pop(), "has 120 rows, and 'now'"),
+        (lambda e: e["tasks"]["bank"].update(learned=0.9), "'learned' is not a list"),
+        (lambda e: e["tasks"]["bank"]["now"].__setitem__(3, 1.5), "1.5 among 'now'"),
+        (lambda e: e["tasks"]["bank"]["now"].__setitem__(3, math.nan), "nan among 'now'"),
+        (lambda e: e["tasks"]["bank"]["now"].__setitem__(3, True), "True among 'now'"),
+        (lambda e: e["tasks"].pop("new"), "floor"),
+        (lambda e: e["gate"].update(tolerance="lax"), "tolerance"),
+        (lambda e: e["gate"].update(secret=1), "unknown gate setting 'secret'"),
+    ],
+)
+def test_what_is_no_evidence_is_refused_with_what_is_wrong(tmp_path, evidence, damage, says):
+    damage(evidence)
+    with pytest.raises(BadInput, match=says) as caught:
+        check(tmp_path, evidence)
+    assert "evidence.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("", "line 1"), ('{\n"format": 1,\n', "line 3"), ("[1]", "not a JSON object")]
+)
+def test_what_is_no_json_object_is_refused_with_its_line(tmp_path, text, says):
+    with pytest.raises(BadInput, match=says):
+        check(tmp_path, text)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="No such file"):
+        check_evidence(tmp_path / "none.json")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInput, match="not text"):
+        check_evidence(tmp_path / "binary")
+
+
+# The screen
+
+
+def test_the_screen_says_what_was_decided_and_why(evidence):
+    text = screen(evidence["verdict"])
+    lines = text.splitlines()
+    assert lines[0] == "gate: INCONCLUSIVE (tolerance 3.0 points, bounds with 95% confidence)"
+    assert "would decide" in lines[1]
+    assert lines[3].startswith(
+        "inconclusive  bank   91.7% ->  89.2%  n=120    2.5 points lost, could be 0.2 lost to 6.1 lost;"
+    )
+    assert lines[4].startswith(
+        "pass          mail   83.3% ->  83.3%  n=120    no change, at most 2.2 points lost (tolerance 4.0"
+    )
+    assert lines[-1] == "new: the new task's 75.0% (120 test items) reaches the floor of 50.0%"
+
+
+def test_the_screen_tells_that_the_stored_verdict_differs(tmp_path, evidence):
+    evidence["verdict"]["verdict"] = "pass"
+    assert "differs from the stored verdict: verdict.verdict" in screen(check(tmp_path, evidence))
+
+
+def test_many_tasks_still_fit_on_one_screen():
+    tasks = {f"task {k:02}": task(110, 110) for k in range(40)} | {"lost": task(110, 20)}
+    text = screen(verdict(**tasks))
+    assert len(text.splitlines()) <= 24
+    assert text.splitlines()[3].split()[:5] == ["fail", "lost", "91.7%", "->", "16.7%"]
+    assert "... and 26 more: 26 pass" in text
+
+
+def test_the_screen_of_a_first_task_is_two_lines():
+    assert (
+        screen(verdict(new=new(90)))
+        == "gate: PASS (tolerance 3.0 points, bounds with 95% confidence)\nfirst task: nothing to lose\n"
+    )

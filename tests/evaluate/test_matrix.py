@@ -1,0 +1,107 @@
+import json
+
+import pytest
+
+from perdure.core.errors import BadInput
+from perdure.evaluate.matrix import build_matrix, learned_stages, plain_text
+from perdure.evaluate.scorers import score_record
+
+TASKS = [{"name": "banking", "version": "v2"}, {"name": "a very long task name", "version": "v1"}]
+STAGES = [
+    {"entry": "e0", "kind": "base", "task": None, "time": "ignored"},
+    {"entry": "e1", "kind": "learn", "task": "banking"},
+    {"entry": "e2", "kind": "learn", "task": "a very long task name"},
+]
+
+
+def record(right, n=20, first=0):
+    rows = [f"row {k}" for k in range(first, first + n)]
+    return score_record("exact", [1.0] * right + [0.0] * (n - right), [""] * n, rows, 0.1)
+
+
+def matrix(**options):
+    records = [[record(2), record(1)], [record(18), record(4)], [record(14), record(16)]]
+    return build_matrix(TASKS, STAGES, records, resamples=200, **options)
+
+
+def test_the_json_has_the_shape_that_tools_rely_on():
+    found = matrix()
+    assert list(found) == ["tasks", "stages", "score", "n", "metrics"]
+    assert found["tasks"] == ["banking", "a very long task name"]
+    assert found["stages"][0] == {"entry": "e0", "kind": "base", "task": None}
+    assert found["score"] == [[0.1, 0.05], [0.9, 0.2], [0.7, 0.8]]
+    assert found["n"] == [[20, 20]] * 3
+    assert set(found["metrics"]) == {"acc", "bwt", "forgetting", "fwt", "learning_accuracy"}
+    for metric in found["metrics"].values():
+        assert metric["low"] < metric["value"] < metric["high"]
+    assert found["metrics"]["bwt"]["value"] == pytest.approx(-0.2)
+    assert found["metrics"]["fwt"]["value"] == pytest.approx(0.15)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found == matrix()
+
+
+def test_a_cell_that_was_not_measured_is_null_and_what_needs_it_says_so():
+    records = [[record(2), None], [record(18), record(4)], [record(14), record(16)]]
+    found = build_matrix(TASKS, STAGES, records, resamples=50)
+    assert found["score"][0] == [0.1, None]
+    assert found["n"][0] == [20, None]
+    assert found["metrics"]["fwt"]["value"] is None
+    assert "after stage 0" in found["metrics"]["fwt"]["missing"]
+    assert found["metrics"]["acc"]["value"] == pytest.approx(0.75)
+
+
+def test_a_task_is_learned_at_its_first_learn_and_a_guarded_ability_never():
+    stages = [
+        *STAGES,
+        {"entry": "e3", "kind": "edit", "task": "banking"},
+        {"entry": "e4", "kind": "learn", "task": "banking"},
+    ]
+    assert learned_stages({"tasks": ["banking", "manners"], "stages": stages}) == [1, None]
+
+
+def test_a_new_version_of_the_test_part_is_compared_over_the_rows_in_common():
+    stages = [*STAGES, {"entry": "e3", "kind": "learn", "task": "banking"}]
+    grown = record(14)  # 14 of the old 20 right, and 20 new rows all right
+    grown = score_record("exact", grown["items"] + [1.0] * 20, [""] * 40, [*grown["rows"], *map(str, range(20))], 0.1)
+    records = [[record(2), record(1)], [record(18), record(4)], [record(14), record(16)], [grown, record(16)]]
+    found = build_matrix(TASKS, stages, records, resamples=50)
+    assert found["n"][3] == [40, 20]
+    assert found["score"][3][0] == pytest.approx(34 / 40)
+    assert found["metrics"]["bwt"]["value"] == pytest.approx((14 / 20 - 18 / 20 + 0) / 2)
+
+
+def test_one_column_per_task_and_one_line_per_stage():
+    with pytest.raises(BadInput, match="stands twice"):
+        build_matrix([TASKS[0], TASKS[0]], STAGES[:1], [[None, None]])
+    for records in ([[None, None]], [[None]] * 3):
+        with pytest.raises(BadInput, match="one line of records per stage"):
+            build_matrix(TASKS, STAGES, records)
+
+
+def test_the_table_is_aligned_and_shows_n_and_intervals():
+    text = plain_text(matrix())
+    lines = text.splitlines()
+    assert lines[0].split() == ["after", "banking", "a", "very", "long", "t…"]
+    assert lines[1].startswith("0 base ")
+    assert "90.0%*" in lines[2]
+    assert "80.0%*" in lines[3]
+    assert lines[4].split() == ["test", "items", "20", "20"]
+    assert len({line.index("%") for line in lines[1:4] if "%" in line}) == 1
+    assert lines[6].startswith("acc ")
+    assert "75.0%" in lines[6]
+    assert "n=40" in lines[6]
+    assert "-20.0 points" in lines[7]
+    assert "n=20" in lines[7]
+    assert lines[-1] == "worst change: banking -20.0 points since it was learned"
+    assert text.endswith("\n")
+    assert all(len(line) <= 120 and line == line.rstrip() for line in lines)
+
+
+def test_the_table_of_a_base_alone_says_why_there_is_no_metric():
+    text = plain_text(build_matrix(TASKS, STAGES[:1], [[record(2), None]]))
+    assert "0 base" in text
+    assert "acc                          -  no task was learned yet" in text
+
+
+def test_an_empty_workspace_has_a_table_too():
+    assert plain_text(build_matrix([], STAGES[:1], [[]])).startswith("after\n0 base\n")

@@ -1,0 +1,89 @@
+"""Loop and transformers host are one thing: equal to the bit, resumed or not, accumulated or not."""
+
+import pytest
+import torch
+
+from perdure.bridges import transformers_host
+from perdure.bridges.runtime import Runtime
+from perdure.core.errors import Interrupted
+from perdure.core.rows import Row
+from perdure.data.encode import encode
+from perdure.memory.pool import Pool
+from perdure.methods.registry import load_recipe
+from perdure.train import loop
+from perdure.train.checkpoint import Keeper
+from perdure.train.learning import Learning
+
+SETTINGS = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "lora_dropout": 0.1, "logging_steps": 2}
+
+
+def rows(task: str, n: int) -> list[Row]:
+    return [Row(f"Classify the text.\nText: {task} {'very ' * (i % 4)}{i}\nLabel:", f" {task} {i % 3}", label=str(i % 3)) for i in range(n)]
+
+
+def learning(folder, **overrides) -> Learning:
+    runtime = Runtime(folder, "float32", "cpu")
+    recipe = load_recipe("dual_replay", {**SETTINGS, **overrides})
+    params = runtime.start_adapter(recipe.settings, 0, "new")
+    tokenizer = runtime.base.tokenizer
+    old = [encode(row, tokenizer, 64) for row in rows("parcel", 6)]
+    keys = [str(i) for i in range(6)]
+    make = Learning(
+        runtime.model,
+        params,
+        recipe,
+        [encode(row, tokenizer, 64) for row in rows("refund", 18)],
+        pools={"replay": Pool(keys, old, [str(i % 3) for i in range(6)], ["parcel"] * 6)},
+        task="new",
+        pad=runtime.base.pad,
+    )
+    taught = make.top_k(old[:4], 8)  # two rows have no teacher column
+    make.pools["replay"].columns = {"teacher": dict(zip(keys, taught, strict=False))}
+    return make
+
+
+def weights(made: Learning) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in made.params.items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_two_hosts_agree_to_the_bit(tiny_model):
+    by_loop, by_trainer = learning(tiny_model), learning(tiny_model)
+    start = weights(by_loop)
+    loop.train(by_loop)
+    transformers_host.train(by_trainer)
+    assert not same(start, weights(by_loop))
+    assert same(weights(by_loop), weights(by_trainer))
+    assert by_loop.record.heartbeats == by_trainer.record.heartbeats
+
+
+@pytest.mark.parametrize("host", [loop.train, transformers_host.train])
+@pytest.mark.parametrize("cut", [1, 5, 9])
+def test_a_run_stopped_and_resumed_gives_the_same_bits(tiny_model, tmp_path, host, cut):
+    whole = learning(tiny_model)
+    host(whole)
+    stopped, seen = learning(tiny_model), []
+
+    def stop() -> str | None:
+        seen.append(1)
+        return "SIGTERM" if len(seen) == cut else None
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        host(stopped, Keeper(tmp_path / "run.safetensors", stopped, stop=stop))
+    resumed = learning(tiny_model)
+    host(resumed, Keeper(tmp_path / "run.safetensors", resumed))
+    assert same(weights(whole), weights(resumed))
+    assert whole.record.loss == [tuple(pair) for pair in resumed.record.loss]
+
+
+def test_an_update_means_the_same_whatever_the_accumulation(tiny_model):
+    whole = learning(tiny_model, per_device_train_batch_size=8, lora_dropout=0.0)
+    split = learning(tiny_model, per_device_train_batch_size=8, lora_dropout=0.0)
+    split.updates = [[batch[:3], batch[3:]] if len(batch) > 3 else [batch] for (batch,) in whole.updates]
+    for made in (whole, split):
+        loop.train(made)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(value, weights(split)[name], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,44 @@
+"""A fresh ledger, and short ways to fill it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from perdure.core.rows import Row
+from perdure.ledger import Entry, Ledger
+
+BASE = "b" * 64
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "workspace"
+
+
+@pytest.fixture
+def ledger(root: Path) -> Ledger:
+    return Ledger.create(root, {"model": "tiny", "revision": None, "dtype": "float32", "base": BASE, "seed": 7})
+
+
+@pytest.fixture
+def put(ledger: Ledger) -> Callable[[float], str]:
+    """Put an object that holds one number; returns its hash."""
+    return lambda number: ledger.objects.put({"weight": torch.full((2, 3), number)})
+
+
+@pytest.fixture
+def draft(ledger: Ledger, put: Callable[[float], str]) -> Callable[..., Entry]:
+    """Make a learn entry on head that writes an object holding `number` to the slot `skill`."""
+
+    def make(number: float, parent: Entry | None = None, **fields: object) -> Entry:
+        parent = parent or ledger.resolve("head")
+        return Entry(parent=parent.id, kind="learn", base=BASE, **{"slots": {"skill": put(number)}, **fields})
+
+    return make
+
+
+@pytest.fixture
+def rows() -> list[Row]:
+    return [Row(prompt=f"question {i}?", completion=f"answer {i}", task="faq", source=f"f:{i}") for i in range(5)]

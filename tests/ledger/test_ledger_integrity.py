@@ -1,0 +1,220 @@
+"""Crashes, damage, the lock, and what may be thrown away."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from perdure.core.errors import Busy, NotFound, PerdureError
+from perdure.ledger import Ledger, row_key, writing
+
+HOLD = """
+import sys, time
+from perdure.ledger import writing
+with writing(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def everything(root: Path) -> list:
+    ledger = Ledger.open(root)
+    with ledger.reading() as connection:
+        tables = ("entries", "notes", "refs", "reflog", "candidate")
+        found = [connection.exec_driver_sql(f"SELECT * FROM {table}").all() for table in tables]
+    ledger.close()
+    return found
+
+
+@pytest.mark.parametrize("step", ["_check", "_insert", "_point"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("verb", ["record", "accept"])
+def test_a_crash_anywhere_leaves_the_ledger_as_it_was(ledger, root, draft, monkeypatch, step, when, verb) -> None:
+    entry = draft(1)  # its object is stored already
+    if verb == "accept":
+        ledger.hold(entry, {"note": 1})
+    before = everything(root)
+    original = getattr(ledger, step)
+
+    def crash(*arguments):
+        if when == "after":
+            original(*arguments)
+        raise RuntimeError("crash")
+
+    monkeypatch.setattr(ledger, step, crash)
+    with pytest.raises(RuntimeError, match="crash"):
+        ledger.accept() if verb == "accept" else ledger.record(entry, {"note": 1})
+    assert everything(root) == before
+    monkeypatch.undo()
+    assert (ledger.accept() if verb == "accept" else ledger.record(entry, {"note": 1})) == entry
+    assert ledger.verify()["problems"] == []
+
+
+def test_a_process_killed_inside_the_transaction_leaves_the_ledger_as_it_was(ledger, root, draft) -> None:
+    entry = draft(1)
+    before = everything(root)
+    program = (
+        "import os, signal, sys, json; from perdure.ledger import Entry, Ledger\n"
+        "ledger = Ledger.open(sys.argv[1])\n"
+        "move = ledger._point\n"
+        "ledger._point = lambda *a: (move(*a), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "ledger.record(Entry.from_json(json.loads(sys.argv[2])), {'note': 1})"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(root), json.dumps(entry.to_json())])
+    assert done.returncode == -signal.SIGKILL
+    assert everything(root) == before
+    assert ledger.record(entry, {}) == entry
+
+
+def test_a_full_disk_while_the_row_is_written_leaves_the_ledger_as_it_was(ledger, root, draft) -> None:
+    entry = draft(1)
+    before = everything(root)
+    with ledger.reading() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    with ledger._engine.connect() as connection:  # the pool's one connection keeps the limit
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(PerdureError, match="disk is full; free some space"):
+        ledger.record(entry, {"big": "x" * 100_000})
+    assert everything(root) == before
+
+
+def test_readers_read_while_a_writer_writes(ledger, root, draft) -> None:
+    first = ledger.record(draft(1), {})
+    entry = draft(2)
+    with ledger.changing() as connection:
+        ledger._insert(connection, entry, {})
+        ledger._point(connection, "head", entry.id, "learn")
+        assert Ledger.open(root).resolve("head") == first
+    with ledger.reading() as snapshot:
+        assert snapshot.exec_driver_sql("SELECT COUNT(*) FROM entries").scalar() == 3
+        Ledger.open(root).record(draft(3, parent=entry), {})  # without write-ahead mode it would wait for the reader
+        assert snapshot.exec_driver_sql("SELECT COUNT(*) FROM entries").scalar() == 3
+    assert Ledger.open(root).resolve("head~1") == entry
+
+
+def test_a_sound_ledger_verifies(ledger, draft, rows) -> None:
+    ledger.put_task("faq", "v1", {}, {"train": rows})
+    memory = ledger.put_manifest([{"row": row_key(rows[0])}])
+    ledger.record(draft(1, tasks={"faq": "v1"}, memory=memory), {})
+    ledger.hold(draft(2), {})
+    assert ledger.verify() == {"ok": True, "entries": 3, "objects": 2, "problems": []}
+
+
+DAMAGE = {
+    "UPDATE entries SET body = replace(body, '\"seed\":0', '\"seed\":1')": "is not what was recorded",
+    "UPDATE entries SET body = '{' WHERE kind = 'learn'": "is not what was recorded",
+    "DELETE FROM entries WHERE kind = 'base'": "is missing",
+    "UPDATE refs SET entry = 'nothing' WHERE name = 'head'": "ref 'head' names nothing, which is no entry",
+    "DELETE FROM refs WHERE name = 'head'": "ref 'head' is missing",
+    "DELETE FROM manifests": "memory manifest .* is missing",
+    "UPDATE manifests SET items = '[]'": "memory manifest .* is not what was recorded",
+    "DELETE FROM rows": "names .*rows that are missing",
+    "UPDATE rows SET body = replace(body, 'answer 1', 'answer 7')": "row .* is not what was recorded",
+    "DELETE FROM tasks": "version v1 of task 'faq' is missing",
+    "DROP TABLE rows": "not a sound ledger",
+}
+
+
+@pytest.mark.parametrize("statement", DAMAGE)
+def test_verify_finds_what_was_tampered_with(ledger, draft, rows, statement: str) -> None:
+    ledger.put_task("faq", "v1", {}, {"train": rows})
+    memory = ledger.put_manifest([{"row": row_key(rows[0])}])
+    ledger.record(draft(1, tasks={"faq": "v1"}, memory=memory), {})
+    with ledger.changing() as connection:
+        assert connection.exec_driver_sql(statement).rowcount != 0
+    found = ledger.verify()
+    assert not found["ok"]
+    assert any(re.search(DAMAGE[statement], problem) for problem in found["problems"]), found
+
+
+def test_verify_finds_a_damaged_and_a_missing_object(ledger, draft, put) -> None:
+    ledger.record(draft(1), {})
+    ledger.record(draft(2), {})
+    damaged, missing = ledger.objects.path(put(1)), ledger.objects.path(put(2))
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    missing.unlink()
+    found = ledger.verify()
+    assert any("object" in p and "is damaged" in p and damaged.stem[:12] in p for p in found["problems"])
+    assert any("entry" in p and f"object {missing.stem[:12]} is missing" in p for p in found["problems"])
+    assert len(found["problems"]) == 2
+
+
+def test_gc_removes_exactly_what_neither_entry_nor_candidate_names(ledger, draft, put) -> None:
+    ledger.record(draft(1), {})
+    ledger.move("head", ledger.resolve("base").id, "rollback")  # an entry off head's line still counts
+    ledger.hold(draft(2, columns=put(3)), {})
+    loose = put(4)
+    size = ledger.objects.size(loose)
+    assert ledger.gc() == {"removed": 1, "bytes": size}
+    assert ledger.objects.all() == {put(1), put(2), put(3)}
+    ledger.discard()
+    assert ledger.gc()["removed"] == 2
+    assert ledger.gc() == {"removed": 0, "bytes": 0}
+    assert ledger.verify()["ok"]
+
+
+def test_a_second_writer_is_told_who_writes_and_a_killed_holder_frees_the_lock(ledger, root) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(root)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(Busy, match=rf"written by process {holder.pid} \(-c .*\) since 20\d\d-"), writing(root):
+            pass
+        assert ledger.resolve("head").kind == "base"  # readers do not care
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with writing(root):
+        with pytest.raises(Busy, match=f"process {os.getpid()} "), writing(root):
+            pass
+        with pytest.raises(Busy):  # a refused writer has not let the next one in
+            writing(root).__enter__()
+    with writing(root):
+        assert (root / "lock").read_text() != ""
+    assert (root / "lock").read_text() == ""
+
+
+def test_an_error_under_the_lock_frees_it(root, ledger) -> None:
+    with pytest.raises(ValueError, match="inside"), writing(root):
+        raise ValueError("inside")
+    with writing(root):
+        pass
+
+
+def test_a_lock_needs_a_workspace(tmp_path) -> None:
+    with pytest.raises(NotFound, match="is no workspace"), writing(tmp_path / "nowhere"):
+        pass
+
+
+def test_records_from_many_threads_all_arrive(ledger, draft) -> None:
+    drafts = [draft(number) for number in range(8)]
+    threads = [threading.Thread(target=ledger.record, args=(entry, {}, f"try/{i}")) for i, entry in enumerate(drafts)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {entry.id for entry in drafts} <= {line["entry"] for line in ledger.log()}
+
+
+def test_opening_and_listing_200_entries_is_quick_and_needs_no_torch(ledger, root, draft) -> None:
+    for number in range(200):
+        ledger.record(draft(1, seed=number), {"loss": [[i, 1.0] for i in range(20)]})
+    program = (
+        "import sys, time; import perdure.ledger as room\n"
+        "def timed():\n"
+        "    start = time.perf_counter(); ledger = room.Ledger.open(sys.argv[1]); assert len(ledger.log()) == 201\n"
+        "    ledger.refs(), ledger.candidate(), ledger.state(ledger.resolve('head')), ledger.close()\n"
+        "    return time.perf_counter() - start\n"
+        "print(min(timed() for _ in range(5)), 'torch' in sys.modules, 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(root)], capture_output=True, text=True)
+    seconds, torch_loaded, numpy_loaded = done.stdout.split()
+    assert (torch_loaded, numpy_loaded) == ("False", "False")
+    assert float(seconds) < 0.1

@@ -1,0 +1,134 @@
+"""Rows, tasks, manifests and scores."""
+
+import dataclasses
+
+import pytest
+
+from perdure.core.errors import BadInput, NotFound
+from perdure.core.rows import Message, Row
+from perdure.ledger import Ledger, row_key
+
+
+def test_a_task_version_comes_back_as_it_was(ledger: Ledger, rows) -> None:
+    talk = Row(messages=(Message("user", "hi"), Message("assistant", "hello")), label="greet", task="faq")
+    parts = {"train": [rows[1], rows[0], rows[1], talk], "test": rows[2:4], "validation": []}
+    for _ in range(2):  # the second time changes nothing
+        ledger.put_task("faq", "v1", {"scorer": "exact"}, parts)
+    spec, found = ledger.task("faq", "v1")
+    assert spec == {"scorer": "exact"}
+    assert found == {"train": parts["train"], "test": parts["test"]}
+    assert ledger.task_rows("v1", "test") == rows[2:4]
+    assert ledger.task_rows("v1", "validation") == []
+    assert ledger.train_hashes("v1") == {rows[0].hash, rows[1].hash, talk.hash}
+
+
+def test_a_version_never_changes(ledger: Ledger, rows) -> None:
+    ledger.put_task("faq", "v1", {}, {"train": rows})
+    for name, spec, some in (("faq", {"scorer": "f1"}, rows), ("faq", {}, rows[1:]), ("other", {}, rows)):
+        with pytest.raises(BadInput, match="kept already with other content"):
+            ledger.put_task(name, "v1", spec, {"train": some})
+    assert ledger.task("faq", "v1") == ({}, {"train": rows})
+    with pytest.raises(NotFound, match="no version v2 of task 'faq'"):
+        ledger.task("faq", "v2")
+
+
+def test_text_is_kept_once_however_often_it_is_used(ledger: Ledger, rows) -> None:
+    ledger.put_task("faq", "v1", {}, {"train": rows[:3]})
+    ledger.put_task("faq", "v2", {}, {"train": rows})
+    ledger.put_task("faq", "v3", {}, {"train": [dataclasses.replace(rows[0], label="other")]})
+    with ledger.reading() as connection:
+        assert connection.exec_driver_sql("SELECT COUNT(*) FROM rows").scalar() == len(rows) + 1
+
+
+def test_thousands_of_rows_are_no_limit(ledger: Ledger) -> None:
+    many = [Row(prompt=str(i), completion="x") for i in range(11_000)]
+    ledger.put_task("big", "v1", {}, {"train": many})
+    assert ledger.task_rows("v1", "train") == many
+
+
+def test_a_manifest_is_named_by_its_content(ledger: Ledger, rows) -> None:
+    ledger.put_rows(rows)
+    items = [{"row": row_key(row), "difficulty": 0.25 * i, "replayed": i} for i, row in enumerate(rows)]
+    name = ledger.put_manifest(items)
+    assert ledger.put_manifest(items) == name
+    assert ledger.put_manifest(items[1:]) != name
+    assert ledger.manifest(name) == items
+    assert ledger.manifest_rows(name) == list(zip(items, rows, strict=True))
+    assert ledger.manifest(ledger.put_manifest([])) == []
+    with pytest.raises(BadInput, match="names rows that are not kept, such as 0000"):
+        ledger.put_manifest([{"row": "0" * 64}])
+    with pytest.raises(BadInput, match="names rows that are not kept"):
+        ledger.put_manifest([{"difficulty": 1}])
+    with pytest.raises(NotFound, match="no memory manifest"):
+        ledger.manifest("0" * 64)
+
+
+def test_a_deleted_row_is_gone_from_tasks_manifests_and_files_and_ids_stay(ledger: Ledger, draft, rows) -> None:
+    secret = Row(prompt="the customer's name is", completion="Rumpelstiltskin", task="faq")
+    ledger.put_task("faq", "v1", {}, {"train": [*rows, secret], "test": []})
+    memory = ledger.put_manifest([{"row": row_key(row)} for row in (rows[0], secret, rows[1])])
+    base = ledger.resolve("base")
+    aside = ledger.record(draft(0, slots={}), {}, ref="aside")
+    first = ledger.record(draft(1, parent=base, tasks={"faq": "v1"}, memory=memory), {})
+    second = ledger.record(draft(2), {})
+    report = ledger.delete_row(secret.hash)
+    assert report == {"row": secret.hash, "rows": 1, "entries": [first.id, second.id], "tests": []}
+    assert aside.id not in report["entries"]
+    assert ledger.task_rows("v1", "train") == rows
+    assert [row for _, row in ledger.manifest_rows(memory)] == rows[:2]
+    assert [item["row"] for item in ledger.manifest(memory)] == [row_key(rows[0]), row_key(rows[1])]
+    assert ledger.manifest_keys(memory) == [row_key(row) for row in (rows[0], secret, rows[1])]
+    assert secret.hash in ledger.train_hashes("v1")
+    assert ledger.deleted([secret.hash, rows[0].hash]) == {secret.hash}
+    assert ledger.resolve("head~1") == first
+    assert ledger.verify()["problems"] == []
+    for path in ledger.root.glob("ledger.sqlite*"):
+        assert b"Rumpelstiltskin" not in path.read_bytes(), path
+
+
+def test_a_deleted_row_does_not_come_back_with_the_same_data(ledger: Ledger, rows) -> None:
+    ledger.put_task("faq", "v1", {}, {"train": rows})
+    ledger.delete_row(rows[0].hash)
+    ledger.put_task("faq", "v1", {}, {"train": rows})
+    ledger.put_task("faq", "v2", {}, {"train": rows})
+    assert ledger.task_rows("v1", "train") == ledger.task_rows("v2", "train") == rows[1:]
+
+
+def test_deletion_reaches_every_label_of_a_text_and_names_the_tests_it_left(ledger: Ledger, rows) -> None:
+    ledger.put_task("a", "v1", {}, {"train": [dataclasses.replace(rows[0], label="x")]})
+    ledger.put_task("b", "v2", {}, {"train": [rows[1]], "test": [dataclasses.replace(rows[0], label="y")]})
+    report = ledger.delete_row(rows[0].hash)
+    assert (report["rows"], report["tests"], report["entries"]) == (2, ["b"], [])
+    assert ledger.task_rows("v1", "train") == ledger.task_rows("v2", "test") == []
+    with pytest.raises(NotFound, match="no row 0000"):
+        ledger.delete_row("0" * 64)
+
+
+def test_rows_reach_entries_by_train_part_memory_and_descent_but_not_by_test(ledger: Ledger, draft, rows) -> None:
+    base = ledger.resolve("base")
+    ledger.put_task("a", "v1", {}, {"train": [rows[0]], "test": [rows[1]]})
+    ledger.put_rows([rows[2]])
+    memory = ledger.put_manifest([{"row": row_key(rows[2])}])
+    first = ledger.record(draft(1, tasks={"a": "v1"}), {})
+    second = ledger.record(draft(2, memory=memory), {})
+    side = ledger.record(draft(3, parent=base), {}, ref="side")
+    ledger.hold(draft(4), {})
+    held = ledger.candidate()
+    assert ledger.entries_trained_on(rows[0].hash) == [first.id, second.id, held.id]
+    assert ledger.entries_trained_on(rows[2].hash) == [second.id, held.id]
+    assert ledger.entries_trained_on(rows[1].hash) == []
+    assert side.id not in ledger.entries_trained_on(rows[0].hash)
+
+
+def test_scores_are_measured_once(ledger: Ledger) -> None:
+    record = {"scorer": "exact", "score": 0.5, "n": 2, "items": [1.0, 0.0], "seconds": 1.2}
+    ledger.put_score("s1", "v1", record)
+    ledger.put_score("s1", "v1", {**record, "seconds": 9.9})
+    assert ledger.score("s1", "v1") == record
+    assert ledger.score("s1", "v2") is None
+    with pytest.raises(BadInput, match="scores are never replaced"):
+        ledger.put_score("s1", "v1", {**record, "items": [0.0, 1.0]})
+    other = {**record, "items": [1.0, 1.0]}
+    ledger.put_score("s2", "v2", other)
+    assert ledger.scores(["s1", "s2", "s3"], ["v1", "v2"]) == {("s1", "v1"): record, ("s2", "v2"): other}
+    assert ledger.scores([], ["v1"]) == {}

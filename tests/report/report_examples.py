@@ -1,0 +1,352 @@
+"""Records made by hand: a stream with a rollback and a failed gate, and the edges of it."""
+
+import hashlib
+import math
+from typing import Any
+
+Record = dict[str, Any]
+N = 96
+
+
+def entry_id(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def score(value: float, n: int = N) -> Record:
+    half = 1.96 * math.sqrt(max(value * (1 - value), 0.01) / n)
+    return {"scorer": "exact", "score": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": n}
+
+
+def verdict(word: str, rows: list[Record], reason: str, floor: Record | None = None) -> Record:
+    return {"verdict": word, "tolerance": 0.03, "confidence": 0.95, "strict": False, "reason": reason, "tasks": rows}
+
+
+def guarded(task: str, word: str, reference: float, now: float, half: float = 0.025, more: int | None = None) -> Record:
+    drop = reference - now
+    return {
+        "task": task,
+        "verdict": word,
+        "reference": reference,
+        "now": now,
+        "drop": drop,
+        "low": drop - half,
+        "high": drop + half,
+        "n": N,
+        "tolerance": 0.03,
+        "more_items": more,
+        "reason": f"{task}: drop {100 * drop:.1f} points",
+    }
+
+
+def learn_record(gate: Record | None, updates: int = 90, first: bool = False, phase: float = 0.0) -> Record:
+    steps = range(0, updates, 2)
+    beat = [
+        [
+            u,
+            {
+                "rows_drawn": 0 if first else 8,
+                "loss": 0 if first else 0.9 * math.exp(-u / 60) + 0.05 * math.sin(u + phase),
+                "gradient_ratio": 0 if first else 0.2 + 0.05 * math.cos(u / 7 + phase),
+            },
+        ]
+        for u in steps
+    ]
+    return {
+        "train_seconds": 61.4 + updates / 10,
+        "eval_seconds": 9.1,
+        "tokens": 410 * updates,
+        "updates": updates,
+        "loss": [[u, 2.6 * math.exp(-u / 18) + 0.12 + 0.06 * math.sin(u * 1.7 + phase)] for u in range(updates)],
+        "heartbeats": {"replay": beat, "distill": [[u, {"kl": v["loss"] / 4, "weight": 1.0}] for u, v in beat]},
+        "gate": gate,
+        "settings": {
+            "learning_rate": 2e-4,
+            "num_train_epochs": 3,
+            "lora_r": 16,
+            "seed": 0,
+            "methods": {"replay": {"mix": 0.25}, "distill": {}},
+        },
+        "warnings": ["replay drew no row: the memory is empty on the first task"] if first else [],
+    }
+
+
+def entry(
+    name: str, parent: str | None, kind: str, task: str | None, time: str, scores: dict[str, float], **more: Any
+) -> Record:
+    return {
+        "entry": entry_id(name),
+        "parent": entry_id(parent) if parent else None,
+        "kind": kind,
+        "task": task,
+        "time": time,
+        "refs": more.get("refs", []),
+        "scores": {t: score(v) for t, v in scores.items()},
+        "record": more.get("record"),
+        "memory": more.get("memory"),
+    }
+
+
+def metric(value: float | None, half: float = 0.021, missing: str = "", n: int = 4 * N) -> Record:
+    if value is None:
+        return {"value": None, "low": None, "high": None, "n": 0, "missing": missing}
+    return {"value": value, "low": value - half, "high": value + half, "n": n}
+
+
+def matrix(tasks: list[str], stages: list[Record], table: list[list[float | None]], metrics: Record) -> Record:
+    n = [[None if cell is None else N for cell in row] for row in table]
+    return {
+        "tasks": tasks,
+        "stages": [{k: e[k] for k in ("entry", "kind", "task")} for e in stages],
+        "score": table,
+        "n": n,
+        "metrics": metrics,
+    }
+
+
+def four_tasks() -> Record:
+    """Four product lines; the third learn failed its gate, was accepted, rolled back, and learned again."""
+    tasks = ["broadband", "mobile", "television", "energy"]
+    table: list[list[float | None]] = [
+        [0.115, 0.135, 0.094, 0.125],
+        [0.938, 0.302, None, None],
+        [0.917, 0.906, 0.281, None],
+        [0.917, 0.885, 0.896, 0.323],
+        [0.906, 0.875, 0.885, 0.927],
+    ]
+    bad = [0.604, 0.719, 0.917, None]
+    cells = [{t: v for t, v in zip(tasks, row, strict=True) if v is not None} for row in [*table[:3], bad, *table[3:]]]
+    passed = verdict(
+        "pass", [guarded("broadband", "pass", 0.938, 0.917, 0.008)], "No earlier task lost more than 3.0 points."
+    )
+    failed = verdict(
+        "fail",
+        [guarded("broadband", "fail", 0.938, 0.604, 0.09), guarded("mobile", "fail", 0.906, 0.719, 0.08)],
+        "broadband lost 33.4 points and mobile 18.7, with a tolerance of 3.0.",
+    )
+    again = verdict(
+        "pass",
+        [guarded("broadband", "pass", 0.938, 0.917, 0.008), guarded("mobile", "pass", 0.906, 0.885, 0.009)],
+        "No earlier task lost more than 3.0 points.",
+    )
+    unsure = verdict(
+        "inconclusive",
+        [
+            guarded("broadband", "inconclusive", 0.938, 0.906, 0.026, 140),
+            guarded("mobile", "inconclusive", 0.906, 0.875, 0.026, 128),
+            guarded("television", "pass", 0.896, 0.885, 0.012),
+        ],
+        "For broadband and mobile the interval of the drop contains the tolerance; 140 more test items would decide.",
+    )
+    entries = [
+        entry("base", None, "base", None, "2026-02-02T09:12:00+00:00", cells[0], refs=["base"]),
+        entry(
+            "a",
+            "base",
+            "learn",
+            "broadband",
+            "2026-02-02T09:20:00+00:00",
+            cells[1],
+            memory={"rows": 16, "tasks": {"broadband": 16}},
+            record=learn_record(verdict("pass", [], "first task: nothing to lose"), first=True),
+        ),
+        entry(
+            "b",
+            "a",
+            "learn",
+            "mobile",
+            "2026-02-09T10:02:00+00:00",
+            cells[2],
+            memory={"rows": 32, "tasks": {"broadband": 16, "mobile": 16}},
+            record=learn_record(passed, phase=1.0),
+        ),
+        entry(
+            "c",
+            "b",
+            "learn",
+            "television",
+            "2026-02-16T16:41:00+00:00",
+            cells[3],
+            refs=["attempt"],
+            record=learn_record(failed, phase=2.0),
+        ),
+        entry(
+            "d",
+            "b",
+            "learn",
+            "television",
+            "2026-02-17T09:05:00+00:00",
+            cells[4],
+            memory={"rows": 48, "tasks": {"broadband": 16, "mobile": 16, "television": 16}},
+            record=learn_record(again, 96, phase=3.0),
+        ),
+        entry(
+            "e",
+            "d",
+            "learn",
+            "energy",
+            "2026-02-23T11:30:00+00:00",
+            cells[5],
+            refs=["head", "production"],
+            memory={"rows": 64, "tasks": dict.fromkeys(tasks, 16)},
+            record=learn_record(unsure, 102, phase=4.0),
+        ),
+    ]
+    stages = [entries[i] for i in (0, 1, 2, 4, 5)]
+    ours = matrix(
+        tasks,
+        stages,
+        table,
+        {
+            "acc": metric(0.898, 0.03),
+            "bwt": {**metric(-0.025, 0.019, n=3 * N), "worst": {"task": "broadband", "value": -0.032}},
+            "forgetting": metric(0.025, 0.019, n=3 * N),
+            "learning_accuracy": metric(0.917, 0.028),
+            "fwt": metric(0.184, 0.05, n=3 * N),
+        },
+    )
+    naive_table: list[list[float | None]] = [
+        table[0],
+        [0.938, 0.302, None, None],
+        [0.667, 0.917, 0.292, None],
+        [0.521, 0.635, 0.917, 0.312],
+        [0.406, 0.479, 0.594, 0.938],
+    ]
+    naive = matrix(
+        tasks,
+        stages,
+        naive_table,
+        {
+            "acc": metric(0.604, 0.048),
+            "bwt": metric(-0.431, 0.06, n=3 * N),
+            "forgetting": metric(0.431, 0.06, n=3 * N),
+            "learning_accuracy": metric(0.927, 0.026),
+            "fwt": metric(0.184, 0.05, n=3 * N),
+        },
+    )
+    ids = {e: entry_id(e) for e in ("base", "a", "b", "c", "d", "e")}
+    moves = [
+        ("base", "a", "learn broadband", "2026-02-02T09:20:00+00:00"),
+        ("a", "b", "learn mobile", "2026-02-09T10:02:00+00:00"),
+        ("b", "c", "accept television", "2026-02-16T17:02:00+00:00"),
+        ("c", "b", f"rollback {ids['b'][:8]}", "2026-02-17T08:55:00+00:00"),
+        ("b", "d", "learn television", "2026-02-17T09:05:00+00:00"),
+        ("d", "e", "learn energy", "2026-02-23T11:30:00+00:00"),
+    ]
+    return {
+        "workspace": {
+            "name": "support-desk",
+            "model": "smollm2-135m",
+            "base": entry_id("weights"),
+            "created": "2026-02-02T09:12:00+00:00",
+            "version": "0.1.0",
+        },
+        "head": ids["e"],
+        "matrix": ours,
+        "entries": entries,
+        "reflog": [{"old": ids[old], "new": ids[new], "why": why, "time": time} for old, new, why, time in moves],
+        "compare": [{"name": "naive", "matrix": naive}],
+    }
+
+
+def empty() -> Record:
+    """A workspace that was just made: the base model, nothing measured."""
+    base = entry("base", None, "base", None, "2026-02-02T09:12:00+00:00", {}, refs=["head"])
+    missing = metric(None, missing="no task has been learned")
+    metrics = dict.fromkeys(("acc", "bwt", "forgetting", "fwt", "learning_accuracy"), missing)
+    return {
+        **four_tasks(),
+        "head": base["entry"],
+        "matrix": matrix([], [base], [[]], metrics),
+        "entries": [base],
+        "reflog": [],
+        "compare": [],
+    }
+
+
+def one_task() -> Record:
+    """One learn without a gate, a base that was never scored."""
+    base = entry("base", None, "base", None, "2026-02-02T09:12:00+00:00", {})
+    learn = entry(
+        "a",
+        "base",
+        "learn",
+        "broadband",
+        "2026-02-02T09:20:00+00:00",
+        {"broadband": 0.938},
+        refs=["head"],
+        record=learn_record(None),
+    )
+    missing = metric(None, missing="needs a second task")
+    metrics = {
+        "acc": metric(0.938, n=N),
+        "learning_accuracy": metric(0.938, n=N),
+        "bwt": missing,
+        "forgetting": missing,
+        "fwt": missing,
+    }
+    one = matrix(["broadband"], [base, learn], [[None], [0.938]], metrics)
+    return {
+        **four_tasks(),
+        "head": learn["entry"],
+        "matrix": one,
+        "entries": [base, learn],
+        "reflog": [],
+        "compare": [],
+    }
+
+
+def fifteen_tasks() -> Record:
+    """Fifteen tasks with long names, sparse cells, then an edit, a merge and a revert without records."""
+    names = [
+        f"{area} for {who} customers"
+        for area in (
+            "Returns and refunds",
+            "Invoices and payment reminders",
+            "Deliveries",
+            "Warranty",
+            "Loyalty programme",
+        )
+        for who in ("consumer", "business", "public-sector-and-education")
+    ]
+    tree = [entry("base", None, "base", None, "2025-01-01T08:00:00+00:00", dict.fromkeys(names, 0.1))]
+    table: list[list[float | None]] = [[0.1] * 15]
+    for i, name in enumerate(names):
+        row = [
+            max(0.0, 0.95 - 0.02 * (i - j) ** 1.2) if j <= i else 0.1 + 0.02 * i if j == i + 1 else None
+            for j in range(15)
+        ]
+        if i == 7:
+            row[2] = None
+        table.append(row)
+        rows = [guarded(old, "pass", 0.95, 0.94, 0.015) for old in names[:i]]
+        cells = {t: v for t, v in zip(names, row, strict=True) if v is not None}
+        tree.append(
+            entry(
+                name,
+                tree[-1]["entry"] and (names[i - 1] if i else "base"),
+                "learn",
+                name,
+                f"2025-{1 + i // 2:02d}-{1 + 14 * (i % 2):02d}T08:00:00+00:00",
+                cells,
+                record=learn_record(verdict("pass", rows, "No earlier task lost more than 3.0 points."), 400, phase=i),
+            )
+        )
+    for kind, parent in (("edit", names[-1]), ("merge", "edit"), ("revert", "merge")):
+        tree.append(entry(kind, parent, kind, None, "2025-10-01T08:00:00+00:00", {}))
+        table.append(table[-1] if kind == "edit" else [None] * 15)
+    tree[-1]["refs"] = ["head"]
+    missing = metric(None, missing=f"{names[0]} is not measured at stage 18")
+    metrics = {name: missing for name in ("acc", "bwt", "forgetting", "fwt")} | {"learning_accuracy": metric(0.951)}
+    return {
+        **four_tasks(),
+        "head": tree[-1]["entry"],
+        "entries": tree,
+        "matrix": matrix(names, tree, table, metrics),
+        "reflog": [
+            {"old": tree[-2]["entry"], "new": tree[-1]["entry"], "why": "revert", "time": "2025-10-01T08:00:00+00:00"}
+        ],
+        "compare": [{"name": "naive", "matrix": matrix(names, tree, table, {})}],
+    }
+
+
+EXAMPLES = {"four": four_tasks, "fifteen": fifteen_tasks, "one": one_task, "empty": empty}

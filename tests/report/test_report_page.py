@@ -1,0 +1,241 @@
+"""The page as text: self-contained, escaped, whole, and honest about what was not measured."""
+
+import copy
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_examples import EXAMPLES, empty, entry_id, fifteen_tasks, four_tasks, one_task
+
+from perdure.core.errors import PerdureError
+from perdure.report import render, write_report
+from perdure.report.history import backwards, lanes
+from perdure.report.records import learned_at
+
+SECTIONS = ["matrix", "tasks", "gate", "training", "methods", "history"]
+VOID = {"meta", "link", "br", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects elements with their attributes and the text of the page, and insists on balanced tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self.open):
+            self.text.append(data)
+
+    def of(self, tag: str, name: str = "") -> list[dict[str, str]]:
+        return [a for t, a in self.elements if t == tag and (not name or name in (a.get("class") or "").split())]
+
+    @property
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_section_is_there_and_every_tag_is_closed(name):
+    page = Page(render(EXAMPLES[name]()))
+    ids = [a["id"] for a in page.of("section") if "id" in a]
+    assert [i for i in ids if i != "compare"] == SECTIONS
+    assert ("compare" in ids) == bool(EXAMPLES[name]()["compare"])
+    assert {a["href"] for a in page.of("a")} == {f"#{i}" for i in ids}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_page_loads_nothing(name):
+    html = render(EXAMPLES[name]())
+    page = Page(html)
+    for _, attributes in page.elements:
+        assert "src" not in attributes
+        assert attributes.get("href", "#").startswith(("#", "data:"))
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert "default-src 'none'" in page.of("meta")[1]["content"]
+
+
+def test_every_text_of_the_records_is_escaped():
+    hostile = '<script>alert("x")</script>'
+
+    def spoil(value, key=""):
+        if isinstance(value, dict):
+            rename = key in ("scores", "heartbeats", "settings", "methods", "tasks")
+            return {hostile + k if rename else k: spoil(v, k) for k, v in value.items()}
+        if isinstance(value, list):
+            return [spoil(v) for v in value]
+        return hostile + value if isinstance(value, str) and key not in ("verdict", "kind") else value
+
+    html = render(spoil(four_tasks()))
+    assert "<script>alert" not in html
+    assert html.count("<script>") == 1
+    Page(html)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(min_size=1, max_size=40))
+def test_any_task_name_comes_back_as_the_text_it_is(name):
+    data = one_task()
+    data["matrix"]["tasks"] = [name]
+    data["matrix"]["stages"][1]["task"] = name
+    titles = [a["title"] for a in Page(render(data)).of("th") if "title" in a]
+    assert name in titles
+
+
+def test_a_cell_says_score_interval_and_n_and_marks_what_was_just_learned():
+    page = Page(render({**four_tasks(), "compare": []}))
+    cells = page.of("td", "just")
+    assert len(cells) == 4
+    assert cells[0]["title"].startswith(
+        "broadband, stage 1 (broadband): 93.8%, 95% interval 89.0 to 98.6, n = 96, exact"
+    )
+
+
+def test_cells_that_were_not_measured_are_hatched_and_said_to_be_so():
+    page = Page(render({**four_tasks(), "compare": []}))
+    assert len(page.of("td", "gap")) == 3
+    assert all(a["title"].endswith("not measured") for a in page.of("td", "gap"))
+
+
+def test_headline_numbers_stand_with_their_intervals_and_the_items_behind_them():
+    words = Page(render(four_tasks())).words
+    assert "89.8 % 86.8 to 92.8 95% interval, n = 384" in words
+    assert "−2.5 points −4.4 to −0.6 95% interval, n = 288" in words  # noqa: RUF001
+    assert "Earlier tasks have lost 2.5 points since they were learned (95% interval 0.6 to 4.4)." in words
+
+
+def test_the_worst_task_stands_beside_the_mean_change():
+    assert "Worst: broadband, \u22123.2." in Page(render(four_tasks())).words
+
+
+def test_a_floor_that_did_not_decide_is_told_beside_the_reason():
+    data = four_tasks()
+    reason = "the new task's 92.7% (96 test items) reaches the floor of 80.0%"
+    data["entries"][-1]["record"]["gate"]["floor"] = {"task": "energy", "verdict": "pass", "reason": reason}
+    assert f"would decide. energy: {reason}. Tolerance 3.0 points" in Page(render(data)).words
+
+
+def test_a_task_learned_twice_counts_from_its_first_learn_and_is_marked_at_both():
+    data = {**four_tasks(), "compare": []}
+    data["matrix"]["stages"][4]["task"] = "broadband"
+    page = Page(render(data))
+    assert learned_at(data["matrix"], "broadband") == 1
+    assert [a["title"][:18] for a in page.of("td", "just")].count("broadband, stage 4") == 1
+    assert len(page.of("circle", "just")) == 4
+
+
+def test_a_metric_that_cannot_be_computed_says_why():
+    assert "needs a second task" in Page(render(one_task())).words
+
+
+def test_scores_within_the_error_are_not_called_lost():
+    data = four_tasks()
+    data["matrix"]["metrics"]["bwt"] = {"value": -0.004, "low": -0.02, "high": 0.01}
+    words = Page(render(data)).words
+    assert "kept their scores within the error" in words
+    assert "Earlier tasks have lost" not in words
+
+
+def test_an_empty_ledger_says_what_to_do():
+    words = Page(render(empty())).words
+    assert "Nothing has been learned yet" in words
+    assert "perdure learn TASK DATA" in words
+
+
+def test_a_failed_gate_is_told_at_the_top_in_words_and_in_its_table():
+    page = Page(render(four_tasks()))
+    assert "the gate failed: broadband lost 33.4 points" in page.words
+    assert "It is not part of head." in page.words
+    assert len(page.of("span", "fail")) == 4  # verdict, two rows, the ledger's table
+    assert [("open" in a) for a in page.of("details") if a.get("class") != "quiet"] == [True, False, True, False, False]
+
+
+def test_a_rollback_is_seen_in_the_tree_in_the_table_and_in_the_moves_of_head():
+    data = four_tasks()
+    page = Page(render(data))
+    assert lanes(data)[entry_id("c")] == 1
+    assert [backwards(data, move) for move in data["reflog"]] == [0, 0, 0, 1, 0, 0]
+    assert len(page.of("g", "back")) == 1
+    assert len(page.of("tr", "off")) == 1
+    assert "back by 1" in page.words
+
+
+def test_side_branches_have_their_own_rows_and_go_on_in_them():
+    def node(name, parent):
+        return {"entry": name, "parent": parent}
+
+    entries = [node("base", None), node("a", "base"), node("x", "base"), node("y", "x"), node("z", "x"), node("b", "a")]
+    assert lanes({"head": "b", "entries": entries}) == {"base": 0, "a": 0, "b": 0, "x": 1, "y": 1, "z": 2}
+
+
+def test_edits_merges_and_reverts_are_named_as_stages_without_a_task():
+    page = Page(render(fifteen_tasks()))
+    assert {"edit", "merge", "revert"} <= {a.get("title") for a in page.of("th")}
+
+
+def test_a_method_that_did_nothing_is_said_to_have_had_no_effect():
+    data = four_tasks()
+    assert "no effect" in Page(render(data)).words
+    data["entries"][1]["record"]["heartbeats"] = {}
+    assert "no effect" not in Page(render(data)).words
+
+
+def test_losses_that_are_no_numbers_are_left_out():
+    data = one_task()
+    data["entries"][1]["record"]["loss"] = [[0, 2.0], [1, float("nan")], [2, None], [3, 1.0]]
+    html = render(data)
+    assert "nan" not in html.lower().replace("nanoseconds", "")
+    assert "loss 2 to 1" in Page(html).words
+
+
+def test_records_may_be_missing():
+    data = four_tasks()
+    for entry in data["entries"]:
+        entry.update(record=None, memory=None, scores={})
+    words = Page(render(data)).words
+    assert "No learn has been through the gate yet." in words
+    assert "Nothing has been trained yet." in words
+
+
+def test_another_recipe_stands_beside_ours_only_where_the_streams_agree():
+    data = four_tasks()
+    assert len(Page(render(data)).of("path", "other")) >= 4
+    data["compare"][0]["matrix"] = copy.deepcopy(data["compare"][0]["matrix"])
+    data["compare"][0]["matrix"]["stages"][1]["task"] = "energy"
+    page = Page(render(data))
+    assert page.of("path", "other") == []
+    assert "naive" in page.words
+
+
+def test_the_same_records_give_the_same_page():
+    assert render(four_tasks()) == render(four_tasks())
+
+
+def test_the_page_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "report.html"
+    write_report(four_tasks(), path)
+    assert path.read_text(encoding="utf-8") == render(four_tasks())
+    with pytest.raises(PerdureError, match="cannot write"):
+        write_report(four_tasks(), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_report_does_not_import_torch():
+    code = "import sys, perdure.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
