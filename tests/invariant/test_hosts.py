@@ -18,7 +18,10 @@ SETTINGS = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "lora_dropo
 
 
 def rows(task: str, n: int) -> list[Row]:
-    return [Row(f"Classify the text.\nText: {task} {'very ' * (i % 4)}{i}\nLabel:", f" {task} {i % 3}", label=str(i % 3)) for i in range(n)]
+    return [
+        Row(f"Classify the text.\nText: {task} {'very ' * (i % 4)}{i}\nLabel:", f" {task} {i % 3}", label=str(i % 3))
+        for i in range(n)
+    ]
 
 
 def learning(folder, **overrides) -> Learning:

@@ -17,8 +17,16 @@ def score(value: float, n: int = N) -> Record:
     return {"scorer": "exact", "score": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": n}
 
 
-def verdict(word: str, rows: list[Record], reason: str, floor: Record | None = None) -> Record:
-    return {"verdict": word, "tolerance": 0.03, "confidence": 0.95, "strict": False, "reason": reason, "tasks": rows}
+def verdict(word: str, rows: list[Record], reason: str) -> Record:
+    return {
+        "verdict": word,
+        "tolerance": 0.03,
+        "confidence": 0.95,
+        "strict": False,
+        "reason": reason,
+        "tasks": rows,
+        "floor": None,
+    }
 
 
 def guarded(task: str, word: str, reference: float, now: float, half: float = 0.025, more: int | None = None) -> Record:

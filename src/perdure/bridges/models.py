@@ -144,7 +144,7 @@ def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    _refuse_own_code(folder)
+    refuse_own_code(folder)
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
     try:
@@ -156,7 +156,12 @@ def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     return Base(model.to(place).eval(), tokenizer, kind, place)
 
 
-def _refuse_own_code(folder: Path) -> None:
+def refuse_own_code(folder: Path) -> None:
+    """Refuse a model folder whose model type needs Python code that transformers does not have.
+
+    Raises:
+        BadInput: It does.
+    """
     from transformers import CONFIG_MAPPING
 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

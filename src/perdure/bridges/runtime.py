@@ -195,5 +195,3 @@ def _is_linear(module: Any) -> bool:
     from transformers.pytorch_utils import Conv1D
 
     return isinstance(module, torch.nn.Linear | Conv1D)
-
-

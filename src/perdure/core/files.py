@@ -19,6 +19,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     aside = Path(name)
+    mask = os.umask(0)  # mkstemp makes private files; a report or an export is as readable as any other file
+    os.umask(mask)
+    aside.chmod(0o666 & ~mask)
     try:
         write(aside)
         with aside.open("rb") as file:
@@ -30,7 +33,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise PerdureError(f"cannot write {path}: {error.strerror or error}; free some space or choose another place") from error
+        raise PerdureError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
+        ) from error
     finally:
         aside.unlink(missing_ok=True)
 

@@ -31,7 +31,9 @@ class Settings(BaseModel):
     lora_alpha: float = Field(16.0, gt=0, description="LoRA scale is lora_alpha / lora_r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before LoRA's down-projection")
     lora_target_modules: str | list[str] = Field("all-linear", description="modules that get an adapter")
-    keep: Literal["last", "best"] = Field("last", description="weights of the last epoch, or the best on validation rows")
+    keep: Literal["last", "best"] = Field(
+        "last", description="weights of the last epoch, or the best on validation rows"
+    )
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of train rows held out when keep is best")
     data: Literal["task", "all"] = Field("task", description="train on the new task, or on all kept tasks together")
     start: Literal["head", "base"] = Field("head", description="go on from head, or start again from the base model")
@@ -79,7 +81,9 @@ def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type]) -> Recip
         raise BadSpec(f"recipe {name}: 'methods' must map each method's name to its fields, got {wanted!r}")
     for key in spec:
         if key not in Settings.model_fields:
-            raise BadSpec(f"recipe {name}: unknown key {key!r}{nearest(key, [*Settings.model_fields, 'methods', 'name'])}")
+            raise BadSpec(
+                f"recipe {name}: unknown key {key!r}{nearest(key, [*Settings.model_fields, 'methods', 'name'])}"
+            )
     try:
         settings = Settings(**spec)
     except ValidationError as error:

@@ -67,7 +67,11 @@ class Asked:
             at = torch.stack([torch.arange(rows), torch.full((rows,), width - 1)]).to(self.device)
         with attention_for(self.mask.shape[1], self.device), only_at(self.model, at):
             out = self.model(
-                input_ids=ids, attention_mask=self.mask, position_ids=positions, past_key_values=self.past, use_cache=True
+                input_ids=ids,
+                attention_mask=self.mask,
+                position_ids=positions,
+                past_key_values=self.past,
+                use_cache=True,
             )
         self.past = out.past_key_values
         return out.logits[0].float()

@@ -81,9 +81,8 @@ def _tile(matrix: Record, metric: Metric) -> Html:
         el("p", under, class_="interval"),
         el(
             "p",
-            f"Worst: {worst['task']}, {points(worst['value'])}. " if worst else None,
             metric.says,
-            " ",
+            f" Worst: {worst['task']}, {points(worst['value'])}. " if worst else " ",
             el("abbr", metric.name),
             class_="says",
         ),

@@ -1,5 +1,6 @@
 """Checkpoints of a learn in progress: one safetensors file, so that a kill at any moment leaves the old one or the new one."""
 
+import errno
 import json
 import time
 from pathlib import Path
@@ -16,9 +17,13 @@ from perdure.train.learning import Learning, Record
 
 
 def save(path: Path, learning: Learning, optimizer: Any, done: int) -> None:
-    """Write everything that update `done` (the next one) depends on: weights, optimizer, method state, memory position."""
+    """Write everything that update `done` (the next one) depends on: weights, optimizer, method state, memory position.
+
+    Raises:
+        PerdureError: The disk is full; the previous checkpoint is as it was.
+    """
     tensors: dict[str, Tensor] = {f"param/{name}": value.detach() for name, value in learning.params.items()}
-    for name, value in learning.params.items():
+    for name, value in learning.params.items() if optimizer is not None else ():
         for key, part in optimizer.state.get(value, {}).items():
             tensors[f"adam/{name}/{key}"] = part
     for method, state in learning.state.items():
@@ -32,7 +37,14 @@ def save(path: Path, learning: Learning, optimizer: Any, done: int) -> None:
         "record": vars(learning.record),
     }
     flat = {name: value.contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, lambda aside: save_file(flat, aside, {"perdure": json.dumps(told)}))
+    write_atomically(path, lambda aside: _write(flat, aside, {"perdure": json.dumps(told)}))
+
+
+def _write(tensors: dict[str, Tensor], path: Path, told: dict[str, str]) -> None:
+    try:
+        save_file(tensors, path, told)
+    except SafetensorError as error:  # how it reports a full disk
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def load(path: Path, learning: Learning, optimizer: Any) -> int:

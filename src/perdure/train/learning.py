@@ -79,6 +79,7 @@ class Learning:
         self.state: dict[str, State] = {method.name: {} for method in recipe.methods}
         self.record = Record()
         self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.drawers: dict[str, str] = {}  # of the open update: which method draws from which pool
         settings = recipe.settings
         batches = [
             plan_epoch([len(row) for row in rows], settings.per_device_train_batch_size, seed, task, epoch)
@@ -98,10 +99,13 @@ class Learning:
         torch.manual_seed(seed_of(self.seed, self.task, "dropout", update))
         batches = self.updates[update]
         new_rows = sum(len(batch) for batch in batches)
-        wishes = self._wishes(DrawContext(update, self.total, new_rows, {k: len(p.keys) for k, p in self.pools.items()}))
+        wishes = self._wishes(
+            DrawContext(update, self.total, new_rows, {k: len(p.keys) for k, p in self.pools.items()})
+        )
         longest = max(len(self.rows[i]) for batch in batches for i in batch)
         drawn = {
-            pool: self.pools[pool].draw(wish, longest, self.seed, self.task, pool, update) for pool, wish in wishes.items()
+            pool: self.pools[pool].draw(wish, longest, self.seed, self.task, pool, update)
+            for pool, wish in wishes.items()
         }
         parts = len(batches)
         return [
@@ -198,13 +202,13 @@ class Learning:
 
     def _wishes(self, context: DrawContext) -> dict[str, Draw]:
         """Merge the methods' wishes by pool: the largest size, the columns of all."""
-        self._drawers: dict[str, str] = {}
+        self.drawers = {}
         wishes: dict[str, Draw] = {}
         for method in self.recipe.owners("draw"):
             wish = method.draw(context, self.state[method.name])
             if wish is None or wish.pool not in self.pools:
                 continue
-            self._drawers[method.name] = wish.pool
+            self.drawers[method.name] = wish.pool
             known = wishes.get(wish.pool)
             if known is None or wish.size > known.size:
                 wishes[wish.pool] = Draw(wish.size, wish.pool, (), wish.balance)
@@ -217,7 +221,9 @@ class Learning:
         row_of = batch.at[0]
         labels = batch.labels.to(logits.device)
         fresh = row_of < len(micro.new)
-        new = Slice(logits[fresh], labels[fresh], torch.full_like(labels[fresh], 1 / micro.new_tokens, dtype=torch.float32))
+        new = Slice(
+            logits[fresh], labels[fresh], torch.full_like(labels[fresh], 1 / micro.new_tokens, dtype=torch.float32)
+        )
         by_pool: dict[str, Slice] = {}
         for pool in {pool for pool, _ in drawn}:
             places = [n for n, (other, _) in enumerate(drawn) if other == pool]
@@ -226,9 +232,11 @@ class Learning:
             weight = row_weights(row_of[mine] - first, micro.drawn_rows[pool]).to(logits.device)
             columns, covered = self._columns(pool, [drawn[n][1] for n in places], logits.device)
             by_pool[pool] = Slice(logits[mine], labels[mine], weight, columns, covered)
-        return new, {name: by_pool[pool] for name, pool in self._drawers.items() if pool in by_pool}
+        return new, {name: by_pool[pool] for name, pool in self.drawers.items() if pool in by_pool}
 
-    def _columns(self, pool: str, indices: list[int], device: torch.device) -> tuple[dict[str, TopK], dict[str, Tensor]]:
+    def _columns(
+        self, pool: str, indices: list[int], device: torch.device
+    ) -> tuple[dict[str, TopK], dict[str, Tensor]]:
         """Align the stored columns of the rows with their label tokens; rows without one are filled and not covered."""
         source = self.pools[pool]
         columns, covered = {}, {}
@@ -241,16 +249,23 @@ class Learning:
                 top if top is not None else _empty(source.rows[i].targets, width)
                 for i, top in zip(indices, stored, strict=True)
             ]
-            parts = [torch.cat([getattr(top, part) for top in filled]).to(device) for part in ("index", "logprob", "tail")]
+            parts = [
+                torch.cat([getattr(top, part) for top in filled]).to(device) for part in ("index", "logprob", "tail")
+            ]
             columns[name] = TopK(*parts)
-            flags = [torch.full((source.rows[i].targets,), float(top is not None)) for i, top in zip(indices, stored, strict=True)]
+            flags = [
+                torch.full((source.rows[i].targets,), float(top is not None))
+                for i, top in zip(indices, stored, strict=True)
+            ]
             covered[name] = torch.cat(flags).to(device)
         return columns, covered
 
     def _blame(self, terms: dict[str, Tensor], update: int) -> None:
         name, term = next((n, t) for n, t in terms.items() if not torch.isfinite(t))
         what = "the task loss" if name == "task" else f"method {name}"
-        raise Diverged(f"{what} gave {term.item()} at update {update} of {self.total}; lower the learning rate or its strength")
+        raise Diverged(
+            f"{what} gave {term.item()} at update {update} of {self.total}; lower the learning rate or its strength"
+        )
 
     def _beat(self, terms: dict[str, Tensor], logits: Tensor, micro: Micro) -> None:
         """Record the loss, and for each method its term and the size of its pull on the logits relative to the task's."""
@@ -263,13 +278,15 @@ class Learning:
         for name, term in terms.items():
             if name != "task":
                 beat = {"loss": term.item(), "pull": pulls[name] / max(pulls["task"], 1e-12)}
-                pool = self._drawers.get(name)
+                pool = self.drawers.get(name)
                 if pool:
                     beat["rows"] = float(micro.drawn_rows[pool])
                 self.record.heartbeats.setdefault(name, []).append((micro.update, beat))
 
     def _beat_settle(self, name: str, settled: dict[str, Tensor]) -> None:
-        moved = sum((settled[k].float() - self.params[k].detach().float()).square().sum().item() for k in settled) ** 0.5
+        moved = (
+            sum((settled[k].float() - self.params[k].detach().float()).square().sum().item() for k in settled) ** 0.5
+        )
         self.record.heartbeats.setdefault(name, []).append((self.total, {"moved": moved}))
 
 

@@ -1,0 +1,353 @@
+"""Learn: from a data file to a new entry, or to nothing at all."""
+
+import platform
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.canonical import content_hash
+from perdure.core.errors import BadInput
+from perdure.core.keyed import keyed
+from perdure.core.recipe import Recipe
+from perdure.core.rows import Row
+from perdure.data.leaks import refuse_leaks
+from perdure.data.task import TaskData, load_rows, load_task, update_task
+from perdure.evaluate.gate import Gate, make_evidence
+from perdure.evaluate.scorers import read_scorer
+from perdure.ledger import Entry, row_key, writing
+from perdure.workflows import remember
+from perdure.workflows.scoring import Tick
+from perdure.workflows.signals import asked_to_stop
+
+if TYPE_CHECKING:
+    from perdure.train.learning import Learning
+    from perdure.workflows.workspace import Workspace
+
+CLOSE_OFF = 20.0  # seconds of training from which the end is checkpointed too: scoring may take as long
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A learn that was checked and not begun.
+
+    Args:
+        task: The new task version.
+        recipe: How it is learned.
+        parent: The entry it starts from.
+        known: The task's version at the parent, if this is an update.
+        general: General instruction rows, if the task names a file.
+        notices: What the user should know: rows cut, rows dropped.
+    """
+
+    task: TaskData
+    recipe: Recipe
+    parent: Entry
+    known: TaskData | None
+    general: tuple[Row, ...]
+    notices: tuple[str, ...]
+
+
+def plan(
+    ws: "Workspace",
+    name: str,
+    data: Path,
+    *,
+    test: Path | None = None,
+    recipe: Recipe,
+    settings: dict[str, Any] | None = None,
+    allow_leaks: bool = False,
+) -> Plan:
+    """Read and check everything that can be checked before a model is loaded.
+
+    Raises:
+        BadInput: The data cannot be used, or a test row leaks.
+        BadSpec: A setting is not valid.
+    """
+    parent = ws.ledger.resolve("head")
+    known = ws.task(name, parent) if name in parent.tasks else None
+    task = load_task(name, Path(data), test=test, overrides=settings, known=known)
+    read_scorer(task.scorer)
+    if known is not None:
+        task = update_task(known, task, ws.versions(name))
+    unknown = [guarded for guarded in task.spec.guard or [] if guarded not in parent.tasks]
+    if unknown:
+        raise BadInput(f"guard names tasks that head does not know: {unknown}; it knows {sorted(parent.tasks)}")
+    if not allow_leaks:
+        refuse_leaks(task, ws.all_versions())
+    task, dropped = _without_deleted(ws, task)
+    notices = [f"{dropped} rows were deleted from this workspace before and stay out"] if dropped else []
+    general = load_rows(task.spec.general) if task.spec.general else ()
+    return Plan(task, recipe, parent, known, general, tuple(notices))
+
+
+def learn(ws: "Workspace", planned: Plan, *, gate: Gate | None, tick: Tick | None = None) -> dict[str, Any]:
+    """Carry out `planned`: train, score, gate, and record one entry; return what `learn --json` prints.
+
+    With a gate that fails, head stays and the entry is kept aside as the candidate. Whatever stops this half-way leaves
+    ledger and memory as they were; called again it goes on from its checkpoint, to the same final bits.
+
+    Raises:
+        Busy: Another process writes to the workspace.
+        Interrupted: A signal came; a checkpoint is on disk.
+        BadInput: A candidate is waiting to be accepted or discarded, or head moved since `plan`.
+    """
+    with writing(ws.ledger.root), asked_to_stop() as stop:
+        if ws.ledger.candidate() is not None:
+            raise BadInput("a candidate is waiting; 'perdure accept' or 'perdure discard' it first")
+        if ws.ledger.resolve("head").id != planned.parent.id:
+            raise BadInput("head moved while this learn was prepared; run it again")
+        return _Learn(ws, planned, gate, tick, stop).run()
+
+
+class _Learn:
+    """The steps of one learn, in the order `run` names them."""
+
+    def __init__(self, ws: "Workspace", planned: Plan, gate: Gate | None, tick: Tick | None, stop: Any):
+        self.ws, self.ledger, self.runtime = ws, ws.ledger, ws.runtime
+        self.plan, self.task, self.recipe, self.parent = planned, planned.task, planned.recipe, planned.parent
+        self.gate, self.tick, self.stop = gate, tick, stop
+        self.seed = ws.ledger.config.get("seed", 0)
+        self.eval_seconds = 0.0
+        self.notices = list(planned.notices)
+
+    def run(self) -> dict[str, Any]:
+        before = self._score_before()
+        memory, learning, began = self._train()
+        train_seconds = time.perf_counter() - began
+        entry, memory = self._draft(memory, learning)
+        scores = self._score_after(entry)
+        evidence = make_evidence(self.gate, self.task.name, self._guarded(entry, scores)) if self.gate else None
+        verdict = (
+            evidence["verdict"] if evidence else {"verdict": "off", "reason": "the gate was switched off", "tasks": []}
+        )
+        notes = {
+            "record": {
+                "train_seconds": round(train_seconds, 3),
+                "eval_seconds": round(self.eval_seconds, 3),
+                "updates": learning.total,
+                **vars(learning.record),
+                "gate": verdict,
+                "settings": self.recipe.to_json(),
+                "warnings": [*self.notices, *_idle(learning)],
+            },
+            "evidence": evidence,
+            "memory": {"rows": len(memory.items), "tasks": _count(row.task for _, row in memory.items)},
+            "software": {name: version(name) for name in ("perdure", "torch", "transformers", "peft")},
+            "machine": {"python": platform.python_version(), "processor": platform.machine()},
+        }
+        failed = verdict["verdict"] == "fail"
+        if failed:
+            self.ledger.hold(entry, notes)
+        else:
+            self.ledger.record(entry, notes, why=f"learn {self.task.name}")
+        shutil.rmtree(self._folder(), ignore_errors=True)
+        return {
+            "entry": entry.id,
+            "task": self.task.name,
+            "train_seconds": round(train_seconds, 3),
+            "eval_seconds": round(self.eval_seconds, 3),
+            "tokens": learning.record.tokens,
+            "gate": verdict,
+            "scores": {name: brief(record) for name, record in scores.items()},
+            "before": {name: brief(record) for name, record in before.items()},
+            "moved": not failed,
+            "warnings": notes["record"]["warnings"],
+        }
+
+    def _score_before(self) -> dict[str, Any]:
+        """Score the new task on the base and on the parent: transfer needs both."""
+        base = self.ledger.resolve("base")
+        return {
+            "base": self._cell(base, self.task),
+            "head": self._cell(self.parent, self.task),
+        }
+
+    def _train(self) -> tuple[remember.Memory, "Learning", float]:
+        """Train under the recipe's host; return the memory drawn from, the settled learning, and when it began."""
+        from perdure.data.encode import encode
+        from perdure.train.checkpoint import Keeper, save
+        from perdure.train.learning import Learning
+
+        runtime, settings = self.runtime, self.recipe.settings
+        slots = {} if settings.start == "base" else self.ledger.slots(self.parent)
+        if settings.train == "full" and settings.start == "base":
+            slots = {}
+        self.ws.lay_slots(slots)
+        began = time.perf_counter()
+        rows, validation = self._rows()
+        tokenizer = runtime.base.tokenizer
+        encoded = [encode(row, tokenizer, settings.max_length) for row in rows]
+        cut = sum(row.cut > 0 for row in encoded)
+        if cut:
+            self.notices.append(
+                f"{cut} of {len(rows)} train rows were longer than {settings.max_length} tokens and were cut"
+            )
+        memory = remember.Memory.at(self.ledger, self.parent)
+        memory = remember.with_general(memory, self.plan.general, self.recipe, runtime, self.seed)
+        if settings.train == "full":
+            params = runtime.start_dense()
+        else:
+            params = runtime.start_adapter(settings, self.seed, self.task.name)
+        learning = Learning(
+            runtime.model,
+            params,
+            self.recipe,
+            encoded,
+            pools=memory.pools(tokenizer, settings.max_length) if self.recipe.owners("draw") else {},
+            validation=[encode(row, tokenizer, settings.max_length) for row in validation],
+            seed=self.seed,
+            task=self.task.name,
+            pad=runtime.base.pad,
+            precision=runtime.base.precision,
+        )
+        admit = self.recipe.owner("admit")
+        self.nll_before = None
+        if admit and "nll_before" in admit.needs:
+            self.nll_before = learning.nll([encode(row, tokenizer, settings.max_length) for row in self.task.train])
+        path = self._folder() / "checkpoint.safetensors"
+        keeper = Keeper(path, learning, stop=self.stop)
+        _host(settings.host)(learning, keeper, self._progress(learning))
+        runtime.freeze()
+        if time.perf_counter() - began > CLOSE_OFF:
+            save(path, learning, None, learning.total)
+        return memory, learning, began
+
+    def _rows(self) -> tuple[list[Row], list[Row]]:
+        """Return the rows to train on and those that choose the weights; a hold-out is drawn where none is given."""
+        rows, validation = [*self.task.train], [*self.task.validation]
+        settings = self.recipe.settings
+        if settings.keep == "best" and not validation:
+            order = keyed(self.seed, self.task.name, "validation").permutation(len(rows))
+            size = max(1, round(settings.validation_share * len(rows)))
+            chosen = set(order[:size].tolist())
+            validation = [row for i, row in enumerate(rows) if i in chosen]
+            rows = [row for i, row in enumerate(rows) if i not in chosen]
+        if settings.data == "all":
+            for other in self.ws.all_versions():
+                if other.version in self._line_versions() and other.version != self.task.version:
+                    rows += other.train
+        return rows, validation
+
+    def _line_versions(self) -> set[str]:
+        return {v for entry in self.ledger.ancestors(self.parent) for v in entry.tasks.values()}
+
+    def _draft(self, memory: remember.Memory, learning: "Learning") -> tuple[Entry, remember.Memory]:
+        """Store objects, rows and manifest, and return the entry that would be recorded."""
+        stage = len(self.ledger.ancestors(self.parent))
+        tests = {row.question for task in [self.task, *self.ws.all_versions()] for row in task.test}
+        memory = remember.after(
+            memory,
+            self.task,
+            self.recipe,
+            learning,
+            self.runtime,
+            stage=stage,
+            seed=self.seed,
+            nll_before=self.nll_before,
+            held_out=tests,
+        )
+        spec, parts = self.task.to_json(), {"train": self.task.train, "test": self.task.test}
+        self.ledger.put_task(self.task.name, self.task.version, spec, {**parts, "validation": self.task.validation})
+        manifest, columns = memory.save(self.ledger)
+        slots: dict[str, str | None]
+        if self.recipe.settings.train == "full":
+            slots = {"dense": self.ledger.objects.put(self.runtime.weights())}
+        else:
+            slots = {"skill": self.ledger.objects.put(self.runtime.skill())}
+        entry = Entry(
+            parent=self.parent.id,
+            kind="learn",
+            base=self.parent.base,
+            task=self.task.name,
+            recipe=self.recipe.to_json(),
+            tasks={**self.parent.tasks, self.task.name: self.task.version},
+            data={"train": self.task.fingerprint, "general": content_hash([row_key(row) for row in self.plan.general])},
+            seed=self.seed,
+            slots=slots,
+            memory=manifest,
+            columns=columns,
+        )
+        self.ws.laid = self.ledger.state(entry)
+        return entry, memory
+
+    def _score_after(self, entry: Entry) -> dict[str, Any]:
+        return {name: self._cell(entry, self.ws.task(name, entry)) for name in entry.tasks}
+
+    def _guarded(self, entry: Entry, scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return for each guarded task its score when it was learned and now; the new task has nothing to lose yet."""
+        line = self.ledger.ancestors(self.parent)
+        wanted = self.task.spec.guard
+        guarded: dict[str, dict[str, Any]] = {
+            self.task.name: {"version": self.task.version, "learned": None, "now": scores[self.task.name]}
+        }
+        for name in self.parent.tasks:
+            if wanted is not None and name not in wanted and name != self.task.name:
+                continue
+            learned = next(e for e in line if e.kind == "learn" and e.task == name)  # the newest learn of it
+            record = self._cell(learned, self.ws.task(name, learned))
+            guarded[name] = {"version": entry.tasks[name], "learned": record, "now": scores[name]}
+        return guarded
+
+    def _cell(self, entry: Entry, task: TaskData) -> dict[str, Any]:
+        record, seconds = self.ws.cell(entry, task, self.tick)
+        self.eval_seconds += seconds
+        return record
+
+    def _progress(self, learning: "Learning") -> Any:
+        began, first = time.perf_counter(), learning.record.tokens
+
+        def told(done: int, total: int, loss: float) -> None:
+            if self.tick:
+                speed = (learning.record.tokens - first) / max(time.perf_counter() - began, 1e-9)
+                self.tick(f"learning {self.task.name}, loss {loss:.3f}, {speed:,.0f} tokens/s", done, total)
+
+        return told
+
+    def _folder(self) -> Path:
+        key = content_hash([self.parent.id, self.recipe.to_json(), self.task.version, self.task.fingerprint, self.seed])
+        return self.ledger.root / "runs" / key[:16]
+
+
+def brief(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a Score record without its items: score, interval, n and scorer."""
+    return {key: record[key] for key in ("score", "low", "high", "n", "scorer")}
+
+
+def _host(name: str) -> Any:
+    if name == "loop":
+        from perdure.train.loop import train
+    else:
+        from perdure.bridges.transformers_host import train
+    return train
+
+
+def _idle(learning: "Learning") -> list[str]:
+    """Name the methods that had something to act on and did nothing over the whole task."""
+    idle = []
+    for method in learning.recipe.methods:
+        beats = learning.record.heartbeats.get(method.name, [])
+        acted = any(abs(value) > 0 for _, beat in beats for key, value in beat.items() if key in ("pull", "moved"))
+        could = method.name in learning.drawers or "draw" not in method.seams
+        if could and not acted and ("loss" in method.seams or "settle" in method.seams):
+            idle.append(f"method {method.name} had no effect over the whole task; check its fields, or leave it out")
+    return idle
+
+
+def _without_deleted(ws: "Workspace", task: TaskData) -> tuple[TaskData, int]:
+    gone = ws.ledger.deleted({row.hash for row in (*task.train, *task.validation, *task.test)})
+    if not gone:
+        return task, 0
+    parts = {p: tuple(r for r in getattr(task, p) if r.hash not in gone) for p in ("train", "validation", "test")}
+    lost = sum(len(getattr(task, part)) - len(rows) for part, rows in parts.items())
+    return replace(task, **parts, fingerprint="", version=""), lost
+
+
+def _count(names: Iterable[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts

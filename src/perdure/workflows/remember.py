@@ -1,0 +1,174 @@
+"""Memory across entries: what head's manifest gives a learn to draw from, and the manifest that the learn leaves."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.errors import BadInput
+from perdure.core.recipe import Recipe
+from perdure.core.rows import Row
+from perdure.core.seams import AdmitContext
+from perdure.data.task import TaskData
+from perdure.ledger import Entry, Ledger, row_key
+from perdure.memory.admission import keep_best, shrink
+
+if TYPE_CHECKING:
+    from perdure.bridges.runtime import Runtime
+    from perdure.core.step import TopK
+    from perdure.memory.columns import Columns
+    from perdure.memory.pool import Pool
+    from perdure.train.learning import Learning
+
+TEACHER = "teacher"
+Item = tuple[dict[str, Any], Row]
+
+
+class Memory:
+    """The rows an entry remembers, with their columns. `items` pair a manifest item with its row."""
+
+    def __init__(self, items: Sequence[Item] = (), columns: "Columns | None" = None):
+        self.items: list[Item] = list(items)
+        self.columns: Columns = columns or {}
+
+    @classmethod
+    def at(cls, ledger: Ledger, entry: Entry) -> "Memory":
+        """Return the memory of `entry`, without rows deleted since."""
+        if entry.memory is None:
+            return cls()
+        columns: Columns = {}
+        if entry.columns:
+            from perdure.memory.columns import unpack
+
+            columns = unpack(ledger.objects.get(entry.columns), ledger.manifest_keys(entry.memory))
+        return cls(ledger.manifest_rows(entry.memory), columns)
+
+    def pools(self, tokenizer: Any, max_length: int) -> "dict[str, Pool]":
+        """Return the rows as pools to draw from, tokenised."""
+        from perdure.data.encode import encode
+        from perdure.memory.pool import Pool
+
+        made = {}
+        for name in sorted({item["pool"] for item, _ in self.items}):
+            mine = [(item, row) for item, row in self.items if item["pool"] == name]
+            made[name] = Pool(
+                [item["row"] for item, _ in mine],
+                [encode(row, tokenizer, max_length) for _, row in mine],
+                [row.label for _, row in mine],
+                [row.task for _, row in mine],
+                self.columns,
+            )
+        return made
+
+    def save(self, ledger: Ledger) -> tuple[str | None, str | None]:
+        """Keep rows, manifest and columns; return the hashes of manifest and columns."""
+        if not self.items:
+            return None, None
+        from perdure.memory.columns import pack
+
+        ledger.put_rows(row for _, row in self.items)
+        manifest = ledger.put_manifest([item for item, _ in self.items])
+        tensors = pack(self.columns, [item["row"] for item, _ in self.items])
+        return manifest, ledger.objects.put(tensors) if tensors else None
+
+
+def with_general(memory: Memory, rows: Sequence[Row], recipe: Recipe, runtime: "Runtime", seed: int) -> Memory:
+    """Return the memory with general rows taken in, each with the base model's distribution, computed once."""
+    method = next((m for m in recipe.methods if m.name == "instruction_replay"), None)
+    known = {item["row"] for item, _ in memory.items}
+    if method is None:
+        return memory
+    room = method.size - sum(item["pool"] == "general" for item, _ in memory.items)
+    fresh = [row for row in rows if row_key(row) not in known]
+    fresh = shrink(fresh, lambda row: row.label, max(room, 0), seed, "general")
+    if not fresh:
+        return memory
+    items = [({"row": row_key(row), "pool": "general", "task": row.task, "label": row.label}, row) for row in fresh]
+    grown = Memory([*memory.items, *items], dict(memory.columns))
+    with runtime.bare():
+        teach(grown, [row_key(row) for row in fresh], fresh, recipe, method.top_k, runtime)
+    return grown
+
+
+def teach(
+    memory: Memory, keys: Sequence[str], rows: Sequence[Row], recipe: Recipe, top_k: int, runtime: "Runtime"
+) -> None:
+    """Write the teacher column of `rows` from the model as it is laid now. Cost: one forward a row."""
+    from perdure.data.encode import encode
+    from perdure.train.learning import Learning
+
+    encoded = [encode(row, runtime.base.tokenizer, recipe.settings.max_length) for row in rows]
+    asked = Learning(runtime.model, {}, recipe, encoded, pad=runtime.base.pad, precision=runtime.base.precision)
+    told: list[TopK] = asked.top_k(encoded, top_k)
+    memory.columns[TEACHER] = {**memory.columns.get(TEACHER, {}), **dict(zip(keys, told, strict=True))}
+
+
+def after(
+    memory: Memory,
+    task: TaskData,
+    recipe: Recipe,
+    learning: "Learning",
+    runtime: "Runtime",
+    *,
+    stage: int,
+    seed: int,
+    nll_before: Sequence[float] | None,
+    held_out: set[str],
+) -> Memory:
+    """Return the memory after `task`: its admitted rows beside the older ones, within the budget, columns fresh.
+
+    Args:
+        memory: The memory the learn drew from.
+        task: The task just learned.
+        recipe: Whose admitting method decides; without one the memory stays as it is.
+        learning: The settled learn.
+        runtime: Holds the settled model.
+        stage: Number of the learn; kept beside each admitted row.
+        seed: Seed of the learn.
+        nll_before: Losses of the train rows before the task, if the method needs them.
+        held_out: Questions of every task's test rows; none is ever admitted.
+
+    Raises:
+        BadInput: A row to admit is a test row; nothing is kept.
+    """
+    from perdure.data.encode import encode
+
+    method = recipe.owner("admit")
+    if method is None or not task.train:
+        return memory
+    leaked = next((row for row in task.train if row.question in held_out), None)
+    if leaked is not None:
+        raise BadInput(f"{leaked.source} is a test row and cannot enter memory; remove it from the train rows")
+    nll_after = None
+    if "nll_after" in method.needs:
+        tokens = [encode(row, runtime.base.tokenizer, recipe.settings.max_length) for row in task.train]
+        nll_after = learning.nll(tokens)
+    context = AdmitContext(seed, task.name, nll_before, nll_after)
+    scores = method.admit(task.train, context, learning.state[method.name])
+    best = _admitted(task.train, scores, method)
+    known = {item["row"] for item, _ in memory.items}
+    items = [*memory.items]
+    for row, score in best:
+        if row_key(row) not in known:
+            facts = {"row": row_key(row), "pool": "replay", "task": task.name, "label": row.label}
+            items.append(({**facts, "stage": stage, "score": round(score, 6)}, row))
+    replay = [pair for pair in items if pair[0]["pool"] == "replay"]
+    kept = {
+        pair[0]["row"] for pair in shrink(replay, lambda pair: (pair[1].task, pair[1].label), method.size, seed, stage)
+    }
+    new = Memory([p for p in items if p[0]["pool"] != "replay" or p[0]["row"] in kept], dict(memory.columns))
+    distill = next((m for m in recipe.methods if m.name == "distill"), None)
+    if distill is not None:
+        has = new.columns.get(TEACHER, {})
+        stale = [p for p in new.items if p[0]["pool"] == "replay" and (distill.refresh or p[0]["row"] not in has)]
+        if stale:
+            teach(new, [p[0]["row"] for p in stale], [p[1] for p in stale], recipe, distill.top_k, runtime)
+    return new
+
+
+def _admitted(rows: Sequence[Row], scores: Sequence[float], method: Any) -> list[tuple[Row, float]]:
+    pairs = list(zip(rows, scores, strict=True))
+    labelled = [pair for pair in pairs if pair[0].label is not None]
+    plain = [pair for pair in pairs if pair[0].label is None]
+    return [
+        *keep_best(labelled, [s for _, s in labelled], lambda pair: pair[0].label, method.per_label),
+        *keep_best(plain, [s for _, s in plain], lambda pair: None, method.per_task),
+    ]

@@ -1,0 +1,101 @@
+"""Scores of states on tasks: measured once, kept by (state, task version), never computed again."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.errors import BadInput
+from perdure.core.rows import Row
+from perdure.data.task import TaskData
+from perdure.evaluate.scorers import choice_score, get_scorer, read_scorer, score_record
+
+if TYPE_CHECKING:
+    from perdure.bridges.runtime import Runtime
+
+Tick = Callable[[str, int, int], None]  # (what, done, of how many)
+LONGEST = 256  # tokens of an answer where the task does not say
+
+
+def measure(runtime: "Runtime", task: TaskData, tick: Tick | None = None) -> dict[str, Any]:
+    """Return the Score record of the model as it is laid now on the task's test rows.
+
+    Raises:
+        BadInput: The task has no test rows, or scores by choice and has no choices.
+        BadSpec: The scorer is not known.
+    """
+    if not task.test:
+        raise BadInput(f"task {task.name!r} has no test rows; its scores would mean nothing")
+    name, options = read_scorer(task.scorer)
+    began = time.perf_counter()
+
+    def told(done: int) -> None:
+        if tick:
+            tick(f"scoring {task.name}", done, len(task.test))
+
+    if name == "choice":
+        items, said = _choose(runtime, task, options, told)
+    else:
+        said = answers(runtime, task.test, answer_length(runtime, task), told)
+        score = get_scorer(task.scorer)
+        items = [score(text, row.answer) for text, row in zip(said, task.test, strict=True)]
+    seconds = time.perf_counter() - began
+    return score_record(name, items, said, [row.hash for row in task.test], seconds)
+
+
+def answers(
+    runtime: "Runtime", rows: Sequence[Row], max_new_tokens: int, tick: Callable[[int], None] | None = None
+) -> list[str]:
+    """Return what the model as it is laid now answers to each row, by greedy decoding."""
+    from perdure.data.encode import prompt_ids
+    from perdure.evaluate.decode import generate
+
+    base, tokenizer = runtime.base, runtime.base.tokenizer
+    prompts = [prompt_ids(row, tokenizer) or base.stops[:1] for row in rows]
+    said = generate(
+        runtime.model,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        stops=base.stops,
+        pad=base.pad,
+        precision=base.precision,
+        tick=tick,
+    )
+    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said]
+
+
+def answer_length(runtime: "Runtime", task: TaskData) -> int:
+    """Return how many tokens an answer to `task` may have: what the task says, else its longest test answer and a bit."""
+    if task.spec.max_new_tokens:
+        return task.spec.max_new_tokens
+    tokenizer = runtime.base.tokenizer
+    longest = max(
+        (len(tokenizer(row.answer, add_special_tokens=False)["input_ids"]) for row in task.test), default=LONGEST
+    )
+    return min(longest + 4, LONGEST)
+
+
+def _choose(
+    runtime: "Runtime", task: TaskData, options: dict[str, Any], told: Callable[[int], None]
+) -> tuple[list[float], list[str]]:
+    """Score by log-likelihood over the task's answers: every answer that occurs in its rows is a choice."""
+    from perdure.data.encode import prompt_ids
+    from perdure.evaluate.decode import choice_log_likelihoods
+
+    base, tokenizer = runtime.base, runtime.base.tokenizer
+    texts = sorted({row.completion or row.answer for row in (*task.train, *task.test)})
+    if len(texts) < 2 or (task.format != "text_label" and len(texts) > 100):
+        raise BadInput(
+            f"task {task.name!r} scores by choice, but its rows have {len(texts)} answers; choices need 2 to 100"
+        )
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    prompts = [prompt_ids(row, tokenizer) for row in task.test]
+    found = choice_log_likelihoods(
+        runtime.model, prompts, [ids] * len(prompts), pad=base.pad, precision=base.precision, tick=told
+    )
+    items, said = [], []
+    for row, likelihoods in zip(task.test, found, strict=True):
+        gold = texts.index(row.completion or row.answer)
+        item, chosen = choice_score(likelihoods, [len(i) for i in ids], gold, options.get("normalise", "none"))
+        items.append(item)
+        said.append(texts[chosen].strip())
+    return items, said

