@@ -149,7 +149,9 @@ def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     kind = choose_dtype(dtype, place)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, use_safetensors=True, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=kind, use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"cannot load a causal language model from {folder}: {error}") from error
     model.requires_grad_(False)

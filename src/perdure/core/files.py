@@ -42,10 +42,14 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) atomically; see `write_atomically`."""
-    write_atomically(path, lambda aside: aside.write_text(text, encoding="utf-8") and None)
+    write_atomically(path, lambda aside: _put(aside, text))
 
 
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _put(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

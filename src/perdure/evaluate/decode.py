@@ -14,7 +14,7 @@ BATCH = 64  # prompts a batch; fixed, so that padding never makes a difference b
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
     """Return how many leading tokens all prompts share, leaving each at least one of its own."""
-    first, last = min(prompts), max(prompts)
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
     limit = min(len(p) for p in prompts) - 1
     return next((t for t in range(limit) if first[t] != last[t]), max(limit, 0))
 

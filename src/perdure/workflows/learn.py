@@ -124,16 +124,17 @@ class _Learn:
         verdict = (
             evidence["verdict"] if evidence else {"verdict": "off", "reason": "the gate was switched off", "tasks": []}
         )
+        record = {
+            "train_seconds": round(train_seconds, 3),
+            "eval_seconds": round(self.eval_seconds, 3),
+            "updates": learning.total,
+            **vars(learning.record),
+            "gate": verdict,
+            "settings": self.recipe.to_json(),
+            "warnings": [*self.notices, *_idle(learning)],
+        }
         notes = {
-            "record": {
-                "train_seconds": round(train_seconds, 3),
-                "eval_seconds": round(self.eval_seconds, 3),
-                "updates": learning.total,
-                **vars(learning.record),
-                "gate": verdict,
-                "settings": self.recipe.to_json(),
-                "warnings": [*self.notices, *_idle(learning)],
-            },
+            "record": record,
             "evidence": evidence,
             "memory": {"rows": len(memory.items), "tasks": _count(row.task for _, row in memory.items)},
             "software": {name: version(name) for name in ("perdure", "torch", "transformers", "peft")},
@@ -155,7 +156,7 @@ class _Learn:
             "scores": {name: brief(record) for name, record in scores.items()},
             "before": {name: brief(record) for name, record in before.items()},
             "moved": not failed,
-            "warnings": notes["record"]["warnings"],
+            "warnings": record["warnings"],
         }
 
     def _score_before(self) -> dict[str, Any]:
@@ -174,8 +175,6 @@ class _Learn:
 
         runtime, settings = self.runtime, self.recipe.settings
         slots = {} if settings.start == "base" else self.ledger.slots(self.parent)
-        if settings.train == "full" and settings.start == "base":
-            slots = {}
         self.ws.lay_slots(slots)
         began = time.perf_counter()
         rows, validation = self._rows()
@@ -188,10 +187,8 @@ class _Learn:
             )
         memory = remember.Memory.at(self.ledger, self.parent)
         memory = remember.with_general(memory, self.plan.general, self.recipe, runtime, self.seed)
-        if settings.train == "full":
-            params = runtime.start_dense()
-        else:
-            params = runtime.start_adapter(settings, self.seed, self.task.name)
+        dense = settings.train == "full"
+        params = runtime.start_dense() if dense else runtime.start_adapter(settings, self.seed, self.task.name)
         learning = Learning(
             runtime.model,
             params,
@@ -341,7 +338,8 @@ def _without_deleted(ws: "Workspace", task: TaskData) -> tuple[TaskData, int]:
     gone = ws.ledger.deleted({row.hash for row in (*task.train, *task.validation, *task.test)})
     if not gone:
         return task, 0
-    parts = {p: tuple(r for r in getattr(task, p) if r.hash not in gone) for p in ("train", "validation", "test")}
+    names = ("train", "validation", "test")
+    parts: dict[str, Any] = {p: tuple(r for r in getattr(task, p) if r.hash not in gone) for p in names}
     lost = sum(len(getattr(task, part)) - len(rows) for part, rows in parts.items())
     return replace(task, **parts, fingerprint="", version=""), lost
 

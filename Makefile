@@ -1,0 +1,46 @@
+# One entry point for people and CI. `make help` lists the targets.
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help setup browser demo test check format docs bench-stream clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+setup: $(READY) browser  ## make .venv with everything, and a browser for the report's tests
+
+$(READY): pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $(READY)
+
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && apt-get install -y -qq chromium; } || echo "no chromium: the browser tests will be skipped"
+
+demo: $(READY)  ## learn four product lines on a real model, beside the naive recipe; writes demo/report.html
+	$(PY) -m perdure.cli.main demo --out demo
+
+test: setup  ## every test, at most 20 minutes on 2 cores with set-up
+	$(PY) -m pytest
+
+check: $(READY)  ## format, lint, types, architecture, docs
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) docs/build.py --check
+
+format: $(READY)  ## write the formatting and the generated docs
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+	$(PY) docs/build.py
+
+bench-stream: $(READY)  ## the measure of the README: recipes on a stream of five tasks (hours)
+	$(PY) benchmarks/stream.py
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) demo .hypothesis .mypy_cache .ruff_cache
