@@ -1,11 +1,19 @@
 """What tests share: a tiny random language model with a real tokenizer, made here, nothing downloaded."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Run what is tiny on one thread: two wait for each other longer than they compute, 30 times longer on a busy machine."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads((os.cpu_count() or 1) if item.get_closest_marker("model") else 1)
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +56,11 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def stream(tiny_model: Path):  # type: ignore[no-untyped-def]
+    """The tiny model after a first task, about to learn a second one that contradicts it; see `streams.Stream`."""
+    from streams import Stream
+
+    return Stream(tiny_model)

@@ -98,8 +98,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def stamp(folder: Path) -> list[list[Any]]:
-    """Return what changes when a weight file is touched, at no cost: names, sizes and times."""
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.glob("*.safetensors"))]
+    """Return what changes when weights or configuration are touched, at no cost: names, sizes and times."""
+    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
+    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
 
 
 def check_unchanged(folder: Path, expected: str) -> None:
@@ -156,6 +157,20 @@ def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
         raise BadInput(f"cannot load a causal language model from {folder}: {error}") from error
     model.requires_grad_(False)
     return Base(model.to(place).eval(), tokenizer, kind, place)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer of a local model folder, without its weights.
+
+    Raises:
+        BadInput: It cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"cannot load a tokenizer from {folder}: {error}") from error
 
 
 def refuse_own_code(folder: Path) -> None:

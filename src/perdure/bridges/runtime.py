@@ -34,10 +34,12 @@ class Runtime:
         self.base: Base = load_base(folder, dtype, device)
         self.model: Any = self.base.model
         self.dense = False
+        self.laid: str | None = None  # name of the state that lies over the base now, if the caller gave one
         self._shape: Any = None
 
     def lay(self, slots: Slots) -> None:
         """Make the model the one that `slots` describe: base plus combined adapter, or dense weights plus adapter."""
+        self.laid = None
         self._lay_dense(slots.get(DENSE))
         patches = combine([from_tensors(slots[name]) for name in sorted(slots) if name != DENSE])
         if not patches:
@@ -58,6 +60,7 @@ class Runtime:
         Raises:
             BadSpec: The laid adapter has another rank, scale or modules than the settings ask for, or no module fits.
         """
+        self.laid = None
         fresh = self._fresh_shape(settings)
         if self._shape is None:
             with torch.random.fork_rng():
@@ -110,6 +113,21 @@ class Runtime:
         """End training: nothing is trainable, eval mode."""
         self.model.requires_grad_(False)
         self.model.eval()
+
+    @contextmanager
+    def precision(self) -> Iterator[None]:
+        """The context of a forward. Under autocast PEFT's own cast of every input to float32 is undone at once by autocast;
+        leaving both out changes no bit.
+        """
+        layers = [self._layer(module) for module in self._shape or {}]
+        for layer in layers:
+            layer.cast_input_dtype_enabled = self.base.dtype == torch.float32
+        try:
+            with self.base.precision():
+                yield
+        finally:
+            for layer in layers:
+                layer.cast_input_dtype_enabled = True
 
     @contextmanager
     def bare(self) -> Iterator[None]:

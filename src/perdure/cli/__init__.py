@@ -1,1 +1,1 @@
-"""One file per command: parse, call one workflow, print."""
+"""The command line: one file a command, each of which parses, calls one workflow, and prints."""

@@ -3,9 +3,10 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from perdure.core.errors import BadSpec, Conflict
 from perdure.core.seams import EXCLUSIVE, SEAMS, spec_of
@@ -128,13 +129,13 @@ def first_problem(error: ValidationError) -> str:
 def _build_method(name: str, fields: Mapping[str, Any], registry: Mapping[str, type]) -> Any:
     if name not in registry:
         raise BadSpec(f"unknown method {name!r}{nearest(name, list(registry))}")
-    known = list(registry[name].__dataclass_fields__)  # type: ignore[attr-defined]
+    known = [field.name for field in fields_of(registry[name])]
     if not isinstance(fields, Mapping):
         raise BadSpec(f"method {name}: its fields must be a mapping, got {fields!r}")
     for key in fields:
         if key not in known:
             raise BadSpec(f"method {name}: unknown field {key!r}{nearest(key, known)}")
     try:
-        return registry[name](**fields)
-    except (TypeError, ValueError) as error:
-        raise BadSpec(f"method {name}: {error}") from None
+        return TypeAdapter(registry[name]).validate_python(dict(fields))  # types and choices, as in Settings
+    except ValidationError as error:
+        raise BadSpec(f"method {name}: {first_problem(error)}") from None

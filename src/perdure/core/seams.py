@@ -7,7 +7,7 @@ A method is a frozen dataclass whose fields are its configuration, with class va
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
@@ -123,4 +123,4 @@ class Admitting(Protocol):
 
 def spec_of(method: Any) -> dict[str, Any]:
     """Return the configuration of `method` as plain JSON: its fields."""
-    return {field: getattr(method, field) for field in method.__dataclass_fields__}
+    return {field.name: getattr(method, field.name) for field in fields(method)}

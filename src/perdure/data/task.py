@@ -50,9 +50,9 @@ class TaskData:
             object.__setattr__(self, "version", self._version())
 
     def _version(self) -> str:
-        spec, parts = self.spec, (self.train, self.test)
+        spec, parts = self.spec, (self.train, self.validation, self.test)
         settings = [spec.name, self.format, spec.template, spec.labels, self.scorer, spec.max_new_tokens]
-        return content_hash([*settings, *([row.hash for row in part] for part in parts)])
+        return content_hash([*settings, *([[row.hash, row.label] for row in part] for part in parts)])
 
     @property
     def name(self) -> str:

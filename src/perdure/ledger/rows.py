@@ -28,10 +28,11 @@ class Shelf(Database):
     ) -> None:
         """Keep a task version: what the task file said, and its rows by part (train, test, validation).
 
-        Keeping the same again changes nothing. The text of a row deleted earlier does not come back.
+        Keeping the same again changes nothing: what the version does not cover, such as the paths in `spec_json`, stays
+        as it was the first time. The text of a row deleted earlier does not come back.
 
         Raises:
-            BadInput: The version is kept already with another name, spec or rows.
+            BadInput: The version is kept already with another name or other rows.
         """
         with self.changing() as connection:
             lists = {split: _put_rows(connection, part) for split, part in parts.items() if part}
@@ -42,8 +43,7 @@ class Shelf(Database):
                     places = [{"version": version, "split": split, "position": i, "key": k} for i, k in enumerate(keys)]
                     connection.execute(insert(task_rows), places)
                 return
-            same_spec = canonical_json(known.spec) == canonical_json(dict(spec_json))
-            if known.name != name or not same_spec or _parts(connection, version) != lists:
+            if known.name != name or _parts(connection, version) != lists:
                 raise BadInput(
                     f"version {version[:12]} of task '{name}' is kept already with other content "
                     f"(as '{known.name}'); give changed data a new version"
@@ -93,6 +93,22 @@ class Shelf(Database):
         wanted = set(hashes)
         with self.reading() as connection:
             return wanted & set(connection.execute(select(rows.c.hash).where(rows.c.body.is_(None))).scalars())
+
+    def row_hash(self, beginning: str) -> str:
+        """Return the full hash of the one kept row whose hash begins like this (4 digits at least).
+
+        Raises:
+            NotFound: No row does.
+            BadInput: Several do.
+        """
+        query = select(rows.c.hash).where(rows.c.hash.startswith(beginning, autoescape=True)).distinct().limit(2)
+        with self.reading() as connection:
+            found = list(connection.execute(query).scalars()) if len(beginning) >= 4 else []
+        if not found:
+            raise NotFound(f"no row {beginning[:12]} in {self.path}; 'perdure memory list' shows the rows")
+        if len(found) > 1:
+            raise BadInput(f"several rows begin with {beginning}; give more digits of the hash")
+        return found[0]
 
     def put_manifest(self, items: Sequence[Mapping[str, Any]]) -> str:
         """Keep a memory manifest and return its hash.

@@ -1,4 +1,4 @@
-"""Low-rank patches: factors per weight, their concatenation, and what they add."""
+"""Low-rank patches: factors per weight, their concatenation, their compression, and what they add."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,3 +61,65 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Patches:
     """Return the patches that `to_tensors` wrote."""
     modules = sorted({name.rsplit(".", 1)[0] for name in tensors})
     return {m: Patch(tensors[f"{m}.down"], tensors[f"{m}.up"], tensors[f"{m}.scale"].item()) for m in modules}
+
+
+def truncate(patch: Patch, rank: int) -> Patch:
+    """Return the nearest patch of at most `rank`, in the Frobenius norm; one that is no larger comes back as it is.
+
+    With up = Qu Ru, down^T = Qd Rd and Ru Rd^T = U S V^T:  up' = Qu U_r sqrt(S_r),  down' = sqrt(S_r) V_r^T Qd^T.
+
+    Args:
+        patch: Not modified; its dtype and scale are kept, and the work is done in float64.
+        rank: At least 1.
+
+    Source: Eckart and Young, "The approximation of one matrix by another of lower rank", 1936.
+    Deviation: none; the QR factors keep the decomposition at (rank, rank) instead of (out, in).
+    """
+    if patch.down.shape[0] <= rank:
+        return patch
+    left, up = torch.linalg.qr(patch.up.double())
+    right, down = torch.linalg.qr(patch.down.double().T)
+    u, s, v = torch.linalg.svd(up @ down.T)
+    root = s[:rank].sqrt()
+    return Patch(
+        (root[:, None] * (right @ v[:rank].T).T).to(patch.down.dtype),
+        (left @ u[:, :rank] * root).to(patch.up.dtype),
+        patch.scale,
+    )
+
+
+def relative_error(patches: Mapping[str, Patch], others: Mapping[str, Patch]) -> float:
+    """Return ||patches - others|| / ||patches||, Frobenius norms over all weights together; 0 where all is zero."""
+    minus = {module: Patch(patch.down, -patch.up, patch.scale) for module, patch in others.items()}
+    apart = combine([patches, minus])
+    whole = sum(_square(patch) for patch in patches.values())
+    return (sum(_square(patch) for patch in apart.values()) / whole) ** 0.5 if whole else 0.0
+
+
+def _square(patch: Patch) -> float:
+    """Return the squared Frobenius norm of the update, without making it."""
+    up = torch.linalg.qr(patch.up.double(), mode="r").R
+    down = torch.linalg.qr(patch.down.double().T, mode="r").R
+    return (patch.scale**2 * (up @ down.T).square().sum()).item()
+
+
+def uniform(patches: Mapping[str, Patch], rank: int) -> tuple[Patches, float]:
+    """Return the patches with factors of one `rank`, padded with zeros, and the one scale that they share.
+
+    A scale that all have stays as it is; otherwise each is folded into its `up` and the shared scale is 1. Padding and a fold by
+    a power of two leave every delta as it was, to the bit.
+
+    Args:
+        patches: At least one.
+        rank: At least the largest rank among them.
+    """
+    scales = {patch.scale for patch in patches.values()}
+    shared = scales.pop() if len(scales) == 1 else 1.0
+    padded = {}
+    for module, patch in patches.items():
+        missing = rank - patch.down.shape[0]
+        up = patch.up if patch.scale == shared else patch.up * patch.scale
+        padded[module] = Patch(
+            torch.nn.functional.pad(patch.down, (0, 0, 0, missing)), torch.nn.functional.pad(up, (0, missing)), shared
+        )
+    return padded, shared

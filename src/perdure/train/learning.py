@@ -80,6 +80,10 @@ class Learning:
         self.record = Record()
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.drawers: dict[str, str] = {}  # of the open update: which method draws from which pool
+        self.drawn_rows: dict[str, int] = {}  # of the open update: rows served by each pool
+        self.noted: dict[
+            str, tuple[float, float]
+        ] = {}  # of the open update: each term, and its squared pull on the logits
         settings = recipe.settings
         batches = [
             plan_epoch([len(row) for row in rows], settings.per_device_train_batch_size, seed, task, epoch)
@@ -97,6 +101,7 @@ class Learning:
     def open(self, update: int) -> list[Micro]:
         """Draw what the methods wish for this update and spread it over its micro-batches."""
         torch.manual_seed(seed_of(self.seed, self.task, "dropout", update))
+        self.noted = {}
         batches = self.updates[update]
         new_rows = sum(len(batch) for batch in batches)
         wishes = self._wishes(
@@ -107,6 +112,7 @@ class Learning:
             pool: self.pools[pool].draw(wish, longest, self.seed, self.task, pool, update)
             for pool, wish in wishes.items()
         }
+        self.drawn_rows = {pool: len(rows) for pool, rows in drawn.items()}
         parts = len(batches)
         return [
             Micro(
@@ -114,7 +120,7 @@ class Learning:
                 batch,
                 {pool: rows[i::parts] for pool, rows in drawn.items()},
                 sum(self.rows[j].targets for other in batches for j in other),
-                {pool: len(rows) for pool, rows in drawn.items()},
+                self.drawn_rows,
             )
             for i, batch in enumerate(batches)
         ]
@@ -141,11 +147,12 @@ class Learning:
         if not torch.isfinite(loss):
             self._blame(terms, micro.update)
         if micro.update % self.recipe.settings.logging_steps == 0 or micro.update == self.total - 1:
-            self._beat(terms, logits, micro)
+            self._note(terms, logits)
         return loss
 
     def close(self, update: int) -> None:
         """Let watchers see the weights after the optimizer step; at an epoch's end, score the validation rows."""
+        self._beat(update)
         step = Step(update, self.total, self.params)
         with torch.no_grad():
             for method in self.recipe.owners("watch"):
@@ -267,21 +274,27 @@ class Learning:
             f"{what} gave {term.item()} at update {update} of {self.total}; lower the learning rate or its strength"
         )
 
-    def _beat(self, terms: dict[str, Tensor], logits: Tensor, micro: Micro) -> None:
+    def _note(self, terms: dict[str, Tensor], logits: Tensor) -> None:
+        """Add a micro-batch's terms, and the squares of their gradients on the logits, to the open update's."""
+        for name, term in terms.items():
+            grad = None
+            if term.requires_grad:
+                grad = torch.autograd.grad(term, logits, retain_graph=True, allow_unused=True)[0]
+            loss, square = self.noted.get(name, (0.0, 0.0))
+            self.noted[name] = (loss + term.item(), square + (0.0 if grad is None else grad.square().sum().item()))
+
+    def _beat(self, update: int) -> None:
         """Record the loss, and for each method its term and the size of its pull on the logits relative to the task's."""
-        if not self.record.loss or self.record.loss[-1][0] != micro.update:
-            self.record.loss.append((micro.update, terms["task"].item()))
-        pulls = {}
-        for name, term in terms.items():
-            grad = torch.autograd.grad(term, logits, retain_graph=True, allow_unused=True)[0]
-            pulls[name] = 0.0 if grad is None else grad.norm().item()
-        for name, term in terms.items():
+        if not self.noted:
+            return
+        self.record.loss.append((update, self.noted["task"][0]))
+        task = max(self.noted["task"][1] ** 0.5, 1e-12)
+        for name, (loss, square) in self.noted.items():
             if name != "task":
-                beat = {"loss": term.item(), "pull": pulls[name] / max(pulls["task"], 1e-12)}
-                pool = self.drawers.get(name)
-                if pool:
-                    beat["rows"] = float(micro.drawn_rows[pool])
-                self.record.heartbeats.setdefault(name, []).append((micro.update, beat))
+                beat = {"loss": loss, "pull": square**0.5 / task}
+                if pool := self.drawers.get(name):
+                    beat["rows"] = float(self.drawn_rows[pool])
+                self.record.heartbeats.setdefault(name, []).append((update, beat))
 
     def _beat_settle(self, name: str, settled: dict[str, Tensor]) -> None:
         moved = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.canonical import content_hash
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, Interrupted
 from perdure.core.keyed import keyed
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
@@ -22,6 +22,7 @@ from perdure.ledger import Entry, row_key, writing
 from perdure.workflows import remember
 from perdure.workflows.scoring import Tick
 from perdure.workflows.signals import asked_to_stop
+from perdure.workflows.views import brief
 
 if TYPE_CHECKING:
     from perdure.train.learning import Learning
@@ -199,7 +200,7 @@ class _Learn:
             seed=self.seed,
             task=self.task.name,
             pad=runtime.base.pad,
-            precision=runtime.base.precision,
+            precision=runtime.precision,
         )
         admit = self.recipe.owner("admit")
         self.nll_before = None
@@ -247,14 +248,14 @@ class _Learn:
             nll_before=self.nll_before,
             held_out=tests,
         )
-        spec, parts = self.task.to_json(), {"train": self.task.train, "test": self.task.test}
-        self.ledger.put_task(self.task.name, self.task.version, spec, {**parts, "validation": self.task.validation})
-        manifest, columns = memory.save(self.ledger)
-        slots: dict[str, str | None]
+        slots: dict[str, str | None]  # objects first: a full disk then leaves no row behind
         if self.recipe.settings.train == "full":
             slots = {"dense": self.ledger.objects.put(self.runtime.weights())}
         else:
             slots = {"skill": self.ledger.objects.put(self.runtime.skill())}
+        spec, parts = self.task.to_json(), {"train": self.task.train, "test": self.task.test}
+        self.ledger.put_task(self.task.name, self.task.version, spec, {**parts, "validation": self.task.validation})
+        manifest, columns = memory.save(self.ledger)
         entry = Entry(
             parent=self.parent.id,
             kind="learn",
@@ -268,7 +269,7 @@ class _Learn:
             memory=manifest,
             columns=columns,
         )
-        self.ws.laid = self.ledger.state(entry)
+        self.runtime.laid = self.ledger.state(entry)
         return entry, memory
 
     def _score_after(self, entry: Entry) -> dict[str, Any]:
@@ -290,9 +291,16 @@ class _Learn:
         return guarded
 
     def _cell(self, entry: Entry, task: TaskData) -> dict[str, Any]:
-        record, seconds = self.ws.cell(entry, task, self.tick)
+        record, seconds = self.ws.cell(entry, task, self._scoring)
         self.eval_seconds += seconds
         return record
+
+    def _scoring(self, what: str, done: int, total: int) -> None:
+        """Tell how far the scoring is, and end it if a stop was asked for: what is not scored yet has no record."""
+        if signal := self.stop():
+            raise Interrupted(f"stopped by {signal} while {what}; run the same command again to go on")
+        if self.tick:
+            self.tick(what, done, total)
 
     def _progress(self, learning: "Learning") -> Any:
         began, first = time.perf_counter(), learning.record.tokens
@@ -307,11 +315,6 @@ class _Learn:
     def _folder(self) -> Path:
         key = content_hash([self.parent.id, self.recipe.to_json(), self.task.version, self.task.fingerprint, self.seed])
         return self.ledger.root / "runs" / key[:16]
-
-
-def brief(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a Score record without its items: score, interval, n and scorer."""
-    return {key: record[key] for key in ("score", "low", "high", "n", "scorer")}
 
 
 def _host(name: str) -> Any:

@@ -64,10 +64,10 @@ class Memory:
             return None, None
         from perdure.memory.columns import pack
 
-        ledger.put_rows(row for _, row in self.items)
-        manifest = ledger.put_manifest([item for item, _ in self.items])
         tensors = pack(self.columns, [item["row"] for item, _ in self.items])
-        return manifest, ledger.objects.put(tensors) if tensors else None
+        columns = ledger.objects.put(tensors) if tensors else None
+        ledger.put_rows(row for _, row in self.items)
+        return ledger.put_manifest([item for item, _ in self.items]), columns
 
 
 def with_general(memory: Memory, rows: Sequence[Row], recipe: Recipe, runtime: "Runtime", seed: int) -> Memory:
@@ -96,7 +96,7 @@ def teach(
     from perdure.train.learning import Learning
 
     encoded = [encode(row, runtime.base.tokenizer, recipe.settings.max_length) for row in rows]
-    asked = Learning(runtime.model, {}, recipe, encoded, pad=runtime.base.pad, precision=runtime.base.precision)
+    asked = Learning(runtime.model, {}, recipe, encoded, pad=runtime.base.pad, precision=runtime.precision)
     told: list[TopK] = asked.top_k(encoded, top_k)
     memory.columns[TEACHER] = {**memory.columns.get(TEACHER, {}), **dict(zip(keys, told, strict=True))}
 

@@ -57,7 +57,7 @@ def answers(
         max_new_tokens=max_new_tokens,
         stops=base.stops,
         pad=base.pad,
-        precision=base.precision,
+        precision=runtime.precision,
         tick=tick,
     )
     return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said]
@@ -90,7 +90,7 @@ def _choose(
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     prompts = [prompt_ids(row, tokenizer) for row in task.test]
     found = choice_log_likelihoods(
-        runtime.model, prompts, [ids] * len(prompts), pad=base.pad, precision=base.precision, tick=told
+        runtime.model, prompts, [ids] * len(prompts), pad=base.pad, precision=runtime.precision, tick=told
     )
     items, said = [], []
     for row, likelihoods in zip(task.test, found, strict=True):

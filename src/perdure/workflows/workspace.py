@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.canonical import content_hash
-from perdure.core.errors import NotFound
+from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.data.task import TaskData
 from perdure.evaluate.gate import Gate
 from perdure.evaluate.matrix import build_matrix
 from perdure.ledger import Entry, Ledger, writing
-from perdure.workflows.learn import Plan, brief, learn, plan
+from perdure.workflows.learn import Plan, learn, plan
 from perdure.workflows.scoring import Tick, answer_length, answers, measure
+from perdure.workflows.views import brief
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -30,7 +31,6 @@ class Workspace:
 
     def __init__(self, ledger: Ledger):
         self.ledger = ledger
-        self.laid: str | None = None  # the state that lies over the base model now
 
     @classmethod
     def init(
@@ -139,14 +139,25 @@ class Workspace:
             return entry
 
     def delete_row(self, row_hash: str) -> dict[str, Any]:
-        """Erase a row's text from every manifest and task; returns the entries that were trained on it."""
+        """Erase a row's text from every manifest and task, by its hash or the beginning of it; see `Ledger.delete_row`."""
         with writing(self.ledger.root):
-            return self.ledger.delete_row(row_hash)
+            return self.ledger.delete_row(self.ledger.row_hash(row_hash))
 
     def gc(self) -> dict[str, int]:
         """Delete the objects that nothing names."""
         with writing(self.ledger.root):
             return self.ledger.gc()
+
+    def verify(self) -> dict[str, Any]:
+        """Hash everything again, the base model's weights included; return what `perdure verify --json` prints."""
+        from perdure.bridges import models
+
+        report, config = self.ledger.verify(), self.ledger.config
+        try:
+            models.check_unchanged(models.find_model(config["model"], config.get("revision")), config["weights"])
+        except (BadInput, BrokenStore) as error:
+            report["problems"].append(str(error))
+        return {**report, "ok": not report["problems"]}
 
     # ---- verbs that measure and use
 
@@ -226,13 +237,12 @@ class Workspace:
     def lay(self, entry: Entry) -> None:
         """Make the runtime's model the one at `entry`."""
         state = self.ledger.state(entry)
-        if self.laid != state:
+        if self.runtime.laid != state:
             self.lay_slots(self.ledger.slots(entry))
-            self.laid = state
+            self.runtime.laid = state
 
     def lay_slots(self, slots: dict[str, str]) -> None:
         """Make the runtime's model the one that these slot objects describe."""
-        self.laid = None
         self.runtime.lay({name: self.ledger.objects.get(object_hash) for name, object_hash in slots.items()})
 
     def cell(self, entry: Entry, task: TaskData, tick: Tick | None = None) -> tuple[dict[str, Any], float]:

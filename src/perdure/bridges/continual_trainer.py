@@ -1,0 +1,194 @@
+"""For people with their own training script: a drop-in for `transformers.Trainer` that keeps what was learned before."""
+
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import TrainOutput
+
+from perdure.bridges.trainer_memory import losses, remembered
+from perdure.bridges.trainer_rows import rows_of
+from perdure.bridges.trainer_settings import build, settings_of, with_settings
+from perdure.bridges.transformers_host import RecipeTrainer
+from perdure.core.canonical import content_hash
+from perdure.core.errors import BadInput, BadSpec
+from perdure.core.files import file_hash
+from perdure.core.recipe import Recipe
+from perdure.ledger.lock import writing
+from perdure.memory.tokens import Kept, TokenMemory, load, save
+from perdure.train.checkpoint import Keeper
+from perdure.train.learning import Learning
+
+MEMORY = "memory.safetensors"
+LOGGING = ("logging_strategy", "logging_steps", "logging_first_step", "report_to", "run_name", "disable_tqdm")
+
+
+class ContinualTrainer(RecipeTrainer):
+    """Learns the next task of a stream with a recipe against forgetting; the rest is `transformers.Trainer`.
+
+    trainer = ContinualTrainer(model, args, train_dataset=rows, processing_class=tokenizer, state="memory", task="mobile")
+    trainer.train()
+    trainer.save_model()
+
+    What is trainable in `model` is trained. Training settings come from `args`, methods from `recipe`. With `state`, rows of
+    this task are kept for the tasks after it, and a run that was killed goes on from its last checkpoint (45 seconds apart)
+    when it is started again the same way. The model itself is for the caller to save and load.
+
+    Args:
+        model: A causal language model, with a trainable PEFT adapter or without.
+        args: Its learning rate, epochs or max_steps, batch size, accumulation, clipping, weight decay, schedule, label
+            smoothing, seed, bf16 and logging are used; what cannot be honoured is refused, saving by steps is ignored.
+        train_dataset: See `trainer_rows.rows_of`.
+        eval_dataset: Same; for `evaluate`, and for the recipe's `keep: best`.
+        processing_class: Tokenizer; needed for text rows.
+        recipe: Name or path, mapping, or `Recipe`.
+        state: Folder of the memory; None keeps nothing.
+        task: Name of the task.
+        callbacks: Further `TrainerCallback`s.
+
+    Raises:
+        BadInput: Nothing is trainable, or the dataset cannot be used.
+        BadSpec: A setting cannot be honoured.
+        BrokenStore: The memory cannot be read.
+
+    Deviation from Trainer: weight decay acts on every trainable parameter, and `constant` warms up.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments | None = None,
+        *,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        recipe: str | dict[str, Any] | Recipe = "dual_replay",
+        state: str | Path | None = None,
+        task: str | None = None,
+        callbacks: Sequence[Any] = (),
+    ):
+        args = args or TrainingArguments()
+        self.folder = Path(state) if state is not None else None
+        self.memory, self.stamp = load(self.folder / MEMORY) if self.folder else TokenMemory(), self._stamp()
+        self.stage = len(self.memory.tasks) + 1
+        self.task, self.tokenizer, self.finished = task or f"task-{self.stage}", processing_class, False
+        self.recipe = build(recipe)
+        self.fresh = self._rows(train_dataset, "train_dataset")
+        self.held_out = self._rows(eval_dataset, "eval_dataset") if eval_dataset is not None else []
+        self.recipe = with_settings(self.recipe, settings_of(args, len(self.fresh)))
+        self._check()
+        if (
+            getattr(model, "hf_device_map", None) is None
+        ):  # a model that is spread out stays where it is, as with Trainer
+            model.to(args.device)
+        learning = self._learning(model, args)
+        self.nll_before = losses(learning, self.fresh, "nll_before") if self.folder else None
+        path = self.folder / f"run-{self._run(learning)}.safetensors" if self.folder else None
+        super().__init__(
+            learning,
+            Keeper(path, learning),
+            output_dir=args.output_dir,
+            seed=args.seed,
+            **{name: getattr(args, name) for name in LOGGING},
+        )
+        self.processing_class = processing_class
+        self.add_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+        for callback in callbacks:
+            self.add_callback(callback)
+
+    def train(self, resume_from_checkpoint: bool | None = None, **options: Any) -> TrainOutput:
+        """Learn the task, then keep rows of it in `state`. A stopped run is always gone on with, whatever is passed.
+
+        Raises:
+            BadInput: This trainer learned already, or another one wrote `state` since this one was made.
+            Busy: Another process learns with the same `state`.
+        """
+        if isinstance(resume_from_checkpoint, str):
+            raise BadSpec("checkpoints are kept in `state` and found there; leave resume_from_checkpoint out")
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder) if self.folder else nullcontext():
+            if self.finished or self._stamp() != self.stamp:
+                raise BadInput(
+                    "a task was learned since this trainer was made; make a new ContinualTrainer for each task, after the last"
+                )
+            done = TrainOutput(0, 0.0, {})
+            with self.scratch:
+                if self.args.max_steps > 0:
+                    done = super().train(**options)
+            self.learning.settle()
+            self.finished = True
+            if self.folder:
+                kept = remembered(self.memory, self.fresh, self.learning, stage=self.stage, nll_before=self.nll_before)
+                save(self.folder / MEMORY, kept)
+                for path in self.folder.glob("run-*.safetensors"):
+                    path.unlink()
+        return done
+
+    def evaluate(  # type: ignore[override]
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return the mean negative log-likelihood per label token, in nats, on `eval_dataset` or the one given before."""
+        rows = self.held_out if eval_dataset is None else self._rows(eval_dataset, "eval_dataset")
+        if not rows:
+            raise BadInput("there is nothing to evaluate on; give eval_dataset")
+        targets = [kept.row.targets for kept in rows]
+        means = self.learning.nll([kept.row for kept in rows])
+        total = sum(mean * count for mean, count in zip(means, targets, strict=True))
+        metrics = {f"{metric_key_prefix}_loss": total / sum(targets)}
+        self.log(metrics)
+        return metrics
+
+    def _rows(self, dataset: Any, name: str) -> list[Kept]:
+        length = self.recipe.settings.max_length
+        return rows_of(dataset, self.tokenizer, task=self.task, stage=self.stage, max_length=length, name=name)
+
+    def _check(self) -> None:
+        settings = self.recipe.settings
+        if settings.data == "all":
+            raise BadSpec(
+                f"recipe {self.recipe.name} trains on all data so far, which only a workspace keeps; choose another"
+            )
+        if settings.keep == "best" and not self.held_out:
+            raise BadSpec("keep: best chooses the weights on eval_dataset; give one, or use keep: last")
+        if self.folder is None and self.recipe.owner("admit"):
+            warnings.warn(f"recipe {self.recipe.name} keeps rows for later tasks; give state=FOLDER", stacklevel=3)
+
+    def _learning(self, model: Any, args: TrainingArguments) -> Learning:
+        params = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        if not params:
+            raise BadInput(
+                "the model has no trainable parameters; load its adapter with PeftModel.from_pretrained(..., is_trainable=True)"
+            )
+        vocabulary = model.get_input_embeddings().num_embeddings
+        if any(max(kept.row.ids) >= vocabulary for kept in self.memory.rows):
+            raise BadInput(f"{self.folder} remembers tokens this model does not have; it belongs to another tokenizer")
+        learning = Learning(
+            model,
+            params,
+            self.recipe,
+            [kept.row for kept in self.fresh],
+            pools=self.memory.pools() if self.recipe.owners("draw") else {},
+            validation=[kept.row for kept in self.held_out],
+            seed=args.seed,
+            task=self.task,
+            pad=(self.tokenizer.pad_token_id if self.tokenizer is not None else None) or 0,
+            precision=(lambda: torch.autocast(args.device.type, torch.bfloat16)) if args.bf16 else nullcontext,
+        )
+        if args.max_steps > 0:
+            learning.updates = learning.updates[: args.max_steps]
+        return learning
+
+    def _run(self, learning: Learning) -> str:
+        """Return what tells a stopped run of the same work from any other."""
+        rows = [[kept.key for kept in self.fresh], self.memory.keys]
+        return content_hash([self.recipe.to_json(), self.task, learning.seed, learning.total, rows])[:16]
+
+    def _stamp(self) -> str | None:
+        path = self.folder / MEMORY if self.folder else None
+        return file_hash(path) if path and path.exists() else None

@@ -1,0 +1,79 @@
+"""Rows of a training script's dataset, tokenised or text, as the rows perdure trains on."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from perdure.core.errors import BadInput
+from perdure.data.encode import Encoded, encode
+from perdure.data.formats import detect, to_rows
+from perdure.data.read import Record
+from perdure.memory.tokens import Kept
+
+IGNORED = -100  # label of a token that is not trained, as in transformers
+
+
+def rows_of(
+    dataset: Any, tokenizer: Any, *, task: str, stage: int, max_length: int, name: str = "train_dataset"
+) -> list[Kept]:
+    """Return the rows of a dataset, in order.
+
+    Args:
+        dataset: Mappings, in a list or a `datasets.Dataset` or anything with a length and an index. Either tokenised
+            (`input_ids`, `labels` with -100 where nothing is trained, perhaps `attention_mask`), or text in any format that a
+            data file may have (prompt and completion, messages, ...). A column `label` names the class.
+        tokenizer: Tokenizer; needed for text alone.
+        task: Name of the task.
+        stage: Its number in the stream.
+        max_length: Tokens a text row is cut to; tokenised rows stay as they are.
+        name: What to call the dataset in errors.
+
+    Raises:
+        BadInput: There are no rows, a row has nothing to train, or text came without a tokenizer.
+    """
+    fields = [dataset[i] for i in range(len(dataset))]
+    if not fields:
+        raise BadInput(f"{name} has no rows; there is nothing to learn")
+    if "input_ids" in fields[0]:
+        return [
+            Kept(_from_tokens(row, f"{name}[{i}]"), task, _label(row.get("label")), stage)
+            for i, row in enumerate(fields)
+        ]
+    if tokenizer is None:
+        raise BadInput(f"{name} holds text; give processing_class=tokenizer, or rows with input_ids and labels")
+    records = [Record(dict(row), f"{name}[{i}]") for i, row in enumerate(fields)]
+    rows = to_rows(records, detect(records), task=task)
+    return [Kept(encode(row, tokenizer, max_length), task, row.label, stage) for row in rows]
+
+
+def _from_tokens(fields: Mapping[str, Any], source: str) -> Encoded:
+    """Return one tokenised row without its padding."""
+    if fields.get("labels") is None:
+        raise BadInput(
+            f"{source} has input_ids but no labels; add labels, a copy of input_ids with {IGNORED} where nothing is trained"
+        )
+    ids, labels = _numbers(fields["input_ids"]), _numbers(fields["labels"])
+    mask = _numbers(fields.get("attention_mask", [1] * len(ids)))
+    if not len(ids) == len(labels) == len(mask):
+        raise BadInput(
+            f"{source}: input_ids, labels and attention_mask have {len(ids)}, {len(labels)}, {len(mask)} tokens"
+        )
+    tokens = [(i, label) for i, label, real in zip(ids, labels, mask, strict=True) if real]
+    wrong = next((t for t, (i, label) in enumerate(tokens) if label not in (i, IGNORED)), None)
+    if wrong is not None:
+        raise BadInput(
+            f"{source}: the label of token {wrong} is neither that token nor {IGNORED}; do not shift labels, the model does"
+        )
+    row = Encoded(tuple(i for i, _ in tokens), tuple(label != IGNORED for _, label in tokens))
+    if not row.targets:
+        raise BadInput(f"{source}: nothing to train, every label is {IGNORED}; check how the labels are masked")
+    return row
+
+
+def _numbers(values: Any) -> Sequence[int]:
+    return values.tolist() if isinstance(values, torch.Tensor) else [int(value) for value in values]
+
+
+def _label(value: Any) -> str | None:
+    return None if value is None else str(value)

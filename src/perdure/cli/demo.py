@@ -1,0 +1,24 @@
+"""`perdure demo`: the whole story on a small real model, in minutes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perdure.cli.output import say
+from perdure.cli.progress import progress
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")] = Path("demo"),
+    model: Annotated[str, typer.Option(help="Base model: a folder, a hub id, or the embedded one.")] = "smollm2-135m",
+) -> None:
+    """Learn four customer-support product lines with dual_replay and with naive, roll back once, and write a report."""
+    from perdure.report import write_report
+    from perdure.workflows.demo import demo as run
+    from perdure.workflows.views import report_data
+
+    with progress("fetching the model") as tick:
+        done = run(out, model=model, say=typer.echo, tick=tick)
+    write_report(report_data(done["workspace"], {"naive": done["beside"]}), out / "report.html")
+    say(f"report written to {out / 'report.html'}; look around with 'perdure log -w {out / 'dual_replay'}'")

@@ -1,0 +1,27 @@
+"""`perdure eval`: scores of tasks at an entry."""
+
+from typing import Annotated
+
+import typer
+
+from perdure.cli.options import AsJson, At, Folder, open_workspace
+from perdure.cli.output import emit, interval, percent, say, table
+from perdure.cli.progress import progress
+
+
+def evaluate(
+    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks; else all it knows.")] = None,
+    at: At = "head",
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score tasks at an entry. What was measured before is looked up, not measured again."""
+    ws = open_workspace(folder)
+    with progress("looking up scores") as tick:
+        found = ws.evaluate(tasks or (), at, tick)
+    if as_json:
+        return emit({"ref": found["ref"], "tasks": found["tasks"]})
+    if not found["tasks"]:
+        return say(f"{at} knows no task yet; 'perdure learn TASK DATA' teaches one")
+    rows = [[name, percent(s), interval(s), s["n"], s["scorer"]] for name, s in found["tasks"].items()]
+    typer.echo(table(["task", "score", "95% interval", "n", "scorer"], rows, right=(1, 2, 3)))

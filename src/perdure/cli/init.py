@@ -1,0 +1,32 @@
+"""`perdure init`: make a workspace."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perdure.cli.options import AsJson, Folder
+from perdure.cli.output import emit, short
+from perdure.cli.progress import progress
+
+
+def init(
+    target: Annotated[Path | None, typer.Argument(metavar="DIR", show_default="the workspace", help="Folder.")] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", metavar="NAME_OR_PATH", help="Model folder, hub id, or the embedded model.")
+    ] = "smollm2-135m",
+    revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
+    dtype: Annotated[str, typer.Option(help="Frozen weights: auto, float32 or bfloat16.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a workspace in DIR for a base model, which is never changed."""
+    from perdure.workflows.workspace import Workspace
+
+    with progress(f"reading model {model}"):
+        ws = Workspace.init(target or folder or Path(), model, revision=revision, dtype=dtype, seed=seed)
+    base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
+    if as_json:
+        return emit({"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype})
+    typer.echo(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {dtype}")

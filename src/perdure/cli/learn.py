@@ -1,0 +1,165 @@
+"""`perdure learn`: learn a task, and say what it cost the others."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perdure.cli.options import AsJson, Folder, open_workspace
+from perdure.cli.output import NOTHING, counted, emit, facts, interval, percent, say, short, table, warn
+from perdure.cli.progress import progress
+
+TOLD = ("entry", "task", "train_seconds", "eval_seconds", "tokens", "gate", "scores")  # what --json promises
+
+
+def learn(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Its name; a known name is updated with more data.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data file, or task file (YAML).")],
+    test: Annotated[Path | None, typer.Option(metavar="FILE", help="Test rows; else made from DATA.")] = None,
+    recipe: Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="How to learn.")] = "dual_replay",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe setting, as learning_rate=1e-4.")
+    ] = None,
+    no_gate: Annotated[bool, typer.Option("--no-gate", help="Move head whatever is lost.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Count an inconclusive gate as failed.")] = False,
+    tolerance: Annotated[
+        float | None, typer.Option(show_default="0.03", help="Largest drop of a guarded task, as a share.")
+    ] = None,
+    floor: Annotated[float | None, typer.Option(help="Least score of the new task, from 0 to 1.")] = None,
+    allow_leaks: Annotated[bool, typer.Option("--allow-leaks", help="Let test rows stand in train parts.")] = False,
+    format: Annotated[str | None, typer.Option(help="Format of the data; else detected.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help=r"Prompt of text with labels, with columns in braces; \n is a line break.")
+    ] = None,
+    scorer: Annotated[str | None, typer.Option(help="Scorer by name, or as YAML with its options.")] = None,
+    general: Annotated[Path | None, typer.Option(metavar="FILE", help="General instruction data to replay.")] = None,
+    guard: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Guard this task only; repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn TASK from DATA: train, score it and every older task, and move head if the gate lets it pass.
+
+    Exits with 3 when the gate fails: head stays, and the entry waits for 'perdure accept' or 'perdure discard'.
+    """
+    from perdure.evaluate.gate import Gate
+    from perdure.workflows import views
+    from perdure.workflows.learn import learn as carry_out
+
+    rule: dict[str, Any] = {
+        k: v for k, v in {"strict": strict, "tolerance": tolerance, "floor": floor}.items() if v not in (None, False)
+    }
+    if no_gate and rule:
+        raise typer.BadParameter(f"without a gate there is nothing for --{next(iter(rule))} to decide")
+    about = {"format": format, "template": template and template.replace("\\n", "\n"), "scorer": _yaml(scorer)}
+    about |= {"general": general, "guard": guard or None}
+    options: dict[str, Any] = {
+        "test": test,
+        "recipe": recipe,
+        "overrides": _overrides(settings or []),
+        "settings": {key: value for key, value in about.items() if value is not None},
+        "allow_leaks": allow_leaks,
+    }
+    ws = open_workspace(folder)
+    planned = ws.plan(task, data, **options)
+    if dry_run:
+        found = views.preview(ws, planned)
+        return emit(found) if as_json else _show_preview(found)
+    gate = None if no_gate else Gate(**rule)
+    with progress("loading the model") as tick:
+        result = carry_out(ws, planned, gate=gate, tick=tick)
+    if as_json:
+        emit({key: result[key] for key in TOLD})
+    else:
+        _show_result(result, views.score_table(ws.ledger, ws.ledger.resolve(result["entry"])))
+    for text in result["warnings"]:
+        warn(text)
+    _conclude(result)
+
+
+def _overrides(pairs: list[str]) -> dict[str, Any]:
+    """Return KEY=VALUE pairs as a mapping, values read as YAML."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{pair!r} is no KEY=VALUE", param_hint="--set")
+        found[key] = _yaml(value)
+    return found
+
+
+def _yaml(text: str | None) -> Any:
+    """Return a value read as YAML, in which 1e-4 is a number too (YAML 1.1 wants 1.0e-4)."""
+    import yaml
+
+    if text is not None and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):
+        return float(text)
+    try:
+        return text if text is None else yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise typer.BadParameter(f"{text!r} is no YAML: {error}") from None
+
+
+def _show_result(result: dict[str, Any], scores: dict[str, Any]) -> None:
+    """Print what was learned, each task before and after, and the gate's screen."""
+    from perdure.evaluate.gate import screen
+
+    speed = f"{result['train_seconds']:.1f} s of training, {result['eval_seconds']:.1f} s of scoring"
+    typer.echo(f"learned {result['task']}: entry {short(result['entry'])}, {result['tokens']:,} tokens, {speed}\n")
+    typer.echo(score_lines(scores, result["task"]) + "\n")
+    if result["gate"]["verdict"] == "off":
+        typer.echo(f"gate: OFF, {result['gate']['reason']}")
+    else:
+        typer.echo(screen(result["gate"]).rstrip())
+
+
+def score_lines(scores: dict[str, Any], learned: str | None = None) -> str:
+    """Return a table of scores before and now; a star marks the task just learned."""
+    rows = []
+    for task, cells in scores.items():
+        now = cells["now"]
+        name = f"{task} *" if task == learned else task
+        measured = [now["n"], now["scorer"]] if now else [NOTHING, NOTHING]
+        rows.append([name, percent(cells["before"]), percent(now), interval(now), *measured])
+    return table(["task", "before", "now", "95% interval", "n", "scorer"], rows, right=(1, 2, 3, 4))
+
+
+def _conclude(result: dict[str, Any]) -> None:
+    """Say loudly what is not a plain pass, and exit with 3 if the gate failed."""
+    verdict, head = result["gate"]["verdict"], short(result["entry"])
+    if verdict == "inconclusive":
+        say(f"INCONCLUSIVE: {result['gate']['reason']}. Head moved to {head} all the same.", fg="yellow", bold=True)
+    if verdict == "fail":
+        say(f"GATE FAILED: {result['gate']['reason']}.", fg="red", bold=True)
+        say(f"Head stays; entry {head} waits for 'perdure accept' or 'perdure discard'.")
+        raise typer.Exit(3)
+
+
+def _show_preview(found: dict[str, Any]) -> None:
+    """Print a dry run; the part of the example that is not trained is dimmed, and has no mark before its lines."""
+    recipe, parts = found["recipe"], found["rows"]
+    settings = {key: value for key, value in recipe.items() if key not in ("name", "methods")}
+    made = " (made from the train rows)" if found["test_made"] else ""
+    pairs = {
+        "task": f"{found['task']}{', more data for a known task' if found['update'] else ''}",
+        "format": found["format"],
+        "rows": f"{parts['train']} train, {parts['validation']} validation, {parts['test']} test{made}",
+        "labels": found["labels"] or None,
+        "general": found["general"] and counted(found["general"], "row"),
+        "scorer": ", ".join(f"{key}: {value}" for key, value in found["scorer"].items()),
+        "tokens": f"{found['tokens']['trained']:,} trained, longest row {found['tokens']['longest']}",
+        "cut": f"{found['cut']} of {parts['train']} rows, at max_length {found['max_length']}",
+    }
+    typer.echo(facts({name: value for name, value in pairs.items() if value != 0}))
+    typer.echo("\nexample (> is trained)")
+    for part in found["example"]:
+        for line in part["text"].split("\n"):
+            typer.secho(f"  {'>' if part['trained'] else '|'} {line}", dim=not part["trained"])
+    typer.echo(f"\nrecipe {recipe['name']}")
+    typer.echo(facts({f"  {key}": value for key, value in settings.items()}))
+    for name, fields in recipe["methods"].items():
+        typer.echo(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()))
+    for text in found["notices"]:
+        warn(text)
+    say("dry run: nothing was changed")

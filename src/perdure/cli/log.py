@@ -1,0 +1,21 @@
+"""`perdure log`: the entries, newest first."""
+
+import typer
+
+from perdure.cli.options import AsJson, Folder, open_ledger
+from perdure.cli.output import clock, emit, short, table
+
+
+def log(folder: Folder = None, as_json: AsJson = False) -> None:
+    """List the entries, newest first, those that were rolled back included."""
+    ledger = open_ledger(folder)
+    lines = ledger.log()
+    if as_json:
+        return emit(lines)
+    line = {entry.id for entry in ledger.ancestors(ledger.resolve("head"))}
+    rows = []
+    for e in lines:
+        refs = ", ".join(e["refs"]) or ("" if e["entry"] in line else "(not in head)")
+        what = f"{e['kind']} {e['task'] or ''}".rstrip()
+        rows.append([short(e["entry"]), clock(e["time"]), what, short(e["parent"]), refs])
+    typer.echo(table(["entry", "time (UTC)", "what", "parent", "refs"], rows))

@@ -1,0 +1,94 @@
+"""`perdure`: the commands by name, and how errors become exit codes."""
+
+import signal
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from perdure.cli.candidate import accept, discard
+from perdure.cli.demo import demo
+from perdure.cli.diff import diff
+from perdure.cli.eval import evaluate
+from perdure.cli.export import export
+from perdure.cli.gate import gate
+from perdure.cli.init import init
+from perdure.cli.learn import learn
+from perdure.cli.log import log
+from perdure.cli.matrix import matrix
+from perdure.cli.memory import memory
+from perdure.cli.methods import methods
+from perdure.cli.options import Above
+from perdure.cli.output import say
+from perdure.cli.predict import predict
+from perdure.cli.recipe import recipe
+from perdure.cli.report import report
+from perdure.cli.rollback import rollback
+from perdure.cli.show import show
+from perdure.cli.status import status
+from perdure.cli.store import gc, verify
+from perdure.core.errors import PerdureError
+
+PANELS: dict[str, dict[str, Callable[..., None]]] = {
+    "Learn": {"init": init, "learn": learn, "accept": accept, "discard": discard},
+    "Measure": {"eval": evaluate, "matrix": matrix, "gate": gate},
+    "Look and go back": {"status": status, "log": log, "show": show, "diff": diff, "rollback": rollback},
+    "Use": {"demo": demo, "predict": predict, "report": report, "export": export},
+    "Know what there is": {"methods": methods},
+    "Look after the store": {"verify": verify, "gc": gc},
+}
+
+
+class Commands(TyperGroup):
+    """The group of all commands; what perdure raises on purpose is printed without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command and turn its errors into exit codes."""
+        try:
+            return super().invoke(ctx)
+        except PerdureError as error:
+            say(f"error: {error}", fg=typer.colors.RED)
+            raise typer.Exit(error.exit_code) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="perdure",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for panel, commands in PANELS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)
+app.add_typer(recipe, name="recipe", rich_help_panel="Know what there is")
+app.add_typer(memory, name="memory", rich_help_panel="Look after the store")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from perdure import __version__
+
+        typer.echo(f"perdure {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    folder: Above = None,
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Continual fine-tuning for language models that keeps what it learned."""
+
+
+def run() -> None:
+    """Entry point: SIGTERM counts as Ctrl-C, so that whatever it interrupts is cleaned up and exits with 130."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")  # not for our users
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    app()
+
+
+if __name__ == "__main__":
+    run()

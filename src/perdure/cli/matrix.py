@@ -1,0 +1,18 @@
+"""`perdure matrix`: stage x task, and what it amounts to."""
+
+import typer
+
+from perdure.cli.options import AsJson, At, Folder, open_workspace
+from perdure.cli.output import emit, say
+
+
+def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
+    """Print what each stage could do on each task, with accuracy, transfer and forgetting."""
+    from perdure.evaluate.matrix import plain_text
+
+    found = open_workspace(folder).matrix(at)
+    if as_json:
+        return emit(found)
+    if not found["tasks"]:
+        return say(f"{at} knows no task yet; 'perdure learn TASK DATA' teaches one")
+    typer.echo(plain_text(found).rstrip())

@@ -1,0 +1,94 @@
+"""`perdure memory`: the rows kept for replay."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perdure.cli.options import Above, AsJson, At, Folder, open_ledger, open_workspace
+from perdure.cli.output import clip, counted, emit, facts, say, short, table
+
+memory = typer.Typer(no_args_is_help=True, help="Look at the rows kept for replay, delete or export them.")
+Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'memory list'.")]
+
+
+@memory.callback()
+def above(folder: Above = None) -> None:
+    """Take the workspace before the command's name too."""
+
+
+@memory.command("list")
+def list_rows(
+    task: Annotated[str | None, typer.Option(help="Only this task's rows.")] = None,
+    at: At = "head",
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the rows that an entry remembers."""
+    from perdure.workflows import views
+
+    found = [row for row in views.remembered(open_ledger(folder), at) if task in (None, row["task"])]
+    if as_json:
+        return emit(found)
+    if not found:
+        return say(f"{at} remembers no row" + (f" of task {task}" if task else ""))
+    rows = [[short(r["row"]), r["pool"], r["task"], r["label"] or "-", _text(r)] for r in found]
+    typer.echo(table(["row", "pool", "task", "label", "text"], rows))
+
+
+@memory.command()
+def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
+    """Count the rows that an entry remembers, by task and label."""
+    from perdure.workflows import views
+
+    found = views.memory_stats(open_ledger(folder), at)
+    if as_json:
+        return emit(found)
+    pairs = {
+        "entry": short(found["entry"]),
+        "rows": f"{found['rows']:,}",
+        "pools": ", ".join(f"{name} {n}" for name, n in found["pools"].items()),
+        "text": f"{found['text_bytes']:,} bytes",
+        "teacher": f"{found['column_bytes']:,} bytes",
+    }
+    typer.echo(facts(pairs))
+    if found["tasks"]:
+        rows = [[task, n, len(found["labels"].get(task, {})) or "-"] for task, n in found["tasks"].items()]
+        typer.echo("\n" + table(["task", "rows", "labels"], rows, right=(1, 2)))
+
+
+@memory.command()
+def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
+    """Erase a row's text for good, from every memory and every task, and name the entries trained on it."""
+    found = open_workspace(folder).delete_row(row)
+    if as_json:
+        return emit(found)
+    typer.echo(f"erased row {short(found['row'])} ({counted(found['rows'], 'kept copy')})")
+    if found["entries"]:
+        typer.echo("trained on it: " + ", ".join(short(entry) for entry in found["entries"]))
+    if found["tests"]:
+        say(f"its earlier scores count this test row still: {', '.join(found['tests'])}")
+
+
+@memory.command()
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL file to write; - writes to stdout.")],
+    at: At = "head",
+    folder: Folder = None,
+) -> None:
+    """Write the rows that an entry remembers as JSONL, in a format that learn reads."""
+    from perdure.core.files import write_text
+    from perdure.workflows import views
+
+    lines = list(views.memory_lines(open_ledger(folder), at))
+    text = "".join(f"{line}\n" for line in lines)
+    if str(file) == "-":
+        return typer.echo(text, nl=False)
+    write_text(file, text)
+    say(f"{counted(len(lines), 'row')} written to {file}")
+
+
+def _text(row: dict) -> str:
+    if "messages" in row:
+        return clip(" / ".join(m["content"] for m in row["messages"]), 90)
+    return clip(row["prompt"] + row["completion"], 90)

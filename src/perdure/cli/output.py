@@ -1,0 +1,74 @@
+"""How commands speak: data on stdout, talk on stderr, tables in plain aligned text."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+
+NOTHING = "-"
+
+
+def emit(value: Any) -> None:
+    """Print `value` as JSON on stdout."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def say(text: str, **style: Any) -> None:
+    """Print a line on stderr."""
+    typer.secho(text, err=True, **style)
+
+
+def warn(text: str) -> None:
+    """Print a warning on stderr."""
+    say(f"warning: {text}", fg=typer.colors.YELLOW)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
+    """Return rows under their heads in aligned columns; those in `right` are flush right."""
+    lines = [[str(cell) for cell in line] for line in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    edges = ["rjust" if i in right else "ljust" for i in range(len(head))]
+    return "\n".join(
+        "  ".join(getattr(cell, edge)(width) for cell, edge, width in zip(line, edges, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def facts(pairs: Mapping[str, object]) -> str:
+    """Return names and values, a pair a line; what is None or empty is left out."""
+    kept = {name: value for name, value in pairs.items() if value not in (None, "", [], {})}
+    width = max(map(len, kept), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in kept.items())
+
+
+def counted(number: int, word: str) -> str:
+    """Return a count with its word: "1 row", "2 rows", "3 entries"."""
+    many = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{number:,} {word if number == 1 else many}"
+
+
+def short(entry: str | None) -> str:
+    """Return the digits of an id that people are shown; every command takes them for the whole."""
+    return entry[:12] if entry else NOTHING
+
+
+def clock(time: str | None) -> str:
+    """Return an ISO time to the minute: "2026-02-02 09:12"."""
+    return time[:16].replace("T", " ") if time else NOTHING
+
+
+def percent(record: Mapping[str, Any] | None) -> str:
+    """Return the score of a Score record in percent."""
+    return f"{100 * record['score']:.1f}%" if record else NOTHING
+
+
+def interval(record: Mapping[str, Any] | None) -> str:
+    """Return the 95% interval of a record in points: "[84.6, 89.4]"."""
+    return f"[{100 * record['low']:.1f}, {100 * record['high']:.1f}]" if record else NOTHING
+
+
+def clip(text: str, width: int) -> str:
+    """Return a text on one line of at most `width` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"

@@ -1,0 +1,35 @@
+"""`perdure predict`: ask the model."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from perdure.cli.options import AsJson, At, Folder, open_workspace
+from perdure.cli.output import emit
+from perdure.cli.progress import progress
+from perdure.core.errors import BadInput
+
+
+def predict(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to ask; - reads one prompt a line from stdin.")],
+    task: Annotated[
+        str | None, typer.Option(show_default="the newest", help="Task in whose format the text is asked.")
+    ] = None,
+    at: At = "head",
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; else as the task needs.")] = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    r"""Print the model's answer to TEXT. With - the answers stand a line each, line breaks in them written as \n."""
+    texts = [line for line in sys.stdin.read().split("\n") if line.strip()] if text == "-" else [text]
+    if not any(line.strip() for line in texts):
+        raise BadInput("there is nothing to ask; give a text, or lines on stdin")
+    ws = open_workspace(folder)
+    with progress("loading the model"):
+        answers = ws.predict(texts, task, at, max_new_tokens)
+    if as_json:
+        pairs = [{"prompt": t, "answer": a} for t, a in zip(texts, answers, strict=True)]
+        return emit({"ref": at, "task": task, "answers": pairs})
+    for answer in answers:
+        typer.echo(answer.replace("\n", "\\n") if text == "-" else answer)

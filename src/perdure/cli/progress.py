@@ -1,0 +1,65 @@
+"""Progress on stderr: a bar on a terminal, else plain lines, few enough for a log file."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from perdure.cli.output import say
+
+Tick = Callable[[str, int, int], None]  # (what, done, of how many)
+EVERY = 5.0  # seconds between plain lines of one phase
+
+
+def progress(first: str) -> AbstractContextManager[Tick]:
+    """Show work while the context is open; call what it gives as the work goes on.
+
+    A new phase begins when the part of `what` before the first comma changes; the rest of it may change with each call.
+
+    Args:
+        first: What is done before the first call.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar is enough, and none in a log file
+    return _bar(first) if sys.stderr.isatty() else _lines(first)
+
+
+@contextmanager
+def _bar(first: str) -> Iterator[Tick]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task, phase = bar.add_task(first, total=None), first
+
+        def tick(what: str, done: int, total: int) -> None:
+            nonlocal phase
+            if phase != (phase := _phase(what)):
+                bar.reset(task, total=total, completed=done, description=what)
+            bar.update(task, total=total, completed=done, description=what)
+
+        yield tick
+
+
+@contextmanager
+def _lines(first: str) -> Iterator[Tick]:
+    phase, began, start, told = first, 0.0, 0, 0.0
+    say(first)
+
+    def tick(what: str, done: int, total: int) -> None:
+        nonlocal phase, began, start, told
+        now = time.monotonic()
+        if phase != (phase := _phase(what)):
+            began, start, told = now, done, now
+            say(f"{what}: {done} of {total}")
+        elif now - told >= EVERY and done > start:
+            told = now
+            left = (now - began) / (done - start) * (total - done)
+            say(f"{what}: {done} of {total}, {left:,.0f} s left")
+
+    yield tick
+
+
+def _phase(what: str) -> str:
+    return what.partition(",")[0]

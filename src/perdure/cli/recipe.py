@@ -1,0 +1,54 @@
+"""`perdure recipe`: the named ways to learn."""
+
+from typing import Annotated, Any
+
+import typer
+
+from perdure.cli.options import Above, AsJson
+from perdure.cli.output import emit, table
+
+recipe = typer.Typer(no_args_is_help=True, help="List the recipes, or show one whole.")
+
+
+@recipe.callback()
+def above(folder: Above = None) -> None:
+    """Take the workspace here too, as every group does; recipes do not depend on it."""
+
+
+@recipe.command("list")
+def list_recipes(as_json: AsJson = False) -> None:
+    """List the recipes that are shipped."""
+    from perdure.methods.registry import load_recipe, recipe_names
+
+    found = [load_recipe(name).to_json() for name in recipe_names()]
+    lines = [{"name": r["name"], "about": _about(r["name"]), "methods": list(r["methods"])} for r in found]
+    if as_json:
+        return emit(lines)
+    rows = [[line["name"], ", ".join(line["methods"]) or "-", line["about"]] for line in lines]
+    typer.echo(table(["recipe", "methods", "what it does"], rows))
+
+
+@recipe.command()
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a recipe, or a YAML file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print a recipe with every setting: as a file, it is a recipe again."""
+    from perdure.methods.registry import load_recipe
+
+    found = load_recipe(name).to_json()
+    return emit(found) if as_json else typer.echo(_yaml(found), nl=False)
+
+
+def _yaml(value: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def _about(name: str) -> str:
+    """Return the comment that opens a shipped recipe's file."""
+    from perdure.methods.registry import RECIPES
+
+    first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").split("\n")[0]
+    return first.removeprefix("#").strip()

@@ -1,0 +1,25 @@
+"""`perdure report`: the whole story as one HTML page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perdure.cli.options import Folder, open_workspace
+from perdure.cli.output import say
+
+
+def report(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="HTML file to write.")],
+    compare: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="Workspace to stand beside this one; repeatable.")
+    ] = None,
+    folder: Folder = None,
+) -> None:
+    """Write a self-contained HTML report: matrix, curves, gates, heartbeats, history."""
+    from perdure.report import write_report
+    from perdure.workflows.views import report_data
+
+    others = {path.resolve().name: open_workspace(path) for path in compare or []}
+    write_report(report_data(open_workspace(folder), others), output)
+    say(f"report written to {output}")

@@ -1,0 +1,25 @@
+"""`perdure rollback`: move head."""
+
+from typing import Annotated
+
+import typer
+
+from perdure.cli.options import AsJson, Folder, open_workspace
+from perdure.cli.output import emit, short
+
+
+def rollback(
+    ref: Annotated[str, typer.Argument(metavar="REF", help="Ref, entry id or its beginning, or head~1.")],
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move head to REF, with the model and the memory it had then. Nothing is deleted: the same verb goes forward."""
+    ws = open_workspace(folder)
+    before = ws.ledger.resolve("head")
+    entry = ws.rollback(ref)
+    if as_json:
+        return emit({"entry": entry.id, "before": before.id})
+    what = f"{entry.kind} {entry.task or ''}".rstrip()
+    typer.echo(
+        f"head is {short(entry.id)} now ({what}); 'perdure rollback {short(before.id)}' goes back to where it was"
+    )

@@ -1,0 +1,44 @@
+"""`perdure status`: where a workspace stands."""
+
+from typing import Any
+
+import typer
+
+from perdure.cli.options import AsJson, Folder, open_ledger
+from perdure.cli.output import clock, counted, emit, facts, interval, percent, say, short, table
+
+
+def status(folder: Folder = None, as_json: AsJson = False) -> None:
+    """Show head, what it knows and remembers, and what waits for a decision."""
+    from perdure.workflows import views
+
+    found = views.status(open_ledger(folder))
+    if as_json:
+        return emit(found)
+    head, gate = found["head"], found["gate"]
+    pairs = {
+        "workspace": found["workspace"],
+        "model": f"{found['model']} in {found['dtype']}",
+        "head": f"{short(head['entry'])}, {head['kind']} {head['task'] or ''}".rstrip()
+        + f", {clock(head['time'])} UTC",
+        "entries": found["entries"],
+        "memory": _memory(found["memory"]),
+        "gate": gate and f"{gate['verdict'].upper()}, {gate['reason']}",
+    }
+    typer.echo(facts(pairs))
+    if found["tasks"]:
+        rows = [[name, percent(s), interval(s), s["n"] if s else "-"] for name, s in found["tasks"].items()]
+        typer.echo("\n" + table(["task", "score", "95% interval", "n"], rows, right=(1, 2, 3)))
+    if found["candidate"]:
+        aside = found["candidate"]
+        say(
+            f"candidate {short(aside['entry'])} (learn {aside['task']}) waits for 'perdure accept' or 'perdure discard'"
+        )
+        say(f"its gate failed: {aside['reason']}")
+    if found["unfinished"]:
+        say(f"{counted(found['unfinished'], 'learn')} stopped half-way; the same command goes on from its checkpoint")
+
+
+def _memory(held: dict[str, Any]) -> str:
+    tasks = ", ".join(f"{task} {n}" for task, n in held["tasks"].items())
+    return counted(held["rows"], "row") + (f" ({tasks})" if tasks else "")

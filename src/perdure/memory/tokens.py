@@ -1,0 +1,149 @@
+"""Memory of a trainer that has no ledger: rows as tokens, since their text may never have been there, all in one file."""
+
+import errno
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from perdure.core.canonical import content_hash
+from perdure.core.errors import BrokenStore
+from perdure.core.files import write_atomically
+from perdure.data.encode import Encoded
+from perdure.memory.admission import keep_best, shrink
+from perdure.memory.columns import Columns, pack, unpack
+from perdure.memory.pool import Pool
+
+FORMAT = 1
+COLUMN = "column/"  # prefix of the tensors that `pack` made
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One row of a task, as tokens.
+
+    Args:
+        row: Its tokens.
+        task: Name of its task.
+        label: Its class, where the task has classes.
+        stage: Number of the task in the stream, from 1.
+        score: What admission gave it.
+    """
+
+    row: Encoded
+    task: str
+    label: str | None = None
+    stage: int = 0
+    score: float = 0.0
+
+    @cached_property
+    def key(self) -> str:
+        """Identity: the same tokens in the same task with the same label."""
+        return content_hash([self.task, self.label, self.row.ids, self.row.trained])
+
+
+@dataclass(frozen=True)
+class TokenMemory:
+    """Rows of the tasks learned so far, their columns, and the tasks' names in the order they were learned."""
+
+    rows: Sequence[Kept] = ()
+    columns: Columns = field(default_factory=dict)
+    tasks: Sequence[str] = ()
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the rows, in order."""
+        return [kept.key for kept in self.rows]
+
+    def pools(self) -> dict[str, Pool]:
+        """Return the rows as the pool that replay draws from."""
+        rows = self.rows
+        return {
+            "replay": Pool(
+                self.keys, [k.row for k in rows], [k.label for k in rows], [k.task for k in rows], self.columns
+            )
+        }
+
+    def after(self, task: str, fresh: Sequence[Kept] = (), method: Any = None, *key: object) -> "TokenMemory":
+        """Return the memory after a task: its best rows beside the older ones, within the budget of `method`.
+
+        Args:
+            task: Its name.
+            fresh: Its rows, scored.
+            method: The admitting method, for `per_label`, `per_task` and `size`; None admits nothing.
+            *key: Key of the choice of rows that give way, such as the seed.
+        """
+        rows = [*self.rows]
+        if method is not None:
+            groups = (
+                ([kept for kept in fresh if kept.label is not None], method.per_label),
+                ([kept for kept in fresh if kept.label is None], method.per_task),
+            )
+            best = [kept for own, size in groups for kept in keep_best(own, [k.score for k in own], _label, size)]
+            known = set(self.keys)
+            rows += {kept.key: kept for kept in best if kept.key not in known}.values()
+            rows = shrink(rows, lambda kept: (kept.task, kept.label), method.size, *key)
+        return TokenMemory(rows, self.columns, [*self.tasks, task])
+
+
+def save(path: Path, memory: TokenMemory) -> None:
+    """Write the memory as one safetensors file, its facts as JSON in the header; the old file stays until the new is whole.
+
+    Raises:
+        PerdureError: The disk is full; what was at `path` is as it was.
+    """
+    tensors: dict[str, Tensor] = {
+        "ids": torch.tensor([i for kept in memory.rows for i in kept.row.ids], dtype=torch.int32),
+        "trained": torch.tensor([t for kept in memory.rows for t in kept.row.trained], dtype=torch.bool),
+        "length": torch.tensor([len(kept.row) for kept in memory.rows], dtype=torch.int32),
+        **{COLUMN + name: value.contiguous() for name, value in pack(memory.columns, memory.keys).items()},
+    }
+    facts = [{"task": k.task, "label": k.label, "stage": k.stage, "score": k.score} for k in memory.rows]
+    told = {"perdure": json.dumps({"format": FORMAT, "tasks": list(memory.tasks), "rows": facts})}
+    write_atomically(path, lambda aside: _write(tensors, aside, told))
+
+
+def load(path: Path) -> TokenMemory:
+    """Return the memory that `save` wrote; an empty one where there is no file.
+
+    Raises:
+        BrokenStore: The file is no such memory, or of a newer format.
+    """
+    if not path.exists():
+        return TokenMemory()
+    try:
+        with safe_open(path, "pt") as file:
+            told = json.loads((file.metadata() or {})["perdure"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        if told["format"] > FORMAT:
+            raise BrokenStore(f"{path} has format {told['format']}, this perdure knows up to {FORMAT}; upgrade perdure")
+        lengths = tensors["length"].tolist()
+        ids, trained = tensors["ids"].split(lengths), tensors["trained"].split(lengths)
+        rows = [
+            Kept(Encoded(tuple(i.tolist()), tuple(t.tolist())), **facts)
+            for i, t, facts in zip(ids, trained, told["rows"], strict=True)
+        ]
+        packed = {name.removeprefix(COLUMN): value for name, value in tensors.items() if name.startswith(COLUMN)}
+        return TokenMemory(rows, unpack(packed, [kept.key for kept in rows]), told["tasks"])
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise BrokenStore(
+            f"memory {path} cannot be read ({error}); restore it, or start with another folder"
+        ) from error
+
+
+def _label(kept: Kept) -> str | None:
+    return kept.label
+
+
+def _write(tensors: dict[str, Tensor], path: Path, told: dict[str, str]) -> None:
+    try:
+        save_file(tensors, path, told)
+    except SafetensorError as error:  # how it reports a full disk
+        raise OSError(errno.EIO, str(error)) from error

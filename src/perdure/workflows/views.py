@@ -1,0 +1,342 @@
+"""What stands in a ledger, as plain JSON for people and tools. Nothing here loads a model or, while reading, torch."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.errors import BadInput
+from perdure.core.files import write_text
+from perdure.core.rows import Row
+
+if TYPE_CHECKING:
+    from perdure.ledger import Entry, Ledger
+    from perdure.workflows.learn import Plan
+    from perdure.workflows.workspace import Workspace
+
+Json = dict[str, Any]
+
+
+def brief(record: Mapping[str, Any]) -> Json:
+    """Return a Score record without its items: score, interval, n and scorer."""
+    return {key: record[key] for key in ("score", "low", "high", "n", "scorer")}
+
+
+def status(ledger: "Ledger") -> Json:
+    """Return where a workspace stands: model, head, what head knows and remembers, and what waits for a decision."""
+    head, held = ledger.resolve("head"), ledger.candidate()
+    verdict = (ledger.notes(head.id).get("record") or {}).get("gate")
+    return {
+        "workspace": str(ledger.root),
+        "model": ledger.config.get("model"),
+        "dtype": ledger.config.get("dtype"),
+        "base": head.base,
+        "head": {"entry": head.id, "kind": head.kind, "task": head.task, "time": _times(ledger)[head.id]},
+        "entries": len(ledger.entries()),
+        "refs": ledger.refs(),
+        "tasks": {task: cells["now"] for task, cells in score_table(ledger, head).items()},
+        "memory": _held(ledger, head),
+        "gate": verdict and {"verdict": verdict["verdict"], "reason": verdict["reason"]},
+        "candidate": held and {"entry": held.id, "task": held.task, "reason": gate(ledger)["verdict"]["reason"]},
+        "unfinished": sum(1 for _ in (ledger.root / "runs").glob("*/checkpoint.safetensors")),
+    }
+
+
+def score_table(ledger: "Ledger", entry: "Entry") -> dict[str, dict[str, Json | None]]:
+    """Return for each task of an entry its score "before" (at the parent) and "now"; None where not measured."""
+    parent = ledger.entry(entry.parent) if entry.parent else None
+    table: dict[str, dict[str, Json | None]] = {}
+    for task, version in entry.tasks.items():
+        known = parent.tasks.get(task, version) if parent else version
+        before = _score(ledger, parent, known) if parent else None
+        now = _score(ledger, entry, version)
+        table[task] = {"before": before and brief(before), "now": now and brief(now)}
+    return table
+
+
+def show(ledger: "Ledger", ref: str) -> Json:
+    """Return all that is known of an entry or of the candidate, but for test items and row texts.
+
+    Raises:
+        NotFound: Nothing has this name.
+    """
+    entry = ledger.resolve(ref)
+    notes = {key: value for key, value in ledger.notes(entry.id).items() if key not in ("evidence", "memory")}
+    record = dict(notes.pop("record", None) or {})
+    slots = {name: {"object": found, "bytes": ledger.objects.size(found)} for name, found in _own_slots(entry)}
+    return {
+        "entry": entry.id,
+        "parent": entry.parent,
+        "kind": entry.kind,
+        "task": entry.task,
+        "time": _times(ledger).get(entry.id),
+        "refs": [name for name, target in ledger.refs().items() if target == entry.id],
+        "seed": entry.seed,
+        "base": entry.base,
+        "state": ledger.state(entry),
+        "tasks": entry.tasks,
+        "data": entry.data,
+        "recipe": entry.recipe,
+        "slots": slots,
+        "memory": _held(ledger, entry),
+        "scores": score_table(ledger, entry),
+        "gate": record.pop("gate", None),
+        "record": record or None,
+        **notes,
+    }
+
+
+def diff(ledger: "Ledger", a: str, b: str) -> Json:
+    """Return how entry `b` differs from entry `a`: tasks, recipe, scores paired over test rows, memory and slots.
+
+    Raises:
+        NotFound: One of the refs is not known.
+    """
+    first, second = ledger.resolve(a), ledger.resolve(b)
+    ours, theirs = _flat(first.recipe or {}), _flat(second.recipe or {})
+    old, new = ledger.slots(first), ledger.slots(second)
+    return {
+        "a": first.id,
+        "b": second.id,
+        "tasks": _changed(first.tasks, second.tasks),
+        "recipe": _changed(ours, theirs),
+        "scores": {task: _pair(ledger, first, second, task) for task in {**first.tasks, **second.tasks}},
+        "memory": _memory_diff(ledger, first, second),
+        "slots": _changed(old, new),
+    }
+
+
+def gate(ledger: "Ledger", at: str | None = None) -> Json:
+    """Return entry, "verdict" and "evidence" of a learn's gate: at a ref, else the candidate's, else head's.
+
+    Raises:
+        NotFound: The ref is not known.
+        BadInput: The entry has been through no gate.
+    """
+    entry = ledger.resolve(at) if at else ledger.candidate() or ledger.resolve("head")
+    notes = ledger.notes(entry.id)
+    verdict = (notes.get("record") or {}).get("gate")
+    if verdict is None:
+        raise BadInput(f"entry {entry.id[:12]} ({entry.kind}) has been through no gate; only a learn has")
+    return {"entry": entry.id, "task": entry.task, "verdict": verdict, "evidence": notes.get("evidence")}
+
+
+def save_evidence(ledger: "Ledger", path: Path, at: str | None = None) -> None:
+    """Write a gate's evidence, which `evaluate.gate.check_evidence` judges again without model or ledger.
+
+    Raises:
+        BadInput: The entry has none, because no gate was asked.
+        PerdureError: The file cannot be written.
+    """
+    found = gate(ledger, at)
+    if found["evidence"] is None:
+        raise BadInput(f"entry {found['entry'][:12]} was learned with its gate switched off, so there is no evidence")
+    write_text(path, json.dumps(found["evidence"], indent=1) + "\n")
+
+
+# ---- memory
+
+
+def remembered(ledger: "Ledger", at: str = "head") -> list[Json]:
+    """Return the rows of an entry's memory: "row" (its hash), where it belongs, and its text.
+
+    Raises:
+        NotFound: The ref is not known.
+    """
+    return [{"row": row.hash, **_kept(item), **_text(row)} for item, row in _items(ledger, ledger.resolve(at))]
+
+
+def memory_stats(ledger: "Ledger", at: str = "head") -> Json:
+    """Return how many rows an entry remembers, by pool, task and label, and the bytes of text and of teacher columns.
+
+    Raises:
+        NotFound: The ref is not known.
+    """
+    entry = ledger.resolve(at)
+    items = _items(ledger, entry)
+    labels: dict[str, Counter[str]] = {}
+    for _, row in items:
+        labels.setdefault(row.task, Counter())[row.label or ""] += 1
+    return {
+        "entry": entry.id,
+        "rows": len(items),
+        "text_bytes": sum(len(json.dumps(_text(row), ensure_ascii=False).encode()) for _, row in items),
+        "column_bytes": ledger.objects.size(entry.columns) if entry.columns else 0,
+        "pools": dict(Counter(item["pool"] for item, _ in items)),
+        "tasks": {task: sum(counts.values()) for task, counts in labels.items()},
+        "labels": {task: dict(sorted(counts.items())) for task, counts in labels.items() if set(counts) != {""}},
+    }
+
+
+def memory_lines(ledger: "Ledger", at: str = "head") -> Iterator[str]:
+    """Yield an entry's memory as JSON lines that `perdure learn` can read: the text, its label, task and pool.
+
+    Raises:
+        NotFound: The ref is not known.
+    """
+    for item, row in _items(ledger, ledger.resolve(at)):
+        about = {"label": row.label, "task": row.task, "pool": item["pool"]}
+        yield json.dumps({**_text(row), **{k: v for k, v in about.items() if v is not None}}, ensure_ascii=False)
+
+
+# ---- a learn that is not begun
+
+
+def preview(ws: "Workspace", planned: "Plan") -> Json:
+    """Return what a learn would do: rows by part, one example as the model meets it, rows cut, and the recipe.
+
+    Loads the tokenizer alone. "example" is a list of {"text", "trained"} in order.
+    """
+    from perdure.bridges.models import find_model, load_tokenizer
+    from perdure.data.encode import encode
+
+    task, settings = planned.task, planned.recipe.settings
+    tokenizer = load_tokenizer(find_model(ws.ledger.config["model"], ws.ledger.config.get("revision")))
+    rows = [encode(row, tokenizer, settings.max_length) for row in task.train]
+    tokens = zip(rows[0].ids, rows[0].trained, strict=True)
+    parts = [(trained, [i for i, _ in run]) for trained, run in groupby(tokens, key=lambda token: token[1])]
+    return {
+        "task": task.name,
+        "update": planned.known is not None,
+        "format": task.format,
+        "rows": {part: len(getattr(task, part)) for part in ("train", "validation", "test")},
+        "test_made": task.test_made,
+        "general": len(planned.general),
+        "labels": len(task.labels),
+        "scorer": task.scorer,
+        "tokens": {"longest": max(len(row) + row.cut for row in rows), "trained": sum(row.targets for row in rows)},
+        "cut": sum(row.cut > 0 for row in rows),
+        "max_length": settings.max_length,
+        "example": [{"text": tokenizer.decode(ids), "trained": trained} for trained, ids in parts],
+        "recipe": planned.recipe.to_json(),
+        "notices": list(planned.notices),
+    }
+
+
+# ---- the report
+
+
+def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = None) -> Json:
+    """Return the records that `perdure.report` draws.
+
+    Args:
+        ws: The workspace.
+        compare: Other workspaces by the name they get, whose matrix stands beside this one's.
+    """
+    from perdure import __version__
+
+    ledger = ws.ledger
+    head, entries = ledger.resolve("head"), ledger.entries()
+    logged = {line["entry"]: line for line in ledger.log()}
+    scores = _all_scores(ledger, head, entries)
+    return {
+        "workspace": {
+            "name": ledger.root.name,
+            "model": ledger.config.get("model"),
+            "base": head.base,
+            "created": logged[entries[0].id]["time"],
+            "version": __version__,
+            "recipe": (head.recipe or {}).get("name"),
+        },
+        "head": head.id,
+        "matrix": ws.matrix(),
+        "entries": [{**logged[e.id], "scores": scores[e.id], **_reported(ledger, e)} for e in entries],
+        "reflog": [move for move in reversed(ledger.reflog()) if move["old"]],
+        "compare": [{"name": name, "matrix": other.matrix()} for name, other in (compare or {}).items()],
+    }
+
+
+def _reported(ledger: "Ledger", entry: "Entry") -> Json:
+    """Return the learn record and the memory of an entry; a gate that was off is none."""
+    notes = ledger.notes(entry.id)
+    record = notes.get("record")
+    if record and record["gate"]["verdict"] == "off":
+        record = {**record, "gate": None}
+    return {"record": record, "memory": notes.get("memory")}
+
+
+def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> dict[str, dict[str, Json]]:
+    """Return every measured cell by entry and task; before a task is known its first version counts, as in the matrix."""
+    first: dict[str, str] = {}
+    for entry in chain(reversed(ledger.ancestors(head)), entries):
+        first = {**entry.tasks, **first}
+    states = {entry.id: ledger.state(entry) for entry in entries}
+    wanted = {version for entry in entries for version in (*entry.tasks.values(), *first.values())}
+    found = ledger.scores(states.values(), wanted)
+    cells = {e.id: {t: found.get((states[e.id], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
+    return {name: {task: brief(record) for task, record in line.items() if record} for name, line in cells.items()}
+
+
+# ---- what the views share
+
+
+def _score(ledger: "Ledger", entry: "Entry", version: str) -> Json | None:
+    return ledger.score(ledger.state(entry), version)
+
+
+def _times(ledger: "Ledger") -> dict[str, str]:
+    return {line["entry"]: line["time"] for line in ledger.log()}
+
+
+def _own_slots(entry: "Entry") -> list[tuple[str, str]]:
+    return [(name, found) for name, found in sorted(entry.slots.items()) if found is not None]
+
+
+def _items(ledger: "Ledger", entry: "Entry") -> list[tuple[Json, Row]]:
+    return ledger.manifest_rows(entry.memory) if entry.memory else []
+
+
+def _held(ledger: "Ledger", entry: "Entry") -> Json:
+    items = _items(ledger, entry)
+    return {"rows": len(items), "tasks": dict(Counter(row.task for _, row in items))}
+
+
+def _kept(item: Json) -> Json:
+    return {key: item.get(key) for key in ("pool", "task", "label", "stage", "score")}
+
+
+def _text(row: Row) -> Json:
+    """Return the text of a row in the columns of a data file."""
+    if row.messages:
+        return {"messages": [{"role": m.role, "content": m.content} for m in row.messages]}
+    return {"prompt": row.prompt, "completion": row.completion}
+
+
+def _flat(value: Mapping[str, Any], before: str = "") -> Json:
+    """Return nested settings with dotted keys, as `--set` writes them."""
+    flat: Json = {}
+    for key, inner in value.items():
+        flat |= _flat(inner, f"{before}{key}.") if isinstance(inner, Mapping) else {f"{before}{key}": inner}
+    return flat
+
+
+def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return [in a, in b] for each key whose values differ; None where it is not there."""
+    return {key: [a.get(key), b.get(key)] for key in {**a, **b} if a.get(key) != b.get(key)}
+
+
+def _memory_diff(ledger: "Ledger", a: "Entry", b: "Entry") -> Json:
+    old, new = ({row.hash: row.task for _, row in _items(ledger, entry)} for entry in (a, b))
+    return {
+        "added": [{"row": name, "task": task} for name, task in new.items() if name not in old],
+        "removed": [{"row": name, "task": task} for name, task in old.items() if name not in new],
+        "kept": len(old.keys() & new.keys()),
+    }
+
+
+def _pair(ledger: "Ledger", a: "Entry", b: "Entry", task: str) -> Json:
+    """Return a task's scores at two entries, and b - a with its interval over the test rows that both scored."""
+    from perdure.maths.statistics import paired_difference
+
+    versions = [a.tasks.get(task) or b.tasks[task], b.tasks.get(task) or a.tasks[task]]
+    old, new = (_score(ledger, entry, version) for entry, version in zip((a, b), versions, strict=True))
+    pair: Json = {"a": old and brief(old), "b": new and brief(new), "change": None}
+    if old and new:
+        earlier = dict(zip(old["rows"], old["items"], strict=True))
+        items = [(now, earlier[row]) for row, now in zip(new["rows"], new["items"], strict=True) if row in earlier]
+        if items:
+            value, low, high = paired_difference([now for now, _ in items], [then for _, then in items])
+            pair["change"] = {"value": value, "low": low, "high": high, "n": len(items)}
+    return pair

@@ -1,0 +1,204 @@
+"""Bad input: a clear message, exit code 1 (2 for wrong usage), and a workspace that is what it was."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import answered, contents, learn_quickly, run, run_json, settings, write_rows
+
+from perdure.ledger import objects, writing
+
+GOOD = [json.dumps(row) for row in answered("question", "yes", 10)]
+FILES: dict[str, tuple[bytes | None, list[str]]] = {  # what the file holds, and what the message must say
+    "missing.jsonl": (None, ["does not exist"]),
+    "empty.jsonl": (b"", ["is empty"]),
+    "line7.jsonl": ("\n".join([*GOOD[:6], '{"prompt": "x"', *GOOD[7:]]).encode(), ["line7.jsonl:7", "broken JSON"]),
+    "lacks.jsonl": ("\n".join([*GOOD[:4], '{"prompt": "x"}']).encode(), ["lacks.jsonl:5", "no completion"]),
+    "blank.jsonl": (
+        "\n".join([*GOOD, '{"prompt": "x", "completion": " "}']).encode(),
+        ["blank.jsonl:11", "nothing to train"],
+    ),
+    "mixed.jsonl": ("\n".join([*GOOD, '{"instruction": "x", "output": "y"}']).encode(), ["mixed.jsonl:11", "alpaca"]),
+    "binary.jsonl": (b"\x00\x01PK\xff" * 50, ["binary file"]),
+    "model.bin": (b"\x00", ["cannot tell what kind"]),
+    "latin.csv": ("prompt,completion\nq,caf\xe9\n".encode("latin-1"), ["latin.csv:2", "UTF-8"]),
+    "broken.yaml": (b"train: [", ["broken YAML"]),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_bad_file_is_refused_with_its_line_and_changes_nothing(ws: Path, tmp_path: Path, name: str):
+    data, words = FILES[name]
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    before = contents(ws)
+    result = run("-w", ws, "learn", "new", tmp_path / name, *settings(), code=1)
+    assert result.stderr.startswith("error: ") and result.stdout == ""
+    assert [word for word in words if word not in result.stderr] == []
+    assert contents(ws) == before
+
+
+WORDS: dict[str, tuple[list[str], int, str]] = {
+    "unknown recipe": (["learn", "new", "{good}", "--recipe", "naiv"], 1, "did you mean 'naive'"),
+    "unknown key": (["learn", "new", "{good}", "--set", "learning_rat=1"], 1, "did you mean 'learning_rate'"),
+    "unknown method": (["learn", "new", "{good}", "--set", "methods.repaly.mix=0.1"], 1, "did you mean 'replay'"),
+    "unknown field": (["learn", "new", "{good}", "--set", "methods.replay.mixx=0.1"], 1, "did you mean 'mix'"),
+    "bad value": (["learn", "new", "{good}", "--set", "num_train_epochs=many"], 1, "num_train_epochs"),
+    "unknown scorer": (["learn", "new", "{good}", "--scorer", "exat"], 1, "exact"),
+    "unknown format": (["learn", "new", "{good}", "--format", "alpacca"], 1, "alpaca"),
+    "unknown guard": (["learn", "new", "{good}", "--guard", "nobody"], 1, "nobody"),
+    "bad task name": (["learn", "a b", "{good}"], 1, "letter or digit"),
+    "bad tolerance": (["learn", "new", "{good}", "--tolerance", "3"], 1, "0.03 for 3 points"),
+    "unknown ref": (["rollback", "hed"], 1, "nearest refs: head"),
+    "unknown entry": (["show", "0123abcd"], 1, "no ref or entry"),
+    "too far back": (["eval", "--at", "head~9"], 1, "goes back too far"),
+    "no ref": (["diff", "head", "head~x"], 1, "is no ref"),
+    "unknown task": (["eval", "parcle"], 1, "known are"),
+    "unknown task to ask": (["predict", "hello", "--task", "parcle"], 1, "known are"),
+    "nothing to ask": (["predict", "-"], 1, "nothing to ask"),
+    "unknown method shown": (["methods", "repaly"], 1, "did you mean 'replay'"),
+    "unknown recipe shown": (["recipe", "show", "naiv"], 1, "did you mean 'naive'"),
+    "unknown row": (["memory", "delete", "00000000"], 1, "memory list"),
+    "no evidence": (["gate", "--evidence", "nowhere.json"], 1, "cannot read"),
+    "unwritable report": (["report", "-o", "{good}/x.html"], 1, ""),
+    "unknown command": (["lern"], 2, "Did you mean 'learn'"),
+    "no pair": (["learn", "new", "{good}", "--set", "learning_rate"], 2, "no KEY=VALUE"),
+    "no gate to be strict": (["learn", "new", "{good}", "--no-gate", "--strict"], 2, "nothing for --strict"),
+    "missing argument": (["learn", "new"], 2, "DATA"),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_a_bad_argument_is_refused_with_a_hint_and_changes_nothing(ws: Path, tmp_path: Path, name: str):
+    words, code, hint = WORDS[name]
+    good = write_rows(tmp_path / "good.jsonl", answered("question", "yes", 10))
+    before = contents(ws)
+    result = run("-w", ws, *(word.replace("{good}", str(good)) for word in words), code=code, input="\n")
+    assert hint in " ".join(result.stderr.replace("│", "").split())
+    assert contents(ws) == before
+
+
+def test_a_test_row_in_train_is_refused_also_across_tasks(ws: Path, files: Path, tmp_path: Path):
+    before = contents(ws)
+    rows = answered("question", "yes", 6)
+    data, test = (
+        write_rows(tmp_path / "d.jsonl", rows),
+        write_rows(tmp_path / "t.jsonl", rows[2:3] + answered("else", "no", 3)),
+    )
+    words = ("-w", ws, "learn", "new", data, "--test", test, *settings())
+    result = run(*words, code=1)
+    assert (
+        "1 of 4 test rows" in result.stderr
+        and "t.jsonl:1 as d.jsonl:3" in result.stderr
+        and "--allow-leaks" in result.stderr
+    )
+    result = run("-w", ws, "learn", "new", data, "--test", files / "parcel.jsonl", *settings(), code=1)
+    assert "task 'parcel'" in result.stderr
+    assert contents(ws) == before
+    run(*words, "--allow-leaks", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    "words", [["status"], ["log"], ["learn", "a", "b.jsonl"], ["eval"], ["verify"], ["memory", "list"]]
+)
+def test_a_folder_that_is_no_workspace_is_named(tmp_path: Path, words: list[str]):
+    assert f"{tmp_path} is no workspace; run 'perdure init" in run("-w", tmp_path, *words, code=1).stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_workspace_is_not_made_twice(ws: Path, tiny_model: Path):
+    before = contents(ws)
+    assert "is a workspace already" in run("init", ws, "--model", tiny_model, code=1).stderr
+    assert contents(ws) == before
+
+
+@pytest.mark.parametrize(("model", "says"), [("./nowhere", "no model folder"), ("somebody/some-model", "hub")])
+def test_a_model_that_cannot_be_had_leaves_no_workspace(tmp_path: Path, model: str, says: str):
+    assert says in run("init", tmp_path / "ws", "--model", model, code=1).stderr
+    assert not (tmp_path / "ws").exists()
+
+
+def test_code_in_a_model_folder_is_refused_and_never_run(tiny_model: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": own}))
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    result = run("init", tmp_path / "ws", "--model", folder, code=1)
+    assert "trust_remote_code" in result.stderr and "never runs code" in result.stderr
+    assert not (tmp_path / "ws").exists() and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("what", ["weights", "config"])
+def test_a_base_model_that_changed_on_disk_is_refused(tiny_model: Path, files: Path, tmp_path: Path, what: str):
+    from safetensors.torch import load_file, save_file
+
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    ws = tmp_path / "ws"
+    run("init", ws, "--model", folder, "--dtype", "float32")
+    before = contents(ws)
+    if what == "weights":
+        path = next(folder.glob("*.safetensors"))
+        weights = load_file(path)
+        weights["model.norm.weight"][0] += 1e-3
+        save_file(weights, path, {"format": "pt"})
+    else:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    for words in (["predict", "hello"], ["learn", "parcel", files / "parcel.jsonl", *settings()]):
+        assert "changed on disk" in run("-w", ws, *words, code=1).stderr
+    assert "changed on disk" in run_json("-w", ws, "verify", code=1)["problems"][0]
+    assert contents(ws) == before
+
+
+def test_a_touched_model_that_is_the_same_is_taken(tiny_model: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    run("init", tmp_path / "ws", "--model", folder, "--dtype", "float32")
+    os.utime(next(folder.glob("*.safetensors")), (1, 1))
+    run("-w", tmp_path / "ws", "predict", "hello", "--max-new-tokens", "1")
+
+
+def test_a_full_disk_while_an_object_is_written_changes_nothing(ws: Path, files: Path, monkeypatch: Any):
+    def full(tensors: Any, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run("-w", ws, "rollback", "base")
+    before = contents(ws, without=["scores"])  # what was measured before the disk was full is true all the same
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "_save", full)
+        words = ("--set", "num_train_epochs=1")
+        result = learn_quickly(ws, files, "parcel", *words, code=1)
+    assert "No space left on device" in result.stderr and "free some space" in result.stderr
+    assert contents(ws, without=["scores"]) == before
+    learn_quickly(ws, files, "parcel", *words)
+    assert run_json("-w", ws, "verify")["ok"]
+
+
+@pytest.mark.parametrize("words", [["rollback", "base"], ["gc"], ["discard"], ["memory", "delete", "abcd"]])
+def test_who_writes_is_named_to_who_comes_second(ws: Path, words: list[str]):
+    before = contents(ws)
+    with writing(ws):
+        result = run("-w", ws, *words, code=1)
+    assert f"is being written by process {os.getpid()}" in result.stderr
+    assert contents(ws) == before
+
+
+def test_a_second_learn_is_refused_and_readers_are_not(ws: Path, files: Path):
+    run("-w", ws, "rollback", "head~1")
+    before = contents(ws)
+    with writing(ws):
+        assert "is being written by" in learn_quickly(ws, files, "invoice", code=1).stderr
+        assert "parcel" in run("-w", ws, "status").stdout
+    assert contents(ws) == before
+
+
+def test_a_damaged_object_is_found_and_nothing_is_built_on_it(ws: Path):
+    path = max(ws.glob("objects/*/*.safetensors"), key=lambda file: file.stat().st_size)
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\1\2\3")
+    assert "damaged" in run_json("-w", ws, "verify", code=1)["problems"][0]
+    assert "problem: " in run("-w", ws, "verify", code=1).stderr

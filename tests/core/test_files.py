@@ -1,0 +1,73 @@
+"""Atomic writing: the old file or the new one, never half of one, whatever happens in between."""
+
+import hashlib
+import os
+import stat
+
+import pytest
+from disks import full_after
+
+from perdure.core.errors import PerdureError
+from perdure.core.files import file_hash, write_atomically, write_text
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_text_is_written_as_utf8_and_replaces_the_old_file(tmp_path):
+    path = tmp_path / "deep" / "er" / "page.html"
+    write_text(path, "old, and longer")
+    write_text(path, "für 5 €")
+    assert path.read_bytes() == "für 5 €".encode()
+    assert names(path.parent) == ["page.html"]
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path):
+    path = tmp_path / "page.html"
+    write_text(path, "old")
+    with full_after(1000), pytest.raises(PerdureError, match=rf"cannot write {path}: .*free some space"):
+        write_text(path, "new" * 1000)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["page.html"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_writer_that_fails_half_way_leaves_the_old_file(tmp_path, error):
+    path = tmp_path / "page.html"
+    write_text(path, "old")
+
+    def half(aside):
+        aside.write_text("ne")
+        raise error
+
+    with pytest.raises(error):
+        write_atomically(path, half)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["page.html"]
+
+
+def test_a_place_that_is_no_folder_is_an_error_in_words(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "page.html", tmp_path / "file" / "deep" / "page.html"):
+        with pytest.raises(PerdureError, match="cannot write"):
+            write_text(path, "text")
+    with pytest.raises(PerdureError, match="cannot write"):
+        write_text(tmp_path, "text")
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_are_as_readable_as_the_umask_says(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "page.html", "text")
+        assert os.umask(mask) == mask  # it was only read
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "page.html").stat().st_mode) == mode
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"perdure" * 10_000)
+    assert file_hash(tmp_path / "a") == hashlib.sha256(b"perdure" * 10_000).hexdigest()

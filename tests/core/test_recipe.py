@@ -1,0 +1,150 @@
+"""Recipes: what is wrong is named with the nearest right word, and a recipe is the same after a trip through JSON."""
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+
+from perdure.core.errors import BadInput, BadSpec, Conflict
+from perdure.core.recipe import Recipe, Settings, build_recipe, check_seams
+from perdure.core.seams import spec_of
+from perdure.methods.registry import METHODS, all_methods, load_recipe, recipe_names, register
+
+KNOWN = all_methods()
+
+
+@dataclass(frozen=True)
+class First:
+    name: ClassVar[str] = "first"
+    seams: ClassVar[tuple[str, ...]] = ("admit",)
+
+    active: bool = True
+
+    def admit(self, rows, context, state):
+        return [0.0] * len(rows)
+
+
+@dataclass(frozen=True)
+class Second(First):
+    name: ClassVar[str] = "second"
+
+
+ADMITTING = {"first": First, "second": Second}
+
+
+# --- what is wrong is said
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"learning_rat": 1}, ["unknown key 'learning_rat'", "did you mean 'learning_rate'?"]),
+        ({"zzz": 1}, ["unknown key 'zzz'", "known are", "num_train_epochs"]),
+        ({"learning_rate": -1}, ["learning_rate", "greater than 0", "-1"]),
+        ({"keep": "bst"}, ["keep", "'last' or 'best'", "bst"]),
+        ({"methods": {"replai": {}}}, ["unknown method 'replai'", "did you mean 'replay'?"]),
+        ({"methods": {"replay": {"mxi": 1}}}, ["replay", "unknown field 'mxi'", "did you mean 'mix'?"]),
+        ({"methods": {"replay": {"name": "x"}}}, ["replay", "unknown field 'name'"]),
+        ({"methods": {"replay": {"mix": 1.5}}}, ["replay", "share in [0, 1)", "1.5"]),
+        ({"methods": {"replay": {"mix": "much"}}}, ["replay", "mix", "much"]),
+        ({"methods": {"replay": {"size": 2.5}}}, ["replay", "size", "2.5"]),
+        ({"methods": {"replay": {"balance": "lable"}}}, ["replay", "balance", "'label', 'task' or 'row'", "lable"]),
+        ({"methods": {"distill": {"strength": "high"}}}, ["distill", "strength", "high"]),
+        ({"methods": {"replay": 0.3}}, ["replay", "must be a mapping", "0.3"]),
+        ({"methods": ["replay"]}, ["'methods' must map"]),
+    ],
+)
+def test_bad_specs_are_refused_in_words(spec, words):
+    with pytest.raises(BadSpec) as caught:
+        build_recipe({"name": "mine", **spec}, KNOWN)
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_two_owners_of_an_exclusive_seam_are_named():
+    with pytest.raises(Conflict, match=r"'admit' has room for one method, got \['first', 'second'\]"):
+        build_recipe({"methods": {"second": {}, "first": {}}}, ADMITTING)
+
+
+def test_an_inactive_owner_leaves_the_seam_free():
+    recipe = build_recipe({"methods": {"second": {"active": False}, "first": {}}}, ADMITTING)
+    assert recipe.owner("admit") == First()
+    assert recipe.owner("settle") is None
+
+
+@pytest.mark.parametrize(
+    ("seams", "filled"), [((), ["admit"]), (("admit", "loss"), ["admit"]), (("admot",), ["admit"]), ((), [])]
+)
+def test_a_method_fills_what_it_declares(seams, filled):
+    made = type("Made", (), {"name": "made", "seams": seams, **dict.fromkeys(filled, lambda self: None)})
+    with pytest.raises(BadSpec, match="declares seams"):
+        check_seams(made)
+
+
+def test_two_methods_of_one_name_are_refused():
+    clash = dataclass(frozen=True)(type("Clash", (First,), {"name": "replay"}))
+    with pytest.raises(BadSpec, match="two methods are named 'replay'"):
+        register(clash)
+    assert METHODS["replay"] is KNOWN["replay"]
+
+
+# --- what is right is kept
+
+
+def test_methods_are_sorted_and_inactive_ones_dropped():
+    recipe = build_recipe({"methods": {"tail_average": None, "replay": {"mix": 0}, "distill": {}}}, KNOWN)
+    assert [method.name for method in recipe.methods] == ["distill", "tail_average"]
+
+
+def test_numbers_may_be_written_as_yaml_reads_them(tmp_path):
+    (tmp_path / "mine.yaml").write_text("learning_rate: 1e-4\nmethods: {replay: {mix: 5e-1, size: 10}}\n")  # 1e-4 is a string
+    recipe = load_recipe(str(tmp_path / "mine.yaml"))
+    assert recipe.name == "mine"
+    assert recipe.settings.learning_rate == 1e-4
+    assert (recipe.methods[0].mix, recipe.methods[0].size) == (0.5, 10)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_comes_back_from_json_as_itself(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert build_recipe(json.loads(json.dumps(recipe.to_json())), KNOWN) == recipe
+
+
+def test_the_shipped_recipes_are_those_the_documents_name():
+    assert {"naive", "replay", "joint", "full", "dual_replay"} <= set(recipe_names())
+    assert not load_recipe("naive").methods
+    assert {"replay", "distill", "instruction_replay"} <= {method.name for method in load_recipe("dual_replay").methods}
+
+
+def test_a_spec_is_the_fields_and_nothing_else():
+    assert spec_of(KNOWN["tail_average"](share=0.5)) == {"share": 0.5}
+    assert build_recipe({}, KNOWN) == Recipe("custom", Settings(), ())
+
+
+def test_overrides_reach_settings_and_method_fields():
+    recipe = load_recipe("naive", {"learning_rate": 0.5, "methods.replay.mix": 0.3, "methods.replay.size": 7})
+    assert recipe.settings.learning_rate == 0.5
+    assert recipe.methods == (KNOWN["replay"](mix=0.3, size=7),)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "error", "words"),
+    [
+        ("dual_repaly", {}, BadInput, "did you mean 'dual_replay'?"),
+        ("none.yaml", {}, BadInput, "cannot read recipe"),
+        ("broken.yaml", {}, BadSpec, "no valid YAML"),
+        ("binary.yaml", {}, BadSpec, "binary.yaml"),
+        ("list.yaml", {}, BadSpec, "expected a mapping of settings, got list"),
+        ("naive", {"learning_rate.x": 1}, BadSpec, "learning_rate is not a mapping"),
+        ("naive", {"lerning_rate": 1}, BadSpec, "did you mean 'learning_rate'?"),
+    ],
+)
+def test_bad_recipe_names_files_and_overrides(tmp_path, monkeypatch, name, overrides, error, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "list.yaml").write_text("- replay")
+    with pytest.raises(error) as caught:
+        load_recipe(name, overrides)
+    assert words in str(caught.value)
