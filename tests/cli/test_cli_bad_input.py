@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import answered, contents, learn_quickly, run, run_json, settings, write_rows
+from shell import answered, contents, learn_quickly, run, run_json, settings, write_rows
 
 from perdure.ledger import objects, writing
 
@@ -37,7 +37,8 @@ def test_a_bad_file_is_refused_with_its_line_and_changes_nothing(ws: Path, tmp_p
         (tmp_path / name).write_bytes(data)
     before = contents(ws)
     result = run("-w", ws, "learn", "new", tmp_path / name, *settings(), code=1)
-    assert result.stderr.startswith("error: ") and result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stdout == ""
     assert [word for word in words if word not in result.stderr] == []
     assert contents(ws) == before
 
@@ -91,11 +92,9 @@ def test_a_test_row_in_train_is_refused_also_across_tasks(ws: Path, files: Path,
     )
     words = ("-w", ws, "learn", "new", data, "--test", test, *settings())
     result = run(*words, code=1)
-    assert (
-        "1 of 4 test rows" in result.stderr
-        and "t.jsonl:1 as d.jsonl:3" in result.stderr
-        and "--allow-leaks" in result.stderr
-    )
+    assert "1 of 4 test rows" in result.stderr
+    assert "t.jsonl:1 as d.jsonl:3" in result.stderr
+    assert "--allow-leaks" in result.stderr
     result = run("-w", ws, "learn", "new", data, "--test", files / "parcel.jsonl", *settings(), code=1)
     assert "task 'parcel'" in result.stderr
     assert contents(ws) == before
@@ -129,8 +128,10 @@ def test_code_in_a_model_folder_is_refused_and_never_run(tiny_model: Path, tmp_p
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "own", "auto_map": own}))
     (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
     result = run("init", tmp_path / "ws", "--model", folder, code=1)
-    assert "trust_remote_code" in result.stderr and "never runs code" in result.stderr
-    assert not (tmp_path / "ws").exists() and not (tmp_path / "ran").exists()
+    assert "trust_remote_code" in result.stderr
+    assert "never runs code" in result.stderr
+    assert not (tmp_path / "ws").exists()
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("what", ["weights", "config"])
@@ -173,7 +174,8 @@ def test_a_full_disk_while_an_object_is_written_changes_nothing(ws: Path, files:
         patch.setattr(objects, "_save", full)
         words = ("--set", "num_train_epochs=1")
         result = learn_quickly(ws, files, "parcel", *words, code=1)
-    assert "No space left on device" in result.stderr and "free some space" in result.stderr
+    assert "No space left on device" in result.stderr
+    assert "free some space" in result.stderr
     assert contents(ws, without=["scores"]) == before
     learn_quickly(ws, files, "parcel", *words)
     assert run_json("-w", ws, "verify")["ok"]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import contents, learn_quickly, run, run_json
+from shell import contents, learn_quickly, run, run_json
 
 
 @pytest.fixture
@@ -13,17 +13,22 @@ def refused(ws: Path, files: Path) -> Path:
     run("-w", ws, "rollback", "head~1")
     head = run_json("-w", ws, "status")["head"]["entry"]
     result = learn_quickly(ws, files, "invoice", "--recipe", "naive", "--set", "num_train_epochs=8", code=3)
-    assert "gate: FAIL" in result.stdout and "parcel lost more than the tolerance" in result.stdout
-    assert "GATE FAILED" in result.stderr and "accept" in result.stderr and "discard" in result.stderr
+    assert "gate: FAIL" in result.stdout
+    assert "parcel lost more than the tolerance" in result.stdout
+    assert "GATE FAILED" in result.stderr
+    assert "accept" in result.stderr
+    assert "discard" in result.stderr
     assert run_json("-w", ws, "status")["head"]["entry"] == head
     return ws
 
 
 def test_a_refused_candidate_waits_and_is_accepted(refused: Path, files: Path):
     status = run("-w", refused, "status")
-    assert "candidate" in status.stderr and "perdure accept" in status.stderr
+    assert "candidate" in status.stderr
+    assert "perdure accept" in status.stderr
     candidate = run_json("-w", refused, "show", "candidate")
-    assert candidate["refs"] == [] and candidate["gate"]["verdict"] == "fail"
+    assert candidate["refs"] == []
+    assert candidate["gate"]["verdict"] == "fail"
     assert run_json("-w", refused, "eval", "--at", "candidate")["tasks"]["parcel"]["score"] < 0.5
     assert "waiting" in learn_quickly(refused, files, "invoice", code=1).stderr
     assert candidate["entry"][:12] in run("-w", refused, "accept").stdout
@@ -36,10 +41,12 @@ def test_a_refused_candidate_is_discarded_and_its_objects_freed(refused: Path):
     before = contents(refused)
     assert run_json("-w", refused, "gc")["removed"] == 0  # a candidate's objects are named
     found = run_json("-w", refused, "discard")
-    assert found["accepted"] is False and found["task"] == "invoice"
+    assert found["accepted"] is False
+    assert found["task"] == "invoice"
     assert run_json("-w", refused, "gc")["removed"] >= 1
     after = contents(refused)
-    assert after["rows"]["candidate"] == [] and after["rows"]["entries"] == before["rows"]["entries"]
+    assert after["rows"]["candidate"] == []
+    assert after["rows"]["entries"] == before["rows"]["entries"]
     assert run_json("-w", refused, "verify")["ok"]
 
 
@@ -66,7 +73,8 @@ def test_an_inconclusive_gate_moves_head_loudly_and_fails_when_strict(ws: Path, 
     assert contents(ws)["rows"]["refs"] == before["rows"]["refs"]
     run("-w", ws, "discard")
     loud = learn_quickly(ws, files, "invoice", *words)
-    assert "INCONCLUSIVE: " in loud.stderr and "more test items would decide" in loud.stderr
+    assert "INCONCLUSIVE: " in loud.stderr
+    assert "more test items would decide" in loud.stderr
     assert run_json("-w", ws, "status")["head"]["task"] == "invoice"
 
 
@@ -74,7 +82,8 @@ def test_a_floor_is_asked_of_the_new_task(ws: Path, files: Path):
     run("-w", ws, "rollback", "base")
     words = ("--set", "learning_rate=1e-9", "--floor", "0.5", "--json")
     told = json.loads(learn_quickly(ws, files, "parcel", *words, code=3).stdout)
-    assert told["gate"]["verdict"] == "fail" and "floor" in told["gate"]["reason"]
+    assert told["gate"]["verdict"] == "fail"
+    assert "floor" in told["gate"]["reason"]
 
 
 def test_a_gate_that_was_off_says_so(ws: Path, tmp_path: Path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import answered, contents, run, run_json, settings, write_rows
+from shell import answered, contents, run, run_json, settings, write_rows
 
 from perdure.cli import progress
 
@@ -32,7 +32,8 @@ def test_looking_takes_under_half_a_second_and_no_torch(ws: Path, words: list[st
         command = [sys.executable, "-c", PROBE, "-w", str(ws), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         used, *heavy = done.stderr.split("\n")[-2].split()
-        assert heavy == [] and done.stdout
+        assert heavy == []
+        assert done.stdout
         seconds.append(float(used))
         if seconds[-1] < 0.5:
             break
@@ -42,33 +43,45 @@ def test_looking_takes_under_half_a_second_and_no_torch(ws: Path, words: list[st
 def test_status_tells_where_a_workspace_stands(ws: Path, fresh: Path):
     found = run_json("-w", ws, "status")
     assert (found["head"]["kind"], found["head"]["task"], found["entries"]) == ("learn", "invoice", 3)
-    assert set(found["tasks"]) == {"parcel", "invoice"} and found["tasks"]["invoice"]["n"] == 8
+    assert set(found["tasks"]) == {"parcel", "invoice"}
+    assert found["tasks"]["invoice"]["n"] == 8
     assert found["memory"]["rows"] == sum(found["memory"]["tasks"].values()) > 0
-    assert found["candidate"] is None and found["unfinished"] == 0 and found["gate"]["verdict"] == "off"
+    assert found["candidate"] is None
+    assert found["unfinished"] == 0
+    assert found["gate"]["verdict"] == "off"
     told = run("-w", ws, "status").stdout
-    assert found["head"]["entry"][:12] in told and "learn invoice" in told
-    assert run_json("-w", fresh, "status")["tasks"] == {} and "base" in run("-w", fresh, "status").stdout
+    assert found["head"]["entry"][:12] in told
+    assert "learn invoice" in told
+    assert run_json("-w", fresh, "status")["tasks"] == {}
+    assert "base" in run("-w", fresh, "status").stdout
     assert "knows no task yet" in run("-w", fresh, "eval").stderr + run("-w", fresh, "matrix").stderr
 
 
 def test_show_tells_what_made_an_entry(ws: Path):
     found = run_json("-w", ws, "show", "head~1")
-    assert found["task"] == "parcel" and found["recipe"]["name"] == "dual_replay" and found["record"]["tokens"] > 0
+    assert found["task"] == "parcel"
+    assert found["recipe"]["name"] == "dual_replay"
+    assert found["record"]["tokens"] > 0
     assert found["scores"]["parcel"]["before"]["score"] < found["scores"]["parcel"]["now"]["score"]
-    assert list(found["slots"]) == ["skill"] and found["slots"]["skill"]["bytes"] > 0
+    assert list(found["slots"]) == ["skill"]
+    assert found["slots"]["skill"]["bytes"] > 0
     told = run("-w", ws, "show", found["entry"][:8]).stdout
-    assert found["entry"] in told and "parcel *" in told
+    assert found["entry"] in told
+    assert "parcel *" in told
     assert run_json("-w", ws, "show", "base")["record"] is None
 
 
 def test_diff_pairs_scores_and_names_what_changed(ws: Path, files: Path):
     found = run_json("-w", ws, "diff", "head~1", "head")
-    assert list(found["tasks"]) == ["invoice"] and found["tasks"]["invoice"][0] is None
-    assert found["recipe"] == {} and list(found["slots"]) == ["skill"]
+    assert list(found["tasks"]) == ["invoice"]
+    assert found["tasks"]["invoice"][0] is None
+    assert found["recipe"] == {}
+    assert list(found["slots"]) == ["skill"]
     parcel = found["scores"]["parcel"]
     assert parcel["change"]["value"] == pytest.approx(parcel["b"]["score"] - parcel["a"]["score"])
     assert parcel["change"]["low"] <= parcel["change"]["value"] <= parcel["change"]["high"]
-    assert {row["task"] for row in found["memory"]["added"]} == {"invoice"} and found["memory"]["kept"] > 0
+    assert {row["task"] for row in found["memory"]["added"]} == {"invoice"}
+    assert found["memory"]["kept"] > 0
     assert run_json("-w", ws, "diff", "head", "head")["scores"]["parcel"]["change"]["value"] == 0
     run("-w", ws, "rollback", "head~1")
     run(
@@ -84,10 +97,13 @@ def test_diff_pairs_scores_and_names_what_changed(ws: Path, files: Path):
         "--allow-leaks",
     )
     changed = run_json("-w", ws, "diff", "head~1", "head")["recipe"]
-    assert changed["lora_dropout"] == [0.0, 0.1] and changed["name"] == ["dual_replay", "naive"]
+    assert changed["lora_dropout"] == [0.0, 0.1]
+    assert changed["name"] == ["dual_replay", "naive"]
     assert changed["methods.replay.mix"][1] is None
     told = run("-w", ws, "diff", "base", "head").stdout
-    assert "more" in told and "memory:" in told and "num_train_epochs" not in told
+    assert "more" in told
+    assert "memory:" in told
+    assert "num_train_epochs" not in told
 
 
 def test_memory_is_listed_counted_deleted_and_learned_from_again(ws: Path, fresh: Path, tmp_path: Path):
@@ -95,20 +111,21 @@ def test_memory_is_listed_counted_deleted_and_learned_from_again(ws: Path, fresh
     assert {"row", "pool", "task", "label", "prompt", "completion"} <= set(rows[0])
     assert run_json("-w", ws, "memory", "list", "--task", "parcel") == [row for row in rows if row["task"] == "parcel"]
     stats = run_json("-w", ws, "memory", "stats")
-    assert stats["rows"] == len(rows) and set(stats["tasks"]) == {"parcel", "invoice"}
-    assert (
-        rows[0]["row"][:12] in run("-w", ws, "memory", "list").stdout
-        and "parcel" in run("-w", ws, "memory", "stats").stdout
-    )
+    assert stats["rows"] == len(rows)
+    assert set(stats["tasks"]) == {"parcel", "invoice"}
+    assert rows[0]["row"][:12] in run("-w", ws, "memory", "list").stdout
+    assert "parcel" in run("-w", ws, "memory", "stats").stdout
 
     run("-w", ws, "memory", "export", tmp_path / "kept.jsonl")
     assert (tmp_path / "kept.jsonl").read_text() == run("-w", ws, "memory", "export", "-").stdout
     found = run_json("-w", fresh, "learn", "again", tmp_path / "kept.jsonl", "--dry-run")
-    assert sum(found["rows"].values()) == len(rows) and found["format"] == "prompt_completion"
+    assert sum(found["rows"].values()) == len(rows)
+    assert found["format"] == "prompt_completion"
 
     gone = rows[0]
     told = run_json("-w", ws, "memory", "delete", gone["row"][:10])
-    assert told["row"] == gone["row"] and len(told["entries"]) == 2
+    assert told["row"] == gone["row"]
+    assert len(told["entries"]) == 2
     assert gone["row"] not in {row["row"] for row in run_json("-w", ws, "memory", "list")}
     assert json.dumps(gone["prompt"]) not in json.dumps(contents(ws)["rows"]["rows"])
     assert "no row" in run("-w", ws, "memory", "delete", gone["row"][:3], code=1).stderr
@@ -117,12 +134,15 @@ def test_memory_is_listed_counted_deleted_and_learned_from_again(ws: Path, fresh
 
 def test_methods_and_recipes_describe_themselves(tmp_path: Path):
     (replay,) = run_json("methods", "replay")
-    assert replay["fields"]["mix"]["type"] == "float" and "final mix" in replay["fields"]["mix"]["about"]
+    assert replay["fields"]["mix"]["type"] == "float"
+    assert "final mix" in replay["fields"]["mix"]["about"]
     assert all(field["about"] for method in run_json("methods") for field in method["fields"].values())
-    assert "Source" not in run("methods").stdout and "share of replayed rows" in run("methods", "replay").stdout
+    assert "Source" not in run("methods").stdout
+    assert "share of replayed rows" in run("methods", "replay").stdout
     names = {line["name"] for line in run_json("recipe", "list")}
     assert {"naive", "replay", "joint", "full", "dual_replay"} <= names
-    assert all(line["about"] for line in run_json("recipe", "list")) and "naive" in run("recipe", "list").stdout
+    assert all(line["about"] for line in run_json("recipe", "list"))
+    assert "naive" in run("recipe", "list").stdout
     text = run("recipe", "show", "dual_replay").stdout
     (tmp_path / "mine.yaml").write_text(text)
     assert yaml.safe_load(text) == run_json("recipe", "show", tmp_path / "mine.yaml")
@@ -147,8 +167,11 @@ def test_plain_progress_is_a_line_a_phase_and_one_in_five_seconds(monkeypatch: p
         tick("scoring a", 1, 1)
     out, err = capsys.readouterr()
     lines = err.splitlines()
-    assert out == "" and lines[0] == "loading" and lines[1].startswith("learning a, loss 1: 1 of 20")
-    assert lines[2] == "learning a, loss 6: 6 of 20, 14 s left" and lines[-1] == "scoring a: 1 of 1"
+    assert out == ""
+    assert lines[0] == "loading"
+    assert lines[1].startswith("learning a, loss 1: 1 of 20")
+    assert lines[2] == "learning a, loss 6: 6 of 20, 14 s left"
+    assert lines[-1] == "scoring a: 1 of 1"
     assert len(lines) == 6
 
 
@@ -163,7 +186,8 @@ def test_on_a_terminal_progress_is_a_bar_on_stderr(monkeypatch: pytest.MonkeyPat
     with progress.progress("loading the model") as tick:
         tick("learning a, loss 2.0, 10 tokens/s", 3, 20)
         tick("learning a, loss 1.0, 12 tokens/s", 4, 20)
-    assert "learning a, loss 1.0" in screen.getvalue() and "4/20" in screen.getvalue()
+    assert "learning a, loss 1.0" in screen.getvalue()
+    assert "4/20" in screen.getvalue()
     assert capsys.readouterr().out == ""
 
 

@@ -5,8 +5,8 @@ import os
 import stat
 
 import pytest
-from disks import full_after
 
+from disks import full_after
 from perdure.core.errors import PerdureError
 from perdure.core.files import file_hash, write_atomically, write_text
 

@@ -1,4 +1,4 @@
-"""Randomness by key: equal keys agree, different keys have nothing to do with each other, and nobody touches the global stream."""
+"""Randomness by key: equal keys agree, other keys have nothing to do with them, the global stream is left alone."""
 
 import subprocess
 import sys
@@ -19,7 +19,9 @@ def test_keys_agree_exactly_when_they_are_equal(one, other):
 
 
 def test_parts_do_not_run_together():
-    assert len({seed_of("a", "bc"), seed_of("ab", "c"), seed_of("abc"), seed_of(1, 2), seed_of(12), seed_of("1", 2)}) == 6
+    assert (
+        len({seed_of("a", "bc"), seed_of("ab", "c"), seed_of("abc"), seed_of(1, 2), seed_of(12), seed_of("1", 2)}) == 6
+    )
 
 
 def test_another_draw_in_between_changes_nothing_and_the_global_stream_is_not_read():

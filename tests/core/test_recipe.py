@@ -97,7 +97,9 @@ def test_methods_are_sorted_and_inactive_ones_dropped():
 
 
 def test_numbers_may_be_written_as_yaml_reads_them(tmp_path):
-    (tmp_path / "mine.yaml").write_text("learning_rate: 1e-4\nmethods: {replay: {mix: 5e-1, size: 10}}\n")  # 1e-4 is a string
+    (tmp_path / "mine.yaml").write_text(
+        "learning_rate: 1e-4\nmethods: {replay: {mix: 5e-1, size: 10}}\n"
+    )  # 1e-4 is a string
     recipe = load_recipe(str(tmp_path / "mine.yaml"))
     assert recipe.name == "mine"
     assert recipe.settings.learning_rate == 1e-4
@@ -136,7 +138,7 @@ def test_overrides_reach_settings_and_method_fields():
         ("broken.yaml", {}, BadSpec, "no valid YAML"),
         ("binary.yaml", {}, BadSpec, "binary.yaml"),
         ("list.yaml", {}, BadSpec, "expected a mapping of settings, got list"),
-        ("naive", {"learning_rate.x": 1}, BadSpec, "learning_rate is not a mapping"),
+        ("full", {"learning_rate.x": 1}, BadSpec, "learning_rate is not a mapping"),
         ("naive", {"lerning_rate": 1}, BadSpec, "did you mean 'learning_rate'?"),
     ],
 )

@@ -76,7 +76,7 @@ class ContinualTrainer(RecipeTrainer):
         self.folder = Path(state) if state is not None else None
         self.memory, self.stamp = load(self.folder / MEMORY) if self.folder else TokenMemory(), self._stamp()
         self.stage = len(self.memory.tasks) + 1
-        self.task, self.tokenizer, self.finished = task or f"task-{self.stage}", processing_class, False
+        self.task, self.tokenizer, self.begun = task or f"task-{self.stage}", processing_class, False
         self.recipe = build(recipe)
         self.fresh = self._rows(train_dataset, "train_dataset")
         self.held_out = self._rows(eval_dataset, "eval_dataset") if eval_dataset is not None else []
@@ -101,11 +101,14 @@ class ContinualTrainer(RecipeTrainer):
         for callback in callbacks:
             self.add_callback(callback)
 
-    def train(self, resume_from_checkpoint: bool | None = None, **options: Any) -> TrainOutput:
+    def train(
+        self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, ignore_keys_for_eval: Any = None
+    ) -> TrainOutput:
         """Learn the task, then keep rows of it in `state`. A stopped run is always gone on with, whatever is passed.
 
         Raises:
-            BadInput: This trainer learned already, or another one wrote `state` since this one was made.
+            BadInput: This trainer ran already, or another one wrote `state` since this one was made.
+            BadSpec: A checkpoint is named.
             Busy: Another process learns with the same `state`.
         """
         if isinstance(resume_from_checkpoint, str):
@@ -113,16 +116,16 @@ class ContinualTrainer(RecipeTrainer):
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
         with writing(self.folder) if self.folder else nullcontext():
-            if self.finished or self._stamp() != self.stamp:
+            if self.begun or self._stamp() != self.stamp:
                 raise BadInput(
-                    "a task was learned since this trainer was made; make a new ContinualTrainer for each task, after the last"
+                    "training began since this trainer was made; make a new ContinualTrainer for each task, after the last "
+                    "one ended (or was stopped: it is gone on with)"
                 )
-            done = TrainOutput(0, 0.0, {})
+            self.begun, done = True, TrainOutput(0, 0.0, {})
             with self.scratch:
                 if self.args.max_steps > 0:
-                    done = super().train(**options)
+                    done = super().train()
             self.learning.settle()
-            self.finished = True
             if self.folder:
                 kept = remembered(self.memory, self.fresh, self.learning, stage=self.stage, nll_before=self.nll_before)
                 save(self.folder / MEMORY, kept)
@@ -130,7 +133,7 @@ class ContinualTrainer(RecipeTrainer):
                     path.unlink()
         return done
 
-    def evaluate(  # type: ignore[override]
+    def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Return the mean negative log-likelihood per label token, in nats, on `eval_dataset` or the one given before."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from perdure.bridges.embedded import NAME, embedded_model
 from perdure.core.canonical import content_hash
@@ -91,7 +92,7 @@ def fingerprint(folder: Path) -> str:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         raise BadInput(f"{folder} has no .safetensors weights; perdure loads no pickles, convert the model first")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _config(folder)
     for key in ("_name_or_path", "transformers_version"):
         config.pop(key, None)
     return content_hash([config, [[path.name, file_hash(path)] for path in weights]])
@@ -153,7 +154,7 @@ def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, dtype=kind, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadInput(f"cannot load a causal language model from {folder}: {error}") from error
     model.requires_grad_(False)
     return Base(model.to(place).eval(), tokenizer, kind, place)
@@ -181,9 +182,19 @@ def refuse_own_code(folder: Path) -> None:
     """
     from transformers import CONFIG_MAPPING
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = _config(folder)
     if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
         raise BadInput(
             f"the model in {folder} needs Python code of its own (auto_map, trust_remote_code); perdure never runs code "
             f"from a model folder. Use a model type that transformers knows"
         )
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {folder / 'config.json'}: {error}") from error
+    if not isinstance(config, dict):
+        raise BadInput(f"{folder / 'config.json'} holds a {type(config).__name__}, not a model's configuration")
+    return config

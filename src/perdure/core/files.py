@@ -15,29 +15,18 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         PerdureError: The disk is full or not writable; `path` is as it was and the temporary file is gone.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    aside = Path(name)
-    mask = os.umask(0)  # mkstemp makes private files; a report or an export is as readable as any other file
-    os.umask(mask)
-    aside.chmod(0o666 & ~mask)
     try:
-        write(aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        folder = os.open(path.parent, os.O_RDONLY)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = _beside(path)
         try:
-            os.fsync(folder)
+            write(aside)
+            _replace(aside, path)
         finally:
-            os.close(folder)
+            aside.unlink(missing_ok=True)
     except OSError as error:
         raise PerdureError(
             f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,6 +38,28 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _beside(path: Path) -> Path:
+    """Return a new empty file in the folder of `path`, as readable as any other file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    mask = os.umask(0)  # mkstemp makes private files; a report or an export is to be read by others
+    os.umask(mask)
+    Path(name).chmod(0o666 & ~mask)
+    return Path(name)
+
+
+def _replace(aside: Path, path: Path) -> None:
+    """Rename `aside` to `path`, and have file and folder on the disk when this returns."""
+    with aside.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _put(path: Path, text: str) -> None:

@@ -24,6 +24,12 @@ class TopK:
     logprob: Tensor
     tail: Tensor
 
+    def narrowed(self, k: int) -> "TopK":
+        """Return the same distribution with at most its `k` largest log-probabilities kept, the others' mass in the tail."""
+        rest = torch.cat([self.logprob[:, k:], self.tail[:, None]], dim=-1)
+        tail = rest.float().logsumexp(-1).to(self.tail.dtype)
+        return TopK(self.index[:, :k], self.logprob[:, :k], tail) if k < self.logprob.shape[1] else self
+
 
 @dataclass(frozen=True)
 class Slice:

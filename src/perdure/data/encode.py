@@ -105,19 +105,21 @@ def _chat_row(row: Row, tokenizer: Any) -> tuple[list[int], list[bool]]:
     for i, message in enumerate(row.messages):
         if message.role != "assistant":
             continue
-        start = len(chat_text(row.messages[:i], tokenizer, prompt=True))
+        asked = chat_text(row.messages[:i], tokenizer, prompt=True)
         turn = chat_text(row.messages[: i + 1], tokenizer, prompt=False)
         if not whole.startswith(turn):
             raise BadInput(
                 f"{row.source or 'a row'}: the model's chat template rewrites earlier turns, so the trained part is unclear; "
                 "split the conversation into one row an answer"
             )
+        # some templates open a turn with more than it will hold, so it begins where the two part
+        start = next((k for k, (a, b) in enumerate(zip(asked, turn, strict=False)) if a != b), len(asked))
         spans.append((start, start + len(turn[start:].rstrip())))
     coded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     trained = [any(a <= s and e <= b for a, b in spans) and e > s for s, e in coded["offset_mapping"]]
     ids = coded["input_ids"]
-    if not any(trained) or ids[_last(trained)] != tokenizer.eos_token_id:  # a template without an end of turn
-        end = _last(trained) + 1 if any(trained) else len(ids)
+    if any(trained) and ids[_last(trained)] != tokenizer.eos_token_id:  # a template without an end of turn
+        end = _last(trained) + 1
         ids, trained = [*ids[:end], tokenizer.eos_token_id], [*trained[:end], True]
     return ids, trained
 

@@ -80,6 +80,7 @@ def truncate(patch: Patch, rank: int) -> Patch:
     left, up = torch.linalg.qr(patch.up.double())
     right, down = torch.linalg.qr(patch.down.double().T)
     u, s, v = torch.linalg.svd(up @ down.T)
+    rank = min(rank, len(s))  # no update has a rank above the sides of its weight
     root = s[:rank].sqrt()
     return Patch(
         (root[:, None] * (right @ v[:rank].T).T).to(patch.down.dtype),

@@ -14,13 +14,15 @@ def pack(columns: Columns, keys: Sequence[str]) -> dict[str, Tensor]:
     """Return `columns` of the rows `keys` as named tensors, in the order of `keys`; a row without the column has length 0.
 
     Per column: `<name>.index` (tokens, k) int32, `<name>.logprob` (tokens, k) and `<name>.tail` (tokens,) in float16, and
-    `<name>.length` (rows,) int32.
+    `<name>.length` (rows,) int32. Rows told with different k are narrowed to the smallest.
     """
     tensors: dict[str, Tensor] = {}
     for name, by_row in sorted(columns.items()):
         present = [by_row[key] for key in keys if key in by_row]
         if not present:
             continue
+        k = min(top.index.shape[1] for top in present)
+        present = [top.narrowed(k) for top in present]
         tensors[f"{name}.index"] = torch.cat([top.index.int().cpu() for top in present])
         tensors[f"{name}.logprob"] = torch.cat([top.logprob.half().cpu() for top in present])
         tensors[f"{name}.tail"] = torch.cat([top.tail.half().cpu() for top in present])

@@ -60,7 +60,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read recipe {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadSpec(f"recipe {path} is no valid YAML: {error}") from None
     if not isinstance(spec, dict):
         raise BadSpec(f"recipe {path}: expected a mapping of settings, got {type(spec).__name__}")

@@ -61,6 +61,8 @@ def load(path: Path, learning: Learning, optimizer: Any) -> int:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise BrokenStore(f"checkpoint {path} cannot be read ({error}); delete it to start this learn again") from error
+    if not _fits(learning, tensors, told):
+        raise BrokenStore(f"checkpoint {path} was written by another learn; delete it to start this learn again")
     with torch.no_grad():
         for name, value in learning.params.items():
             value.copy_(tensors[f"param/{name}"])
@@ -77,6 +79,14 @@ def load(path: Path, learning: Learning, optimizer: Any) -> int:
         learning.pools[name].served[:] = served
     learning.record = Record(**told["record"])
     return told["done"]
+
+
+def _fits(learning: Learning, tensors: dict[str, Tensor], told: dict[str, Any]) -> bool:
+    """Whether a checkpoint has every parameter in its shape, and the counts of every pool's rows."""
+    shapes = {f"param/{name}": value.shape for name, value in learning.params.items()}
+    found = {name: value.shape for name, value in tensors.items() if name.startswith("param/")}
+    rows = {name: len(pool.served) for name, pool in learning.pools.items()}
+    return found == shapes and {name: len(served) for name, served in told["served"].items()} == rows
 
 
 class Keeper:

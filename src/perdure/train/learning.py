@@ -18,6 +18,7 @@ from perdure.core.recipe import Recipe
 from perdure.core.seams import Draw, DrawContext, State
 from perdure.core.step import Slice, Step, TopK, row_weights
 from perdure.data.encode import Encoded
+from perdure.maths.divergence import top_k
 from perdure.memory.pool import Pool
 from perdure.train.batch import Batch, collate, plan_epoch
 from perdure.train.forward import label_logits
@@ -187,8 +188,6 @@ class Learning:
     @torch.no_grad()
     def top_k(self, rows: Sequence[Encoded], k: int, batch_size: int = 32) -> list[TopK]:
         """Return the model's distribution at the label positions of each row, kept to k. Cost: one forward a row."""
-        from perdure.maths.divergence import top_k
-
         result: dict[int, TopK] = {}
         for indices, batch, logits in self._forwards(rows, batch_size):
             lengths = torch.bincount(batch.at[0]).tolist()
@@ -249,11 +248,11 @@ class Learning:
         columns, covered = {}, {}
         for name in source.columns:
             stored = [source.column(name, i) for i in indices]
-            width = max((top.index.shape[1] for top in stored if top is not None), default=0)
+            width = min((top.index.shape[1] for top in stored if top is not None), default=0)
             if not width:
                 continue
             filled = [
-                top if top is not None else _empty(source.rows[i].targets, width)
+                top.narrowed(width) if top is not None else _empty(source.rows[i].targets, width)
                 for i, top in zip(indices, stored, strict=True)
             ]
             parts = [

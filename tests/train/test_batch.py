@@ -1,0 +1,156 @@
+"""Batches: labels stand one behind what predicts them, a shared prefix changes no number, and an epoch is a permutation."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
+
+from perdure.data.encode import Encoded
+from perdure.train.batch import collate, common_prefix, plan_epoch
+from perdure.train.forward import label_logits
+
+PAD = 1
+
+
+def row(prompt, answer):
+    return Encoded((*prompt, *answer), (False,) * len(prompt) + (True,) * len(answer))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Rows that share twelve tokens: worth sharing among five."""
+    torch.manual_seed(0)
+    head = torch.randint(2, 290, (12,)).tolist()
+    tails = [torch.randint(2, 290, (length,)).tolist() for length in (1, 4, 2, 9, 3)]
+    return [
+        row(head + tail, answer) for tail, answer in zip(tails, [[5], [6, 7], [8, 9, 10], [11], [12, 13]], strict=True)
+    ]
+
+
+def by_hand(model, rows):
+    """Logits that predict each trained token, by a plain forward of each row alone."""
+    told = []
+    for one in rows:
+        logits = model(torch.tensor([one.ids])).logits[0]
+        told += [logits[t - 1] for t in range(1, len(one)) if one.trained[t]]
+    return torch.stack(told)
+
+
+# --- collate
+
+
+def test_labels_and_the_positions_that_predict_them():
+    batch = collate([row([10, 11, 12], [13, 14]), row([20], [21])], PAD)
+    assert batch.ids.tolist() == [[10, 11, 12, 13, 14], [20, 21, PAD, PAD, PAD]]
+    assert batch.mask.tolist() == [[1] * 5, [1, 1, 0, 0, 0]]
+    assert batch.at.T.tolist() == [[0, 2], [0, 3], [1, 0]]
+    assert batch.labels.tolist() == [13, 14, 21]
+    assert (batch.prefix.numel(), batch.padded_tokens) == (0, 10)
+
+
+def test_a_first_token_that_nothing_predicts_is_no_label():
+    batch = collate([Encoded((5, 6, 7), (True, True, True))], PAD)
+    assert batch.labels.tolist() == [6, 7]
+
+
+def test_it_is_the_usual_loss_with_labels_of_minus_100(model, rows):
+    batch = collate(rows, PAD, share_prefix=False)
+    labels = torch.full_like(batch.ids, -100)
+    for i, one in enumerate(rows):
+        for t in range(len(one)):
+            labels[i, t] = one.ids[t] if one.trained[t] else -100
+    with torch.no_grad():
+        usual = model(batch.ids, attention_mask=batch.mask, labels=labels).loss
+        ours = F.cross_entropy(label_logits(model, batch), batch.labels)
+    torch.testing.assert_close(ours, usual, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_logits_are_those_of_each_row_alone(model, rows, share):
+    batch = collate(rows, PAD, share_prefix=share)
+    assert batch.prefix.numel() == (12 if share else 0)
+    with torch.no_grad():
+        torch.testing.assert_close(label_logits(model, batch), by_hand(model, rows), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_flow_through_a_shared_prefix(model, rows):
+    weight = model.model.layers[0].self_attn.k_proj.weight.requires_grad_(True)
+    grads = []
+    for share in (False, True):
+        batch = collate(rows, PAD, share_prefix=share)
+        loss = F.cross_entropy(label_logits(model, batch), batch.labels)
+        grads.append(torch.autograd.grad(loss, weight)[0])
+    weight.requires_grad_(False)
+    assert grads[0].norm() > 0
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-3, atol=1e-6)
+
+
+def test_what_pads_a_row_does_not_matter(model, rows):
+    with torch.no_grad():
+        a, b = (label_logits(model, collate(rows, pad)) for pad in (1, 250))
+    assert torch.equal(a, b)
+
+
+texts = st.lists(st.integers(2, 3), min_size=1, max_size=40)
+
+
+@given(st.lists(st.tuples(texts, texts), min_size=1, max_size=6))
+def test_a_shared_prefix_is_common_and_ends_before_what_predicts_a_label(made):
+    rows = [row(prompt, answer) for prompt, answer in made]
+    shared = common_prefix(rows)
+    assert len({one.ids[:shared] for one in rows}) == 1
+    limit = min(one.first - 1 for one in rows)
+    assert shared <= limit
+    assert shared == limit or len({one.ids[shared] for one in rows}) > 1
+    together, apart = collate(rows, PAD), collate(rows, PAD, share_prefix=False)
+    assert together.padded_tokens <= apart.padded_tokens
+    assert (together.at[1] >= 0).all()
+    assert together.labels.tolist() == apart.labels.tolist()
+
+
+def test_a_prefix_that_saves_little_is_not_shared():
+    def width(n):
+        return collate([row([7] * 20 + [i], [8]) for i in range(n)], PAD).prefix.numel()
+
+    assert (width(1), width(2), width(3)) == (0, 0, 20)
+
+
+# --- plan_epoch
+
+lengths = st.lists(st.integers(1, 60), min_size=1, max_size=80)
+
+
+@given(lengths, st.integers(1, 9), st.integers(1, 4), st.integers(0, 9))
+def test_an_epoch_holds_every_row_once_in_full_batches(lengths, size, window, seed):
+    batches = plan_epoch(lengths, size, seed, window=window)
+    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
+    assert sorted(map(len, batches), reverse=True)[: len(lengths) // size] == [size] * (len(lengths) // size)
+    assert len(batches) == -(-len(lengths) // size)
+    assert batches == plan_epoch(lengths, size, seed, window=window)
+
+
+def padded(lengths, batches):
+    return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+
+
+def test_grouping_saves_a_fifth_of_the_tokens_and_keeps_the_order_random():
+    torch.manual_seed(0)
+    lengths = (20 + 20 * torch.rand(400)).int().tolist()
+    grouped, plain = plan_epoch(lengths, 16, 0), plan_epoch(lengths, 16, 0, window=1)
+    assert padded(lengths, grouped) < 0.85 * padded(lengths, plain)
+    firsts = [lengths[batch[0]] for batch in grouped]
+    assert firsts not in (sorted(firsts), sorted(firsts, reverse=True))
+
+
+def test_another_epoch_has_other_batches():
+    lengths = [5 + i % 7 for i in range(64)]
+    assert len({tuple(map(tuple, plan_epoch(lengths, 8, 0, "task", epoch))) for epoch in range(5)}) == 5

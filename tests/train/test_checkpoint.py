@@ -1,0 +1,111 @@
+"""Checkpoints: all of it comes back, a broken one is refused in words, and a full disk costs nothing that was there."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from disks import full_after
+from perdure.core.errors import BrokenStore, Interrupted, PerdureError
+from perdure.train import loop
+from perdure.train.checkpoint import Keeper, load, save
+from perdure.train.optimizer import make_optimizer
+from streams import same, weights
+
+METHODS = {"replay": {}, "distill": {}, "tail_average": {"share": 1.0}}
+
+
+@pytest.fixture
+def stopped(stream, tmp_path):
+    """A learn with every kind of state, stopped after three updates; and its checkpoint."""
+    made = stream.learning(METHODS, pools=("replay",), keep="best", validation=stream.old[:2], num_train_epochs=4)
+    made.epoch_ends = {0, 3}
+    seen = iter(range(99))
+    keeper = Keeper(tmp_path / "run.safetensors", made, stop=lambda: "SIGINT" if next(seen) == 2 else None)
+    with pytest.raises(Interrupted, match="stopped by SIGINT after update 3; run the same command again"):
+        loop.train(made, keeper)
+    return made, keeper.path
+
+
+def fresh(stream):
+    return stream.learning(METHODS, pools=("replay",), keep="best", validation=stream.old[:2], num_train_epochs=4)
+
+
+def test_everything_that_an_update_depends_on_comes_back_to_the_bit(stream, stopped):
+    made, path = stopped
+    left, state, best = weights(made), made.state, made.best
+    served, record = list(made.pools["replay"].served), json.dumps(vars(made.record))
+    again = fresh(stream)
+    optimizer = make_optimizer(again.params.values(), again.recipe.settings)
+    assert load(path, again, optimizer) == 3
+    assert same(weights(again), left)
+    assert all(same(again.state[name], state[name]) for name in state)
+    assert state["tail_average"]["count"].item() == 3
+    assert again.best[0] == best[0]
+    assert same(again.best[1], best[1])
+    assert again.pools["replay"].served == served
+    assert sum(served) > 0
+    assert json.dumps(vars(again.record)) == record
+    assert {name for part in optimizer.state.values() for name in part} == {"step", "exp_avg", "exp_avg_sq"}
+    assert len(optimizer.state) == len(left)
+
+
+def test_no_checkpoint_means_from_the_start(stream, tmp_path):
+    assert load(tmp_path / "none.safetensors", fresh(stream), None) == 0
+
+
+def corrupt(path, how):
+    whole = path.read_bytes()
+    if how == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "noise":
+        path.write_bytes(b"\xff" * 100)
+    elif how == "empty":
+        path.write_bytes(b"")
+    else:
+        with safe_open(path, "pt") as file:
+            told, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        name = next(name for name in tensors if name.startswith("param/"))
+        if how == "no notes":
+            told = None
+        elif how == "another model":
+            tensors[f"{name}.other"] = tensors.pop(name)
+        else:  # another rank
+            tensors[name] = torch.zeros(1, 1)
+        save_file(tensors, path, told)
+
+
+@pytest.mark.parametrize("how", ["cut", "noise", "empty", "no notes", "another model", "another rank"])
+def test_a_file_that_is_no_checkpoint_of_this_learn_is_refused_and_nothing_is_changed(stream, stopped, how):
+    _, path = stopped
+    corrupt(path, how)
+    again = fresh(stream)
+    before = weights(again)
+    with pytest.raises(BrokenStore, match=r"run\.safetensors.*delete it to start this learn again"):
+        load(path, again, make_optimizer(again.params.values(), again.recipe.settings))
+    assert same(weights(again), before)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(stopped):
+    made, path = stopped
+    before = path.read_bytes()
+    with full_after(2000), pytest.raises(PerdureError, match=r"cannot write .*free some space"):
+        save(path, made, None, 4)
+    assert path.read_bytes() == before
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_a_checkpoint_is_written_when_its_time_has_come_and_not_at_the_end(stream, tmp_path, monkeypatch):
+    made = stream.learning({})
+    keeper = Keeper(tmp_path / "run.safetensors", made, seconds=10)
+    saved = []
+    monkeypatch.setattr("perdure.train.checkpoint.save", lambda path, learning, optimizer, done: saved.append(done))
+    now = keeper.last
+    for update in range(made.total):  # four seconds an update
+        now += 4
+        monkeypatch.setattr("time.monotonic", lambda now=now: now)
+        keeper.after(update, None)
+    assert made.total == 8
+    assert saved == [3, 6]
