@@ -9,9 +9,7 @@ from perdure.core.rows import Row
 from perdure.data.spec import TaskSpec
 from perdure.data.task import TaskData
 
-DOMAINS = (
-    "banking,credit_cards,kitchen_and_dining,home,auto_and_commute,travel,utility,work,small_talk,meta".split(",")
-)
+DOMAINS = "banking,credit_cards,kitchen_and_dining,home,auto_and_commute,travel,utility,work,small_talk,meta".split(",")
 PROMPT = "Classify the user's request.\nRequest: {}\nIntent:"
 
 
@@ -43,4 +41,6 @@ def write(path: Path, train: list[Row], test: list[Row]) -> None:
 
 def task(domain: str, test: list[Row]) -> TaskData:
     """Return a task of test rows alone, to be scored."""
-    return TaskData(TaskSpec(name=domain, train=Path("-"), scorer="exact", max_new_tokens=10), (), (), tuple(test), "text_label")
+    return TaskData(
+        TaskSpec(name=domain, train=Path("-"), scorer="exact", max_new_tokens=10), (), (), tuple(test), "text_label"
+    )

@@ -100,9 +100,7 @@ def recipe(options, arm, seed, folder, records, scratch) -> dict:
         tokens.append(done["tokens"])
         learned[domain] = ws.cell(ws.ledger.resolve("head"), ws.task(domain, ws.ledger.resolve("head")))[0]["items"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    final = {
-        d: measure(ws.runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed)))["items"] for d in domains
-    }
+    final = {d: measure(ws.runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed)))["items"] for d in domains}
     return {
         "seconds": seconds,
         "eval_seconds": evals,

@@ -39,7 +39,14 @@ def recipes_page() -> str:
         lines.append(f"| `{name}` | `{field.default!r}` | {field.description} |")
     lines += ["", "## Shipped recipes", ""]
     for name in recipe_names():
-        lines += [f"### {name}", "", "```yaml", (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").strip(), "```", ""]
+        lines += [
+            f"### {name}",
+            "",
+            "```yaml",
+            (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").strip(),
+            "```",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -58,10 +65,16 @@ def cli_page() -> str:
             for name in sorted(command.commands):
                 walk(command.commands[name], [*path, name])
             return
-        lines.extend([f"## {' '.join(path)}", "", inspect.cleandoc(command.help or ""), "", "| parameter | default | meaning |"])
+        lines.extend(
+            [f"## {' '.join(path)}", "", inspect.cleandoc(command.help or ""), "", "| parameter | default | meaning |"]
+        )
         lines.append("|---|---|---|")
         for parameter in command.params:
-            names = ", ".join(f"`{n}`" for n in parameter.opts) if parameter.param_type_name == "option" else f"`{parameter.name}`"
+            names = (
+                ", ".join(f"`{n}`" for n in parameter.opts)
+                if parameter.param_type_name == "option"
+                else f"`{parameter.name}`"
+            )
             default = "" if parameter.default is None or callable(parameter.default) else f"`{parameter.default}`"
             lines.append(f"| {names} | {default} | {(getattr(parameter, 'help', None) or '').replace('|', '/')} |")
         lines.append("")

@@ -23,6 +23,15 @@ def test_text_is_written_as_utf8_and_replaces_the_old_file(tmp_path):
     assert names(path.parent) == ["page.html"]
 
 
+def test_who_reads_the_old_file_goes_on_reading_it(tmp_path):
+    path = tmp_path / "page.html"
+    write_text(path, "old")
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
 def test_a_full_disk_leaves_the_old_file_and_nothing_beside_it(tmp_path):
     path = tmp_path / "page.html"
     write_text(path, "old")

@@ -150,3 +150,17 @@ def test_bad_recipe_names_files_and_overrides(tmp_path, monkeypatch, name, overr
     with pytest.raises(error) as caught:
         load_recipe(name, overrides)
     assert words in str(caught.value)
+
+
+def test_keep_best_and_a_settling_method_are_a_conflict():
+    with pytest.raises(Conflict, match=r"keep: best and tail_average both choose the final weights"):
+        build_recipe({"keep": "best", "methods": {"tail_average": {}}}, all_methods())
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "value"),
+    [("replay", "size", -1), ("distill", "strength", float("nan")), ("distill", "top_k", 0)],
+)
+def test_a_field_out_of_its_range_is_refused_by_name(method, field, value):
+    with pytest.raises(BadSpec, match=f"method {method}: {field}"):
+        build_recipe({"methods": {method: {field: value}}}, all_methods())

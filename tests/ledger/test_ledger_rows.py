@@ -1,6 +1,7 @@
 """Rows, tasks, manifests and scores."""
 
 import dataclasses
+from collections import Counter
 
 import pytest
 
@@ -133,3 +134,17 @@ def test_scores_are_measured_once(ledger: Ledger) -> None:
     ledger.put_score("s2", "v2", other)
     assert ledger.scores(["s1", "s2", "s3"], ["v1", "v2"]) == {("s1", "v1"): record, ("s2", "v2"): other}
     assert ledger.scores([], ["v1"]) == {}
+
+
+def test_a_row_is_named_by_the_beginning_of_its_hash_if_it_is_the_only_one(ledger: Ledger) -> None:
+    rows = [Row(prompt=str(i), completion="x") for i in range(2000)]  # some of so many begin with the same 4 digits
+    ledger.put_rows(rows)
+    beginnings = Counter(row.hash[:4] for row in rows)
+    (twice, times), (once, _) = beginnings.most_common()[0], beginnings.most_common()[-1]
+    assert times > 1
+    assert ledger.row_hash(once) == next(row.hash for row in rows if row.hash.startswith(once))
+    with pytest.raises(BadInput, match="several rows"):
+        ledger.row_hash(twice)
+    for nothing in ("", once[:3], "%%%%", "zzzz"):
+        with pytest.raises(NotFound, match="no row"):
+            ledger.row_hash(nothing)

@@ -1,6 +1,7 @@
 """Checkpoints: all of it comes back, a broken one is refused in words, and a full disk costs nothing that was there."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ METHODS = {"replay": {}, "distill": {}, "tail_average": {"share": 1.0}}
 @pytest.fixture
 def stopped(stream, tmp_path):
     """A learn with every kind of state, stopped after three updates; and its checkpoint."""
-    made = stream.learning(METHODS, pools=("replay",), keep="best", validation=stream.old[:2], num_train_epochs=4)
+    made = fresh(stream)
     made.epoch_ends = {0, 3}
     seen = iter(range(99))
     keeper = Keeper(tmp_path / "run.safetensors", made, stop=lambda: "SIGINT" if next(seen) == 2 else None)
@@ -30,7 +31,10 @@ def stopped(stream, tmp_path):
 
 
 def fresh(stream):
-    return stream.learning(METHODS, pools=("replay",), keep="best", validation=stream.old[:2], num_train_epochs=4)
+    made = stream.learning(METHODS, pools=("replay",), validation=stream.old[:2], num_train_epochs=4)
+    best = made.recipe.settings.model_copy(update={"keep": "best"})  # no recipe has both; a checkpoint holds each
+    made.recipe = replace(made.recipe, settings=best)
+    return made
 
 
 def test_everything_that_an_update_depends_on_comes_back_to_the_bit(stream, stopped):

@@ -134,12 +134,15 @@ def test_dropout_is_keyed_by_the_update_and_not_by_what_ran_before(stream):
     assert loss(0) != pytest.approx(stream.learning({}).loss(stream.learning({}).open(3)[0]).item(), rel=1e-6)
 
 
-def test_an_update_without_drawn_rows_in_some_micro_batches_still_means_the_same(stream):
+@pytest.mark.parametrize(("mix", "drawn"), [(0.25, [1, 0, 0]), (0.5, [2, 1, 1])])
+def test_drawn_rows_are_spread_over_micro_batches_and_count_the_same(stream, mix, drawn):
     def run(parts):
-        made = stream.learning({"replay": {}}, pools=("replay",), learning_rate=1e-3)
+        made = stream.learning({"replay": {"mix": mix}}, pools=("replay",), learning_rate=1e-3)
         made.updates = [[batch[i::parts] for i in range(parts)] for (batch,) in made.updates]
-        drawn = [len(micro.drawn["replay"]) for micro in made.open(0)]
-        assert sum(drawn) == 1
-        return stream.train(made).weights
+        return [len(micro.drawn["replay"]) for micro in made.open(0)], stream.train(made)
 
-    close(run(1), run(4), rtol=1e-3, atol=1e-4)
+    (together, whole), (apart, split) = run(1), run(3)
+    assert (together, apart) == ([sum(drawn)], drawn)
+    close(split.weights, whole.weights, rtol=1e-3, atol=1e-4)
+    told, expected = (learned.record.heartbeats["replay"] for learned in (split, whole))
+    assert [beat["loss"] for _, beat in told] == pytest.approx([beat["loss"] for _, beat in expected], rel=1e-4)

@@ -95,6 +95,11 @@ def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type]) -> Recip
         owners = [m.name for m in methods if seam in m.seams]
         if len(owners) > 1:
             raise Conflict(f"the seam '{seam}' has room for one method, got {owners}; drop all but one")
+    settling = [m.name for m in methods if "settle" in m.seams]
+    if settings.keep == "best" and settling:
+        raise Conflict(
+            f"keep: best and {settling[0]} both choose the final weights; set keep: last, or drop {settling[0]}"
+        )
     return Recipe(name, settings, methods)
 
 

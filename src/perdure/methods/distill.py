@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from perdure.core.fields import Positive, Strength, Temperature
 from perdure.core.seams import Draw, DrawContext, State
 from perdure.core.step import Step
 from perdure.methods.registry import register
@@ -33,9 +34,9 @@ class Distill:
     source: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531; Buzzega et al. 2020, arXiv 2004.07211"
     column: ClassVar[str] = "teacher"
 
-    strength: float = 1.0  # factor of the divergence
-    temperature: float = 1.0  # above 0; T^2 keeps the size of the gradient
-    top_k: int = 32  # log-probabilities stored a label token
+    strength: Strength = 1.0  # factor of the divergence
+    temperature: Temperature = 1.0  # above 0; T^2 keeps the size of the gradient
+    top_k: Positive = 32  # log-probabilities stored a label token
     refresh: bool = False  # rewrite the columns of all rows after each task, not only those of new rows
 
     def __post_init__(self) -> None:

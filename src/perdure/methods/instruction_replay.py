@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from perdure.core.fields import Count, Positive, Share, Strength, Temperature
 from perdure.core.seams import Draw, DrawContext, State
 from perdure.core.step import Step
 from perdure.methods.registry import register
@@ -31,12 +32,12 @@ class InstructionReplay:
     source: ClassVar[str] = "Scialom et al. 2022, arXiv 2205.12393"
     column: ClassVar[str] = "teacher"
 
-    mix: float = 0.1  # share of general rows in the final mix, in [0, 1)
-    strength: float = 0.0  # factor of the cross-entropy with the written answers
-    distill: float = 1.0  # factor of the divergence to the base model
-    temperature: float = 1.0  # above 0
-    size: int = 200  # general rows kept
-    top_k: int = 32  # log-probabilities stored a label token
+    mix: Share = 0.1  # share of general rows in the final mix, in [0, 1)
+    strength: Strength = 0.0  # factor of the cross-entropy with the written answers
+    distill: Strength = 1.0  # factor of the divergence to the base model
+    temperature: Temperature = 1.0  # above 0
+    size: Count = 200  # general rows kept
+    top_k: Positive = 32  # log-probabilities stored a label token
 
     def __post_init__(self) -> None:
         if not 0 <= self.mix < 1:

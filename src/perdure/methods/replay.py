@@ -4,12 +4,14 @@ Source: Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019
 Continual Learning", NeurIPS 2019.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from perdure.core.fields import Count, Share, Strength
 from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, Draw, DrawContext, State
 from perdure.core.step import Step
@@ -36,11 +38,11 @@ class Replay:
     seams: ClassVar[tuple[str, ...]] = ("draw", "loss", "admit")
     source: ClassVar[str] = "Chaudhry et al. 2019, arXiv 1902.10486"
 
-    mix: float = 0.25  # share of replayed rows in the final mix, in [0, 1)
-    strength: float = 1.0  # factor of the replayed rows' cross-entropy
-    per_label: int = 2  # rows kept a label
-    per_task: int = 100  # rows kept of a task without labels
-    size: int = 5000  # rows in memory, in all
+    mix: Share = 0.25  # share of replayed rows in the final mix, in [0, 1)
+    strength: Strength = 1.0  # factor of the replayed rows' cross-entropy
+    per_label: Count = 2  # rows kept a label
+    per_task: Count = 100  # rows kept of a task without labels
+    size: Count = 5000  # rows in memory, in all
     balance: Literal["label", "task", "row"] = "label"  # what gets equal service
     admission: Literal["reservoir", "hard", "surprise"] = "reservoir"  # which rows are kept
 
@@ -59,8 +61,9 @@ class Replay:
         return {"hard": ("nll_after",), "surprise": ("nll_before",)}.get(self.admission, ())
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix."""
-        return Draw(round(self.mix / (1 - self.mix) * context.new_rows), balance=self.balance)
+        """Ask for the share `mix` of the final mix; what is less than a row waits for a later update."""
+        wanted = self.mix / (1 - self.mix) * context.new_rows
+        return Draw(whole(wanted * (context.update + 1)) - whole(wanted * context.update), balance=self.balance)
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return strength x the mean cross-entropy of the replayed rows."""
@@ -72,3 +75,8 @@ class Replay:
     def admit(self, rows: Sequence[Row], context: AdmitContext, state: State) -> list[float]:
         """Score the rows by the admission policy."""
         return admission_scores(self.admission, rows, context)
+
+
+def whole(rows: float) -> int:
+    """Return the full rows in `rows`, forgiving what float rounding took."""
+    return math.floor(rows + 1e-9)

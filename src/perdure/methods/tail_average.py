@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from perdure.core.fields import Share
 from perdure.core.seams import State
 from perdure.core.step import Step
 from perdure.methods.registry import register
@@ -33,7 +34,7 @@ class TailAverage:
     seams: ClassVar[tuple[str, ...]] = ("watch", "settle")
     source: ClassVar[str] = "Izmailov et al. 2018, arXiv 1803.05407"
 
-    share: float = 0.25  # last share of the updates that is averaged, in [0, 1]
+    share: Share = 0.25  # last share of the updates that is averaged, in [0, 1]
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:

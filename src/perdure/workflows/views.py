@@ -44,11 +44,20 @@ def status(ledger: "Ledger") -> Json:
     }
 
 
+def task_order(ledger: "Ledger", entry: "Entry") -> list[str]:
+    """Return the tasks of an entry in the order in which they were learned; the ledger itself keeps them by name."""
+    seen: dict[str, None] = {}
+    for ancestor in reversed(ledger.ancestors(entry)):
+        seen.update(dict.fromkeys(ancestor.tasks))
+    return [task for task in seen if task in entry.tasks]
+
+
 def score_table(ledger: "Ledger", entry: "Entry") -> dict[str, dict[str, Json | None]]:
     """Return for each task of an entry its score "before" (at the parent) and "now"; None where not measured."""
     parent = ledger.entry(entry.parent) if entry.parent else None
     table: dict[str, dict[str, Json | None]] = {}
-    for task, version in entry.tasks.items():
+    for task in task_order(ledger, entry):
+        version = entry.tasks[task]
         known = parent.tasks.get(task, version) if parent else version
         before = _score(ledger, parent, known) if parent else None
         now = _score(ledger, entry, version)
@@ -97,12 +106,13 @@ def diff(ledger: "Ledger", a: str, b: str) -> Json:
     first, second = ledger.resolve(a), ledger.resolve(b)
     ours, theirs = _flat(first.recipe or {}), _flat(second.recipe or {})
     old, new = ledger.slots(first), ledger.slots(second)
+    tasks = dict.fromkeys([*task_order(ledger, first), *task_order(ledger, second)])
     return {
         "a": first.id,
         "b": second.id,
         "tasks": _changed(first.tasks, second.tasks),
         "recipe": _changed(ours, theirs),
-        "scores": {task: _pair(ledger, first, second, task) for task in {**first.tasks, **second.tasks}},
+        "scores": {task: _pair(ledger, first, second, task) for task in tasks},
         "memory": _memory_diff(ledger, first, second),
         "slots": _changed(old, new),
     }

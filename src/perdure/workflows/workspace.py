@@ -14,7 +14,7 @@ from perdure.evaluate.matrix import build_matrix
 from perdure.ledger import Entry, Ledger, writing
 from perdure.workflows.learn import Plan, learn, plan
 from perdure.workflows.scoring import Tick, answer_length, answers, measure
-from perdure.workflows.views import brief
+from perdure.workflows.views import brief, task_order
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -168,7 +168,7 @@ class Workspace:
             NotFound: A task or ref is not known.
         """
         entry = self.ledger.resolve(at)
-        names = list(tasks) or list(entry.tasks)
+        names = list(tasks) or task_order(self.ledger, entry)
         found = {name: self.cell(entry, self._task_for(name, entry), tick)[0] for name in names}
         return {"ref": at, "entry": entry.id, "tasks": {name: brief(record) for name, record in found.items()}}
 
@@ -211,7 +211,7 @@ class Workspace:
         stages = list(reversed(self.ledger.ancestors(entry)))
         states = [self.ledger.state(stage) for stage in stages]
         versions: dict[str, list[str]] = {}  # of each task at each stage: the one known then, else the first one
-        for name in entry.tasks:
+        for name in task_order(self.ledger, entry):
             known = [stage.tasks.get(name) for stage in stages]
             first = next(v for v in known if v)
             versions[name] = [v or first for v in known]
