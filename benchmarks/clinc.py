@@ -9,7 +9,8 @@ from perdure.core.rows import Row
 from perdure.data.spec import TaskSpec
 from perdure.data.task import TaskData
 
-DOMAINS = "banking,credit_cards,kitchen_and_dining,home,auto_and_commute,travel,utility,work,small_talk,meta".split(",")
+DOMAINS = ["banking", "credit_cards", "kitchen_and_dining", "home", "auto_and_commute"]
+DOMAINS += ["travel", "utility", "work", "small_talk", "meta"]
 PROMPT = "Classify the user's request.\nRequest: {}\nIntent:"
 
 

@@ -12,7 +12,7 @@ AGAINST = "plain-replay"
 
 
 def table(folder: Path, arms: list[str], seeds: list[int]) -> str:
-    """Return a Markdown table: final ACC with its interval, difference to plain replay paired by item, learning accuracy, cost."""
+    """Return a Markdown table: final ACC, its difference to plain replay paired by item, learning accuracy, cost."""
     runs: dict[str, dict[int, dict]] = {}
     for path in sorted(folder.glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
@@ -33,10 +33,11 @@ def table(folder: Path, arms: list[str], seeds: list[int]) -> str:
             theirs = np.concatenate([_items(runs[AGAINST][s]) for s in common])
             gap = "{:+.3f} ({:+.3f} to {:+.3f})".format(*paired_difference(ours, theirs))
         learned = [_learning_accuracy(run) for run in own.values() if "learned" in run]
+        plastic = f"{mean(learned):.3f}" if learned else "-"
         seconds = median(s for run in own.values() for s in run["seconds"])
         peak = max(run["peak_mib"] for run in own.values())
         lines.append(
-            f"| {arm} | {len(own)} | {value:.3f} ({low:.3f} to {high:.3f}) | {gap} | {f'{mean(learned):.3f}' if learned else '-'} | {seconds:.0f} | {peak:.0f} |"
+            f"| {arm} | {len(own)} | {value:.3f} ({low:.3f} to {high:.3f}) | {gap} | {plastic} | {seconds:.0f} | {peak:.0f} |"
         )
     return "\n".join(lines)
 

@@ -46,7 +46,7 @@ ADMITTING = {"first": First, "second": Second}
         ({"methods": {"replai": {}}}, ["unknown method 'replai'", "did you mean 'replay'?"]),
         ({"methods": {"replay": {"mxi": 1}}}, ["replay", "unknown field 'mxi'", "did you mean 'mix'?"]),
         ({"methods": {"replay": {"name": "x"}}}, ["replay", "unknown field 'name'"]),
-        ({"methods": {"replay": {"mix": 1.5}}}, ["replay", "share in [0, 1)", "1.5"]),
+        ({"methods": {"replay": {"mix": 1.5}}}, ["replay", "mix", "1.5"]),
         ({"methods": {"replay": {"mix": "much"}}}, ["replay", "mix", "much"]),
         ({"methods": {"replay": {"size": 2.5}}}, ["replay", "size", "2.5"]),
         ({"methods": {"replay": {"balance": "lable"}}}, ["replay", "balance", "'label', 'task' or 'row'", "lable"]),

@@ -38,6 +38,14 @@ def keep_best(items: Sequence[T], scores: Sequence[float], group: Callable[[T], 
     return [item for i, item in enumerate(items) if i in kept]
 
 
+def admitted(items: Sequence[T], scores: Sequence[float], label: Callable[[T], str | None], method: Any) -> list[int]:
+    """Return the indices of the items that enter memory: the best `per_label` of each label, `per_task` without one."""
+    by_label = [i for i, item in enumerate(items) if label(item) is not None]
+    others = [i for i, item in enumerate(items) if label(item) is None]
+    best = keep_best(by_label, [scores[i] for i in by_label], lambda i: label(items[i]), method.per_label)
+    return best + keep_best(others, [scores[i] for i in others], lambda i: None, method.per_task)
+
+
 def shrink(items: Sequence[T], group: Callable[[T], Hashable], size: int, *key: Any) -> list[T]:
     """Return at most `size` items; while there are too many, the largest group loses a keyed random member.
 

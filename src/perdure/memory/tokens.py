@@ -17,7 +17,7 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BrokenStore
 from perdure.core.files import write_atomically
 from perdure.data.encode import Encoded
-from perdure.memory.admission import keep_best, shrink
+from perdure.memory.admission import admitted, shrink
 from perdure.memory.columns import Columns, pack, unpack
 from perdure.memory.pool import Pool
 
@@ -82,11 +82,7 @@ class TokenMemory:
         """
         rows = [*self.rows]
         if method is not None:
-            groups = (
-                ([kept for kept in fresh if kept.label is not None], method.per_label),
-                ([kept for kept in fresh if kept.label is None], method.per_task),
-            )
-            best = [kept for own, size in groups for kept in keep_best(own, [k.score for k in own], _label, size)]
+            best = [fresh[i] for i in admitted(fresh, [kept.score for kept in fresh], lambda kept: kept.label, method)]
             known = set(self.keys)
             rows += {kept.key: kept for kept in best if kept.key not in known}.values()
             rows = shrink(rows, lambda kept: (kept.task, kept.label), method.size, *key)
@@ -136,10 +132,6 @@ def load(path: Path) -> TokenMemory:
         raise BrokenStore(
             f"memory {path} cannot be read ({error}); restore it, or start with another folder"
         ) from error
-
-
-def _label(kept: Kept) -> str | None:
-    return kept.label
 
 
 def _write(tensors: dict[str, Tensor], path: Path, told: dict[str, str]) -> None:

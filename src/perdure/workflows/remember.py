@@ -9,7 +9,7 @@ from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, row_key
-from perdure.memory.admission import keep_best, shrink
+from perdure.memory.admission import admitted, shrink
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -143,7 +143,7 @@ def after(
         nll_after = learning.nll(tokens)
     context = AdmitContext(seed, task.name, nll_before, nll_after)
     scores = method.admit(task.train, context, learning.state[method.name])
-    best = _admitted(task.train, scores, method)
+    best = [(task.train[i], scores[i]) for i in admitted(task.train, scores, lambda row: row.label, method)]
     known = {item["row"] for item, _ in memory.items}
     items = [*memory.items]
     for row, score in best:
@@ -162,13 +162,3 @@ def after(
         if stale:
             teach(new, [p[0]["row"] for p in stale], [p[1] for p in stale], recipe, distill.top_k, runtime)
     return new
-
-
-def _admitted(rows: Sequence[Row], scores: Sequence[float], method: Any) -> list[tuple[Row, float]]:
-    pairs = list(zip(rows, scores, strict=True))
-    labelled = [pair for pair in pairs if pair[0].label is not None]
-    plain = [pair for pair in pairs if pair[0].label is None]
-    return [
-        *keep_best(labelled, [s for _, s in labelled], lambda pair: pair[0].label, method.per_label),
-        *keep_best(plain, [s for _, s in plain], lambda pair: None, method.per_task),
-    ]
