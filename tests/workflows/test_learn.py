@@ -1,0 +1,195 @@
+"""Learn through a workspace: memory, teacher columns, recipes that start over, and rollback to the bit."""
+
+import json
+
+import pytest
+import torch
+
+from perdure import Gate, Workspace
+from perdure.core.errors import BadInput
+from perdure.workflows.remember import Memory
+
+FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
+WORDS = {"refund": "money back", "parcel": "where is it", "invoice": "what do I owe"}
+
+
+def data(path, task, label, n=8):
+    rows = [
+        {"text": f"{WORDS[task]} {i} {label}", "label": f"{task} {label if i % 2 else 'other'}", "split": split}
+        for split, start in (("train", 0), ("test", 100))
+        for i in range(start, start + n)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def ws(tiny_model, tmp_path):
+    return Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
+
+
+def learn(ws, tmp_path, task, recipe="dual_replay", label="late", **overrides):
+    path = data(tmp_path / f"{task}-{label}.jsonl", task, label)
+    return ws.learn(task, path, recipe=recipe, overrides={**FAST, **overrides}, gate=None)
+
+
+def logits(ws, at="head"):
+    ids = ws.tokenizer("money back 3 late", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        return ws.model(at)(input_ids=ids).logits
+
+
+def memory(ws, at="head"):
+    return Memory.at(ws.ledger, ws.ledger.resolve(at))
+
+
+def test_a_rolled_back_head_has_the_logits_and_the_memory_it_had_then(ws, tmp_path):
+    learn(ws, tmp_path, "refund")
+    then, kept = logits(ws), [item for item, _ in memory(ws).items]
+    learn(ws, tmp_path, "parcel")
+    assert not torch.equal(logits(ws), then)
+    ws.rollback("head~1")
+    assert torch.equal(logits(ws), then)
+    assert [item for item, _ in memory(ws).items] == kept
+    assert torch.equal(logits(Workspace.open(ws.ledger.root)), then)  # another process would see the same
+
+
+def test_the_same_work_gives_the_same_entry(ws, tmp_path, tiny_model):
+    first = learn(ws, tmp_path, "refund")["entry"]
+    other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")
+    assert learn(other, tmp_path, "refund")["entry"] == first
+
+
+def test_memory_keeps_per_label_rows_of_train_parts_only(ws, tmp_path):
+    learn(ws, tmp_path, "refund", **{"methods.replay.per_label": 1})
+    learn(ws, tmp_path, "parcel", **{"methods.replay.per_label": 1})
+    rows = [row for _, row in memory(ws).items]
+    assert sorted((row.task, row.label) for row in rows) == sorted(
+        (task, f"{task} {end}") for task in ("refund", "parcel") for end in ("late", "other")
+    )
+    tests = {row.question for task in ws.all_versions() for row in task.test}
+    assert not tests & {row.question for row in rows}
+
+
+def test_the_budget_in_rows_holds_and_the_largest_groups_give_way(ws, tmp_path):
+    learn(ws, tmp_path, "refund", **{"methods.replay.per_label": 3})
+    learn(ws, tmp_path, "parcel", **{"methods.replay.per_label": 3, "methods.replay.size": 4})
+    rows = [row for _, row in memory(ws).items]
+    assert len(rows) == 4
+    assert len({(row.task, row.label) for row in rows}) == 4
+
+
+@pytest.mark.parametrize("admission", ["hard", "surprise"])
+def test_admission_by_loss_keeps_the_rows_with_the_largest(ws, tmp_path, admission):
+    learn(ws, tmp_path, "refund", **{"methods.replay.per_label": 2, "methods.replay.admission": admission})
+    kept = {item["row"]: item["score"] for item, _ in memory(ws).items}
+    assert len(kept) == 4
+    everything = learn(
+        Workspace.init(tmp_path / "all", ws.ledger.config["model"], dtype="float32"),
+        tmp_path,
+        "refund",
+        **{"methods.replay.per_label": 8, "methods.replay.admission": admission},
+    )
+    whole = Workspace.open(tmp_path / "all")
+    assert everything["moved"]
+    by_label = {}
+    for item, row in memory(whole).items:
+        by_label.setdefault(row.label, []).append(item["score"])
+    best = sorted(score for scores in by_label.values() for score in sorted(scores)[-2:])
+    assert sorted(kept.values()) == pytest.approx(best, abs=1e-5)
+
+
+def test_a_refreshed_column_is_what_the_new_head_says_and_a_kept_one_what_the_old_said(ws, tmp_path):
+    learn(ws, tmp_path, "refund")
+    old = memory(ws)
+    learn(ws, tmp_path, "parcel")
+    kept = memory(ws)
+    ws.rollback("head~1")
+    learn(ws, tmp_path, "parcel", **{"methods.distill.refresh": True})
+    fresh = memory(ws)
+    key = old.items[0][0]["row"]
+    assert torch.equal(kept.columns["teacher"][key].logprob, old.columns["teacher"][key].logprob)
+    assert not torch.equal(fresh.columns["teacher"][key].logprob, old.columns["teacher"][key].logprob)
+
+
+def test_general_rows_are_rehearsed_with_the_base_models_own_distribution(ws, tmp_path):
+    general = tmp_path / "general.jsonl"
+    general.write_text("\n".join(json.dumps({"prompt": f"say {i}", "completion": f"fine {i}"}) for i in range(6)))
+    path = data(tmp_path / "refund.jsonl", "refund", "late")
+    done = ws.learn("refund", path, overrides=FAST, gate=None, settings={"general": str(general)})
+    beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["instruction_replay"]
+    assert all(beat["rows"] >= 1 for _, beat in beats)
+    pools = [item["pool"] for item, _ in memory(ws).items]
+    assert pools.count("general") == 6
+    general_key = next(item["row"] for item, _ in memory(ws).items if item["pool"] == "general")
+    before = memory(ws).columns["teacher"][general_key].logprob
+    learn(ws, tmp_path, "parcel")
+    assert torch.equal(memory(ws).columns["teacher"][general_key].logprob, before)  # the base does not change
+
+
+def test_joint_trains_on_all_kept_rows_from_the_base(ws, tmp_path):
+    alone = learn(ws, tmp_path, "refund", recipe="joint")["tokens"]
+    both = learn(ws, tmp_path, "parcel", recipe="joint")["tokens"]
+    assert both > 1.5 * alone
+    fresh = Workspace.init(tmp_path / "fresh", ws.ledger.config["model"], dtype="float32")
+    learn(fresh, tmp_path, "refund", recipe="naive")  # another way to the same parent tasks
+    learn(fresh, tmp_path, "parcel", recipe="joint")
+    assert torch.equal(logits(fresh), logits(ws))  # it starts from the base, so what head was does not matter
+
+
+def test_full_stores_weights_and_rolls_back_to_the_bit(ws, tmp_path):
+    base = logits(ws)
+    learn(ws, tmp_path, "refund", recipe="full")
+    trained = logits(ws)
+    assert not torch.equal(base, trained)
+    ws.rollback("base")
+    assert torch.equal(logits(ws), base)
+    ws.rollback(ws.ledger.reflog()[0]["old"])
+    assert torch.equal(logits(ws), trained)
+
+
+def test_more_data_for_a_known_task_is_an_update_that_keeps_its_test_rows(ws, tmp_path):
+    learn(ws, tmp_path, "refund")
+    first = ws.task("refund", ws.ledger.resolve("head"))
+    learn(ws, tmp_path, "refund", label="broken")
+    second = ws.task("refund", ws.ledger.resolve("head"))
+    assert second.version != first.version
+    assert {row.hash for row in first.test} <= {row.hash for row in second.test}
+    assert len(ws.matrix()["stages"]) == 3
+
+
+def test_nothing_is_scored_twice(ws, tmp_path, monkeypatch):
+    learn(ws, tmp_path, "refund")
+    learn(ws, tmp_path, "parcel")
+
+    def refuse(*_):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr("perdure.workflows.workspace.measure", refuse)
+    assert ws.evaluate()["tasks"].keys() == {"refund", "parcel"}
+    assert ws.matrix()["score"][2][0] is not None
+
+
+def test_a_gate_that_fails_leaves_head_and_keeps_the_candidate_aside(ws, tmp_path):
+    path = data(tmp_path / "refund.jsonl", "refund", "late")
+    done = ws.learn("refund", path, overrides=FAST, gate=Gate(floor=1.0))
+    assert done["gate"]["verdict"] == "fail"
+    assert not done["moved"]
+    assert ws.ledger.resolve("head").kind == "base"
+    with pytest.raises(BadInput, match="candidate"):
+        learn(ws, tmp_path, "parcel")
+    assert ws.accept().id == done["entry"]
+    assert ws.ledger.resolve("head").id == done["entry"]
+
+
+def test_a_learn_that_raises_leaves_ledger_and_memory_as_they_were(ws, tmp_path, monkeypatch):
+    learn(ws, tmp_path, "refund")
+    before = (ws.ledger.log(), ws.ledger.refs(), [item for item, _ in memory(ws).items])
+
+    def fail(*_, **__):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("perdure.workflows.learn.remember.after", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        learn(ws, tmp_path, "parcel")
+    assert (ws.ledger.log(), ws.ledger.refs(), [item for item, _ in memory(ws).items]) == before
