@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from statistics import mean, median
 
 import numpy as np
 
@@ -19,32 +18,30 @@ def table(folder: Path, arms: list[str], seeds: list[int]) -> str:
         if run["seed"] in seeds:
             runs.setdefault(run["arm"], {})[run["seed"]] = run
     lines = [
-        "| arm | seeds | final ACC (95%) | minus plain replay, paired (95%) | learning accuracy | s a task (median) | peak MiB |",
-        "|---|---|---|---|---|---|---|",
+        "| arm | seeds | final ACC (95%) | minus plain replay, paired (95%) | learning accuracy (95%) | peak MiB |",
+        "|---|---|---|---|---|---|",
     ]
     for arm in [a for a in arms if a in runs] + sorted(set(runs) - set(arms)):
         own = runs[arm]
-        items = np.concatenate([_items(own[s]) for s in sorted(own)])
-        value, low, high = mean_interval(items)
+        final = "{:.3f} ({:.3f} to {:.3f})".format(
+            *mean_interval(np.concatenate([_final(own[s]) for s in sorted(own)]))
+        )
         common = sorted(set(own) & set(runs.get(AGAINST, {})))
         gap = "-"
         if common and arm != AGAINST:
-            ours = np.concatenate([_items(own[s]) for s in common])
-            theirs = np.concatenate([_items(runs[AGAINST][s]) for s in common])
+            ours = np.concatenate([_final(own[s]) for s in common])
+            theirs = np.concatenate([_final(runs[AGAINST][s]) for s in common])
             gap = "{:+.3f} ({:+.3f} to {:+.3f})".format(*paired_difference(ours, theirs))
-        learned = [_learning_accuracy(run) for run in own.values() if "learned" in run]
-        plastic = f"{mean(learned):.3f}" if learned else "-"
-        seconds = median(s for run in own.values() for s in run["seconds"])
-        peak = max(run["peak_mib"] for run in own.values())
-        lines.append(
-            f"| {arm} | {len(own)} | {value:.3f} ({low:.3f} to {high:.3f}) | {gap} | {plastic} | {seconds:.0f} | {peak:.0f} |"
-        )
+        learned = [_learned(run) for run in own.values() if "learned" in run]
+        plastic = "{:.3f} ({:.3f} to {:.3f})".format(*mean_interval(np.concatenate(learned))) if learned else "-"
+        peaks = [run["peak_mib"] for run in own.values() if run["peak_mib"]]
+        lines.append(f"| {arm} | {len(own)} | {final} | {gap} | {plastic} | {f'{max(peaks):.0f}' if peaks else '-'} |")
     return "\n".join(lines)
 
 
-def _items(run: dict) -> np.ndarray:
+def _final(run: dict) -> np.ndarray:
     return np.concatenate([run["final"][task] for task in run["tasks"]])
 
 
-def _learning_accuracy(run: dict) -> float:
-    return mean(mean(items) for items in run["learned"].values())
+def _learned(run: dict) -> np.ndarray:
+    return np.concatenate([run["learned"][task] for task in run["tasks"]])

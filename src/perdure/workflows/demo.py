@@ -12,6 +12,10 @@ from perdure.workflows.workspace import DEFAULT_MODEL, Workspace
 
 LINES = ("broadband", "mobile", "smart_home", "tv")
 SETTINGS = {"per_device_train_batch_size": 8, "num_train_epochs": 5}  # 96 rows a line are few: smaller, more updates
+MEMORY = {
+    "methods.replay.per_label": 6,
+    "methods.replay.mix": 0.4,
+}  # half of the rows, for intents that are easily confused
 Say = Callable[[str], None]
 
 
@@ -36,9 +40,9 @@ def demo(folder: Path, *, model: str = DEFAULT_MODEL, say: Say, tick: Tick | Non
     plain = Workspace.init(folder / "naive", model)
     data = files("perdure.data") / "demo"
     for line in LINES:
-        for ws, recipe in ((ours, "dual_replay"), (plain, "naive")):
+        for ws, recipe, overrides in ((ours, "dual_replay", {**SETTINGS, **MEMORY}), (plain, "naive", SETTINGS)):
             plain.runtime = ours.runtime  # one model in memory serves both
-            done = ws.learn(line, Path(str(data / f"{line}.yaml")), recipe=recipe, overrides=dict(SETTINGS), tick=tick)
+            done = ws.learn(line, Path(str(data / f"{line}.yaml")), recipe=recipe, overrides=overrides, tick=tick)
             say(f"{recipe:>12} learned {line}: {_scores(done)}; gate: {done['gate']['verdict']}")
             if not done["moved"]:
                 ws.accept()  # a user would stop here; the demo goes on to show what happens
