@@ -18,8 +18,9 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
-	  && apt-get update -qq && apt-get install -y -qq chromium; } || echo "no chromium: the browser tests will be skipped"
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq chromium >/dev/null; \
+	else echo "no chromium found: the report's browser tests will be skipped"; fi
 
 demo: $(READY)  ## learn four product lines on a real model, beside the naive recipe; writes demo/report.html
 	$(PY) -m perdure.cli.main demo --out demo

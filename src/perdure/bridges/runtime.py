@@ -1,5 +1,7 @@
 """A base model in memory, and the state that is laid over it: one combined adapter, or a whole set of weights."""
 
+import ctypes
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,9 +114,21 @@ class Runtime:
         return {name: value.detach().clone() for name, value in self.model.named_parameters()}
 
     def freeze(self) -> None:
-        """End training: nothing is trainable, eval mode."""
+        """End training: nothing is trainable, eval mode, and the memory it took is free."""
         self.model.requires_grad_(False)
         self.model.eval()
+        self.release()
+
+    def release(self) -> None:
+        """Give freed memory back to the system between phases.
+
+        The allocator keeps what one phase freed in pieces that the next cannot use, so that peaks add up (measured: 420 MB
+        after six updates of a 135M model).
+        """
+        if self.base.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)
 
     @contextmanager
     def precision(self) -> Iterator[None]:

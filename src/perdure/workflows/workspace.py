@@ -253,6 +253,7 @@ class Workspace:
             return record, 0.0
         self.lay(entry)
         record = measure(self.runtime, task, tick)
+        self.runtime.release()
         self.ledger.put_score(state, task.version, record)
         return record, record["seconds"]
 
