@@ -17,7 +17,7 @@ from perdure.report.history import backwards, lanes
 from perdure.report.records import learned_at
 
 SECTIONS = ["matrix", "tasks", "gate", "training", "methods", "history"]
-VOID = {"meta", "link", "br", "hr"}
+VOID = {"meta", "link", "br", "hr", "wbr"}
 
 
 class Page(HTMLParser):
@@ -28,20 +28,24 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.text: list[str] = []
+        self.broken = False  # by a <wbr>, where a word may break and its text goes on
         self.feed(text)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
+        self.broken = tag == "wbr"
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+        self.broken = False
 
     def handle_data(self, data):
         if not {"style", "script"} & set(self.open):
-            self.text.append(data)
+            self.text.append(self.text.pop() + data if self.broken else data)
+            self.broken = False
 
     def of(self, tag: str, name: str = "") -> list[dict[str, str]]:
         return [a for t, a in self.elements if t == tag and (not name or name in (a.get("class") or "").split())]

@@ -1,7 +1,7 @@
 """The matrix as a heat map: a real table, so that it reads aloud, copies as text and scrolls on a phone."""
 
 from perdure.report.colour import LEVELS, level
-from perdure.report.markup import Html, el, join
+from perdure.report.markup import Html, el, join, trusted
 from perdure.report.records import Record, learned_at, learns
 from perdure.report.words import DASH, clip, count, percent, short, span, title_of
 
@@ -18,7 +18,9 @@ def heatmap(matrix: Record, scores: dict[tuple[str, str], Record], compact: bool
     """
     tasks, stages = matrix["tasks"], matrix["stages"]
     dense = len(tasks) > DENSE
-    heads = [el("th", el("span", clip(task, 44) if dense else task), scope="col", title=task) for task in tasks]
+    heads = [
+        el("th", el("span", clip(task, 44) if dense else _breakable(task)), scope="col", title=task) for task in tasks
+    ]
     corner = el("td", "after", el("br"), "learning", class_="corner")
     body = [
         el("tr", _stage(i, stage), [_cell(matrix, scores, i, j, compact) for j in range(len(tasks))])
@@ -44,6 +46,12 @@ def legend() -> Html:
         el("span", el("i", class_="key gap"), "not measured"),
         class_="legend",
     )
+
+
+def _breakable(name: str) -> Html:
+    """Return a name that a narrow column breaks after an underscore rather than inside a word."""
+    first, *rest = name.split("_")
+    return join(first, [[trusted("_<wbr>"), part] for part in rest])
 
 
 def _stage(index: int, stage: Record) -> Html:
