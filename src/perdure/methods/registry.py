@@ -53,9 +53,7 @@ def load_recipe(name_or_path: str, overrides: dict[str, Any] | None = None) -> R
     if path.suffix not in (".yaml", ".yml"):
         path = RECIPES / f"{name_or_path}.yaml"
         if not path.is_file():
-            raise BadInput(
-                f"no recipe {name_or_path!r}{nearest(name_or_path, recipe_names())}, or a path to a .yaml file"
-            )
+            raise BadInput(f"no recipe {name_or_path!r} and no .yaml file{nearest(name_or_path, recipe_names())}")
     try:
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
