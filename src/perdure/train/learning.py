@@ -82,9 +82,7 @@ class Learning:
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.drawers: dict[str, str] = {}  # of the open update: which method draws from which pool
         self.drawn_rows: dict[str, int] = {}  # of the open update: rows served by each pool
-        self.noted: dict[
-            str, tuple[float, float]
-        ] = {}  # of the open update: each term, and its squared pull on the logits
+        self.noted: dict[str, tuple[float, float]] = {}  # of the open update: each term, its squared pull on the logits
         settings = recipe.settings
         batches = [
             plan_epoch([len(row) for row in rows], settings.per_device_train_batch_size, seed, task, epoch)

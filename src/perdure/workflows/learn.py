@@ -225,13 +225,11 @@ class _Learn:
             validation = [row for i, row in enumerate(rows) if i in chosen]
             rows = [row for i, row in enumerate(rows) if i not in chosen]
         if settings.data == "all":
+            line = {version for entry in self.ledger.ancestors(self.parent) for version in entry.tasks.values()}
             for other in self.ws.all_versions():
-                if other.version in self._line_versions() and other.version != self.task.version:
+                if other.version in line and other.version != self.task.version:
                     rows += other.train
         return rows, validation
-
-    def _line_versions(self) -> set[str]:
-        return {v for entry in self.ledger.ancestors(self.parent) for v in entry.tasks.values()}
 
     def _draft(self, memory: remember.Memory, learning: "Learning") -> tuple[Entry, remember.Memory]:
         """Store objects, rows and manifest, and return the entry that would be recorded."""
