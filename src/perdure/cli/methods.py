@@ -3,7 +3,7 @@
 import inspect
 import re
 from dataclasses import MISSING, fields
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -36,6 +36,7 @@ def methods(
 
 def _described(method: Any) -> dict[str, Any]:
     """Return a method class as JSON; what its fields mean is said by the comments beside them."""
+    types = get_type_hints(method)  # without the ranges, which the comments say in words
     said = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(method), re.MULTILINE))
     return {
         "name": method.name,
@@ -43,7 +44,7 @@ def _described(method: Any) -> dict[str, Any]:
         "seams": list(method.seams),
         "fields": {
             field.name: {
-                "type": field.type if isinstance(field.type, str) else inspect.formatannotation(field.type),
+                "type": inspect.formatannotation(types[field.name]).removeprefix("typing."),
                 "default": None if field.default is MISSING else field.default,
                 "about": said.get(field.name, ""),
             }
