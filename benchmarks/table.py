@@ -8,6 +8,11 @@ import numpy as np
 from perdure.maths.statistics import mean_interval, paired_difference
 
 AGAINST = "plain-replay"
+PAIRS = (  # what is compared, ours, theirs
+    ("final", "naive", "plain-naive"),
+    ("final", "dual_replay", "naive"),
+    ("learned", "dual_replay", "naive"),
+)
 
 
 def table(folder: Path, arms: list[str], seeds: list[int]) -> str:
@@ -36,7 +41,7 @@ def table(folder: Path, arms: list[str], seeds: list[int]) -> str:
         plastic = "{:.3f} ({:.3f} to {:.3f})".format(*mean_interval(np.concatenate(learned))) if learned else "-"
         peaks = [run["peak_mib"] for run in own.values() if run["peak_mib"]]
         lines.append(f"| {arm} | {len(own)} | {final} | {gap} | {plastic} | {f'{max(peaks):.0f}' if peaks else '-'} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_pairs(runs)])
 
 
 def _final(run: dict) -> np.ndarray:
@@ -45,3 +50,18 @@ def _final(run: dict) -> np.ndarray:
 
 def _learned(run: dict) -> np.ndarray:
     return np.concatenate([run["learned"][task] for task in run["tasks"]])
+
+
+def _pairs(runs: dict[str, dict[int, dict]]) -> list[str]:
+    """Return the lines of a table of paired differences, over the seeds that both arms have."""
+    lines = ["| paired difference | seeds | n | value (95%) |", "|---|---|---|---|"]
+    for what, ours, theirs in PAIRS:
+        seeds = sorted(set(runs.get(ours, {})) & set(runs.get(theirs, {})))
+        if not seeds:
+            continue
+        items = _final if what == "final" else _learned
+        a, b = (np.concatenate([items(runs[arm][seed]) for seed in seeds]) for arm in (ours, theirs))
+        name = "final ACC" if what == "final" else "learning accuracy"
+        told = "{:+.3f} ({:+.3f} to {:+.3f})".format(*paired_difference(a, b))
+        lines.append(f"| {name}: {ours} minus {theirs} | {', '.join(map(str, seeds))} | {len(a)} | {told} |")
+    return lines
