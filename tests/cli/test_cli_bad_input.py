@@ -171,7 +171,7 @@ def test_a_full_disk_while_an_object_is_written_changes_nothing(ws: Path, files:
     run("-w", ws, "rollback", "base")
     before = contents(ws, without=["scores"])  # what was measured before the disk was full is true all the same
     with monkeypatch.context() as patch:
-        patch.setattr(objects, "_save", full)
+        patch.setattr(objects, "save_tensors", full)
         words = ("--set", "num_train_epochs=1")
         result = learn_quickly(ws, files, "parcel", *words, code=1)
     assert "No space left on device" in result.stderr

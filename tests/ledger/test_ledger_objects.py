@@ -99,7 +99,7 @@ def test_damage_is_found_and_refused(store: ObjectStore, damage: str) -> None:
 
 
 def test_a_full_disk_leaves_nothing(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(tensors: object, path: Path) -> None:
+    def full(tensors: object, path: Path, told: object) -> None:
         path.write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, "No space left on device")
 

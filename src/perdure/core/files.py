@@ -1,10 +1,12 @@
 """Writing to disk so that a crash leaves either the old file or the new one, never half of one."""
 
+import errno
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from perdure.core.errors import PerdureError
 
@@ -32,6 +34,17 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` (UTF-8) atomically; see `write_atomically`."""
     write_atomically(path, lambda aside: _put(aside, text))
+
+
+def save_tensors(tensors: dict[str, Any], path: Path, told: dict[str, str] | None = None) -> None:
+    """Write a safetensors file; its own error for a failed write, such as a full disk, becomes the OSError it was."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, told)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def file_hash(path: Path) -> str:

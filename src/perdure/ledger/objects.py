@@ -3,7 +3,6 @@
 The hash covers names, dtypes, shapes and values in the order of the names, not the file, whose header is not stable.
 """
 
-import errno
 import hashlib
 import re
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from perdure.core.canonical import canonical_json
 from perdure.core.errors import BrokenStore
-from perdure.core.files import write_atomically
+from perdure.core.files import save_tensors, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +41,7 @@ class ObjectStore:
         ready = _separate(tensors)
         name = _digest(ready)
         if not self.path(name).exists():
-            write_atomically(self.path(name), lambda aside: _save(ready, aside))
+            write_atomically(self.path(name), lambda aside: save_tensors(ready, aside))
         return name
 
     def get(self, name: str) -> dict[str, "Tensor"]:
@@ -122,17 +121,6 @@ def _bytes(tensor: "Tensor") -> memoryview:
     if sys.byteorder == "big":
         flat = flat.reshape(-1, tensor.element_size()).flip(1).reshape(-1)
     return flat.numpy().data
-
-
-def _save(tensors: dict[str, "Tensor"], path: Path) -> None:
-    """Write a safetensors file; its own error for a failed write becomes the OSError it was."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from error
 
 
 def _load(path: Path) -> dict[str, "Tensor"] | None:

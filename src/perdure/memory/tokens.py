@@ -1,6 +1,5 @@
 """Memory of a trainer that has no ledger: rows as tokens, since their text may never have been there, all in one file."""
 
-import errno
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,12 +9,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BrokenStore
-from perdure.core.files import write_atomically
+from perdure.core.files import save_tensors, write_atomically
 from perdure.data.encode import Encoded
 from perdure.memory.admission import admitted, shrink
 from perdure.memory.columns import Columns, pack, unpack
@@ -103,7 +101,7 @@ def save(path: Path, memory: TokenMemory) -> None:
     }
     facts = [{"task": k.task, "label": k.label, "stage": k.stage, "score": k.score} for k in memory.rows]
     told = {"perdure": json.dumps({"format": FORMAT, "tasks": list(memory.tasks), "rows": facts})}
-    write_atomically(path, lambda aside: _write(tensors, aside, told))
+    write_atomically(path, lambda aside: save_tensors(tensors, aside, told))
 
 
 def load(path: Path) -> TokenMemory:
@@ -132,10 +130,3 @@ def load(path: Path) -> TokenMemory:
         raise BrokenStore(
             f"memory {path} cannot be read ({error}); restore it, or start with another folder"
         ) from error
-
-
-def _write(tensors: dict[str, Tensor], path: Path, told: dict[str, str]) -> None:
-    try:
-        save_file(tensors, path, told)
-    except SafetensorError as error:  # how it reports a full disk
-        raise OSError(errno.EIO, str(error)) from error

@@ -1,6 +1,5 @@
 """Checkpoints of a learn in progress: one safetensors file, so that a kill at any moment leaves the old one or the new one."""
 
-import errno
 import json
 import time
 from pathlib import Path
@@ -8,11 +7,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from perdure.core.errors import BrokenStore, Interrupted
-from perdure.core.files import write_atomically
+from perdure.core.files import save_tensors, write_atomically
 from perdure.train.learning import Learning, Record
 
 
@@ -37,14 +35,7 @@ def save(path: Path, learning: Learning, optimizer: Any, done: int) -> None:
         "record": vars(learning.record),
     }
     flat = {name: value.contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, lambda aside: _write(flat, aside, {"perdure": json.dumps(told)}))
-
-
-def _write(tensors: dict[str, Tensor], path: Path, told: dict[str, str]) -> None:
-    try:
-        save_file(tensors, path, told)
-    except SafetensorError as error:  # how it reports a full disk
-        raise OSError(errno.EIO, str(error)) from error
+    write_atomically(path, lambda aside: save_tensors(flat, aside, {"perdure": json.dumps(told)}))
 
 
 def load(path: Path, learning: Learning, optimizer: Any) -> int:
