@@ -1,6 +1,7 @@
 """Base models: found where they are, refused in words where they cannot be used, and known again by their hash."""
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -90,6 +91,15 @@ def test_a_loaded_base_is_frozen_and_knows_how_it_pads_and_stops(tiny_model):
     base.tokenizer.pad_token = None
     assert base.stops == sorted({5, 7, base.tokenizer.eos_token_id})
     assert base.pad == base.tokenizer.eos_token_id
+
+
+def test_loading_bounds_the_kernels_kept_unless_the_user_chose_a_bound(tiny_model, monkeypatch):
+    for chosen, bound in ((None, "128"), ("7", "7")):
+        monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", raising=False)
+        if chosen:
+            monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", chosen)
+        load_base(tiny_model, "float32", "cpu")
+        assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == bound
 
 
 def test_code_in_a_model_folder_is_refused_or_left_alone_and_never_run(folder):

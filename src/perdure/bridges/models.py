@@ -1,6 +1,7 @@
 """Base models: found, loaded, identified. Any causal language model; nothing depends on a model's name."""
 
 import json
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.files import file_hash
 
+KERNELS = "128"  # shapes whose kernels a processor keeps; one update has about a hundred
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -147,6 +149,8 @@ def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     refuse_own_code(folder)
+    # oneDNN keeps what it compiled for every shape it met, up to half a megabyte each; it reads this before its first product.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
     try:
