@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import people
+from perdure.bridges import editing_moments
 from perdure.bridges.editing import contexts_of, opened
 from perdure.bridges.editing_moments import second_moments
 from perdure.bridges.editing_prompts import BARE, Context, chat_context, encode, shares, usable
@@ -177,24 +178,34 @@ def test_the_second_moment_is_that_of_the_keys_without_the_first_position(site):
         torch.testing.assert_close(got[layer], all_keys.T @ all_keys / len(all_keys), rtol=1e-4, atol=1e-6)
 
 
+def test_the_models_own_text_is_said_once_for_all_layers(tmp_path, monkeypatch):
+    model, tokenizer = people.make("llama", steps=0)
+    with opened(model, tokenizer) as site:
+        alone = second_moments(site, [0])[0]
+        second_moments(site, [1], cache=tmp_path)
+        monkeypatch.setattr(editing_moments, "_own_texts", None)
+        assert torch.equal(second_moments(site, [0], cache=tmp_path)[0], alone)
+
+
 def test_moments_are_kept_under_the_hash_of_all_they_depend_on(tmp_path):
     model, tokenizer = people.make("llama", steps=0)
     with opened(model, tokenizer) as site:
         first = second_moments(site, [1], cache=tmp_path)[1]
-        (file,) = tmp_path.iterdir()
+        file = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)  # the other is the text
+        assert len(list(tmp_path.iterdir())) == 2
         stamp = file.stat().st_mtime_ns
         assert torch.equal(second_moments(site, [1], cache=tmp_path)[1], first)
         assert file.stat().st_mtime_ns == stamp
         assert torch.equal(second_moments(site, [1])[1], first)
         second_moments(site, [1], seed=1, cache=tmp_path)
         second_moments(site, [1], texts=["Ann Lee lives in Rome ."], cache=tmp_path)
-        assert len(list(tmp_path.iterdir())) == 3
+        assert len(list(tmp_path.iterdir())) == 5
         with torch.no_grad():
             model.model.layers[2].mlp.up_proj.weight.mul_(1.01)
         second_moments(site, [1], texts=["Ann Lee lives in Rome ."], cache=tmp_path)
-        assert len(list(tmp_path.iterdir())) == 3  # a weight above the layer does not matter to given text
+        assert len(list(tmp_path.iterdir())) == 5  # a weight above the layer does not matter to given text
         second_moments(site, [1], cache=tmp_path)
-        assert len(list(tmp_path.iterdir())) == 4
+        assert len(list(tmp_path.iterdir())) == 7
         file.write_bytes(b"not whole")
         with torch.no_grad():
             model.model.layers[2].mlp.up_proj.weight.copy_(model.model.layers[2].mlp.up_proj.weight / 1.01)
