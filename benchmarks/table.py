@@ -23,7 +23,7 @@ def table(folder: Path, arms: list[str], seeds: list[int]) -> str:
         if run["seed"] in seeds:
             runs.setdefault(run["arm"], {})[run["seed"]] = run
     lines = [
-        "| arm | seeds | final ACC (95%) | minus plain replay, paired (95%) | learning accuracy (95%) | peak MiB |",
+        "| arm | seeds | final ACC (95%) | minus plain replay, paired (95%) | learning accuracy (95%) | peak MiB, first seed |",
         "|---|---|---|---|---|---|",
     ]
     for arm in [a for a in arms if a in runs] + sorted(set(runs) - set(arms)):
@@ -39,8 +39,8 @@ def table(folder: Path, arms: list[str], seeds: list[int]) -> str:
             gap = "{:+.3f} ({:+.3f} to {:+.3f})".format(*paired_difference(ours, theirs))
         learned = [_learned(run) for run in own.values() if "learned" in run]
         plastic = "{:.3f} ({:.3f} to {:.3f})".format(*mean_interval(np.concatenate(learned))) if learned else "-"
-        peaks = [run["peak_mib"] for run in own.values() if run["peak_mib"]]
-        lines.append(f"| {arm} | {len(own)} | {final} | {gap} | {plastic} | {f'{max(peaks):.0f}' if peaks else '-'} |")
+        peak = own[min(own)]["peak_mib"]
+        lines.append(f"| {arm} | {len(own)} | {final} | {gap} | {plastic} | {f'{peak:.0f}' if peak else '-'} |")
     return "\n".join([*lines, "", *_pairs(runs)])
 
 
