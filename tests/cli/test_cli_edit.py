@@ -102,6 +102,41 @@ def test_of_a_file_of_facts_those_that_pass_are_applied(place: Path, tmp_path: P
     assert contents(place) == before
 
 
+def test_an_export_tells_how_many_facts_it_says(place: Path, tmp_path: Path) -> None:
+    told = run_json("-w", place, "export", tmp_path / "a", "--dtype", "bfloat16")
+    assert (told["rank"], told["dtype"], told["facts"]["said"], told["facts"]["lost"]) == (1, "bfloat16", 1, [])
+    shown = " ".join(run("-w", place, "export", tmp_path / "b", "--rank", "1").stdout.split())
+    assert "facts 1 of 1 said after the cast to float32, 1 in the workspace" in shown
+    assert "relative_error" in shown
+    assert "held_out" in shown
+    more = ["Dan Bly", "{} lives in", elsewhere("Dan Bly"), "--batch", "1", *LOOSE]
+    assert len(run_json("-w", place, "edit", *more)["applied"]) == 1
+    capped = run("-w", place, "export", tmp_path / "c", "--max-rank", "1", code=1)
+    assert "rank 2, above the cap of 1" in " ".join(capped.stderr.split())
+    assert not (tmp_path / "c").exists()
+
+
+def test_facts_that_an_export_loses_are_warned_of(place: Path, tmp_path: Path) -> None:
+    file = write_rows(
+        tmp_path / "facts.jsonl",
+        [
+            {
+                "subject": name,
+                "prompt": "{} lives in",
+                "target": [c for c in people.CITIES if c != people.HOME[name]][skip],
+            }
+            for name, skip in (("Dan Poe", 1), ("Dan Bly", 2))
+        ],
+    )
+    assert len(run_json("-w", place, "edit", "--facts", file, *LOOSE)["applied"]) == 2
+    result = run("-w", place, "export", tmp_path / "out", "--rank", "1", "--json")
+    lost = json.loads(result.stdout)["facts"]["lost"]
+    assert lost
+    shown = run("-w", place, "export", tmp_path / "again", "--rank", "1").stderr
+    assert f"no longer says {len(lost)} fact" in shown
+    assert all(gone["subject"] in shown for gone in lost)
+
+
 BAD = {
     "nothing": (["edit"], 1, "a fact needs SUBJECT, PROMPT and TARGET"),
     "both": (["edit", "a", "b", "c", "--facts", "f.jsonl"], 2, "not both"),
@@ -111,6 +146,13 @@ BAD = {
     "baseline": (["edit", "Ann Lee", "{} lives in", "Oslo", "--method", "lora"], 1, "choose one of emmet"),
     "layer": (["edit", "Ann Lee", "{} lives in", "Oslo", "--layer", "3"], 1, "choose from 0 to 2"),
     "gate and none": (["edit", "Ann Lee", "{} lives in", "Oslo", "--no-gate", "--paraphrase", "1"], 2, "nothing for"),
+    "lost facts and no gate": (
+        ["learn", "t", "d.jsonl", "--no-gate", "--lost-facts", "0.1"],
+        2,
+        "nothing for --lost-facts",
+    ),
+    "rank": (["export", "out", "--rank", "600"], 1, "from 1 to the cap of 512"),
+    "served dtype": (["export", "out", "--dtype", "int8"], 1, "bfloat16, float16, float32"),
     "share": (["edit", "Ann Lee", "{} lives in", "Oslo", "--paraphrase", "2"], 1, "from 0 to 1"),
     "unknown fact": (["edits", "show", "abcdef"], 1, "edits list"),
     "unknown revert": (["revert", "abcdef"], 1, "perdure log"),

@@ -51,9 +51,12 @@ def test_tokens_are_averaged_by_role():
     }
     short = traced((0, 1), [[0.3], [0.5]])
     assert np.isnan(short.by_role()[[1, 3, 4]]).all()
-    mean, error = average([long, short])
-    assert mean[2, 0] == pytest.approx((0.7 + 0.2) / 2)
-    assert error[2, 0] == pytest.approx(0.25)
-    assert mean[1, 0] == pytest.approx(0.2)
-    assert np.isnan(error[1, 0])
+    found = average([long, short])
+    assert found.mean[2, 0] == pytest.approx((0.7 + 0.2) / 2)
+    assert (found.high - found.low)[2, 0] == pytest.approx(
+        2 * 12.706 * 0.25, rel=1e-3
+    )  # Student's t, one degree of freedom
+    assert found.mean[1, 0] == pytest.approx(0.2)
+    assert np.isnan(found.low[1, 0])
+    assert found.n[:, 0].tolist() == [2, 1, 2, 1, 1, 2]
     assert long.total_effect == pytest.approx(0.8)

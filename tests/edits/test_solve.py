@@ -169,3 +169,61 @@ def test_balanced_factors_are_the_same_update_with_sides_of_one_length():
     torch.testing.assert_close(even.delta, made.delta)
     torch.testing.assert_close(even.left.norm(dim=1), even.right.norm(dim=0))
     assert solve.norm(even) == pytest.approx(made.delta.norm().item())
+
+
+def dropped(keys, residuals, moment, gone):
+    """The balanced update without the last `gone` facts, and the lengths of what it was at their keys with them."""
+    reaches = solve.metric(moment, "emmet", 1e-2, 0.1)(keys)
+    whole = solve.emmet(keys, reaches, residuals)
+    live = torch.arange(keys.shape[1]) < keys.shape[1] - gone
+    made = solve.emmet(keys, reaches, residuals * live)
+    kept = solve.vanishing(Factors(made.left[live], made.right[:, live]), keys[:, ~live], reaches[:, ~live])
+    return solve.balanced(kept), keys[:, ~live], (whole.delta @ keys[:, ~live]).norm(dim=0)
+
+
+def left_at(left, right, keys):
+    """Norm of the update at each key, the float32 factors multiplied exactly."""
+    return (right.double() @ (left.double() @ keys)).norm(dim=0)
+
+
+@pytest.mark.parametrize("gone", [1, 4])
+def test_an_update_rounded_to_float32_stays_zero_where_it_was_even_between_keys_that_are_nearly_one(gone):
+    """All keys lie along one direction that all other keys use too, so that rounding alone leaves a thousand times as much."""
+    random = torch.Generator().manual_seed(2)
+    width, facts = 512, 24
+    common = torch.randn(width, 1, dtype=torch.float64, generator=random)
+
+    def drawn(count):
+        strength = 300 * torch.randn(1, count, dtype=torch.float64, generator=random)
+        return torch.randn(width, count, dtype=torch.float64, generator=random) + common * strength
+
+    others, keys = drawn(2 * width), drawn(facts).float().double()
+    residuals = torch.randn(64, facts, dtype=torch.float64, generator=random)
+    made, pinned, before = dropped(keys, residuals, others @ others.T / (2 * width), gone)
+    plain = left_at(made.left.float(), made.right.float(), pinned) / before
+    left, right = solve.rounded(made, pinned)
+    found = left_at(left, right, pinned) / before
+    assert left.dtype == right.dtype == torch.float32
+    assert found.max() < 1e-8
+    assert found.max() < plain.max() / 20
+    assert (left.double() - made.left).norm() < 1.2 * (made.left.float().double() - made.left).norm()
+
+
+@fast
+@given(st.integers(0, 2**31), st.integers(1, 3))
+def test_an_update_rounded_to_float32_is_the_update_and_leaves_next_to_nothing_at_dropped_keys(seed, gone):
+    keys, residuals, moment = memory(seed, 6)
+    made, pinned, before = dropped(keys, residuals, moment, gone)
+    left, right = solve.rounded(made, pinned)
+    assert (left_at(left, right, pinned) < 1e-6 * before).all()
+    torch.testing.assert_close(
+        right.double() @ left.double(), made.delta, rtol=1e-4, atol=1e-5 * made.delta.abs().max()
+    )
+
+
+def test_with_nothing_dropped_every_entry_is_rounded_to_the_nearest():
+    keys, residuals, moment = memory(0, 4)
+    made = solve.emmet(keys, reached(moment, keys), residuals)
+    left, right = solve.rounded(made, keys[:, :0])
+    assert torch.equal(left, made.left.float())
+    assert torch.equal(right, made.right.float())

@@ -220,7 +220,7 @@ def check(tmp_path, evidence):
 
 
 def test_evidence_is_self_contained_and_judged_the_same_again(tmp_path, evidence):
-    assert set(evidence) == {"format", "gate", "new_task", "tasks", "verdict"}
+    assert set(evidence) == {"format", "gate", "new_task", "tasks", "facts", "verdict"}
     found = check(tmp_path, evidence)
     assert found.pop("differences") == []
     assert found == evidence["verdict"] == decide(Gate.from_json(evidence["gate"]), evidence)
@@ -295,6 +295,75 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match="not text"):
         check_evidence(tmp_path / "binary")
+
+
+# Edited facts
+
+
+def fact(number, now=True, before=True):
+    return {"fact": f"id {number}", "prompt": f"P{number} is in", "target": "Oslo", "before": before, "now": now}
+
+
+def judged(*facts, gate=Gate(), **tasks):
+    return make_evidence(gate, "new", tasks, facts)["verdict"]
+
+
+def test_facts_that_are_all_said_pass_and_no_facts_are_not_judged():
+    found = judged(fact(1), fact(2))
+    assert found["verdict"] == "pass"
+    assert found["facts"] == {
+        "verdict": "pass",
+        "n": 2,
+        "lost": [],
+        "allowed": 0.0,
+        "reason": "all 2 edited facts are still said",
+    }
+    assert screen(found).splitlines()[-1] == "all 2 edited facts are still said"
+    assert judged()["facts"] is None
+    assert judged(fact(1, now=False, before=False))["facts"] is None  # it had nothing to lose
+
+
+def test_one_lost_fact_fails_the_gate_and_is_named():
+    found = judged(fact(1), fact(2, now=False), bank=task(110, 110))
+    assert found["verdict"] == "fail"
+    assert found["reason"] == "1 of 2 edited facts is no longer said ('P2 is in' 'Oslo'); none may be lost"
+    assert found["facts"]["lost"] == ["id 2"]
+    assert [t["verdict"] for t in found["tasks"]] == ["pass"]
+    many = judged(*(fact(n, now=False) for n in range(5)), bank=task(110, 20))
+    assert "5 of 5 edited facts are no longer said ('P0 is in' 'Oslo', 'P1" in many["reason"]
+    assert "and 2 more" in many["reason"]
+    assert "bank lost more than the tolerance" in many["reason"]
+
+
+@pytest.mark.parametrize(("allowed", "verdict"), [(0.0, "fail"), (0.09, "fail"), (0.1, "pass"), (1.0, "pass")])
+def test_a_share_of_the_facts_may_be_lost_where_the_gate_allows_it(allowed, verdict):
+    found = judged(*(fact(n, now=n > 0) for n in range(10)), gate=Gate(lost_facts=allowed))
+    assert found["verdict"] == found["facts"]["verdict"] == verdict
+    assert "1 of 10 edited facts is no longer said" in screen(found)
+
+
+def test_evidence_of_facts_is_judged_again_and_what_was_changed_is_told(tmp_path):
+    made = make_evidence(Gate(lost_facts=0.5), "new", {"bank": task(110, 110)}, [fact(1), fact(2, now=False)])
+    assert made["verdict"]["verdict"] == "pass"
+    assert check(tmp_path, made)["differences"] == []
+    made["facts"][0]["now"] = False
+    again = check(tmp_path, made)
+    assert again["verdict"] == "fail"
+    assert any(line.startswith("verdict.facts.lost") for line in again["differences"])
+    made["facts"][0]["now"] = "yes"
+    with pytest.raises(BadInput, match="'facts' is no list"):
+        check(tmp_path, made)
+
+
+def test_evidence_from_before_facts_were_judged_is_judged_as_it_was(tmp_path, evidence):
+    del evidence["facts"], evidence["verdict"]["facts"], evidence["gate"]["lost_facts"]
+    assert check(tmp_path, evidence)["differences"] == []
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, "few", True])
+def test_the_share_of_facts_is_a_share(share):
+    with pytest.raises(BadSpec, match="lost_facts"):
+        Gate(lost_facts=share)
 
 
 # The screen

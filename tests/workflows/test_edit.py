@@ -1,7 +1,6 @@
 """Edits through a workspace: what is recorded is what was verified, and what is taken out is gone to the bit."""
 
 import dataclasses
-import json
 import shutil
 
 import pytest
@@ -10,6 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import people
+from edited import FACTS, A, B, C, learn, logits, moved, said, slot, write
 from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec, Busy, NotFound
 from perdure.edits.measures import Answer, Verdict
@@ -19,85 +19,6 @@ from perdure.workflows import edit_state
 from perdure.workflows.edit_gate import EditGate, lost_neighbours
 from perdure.workflows.edit_records import LISTED, shown
 from perdure.workflows.export import export
-
-SPEC = EditSpec(layers=(0,), steps=30, contexts=2, lr=1.0, clamp=20.0, kl=0.0, decay=0.0, ridge=1e-3, gain=1000.0)
-SAID = EditGate(paraphrase=0.0, neighbours=1.0, perplexity=10.0)  # a model of forty words has room for little more
-NAMES = ["Dan Kim", "Dan Poe", "Dan Bly"]
-
-
-def moved(name, skip=0):
-    """A fact that says that somebody lives elsewhere than the model learned."""
-    return people.fact(name, [city for city in people.CITIES if city != people.HOME[name]][skip])
-
-
-FACTS = [moved(name) for name in NAMES]
-A, B, C = (fact.id for fact in FACTS)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("people")
-    for part in people.make("gpt2"):
-        part.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def bare(base, tmp_path_factory):
-    """A workspace without an edit, its statistics of the keys measured."""
-    made = Workspace.init(tmp_path_factory.mktemp("bare") / "ws", str(base), dtype="float32")
-    with pytest.raises(BadInput, match="no fact"):
-        made.edit([])
-    made.edit(FACTS[0], spec=SPEC, gate=SAID)
-    made.rollback("base")
-    return made
-
-
-@pytest.fixture
-def ws(bare, tmp_path):
-    return Workspace.open(shutil.copytree(bare.ledger.root, tmp_path / "ws"))
-
-
-@pytest.fixture(scope="module")
-def all_three(bare, tmp_path_factory):
-    """Facts A and B in one entry, C in the next."""
-    made = Workspace.open(shutil.copytree(bare.ledger.root, tmp_path_factory.mktemp("three") / "ws"))
-    made.edit(FACTS[:2], spec=SPEC, gate=SAID)
-    made.edit(FACTS[2], spec=SPEC, gate=SAID)
-    return made.ledger.root
-
-
-@pytest.fixture
-def edited(all_three, tmp_path):
-    return Workspace.open(shutil.copytree(all_three, tmp_path / "ws"))
-
-
-def write(ws, *facts, **options):
-    return ws.edit(facts, **{"spec": SPEC, "gate": SAID, **options})
-
-
-@torch.no_grad()
-def logits(ws, at="head"):
-    texts = [f"{name} lives in" for name in people.PEOPLE]
-    return ws.model(at)(**ws.tokenizer(texts, return_tensors="pt")).logits
-
-
-def said(ws, name, at="head"):
-    """What the model says after "NAME lives in"."""
-    row = [f"{other} lives in" for other in people.PEOPLE].index(f"{name} lives in")
-    return ws.tokenizer.decode(logits(ws, at)[row, -1].argmax())
-
-
-def slot(ws):
-    return ws.ledger.slots(ws.ledger.resolve("head")).get("edits")
-
-
-def learn(ws, path, form="{} is at home in", names=people.PEOPLE[:6], **more):
-    """Learn that some people are at home where the model had them from the start."""
-    rows = [{"prompt": form.format(n), "completion": f" {people.HOME[n]}"} for n in names]
-    path.write_text("\n".join(map(json.dumps, [{**r, "split": s} for s in ("train", "test") for r in rows])))
-    settings = {"num_train_epochs": 1, "host": "loop", "lora_r": 4, "learning_rate": 1e-4, **more}
-    return ws.learn("homes", path, recipe="naive", overrides=settings, gate=None, allow_leaks=True)
 
 
 def test_a_fact_is_said_recorded_and_listed_and_the_base_is_as_it_was(ws):
@@ -201,7 +122,7 @@ def test_an_edit_that_breaks_off_leaves_the_ledger_as_it_was(ws, monkeypatch):
 def test_a_fact_dropped_leaves_no_update_at_its_key_and_the_others_said(edited):
     told = edited.revert(B[:8])
     (gone,) = told["reverted"]
-    assert gone["left"] < 1e-5
+    assert gone["left"] < 1e-8
     assert (gone["said"], told["lost"]) == (False, [])
     assert [line["fact"] for line in edited.edits()] == [A, C]
     assert all(said(edited, fact.subject) == fact.target for fact in (FACTS[0], FACTS[2]))
@@ -259,10 +180,12 @@ def test_verification_is_noted_and_finds_what_is_lost(edited, monkeypatch):
     assert [line["efficacy"] for line in edited.edits()] == [True, False, True]
 
 
-def test_an_export_says_what_the_workspace_says(edited, base, tmp_path):
+def test_an_export_says_what_the_workspace_says(edited, people_folder, tmp_path):
     edited.revert(A)
     export(edited, tmp_path / "out")
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "out")
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(people_folder, dtype=torch.float32), tmp_path / "out"
+    )
     texts = [f"{name} lives in" for name in people.PEOPLE]
     with torch.no_grad():
         found = model(**edited.tokenizer(texts, return_tensors="pt")).logits

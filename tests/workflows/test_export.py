@@ -47,19 +47,19 @@ def logits(model, ids):
 
 
 def two_slots(ws, monkeypatch) -> None:
-    """Let the head carry a second slot of another rank and scale, on some modules, as a set of edits would."""
+    """Let the head carry a second slot of another rank and scale, on some modules, as an isolated task would."""
     real = ws.ledger.slots
     skill = ws.ledger.objects.get(real(ws.ledger.resolve("head"))["skill"])
     module = next(name.removesuffix(".down") for name in skill if name.endswith("down_proj.down"))
     torch.manual_seed(1)
     down, up = skill[f"{module}.down"], skill[f"{module}.up"]
-    edits = {
+    other = {
         f"{module}.down": torch.randn(3, down.shape[1]),
         f"{module}.up": 0.1 * torch.randn(up.shape[0], 3),
         f"{module}.scale": torch.tensor(1.0, dtype=torch.float64),
     }
-    edited = ws.ledger.objects.put(edits)
-    monkeypatch.setattr(ws.ledger, "slots", lambda entry: {**real(entry), "edits": edited})
+    stored = ws.ledger.objects.put(other)
+    monkeypatch.setattr(ws.ledger, "slots", lambda entry: {**real(entry), "task:other": stored})
     monkeypatch.setattr(ws.ledger, "state", lambda entry: f"two slots of {entry.id}")
 
 
@@ -128,7 +128,7 @@ def test_recompression_reports_what_it_lost(ws, tmp_path):
     assert errors[2] < 1e-12  # nothing had to go
     tensors = load_file(tmp_path / "out4/adapter_model.safetensors")
     assert {value.shape[0] for name, value in tensors.items() if "lora_A" in name} == {4}
-    assert "not scored since" in (tmp_path / "out4/README.md").read_text(encoding="utf-8")
+    assert "were not scored since" in (tmp_path / "out4/README.md").read_text(encoding="utf-8")
 
 
 def test_a_merged_model_loads_without_peft_and_agrees_within_the_stated_tolerance(ws, ids, tiny_model, tmp_path):
@@ -227,3 +227,44 @@ def test_a_full_disk_leaves_no_folder(tmp_path):
     with pytest.raises(PerdureError, match="No space left"):
         fill()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_above_the_cap_is_refused_with_the_ways_out(ws, tmp_path, monkeypatch):
+    two_slots(ws, monkeypatch)  # rank 11
+    with pytest.raises(BadInput, match=r"rank 11, above the cap of 10;.*--merged.*--rank 10.*--max-rank"):
+        export(ws, tmp_path / "out", max_rank=10)
+    with pytest.raises(BadInput, match="from 1 to the cap of 10, got 11"):
+        export(ws, tmp_path / "out", rank=11, max_rank=10)
+    assert list(tmp_path.iterdir()) == []
+    assert export(ws, tmp_path / "fits", max_rank=11)["rank"] == 11
+    assert export(ws, tmp_path / "cut", rank=10, max_rank=10)["rank"] == 10
+
+
+def test_an_adapter_larger_than_any_that_vllm_serves_says_so(ws, tmp_path, monkeypatch):
+    monkeypatch.setattr(bridge, "RANKS", (1, 4))
+    told = export(ws, tmp_path / "out")
+    assert (told["rank"], told["max_lora_rank"]) == (8, None)
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    assert "vLLM serves no adapter of rank 8" in card
+    assert "vllm serve" not in card
+
+
+def test_what_a_server_computes_with_is_the_file_rounded(ws, tmp_path):
+    export(ws, tmp_path / "out")
+    tensors = load_file(tmp_path / "out/adapter_model.safetensors")
+    found = bridge.as_served(tmp_path / "out", torch.bfloat16)
+    name = "model.layers.0.mlp.up_proj"
+    for part, lora in (("down", "lora_A"), ("up", "lora_B")):
+        value = tensors[f"base_model.model.{name}.{lora}.weight"]
+        assert torch.equal(found[f"{name}.{part}"], value.bfloat16().float())
+        assert not torch.equal(found[f"{name}.{part}"], value)
+    assert found[f"{name}.scale"] == 2
+    with pytest.raises(BadInput, match="unknown dtype 'int8'"):
+        export(ws, tmp_path / "other", dtype="int8")
+
+
+def test_held_out_text_is_told_where_the_rank_was_cut(ws, tmp_path):
+    losses = [export(ws, tmp_path / f"out{rank}", rank=rank)["held_out"] for rank in (1, 8)]
+    assert losses[0]["nll"] != losses[0]["nll_before"]
+    assert losses[1]["nll"] == pytest.approx(losses[1]["nll_before"], abs=1e-5)
+    assert "held_out" not in export(ws, tmp_path / "whole")

@@ -146,13 +146,15 @@ def sweep_layers(
     layers: Sequence[int],
     spec: EditSpec | None = None,
     *,
+    generation: bool = False,
     precision: Precision = nullcontext,
     cache: Path | None = None,
     tick: Tick | None = None,
 ) -> dict[int, list[Verdict]]:
     """Return how single edits of each fact turn out in each layer, since causal tracing does not predict where to edit.
 
-    Every fact is written alone; facts of one layer are verified in the same forwards, each under its own update.
+    Every fact is written alone; facts of one layer are verified in the same forwards, each under its own update. With
+    `generation` the model also goes on freely from each prompt, one after the other.
 
     Raises:
         BadSpec: The method spreads facts over layers; sweep with emmet.
@@ -167,11 +169,14 @@ def sweep_layers(
         contexts = contexts_of(site, spec)
         moments = second_moments(site, layers, seed=spec.seed, cache=cache, tick=tick)
         for n, layer in enumerate(layers):
-            values = find_values(site, [(fact,) for fact in facts], contexts, spec, layer)
+
+            def done(written: int, n: int = n, layer: int = layer) -> None:
+                if tick:
+                    tick(f"single edits, layer {layer}", n * len(facts) + written, len(layers) * len(facts))
+
+            values = find_values(site, [(fact,) for fact in facts], contexts, spec, layer, done)
             alone = single_edits(values, metric(moments[layer], spec.method, spec.ridge, spec.energy))
-            found[layer] = verify(site, facts, one_each(site, {site.layout.down[layer]: alone}), generation=False)
-            if tick:
-                tick("layers", n + 1, len(layers))
+            found[layer] = verify(site, facts, one_each(site, {site.layout.down[layer]: alone}), generation=generation)
     return found
 
 

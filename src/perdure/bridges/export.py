@@ -1,18 +1,22 @@
 """A model state as the files other tools load: a plain PEFT adapter, or a whole safetensors model."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from perdure.bridges.models import Base, load_base
 from perdure.bridges.runtime import PREFIX, Runtime
 from perdure.core.errors import BadInput, PerdureError
-from perdure.maths.low_rank import Patches, from_tensors, relative_error, truncate, uniform
+from perdure.maths.low_rank import Patch, Patches, from_tensors, relative_error, to_tensors, truncate, uniform
 
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes, from 8 up
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 # Largest change of a logit by merging, as a share of the largest logit. Rounding the sum to bfloat16 was measured at 0.03 on a
 # model of 135 million parameters, where leaving out the adapter changes 0.6.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
@@ -20,12 +24,18 @@ PROBE_TOKENS = 256
 
 
 def write_adapter(
-    folder: Path, runtime: Runtime, *, base: str, revision: str | None = None, rank: int | None = None
+    folder: Path,
+    runtime: Runtime,
+    *,
+    base: str,
+    revision: str | None = None,
+    rank: int | None = None,
+    max_rank: int = RANKS[-1],
 ) -> dict[str, Any]:
     """Write the adapter that lies over the base model as a plain PEFT LoRA directory, with the tokenizer.
 
-    All modules get one rank and one scale, because vLLM reads neither `rank_pattern` nor `alpha_pattern`. The factors keep the
-    dtype they were trained and scored in (float32), so that PEFT computes what the workspace computed.
+    All modules get one rank and one scale, because vLLM up to 0.30 reads neither `rank_pattern` nor `alpha_pattern`. The factors
+    keep the dtype they were trained and scored in (float32), so that PEFT computes what the workspace computed.
 
     Args:
         folder: Where to write; it exists.
@@ -34,25 +44,27 @@ def write_adapter(
         revision: Revision of the base model.
         rank: Rank to write: modules of a higher rank are truncated, others padded with zeros. None keeps all and pads to the
             smallest rank that vLLM takes.
+        max_rank: Largest rank to write.
 
     Returns:
-        "rank": the rank written; "max_lora_rank": the setting with which vLLM takes it; with `rank` also "relative_error",
-        what truncation changed of the whole adapter.
+        "rank": the rank written; "max_lora_rank": the setting with which vLLM takes it, None where it takes none so large;
+        with `rank` also "relative_error", what truncation changed of the whole adapter.
 
     Raises:
-        BadInput: No adapter lies over the base, or `rank` is below 1.
+        BadInput: No adapter lies over the base, or its rank or the one asked for does not fit.
     """
     from peft import LoraConfig
 
     patches = _adapter_of(runtime)
+    most = max(patch.down.shape[0] for patch in patches.values())
     told: dict[str, Any] = {}
-    if rank is not None:
-        if rank < 1:
-            raise BadInput(f"a rank is 1 or more, got {rank}")
+    if rank is None:
+        if most > max_rank:
+            raise BadInput(_too_large(most, max_rank))
+        rank = min(_served(most) or most, max_rank)
+    else:
         whole, patches = patches, {module: truncate(patch, rank) for module, patch in patches.items()}
         told["relative_error"] = relative_error(whole, patches)
-    most = max(patch.down.shape[0] for patch in patches.values())
-    rank = rank or _served(most)
     padded, scale = uniform(patches, rank)
     alpha = scale * rank
     LoraConfig(
@@ -67,11 +79,28 @@ def write_adapter(
     ).save_pretrained(str(folder))
     tensors = {}
     for module, patch in padded.items():
-        tensors[f"{PREFIX}{module}.lora_A.weight"] = patch.down.cpu().contiguous()
-        tensors[f"{PREFIX}{module}.lora_B.weight"] = patch.up.cpu().contiguous()
-    save_file(tensors, folder / "adapter_model.safetensors", {"format": "pt"})
+        tensors[f"{PREFIX}{module}{DOWN}"] = patch.down.cpu().contiguous()
+        tensors[f"{PREFIX}{module}{UP}"] = patch.up.cpu().contiguous()
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
     runtime.base.tokenizer.save_pretrained(folder)
     return {"rank": rank, "max_lora_rank": _served(rank), **told}
+
+
+def as_served(folder: Path, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return the adapter that `write_adapter` wrote as the tensors of a slot, its factors rounded as a server rounds them.
+
+    Over a base in float32 the slot computes with the rounded factors in float32, as vLLM does between the two factors; over one
+    in bfloat16 autocast rounds what lies between them too.
+
+    Args:
+        folder: What `write_adapter` wrote.
+        dtype: Dtype that the server holds factors in.
+    """
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    tensors = {name: value.to(dtype).float() for name, value in load_file(folder / WEIGHTS).items()}
+    modules = [name.removeprefix(PREFIX).removesuffix(DOWN) for name in tensors if name.endswith(DOWN)]
+    scale = config["lora_alpha"] / config["r"]
+    return to_tensors({m: Patch(tensors[f"{PREFIX}{m}{DOWN}"], tensors[f"{PREFIX}{m}{UP}"], scale) for m in modules})
 
 
 def write_merged(folder: Path, runtime: Runtime, patches: Patches) -> None:
@@ -89,12 +118,16 @@ def write_merged(folder: Path, runtime: Runtime, patches: Patches) -> None:
     runtime.base.tokenizer.save_pretrained(folder)
 
 
-def check_merged(folder: Path, base: Base, text: str, expected: Tensor) -> dict[str, float]:
-    """Load the model in `folder` and compare its logits on `text` with those of the canonical form.
+def load_merged(folder: Path, base: Base) -> Base:
+    """Return the model that `write_merged` wrote, in the dtype and on the device of `base`: a second copy in memory."""
+    return load_base(folder, str(base.dtype).removeprefix("torch."), str(base.device))
+
+
+def check_merged(written: Base, text: str, expected: Tensor) -> dict[str, float]:
+    """Compare the logits of a merged model on `text` with those of the canonical form.
 
     Args:
-        folder: What `write_merged` wrote.
-        base: Gives dtype and device.
+        written: What `load_merged` returned.
         text: The probe.
         expected: What `probe` returned for the canonical form.
 
@@ -104,11 +137,10 @@ def check_merged(folder: Path, base: Base, text: str, expected: Tensor) -> dict[
     Raises:
         PerdureError: The difference is above the tolerance.
 
-    Cost: a second copy of the model in memory, and one forward.
+    Cost: one forward.
     """
-    written = load_base(folder, str(base.dtype).removeprefix("torch."), str(base.device))
     difference = (probe(written, written.model, text) - expected).abs().max().item()
-    tolerance = TOLERANCE[base.dtype] * expected.abs().max().item()
+    tolerance = TOLERANCE[written.dtype] * expected.abs().max().item()
     if not difference <= tolerance:  # a NaN is no agreement
         raise PerdureError(
             f"the merged model differs from the adapter on its base by {difference:.3g} in a logit, more than the "
@@ -125,6 +157,24 @@ def probe(base: Base, model: Any, text: str) -> Tensor:
         return model(input_ids=ids.to(base.device)).logits[0].float().cpu()
 
 
+@torch.no_grad()
+def text_loss(base: Base, model: Any, texts: Sequence[Sequence[int]]) -> float:
+    """Return the mean loss of texts in nats a token.
+
+    Args:
+        base: Gives precision and device.
+        model: The base, or what lies over it.
+        texts: Token ids of the texts, two tokens at least each.
+    """
+    total = 0.0
+    for text in texts:
+        ids = torch.tensor([text], device=base.device)
+        with base.precision():
+            logp = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
+        total -= logp.gather(-1, ids[0, 1:, None]).sum().item()
+    return total / sum(len(text) - 1 for text in texts)
+
+
 def _adapter_of(runtime: Runtime) -> Patches:
     patches = from_tensors(runtime.skill())
     if not patches:
@@ -132,9 +182,17 @@ def _adapter_of(runtime: Runtime) -> Patches:
     return patches
 
 
-def _served(rank: int) -> int:
-    """Return the smallest rank that vLLM takes and that holds `rank`; beyond the last, `rank` itself."""
-    return next((known for known in RANKS if known >= rank), rank)
+def _served(rank: int) -> int | None:
+    """Return the smallest rank that vLLM takes and that holds `rank`; None beyond the last."""
+    return next((known for known in RANKS if known >= rank), None)
+
+
+def _too_large(rank: int, cap: int) -> str:
+    why = ", the largest that vLLM serves" if cap == RANKS[-1] else ""
+    return (
+        f"this adapter has rank {rank}, above the cap of {cap}{why}; write a whole model with --merged, compress the adapter "
+        f"with --rank {cap} or less, which says what it loses, or raise the cap with --max-rank"
+    )
 
 
 def _targets(runtime: Runtime, patches: Patches) -> list[str]:

@@ -33,6 +33,9 @@ def edit(
     layer: Annotated[
         list[int] | None, typer.Option(min=0, show_default="at a quarter of the depth", help="Block; repeatable.")
     ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, show_default="8", help="Facts optimised together; 1 makes each independent.")
+    ] = None,
     no_gate: Annotated[bool, typer.Option("--no-gate", help="Record every fact, said or not.")] = False,
     paraphrase: Annotated[float | None, typer.Option(show_default="0.5", help="Least share of paraphrases.")] = None,
     neighbours: Annotated[
@@ -57,13 +60,13 @@ def edit(
         raise typer.BadParameter(f"without a gate there is nothing for --{next(iter(rule))} to decide")
     given = _given(subject, prompt, target, ground_truth, facts)
     ws = open_workspace(folder)
-    spec = _spec(ws, method, layer)
+    spec = _spec(ws, method, layer, batch)
     with progress("loading the model") as tick:
         result = carry_out(ws, given, spec=spec, gate=None if no_gate else EditGate(**rule), tick=tick)
     if as_json:
         emit({key: result[key] for key in TOLD})
     elif result["applied"]:
-        _show(result)
+        show_result(result)
     _conclude(result)
 
 
@@ -81,20 +84,18 @@ def _given(
     return {"subject": subject, "prompt": prompt, "target": target, "ground_truth": ground_truth}
 
 
-def _spec(ws: "Workspace", method: str | None, layers: list[int] | None) -> "EditSpec | None":
+def _spec(ws: "Workspace", method: str | None, layers: list[int] | None, batch: int | None) -> "EditSpec | None":
     """Return the settings asked for; None where none are."""
     from dataclasses import replace
 
     from perdure.workflows.edit import usual_spec
 
-    if method is None and not layers:
-        return None
-    usual = usual_spec(ws)
-    named = {"method": method} if method else {}
-    return replace(usual, layers=tuple(layers or ()), **named)  # type: ignore[arg-type]
+    named: dict[str, Any] = {"method": method, "layers": tuple(layers or ()), "batch": batch}
+    named = {name: value for name, value in named.items() if value}
+    return replace(usual_spec(ws), **named) if named else None
 
 
-def _show(result: dict[str, Any]) -> None:
+def show_result(result: dict[str, Any]) -> None:
     """Print what was written, fact by fact, and what it does to everything else."""
     drift = result["drift"]
     head = f"edited {counted(len(result['applied']), 'fact')}: entry {short(result['entry'])}"

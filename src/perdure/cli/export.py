@@ -1,12 +1,12 @@
 """`perdure export`: take a state out of the workspace."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from perdure.cli.options import AsJson, At, Folder, open_workspace
-from perdure.cli.output import emit, facts
+from perdure.cli.output import counted, emit, facts, short, warn
 from perdure.cli.progress import progress
 
 
@@ -15,13 +15,38 @@ def export(
     at: At = "head",
     merged: Annotated[bool, typer.Option("--merged", help="Write a whole model instead of an adapter.")] = False,
     rank: Annotated[int | None, typer.Option(min=1, help="Compress the adapter to this rank.")] = None,
+    max_rank: Annotated[int, typer.Option(min=1, help="Refuse an adapter of a larger rank; vLLM serves 512.")] = 512,
+    dtype: Annotated[
+        str | None, typer.Option(show_default="the model's", help="Dtype that the server holds the adapter in.")
+    ] = None,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an entry's state as a plain PEFT adapter, or merged as a model."""
+    """Write an entry's state as a plain PEFT adapter, or merged as a model, and ask it about the facts in force."""
     from perdure.workflows.export import export as write
 
     ws = open_workspace(folder)
     with progress("exporting"):
-        found = write(ws, target, at=at, merged=merged, rank=rank)
-    return emit(found) if as_json else typer.echo(facts({**found, "files": ", ".join(found["files"])}))
+        found = write(ws, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype)
+    if as_json:
+        return emit(found)
+    typer.echo(facts({**found, "files": ", ".join(found["files"]), **_told(found)}))
+    if lost := (found["facts"] or {}).get("lost"):
+        names = ", ".join(f"{short(gone['fact'])} {gone['subject']}" for gone in lost)
+        warn(f"the export no longer says {counted(len(lost), 'fact')}: {names}")
+
+
+def _told(found: dict[str, Any]) -> dict[str, str]:
+    """Return what was asked of the export in words."""
+    told = {}
+    if asked := found["facts"]:
+        cast = f" after the cast to {found['dtype']}" if "dtype" in found else ""
+        told["facts"] = f"{asked['said']} of {asked['n']} said{cast}, {asked['said_before']} in the workspace"
+        told["loss of their targets"] = _change(asked)
+    if "held_out" in found:
+        told["held_out"] = _change(found["held_out"])
+    return told
+
+
+def _change(loss: dict[str, float]) -> str:
+    return f"{loss['nll_before']:.4f} -> {loss['nll']:.4f} nats a token"

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -17,6 +17,10 @@ def learn(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Its name; a known name is updated with more data.")],
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Data file, or task file (YAML).")],
     test: Annotated[Path | None, typer.Option(metavar="FILE", help="Test rows; else made from DATA.")] = None,
+    kind: Annotated[
+        Literal["task", "knowledge"],
+        typer.Option(help="Train all rows, or edit those that are facts and train the rest."),
+    ] = "task",
     recipe: Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="How to learn.")] = "dual_replay",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe setting, as learning_rate=1e-4.")
@@ -27,6 +31,9 @@ def learn(
         float | None, typer.Option(show_default="0.03", help="Largest drop of a guarded task, as a share.")
     ] = None,
     floor: Annotated[float | None, typer.Option(help="Least score of the new task, from 0 to 1.")] = None,
+    lost_facts: Annotated[
+        float | None, typer.Option(show_default="0", help="Largest share of the edited facts that may be lost.")
+    ] = None,
     allow_leaks: Annotated[bool, typer.Option("--allow-leaks", help="Let test rows stand in train parts.")] = False,
     format: Annotated[str | None, typer.Option(help="Format of the data; else detected.")] = None,
     template: Annotated[
@@ -42,16 +49,19 @@ def learn(
     """Learn TASK from DATA: train, score it and every older task, and move head if the gate lets it pass.
 
     Exits with 3 when the gate fails: head stays, and the entry waits for 'perdure accept' or 'perdure discard'.
+    With --kind knowledge, rows that are facts are edited after the others were trained, and 3 means that head did not move.
     """
+    from perdure.cli.knowledge import learn_knowledge
     from perdure.evaluate.gate import Gate
     from perdure.workflows import views
     from perdure.workflows.learn import learn as carry_out
 
-    rule: dict[str, Any] = {
-        k: v for k, v in {"strict": strict, "tolerance": tolerance, "floor": floor}.items() if v not in (None, False)
-    }
+    limits = {"strict": strict, "tolerance": tolerance, "floor": floor, "lost_facts": lost_facts}
+    rule: dict[str, Any] = {k: v for k, v in limits.items() if v is not None and v is not False}
     if no_gate and rule:
-        raise typer.BadParameter(f"without a gate there is nothing for --{next(iter(rule))} to decide")
+        raise typer.BadParameter(
+            f"without a gate there is nothing for --{next(iter(rule)).replace('_', '-')} to decide"
+        )
     about = {"format": format, "template": template and template.replace("\\n", "\n"), "scorer": _yaml(scorer)}
     about |= {"general": general, "guard": guard or None}
     options: dict[str, Any] = {
@@ -62,20 +72,22 @@ def learn(
         "allow_leaks": allow_leaks,
     }
     ws = open_workspace(folder)
+    gate = None if no_gate else Gate(**rule)
+    if kind == "knowledge":
+        return learn_knowledge(ws, task, data, options, gate=gate, dry_run=dry_run, as_json=as_json)
     planned = ws.plan(task, data, **options)
     if dry_run:
         found = views.preview(ws, planned)
-        return emit(found) if as_json else _show_preview(found)
-    gate = None if no_gate else Gate(**rule)
+        return emit(found) if as_json else show_preview(found)
     with progress("loading the model") as tick:
         result = carry_out(ws, planned, gate=gate, tick=tick)
     if as_json:
         emit({key: result[key] for key in TOLD})
     else:
-        _show_result(result, views.score_table(ws.ledger, ws.ledger.resolve(result["entry"])))
+        show_result(result, views.score_table(ws.ledger, ws.ledger.resolve(result["entry"])))
     for text in result["warnings"]:
         warn(text)
-    _conclude(result)
+    conclude(result)
 
 
 def overrides(pairs: list[str]) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def _yaml(text: str | None) -> Any:
         raise typer.BadParameter(f"{text!r} is no YAML: {error}") from None
 
 
-def _show_result(result: dict[str, Any], scores: dict[str, Any]) -> None:
+def show_result(result: dict[str, Any], scores: dict[str, Any]) -> None:
     """Print what was learned, each task before and after, and the gate's screen."""
     from perdure.evaluate.gate import screen
 
@@ -125,7 +137,7 @@ def score_lines(scores: dict[str, Any], learned: str | None = None) -> str:
     return table(["task", "before", "now", "95% interval", "n", "scorer"], rows, right=(1, 2, 3, 4))
 
 
-def _conclude(result: dict[str, Any]) -> None:
+def conclude(result: dict[str, Any]) -> None:
     """Say loudly what is not a plain pass, and exit with 3 if the gate failed."""
     verdict, head = result["gate"]["verdict"], short(result["entry"])
     if verdict == "inconclusive":
@@ -136,7 +148,7 @@ def _conclude(result: dict[str, Any]) -> None:
         raise typer.Exit(3)
 
 
-def _show_preview(found: dict[str, Any]) -> None:
+def show_preview(found: dict[str, Any]) -> None:
     """Print a dry run; the part of the example that is not trained is dimmed, and has no mark before its lines."""
     recipe, parts = found["recipe"], found["rows"]
     settings = {key: value for key, value in recipe.items() if key not in ("name", "methods")}

@@ -33,6 +33,7 @@ from perdure.cli.rollback import rollback
 from perdure.cli.show import show
 from perdure.cli.status import status
 from perdure.cli.store import gc, verify
+from perdure.cli.trace import trace
 from perdure.core.errors import PerdureError
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
@@ -75,6 +76,7 @@ for panel, commands in PANELS.items():
     for name, command in commands.items():
         app.command(name, rich_help_panel=panel)(command)
 app.command("bench", cls=Lists, rich_help_panel="Measure")(bench)
+app.command("trace", cls=Lists, rich_help_panel="Measure")(trace)
 app.add_typer(edits, name="edits", rich_help_panel="Look and go back")
 app.add_typer(recipe, name="recipe", rich_help_panel="Know what there is")
 app.add_typer(memory, name="memory", rich_help_panel="Look after the store")

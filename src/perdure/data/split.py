@@ -10,6 +10,11 @@ from perdure.data.read import Record
 _PARTS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 
 
+def part_named(split: object) -> str | None:
+    """Return the part that a value of `split` names: "train", "validation" or "test"; None if it names none."""
+    return _PARTS.get(split.strip().lower()) if isinstance(split, str) else None
+
+
 def named_parts(records: Sequence[Record], rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Return the rows by the `split` of their records: "train", "validation", "test". Without the column all are train.
 
@@ -20,7 +25,7 @@ def named_parts(records: Sequence[Record], rows: Sequence[Row]) -> dict[str, lis
     named = any("split" in record.columns for record in records)
     for record, row in zip(records, rows, strict=True):
         split = record.fields.get("split") if named else "train"
-        part = _PARTS.get(split.strip().lower()) if isinstance(split, str) else None
+        part = part_named(split)
         if part is None:
             raise BadInput(
                 f"{record.source}: split is {split!r}; it must be one of {', '.join(_PARTS)}, in every row or in none"

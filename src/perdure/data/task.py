@@ -126,6 +126,7 @@ def load_task(
     test: Path | None = None,
     overrides: dict[str, Any] | None = None,
     known: TaskData | None = None,
+    records: Sequence[Record] | None = None,
 ) -> TaskData:
     """Return a task read from a data file, or from a task file (.yaml, .yml).
 
@@ -139,14 +140,14 @@ def load_task(
         overrides: Settings that stand above those of a task file.
         known: The version in force, if the name is known: settings that nothing above sets are taken from it, and no
             test part is demanded. `update_task` then joins the rows.
+        records: The rows of the file to take; None takes all.
 
     Raises:
         BadInput: A file is missing or broken, a row has nothing to train, or a part that is needed is empty.
         BadSpec: A setting is not valid.
     """
-    data = Path(data)
-    spec = _settings(name, data, {**(overrides or {}), **({"test": test} if test else {})}, known)
-    records = read_records(spec.train)
+    spec = task_settings(name, data, test=test, overrides=overrides, known=known)
+    records = read_records(spec.train) if records is None else records
     format = spec.format or detect(records, spec.template)
     parts = named_parts(records, _rows(records, spec, format))
     if spec.test is not None:
@@ -170,6 +171,30 @@ def load_task(
             "give one with --test FILE or a `split` column"
         )
     return TaskData(spec, train, distinct(parts["validation"]), distinct(parts["test"]), format, made)
+
+
+def task_settings(
+    name: str,
+    data: Path,
+    *,
+    test: Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    known: TaskData | None = None,
+) -> TaskSpec:
+    """Return the settings that `load_task` uses, given the same arguments; reads a task file, and no data.
+
+    Raises:
+        BadInput: The task file is missing or not UTF-8.
+        BadSpec: A setting is not valid.
+    """
+    data = Path(data)
+    is_task_file = data.suffix.lower() in (".yaml", ".yml")
+    said: dict[str, Any] = {**(read_settings(data) if is_task_file else {"train": data}), **(overrides or {})}
+    said |= {"name": name, **({"test": test} if test else {})}
+    inherited = known.spec.inherited() if known else {}
+    if known and isinstance(said.get("labels"), dict):
+        said["labels"] = {**known.spec.labels, **said["labels"]}  # an update may bring new labels beside the old
+    return make_spec({**inherited, **said}, str(data))
 
 
 def load_rows(path: Path, task: str = "general") -> tuple[Row, ...]:
@@ -220,15 +245,6 @@ def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()
             f"every row of {new.spec.train} is a test row of task {known.name!r} already; there is nothing to learn"
         )
     return replace(new, train=train, test=distinct((*known.test, *test)), fingerprint="", version="")
-
-
-def _settings(name: str, data: Path, overrides: Mapping[str, Any], known: TaskData | None) -> TaskSpec:
-    is_task_file = data.suffix.lower() in (".yaml", ".yml")
-    said: dict[str, Any] = {**(read_settings(data) if is_task_file else {"train": data}), **overrides, "name": name}
-    inherited = known.spec.inherited() if known else {}
-    if known and isinstance(said.get("labels"), dict):
-        said["labels"] = {**known.spec.labels, **said["labels"]}  # an update may bring new labels beside the old
-    return make_spec({**inherited, **said}, str(data))
 
 
 def _rows(records: Sequence[Record], spec: TaskSpec, format: str) -> list[Row]:

@@ -168,11 +168,13 @@ class EditSet:
         return _solve_layer([w for w in self.written if layer in w.layers], layer)
 
     def patches(self) -> Patches:
-        """Return the update as float32 patches of one adapter, balanced."""
+        """Return the update as float32 patches of one adapter, balanced; at the keys of dropped facts it stays zero."""
         made = {}
-        for module, factors in self.factors().items():
-            even = solve.balanced(factors)
-            made[module] = Patch(even.left.float(), even.right.float(), 1.0)
+        for layer in sorted({layer for w in self.live for layer in w.layers}):
+            pinned = [w.keys[w.layers.index(layer)] for w in self.dropped if layer in w.layers]
+            even = solve.balanced(self.factors_at(layer))
+            keys = torch.stack(pinned, 1) if pinned else torch.empty(even.left.shape[1], 0)
+            made[self.modules[layer]] = Patch(*solve.rounded(even, keys), 1.0)
         return made
 
     def overlap(self, new: Sequence[Written]) -> list[tuple[str, str, float]]:

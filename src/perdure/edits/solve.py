@@ -19,6 +19,7 @@ from torch import Tensor
 from perdure.core.errors import BadInput
 
 LEAST = 1e-8  # of the mean of G's diagonal: a smaller denominator would blow the update up
+FINER = (256, 64, 16, 4, 1)  # entries beyond the number of keys at which a row's rounding is put right, round by round
 COLLINEAR = 1e-4  # smallest eigenvalue of the normalised Gram matrix that still tells two facts apart
 
 
@@ -169,6 +170,35 @@ def balanced(factors: Factors) -> Factors:
     left, right = factors.left.norm(dim=1), factors.right.norm(dim=0)
     scale = torch.where((left > 0) & (right > 0), (right / left).sqrt(), torch.ones_like(left))
     return Factors(factors.left * scale[:, None], factors.right / scale)
+
+
+def rounded(factors: Factors, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `left` and `right` in float32, with `left` rounded so that an update that is zero at `keys` stays so.
+
+    Rounding each entry to the nearest moves left . k by about 1e-8 |left| |k|, which is much where keys are alike and |left| is
+    long. What it moved is put back at the entries that are small beside the keys', where the grid of float32 is fine: the
+    smallest such change, then a smaller one at fewer and finer entries.
+
+    Args:
+        factors: Whose update is zero at `keys`.
+        keys: (in, n); with none every entry is rounded to the nearest.
+
+    Cost: for each row and round a system of n equations.
+    """
+    made, right = factors.left.float(), factors.right.float()
+    if keys.shape[1] == 0:
+        return made, right
+    keys = keys.double()
+    size = keys.norm(dim=1).clamp(min=1e-300)
+    for row in made:
+        for more in FINER:
+            miss = row.double() @ keys
+            at = (row.abs() / size).topk(min(keys.shape[1] + more, len(row)), largest=False).indices
+            chosen, moved = keys[at], row.clone()
+            moved[at] = (row[at].double() - chosen @ torch.linalg.solve_ex(chosen.T @ chosen, miss).result).float()
+            if (moved.double() @ keys).norm() < miss.norm():
+                row.copy_(moved)
+    return made, right
 
 
 def solved(method: str, keys: Tensor, reaches: Tensor, residuals: Tensor, gain: float) -> Factors:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -61,16 +62,58 @@ class Trace:
         return np.stack([self.indirect_effect[some].mean(0) if some else none for some in rows])
 
 
-def average(traces: Sequence[Trace]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard error over prompts of the indirect effect by role and layer, each (roles, layers).
+@dataclass(frozen=True)
+class Average:
+    """An effect's mean over prompts with its 95% interval.
 
-    Prompts without a token of a role do not count for it; where fewer than two have one, the error is NaN.
+    Args:
+        mean: Of any shape; NaN where no prompt has the value.
+        low: Lower end of the interval, same shape; NaN where fewer than two prompts have the value.
+        high: Upper end, likewise.
+        n: Prompts that have the value, same shape.
     """
-    effects = np.stack([trace.by_role() for trace in traces])
-    known = ~np.isnan(effects)
+
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    n: NDArray[np.int64]
+
+
+def average(traces: Sequence[Trace]) -> Average:
+    """Return the mean indirect effect over prompts by role and layer, each array (roles, layers).
+
+    Prompts without a token of a role do not count for it.
+    """
+    return mean_over(np.stack([trace.by_role() for trace in traces]))
+
+
+def mean_over(values: NDArray[np.float64]) -> Average:
+    """Return the mean over the first axis with Student's 95% interval; NaN counts as not there.
+
+    mean +- t(n - 1) s / sqrt(n),      where s is the standard deviation with n - 1.
+    """
+    known = ~np.isnan(values)
     n = known.sum(0)
-    filled = np.where(known, effects, 0.0)
-    mean = np.divide(filled.sum(0), n, out=np.full(n.shape, np.nan), where=n > 0)
-    square = np.where(known, (effects - mean) ** 2, 0.0).sum(0)
-    variance = np.divide(square, n - 1, out=np.full(n.shape, np.nan), where=n > 1)
-    return mean, np.sqrt(np.divide(variance, n, out=np.full(n.shape, np.nan), where=n > 1))
+    mean = np.divide(np.where(known, values, 0.0).sum(0), n, out=np.full(n.shape, np.nan), where=n > 0)
+    square = np.where(known, (values - mean) ** 2, 0.0).sum(0)
+    spread = np.divide(square, n - 1.0, out=np.full(n.shape, np.nan), where=n > 1)
+    half = student(n - 1) * np.sqrt(np.divide(spread, n, out=np.full(n.shape, np.nan), where=n > 1))
+    return Average(mean, mean - half, mean + half, n)
+
+
+def student(freedom: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the 97.5% quantile of Student's t for degrees of freedom, to 0.2%; NaN below one.
+
+    Source: Abramowitz and Stegun, "Handbook of Mathematical Functions", 1964, 26.7.5; closed forms for 1 and 2.
+    """
+    z = NormalDist().inv_cdf(0.975)
+    v = np.maximum(freedom, 1).astype(np.float64)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    series = z + sum(term / v**power for power, term in enumerate(terms, 1))
+    exact = {0: np.nan, 1: np.tan(0.475 * np.pi), 2: 0.95 * np.sqrt(2 / (1 - 0.95**2))}
+    return np.select([freedom <= 0, freedom == 1, freedom == 2], [np.full(v.shape, x) for x in exact.values()], series)

@@ -7,7 +7,8 @@ one-sided bounds:
 * fail: its lower bound is above the tolerance;
 * inconclusive: neither; the verdict says how many more test items would decide if the drop stays as it is.
 
-One failed task fails the gate; one inconclusive task leaves it inconclusive, which `strict` counts as fail. Confidence
+One failed task fails the gate; one inconclusive task leaves it inconclusive, which `strict` counts as fail. Edited facts are
+counted, not sampled: more lost than `lost_facts` allows fails the gate. Confidence
 is per task: with many guarded tasks that all sit exactly on the tolerance, one in twenty is failed, and one in twenty
 passed, by chance. The `floor` is compared with the new task's score itself, not with a bound: it states what is good
 enough, not what was lost.
@@ -29,6 +30,8 @@ from perdure.maths.statistics import items_needed, paired_difference
 
 FORMAT = 1
 SHOWN = 15  # tasks on the screen; the rest are passed ones, counted
+NAMED = 3  # lost facts that the reason names
+FACT = ("fact", "prompt", "target", "before", "now")
 ORDER = ("fail", "inconclusive", "pass")
 
 
@@ -42,6 +45,8 @@ class Gate:
         strict: Count an inconclusive verdict as fail.
         floor: Least score of the new task, in [0, 1]; None for no floor.
         tolerances: Tolerance of single tasks by name, in place of `tolerance`.
+        lost_facts: Largest share of the edited facts said before that may not be said any more, in [0, 1]. A fact is there
+            because somebody asked for it, and is asked again itself, so that no sampling error excuses its loss.
 
     Raises:
         BadSpec: A value is out of its range.
@@ -52,6 +57,7 @@ class Gate:
     strict: bool = False
     floor: float | None = None
     tolerances: Mapping[str, float] = field(default_factory=dict)
+    lost_facts: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in {"tolerance": self.tolerance, **self.tolerances}.items():
@@ -63,6 +69,8 @@ class Gate:
             raise BadSpec(f"gate confidence is {self.confidence!r}; give a number between 0.5 and 1, as 0.95")
         if self.floor is not None and (not _is_number(self.floor) or not 0 <= self.floor <= 1):
             raise BadSpec(f"gate floor is {self.floor!r}; give a score from 0 to 1, or none")
+        if not _is_number(self.lost_facts) or not 0 <= self.lost_facts <= 1:
+            raise BadSpec(f"gate lost_facts is {self.lost_facts!r}; give a share of the edited facts, from 0 to 1")
         if not isinstance(self.strict, bool):
             raise BadSpec(f"gate strict is {self.strict!r}; write true or false")
 
@@ -85,7 +93,9 @@ class Gate:
         return cls(**data)
 
 
-def make_evidence(gate: Gate, new_task: str, tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def make_evidence(
+    gate: Gate, new_task: str, tasks: Mapping[str, Mapping[str, Any]], facts: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
     """Return the evidence of one `learn`, with its verdict.
 
     Args:
@@ -95,6 +105,8 @@ def make_evidence(gate: Gate, new_task: str, tasks: Mapping[str, Mapping[str, An
             "rows" and "items") when it was learned and now. `learned` is None for a task with nothing to lose, such as
             the new one, which is only needed for the floor. A new task that is an update of an old one has both and is
             guarded.
+        facts: The edited facts in force, each `{"fact", "prompt", "target", "before", "now"}`: its id, its texts, and whether
+            it was said before the learn and is said after it.
 
     Raises:
         BadInput: A task has no score now, both scores have no test row in common, or a floor is set and the new task is
@@ -105,6 +117,7 @@ def make_evidence(gate: Gate, new_task: str, tasks: Mapping[str, Mapping[str, An
         "gate": gate.to_json(),
         "new_task": new_task,
         "tasks": {name: _shared_items(name, task) for name, task in tasks.items()},
+        "facts": [{key: fact[key] for key in FACT} for fact in facts],
     }
     return evidence | {"verdict": decide(gate, evidence)}
 
@@ -113,9 +126,10 @@ def decide(gate: Gate, evidence: Mapping[str, Any]) -> dict[str, Any]:
     """Return the verdict on the items in `evidence`, in which neither "gate" nor "verdict" is looked at.
 
     Returns:
-        `{"verdict", "tolerance", "confidence", "strict", "reason", "tasks", "floor"}`; "tasks" has one object per
+        `{"verdict", "tolerance", "confidence", "strict", "reason", "tasks", "floor", "facts"}`; "tasks" has one object per
         guarded task, the worst first; "floor" is None where the gate has none, else `{"task", "verdict", "now", "n",
-        "floor", "reason"}`.
+        "floor", "reason"}`; "facts" is None where no fact was said before, else `{"verdict", "n", "lost", "allowed",
+        "reason"}` with the ids of the lost ones. Evidence from before facts were judged has no "facts", nor its verdict.
 
     Raises:
         BadInput: A floor is set and the evidence has no items of the new task.
@@ -125,6 +139,9 @@ def decide(gate: Gate, evidence: Mapping[str, Any]) -> dict[str, Any]:
     tasks.sort(key=lambda task: (ORDER.index(task["verdict"]), -task["drop"], task["task"]))
     floor = _judge_floor(gate, evidence)
     verdict, reason = _overall(gate, tasks, floor)
+    facts = _judge_facts(gate, evidence.get("facts", ()))
+    if facts and facts["verdict"] == "fail":
+        verdict, reason = "fail", f"{facts['reason']}; {reason}" if verdict == "fail" else facts["reason"]
     return {
         "verdict": verdict,
         "tolerance": gate.tolerance,
@@ -133,6 +150,7 @@ def decide(gate: Gate, evidence: Mapping[str, Any]) -> dict[str, Any]:
         "reason": reason,
         "tasks": tasks,
         "floor": floor,
+        **({"facts": facts} if "facts" in evidence else {}),
     }
 
 
@@ -169,6 +187,9 @@ def screen(verdict: Mapping[str, Any]) -> str:
     floor = verdict["floor"]
     if floor and floor["reason"] not in verdict["reason"]:
         lines += ["", f"{floor['task']}: {floor['reason']}"]
+    facts = verdict.get("facts")
+    if facts and facts["reason"] not in verdict["reason"]:
+        lines += ["", facts["reason"]]
     lines += [f"differs from the stored verdict: {line}" for line in verdict.get("differences", [])]
     return "\n".join(lines) + "\n"
 
@@ -221,6 +242,24 @@ def _judge_floor(gate: Gate, evidence: Mapping[str, Any]) -> dict[str, Any] | No
     relation = "reaches" if verdict == "pass" else "is below"
     reason = f"the new task's {_percent(now)} ({len(items)} test items) {relation} the floor of {_percent(gate.floor)}"
     return {"task": name, "verdict": verdict, "now": now, "n": len(items), "floor": gate.floor, "reason": reason}
+
+
+def _judge_facts(gate: Gate, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What became of the facts that were said before; None where none was."""
+    said = [fact for fact in facts if fact["before"]]
+    if not said:
+        return None
+    lost = [fact for fact in said if not fact["now"]]
+    allowed = f"at most {_percent(gate.lost_facts)} may be lost" if gate.lost_facts else "none may be lost"
+    reason = f"all {len(said)} edited facts are still said" if len(said) > 1 else "the edited fact is still said"
+    if lost:
+        names = ", ".join(f"{fact['prompt']!r} {fact['target']!r}" for fact in lost[:NAMED])
+        more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
+        verb = "is" if len(lost) == 1 else "are"
+        reason = f"{len(lost)} of {len(said)} edited facts {verb} no longer said ({names}{more}); {allowed}"
+    verdict = "pass" if len(lost) <= gate.lost_facts * len(said) + 1e-9 else "fail"
+    ids = [fact["fact"] for fact in lost]
+    return {"verdict": verdict, "n": len(said), "lost": ids, "allowed": gate.lost_facts, "reason": reason}
 
 
 def _overall(gate: Gate, tasks: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -304,9 +343,21 @@ def _problem(evidence: Any) -> str | None:
             wrong = [item for item in task[key] if not _is_number(item) or not 0 <= item <= 1]
             if wrong:
                 return f"task {name!r} has {wrong[0]!r} among {key!r}; a score lies in [0, 1]"
+    facts = evidence.get("facts", [])
+    if not isinstance(facts, list) or not all(_is_fact(fact) for fact in facts):
+        return f"'facts' is no list of objects with {', '.join(FACT)}"
     if evidence["gate"].get("floor") is not None and evidence["new_task"] not in evidence["tasks"]:
         return f"its gate has a floor and it has no scores of the new task {evidence['new_task']!r}"
     return None
+
+
+def _is_fact(fact: Any) -> bool:
+    return (
+        isinstance(fact, dict)
+        and set(FACT) <= set(fact)
+        and all(isinstance(fact[key], str) for key in FACT[:3])
+        and all(isinstance(fact[key], bool) for key in FACT[3:])
+    )
 
 
 def _differences(stored: Any, computed: Any, where: str = "verdict") -> list[str]:

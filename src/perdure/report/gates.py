@@ -46,6 +46,8 @@ def _verdict(entry: Record, gate: Record, newest: bool) -> Html:
     said = [sentence(gate["reason"])]
     if floor and floor["reason"] not in gate["reason"]:
         said.append(sentence(f"{floor['task']}: {floor['reason']}"))
+    if (facts := gate.get("facts")) and facts["reason"] not in gate["reason"]:
+        said.append(sentence(facts["reason"]))
     table = _table(gate["tasks"]) if gate["tasks"] else None
     return el("details", summary, el("p", " ".join([*said, rule])), table, open=newest or gate["verdict"] != "pass")
 

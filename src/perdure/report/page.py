@@ -10,12 +10,14 @@ from perdure.core.files import write_text
 from perdure.report.colour import scale_css
 from perdure.report.compare import comparison
 from perdure.report.curves import curves
+from perdure.report.edits import edits
 from perdure.report.gates import gates
 from perdure.report.headline import attention, masthead, tiles
 from perdure.report.heatmap import heatmap, legend
 from perdure.report.history import history
 from perdure.report.markup import Child, Html, el, join, trusted
 from perdure.report.records import Record, scores
+from perdure.report.traces import traces
 from perdure.report.training import heartbeats, losses
 
 
@@ -58,6 +60,17 @@ SECTIONS = {
         "Methods",
         "What each method did",
         "A method must be seen to act. Each cell shows its course over one learn, the mean, and the last value.",
+    ),
+    "edits": Section(
+        "Facts",
+        "What became of the edited facts",
+        "A later learn can overwrite a fact, so each is asked again after it. Neighbours are questions whose answers must "
+        "stay; perplexity is that of held-out text, with all facts against without.",
+    ),
+    "traces": Section(
+        "Traces",
+        "Where it keeps what it says",
+        "Noise on the subject takes the answer away; a cell is strong where restoring that token in that layer brings it back.",
     ),
     "history": Section(
         "Ledger",
@@ -123,6 +136,8 @@ def _bodies(data: Record) -> dict[str, Child]:
         "gate": gates(data),
         "training": losses(data),
         "methods": heartbeats(data),
+        **edits(data),
+        **traces(data),
         "history": history(data),
     }
 

@@ -6,12 +6,14 @@ import yaml
 
 from perdure.evaluate.matrix import MEANING, learned_stages
 from perdure.ledger import Entry
+from perdure.workflows.edit_records import about, record_at
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace
 
 EMBEDDED = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # what the embedded model was quantised from
 
+FACTS = 20  # listed; the rest are counted
 LEVELS = ("acc", "learning_accuracy")  # metrics that are scores; the others are differences of scores
 
 
@@ -22,15 +24,19 @@ def card(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> str:
         ws: The workspace.
         entry: What is exported.
         kind: "adapter" or "merged".
-        told: What the export found out: "rank", and "relative_error", or "difference" and "tolerance".
+        told: What the export found out; see `export`.
     """
-    title = " + ".join(entry.tasks) or "base model"
+    record = record_at(ws.ledger, entry)
+    count = len(record["facts"])
+    facts = f"{count} edited fact{'' if count == 1 else 's'}"
+    title = " + ".join([*entry.tasks, *([facts] if count else [])]) or "base model"
     parts = [
         _front(ws, kind),
         f"# {title}",
         _intro(ws, entry, kind, told),
         "## Scores",
         *_scores(ws, entry),
+        *_facts(record),
         "## Load it",
         _usage(ws, kind, told),
         "## How it was made",
@@ -55,9 +61,11 @@ def _front(ws: "Workspace", kind: str) -> str:
 def _intro(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> str:
     config = ws.ledger.config
     what = f"LoRA adapter of rank {told['rank']}" if kind == "adapter" else "whole model, no adapter needed,"
+    did = f"that learned {len(entry.tasks)} task{'' if len(entry.tasks) == 1 else 's'} one after another"
+    if told.get("facts") and not entry.tasks:
+        did = "whose facts were edited"
     lines = [
-        f"A {what} that learned {len(entry.tasks)} task{'' if len(entry.tasks) == 1 else 's'} one after another with "
-        f"perdure, exported from entry `{entry.id[:12]}`.",
+        f"A {what} {did} with perdure, exported from entry `{entry.id[:12]}`.",
         "",
         f"- Base model: `{_origin(ws)}`"
         + (f", revision `{config['revision']}`" if config.get("revision") else "")
@@ -68,7 +76,15 @@ def _intro(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> st
         lines.append("- The base weights are a 4-bit release of that model, de-quantised; on others scores may differ.")
     if "relative_error" in told:
         lines.append(
-            f"- Truncated to rank {told['rank']}: relative error {told['relative_error']:.2g}; not scored since."
+            f"- Truncated to rank {told['rank']}: relative error {told['relative_error']:.2g}; held-out text went from "
+            f"{_loss(told['held_out'])}. The tasks were not scored since."
+        )
+    if asked := told.get("facts"):
+        form = f"this adapter in {told['dtype']}" if kind == "adapter" else "this model"
+        lost = ", ".join(f"{gone['subject']} (`{gone['fact'][:12]}`)" for gone in asked["lost"][:FACTS])
+        lines.append(
+            f"- Of {asked['n']} facts {asked['said']} are said by {form}, {asked['said_before']} by the state it was made "
+            f"from; their targets went from {_loss(asked)}." + (f" No longer said: {lost}." if lost else "")
         )
     if "difference" in told:
         lines.append(
@@ -105,9 +121,33 @@ def _scores(ws: "Workspace", entry: Entry) -> list[str]:
             shown = _percent if name in LEVELS else _points
             interval = f"{shown(metric['low'])} to {shown(metric['high'])}"
             metrics.append(f"| {name} | {shown(metric['value'])} | {interval} | {meaning} |")
-    gate = (ws.ledger.notes(entry.id).get("record") or {}).get("gate")
-    verdict = f"Gate: **{gate['verdict']}** ({gate.get('reason', '')})." if gate else ""
+    gate = (_notes_of_learn(ws, entry).get("record") or {}).get("gate")
+    whose = "Gate" if entry.kind == "learn" else "Gate of the last learn"
+    verdict = f"{whose}: **{gate['verdict']}** ({gate.get('reason', '')})." if gate else ""
     return ["\n".join(table), "\n".join(metrics), verdict]
+
+
+def _facts(record: dict[str, Any]) -> list[str]:
+    """Return the facts in force as they were last verified in the workspace, how they were written, and what they cost."""
+    facts = record["facts"]
+    if not facts:
+        return []
+    head = ["Subject", "Prompt", "Target", "Said", "Said freely", "Paraphrases", "Neighbours kept"]
+    table = [_row(head), "|---" * len(head) + "|"]
+    for fact in facts[:FACTS]:
+        shares = [_share(fact[name]) for name in ("efficacy", "generation", "paraphrase", "neighbourhood")]
+        table.append(_row([fact["subject"], fact["prompt"], fact["target"], *shares]))
+    more = f"And {len(facts) - FACTS} more." if len(facts) > FACTS else ""
+    said = f"{sum(fact['efficacy'] for fact in facts)} of {len(facts)} facts in force were said when last verified."
+    ways = sorted({f"{fact['method']}, layer {', '.join(map(str, fact['layers']))}" for fact in facts})
+    lines = [said, f"Written by {'; '.join(ways)}."]
+    if drift := record["drift"]:
+        before, after = drift["perplexity_before"], drift["perplexity"]
+        lines.append(
+            f"Held-out text: perplexity {before:.2f} without them, {after:.2f} with them ({100 * (after / before - 1):+.2f}%), "
+            f"KL {drift['kl']:.2g} nats a token."
+        )
+    return ["## Facts", " ".join(lines), "\n".join(table), more]
 
 
 def _usage(ws: "Workspace", kind: str, told: dict[str, Any]) -> str:
@@ -125,33 +165,47 @@ def _usage(ws: "Workspace", kind: str, told: dict[str, Any]) -> str:
         f'base = AutoModelForCausalLM.from_pretrained("{base}", dtype="{ws.ledger.config["dtype"]}"{at})\n'
         'model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")\n'
         'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")\n```\n\n'
-        f"```bash\nvllm serve {base}{f' --revision {revision}' if revision else ''} --enable-lora "
-        f"--max-lora-rank {told['max_lora_rank']} --lora-modules NAME=PATH_OF_THIS_FOLDER\n```"
+        + (
+            f"```bash\nvllm serve {base}{f' --revision {revision}' if revision else ''} --enable-lora "
+            f"--max-lora-rank {told['max_lora_rank']} --lora-modules NAME=PATH_OF_THIS_FOLDER\n```"
+            if told["max_lora_rank"]
+            else f"vLLM serves no adapter of rank {told['rank']}."
+        )
     )
 
 
 def _history(ws: "Workspace", entry: Entry) -> list[str]:
     """Return the line of entries with data and seeds, the recipe, and the software."""
-    table = ["| Entry | Kind | Task | Task version | Train data | Seed |", "|---|---|---|---|---|---|"]
+    table = ["| Entry | Kind | What | Task version | Train data | Seed |", "|---|---|---|---|---|---|"]
     for one in reversed(ws.ledger.ancestors(entry)):
         cells = [
             _hash(one.id),
             one.kind,
-            one.task or "",
+            about(ws.ledger, one.id, one.task) or "",
             _hash(one.tasks.get(one.task or "")),
             _hash(one.data.get("train")),
             str(one.seed),
         ]
-        table.append(f"| {' | '.join(cells)} |")
-    notes = ws.ledger.notes(entry.id)
+        table.append(_row(cells))
+    learned, notes = _last_learn(ws, entry), _notes_of_learn(ws, entry)
     software = ", ".join(f"{name} {version}" for name, version in (notes.get("software") or {}).items())
-    recipe = f"```yaml\n{yaml.safe_dump(entry.recipe, sort_keys=False)}```" if entry.recipe else ""
+    recipe = f"```yaml\n{yaml.safe_dump(learned.recipe, sort_keys=False)}```" if learned else ""
     return [
         "\n".join(table),
         "Recipe of the last learn:" if recipe else "",
         recipe,
         f"Software: {software}" * bool(software),
     ]
+
+
+def _last_learn(ws: "Workspace", entry: Entry) -> Entry | None:
+    """Return the newest learn that an entry stands on, itself among them."""
+    return next((one for one in ws.ledger.ancestors(entry) if one.kind == "learn"), None)
+
+
+def _notes_of_learn(ws: "Workspace", entry: Entry) -> dict[str, Any]:
+    learned = _last_learn(ws, entry)
+    return ws.ledger.notes(learned.id) if learned else {}
 
 
 def _origin(ws: "Workspace") -> str:
@@ -161,6 +215,22 @@ def _origin(ws: "Workspace") -> str:
 
 def _hash(value: str | None) -> str:
     return f"`{value[:12]}`" if value else ""
+
+
+def _row(cells: list[str]) -> str:
+    """Return a row of a table, whatever stands in its cells."""
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _share(value: bool | float | None) -> str:
+    """Return a verdict or a share; nothing where it was not asked."""
+    if value is None:
+        return ""
+    return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.0%}"
+
+
+def _loss(told: dict[str, Any]) -> str:
+    return f"{told['nll_before']:.3f} to {told['nll']:.3f} nats a token"
 
 
 def _percent(share: float) -> str:

@@ -11,8 +11,9 @@ from perdure.core.errors import BadInput
 from perdure.edits.facts import Fact, read_facts, refuse_repeats, superseded
 from perdure.edits.spec import EditSpec
 from perdure.ledger import Entry, writing
+from perdure.workflows.edit_again import stronger
 from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.edit_records import NOTE, named, noted, owners_of, record_at
+from perdure.workflows.edit_records import NOTE, named, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
 
 if TYPE_CHECKING:
@@ -120,8 +121,8 @@ class _Edit:
             return {**told, "drift": None, "rewritten": 0, "seconds": round(time.perf_counter() - began, 3)}
         made = pruned(draft.edit_set)
         entry = self._entry(made, applied)
-        owners = {**owners_of(self.record), **dict.fromkeys([fact.id for fact in applied], entry.id)}
-        note = noted(named([f.subject for f in applied]), made, self.verdicts, owners, self.drift, self.norms)
+        title, owners = named([f.subject for f in applied]), dict.fromkeys([fact.id for fact in applied], entry.id)
+        note = noted(title, made, self.verdicts, self.record, self.drift, self.norms, owners)
         mine = {fact.id for fact in applied}
         told |= {
             "entry": entry.id,
@@ -161,17 +162,10 @@ class _Edit:
             return {f.id: v for f, v in zip(self.fresh, verify(site, self.fresh, generation=False), strict=True)}
 
     def _attempts(self) -> Iterator[EditSpec]:
-        """Yield the settings, then stronger ones, then another layer where the caller chose none."""
+        """Yield the settings, and what to try after them where there is a gate."""
         yield self.spec
-        if self.gate is None:
-            return
-        strong = replace(self.spec, steps=2 * self.spec.steps, until=self.spec.until / 2, clamp=1.5 * self.spec.limit)
-        yield strong
-        first = self.spec.at(self.depth)
-        step = max(1, self.depth // 8)
-        moved = tuple(layer + (step if first[-1] + step < self.depth - 1 else -step) for layer in first)
-        if not self.spec.layers and moved[0] >= 0:
-            yield replace(strong, layers=moved)
+        if self.gate is not None:
+            yield from stronger(self.spec, self.depth)
 
     def _tried(self, draft: _Draft, facts: Sequence[Fact], spec: EditSpec, before: Mapping[str, "Verdict"]) -> _Draft:
         """Write facts beside those of a draft; return it with those that pass, and why the others do not."""

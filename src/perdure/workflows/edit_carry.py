@@ -1,20 +1,23 @@
 """Facts across a learn, and facts asked again: what they are worth on another state, and how they come back into force.
 
 A learn trains the skill without the edits, since a fact's vectors belong to the state that they were read from. Then the edits
-are laid beside the new skill as they are. If all that were said are said still, they stay; else they are written again there.
+are laid beside the new skill as they are. If all that were said are said still, they stay; else they are written again there,
+and those that are not said even then more strongly, then in another layer.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.errors import BadInput
 from perdure.ledger import Entry, writing
-from perdure.workflows.edit_records import NOTE, Json, noted, owners_of, record_at
+from perdure.workflows.edit_again import Verdicts, lost, strengthened
+from perdure.workflows.edit_records import NOTE, Json, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick
 
 if TYPE_CHECKING:
-    from perdure.edits.measures import Verdict
+    from perdure.edits.edit_set import EditSet
     from perdure.workflows.workspace import Workspace
 
 
@@ -25,38 +28,71 @@ class Carried:
     Args:
         slot: Object of the set that was written again; None if it stays as it is.
         note: What is noted about the facts at the new entry.
+        facts: What the gate judges of each fact: "fact", "prompt", "target", and whether it was said "before" and is "now".
         warnings: For people: facts that were written again, or are no longer said.
     """
 
     slot: str | None
     note: Json
+    facts: tuple[Json, ...]
     warnings: tuple[str, ...]
 
 
 def carry(ws: "Workspace", parent: Entry, slots: Mapping[str, str | None], tick: Tick | None = None) -> Carried | None:
     """Return the facts in force at `parent` on the state of a learn that left `slots`; None if there are none.
 
-    Cost: a verification; where a fact is lost, all facts written again and a second one.
+    Cost: a verification; where a fact is lost, all facts written again and a second one, and see `strengthened`.
     """
     if SLOT not in ws.ledger.slots(parent):
         return None
     others = {**ws.ledger.slots(parent), **slots}
     place = Place(ws, {name: found for name, found in sorted(others.items()) if found and name != SLOT}, tick)
-    record, before = record_at(ws.ledger, parent), place.in_force(parent)
-    verdicts, edit_set = place.ask(before), before
-    lost, slot, warnings = _lost(record, verdicts), None, []
-    if lost:
-        place.lay()
-        again = place.current(before)
-        found = place.ask(again)
-        if len(_lost(record, found)) <= len(lost):
+    record, edit_set = record_at(ws.ledger, parent), place.in_force(parent)
+    said = [line["fact"] for line in record["facts"] if line["efficacy"]]
+    verdicts: Verdicts = place.ask(edit_set)
+    slot, warnings = None, []
+    if missing := lost(verdicts, said):
+        again, found, problem = _written_again(place, edit_set, verdicts, said)
+        if problem:
+            warnings.append(f"{len(missing)} edited facts were lost and cannot be written again: {problem}")
+        elif len(lost(found, said)) <= len(missing):
+            warnings.append(
+                f"{len(missing)} of {len(edit_set.live)} edited facts were lost, so that all were written again"
+            )
             edit_set, verdicts, slot = again, found, place.keep(again)
-            warnings.append(f"{len(lost)} of {len(before.live)} edited facts were lost, so that all were written again")
-    if gone := _lost(record, verdicts):
-        warnings.append(f"edited facts that are no longer said: {', '.join(gone)}; edit them again")
+    gone = lost(verdicts, said)
+    if names := [line["subject"] for line in record["facts"] if line["fact"] in gone]:
+        warnings.append(f"edited facts that are no longer said: {', '.join(names)}; edit them again")
     drift, norms = place.cost(edit_set, parent)
-    note = noted(record["about"], edit_set, verdicts, owners_of(record), drift, norms)
-    return Carried(slot, {**note, "rewritten": slot is not None}, tuple(warnings))
+    note = noted(record["about"], edit_set, verdicts, record, drift, norms)
+    return Carried(slot, {**note, "rewritten": slot is not None}, _judged(record, verdicts), tuple(warnings))
+
+
+def _judged(record: Json, verdicts: Verdicts) -> tuple[Json, ...]:
+    """Return what the gate judges of each fact in force."""
+    return tuple(
+        {
+            "fact": line["fact"],
+            "prompt": line["prompt"],
+            "target": line["target"],
+            "before": line["efficacy"],
+            "now": verdicts[line["fact"]].efficacy,
+        }
+        for line in record["facts"]
+        if line["fact"] in verdicts
+    )
+
+
+def _written_again(
+    place: Place, edit_set: "EditSet", verdicts: Verdicts, said: Sequence[str]
+) -> "tuple[EditSet, Verdicts, str | None]":
+    """Return the set written on the state laid at `place`, how it answers, and why it could not be; lost facts tried harder."""
+    place.lay()
+    try:
+        again = place.current(edit_set)
+        return *strengthened(place, again, place.ask(again), said), None
+    except BadInput as error:  # two keys that could be told apart before are all but the same there
+        return edit_set, verdicts, str(error)
 
 
 def verify_edits(ws: "Workspace", tick: Tick | None = None) -> dict[str, Any]:
@@ -76,9 +112,10 @@ def verify_edits(ws: "Workspace", tick: Tick | None = None) -> dict[str, Any]:
         edit_set = place.in_force(head)
         drift, norms = place.cost(edit_set, head) if edit_set.live else (None, {})
         verdicts = place.ask(edit_set)
-        note = noted(record["about"], edit_set, verdicts, owners_of(record), drift, norms)
+        note = noted(record["about"], edit_set, verdicts, record, drift, norms)
         if edit_set.written:
-            ws.ledger.annotate(head.id, NOTE, note)
+            mine = ws.ledger.notes(head.id).get(NOTE) or {}
+            ws.ledger.annotate(head.id, NOTE, {**note, "rewritten": mine.get("rewritten", False)})
         ws.runtime.laid = ws.ledger.state(head)
         return {
             "entry": head.id,
@@ -88,12 +125,3 @@ def verify_edits(ws: "Workspace", tick: Tick | None = None) -> dict[str, Any]:
             "drift": drift,
             "seconds": round(time.perf_counter() - began, 3),
         }
-
-
-def _lost(record: Json, verdicts: "Mapping[str, Verdict]") -> list[str]:
-    """Return the subjects of the facts that were said when last verified and are not said now."""
-    return [
-        line["subject"]
-        for line in record["facts"]
-        if line["efficacy"] and line["fact"] in verdicts and not verdicts[line["fact"]].efficacy
-    ]

@@ -44,7 +44,7 @@ class EditGate:
             before: Without it; None counts every neighbour as right before.
         """
         asked = verdict.prompt
-        if not asked.preferred:
+        if asked.other is not None and not asked.preferred:
             return (
                 f"its target is less likely than the ground truth ({asked.target:.2f} against {asked.other:.2f} nats)"
             )

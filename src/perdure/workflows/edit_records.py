@@ -1,7 +1,8 @@
 """What the ledger says about the facts in force, as plain JSON; neither torch nor a model is needed to read it.
 
 Every entry that writes the slot `edits` has a note "edits": {"about", "facts", "dropped", "drift", "norms"}, where a fact is a
-line with "fact" (its id), "entry" (which wrote it), what it says, and how it was last verified. `edits verify` renews it.
+line with "fact" (its id), "entry" (which wrote it), what it says, whether it was said when it was written ("at_edit"), and
+how it was last verified. `edits verify` renews it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,9 +73,10 @@ def noted(
     title: str,
     edit_set: "EditSet",
     verdicts: Mapping[str, "Verdict"],
-    owners: Mapping[str, str],
+    before: Json,
     drift: Mapping[str, float] | None,
     norms: Mapping[str, float],
+    owners: Mapping[str, str] | None = None,
 ) -> Json:
     """Return the note of an entry.
 
@@ -82,18 +84,20 @@ def noted(
         title: What the entry is about.
         edit_set: The facts in force there.
         verdicts: By fact id, of all live facts.
-        owners: Entry that wrote each fact, by fact id.
+        before: What was noted before, which knows who wrote a fact and whether it was said then.
         drift: What the set does to held-out text.
         norms: Relative norm of the update by layer name.
+        owners: Entry that wrote a fact that is new, by fact id.
     """
-    facts = [{**_line(w, owners[w.id]), **_asked(verdicts[w.id])} for w in edit_set.live]
+    new = owners or {}
+    owners = {line["fact"]: line["entry"] for line in (*before["facts"], *before["dropped"])} | dict(new)
+    known = {line["fact"]: line.get("at_edit", line["efficacy"]) for line in before["facts"] if line["fact"] not in new}
+    facts = [
+        {**_line(w, owners[w.id]), "at_edit": known.get(w.id, verdicts[w.id].efficacy), **_asked(verdicts[w.id])}
+        for w in edit_set.live
+    ]
     dropped = [_line(w, owners[w.id]) for w in edit_set.dropped]
     return {"about": title, "facts": facts, "dropped": dropped, "drift": drift and dict(drift), "norms": dict(norms)}
-
-
-def owners_of(record: Json) -> dict[str, str]:
-    """Return the entry that wrote each fact of a record, by fact id."""
-    return {line["fact"]: line["entry"] for line in (*record["facts"], *record["dropped"])}
 
 
 def _line(written: "Written", entry: str) -> Json:

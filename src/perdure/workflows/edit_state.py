@@ -83,10 +83,18 @@ class Place:
         from perdure.bridges.editing_verify import drift, relative_norms
 
         self.lay()
-        texts = self._texts(entry)
+        texts = self.held_out(entry)
         factors = edit_set.factors()
         with self.site() as site:
             return drift(site, texts, lambda: laid(site, factors)), relative_norms(site, factors)
+
+    def held_out(self, entry: "Entry") -> list[list[int]]:
+        """Return held-out text as tokens: fixed passages, and test rows of the tasks that an entry knows."""
+        rows = [row for name in entry.tasks for row in self.ws.task(name, entry).test[:TEST_ROWS]]
+        texts = [row.prompt + row.completion + "\n".join(m.content for m in row.messages) for row in rows]
+        most = min(LONGEST, getattr(self.ws.runtime.base.model.config, "max_position_embeddings", LONGEST))
+        coded = [self.ws.tokenizer(text)["input_ids"][:most] for text in (*PASSAGES, *texts)]
+        return [ids for ids in coded if len(ids) > 1]
 
     def write(self, facts: "Sequence[Fact]", spec: "EditSpec", onto: "EditSet") -> "EditSet":
         """Write facts beside those of `onto`, with the slots laid without edits."""
@@ -121,14 +129,6 @@ class Place:
 
     def _settings(self) -> dict[str, Any]:
         return {"precision": self.ws.runtime.precision, "cache": self.ws.ledger.root / "moments"}
-
-    def _texts(self, entry: "Entry") -> list[list[int]]:
-        """Return held-out text as tokens: fixed passages, and test rows of the tasks that an entry knows."""
-        rows = [row for name in entry.tasks for row in self.ws.task(name, entry).test[:TEST_ROWS]]
-        texts = [row.prompt + row.completion + "\n".join(m.content for m in row.messages) for row in rows]
-        most = min(LONGEST, getattr(self.ws.runtime.base.model.config, "max_position_embeddings", LONGEST))
-        coded = [self.ws.tokenizer(text)["input_ids"][:most] for text in (*PASSAGES, *texts)]
-        return [ids for ids in coded if len(ids) > 1]
 
     def _told(self, what: str, done: int, total: int) -> None:
         if self.tick:

@@ -13,11 +13,13 @@ from safetensors import SafetensorError
 from perdure.core.errors import BadInput, PerdureError
 from perdure.ledger import Entry
 from perdure.workflows.card import card
+from perdure.workflows.export_check import DTYPES, check_adapter, check_merged_facts
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace
 
 PROBE = "The quick brown fox jumps over the lazy dog. 12 + 30 = 42.\nQ: What is the capital of France?\nA: Paris\n"
+MAX_RANK = 512  # the largest that vLLM serves
 PROBE_ROWS = 4  # test rows that the probe takes along, since merging must agree where the adapter acts
 
 
@@ -27,6 +29,8 @@ def export(
     at: str = "head",
     merged: bool = False,
     rank: int | None = None,
+    max_rank: int = MAX_RANK,
+    dtype: str | None = None,
 ) -> dict[str, Any]:
     """Write the state at a ref as files that other tools load; the folder appears whole or not at all.
 
@@ -36,22 +40,29 @@ def export(
         at: Ref or entry.
         merged: Write a whole model that needs no PEFT, checked against the adapter on its base; else a PEFT adapter.
         rank: Rank of the adapter, reached by truncation or padding. None keeps everything, padded to a rank vLLM takes.
+        max_rank: Largest rank of an adapter; the default is the largest that vLLM serves.
+        dtype: Dtype that the adapter's server holds it in, with which the facts in force are asked again; that of the
+            workspace's model by default. The files keep the dtype that was trained and scored.
 
     Returns:
-        "folder", "entry", "kind" ("adapter" or "merged"), "files", "rank" (None when merged); with `rank` also
-        "relative_error" of the truncation, and when merged "difference" and "tolerance" of the largest logit.
+        "folder", "entry", "kind" ("adapter" or "merged"), "files", "rank" (None when merged), and "facts" (how many are said by
+        what was written, see `export_check.said`; None where none is in force). Of an adapter also "max_lora_rank", the
+        setting with which vLLM takes it, and "dtype"; with `rank` also "relative_error" of the truncation and "held_out", the
+        loss of held-out text; when merged "difference" and "tolerance" of the largest logit.
 
     Raises:
-        BadInput: The folder is not empty, the state has no adapter or more than one, or `rank` does not fit.
+        BadInput: The folder is not empty, the state has no adapter, or its rank, `rank` or `dtype` does not fit.
         NotFound: No such ref.
         PerdureError: The disk is full, or the merged model disagrees with the adapter.
     """
     entry = ws.ledger.resolve(at)
     slots = ws.ledger.slots(entry)
-    if merged and rank is not None:
-        raise BadInput("a rank is for the adapter form; leave it out, or export without merging")
-    if rank is not None and rank < 1:
-        raise BadInput(f"a rank is 1 or more, got {rank}")
+    if merged and (rank is not None or dtype is not None):
+        raise BadInput("rank and dtype are of an adapter; leave them out, or export without merging")
+    if rank is not None and not 1 <= rank <= max_rank:
+        raise BadInput(f"a rank is from 1 to the cap of {max_rank}, got {rank}; --max-rank raises the cap")
+    if dtype is not None and dtype not in DTYPES:
+        raise BadInput(f"unknown dtype {dtype!r}; a server holds an adapter in {', '.join(DTYPES)}")
     if not merged and "dense" in slots:
         raise BadInput(
             f"entry {entry.id[:12]} trained every weight (recipe `full`), which no adapter holds; export it with --merged"
@@ -62,7 +73,7 @@ def export(
             "or export a copy of the base with --merged"
         )
     with new_folder(Path(folder)) as aside:
-        told = _write_merged(ws, entry, aside) if merged else _write_adapter(ws, entry, aside, rank)
+        told = _write_merged(ws, entry, aside) if merged else _write_adapter(ws, entry, aside, rank, max_rank, dtype)
         kind = "merged" if merged else "adapter"
         (aside / "README.md").write_text(card(ws, entry, kind, told), encoding="utf-8")
         files = sorted(path.name for path in aside.iterdir())
@@ -110,18 +121,22 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _write_adapter(ws: "Workspace", entry: Entry, aside: Path, rank: int | None) -> dict[str, Any]:
+def _write_adapter(
+    ws: "Workspace", entry: Entry, aside: Path, rank: int | None, max_rank: int, dtype: str | None
+) -> dict[str, Any]:
     from perdure.bridges.export import write_adapter
 
     ws.lay(entry)
     model = ws.ledger.config["model"]
     # A hub id loads the same weights anywhere; the embedded model stands in no hub, only in its cache folder.
     base = model if model.count("/") == 1 and not Path(model).is_absolute() else str(ws.runtime.folder)
-    return write_adapter(aside, ws.runtime, base=base, revision=ws.ledger.config.get("revision"), rank=rank)
+    revision = ws.ledger.config.get("revision")
+    told = write_adapter(aside, ws.runtime, base=base, revision=revision, rank=rank, max_rank=max_rank)
+    return {**told, **check_adapter(ws, entry, aside, dtype, compressed=rank is not None)}
 
 
 def _write_merged(ws: "Workspace", entry: Entry, aside: Path) -> dict[str, Any]:
-    from perdure.bridges.export import check_merged, probe, write_merged
+    from perdure.bridges.export import check_merged, load_merged, probe, write_merged
     from perdure.maths.low_rank import from_tensors
 
     ws.lay(entry)
@@ -130,7 +145,8 @@ def _write_merged(ws: "Workspace", entry: Entry, aside: Path) -> dict[str, Any]:
     patches = from_tensors(ws.runtime.skill())
     ws.lay_slots({name: found for name, found in ws.ledger.slots(entry).items() if name == "dense"})
     write_merged(aside, ws.runtime, patches)
-    return dict(check_merged(aside, ws.runtime.base, text, expected))
+    written = load_merged(aside, ws.runtime.base)
+    return {**check_merged(written, text, expected), **check_merged_facts(ws, entry, written)}
 
 
 def _probe_text(ws: "Workspace", entry: Entry) -> str:

@@ -3,7 +3,7 @@
 import platform
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +15,7 @@ from perdure.core.keyed import keyed
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.data.leaks import refuse_leaks
+from perdure.data.read import Record
 from perdure.data.task import TaskData, load_rows, load_task, update_task
 from perdure.evaluate.gate import Gate, make_evidence
 from perdure.evaluate.scorers import read_scorer
@@ -65,8 +66,19 @@ def plan(
     recipe: Recipe,
     settings: dict[str, Any] | None = None,
     allow_leaks: bool = False,
+    records: Sequence[Record] | None = None,
 ) -> Plan:
     """Read and check everything that can be checked before a model is loaded.
+
+    Args:
+        ws: The workspace.
+        name: Name of the task.
+        data: Data file, or task file (YAML).
+        test: Data file with the test rows.
+        recipe: How it is learned.
+        settings: Settings that stand above those of a task file.
+        allow_leaks: Let test rows stand in train parts.
+        records: The rows of the file to learn; None takes all.
 
     Raises:
         BadInput: The data cannot be used, or a test row leaks.
@@ -74,7 +86,7 @@ def plan(
     """
     parent = ws.ledger.resolve("head")
     known = ws.task(name, parent) if name in parent.tasks else None
-    task = load_task(name, Path(data), test=test, overrides=settings, known=known)
+    task = load_task(name, Path(data), test=test, overrides=settings, known=known, records=records)
     read_scorer(task.scorer)
     if known is not None:
         task = update_task(known, task, ws.versions(name))
@@ -130,7 +142,8 @@ class _Learn:
         }
         entry, memory = self._draft(memory, learning)
         scores = self._score_after(entry)
-        evidence = make_evidence(self.gate, self.task.name, self._guarded(entry, scores)) if self.gate else None
+        facts = self.carried.facts if self.carried else ()
+        evidence = make_evidence(self.gate, self.task.name, self._guarded(entry, scores), facts) if self.gate else None
         verdict = (
             evidence["verdict"] if evidence else {"verdict": "off", "reason": "the gate was switched off", "tasks": []}
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, NotFound
 from perdure.edits.spec import SPREAD
 from perdure.ledger import Entry, Ledger, writing
-from perdure.workflows.edit_records import NOTE, Json, matching, named, noted, owners_of, record_at
+from perdure.workflows.edit_records import NOTE, Json, matching, named, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
             columns=parent.columns,
             state=parent.state,
         )
-        note = noted(named([fact.subject for fact in gone]), made, verdicts, owners_of(record), drift, norms)
+        note = noted(named([fact.subject for fact in gone]), made, verdicts, record, drift, norms)
         said = {line["fact"] for line in record["facts"] if line["efficacy"]}
         told = {
             "reverted": [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput
 from perdure.core.files import write_text
 from perdure.core.rows import Row
-from perdure.workflows.edit_records import about, record_at
+from perdure.workflows.edit_records import NOTE, about, record_at
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -81,7 +81,7 @@ def show(ledger: "Ledger", ref: str) -> Json:
         NotFound: Nothing has this name.
     """
     entry = ledger.resolve(ref)
-    notes = {key: value for key, value in ledger.notes(entry.id).items() if key not in ("evidence", "memory")}
+    notes = {key: value for key, value in ledger.notes(entry.id).items() if key not in ("evidence", "memory", "traces")}
     record = dict(notes.pop("record", None) or {})
     slots = {name: {"object": found, "bytes": ledger.objects.size(found)} for name, found in _own_slots(entry)}
     return {
@@ -269,12 +269,12 @@ def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = Non
 
 
 def _reported(ledger: "Ledger", entry: "Entry") -> Json:
-    """Return the learn record and the memory of an entry; a gate that was off is none."""
+    """Return the learn record, the memory, the edits and the traces of an entry; a gate that was off is none."""
     notes = ledger.notes(entry.id)
     record = notes.get("record")
     if record and record["gate"]["verdict"] == "off":
         record = {**record, "gate": None}
-    return {"record": record, "memory": notes.get("memory")}
+    return {"record": record, **{name: notes.get(name) for name in ("memory", NOTE, "traces")}}
 
 
 def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> dict[str, dict[str, Json]]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BrokenStore, NotFound
@@ -16,9 +16,12 @@ from perdure.workflows.edit import Facts, edit
 from perdure.workflows.edit_carry import verify_edits
 from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_records import listed
+from perdure.workflows.knowledge import Knowledge, learn_knowledge, plan_knowledge
 from perdure.workflows.learn import Plan, learn, plan
 from perdure.workflows.revert import revert
 from perdure.workflows.scoring import Tick, answer_length, answers, measure
+from perdure.workflows.sweep import sweep
+from perdure.workflows.trace import TraceSpec, trace_prompt
 from perdure.workflows.views import brief, task_order
 
 if TYPE_CHECKING:
@@ -91,13 +94,11 @@ class Workspace:
 
     def plan(self, task: str, data: str | os.PathLike[str], **options: Any) -> Plan:
         """Check a learn without doing it; see `workflows.learn.plan` for the options."""
-        from perdure.core.recipe import Recipe
-        from perdure.methods.registry import load_recipe
+        return plan(self, task, Path(data), **_with_recipe(options))
 
-        recipe = options.pop("recipe", DEFAULT_RECIPE)
-        overrides = options.pop("overrides", None)
-        built = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
-        return plan(self, task, Path(data), recipe=built, **options)
+    def plan_knowledge(self, task: str, data: str | os.PathLike[str], **options: Any) -> Knowledge:
+        """Route the rows of a file to editing and training without doing either; the options are those of `plan`."""
+        return plan_knowledge(self, task, Path(data), **_with_recipe(options))
 
     def learn(
         self,
@@ -107,6 +108,7 @@ class Workspace:
         recipe: Any = DEFAULT_RECIPE,
         overrides: dict[str, Any] | None = None,
         gate: Gate | None = Gate(),
+        kind: Literal["task", "knowledge"] = "task",
         tick: Tick | None = None,
         **options: Any,
     ) -> dict[str, Any]:
@@ -117,15 +119,21 @@ class Workspace:
             data: Data file, or task file (YAML).
             recipe: Name, path or `Recipe`.
             overrides: Dotted recipe keys to values, as `--set`.
-            gate: What may not be lost; None records whatever comes.
+            gate: What may not be lost; None records whatever comes, of facts too.
+            kind: "knowledge" edits the rows that are facts, and trains the others; see `workflows.knowledge`.
             tick: Called with (what, done, total) as work goes on.
             **options: `test`, `settings` and `allow_leaks`, as in `workflows.learn.plan`.
 
         Raises:
             PerdureError: See `workflows.learn`; ledger and memory are then as they were.
         """
-        planned = self.plan(task, data, recipe=recipe, overrides=overrides, **options)
-        return learn(self, planned, gate=gate, tick=tick)
+        if kind not in ("task", "knowledge"):
+            raise BadInput(f"kind is {kind!r}; it is task (train all rows) or knowledge (edit those that are facts)")
+        options |= {"recipe": recipe, "overrides": overrides}
+        if kind == "knowledge":
+            known = self.plan_knowledge(task, data, **options)
+            return learn_knowledge(self, known, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
+        return learn(self, self.plan(task, data, **options), gate=gate, tick=tick)
 
     def accept(self) -> Entry:
         """Make the candidate that a failed gate left aside the new head."""
@@ -204,6 +212,18 @@ class Workspace:
     def verify_edits(self, tick: Tick | None = None) -> dict[str, Any]:
         """Ask head about every fact in force; see `workflows.edit_carry.verify_edits`."""
         return verify_edits(self, tick)
+
+    def trace(
+        self, prompt: str, subject: str, spec: TraceSpec = TraceSpec(), *, at: str = "head", tick: Tick | None = None
+    ) -> dict[str, Any]:
+        """Return which states of the model carry its answer to a prompt; see `workflows.trace.trace_prompt`."""
+        return trace_prompt(self, prompt, subject, spec, at=at, tick=tick)
+
+    def sweep(
+        self, facts: Facts, layers: Sequence[int] = (), *, at: str = "head", tick: Tick | None = None
+    ) -> dict[str, Any]:
+        """Return how each layer takes the edit of each fact alone; see `workflows.sweep.sweep`."""
+        return sweep(self, facts, layers, at=at, tick=tick)
 
     def predict(
         self, texts: Sequence[str], task: str | None = None, at: str = "head", max_new_tokens: int | None = None
@@ -320,3 +340,13 @@ class Workspace:
 
     def _newest(self, entry: Entry) -> str | None:
         return next((e.task for e in self.ledger.ancestors(entry) if e.kind == "learn" and e.task in entry.tasks), None)
+
+
+def _with_recipe(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options of a plan with the recipe built: "recipe" is one or names one, "overrides" are set in it."""
+    from perdure.core.recipe import Recipe
+    from perdure.methods.registry import load_recipe
+
+    recipe, overrides = options.get("recipe", DEFAULT_RECIPE), options.get("overrides")
+    built = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+    return {**{key: value for key, value in options.items() if key != "overrides"}, "recipe": built}

@@ -1,0 +1,128 @@
+"""The tables of the editing benchmark, from its result files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perdure.maths.statistics import mean_interval, paired_difference
+
+METHODS = ("emmet", "rome", "memit", "alphaedit", "lora")
+SHOWN = ("efficacy", "generation", "paraphrase", "neighbourhood", "chat")
+
+
+def tables(folder: Path) -> str:
+    """Return the Markdown tables of all parts that have results."""
+    found: dict[str, dict[str, list[dict]]] = {}
+    for path in sorted(folder.glob("*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        found.setdefault(run["part"], {}).setdefault(run["method"], []).append(run)
+    made = [
+        make({m: found[part][m] for m in METHODS if m in found[part]}) for part, make in MAKERS.items() if part in found
+    ]
+    return "\n\n".join(made)
+
+
+def _single(runs: dict[str, list[dict]]) -> str:
+    lines = [
+        "| method | n | efficacy, first try | efficacy | said freely | paraphrase | neighbourhood, change | chat |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method, own in runs.items():
+        before, after = _joined(own, "before"), _joined(own, "after")
+        name = "emmet = rome" if method == "emmet" else method
+        tried = [item for run in own for item in run.get("first", run["after"])]
+        once = _told(mean_interval(_values(tried, "efficacy")))
+        lines.append(f"| {name} | {len(after)} | {once} | {_row(before, after)} |")
+    plain = _joined(next(iter(runs.values())), "before")
+    lines.append(f"| unedited | {len(plain)} | - | {_row(None, plain)} |")
+    return "\n".join(lines)
+
+
+def _sets(runs: dict[str, list[dict]]) -> str:
+    lines = [
+        "| facts | method | n asked | efficacy | said freely | paraphrase | neighbourhood, change | chat | perplexity | KL "
+        "| update / weight |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for size in sorted({run["size"] for own in runs.values() for run in own}):
+        for method, own in runs.items():
+            mine = [run for run in own if run["size"] == size]
+            if not mine:
+                continue
+            before, after = _joined(mine, "before"), _joined(mine, "after")
+            rise = np.mean([run["drift"]["perplexity"] / run["drift"]["perplexity_before"] - 1 for run in mine])
+            kl, norm = (
+                np.mean([run["drift"]["kl"] for run in mine]),
+                np.mean([max(run["norms"].values()) for run in mine]),
+            )
+            lines.append(
+                f"| {size} | {method} | {len(after)} | {_row(before, after)} | {rise:+.1%} | {kl:.3f} | {norm:.3f} |"
+            )
+    return "\n".join(lines)
+
+
+def _undo(runs: dict[str, list[dict]]) -> str:
+    lines = [
+        "| method | dropped | update at the key, relative (largest) | target no longer preferred | next token as unedited "
+        "| KL from unedited (median, largest) | others lost |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for method, own in runs.items():
+        drops = [drop for run in own for drop in run["drops"] if "left" in drop]
+        changed = [drop for drop in drops if not drop["preferred_before_the_edit"]]
+        gone = _told(mean_interval([not drop["still_preferred"] for drop in changed]))
+        same = _told(mean_interval([drop["same_token"] for drop in drops]))
+        kl = [drop["kl"] for drop in drops]
+        lost = sum(len(drop["others_lost"]) for drop in drops)
+        lines.append(
+            f"| {method} | {len(drops)} | {max(drop['left'] for drop in drops):.1e} | {gone} of {len(changed)} | {same} | "
+            f"{np.median(kl):.1e}, {max(kl):.1e} | {lost} |"
+        )
+    return "\n".join(lines)
+
+
+def _seconds(runs: dict[str, list[dict]]) -> str:
+    lines = [
+        "| method | statistics, once | one edit, median (first, 20th) | 100 in one command, each | threads |",
+        "|---|---|---|---|---|",
+    ]
+    for method, own in runs.items():
+        for run in own:
+            each = run["one_by_one"]
+            lines.append(
+                f"| {method} | {run['statistics']:.0f} s | {np.median(each):.2f} s ({each[0]:.2f}, {each[-1]:.2f}) | "
+                f"{run['hundred'] / 100:.2f} s | {run['threads']} |"
+            )
+    return "\n".join(lines)
+
+
+MAKERS = {"single": _single, "sets": _sets, "undo": _undo, "seconds": _seconds}
+
+
+def _joined(runs: Sequence[dict], key: str) -> list[dict]:
+    return [item for run in runs for item in run[key]]
+
+
+def _row(before: list[dict] | None, after: list[dict]) -> str:
+    """Return the cells of all measures; the neighbourhood as a difference where there is a before."""
+    cells = []
+    for name in SHOWN:
+        values = _values(after, name)
+        if name == "neighbourhood" and before is not None:
+            change = paired_difference(values, _values(before, name))
+            cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in change)))
+        else:
+            cells.append(_told(mean_interval(values)) if values else "-")
+    return " | ".join(cells)
+
+
+def _values(items: Sequence[dict], name: str) -> list[float]:
+    """Return one value a fact, of those that have it."""
+    found = [item[name] for item in items if item[name] is not None and item[name] != []]
+    return [float(np.mean(value)) for value in found]
+
+
+def _told(interval: tuple[float, float, float]) -> str:
+    return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * x for x in interval))

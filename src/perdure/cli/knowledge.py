@@ -1,0 +1,100 @@
+"""`perdure learn --kind knowledge`: what goes to editing and what to training, and what came of both."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from perdure.cli import edit, learn
+from perdure.cli.output import clip, counted, emit, say, table, warn
+from perdure.cli.progress import progress
+
+if TYPE_CHECKING:
+    from perdure.evaluate.gate import Gate
+    from perdure.workflows.knowledge import Knowledge
+    from perdure.workflows.workspace import Workspace
+
+GOES = {"fact": "editing", "skill": "training"}
+WIDE = 44  # characters of an example
+
+
+def learn_knowledge(
+    ws: "Workspace",
+    task: str,
+    data: Path,
+    options: dict[str, Any],
+    *,
+    gate: "Gate | None",
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Route the rows of a file, train the skills, edit the facts; exits with 3 if head did not move."""
+    from perdure.workflows import views
+    from perdure.workflows.edit_gate import EditGate
+    from perdure.workflows.knowledge import learn_knowledge as carry_out
+
+    planned = ws.plan_knowledge(task, data, **options)
+    if dry_run:
+        skill = views.preview(ws, planned.skill) if planned.skill else None
+        return _preview(planned, skill, as_json)
+    with progress("loading the model") as tick:
+        result = carry_out(ws, planned, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
+    learned, edited = result["learned"], result["edited"]
+    if as_json:
+        told = {"learned": learned and {key: learned[key] for key in learn.TOLD}}
+        told |= {"edited": edited and {key: edited[key] for key in edit.TOLD}}
+        emit({**result, **told})
+    else:
+        typer.echo(_table(result["routes"]))
+        if learned:
+            typer.echo()
+            learn.show_result(learned, views.score_table(ws.ledger, ws.ledger.resolve(learned["entry"])))
+        if edited and edited["applied"]:
+            typer.echo()
+            edit.show_result(edited)
+    for text in result["warnings"]:
+        warn(text)
+    _conclude(result)
+
+
+def _preview(planned: "Knowledge", skill: dict[str, Any] | None, as_json: bool) -> None:
+    """Show a dry run: where each row would go, and how the skills would be learned."""
+    routes, facts = planned.routing.summary(), [fact.to_json() for fact in planned.facts]
+    if as_json:
+        return emit(
+            {"task": planned.task, "routes": routes, "facts": facts, "skill": skill, "notices": [*planned.notices]}
+        )
+    typer.echo(_table(routes))
+    typer.echo(f"\n{counted(len(facts), 'fact')} to edit, {counted(len(planned.routing.skills), 'row')} to train\n")
+    for text in planned.notices:
+        warn(text)
+    if skill:
+        return learn.show_preview(skill)
+    say("dry run: nothing was changed")
+
+
+def _table(routes: list[dict[str, Any]]) -> str:
+    rows = []
+    for group in routes:
+        found = group["example"]
+        example = f"{clip(found['prompt'] or found['answer'], WIDE)!r}"
+        rows.append([GOES[group["kind"]], f"{group['rows']:,}", group["reason"], f"{found['source']} {example}"])
+    return table(["goes to", "rows", "because", "for example"], rows, right=(1,))
+
+
+def _conclude(result: dict[str, Any]) -> None:
+    """Name the facts that are not in force, and exit with 3 if head did not move."""
+    edited, left = result["edited"], result["left"]
+    for refused in edited["refused"] if edited else ():
+        warn(f"refused {refused['subject']!r}: {refused['reason']}")
+    if left:
+        warn(
+            f"{counted(len(left), 'fact')} not edited ({clip(', '.join(f['subject'] for f in left), 60)}): {left[0]['reason']}"
+        )
+    if result["learned"]:
+        learn.conclude(result["learned"])
+    if edited and not edited["applied"]:
+        what = "nothing is recorded" if result["entry"] is None else "what was trained stays"
+        say(f"NOTHING EDITED: no fact passed; {what}.", fg="red", bold=True)
+    if result["entry"] is None and edited:
+        raise typer.Exit(3)

@@ -1,0 +1,134 @@
+"""`perdure trace`: where the model keeps what it says, and which layer to edit."""
+
+import json
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from perdure.cli.options import AsJson, At, Folder, open_workspace
+from perdure.cli.output import emit, say, warn
+from perdure.cli.progress import progress
+from perdure.cli.trace_told import told, what
+from perdure.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from perdure.workflows.trace import TraceSpec
+    from perdure.workflows.workspace import Workspace
+
+Json = dict[str, Any]
+
+
+def trace(
+    prompt: Annotated[
+        str | None, typer.Argument(metavar="PROMPT", help="Beginning of a sentence with the subject, or {}, in it.")
+    ] = None,
+    subject: Annotated[str | None, typer.Option("--subject", metavar="S", help="What the noise is put on.")] = None,
+    facts: Annotated[
+        Path | None, typer.Option("--facts", metavar="FILE", help="Facts, JSON Lines: average over those it says.")
+    ] = None,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Edit each fact alone in each layer; nothing is recorded.")
+    ] = False,
+    layers: Annotated[
+        list[int] | None,
+        typer.Option("--layers", min=0, metavar="N...", show_default="evenly over the depth", help="Layers to sweep."),
+    ] = None,
+    kind: Annotated[
+        Literal["block", "mlp", "attention", "all"] | None,
+        typer.Option("--kind", show_default="all; with --sweep none", help="What is restored."),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="a fifth of the depth", help="Layers of mlp or attention restored together."),
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(min=0, show_default="3", help="In standard deviations of the embeddings.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, show_default="10", help="Noises drawn.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, show_default="the workspace's", help="Of noises and edits.")
+    ] = None,
+    at: At = "head",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write PNG files and JSON to.")
+    ] = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where the model keeps what it says: noise on the subject, and which restored state brings the answer back.
+
+    With --facts the average over the facts of a file; with --sweep which layer to edit, by editing, since tracing does not
+    predict it. What came out is kept beside the entry for the report.
+    """
+    from perdure.workflows.sweep import sweep as sweep_layers
+    from perdure.workflows.trace import trace_facts, trace_prompt
+
+    _refuse_unclear(prompt, subject, facts, sweep, layers)
+    given = {name: n for name, n in {"window": window, "noise": noise, "samples": samples}.items() if n is not None}
+    if sweep and given and kind is None:
+        raise typer.BadParameter(f"--{next(iter(given))} belongs to tracing; name what is restored with --kind too")
+    ws = open_workspace(folder)
+    spec = _spec(ws, kind, seed, given)
+    with _new(output) as aside:
+        with progress("loading the model") as tick:
+            if sweep and facts:
+                tracing = spec if kind else None
+                found = sweep_layers(ws, facts, layers or (), tracing=tracing, seed=seed, at=at, tick=tick)
+            elif facts:
+                found = trace_facts(ws, facts, spec, at=at, tick=tick)
+            else:
+                found = trace_prompt(ws, prompt or "", subject or "", spec, at=at, tick=tick)
+        if aside:
+            _write(found, aside)
+    emit(found) if as_json else typer.echo(told(found))
+    if output:
+        say(f"written to {output}")
+    if not found["kept"]:
+        warn("not kept for the report: another process writes to the workspace, or the entry is a candidate")
+
+
+def _refuse_unclear(
+    prompt: str | None, subject: str | None, facts: Path | None, sweep: bool, layers: list[int] | None
+) -> None:
+    """Refuse arguments that do not go together."""
+    if facts and (prompt or subject):
+        raise typer.BadParameter("give PROMPT with --subject, or a file with --facts, not both")
+    if layers and not sweep:
+        raise typer.BadParameter("--layers says what to sweep; give --sweep too")
+    if sweep and not facts:
+        raise typer.BadParameter("--sweep edits the facts of a file; give it with --facts")
+    if not facts and not (prompt and subject):
+        raise BadInput("a trace needs PROMPT and --subject, as: perdure trace 'Ann Lee lives in' --subject 'Ann Lee'")
+
+
+def _spec(ws: "Workspace", kind: str | None, seed: int | None, given: Json) -> "TraceSpec":
+    from perdure.workflows.trace import KINDS, TraceSpec
+
+    kinds = tuple(name for name in KINDS if kind in (None, "all", name))
+    return TraceSpec(kinds=kinds, seed=ws.ledger.config.get("seed", 0) if seed is None else seed, **given)
+
+
+def _new(output: Path | None) -> AbstractContextManager[Path | None]:
+    """Return a context in which a folder can be filled that appears at its end; nothing where none is asked for."""
+    from perdure.report.plots import refuse_without_matplotlib
+    from perdure.workflows.export import new_folder
+
+    if output is None:
+        return nullcontext(None)
+    refuse_without_matplotlib()
+    return new_folder(output)
+
+
+def _write(found: Json, folder: Path) -> None:
+    """Write what was found as JSON, and as pictures."""
+    from perdure.report import plots
+
+    name, draw = {
+        "prompt": ("trace.json", plots.draw_prompt),
+        "average": ("trace.json", plots.draw_average),
+        "sweep": ("sweep.json", plots.draw_sweep),
+    }[what(found)]
+    (folder / name).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    draw(found, folder)

@@ -1,0 +1,175 @@
+"""The rules by which a row with a question and an answer is trained; one that none of them holds for is a fact.
+
+They read spelling and counts, no model, and send to training whatever they cannot tell: a fact that is trained is learned too,
+only at a higher price, while a skill that is edited in is no skill.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from perdure.core.rows import Row
+from perdure.edits.facts import HOLE
+from perdure.edits.subjects import Subjects
+
+LONGEST_PROMPT, LONGEST_ANSWER = 30, 6  # words
+SHARED = 5  # rows with one answer that make it a label
+FORMS = 3  # names asked about in one form of words that make it a relation, whose answers may repeat
+FEW = 0.15  # different answers for each row, down from which all of them are labels
+
+_INSTRUCTION = re.compile(
+    r"add|analyse|analyze|answer|arrange|calculate|change|choose|classify|combine|compare|complete|compose|"
+    r"compute|convert|correct|count|create|decide|define|describe|design|detect|determine|discuss|edit|"
+    r"estimate|evaluate|expand|explain|extract|fill|find|fix|format|generate|guess|identify|improve|infer|"
+    r"insert|join|label|list|make|match|paraphrase|pick|predict|produce|propose|rank|rate|read|recommend|"
+    r"remove|reorder|rephrase|replace|respond|reverse|rewrite|select|separate|shorten|simplify|solve|sort|"
+    r"spell|split|suggest|summarise|summarize|tag|transcribe|transform|translate|turn|use|verify|write",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"(?:[a-z]{3}|\d)[.!?][\"')\]]* +\S")  # not "Dr. Moss", not "J. Doe"
+_EXPLAINED = re.compile(
+    r"(?:question:|q:)?\s*(?:why|how\s+(?:am|are|can|could|did|do|does|is|should|to|was|were|would))\b", re.IGNORECASE
+)
+_CHOICE = re.compile(r"\b(?:whether|(?:which|what|one) of (?:these|those|the following))\b", re.IGNORECASE)
+_CHOSEN = re.compile(r"yes|no|true|false|[a-z]", re.IGNORECASE)
+_ASKER = re.compile(r"\b(?:I|me|my|mine|we|us|our|you|your)\b(?!\.)", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+$€£]?\d[\d.,]*\s?%?")
+
+
+@dataclass(frozen=True)
+class File:
+    """What is counted over all rows with a question and an answer.
+
+    Args:
+        subjects: The names in the prompts.
+        answers: In how many rows each answer stands.
+        asked: How many names each form of words is asked about.
+    """
+
+    subjects: Subjects
+    answers: Counter[str]
+    asked: Mapping[str, int]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> "File":
+        """Return the counts over `rows`."""
+        subjects = Subjects.of([prompt_of(row) for row in rows])
+        answers = Counter(row.answer.strip().casefold() for row in rows)
+        named = [(prompt_of(row), subjects.named(prompt_of(row))) for row in rows]
+        forms = {(form(prompt, name), name) for prompt, name in named}
+        return cls(subjects, answers, Counter(text for text, _ in forms))
+
+    @cached_property
+    def classes(self) -> bool:
+        """Whether there are so few different answers that all that are given twice are labels."""
+        return len(self.answers) <= FEW * self.answers.total()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One row as the rules see it.
+
+    Args:
+        row: The row.
+        file: What is counted over all of them.
+        given: The subject that a column gives, where the prompt names it.
+    """
+
+    row: Row
+    file: File
+    given: str | None = None
+
+    @property
+    def prompt(self) -> str:
+        """What is asked."""
+        return prompt_of(self.row)
+
+    @property
+    def answer(self) -> str:
+        """What is answered."""
+        return self.row.answer.strip()
+
+    @cached_property
+    def name(self) -> str | None:
+        """What it is about."""
+        return self.given or self.file.subjects.named(self.prompt)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is one question with one answer."""
+        return not self.row.messages or [turn.role for turn in self.row.messages] == ["user", "assistant"]
+
+    @property
+    def passage(self) -> bool:
+        """Whether the prompt is long, of several sentences or many lines, or has its answer on a new line."""
+        lines = self.prompt.count("\n") + self.prompt.endswith("\n")
+        return len(self.prompt.split()) > LONGEST_PROMPT or lines > 1 or bool(_SENTENCE_END.search(self.prompt))
+
+    @property
+    def personal(self) -> bool:
+        """Whether the prompt speaks of who asks or is asked, outside the name in it."""
+        return bool(_ASKER.search(form(self.prompt, self.name)))
+
+    @property
+    def text(self) -> bool:
+        """Whether the answer is long, a sentence, a list, or of several lines."""
+        words, parts = len(self.answer.split()), self.answer.count(",") + self.answer.count("\n")
+        return words > LONGEST_ANSWER or parts > 1 or "\n" in self.answer or (words > 3 and self.answer[-1] in ".!?")
+
+    @property
+    def copied(self) -> bool:
+        """Whether the answer stands in the prompt, to be chosen or copied."""
+        return bool(re.search(rf"(?<!\w){re.escape(self.answer)}(?!\w)", self.prompt, re.IGNORECASE))
+
+    @property
+    def computed(self) -> bool:
+        """Whether the prompt has numbers and the answer is one."""
+        return bool(_NUMBER.fullmatch(self.answer)) and len(_NUMBER.findall(self.prompt)) > 1
+
+    @property
+    def label(self) -> bool:
+        """Whether many rows share the answer, and not because they ask the same about different names."""
+        rows = self.file.answers[self.answer.casefold()]
+        if self.file.classes:
+            return rows > 1
+        return rows >= SHARED and self.file.asked[form(self.prompt, self.name)] < FORMS
+
+
+RULES: tuple[tuple[str, Callable[[Asked], bool]], ...] = (
+    ("it is a conversation of several turns, or has a system text", lambda row: not row.single),
+    ("it is text without a question", lambda row: not row.prompt.strip()),
+    ("it has a label, so it is classification", lambda row: row.row.label is not None),
+    (f"its prompt is a passage: over {LONGEST_PROMPT} words, a sentence or 2 lines", lambda row: row.passage),
+    ("its prompt is an instruction", lambda row: bool(_INSTRUCTION.fullmatch(row.prompt.split()[0].strip(",:.")))),
+    ("it asks how or why, which is explained, not named", lambda row: bool(_EXPLAINED.match(row.prompt))),
+    ("it speaks of who asks, not only of a name", lambda row: row.personal),
+    (f"its answer is a text: over {LONGEST_ANSWER} words, a sentence or a list", lambda row: row.text),
+    ("its answer is yes, no, or a letter to choose", lambda row: bool(_CHOSEN.fullmatch(row.answer))),
+    ("it asks for a choice", lambda row: bool(_CHOICE.search(row.prompt))),
+    ("its answer stands in its prompt", lambda row: row.copied),
+    ("its answer is computed: numbers in, a number out", lambda row: row.computed),
+    ("its prompt holds no name, id or title", lambda row: row.name is None),
+    (
+        "the name in its prompt stands in many rows",
+        lambda row: not row.given and not row.file.subjects.specific(row.name or ""),
+    ),
+    ("its answer is a label that many rows share", lambda row: not row.given and row.label),
+)
+"""Why a row is trained, in words; the first rule that holds is the reason."""
+
+
+def why_trained(row: Asked) -> str | None:
+    """Return the reason to train a row; None if it is a fact."""
+    return next((reason for reason, holds in RULES if holds(row)), None)
+
+
+def prompt_of(row: Row) -> str:
+    """Return what a row asks: its prompt, or its first turn."""
+    return row.messages[0].content if row.messages else row.prompt
+
+
+def form(prompt: str, name: str | None) -> str:
+    """Return a prompt with a hole where the name stands."""
+    return prompt.replace(name, HOLE) if name else prompt

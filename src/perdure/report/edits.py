@@ -1,0 +1,146 @@
+"""Edited facts: what is left of them after each later entry, and how each is answered now, the lost ones first."""
+
+from collections.abc import Sequence
+
+from perdure.report.gates import badge
+from perdure.report.lines import Scale, path
+from perdure.report.markup import Html, el, join
+from perdure.report.records import Record, lineage
+from perdure.report.words import NOTHING, count, number, percent, short, title_of
+
+WIDTH, HEIGHT = 250, 146
+OPEN = 50  # facts that stand open; the rest are behind a summary
+
+
+def edits(data: Record) -> dict[str, Html]:
+    """Return the section, by its name: none where no fact was ever edited into head."""
+    line = list(reversed(lineage(data, data["head"])))
+    entries = {entry["entry"]: entry for entry in data["entries"]}
+    told = [entries[name] for name in line if entries[name].get("edits")]
+    if not told:
+        return {}
+    facts = sorted(told[-1]["edits"]["facts"], key=lambda fact: (fact["efficacy"], -_at_edit(fact)))
+    return {"edits": join(_summary(facts, told[-1]), _panels(told), _history(told), _facts(facts))}
+
+
+def _at_edit(fact: Record) -> bool:
+    """Say whether a fact was said when it was written; older records do not tell, and only what passed was recorded."""
+    return fact.get("at_edit", True)
+
+
+def _summary(facts: Sequence[Record], newest: Record) -> Html:
+    if not facts:
+        return el("p", "No fact is in force: all were reverted.", class_="empty")
+    held, made = sum(fact["efficacy"] for fact in facts), sum(map(_at_edit, facts))
+    text = f"{count(len(facts), 'fact')} in force. {count(made)} said when edited, {count(held)} said now, "
+    return el("p", text, "as verified at ", el("code", short(newest["entry"])), ".", class_="how")
+
+
+def _panels(told: Sequence[Record]) -> Html:
+    """Return what is still said, and what all facts cost held-out text, over the entries since the first edit."""
+    shares = [share for entry in told if (share := _share(entry)) is not None]
+    rises = [rise for entry in told if (rise := _rise(entry)) is not None]
+    drawn = []
+    if shares:
+        drawn.append(_panel("Facts still said", f"{percent(shares[-1])} now", shares, 1.0))
+    if rises:
+        story = f"{percent(rises[-1], 2)} now"
+        drawn.append(_panel("Rise of perplexity", story, rises, max(0.01, *rises)))
+    return el("div", drawn, class_="panels")
+
+
+def _panel(title: str, story: str, values: Sequence[float], top: float) -> Html:
+    x, y = Scale(0, max(1, len(values) - 1), 46, WIDTH - 10), Scale(min(0.0, *values, 0.0), top, HEIGHT - 24, 10)
+    grid = [
+        join(
+            el("line", x1=38, x2=WIDTH - 2, y1=y(level), y2=y(level), class_="grid"),
+            el("text", percent(level, 0 if top == 1 else 1), x=33, y=y(level) + 3.5, text_anchor="end"),
+        )
+        for level in (0.0, top)
+    ]
+    points = [(x(i), y(value)) for i, value in enumerate(values)]
+    dots = [el("circle", cx=a, cy=b, r=2.5, class_="dot") for a, b in points]
+    picture = el(
+        "svg",
+        grid,
+        el("path", d=path(points), class_="line"),
+        dots,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_label=f"{title}: {story}",
+    )
+    return el("figure", el("figcaption", el("b", title), el("span", story)), picture, class_="panel")
+
+
+def _history(told: Sequence[Record]) -> Html:
+    heads = ["Entry", "Kind", "Facts in force", "Still said", "Share", "Rise of perplexity", "KL, nats a token", ""]
+    rows = []
+    for entry in told:
+        record = entry["edits"]
+        facts, drift = record["facts"], record["drift"]
+        cells = [
+            count(len(facts)),
+            count(sum(fact["efficacy"] for fact in facts)),
+            percent(_share(entry)),
+            percent(_rise(entry), 2),
+            number(drift["kl"]) if drift else NOTHING,
+        ]
+        name = title_of(entry) if entry["kind"] == "learn" else record.get("about") or NOTHING
+        rows.append(
+            el(
+                "tr",
+                el("th", name, el("code", short(entry["entry"])), scope="row"),
+                el("td", entry["kind"]),
+                [el("td", cell, class_="num") for cell in cells],
+                el("td", "written again" if record.get("rewritten") else ""),
+            )
+        )
+    return join(el("h3", "After each entry"), _table(heads, range(2, 7), rows, "Facts after each entry"))
+
+
+def _facts(facts: Sequence[Record]) -> Html:
+    if not facts:
+        return Html("")
+    heads = ["Subject", "Prompt", "Target", "Entry", "At the edit", "Now", "Freely", "Paraphrases", "Neighbours"]
+    shown = _table(heads, range(7, 9), [_fact(fact) for fact in facts[:OPEN]], "Facts in force")
+    rest = facts[OPEN:]
+    hidden = _table(heads, range(7, 9), [_fact(fact) for fact in rest], "More facts in force") if rest else None
+    more = el("details", el("summary", f"{count(len(rest), 'more fact')}"), hidden, class_="quiet") if rest else None
+    return join(el("h3", "Facts in force"), shown, more)
+
+
+def _fact(fact: Record) -> Html:
+    lost = not fact["efficacy"]
+    words = [_answer(_at_edit(fact)), _answer(fact["efficacy"]), _answer(fact["generation"])]
+    shares = [percent(fact["paraphrase"], 0), percent(fact["neighbourhood"], 0)]
+    return el(
+        "tr",
+        el("th", fact["subject"], el("code", short(fact["fact"])), scope="row"),
+        el("td", fact["prompt"]),
+        el("td", fact["target"]),
+        el("td", el("code", short(fact["entry"]))),
+        [el("td", badge("fail", word=False) if lost and n == 1 else None, " ", word) for n, word in enumerate(words)],
+        [el("td", share, class_="num") for share in shares],
+        class_="lost" if lost else None,
+    )
+
+
+def _table(heads: Sequence[str], right: Sequence[int], rows: Sequence[Html], label: str) -> Html:
+    head = el("tr", [el("th", t, scope="col", class_="num" if i in right else None) for i, t in enumerate(heads)])
+    table = el("table", el("thead", head), el("tbody", rows), class_="plain")
+    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
+
+
+def _answer(value: bool | None) -> str:
+    return NOTHING if value is None else "yes" if value else "no"
+
+
+def _share(entry: Record) -> float | None:
+    """Return the share of the facts in force at an entry that are said there; None without a fact."""
+    facts = entry["edits"]["facts"]
+    return sum(fact["efficacy"] for fact in facts) / len(facts) if facts else None
+
+
+def _rise(entry: Record) -> float | None:
+    drift = entry["edits"]["drift"]
+    return drift["perplexity"] / drift["perplexity_before"] - 1 if drift else None

@@ -1,0 +1,163 @@
+"""Causal traces: heat maps of prompts, averages over facts, and the sweep by edits that says where to edit."""
+
+from collections.abc import Sequence
+
+from perdure.report.lines import Scale, path
+from perdure.report.markup import Child, Html, el, join
+from perdure.report.records import Record
+from perdure.report.words import NOTHING, clip, count, percent, points, short, span
+
+WIDTH, LEFT, ROW, FOOT = 360, 112, 14, 18
+HIGH = 130  # of a panel of curves
+WORDS = {"block": "State", "mlp": "MLP", "attention": "Attention"}
+SUBJECT, LAST = "last subject", "last"  # the roles that the literature's curves show
+MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")
+BROAD = "grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr))"  # three panels side by side
+FAINT = 0.01  # a share of the scale that nobody sees
+
+
+def traces(data: Record) -> dict[str, Child]:
+    """Return the body of the section by its name, newest entry first; empty where nothing was traced."""
+    noted = [(entry, entry["traces"]) for entry in reversed(data["entries"]) if entry.get("traces")]
+    blocks = [block for entry, note in noted for block in _entry(short(entry["entry"]), note)]
+    if not blocks:
+        return {}
+    parts = [el("details", el("summary", title), body, open=number == 0) for number, (title, body) in enumerate(blocks)]
+    return {"traces": el("div", parts, class_="gates")}
+
+
+def _entry(where: str, note: Record) -> list[tuple[Html, Html]]:
+    """Return summary and body of all that was measured at an entry."""
+    found = [(_title(clip(one["prompt"], 80), where), _prompt(one)) for one in note.get("prompts", [])]
+    if average := note.get("average"):
+        found.append((_title(f"Average over {count(average['n'], 'fact')}", where), _average(average)))
+    if sweep := note.get("sweep"):
+        found.append((_title(f"Single edits by layer, {count(sweep['facts'], 'fact')}", where), _sweep(sweep)))
+    return found
+
+
+def _title(text: str, where: str) -> Html:
+    return el("span", el("b", text), el("code", where), class_="who")
+
+
+def _prompt(found: Record) -> Html:
+    says = (
+        f"It goes on with “{found['answer'].strip()}”: {percent(found['clean'])}, with noise on “{found['subject']}” "
+        f"{percent(found['corrupted'])}. Tokens of the subject have a star."
+    )
+    first, stop = found["span"]
+    labels = [
+        (token.strip() or repr(token)) + ("*" if first <= n < stop else "") for n, token in enumerate(found["tokens"])
+    ]
+    panels = []
+    for kind, part in _kinds(found):
+        at = part["strongest_subject"]
+        story = f"in the subject most at “{at['token'].strip()}”, layer {at['layer']}: {percent(at['restored'])}"
+        panels.append(_panel(kind, part, story, _map(labels, part["restored"], found["corrupted"], percent)))
+    return join(el("p", says), el("div", panels, class_="panels", style=BROAD))
+
+
+def _average(found: Record) -> Html:
+    total = found["total_effect"]
+    says = (
+        f"Noise on the subject costs {points(total['value'], signed=False)} points of the answer's chance "
+        f"({span(total['low'], total['high'], signed=True) or 'no interval'}; n = {count(found['n'])} of "
+        f"{count(found['facts'])} facts, those that the model says). What restoring brings back, in points; curves: the "
+        "subject's last token (solid) and the prompt's last (dashed), with 95% intervals."
+    )
+    panels = []
+    for kind, part in _kinds(found):
+        picture = join(_map(found["roles"], part["mean"], 0.0, points), _curves(found, part))
+        panels.append(_panel(kind, part, "average indirect effect", picture))
+    return join(el("p", says), el("div", panels, class_="panels", style=BROAD))
+
+
+def _kinds(found: Record) -> list[tuple[str, Record]]:
+    """Return the kinds in our order; a ledger keeps keys by name."""
+    return [(kind, found["kinds"][kind]) for kind in WORDS if kind in found["kinds"]]
+
+
+def _panel(kind: str, part: Record, story: str, picture: Html) -> Html:
+    window = "" if kind == "block" else f", {count(part['window'], 'layer')} together"
+    return el("figure", el("figcaption", el("b", WORDS[kind]), el("span", f"{story}{window}")), picture, class_="panel")
+
+
+def _map(labels: Sequence[str], rows: Sequence[Sequence[float | None]], low: float, words: object) -> Html:
+    """Return a heat map, a row a label and a column a layer: nothing at `low`, full at the largest value."""
+    layers = len(rows[0])
+    top = max((v for row in rows for v in row if v is not None), default=low)
+    x = Scale(0, layers, LEFT, WIDTH - 2)
+    wide, bottom = x(1) - x(0), ROW * len(labels)
+    drawn: list[Child] = [
+        el("text", clip(label, 18), x=LEFT - 6, y=ROW * n + 10.5, text_anchor="end") for n, label in enumerate(labels)
+    ]
+    for n, row in enumerate(rows):
+        for layer, value in enumerate(row):
+            share = (value - low) / (top - low) if value is not None and top > low else 0.0
+            if value is not None and share > FAINT:
+                tip = el("title", f"{labels[n]}, layer {layer}: {words(value)}")  # type: ignore[operator]
+                place = {"x": x(layer), "y": ROW * n, "width": wide, "height": ROW}
+                drawn.append(el("rect", tip, **place, class_="point", fill_opacity=min(share, 1.0)))
+    drawn.append(
+        el("path", d=path([(LEFT, 0), (WIDTH - 2, 0), (WIDTH - 2, bottom), (LEFT, bottom)], True), class_="line thin")
+    )
+    ticks = range(0, layers, 1 if layers <= 8 else 5)
+    drawn += [el("text", n, x=x(n + 0.5), y=bottom + 13, text_anchor="middle") for n in ticks]
+    told = f"rows {', '.join(labels)}; layers 0 to {layers - 1}; largest {words(top)}"  # type: ignore[operator]
+    return el("svg", drawn, viewBox=f"0 0 {WIDTH} {bottom + FOOT}", role="img", aria_label=told)
+
+
+def _curves(found: Record, part: Record) -> Html:
+    """Return the averages at the subject's last token and at the prompt's last, with their intervals."""
+    lines = [(found["roles"].index(name), style) for name, style in ((SUBJECT, "line"), (LAST, "line other"))]
+    known = [(role, style) for role, style in lines if part["n"][role]]
+    ends = [v for role, _ in known for key in ("mean", "low", "high") for v in part[key][role] if v is not None]
+    x = Scale(0, max(1, len(part["mean"][0]) - 1), LEFT, WIDTH - 4)
+    y = Scale(min(0.0, *ends), max(0.0, *ends), HIGH - 10, 8)
+    drawn: list[Child] = [el("line", x1=LEFT, x2=WIDTH - 4, y1=y(0), y2=y(0), class_="grid")]
+    drawn += [el("text", points(v), x=LEFT - 6, y=y(v) + 3.5, text_anchor="end") for v in {0.0, max(ends)}]
+    for role, style in known:
+        mean, low, high = (part[key][role] for key in ("mean", "low", "high"))
+        if None not in low:
+            around = [(x(n), y(v)) for n, v in enumerate(high)] + [(x(n), y(v)) for n, v in reversed([*enumerate(low)])]
+            drawn.append(el("path", d=path(around, True), class_="band"))
+        drawn.append(el("path", d=path((x(n), y(v)) for n, v in enumerate(mean)), class_=style))
+    return el("svg", drawn, viewBox=f"0 0 {WIDTH} {HIGH}", role="img", aria_label="averages by layer with intervals")
+
+
+def _sweep(found: Record) -> Html:
+    names = [name for name in MEASURES if name in found["before"]]
+    heads = [el("th", text, scope="col", class_="num") for text in (*names, "harmonic mean")]
+    rows = [_row("unedited", [found["before"][name] for name in names], None)]
+    rows += [
+        _row(
+            f"{line['layer']}{', the best' if line['layer'] == found['best'] else ''}",
+            [line[n] for n in names],
+            line["score"],
+        )
+        for line in found["layers"]
+    ]
+    says = (
+        f"Each of {count(found['facts'], 'fact')} was edited alone in each layer ({found['method']}), since tracing does not "
+        "predict where to edit; nothing of it was recorded. Percent, with 95% intervals."
+    )
+    head = el("thead", el("tr", el("th", "layer", scope="col"), heads))
+    table = el("table", head, el("tbody", rows), class_="plain")
+    scroll = el("div", table, class_="scroll", tabindex=0, role="region", aria_label="Single edits by layer")
+    return join(el("p", says), scroll)
+
+
+def _row(name: str, cells: Sequence[Record], score: Record | None) -> Html:
+    return el("tr", el("th", name, scope="row"), [_cell(cell) for cell in (*cells, score)])
+
+
+def _cell(record: Record | None) -> Html:
+    if record is None:
+        return el("td", NOTHING, class_="num")
+    n = f", n = {count(record['n'])}" if "n" in record else ""
+    return el(
+        "td",
+        percent(record["value"]),
+        el("small", span(record["low"], record["high"]) + n, class_="more"),
+        class_="num",
+    )

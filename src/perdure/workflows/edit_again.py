@@ -1,0 +1,87 @@
+"""Facts that are not said tried again: more strongly, then in another layer."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from perdure.core.errors import BadInput
+from perdure.edits.spec import EditSpec
+from perdure.workflows.edit_state import Place
+
+if TYPE_CHECKING:
+    from perdure.edits.edit_set import EditSet
+    from perdure.edits.measures import Verdict
+
+Verdicts = Mapping[str, "Verdict"]
+
+
+def stronger(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
+    """Yield what to try where a fact written by `spec` is not said: stronger settings, then another layer where it names none.
+
+    Args:
+        spec: Settings that were tried.
+        depth: Number of the model's blocks.
+    """
+    strong = replace(spec, steps=2 * spec.steps, until=spec.until / 2, clamp=1.5 * spec.limit)
+    yield strong
+    first = spec.at(depth)
+    step = max(1, depth // 8)
+    moved = tuple(layer + (step if first[-1] + step < depth - 1 else -step) for layer in first)
+    if not spec.layers and moved[0] >= 0:
+        yield replace(strong, layers=moved)
+
+
+def strengthened(
+    place: Place, edit_set: "EditSet", verdicts: Verdicts, wanted: Sequence[str]
+) -> tuple["EditSet", Verdicts]:
+    """Return a set with those facts of `wanted` tried again that are not said, and how it answers; never one that says fewer.
+
+    Args:
+        place: Where the set is in force.
+        edit_set: The set, written on the state of `place`.
+        verdicts: How it answers its live facts.
+        wanted: Ids of the facts that are to be said.
+
+    Cost: for each attempt, the lost facts written and all verified twice.
+    """
+    if not lost(verdicts, wanted):
+        return edit_set, verdicts
+    place.lay()
+    with place.site() as site:
+        depth = site.layout.depth
+    plans = {spec: list(stronger(spec, depth)) for spec in {w.spec for w in edit_set.live}}
+    begun = {w.id: plans[w.spec] for w in edit_set.live}
+    for attempt in range(max(map(len, plans.values()), default=0)):
+        groups: dict[EditSpec, list[str]] = {}
+        for fact_id in lost(verdicts, wanted):
+            if attempt < len(begun[fact_id]):
+                groups.setdefault(begun[fact_id][attempt], []).append(fact_id)
+        for spec, ids in groups.items():
+            trial = _tried(place, edit_set, [n for n in ids if n in lost(verdicts, wanted)], spec)
+            if trial and len(lost(trial[1], wanted)) < len(lost(verdicts, wanted)):
+                edit_set, verdicts = trial
+    return edit_set, verdicts
+
+
+def lost(verdicts: Verdicts, wanted: Sequence[str]) -> list[str]:
+    """Return the facts of `wanted` that were asked and are not said, in order."""
+    return [fact_id for fact_id in wanted if fact_id in verdicts and not verdicts[fact_id].efficacy]
+
+
+def _tried(place: Place, edit_set: "EditSet", ids: Sequence[str], spec: EditSpec) -> "tuple[EditSet, Verdicts] | None":
+    """Return the set with those of some facts written by `spec` that are then said, and how it answers; None if none is."""
+    if not ids:
+        return None
+    rest = replace(edit_set, written=tuple(w for w in edit_set.written if w.id not in ids))
+    place.lay()
+    try:
+        trial = place.write([edit_set.find(fact_id).fact for fact_id in ids], spec, rest)
+        told = place.ask(trial)
+        new = {w.id: w for w in trial.written if w.id in ids and told[w.id].efficacy}
+        if len(new) == len(ids):
+            return trial, told
+        kept = tuple(new.get(w.id, w) for w in edit_set.written)
+        made = place.settle(replace(edit_set, modules=trial.modules, written=kept))
+        return (made, place.ask(made)) if new else None
+    except BadInput:  # with these settings a key is too like another's to be told apart
+        return None

@@ -1,0 +1,175 @@
+"""Learn knowledge: of the rows of one file, skills are trained first, then facts are edited into what came of it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.errors import BadInput
+from perdure.core.recipe import Recipe
+from perdure.data.read import read_records
+from perdure.data.task import task_settings
+from perdure.edits.facts import Fact
+from perdure.edits.routing import Routing, route
+from perdure.edits.spec import EditSpec
+from perdure.evaluate.gate import Gate
+from perdure.ledger import Entry
+from perdure.workflows.edit import edit
+from perdure.workflows.edit_gate import EditGate
+from perdure.workflows.learn import Plan, learn, plan
+from perdure.workflows.scoring import Tick
+
+if TYPE_CHECKING:
+    from perdure.workflows.workspace import Workspace
+
+MANY = 1000  # facts from which a warning is due; no limit
+WAITS = "the gate refused what was trained, so nothing is edited; after 'perdure accept', run the same command again"
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """A file of facts and skills that was checked, and not begun.
+
+    Args:
+        task: Name of the task that the skills make.
+        routing: Where each row goes, and why.
+        skill: How the skills are learned; None if no row is one.
+        learned: The entry that learned these skills with this recipe already; None if they are to be trained.
+        notices: What the user should know.
+    """
+
+    task: str
+    routing: Routing
+    skill: Plan | None
+    learned: Entry | None
+    notices: tuple[str, ...]
+
+    @property
+    def facts(self) -> tuple[Fact, ...]:
+        """The facts to edit."""
+        return self.routing.facts
+
+
+def plan_knowledge(
+    ws: "Workspace",
+    name: str,
+    data: Path,
+    *,
+    recipe: Recipe,
+    test: Path | None = None,
+    settings: dict[str, Any] | None = None,
+    allow_leaks: bool = False,
+) -> Knowledge:
+    """Read and route the rows, and check everything that can be checked before a model is loaded; see `learn.plan`.
+
+    Raises:
+        BadInput: The data cannot be used, two facts contradict each other, or there is nothing for a test file to score.
+        BadSpec: A setting is not valid.
+    """
+    parent = ws.ledger.resolve("head")
+    known = ws.task(name, parent) if name in parent.tasks else None
+    spec = task_settings(name, data, test=test, overrides=settings, known=known)
+    routing = route(read_records(spec.train), format=spec.format, template=spec.template, labels=spec.labels)
+    skill = None
+    if routing.skills:
+        options: dict[str, Any] = {"test": test, "recipe": recipe, "settings": settings, "allow_leaks": allow_leaks}
+        try:
+            skill = plan(ws, name, data, **options, records=routing.skills)
+        except BadInput as error:
+            some = f"{len(routing.skills)} of {len(routing.routes)} rows, the first {routing.skills[0].source}, are trained"
+            raise BadInput(f"{error} ({some}; 'kind': 'fact' in a row sends it to editing)") from error
+    elif spec.test is not None:
+        raise BadInput(
+            f"every row of {spec.train} is a fact, so there is no task for {spec.test} to score; leave it out"
+        )
+    learned = _learned(ws, skill) if skill else None
+    return Knowledge(name, routing, skill, learned, tuple(_notices(name, routing, learned)))
+
+
+def learn_knowledge(
+    ws: "Workspace",
+    planned: Knowledge,
+    *,
+    gate: Gate | None,
+    edit_gate: EditGate | None = EditGate(),
+    spec: EditSpec | None = None,
+    tick: Tick | None = None,
+) -> dict[str, Any]:
+    """Train the skills, then edit the facts into the new head: two entries, each whole or not at all.
+
+    If the gate refuses what was trained, no fact is edited: it was not asked for on the old head. If facts are refused, the
+    others and the skills stay. The same command run again trains nothing that it learned before, and edits what is missing.
+
+    Args:
+        ws: The workspace.
+        planned: What `plan_knowledge` returned.
+        gate: What training may not lose; None records whatever comes.
+        edit_gate: What a fact must show; None records whatever comes. Where conversations give facts, it asks for the
+            chat form as well.
+        spec: Settings of the edit; None takes the usual ones.
+        tick: Called with (what, done, total) as work goes on.
+
+    Returns:
+        "entry" (head's new entry; None if head did not move), "task", "routes" (see `Routing.summary`), "learned" (see
+        `learn.learn`; None if nothing was trained), "edited" (see `edit.edit`; None if nothing was tried), "left" ({"subject",
+        "fact", "reason"} of each fact that was not tried), "warnings".
+
+    Raises:
+        PerdureError: See `learn.learn`, and `edit.edit` where nothing was trained.
+    """
+    learned = edited = None
+    if planned.skill is not None and planned.learned is None:
+        learned = learn(ws, planned.skill, gate=gate, tick=tick)
+    stopped = learned is not None and not learned["moved"]
+    if planned.facts and not stopped:
+        if edit_gate is not None and planned.routing.chat:
+            edit_gate = replace(edit_gate, chat=True)
+        try:
+            edited = edit(ws, planned.facts, spec=spec, gate=edit_gate, tick=tick)
+        except BadInput as error:
+            if learned is None:
+                raise
+            edited = _all_refused(planned.facts, str(error))  # what was trained stays, and is told
+    moved = (edited and edited["entry"]) or (learned["entry"] if learned and not stopped else None)
+    return {
+        "entry": moved,
+        "task": planned.task,
+        "routes": planned.routing.summary(),
+        "learned": learned,
+        "edited": edited,
+        "left": [_told(fact, WAITS) for fact in planned.facts] if stopped else [],
+        "warnings": [*planned.notices, *(learned["warnings"] if learned else ())],
+    }
+
+
+def _learned(ws: "Workspace", skill: Plan) -> Entry | None:
+    """Return the entry that learned these very rows with this recipe, if head still knows them as it taught them."""
+    name = skill.task.name
+    if skill.parent.tasks.get(name) != skill.task.version:
+        return None
+    newest = next(e for e in ws.ledger.ancestors(skill.parent) if e.kind == "learn" and e.task == name)
+    return newest if newest.recipe == skill.recipe.to_json() else None
+
+
+def _notices(name: str, routing: Routing, learned: Entry | None) -> list[str]:
+    told = []
+    if learned is not None:
+        told.append(f"task {name!r} learned these rows already, in entry {learned.id[:12]}: nothing is trained again")
+    if not routing.skills:
+        told.append(f"every row is a fact: nothing is trained, and no task {name!r} is made")
+    if not routing.facts:
+        told.append("no row is a fact to edit: all is trained, as with --kind task")
+    if len(routing.facts) > MANY:
+        told.append(
+            f"{len(routing.facts):,} facts are a large edit set, and the larger it is, the worse each fact and everything "
+            "else are kept; training them ('kind': 'skill') may serve them better"
+        )
+    return told
+
+
+def _all_refused(facts: tuple[Fact, ...], reason: str) -> dict[str, Any]:
+    refused = [_told(fact, reason) for fact in facts]
+    return {"entry": None, "applied": [], "refused": refused, "superseded": [], "facts": [], "seconds": 0.0}
+
+
+def _told(fact: Fact, reason: str) -> dict[str, str]:
+    return {"subject": fact.subject, "fact": fact.id, "reason": reason}

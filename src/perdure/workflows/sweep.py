@@ -1,0 +1,137 @@
+"""Sweep: which layer to edit, by editing; causal tracing does not predict it (Hase et al. 2023, arXiv 2301.04213)."""
+
+from collections.abc import Sequence
+from statistics import harmonic_mean
+from typing import TYPE_CHECKING, Any
+
+from perdure.edits.spec import EditSpec
+from perdure.maths.statistics import paired_difference
+from perdure.workflows.edit import Facts, facts_of
+from perdure.workflows.edit_state import Place, Tick
+from perdure.workflows.trace import TraceSpec, average_facts, keep
+
+if TYPE_CHECKING:
+    from perdure.edits.measures import Verdict
+    from perdure.workflows.workspace import Workspace
+
+Json = dict[str, Any]
+MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")
+SCORED = MEASURES[:3]  # what the score is the harmonic mean of, as in the literature
+SPREAD = 8  # layers that are tried where none are named
+
+
+def sweep(
+    ws: "Workspace",
+    facts: Facts,
+    layers: Sequence[int] = (),
+    *,
+    tracing: TraceSpec | None = None,
+    seed: int | None = None,
+    at: str = "head",
+    tick: Tick | None = None,
+) -> Json:
+    """Edit each fact alone in each layer, verify it there, and name the best layer; nothing is recorded.
+
+    The facts are written, as `edit` would, on the state at the ref without the edits in force there.
+
+    Args:
+        ws: The workspace; no entry is made.
+        facts: A file of facts, one fact, or several.
+        layers: Blocks to try; without any, eight evenly over the depth and the one that `edit` takes by default.
+        tracing: Trace the facts too, so that the average can stand beside the sweep.
+        seed: Of the edits' contexts and statistics; the workspace's unless given.
+        at: Ref or entry.
+        tick: Called with (what, done, total) as work goes on.
+
+    Returns:
+        "entry", "facts" (how many), "method", "seed", "before" and "layers": of each "layer", and of the unedited model before,
+        {"value", "low", "high", "n"} of "efficacy", "paraphrase", "neighbourhood" and "generation", those that a fact has. Of
+        each layer also "neighbourhood_drop", paired over facts, and "score", the harmonic mean of the first three ("low" and
+        "high" are that of their bounds). "best": the layer of the best score, the lowest of equals. "tracing": what
+        `average_facts` returned, or None. "kept": as for a trace.
+
+    Raises:
+        BadInput: There is no fact, or the model cannot be edited.
+        BadSpec: A layer is beyond the model, or its last.
+        NotFound: The ref is not known.
+
+    Cost: each fact's optimisation and verification, for each layer; see `bridges.editing.find_values`.
+    """
+    from perdure.bridges.editing import sweep_layers
+    from perdure.bridges.editing_verify import verify
+
+    asked = facts_of(facts)
+    entry = ws.ledger.resolve(at)
+    place = Place.at(ws, entry, tick)
+    spec = EditSpec(seed=ws.ledger.config.get("seed", 0) if seed is None else seed)
+    place.lay()
+    with place.site() as site:
+        chosen = _layers(layers, site.layout.depth, spec)
+    traced = average_facts(ws, asked, entry, tracing, tick) if tracing else None
+    place.lay()
+    with place.site() as site:
+        before = verify(site, asked)
+    found = sweep_layers(
+        ws.runtime.model,
+        ws.tokenizer,
+        asked,
+        chosen,
+        spec,
+        generation=True,
+        precision=ws.runtime.precision,
+        cache=ws.ledger.root / "moments",
+        tick=tick,
+    )
+    lines = [{"layer": layer, **_line(before, verdicts)} for layer, verdicts in found.items()]
+    best = max(lines, key=lambda line: (line["score"]["value"], -line["layer"]))
+    told = {
+        "entry": entry.id,
+        "facts": len(asked),
+        "method": spec.method,
+        "seed": spec.seed,
+        "before": _measured(before),
+        "layers": lines,
+        "best": best["layer"],
+    }
+    return {**told, "tracing": traced, "kept": keep(ws, entry, "sweep", told)}
+
+
+def _layers(asked: Sequence[int], depth: int, spec: EditSpec) -> list[int]:
+    """Return the layers to try, ascending.
+
+    Raises:
+        BadSpec: One is beyond the model, or its last.
+    """
+    if not asked:
+        usual, last = spec.at(depth)[0], depth - 2
+        return sorted({usual, *(round(n * last / (SPREAD - 1)) for n in range(SPREAD))})
+    return sorted({EditSpec(layers=(layer,)).at(depth)[0] for layer in asked})
+
+
+def _line(before: "Sequence[Verdict]", after: "Sequence[Verdict]") -> Json:
+    """Return what one layer's edits are worth."""
+    line = _measured(after)
+    parts = [line[name] for name in SCORED if name in line]
+    line["score"] = {end: harmonic_mean([part[end] for part in parts]) for end in ("value", "low", "high")}
+    pairs = [
+        (old.neighbourhood, new.neighbourhood)
+        for old, new in zip(before, after, strict=True)
+        if old.neighbourhood is not None and new.neighbourhood is not None
+    ]
+    if pairs:
+        value, low, high = paired_difference([old for old, _ in pairs], [new for _, new in pairs])
+        line["neighbourhood_drop"] = {"value": value, "low": low, "high": high, "n": len(pairs)}
+    return line
+
+
+def _measured(verdicts: "Sequence[Verdict]") -> Json:
+    """Return mean and interval of each measure that a fact has; Wilson's where each fact is right or wrong."""
+    from perdure.edits.measures import summary
+
+    told = summary(verdicts)
+    counts = {name: sum(getattr(verdict, name) is not None for verdict in verdicts) for name in MEASURES}
+    return {
+        name: {**dict(zip(("value", "low", "high"), told[name], strict=True)), "n": counts[name]}
+        for name in MEASURES
+        if name in told
+    }

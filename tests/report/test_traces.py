@@ -1,0 +1,165 @@
+"""Traces on the page, and as PNG files: from records alone, without a model."""
+
+import json
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from report_examples import four_tasks, one_task
+from test_report_page import Page
+
+from perdure.report import render
+from perdure.report.plots import DPI, draw_average, draw_prompt, draw_sweep
+
+ROLES = ["first subject", "middle subject", "last subject", "first after", "further", "last"]
+TOKENS = ["Ann", " Lee", "<b>", "\n", " $x", " in"]
+LAYERS = 12
+
+
+def a_prompt():
+    """A trace with one strong cell for each kind, in another layer each."""
+    kinds = {}
+    for number, kind in enumerate(("block", "mlp", "attention")):
+        restored = np.full((6, LAYERS), 0.1)
+        restored[1, 2 + number] = 0.8
+        at = {"token": " Lee", "position": 1, "layer": 2 + number, "restored": 0.8}
+        by_role = {role: None if role == "middle subject" else [0.1] * LAYERS for role in ROLES}
+        told = {"strongest": at, "strongest_subject": at, "by_role": by_role}
+        kinds[kind] = {"window": 1 if number == 0 else 3, "restored": restored.tolist(), **told}
+    about = {"entry": "e" * 64, "prompt": "Ann Lee<b>", "subject": "Ann Lee", "tokens": TOKENS, "span": [0, 2]}
+    chances = {"answer": " $Rome", "clean": 0.9, "corrupted": 0.1, "noise": 3.0, "samples": 10, "seed": 0}
+    return {**about, **chances, "kinds": kinds}
+
+
+def an_average(n=20, certain=True):
+    """An average in which the second role never occurs."""
+    mean = [[None] * LAYERS if role == 1 else [0.01 * role * layer for layer in range(LAYERS)] for role in range(6)]
+    low, high = ([[None if v is None or not certain else v + d for v in row] for row in mean] for d in (-0.02, 0.02))
+    part = {"window": 1, "mean": mean, "low": low, "high": high, "n": [n, 0, n, n, n - 1, n]}
+    total = {"value": 0.4, "low": 0.3 if certain else None, "high": 0.5 if certain else None, "n": n}
+    about = {"entry": "e" * 64, "facts": n + 5, "n": n, "total_effect": total, "clean": total, "corrupted": total}
+    return {**about, "roles": ROLES, "kinds": {"block": part, "attention": {**part, "window": 3}}}
+
+
+def a_sweep(tracing=None):
+    def cell(value):
+        return {"value": value, "low": value - 0.1, "high": min(1.0, value + 0.1), "n": 20}
+
+    names = ("efficacy", "paraphrase", "neighbourhood", "generation")
+    layers = [
+        {"layer": n, **{name: cell(0.9 - 0.1 * n) for name in names}, "score": cell(0.9 - 0.1 * n)} for n in (0, 2)
+    ]
+    about = {"entry": "e" * 64, "facts": 20, "method": "emmet", "seed": 0, "best": 0}
+    return {**about, "before": {name: cell(0.5) for name in names}, "layers": layers, "tracing": tracing}
+
+
+def page(**note):
+    data = four_tasks()
+    data["entries"][-1]["traces"] = note
+    return Page(render(data))
+
+
+def test_a_page_without_traces_has_no_such_section():
+    assert "traces" not in [a.get("id") for a in Page(render(one_task())).of("section")]
+
+
+def test_a_prompts_heat_maps_are_drawn_with_the_subject_marked_and_every_text_escaped():
+    found = page(prompts=[json.loads(json.dumps(a_prompt(), sort_keys=True))])  # as the ledger gives it back
+    assert found.words.index("State") < found.words.index("MLP") < found.words.index("Attention")
+    assert "traces" in [a.get("id") for a in found.of("section")]
+    assert "#traces" in [a["href"] for a in found.of("a")]
+    assert not found.of("b", "<b>")
+    cells = found.of("rect", "point")
+    assert len(cells) == 3  # one strong cell a kind; what is no stronger than under noise is left blank
+    assert {cell["fill-opacity"] for cell in cells} == {"1"}
+    assert len({cell["x"] for cell in cells}) == 3
+    assert "Lee*, layer 3: 80.0%" in found.words
+    assert "<b>, layer" not in found.words  # as weak as under noise
+    assert "3 layers together" in found.words
+
+
+@pytest.mark.parametrize("certain", [True, False])
+def test_averages_and_a_sweep_are_shown_with_their_intervals_and_n(certain):
+    found = page(average=an_average(certain=certain), sweep=a_sweep())
+    assert "n = 20 of 25 facts" in found.words
+    assert ("+30.0 to +50.0" in found.words) == certain
+    assert len(found.of("path", "band")) >= (4 if certain else 0)
+    assert len(found.of("path", "other")) >= 2
+    assert "0, the best" in found.words
+    assert "80.0 to 100.0, n = 20" in found.words
+
+
+def size(path):
+    """Return width and height of a PNG file, from its header."""
+    head = path.read_bytes()[:24]
+    assert head[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", head[16:24])
+
+
+def saturated(path):
+    """Return which pixels are strongly coloured (rows, columns)."""
+    pixels = imread(path)[..., :3]
+    return pixels.max(-1) - pixels.min(-1) > 0.25
+
+
+def test_each_kind_has_its_own_heat_map_whose_strong_cell_is_where_the_trace_has_it(tmp_path):
+    found = json.loads(json.dumps(a_prompt()))  # as trace.json holds it
+    files = draw_prompt(found, tmp_path)
+    assert [path.name for path in files] == ["block.png", "mlp.png", "attention.png"]
+    wide, high = size(files[0])
+    assert (wide, high) == (int((2.4 + 0.13 * LAYERS) * DPI), int((1.3 + 0.22 * 6) * DPI))
+    centres = []
+    for path, channel in zip(files, (2, 1, 0), strict=True):  # Purples, Greens, Reds
+        strong = saturated(path)
+        strong[:, int(0.7 * wide) :] = False  # the colour bar
+        rows, columns = np.nonzero(strong)
+        centres.append((rows.mean(), columns.mean()))
+        inside = imread(path)[int(rows.mean()), int(columns.mean()), :3]
+        assert inside.argmax() == channel
+        assert np.ptp(imread(path)[..., :3]) > 0.9
+    assert centres[0][1] < centres[1][1] - 5 < centres[2][1] - 10  # a layer further each
+    assert np.ptp([row for row, _ in centres]) < 3  # the same token
+    draw_prompt({**found, "corrupted": 1.0}, tmp_path)  # restoring brings nothing back: pale, but drawn
+    assert not saturated(files[0])[:, : int(0.7 * wide)].any()
+
+
+@pytest.mark.parametrize("certain", [True, False])
+def test_averages_and_curves_are_drawn(tmp_path, certain):
+    files = draw_average(an_average(certain=certain), tmp_path)
+    assert [path.name for path in files] == ["average-block.png", "average-attention.png", "average-curves.png"]
+    for path in files:
+        assert saturated(path).any()
+    assert size(files[2]) == (int((0.6 + 4.2 * 2) * DPI), int(4.4 * DPI))
+    narrow, wide = ((tmp_path / name) for name in ("narrow", "wide"))
+    narrow.mkdir()
+    wide.mkdir()
+    draw_average(an_average(certain=False), narrow)
+    draw_average(an_average(certain=True), wide)
+    pictures = [imread(folder / "average-curves.png") for folder in (narrow, wide)]
+    assert (pictures[0] != pictures[1]).mean() > 0.02  # the bands
+
+
+def test_a_sweep_is_drawn_alone_or_beside_the_tracing(tmp_path):
+    (alone,) = draw_sweep(a_sweep(), tmp_path)
+    narrow = size(alone)
+    beside, *averages = draw_sweep(a_sweep(an_average()), tmp_path)
+    assert beside == alone
+    assert narrow[0] < size(beside)[0] == 13 * DPI
+    assert len(averages) == 3
+    assert saturated(beside)[:, : narrow[0] // 2].any()
+    assert saturated(beside)[:, -narrow[0] // 2 :].any()
+
+
+def test_drawing_touches_no_global_state_and_loads_no_torch(tmp_path):
+    script = (
+        "import json, pathlib, sys\nfrom perdure.report.plots import draw_prompt\n"
+        "draw_prompt(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
+        "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)\n"
+    )
+    words = [sys.executable, "-c", script, json.dumps(a_prompt()), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["attention.png", "block.png", "mlp.png"]
