@@ -49,7 +49,7 @@ SHARED = HERE.parent.parent / "shared"
 METHODS = ("emmet", "rome", "memit", "alphaedit", "lora")
 CHUNK = 50  # facts searched between two saves
 TEXTS, LONGEST = 40, 256  # held-out texts and their most tokens, for drift
-LORA_FACTS = 50  # single edits of the trained baseline, which takes far longer
+LORA_FACTS = 20  # single edits of the trained baseline, which takes far longer
 DROPS = 30  # facts dropped of a set of 100
 
 

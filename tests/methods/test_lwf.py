@@ -98,7 +98,11 @@ def points():
 def test_on_a_whole_task_asking_once_ends_where_asking_in_every_update_ends(points):
     once, always, plain = (
         points.train(points.learning(methods, pools=("replay",))).weights
-        for methods in ({"lwf": {"top_k": 3}}, {"lwf": {"vocabulary": "full"}}, {})
+        for methods in (
+            {"lwf": {"top_k": 3, "strength": 1}},
+            {"lwf": {"vocabulary": "full", "strength": 1}},
+            {},
+        )
     )
     close(once, always)
     assert apart(once, plain) > 1e-2

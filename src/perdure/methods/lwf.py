@@ -23,7 +23,7 @@ class Lwf:
 
     No row of an older task is kept: the new rows are the questions, and the old model's answers to them are what is preserved.
     The term carries T^2 (Hinton et al. 2015), so that strength means the same at every temperature; the paper's does not:
-    its lambda_o = 1 at T = 2 is strength 0.25 here.
+    its lambda_o = 1 at T = 2 is strength 0.25 here, the default.
 
     With `vocabulary: top_k` the old model is asked once a row, before the first update, and its `top_k` log-probabilities and
     the mass of the rest are compared. With `full` it is asked in every update about the whole vocabulary.
@@ -37,8 +37,9 @@ class Lwf:
     an update (1.03 x naive on SmolLM2-135M); with `full` one of the new rows, without gradients (1.5 x).
     When to use: old rows may not be kept. It protects as far as the new rows resemble the old ones.
     Source: Li & Hoiem 2016, arXiv 1606.09282.
-    Deviation: T^2; no warm-up of a new head and no weight decay of its own, since there is one head for all tasks; KL instead
-    of cross-entropy, which has the same gradient.
+    Deviation: T^2; all outputs are held, not those of older tasks alone: a language model has none that belong to a task, and a
+    classifier learns new classes against it; no warm-up of a new head and no weight decay of its own, since there is one head
+    for all tasks; KL instead of cross-entropy, which has the same gradient.
     """
 
     name: ClassVar[str] = "lwf"
@@ -47,7 +48,7 @@ class Lwf:
     source: ClassVar[str] = "Li & Hoiem 2016, arXiv 1606.09282"
     column: ClassVar[str] = "start"
 
-    strength: Strength = 1.0  # factor of the divergence
+    strength: Strength = 0.25  # factor of the divergence
     temperature: Temperature = 2.0  # above 0; T^2 keeps the size of the gradient
     vocabulary: Literal["top_k", "full"] = (
         "top_k"  # what is compared: the largest and the rest, asked once, or all tokens
