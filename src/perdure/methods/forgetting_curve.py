@@ -34,7 +34,8 @@ class ForgettingCurve:
     and two passes over them an update.
     When to use: rehearsal has a price, and tasks are long enough for days to pass; `replay` rehearses in every update.
     Deviation: a day is a share of the task instead of 24 updates, which is more than a small task has. A review joins updates of
-    the new task instead of epochs on memory alone.
+    the new task instead of epochs on memory alone. The paper's gain gamma in clip(1 + gamma (r - 1)), for which it states no
+    value, is 1.
     """
 
     name: ClassVar[str] = "forgetting_curve"

@@ -32,9 +32,10 @@ class Gem:
     Cost: its rows run apart, with one backward for each past task among the drawn rows; those gradients are held until the
     update turns: 4 bytes per trainable parameter and past task.
     When to use: few past tasks, each of which must not lose; with many, `a_gem` costs one backward whatever their number.
-    Deviation: the margin is relative to the mean over tasks, not the sum, and so does not grow with their number; it bounds v
-    from below as in the authors' code (see `project_cone`). AdamW scales the turned gradient entry by entry, so the
-    constraints hold exactly for plain SGD only.
+    Deviation: rows are drawn in each update instead of all of memory. The margin is relative to the mean over tasks, not the sum,
+    and so does not grow with their number; it bounds v from below as in the authors' code (see `project_cone`). That code adds
+    1e-3 to the diagonal of the references' dot products, and where gradients are small old losses still rise a little; here
+    nothing is added. AdamW scales the turned gradient entry by entry, so the constraints hold exactly for plain SGD only.
     """
 
     name: ClassVar[str] = "gem"

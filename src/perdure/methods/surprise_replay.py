@@ -1,4 +1,4 @@
-"""Surprise-prioritised replay: memory keeps the rows that the model found least likely when it met them.
+"""Surprise-prioritised replay: memory keeps, and serves, the rows that the model finds least likely.
 
 Source: Hazard et al., "SuRe: Surprise-Driven Prioritised Replay for Continual LLM Learning", 2025.
 """
@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from perdure.core.fields import Share, Strength
 from perdure.core.rows import Row
-from perdure.core.seams import AdmitContext, Draw, DrawContext, State
+from perdure.core.seams import AdmitContext, Draw, DrawContext, Model, State
 from perdure.core.step import Step
 from perdure.memory.admission import admission_scores
 from perdure.methods.registry import register
@@ -20,29 +21,32 @@ from perdure.methods.registry import register
 @register
 @dataclass(frozen=True)
 class SurpriseReplay:
-    """Keep the rows of highest surprise s = - 1/T sum log p(y_t | y_<t, x), and add strength x CE on rows drawn from them.
+    """Keep the rows of highest surprise s = - 1/T sum log p(y_t | y_<t, x), serve them by s, and add strength x CE on them.
 
-    p is the model before the task, so s ranks what was new in it. The rows that are kept are served with equal chances, and the
-    priority lies in what is there to be served; a quota a task (`balance`, and the recipe's memory_per_label or
-    memory_per_task) keeps one surprising task from filling the memory.
+    When rows are kept, p is the model before the task, so s ranks what was new in it; a quota a task (the recipe's
+    memory_per_label or memory_per_task) keeps one surprising task from filling the memory. When they are served, a row's chance
+    is in proportion to rank^priority, rank 1 for the least surprising row of memory to the model before this task or, from then
+    on, when it was last drawn: what slips away comes back more often. With a `priority` of 0 `balance` gets equal service.
 
-    Seams: draw, loss, admit. State: none.
-    Cost: no extra forward in an update; the shared forward is mix / (1 - mix) wider; one forward over the task's rows before it.
+    Seams: prepare, draw, loss, watch, admit. State: with `priority` `surprise` (rows,), 4 bytes a row of memory.
+    Cost: no extra forward in an update; the shared forward is mix / (1 - mix) wider; before the task one forward over its rows
+    and, with `priority`, over the memory.
     When to use: with clean labels, as a wrong one is surprising too; with `ema` it is the paper's dual learner, whose slow
-    weights average the fast ones (decay 0.99 in the authors' code) and are what is kept.
-    Deviation: surprise is measured on the label tokens, not over prompt and answer. The drawn rows have their own mean; the
-    authors' mean over both is mix 1/3 with strength 1/2.
+    weights average the fast ones (decay 0.999 in the authors' code, unless set) and are what is kept.
+    Deviation: the authors serve with equal chances (`priority: 0`, `balance: row`). Surprise is measured on the label tokens, not
+    over prompt and answer. The drawn rows have their own mean; the authors' code comes to mix 1/3 with strength 1/3. Where
+    memory is over its size rows give way at random, in the authors' code the least surprising.
     """
 
     name: ClassVar[str] = "surprise_replay"
     family: ClassVar[str] = "replay"
-    seams: ClassVar[tuple[str, ...]] = ("draw", "loss", "admit")
+    seams: ClassVar[tuple[str, ...]] = ("prepare", "draw", "loss", "watch", "admit")
     source: ClassVar[str] = "Hazard et al. 2025, arXiv 2511.22367"
-    needs: ClassVar[tuple[str, ...]] = ("nll_before",)
 
     mix: Share = 0.25  # share of replayed rows in the final mix, in [0, 1)
     strength: Strength = 1.0  # factor of the replayed rows' cross-entropy
-    balance: Literal["label", "task", "row"] = "task"  # what gets equal service
+    balance: Literal["label", "task", "row"] = "task"  # what gets equal service where `priority` is 0
+    priority: Share = 1.0  # power of the rank by surprise in a row's chance to be drawn; 0 draws by `balance`
 
     def __post_init__(self) -> None:
         if not 0 <= self.mix < 1:
@@ -53,14 +57,38 @@ class SurpriseReplay:
         """It acts when rows are drawn and their loss counts."""
         return self.mix > 0 and self.strength > 0
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Losses before the task, to admit by; those of drawn rows, to serve by."""
+        return ("nll_before", "row_losses") if self.priority else ("nll_before",)
+
+    def prepare(self, model: Model, state: State) -> State:
+        """Ask the model before the task how surprising each row of memory is to it now, if service follows that."""
+        told = [rows.by_row(rows.cross_entropy()) for rows in model.slices("replay")] if self.priority else []
+        if not told:
+            return {}
+        places, surprise = (torch.cat(part) for part in zip(*told, strict=True))
+        return {"surprise": surprise[places.argsort()].float().cpu()}
+
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix."""
-        return Draw(context.rows_for(self.mix), balance=self.balance)
+        """Ask for the share `mix` of the final mix, by surprise where it is known."""
+        size = context.rows_for(self.mix)
+        if "surprise" not in state:
+            return Draw(size, balance=self.balance)
+        rank = 1 + state["surprise"].argsort(stable=True).argsort()  # 1 for the least surprising
+        return Draw(size, weights=(rank.double() ** self.priority).tolist())
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return strength x the mean cross-entropy of the replayed rows."""
         rows = step.drawn.get(self.name)
         return None if rows is None else self.strength * rows.mean(rows.cross_entropy())
+
+    def watch(self, step: Step, state: State) -> State:
+        """Remember how surprising the drawn rows were."""
+        if self.name not in step.row_losses or "surprise" not in state:
+            return state
+        places, losses = step.row_losses[self.name]
+        return {**state, "surprise": state["surprise"].index_copy(0, places.cpu(), losses.float().cpu())}
 
     def admit(self, rows: Sequence[Row], context: AdmitContext, state: State) -> list[float]:
         """Score the rows by their surprise."""
