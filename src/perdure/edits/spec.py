@@ -51,7 +51,7 @@ class EditSpec:
     seed: int = 0
     gain: float = 100.0
     ridge: float = 0.01
-    energy: float = 0.02
+    energy: float = 0.3
     batch: int = 8
 
     def __post_init__(self) -> None:
