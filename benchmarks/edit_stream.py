@@ -56,11 +56,12 @@ def stream(options: argparse.Namespace, scratch: Path) -> dict:
         clinc.write(data, train, test)
         done = ws.learn(domain, data, recipe=options.recipe, gate=None)
         stages.append({"step": f"learn {domain}", "warnings": done["warnings"], **state(ws, edits)})
+        print(json.dumps(stages[-1]), flush=True)
         if number < options.tasks - 1:
             told = ws.edit(facts[number * options.facts : (number + 1) * options.facts])
             edits.append(ws.ledger.resolve("head"))
             stages.append({"step": f"edit {len(told['applied'])}", "refused": told["refused"], **state(ws, edits)})
-        print(json.dumps(stages[-1]), flush=True)
+            print(json.dumps(stages[-1]), flush=True)
     return {"facts": options.facts, "stages": stages, "matrix": ws.matrix()["metrics"]}
 
 

@@ -132,20 +132,13 @@ def plain(options, arm, seed, folder, records, scratch) -> dict:
 def score_adapter(folder: Path, adapter: Path, records, domains, seed: int) -> dict[str, list[float]]:
     """Score a PEFT adapter on 30 test rows a label of each domain, with the code that scores every state."""
     import torch
-    from safetensors.torch import load_file
 
+    from perdure.bridges.export import as_served
     from perdure.bridges.runtime import Runtime
     from perdure.workflows.scoring import measure
 
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    slot = {}
-    for key, value in load_file(adapter / "adapter_model.safetensors").items():
-        module = key.removeprefix("base_model.model.").removesuffix(".weight")
-        slot[module.replace(".lora_A", ".down").replace(".lora_B", ".up")] = value.float()
-    for module in {key.rsplit(".", 1)[0] for key in slot}:
-        slot[f"{module}.scale"] = torch.tensor(config["lora_alpha"] / config["r"], dtype=torch.float64)
     runtime = Runtime(folder)
-    runtime.lay({"skill": slot})
+    runtime.lay({"skill": as_served(adapter, torch.float32)})
     return {d: measure(runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed)))["items"] for d in domains}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
+import people
 from perdure.cli.main import app
 
 QUICK = ["host=loop", "num_train_epochs=4", "per_device_train_batch_size=4", "learning_rate=0.1"]
@@ -29,6 +30,14 @@ def run(*words: object, code: int = 0, input: str | None = None, env: dict[str, 
 def run_json(*words: object, code: int = 0) -> Any:
     """Run `perdure` with --json and return what it printed."""
     return json.loads(run(*words, "--json", code=code).stdout)
+
+
+def init_people(folder: Path, kind: str, *words: object) -> Path:
+    """Make a workspace in `folder` for a small model that knows where some people live."""
+    for part in people.make(kind):
+        part.save_pretrained(folder / "model")
+    run("init", folder / "ws", "--model", folder / "model", "--dtype", "float32", *words)
+    return folder / "ws"
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from shell import contents, run, run_json, write_rows
+from shell import contents, init_people, run, run_json, write_rows
 
 import people
 
@@ -29,14 +29,11 @@ def elsewhere(name: str) -> str:
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with one fact edited in."""
-    folder = tmp_path_factory.mktemp("people")
-    for part in people.make("gpt2"):
-        part.save_pretrained(folder / "model")
-    run("init", folder / "ws", "--model", folder / "model", "--dtype", "float32")
-    told = run_json("-w", folder / "ws", "edit", "Dan Kim", "{} lives in", elsewhere("Dan Kim"), *LOOSE)
+    ws = init_people(tmp_path_factory.mktemp("people"), "gpt2")
+    told = run_json("-w", ws, "edit", "Dan Kim", "{} lives in", elsewhere("Dan Kim"), *LOOSE)
     assert list(told) == ["entry", "applied", "refused", "seconds"]
     assert (len(told["applied"]), told["refused"]) == (1, [])
-    return folder / "ws"
+    return ws
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from shell import contents, run, run_json, settings, write_rows
+from shell import contents, init_people, run, run_json, settings, write_rows
 
 import people
 
@@ -26,11 +26,7 @@ FACTS = [
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("people")
-    for part in people.make("gpt2"):
-        part.save_pretrained(folder / "model")
-    run("init", folder / "ws", "--model", folder / "model", "--dtype", "float32")
-    return folder / "ws"
+    return init_people(tmp_path_factory.mktemp("people"), "gpt2")
 
 
 @pytest.fixture

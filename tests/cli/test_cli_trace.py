@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from shell import contents, run, run_json, write_rows
+from shell import contents, init_people, run, run_json, write_rows
 
 import people
 
@@ -20,11 +20,7 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("people")
-    for part in people.make("llama"):
-        part.save_pretrained(folder / "model")
-    run("init", folder / "ws", "--model", folder / "model", "--dtype", "float32", "--seed", "5")
-    return folder / "ws"
+    return init_people(tmp_path_factory.mktemp("people"), "llama", "--seed", "5")
 
 
 @pytest.fixture

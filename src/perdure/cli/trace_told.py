@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from perdure.cli.output import NOTHING, counted, interval, table, warn
+from perdure.workflows.edit_records import MEASURES
 
 Json = dict[str, Any]
-MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")
 
 
 def what(found: Json) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from perdure.report.bench_numbers import mean_matrix
 from perdure.report.heatmap import heatmap, legend
 from perdure.report.lines import Scale, whisker
-from perdure.report.markup import Html, el
+from perdure.report.markup import Html, el, scrolling
 from perdure.report.page import head
 from perdure.report.records import Record
 from perdure.report.words import NOTHING, count
@@ -122,7 +122,7 @@ def _table(found: Record) -> Html:
     ]
     rows = [el("tr", _cells(line)) for line in found["arms"]]
     table = el("table", el("thead", el("tr", heads)), el("tbody", rows), class_="plain")
-    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label="Arms of the benchmark")
+    return scrolling(table, "Arms of the benchmark")
 
 
 def _cells(line: Record) -> list[Html]:

@@ -2,7 +2,7 @@
 
 from perdure.report.heatmap import heatmap
 from perdure.report.lines import Scale, whisker
-from perdure.report.markup import Html, el, join
+from perdure.report.markup import Html, el, join, scrolling
 from perdure.report.metrics import METRICS, Metric
 from perdure.report.records import Record
 
@@ -25,7 +25,7 @@ def _table(sides: list[Side]) -> Html:
     heads = [("Metric", None), ("Recipe", None), ("Value", "num"), ("95% interval", "num"), ("", None)]
     head = el("thead", el("tr", [el("th", text, scope="col", class_=name) for text, name in heads]))
     table = el("table", head, [_group(metric, sides) for metric in METRICS], class_="plain grouped")
-    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label="Metrics of the recipes")
+    return scrolling(table, "Metrics of the recipes")
 
 
 def _group(metric: Metric, sides: list[Side]) -> Html:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from perdure.report.gates import badge
 from perdure.report.lines import Scale, path
-from perdure.report.markup import Html, el, join
+from perdure.report.markup import Html, el, join, scrolling
 from perdure.report.records import Record, lineage
 from perdure.report.words import NOTHING, count, number, percent, short, title_of
 
@@ -128,7 +128,7 @@ def _fact(fact: Record) -> Html:
 def _table(heads: Sequence[str], right: Sequence[int], rows: Sequence[Html], label: str) -> Html:
     head = el("tr", [el("th", t, scope="col", class_="num" if i in right else None) for i, t in enumerate(heads)])
     table = el("table", el("thead", head), el("tbody", rows), class_="plain")
-    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
+    return scrolling(table, label)
 
 
 def _answer(value: bool | None) -> str:

@@ -1,7 +1,7 @@
 """Gate verdicts: one block per learn, newest first, each guarded task with its drop against the tolerance."""
 
 from perdure.report.lines import Scale, whisker
-from perdure.report.markup import Html, el
+from perdure.report.markup import Html, el, scrolling
 from perdure.report.records import Record, gate_of
 from perdure.report.words import NOTHING, count, percent, points, sentence, short, span, title_of, when
 
@@ -67,7 +67,7 @@ def _table(rows: list[Record]) -> Html:
         el("th", "Drop against tolerance", scope="col"),
     )
     table = el("table", el("thead", head), el("tbody", [_row(row, x) for row in rows]), class_="plain")
-    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label="Drop of each guarded task")
+    return scrolling(table, "Drop of each guarded task")
 
 
 def _row(row: Record, x: Scale) -> Html:

@@ -1,7 +1,7 @@
 """The matrix as a heat map: a real table, so that it reads aloud, copies as text and scrolls on a phone."""
 
 from perdure.report.colour import LEVELS, level
-from perdure.report.markup import Html, el, join, trusted
+from perdure.report.markup import Html, el, join, scrolling, trusted
 from perdure.report.records import Record, learned_at, learns
 from perdure.report.words import DASH, clip, count, percent, short, span, title_of
 
@@ -33,7 +33,7 @@ def heatmap(matrix: Record, scores: dict[tuple[str, str], Record], compact: bool
         class_=f"heat{' dense' if dense else ''}",
         style=f"--columns:{len(tasks)}",
     )
-    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label="Scores by stage and task")
+    return scrolling(table, "Scores by stage and task")
 
 
 def legend() -> Html:

@@ -1,7 +1,7 @@
 """The ledger: entries as a tree that keeps what was rolled back, then as a table, then every move of head."""
 
 from perdure.report.gates import badge
-from perdure.report.markup import Html, el, join
+from perdure.report.markup import Html, el, join, scrolling
 from perdure.report.records import Record, gate_of, lineage
 from perdure.report.words import NOTHING, clip, count, percent, short, title_of, when
 
@@ -99,7 +99,7 @@ def _entries(data: Record) -> Html:
         "tr", [el("th", text, scope="col", class_="num" if text in ("Own score", "Memory") else None) for text in heads]
     )
     table = el("table", el("thead", head), el("tbody", rows), class_="plain entries")
-    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label="Entries of the ledger")
+    return scrolling(table, "Entries of the ledger")
 
 
 def _entry(data: Record, entry: Record, kept: bool) -> Html:

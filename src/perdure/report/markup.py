@@ -27,6 +27,11 @@ def join(*children: Child) -> Html:
     return Html("".join(_child(child) for child in children))
 
 
+def scrolling(table: Html, label: str) -> Html:
+    """Return a table in a box that scrolls where the page is narrow, and that a screen reader finds by `label`."""
+    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
+
+
 def trusted(text: str) -> Html:
     """Mark our own files (style sheet, script) as markup. Never for anything that came from a record."""
     return Html(text)

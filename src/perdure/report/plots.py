@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from perdure.core.errors import PerdureError
-from perdure.report.records import Record
+from perdure.report.records import MEASURES, Record
 
 DPI = 150
 COLOURS = {"block": "Purples", "mlp": "Greens", "attention": "Reds"}
 LINES = {"block": "purple", "mlp": "green", "attention": "firebrick"}
 WORDS = {"block": "state", "mlp": "MLP", "attention": "attention"}
 LAST_SUBJECT = "last subject"
-MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")
 Draw = Callable[[Any], None]  # fills a figure
 
 

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 Record = dict[str, Any]
+MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")  # of an edited fact
 
 
 def learned(data: Record) -> list[Record]:

@@ -1,17 +1,16 @@
 """Causal traces: heat maps of prompts, averages over facts, and the sweep by edits that says where to edit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from perdure.report.lines import Scale, path
-from perdure.report.markup import Child, Html, el, join
-from perdure.report.records import Record
+from perdure.report.markup import Child, Html, el, join, scrolling
+from perdure.report.records import MEASURES, Record
 from perdure.report.words import NOTHING, clip, count, percent, points, short, span
 
 WIDTH, LEFT, ROW, FOOT = 360, 112, 14, 18
 HIGH = 130  # of a panel of curves
 WORDS = {"block": "State", "mlp": "MLP", "attention": "Attention"}
 SUBJECT, LAST = "last subject", "last"  # the roles that the literature's curves show
-MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")
 BROAD = "grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr))"  # three panels side by side
 FAINT = 0.01  # a share of the scale that nobody sees
 
@@ -82,7 +81,9 @@ def _panel(kind: str, part: Record, story: str, picture: Html) -> Html:
     return el("figure", el("figcaption", el("b", WORDS[kind]), el("span", f"{story}{window}")), picture, class_="panel")
 
 
-def _map(labels: Sequence[str], rows: Sequence[Sequence[float | None]], low: float, words: object) -> Html:
+def _map(
+    labels: Sequence[str], rows: Sequence[Sequence[float | None]], low: float, words: Callable[[float], str]
+) -> Html:
     """Return a heat map, a row a label and a column a layer: nothing at `low`, full at the largest value."""
     layers = len(rows[0])
     top = max((v for row in rows for v in row if v is not None), default=low)
@@ -95,7 +96,7 @@ def _map(labels: Sequence[str], rows: Sequence[Sequence[float | None]], low: flo
         for layer, value in enumerate(row):
             share = (value - low) / (top - low) if value is not None and top > low else 0.0
             if value is not None and share > FAINT:
-                tip = el("title", f"{labels[n]}, layer {layer}: {words(value)}")  # type: ignore[operator]
+                tip = el("title", f"{labels[n]}, layer {layer}: {words(value)}")
                 place = {"x": x(layer), "y": ROW * n, "width": wide, "height": ROW}
                 drawn.append(el("rect", tip, **place, class_="point", fill_opacity=min(share, 1.0)))
     drawn.append(
@@ -103,7 +104,7 @@ def _map(labels: Sequence[str], rows: Sequence[Sequence[float | None]], low: flo
     )
     ticks = range(0, layers, 1 if layers <= 8 else 5)
     drawn += [el("text", n, x=x(n + 0.5), y=bottom + 13, text_anchor="middle") for n in ticks]
-    told = f"rows {', '.join(labels)}; layers 0 to {layers - 1}; largest {words(top)}"  # type: ignore[operator]
+    told = f"rows {', '.join(labels)}; layers 0 to {layers - 1}; largest {words(top)}"
     return el("svg", drawn, viewBox=f"0 0 {WIDTH} {bottom + FOOT}", role="img", aria_label=told)
 
 
@@ -143,7 +144,7 @@ def _sweep(found: Record) -> Html:
     )
     head = el("thead", el("tr", el("th", "layer", scope="col"), heads))
     table = el("table", head, el("tbody", rows), class_="plain")
-    scroll = el("div", table, class_="scroll", tabindex=0, role="region", aria_label="Single edits by layer")
+    scroll = scrolling(table, "Single edits by layer")
     return join(el("p", says), scroll)
 
 

@@ -3,7 +3,7 @@
 from statistics import fmean
 
 from perdure.report.lines import Scale, path, sparkline, thin
-from perdure.report.markup import Child, Html, el, join
+from perdure.report.markup import Child, Html, el, join, scrolling
 from perdure.report.records import Record, finite, learned
 from perdure.report.words import count, duration, number, short, title_of
 
@@ -115,7 +115,7 @@ def _method(name: str, entries: list[Record]) -> Html:
     return el(
         "section",
         el("h3", name),
-        el("div", table, class_="scroll", tabindex=0, role="region", aria_label=f"Heartbeat of {name}"),
+        scrolling(table, f"Heartbeat of {name}"),
     )
 
 

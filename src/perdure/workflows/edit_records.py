@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 NOTE = "edits"
-LISTED = ("fact", "entry", "subject", "prompt", "target", "efficacy", "paraphrase", "neighbourhood", "generation")
+MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")  # what a verdict comes to
+LISTED = ("fact", "entry", "subject", "prompt", "target", *MEASURES)
 SHORTEST = 4  # digits of an id that may stand for the whole
 
 
@@ -110,7 +111,7 @@ def _line(written: "Written", entry: str) -> Json:
 def _asked(verdict: "Verdict") -> Json:
     """Return a verdict's summary, and beside it the losses and texts it rests on."""
     told = verdict.to_json()
-    summary = {key: told[key] for key in ("efficacy", "paraphrase", "neighbourhood", "generation")}
+    summary = {key: told[key] for key in MEASURES}
     answers = {"prompt": told["prompt"], "paraphrases": told["paraphrases"], "neighbours": told["neighbours"]}
     chat = verdict.chat
     said = {"generated": verdict.generated, "chat": None if chat is None else chat.preferred and chat.said}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.edits.spec import EditSpec
 from perdure.maths.statistics import paired_difference
 from perdure.workflows.edit import Facts, facts_of
+from perdure.workflows.edit_records import MEASURES
 from perdure.workflows.edit_state import Place, Tick
 from perdure.workflows.trace import TraceSpec, average_facts, keep
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace
 
 Json = dict[str, Any]
-MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")
 SCORED = MEASURES[:3]  # what the score is the harmonic mean of, as in the literature
 SPREAD = 8  # layers that are tried where none are named
 
@@ -67,10 +67,11 @@ def sweep(
     place.lay()
     with place.site() as site:
         chosen = _layers(layers, site.layout.depth, spec)
-    traced = average_facts(ws, asked, entry, tracing, tick) if tracing else None
-    place.lay()
-    with place.site() as site:
         before = verify(site, asked)
+    traced = None
+    if tracing:
+        traced = average_facts(ws, asked, entry, tracing, tick)
+        place.lay()
     found = sweep_layers(
         ws.runtime.model,
         ws.tokenizer,
