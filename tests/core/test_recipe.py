@@ -41,6 +41,7 @@ ADMITTING = {"first": First, "second": Second}
     [
         ({"learning_rat": 1}, ["unknown key 'learning_rat'", "did you mean 'learning_rate'?"]),
         ({"zzz": 1}, ["unknown key 'zzz'", "known are", "num_train_epochs"]),
+        ({"warmup_steps": float("inf")}, ["warmup_steps", "finite"]),
         ({"learning_rate": -1}, ["learning_rate", "greater than 0", "-1"]),
         ({"keep": "bst"}, ["keep", "'last' or 'best'", "bst"]),
         ({"methods": {"replai": {}}}, ["unknown method 'replai'", "did you mean 'replay'?"]),
@@ -154,6 +155,8 @@ def test_bad_recipe_names_files_and_overrides(tmp_path, monkeypatch, name, overr
 
 
 def test_keep_best_and_a_settling_method_are_a_conflict():
+    with pytest.raises(Conflict, match=r"keep: best goes back to an earlier epoch, and si measures"):
+        build_recipe({"keep": "best", "methods": {"si": {}}}, KNOWN)
     with pytest.raises(Conflict, match=r"keep: best and tail_average both choose the final weights"):
         build_recipe({"keep": "best", "methods": {"tail_average": {}}}, all_methods())
 
@@ -165,3 +168,8 @@ def test_keep_best_and_a_settling_method_are_a_conflict():
 def test_a_field_out_of_its_range_is_refused_by_name(method, field, value):
     with pytest.raises(BadSpec, match=f"method {method}: {field}"):
         build_recipe({"methods": {method: {field: value}}}, all_methods())
+
+
+def test_a_method_that_acts_on_new_rows_alone_keeps_none():
+    assert build_recipe({"methods": {"feature_distill": {}}}, KNOWN).remembers
+    assert not build_recipe({"methods": {"feature_distill": {"on": "new"}}}, KNOWN).remembers

@@ -47,7 +47,7 @@ def test_seven_methods_that_draw_from_memory_run_the_model_as_often_as_none(forw
     plain, _ = forwards({})
     counts, made = forwards({name: {} for name in DRAWING})
     assert counts == plain == [1] * made.total
-    assert {name.split(".")[0] for name in made.fed} == set(DRAWING)
+    assert {name.split(".")[0] for name in made.record.fed} == set(DRAWING)
 
 
 def test_methods_that_share_a_draw_see_the_very_same_outputs(forwards):

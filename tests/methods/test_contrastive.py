@@ -11,7 +11,7 @@ from perdure.core.step import Slice, Step
 from perdure.methods.contrastive import Contrastive, first_tokens
 
 EAST, NORTH = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-STATE = {"prototypes.old": EAST, "own": NORTH}
+STATE = {"prototypes/old": EAST, "own": NORTH}
 
 
 def rows(hidden, row, weight=None):
@@ -71,17 +71,17 @@ def test_it_measures_unit_prototypes_a_task_and_a_task_learned_again_replaces_it
     assert first == {}
     assert term(rows(EAST, [0]), state=first) is None
     kept = method.measure(model("old", 5 * EAST), first)
-    torch.testing.assert_close(kept, {"prototypes.old": EAST})
+    torch.testing.assert_close(kept, {"prototypes/old": EAST})
     assert method.prepare(model("old", NORTH), kept) == kept  # an update of the only task has none to be kept from
     assert term(rows(NORTH, [0]), state=kept) is None
     second = method.prepare(model("new", 3 * NORTH), kept)
     torch.testing.assert_close(second, STATE)
     kept = method.measure(model("new", NORTH + EAST), second)
-    assert set(kept) == {"prototypes.old", "prototypes.new"}
+    assert set(kept) == {"prototypes/old", "prototypes/new"}
     again = method.prepare(model("old", 2 * NORTH), kept)
-    assert set(again) == {"prototypes.new", "own"}
+    assert set(again) == {"prototypes/new", "own"}
     replaced = method.measure(model("old", NORTH), again)
-    torch.testing.assert_close(replaced["prototypes.old"], NORTH)
+    torch.testing.assert_close(replaced["prototypes/old"], NORTH)
 
 
 def test_it_draws_no_rows_of_its_own_and_refuses_a_temperature_of_zero():

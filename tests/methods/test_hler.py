@@ -57,6 +57,13 @@ def test_the_layers_factors_do_not_enter_what_is_kept():
     assert all(torch.equal(still[key], value) for key, value in state.items())
 
 
+def test_the_layers_factors_do_not_sharpen_as_tasks_add_up():
+    state, end = kept()
+    often = {key: 9 * value for key, value in state.items()}  # nine tasks like it
+    once, more = (Hler().prepare(model(end), known)[f"pull.{FIRST}"] for known in (state, often))
+    torch.testing.assert_close(more, 9 * once)
+
+
 def test_in_the_first_task_it_adds_nothing():
     state = Hler().prepare(model({FIRST: tensor(1.0)}), {})
     assert Hler().loss(Step(0, 10, {FIRST: tensor(2.0)}), state) is None

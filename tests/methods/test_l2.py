@@ -17,8 +17,8 @@ def weights(seed):
     return {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
 
 
-def model(at):
-    return SimpleNamespace(params={name: torch.nn.Parameter(value) for name, value in at.items()})
+def model(at, first=False):
+    return SimpleNamespace(params={name: torch.nn.Parameter(value) for name, value in at.items()}, first=first)
 
 
 def penalty(method, state, at):
@@ -36,7 +36,7 @@ def expected(at, anchor, product):
 
 def after_one_task(method, start, last):
     """The state in which the second task begins, at `last`."""
-    return method.prepare(model(last), method.measure(model(last), method.prepare(model(start), {})))
+    return method.prepare(model(last), method.measure(model(last), method.prepare(model(start, first=True), {})))
 
 
 def test_the_start_is_the_base_model_for_a_lora_pair_and_the_first_weights_for_others():
@@ -79,17 +79,23 @@ def test_factors_that_make_the_same_product_are_not_pulled():
 
 
 def test_in_the_first_task_only_the_start_pulls():
-    state = L2(anchor="previous").prepare(model(weights(0)), {})
+    state = L2(anchor="previous").prepare(model(weights(0), first=True), {})
     assert L2(anchor="previous").loss(Step(0, 10, weights(1)), state) is None
     one, both = (L2(anchor=a) for a in ("start", "both"))
-    terms = [penalty(m, m.prepare(model(weights(0)), {}), weights(1))[0] for m in (one, both)]
+    terms = [penalty(m, m.prepare(model(weights(0), first=True), {}), weights(1))[0] for m in (one, both)]
     torch.testing.assert_close(*terms)
+
+
+def test_it_holds_from_the_first_task_it_sees_when_others_went_before():
+    state = L2(strength=1.0).prepare(model(weights(0)), {})
+    term, _ = penalty(L2(strength=1.0), state, weights(1))
+    torch.testing.assert_close(term, expected(weights(1), weights(0)[PLAIN], weights(0)[B] @ weights(0)[A])[0])
 
 
 def test_it_keeps_only_what_no_later_task_could_know():
     method = L2(anchor="both")
     kept = method.measure(model(weights(1)), method.prepare(model(weights(0)), {}))
-    assert set(kept) == {"tasks", f"start.{PLAIN}"}
+    assert set(kept) == {f"start.{PLAIN}"}
     torch.testing.assert_close(kept[f"start.{PLAIN}"], weights(0)[PLAIN])
 
 

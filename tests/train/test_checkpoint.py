@@ -40,7 +40,7 @@ def fresh(stream):
 def test_everything_that_an_update_depends_on_comes_back_to_the_bit(stream, stopped):
     made, path = stopped
     left, state, best = weights(made), made.state, made.best
-    served, record = {a: list(n) for a, n in made.pools["replay"].served.items()}, json.dumps(vars(made.record))
+    served, record = {a: list(n) for a, n in made.pools["replay"].served.items()}, json.dumps(made.record.to_json())
     again = fresh(stream)
     optimizer = make_optimizer(again.params.values(), again.recipe.settings)
     assert load(path, again, optimizer) == 3
@@ -51,7 +51,8 @@ def test_everything_that_an_update_depends_on_comes_back_to_the_bit(stream, stop
     assert same(again.best[1], best[1])
     assert again.pools["replay"].served == served
     assert sum(served["replay"]) > 0
-    assert json.dumps(vars(again.record)) == record
+    assert json.dumps(again.record.to_json()) == record
+    assert "replay" in again.record.acted
     assert {name for part in optimizer.state.values() for name in part} == {"step", "exp_avg", "exp_avg_sq"}
     assert len(optimizer.state) == len(left)
 

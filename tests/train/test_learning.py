@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from perdure.core.errors import Diverged
+from perdure.core.errors import BadSpec, Diverged
 from perdure.train import loop
 from perdure.train.batch import collate
 from streams import close, label_logits, run, same, weights
@@ -166,3 +166,22 @@ def test_a_forward_that_drawn_rows_make_too_large_is_cut_and_the_update_stays_th
 def test_no_forward_is_cut_where_nothing_is_drawn(stream):
     made = stream.learning({}, per_device_train_batch_size=3)
     assert all(len(made.open(update)) == 1 for update in range(made.total))
+
+
+def test_a_method_acted_though_no_told_update_shows_it(stream):
+    made = stream.learning({"replay": {"mix": 0.15}}, pools=("replay",), logging_steps=99)
+    loop.train(made)
+    first_and_last = [update for update, _ in made.record.heartbeats.get("replay", [])]
+    assert 1 not in first_and_last
+    assert {"replay"} == made.record.acted == made.record.fed
+
+
+def test_what_was_kept_of_parameters_that_are_trained_no_more_is_refused_in_words(stream):
+    elsewhere = {
+        "ogd": {"basis.dense.weight": torch.zeros(2, 5, 5)},
+        "contrastive": {"prototypes/v1.old": torch.zeros(2, 4)},
+    }
+    with pytest.raises(
+        BadSpec, match=r"ogd kept basis.dense.weight and 0 more, but no parameter of theirs is trained now"
+    ):
+        stream.learning({"ogd": {}, "contrastive": {}}, state=elsewhere)

@@ -55,3 +55,20 @@ def test_a_layer_that_a_row_never_reaches_has_a_zero_gradient():
     assert found["1.weight"].shape == (5, 2, 3)
     assert not found["1.weight"].any()
     assert found["0.weight"].abs().sum() > 0
+
+
+def test_a_head_that_is_given_label_positions_only_is_not_mixed_over_rows():
+    torch.manual_seed(0)
+    body, head = nn.Linear(3, 4), nn.Linear(4, 5)
+    model, points = nn.ModuleDict({"body": body, "head": head}), torch.randn(2, 6, 3)
+    at = torch.tensor([[0, 0, 1, 1, 1, 1], [4, 5, 2, 3, 4, 5]])  # two labels of the first row, four of the second
+    params = dict(model.named_parameters())
+
+    def score():
+        hidden = torch.tanh(body(points))
+        found = head(hidden[at[0], at[1]][None])[0].logsumexp(-1)  # (1, tokens, ...), as the head of a language model
+        return torch.zeros(2).index_add(0, at[0], found)
+
+    found, expected = per_row_gradients(model, params, score), by_hand(model, params, score, 2)
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)

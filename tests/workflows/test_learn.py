@@ -116,15 +116,16 @@ def test_general_rows_are_rehearsed_with_the_base_models_own_distribution(ws, tm
     general = tmp_path / "general.jsonl"
     general.write_text("\n".join(json.dumps({"prompt": f"say {i}", "completion": f"fine {i}"}) for i in range(6)))
     path = data(tmp_path / "refund.jsonl", "refund", "late")
-    done = ws.learn("refund", path, overrides=FAST, gate=None, settings={"general": str(general)})
+    mixed = {**FAST, "methods.instruction_replay.mix": 0.3}
+    done = ws.learn("refund", path, overrides=mixed, gate=None, settings={"general": str(general)})
     beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["instruction_replay"]
     assert all(beat["rows"] >= 1 for _, beat in beats)
     pools = [item["pool"] for item, _ in memory(ws).items]
     assert pools.count("general") == 6
     general_key = next(item["row"] for item, _ in memory(ws).items if item["pool"] == "general")
-    before = memory(ws).columns["teacher"][general_key].logprob
+    before = memory(ws).columns["base"][general_key].logprob
     learn(ws, tmp_path, "parcel")
-    assert torch.equal(memory(ws).columns["teacher"][general_key].logprob, before)  # the base does not change
+    assert torch.equal(memory(ws).columns["base"][general_key].logprob, before)  # the base does not change
 
 
 def test_joint_trains_on_all_kept_rows_from_the_base(ws, tmp_path):
@@ -146,6 +147,30 @@ def test_full_stores_weights_and_rolls_back_to_the_bit(ws, tmp_path):
     assert torch.equal(logits(ws), base)
     ws.rollback(ws.ledger.reflog()[0]["old"])
     assert torch.equal(logits(ws), trained)
+
+
+@pytest.mark.parametrize(("before", "after"), [("naive", "full"), ("full", "naive")])
+def test_what_starts_from_the_base_has_nothing_else_of_the_training_before(ws, tmp_path, before, after):
+    learn(ws, tmp_path, "refund", recipe=before)
+    learn(ws, tmp_path, "parcel", recipe=after, start="base")
+    entry = ws.ledger.resolve("head")
+    assert list(ws.ledger.slots(entry)) == ["dense" if after == "full" else "skill"]
+    alone = Workspace.init(tmp_path / "alone", ws.ledger.config["model"], dtype="float32")
+    learn(alone, tmp_path, "parcel", recipe=after)
+    assert torch.equal(logits(ws), logits(alone))
+
+
+def test_a_method_that_can_do_nothing_is_named(ws, tmp_path):
+    fields = {"methods.distill.strength": 1.0}
+    assert any(
+        "distill acts on rows of memory" in said
+        for said in learn(ws, tmp_path, "refund", recipe="naive", **fields)["warnings"]
+    )
+    done = learn(ws, tmp_path, "parcel", recipe="lwf", start="base")
+    assert done["warnings"] == [
+        "method lwf had no effect over the whole task; start: base leaves it no task before, or leave it out"
+    ]
+    assert learn(ws, tmp_path, "invoice", recipe="lwf")["warnings"] == []
 
 
 def test_more_data_for_a_known_task_is_an_update_that_keeps_its_test_rows(ws, tmp_path):

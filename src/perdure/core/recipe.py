@@ -15,7 +15,7 @@ from perdure.core.seams import EXCLUSIVE, NEEDS, SEAMS, Column, pool_of, spec_of
 class Settings(BaseModel):
     """Training settings, under the names Hugging Face and TRL use."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     num_train_epochs: int = Field(3, ge=1, description="passes over the new rows")
@@ -83,7 +83,14 @@ class Recipe:
     def remembers(self) -> bool:
         """Whether rows of the task are kept for later ones: a method ranks them, or one draws a `mix` of replay memory."""
         drawing = [method for method in self.owners("draw") if pool_of(method) == "replay"]
-        return bool(self.owners("admit")) or any(getattr(method, "mix", 0) > 0 for method in drawing)
+        wished = [method for method in drawing if getattr(method, "on", None) != "new"]  # those act on new rows alone
+        return bool(self.owners("admit")) or any(getattr(method, "mix", 0) > 0 for method in wished)
+
+    @property
+    def starved(self) -> list[str]:
+        """Names of the methods that act on rows of memory alone, ask for none, and have no other method to share with."""
+        waiting = [m.name for m in self.methods if getattr(m, "on", None) == "memory" and not m.mix]
+        return [] if self.remembers else waiting
 
     def to_json(self) -> dict[str, Any]:
         """Return the recipe as the plain JSON from which `build_recipe` makes an equal one."""
@@ -125,6 +132,12 @@ def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type]) -> Recip
     if settings.keep == "best" and settling:
         raise Conflict(
             f"keep: best and {settling[0]} both choose the final weights; set keep: last, or drop {settling[0]}"
+        )
+    following = [m.name for m in methods if "task_grad" in getattr(m, "needs", ())]
+    if settings.keep == "best" and following:
+        raise Conflict(
+            f"keep: best goes back to an earlier epoch, and {following[0]} measures the whole way to the last; set keep: last, "
+            f"or drop {following[0]}"
         )
     recipe = Recipe(name, settings, methods)
     for of in ("new", "replay", "general"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from perdure.core.rows import Row
     from perdure.core.step import Slice, Step
 
-State = dict[str, "Tensor"]
+State = dict[str, "Tensor"]  # a key "<what>.<parameter>" belongs to that parameter, and no other key has a dot
 Grads = dict[str, "Tensor"]
 
 EXCLUSIVE = ("reference", "gradient", "settle", "admit")  # seams with room for one owner

@@ -19,13 +19,15 @@ from perdure.maths.clusters import spherical_means
 from perdure.methods.registry import register
 
 ROWS = 512  # of a task that are looked at for its prototypes
-KEY = "prototypes."
+KEY = "prototypes/"  # no dot: what follows a dot is a parameter
 
 
 @register
 @dataclass(frozen=True)
 class Contrastive:
     """Add strength x mean of -log( sum e^(z.o / T) / (sum e^(z.o / T) + sum e^(z.c / T)) ) over rows.
+
+    A new row counts by its label tokens, as it does in the task loss; replayed rows count alike.
 
     z is a row's representation: the hidden state that predicts its first label token, scaled to length 1. For a new row the o are
     its own task's prototypes, as the model saw the task when it began, and the c those of all older tasks; for a replayed row
@@ -36,7 +38,7 @@ class Contrastive:
     them. With nothing stored it does nothing.
 
     Seams: prepare, draw (shares the rows that others draw, none of its own), loss, measure.
-    State: `prototypes.<task>` (size, hidden) float32, kept with the entry: 4 x size x hidden bytes a task; `own` while a task is
+    State: `prototypes/<task>` (size, hidden) float32, kept with the entry: 4 x size x hidden bytes a task; `own` while a task is
     learned.
     Cost: no forward in an update (1.00 x replay on SmolLM2-135M); up to 512 rows of the task forward before it and after it.
     When to use: beside replay, or where rows may not be kept, and tasks are told apart by their questions.
@@ -91,7 +93,7 @@ class Contrastive:
         return {**_older(state, model.task), KEY + model.task: self._centres(model)}
 
     def _apart(self, rows: Slice, mine: Tensor, others: Tensor) -> Tensor:
-        """Return the loss of each token's row (tokens,): the same at every token of a row, so that means are means of rows."""
+        """Return the loss of each token's row (tokens,): the same at every token of a row."""
         at, row_of = first_tokens(rows)
         z = torch.nn.functional.normalize(rows.hidden[at].float(), dim=-1)  # type: ignore[index]
         to_mine = (z @ mine.to(z.device).T / self.temperature).logsumexp(-1)

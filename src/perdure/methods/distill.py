@@ -24,9 +24,9 @@ class Distill:
     """Add strength x T^2 KL(teacher || model) on rows that a teacher has spoken about.
 
     Teacher `settled`: on the rows that replay draws, the model at the entry that last wrote the row's column. `refresh` rewrites
-    the columns of older rows after every task. Teacher `base`, or the folder or hub id of another model with the same
-    tokenizer: that model, on replayed rows, on the new rows (classic teacher-student distillation), or on `both`; the terms
-    of `both` are added. It is asked once a row and then dropped; it never trains.
+    the columns of older rows after every task, and so what `der` and `der_pp` hold them to. Teacher `base`, or the folder or hub
+    id of another model with the same tokenizer: that model, on replayed rows, on the new rows (classic teacher-student
+    distillation), or on `both`; the terms of `both` are added. It is asked once a row and then dropped; it never trains.
 
     A column is the teacher's `top_k` log-probabilities and the mass of the rest, at label positions; `top_k: 0` keeps the whole
     vocabulary, and the divergence is then the exact one. `divergence`: forward covers all that the teacher says, reverse avoids

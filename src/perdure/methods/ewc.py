@@ -34,7 +34,8 @@ class Ewc:
     Cost: no forward in training; after each task one forward and backward over `size` rows.
     When to use: old rows may not be kept, and tasks share their weights; try lwf first. A LoRA adapter on short tasks was held
     little at any strength that let it learn, and beside replay or lwf it lowered both (clinc3).
-    Deviation: F has mean 1 per task; F is of the adapter's factors, a proxy of the product's.
+    Deviation: each token of y is sampled after the written ones before it, not after sampled ones; F has mean 1 per task; F is of
+    the adapter's factors, a proxy of the product's.
     """
 
     name: ClassVar[str] = "ewc"

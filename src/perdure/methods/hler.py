@@ -35,8 +35,8 @@ class Hler:
 
     w* are the weights before the task. Omega is the path integral of si: over each task, -(gradient of the task loss) x
     (the optimizer's real step), over the squared way plus xi, which is `damping` x the mean squared way. c_l = layers x
-    softmax over l of the root mean square of Omega in layer l, so that factors have mean 1; a layer is a block of the
-    model, by its number in the parameters' names.
+    softmax over l of the root mean square of Omega, scaled to mean 1, in layer l, so that factors have mean 1 and do not
+    sharpen as tasks add up; a layer is a block of the model, by its number in the parameters' names.
 
     The paper's two phases are two tasks: learn a general corpus first, then the domain.
 
@@ -69,7 +69,7 @@ class Hler:
         """Anchor the weights that the last task left, begin a new path there, and weigh the layers."""
         now, omega = copies(model.params), kept_in(state, "omega")
         nothing = {name: torch.zeros_like(value) for name, value in now.items()}
-        factors = layer_factors(omega)
+        factors = layer_factors(unit_mean(omega) if omega else omega)
         pull = {name: factors[layer_of(name)] * value for name, value in omega.items()}
         return state | kept_as("anchor", now) | kept_as("path", nothing) | kept_as("pull", pull)
 

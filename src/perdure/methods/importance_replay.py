@@ -90,8 +90,8 @@ class ImportanceReplay:
         """Remember the losses of the rows that were drawn."""
         if self.name not in step.row_losses or "loss" not in state:
             return state
-        places, losses = step.row_losses[self.name]
-        return {**state, "loss": state["loss"].index_copy(0, places.cpu(), losses.float().cpu())}
+        known, (places, losses) = state["loss"], step.row_losses[self.name]
+        return {**state, "loss": known.index_copy(0, places.to(known.device), losses.to(known))}
 
 
 def service(losses: Tensor, priority: float) -> Tensor:

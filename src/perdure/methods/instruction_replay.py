@@ -35,7 +35,7 @@ class InstructionReplay:
     seams: ClassVar[tuple[str, ...]] = ("draw", "loss")
     source: ClassVar[str] = "Scialom et al. 2022, arXiv 2205.12393"
     pool: ClassVar[str] = "general"
-    column: ClassVar[str] = "teacher"
+    column: ClassVar[str] = "base"  # not "teacher", whose k another method chooses
 
     mix: Share = 0.1  # share of general rows in the final mix, in [0, 1)
     strength: Strength = 0.0  # factor of the cross-entropy with the written answers
@@ -62,8 +62,7 @@ class InstructionReplay:
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
         """Ask for the share `mix` of the final mix from the pool of general rows."""
-        size = max(1, round(self.mix / (1 - self.mix) * context.new_rows))
-        return Draw(size, balance="row")
+        return Draw(context.rows_for(self.mix), balance="row")
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return the weighted sum of both terms."""

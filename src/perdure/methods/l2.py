@@ -30,7 +30,7 @@ class L2:
     task on; or "both", the sum. The product counts, not its factors: B A is what changes the model, and many B, A give one.
 
     Seams: prepare, loss, measure. State: `previous.<param>`, 4 bytes per trainable parameter, during a task;
-    `start.<param>` of weights that are no LoRA pair, 4 bytes, kept; `tasks`. Cost: no forward; Gram matrices of the factors.
+    `start.<param>` of weights that are no LoRA pair, 4 bytes, kept. Cost: no forward; Gram matrices of the factors.
     When to use: a first guard that needs no data and no importance. "start" guards what the base model could do, and pulls
     back what the tasks before taught as well.
     Deviation from L2-SP: no second penalty on new heads (all is one adapter), and the scale lora_alpha / r is left out.
@@ -51,11 +51,11 @@ class L2:
 
     def prepare(self, model: Model, state: State) -> State:
         """Lay down the anchors: the weights as they are, unless a start is known already."""
-        now, tasks = copies(model.params), state.get("tasks", torch.zeros(()))
-        begun: State = {"tasks": tasks}
+        now = copies(model.params)
+        begun: State = {}
         if self.anchor != "previous":
             begun |= kept_as("start", {n: v for n, v in now.items() if not paired(n, now)} | kept_in(state, "start"))
-        if self.anchor != "start" and tasks > 0:
+        if self.anchor != "start" and not model.first:
             begun |= kept_as("previous", now)
         return begun
 
@@ -68,8 +68,8 @@ class L2:
         return step.once(self.strength * torch.stack(terms).sum()) if terms else None
 
     def measure(self, model: Model, state: State) -> State:
-        """Keep the start of the stream, and that a task was learned."""
-        return {"tasks": state["tasks"] + 1, **kept_as("start", kept_in(state, "start"))}
+        """Keep the start of the stream."""
+        return kept_as("start", kept_in(state, "start"))
 
 
 def gap(params: Mapping[str, Tensor], anchors: Mapping[str, Tensor], pretrained: bool = False) -> Tensor:

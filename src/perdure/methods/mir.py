@@ -21,7 +21,7 @@ class Mir:
     """Add strength x CE on the candidates whose loss rises most:  s(x) = CE(x | w after) - CE(x | w before).
 
     Each update draws candidates and scores them on the step that it took; the worst are replayed in the next update. Both
-    losses are taken on the same batch with the same dropout, so that their difference is the step's alone.
+    losses are taken on the same batch without dropout, so that their difference is the step's alone.
 
     Seams: draw, loss, watch. State: `worst` (candidates,), their places in memory, the most interfered first; no weights.
     Cost: the shared forward is mix / (1 - mix) x (1 + candidates) wider, and two forwards over the candidates follow the step;

@@ -87,8 +87,8 @@ class SurpriseReplay:
         """Remember how surprising the drawn rows were."""
         if self.name not in step.row_losses or "surprise" not in state:
             return state
-        places, losses = step.row_losses[self.name]
-        return {**state, "surprise": state["surprise"].index_copy(0, places.cpu(), losses.float().cpu())}
+        known, (places, losses) = state["surprise"], step.row_losses[self.name]
+        return {**state, "surprise": known.index_copy(0, places.to(known.device), losses.to(known))}
 
     def admit(self, rows: Sequence[Row], context: AdmitContext, state: State) -> list[float]:
         """Score the rows by their surprise."""

@@ -35,7 +35,7 @@ def save(path: Path, learning: Learning, optimizer: Any, done: int) -> None:
         "served": {name: pool.served for name, pool in learning.pools.items()},
         "best": learning.best[0] if learning.best else None,
         "closed": learning.closed,
-        "record": vars(learning.record),
+        "record": learning.record.to_json(),
     }
     flat = {name: value.contiguous().clone() for name, value in tensors.items()}
     write_atomically(path, lambda aside: save_tensors(flat, aside, {"perdure": json.dumps(told)}))
@@ -74,7 +74,7 @@ def load(path: Path, learning: Learning, optimizer: Any) -> int:
     for name, served in told["served"].items():
         learning.pools[name].served = served
     learning.closed = told["closed"]
-    learning.record = Record(**told["record"])
+    learning.record = Record.from_json(told["record"])
     return told["done"]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +12,22 @@ from perdure.core.seams import Grads
 
 @dataclass
 class Record:
-    """What is told of a learn: the loss over time, what each method did, and how many tokens were computed."""
+    """What is told of a learn: loss by update, heartbeats by method, who was given rows and who acted at least once, tokens."""
 
     loss: list[tuple[int, float]] = field(default_factory=list)
     heartbeats: dict[str, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
+    fed: set[str] = field(default_factory=set)
+    acted: set[str] = field(default_factory=set)
     tokens: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        return {**vars(self), "fed": sorted(self.fed), "acted": sorted(self.acted)}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> "Record":
+        """Return the record that `to_json` told."""
+        return cls(**{**told, "fed": set(told["fed"]), "acted": set(told["acted"])})
 
     def beat(self, update: int, name: str, what: Mapping[str, float]) -> None:
         """Add to what a method did in an update."""

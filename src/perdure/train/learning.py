@@ -5,6 +5,7 @@ backward), `turn` (mask and gradient; clipping is the host's), then, after its o
 done it calls `settle`. Nothing here knows which host runs it.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -83,7 +84,6 @@ class Learning:
         self.columns: dict[str, Sequence[TopK]] = dict(columns or {})
         self.record, self.closed = Record(), False
         self.best: tuple[float, dict[str, Tensor]] | None = None
-        self.fed: set[str] = set()  # methods that were given rows at least once
         self.drawn = Drawn({}, {})  # what follows is of the open update
         self.gauge: Gauge | None = None
         self.before: dict[str, Tensor] = {}
@@ -139,7 +139,7 @@ class Learning:
         context = DrawContext(update, self.total, sum(map(len, batches)), sizes)
         longest = max(len(self.rows[i]) for batch in batches for i in batch)
         self.drawn = draw_rows(self.recipe, self.pools, self.state, context, longest, self.seed, self.task)
-        self.fed |= {part.split(".")[0] for part, draw in self.drawn.reads.items() if draw in self.drawn.rows}
+        self.record.fed |= {part.split(".")[0] for part, draw in self.drawn.reads.items() if draw in self.drawn.rows}
         whole, parts = self._whole(update, batches), len(batches)
         micros = [
             replace(
@@ -172,8 +172,9 @@ class Learning:
         references: dict[str, Tensor] = {}
         if method := self.recipe.owner("reference"):
             references = method.reference(step, self.state[method.name])
-        self._refuse_nan(terms, micro.update)
-        self._refuse_nan(references, micro.update, method.name if method else None)
+        amounts = self._finite(terms, micro.update)
+        self._finite(references, micro.update, method.name if method else None)
+        self.record.acted |= {name for name, value in amounts.items() if value and terms[name].requires_grad} - {"task"}
         if self.gauge:
             self.gauge.note(terms, out.logits, self.params)
         self._note_rows(step)
@@ -190,7 +191,7 @@ class Learning:
                 backward(torch.stack(rest).sum())
         else:
             backward(loss)
-        return loss.item()
+        return sum(amounts.values())
 
     def turn(self, update: int) -> None:
         """Mask the gradients of the update and let the gradient's owner turn them. Call before clipping.
@@ -214,6 +215,8 @@ class Learning:
         if owner:
             step = Step(update, self.total, self.params)
             made = owner.gradient(grads, self.refs, step, self.state[owner.name])
+            if any(made[name] is not grads[name] for name in grads):
+                self.record.acted.add(owner.name)
             if not all(torch.isfinite(value).all() for value in made.values()):
                 raise Diverged(
                     f"method {owner.name} gave a gradient that is not finite at update {update} of {self.total}"
@@ -325,16 +328,25 @@ class Learning:
         draws = {draw for part, draw in self.drawn.reads.items() if part.split(".")[0] == name}
         return {"rows": float(sum(self.drawn.sizes.get(draw, 0) for draw in draws))} if draws else {}
 
-    def _refuse_nan(self, terms: Mapping[str, Tensor], update: int, owner: str | None = None) -> None:
-        for name, term in terms.items():
-            if not torch.isfinite(term):
+    def _finite(self, terms: Mapping[str, Tensor], update: int, owner: str | None = None) -> dict[str, float]:
+        """Return the terms as numbers; one that is not finite is an error which names its method."""
+        amounts = torch.stack([term.detach().float() for term in terms.values()]).tolist() if terms else []
+        for name, value in zip(terms, amounts, strict=True):
+            if not math.isfinite(value):
                 what = "the task loss" if name == "task" else f"method {owner or name}"
                 raise Diverged(
-                    f"{what} gave {term.item()} at update {update} of {self.total}; lower the learning rate or its strength"
+                    f"{what} gave {value} at update {update} of {self.total}; lower the learning rate or its strength"
                 )
+        return dict(zip(terms, amounts, strict=True))
 
     def _check_state(self) -> None:
         for method, state in self.state.items():
+            tied = [key for key in state if "." in key and key.partition(".")[0].isidentifier()]  # <what>.<parameter>
+            if tied and not any(key.partition(".")[2] in self.params for key in tied):
+                raise BadSpec(
+                    f"method {method} kept {tied[0]} and {len(tied) - 1} more, but no parameter of theirs is trained now; "
+                    "train what was trained before, drop the method, or start: base"
+                )
             for key, value in state.items():
                 name = key.partition(".")[2]
                 shape = self.params[name].shape if name in self.params else torch.Size()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 
 class RowGrads(Mapping[str, Tensor]):
@@ -33,25 +34,24 @@ def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Cal
     """Return the gradient of each row's score, (rows, *shape) by parameter name, in float32.
 
     A linear layer's gradient for one row is the sum over its positions of (gradient of the output) x (input), so that one
-    backward down to the layers' outputs serves all rows. A parameter of any other layer, or one that two layers share, costs
-    one backward a row.
+    backward down to the layers' outputs serves all rows. A parameter of any other layer, one that two layers share, or one of
+    a layer that does not see rows first (a head that is given label positions only) costs one backward a row.
 
     Args:
         model: Holds the parameters.
         params: Those to differentiate by, by name.
-        score: Runs the model on the batch, each layer once with rows first, and returns the scores (rows,).
-
-    Raises:
-        RuntimeError: A row's score does not depend on a parameter's layer output having rows first.
+        score: Runs the model on the batch, each layer once, and returns the scores (rows,).
 
     Source: Goodfellow, "Efficient Per-Example Gradient Computations", 2015, arXiv 1510.01799. Deviation: sums over positions.
     """
     layers = linear_layers(model, params)
     inputs: dict[int, Tensor] = {}
-    outputs: dict[int, Tensor] = {}
+    sizes: dict[int, int] = {}
+    outputs: dict[int, GradientEdge] = {}  # where the backward passes: the outputs themselves need not be kept
 
     def look(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        inputs[id(module)], outputs[id(module)] = args[0].detach(), out
+        sizes[id(module)] = len(out)
+        inputs[id(module)], outputs[id(module)] = args[0].detach(), get_gradient_edge(out)
 
     handles = [layer.register_forward_hook(look) for layer in layers.values()]
     try:
@@ -61,11 +61,11 @@ def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Cal
         for handle in handles:
             handle.remove()
     rows = len(scores)
+    layers = {name: layer for name, layer in layers.items() if sizes.get(id(layer), rows) == rows}
     others = {name: value for name, value in params.items() if name not in layers}
     along = list(others.values()) if rows == 1 else []  # of a single row, the sum's gradient is the row's
-    pulled = torch.autograd.grad(
-        scores.sum(), [*outputs.values(), *along], retain_graph=bool(others) and not along, allow_unused=True
-    )
+    wanted: list[Any] = [*outputs.values(), *along]
+    pulled = torch.autograd.grad(scores.sum(), wanted, retain_graph=bool(others) and not along, allow_unused=True)
     by_place = dict(zip(outputs, pulled[: len(outputs)], strict=True))
     makers: dict[str, Callable[[], Tensor]] = {}
     for name, layer in layers.items():

@@ -97,6 +97,10 @@ def plan(
         refuse_leaks(task, ws.all_versions())
     task, dropped = _without_deleted(ws, task)
     notices = [f"{dropped} rows were deleted from this workspace before and stay out"] if dropped else []
+    notices += [
+        f"method {method} acts on rows of memory, and nothing draws any: add replay, or set methods.{method}.mix"
+        for method in recipe.starved
+    ]
     general = load_rows(task.spec.general) if task.spec.general else ()
     return Plan(task, recipe, parent, known, general, tuple(notices))
 
@@ -151,10 +155,10 @@ class _Learn:
             **spent,
             "eval_seconds": round(self.eval_seconds, 3),
             "updates": learning.total,
-            **vars(learning.record),
+            **learning.record.to_json(),
             "gate": verdict,
             "settings": self.recipe.to_json(),
-            "warnings": [*self.notices, *(self.carried.warnings if self.carried else ()), *_idle(learning)],
+            "warnings": [*self.notices, *(self.carried.warnings if self.carried else ()), *self._idle(learning)],
         }
         notes = {
             "record": record,
@@ -229,7 +233,7 @@ class _Learn:
             columns=said,
             seed=self.seed,
             task=self.task.name,
-            first=self._continued() is None or not self.parent.tasks,
+            first=self._first(),
             pad=runtime.base.pad,
             precision=runtime.precision,
         )
@@ -248,11 +252,16 @@ class _Learn:
         """Return the entry whose adapter, and so whose method state, goes on; None where training starts from the base."""
         return None if self.recipe.settings.start == "base" else self.parent
 
+    def _first(self) -> bool:
+        """Say whether no task went before, as far as the weights know."""
+        return self._continued() is None or not self.parent.tasks
+
     def _rows(self) -> tuple[list[Row], list[Row]]:
         """Return the rows to train on and those that choose the weights; a hold-out is drawn where none is given."""
         rows, validation = [*self.task.train], [*self.task.validation]
         settings = self.recipe.settings
-        if (settings.keep == "best" or self.recipe.needs("validation")) and not validation:
+        chosen_by = settings.keep == "best" or (self.recipe.needs("validation") and not self._first())
+        if chosen_by and not validation:
             order = keyed(self.seed, self.task.name, "validation").permutation(len(rows))
             size = max(1, round(settings.validation_share * len(rows)))
             chosen = set(order[:size].tolist())
@@ -280,11 +289,13 @@ class _Learn:
             nll_before=self.nll_before,
             held_out=tests,
         )
-        slots: dict[str, str | None]  # objects first: a full disk then leaves no row behind
-        if self.recipe.settings.train == "full":
-            slots = {"dense": self.ledger.objects.put(self.runtime.weights())}
-        else:
-            slots = {"skill": self.ledger.objects.put(self.runtime.skill())}
+        # objects first: a full disk then leaves no row behind
+        full = self.recipe.settings.train == "full"
+        written = self.ledger.objects.put(self.runtime.weights() if full else self.runtime.skill())
+        slots: dict[str, str | None] = {}
+        if self._continued() is None:  # what was trained from the base has nothing else under it, or over it
+            slots = dict.fromkeys(self.ledger.slots(self.parent).keys() - {SLOT})
+        slots["dense" if full else "skill"] = written
         self.carried = carry(self.ws, self.parent, slots, self.tick)
         if self.carried and self.carried.slot:
             slots[SLOT] = self.carried.slot
@@ -349,6 +360,20 @@ class _Learn:
 
         return told
 
+    def _idle(self, learning: "Learning") -> list[str]:
+        """Name the methods that had something to act on, or were meant to, and did nothing over the whole task."""
+        idle = []
+        anew = self._continued() is None and bool(self.parent.tasks)
+        for method in learning.recipe.methods:
+            beats = learning.record.heartbeats.get(method.name, [])
+            told = any(abs(value) > 0 for _, beat in beats for key, value in beat.items() if key in EFFECTS)
+            acted = told or method.name in learning.record.acted
+            could = method.name in learning.record.fed if "draw" in method.seams else bool(beats) or anew
+            if could and not acted and {"loss", "settle", "mask", "gradient"} & set(method.seams):
+                why = "start: base leaves it no task before" if anew else "check its fields"
+                idle.append(f"method {method.name} had no effect over the whole task; {why}, or leave it out")
+        return idle
+
     def _folder(self) -> Path:
         key = content_hash([self.parent.id, self.recipe.to_json(), self.task.version, self.task.fingerprint, self.seed])
         return self.ledger.root / "runs" / key[:16]
@@ -360,18 +385,6 @@ def _host(name: str) -> Any:
     else:
         from perdure.bridges.transformers_host import train
     return train
-
-
-def _idle(learning: "Learning") -> list[str]:
-    """Name the methods that had something to act on and did nothing over the whole task."""
-    idle = []
-    for method in learning.recipe.methods:
-        beats = learning.record.heartbeats.get(method.name, [])
-        acted = any(abs(value) > 0 for _, beat in beats for key, value in beat.items() if key in EFFECTS)
-        could = method.name in learning.fed if "draw" in method.seams else bool(beats)
-        if could and not acted and {"loss", "settle", "mask", "gradient"} & set(method.seams):
-            idle.append(f"method {method.name} had no effect over the whole task; check its fields, or leave it out")
-    return idle
 
 
 def _without_deleted(ws: "Workspace", task: TaskData) -> tuple[TaskData, int]:
