@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import people
-from perdure.bridges.editing import edit, opened, rewrite, settle, sweep_layers
+from perdure.bridges.editing import edit, opened, pin, rewrite, settle, sweep_layers
 from perdure.bridges.editing_laid import laid
 from perdure.bridges.editing_moments import weights_hash
 from perdure.bridges.editing_prompts import BARE, encode
@@ -111,6 +111,43 @@ def test_facts_that_are_spread_are_spread_again_as_if_the_resolved_one_had_never
     for name, factors in never.factors().items():
         torch.testing.assert_close(made.factors()[name].delta, factors.delta, rtol=1e-4, atol=1e-6)
     assert not torch.equal(whole.written[1].residuals, made.written[0].residuals)
+
+
+def key_now(site, edit_set, fact, layer):
+    """The key that the model has for a fact's bare prompt in a layer, with the update of the layers below it on."""
+    name = site.layout.down[layer]
+    below = {module: made for module, made in edit_set.factors().items() if module < name}
+    seen = []
+    line = encode(site.tokenizer, BARE, fact.question, fact.subject, "", fact.at)
+    hook = site.layout.module(site.model, name).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad(), laid(site, below):
+        site.model(input_ids=torch.tensor([line.ids]))
+    hook.remove()
+    return seen[0][0, line.last].double()
+
+
+def test_the_update_of_facts_that_are_spread_is_zero_at_the_key_a_dropped_fact_has_without_it(gpt2, cache):
+    spec = dataclasses.replace(QUICK, method="memit", layers=(0, 1), contexts=0, chat=False)
+    left = edit(*gpt2, FACTS, spec, cache=cache).drop(FACTS[1].id)
+    with opened(*gpt2) as site:
+
+        def at_key(edit_set, layer):
+            factors = edit_set.factors()[site.layout.down[layer]]
+            return (factors.delta @ key_now(site, edit_set, FACTS[1], layer)).norm().item()
+
+        assert at_key(left, 1) > 1e-3  # its stored key was read with its own update below
+    pinned = pin(*gpt2, left, cache=cache)
+    with opened(*gpt2) as site:
+        assert at_key(pinned, 0) < 1e-4
+        assert at_key(pinned, 1) < 1e-4
+
+
+def test_groups_of_layers_that_overlap_are_settled_once_and_for_all(gpt2, cache):
+    low, high = (dataclasses.replace(QUICK, method="memit", layers=layers) for layers in ((0, 1), (1,)))
+    both = edit(*gpt2, FACTS[:1], high, onto=edit(*gpt2, FACTS[1:], low, cache=cache), cache=cache)
+    again = settle(*gpt2, both, cache=cache)
+    for name, made in again.factors().items():
+        assert torch.equal(made.delta, both.factors()[name].delta)
 
 
 def test_facts_with_one_and_the_same_key_are_said_by_one_change_and_taken_out_by_resolving(gpt2, cache):

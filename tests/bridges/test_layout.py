@@ -44,14 +44,6 @@ CASES = {
         "gpt_neox.layers.{}.attention.dense",
         24,
     ),
-    "opt": (
-        lambda: model(
-            "OPT", hidden_size=16, ffn_dim=24, num_hidden_layers=3, num_attention_heads=4, word_embed_proj_dim=16
-        ),
-        "model.decoder.layers.{}.fc2",
-        "model.decoder.layers.{}.self_attn.out_proj",
-        24,
-    ),
 }
 
 
@@ -82,6 +74,12 @@ def test_a_model_with_an_adapter_over_it_has_the_names_of_the_bare_one():
 def test_a_mixture_of_experts_is_refused():
     made = model("Mixtral", **GQA, num_local_experts=2)
     with pytest.raises(BadInput, match="mixture of experts"):
+        find_layout(made)
+
+
+def test_an_mlp_that_loses_the_rows_of_its_tokens_is_refused():
+    made = model("OPT", hidden_size=16, ffn_dim=24, num_hidden_layers=3, num_attention_heads=4, word_embed_proj_dim=16)
+    with pytest.raises(BadInput, match=r"fc1.*rows and tokens as one dimension"):
         find_layout(made)
 
 

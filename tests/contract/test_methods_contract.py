@@ -170,7 +170,10 @@ def test_a_broken_method_is_seen(name, stream, without):
     assert apart(learned(stream, name, registry).weights, without(name).weights) > FELT
 
 
-SEAMED = [(n, s) for n, m in METHODS.items() for s in BREAKS if s in m.seams]
+ELSEWHERE = {
+    ("l2", "measure")
+}  # keeps the start of weights that are no LoRA pair, of which this stream has none: test_l2.py
+SEAMED = [(n, s) for n, m in METHODS.items() for s in BREAKS if s in m.seams and (n, s) not in ELSEWHERE]
 
 
 @pytest.mark.parametrize(("name", "seam"), SEAMED)
@@ -190,7 +193,7 @@ def test_a_break_in_any_seam_changes_what_is_learned(name, seam, stream, alone):
 REMEMBERING = [n for n, m in METHODS.items() if {"draw", "measure"} & set(m.seams) and "settle" not in m.seams]
 
 
-@pytest.mark.parametrize("name", [n for n in REMEMBERING if not getattr(METHODS[n], "from_the_first", False)])
+@pytest.mark.parametrize("name", REMEMBERING)
 def test_with_nothing_remembered_it_is_plain_training_to_the_bit(name, stream, plain):
     first = stream.train(stream.learning(company(name)))
     assert same(first.weights, plain.weights)

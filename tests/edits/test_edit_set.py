@@ -208,3 +208,14 @@ def test_the_nearest_fact_in_the_set_is_told():
     ((new, near, cosine),) = made.overlap([twin])
     assert (new, near) == (twin.id, written(2).id)
     assert cosine == pytest.approx(1, abs=1e-5)
+
+
+def test_facts_that_share_a_key_may_leave_together():
+    first, second, third = written(0), written(1), written(2)
+    shared = tuple(sorted((first.id, second.id)))
+    edit_set = empty().add(
+        [dataclasses.replace(first, shared=shared), dataclasses.replace(second, shared=shared), third]
+    )
+    with pytest.raises(BadInput, match="shares its key"):
+        edit_set.drop(first.id)
+    assert [w.id for w in edit_set.drop(first.id, second.id).live] == [third.id]

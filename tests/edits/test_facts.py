@@ -114,3 +114,57 @@ def test_methods_that_spread_step_and_stop_by_the_longer_answer_of_a_block():
     spread = EditSpec(method="alphaedit")
     assert (spread.pace, spread.limit) == (0.1, 0.75)
     assert (EditSpec(method="memit", lr=0.3, clamp=2.0).pace, EditSpec(clamp=2.0).limit) == (0.3, 2.0)
+
+
+def test_blank_fields_are_no_fields_and_a_hole_in_a_paraphrase_is_filled():
+    told = {
+        "subject": "Ann",
+        "prompt": "{} lives in",
+        "target": " Rome",
+        "ground_truth": " ",
+        "relation": "",
+        "reason": "",
+    }
+    fact = Fact.from_json(
+        {**told, "paraphrases": ["The home of {} is"], "neighbours": [{"prompt": "Bob lives in", "answer": " Bonn"}]}
+    )
+    assert (fact.target, fact.ground_truth, fact.relation, fact.reason) == ("Rome", None, None, None)
+    assert fact.paraphrases == ("The home of Ann is",)
+    assert fact.neighbours[0].answer == "Bonn"
+    assert Fact.from_json(fact.to_json()) == fact
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"paraphrases": [" "]}, "none of them blank"),
+        ({"neighbours": [{"prompt": "Bob lives in", "answer": " "}]}, "not blank"),
+        ({"neighbours": [{"prompt": "{} lives in", "answer": "Bonn"}]}, "a neighbour is about something else"),
+        ({"ground_truth": "Rome "}, "there is nothing to change"),
+    ],
+)
+def test_what_could_not_be_asked_is_refused(more, words):
+    with pytest.raises(BadInput, match=words):
+        Fact.from_json({"subject": "Ann", "prompt": "{} lives in", "target": "Rome", **more})
+
+
+@pytest.mark.parametrize(
+    ("subject", "prompt", "at"),
+    [
+        ("Ann", "{} is a friend of Annabel who lives in", 0),
+        ("Ann", "Ann is a friend of Annabel who lives in", 0),
+        ("Paris", "The mayor of {} told the Parisians", 13),
+        ("Ann", "Ann knows Ann, who", 10),
+        ("Ann", "{} and {} are", 8),
+        ("Ann", "Annabel", 0),
+    ],
+)
+def test_the_subject_stands_at_its_hole_or_where_it_is_a_word(subject, prompt, at):
+    fact = Fact(subject, prompt, "x")
+    assert fact.at == at
+    assert fact.question[at:].startswith(subject)
+
+
+def test_one_question_has_one_answer_however_its_subject_is_cut():
+    long, short = Fact("Dan Kim", "Dan Kim lives in", "Rome"), Fact("Kim", "Dan Kim lives in", "Bonn")
+    assert superseded(short, [long]) == [long]

@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import people
-from edited import FACTS, A, B, C, learn, logits, moved, said, slot, write
+from edited import FACTS, SAID, SPEC, A, B, C, learn, logits, moved, said, slot, write
 from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec, Busy, NotFound
 from perdure.edits.measures import Answer, Verdict
@@ -70,9 +70,20 @@ def test_a_newer_fact_takes_the_place_of_the_older_one(edited):
     assert said(edited, "Dan Kim") == newer.target
 
 
-def test_a_fact_that_does_not_pass_is_refused_with_its_reason_and_the_others_are_applied(ws):
-    vain = dataclasses.replace(FACTS[0], ground_truth=FACTS[0].target)  # nothing is likelier than itself
-    told = write(ws, vain, FACTS[2])
+def deaf_to(fact, monkeypatch):
+    """Let verification find that a fact is never said."""
+    real = edit_state.Place.ask
+
+    def ask(self, edit_set, facts=None):
+        found = real(self, edit_set, facts)
+        return {n: Verdict(Answer(9.0, 0.1, False)) if n == fact else verdict for n, verdict in found.items()}
+
+    monkeypatch.setattr(edit_state.Place, "ask", ask)
+
+
+def test_a_fact_that_does_not_pass_is_refused_with_its_reason_and_the_others_are_applied(ws, monkeypatch):
+    deaf_to(A, monkeypatch)
+    told = write(ws, FACTS[0], FACTS[2])
     assert told["applied"] == [C]
     assert [(f["fact"], f["reason"][:24]) for f in told["refused"]] == [(A, "its target is less likel")]
     assert ws.ledger.notes(told["entry"])["edit"]["refused"] == told["refused"]
@@ -202,10 +213,39 @@ def test_facts_that_a_learn_leaves_alone_stay_as_they_are(edited, tmp_path):
     assert all(said(edited, fact.subject) == fact.target for fact in FACTS)
     assert [line["efficacy"] for line in edited.edits()] == [True] * 3
     more = write(edited, moved("Ann Eco"))  # on the new state, for which the others are written again
-    assert more["rewritten"] == 3
-    assert len(edited.edits()) == 4
+    assert (more["rewritten"], more["lost"]) == (3, [])
+    assert [line["efficacy"] for line in edited.edits()] == [True] * 4
+    assert all(said(edited, fact.subject) == fact.target for fact in FACTS)
     edited.revert(A, resolve=True)
     assert said(edited, "Dan Bly") == FACTS[2].target
+
+
+def test_a_fact_that_is_lost_where_the_others_are_written_again_is_told_and_no_new_fact_is_blamed(
+    edited, tmp_path, monkeypatch
+):
+    learn(edited, tmp_path / "homes.jsonl")
+    deaf_to(B, monkeypatch)
+    more = write(edited, moved("Ann Eco"))
+    assert (more["applied"], more["rewritten"], more["lost"]) == ([moved("Ann Eco").id], 3, [B])
+    assert {line["fact"]: line["efficacy"] for line in edited.edits()}[B] is False
+
+
+def test_a_fact_that_later_ones_spoil_does_not_pass(ws, monkeypatch):
+    real = edit_state.Place.ask
+
+    def spoiled(self, edit_set, facts=None):
+        """Beside C, fact A is not said freely."""
+        found = real(self, edit_set, facts)
+        both = {A, C} <= found.keys()
+        return {
+            n: dataclasses.replace(v, generation=False, generated="x") if both and n == A else v
+            for n, v in found.items()
+        }
+
+    monkeypatch.setattr(edit_state.Place, "ask", spoiled)
+    told = write(ws, FACTS[0], FACTS[2], gate=dataclasses.replace(SAID, generation=True))
+    assert told["applied"] == [C]
+    assert [f["fact"] for f in told["refused"]] == [A]
 
 
 def test_facts_that_a_learn_overwrites_are_written_again_on_the_new_head(edited, tmp_path, monkeypatch):
@@ -243,3 +283,13 @@ def test_the_gate_counts_only_neighbours_that_were_right_before():
     assert "does not say" in EditGate().problem(Verdict(Answer(0.1, 1.0, False)))
     assert EditGate().too_far({"perplexity_before": 10.0, "perplexity": 10.5}) is None
     assert "by 20.0%" in EditGate().too_far({"perplexity_before": 10.0, "perplexity": 12.0})
+
+
+def test_more_facts_than_one_layer_can_meet_are_refused_before_any_is_blamed(ws):
+    width = 4 * ws.runtime.base.model.config.n_embd
+    crowd = [
+        dataclasses.replace(FACTS[0], prompt=f"{number} {{}} lives in", relation=None, paraphrases=(), neighbours=())
+        for number in range(width)
+    ]
+    with pytest.raises(BadInput, match=f"whose keys have {width} numbers.*--method memit"):
+        write(ws, *crowd, spec=dataclasses.replace(SPEC, steps=1))

@@ -12,7 +12,7 @@ from torch import Tensor
 from perdure.bridges.editing_laid import one_each
 from perdure.bridges.editing_moments import second_moments, weights_hash
 from perdure.bridges.editing_prompts import Context, make_contexts
-from perdure.bridges.editing_spread import spread
+from perdure.bridges.editing_spread import pinned, spread
 from perdure.bridges.editing_tails import Site
 from perdure.bridges.editing_values import Value, find_values
 from perdure.bridges.editing_verify import verify
@@ -107,6 +107,32 @@ def settle(
         layers = sorted({layer for w in edit_set.live for layer in w.layers})
         reaches = _reaches(site, spec, layers, cache, texts) if spreads else {}
         return _settled(site, edit_set, contexts_of(site, spec), reaches)
+
+
+def pin(
+    model: Any,
+    tokenizer: Any,
+    edit_set: EditSet,
+    *,
+    precision: Precision = nullcontext,
+    cache: Path | None = None,
+    texts: Sequence[str] = (),
+) -> EditSet:
+    """Return the set with the keys of its dropped facts as they are now, so that the update is zero where they are asked.
+
+    A key that was read with the fact's own update in the layers below it, or on another state of the model, is not the one that
+    the model has without the fact. Sets that are neither spread over layers nor of another state come back as they are.
+
+    Cost: forwards over the dropped facts' lines; on another state the statistics of its layers, which are cached.
+    """
+    spec = edit_set.live[0].spec
+    if not edit_set.dropped:
+        return edit_set
+    with opened(model, tokenizer, precision) as site:
+        if spec.method not in SPREAD and edit_set.state == weights_hash(model):
+            return edit_set
+        layers = sorted({layer for w in edit_set.written for layer in w.layers})
+        return pinned(site, edit_set, contexts_of(site, spec), _reaches(site, spec, layers, cache, texts))
 
 
 def rewrite(

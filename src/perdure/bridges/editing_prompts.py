@@ -9,7 +9,7 @@ import torch
 from perdure.bridges.layout import Precision
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
-from perdure.edits.facts import Fact
+from perdure.edits.facts import Fact, place_of
 from perdure.evaluate.decode import Asked
 
 OPENERS = ("The", "Therefore", "Because", "I", "You")
@@ -58,10 +58,13 @@ class Line:
         return self.ids[self.answer :]
 
 
-def encode(tokenizer: Any, context: Context, prompt: str, subject: str | None, answer: str = "") -> Line:
+def encode(
+    tokenizer: Any, context: Context, prompt: str, subject: str | None, answer: str = "", at: int | None = None
+) -> Line:
     """Return the tokens of `context(prompt) answer`, and the subject's place, found by the tokenizer's offsets.
 
-    The whole line is encoded at once, so that nothing is guessed about spaces or special tokens at seams.
+    The whole line is encoded at once, so that nothing is guessed about spaces or special tokens at seams. `at` is where the
+    subject begins in the prompt, where that is known (see `facts.place_of`).
 
     Raises:
         BadInput: The tokenizer gives no offsets, or the prompt does not name the subject.
@@ -69,7 +72,9 @@ def encode(tokenizer: Any, context: Context, prompt: str, subject: str | None, a
     if not tokenizer.is_fast:
         raise BadInput("editing needs a fast tokenizer (it must know which characters a token covers)")
     prompt, answer = prompt.rstrip(), answer.strip()
-    start = prompt.rfind(subject) if subject else len(prompt) - 1
+    start = len(prompt) - 1
+    if subject:
+        start = place_of(subject, prompt) if at is None else at
     if start < 0:
         raise BadInput(f"the prompt {prompt!r} does not name the subject {subject!r}")
     begin = len(context.before) + start
@@ -121,7 +126,7 @@ def usable(contexts: Sequence[Context], tokenizer: Any, fact: Fact) -> list[Line
 
     A first token's state says that it is the first (an attention sink) and next to nothing about the subject.
     """
-    lines = [encode(tokenizer, c, fact.question, fact.subject, fact.target) for c in contexts]
+    lines = [encode(tokenizer, c, fact.question, fact.subject, fact.target, fact.at) for c in contexts]
     kept = [line for line in lines if line.last > 0]
     if not kept:
         raise BadInput(f"the prompt {fact.question!r} begins with its subject; edit with at least one context")

@@ -35,7 +35,11 @@ def spread(
     Source: Meng et al. 2023, arXiv 2210.07229, algorithm 1. Deviation: all live facts are spread together.
     """
     updates: dict[str, Factors] = {}
+    known: set[tuple[int, ...]] = (
+        set()
+    )  # groups of facts that are spread already; the others' residuals mean nothing yet
     for layers in sorted({w.layers for w in edit_set.live}, key=lambda layers: layers[-1]):
+        known.add(layers)
         mine = [w for w in edit_set.live if w.layers == layers]
         asked = [usable(contexts, site.tokenizer, w.fact) for w in mine]
         change = torch.stack([w.change for w in mine])
@@ -56,7 +60,42 @@ def spread(
             mine = [fresh[w.id] for w in mine]
             edit_set = replace(edit_set, written=tuple(fresh.get(w.id, w) for w in edit_set.written))
             name = edit_set.modules[layer]
-            updates[name] = edit_set.factors_at(layer)
+            ready = tuple(w for w in edit_set.written if w.dropped or w.layers in known)
+            updates[name] = replace(edit_set, written=ready).factors_at(layer)
+    return edit_set
+
+
+def pinned(
+    site: Site, edit_set: EditSet, contexts: Sequence[Context], reaches: Mapping[int, Callable[[Tensor], Tensor]]
+) -> EditSet:
+    """Return the set with the keys of its dropped facts read again, layer by layer, with what is left of the update below.
+
+    Args:
+        site: The model, without the set's update.
+        edit_set: With dropped facts.
+        contexts: The texts around the prompts.
+        reaches: By layer, what gives keys their reach.
+
+    Cost: a forward over the dropped facts' lines up to each layer.
+    """
+    updates: dict[str, Factors] = {}
+    live = {layer for w in edit_set.live for layer in w.layers}
+    for layer in sorted({layer for w in edit_set.written for layer in w.layers}):
+        if mine := [w for w in edit_set.dropped if layer in w.layers]:
+            asked = [usable(contexts, site.tokenizer, w.fact) for w in mine]
+            keys, _ = _read(site, asked, contexts, layer, layer, updates)
+            reached = reaches[layer](keys.T).T.float()
+            fresh = {
+                w.id: replace(
+                    w,
+                    keys=_with_row(w.keys, w.layers.index(layer), keys[n]),
+                    reaches=_with_row(w.reaches, w.layers.index(layer), reached[n]),
+                )
+                for n, w in enumerate(mine)
+            }
+            edit_set = replace(edit_set, written=tuple(fresh.get(w.id, w) for w in edit_set.written))
+        if layer in live:
+            updates[edit_set.modules[layer]] = edit_set.factors_at(layer)
     return edit_set
 
 

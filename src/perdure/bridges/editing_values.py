@@ -67,7 +67,9 @@ def find_values(
     Cost: a forward over all lines, then at most `spec.steps` forwards and backwards from block `layer` on, over the tokens from
         the subject's last one on.
     Source: Meng et al. 2022, arXiv 2202.05262, eq. 4; Gupta et al. 2024, arXiv 2403.07175, for the key.
-    Deviation: the decay is of the square, lr and clamp are relative to |a|, and each fact stops by its own loss.
+    Deviation: the decay is of the square, lr and clamp are relative to |a|, and each fact stops by its own loss, at `until` nats
+        (official code: .05). The answers before are weighted means over contexts, for methods that spread too (official: the
+        bare prompt's). The KL is read where "SUBJECT is a" ends, as in the paper (official code: at the subject).
     """
     found: list[Value] = []
     for start in range(0, len(units), spec.batch):

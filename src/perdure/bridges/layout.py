@@ -161,7 +161,18 @@ def _linears_in_order(
         layer = name.removesuffix(".base_layer")
         number = int(layer[len(list_name) + 1 :].split(".")[0])
         sides = (weight.shape[1], weight.shape[0])
-        handles.append(module.register_forward_hook(lambda *_, to=ran[number], what=(layer, sides): to.append(what)))
+
+        def note(
+            _: Any, __: Any, out: Tensor, to: list = ran[number], layer: str = layer, sides: tuple = sides
+        ) -> None:
+            if out.ndim != 3:
+                raise BadInput(
+                    f"layer {layer} of this model is given rows and tokens as one dimension, so that a subject's token cannot be "
+                    "found in it; editing does not support this architecture. Train the facts instead (perdure learn)"
+                )
+            to.append((layer, sides))
+
+        handles.append(module.register_forward_hook(note))
     with hooked(*handles), precision():
         root(input_ids=torch.zeros(1, 2, dtype=torch.long, device=root.get_input_embeddings().weight.device))
     return ran

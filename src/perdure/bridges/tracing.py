@@ -11,7 +11,6 @@ from perdure.bridges.editing import opened
 from perdure.bridges.editing_prompts import BARE, Line, encode
 from perdure.bridges.editing_tails import Site
 from perdure.bridges.layout import Precision, hidden_of, hooked, with_hidden
-from perdure.core.errors import BadInput
 from perdure.core.heads import attention_for, only_at
 from perdure.core.keyed import keyed
 from perdure.edits.tracing import Kind, Trace
@@ -63,8 +62,6 @@ def trace(
     with opened(model, tokenizer, precision) as site:
         line = encode(tokenizer, BARE, prompt, subject)
         depth, width = site.layout.depth, len(line.ids)
-        if subject not in prompt:
-            raise BadInput(f"the prompt {prompt!r} does not name the subject {subject!r}")
         reach = 1 if kind == "block" else min(window or max(1, depth // 5), depth)
         noises = _noises(site, line, noise, samples, seed)
         places = _places(site, kind)

@@ -31,7 +31,7 @@ def edit(
         typer.Option(show_default="of the facts in force, else emmet", help="emmet, rome, memit, alphaedit."),
     ] = None,
     layer: Annotated[
-        list[int] | None, typer.Option(min=0, show_default="at a quarter of the depth", help="Block; repeatable.")
+        list[int] | None, typer.Option(min=0, show_default="at 18% of the depth", help="Block; repeatable.")
     ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, show_default="8", help="Facts optimised together; 1 makes each independent.")
@@ -107,6 +107,9 @@ def show_result(result: dict[str, Any]) -> None:
         typer.echo(f"took the place of fact {short(gone['fact'])} ({gone['subject']})")
     if result["rewritten"]:
         typer.echo(f"{counted(result['rewritten'], 'fact')} in force written again, since head learned after them")
+    if result["lost"]:
+        ids = ", ".join(fact[:12] for fact in result["lost"])
+        typer.echo(f"no longer said: {ids}; 'perdure edits show FACT' tells more, edit them again", err=True)
 
 
 def _conclude(result: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.edits import solve
-from perdure.edits.facts import Fact, superseded
+from perdure.edits.facts import Fact
 from perdure.edits.solve import Factors
 from perdure.edits.spec import EditSpec
 from perdure.maths.low_rank import Patch, Patches, to_tensors
@@ -117,32 +117,46 @@ class EditSet:
         Raises:
             BadInput: See `check`.
         """
-        kept = list(self.written)
+        for spec in dict.fromkeys(w.spec for w in new):
+            self.check([w.fact for w in new if w.spec == spec], spec)
+        kept: dict[str, Written] = {w.id: w for w in self.written}
+        filled: dict[tuple[str, ...], set[str]] = {}  # ids by slot
+        pinned: dict[str, set[str]] = {}  # ids of dropped facts by subject
+        for w in self.written:
+            for slot in w.fact.slots:
+                filled.setdefault(slot, set()).add(w.id)
+            if w.dropped:
+                pinned.setdefault(w.fact.subject, set()).add(w.id)
         for fresh in new:
-            replace(self, written=tuple(kept)).check([fresh.fact], fresh.spec)
-            gone = {fact.id for fact in superseded(fresh.fact, [w.fact for w in kept])} | {fresh.id}
             # A dropped fact about the same subject has nearly this key, which could not be written and free at once.
-            kept = [w for w in kept if w.id not in gone and not (w.dropped and w.fact.subject == fresh.fact.subject)]
-            kept.append(replace(fresh, dropped=False))
-        return replace(self, written=tuple(kept))
+            for gone in {fresh.id, *pinned.pop(fresh.fact.subject, ())}.union(
+                *map(filled.pop, fresh.fact.slots & filled.keys())
+            ):
+                kept.pop(gone, None)
+            kept[fresh.id] = replace(fresh, dropped=False)
+            for slot in fresh.fact.slots:
+                filled.setdefault(slot, set()).add(fresh.id)
+        return replace(self, written=tuple(kept.values()))
 
-    def drop(self, fact_id: str) -> "EditSet":
-        """Return the set without a fact: the update is zero at its key, exactly, and other facts are not disturbed.
+    def drop(self, *fact_ids: str) -> "EditSet":
+        """Return the set without some facts: the update is zero at their keys, exactly, and other facts are not disturbed.
 
         Under emmet the others stay exact. With the last live fact all is gone, pinned keys included.
 
         Raises:
-            BadInput: It was dropped before, or shares its key with a fact that stays.
+            BadInput: One was dropped before, or shares its key with a fact that stays.
         """
-        gone = self.find(fact_id)
-        if gone.dropped:
-            raise BadInput(f"{gone.fact.subject!r}: {gone.fact.question!r} was dropped before")
-        if any(w.id != gone.id and w.id in gone.shared for w in self.live):
-            raise BadInput(
-                f"{gone.fact.subject!r}: {gone.fact.question!r} shares its key with another fact about the same subject, so that "
-                "no update could be zero for the one and not for the other; take it out with --resolve"
-            )
-        rest = tuple(replace(w, dropped=True, shared=()) if w is gone else w for w in self.written)
+        leaving = [self.find(fact_id) for fact_id in fact_ids]
+        for gone in leaving:
+            if gone.dropped:
+                raise BadInput(f"{gone.fact.subject!r}: {gone.fact.question!r} was dropped before")
+            if any(w.id in gone.shared for w in self.live if w not in leaving):
+                raise BadInput(
+                    f"{gone.fact.subject!r}: {gone.fact.question!r} shares its key with another fact about the same subject, so "
+                    "that no update could be zero for the one and not for the other; take it out with --resolve"
+                )
+        ids = {w.id for w in leaving}
+        rest = tuple(replace(w, dropped=True, shared=()) if w.id in ids else w for w in self.written)
         return replace(self, written=rest if any(not w.dropped for w in rest) else ())
 
     def resolve(self, fact_id: str) -> "EditSet":

@@ -1,5 +1,6 @@
 """Facts to write into a model: what they say, how they are read from a file, and which of them contradict each other."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -31,7 +32,7 @@ class Fact:
         target: What is to be said, without the space before it.
         ground_truth: What is said now, where known; an edit is effective if `target` becomes likelier than this.
         relation: Name of the relation, where known: a later fact with the same subject and relation takes its place.
-        paraphrases: The same question in other words; only used to verify.
+        paraphrases: The same question in other words, "{}" for the subject; only used to verify.
         neighbours: Other questions whose answers must stay; only used to verify.
         reason: Why the fact changes, for the record.
     """
@@ -56,9 +57,15 @@ class Fact:
         return self.prompt.replace(HOLE, self.subject)
 
     @cached_property
+    def at(self) -> int:
+        """Where the subject begins in the question: at the last hole, else where it last stands as a word, else at all."""
+        before, hole, _ = self.prompt.rpartition(HOLE)
+        return len(before.replace(HOLE, self.subject)) if hole else place_of(self.subject, self.prompt)
+
+    @cached_property
     def slots(self) -> set[tuple[str, ...]]:
         """What a fact fills: a newer fact that fills one of the same takes its place."""
-        filled = {("prompt", self.subject.casefold(), " ".join(self.question.split()).casefold())}
+        filled: set[tuple[str, ...]] = {("prompt", " ".join(self.question.split()).casefold())}
         return filled | ({("relation", self.subject.casefold(), self.relation)} if self.relation else set())
 
     def to_json(self) -> dict[str, Any]:
@@ -73,9 +80,15 @@ class Fact:
             BadInput: A field is missing, unknown, empty or of a wrong type, or the prompt does not name the subject.
         """
         _check(data)
-        neighbours = tuple(Neighbour(n["prompt"], n["answer"]) for n in data.get("neighbours") or ())
+        neighbours = tuple(Neighbour(n["prompt"], n["answer"].strip()) for n in data.get("neighbours") or ())
         texts = {name: data[name].strip() for name in ("subject", "target")}
-        fact = cls(**{**data, **texts, "paraphrases": tuple(data.get("paraphrases") or ()), "neighbours": neighbours})
+        texts |= {name: (data.get(name) or "").strip() or None for name in ("ground_truth", "relation", "reason")}
+        paraphrases = tuple(p.replace(HOLE, texts["subject"]) for p in data.get("paraphrases") or ())
+        fact = cls(**{**data, **texts, "paraphrases": paraphrases, "neighbours": neighbours})
+        if fact.target == fact.ground_truth:
+            raise BadInput(
+                f"the target {fact.target!r} is the ground truth, so there is nothing to change; leave one out"
+            )
         if fact.subject not in fact.question:
             raise BadInput(
                 f"the prompt {fact.prompt!r} does not name the subject {fact.subject!r}; write it there as it is spelt, "
@@ -127,6 +140,12 @@ def superseded(fact: Fact, others: Iterable[Fact]) -> list[Fact]:
     return [other for other in others if other.id != fact.id and other.slots & fact.slots]
 
 
+def place_of(subject: str, prompt: str) -> int:
+    """Return where a subject begins in a prompt: where it last stands as a word of its own, else where it last stands; or -1."""
+    words = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)]
+    return words[-1] if words else prompt.rfind(subject)
+
+
 def _check(data: Mapping[str, Any]) -> None:
     """Refuse fields that are missing, unknown or of a wrong type."""
     known = [field.name for field in fields(Fact)]
@@ -139,15 +158,17 @@ def _check(data: Mapping[str, Any]) -> None:
         if not isinstance(data.get(name), str | None):
             raise BadInput(f"{name!r} is {data[name]!r}; give text or leave it out")
     paraphrases, neighbours = data.get("paraphrases") or (), data.get("neighbours") or ()
-    if not isinstance(paraphrases, list | tuple) or not all(isinstance(p, str) for p in paraphrases):
-        raise BadInput("'paraphrases' is a list of texts")
+    if not isinstance(paraphrases, list | tuple) or not all(isinstance(p, str) and p.strip() for p in paraphrases):
+        raise BadInput("'paraphrases' is a list of texts, none of them blank")
     if not isinstance(neighbours, list | tuple) or not all(_is_neighbour(n) for n in neighbours):
-        raise BadInput("'neighbours' is a list of objects with prompt and answer, both text")
+        raise BadInput("'neighbours' is a list of objects with prompt and answer, both text and not blank")
+    if any(HOLE in n["prompt"] for n in neighbours):
+        raise BadInput(f"the prompt of a neighbour has {HOLE}, but a neighbour is about something else; name that")
 
 
 def _is_neighbour(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
         and set(value) == {"prompt", "answer"}
-        and all(isinstance(text, str) and text for text in value.values())
+        and all(isinstance(text, str) and text.strip() for text in value.values())
     )

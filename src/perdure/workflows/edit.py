@@ -11,7 +11,7 @@ from perdure.core.errors import BadInput
 from perdure.edits.facts import Fact, read_facts, refuse_repeats, superseded
 from perdure.edits.spec import EditSpec
 from perdure.ledger import Entry, writing
-from perdure.workflows.edit_again import stronger
+from perdure.workflows.edit_again import lost, strengthened, stronger
 from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_records import NOTE, named, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
@@ -49,7 +49,8 @@ def edit(
     Returns:
         "entry" (None if no fact passed), "applied" (fact ids), "refused" ({"subject", "fact", "reason"} each), "superseded"
         ({"subject", "fact", "by"} each), "facts" (those applied, as verified), "drift", "rewritten" (facts in force that had to
-        be written again because head learned since) and "seconds".
+        be written again because head learned since), "lost" (ids of facts in force that were said before and are not now) and
+        "seconds".
 
     Raises:
         Busy: Another process writes to the workspace.
@@ -72,7 +73,7 @@ def facts_of(given: Facts) -> list[Fact]:
         found = read_facts(Path(given))
     else:
         several = [given] if isinstance(given, Fact | Mapping) else list(given)
-        found = [fact if isinstance(fact, Fact) else Fact.from_json(fact) for fact in several]
+        found = [Fact.from_json(fact.to_json() if isinstance(fact, Fact) else fact) for fact in several]
     if not found:
         raise BadInput("there is no fact to edit; give one at least")
     return found
@@ -107,6 +108,7 @@ class _Edit:
             _refusal(fact, "it is in force already; 'perdure edits list' shows it") for fact in facts if fact.id in live
         ]
         self.rewritten = 0
+        self.said = {line["fact"] for line in self.record["facts"] if line["efficacy"]}
         self.verdicts: dict[str, Verdict] = {}
         self.asked: EditSet | None = None
 
@@ -118,7 +120,7 @@ class _Edit:
         told: dict[str, Any] = {"entry": None, "applied": [], "refused": self.refused, "superseded": [], "facts": []}
         if not applied:
             self.ws.runtime.laid = None
-            return {**told, "drift": None, "rewritten": 0, "seconds": round(time.perf_counter() - began, 3)}
+            return {**told, "drift": None, "rewritten": 0, "lost": [], "seconds": round(time.perf_counter() - began, 3)}
         made = pruned(draft.edit_set)
         entry = self._entry(made, applied)
         title, owners = named([f.subject for f in applied]), dict.fromkeys([fact.id for fact in applied], entry.id)
@@ -131,9 +133,10 @@ class _Edit:
             "facts": [line for line in note["facts"] if line["fact"] in mine],
             "drift": self.drift,
             "rewritten": self.rewritten,
+            "lost": self._lost(),
             "seconds": round(time.perf_counter() - began, 3),
         }
-        beside = {key: told[key] for key in ("applied", "refused", "superseded", "rewritten", "seconds")}
+        beside = {key: told[key] for key in ("applied", "refused", "superseded", "rewritten", "lost", "seconds")}
         self.ledger.record(entry, {NOTE: note, "edit": beside}, why=f"edit {note['about']}")
         self.ws.runtime.laid = self.ledger.state(entry)
         return told
@@ -144,11 +147,14 @@ class _Edit:
         self.base = self.place.current(self.held)
         if self.base is not self.held:
             self.rewritten = len(self.base.live)
+            self.base, found = strengthened(self.place, self.base, self.place.ask(self.base), sorted(self.said))
+            self.said -= set(lost(found, sorted(self.said)))  # no new fact is to blame for those
+            self.place.lay()
         draft, left = _Draft(self.base), self.fresh
-        before = self._before(self.base)
+        self.before = self._before(self.base)
         for spec in self._attempts():
             if left:
-                draft = self._tried(draft, left, spec, before)
+                draft = self._tried(draft, left, spec)
                 left = [fact for fact in left if fact.id in draft.why]
         return self._settled(draft)
 
@@ -167,7 +173,7 @@ class _Edit:
         if self.gate is not None:
             yield from stronger(self.spec, self.depth)
 
-    def _tried(self, draft: _Draft, facts: Sequence[Fact], spec: EditSpec, before: Mapping[str, "Verdict"]) -> _Draft:
+    def _tried(self, draft: _Draft, facts: Sequence[Fact], spec: EditSpec) -> _Draft:
         """Write facts beside those of a draft; return it with those that pass, and why the others do not."""
         base = draft.edit_set
         self.place.lay()
@@ -179,7 +185,7 @@ class _Edit:
             if (
                 fact.id not in why
                 and self.gate
-                and (problem := self.gate.problem(self.verdicts[fact.id], before[fact.id]))
+                and (problem := self.gate.problem(self.verdicts[fact.id], self.before[fact.id]))
             ):
                 why[fact.id] = problem
         passed = [w for w in trial.written if w.id in mine and w.id not in why]
@@ -190,6 +196,7 @@ class _Edit:
     ) -> tuple["EditSet", dict[str, str]]:
         """Return the trial without the new facts whose keys are too like another's to be told apart, and why."""
         why: dict[str, str] = {}
+        self._refuse_crowd(trial)
         while True:
             try:
                 trial.factors()
@@ -203,6 +210,20 @@ class _Edit:
                 fact = trial.find(other).fact
                 why[worst] = f"{error}: it is too like {fact.subject!r}, {fact.question!r}; try another layer or prompt"
                 trial = self._with(base, trial, [w for w in left if w.id != worst])
+
+    def _refuse_crowd(self, trial: "EditSet") -> None:
+        """Refuse more facts in one layer than a method can meet exactly, which no choice among them would help.
+
+        Raises:
+            BadInput: With the number that fits.
+        """
+        for w in trial.live[:1] if self.spec.method in ("emmet", "rome") else ():
+            count, width = sum(other.layers == w.layers for other in trial.live), w.keys.shape[-1]
+            if count >= width:
+                raise BadInput(
+                    f"{count} facts cannot be met exactly by one layer whose keys have {width} numbers; write fewer, or revert "
+                    "these and write all with --method memit, which gives in a little"
+                )
 
     def _with(self, base: "EditSet", trial: "EditSet", new: Sequence["Written"]) -> "EditSet":
         """Return a set with some of the facts that a trial wrote."""
@@ -231,16 +252,14 @@ class _Edit:
         if self.gate is None:
             return {}
         new = self._new(draft)
-        why = {n: p for n in new if (p := OVER.problem(self.verdicts[n]))}
-        # Facts that were just written again may be lost for that reason, which no new fact is to blame for.
-        held = set() if self.rewritten else {line["fact"] for line in self.record["facts"] if line["efficacy"]}
-        broken = [w for w in draft.edit_set.live if w.id in held - new and OVER.problem(self.verdicts[w.id])]
+        why = {n: p for n in new if (p := self.gate.problem(self.verdicts[n], self.before[n]))}
+        broken = [w for w in draft.edit_set.live if w.id in self.said - new and OVER.problem(self.verdicts[w.id])]
         near = draft.edit_set.overlap([w for w in draft.edit_set.live if w.id in new])
-        for lost in broken:
-            worst = max(near, key=lambda pair: (pair[1] == lost.id, pair[2]), default=None)
+        for gone in broken:
+            worst = max(near, key=lambda pair: (pair[1] == gone.id, pair[2]), default=None)
             name = worst[0] if worst else min(new)
             why.setdefault(
-                name, f"with it an earlier fact is no longer said: {lost.fact.question!r} {lost.fact.target!r}"
+                name, f"with it an earlier fact is no longer said: {gone.fact.question!r} {gone.fact.target!r}"
             )
         return why
 
@@ -267,6 +286,11 @@ class _Edit:
             columns=parent.columns,
             state=parent.state,
         )
+
+    def _lost(self) -> list[str]:
+        """Return the facts in force that were said before and are not now."""
+        before = [line["fact"] for line in self.record["facts"] if line["efficacy"]]
+        return lost(self.verdicts, before)
 
     def _superseded(self, made: "EditSet", applied: Sequence[Fact]) -> list[dict[str, str]]:
         """Return the facts in force before whose place new ones took."""

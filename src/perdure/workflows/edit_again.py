@@ -25,7 +25,7 @@ def stronger(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
     strong = replace(spec, steps=2 * spec.steps, until=spec.until / 2, clamp=1.5 * spec.limit)
     yield strong
     first = spec.at(depth)
-    step = max(1, depth // 8)
+    step = max(len(first), depth // 8)  # layers apart, so that no two groups of facts meet in one
     moved = tuple(layer + (step if first[-1] + step < depth - 1 else -step) for layer in first)
     if not spec.layers and moved[0] >= 0:
         yield replace(strong, layers=moved)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, Diverged
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit_again import Verdicts, lost, strengthened
 from perdure.workflows.edit_records import NOTE, Json, noted, record_at
@@ -91,7 +91,7 @@ def _written_again(
     try:
         again = place.current(edit_set)
         return *strengthened(place, again, place.ask(again), said), None
-    except BadInput as error:  # two keys that could be told apart before are all but the same there
+    except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
         return edit_set, verdicts, str(error)
 
 

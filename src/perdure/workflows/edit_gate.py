@@ -72,10 +72,6 @@ class EditGate:
 
 def lost_neighbours(verdict: "Verdict", before: "Verdict | None") -> float | None:
     """Return the share of the neighbours that preferred their own answer before and do not now; None if there are none."""
-    right = (
-        [not answer.preferred for answer in (before or verdict).neighbours]
-        if before
-        else [True] * len(verdict.neighbours)
-    )
+    right = [before is None or not answer.preferred for answer in (before or verdict).neighbours]
     now = [answer.preferred for answer, was in zip(verdict.neighbours, right, strict=True) if was]
     return sum(now) / len(now) if now else None

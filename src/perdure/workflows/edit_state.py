@@ -120,6 +120,15 @@ class Place:
         self.lay()
         return settle(*self._model(), edit_set, **self._settings())
 
+    def pin(self, edit_set: "EditSet") -> "EditSet":
+        """Lay the slots without edits; return the set with the keys of its dropped facts as the model has them now."""
+        from perdure.bridges.editing import pin
+
+        if not edit_set.live:
+            return edit_set
+        self.lay()
+        return pin(*self._model(), edit_set, **self._settings())
+
     def keep(self, edit_set: "EditSet") -> str | None:
         """Store a set as an object and return its hash; None for a set without live facts."""
         return self.ws.ledger.objects.put(pruned(edit_set).to_tensors()) if edit_set.live else None

@@ -135,10 +135,12 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
     """Return the set without some facts, spread or written again where these must be."""
     if {w.id for w in edit_set.live} <= set(gone):
         return replace(edit_set, written=(), modules={})
+    if not resolve:
+        return pruned(place.pin(edit_set.drop(*gone)))
     made = edit_set
     for fact_id in gone:
-        made = made.resolve(fact_id) if resolve else made.drop(fact_id)
-    if resolve and (made.live[0].spec.method in SPREAD or made.unsettled()):
+        made = made.resolve(fact_id)
+    if made.live[0].spec.method in SPREAD or made.unsettled():
         place.lay()
         current = place.current(made)
         made = place.settle(made) if current is made else current
@@ -146,12 +148,15 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
 
 
 def _left(before: "EditSet", after: "EditSet", fact_id: str) -> float:
-    """Return the norm of the update at a fact's key, after over before, of the factors as they are stored."""
+    """Return the norm of the update at a fact's key, after over before, of the factors as they are stored.
+
+    The key is the one that the model has without the fact, where the fact was dropped; see `Place.pin`.
+    """
     import torch
 
     from perdure.maths.low_rank import Patch
 
-    written = before.find(fact_id)
+    written = next((w for w in after.written if w.id == fact_id), before.find(fact_id))
 
     def at_key(patches: dict[str, Patch]) -> float:
         found = torch.zeros(())
