@@ -355,3 +355,11 @@ def test_a_broken_memory_is_an_error_not_an_empty_one(tiny_model, tokenizer, tmp
     (tmp_path / MEMORY).write_bytes(b"not a memory")
     with pytest.raises(BrokenStore, match=MEMORY):
         ContinualTrainer(make_model(tiny_model), args(tmp_path), train_dataset=texts("a"), state=tmp_path)
+
+
+def test_rows_are_no_longer_than_the_model_has_positions(tiny_model, tokenizer, tmp_path):
+    model = make_model(tiny_model)
+    model.config.max_position_embeddings = 24
+    long = [{"prompt": "where is it " * 20, "completion": " parcel", "label": "a"}]
+    made = ContinualTrainer(model, args(tmp_path), train_dataset=long, processing_class=tokenizer, recipe="naive")
+    assert [len(kept.row) for kept in made.fresh] == [24]

@@ -17,6 +17,7 @@ from perdure.bridges.models import (
     find_model,
     fingerprint,
     load_base,
+    positions,
     stamp,
 )
 from perdure.core.errors import BadInput, BrokenStore
@@ -177,8 +178,44 @@ def test_one_changed_weight_is_noticed(folder):
     next(iter(tensors.values())).view(-1)[0] += 1e-3
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     assert stamp(folder) != marks
-    with pytest.raises(BrokenStore, match=r"base model at .*model changed on disk .*put the original back"):
+    with pytest.raises(BrokenStore, match=r"at .*model changed on disk .*: model\.safetensors; put the original back"):
         check_unchanged(folder, before)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "chat_template.jinja",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "spiece.model",
+        "additional_chat_templates/tools.jinja",
+    ],
+)
+def test_what_else_decides_what_the_model_says_belongs_to_it(folder, name):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text("{}")
+    before, marks = fingerprint(folder), stamp(folder)
+    (folder / name).write_text('{"a": 1}')
+    assert stamp(folder) != marks
+    with pytest.raises(BrokenStore, match=f"since the workspace was made: {name}; "):
+        check_unchanged(folder, before)
+    (folder / name).unlink()
+    with pytest.raises(BrokenStore, match=f"since the workspace was made: {name}; "):
+        check_unchanged(folder, before)
+
+
+def test_a_model_tells_how_many_positions_it_has_with_and_without_its_weights(folder):
+    assert positions(folder) == load_base(folder, "float32", "cpu").positions == 256
+    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_positions": 64}))
+    assert positions(folder) == 64
+    (folder / "config.json").write_text(json.dumps({"model_type": "bloom"}))
+    assert positions(folder) is None
 
 
 # --- embedded

@@ -6,11 +6,12 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from shell import answered, contents, learn_quickly, run, run_json, settings, write_rows
 
-from perdure.ledger import objects, writing
+from perdure.ledger import Ledger, objects, writing
 
 GOOD = [json.dumps(row) for row in answered("question", "yes", 10)]
 FILES: dict[str, tuple[bytes | None, list[str]]] = {  # what the file holds, and what the message must say
@@ -53,7 +54,7 @@ WORDS: dict[str, tuple[list[str], int, str]] = {
     "unknown format": (["learn", "new", "{good}", "--format", "alpacca"], 1, "alpaca"),
     "unknown guard": (["learn", "new", "{good}", "--guard", "nobody"], 1, "nobody"),
     "bad task name": (["learn", "a b", "{good}"], 1, "letter or digit"),
-    "bad tolerance": (["learn", "new", "{good}", "--tolerance", "3"], 1, "0.03 for 3 points"),
+    "bad tolerance": (["learn", "new", "{good}", "--tolerance", "3"], 1, "gate tolerance is 3.0; give a share"),
     "unknown ref": (["rollback", "hed"], 1, "nearest refs: head"),
     "unknown entry": (["show", "0123abcd"], 1, "no ref or entry"),
     "too far back": (["eval", "--at", "head~9"], 1, "goes back too far"),
@@ -66,6 +67,10 @@ WORDS: dict[str, tuple[list[str], int, str]] = {
     "unknown row": (["memory", "delete", "00000000"], 1, "memory list"),
     "no evidence": (["gate", "--evidence", "nowhere.json"], 1, "cannot read"),
     "unwritable report": (["report", "-o", "{good}/x.html"], 1, ""),
+    "no candidate to go to": (["rollback", "candidate"], 1, "no candidate waits"),
+    "no candidate to score": (["eval", "--at", "candidate"], 1, "no candidate waits"),
+    "no second ref": (["diff", "head"], 2, "Missing argument 'B'"),
+    "negative seed": (["init", "{good}", "--seed", "-1"], 2, "greater than or equal to 0"),
     "unknown command": (["lern"], 2, "Did you mean 'learn'"),
     "no pair": (["learn", "new", "{good}", "--set", "learning_rate"], 2, "no KEY=VALUE"),
     "no gate to be strict": (["learn", "new", "{good}", "--no-gate", "--strict"], 2, "nothing for --strict"),
@@ -119,6 +124,23 @@ def test_a_workspace_is_not_made_twice(ws: Path, tiny_model: Path):
 def test_a_model_that_cannot_be_had_leaves_no_workspace(tmp_path: Path, model: str, says: str):
     assert says in run("init", tmp_path / "ws", "--model", model, code=1).stderr
     assert not (tmp_path / "ws").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tiny_model: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "under", Path("/proc/nowhere")):
+        assert f"error: cannot write {place}: " in run("init", place, "--model", tiny_model, code=1).stderr
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_a_file_that_the_system_refuses_is_named_and_a_reader_who_went_away_is_not_blamed(ws: Path, monkeypatch: Any):
+    def refuse(number: int) -> None:
+        monkeypatch.setattr(Ledger, "log", Mock(side_effect=OSError(number, os.strerror(number), "/some/file")))
+
+    refuse(errno.EACCES)
+    assert run("-w", ws, "log", code=1).stderr == "error: cannot use /some/file: Permission denied\n"
+    refuse(errno.EPIPE)
+    assert run("-w", ws, "log", code=1).stderr == ""
 
 
 def test_code_in_a_model_folder_is_refused_and_never_run(tiny_model: Path, tmp_path: Path):
@@ -204,3 +226,14 @@ def test_a_damaged_object_is_found_and_nothing_is_built_on_it(ws: Path):
     path.write_bytes(path.read_bytes()[:-4] + b"\0\1\2\3")
     assert "damaged" in run_json("-w", ws, "verify", code=1)["problems"][0]
     assert "problem: " in run("-w", ws, "verify", code=1).stderr
+
+
+def test_learning_the_same_again_heals_a_damaged_object(ws: Path, files: Path):
+    run("-w", ws, "rollback", "base")
+    again = ("--no-gate",)
+    for path in ws.glob("objects/*/*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1] + b"\x55")
+    assert len(run_json("-w", ws, "verify", code=1)["problems"]) == len(list(ws.glob("objects/*/*.safetensors"))) > 1
+    for task in ("parcel", "invoice"):
+        learn_quickly(ws, files, task, *again)
+    assert run_json("-w", ws, "verify")["problems"] == []

@@ -67,6 +67,9 @@ def test_a_bench_writes_results_and_tables_and_is_not_repeated(suite: Path, tmp_
     again = run_json(*words, "--recipes", "naive", "--seeds", "0")
     assert [line["arm"] for line in again["arms"]] == ["naive"]
     assert (tmp_path / "corners" / "naive-0.json").read_bytes() == result
+    for more in ([], ["--table"]):
+        wrong = run(*words, "--recipes", "naive", "--against", "naiv", *more, code=1)
+        assert "--against: no arm 'naiv'; did you mean 'naive'?" in wrong.stderr
 
 
 def test_a_failed_run_is_listed_and_the_command_fails(suite: Path, tmp_path: Path):

@@ -31,11 +31,11 @@ def test_two_tasks_are_learned_measured_rolled_back_used_and_reported(tiny_model
     before = run_json("-w", folder, "eval", "parcel", "--at", "head~1")["tasks"]
     run("-w", folder, "rollback", "head~1")
     assert run_json("-w", folder, "eval")["tasks"] == before
-    assert run("-w", folder, "predict", "-", input="about parcel 1?\n\nparcel 7?\n").stdout == "parcel\nparcel\n"
+    assert run("-w", folder, "predict", "-", input="about parcel 1?\n\nparcel 7?\n").stdout == "parcel\n\nparcel\n"
     assert "(not in head)" in run("-w", folder, "log").stdout
 
     assert run_json("-w", folder, "verify") == {"ok": True, "entries": 3, "objects": 4, "problems": []}
-    assert run_json("-w", folder, "gc") == {"removed": 0, "bytes": 0}
+    assert run_json("-w", folder, "gc") == {"removed": 0, "runs": 0, "bytes": 0}
     run("-w", folder, "report", "-o", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert page.startswith("<!doctype html>")
@@ -86,7 +86,10 @@ def test_json_shapes_are_those_promised(ws: Path, files: Path):
 def test_learn_json_is_alone_on_stdout(fresh: Path, files: Path):
     result = learn_quickly(fresh, files, "parcel", "--json")
     told = json.loads(result.stdout)
-    assert set(told) == {"entry", "task", "train_seconds", "eval_seconds", "tokens", "gate", "scores"}
+    promised = {"entry", "task", "train_seconds", "train_cpu_seconds", "eval_seconds", "tokens", "gate", "scores"}
+    assert set(told) == {*promised, "before", "moved", "warnings"}
+    assert (told["moved"], told["warnings"]) == (True, [])
+    assert set(told["before"]) == {"base", "head"}
     assert told["gate"]["verdict"] == "pass"
     assert set(told["scores"]) == {"parcel"}
     assert told["tokens"] > 0
@@ -121,7 +124,7 @@ def test_a_dry_run_shows_the_masked_part_and_changes_nothing(ws: Path, files: Pa
     assert found["format"] == "text_label"
     assert found["recipe"]["max_length"] == 32
     assert contents(ws) == before
-    assert not (ws / "runs").exists()
+    assert not list((ws / "runs").glob("*"))
 
 
 def test_the_workspace_is_named_before_or_after_the_command_or_by_the_environment(
@@ -159,3 +162,15 @@ def test_export_writes_an_adapter(ws: Path, tmp_path: Path):
     assert found["entry"] == run_json("-w", ws, "log")[1]["entry"]
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     assert "not an empty folder" in run("-w", ws, "export", tmp_path / "out", code=1).stderr
+
+
+def test_predict_names_the_task_in_whose_format_it_asked(ws: Path):
+    assert run_json("-w", ws, "predict", "about invoice 1?")["task"] == "invoice"
+    assert run_json("-w", ws, "predict", "about parcel 1?", "--at", "head~1")["task"] == "parcel"
+    assert run_json("-w", ws, "predict", "about parcel 1?", "--at", "base", "--task", "parcel")["task"] == "parcel"
+    assert run_json("-w", ws, "predict", "anything", "--at", "base", "--max-new-tokens", "1")["task"] is None
+
+
+def test_predict_warns_of_what_it_cut(ws: Path):
+    told = run("-w", ws, "predict", "far " * 200)
+    assert "warning: 1 prompt was longer than the model's 256 positions allow and lost the start" in told.stderr

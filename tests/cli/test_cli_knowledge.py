@@ -64,7 +64,7 @@ def test_a_dry_run_shows_where_each_row_goes_and_why_and_changes_nothing(place: 
 def test_skills_are_trained_facts_are_edited_and_a_second_run_finds_nothing_left_to_do(place: Path, file: Path):
     told = json.loads(learn(place, file, "--no-gate", "--json").stdout)
     assert list(told) == ["entry", "task", "routes", "learned", "edited", "left", "warnings"]
-    assert list(told["learned"]) == ["entry", "task", "train_seconds", "eval_seconds", "tokens", "gate", "scores"]
+    assert {"entry", "tokens", "gate", "scores", "before", "moved", "warnings"} <= set(told["learned"])
     assert list(told["edited"]) == ["entry", "applied", "refused", "seconds"]
     assert [line["subject"] for line in run_json("-w", place, "edits", "list")] == ["Dan Kim", "Dan Poe"]
     assert [line["kind"] for line in run_json("-w", place, "log")][:2] == ["edit", "learn"]

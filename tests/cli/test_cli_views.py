@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import yaml
 from shell import answered, contents, run, run_json, settings, write_rows
 
 from perdure.cli import progress
+from perdure.ledger import runs
 
 PROBE = """
 import resource, sys
@@ -47,7 +50,7 @@ def test_status_tells_where_a_workspace_stands(ws: Path, fresh: Path):
     assert found["tasks"]["invoice"]["n"] == 8
     assert found["memory"]["rows"] == sum(found["memory"]["tasks"].values()) > 0
     assert found["candidate"] is None
-    assert found["unfinished"] == 0
+    assert found["unfinished"] == []
     assert found["gate"]["verdict"] == "off"
     told = run("-w", ws, "status").stdout
     assert found["head"]["entry"][:12] in told
@@ -55,6 +58,26 @@ def test_status_tells_where_a_workspace_stands(ws: Path, fresh: Path):
     assert run_json("-w", fresh, "status")["tasks"] == {}
     assert "base" in run("-w", fresh, "status").stdout
     assert "knows no task yet" in run("-w", fresh, "eval").stderr + run("-w", fresh, "matrix").stderr
+
+
+def test_status_names_learns_that_were_stopped_and_gc_drops_those_of_another_head(ws: Path):
+    for name, parent in (("first", "head~1"), ("second", "head")):
+        runs.note(ws / "runs" / name, name, run_json("-w", ws, "show", parent)["entry"])
+        (ws / "runs" / name / "checkpoint.safetensors").write_bytes(b"x")
+        os.utime(ws / "runs" / name / "checkpoint.safetensors", (1_800_000_000, 1_800_000_000))
+    (old, new) = sorted(run_json("-w", ws, "status")["unfinished"], key=lambda line: line["task"])
+    assert old == {"task": "first", "time": "2027-01-15T08:00:00+00:00", "goes_on": False}
+    assert new == {"task": "second", "time": "2027-01-15T08:00:00+00:00", "goes_on": True}
+    told = run("-w", ws, "status").stderr
+    assert "2 learns stopped half-way" in told
+    assert "first (2027-01-15 08:00 UTC, at another head)" in told
+    assert "second (2027-01-15 08:00 UTC)" in told
+    assert "'perdure gc' drops" in told
+    assert "1 checkpoint removed" in run("-w", ws, "gc").stdout.replace("0 objects and ", "")
+    told = run("-w", ws, "status").stderr
+    assert "1 learn stopped half-way" in told
+    assert "first" not in told + run("-w", ws, "status").stdout
+    assert "'perdure gc'" not in told
 
 
 def test_show_tells_what_made_an_entry(ws: Path):
@@ -130,6 +153,40 @@ def test_memory_is_listed_counted_deleted_and_learned_from_again(ws: Path, fresh
     assert json.dumps(gone["prompt"]) not in json.dumps(contents(ws)["rows"]["rows"])
     assert "no row" in run("-w", ws, "memory", "delete", gone["row"][:3], code=1).stderr
     assert run_json("-w", ws, "verify")["ok"]
+
+
+def test_every_kept_row_can_be_found_and_deleted(ws: Path):
+    every = run_json("-w", ws, "memory", "list", "--all")
+    assert {row["task"] for row in every} == {"parcel", "invoice"}
+    assert len(every) == 40  # 12 train and 8 test rows of each
+    assert {row["row"] for row in run_json("-w", ws, "memory", "list")} < {row["row"] for row in every}
+    (found,) = run_json("-w", ws, "memory", "list", "--find", "ABOUT PARCEL 3")
+    assert found == {
+        "row": found["row"],
+        "task": "parcel",
+        "label": None,
+        "prompt": "about parcel 3?",
+        "completion": " parcel",
+    }
+    told = run("-w", ws, "memory", "list", "--find", "about", "--task", "invoice").stdout.splitlines()
+    assert len(told) == 1 + 8
+    assert told[0].split() == ["row", "task", "label", "text"]
+    assert run_json("-w", ws, "memory", "delete", found["row"])["tests"] == ["parcel"]
+    assert run_json("-w", ws, "memory", "list", "--find", "about parcel 3") == []
+    assert (
+        "keeps no row with 'about parcel 3' in it" in run("-w", ws, "memory", "list", "--find", "about parcel 3").stderr
+    )
+    assert len(run_json("-w", ws, "memory", "list", "--all")) == 39
+    assert run_json("-w", ws, "verify")["ok"]
+
+
+def test_verify_claims_no_more_than_it_checked(ws: Path):
+    assert "all that has a hash is as it was recorded; notes" in run("-w", ws, "verify").stdout
+    with sqlite3.connect(ws / "ledger.sqlite") as db:
+        db.execute("DELETE FROM task_rows WHERE split = 'test' AND position = 7")
+    problems = run_json("-w", ws, "verify", code=1)["problems"]
+    assert len(problems) == 2
+    assert all("is not what was recorded" in problem for problem in problems)
 
 
 def test_methods_and_recipes_describe_themselves(tmp_path: Path):

@@ -5,10 +5,11 @@ import os
 import stat
 
 import pytest
+import torch
 
 from disks import full_after
 from perdure.core.errors import PerdureError
-from perdure.core.files import file_hash, write_atomically, write_text
+from perdure.core.files import file_hash, save_tensors, write_atomically, write_text
 
 
 def names(folder):
@@ -21,6 +22,24 @@ def test_text_is_written_as_utf8_and_replaces_the_old_file(tmp_path):
     write_text(path, "für 5 €")
     assert path.read_bytes() == "für 5 €".encode()
     assert names(path.parent) == ["page.html"]
+
+
+def test_every_folder_made_on_the_way_is_synced_in_the_folder_above_it(tmp_path, monkeypatch):
+    opened, synced = {}, []
+    real_open, real_sync = os.open, os.fsync
+
+    def watched(path, *rest, **options):
+        handle = real_open(path, *rest, **options)
+        opened[handle] = str(path)
+        return handle
+
+    monkeypatch.setattr(os, "open", watched)
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(opened.get(handle)), real_sync(handle)))
+    write_text(tmp_path / "deep" / "er" / "page.html", "text")
+    assert {str(tmp_path), str(tmp_path / "deep"), str(tmp_path / "deep" / "er")} <= set(synced)
+    synced.clear()
+    write_text(tmp_path / "deep" / "er" / "page.html", "text")
+    assert str(tmp_path) not in synced  # what was there already is on the disk
 
 
 def test_who_reads_the_old_file_goes_on_reading_it(tmp_path):
@@ -71,10 +90,11 @@ def test_files_are_as_readable_as_the_umask_says(tmp_path, mask, mode):
     before = os.umask(mask)
     try:
         write_text(tmp_path / "page.html", "text")
+        write_atomically(tmp_path / "object", lambda aside: save_tensors({"w": torch.zeros(2)}, aside))
         assert os.umask(mask) == mask  # it was only read
     finally:
         os.umask(before)
-    assert stat.S_IMODE((tmp_path / "page.html").stat().st_mode) == mode
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {mode}
 
 
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):

@@ -137,7 +137,7 @@ def test_overrides_reach_settings_and_method_fields():
     [
         ("dual_repaly", {}, BadInput, "did you mean 'dual_replay'?"),
         ("none.yaml", {}, BadInput, "cannot read recipe"),
-        ("broken.yaml", {}, BadSpec, "no valid YAML"),
+        ("broken.yaml", {}, BadSpec, "recipe broken.yaml:1 is no valid YAML: expected"),
         ("binary.yaml", {}, BadSpec, "binary.yaml"),
         ("list.yaml", {}, BadSpec, "expected a mapping of settings, got list"),
         ("full", {"learning_rate.x": 1}, BadSpec, "learning_rate is not a mapping"),

@@ -198,6 +198,29 @@ def test_unknown_columns_are_named_beside_the_known_formats():
         detect(records({"question": "a", "answer": "b"}))
 
 
+@pytest.mark.parametrize(
+    ("fields", "hint"),
+    [
+        ({"question": "a", "answer": "b"}, r"rename the columns, or name them in a template \(--template '\{txt\}'\)"),
+        ({"text;label": "a;b"}, "separated by ';'\\? save it with commas"),
+    ],
+)
+def test_unknown_columns_come_with_a_next_step(fields, hint):
+    with pytest.raises(BadInput, match=hint):
+        detect(records(fields))
+
+
+def test_spaces_around_a_label_make_no_other_class():
+    rows = to_rows(records({"text": "a", "label": "yes "}, {"text": "a", "label": "yes"}), "text_label")
+    assert [(row.label, row.completion) for row in rows] == [("yes", " yes")] * 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_label_that_is_no_number_is_refused(value):
+    with pytest.raises(BadInput, match=r"f\.jsonl:2: label is (nan|inf), which names nothing"):
+        to_rows(records({"text": "a", "label": 1.0}, {"text": "b", "label": value}), "text_label")
+
+
 @given(values=st.dictionaries(st.sampled_from(["text", "a.b", "0", "my col"]), st.text(), min_size=1))
 def test_fill_writes_values_as_they_are_whatever_braces_they_hold(values):
     template = "|".join(f"{{{name}}}" for name in values)

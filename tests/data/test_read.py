@@ -92,6 +92,7 @@ SIX = '{"a": 1}\n' * 6
         ("a.csv", 'a,b\n1,"2\n3,4\n', "broken CSV"),
         ("a.csv", "a,a\n1,2\n", "name each column once"),
         ("a.jsonl", b"PK\x03\x04\0\0\0", "is a binary file"),
+        ("a.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xe9"}', "a.jsonl:2 is not UTF-8"),
         ("a.parquet", "no parquet", "not a readable Parquet file"),
         ("a.txt", "text", "cannot tell what kind"),

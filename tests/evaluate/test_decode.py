@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from perdure.evaluate import decode
-from perdure.evaluate.decode import choice_log_likelihoods, generate, left_padded, shared_prefix
+from perdure.evaluate.decode import choice_log_likelihoods, fitted, generate, left_padded, shared_prefix
 
 PAD = 1
 NEW = 12
@@ -123,3 +123,21 @@ def test_padding_stands_on_the_left():
     ids, mask = left_padded([[5, 6], [7]], 0)
     assert ids.tolist() == [[5, 6], [0, 7]]
     assert mask.tolist() == [[1, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "wanted", "positions", "kept", "new", "cut"),
+    [
+        ([5, 90], 200, None, [5, 90], 200, 0),  # a model without a limit
+        ([5, 9], 8, 64, [5, 9], 8, 0),
+        ([5, 9], 200, 64, [5, 9], 55, 0),  # an answer has what the longest prompt leaves
+        ([5, 63], 4, 64, [5, 60], 4, 1),  # a prompt gives way to a short answer
+        ([5, 63], 200, 64, [5, 32], 32, 1),  # and halves with a long one
+        ([90, 90], 4, 64, [60, 60], 4, 2),
+    ],
+)
+def test_prompts_and_answers_share_the_positions_that_a_model_has(lengths, wanted, positions, kept, new, cut):
+    asked = [list(range(length)) for length in lengths]
+    found, room, lost = fitted(asked, wanted, positions)
+    assert (room, lost) == (new, cut)
+    assert found == [prompt[len(prompt) - length :] for prompt, length in zip(asked, kept, strict=True)]

@@ -184,7 +184,8 @@ def test_the_verdict_follows_from_the_bounds_and_is_monotone_in_the_score_now(le
     [
         ({"tolerance": 3}, "0.03 for 3 points"),
         ({"tolerance": math.nan}, "tolerance"),
-        ({"tolerances": {"bank": -0.1}}, "bank"),
+        ({"tolerance": 3}, "gate tolerance is 3"),
+        ({"tolerances": {"bank": -0.1}}, "gate tolerance of bank is -0.1"),
         ({"tolerances": [1]}, "mapping"),
         ({"confidence": 95}, "0.95"),
         ({"confidence": 0.5}, "0.95"),

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from perdure.core.rows import Row
+from perdure.data.spec import make_spec
+from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
 
 BASE = "b" * 64
+CONFIG = {"model": "tiny", "revision": None, "dtype": "float32", "weights": "w" * 64, "base": BASE}
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(root: Path) -> Ledger:
-    return Ledger.create(root, {"model": "tiny", "revision": None, "dtype": "float32", "base": BASE, "seed": 7})
+    return Ledger.create(root, {**CONFIG, "seed": 7})
 
 
 @pytest.fixture
@@ -42,3 +45,16 @@ def draft(ledger: Ledger, put: Callable[[float], str]) -> Callable[..., Entry]:
 @pytest.fixture
 def rows() -> list[Row]:
     return [Row(prompt=f"question {i}?", completion=f"answer {i}", task="faq", source=f"f:{i}") for i in range(5)]
+
+
+@pytest.fixture
+def keep(ledger: Ledger) -> Callable[..., str]:
+    """Keep a task with these rows as `learn` does; returns its version."""
+
+    def kept(train: list[Row], test: list[Row] = ()) -> str:
+        spec = make_spec({"name": "faq", "train": "faq.jsonl"}, "faq.jsonl")
+        task = TaskData(spec, tuple(train), (), tuple(test), "prompt_completion")
+        ledger.put_task("faq", task.version, task.to_json(), {"train": train, "test": test})
+        return task.version
+
+    return kept

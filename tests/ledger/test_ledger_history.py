@@ -1,12 +1,13 @@
 """Entries, refs and the candidate."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from perdure.core.errors import BadInput, BrokenStore, NotFound
-from perdure.ledger import Entry, Ledger, row_key, state_hash
+from perdure.core.errors import BadInput, BrokenStore, NotFound, PerdureError
+from perdure.ledger import Entry, Ledger, database, row_key, state_hash
 
 BASE = "b" * 64
 
@@ -58,6 +59,66 @@ def test_opening_says_what_is_wrong(ledger: Ledger, root, tmp_path) -> None:
     (root / "perdure.json").write_text("{")
     with pytest.raises(BrokenStore, match="cannot be read"):
         Ledger.open(root)
+
+
+@pytest.mark.parametrize("key", ["base", "model", "weights", "dtype"])
+def test_a_config_that_lacks_something_is_a_broken_store(ledger: Ledger, root, key: str) -> None:
+    config = json.loads((root / "perdure.json").read_text())
+    del config[key]
+    (root / "perdure.json").write_text(json.dumps(config))
+    with pytest.raises(BrokenStore, match=f"does not say {key}; restore"):
+        Ledger.open(root)
+
+
+def test_versions_that_never_were_are_refused(ledger: Ledger, root) -> None:
+    config = json.loads((root / "perdure.json").read_text())
+    (root / "perdure.json").write_text(json.dumps({**config, "format": 0}))
+    with pytest.raises(BrokenStore, match="format 0, which no perdure wrote"):
+        Ledger.open(root)
+    (root / "perdure.json").write_text(json.dumps(config))
+    with ledger.changing() as connection:
+        connection.exec_driver_sql("UPDATE meta SET schema_version = 0")
+    with pytest.raises(BrokenStore, match="schema version 0, which no perdure wrote"):
+        Ledger.open(root)
+
+
+@pytest.mark.parametrize("body", ["replace(body, '\"seed\"', '\"seeds\"')", "'[]'"])
+def test_an_entry_of_another_version_is_named(ledger: Ledger, root, draft, body: str) -> None:
+    aside = draft(2)
+    entry = ledger.record(draft(1), {})
+    ledger.hold(aside, {})
+    with ledger.changing() as connection:
+        for table in ("entries", "candidate"):
+            connection.exec_driver_sql(f"UPDATE {table} SET body = {body} WHERE id IN ('{entry.id}', '{aside.id}')")
+    again = Ledger.open(root)
+    for verb, name in ((again.entries, entry.id), (again.candidate, aside.id), (again.accept, aside.id)):
+        with pytest.raises(BrokenStore, match=f"entry {name[:12]} was written by another version of perdure"):
+            verb()
+    assert not again.verify()["ok"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_in_words(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "under", Path("/proc/nowhere")):
+        with pytest.raises(PerdureError, match=f"cannot write {place}: .*choose another place"):
+            Ledger.create(place, {"base": BASE})
+
+
+def test_a_ledger_in_a_read_only_folder_is_read_as_it_lies_there(ledger: Ledger, root, draft, monkeypatch) -> None:
+    entry = ledger.record(draft(1), {"note": 1})
+    ledger.close()
+    monkeypatch.setattr(database.os, "access", lambda *_: False)
+    before = sorted(root.iterdir())
+    frozen = Ledger.open(root)
+    assert (frozen.resolve("head"), frozen.notes(entry.id)) == (entry, {"note": 1})
+    assert frozen.verify()["problems"] == []
+    assert sorted(root.iterdir()) == before  # no log and no index beside it
+    with pytest.raises(PerdureError, match="workspace is read-only; get write permission, or copy it"):
+        frozen.move("mine", entry.id, "test")
+    monkeypatch.undo()
+    with ledger.reading():  # there is a log now, and what is in it counts
+        monkeypatch.setattr(database.os, "access", lambda *_: False)
+        Ledger.open(root).move("mine", entry.id, "test")
 
 
 def test_a_file_that_is_no_database_is_a_broken_store(ledger: Ledger, root) -> None:
@@ -190,7 +251,7 @@ def test_names_that_mean_nothing_are_refused(ledger: Ledger, draft) -> None:
         ledger.resolve("head~2")
     with pytest.raises(BadInput, match="after ~ stands"):
         ledger.resolve("head~x")
-    with pytest.raises(NotFound, match="no ref or entry 'candidate'"):
+    with pytest.raises(NotFound, match="no candidate waits"):
         ledger.resolve("candidate")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from perdure.core.errors import Busy, NotFound, PerdureError
-from perdure.ledger import Ledger, row_key, writing
+from perdure.ledger import Ledger, row_key, runs, writing
 
 HOLD = """
 import sys, time
@@ -98,10 +98,14 @@ def test_readers_read_while_a_writer_writes(ledger, root, draft) -> None:
     assert Ledger.open(root).resolve("head~1") == entry
 
 
-def test_a_sound_ledger_verifies(ledger, draft, rows) -> None:
-    ledger.put_task("faq", "v1", {}, {"train": rows})
+SCORE = {"scorer": "exact", "score": 2 / 3, "n": 3, "items": [1.0, 0.0, 1.0]}
+
+
+def test_a_sound_ledger_verifies(ledger, draft, keep, rows) -> None:
+    version = keep(rows[:3], rows[3:])
     memory = ledger.put_manifest([{"row": row_key(rows[0])}])
-    ledger.record(draft(1, tasks={"faq": "v1"}, memory=memory), {})
+    entry = ledger.record(draft(1, tasks={"faq": version}, memory=memory), {})
+    ledger.put_score(ledger.state(entry), version, SCORE)
     ledger.hold(draft(2), {})
     assert ledger.verify() == {"ok": True, "entries": 3, "objects": 2, "problems": []}
 
@@ -116,21 +120,38 @@ DAMAGE = {
     "UPDATE manifests SET items = '[]'": "memory manifest .* is not what was recorded",
     "DELETE FROM rows": "names .*rows that are missing",
     "UPDATE rows SET body = replace(body, 'answer 1', 'answer 7')": "row .* is not what was recorded",
-    "DELETE FROM tasks": "version v1 of task 'faq' is missing",
-    "DROP TABLE rows": "not a sound ledger",
+    "DELETE FROM tasks": "version .* of task 'faq' is missing",
+    "DELETE FROM task_rows WHERE split = 'train' AND position = 2": "version .* of task 'faq' is not what was recorded",
+    "UPDATE task_rows SET split = 'validation' WHERE split = 'test'": "version .* of task 'faq' is not what was recorded",
+    'UPDATE tasks SET spec = replace(spec, \'"format":"\', \'"format":"x\')': "of task 'faq' is not what was recorded",
+    "UPDATE tasks SET spec = '{}'": "of task 'faq' is not what was recorded",
+    "UPDATE scores SET record = replace(record, '\"score\":0', '\"score\":1')": "is not the mean of its items",
+    "UPDATE scores SET record = replace(record, '\"n\":3', '\"n\":4')": "is not the mean of its items",
+    "DROP TABLE rows": "table 'rows' is missing",
+    "DROP TABLE reflog": "table 'reflog' is missing",
 }
 
 
 @pytest.mark.parametrize("statement", DAMAGE)
-def test_verify_finds_what_was_tampered_with(ledger, draft, rows, statement: str) -> None:
-    ledger.put_task("faq", "v1", {}, {"train": rows})
+def test_verify_finds_what_was_tampered_with(ledger, draft, keep, rows, statement: str) -> None:
+    version = keep(rows[:3], rows[3:])
     memory = ledger.put_manifest([{"row": row_key(rows[0])}])
-    ledger.record(draft(1, tasks={"faq": "v1"}, memory=memory), {})
+    entry = ledger.record(draft(1, tasks={"faq": version}, memory=memory), {})
+    ledger.put_score(ledger.state(entry), version, SCORE)
     with ledger.changing() as connection:
         assert connection.exec_driver_sql(statement).rowcount != 0
     found = ledger.verify()
     assert not found["ok"]
     assert any(re.search(DAMAGE[statement], problem) for problem in found["problems"]), found
+
+
+def test_a_task_that_lost_a_row_on_purpose_is_sound_and_its_train_rows_are_still_checked(ledger, keep, rows) -> None:
+    keep(rows[:3], rows[3:])
+    ledger.delete_row(rows[0].hash)
+    assert ledger.verify()["problems"] == []
+    with ledger.changing() as connection:
+        connection.exec_driver_sql("DELETE FROM task_rows WHERE split = 'train' AND position = 0")
+    assert any("of task 'faq' is not what was recorded" in problem for problem in ledger.verify()["problems"])
 
 
 def test_verify_finds_a_damaged_and_a_missing_object(ledger, draft, put) -> None:
@@ -153,12 +174,29 @@ def test_gc_removes_exactly_what_neither_entry_nor_candidate_names(ledger, draft
     ledger.hold(draft(2, columns=put(3)), {})
     loose = put(4)
     size = ledger.objects.size(loose)
-    assert ledger.gc() == {"removed": 1, "bytes": size}
+    assert ledger.gc() == {"removed": 1, "runs": 0, "bytes": size}
     assert ledger.objects.all() == {put(1), put(2), put(3)}
     ledger.discard()
     assert ledger.gc()["removed"] == 2
-    assert ledger.gc() == {"removed": 0, "bytes": 0}
+    assert ledger.gc() == {"removed": 0, "runs": 0, "bytes": 0}
     assert ledger.verify()["ok"]
+
+
+def test_gc_drops_checkpoints_of_learns_that_began_at_another_head(ledger, draft) -> None:
+    base = ledger.resolve("base").id
+    for name in ("old", "new", "unknown"):
+        (ledger.root / "runs" / name).mkdir(parents=True)
+        (ledger.root / "runs" / name / "checkpoint.safetensors").write_bytes(b"x" * 1000)
+    runs.note(ledger.root / "runs" / "old", "parcel", base)
+    runs.note(ledger.root / "runs" / "new", "invoice", ledger.record(draft(1), {}).id)
+    found = {run.folder.name: (run.task, run.parent) for run in runs.unfinished(ledger.root)}
+    head = ledger.resolve("head").id
+    assert found == {"old": ("parcel", base), "new": ("invoice", head), "unknown": (None, None)}
+    told = ledger.gc()
+    assert (told["removed"], told["runs"]) == (0, 1)
+    assert told["bytes"] > 1000
+    assert {run.folder.name for run in runs.unfinished(ledger.root)} == {"new", "unknown"}
+    assert not (ledger.root / "runs" / "old").exists()
 
 
 def test_a_second_writer_is_told_who_writes_and_a_killed_holder_frees_the_lock(ledger, root) -> None:
@@ -190,6 +228,12 @@ def test_an_error_under_the_lock_frees_it(root, ledger) -> None:
 
 def test_a_lock_needs_a_workspace(tmp_path) -> None:
     with pytest.raises(NotFound, match="is no workspace"), writing(tmp_path / "nowhere"):
+        pass
+
+
+def test_a_lock_that_cannot_be_written_is_an_error_in_words(root, ledger) -> None:
+    (root / "lock").mkdir()
+    with pytest.raises(PerdureError, match=r"cannot write .*lock: .*; get write permission"), writing(root):
         pass
 
 

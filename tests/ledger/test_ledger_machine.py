@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 from perdure.ledger import Entry, Ledger, state_hash
 
 BASE = "b" * 64
+CONFIG = {"model": "tiny", "dtype": "float32", "weights": "w" * 64, "base": BASE}
 SLOTS = ("skill", "task:a", "edits")
 
 
@@ -22,7 +23,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
-        self.ledger = Ledger.create(Path(self.folder.name) / "w", {"base": BASE})
+        self.ledger = Ledger.create(Path(self.folder.name) / "w", CONFIG)
         self.objects = [self.ledger.objects.put({"w": torch.tensor([float(i)])}) for i in range(3)]
         base = self.ledger.resolve("base")
         self.slots: dict[str, dict[str, str]] = {base.id: {}}

@@ -136,3 +136,26 @@ def test_remove_says_what_it_freed(store: ObjectStore) -> None:
     assert store.remove(name) == size > 0
     assert store.all() == set()
     assert store.remove(name) == 0
+
+
+def test_a_damaged_object_is_written_again(store: ObjectStore) -> None:
+    tensors = {"w": torch.arange(12.0)}
+    name = store.put(tensors)
+    content = bytearray(store.path(name).read_bytes())
+    content[-1] ^= 1
+    store.path(name).write_bytes(content)
+    assert not store.verify(name)
+    assert store.put(tensors) == name
+    assert torch.equal(store.get(name)["w"], tensors["w"])
+
+
+def test_an_object_that_may_not_be_read_is_not_called_damaged(store: ObjectStore, monkeypatch) -> None:
+    name = store.put({"w": torch.zeros(2)})
+
+    def refuse(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for verb in (store.get, store.verify):
+        with pytest.raises(PerdureError, match=f"cannot read .*{name}.*Permission denied; get read permission"):
+            verb(name)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from perdure.core.errors import BadInput, NotFound
+from perdure.core.errors import BadInput, Busy, NotFound
 from perdure.core.rows import Message, Row
 from perdure.ledger import Ledger, row_key
 
@@ -65,25 +65,25 @@ def test_a_manifest_is_named_by_its_content(ledger: Ledger, rows) -> None:
         ledger.manifest("0" * 64)
 
 
-def test_a_deleted_row_is_gone_from_tasks_manifests_and_files_and_ids_stay(ledger: Ledger, draft, rows) -> None:
+def test_a_deleted_row_is_gone_from_tasks_manifests_and_files_and_ids_stay(ledger: Ledger, draft, keep, rows) -> None:
     secret = Row(prompt="the customer's name is", completion="Rumpelstiltskin", task="faq")
-    ledger.put_task("faq", "v1", {}, {"train": [*rows, secret], "test": []})
+    version = keep([*rows, secret])
     memory = ledger.put_manifest([{"row": row_key(row)} for row in (rows[0], secret, rows[1])])
     base = ledger.resolve("base")
     aside = ledger.record(draft(0, slots={}), {}, ref="aside")
-    first = ledger.record(draft(1, parent=base, tasks={"faq": "v1"}, memory=memory), {})
+    first = ledger.record(draft(1, parent=base, tasks={"faq": version}, memory=memory), {})
     second = ledger.record(draft(2), {})
     report = ledger.delete_row(secret.hash)
     assert report == {"row": secret.hash, "rows": 1, "entries": [first.id, second.id], "tests": []}
     assert aside.id not in report["entries"]
-    assert ledger.task_rows("v1", "train") == rows
+    assert ledger.task_rows(version, "train") == rows
     assert [row for _, row in ledger.manifest_rows(memory)] == rows[:2]
     assert [item["row"] for item in ledger.manifest(memory)] == [row_key(rows[0]), row_key(rows[1])]
     assert ledger.manifest_keys(memory) == [row_key(row) for row in (rows[0], secret, rows[1])]
-    assert secret.hash in ledger.train_hashes("v1")
+    assert secret.hash in ledger.train_hashes(version)
     assert ledger.deleted([secret.hash, rows[0].hash]) == {secret.hash}
     assert ledger.resolve("head~1") == first
-    assert ledger.verify()["problems"] == []
+    assert ledger.verify()["problems"] == []  # its hash is still there to check the task with
     for path in ledger.root.glob("ledger.sqlite*"):
         assert b"Rumpelstiltskin" not in path.read_bytes(), path
 
@@ -94,6 +94,32 @@ def test_a_deleted_row_does_not_come_back_with_the_same_data(ledger: Ledger, row
     ledger.put_task("faq", "v1", {}, {"train": rows})
     ledger.put_task("faq", "v2", {}, {"train": rows})
     assert ledger.task_rows("v1", "train") == ledger.task_rows("v2", "train") == rows[1:]
+
+
+def test_deletion_says_so_when_a_reader_keeps_the_text_in_the_log(ledger: Ledger, rows) -> None:
+    ledger.put_rows(rows)
+    with ledger._engine.connect() as connection:  # the pool's one connection keeps the limit
+        connection.exec_driver_sql("PRAGMA busy_timeout=20")
+    log = ledger.path.with_name("ledger.sqlite-wal")
+    reader = Ledger.open(ledger.root)
+    with reader.reading() as snapshot:
+        assert snapshot.exec_driver_sql("SELECT COUNT(*) FROM rows").scalar() == len(rows)
+        for verb in (lambda: ledger.delete_row(rows[0].hash), ledger.gc):
+            with pytest.raises(Busy, match=r"deleted text still stands in the log of .*ledger\.sqlite.* again"):
+                verb()
+        assert b"answer 0" in log.read_bytes()
+    assert ledger.gc()["removed"] == 0
+    assert log.read_bytes() == b""
+    assert ledger.delete_row(rows[0].hash)["rows"] == 1
+
+
+def test_every_kept_row_is_listed_by_task(ledger: Ledger, rows) -> None:
+    other = Row(prompt="a", completion="b", task="before")
+    ledger.put_task("faq", "v1", {}, {"train": rows[:2], "test": rows[2:]})
+    ledger.put_rows([other])
+    ledger.delete_row(rows[3].hash)
+    ordered = sorted((rows[i] for i in (0, 1, 2, 4)), key=lambda row: row.hash)
+    assert ledger.kept_rows() == [other, *ordered]
 
 
 def test_deletion_reaches_every_label_of_a_text_and_names_the_tests_it_left(ledger: Ledger, rows) -> None:

@@ -131,6 +131,8 @@ def test_the_best_measured_is_taken_and_those_that_cannot_be_told_apart_are_name
     assert found["from"] == "dual_replay"
     assert [line["recipe"] for line in found["rivals"]] == ["replay"]
     assert found["reasons"][0]["source"] == "perdure bench, 1 seed, n = 600"
+    assert "; 2 others fit" in said(found)
+    assert "; 1 other fits" in said(advised([suite(*table[0]["arms"][:2])]))
 
 
 @pytest.mark.parametrize(("acc", "words"), [(0.84, "our numbers disagree"), (0.87, "cannot be told apart")])

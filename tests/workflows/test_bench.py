@@ -14,6 +14,7 @@ import yaml
 from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec
 from perdure.methods.registry import load_recipe
+from perdure.workflows import bench as bench_module
 from perdure.workflows.bench import Job, bench, read_arm, results
 from perdure.workflows.bench_features import run_features
 from perdure.workflows.bench_run import run_text
@@ -249,3 +250,25 @@ def test_what_is_stopped_goes_on_with_the_runs_that_are_missing(tmp_path):
     ]  # nothing of the run that was stopped
     suite = load_suite(str(path))
     assert Job(suite, read_arm("naive", suite.settings), 0).finished(json.loads(first.read_text(encoding="utf-8")))
+
+
+def test_what_runs_is_noted_under_the_lock_alone(tmp_path, monkeypatch):
+    """`_stop` goes through the processes under the lock, while workers end theirs."""
+    suite = load_suite("digits5")
+    job = Job(suite, read_arm("naive", suite.settings), 0)
+    runner = bench_module._Runner(tmp_path, tmp_path / "out", 1, None, 5)
+    under_lock = []
+
+    class Watched(set):
+        def discard(self, process):
+            under_lock.append(runner.lock.locked())
+            super().discard(process)
+
+    def start(folder):
+        (folder / "stderr").write_text("gone")
+        return subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"], stdout=subprocess.PIPE, text=True)
+
+    runner.running = Watched()
+    monkeypatch.setattr(runner, "_start", start)
+    assert runner.run([job]) == {job.name: "gone"}
+    assert under_lock == [True]

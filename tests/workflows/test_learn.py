@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perdure import Gate, Workspace
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, Interrupted
 from perdure.workflows.remember import Memory
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
@@ -167,10 +167,9 @@ def test_a_method_that_can_do_nothing_is_named(ws, tmp_path):
         for said in learn(ws, tmp_path, "refund", recipe="naive", **fields)["warnings"]
     )
     done = learn(ws, tmp_path, "parcel", recipe="lwf", start="base")
-    assert done["warnings"] == [
-        "method lwf had no effect over the whole task; start: base leaves it no task before, or leave it out"
-    ]
-    assert learn(ws, tmp_path, "invoice", recipe="lwf")["warnings"] == []
+    idle = "method lwf had no effect over the whole task; start: base leaves it no task before, or leave it out"
+    assert [said for said in done["warnings"] if "method" in said] == [idle]
+    assert not any("method" in said for said in learn(ws, tmp_path, "invoice", recipe="lwf")["warnings"])
 
 
 def test_more_data_for_a_known_task_is_an_update_that_keeps_its_test_rows(ws, tmp_path):
@@ -218,3 +217,84 @@ def test_a_learn_that_raises_leaves_ledger_and_memory_as_they_were(ws, tmp_path,
     with pytest.raises(RuntimeError, match="power cut"):
         learn(ws, tmp_path, "parcel")
     assert (ws.ledger.log(), ws.ledger.refs(), [item for item, _ in memory(ws).items]) == before
+
+
+def test_a_learn_that_taught_nothing_says_so(ws, tmp_path):
+    warnings = learn(ws, tmp_path, "refund", learning_rate=1e-9)["warnings"]
+    words = "score of refund did not rise (0.0% before, 0.0% now); fewer than 50 updates (here 2) rarely teach a task"
+    assert any(words in said for said in warnings)
+    rows = [json.dumps({"prompt": f"about {i}?", "completion": "parcel"}) for i in range(15)]
+    path = tmp_path / "parcel.jsonl"
+    path.write_text("\n".join(rows), encoding="utf-8")
+    quick = {**FAST, "num_train_epochs": 4, "learning_rate": 0.1}
+    taught = ws.learn("parcel", path, overrides=quick, gate=None, settings={"max_new_tokens": 1})
+    assert taught["scores"]["parcel"]["score"] > 0
+    assert not any("did not rise" in said for said in taught["warnings"])
+
+
+def test_a_learn_that_is_stopped_leaves_word_of_what_it_was(ws, tmp_path, monkeypatch):
+    def stop(*_):
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr("perdure.workflows.learn._host", lambda _: stop)
+    with pytest.raises(Interrupted):
+        learn(ws, tmp_path, "refund")
+    (about,) = (ws.ledger.root / "runs").glob("*/*.json")
+    told = json.loads(about.read_text())
+    assert (told["task"], told["parent"]) == ("refund", ws.ledger.resolve("base").id)
+    monkeypatch.undo()
+    learn(ws, tmp_path, "refund")
+    assert not list((ws.ledger.root / "runs").iterdir())
+
+
+def test_what_is_doubtful_in_the_data_is_told_by_the_plan_and_by_the_learn(ws, tmp_path):
+    path = data(tmp_path / "refund.jsonl", "refund", "late")
+    path.write_text("\n".join([path.read_text(), *path.read_text().split("\n")[:3]]))
+    assert ws.plan("refund", path).notices == ("3 duplicate rows dropped",)
+    assert "3 duplicate rows dropped" in ws.learn("refund", path, overrides=FAST, gate=None)["warnings"]
+
+
+# --- a model with few positions
+
+
+@pytest.fixture
+def narrow(people_folder, tmp_path):
+    """A workspace on a GPT-2 that has a table of 64 positions."""
+    return Workspace.init(tmp_path / "narrow", str(people_folder), dtype="float32")
+
+
+def test_texts_longer_than_the_models_positions_are_cut_and_counted(narrow, tmp_path):
+    rows = [
+        {
+            "text": ("lives in Rome " * (30 if n % 2 else 1)) + f"{'a ' * n}",
+            "label": ("Rome", "Paris")[n % 2],
+            "split": s,
+        }
+        for s, start in (("train", 0), ("test", 8))
+        for n in range(start, start + 6)
+    ]
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = {"template": "{text}"}
+    assert narrow.plan("long", path, settings=settings).recipe.settings.max_length == 64
+    done = narrow.learn("long", path, overrides=FAST, gate=None, settings=settings)
+    assert narrow.ledger.resolve("head").recipe["max_length"] == 64
+    assert "3 of 6 train rows were longer than 64 tokens and were cut" in done["warnings"]
+    cut = "3 prompts were longer than the model's 64 positions allow and lost the start"
+    assert done["warnings"].count(cut) == 1
+    chosen = narrow.learn(
+        "chosen", path, overrides=FAST, gate=None, settings={**settings, "scorer": "choice"}, allow_leaks=True
+    )
+    assert cut in chosen["warnings"]
+
+
+def test_an_answer_has_no_more_tokens_than_the_model_has_positions_for(narrow):
+    (answer,) = narrow.predict(["lives in " * 50], max_new_tokens=200)
+    assert len(narrow.tokenizer(answer)["input_ids"]) <= 32
+    assert narrow.runtime.notices == [
+        "1 prompt was longer than the model's 64 positions allow and lost the start",
+        "answers have at most 32 tokens, not 200: the model has 64 positions",
+    ]
+    narrow.runtime.notices.clear()
+    narrow.predict(["lives in"], max_new_tokens=62)
+    assert narrow.runtime.notices == []

@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import TrainOutput
 
+from perdure.bridges.models import positions_of
 from perdure.bridges.trainer_memory import losses, remembered
 from perdure.bridges.trainer_rows import rows_of
 from perdure.bridges.trainer_settings import build, settings_of, with_settings
@@ -78,6 +79,7 @@ class ContinualTrainer(RecipeTrainer):
         self.stage = len(self.memory.tasks) + 1
         self.task, self.tokenizer, self.begun = task or f"task-{self.stage}", processing_class, False
         self.recipe = build(recipe)
+        self.positions = positions_of(model.config) or self.recipe.settings.max_length
         self.fresh = self._rows(train_dataset, "train_dataset")
         self.held_out = self._rows(eval_dataset, "eval_dataset") if eval_dataset is not None else []
         self.recipe = with_settings(self.recipe, settings_of(args, len(self.fresh)))
@@ -148,7 +150,7 @@ class ContinualTrainer(RecipeTrainer):
         return metrics
 
     def _rows(self, dataset: Any, name: str) -> list[Kept]:
-        length = self.recipe.settings.max_length
+        length = min(self.recipe.settings.max_length, self.positions)
         return rows_of(dataset, self.tokenizer, task=self.task, stage=self.stage, max_length=length, name=name)
 
     def _check(self) -> None:

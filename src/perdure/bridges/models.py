@@ -16,6 +16,19 @@ from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.files import file_hash
 
 KERNELS = "128"  # shapes whose kernels a processor keeps; one update has about a hundred
+IDENTITY = (  # files of a model folder that decide what it says, weights apart
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+    "additional_chat_templates/*",
+)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -54,6 +67,11 @@ class Base:
         ids = own if isinstance(own, list) else [own]
         return sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
 
+    @property
+    def positions(self) -> int | None:
+        """Most tokens a text may have, prompt and answer together; None where the model sets no limit."""
+        return positions_of(self.model.config)
+
 
 def find_model(name: str, revision: str | None = None) -> Path:
     """Return the local folder of a model: a folder, the embedded default, or a hub id (downloaded once by the hub's client).
@@ -90,33 +108,51 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return the hash of what makes the model: its configuration and the bytes of its weights. Cost: reads every weight."""
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
+    """Return the hash of each file that makes the model, a line each: weights, configuration, tokenizer, chat template.
+
+    What says only who wrote the configuration is left out of its hash. Cost: reads every weight.
+    """
+    if not any(folder.glob("*.safetensors")):
         raise BadInput(f"{folder} has no .safetensors weights; perdure loads no pickles, convert the model first")
     config = _config(folder)
     for key in ("_name_or_path", "transformers_version"):
         config.pop(key, None)
-    return content_hash([config, [[path.name, file_hash(path)] for path in weights]])
+    hashes = {_within(folder, path): file_hash(path) for path in _identity(folder)}
+    hashes["config.json"] = content_hash(config)
+    return "\n".join(f"{found} {name}" for name, found in hashes.items())
 
 
 def stamp(folder: Path) -> list[list[Any]]:
-    """Return what changes when weights or configuration are touched, at no cost: names, sizes and times."""
-    files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-    return [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+    """Return what changes when a file of `fingerprint` is touched, at no cost: names, sizes and times."""
+    return [[_within(folder, p), p.stat().st_size, p.stat().st_mtime_ns] for p in _identity(folder)]
 
 
 def check_unchanged(folder: Path, expected: str) -> None:
     """Refuse a base model that is not the one the workspace was made with.
 
     Raises:
-        BrokenStore: The weights or the configuration changed.
+        BrokenStore: Weights, configuration, tokenizer or chat template changed; the message names the files.
     """
-    if (found := fingerprint(folder)) != expected:
+    changed = set(fingerprint(folder).splitlines()) ^ set(expected.splitlines())
+    if names := sorted({line.partition(" ")[2] for line in changed}):
         raise BrokenStore(
-            f"the base model at {folder} changed on disk (hash {found[:12]}, the workspace was made with {expected[:12]}); "
+            f"the base model at {folder} changed on disk since the workspace was made: {', '.join(names)}; "
             "put the original back, or make a new workspace for the new model"
         )
+
+
+def positions(folder: Path) -> int | None:
+    """Return the most tokens a text may have for the model in a local folder; None where it sets no limit.
+
+    Raises:
+        BadInput: Its configuration cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return positions_of(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"cannot read the configuration of the model in {folder}: {error}") from error
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -192,6 +228,19 @@ def refuse_own_code(folder: Path) -> None:
             f"the model in {folder} needs Python code of its own (auto_map, trust_remote_code); perdure never runs code "
             f"from a model folder. Use a model type that transformers knows"
         )
+
+
+def positions_of(config: Any) -> int | None:
+    """Return the most tokens a text may have for a model of this configuration; None where it sets no limit."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def _identity(folder: Path) -> list[Path]:
+    return sorted({path for pattern in (*IDENTITY, "*.safetensors") for path in folder.glob(pattern) if path.is_file()})
+
+
+def _within(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _config(folder: Path) -> dict[str, Any]:

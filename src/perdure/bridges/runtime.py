@@ -40,7 +40,13 @@ class Runtime:
         self.model: Any = self.base.model
         self.dense = False
         self.laid: str | None = None  # name of the state that lies over the base now, if the caller gave one
+        self.notices: list[str] = []  # what the user should know of what was asked, each once
         self._shape: Any = None
+
+    def notice(self, text: str) -> None:
+        """Keep something that the user should know, once."""
+        if text not in self.notices:
+            self.notices.append(text)
 
     def lay(self, slots: Slots) -> None:
         """Make the model the one that `slots` describe: base plus combined adapter, or dense weights plus adapter."""

@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 from perdure.cli.options import AsJson
 from perdure.cli.output import emit, say
 from perdure.cli.progress import progress
+from perdure.core.errors import BadInput
 
 RECIPES = ["naive", "replay", "dual_replay"]
 
@@ -53,8 +54,9 @@ def bench(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Results go to DIR/SUITE/.")] = Path("bench"),
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at once; above 1 each has one thread.")] = 1,
     against: Annotated[
-        str, typer.Option("--against", metavar="ARM", help="Whose ACC the others are compared with.")
-    ] = "naive",
+        str | None,
+        typer.Option("--against", metavar="ARM", show_default="naive", help="Whose ACC the others are compared with."),
+    ] = None,
     table: Annotated[bool, typer.Option("--table", help="Run nothing, only write the table.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +65,8 @@ def bench(
     A run that is finished is not repeated; a failed one is tried again. Shipped suites: see docs/how-to/benchmark.md.
     """
     from perdure.core.files import write_text
-    from perdure.report.bench_numbers import compare
+    from perdure.core.recipe import nearest
+    from perdure.report.bench_numbers import BASELINE, compare
     from perdure.report.bench_table import markdown, page
     from perdure.workflows.bench import bench as run
     from perdure.workflows.bench import read_arm, results
@@ -71,14 +74,18 @@ def bench(
 
     chosen = load_suite(suite)
     failed: list[dict[str, Any]] = []
+    arms = [] if table else [read_arm(text, chosen.settings) for text in recipes or RECIPES]
+    if against is not None:
+        known = {result["arm"] for result in results(chosen, out)[0]} | {arm.label for arm in arms}
+        if against not in known:
+            raise BadInput(f"--against: no arm {against!r}{nearest(against, sorted(known))}")
     if not table:
-        arms = [read_arm(text, chosen.settings) for text in recipes or RECIPES]
         with progress(f"suite {chosen.name}") as tick:
             done = run(chosen, arms, seeds or [0], data=data, out=out, workers=jobs, tick=tick)
         failed = done["failed"]
         say(f"{len(done['ran'])} run, {len(done['kept'])} finished before, {len(failed)} failed")
     runs, older = results(chosen, out)
-    found = compare(runs, against)
+    found = compare(runs, against or BASELINE)
     folder = out / chosen.name
     write_text(folder / "table.md", markdown(found))
     write_text(folder / "table.html", page(chosen.name, chosen.about, found, runs))

@@ -10,8 +10,8 @@ from perdure.cli.output import NOTHING, counted, emit, interval, percent, short,
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="REF", help="The one compared with.")],
-    b: Annotated[str, typer.Argument(metavar="REF", help="The other.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Ref or entry compared with.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other.")],
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:

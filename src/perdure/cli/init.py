@@ -17,7 +17,7 @@ def init(
     ] = "smollm2-135m",
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     dtype: Annotated[str, typer.Option(help="Frozen weights: auto, float32 or bfloat16.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:

@@ -41,8 +41,7 @@ def learn_knowledge(
         result = carry_out(ws, planned, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
     learned, edited = result["learned"], result["edited"]
     if as_json:
-        told = {"learned": learned and {key: learned[key] for key in learn.TOLD}}
-        told |= {"edited": edited and {key: edited[key] for key in edit.TOLD}}
+        told = {"edited": edited and {key: edited[key] for key in edit.TOLD}}
         emit({**result, **told})
     else:
         typer.echo(_table(result["routes"]))

@@ -10,8 +10,6 @@ from perdure.cli.options import AsJson, Folder, open_workspace
 from perdure.cli.output import NOTHING, counted, emit, facts, interval, percent, say, short, table, warn
 from perdure.cli.progress import progress
 
-TOLD = ("entry", "task", "train_seconds", "eval_seconds", "tokens", "gate", "scores")  # what --json promises
-
 
 def learn(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Its name; a known name is updated with more data.")],
@@ -82,7 +80,7 @@ def learn(
     with progress("loading the model") as tick:
         result = carry_out(ws, planned, gate=gate, tick=tick)
     if as_json:
-        emit({key: result[key] for key in TOLD})
+        emit(result)
     else:
         show_result(result, views.score_table(ws.ledger, ws.ledger.resolve(result["entry"])))
     for text in result["warnings"]:

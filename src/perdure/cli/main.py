@@ -1,5 +1,6 @@
 """`perdure`: the commands by name, and how errors become exit codes."""
 
+import errno
 import signal
 import warnings
 from collections.abc import Callable
@@ -63,6 +64,11 @@ class Commands(TyperGroup):
         except PerdureError as error:
             say(f"error: {error}", fg=typer.colors.RED)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if error.errno in (None, errno.EPIPE):  # no file is to blame: whoever read our output went away
+                raise
+            say(f"error: cannot use {error.filename or 'a file'}: {error.strerror}", fg=typer.colors.RED)
+            raise typer.Exit(PerdureError.exit_code) from None
 
 
 app = typer.Typer(

@@ -9,7 +9,7 @@ from perdure.cli.options import Above, AsJson, At, Folder, open_ledger, open_wor
 from perdure.cli.output import clip, counted, emit, facts, say, short, table
 
 memory = typer.Typer(no_args_is_help=True, help="Look at the rows kept for replay, delete or export them.")
-Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'memory list'.")]
+Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'list --all'.")]
 
 
 @memory.callback()
@@ -20,20 +20,31 @@ def above(folder: Above = None) -> None:
 @memory.command("list")
 def list_rows(
     task: Annotated[str | None, typer.Option(help="Only this task's rows.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every row that is kept, those of all tasks and entries.")
+    ] = False,
+    find: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Every row that is kept and has TEXT in it, in upper or lower case."),
+    ] = None,
     at: At = "head",
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the rows that an entry remembers."""
+    """List the rows that an entry remembers, or all whose text is kept anywhere: 'memory delete' takes any of them."""
     from perdure.workflows import views
 
-    found = [row for row in views.remembered(open_ledger(folder), at) if task in (None, row["task"])]
+    ledger, wide = open_ledger(folder), every or find is not None
+    found = views.kept(ledger, find or "") if wide else views.remembered(ledger, at)
+    found = [row for row in found if task in (None, row["task"])]
     if as_json:
         return emit(found)
     if not found:
-        return say(f"{at} remembers no row" + (f" of task {task}" if task else ""))
-    rows = [[short(r["row"]), r["pool"], r["task"], r["label"] or "-", _text(r)] for r in found]
-    typer.echo(table(["row", "pool", "task", "label", "text"], rows))
+        who = "the workspace keeps" if wide else f"{at} remembers"
+        return say(f"{who} no row" + (f" of task {task}" if task else "") + (f" with {find!r} in it" if find else ""))
+    heads = ["row", *([] if wide else ["pool"]), "task", "label"]
+    rows = [[short(r["row"]), *(r[head] or "-" for head in heads[1:]), _text(r)] for r in found]
+    typer.echo(table([*heads, "text"], rows))
 
 
 @memory.command()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import AsJson, At, Folder, open_workspace
-from perdure.cli.output import emit
+from perdure.cli.output import emit, warn
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
 
@@ -21,13 +21,23 @@ def predict(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Print the model's answer to TEXT. With - the answers stand a line each, line breaks in them written as \n."""
-    texts = [line for line in sys.stdin.read().split("\n") if line.strip()] if text == "-" else [text]
-    if not any(line.strip() for line in texts):
+    r"""Print the model's answer to TEXT.
+
+    With - the answers stand a line each, line breaks in them written as \n; a blank line is answered by an empty one.
+    """
+    from perdure.workflows.scoring import newest_task
+
+    texts = sys.stdin.read().removesuffix("\n").split("\n") if text == "-" else [text]
+    asked = [line for line in texts if line.strip()]
+    if not asked:
         raise BadInput("there is nothing to ask; give a text, or lines on stdin")
     ws = open_workspace(folder)
+    task = task or newest_task(ws.ledger, ws.ledger.resolve(at))
     with progress("loading the model"):
-        answers = ws.predict(texts, task, at, max_new_tokens)
+        found = iter(ws.predict(asked, task, at, max_new_tokens))
+    answers = [next(found) if line.strip() else "" for line in texts]
+    for notice in ws.notices:
+        warn(notice)
     if as_json:
         pairs = [{"prompt": t, "answer": a} for t, a in zip(texts, answers, strict=True)]
         return emit({"ref": at, "task": task, "answers": pairs})

@@ -37,7 +37,17 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
         )
         say(f"its gate failed: {aside['reason']}")
     if found["unfinished"]:
-        say(f"{counted(found['unfinished'], 'learn')} stopped half-way; the same command goes on from its checkpoint")
+        learns = counted(len(found["unfinished"]), "learn")
+        say(f"{learns} stopped half-way; the same command goes on from its checkpoint: {_stopped(found['unfinished'])}")
+    if any(not run["goes_on"] for run in found["unfinished"]):
+        say("those that began at another head go on only from there; 'perdure gc' drops their checkpoints")
+
+
+def _stopped(learns: list[dict[str, Any]]) -> str:
+    return ", ".join(
+        f"{run['task'] or 'unknown task'} ({clock(run['time'])} UTC{'' if run['goes_on'] else ', at another head'})"
+        for run in learns
+    )
 
 
 def _memory(held: dict[str, Any]) -> str:

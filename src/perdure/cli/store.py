@@ -8,7 +8,10 @@ from perdure.cli.progress import progress
 
 
 def verify(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Hash everything again: entries, objects, rows, and the base model. Exits with 1 if something is not as recorded."""
+    """Hash everything again: entries, objects, rows, tasks, and the base model. Exits with 1 if something is not as recorded.
+
+    A score is checked against its items alone. Notes, the reflog and what the model answered have no hash.
+    """
     ws = open_workspace(folder)
     with progress("hashing entries, objects and the base model"):
         found = ws.verify()
@@ -21,12 +24,15 @@ def verify(folder: Folder = None, as_json: AsJson = False) -> None:
     if not found["ok"]:
         raise typer.Exit(1)
     if not as_json:
-        typer.echo("all is as it was recorded")
+        typer.echo("all that has a hash is as it was recorded; notes, the reflog and the model's answers have none")
 
 
 def gc(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Delete the objects that no entry and no candidate names."""
+    """Delete the objects that no entry and no candidate names, and checkpoints of learns that began at another head."""
     found = open_workspace(folder).gc()
     if as_json:
         return emit(found)
-    typer.echo(f"{counted(found['removed'], 'object')} removed, {found['bytes']:,} bytes freed")
+    gone = counted(found["removed"], "object") + (
+        f" and {counted(found['runs'], 'checkpoint')}" if found["runs"] else ""
+    )
+    typer.echo(f"{gone} removed, {found['bytes']:,} bytes freed")

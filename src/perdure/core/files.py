@@ -4,7 +4,8 @@ import errno
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,24 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         PerdureError: The disk is full or not writable; `path` is as it was and the temporary file is gone.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _in_words(path):
+        _make(path.parent)
         aside = _beside(path)
         try:
             write(aside)
             _replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise PerdureError(
-            f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
-        ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Raises:
+        PerdureError: It cannot be made: the place is a file, lies under one, or is not writable.
+    """
+    with _in_words(path):
+        _make(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -53,26 +60,49 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Turn the system's errors into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise PerdureError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another place"
+        ) from error
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, each one on the disk in the folder that holds it."""
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in new:
+        _sync(one.parent)
+
+
 def _beside(path: Path) -> Path:
-    """Return a new empty file in the folder of `path`, as readable as any other file."""
+    """Return a new empty file in the folder of `path`."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
-    mask = os.umask(0)  # mkstemp makes private files; a report or an export is to be read by others
-    os.umask(mask)
-    Path(name).chmod(0o666 & ~mask)
     return Path(name)
 
 
 def _replace(aside: Path, path: Path) -> None:
-    """Rename `aside` to `path`, and have file and folder on the disk when this returns."""
+    """Rename `aside` to `path`, as readable as any other file, and have both on the disk when this returns."""
+    mask = os.umask(0)  # mkstemp and safetensors make private files; a report or an object is to be read by others
+    os.umask(mask)
+    aside.chmod(0o666 & ~mask)
     with aside.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(aside, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def _put(path: Path, text: str) -> None:

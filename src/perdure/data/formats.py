@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from math import isfinite
 from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
@@ -43,7 +44,11 @@ def detect(records: Sequence[Record], template: str | None = None) -> str:
     counts = Counter(kind for kind in kinds if kind is not None)
     if not counts:
         known = " | ".join(" + ".join(columns) for columns in FORMATS.values())
-        raise BadInput(f"{records[0].source} has columns {_listed(records[0].columns)}; known formats need {known}")
+        columns = records[0].columns
+        hint = "rename the columns, or name them in a template (--template '{txt}')"
+        if any(";" in name for name in columns):
+            hint = "is the file separated by ';'? save it with commas"
+        raise BadInput(f"{records[0].source} has columns {_listed(columns)}; known formats need {known}; {hint}")
     most = counts.most_common(1)[0][0]
     for record, kind in zip(records, kinds, strict=True):
         if kind is not None and not set(FORMATS[kind]) <= set(FORMATS[most]):
@@ -171,10 +176,14 @@ def _to_row(record: Record, needed: Sequence[str], convert: Callable[[Record], R
 
 def _label(record: Record) -> str | None:
     value = record.fields.get("label")
+    if isinstance(value, str):
+        value = value.strip()  # spaces around a name are nobody's meaning, and would make another class
     if value is None or value == "":
         return None
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and not isfinite(value):
+        raise BadInput(f"{record.source}: label is {value}, which names nothing; write a text, or remove the row")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # tables store whole numbers as 1.0 when a cell is null
     if isinstance(value, str | int | float):

@@ -1,5 +1,6 @@
 """Reading a data file into records: one dict per row, and where it stood."""
 
+import codecs
 import csv
 import gzip
 import io
@@ -76,6 +77,8 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _decode(data: bytes, path: Path) -> str:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise BadInput(f"{path} is UTF-16 text; save it as UTF-8")
     if b"\0" in data:
         raise BadInput(
             f"{path} is a binary file, not text; name it by what it is (.parquet, .gz), or export it as UTF-8"

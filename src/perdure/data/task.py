@@ -1,13 +1,14 @@
 """A task as perdure learns it: its settings, its rows by part, and what identifies them."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row
+from perdure.data.doubts import doubts
 from perdure.data.formats import DEFAULT_TEMPLATE, alpaca_prompt, detect, fill, label_text, names_in, to_rows
 from perdure.data.read import Record, read_records
 from perdure.data.spec import TaskSpec as TaskSpec
@@ -31,6 +32,7 @@ class TaskData:
         test_made: Whether the test part was drawn from the train data because no file named one.
         fingerprint: Hash of the train rows in order; computed where left empty.
         version: Hash of everything that decides what is trained and how it is scored; computed where left empty.
+        notices: What the user should know about the data as they were read; not part of the task.
     """
 
     spec: TaskSpec
@@ -41,6 +43,7 @@ class TaskData:
     test_made: bool = False
     fingerprint: str = ""
     version: str = ""
+    notices: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         # Stored, not computed on demand: rows can be deleted later, and a version must outlive them.
@@ -156,6 +159,7 @@ def load_task(
                 f"{parts['test'][0].source} is marked test, and a test file is given too; drop one of the two"
             )
         parts["test"] = _rows(read_records(spec.test), spec, format)
+    notices = tuple(doubts(parts, format))
     train = distinct(parts["train"])
     if not train:
         raise BadInput(
@@ -170,7 +174,8 @@ def load_task(
             f"{spec.train} asks only one question, so no test part can be made from it; "
             "give one with --test FILE or a `split` column"
         )
-    return TaskData(spec, train, distinct(parts["validation"]), distinct(parts["test"]), format, made)
+    held = distinct(parts["validation"]), distinct(parts["test"])
+    return TaskData(spec, train, *held, format, made, notices=notices)
 
 
 def task_settings(

@@ -27,6 +27,27 @@ def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Ten
     return ids, mask
 
 
+def fitted(
+    prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int | None
+) -> tuple[list[list[int]], int, int]:
+    """Return the prompts and the number of new tokens that fit a model, and how many prompts lost their start for it.
+
+    An answer has the room that the longest prompt leaves, or half of the positions if that is more; prompts have the rest.
+
+    Args:
+        prompts: Token ids of each prompt.
+        max_new_tokens: Most tokens wanted in an answer.
+        positions: Most tokens the model takes, prompt and answer together; None where there is no limit.
+    """
+    asked = [list(prompt) for prompt in prompts]
+    if positions is None:
+        return asked, max_new_tokens, 0
+    longest = max(map(len, asked), default=0)
+    new = min(max_new_tokens, max(positions - longest, positions // 2))
+    room = positions - new
+    return [prompt[-room:] for prompt in asked], new, sum(len(prompt) > room for prompt in asked)
+
+
 class Asked:
     """Prompts that the model has read: their keys and values, and the logits of the next token.
 

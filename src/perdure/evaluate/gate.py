@@ -60,11 +60,10 @@ class Gate:
     lost_facts: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, value in {"tolerance": self.tolerance, **self.tolerances}.items():
+        own = {f"tolerance of {task}": value for task, value in self.tolerances.items()}
+        for name, value in {"tolerance": self.tolerance, **own}.items():
             if not _is_number(value) or not 0 <= value < 1:
-                raise BadSpec(
-                    f"gate tolerance {name} is {value!r}; give a share from 0 to below 1, as 0.03 for 3 points"
-                )
+                raise BadSpec(f"gate {name} is {value!r}; give a share from 0 to below 1, as 0.03 for 3 points")
         if not _is_number(self.confidence) or not 0.5 < self.confidence < 1:
             raise BadSpec(f"gate confidence is {self.confidence!r}; give a number between 0.5 and 1, as 0.95")
         if self.floor is not None and (not _is_number(self.floor) or not 0 <= self.floor <= 1):

@@ -1,5 +1,6 @@
 """The SQLite file of a ledger: its tables, its schema version, and transactions that fail in words."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from sqlalchemy import (
     create_engine,
     event,
     insert,
+    inspect,
     select,
 )
 from sqlalchemy.exc import DatabaseError, StatementError
@@ -113,7 +115,10 @@ def now() -> str:
 
 
 class Database:
-    """Transactions on one ledger file. Readers see a consistent snapshot, also while somebody writes."""
+    """Transactions on one ledger file. Readers see a consistent snapshot, also while somebody writes.
+
+    In a folder where nothing can be written, and that no writer left half-way, the file is read as it lies there.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
@@ -145,20 +150,37 @@ class Database:
         """Refuse a file of another schema version.
 
         Raises:
-            BrokenStore: The file is newer than this program, or no ledger.
+            BrokenStore: The file is of another version than this program's, or no ledger.
         """
         with self.reading() as connection:
             found = connection.execute(select(meta.c.schema_version)).scalar()
         if found is None:
             raise BrokenStore(f"{self.path} has no schema version; restore it from a backup")
+        if found < 1:
+            raise BrokenStore(
+                f"{self.path} has schema version {found}, which no perdure wrote; restore it from a backup"
+            )
         if found > SCHEMA_VERSION:
             raise BrokenStore(
                 f"{self.path} has schema version {found}, this perdure knows up to {SCHEMA_VERSION}; upgrade perdure"
             )
 
     def forget_deleted(self) -> None:
-        """Empty the write-ahead log, where text that was just deleted would otherwise stay readable for a while."""
-        self._pragma("wal_checkpoint(TRUNCATE)")
+        """Empty the write-ahead log, where text that was deleted would otherwise stay readable.
+
+        Raises:
+            Busy: Somebody reads from the log, so that it could not be emptied.
+        """
+        if self._pragma("wal_checkpoint(TRUNCATE)") == ["1"]:
+            raise Busy(
+                f"deleted text still stands in the log of {self.path}, which another process reads; "
+                "run the same command again when that is closed"
+            )
+
+    def missing_tables(self) -> list[str]:
+        """Return the names of the tables that every ledger has and this one does not."""
+        with self.reading() as connection:
+            return sorted(set(metadata.tables) - set(inspect(connection).get_table_names()))
 
     def check_file(self) -> list[str]:
         """Return what SQLite finds wrong with its own file."""
@@ -180,6 +202,12 @@ def _engine(path: Path) -> Engine:
         URL.create("sqlite", database=str(path)), json_serializer=canonical_json, connect_args={"timeout": 30}
     )
 
+    @event.listens_for(engine, "do_connect")
+    def _find(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+        if _frozen(path):  # a reader in write-ahead mode makes files beside the ledger; here it cannot
+            arguments[:] = [f"{path.absolute().as_uri()}?mode=ro&immutable=1"]
+            options["uri"] = True
+
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves; the driver would say it late, or not at all
@@ -195,6 +223,11 @@ def _engine(path: Path) -> Engine:
     return engine
 
 
+def _frozen(path: Path) -> bool:
+    """Say whether nobody here can write: neither we, for want of permission, nor one who writes now and has a log."""
+    return not os.access(path.parent, os.W_OK) and path.exists() and not path.with_name(f"{path.name}-wal").exists()
+
+
 @contextmanager
 def _in_words(path: Path) -> Iterator[None]:
     """Turn the driver's errors into ours."""
@@ -204,7 +237,9 @@ def _in_words(path: Path) -> Iterator[None]:
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the rest detail
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise Busy(f"{path} is locked by another process; try again when it is done") from error
-        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        if code == sqlite3.SQLITE_READONLY:
+            raise PerdureError(f"{path.parent} is read-only; get write permission, or copy it") from error
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
             raise PerdureError(f"cannot use {path}: {error.orig}; free some space and check permissions") from error
         raise BrokenStore(f"{path} is not a sound ledger ({error.orig}); restore it from a backup") from error
     except StatementError as error:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
@@ -39,11 +39,15 @@ class History(Database):
         return self._known[entry_id]
 
     def entries(self) -> list[Entry]:
-        """Return all recorded entries, oldest first."""
+        """Return all recorded entries, oldest first.
+
+        Raises:
+            BrokenStore: One was written by another version of perdure.
+        """
         query = select(entries.c.number, entries.c.id, entries.c.body).where(entries.c.number > self._last)
         with self.reading() as connection:
             for number, name, body in connection.execute(query.order_by(entries.c.number)):
-                self._known[name] = Entry.from_json(body)
+                self._known[name] = _read(name, body)
                 self._last = number
         return list(self._known.values())
 
@@ -166,7 +170,7 @@ class History(Database):
         """Return the entry that waits for `accept` or `discard`, if one does."""
         with self.reading() as connection:
             held = connection.execute(select(candidate)).first()
-        return Entry.from_json(held.body) if held else None
+        return _read(held.id, held.body) if held else None
 
     def hold(self, entry: Entry, notes: Mapping[str, Any]) -> None:
         """Keep an entry aside as the candidate, with its notes. Holding the same again changes nothing.
@@ -194,7 +198,7 @@ class History(Database):
         """
         with self.changing() as connection:
             held = self._held(connection)
-            entry = Entry.from_json(held.body)
+            entry = _read(held.id, held.body)
             self._check(connection, entry)
             head = connection.execute(select(refs.c.entry).where(refs.c.name == "head")).scalar()
             if head != entry.parent:
@@ -216,7 +220,7 @@ class History(Database):
         with self.changing() as connection:
             held = self._held(connection)
             connection.execute(delete(candidate))
-        return Entry.from_json(held.body)
+        return _read(held.id, held.body)
 
     def _named(self, name: str) -> Entry:
         """Return the entry of a ref, of "candidate", or of an id or its beginning."""
@@ -231,16 +235,14 @@ class History(Database):
             raise BadInput(
                 f"'{name}' begins {len(found)} entries: {', '.join(i[:16] for i in found[:5])}; give more digits"
             )
-        if name == CANDIDATE and held:
-            return held
+        if name == CANDIDATE:
+            return held or _no_candidate()
         near = get_close_matches(name, names, n=5, cutoff=0.5) or list(names)[:5]
         raise NotFound(f"no ref or entry '{name}'; nearest refs: {', '.join(near)} ('perdure log' lists the entries)")
 
     def _held(self, connection: Connection) -> Row:
         held = connection.execute(select(candidate)).first()
-        if held is None:
-            raise NotFound("no candidate waits; only a learn that its gate refused leaves one")
-        return held
+        return held or _no_candidate()
 
     def _check(self, connection: Connection, entry: Entry) -> None:
         """Refuse an entry that names what is not here."""
@@ -292,3 +294,18 @@ class History(Database):
         else:
             connection.execute(update(refs).where(refs.c.name == ref).values(entry=entry_id))
         connection.execute(insert(reflog).values(ref=ref, time=now(), old=old, new=entry_id, why=why))
+
+
+def _read(name: str, body: Any) -> Entry:
+    """Restore a recorded entry."""
+    try:
+        return Entry.from_json(body)
+    except TypeError as error:  # a field that we do not know, or one that is not there
+        raise BrokenStore(
+            f"entry {name[:12]} was written by another version of perdure, or damaged ({error}); upgrade perdure, or "
+            "restore the workspace from a backup"
+        ) from error
+
+
+def _no_candidate() -> NoReturn:
+    raise NotFound("no candidate waits; only a learn that its gate refused leaves one")

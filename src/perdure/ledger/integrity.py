@@ -1,15 +1,17 @@
 """Checking that a ledger is what was recorded, and freeing what nothing names."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Text, select, type_coerce
 
 from perdure.core.canonical import content_hash
-from perdure.core.errors import BrokenStore
+from perdure.core.errors import BadSpec, BrokenStore
 from perdure.core.rows import Row
-from perdure.ledger.database import candidate, entries, manifests, refs, rows, task_rows, tasks
+from perdure.ledger import runs
+from perdure.ledger.database import candidate, entries, manifests, refs, rows, scores, task_rows, tasks
 from perdure.ledger.entry import Entry
 from perdure.ledger.rows import row_key
 
@@ -20,16 +22,22 @@ if TYPE_CHECKING:
 def verify(ledger: "Ledger") -> dict[str, Any]:
     """Hash everything again, and return ok, entries and objects (how many were checked), and problems in words.
 
-    Cost: reads every object and every row once.
+    Notes, the reflog, and what the model answered have no hash, and are not checked. A score is checked against its items
+    alone; the settings of a task only while none of its rows was deleted.
+
+    Cost: reads every object once, and every row once and again for each task version that has it.
     """
     problems = ledger.check_file()
     found: dict[str, Entry | None] = {}
     try:
+        problems += [f"table '{name}' is missing" for name in ledger.missing_tables()]
         with ledger.reading() as connection:
             found = _entries(connection)
             problems += _entry_problems(ledger, connection, found)
             problems += _ref_problems(ledger, connection, found)
             problems += _text_problems(connection)
+            problems += _task_problems(connection)
+            problems += _score_problems(connection)
     except BrokenStore as error:
         problems.append(str(error))
     stored = ledger.objects.all()
@@ -38,15 +46,25 @@ def verify(ledger: "Ledger") -> dict[str, Any]:
 
 
 def gc(ledger: "Ledger") -> dict[str, int]:
-    """Delete the objects that no entry and no candidate names; return how many, and the bytes freed.
+    """Delete the objects that no entry and no candidate names, and the checkpoints of learns that began at another head.
 
     Only for who holds the write lock: a writer puts its objects before it names them.
+
+    Returns:
+        "removed", how many objects; "runs", how many learns lost their checkpoint; and the "bytes" freed.
+
+    Raises:
+        Busy: All that is done, but a reader holds the log, where deleted text still stands.
     """
     held = ledger.candidate()
     named = {name for entry in [*ledger.entries(), *([held] if held else [])] for name in entry.objects}
     loose = ledger.objects.all() - named
     freed = sum(ledger.objects.remove(name) for name in loose) + ledger.objects.sweep()
-    return {"removed": len(loose), "bytes": freed}
+    head = ledger.resolve("head").id
+    left = [run for run in runs.unfinished(ledger.root) if run.parent not in (None, head)]
+    freed += sum(run.remove() for run in left)
+    ledger.forget_deleted()
+    return {"removed": len(loose), "runs": len(left), "bytes": freed}
 
 
 def _entries(connection: Connection) -> dict[str, Entry | None]:
@@ -107,3 +125,38 @@ def _text_problems(connection: Connection) -> Iterator[str]:
     named = connection.execute(select(task_rows.c.version, task_rows.c.key))
     lost = {version for version, key in named if key not in known}
     yield from (f"task version {version[:12]} names rows that are missing" for version in sorted(lost))
+
+
+def _task_problems(connection: Connection) -> Iterator[str]:
+    for version, name, spec in connection.execute(select(tasks.c.version, tasks.c.name, tasks.c.spec)):
+        try:
+            sound = _is_version(connection, version, name, spec)
+        except (BadSpec, KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            yield f"version {version[:12]} of task '{name}' is not what was recorded"
+
+
+def _is_version(connection: Connection, version: str, name: str, spec: dict[str, Any]) -> bool:
+    """Compute a task's fingerprint again, from row hashes, which outlive the text, and its version if all text is there."""
+    from perdure.data.task import TaskData
+
+    kept: dict[str, list[tuple[str, Row | None]]] = {"train": []}
+    query = select(task_rows.c.split, rows.c.hash, rows.c.body).join(rows, rows.c.key == task_rows.c.key)
+    for split, row_hash, body in connection.execute(
+        query.where(task_rows.c.version == version).order_by(task_rows.c.position)
+    ):
+        kept.setdefault(split, []).append((row_hash, None if body is None else Row.from_json(body)))
+    fingerprint = content_hash([row_hash for row_hash, _ in kept["train"]])
+    texts = {split: [row for _, row in part if row is not None] for split, part in kept.items()}
+    whole = all(len(texts[split]) == len(part) for split, part in kept.items())
+    task = TaskData.from_json({**spec, "fingerprint": fingerprint, "version": "" if whole else version}, **texts)
+    return (task.name, task.version, spec["fingerprint"], spec["version"]) == (name, version, fingerprint, version)
+
+
+def _score_problems(connection: Connection) -> Iterator[str]:
+    for state, version, record in connection.execute(select(scores.c.state, scores.c.version, scores.c.record)):
+        items = record.get("items") or [math.nan]
+        mean = math.fsum(items) / len(items)
+        if record.get("n") != len(items) or not math.isclose(record.get("score", math.nan), mean):
+            yield f"the score of state {state[:12]} on task version {version[:12]} is not the mean of its items"

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
-from perdure.core.errors import Busy, NotFound
+from perdure.core.errors import Busy, NotFound, PerdureError
 
 
 @contextmanager
@@ -20,11 +20,12 @@ def writing(root: Path) -> Iterator[None]:
     Raises:
         Busy: Somebody else writes; the message names the process, its command and since when.
         NotFound: There is no such folder.
+        PerdureError: The folder is not writable.
     """
     root = Path(root)
     if not root.is_dir():
         raise NotFound(f"{root} is no workspace; run 'perdure init {root}'")
-    with (root / "lock").open("a+", encoding="utf-8") as file:
+    with _lock_file(root / "lock") as file:
         try:
             # The system drops the lock when the process ends, however it ends.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -35,6 +36,15 @@ def writing(root: Path) -> Iterator[None]:
             yield
         finally:
             _write(file, "")
+
+
+def _lock_file(path: Path) -> TextIO:
+    try:
+        return path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise PerdureError(
+            f"cannot write {path}: {error.strerror}; get write permission, or work on a copy of the workspace"
+        ) from error
 
 
 def _myself() -> dict[str, object]:

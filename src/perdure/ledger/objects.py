@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perdure.core.canonical import canonical_json
-from perdure.core.errors import BrokenStore
+from perdure.core.errors import BrokenStore, PerdureError
 from perdure.core.files import save_tensors, write_atomically
 
 if TYPE_CHECKING:
@@ -33,14 +33,17 @@ class ObjectStore:
     def put(self, tensors: Mapping[str, "Tensor"]) -> str:
         """Write the tensors unless an object with this content is there already, and return the object's hash.
 
+        A damaged object of this name is written again.
+
         Raises:
             PerdureError: The disk is full or not writable; nothing is left behind.
 
-        Cost: one pass over the bytes to hash and one to write; tensors are copied only where they share memory.
+        Cost: one pass over the bytes to hash and one to write, or to read what is there; tensors are copied only where
+        they share memory.
         """
         ready = _separate(tensors)
         name = _digest(ready)
-        if not self.path(name).exists():
+        if not self.verify(name):
             write_atomically(self.path(name), lambda aside: save_tensors(ready, aside))
         return name
 
@@ -124,11 +127,18 @@ def _bytes(tensor: "Tensor") -> memoryview:
 
 
 def _load(path: Path) -> dict[str, "Tensor"] | None:
-    """Read a safetensors file, None if it is missing or not one."""
+    """Read a safetensors file, None if it is missing or not one.
+
+    Raises:
+        PerdureError: It may not be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        with path.open("rb"):  # safetensors calls a file missing that it may not read
+            return load_file(path)
+    except PermissionError as error:
+        raise PerdureError(f"cannot read {path}: {error.strerror}; get read permission from its owner") from error
     except (SafetensorError, OSError):
         return None

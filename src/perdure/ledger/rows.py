@@ -88,6 +88,13 @@ class Shelf(Database):
         with self.changing() as connection:
             return _put_rows(connection, batch)
 
+    def kept_rows(self) -> list[Row]:
+        """Return every row whose text is kept, of tasks, memories and neither, by task and in order of their hashes."""
+        query = select(rows.c.body).where(rows.c.body.is_not(None)).order_by(rows.c.hash)
+        with self.reading() as connection:
+            found = [Row.from_json(body) for body in connection.execute(query).scalars()]
+        return sorted(found, key=lambda row: row.task)
+
     def deleted(self, hashes: Iterable[str]) -> set[str]:
         """Return those of the row hashes that were deleted here, so that new data holding them can be refused."""
         wanted = set(hashes)
@@ -105,7 +112,7 @@ class Shelf(Database):
         with self.reading() as connection:
             found = list(connection.execute(query).scalars()) if len(beginning) >= 4 else []
         if not found:
-            raise NotFound(f"no row {beginning[:12]} in {self.path}; 'perdure memory list' shows the rows")
+            raise NotFound(f"no row {beginning[:12]} in {self.path}; 'perdure memory list --all' shows the rows")
         if len(found) > 1:
             raise BadInput(f"several rows begin with {beginning}; give more digits of the hash")
         return found[0]
@@ -167,11 +174,12 @@ class Shelf(Database):
 
         Raises:
             NotFound: No row has this hash.
+            Busy: The text is erased, but a reader holds the log, where it still stands; calling this again is enough.
         """
         with self.changing() as connection:
             keys = list(connection.execute(select(rows.c.key).where(rows.c.hash == row_hash)).scalars())
             if not keys:
-                raise NotFound(f"no row {row_hash[:12]} in {self.path}; 'perdure memory list' shows the rows")
+                raise NotFound(f"no row {row_hash[:12]} in {self.path}; 'perdure memory list --all' shows the rows")
             connection.execute(update(rows).where(rows.c.hash == row_hash).values(body=None))
         self.forget_deleted()
         return keys

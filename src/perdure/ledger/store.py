@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Text, or_, select, type_coerce
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound
-from perdure.core.files import write_text
+from perdure.core.files import make_folder, write_text
 from perdure.ledger import integrity
 from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
@@ -18,6 +18,7 @@ from perdure.ledger.rows import HELD_OUT, Shelf
 from perdure.ledger.scores import ScoreBook
 
 FORMAT = 1  # of the folder; the schema of ledger.sqlite has its own number
+NEEDED = ("base", "model", "weights", "dtype")  # what perdure.json must say beside its format
 CONFIG, DATABASE, OBJECTS = "perdure.json", "ledger.sqlite", "objects"
 
 
@@ -40,17 +41,19 @@ class Ledger(History, Shelf, ScoreBook):
 
         Args:
             root: The folder; made if it is not there.
-            config: What goes into `perdure.json`. "base", the hash of the base model, must be there, and "seed" is put
-                into the base entry; name or path, revision and dtype of the model are for the caller to give and read.
+            config: What goes into `perdure.json`. "base" is the hash of the base model, and "seed" is put into the base
+                entry; name or path, hash of the weights and dtype of the model ("model", "weights", "dtype") are for
+                the caller to read, and `open` asks for them.
 
         Raises:
             BadInput: The folder is a workspace already.
+            PerdureError: The folder cannot be made.
         """
         root = Path(root)
         if (root / CONFIG).exists():
             raise BadInput(f"{root} is a workspace already; choose another folder, or go on with this one")
         base = Entry(parent=None, kind="base", base=config["base"], seed=config.get("seed", 0))
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         ledger = cls(root, {"format": FORMAT, **config})
         ledger.create_schema()
         if any(entry.id != base.id for entry in ledger.entries()):
@@ -70,7 +73,7 @@ class Ledger(History, Shelf, ScoreBook):
 
         Raises:
             NotFound: The folder is no workspace.
-            BrokenStore: What is in it cannot be read, or only by a newer perdure.
+            BrokenStore: What is in it cannot be read, or only by another perdure.
         """
         root = Path(root)
         if not (root / CONFIG).exists():
@@ -110,6 +113,7 @@ class Ledger(History, Shelf, ScoreBook):
 
         Raises:
             NotFound: No row has this hash.
+            Busy: The text is erased, but a reader holds the log, where it still stands; calling this again is enough.
         """
         keys = self._blank(row_hash)
         query = select(tasks.c.name).join(task_rows, task_rows.c.version == tasks.c.version)
@@ -123,7 +127,7 @@ class Ledger(History, Shelf, ScoreBook):
         return integrity.verify(self)
 
     def gc(self) -> dict[str, int]:
-        """Delete the objects that nothing names; see `integrity.gc`."""
+        """Delete what nothing names; see `integrity.gc`."""
         return integrity.gc(self)
 
 
@@ -131,13 +135,18 @@ def _read_config(path: Path) -> dict[str, Any]:
     """Read `perdure.json`.
 
     Raises:
-        BrokenStore: It is no JSON, lacks what every workspace has, or is of a newer format.
+        BrokenStore: It is no JSON, lacks what every workspace has, or is of another format.
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        known = config["format"] <= FORMAT and isinstance(config["base"], str)
-    except (ValueError, KeyError, TypeError) as error:
+        newer, sound = config["format"] > FORMAT, config["format"] >= 1
+        lacks = [key for key in NEEDED if not isinstance(config.get(key), str)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenStore(f"{path} cannot be read ({error!r}); restore it from a backup") from error
-    if not known:
+    if newer:
         raise BrokenStore(f"{path} has format {config['format']}, this perdure knows up to {FORMAT}; upgrade perdure")
+    if not sound:
+        raise BrokenStore(f"{path} has format {config['format']}, which no perdure wrote; restore it from a backup")
+    if lacks:
+        raise BrokenStore(f"{path} does not say {', '.join(lacks)}; restore it from a backup")
     return config

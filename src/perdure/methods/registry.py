@@ -68,6 +68,9 @@ def recipe_spec(name_or_path: str, overrides: dict[str, Any] | None = None) -> d
         spec = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read recipe {path}: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise BadSpec(f"recipe {path}:{line} is no valid YAML: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadSpec(f"recipe {path} is no valid YAML: {error}") from None
     if not isinstance(spec, dict):

@@ -178,10 +178,8 @@ def choose(fitting: Sequence[Candidate], field: Sequence[Rule]) -> tuple[Candida
     measured = [c for c in fitting if c.measured]
     if any(c.methods for c in measured):
         best = max(measured, key=lambda c: c.measured["acc"]["value"])  # type: ignore[index]
-        others = len(measured) - 1
-        return best, _reason(
-            f"{best.name} has the best ACC measured of what fits: {_acc(best)}; {others} others fit", best
-        )
+        others = "1 other fits" if len(measured) == 2 else f"{len(measured) - 1} others fit"
+        return best, _reason(f"{best.name} has the best ACC measured of what fits: {_acc(best)}; {others}", best)
     for rule in field:
         if any(candidate.methods == tuple(sorted(rule.parts)) for candidate in fitting):
             says = f"{rule.situation} the field advises {rule.says}; this rests on the literature alone"

@@ -212,7 +212,8 @@ class _Runner:
                 learned += 1
                 self._tell(f"{job.arm.label} seed {job.seed} learned {line.strip()}", 1)
             code = process.wait()
-            self.running.discard(process)
+            with self.lock:
+                self.running.discard(process)
             if self.stopping:
                 return None
             talk = (folder / "stderr").read_text(encoding="utf-8", errors="replace")

@@ -20,6 +20,7 @@ from perdure.data.task import TaskData, load_rows, load_task, update_task
 from perdure.evaluate.gate import Gate, make_evidence
 from perdure.evaluate.scorers import read_scorer
 from perdure.ledger import Entry, row_key, writing
+from perdure.ledger.runs import CHECKPOINT, note
 from perdure.workflows import remember
 from perdure.workflows.edit_carry import Carried, carry
 from perdure.workflows.edit_records import NOTE
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace
 
 EFFECTS = ("pull", "moved", "masked", "turned")  # heartbeats that show an effect
+FEW = 50  # updates; fewer rarely teach a task
 CLOSE_OFF = 20.0  # seconds of training from which the end is checkpointed too: scoring may take as long
 
 
@@ -42,11 +44,11 @@ class Plan:
 
     Args:
         task: The new task version.
-        recipe: How it is learned.
+        recipe: How it is learned; its max_length is at most what the model has positions for.
         parent: The entry it starts from.
         known: The task's version at the parent, if this is an update.
         general: General instruction rows, if the task names a file.
-        notices: What the user should know: rows cut, rows dropped.
+        notices: What the user should know: of the data (see `TaskData`), rows dropped, methods without work.
     """
 
     task: TaskData
@@ -96,18 +98,21 @@ def plan(
     if not allow_leaks:
         refuse_leaks(task, ws.all_versions())
     task, dropped = _without_deleted(ws, task)
-    notices = [f"{dropped} rows were deleted from this workspace before and stay out"] if dropped else []
+    notices = list(task.notices)
+    notices += [f"{dropped} rows were deleted from this workspace before and stay out"] if dropped else []
     notices += [
         f"method {method} acts on rows of memory, and nothing draws any: add replay, or set methods.{method}.mix"
         for method in recipe.starved
     ]
     general = load_rows(task.spec.general) if task.spec.general else ()
-    return Plan(task, recipe, parent, known, general, tuple(notices))
+    return Plan(task, _for_model(ws, recipe), parent, known, general, tuple(notices))
 
 
 def learn(ws: "Workspace", planned: Plan, *, gate: Gate | None, tick: Tick | None = None) -> dict[str, Any]:
     """Carry out `planned`: train, score, gate, and record one entry; return what `learn --json` prints.
 
+    That is "entry", "task", "train_seconds", "train_cpu_seconds", "eval_seconds", "tokens", "gate", "scores" (of every task
+    now), "before" (of this task, at "base" and at "head"), "moved" (whether head is the new entry) and "warnings".
     With a gate that fails, head stays and the entry is kept aside as the candidate. Whatever stops this half-way leaves
     ledger and memory as they were; called again it goes on from its checkpoint, to the same final bits.
 
@@ -137,6 +142,7 @@ class _Learn:
         self.notices = list(planned.notices)
 
     def run(self) -> dict[str, Any]:
+        self.runtime.notices.clear()
         before = self._score_before()
         began, computed = time.perf_counter(), time.process_time()
         memory, learning = self._train()
@@ -158,7 +164,13 @@ class _Learn:
             **learning.record.to_json(),
             "gate": verdict,
             "settings": self.recipe.to_json(),
-            "warnings": [*self.notices, *(self.carried.warnings if self.carried else ()), *self._idle(learning)],
+            "warnings": [
+                *self.notices,
+                *self.runtime.notices,
+                *(self.carried.warnings if self.carried else ()),
+                *self._idle(learning),
+                *_unmoved(self.task.name, before["head"], scores[self.task.name], learning.total),
+            ],
         }
         notes = {
             "record": record,
@@ -240,7 +252,8 @@ class _Learn:
         self.nll_before = None
         if self.recipe.needs("nll_before"):
             self.nll_before = learning.nll([encode(row, tokenizer, settings.max_length) for row in self.task.train])
-        path = self._folder() / "checkpoint.safetensors"
+        path = self._folder() / CHECKPOINT
+        note(path.parent, self.task.name, self.parent.id)
         keeper = Keeper(path, learning, stop=self.stop)
         _host(settings.host)(learning, keeper, self._progress(learning))
         runtime.freeze()
@@ -385,6 +398,27 @@ def _host(name: str) -> Any:
     else:
         from perdure.bridges.transformers_host import train
     return train
+
+
+def _for_model(ws: "Workspace", recipe: Recipe) -> Recipe:
+    """Return the recipe with rows no longer than the model has positions for."""
+    from perdure.bridges.models import find_model, positions
+
+    limit = positions(find_model(ws.ledger.config["model"], ws.ledger.config.get("revision")))
+    if limit is None or recipe.settings.max_length <= limit:
+        return recipe
+    return replace(recipe, settings=recipe.settings.model_copy(update={"max_length": limit}))
+
+
+def _unmoved(task: str, before: dict[str, Any], now: dict[str, Any], updates: int) -> list[str]:
+    """Say that a task was not learned: its score did not rise, though it could."""
+    if now["score"] > before["score"] or before["score"] >= 1:
+        return []
+    few = f"fewer than {FEW} updates (here {updates}) rarely teach a task: " if updates < FEW else ""
+    return [
+        f"the score of {task} did not rise ({before['score']:.1%} before, {now['score']:.1%} now); {few}train longer "
+        "(num_train_epochs), in smaller batches, or at another learning_rate"
+    ]
 
 
 def _without_deleted(ws: "Workspace", task: TaskData) -> tuple[TaskData, int]:

@@ -8,6 +8,7 @@ from perdure.core.errors import BadInput
 from perdure.core.rows import Row
 from perdure.data.task import TaskData
 from perdure.evaluate.scorers import choice_score, get_scorer, read_scorer, score_record
+from perdure.ledger import Entry, Ledger
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -45,16 +46,16 @@ def measure(runtime: "Runtime", task: TaskData, tick: Tick | None = None) -> dic
 def answers(
     runtime: "Runtime", rows: Sequence[Row], max_new_tokens: int, tick: Callable[[int], None] | None = None
 ) -> list[str]:
-    """Return what the model as it is laid now answers to each row, by greedy decoding."""
+    """Return what the model as it is laid now answers to each row, by greedy decoding; what had to be cut is a notice."""
     from perdure.data.encode import prompt_ids
     from perdure.evaluate.decode import generate
 
     base, tokenizer = runtime.base, runtime.base.tokenizer
-    prompts = [prompt_ids(row, tokenizer) or base.stops[:1] for row in rows]
+    prompts, new = _fitted(runtime, [prompt_ids(row, tokenizer) or base.stops[:1] for row in rows], max_new_tokens)
     said = generate(
         runtime.model,
         prompts,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=new,
         stops=base.stops,
         pad=base.pad,
         precision=runtime.precision,
@@ -74,6 +75,25 @@ def answer_length(runtime: "Runtime", task: TaskData) -> int:
     return min(longest + 4, LONGEST)
 
 
+def newest_task(ledger: Ledger, entry: Entry) -> str | None:
+    """Return the name of the task that was learned last at `entry`; None where it knows none."""
+    return next((e.task for e in ledger.ancestors(entry) if e.kind == "learn" and e.task in entry.tasks), None)
+
+
+def _fitted(runtime: "Runtime", prompts: list[list[int]], new: int) -> tuple[list[list[int]], int]:
+    """Return prompts and number of new tokens that the model has positions for, with a notice of what was cut."""
+    from perdure.evaluate.decode import fitted
+
+    positions = runtime.base.positions
+    prompts, room, cut = fitted(prompts, new, positions)
+    if cut:
+        what = "prompt was" if cut == 1 else "prompts were"
+        runtime.notice(f"{cut} {what} longer than the model's {positions} positions allow and lost the start")
+    if room < new:
+        runtime.notice(f"answers have at most {room} tokens, not {new}: the model has {positions} positions")
+    return prompts, room
+
+
 def _choose(
     runtime: "Runtime", task: TaskData, options: dict[str, Any], told: Callable[[int], None]
 ) -> tuple[list[float], list[str]]:
@@ -88,7 +108,8 @@ def _choose(
             f"task {task.name!r} scores by choice, but its rows have {len(texts)} answers; choices need 2 to 100"
         )
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    prompts = [prompt_ids(row, tokenizer) for row in task.test]
+    prompts, room = _fitted(runtime, [prompt_ids(row, tokenizer) for row in task.test], max(map(len, ids)))
+    ids = [tokens[:room] for tokens in ids]
     found = choice_log_likelihoods(
         runtime.model, prompts, [ids] * len(prompts), pad=base.pad, precision=runtime.precision, tick=told
     )

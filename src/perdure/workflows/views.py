@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput
 from perdure.core.files import write_text
 from perdure.core.rows import Row
+from perdure.ledger.runs import unfinished
 from perdure.workflows.edit_records import NOTE, about, record_at
 
 if TYPE_CHECKING:
@@ -49,7 +50,10 @@ def status(ledger: "Ledger") -> Json:
         "edits": {"facts": len(facts), "held": sum(line["efficacy"] for line in facts)},
         "gate": verdict and {"verdict": verdict["verdict"], "reason": verdict["reason"]},
         "candidate": held and {"entry": held.id, "task": held.task, "reason": gate(ledger)["verdict"]["reason"]},
-        "unfinished": sum(1 for _ in (ledger.root / "runs").glob("*/checkpoint.safetensors")),
+        "unfinished": [
+            {"task": run.task, "time": run.time, "goes_on": run.parent in (None, head.id)}
+            for run in unfinished(ledger.root)
+        ],
     }
 
 
@@ -166,6 +170,13 @@ def remembered(ledger: "Ledger", at: str = "head") -> list[Json]:
         NotFound: The ref is not known.
     """
     return [{"row": row.hash, **_kept(item), **_text(row)} for item, row in _items(ledger, ledger.resolve(at))]
+
+
+def kept(ledger: "Ledger", text: str = "") -> list[Json]:
+    """Return every row whose text is kept and has `text` in it, of whatever case: "row" (its hash), task, label, its text."""
+    wanted = text.casefold()
+    found = [{"row": row.hash, "task": row.task, "label": row.label, **_text(row)} for row in ledger.kept_rows()]
+    return [row for row in found if wanted in _whole(row).casefold()]
 
 
 def memory_stats(ledger: "Ledger", at: str = "head") -> Json:
@@ -322,6 +333,13 @@ def _text(row: Row) -> Json:
     if row.messages:
         return {"messages": [{"role": m.role, "content": m.content} for m in row.messages]}
     return {"prompt": row.prompt, "completion": row.completion}
+
+
+def _whole(row: Json) -> str:
+    """Return a row of `_text` as one text."""
+    if "messages" in row:
+        return "\n".join(message["content"] for message in row["messages"])
+    return f"{row['prompt']}{row['completion']}"
 
 
 def _flat(value: Mapping[str, Any], before: str = "") -> Json:

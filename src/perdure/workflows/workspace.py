@@ -19,7 +19,7 @@ from perdure.workflows.edit_records import listed
 from perdure.workflows.knowledge import Knowledge, learn_knowledge, plan_knowledge
 from perdure.workflows.learn import Plan, learn, plan
 from perdure.workflows.revert import revert
-from perdure.workflows.scoring import Tick, answer_length, answers, measure
+from perdure.workflows.scoring import Tick, answer_length, answers, measure, newest_task
 from perdure.workflows.sweep import sweep
 from perdure.workflows.trace import TraceSpec, trace_prompt
 from perdure.workflows.views import brief, task_order
@@ -237,7 +237,7 @@ class Workspace:
 
         entry = self.ledger.resolve(at)
         self.lay(entry)
-        name = task or self._newest(entry)
+        name = task or newest_task(self.ledger, entry)
         if name is None:
             chat = bool(self.runtime.base.tokenizer.chat_template)
             rows = [
@@ -286,6 +286,11 @@ class Workspace:
         if models.stamp(folder) != config.get("stamp"):
             models.check_unchanged(folder, config["weights"])
         return Runtime(folder, config["dtype"])
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know of what the model was asked, such as prompts that had to be cut."""
+        return list(self.runtime.notices) if "runtime" in self.__dict__ else []
 
     def lay(self, entry: Entry) -> None:
         """Make the runtime's model the one at `entry`."""
@@ -337,9 +342,6 @@ class Workspace:
             tasks = sorted({task for e in self.ledger.entries() for task in e.tasks})
             raise NotFound(f"no task {name!r}; known are {', '.join(tasks) or 'none yet'}")
         return known[0]
-
-    def _newest(self, entry: Entry) -> str | None:
-        return next((e.task for e in self.ledger.ancestors(entry) if e.kind == "learn" and e.task in entry.tasks), None)
 
 
 def _with_recipe(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""Learns that were stopped: a folder each under `runs/`, with a checkpoint and, beside it, what it is of."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from perdure.core.files import write_text
+
+CHECKPOINT, ABOUT = "checkpoint.safetensors", "about.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A learn that a checkpoint waits for.
+
+    Args:
+        folder: Where its checkpoint lies.
+        time: When that was written, in UTC to the second, as ISO 8601.
+        task: Name of the task; None where nothing says it.
+        parent: Id of the entry that was head when it began; None where nothing says it.
+    """
+
+    folder: Path
+    time: str
+    task: str | None = None
+    parent: str | None = None
+
+    def remove(self) -> int:
+        """Delete the folder and return the bytes that this freed."""
+        size = sum(path.stat().st_size for path in self.folder.iterdir())
+        shutil.rmtree(self.folder)
+        return size
+
+
+def note(folder: Path, task: str, parent: str) -> None:
+    """Write down what a learn is of, before it trains.
+
+    Raises:
+        PerdureError: The disk is full or not writable.
+    """
+    write_text(folder / ABOUT, json.dumps({"task": task, "parent": parent}) + "\n")
+
+
+def unfinished(root: Path) -> list[Run]:
+    """Return the learns of a workspace that were stopped, oldest first."""
+    return sorted(_found(root), key=lambda run: run.time)
+
+
+def _found(root: Path) -> Iterator[Run]:
+    for path in (root / "runs").glob(f"*/{CHECKPOINT}"):
+        time = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+        try:
+            about = json.loads((path.parent / ABOUT).read_text(encoding="utf-8"))
+            yield Run(path.parent, time, about["task"], about["parent"])
+        except (OSError, ValueError, KeyError, TypeError):  # of a version that wrote none, or damaged
+            yield Run(path.parent, time)
