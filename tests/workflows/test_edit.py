@@ -208,7 +208,7 @@ def test_facts_that_a_learn_leaves_alone_stay_as_they_are(edited, tmp_path):
     before = slot(edited)
     told = learn(edited, tmp_path / "homes.jsonl")
     assert slot(edited) == before
-    assert told["warnings"] == []
+    assert not any("facts" in warning for warning in told["warnings"])
     assert set(edited.ledger.slots(edited.ledger.resolve("head"))) == {"skill", "edits"}
     assert all(said(edited, fact.subject) == fact.target for fact in FACTS)
     assert [line["efficacy"] for line in edited.edits()] == [True] * 3
@@ -262,7 +262,7 @@ def test_facts_that_a_learn_overwrites_are_written_again_on_the_new_head(edited,
     told = learn(edited, tmp_path / "homes.jsonl")
     assert asked[0].state != asked[1].state
     assert slot(edited) not in (None, before)
-    assert told["warnings"] == ["3 of 3 edited facts were lost, so that all were written again"]
+    assert told["warnings"][0] == "3 of 3 edited facts were lost, so that all were written again"
     assert all(said(edited, fact.subject) == fact.target for fact in FACTS)
     assert [line["efficacy"] for line in edited.edits()] == [True] * 3
     assert [line["entry"] for line in edited.edits()] == [edited.ledger.resolve(f"head~{n}").id for n in (2, 2, 1)]
