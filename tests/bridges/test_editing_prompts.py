@@ -200,13 +200,16 @@ def test_moments_are_kept_under_the_hash_of_all_they_depend_on(tmp_path):
         second_moments(site, [1], seed=1, cache=tmp_path)
         second_moments(site, [1], texts=["Ann Lee lives in Rome ."], cache=tmp_path)
         assert len(list(tmp_path.iterdir())) == 5
+        above = model.model.layers[2].mlp.up_proj.weight
+        before = above.detach().clone()
         with torch.no_grad():
-            model.model.layers[2].mlp.up_proj.weight.mul_(1.01)
+            above.mul_(1.01)
         second_moments(site, [1], texts=["Ann Lee lives in Rome ."], cache=tmp_path)
         assert len(list(tmp_path.iterdir())) == 5  # a weight above the layer does not matter to given text
         second_moments(site, [1], cache=tmp_path)
         assert len(list(tmp_path.iterdir())) == 7
         file.write_bytes(b"not whole")
         with torch.no_grad():
-            model.model.layers[2].mlp.up_proj.weight.copy_(model.model.layers[2].mlp.up_proj.weight / 1.01)
-        assert file.read_bytes() == b"not whole"
+            above.copy_(before)
+        assert torch.equal(second_moments(site, [1], cache=tmp_path)[1], first)  # made again
+        assert file.read_bytes() != b"not whole"

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from perdure.core.errors import BadSpec
+from perdure.core.recipe import nearest
 
 Method = Literal["emmet", "rome", "memit", "alphaedit", "lora"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -57,7 +58,7 @@ class EditSpec:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if self.method not in METHODS:
-            raise BadSpec(f"unknown editing method {self.method!r}; choose one of {', '.join(METHODS)}")
+            raise BadSpec(f"unknown editing method {self.method!r}{nearest(self.method, list(METHODS))}")
         positive = ("steps", "lr", "clamp", "gain", "ridge", "energy", "until", "batch", "spread")
         for name in positive:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
