@@ -140,6 +140,9 @@ def test_the_update_of_facts_that_are_spread_is_zero_at_the_key_a_dropped_fact_h
     with opened(*gpt2) as site:
         assert at_key(pinned, 0) < 1e-4
         assert at_key(pinned, 1) < 1e-4
+    more = edit(*gpt2, [people.fact("Ann Eco", "Rome")], spec, onto=pinned, cache=cache)
+    with opened(*gpt2) as site:
+        assert at_key(more, 1) < 1e-4
 
 
 def test_groups_of_layers_that_overlap_are_settled_once_and_for_all(gpt2, cache):

@@ -139,7 +139,7 @@ BAD = {
     "both": (["edit", "a", "b", "c", "--facts", "f.jsonl"], 2, "not both"),
     "no file": (["edit", "--facts", "nowhere.jsonl"], 1, "nowhere.jsonl"),
     "no subject in prompt": (["edit", "Ann Lee", "he lives in", "Oslo"], 1, "does not name the subject"),
-    "method": (["edit", "Ann Lee", "{} lives in", "Oslo", "--method", "emit"], 1, "did you mean 'emmet'?"),
+    "method": (["edit", "Ann Lee", "{} lives in", "Oslo", "--method", "mimit"], 1, "did you mean 'memit'?"),
     "baseline": (["edit", "Ann Lee", "{} lives in", "Oslo", "--method", "lora"], 1, "choose one of emmet"),
     "layer": (["edit", "Ann Lee", "{} lives in", "Oslo", "--layer", "3"], 1, "choose from 0 to 2"),
     "gate and none": (["edit", "Ann Lee", "{} lives in", "Oslo", "--no-gate", "--paraphrase", "1"], 2, "nothing for"),

@@ -23,6 +23,8 @@ def spread(
 ) -> EditSet:
     """Return the set with keys and residuals of all live facts read again, layer by layer, with the lower layers' updates on.
 
+    The keys of dropped facts are read again too, so that the update stays zero where the model asks for them.
+
     At each layer:  residual = (change - (output now - output before)) / (layers left, this one included).
 
     Args:
@@ -35,9 +37,7 @@ def spread(
     Source: Meng et al. 2023, arXiv 2210.07229, algorithm 1. Deviation: all live facts are spread together.
     """
     updates: dict[str, Factors] = {}
-    known: set[tuple[int, ...]] = (
-        set()
-    )  # groups of facts that are spread already; the others' residuals mean nothing yet
+    known: set[tuple[int, ...]] = set()  # layers of the facts that are spread; the others' residuals mean nothing yet
     for layers in sorted({w.layers for w in edit_set.live}, key=lambda layers: layers[-1]):
         known.add(layers)
         mine = [w for w in edit_set.live if w.layers == layers]
@@ -59,9 +59,9 @@ def spread(
             }
             mine = [fresh[w.id] for w in mine]
             edit_set = replace(edit_set, written=tuple(fresh.get(w.id, w) for w in edit_set.written))
-            name = edit_set.modules[layer]
+            edit_set = _pinned_at(site, edit_set, contexts, layer, reaches[layer], updates)
             ready = tuple(w for w in edit_set.written if w.dropped or w.layers in known)
-            updates[name] = replace(edit_set, written=ready).factors_at(layer)
+            updates[edit_set.modules[layer]] = replace(edit_set, written=ready).factors_at(layer)
     return edit_set
 
 
@@ -81,22 +81,32 @@ def pinned(
     updates: dict[str, Factors] = {}
     live = {layer for w in edit_set.live for layer in w.layers}
     for layer in sorted({layer for w in edit_set.written for layer in w.layers}):
-        if mine := [w for w in edit_set.dropped if layer in w.layers]:
-            asked = [usable(contexts, site.tokenizer, w.fact) for w in mine]
-            keys, _ = _read(site, asked, contexts, layer, layer, updates)
-            reached = reaches[layer](keys.T).T.float()
-            fresh = {
-                w.id: replace(
-                    w,
-                    keys=_with_row(w.keys, w.layers.index(layer), keys[n]),
-                    reaches=_with_row(w.reaches, w.layers.index(layer), reached[n]),
-                )
-                for n, w in enumerate(mine)
-            }
-            edit_set = replace(edit_set, written=tuple(fresh.get(w.id, w) for w in edit_set.written))
+        edit_set = _pinned_at(site, edit_set, contexts, layer, reaches[layer], updates)
         if layer in live:
             updates[edit_set.modules[layer]] = edit_set.factors_at(layer)
     return edit_set
+
+
+def _pinned_at(
+    site: Site,
+    edit_set: EditSet,
+    contexts: Sequence[Context],
+    layer: int,
+    reach: Callable[[Tensor], Tensor],
+    updates: Mapping[str, Factors],
+) -> EditSet:
+    """Return the set with the keys of its dropped facts in one layer as they are under the updates below."""
+    mine = [w for w in edit_set.dropped if layer in w.layers]
+    if not mine:
+        return edit_set
+    asked = [usable(contexts, site.tokenizer, w.fact) for w in mine]
+    keys, _ = _read(site, asked, contexts, layer, layer, updates)
+    reached = reach(keys.T).T.float()
+    fresh = {}
+    for n, w in enumerate(mine):
+        row = w.layers.index(layer)
+        fresh[w.id] = replace(w, keys=_with_row(w.keys, row, keys[n]), reaches=_with_row(w.reaches, row, reached[n]))
+    return replace(edit_set, written=tuple(fresh.get(w.id, w) for w in edit_set.written))
 
 
 @torch.no_grad()
