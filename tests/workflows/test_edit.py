@@ -26,7 +26,7 @@ def test_a_fact_is_said_recorded_and_listed_and_the_base_is_as_it_was(ws):
     weights = {path: path.read_bytes() for path in ws.runtime.folder.glob("*.safetensors")}
     told = write(ws, FACTS[0])
     head = ws.ledger.resolve("head")
-    assert (told["entry"], told["applied"], told["refused"]) == (head.id, [A], [])
+    assert (told["entry"], told["applied"], told["refused"], told["known"]) == (head.id, [A], [], [])
     assert (head.kind, head.parent, list(head.slots)) == ("edit", parent.id, ["edits"])
     assert said(ws, "Dan Kim") == FACTS[0].target
     (line,) = ws.edits()
@@ -293,3 +293,9 @@ def test_more_facts_than_one_layer_can_meet_are_refused_before_any_is_blamed(ws)
     ]
     with pytest.raises(BadInput, match=f"whose keys have {width} numbers.*--method memit"):
         write(ws, *crowd, spec=dataclasses.replace(SPEC, steps=1))
+
+
+def test_a_fact_that_is_said_anyway_is_told(ws):
+    known = people.fact("Dan Kim", people.HOME["Dan Kim"])
+    known = dataclasses.replace(known, ground_truth=None, neighbours=(), paraphrases=())
+    assert write(ws, known)["known"] == [known.id]

@@ -107,9 +107,12 @@ def show_result(result: dict[str, Any]) -> None:
         typer.echo(f"took the place of fact {short(gone['fact'])} ({gone['subject']})")
     if result["rewritten"]:
         typer.echo(f"{counted(result['rewritten'], 'fact')} in force written again, since head learned after them")
+    if result["known"]:
+        typer.echo(f"said before it was edited: {', '.join(short(fact) for fact in result['known'])}")
     if result["lost"]:
-        ids = ", ".join(fact[:12] for fact in result["lost"])
-        typer.echo(f"no longer said: {ids}; 'perdure edits show FACT' tells more, edit them again", err=True)
+        warn(
+            f"no longer said: {', '.join(short(fact) for fact in result['lost'])}; 'perdure edits show FACT' tells more"
+        )
 
 
 def _conclude(result: dict[str, Any]) -> None:

@@ -84,7 +84,8 @@ class Draw:
     """A wish for rows from memory for one update.
 
     Args:
-        size: Rows wanted; fewer are served when the pool holds fewer. Methods that draw from one pool share the same rows.
+        size: Rows wanted; fewer are served when the pool holds fewer. Methods that draw from one pool share the same rows;
+            the largest wish decides how many, and how they are balanced.
         balance: How service is spread: "label", "task" or "row", each with equal chances.
         own: Draw rows independent of what others draw from the pool.
         weights: Chances of the pool's rows, in its order, met exactly, instead of balanced service; implies `own`.

@@ -49,8 +49,8 @@ def edit(
     Returns:
         "entry" (None if no fact passed), "applied" (fact ids), "refused" ({"subject", "fact", "reason"} each), "superseded"
         ({"subject", "fact", "by"} each), "facts" (those applied, as verified), "drift", "rewritten" (facts in force that had to
-        be written again because head learned since), "lost" (ids of facts in force that were said before and are not now) and
-        "seconds".
+        be written again because head learned since), "lost" (ids of facts in force that were said before and are not now),
+        "known" (ids of those applied that were said without the edit) and "seconds".
 
     Raises:
         Busy: Another process writes to the workspace.
@@ -120,7 +120,14 @@ class _Edit:
         told: dict[str, Any] = {"entry": None, "applied": [], "refused": self.refused, "superseded": [], "facts": []}
         if not applied:
             self.ws.runtime.laid = None
-            return {**told, "drift": None, "rewritten": 0, "lost": [], "seconds": round(time.perf_counter() - began, 3)}
+            return {
+                **told,
+                "drift": None,
+                "rewritten": 0,
+                "lost": [],
+                "known": [],
+                "seconds": round(time.perf_counter() - began, 3),
+            }
         made = pruned(draft.edit_set)
         entry = self._entry(made, applied)
         title, owners = named([f.subject for f in applied]), dict.fromkeys([fact.id for fact in applied], entry.id)
@@ -134,9 +141,12 @@ class _Edit:
             "drift": self.drift,
             "rewritten": self.rewritten,
             "lost": self._lost(),
+            "known": [fact.id for fact in applied if self.before[fact.id].prompt.said],
             "seconds": round(time.perf_counter() - began, 3),
         }
-        beside = {key: told[key] for key in ("applied", "refused", "superseded", "rewritten", "lost", "seconds")}
+        beside = {
+            key: told[key] for key in ("applied", "refused", "superseded", "rewritten", "lost", "known", "seconds")
+        }
         self.ledger.record(entry, {NOTE: note, "edit": beside}, why=f"edit {note['about']}")
         self.ws.runtime.laid = self.ledger.state(entry)
         return told
