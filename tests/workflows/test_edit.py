@@ -299,3 +299,10 @@ def test_a_fact_that_is_said_anyway_is_told(ws):
     known = people.fact("Dan Kim", people.HOME["Dan Kim"])
     known = dataclasses.replace(known, ground_truth=None, neighbours=(), paraphrases=())
     assert write(ws, known)["known"] == [known.id]
+
+
+def test_a_fact_with_a_text_beyond_the_models_positions_is_refused_and_the_others_are_applied(ws):
+    long = dataclasses.replace(FACTS[0], paraphrases=("Ann Eco lives in Rome . " * 20 + "Dan Kim lives in",))
+    told = write(ws, long, FACTS[2])
+    assert told["applied"] == [C]
+    assert "the model has 64 positions" in told["refused"][0]["reason"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SOLVED = ("emmet", "rome", "memit", "alphaedit")  # methods whose facts can be taken out again
 OVER = EditGate(paraphrase=0.0, neighbours=1.0, perplexity=float("inf"))  # asks only whether a fact is said
+CONTEXTS = 0.25  # share of a model's positions that is left to the contexts around a fact's texts
 Facts = str | PathLike[str] | Fact | Mapping[str, Any] | Iterable[Fact | Mapping[str, Any]]
 
 
@@ -103,10 +104,10 @@ class _Edit:
         if self.spec.method not in SOLVED:
             raise BadInput(f"method {self.spec.method} leaves no edit set; choose one of {', '.join(SOLVED)}")
         live = {w.id for w in self.held.live}
-        self.fresh = [fact for fact in facts if fact.id not in live]
-        self.refused = [
-            _refusal(fact, "it is in force already; 'perdure edits list' shows it") for fact in facts if fact.id in live
-        ]
+        why = {fact.id: "it is in force already; 'perdure edits list' shows it" for fact in facts if fact.id in live}
+        why |= {fact.id: long for fact in facts if (long := self._too_long(fact))}
+        self.fresh = [fact for fact in facts if fact.id not in why]
+        self.refused = [_refusal(fact, why[fact.id]) for fact in facts if fact.id in why]
         self.rewritten = 0
         self.said = {line["fact"] for line in self.record["facts"] if line["efficacy"]}
         self.verdicts: dict[str, Verdict] = {}
@@ -167,6 +168,21 @@ class _Edit:
                 draft = self._tried(draft, left, spec)
                 left = [fact for fact in left if fact.id in draft.why]
         return self._settled(draft)
+
+    def _too_long(self, fact: Fact) -> str | None:
+        """Return why a fact's texts do not fit the model beside the contexts that they are asked in; None if they do."""
+        positions = self.ws.runtime.base.positions
+        texts = [
+            f"{fact.question} {fact.target}",
+            *fact.paraphrases,
+            *(f"{n.prompt} {n.answer}" for n in fact.neighbours),
+        ]
+        longest = max(len(self.ws.tokenizer(text)["input_ids"]) for text in texts)
+        if positions is None or longest <= positions * (1 - CONTEXTS):
+            return None
+        return (
+            f"its longest text has {longest} tokens; the model has {positions} positions, and a quarter is for contexts"
+        )
 
     def _before(self, held: "EditSet") -> dict[str, "Verdict"]:
         """Return how the new facts are answered without them."""
