@@ -16,7 +16,7 @@ from pathlib import Path
 
 from perdure.bridges.sizes import sizes
 from perdure.core.recipe import Settings
-from perdure.report.bench_numbers import compare
+from perdure.report.bench_numbers import BASELINE, compare
 from perdure.workflows.advise import TABLE
 from perdure.workflows.bench import results
 from perdure.workflows.bench_suite import Suite, load_suite
@@ -27,13 +27,13 @@ KEPT = ("arm", "seeds", "acc", "learning_accuracy", "forgetting", "train_ratio")
 
 
 def measured(name: str, tasks_are: str, folder: Path) -> dict | None:
-    """Return a suite's entry of the table, None where nothing was measured."""
+    """Return a suite's entry of the table, None where its baseline was not measured."""
     suite = load_suite(name)
     runs, stale = results(suite, folder)
     if stale:
         print(f"{name}: {stale} results of another version of the suite left out", file=sys.stderr)
     found = compare(runs)
-    if not found["arms"]:
+    if BASELINE not in {line["arm"] for line in found["arms"]}:  # nothing to say what a method gains
         return None
     return {
         "name": name,
