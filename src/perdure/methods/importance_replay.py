@@ -13,6 +13,7 @@ from torch import Tensor
 from perdure.core.fields import Share, Strength, Temperature
 from perdure.core.seams import Draw, DrawContext, Model, State
 from perdure.core.step import Slice, Step
+from perdure.memory.losses import losses_of, renewed
 from perdure.memory.service import chances
 from perdure.methods.registry import register
 
@@ -62,12 +63,8 @@ class ImportanceReplay:
 
     def prepare(self, model: Model, state: State) -> State:
         """Ask the model before the task for the loss of each row of memory."""
-        told = [rows.by_row(rows.cross_entropy()) for rows in model.slices("replay")]
-        if not told:
-            return {}
-        places, losses = (torch.cat(part) for part in zip(*told, strict=True))
-        before = losses[places.argsort()].float().cpu()
-        return {"before": before, "loss": before.clone()}
+        before = losses_of(model.slices("replay"))
+        return {} if before is None else {"before": before, "loss": before.clone()}
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
         """Ask for the share `mix` of the final mix, by Q; by equal chances where no loss is known."""
@@ -90,8 +87,7 @@ class ImportanceReplay:
         """Remember the losses of the rows that were drawn."""
         if self.name not in step.row_losses or "loss" not in state:
             return state
-        known, (places, losses) = state["loss"], step.row_losses[self.name]
-        return {**state, "loss": known.index_copy(0, places.to(known.device), losses.to(known))}
+        return {**state, "loss": renewed(state["loss"], step.row_losses[self.name])}
 
 
 def service(losses: Tensor, priority: float) -> Tensor:

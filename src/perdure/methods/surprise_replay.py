@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from perdure.core.fields import Share, Strength
@@ -15,6 +14,7 @@ from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, Draw, DrawContext, Model, State
 from perdure.core.step import Step
 from perdure.memory.admission import admission_scores
+from perdure.memory.losses import losses_of, renewed
 from perdure.methods.registry import register
 
 
@@ -64,11 +64,8 @@ class SurpriseReplay:
 
     def prepare(self, model: Model, state: State) -> State:
         """Ask the model before the task how surprising each row of memory is to it now, if service follows that."""
-        told = [rows.by_row(rows.cross_entropy()) for rows in model.slices("replay")] if self.priority else []
-        if not told:
-            return {}
-        places, surprise = (torch.cat(part) for part in zip(*told, strict=True))
-        return {"surprise": surprise[places.argsort()].float().cpu()}
+        surprise = losses_of(model.slices("replay")) if self.priority else None
+        return {} if surprise is None else {"surprise": surprise}
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
         """Ask for the share `mix` of the final mix, by surprise where it is known."""
@@ -87,8 +84,7 @@ class SurpriseReplay:
         """Remember how surprising the drawn rows were."""
         if self.name not in step.row_losses or "surprise" not in state:
             return state
-        known, (places, losses) = state["surprise"], step.row_losses[self.name]
-        return {**state, "surprise": known.index_copy(0, places.to(known.device), losses.to(known))}
+        return {**state, "surprise": renewed(state["surprise"], step.row_losses[self.name])}
 
     def admit(self, rows: Sequence[Row], context: AdmitContext, state: State) -> list[float]:
         """Score the rows by their surprise."""

@@ -119,16 +119,10 @@ class _Edit:
         applied = [fact for fact in self.fresh if fact.id not in draft.why]
         self.refused += [_refusal(fact, draft.why[fact.id]) for fact in self.fresh if fact.id in draft.why]
         told: dict[str, Any] = {"entry": None, "applied": [], "refused": self.refused, "superseded": [], "facts": []}
+        told |= {"drift": None, "rewritten": 0, "lost": [], "known": []}
         if not applied:
             self.ws.runtime.laid = None
-            return {
-                **told,
-                "drift": None,
-                "rewritten": 0,
-                "lost": [],
-                "known": [],
-                "seconds": round(time.perf_counter() - began, 3),
-            }
+            return {**told, "seconds": round(time.perf_counter() - began, 3)}
         made = pruned(draft.edit_set)
         entry = self._entry(made, applied)
         title, owners = named([f.subject for f in applied]), dict.fromkeys([fact.id for fact in applied], entry.id)

@@ -1,0 +1,27 @@
+"""The loss of each row of memory, known from the start of a task on and renewed whenever a row is drawn."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from perdure.core.step import Slice
+
+
+def losses_of(slices: Iterable[Slice]) -> Tensor | None:
+    """Return the mean cross-entropy per label token of each row (rows,), float32 on the CPU; None without rows.
+
+    Args:
+        slices: The model's outputs on all rows of a pool, in any order.
+    """
+    told = [rows.by_row(rows.cross_entropy()) for rows in slices]
+    if not told:
+        return None
+    places, losses = (torch.cat(part) for part in zip(*told, strict=True))
+    return losses[places.argsort()].float().cpu()
+
+
+def renewed(known: Tensor, seen: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the known losses (rows,) with those of the rows seen: their places, and what was measured there."""
+    places, losses = seen
+    return known.index_copy(0, places.to(known.device), losses.to(known))
