@@ -5,7 +5,9 @@ import json
 import torch
 
 import people
+from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
+from perdure.workflows import edit_state
 from perdure.workflows.edit_gate import EditGate
 
 SPEC = EditSpec(layers=(0,), steps=30, contexts=2, lr=1.0, clamp=20.0, kl=0.0, decay=0.0, ridge=1e-3, gain=1000.0)
@@ -48,3 +50,14 @@ def learn(ws, path, form="{} is at home in", names=people.PEOPLE[:6], gate=None,
     path.write_text("\n".join(map(json.dumps, [{**r, "split": s} for s in ("train", "test") for r in rows])))
     settings = {"num_train_epochs": 1, "host": "loop", "lora_r": 4, "learning_rate": 1e-4, **more}
     return ws.learn("homes", path, recipe="naive", overrides=settings, gate=gate, allow_leaks=True)
+
+
+def deaf_to(fact, monkeypatch):
+    """Let verification find that a fact is never said."""
+    real = edit_state.Place.ask
+
+    def ask(self, *args, **options):
+        found = real(self, *args, **options)
+        return {n: Verdict(Answer(9.0, 0.1, False)) if n == fact else verdict for n, verdict in found.items()}
+
+    monkeypatch.setattr(edit_state.Place, "ask", ask)

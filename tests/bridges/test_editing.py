@@ -16,6 +16,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.edits.edit_set import EditSet
 from perdure.edits.measures import summary
 from perdure.edits.spec import EditSpec
+from perdure.maths.low_rank import to_tensors
 
 QUICK = EditSpec(layers=(0,), steps=30, contexts=2, lr=1.0, clamp=20.0, kl=0.0, decay=0.0, ridge=1e-3, gain=1000.0)
 NAMES = ["Dan Kim", "Dan Poe", "Dan Bly"]
@@ -95,12 +96,15 @@ def test_a_fact_taken_out_is_no_longer_said_and_the_others_are(gpt2, made):
         assert said(site, made.resolve(made.written[1].id)) == [True, False, True]
 
 
-def test_resolving_is_to_the_bit_as_if_the_fact_had_never_been_made(gpt2, cache):
-    one_by_one = dataclasses.replace(QUICK, batch=1)
-    made = edit(*gpt2, FACTS, one_by_one, cache=cache).resolve(FACTS[0].id)
-    never = edit(*gpt2, FACTS[1:], one_by_one, cache=cache)
-    for name, tensor in never.to_tensors().items():
-        assert torch.equal(tensor, made.to_tensors()[name]), name
+@pytest.mark.parametrize("batch", [1, 2, 8])
+@pytest.mark.parametrize("method", ["emmet", "memit"])
+def test_resolving_is_to_the_bit_as_if_the_fact_had_never_been_made(gpt2, cache, method, batch):
+    spec = dataclasses.replace(QUICK, batch=batch, method=method, layers=(0, 1) if method == "memit" else (0,))
+    for gone in FACTS:
+        left = settle(*gpt2, edit(*gpt2, FACTS, spec, cache=cache).resolve(gone.id), cache=cache)
+        never = edit(*gpt2, [fact for fact in FACTS if fact is not gone], spec, cache=cache).to_tensors()
+        assert never.keys() == left.to_tensors().keys()
+        assert all(torch.equal(tensor, left.to_tensors()[name]) for name, tensor in never.items())
 
 
 def test_facts_that_are_spread_are_spread_again_as_if_the_resolved_one_had_never_been(gpt2, cache):
@@ -201,7 +205,7 @@ def test_the_slot_laid_by_the_runtime_says_what_the_hooks_said_and_edits_stand_o
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     runtime = Runtime(tmp_path, "float32", "cpu")
-    runtime.lay({"edits": made.to_tensors()})
+    runtime.lay({"edits": to_tensors(made.patches())})
     with opened(runtime.model, runtime.base.tokenizer, runtime.precision) as site, opened(*llama) as own:
         torch.testing.assert_close(losses(site, EditSet()), losses(own, made), rtol=1e-3, atol=1e-3)
     over = edit(runtime.model, runtime.base.tokenizer, [people.fact("Bob Fox", "Lima")], QUICK)

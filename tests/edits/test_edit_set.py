@@ -11,7 +11,6 @@ from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.edits.edit_set import EditSet, Written
 from perdure.edits.facts import Fact
 from perdure.edits.spec import EditSpec
-from perdure.maths.low_rank import combine, from_tensors
 
 INNER, OUTER, LAYER, MODULE = 24, 10, 1, "blocks.1.down"
 MOMENT = torch.eye(INNER, dtype=torch.float64) + 0.3
@@ -104,7 +103,7 @@ def test_the_last_live_fact_reverted_leaves_no_update_at_all():
     for gone in (one.drop(written(1).id), one.resolve(written(1).id)):
         assert gone.written == ()
         assert gone.factors() == {}
-        assert combine([from_tensors(gone.to_tensors())]) == {}
+        assert gone.patches() == {}
     two = one.add([written(2)]).drop(written(1).id).drop(written(2).id)
     assert two.factors() == {}
 
@@ -173,7 +172,7 @@ def test_an_unknown_or_ambiguous_id_is_refused():
 def test_the_slot_is_a_patch_and_brings_the_set_back_to_the_bit():
     made = empty().add([written(n) for n in range(4)]).drop(written(1).id)
     tensors = made.to_tensors()
-    patch = combine([from_tensors(tensors)])[MODULE]
+    patch = made.patches()[MODULE]
     assert patch.down.shape == (3, INNER)
     torch.testing.assert_close(patch.delta.double(), update(made), rtol=1e-4, atol=1e-6)
     found = EditSet.from_tensors(tensors)
@@ -195,8 +194,8 @@ def test_a_damaged_slot_is_refused():
     tensors = empty().add([written(1)]).to_tensors()
     for spoilt in (
         {},
-        {**tensors, "edits/facts": tensors["edits/facts"][:20]},
-        {**tensors, "edits/keys": torch.ones(3, 2)},
+        {**tensors, "edits/set": tensors["edits/set"][:20]},
+        {name: tensor for name, tensor in tensors.items() if not name.endswith("keys")},
     ):
         with pytest.raises(BrokenStore, match="does not hold an edit set"):
             EditSet.from_tensors(spoilt)

@@ -159,3 +159,37 @@ def test_an_object_that_may_not_be_read_is_not_called_damaged(store: ObjectStore
     for verb in (store.get, store.verify):
         with pytest.raises(PerdureError, match=f"cannot read .*{name}.*Permission denied; get read permission"):
             verb(name)
+
+
+def test_objects_share_the_parts_that_they_have_in_common(store: ObjectStore) -> None:
+    one, two, three = ({f"part {n}": torch.full((100,), float(n))} for n in range(3))
+    first, second = store.put({"head": torch.ones(1)}, [one, two]), store.put({"head": torch.ones(2)}, [two, three])
+    assert store.parts(first)[1] == store.parts(second)[0] == store.put(two)
+    assert store.all() == {first, second, *store.parts(first), *store.parts(second)}
+    assert len(store.all()) == 5
+    found = store.get(second)
+    assert sorted(found) == ["head", "part 1", "part 2"]
+    assert torch.equal(found["part 2"], three["part 2"])
+    assert store.size(first) == sum(store.path(name).stat().st_size for name in (first, *store.parts(first)))
+    assert store.put({"head": torch.ones(1)}, [two, one]) != first  # the order is part of it
+
+
+def test_a_damaged_part_is_found_and_written_again(store: ObjectStore) -> None:
+    parts = [{"a": torch.zeros(3)}, {"b": torch.ones(3)}]
+    whole = store.put({"head": torch.ones(1)}, parts)
+    store.path(store.parts(whole)[1]).write_bytes(b"nothing")
+    with pytest.raises(BrokenStore, match=f"object {store.parts(whole)[1][:12]} is damaged"):
+        store.get(whole)
+    assert store.put({"head": torch.ones(1)}, parts) == whole
+    assert torch.equal(store.get(whole)["b"], torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"short", (10**18).to_bytes(8, "little") + b"{}", (2).to_bytes(8, "little") + b"{}"]
+)
+def test_what_is_no_object_has_no_parts(store: ObjectStore, content: bytes) -> None:
+    name = "ab" + 62 * "0"
+    assert store.parts(name) == []
+    store.path(name).parent.mkdir(parents=True)
+    store.path(name).write_bytes(content)
+    assert store.parts(name) == []

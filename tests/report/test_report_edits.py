@@ -6,6 +6,7 @@ from test_report_page import Page
 
 from perdure.report import render
 from perdure.report.edits import edits
+from perdure.workflows.edit_records import counted
 
 
 def fact(number, said=True, at_edit=True, **more):
@@ -24,9 +25,9 @@ def fact(number, said=True, at_edit=True, **more):
     }
 
 
-def note(facts, rise=0.02, **more):
+def note(facts, rise=0.02, rewritten=False):
     drift = {"perplexity_before": 10.0, "perplexity": 10.0 * (1 + rise), "kl": 0.0123}
-    return {"about": f"{len(facts)} facts", "facts": facts, "dropped": [], "drift": drift, "norms": {}, **more}
+    return counted({"about": f"{len(facts)} facts", "facts": facts, "drift": drift, "rewritten": rewritten})
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def data():
         tree, (note([fact(n) for n in range(3)]), note(lost), note(lost, 0.05, rewritten=True)), strict=True
     ):
         one["edits"] = found
-    return {**data, "entries": [*data["entries"], *tree], "head": entry_id("h")}
+    return {**data, "entries": [*data["entries"], *tree], "head": entry_id("h"), "facts": lost}
 
 
 def test_a_workspace_without_edits_has_no_such_section():
@@ -74,7 +75,7 @@ def test_the_share_still_said_is_told_after_each_learn_with_the_drift(data):
 
 
 def test_only_entries_that_lead_to_head_count(data):
-    data["head"] = entry_id("f")
+    data |= {"head": entry_id("f"), "facts": [fact(n) for n in range(3)]}
     words = Page(render(data)).words
     assert "3 said when edited, 3 said now" in words
     assert "water" not in words.split("What became of the edited facts")[1].split("How it came to be")[0]
@@ -82,21 +83,21 @@ def test_only_entries_that_lead_to_head_count(data):
 
 def test_many_facts_stand_behind_a_summary_and_none_is_left_out(data):
     many = [fact(n) for n in range(70)]
-    data["entries"][-1]["edits"] = note(many)
+    data["entries"][-1]["edits"], data["facts"] = note(many), many
     page = Page(render(data))
     assert "20 more facts" in page.words
     assert all(f"Subject {n} lives in" in page.words for n in range(70))
 
 
 def test_reverted_facts_are_said_to_be_gone(data):
-    data["entries"][-1]["edits"] = {**note([]), "drift": None}
+    data["entries"][-1]["edits"], data["facts"] = {**note([]), "drift": None}, []
     words = Page(render(data)).words
     assert "No fact is in force: all were reverted." in words
     assert "Rise of perplexity 2.00% now" in words
 
 
 def test_texts_of_facts_are_escaped(data):
-    data["entries"][-1]["edits"] = note([fact(0, subject='<script>alert("x")</script>')])
+    data["facts"] = [fact(0, subject='<script>alert("x")</script>')]
     assert "<script>alert" not in render(data)
 
 

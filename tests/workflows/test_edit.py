@@ -9,15 +9,16 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import people
-from edited import FACTS, SAID, SPEC, A, B, C, learn, logits, moved, said, slot, write
+from edited import FACTS, SAID, SPEC, A, B, C, deaf_to, learn, logits, moved, said, slot, write
 from perdure import Workspace
+from perdure.bridges import editing_verify
 from perdure.core.errors import BadInput, BadSpec, Busy, NotFound
 from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
 from perdure.ledger import writing
 from perdure.workflows import edit_state
 from perdure.workflows.edit_gate import EditGate, lost_neighbours
-from perdure.workflows.edit_records import LISTED, shown
+from perdure.workflows.edit_records import LISTED, NOTE, record_at, shown
 from perdure.workflows.export import export
 
 
@@ -68,17 +69,6 @@ def test_a_newer_fact_takes_the_place_of_the_older_one(edited):
     assert told["superseded"] == [{"subject": "Dan Kim", "fact": A, "by": newer.id}]
     assert [line["fact"] for line in edited.edits()] == [B, C, newer.id]
     assert said(edited, "Dan Kim") == newer.target
-
-
-def deaf_to(fact, monkeypatch):
-    """Let verification find that a fact is never said."""
-    real = edit_state.Place.ask
-
-    def ask(self, edit_set, facts=None):
-        found = real(self, edit_set, facts)
-        return {n: Verdict(Answer(9.0, 0.1, False)) if n == fact else verdict for n, verdict in found.items()}
-
-    monkeypatch.setattr(edit_state.Place, "ask", ask)
 
 
 def test_a_fact_that_does_not_pass_is_refused_with_its_reason_and_the_others_are_applied(ws, monkeypatch):
@@ -233,9 +223,9 @@ def test_a_fact_that_is_lost_where_the_others_are_written_again_is_told_and_no_n
 def test_a_fact_that_later_ones_spoil_does_not_pass(ws, monkeypatch):
     real = edit_state.Place.ask
 
-    def spoiled(self, edit_set, facts=None):
+    def spoiled(self, *args, **options):
         """Beside C, fact A is not said freely."""
-        found = real(self, edit_set, facts)
+        found = real(self, *args, **options)
         both = {A, C} <= found.keys()
         return {
             n: dataclasses.replace(v, generation=False, generated="x") if both and n == A else v
@@ -306,3 +296,51 @@ def test_a_fact_with_a_text_beyond_the_models_positions_is_refused_and_the_other
     told = write(ws, long, FACTS[2])
     assert told["applied"] == [C]
     assert "the model has 64 positions" in told["refused"][0]["reason"]
+
+
+def test_facts_in_force_are_only_asked_whether_they_are_said_and_keep_what_else_is_known(ws, monkeypatch):
+    write(ws, FACTS[0])
+    (before,) = record_at(ws.ledger, ws.ledger.resolve("head"))["facts"]
+    asked = []
+    real = editing_verify.answers
+    monkeypatch.setattr(
+        editing_verify, "answers", lambda site, lines, *rest: asked.append(lines) or real(site, lines, *rest)
+    )
+    told = write(ws, FACTS[1])
+    texts = [ws.tokenizer.decode(line.ids) for lines in asked for line in lines]
+    assert any(text.startswith("Dan Kim lives in") for text in texts)
+    assert not any(text.startswith(FACTS[0].paraphrases[0]) for text in texts)
+    assert any(text.startswith(FACTS[1].paraphrases[0]) for text in texts)
+    first, second = record_at(ws.ledger, ws.ledger.resolve("head"))["facts"]
+    assert first == before
+    assert (second["fact"], second["entry"]) == (B, told["entry"])
+    (noted,) = ws.ledger.notes(told["entry"])[NOTE]["lines"]  # nothing is written again for the fact that is as it was
+    assert noted == second
+    asked.clear()
+    ws.verify_edits()
+    assert any(ws.tokenizer.decode(line.ids).startswith(FACTS[0].paraphrases[0]) for lines in asked for line in lines)
+
+
+def test_a_fact_in_force_that_is_found_lost_is_noted_as_lost(ws, monkeypatch):
+    write(ws, FACTS[0])
+    deaf_to(A, monkeypatch)
+    told = write(ws, FACTS[1], gate=None)
+    assert told["lost"] == [A]
+    assert [(line["fact"], line["efficacy"]) for line in ws.edits()] == [(A, False), (B, True)]
+    assert shown(ws.ledger, A)["at_edit"] is True
+
+
+def test_facts_of_many_commands_are_stored_once(ws):
+    sizes = []
+    for fact in (*FACTS, moved("Ann Eco"), moved("Bob Fox")):
+        write(ws, fact, gate=None)
+        sizes.append(sum(map(ws.ledger.objects.size, {slot(ws)})))
+    files = ws.ledger.objects
+    written = sum(files.path(name).stat().st_size for name in {slot(ws), *files.parts(slot(ws))})
+    assert written == sizes[-1]
+    every = [entry.slots["edits"] for entry in ws.ledger.entries() if "edits" in entry.slots]
+    whole = sum(files.path(name).stat().st_size for name in {n for set_ in every for n in (set_, *files.parts(set_))})
+    assert whole < 1.5 * sizes[-1] < 0.6 * sum(sizes)
+    assert ws.verify()["ok"]
+    assert ws.gc()["removed"] == 0
+    assert len(ws.verify_edits()["facts"]) == 5

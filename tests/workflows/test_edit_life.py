@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import people
-from edited import FACTS, NAMES, SPEC, A, B, learn, logits, moved, slot, write
+from edited import FACTS, NAMES, SPEC, A, B, C, deaf_to, learn, logits, moved, slot, write
 from perdure import Workspace
 from perdure.core.errors import BadInput
 from perdure.edits.measures import Answer, Verdict
@@ -214,25 +214,29 @@ def stored(ws):
     return edit_state.Place.at(ws, head).in_force(head)
 
 
-def test_resolving_leaves_what_is_solved_from_the_stored_vectors_of_the_others_to_the_bit(ws):
-    """Made in one command, in one batch; what stays is recomputed from nothing but what was stored."""
-    write(ws, *FACTS)
-    whole = stored(ws)
-    ws.revert(A, resolve=True)
-    others = dataclasses.replace(whole, written=tuple(w for w in whole.written if w.id != A)).to_tensors()
-    found = ws.ledger.objects.get(slot(ws))
-    assert found.keys() == others.keys()
-    assert all(torch.equal(found[name], others[name]) for name in others)
-
-
-def test_facts_of_one_command_optimised_one_by_one_are_resolved_as_if_never_made_to_the_bit(ws, bare, tmp_path):
-    one_by_one = dataclasses.replace(SPEC, batch=1)
-    write(ws, *FACTS, spec=one_by_one)
+@pytest.mark.parametrize("batch", [1, 8])
+def test_facts_of_one_command_are_resolved_as_if_never_made_to_the_bit(ws, bare, tmp_path, batch):
+    spec = dataclasses.replace(SPEC, batch=batch)
+    write(ws, *FACTS, spec=spec)
     ws.revert(A, resolve=True)
     never = Workspace.open(shutil.copytree(bare.ledger.root, tmp_path / "never"))
-    write(never, *FACTS[1:], spec=one_by_one)
+    write(never, *FACTS[1:], spec=spec)
     assert slot(ws) == slot(never)
     assert torch.equal(logits(ws), logits(never))
+    ws.revert(FACTS[1].id, resolve=True)
+    write(alone := Workspace.open(shutil.copytree(bare.ledger.root, tmp_path / "alone")), FACTS[2], spec=spec)
+    assert slot(ws) == slot(alone)
+
+
+def test_facts_found_with_one_resolved_away_are_found_again_in_the_company_they_had(ws, bare, tmp_path, monkeypatch):
+    """One of the three was refused, but its texts ran in the forwards of the others."""
+    deaf_to(C, monkeypatch)
+    assert [fact["fact"] for fact in write(ws, *FACTS)["refused"]] == [C]
+    assert FACTS[2].core in stored(ws).live[0].beside
+    ws.revert(A, resolve=True)
+    never = Workspace.open(shutil.copytree(bare.ledger.root, tmp_path / "never"))
+    write(never, *FACTS[1:])
+    assert slot(ws) == slot(never)
 
 
 @pytest.mark.parametrize(("layers", "passes"), [((), True), ((0,), False)])

@@ -1,6 +1,6 @@
 """Knowledge editing of a model in memory: from facts to an edit set, with the model as it was."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +14,11 @@ from perdure.bridges.editing_moments import second_moments, weights_hash
 from perdure.bridges.editing_prompts import Context, make_contexts
 from perdure.bridges.editing_spread import pinned, spread
 from perdure.bridges.editing_tails import Site
-from perdure.bridges.editing_values import Value, find_values
+from perdure.bridges.editing_values import Value, find_each, find_values
 from perdure.bridges.editing_verify import verify
 from perdure.bridges.layout import Precision, find_layout
 from perdure.core.errors import BadInput, BadSpec
+from perdure.edits.batches import batch_name
 from perdure.edits.edit_set import EditSet, Written
 from perdure.edits.facts import Fact, refuse_repeats
 from perdure.edits.measures import Verdict
@@ -80,8 +81,11 @@ def edit(
         )
         reaches = _reaches(site, spec, needed, cache, texts, tick, state)
         done = (lambda n: tick("values", n, len(facts))) if tick else None
-        values = find_values(site, [(fact,) for fact in facts], contexts, spec, layers[-1], done)
-        written = [_written(fact, value, spec, layers, reaches) for fact, value in zip(facts, values, strict=True)]
+        values = find_each(site, facts, contexts, spec, layers[-1], done)
+        beside = tuple(fact.core for fact in facts) if len(facts) > 1 < spec.batch else ()
+        written = [
+            _written(fact, value, spec, layers, reaches, beside) for fact, value in zip(facts, values, strict=True)
+        ]
         return _settled(site, held.add(written), contexts, reaches)
 
 
@@ -96,17 +100,20 @@ def settle(
 ) -> EditSet:
     """Return the set after `resolve` as if what is gone had never been: what depended on it is found again.
 
-    That is the change of facts that shared its key, and all of a method that spreads facts over layers. Other sets come back as
-    they are, since their vectors do not depend on each other.
+    That is the vectors of facts that were found in one batch with it, the change of facts that shared its key, and all of a
+    method that spreads facts over layers. Other sets come back as they are, since their vectors do not depend on each other.
+
+    Cost: the values of these facts, and of those that are found in one batch with them; see `find_values`.
     """
-    spreads = edit_set.live and edit_set.live[0].spec.method in SPREAD
-    if not spreads and not edit_set.unsettled():
+    spreads, stale = edit_set.live[0].spec.method in SPREAD, edit_set.stale()
+    if not spreads and not stale and not edit_set.unsettled():
         return edit_set
     spec = edit_set.live[0].spec
     with opened(model, tokenizer, precision) as site:
-        layers = sorted({layer for w in edit_set.live for layer in w.layers})
-        reaches = _reaches(site, spec, layers, cache, texts) if spreads else {}
-        return _settled(site, edit_set, contexts_of(site, spec), reaches)
+        layers = sorted({layer for w in (edit_set.live if spreads else stale) for layer in w.layers})
+        reaches = _reaches(site, spec, layers, cache, texts) if layers else {}
+        contexts = {one: contexts_of(site, one) for one in {spec, *(w.spec for w in stale)}}
+        return _settled(site, _found_again(site, edit_set, contexts, reaches), contexts[spec], reaches)
 
 
 def pin(
@@ -200,7 +207,7 @@ def sweep_layers(
                 if tick:
                     tick(f"single edits, layer {layer}", n * len(facts) + written, len(layers) * len(facts))
 
-            values = find_values(site, [(fact,) for fact in facts], contexts, spec, layer, done)
+            values = find_each(site, facts, contexts, spec, layer, done)
             alone = single_edits(values, metric(moments[layer], spec.method, spec.ridge, spec.energy))
             found[layer] = verify(site, facts, one_each(site, {site.layout.down[layer]: alone}), generation=generation)
     return found
@@ -234,6 +241,27 @@ def contexts_of(site: Site, spec: EditSpec) -> tuple[Context, ...]:
     return make_contexts(
         site.model, site.tokenizer, spec.contexts, chat=spec.chat, seed=spec.seed, precision=site.precision
     )
+
+
+def _found_again(
+    site: Site,
+    edit_set: EditSet,
+    contexts: Mapping[EditSpec, Sequence[Context]],
+    reaches: dict[int, Callable[[Tensor], Tensor]],
+) -> EditSet:
+    """Return the set with the vectors of its stale facts found in the batches that they are in now."""
+    fresh: dict[str, Written] = {}
+    for w in edit_set.stale():
+        if w.id not in fresh:
+            asked = {fact.id: fact for fact in (*w.beside, w.fact)}
+            units = [(asked[one],) for one in w.companions]
+            found = find_values(site, units, contexts[w.spec], w.spec, w.layers[-1])
+            values = dict(zip(w.companions, found, strict=True))
+            for old in edit_set.written:
+                if old.id in values and old.beside == w.beside:
+                    again = _written(old.fact, values[old.id], w.spec, w.layers, reaches, w.beside)
+                    fresh[old.id] = replace(again, dropped=old.dropped)
+    return replace(edit_set, written=tuple(fresh.get(w.id, w) for w in edit_set.written))
 
 
 def _settled(
@@ -275,11 +303,12 @@ def _written(
     spec: EditSpec,
     layers: tuple[int, ...],
     reaches: dict[int, Callable[[Tensor], Tensor]],
+    beside: tuple[Fact, ...],
 ) -> Written:
     """Return a fact with its vectors; a fact to be spread gets those of its last layer in all of them, until it is spread."""
     reach = reaches[layers[-1]](value.key[:, None])[:, 0].float()
     rows = len(layers)
-    return Written(
+    made = Written(
         fact=fact,
         layers=layers,
         keys=value.key.repeat(rows, 1),
@@ -288,4 +317,6 @@ def _written(
         change=value.change,
         spec=spec,
         told={"loss": value.loss, "steps": value.steps, "size": value.size},
+        beside=beside,
     )
+    return replace(made, batch=batch_name(made.companions))

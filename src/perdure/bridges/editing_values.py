@@ -11,6 +11,7 @@ from perdure.bridges.editing_prompts import Context, Line, encode, shares, usabl
 from perdure.bridges.editing_tails import Site, Tails, adding, cut, raise_to, run
 from perdure.bridges.layout import hidden_of, hooked
 from perdure.core.errors import Diverged
+from perdure.edits.batches import batches
 from perdure.edits.facts import Fact
 from perdure.edits.spec import SPREAD, EditSpec
 
@@ -38,15 +39,38 @@ class Value:
     size: float
 
 
-def find_values(
+def find_each(
     site: Site,
-    units: Sequence[Sequence[Fact]],
+    facts: Sequence[Fact],
     contexts: Sequence[Context],
     spec: EditSpec,
     layer: int,
     tick: Callable[[int], None] | None = None,
 ) -> list[Value]:
-    """Return key and change of every unit, `spec.batch` units at a time.
+    """Return key and change of every fact, about `spec.batch` facts at a time; see `batches` and `find_values`.
+
+    Args:
+        site: The model.
+        facts: Different ones.
+        contexts: The texts around their prompts.
+        spec: Settings.
+        layer: The block whose answer is changed.
+        tick: Called with the number of facts done.
+    """
+    known = {fact.id: fact for fact in facts}
+    found: dict[str, Value] = {}
+    for batch in batches(list(known), spec.batch):
+        values = find_values(site, [(known[one],) for one in batch], contexts, spec, layer)
+        found |= zip(batch, values, strict=True)
+        if tick:
+            tick(len(found))
+    return [found[fact.id] for fact in facts]
+
+
+def find_values(
+    site: Site, units: Sequence[Sequence[Fact]], contexts: Sequence[Context], spec: EditSpec, layer: int
+) -> list[Value]:
+    """Return key and change of every unit, found together in the same forwards.
 
     A unit is one fact, or several facts that one change is to say. Source for several: MEMIT-Merge, 2025, arXiv 2502.07322.
 
@@ -59,7 +83,6 @@ def find_values(
         contexts: The texts around their prompts; key and change are taken over the same ones.
         spec: Settings.
         layer: The block whose MLP's (or, for methods that spread, whole) answer is changed.
-        tick: Called with the number of units done.
 
     Raises:
         Diverged: A loss is not finite.
@@ -71,12 +94,41 @@ def find_values(
         (official code: .05). The answers before are weighted means over contexts, for methods that spread too (official: the
         bare prompt's). The KL is read where "SUBJECT is a" ends, as in the paper (official code: at the subject).
     """
-    found: list[Value] = []
-    for start in range(0, len(units), spec.batch):
-        found += _search(site, units[start : start + spec.batch], contexts, spec, layer)
-        if tick:
-            tick(len(found))
-    return found
+    place = _place(site, spec, layer)
+    whole = parts = _parts(site, _asks(site, units, contexts), layer)
+    change = torch.zeros(len(units), site.layout.hidden, device=site.device)
+    mean, square = torch.zeros_like(change), torch.zeros_like(change)
+    live = list(range(len(units)))
+    steps, losses = [0] * len(units), [0.0] * len(units)
+    for step in range(spec.steps + 1):
+        variable = change.clone().requires_grad_(True)
+        runs = []
+        for part in parts:
+            with adding(place, lambda p=part, v=variable: v[p.rows]), _reading(site, place, layer) as read:  # type: ignore[misc]
+                runs.append((part, run(site, part.tails, part.at).log_softmax(-1), read))
+        if step == 0:
+            keys, size = _means(runs, "key", len(units)), _means(runs, "answer", len(units)).norm(dim=1)
+            before = _continuations(runs, len(units))
+        nll, kl = _losses(runs, before)
+        total = nll + spec.kl * kl + spec.decay * variable.square().sum(1) / size.square()
+        if not torch.isfinite(total[live]).all():
+            raise Diverged(f"the loss of an edit is not finite at step {step}; lower lr, or load the model in float32")
+        for n in live:
+            losses[n], steps[n] = nll[n].item(), step
+        going = [n for n in live if losses[n] > spec.until]
+        if step == spec.steps or not going:
+            break
+        grad = torch.autograd.grad(total[going].sum(), variable)[0]
+        mean = BETAS[0] * mean + (1 - BETAS[0]) * grad
+        square = BETAS[1] * square + (1 - BETAS[1]) * grad.square()
+        direction = (mean / (1 - BETAS[0] ** (step + 1))) / ((square / (1 - BETAS[1] ** (step + 1))).sqrt() + EPSILON)
+        moved = change - spec.pace * size[:, None] / change.shape[1] ** 0.5 * direction
+        limit = spec.limit * size[:, None] / moved.norm(dim=1, keepdim=True).clamp(min=EPSILON)
+        change[going] = (moved * limit.clamp(max=1))[going]
+        if going != live:
+            live, parts = going, [kept for part in whole if (kept := part.of(going))]
+    sizes = (change.norm(dim=1) / size).tolist()
+    return [Value(keys[n].cpu(), change[n].cpu(), losses[n], steps[n], sizes[n]) for n in range(len(units))]
 
 
 @dataclass(frozen=True)
@@ -118,46 +170,6 @@ class _Part:
 
 
 _Run = tuple[_Part, Tensor, dict[str, Tensor]]  # a part, its log-probabilities (tokens, vocab), what was read
-
-
-def _search(
-    site: Site, units: Sequence[Sequence[Fact]], contexts: Sequence[Context], spec: EditSpec, layer: int
-) -> list[Value]:
-    place = _place(site, spec, layer)
-    whole = parts = _parts(site, _asks(site, units, contexts), layer)
-    change = torch.zeros(len(units), site.layout.hidden, device=site.device)
-    mean, square = torch.zeros_like(change), torch.zeros_like(change)
-    live = list(range(len(units)))
-    steps, losses = [0] * len(units), [0.0] * len(units)
-    for step in range(spec.steps + 1):
-        variable = change.clone().requires_grad_(True)
-        runs = []
-        for part in parts:
-            with adding(place, lambda p=part, v=variable: v[p.rows]), _reading(site, place, layer) as read:  # type: ignore[misc]
-                runs.append((part, run(site, part.tails, part.at).log_softmax(-1), read))
-        if step == 0:
-            keys, size = _means(runs, "key", len(units)), _means(runs, "answer", len(units)).norm(dim=1)
-            before = _continuations(runs, len(units))
-        nll, kl = _losses(runs, before)
-        total = nll + spec.kl * kl + spec.decay * variable.square().sum(1) / size.square()
-        if not torch.isfinite(total[live]).all():
-            raise Diverged(f"the loss of an edit is not finite at step {step}; lower lr, or load the model in float32")
-        for n in live:
-            losses[n], steps[n] = nll[n].item(), step
-        going = [n for n in live if losses[n] > spec.until]
-        if step == spec.steps or not going:
-            break
-        grad = torch.autograd.grad(total[going].sum(), variable)[0]
-        mean = BETAS[0] * mean + (1 - BETAS[0]) * grad
-        square = BETAS[1] * square + (1 - BETAS[1]) * grad.square()
-        direction = (mean / (1 - BETAS[0] ** (step + 1))) / ((square / (1 - BETAS[1] ** (step + 1))).sqrt() + EPSILON)
-        moved = change - spec.pace * size[:, None] / change.shape[1] ** 0.5 * direction
-        limit = spec.limit * size[:, None] / moved.norm(dim=1, keepdim=True).clamp(min=EPSILON)
-        change[going] = (moved * limit.clamp(max=1))[going]
-        if going != live:
-            live, parts = going, [kept for part in whole if (kept := part.of(going))]
-    sizes = (change.norm(dim=1) / size).tolist()
-    return [Value(keys[n].cpu(), change[n].cpu(), losses[n], steps[n], sizes[n]) for n in range(len(units))]
 
 
 def _asks(site: Site, units: Sequence[Sequence[Fact]], contexts: Sequence[Context]) -> list[_Ask]:

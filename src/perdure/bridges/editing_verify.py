@@ -27,7 +27,9 @@ def bare(_: Sequence[int]) -> AbstractContextManager:
     return nullcontext()
 
 
-def verify(site: Site, facts: Sequence[Fact], over: Over = bare, *, generation: bool = True) -> list[Verdict]:
+def verify(
+    site: Site, facts: Sequence[Fact], over: Over = bare, *, generation: bool = True, forms: bool = True
+) -> list[Verdict]:
     """Return for each fact how the model answers its prompt, paraphrases, neighbours and chat form.
 
     Args:
@@ -35,11 +37,12 @@ def verify(site: Site, facts: Sequence[Fact], over: Over = bare, *, generation: 
         facts: The facts.
         over: What lies over the model for the facts of these numbers; nothing where the model carries the update itself.
         generation: Also let the model go on from each prompt, greedily.
+        forms: Ask more than the prompt itself.
 
     Cost: one forward over each prompt with its target and, where that is longer than a token, with what competes; the head at the
         answers only. Generation costs some tokens more.
     """
-    chat = chat_context(site.tokenizer) if site.tokenizer.chat_template else None
+    chat = chat_context(site.tokenizer) if forms and site.tokenizer.chat_template else None
     lines: list[Line] = []
     owners: list[int] = []
 
@@ -57,8 +60,8 @@ def verify(site: Site, facts: Sequence[Fact], over: Over = bare, *, generation: 
         asked.append(
             (
                 pair(n, BARE, fact.question, fact.target, truth),
-                [pair(n, BARE, text, fact.target, truth) for text in fact.paraphrases],
-                [pair(n, BARE, near.prompt, fact.target, near.answer) for near in fact.neighbours],
+                [pair(n, BARE, text, fact.target, truth) for text in fact.paraphrases if forms],
+                [pair(n, BARE, near.prompt, fact.target, near.answer) for near in fact.neighbours if forms],
                 pair(n, chat, fact.question, fact.target, truth) if chat else None,
             )
         )

@@ -8,18 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.edits import solve
+from perdure.edits.batches import batch_name, batch_of
 from perdure.edits.facts import Fact
 from perdure.edits.solve import Factors
 from perdure.edits.spec import EditSpec
-from perdure.maths.low_rank import Patch, Patches, to_tensors
+from perdure.maths.low_rank import Patch, Patches
 
-FORMAT = 1
-EXTRA = "edits/"  # prefix of the tensors that are no factors
+FORMAT = 2
+SET, CALL, FACT = "edits/set", "edits/call/{}", "edits/fact/{}/{}"  # names of the tensors that a set is stored in
 VECTORS = ("keys", "reaches", "residuals", "change")
 ALIKE = 0.95  # cosine of two keys, in the metric, from which they are taken for one: one subject that its prompts begin with
 MEMORY = ("method", "gain", "ridge", "energy")  # settings that all facts of one set share: they define its joint solve
+
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Written:
         told: Facts about the optimisation, for people: loss, steps, size.
         shared: Ids of the facts, itself among them, whose keys are so alike that one change says all; empty if it is alone.
         dropped: It is out of force, and its key is kept free of any update.
+        beside: The facts that were asked for at once, itself among them; empty if it was alone. Some may not be in the set.
+        batch: Name of those of them that its vectors were found together with, on which their rounding depends.
     """
 
     fact: Fact
@@ -49,11 +55,18 @@ class Written:
     told: Mapping[str, float] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
     dropped: bool = False
+    beside: tuple[Fact, ...] = ()
+    batch: str = ""
 
     @property
     def id(self) -> str:
         """Id of the fact."""
         return self.fact.id
+
+    @property
+    def companions(self) -> list[str]:
+        """Ids of the facts that it is found in one batch with, itself among them, if it is found now."""
+        return batch_of(self.id, [fact.id for fact in self.beside], self.spec.batch) if self.beside else [self.id]
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ class EditSet:
     """Facts written into one model state; immutable, every change returns a new set.
 
     The update is a function of the facts in their order and nothing else. So a set from which a fact was resolved away is,
-    to the bit, the set in which it never was.
+    once those found in its company are found again (see `stale`), to the bit the set in which it never was.
 
     Args:
         modules: Name of the down-projection by layer.
@@ -159,14 +172,20 @@ class EditSet:
         rest = tuple(replace(w, dropped=True, shared=()) if w.id in ids else w for w in self.written)
         return replace(self, written=rest if any(not w.dropped for w in rest) else ())
 
-    def resolve(self, fact_id: str) -> "EditSet":
-        """Return the set as if a fact, in force or dropped, had never been made.
+    def resolve(self, *fact_ids: str) -> "EditSet":
+        """Return the set as if some facts, in force or dropped, had never been made.
 
-        The model is needed to finish where facts are spread over layers or shared its key (see `unsettled`).
+        The model is needed to finish where others were found in one batch with them (see `stale`), shared their key (see
+        `unsettled`), or are spread over layers.
         """
-        gone = self.find(fact_id)
-        rest = tuple(w for w in self.written if w is not gone)
+        gone = {self.find(fact_id).id for fact_id in fact_ids}
+        rest = tuple(_without(w, gone) for w in self.written if w.id not in gone)
         return replace(self, written=rest if any(not w.dropped for w in rest) else ())
+
+    def stale(self) -> list[Written]:
+        """Return the facts that would be found in other company now, or that were found for a key that is theirs alone now."""
+        alone = {group[0].id for group in self.unsettled() if len(group) == 1}
+        return [w for w in self.written if w.id in alone or w.batch != batch_name(w.companions)]
 
     def factors(self) -> dict[str, Factors]:
         """Return the update by module: one row and column for each live fact written there, in float64.
@@ -182,7 +201,11 @@ class EditSet:
         return _solve_layer([w for w in self.written if layer in w.layers], layer)
 
     def patches(self) -> Patches:
-        """Return the update as float32 patches of one adapter, balanced; at the keys of dropped facts it stays zero."""
+        """Return the update as float32 patches of one adapter, balanced; at the keys of dropped facts it stays zero.
+
+        Raises:
+            BadInput: See `factors`.
+        """
         made = {}
         for layer in sorted({layer for w in self.live for layer in w.layers}):
             pinned = [w.keys[w.layers.index(layer)] for w in self.dropped if layer in w.layers]
@@ -211,51 +234,46 @@ class EditSet:
                     found.append(tuple(group))
         return found
 
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Return the set as the named tensors of a slot: the solved adapter, and under `edits/` what it was solved from."""
+    def packed(self) -> tuple[Tensors, list[Tensors]]:
+        """Return the set as named tensors: what ties its facts together, and apart from it each fact, which never changes.
+
+        The update is not among them: it is solved again from the vectors, which gives the same bits on the same machine.
+        """
+        calls = {call: n for n, call in enumerate(dict.fromkeys(w.beside for w in self.written if w.beside))}
         told = {
             "format": FORMAT,
             "modules": {str(layer): name for layer, name in self.modules.items()},
             "state": self.state,
+            "calls": [_name(call) for call in calls],
             "written": [
-                {
-                    "fact": w.fact.to_json(),
-                    "layers": list(w.layers),
-                    "spec": w.spec.to_json(),
-                    "told": dict(w.told),
-                    "shared": list(w.shared),
-                    "dropped": w.dropped,
-                }
+                {"fact": w.id, "shared": list(w.shared), "dropped": w.dropped, "call": calls.get(w.beside)}
                 for w in self.written
             ],
         }
-        text = json.dumps(told, sort_keys=True, ensure_ascii=False).encode()
-        tensors = {f"{EXTRA}facts": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
-        for name in VECTORS if self.written else ():
-            rows = [getattr(w, name).float().reshape(-1, getattr(w, name).shape[-1]) for w in self.written]
-            tensors[EXTRA + name] = torch.cat(rows)
-        return {**to_tensors(self.patches()), **tensors}
+        asked = [{CALL.format(_name(call)): _bytes_of([fact.to_json() for fact in call])} for call in calls]
+        return {SET: _bytes_of(told)}, [*asked, *(_packed(w) for w in self.written)]
+
+    def to_tensors(self) -> Tensors:
+        """Return the set as one dict of named tensors."""
+        head, parts = self.packed()
+        return {name: tensor for part in (head, *parts) for name, tensor in part.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "EditSet":
         """Return the set that `to_tensors` wrote.
 
         Raises:
-            BrokenStore: The tensors are no edit set, or of a newer format.
+            BrokenStore: The tensors are no edit set, or of another format.
         """
         try:
-            told = json.loads(bytes(tensors[f"{EXTRA}facts"].tolist()))
-            if told["format"] > FORMAT:
+            told = _json_of(tensors[SET])
+            if told["format"] != FORMAT:
                 raise BrokenStore(
-                    f"the edit set has format {told['format']}, this perdure knows up to {FORMAT}; upgrade perdure"
+                    f"the edit set has format {told['format']}, this perdure knows {FORMAT}; use the perdure that wrote it, or "
+                    "roll back to before it and edit again"
                 )
-            sizes = [len(w["layers"]) for w in told["written"]]
-            parts: dict[str, Any] = {
-                name: tensors[EXTRA + name].split([1] * len(sizes) if name == "change" else sizes)
-                for name in VECTORS
-                if sizes
-            }
-            written = [_restored(w, {name: parts[name][n] for name in VECTORS}) for n, w in enumerate(told["written"])]
+            calls = [tuple(map(Fact.from_json, _json_of(tensors[CALL.format(name)]))) for name in told["calls"]]
+            written = [_restored(line, tensors, calls) for line in told["written"]]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise BrokenStore(
                 f"the slot 'edits' does not hold an edit set ({error}); restore it from a backup"
@@ -304,16 +322,48 @@ def _cosines(some: Sequence[Written], others: Sequence[Written]) -> Tensor:
     return keys @ reaches.T / (one[:, None] * other).sqrt()
 
 
-def _restored(told: Mapping[str, Any], vectors: Mapping[str, Tensor]) -> Written:
+def _packed(w: Written) -> Tensors:
+    """Return one fact's own tensors: its vectors, and what it says."""
+    told = {
+        "fact": w.fact.to_json(),
+        "layers": list(w.layers),
+        "spec": w.spec.to_json(),
+        "told": dict(w.told),
+        "batch": w.batch,
+    }
+    vectors = {FACT.format(w.id, name): getattr(w, name).float() for name in VECTORS}
+    return {FACT.format(w.id, "told"): _bytes_of(told), **vectors}
+
+
+def _restored(line: Mapping[str, Any], tensors: Mapping[str, Tensor], calls: Sequence[tuple[Fact, ...]]) -> Written:
+    told = _json_of(tensors[FACT.format(line["fact"], "told")])
     return Written(
         fact=Fact.from_json(told["fact"]),
         layers=tuple(told["layers"]),
-        keys=vectors["keys"],
-        reaches=vectors["reaches"],
-        residuals=vectors["residuals"],
-        change=vectors["change"][0],
         spec=EditSpec.from_json(told["spec"]),
         told=told["told"],
-        shared=tuple(told["shared"]),
-        dropped=told["dropped"],
+        shared=tuple(line["shared"]),
+        dropped=line["dropped"],
+        beside=() if line["call"] is None else calls[line["call"]],
+        batch=told["batch"],
+        **{name: tensors[FACT.format(line["fact"], name)] for name in VECTORS},
     )
+
+
+def _without(w: Written, gone: set[str]) -> Written:
+    """Return a fact as one that was asked for without some others."""
+    left = tuple(fact for fact in w.beside if fact.id not in gone)
+    return replace(w, beside=left if len(left) > 1 else ()) if len(left) < len(w.beside) else w
+
+
+def _name(call: Sequence[Fact]) -> str:
+    return content_hash([fact.id for fact in call])
+
+
+def _bytes_of(told: Any) -> Tensor:
+    text = json.dumps(told, sort_keys=True, ensure_ascii=False).encode()
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+
+def _json_of(text: Tensor) -> Any:
+    return json.loads(bytes(text.tolist()))

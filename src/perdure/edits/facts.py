@@ -68,6 +68,11 @@ class Fact:
         filled: set[tuple[str, ...]] = {("prompt", " ".join(self.question.split()).casefold())}
         return filled | ({("relation", self.subject.casefold(), self.relation)} if self.relation else set())
 
+    @cached_property
+    def core(self) -> "Fact":
+        """The fact without all that is not written into the model."""
+        return Fact(self.subject, self.prompt, self.target)
+
     def to_json(self) -> dict[str, Any]:
         """Return the fact as plain JSON; `from_json` restores an equal fact."""
         return asdict(self)

@@ -34,7 +34,7 @@ class EditSpec:
         gain: memit and alphaedit: how strongly a typical fact is written against the statistics; g / (1 + g) of it arrives.
         ridge: Added to the diagonal of the keys' second moment, as a share of its mean.
         energy: alphaedit: share of the keys' energy that the projector may leave open to change.
-        batch: Facts optimised together; with 1, a fact's vectors are to the bit what they are whatever else is edited with it.
+        batch: Facts optimised together, about; with 1, a fact's vectors are to the bit what they are whatever is edited with it.
     """
 
     method: Method = "emmet"

@@ -155,6 +155,13 @@ class History(Database):
             found = connection.execute(select(notes.c.key, notes.c.value).where(notes.c.entry == entry_id)).all()
         return {**(held.notes if held else {}), **{row.key: row.value for row in found}}
 
+    def noted(self, key: str) -> dict[str, Any]:
+        """Return the notes of this key by the entry, or candidate, that they stand beside."""
+        with self.reading() as connection:
+            held = [(row.id, row.notes[key]) for row in connection.execute(select(candidate)) if key in row.notes]
+            found = connection.execute(select(notes.c.entry, notes.c.value).where(notes.c.key == key)).all()
+        return {**dict(held), **{row.entry: row.value for row in found}}
+
     def annotate(self, entry_id: str, key: str, value: Any) -> None:
         """Write a note beside a recorded entry, in place of an older one with this key.
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Text, select, type_coerce
@@ -46,7 +46,7 @@ def verify(ledger: "Ledger") -> dict[str, Any]:
 
 
 def gc(ledger: "Ledger") -> dict[str, int]:
-    """Delete the objects that no entry and no candidate names, and the checkpoints of learns that began at another head.
+    """Delete the objects that no entry and no candidate needs, and the checkpoints of learns that began at another head.
 
     Only for who holds the write lock: a writer puts its objects before it names them.
 
@@ -58,13 +58,18 @@ def gc(ledger: "Ledger") -> dict[str, int]:
     """
     held = ledger.candidate()
     named = {name for entry in [*ledger.entries(), *([held] if held else [])] for name in entry.objects}
-    loose = ledger.objects.all() - named
+    loose = ledger.objects.all() - _with_parts(ledger, named)
     freed = sum(ledger.objects.remove(name) for name in loose) + ledger.objects.sweep()
     head = ledger.resolve("head").id
     left = [run for run in runs.unfinished(ledger.root) if run.parent not in (None, head)]
     freed += sum(run.remove() for run in left)
     ledger.forget_deleted()
     return {"removed": len(loose), "runs": len(left), "bytes": freed}
+
+
+def _with_parts(ledger: "Ledger", names: Iterable[str]) -> set[str]:
+    """Return objects and those that they are stored in."""
+    return {part for name in names for part in (name, *ledger.objects.parts(name))}
 
 
 def _entries(connection: Connection) -> dict[str, Entry | None]:
@@ -92,7 +97,7 @@ def _entry_problems(ledger: "Ledger", connection: Connection, found: dict[str, E
             yield f"{where}: parent {entry.parent[:12]} is missing"
         if entry.memory is not None and entry.memory not in memories:
             yield f"{where}: memory manifest {entry.memory[:12]} is missing"
-        yield from (f"{where}: object {o[:12]} is missing" for o in sorted(entry.objects - stored))
+        yield from (f"{where}: object {o[:12]} is missing" for o in sorted(_with_parts(ledger, entry.objects) - stored))
         yield from (
             f"{where}: version {v[:12]} of task '{t}' is missing" for t, v in entry.tasks.items() if (t, v) not in kept
         )

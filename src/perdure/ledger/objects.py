@@ -1,12 +1,14 @@
 """Objects: named tensors in safetensors files whose name is the hash of their content.
 
-The hash covers names, dtypes, shapes and values in the order of the names, not the file, whose header is not stable.
+The hash covers names, dtypes, shapes and values in the order of the names, not the file, whose header is not stable. An object
+may be stored in parts, which are objects themselves; objects that have a part in common share its file.
 """
 
 import hashlib
+import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SUFFIX = ".safetensors"
+PARTS = "parts"  # name of the tensor of hashes, (parts, 32), in the file of an object that is stored in parts
 
 
 class ObjectStore:
@@ -30,10 +33,14 @@ class ObjectStore:
         """Return where the object of this hash lies, or would lie."""
         return self.root / name[:2] / f"{name}{SUFFIX}"
 
-    def put(self, tensors: Mapping[str, "Tensor"]) -> str:
+    def put(self, tensors: Mapping[str, "Tensor"], parts: Iterable[Mapping[str, "Tensor"]] = ()) -> str:
         """Write the tensors unless an object with this content is there already, and return the object's hash.
 
         A damaged object of this name is written again.
+
+        Args:
+            tensors: The tensors by name.
+            parts: More tensors of the same object, by names of their own; each part is a file that other objects can share.
 
         Raises:
             PerdureError: The disk is full or not writable; nothing is left behind.
@@ -41,7 +48,8 @@ class ObjectStore:
         Cost: one pass over the bytes to hash and one to write, or to read what is there; tensors are copied only where
         they share memory.
         """
-        ready = _separate(tensors)
+        hashes = [self.put(part) for part in parts]
+        ready = _separate({**tensors, **_listing(hashes)})
         name = _digest(ready)
         if not self.verify(name):
             write_atomically(self.path(name), lambda aside: save_tensors(ready, aside))
@@ -60,17 +68,23 @@ class ObjectStore:
         tensors = _load(path)
         if tensors is None or _digest(tensors) != name:
             raise BrokenStore(f"object {name[:12]} is damaged: {path} does not hold what was recorded; {advice}")
+        tensors.pop(PARTS, None)
+        for part in self.parts(name):
+            tensors |= self.get(part)
         return tensors
 
     def verify(self, name: str) -> bool:
-        """Say whether the object is there and its content still has its hash."""
+        """Say whether the object is there and its content still has its hash; its parts are objects to verify themselves."""
         tensors = _load(self.path(name))
         return tensors is not None and _digest(tensors) == name
 
+    def parts(self, name: str) -> list[str]:
+        """Return the hashes of an object's parts, in order; none where it is not stored in parts, or cannot be read."""
+        return _parts_in(self.path(name))
+
     def size(self, name: str) -> int:
-        """Return the bytes the object takes on disk, 0 if it is not there."""
-        path = self.path(name)
-        return path.stat().st_size if path.exists() else 0
+        """Return the bytes the object takes on disk with its parts, 0 if it is not there."""
+        return sum(self._size(part) for part in {name, *self.parts(name)})
 
     def all(self) -> set[str]:
         """Return the hashes of all objects on disk."""
@@ -78,8 +92,8 @@ class ObjectStore:
         return {path.stem for path in files if re.fullmatch("[0-9a-f]{64}", path.stem)}
 
     def remove(self, name: str) -> int:
-        """Delete an object and return the bytes this freed."""
-        size = self.size(name)
+        """Delete the file of an object, not those of its parts, and return the bytes this freed."""
+        size = self._size(name)
         self.path(name).unlink(missing_ok=True)
         return size
 
@@ -90,6 +104,33 @@ class ObjectStore:
             freed += path.stat().st_size
             path.unlink()
         return freed
+
+    def _size(self, name: str) -> int:
+        path = self.path(name)
+        return path.stat().st_size if path.exists() else 0
+
+
+def _listing(hashes: list[str]) -> dict[str, "Tensor"]:
+    """Return the tensor that names the parts of an object; none where there are none."""
+    import torch
+
+    if not hashes:
+        return {}
+    return {PARTS: torch.frombuffer(bytearray.fromhex("".join(hashes)), dtype=torch.uint8).reshape(-1, 32)}
+
+
+def _parts_in(path: Path) -> list[str]:
+    """Read the tensor of hashes from a safetensors file, without torch: its header is JSON, after its length in 8 bytes."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            listing = json.loads(file.read(min(length, path.stat().st_size))).get(PARTS)
+            first, last = listing["data_offsets"] if listing else (0, 0)
+            file.seek(8 + length + first)
+            hashes = file.read(last - first)
+    except (OSError, ValueError):
+        return []
+    return [hashes[at : at + 32].hex() for at in range(0, len(hashes), 32)]
 
 
 def _separate(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:

@@ -58,7 +58,7 @@ def to_tensors(patches: Mapping[str, Patch]) -> dict[str, Tensor]:
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> Patches:
-    """Return the patches that `to_tensors` wrote; tensors that are no factors (an edit set keeps some beside them) are left."""
+    """Return the patches that `to_tensors` wrote."""
     modules = sorted(name.removesuffix(".down") for name in tensors if name.endswith(".down"))
     return {m: Patch(tensors[f"{m}.down"], tensors[f"{m}.up"], tensors[f"{m}.scale"].item()) for m in modules}
 

@@ -19,7 +19,7 @@ def edits(data: Record) -> dict[str, Html]:
     told = [entries[name] for name in line if entries[name].get("edits")]
     if not told:
         return {}
-    facts = sorted(told[-1]["edits"]["facts"], key=lambda fact: (fact["efficacy"], -_at_edit(fact)))
+    facts = sorted(data["facts"], key=lambda fact: (fact["efficacy"], -_at_edit(fact)))
     return {"edits": join(_summary(facts, told[-1]), _panels(told), _history(told), _facts(facts))}
 
 
@@ -77,10 +77,10 @@ def _history(told: Sequence[Record]) -> Html:
     rows = []
     for entry in told:
         record = entry["edits"]
-        facts, drift = record["facts"], record["drift"]
+        drift = record["drift"]
         cells = [
-            count(len(facts)),
-            count(sum(fact["efficacy"] for fact in facts)),
+            count(record["facts"]),
+            count(record["held"]),
             percent(_share(entry)),
             percent(_rise(entry), 2),
             number(drift["kl"]) if drift else NOTHING,
@@ -137,8 +137,8 @@ def _answer(value: bool | None) -> str:
 
 def _share(entry: Record) -> float | None:
     """Return the share of the facts in force at an entry that are said there; None without a fact."""
-    facts = entry["edits"]["facts"]
-    return sum(fact["efficacy"] for fact in facts) / len(facts) if facts else None
+    record = entry["edits"]
+    return record["held"] / record["facts"] if record["facts"] else None
 
 
 def _rise(entry: Record) -> float | None:

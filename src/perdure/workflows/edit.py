@@ -13,7 +13,7 @@ from perdure.edits.spec import EditSpec
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit_again import lost, strengthened, stronger
 from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.edit_records import NOTE, named, noted, record_at
+from perdure.workflows.edit_records import NOTE, changes, named, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class _Edit:
         made = pruned(draft.edit_set)
         entry = self._entry(made, applied)
         title, owners = named([f.subject for f in applied]), dict.fromkeys([fact.id for fact in applied], entry.id)
-        note = noted(title, made, self.verdicts, self.record, self.drift, self.norms, owners)
+        note = noted(title, made, self.verdicts, self.record, self.drift, self.norms, owners, self._full())
         mine = {fact.id for fact in applied}
         told |= {
             "entry": entry.id,
@@ -142,7 +142,7 @@ class _Edit:
         beside = {
             key: told[key] for key in ("applied", "refused", "superseded", "rewritten", "lost", "known", "seconds")
         }
-        self.ledger.record(entry, {NOTE: note, "edit": beside}, why=f"edit {note['about']}")
+        self.ledger.record(entry, {NOTE: changes(self.record, note), "edit": beside}, why=f"edit {note['about']}")
         self.ws.runtime.laid = self.ledger.state(entry)
         return told
 
@@ -287,9 +287,14 @@ class _Edit:
         return {fact.id for fact in self.fresh if fact.id not in draft.why}
 
     def _ask(self, edit_set: "EditSet") -> None:
-        """Verify all live facts of a set, unless that was the last one asked."""
+        """Verify all live facts of a set, the new ones in every form, unless that was the last one asked."""
         if self.asked is not edit_set:
-            self.verdicts, self.asked = self.place.ask(edit_set), edit_set
+            self.verdicts, self.asked = self.place.ask(edit_set, full=self._full()), edit_set
+
+    def _full(self) -> set[str]:
+        """Return the facts that are verified in every form: the new ones, and those in force that were written again."""
+        again = [w.id for w in self.base.live] if self.rewritten else []
+        return {*again, *(fact.id for fact in self.fresh)}
 
     def _entry(self, made: "EditSet", applied: Sequence[Fact]) -> Entry:
         """Store the set and return the entry that is to be recorded."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, Diverged
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit_again import Verdicts, lost, strengthened
-from perdure.workflows.edit_records import NOTE, Json, noted, record_at
+from perdure.workflows.edit_records import NOTE, NOTHING, Json, changes, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Carried:
 
     Args:
         slot: Object of the set that was written again; None if it stays as it is.
-        note: What is noted about the facts at the new entry.
+        note: What is noted about the facts at the new entry: the changes to what was noted before.
         facts: What the gate judges of each fact: "fact", "prompt", "target", and whether it was said "before" and is "now".
         warnings: For people: facts that were written again, or are no longer said.
     """
@@ -65,7 +65,8 @@ def carry(ws: "Workspace", parent: Entry, slots: Mapping[str, str | None], tick:
         warnings.append(f"edited facts that are no longer said: {', '.join(names)}; edit them again")
     drift, norms = place.cost(edit_set, parent)
     note = noted(record["about"], edit_set, verdicts, record, drift, norms)
-    return Carried(slot, {**note, "rewritten": slot is not None}, _judged(record, verdicts), tuple(warnings))
+    told = changes(record, {**note, "rewritten": slot is not None})
+    return Carried(slot, told, _judged(record, verdicts), tuple(warnings))
 
 
 def _judged(record: Json, verdicts: Verdicts) -> tuple[Json, ...]:
@@ -114,8 +115,8 @@ def verify_edits(ws: "Workspace", tick: Tick | None = None) -> dict[str, Any]:
         verdicts = place.ask(edit_set)
         note = noted(record["about"], edit_set, verdicts, record, drift, norms)
         if edit_set.written:
-            mine = ws.ledger.notes(head.id).get(NOTE) or {}
-            ws.ledger.annotate(head.id, NOTE, {**note, "rewritten": mine.get("rewritten", False)})
+            before = record_at(ws.ledger, ws.ledger.entry(head.parent)) if head.parent else NOTHING
+            ws.ledger.annotate(head.id, NOTE, changes(before, {**note, "rewritten": record["rewritten"]}))
         ws.runtime.laid = ws.ledger.state(head)
         return {
             "entry": head.id,

@@ -1,11 +1,12 @@
 """What the ledger says about the facts in force, as plain JSON; neither torch nor a model is needed to read it.
 
-Every entry that writes the slot `edits` has a note "edits": {"about", "facts", "dropped", "drift", "norms"}, where a fact is a
-line with "fact" (its id), "entry" (which wrote it), what it says, whether it was said when it was written ("at_edit"), and
-how it was last verified. `edits verify` renews it.
+A record is {"about", "facts", "dropped", "drift", "norms", "rewritten"}, where a fact is a line with "fact" (its id), "entry"
+(which wrote it), what it says, whether it was said when it was written ("at_edit"), and how it was last verified. An entry that
+changes it, and `edits verify`, note only the `changes` to the record of the parent: a thousand edits take a thousand lines.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import NotFound
@@ -18,18 +19,61 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 NOTE = "edits"
 MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")  # what a verdict comes to
+MEASURED = (*MEASURES, "generated", "chat", "answers")  # what verification in every form adds to a fact's line
 LISTED = ("fact", "entry", "subject", "prompt", "target", *MEASURES)
 SHORTEST = 4  # digits of an id that may stand for the whole
+NOTHING: Json = {"about": None, "facts": [], "dropped": [], "drift": None, "norms": {}, "rewritten": False}
 
 
 def record_at(ledger: "Ledger", entry: "Entry") -> Json:
     """Return what was last noted about the facts in force at an entry; without facts if it has no edits."""
-    for ancestor in ledger.ancestors(entry):
-        if NOTE in (notes := ledger.notes(ancestor.id)):
-            return notes[NOTE]
-        if ancestor.slots.get(NOTE, "") is None:
-            break
-    return {"about": None, "facts": [], "dropped": [], "drift": None, "norms": {}}
+    return records(ledger, reversed(ledger.ancestors(entry)))[-1]
+
+
+def records(ledger: "Ledger", line: Iterable["Entry"]) -> list[Json]:
+    """Return the record at each entry of a line that begins at the base."""
+    notes, record, found = ledger.noted(NOTE), NOTHING, []
+    for entry in line:
+        if entry.id in notes:
+            record = changed(record, notes[entry.id])
+        elif NOTE in entry.slots:  # an entry without a note takes the slot away
+            record = NOTHING
+        found.append(record)
+    return found
+
+
+def changes(before: Json, after: Json) -> Json:
+    """Return what to note of a record at an entry, given the record at its parent; `changed` puts it on again."""
+    after = json.loads(json.dumps(after))  # as it comes back from the ledger: tuples are lists there
+    old, new = _lines(before), _lines(after)
+    told = {key: value for key, value in after.items() if key not in ("facts", "dropped")}
+    told["gone"] = [name for name in old if name not in new]
+    told["lines"] = [line for name, line in new.items() if old.get(name) != line]
+    return told if list(_lines(changed(before, told))) == list(new) else {**told, "order": list(new)}
+
+
+def changed(before: Json, told: Json) -> Json:
+    """Return the record that `changes` told of."""
+    lines = {name: line for name, line in _lines(before).items() if name not in told["gone"]}
+    lines |= {line["fact"]: line for line in told["lines"]}
+    every = [lines[name] for name in told.get("order", lines)]
+    rest = {key: value for key, value in told.items() if key not in ("gone", "lines", "order")}
+    return {
+        **NOTHING,
+        **rest,
+        "facts": [line for line in every if not line["dropped"]],
+        "dropped": [line for line in every if line["dropped"]],
+    }
+
+
+def counted(record: Json) -> Json:
+    """Return a record with the number of its facts, and of those that are said, in place of their lines."""
+    held = sum(line["efficacy"] for line in record["facts"])
+    return {key: record[key] for key in ("about", "drift", "rewritten")} | {"facts": len(record["facts"]), "held": held}
+
+
+def _lines(record: Json) -> dict[str, Json]:
+    return {line["fact"]: line for line in (*record["facts"], *record["dropped"])}
 
 
 def listed(ledger: "Ledger", at: str = "head") -> list[Json]:
@@ -78,8 +122,9 @@ def noted(
     drift: Mapping[str, float] | None,
     norms: Mapping[str, float],
     owners: Mapping[str, str] | None = None,
+    full: Container[str] | None = None,
 ) -> Json:
-    """Return the note of an entry.
+    """Return the record at an entry.
 
     Args:
         title: What the entry is about.
@@ -89,14 +134,17 @@ def noted(
         drift: What the set does to held-out text.
         norms: Relative norm of the update by layer name.
         owners: Entry that wrote a fact that is new, by fact id.
+        full: Ids of the facts that were verified in every form; None means all. Of the others it is noted whether they are said.
     """
     new = owners or {}
     owners = {line["fact"]: line["entry"] for line in (*before["facts"], *before["dropped"])} | dict(new)
     known = {line["fact"]: line.get("at_edit", line["efficacy"]) for line in before["facts"] if line["fact"] not in new}
-    facts = [
-        {**_line(w, owners[w.id]), "at_edit": known.get(w.id, verdicts[w.id].efficacy), **_asked(verdicts[w.id])}
-        for w in edit_set.live
-    ]
+    asked = {line["fact"]: line for line in before["facts"] if full is not None and line["fact"] not in full}
+    facts = []
+    for w in edit_set.live:
+        verdict, at_edit = verdicts[w.id], {"at_edit": known.get(w.id, verdicts[w.id].efficacy)}
+        measured = {key: asked[w.id][key] for key in MEASURED} if w.id in asked else _asked(verdict)
+        facts.append({**_line(w, owners[w.id]), **at_edit, **measured, "efficacy": verdict.efficacy})
     dropped = [_line(w, owners[w.id]) for w in edit_set.dropped]
     return {"about": title, "facts": facts, "dropped": dropped, "drift": drift and dict(drift), "norms": dict(norms)}
 

@@ -1,6 +1,6 @@
 """The edit set of a state on the workspace's one model: laid with the other slots, asked, and written again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,11 @@ from perdure.workflows.held_out import PASSAGES
 
 if TYPE_CHECKING:
     from perdure.bridges.editing_tails import Site
-    from perdure.edits.edit_set import EditSet
+    from perdure.edits.edit_set import EditSet, Tensors
     from perdure.edits.facts import Fact
     from perdure.edits.measures import Verdict
     from perdure.edits.spec import EditSpec
-    from perdure.ledger import Entry
+    from perdure.ledger import Entry, Ledger
     from perdure.workflows.workspace import Workspace
 
 SLOT = "edits"
@@ -51,10 +51,9 @@ class Place:
 
     def lay(self, edit_set: "EditSet | None" = None) -> None:
         """Make the workspace's model the canonical form of these slots with an edit set, or without edits."""
-        objects = self.ws.ledger.objects
-        slots = {name: objects.get(found) for name, found in self.others.items()}
+        slots = tensors_of(self.ws.ledger, self.others)
         if edit_set is not None and edit_set.live:
-            slots[SLOT] = edit_set.to_tensors()
+            slots[SLOT] = _update(edit_set)
         self.ws.runtime.lay(slots)
 
     @contextmanager
@@ -65,17 +64,28 @@ class Place:
         with opened(self.ws.runtime.model, self.ws.tokenizer, self.ws.runtime.precision) as site:
             yield site
 
-    def ask(self, edit_set: "EditSet", facts: "Sequence[Fact] | None" = None) -> "dict[str, Verdict]":
-        """Lay a set and return how the model answers its live facts, or others, by fact id."""
+    def ask(
+        self, edit_set: "EditSet", facts: "Sequence[Fact] | None" = None, full: Container[str] | None = None
+    ) -> "dict[str, Verdict]":
+        """Lay a set and return how the model answers its live facts, or others, by fact id.
+
+        Args:
+            edit_set: The set.
+            facts: Who is asked about; the live facts, if None.
+            full: Ids of those that are asked in every form, and freely; None means all. The others' prompts alone are asked,
+                which tells whether they are still said.
+        """
         from perdure.bridges.editing_verify import verify
 
         asked = [w.fact for w in edit_set.live] if facts is None else list(facts)
+        whole = [fact for fact in asked if full is None or fact.id in full]
+        rest = [fact for fact in asked if full is not None and fact.id not in full]
         self.lay(edit_set)
-        if not asked:
-            return {}
         self._told("verifying facts", 0, len(asked))
         with self.site() as site:
-            return {fact.id: found for fact, found in zip(asked, verify(site, asked), strict=True)}
+            found = verify(site, whole) if whole else []
+            found += verify(site, rest, generation=False, forms=False) if rest else []
+        return {fact.id: verdict for fact, verdict in zip((*whole, *rest), found, strict=True)}
 
     def cost(self, edit_set: "EditSet", entry: "Entry") -> tuple[dict[str, float], dict[str, float]]:
         """Lay the slots without edits; return what a set does to held-out text, and its relative norm by layer name."""
@@ -130,8 +140,8 @@ class Place:
         return pin(*self._model(), edit_set, **self._settings())
 
     def keep(self, edit_set: "EditSet") -> str | None:
-        """Store a set as an object and return its hash; None for a set without live facts."""
-        return self.ws.ledger.objects.put(pruned(edit_set).to_tensors()) if edit_set.live else None
+        """Store a set as an object, each fact a part of it, and return its hash; None for a set without live facts."""
+        return self.ws.ledger.objects.put(*pruned(edit_set).packed()) if edit_set.live else None
 
     def _model(self) -> tuple[Any, Any]:
         return self.ws.runtime.model, self.ws.tokenizer
@@ -142,6 +152,20 @@ class Place:
     def _told(self, what: str, done: int, total: int) -> None:
         if self.tick:
             self.tick(what, done, total)
+
+
+def tensors_of(ledger: "Ledger", slots: Mapping[str, str]) -> "dict[str, Tensors]":
+    """Return what the runtime lays for slot objects: the stored tensors, but of an edit set the update solved from them."""
+    from perdure.edits.edit_set import EditSet
+
+    found = {name: ledger.objects.get(object_hash) for name, object_hash in slots.items()}
+    return {**found, **({SLOT: _update(EditSet.from_tensors(found[SLOT]))} if SLOT in found else {})}
+
+
+def _update(edit_set: "EditSet") -> "Tensors":
+    from perdure.maths.low_rank import to_tensors
+
+    return to_tensors(edit_set.patches())
 
 
 def pruned(edit_set: "EditSet") -> "EditSet":

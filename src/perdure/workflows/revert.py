@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, NotFound
 from perdure.edits.spec import SPREAD
 from perdure.ledger import Entry, Ledger, writing
-from perdure.workflows.edit_records import NOTE, Json, matching, named, noted, record_at
+from perdure.workflows.edit_records import NOTE, Json, changes, matching, named, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
         made = _without(place, before, [line["fact"] for line in chosen], resolve)
         drift, norms = place.cost(made, parent) if made.live else (None, {})
         gone = [before.find(line["fact"]).fact for line in chosen]
-        verdicts = place.ask(made, [*[w.fact for w in made.live], *gone])
+        verdicts = place.ask(made, [*[w.fact for w in made.live], *gone], full=())
         entry = Entry(
             parent=parent.id,
             kind="revert",
@@ -58,7 +58,7 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
             columns=parent.columns,
             state=parent.state,
         )
-        note = noted(named([fact.subject for fact in gone]), made, verdicts, record, drift, norms)
+        note = noted(named([fact.subject for fact in gone]), made, verdicts, record, drift, norms, full=())
         said = {line["fact"] for line in record["facts"] if line["efficacy"]}
         told = {
             "reverted": [
@@ -76,7 +76,7 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
             "resolve": resolve,
             "seconds": round(time.perf_counter() - began, 3),
         }
-        ws.ledger.record(entry, {NOTE: note, "revert": told}, why=f"revert {note['about']}")
+        ws.ledger.record(entry, {NOTE: changes(record, note), "revert": told}, why=f"revert {note['about']}")
         ws.runtime.laid = ws.ledger.state(entry)
         return {"entry": entry.id, **told, "facts": note["facts"], "drift": drift}
 
@@ -137,10 +137,8 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
         return replace(edit_set, written=(), modules={})
     if not resolve:
         return pruned(place.pin(edit_set.drop(*gone)))
-    made = edit_set
-    for fact_id in gone:
-        made = made.resolve(fact_id)
-    if made.live[0].spec.method in SPREAD or made.unsettled():
+    made = edit_set.resolve(*gone)
+    if made.live[0].spec.method in SPREAD or made.unsettled() or made.stale():
         place.lay()
         current = place.current(made)
         made = place.settle(made) if current is made else current

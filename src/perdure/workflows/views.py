@@ -11,7 +11,7 @@ from perdure.core.errors import BadInput
 from perdure.core.files import write_text
 from perdure.core.rows import Row
 from perdure.ledger.runs import unfinished
-from perdure.workflows.edit_records import NOTE, about, record_at
+from perdure.workflows.edit_records import NOTE, about, counted, record_at, records
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -87,6 +87,8 @@ def show(ledger: "Ledger", ref: str) -> Json:
     entry = ledger.resolve(ref)
     notes = {key: value for key, value in ledger.notes(entry.id).items() if key not in ("evidence", "memory", "traces")}
     record = dict(notes.pop("record", None) or {})
+    if NOTE in notes:
+        notes[NOTE] = record_at(ledger, entry)
     slots = {name: {"object": found, "bytes": ledger.objects.size(found)} for name, found in _own_slots(entry)}
     return {
         "entry": entry.id,
@@ -261,7 +263,8 @@ def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = Non
     ledger = ws.ledger
     head, entries = ledger.resolve("head"), ledger.entries()
     logged = {line["entry"]: line for line in ledger.log()}
-    scores = _all_scores(ledger, head, entries)
+    scores, line = _all_scores(ledger, head, entries), list(reversed(ledger.ancestors(head)))
+    edited = {entry.id: record for entry, record in zip(line, records(ledger, line), strict=True)}
     return {
         "workspace": {
             "name": ledger.root.name,
@@ -272,20 +275,22 @@ def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = Non
             "recipe": (head.recipe or {}).get("name"),
         },
         "head": head.id,
+        "facts": edited[head.id]["facts"],
         "matrix": ws.matrix(),
-        "entries": [{**logged[e.id], "scores": scores[e.id], **_reported(ledger, e)} for e in entries],
+        "entries": [{**logged[e.id], "scores": scores[e.id], **_reported(ledger, e, edited)} for e in entries],
         "reflog": [move for move in reversed(ledger.reflog()) if move["old"]],
         "compare": [{"name": name, "matrix": other.matrix()} for name, other in (compare or {}).items()],
     }
 
 
-def _reported(ledger: "Ledger", entry: "Entry") -> Json:
+def _reported(ledger: "Ledger", entry: "Entry", edited: Mapping[str, Json]) -> Json:
     """Return the learn record, the memory, the edits and the traces of an entry; a gate that was off is none."""
     notes = ledger.notes(entry.id)
     record = notes.get("record")
     if record and record["gate"]["verdict"] == "off":
         record = {**record, "gate": None}
-    return {"record": record, **{name: notes.get(name) for name in ("memory", NOTE, "traces")}}
+    facts = counted(edited[entry.id]) if NOTE in notes and entry.id in edited else None
+    return {"record": record, NOTE: facts, **{name: notes.get(name) for name in ("memory", "traces")}}
 
 
 def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> dict[str, dict[str, Json]]:

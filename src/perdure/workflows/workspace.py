@@ -16,6 +16,7 @@ from perdure.workflows.edit import Facts, edit
 from perdure.workflows.edit_carry import verify_edits
 from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_records import listed
+from perdure.workflows.edit_state import tensors_of
 from perdure.workflows.knowledge import Knowledge, learn_knowledge, plan_knowledge
 from perdure.workflows.learn import Plan, learn, plan
 from perdure.workflows.revert import revert
@@ -301,7 +302,7 @@ class Workspace:
 
     def lay_slots(self, slots: dict[str, str]) -> None:
         """Make the runtime's model the one that these slot objects describe."""
-        self.runtime.lay({name: self.ledger.objects.get(object_hash) for name, object_hash in slots.items()})
+        self.runtime.lay(tensors_of(self.ledger, slots))
 
     def cell(self, entry: Entry, task: TaskData, tick: Tick | None = None) -> tuple[dict[str, Any], float]:
         """Return the Score record of `task` at `entry`, and the seconds it took: none if it was measured before."""
