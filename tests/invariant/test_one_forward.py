@@ -68,3 +68,25 @@ def test_a_method_that_has_to_run_again_is_seen(forwards, name):
 
 def test_every_method_counted_draws_from_memory():
     assert all("draw" in all_methods()[name].seams for name in DRAWING)
+
+
+@pytest.mark.parametrize("name", ["mir.candidates", "adversarial_replay"])
+def test_rows_that_only_another_forward_reads_are_not_in_the_shared_one(forwards, name):
+    method = name.split(".")[0]
+    _, made = forwards({method: {"mix": 0.5}})
+    (micro,) = made.open(2)
+    rows = micro.drawn[made.drawn.reads[name]]
+    assert rows
+    step, out = step_of(made, micro)
+    shared = {draw: places for draw, places in micro.drawn.items() if draw != made.drawn.reads[name]}
+    read = [made.pools["replay"].rows[i] for places in shared.values() for i in places]
+    assert len(out.logits) == sum(row.targets for row in [*(made.rows[i] for i in micro.new), *read])
+    assert name not in step.drawn
+    assert set(step.run(name).row.tolist()) == set(rows)
+
+
+def test_rows_that_another_method_reads_in_the_shared_forward_stay_in_it(forwards):
+    _, made = forwards({"adversarial_replay": {}, "replay": {"mix": 0.25}})
+    (micro,) = made.open(0)
+    step, _ = step_of(made, micro)
+    assert step.drawn["adversarial_replay"] is step.drawn["replay"]

@@ -30,9 +30,8 @@ def step(weight, embeddings):
         assert grad
         return Slice(embeddings[:, 0] @ weight, LABELS, row_weights(torch.arange(2), 2).double())
 
-    clean = run("adversarial_replay", embeddings=embeddings, grad=True)
-    drawn = {"adversarial_replay": clean}
-    return Step(0, 10, {"w": weight}, drawn=drawn, runner=run, embedder=lambda part: embeddings.clone())
+    parts = {"adversarial_replay"}
+    return Step(0, 10, {"w": weight}, parts=parts, runner=run, embedder=lambda part: embeddings.clone())
 
 
 def by_hand(weight, embeddings, epsilon):

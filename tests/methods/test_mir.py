@@ -27,8 +27,7 @@ def watched(weight, after, x, y, state=None):
         assert part == "mir.candidates"
         return Slice(x @ (weights or {"w": after})["w"], y, row_weights(torch.arange(4), 4).double(), row=PLACES)
 
-    told = {"mir.candidates": (PLACES, torch.zeros(4))}
-    step = Step(0, 10, {"w": after}, before={"w": weight}, row_losses=told, runner=run)
+    step = Step(0, 10, {"w": after}, parts={"mir.candidates"}, before={"w": weight}, runner=run)
     return Mir().watch(step, state or {})
 
 
@@ -56,6 +55,7 @@ def test_only_the_first_are_replayed_and_new_candidates_are_drawn_for_the_next_u
     assert [i for i, chance in enumerate(wishes["worst"].weights) if chance] == [2, 7]
     assert (wishes["worst"].size, wishes["candidates"].size) == (2, 8)
     assert wishes["candidates"].own
+    assert not wishes["candidates"].shared
     first = Mir().draw(DrawContext(0, 10, 6, {"replay": 12}), {})
     assert first["worst"].size == 0
 

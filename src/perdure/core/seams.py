@@ -33,7 +33,7 @@ NEEDS = ("nll_before", "nll_after", "before", "task_grad", "row_losses", "valida
 nll_before, nll_after: losses of the task's rows before it and when it has settled, for `admit`.
 before: `step.before` in `watch`, the parameters before the optimizer step; a copy of them.
 task_grad: `step.task_grad` in `watch`, the gradient of the task loss alone; one more backward where other terms use the forward.
-row_losses: `step.row_losses` in `watch`, the loss of each drawn row; free.
+row_losses: `step.row_losses` in `watch`, the loss of each row drawn into the shared forward; free.
 validation: rows held out of training, as `keep: best` does.
 """
 
@@ -89,12 +89,15 @@ class Draw:
         balance: How service is spread: "label", "task" or "row", each with equal chances.
         own: Draw rows independent of what others draw from the pool.
         weights: Chances of the pool's rows, in its order, met exactly, instead of balanced service; implies `own`.
+        shared: They run in the shared forward and arrive in `step.drawn`; else they wait for `step.run`. Rows that one method
+            wants in the shared forward are there for all who draw them.
     """
 
     size: int
     balance: str = "label"
     own: bool = False
     weights: Sequence[float] | None = None
+    shared: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a method sees of one update: read-only, with the outputs of one forward shared by everybody."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -96,7 +96,8 @@ class Step:
         params: Trainable parameters by name; read only.
         share: This micro-batch's share of the update, 1 / micro-batches.
         new: The new rows.
-        drawn: For each method that drew, its rows.
+        drawn: For each method that drew, its rows, if they ran in the shared forward.
+        parts: The sets of drawn rows that `run` and `embed` know.
         before: In `watch`, the parameters before the optimizer step, if asked for with `needs`.
         task_grad: In `watch`, the gradient of the task loss alone, before mask, gradient and clip; if asked for.
         row_losses: In `watch`, for each drawn set its rows (rows,) and their losses (rows,) in nats a token; if asked for.
@@ -110,6 +111,7 @@ class Step:
     share: float = 1.0
     new: Slice | None = None
     drawn: Mapping[str, Slice] = field(default_factory=dict)
+    parts: Container[str] = ()
     before: Mapping[str, Tensor] = field(default_factory=dict)
     task_grad: Mapping[str, Tensor] = field(default_factory=dict)
     row_losses: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -128,10 +130,10 @@ class Step:
         embeddings: Tensor | None = None,
         grad: bool = False,
     ) -> Slice:
-        """Return the outputs on `part` ("new", or a name in `drawn`) of another forward.
+        """Return the outputs on `part` of another forward.
 
         Args:
-            part: Whose rows.
+            part: Whose rows: "new", or one of `parts`.
             weights: Values to use for parameters by name; the others stay. None for the current ones.
             embeddings: Input embeddings instead of the tokens', shaped as `embed` returns them.
             grad: Whether gradients flow to the parameters (or `weights`) and to `embeddings`.

@@ -28,8 +28,7 @@ class AdversarialReplay:
     does.
 
     Seams: draw (shares the rows that others draw from the pool), loss. State: none.
-    Cost: two forwards and backwards over the drawn rows beside the shared forward, mix / (1 - mix) of the new rows each, and the
-    shared forward is that much wider.
+    Cost: two forwards and backwards over the drawn rows, mix / (1 - mix) of the new rows each, beside the shared forward.
     When to use: memory is so small that replay learns it by heart. Beside `replay`, rows are learned clean and moved, as in
     Miyato et al.
     Deviation from Miyato: the length is relative to the embeddings' own instead of normalising these; moved rows take the place
@@ -60,11 +59,11 @@ class AdversarialReplay:
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
         """Ask for the share `mix` of the final mix."""
-        return Draw(context.rows_for(self.mix), balance=self.balance)
+        return Draw(context.rows_for(self.mix), balance=self.balance, shared=False)
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return strength x the mean cross-entropy of the moved rows."""
-        if self.name not in step.drawn:
+        if self.name not in step.parts:
             return None
         at = step.embed(self.name).requires_grad_()
         clean = step.run(self.name, embeddings=at, grad=True)

@@ -24,7 +24,7 @@ class Mir:
     losses are taken on the same batch without dropout, so that their difference is the step's alone.
 
     Seams: draw, loss, watch. State: `worst` (candidates,), their places in memory, the most interfered first; no weights.
-    Cost: the shared forward is mix / (1 - mix) x (1 + candidates) wider, and two forwards over the candidates follow the step;
+    Cost: the shared forward is mix / (1 - mix) wider, and two forwards over `candidates` times as many rows follow the step;
     a copy of the trainable parameters.
     When to use: memory is large and only a part of it suffers; small memories are replayed whole anyway.
     Deviation: the paper scores a virtual step, w - lr x gradient of the new rows' loss, and replays in that same update. A
@@ -36,7 +36,7 @@ class Mir:
     family: ClassVar[str] = "replay"
     seams: ClassVar[tuple[str, ...]] = ("draw", "loss", "watch")
     source: ClassVar[str] = "Aljundi et al. 2019, arXiv 1908.04742"
-    needs: ClassVar[tuple[str, ...]] = ("before", "row_losses")
+    needs: ClassVar[tuple[str, ...]] = ("before",)
 
     mix: Share = 0.25  # share of replayed rows in the final mix, candidates apart, in [0, 1)
     strength: Strength = 1.0  # factor of the replayed rows' cross-entropy
@@ -61,7 +61,7 @@ class Mir:
         chosen = [float(i in worst) for i in range(context.pools.get("replay", 0))]
         return {
             "worst": Draw(len(worst), weights=chosen),
-            "candidates": Draw(scored, balance="row", own=True),
+            "candidates": Draw(scored, balance="row", own=True, shared=False),
         }
 
     def loss(self, step: Step, state: State) -> Tensor | None:
@@ -72,7 +72,7 @@ class Mir:
     def watch(self, step: Step, state: State) -> State:
         """Rank the candidates by how much this update raised their loss."""
         part = f"{self.name}.candidates"
-        if part not in step.row_losses:
+        if part not in step.parts:
             return {}
         before, after = step.run(part, weights=step.before), step.run(part)
         places, rise = after.by_row(after.cross_entropy() - before.cross_entropy())

@@ -1,7 +1,7 @@
 """Which rows serve an update, and how the shared forward's outputs are cut into each method's part."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,10 +38,17 @@ class Micro:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The draws of one update: rows by draw, and for each slice that a method will see, the draw it reads."""
+    """The draws of one update.
+
+    Args:
+        rows: Rows by draw.
+        reads: For each part that a method asked for, the draw it reads.
+        waiting: Draws that are not in the shared forward: they run when they are asked for.
+    """
 
     rows: Mapping[str, Sequence[int]]
     reads: Mapping[str, str]
+    waiting: Collection[str] = ()
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -65,6 +72,7 @@ def draw_rows(
     """Ask every method what it wants, merge wishes for the same rows (the largest size), and draw."""
     wishes: dict[str, Draw] = {}
     reads: dict[str, str] = {}
+    shared: set[str] = set()
     for method in recipe.owners("draw"):
         pool = pool_of(method)
         if pool not in pools or (wish := method.draw(context, states[method.name])) is None:
@@ -73,6 +81,7 @@ def draw_rows(
             part = f"{method.name}.{suffix}" if suffix else method.name
             draw = f"{pool}:{part}" if want.own or want.weights is not None else pool
             reads[part] = draw
+            shared |= {draw} if want.shared else set()
             known = wishes.get(draw)
             larger = known is None or (want.size, want.balance) > (known.size, known.balance)  # in any order of methods
             wishes[draw] = want if larger else known  # type: ignore[assignment]
@@ -81,7 +90,7 @@ def draw_rows(
         for draw, wish in wishes.items()
         if wish.size
     }
-    return Drawn(rows, reads)
+    return Drawn(rows, reads, rows.keys() - shared)
 
 
 def cut(

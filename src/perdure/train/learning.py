@@ -28,7 +28,7 @@ from perdure.train.draws import Drawn, Micro, draw_rows, fitted
 from perdure.train.forward import Output, Reader, Tokens
 from perdure.train.gauge import Gauge, Record, norm, turned
 from perdure.train.grads import Backward, added, apart, grad_of
-from perdure.train.stepping import run, step_of
+from perdure.train.stepping import parts_of, run, step_of
 
 SPREAD = 1.75  # average batches of new rows that one forward may hold: larger ones are few, and cutting them bounds the memory
 
@@ -230,14 +230,16 @@ class Learning:
     def close(self, update: int) -> None:
         """Let watchers see the weights after the optimizer step; at an epoch's end, score the validation rows."""
         losses = {part: tuple(map(torch.cat, zip(*found, strict=True))) for part, found in self.losses.items()}
+        whole = self._whole(update, self.updates[update])
         step = Step(
             update,
             self.total,
             self.params,
+            parts=parts_of(self, whole),
             before=self.before,
             task_grad=self.task_grad,
             row_losses=losses,  # type: ignore[arg-type]
-            runner=partial(run, self, self._whole(update, self.updates[update])),
+            runner=partial(run, self, whole),
         )
         with torch.no_grad():
             for method in self.recipe.owners("watch"):

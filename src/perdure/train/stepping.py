@@ -24,7 +24,8 @@ def step_of(learning: "Learning", micro: Micro) -> tuple[Step, Output]:
     Draws that only a reference reads run by themselves, so that no backward passes through rows of which it wants nothing.
     """
     referred = _referred(learning, micro)
-    shared = {draw: rows for draw, rows in micro.drawn.items() if draw not in referred}
+    apart = referred | set(learning.drawn.waiting)
+    shared = {draw: rows for draw, rows in micro.drawn.items() if draw not in apart}
     new, drawn, out = _forward(learning, replace(micro, drawn=shared))
     for draw in sorted(referred):
         drawn |= _forward(learning, replace(micro, new=[], drawn={draw: micro.drawn[draw]}))[1]
@@ -37,10 +38,16 @@ def step_of(learning: "Learning", micro: Micro) -> tuple[Step, Output]:
         micro.share,
         new,
         drawn,
+        parts_of(learning, micro),
         runner=partial(run, learning, micro),
         embedder=partial(embed, learning, micro),
     )
     return step, out
+
+
+def parts_of(learning: "Learning", micro: Micro) -> set[str]:
+    """Return the parts of a micro-batch that methods can run again."""
+    return {part for part, draw in learning.drawn.reads.items() if micro.drawn.get(draw)}
 
 
 def _forward(learning: "Learning", micro: Micro) -> tuple[Slice, dict[str, Slice], Output]:
