@@ -344,3 +344,18 @@ def test_facts_of_many_commands_are_stored_once(ws):
     assert ws.verify()["ok"]
     assert ws.gc()["removed"] == 0
     assert len(ws.verify_edits()["facts"]) == 5
+
+
+def test_asking_an_older_entry_again_leaves_the_records_made_on_it_as_they_were(ws, monkeypatch):
+    first = write(ws, FACTS[0])["entry"]
+    second = write(ws, FACTS[1])["entry"]
+    ws.rollback(first)
+    deaf_to(A, monkeypatch)
+    assert ws.verify_edits()["lost"] == [A]
+    assert [line["efficacy"] for line in ws.edits()] == [False]
+    ws.rollback(second)
+    assert [line["efficacy"] for line in ws.edits()] == [True, True]
+    ws.rollback(first)
+    assert [line["efficacy"] for line in ws.edits()] == [False]  # as it was last verified
+    write(ws, FACTS[2], gate=None)
+    assert [(line["fact"], line["efficacy"]) for line in ws.edits()] == [(A, False), (C, True)]

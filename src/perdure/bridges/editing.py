@@ -110,7 +110,7 @@ def settle(
         return edit_set
     spec = edit_set.live[0].spec
     with opened(model, tokenizer, precision) as site:
-        layers = sorted({layer for w in (edit_set.live if spreads else stale) for layer in w.layers})
+        layers = sorted({layer for w in (edit_set.written if spreads else stale) for layer in w.layers})
         reaches = _reaches(site, spec, layers, cache, texts) if layers else {}
         contexts = {one: contexts_of(site, one) for one in {spec, *(w.spec for w in stale)}}
         return _settled(site, _found_again(site, edit_set, contexts, reaches), contexts[spec], reaches)

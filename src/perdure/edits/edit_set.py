@@ -179,7 +179,8 @@ class EditSet:
         `unsettled`), or are spread over layers.
         """
         gone = {self.find(fact_id).id for fact_id in fact_ids}
-        rest = tuple(_without(w, gone) for w in self.written if w.id not in gone)
+        calls = {w.beside: _without(w.beside, gone) for w in self.written}
+        rest = tuple(replace(w, beside=calls[w.beside]) for w in self.written if w.id not in gone)
         return replace(self, written=rest if any(not w.dropped for w in rest) else ())
 
     def stale(self) -> list[Written]:
@@ -350,10 +351,10 @@ def _restored(line: Mapping[str, Any], tensors: Mapping[str, Tensor], calls: Seq
     )
 
 
-def _without(w: Written, gone: set[str]) -> Written:
-    """Return a fact as one that was asked for without some others."""
-    left = tuple(fact for fact in w.beside if fact.id not in gone)
-    return replace(w, beside=left if len(left) > 1 else ()) if len(left) < len(w.beside) else w
+def _without(call: tuple[Fact, ...], gone: set[str]) -> tuple[Fact, ...]:
+    """Return facts that were asked for at once without some of them; one that is left was asked for alone."""
+    left = tuple(fact for fact in call if fact.id not in gone)
+    return left if len(left) > 1 else ()
 
 
 def _name(call: Sequence[Fact]) -> str:

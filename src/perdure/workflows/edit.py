@@ -13,7 +13,7 @@ from perdure.edits.spec import EditSpec
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit_again import lost, strengthened, stronger
 from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.edit_records import NOTE, changes, named, noted, record_at
+from perdure.workflows.edit_records import NOTE, named, note_of, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
 
 if TYPE_CHECKING:
@@ -142,7 +142,9 @@ class _Edit:
         beside = {
             key: told[key] for key in ("applied", "refused", "superseded", "rewritten", "lost", "known", "seconds")
         }
-        self.ledger.record(entry, {NOTE: changes(self.record, note), "edit": beside}, why=f"edit {note['about']}")
+        self.ledger.record(
+            entry, {NOTE: note_of(self.ledger, self.parent, note), "edit": beside}, why=f"edit {note['about']}"
+        )
         self.ws.runtime.laid = self.ledger.state(entry)
         return told
 

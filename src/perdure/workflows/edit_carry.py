@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, Diverged
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit_again import Verdicts, lost, strengthened
-from perdure.workflows.edit_records import NOTE, NOTHING, Json, changes, noted, record_at
+from perdure.workflows.edit_records import VERIFIED, Json, note_of, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def carry(ws: "Workspace", parent: Entry, slots: Mapping[str, str | None], tick:
         warnings.append(f"edited facts that are no longer said: {', '.join(names)}; edit them again")
     drift, norms = place.cost(edit_set, parent)
     note = noted(record["about"], edit_set, verdicts, record, drift, norms)
-    told = changes(record, {**note, "rewritten": slot is not None})
+    told = note_of(ws.ledger, parent, {**note, "rewritten": slot is not None})
     return Carried(slot, told, _judged(record, verdicts), tuple(warnings))
 
 
@@ -115,8 +115,8 @@ def verify_edits(ws: "Workspace", tick: Tick | None = None) -> dict[str, Any]:
         verdicts = place.ask(edit_set)
         note = noted(record["about"], edit_set, verdicts, record, drift, norms)
         if edit_set.written:
-            before = record_at(ws.ledger, ws.ledger.entry(head.parent)) if head.parent else NOTHING
-            ws.ledger.annotate(head.id, NOTE, changes(before, {**note, "rewritten": record["rewritten"]}))
+            found = note_of(ws.ledger, head, {**note, "rewritten": record["rewritten"]})
+            ws.ledger.annotate(head.id, VERIFIED, found)
         ws.runtime.laid = ws.ledger.state(head)
         return {
             "entry": head.id,

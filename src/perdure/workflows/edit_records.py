@@ -2,7 +2,8 @@
 
 A record is {"about", "facts", "dropped", "drift", "norms", "rewritten"}, where a fact is a line with "fact" (its id), "entry"
 (which wrote it), what it says, whether it was said when it was written ("at_edit"), and how it was last verified. An entry that
-changes it, and `edits verify`, note only the `changes` to the record of the parent: a thousand edits take a thousand lines.
+changes it notes only the `changes` to the record of its parent: a thousand edits take a thousand lines. What `edits verify` finds
+stands beside an entry and not in that line: the records of entries made on it stay what they were.
 """
 
 import json
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
 
 Json = dict[str, Any]
-NOTE = "edits"
+NOTE, VERIFIED = "edits", "edits verified"
 MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")  # what a verdict comes to
 MEASURED = (*MEASURES, "generated", "chat", "answers")  # what verification in every form adds to a fact's line
 LISTED = ("fact", "entry", "subject", "prompt", "target", *MEASURES)
@@ -26,19 +27,29 @@ NOTHING: Json = {"about": None, "facts": [], "dropped": [], "drift": None, "norm
 
 
 def record_at(ledger: "Ledger", entry: "Entry") -> Json:
-    """Return what was last noted about the facts in force at an entry; without facts if it has no edits."""
-    return records(ledger, reversed(ledger.ancestors(entry)))[-1]
+    """Return what was last found about the facts in force at an entry; without facts if it has no edits."""
+    return _along(ledger, reversed(ledger.ancestors(entry)))[-1][1]
 
 
 def records(ledger: "Ledger", line: Iterable["Entry"]) -> list[Json]:
     """Return the record at each entry of a line that begins at the base."""
-    notes, record, found = ledger.noted(NOTE), NOTHING, []
+    return [found for _, found in _along(ledger, line)]
+
+
+def note_of(ledger: "Ledger", entry: "Entry", record: Json) -> Json:
+    """Return what to note of a record: of that at a child of `entry` under NOTE, or of its own found again under VERIFIED."""
+    return changes(_along(ledger, reversed(ledger.ancestors(entry)))[-1][0], record)
+
+
+def _along(ledger: "Ledger", line: Iterable["Entry"]) -> list[tuple[Json, Json]]:
+    """Return the record at each entry as it was written, on which the next one stands, and as it was last verified."""
+    notes, again, record, found = ledger.noted(NOTE), ledger.noted(VERIFIED), NOTHING, []
     for entry in line:
         if entry.id in notes:
             record = changed(record, notes[entry.id])
         elif NOTE in entry.slots:  # an entry without a note takes the slot away
             record = NOTHING
-        found.append(record)
+        found.append((record, changed(record, again[entry.id]) if entry.id in again else record))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, NotFound
 from perdure.edits.spec import SPREAD
 from perdure.ledger import Entry, Ledger, writing
-from perdure.workflows.edit_records import NOTE, Json, changes, matching, named, noted, record_at
+from perdure.workflows.edit_records import NOTE, Json, matching, named, note_of, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
             "resolve": resolve,
             "seconds": round(time.perf_counter() - began, 3),
         }
-        ws.ledger.record(entry, {NOTE: changes(record, note), "revert": told}, why=f"revert {note['about']}")
+        ws.ledger.record(entry, {NOTE: note_of(ws.ledger, parent, note), "revert": told}, why=f"revert {note['about']}")
         ws.runtime.laid = ws.ledger.state(entry)
         return {"entry": entry.id, **told, "facts": note["facts"], "drift": drift}
 

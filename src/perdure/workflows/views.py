@@ -11,7 +11,7 @@ from perdure.core.errors import BadInput
 from perdure.core.files import write_text
 from perdure.core.rows import Row
 from perdure.ledger.runs import unfinished
-from perdure.workflows.edit_records import NOTE, about, counted, record_at, records
+from perdure.workflows.edit_records import NOTE, VERIFIED, about, counted, record_at, records
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace
 
 Json = dict[str, Any]
+LEFT_OUT = ("evidence", "memory", "traces", VERIFIED)  # notes that `show` leaves out, or tells otherwise
 
 
 def brief(record: Mapping[str, Any]) -> Json:
@@ -85,7 +86,7 @@ def show(ledger: "Ledger", ref: str) -> Json:
         NotFound: Nothing has this name.
     """
     entry = ledger.resolve(ref)
-    notes = {key: value for key, value in ledger.notes(entry.id).items() if key not in ("evidence", "memory", "traces")}
+    notes = {key: value for key, value in ledger.notes(entry.id).items() if key not in LEFT_OUT}
     record = dict(notes.pop("record", None) or {})
     if NOTE in notes:
         notes[NOTE] = record_at(ledger, entry)
