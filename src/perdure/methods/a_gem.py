@@ -28,7 +28,8 @@ class AGem:
 
     Seams: draw, reference, gradient. State: none.
     Cost: its rows run apart, forward and backward, and no second pass over the new ones; two dot products over the parameters.
-    When to use: old rows may be seen but not learned by heart: it takes no step towards them. Replay keeps more.
+    When to use: old rows may be seen but not learned by heart: it takes no step towards them. Replay, and `gem`, keep far more
+    (clinc5).
     Deviation: none. AdamW scales the turned gradient entry by entry, so the sign holds exactly for plain SGD only.
     """
 
