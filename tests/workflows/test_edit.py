@@ -93,6 +93,9 @@ def test_nothing_is_recorded_where_all_together_change_too_much(ws, monkeypatch)
     told = write(ws, *FACTS)
     assert (told["entry"], told["applied"]) == (None, [])
     assert [fact["reason"][:38] for fact in told["refused"]] == ["all facts together raise the perplexit"] * 3
+    assert told["refused"][0]["reason"].endswith(
+        "above 1000.0%; write fewer, or take --method memit, which changes less for many facts, or allow more with --perplexity"
+    )
     assert (ws.ledger.resolve("head"), ws.ledger.objects.all()) == (head, objects)
     assert write(ws, *FACTS, gate=None)["applied"] == [A, B, C]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
 from perdure.edits.facts import Fact, read_facts, refuse_repeats, superseded
-from perdure.edits.spec import EditSpec
+from perdure.edits.spec import SPREAD, EditSpec
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit_again import lost, strengthened, stronger
 from perdure.workflows.edit_gate import EditGate
@@ -261,13 +261,20 @@ class _Edit:
             if not why:
                 self.drift, self.norms = self.place.cost(draft.edit_set, self.parent)
                 far = self.gate.too_far(self.drift) if self.gate else None
-                why = {fact.id: far for fact in self.fresh if far and fact.id not in draft.why}
+                why = {fact.id: far + self._remedy() for fact in self.fresh if far and fact.id not in draft.why}
                 if not why:
                     self.place.lay(draft.edit_set)
                     break
             kept = [w for w in draft.edit_set.written if w.id in self._new(draft) - set(why)]
             draft = _Draft(self._with(self.base, draft.edit_set, kept), {**draft.why, **why})
         return draft
+
+    def _remedy(self) -> str:
+        """Return what to do where all facts together change too much."""
+        many, alone = len(self.fresh) > 1, self.spec.method not in SPREAD and not self.held.written
+        choices = ["write fewer"] if many else []
+        choices += ["take --method memit, which changes less for many facts"] if many and alone else []
+        return "; " + ", or ".join([*choices, "allow more with --perplexity"])
 
     def _undone(self, draft: _Draft) -> dict[str, str]:
         """Return which new facts must go, and why, from how all live facts are answered."""
