@@ -96,6 +96,10 @@ def test_a_fact_taken_out_is_no_longer_said_and_the_others_are(gpt2, made):
         assert said(site, made.resolve(made.written[1].id)) == [True, False, True]
 
 
+def test_an_empty_set_is_settled_as_it_is(gpt2):
+    assert settle(*gpt2, EditSet()) == EditSet()
+
+
 @pytest.mark.parametrize("batch", [1, 2, 8])
 @pytest.mark.parametrize("method", ["emmet", "memit"])
 def test_resolving_is_to_the_bit_as_if_the_fact_had_never_been_made(gpt2, cache, method, batch):

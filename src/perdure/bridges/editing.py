@@ -105,15 +105,14 @@ def settle(
 
     Cost: the values of these facts, and of those that are found in one batch with them; see `find_values`.
     """
-    spreads, stale = edit_set.live[0].spec.method in SPREAD, edit_set.stale()
-    if not spreads and not stale and not edit_set.unsettled():
+    if not edit_set.unfinished:
         return edit_set
-    spec = edit_set.live[0].spec
+    spec, stale = edit_set.live[0].spec, edit_set.stale()
     with opened(model, tokenizer, precision) as site:
-        layers = sorted({layer for w in (edit_set.written if spreads else stale) for layer in w.layers})
+        layers = sorted({layer for w in (edit_set.written if spec.method in SPREAD else stale) for layer in w.layers})
         reaches = _reaches(site, spec, layers, cache, texts) if layers else {}
         contexts = {one: contexts_of(site, one) for one in {spec, *(w.spec for w in stale)}}
-        return _settled(site, _found_again(site, edit_set, contexts, reaches), contexts[spec], reaches)
+        return _settled(site, _found_again(site, edit_set, stale, contexts, reaches), contexts[spec], reaches)
 
 
 def pin(
@@ -246,17 +245,18 @@ def contexts_of(site: Site, spec: EditSpec) -> tuple[Context, ...]:
 def _found_again(
     site: Site,
     edit_set: EditSet,
+    stale: Sequence[Written],
     contexts: Mapping[EditSpec, Sequence[Context]],
     reaches: dict[int, Callable[[Tensor], Tensor]],
 ) -> EditSet:
     """Return the set with the vectors of its stale facts found in the batches that they are in now."""
     fresh: dict[str, Written] = {}
-    for w in edit_set.stale():
+    for w in stale:
         if w.id not in fresh:
-            asked = {fact.id: fact for fact in (*w.beside, w.fact)}
-            units = [(asked[one],) for one in w.companions]
+            batch, asked = w.companions, {fact.id: fact for fact in (*w.beside, w.fact)}
+            units = [(asked[one],) for one in batch]
             found = find_values(site, units, contexts[w.spec], w.spec, w.layers[-1])
-            values = dict(zip(w.companions, found, strict=True))
+            values = dict(zip(batch, found, strict=True))
             for old in edit_set.written:
                 if old.id in values and old.beside == w.beside:
                     again = _written(old.fact, values[old.id], w.spec, w.layers, reaches, w.beside)

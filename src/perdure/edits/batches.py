@@ -9,8 +9,8 @@ from perdure.core.canonical import content_hash
 def batches(ids: Sequence[str], size: int) -> list[list[str]]:
     """Return the ids in batches of about `size`, each in order; with 1, each by itself.
 
-    The number of batches is a power of two, and a fact's id says which is its own. So without one of the facts the others are
-    in the same batches, but for those that shared its own, and at few sizes of the whole for all of them.
+    The number of batches is a power of two, and a fact's id says which is its own. So without one of the facts only those that
+    shared its batch are in another one, unless the number of batches changes with it, which a few sizes of the whole do.
 
     Args:
         ids: Ids of facts, hexadecimal and evenly spread; different ones.

@@ -14,7 +14,7 @@ from perdure.edits import solve
 from perdure.edits.batches import batch_name, batch_of
 from perdure.edits.facts import Fact
 from perdure.edits.solve import Factors
-from perdure.edits.spec import EditSpec
+from perdure.edits.spec import SPREAD, EditSpec
 from perdure.maths.low_rank import Patch, Patches
 
 FORMAT = 2
@@ -187,6 +187,12 @@ class EditSet:
         """Return the facts that would be found in other company now, or that were found for a key that is theirs alone now."""
         alone = {group[0].id for group in self.unsettled() if len(group) == 1}
         return [w for w in self.written if w.id in alone or w.batch != batch_name(w.companions)]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the model has to be asked before the set is what it would be without the facts that are gone."""
+        spread = bool(self.live) and self.live[0].spec.method in SPREAD
+        return spread or bool(self.unsettled()) or bool(self.stale())
 
     def factors(self) -> dict[str, Factors]:
         """Return the update by module: one row and column for each live fact written there, in float64.

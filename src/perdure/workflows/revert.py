@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput, NotFound
-from perdure.edits.spec import SPREAD
 from perdure.ledger import Entry, Ledger, writing
 from perdure.workflows.edit_records import NOTE, Json, matching, named, note_of, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
@@ -138,7 +137,7 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
     if not resolve:
         return pruned(place.pin(edit_set.drop(*gone)))
     made = edit_set.resolve(*gone)
-    if made.live[0].spec.method in SPREAD or made.unsettled() or made.stale():
+    if made.unfinished:
         place.lay()
         current = place.current(made)
         made = place.settle(made) if current is made else current
