@@ -28,7 +28,7 @@ import counterfact
 import torch
 from safetensors.torch import load_file
 
-from perdure.bridges.editing import contexts_of, edit, opened, settle
+from perdure.bridges.editing import contexts_of, edit, opened, pin, settle
 from perdure.bridges.editing_laid import Over, laid, one_each
 from perdure.bridges.editing_lora import train_facts
 from perdure.bridges.editing_moments import second_moments
@@ -93,6 +93,10 @@ class Lab:
     def together(self, some: EditSet) -> EditSet:
         """Return a set as if its facts had been made in one command."""
         return settle(self.model, self.tokenizer, some, precision=self.precision, cache=self.cache / "moments")
+
+    def pinned(self, some: EditSet) -> EditSet:
+        """Return a set as `perdure revert` leaves it: with the keys of its dropped facts as the model has them now."""
+        return pin(self.model, self.tokenizer, some, precision=self.precision, cache=self.cache / "moments")
 
     def site(self):
         """Open the model."""
@@ -192,20 +196,21 @@ def undo(lab: Lab, method: str, options: argparse.Namespace) -> dict:
         plain = verify(site, facts)
         old = _logits(site, facts)
         with laid(site, whole.factors()):
-            held = verify(site, facts, generation=False)
+            held = verify(site, facts, generation=False, forms=False)
         for n in _evenly(count, DROPS):
             w = whole.written[n]
             if any(i != w.id for i in w.shared):
                 lines.append({"shared": True})
                 continue
-            rest = whole.drop(w.id)
+            rest = lab.pinned(whole.drop(w.id))
+            gone = rest.find(w.id)
             patch = rest.patches()
             left = max(
-                (patch[rest.modules[layer]].delta @ w.keys[d]).norm().item() / w.residuals[d].norm().item()
+                (patch[rest.modules[layer]].delta @ gone.keys[d]).norm().item() / w.residuals[d].norm().item()
                 for d, layer in enumerate(w.layers)
             )
             with laid(site, rest.factors()):
-                now = verify(site, facts, generation=False)
+                now = verify(site, facts, generation=False, forms=False)
                 (own,) = verify(site, [facts[n]])
                 new = _logits(site, [facts[n]])[0]
             lost = [facts[i].subject for i in range(count) if i != n and held[i].efficacy and not now[i].efficacy]

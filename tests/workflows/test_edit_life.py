@@ -19,6 +19,7 @@ from perdure.edits.measures import Answer, Verdict
 from perdure.evaluate.gate import Gate, check_evidence
 from perdure.workflows import edit_state, views
 from perdure.workflows.edit_again import stronger
+from perdure.workflows.edit_records import record_at
 from perdure.workflows.export import export
 
 
@@ -198,6 +199,26 @@ def test_facts_that_cannot_be_told_apart_on_the_new_head_are_left_and_judged(edi
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
     assert "cannot be written again: the keys of two facts" in told["warnings"][0]
     assert slot(edited) == before
+
+
+@pytest.mark.parametrize(("rise", "kept"), [(0.09, True), (0.11, False)])
+def test_facts_written_again_on_the_new_head_may_cost_other_text_a_tenth_more_than_they_did(
+    edited, tmp_path, monkeypatch, rise, kept
+):
+    real, parent = edit_state.Place.cost, slot(edited)
+    old = record_at(edited.ledger, edited.ledger.resolve("head"))["drift"]
+    allowed = max(1.0, old["perplexity"] / old["perplexity_before"]) + rise
+
+    def cost(self, edit_set, entry):
+        drift, norms = real(self, edit_set, entry)
+        return drift | {"perplexity": drift["perplexity_before"] * allowed}, norms
+
+    forget(monkeypatch, lambda asking, _: asking == 1)
+    monkeypatch.setattr(edit_state.Place, "cost", cost)
+    told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
+    assert (slot(edited) != parent) is kept
+    assert ("so that all were written again" in told["warnings"][0]) is kept
+    assert ("cannot be written again: all facts together raise the perplexity" in told["warnings"][0]) is not kept
 
 
 def test_another_layer_is_tried_only_where_the_settings_name_none():

@@ -2,7 +2,8 @@
 
 A learn trains the skill without the edits, since a fact's vectors belong to the state that they were read from. Then the edits
 are laid beside the new skill as they are. If all that were said are said still, they stay; else they are written again there,
-and those that are not said even then more strongly, then in another layer.
+and those that are not said even then more strongly, then in another layer. A set that would then change other text by much more
+than it did is not taken: its facts stay lost, which is for the gate to judge.
 """
 
 import time
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, Diverged
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit_again import Verdicts, lost, strengthened
+from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_records import VERIFIED, Json, note_of, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick
 
@@ -41,7 +43,8 @@ class Carried:
 def carry(ws: "Workspace", parent: Entry, slots: Mapping[str, str | None], tick: Tick | None = None) -> Carried | None:
     """Return the facts in force at `parent` on the state of a learn that left `slots`; None if there are none.
 
-    Cost: a verification; where a fact is lost, all facts written again and a second one, and see `strengthened`.
+    Cost: a verification; where a fact is lost, all facts written again, a second one and a reading of held-out text, and see
+    `strengthened`.
     """
     if SLOT not in ws.ledger.slots(parent):
         return None
@@ -50,23 +53,29 @@ def carry(ws: "Workspace", parent: Entry, slots: Mapping[str, str | None], tick:
     record, edit_set = record_at(ws.ledger, parent), place.in_force(parent)
     said = [line["fact"] for line in record["facts"] if line["efficacy"]]
     verdicts: Verdicts = place.ask(edit_set)
-    slot, warnings = None, []
+    (drift, norms), slot, warnings = place.cost(edit_set, parent), None, []
     if missing := lost(verdicts, said):
         again, found, problem = _written_again(place, edit_set, verdicts, said)
-        if problem:
+        cost = place.cost(again, parent) if problem is None else (drift, norms)
+        if problem := problem or _too_far(record["drift"], cost[0]):
             warnings.append(f"{len(missing)} edited facts were lost and cannot be written again: {problem}")
         elif len(lost(found, said)) <= len(missing):
             warnings.append(
                 f"{len(missing)} of {len(edit_set.live)} edited facts were lost, so that all were written again"
             )
-            edit_set, verdicts, slot = again, found, place.keep(again)
+            edit_set, verdicts, slot, (drift, norms) = again, found, place.keep(again), cost
     gone = lost(verdicts, said)
     if names := [line["subject"] for line in record["facts"] if line["fact"] in gone]:
         warnings.append(f"edited facts that are no longer said: {', '.join(names)}; edit them again")
-    drift, norms = place.cost(edit_set, parent)
     note = noted(record["about"], edit_set, verdicts, record, drift, norms)
     told = note_of(ws.ledger, parent, {**note, "rewritten": slot is not None})
     return Carried(slot, told, _judged(record, verdicts), tuple(warnings))
+
+
+def _too_far(before: Mapping[str, float] | None, now: Mapping[str, float]) -> str | None:
+    """Return why facts written again change too much: more by the limit of an edit than they did at the parent."""
+    rise = before["perplexity"] / before["perplexity_before"] - 1 if before else 0.0
+    return EditGate(perplexity=max(rise, 0.0) + EditGate().perplexity).too_far(now)
 
 
 def _judged(record: Json, verdicts: Verdicts) -> tuple[Json, ...]:

@@ -1,5 +1,6 @@
 """What an edit must show before it is recorded: of each fact, and of all of them together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING
@@ -62,7 +63,7 @@ class EditGate:
             return f"it changes the answer to {lost:.0%} of its neighbours, above {self.neighbours:.0%}"
         return None
 
-    def too_far(self, drift: dict[str, float]) -> str | None:
+    def too_far(self, drift: Mapping[str, float]) -> str | None:
         """Return why all facts together change too much; None if they do not."""
         rise = drift["perplexity"] / drift["perplexity_before"] - 1
         if log(drift["perplexity"]) - log(drift["perplexity_before"]) <= log(1 + self.perplexity):
