@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from perdure.data.encode import Encoded
@@ -50,11 +51,11 @@ def by_hand(model, rows):
 
 def test_labels_and_the_positions_that_predict_them():
     batch = collate([row([10, 11, 12], [13, 14]), row([20], [21])], PAD)
-    assert batch.ids.tolist() == [[10, 11, 12, 13, 14], [20, 21, PAD, PAD, PAD]]
-    assert batch.mask.tolist() == [[1] * 5, [1, 1, 0, 0, 0]]
+    assert batch.ids.tolist() == [[10, 11, 12, 13], [20, PAD, PAD, PAD]]
+    assert batch.mask.tolist() == [[1] * 4, [1, 0, 0, 0]]
     assert batch.at.T.tolist() == [[0, 2], [0, 3], [1, 0]]
     assert batch.labels.tolist() == [13, 14, 21]
-    assert (batch.prefix.numel(), batch.padded_tokens) == (0, 10)
+    assert (batch.prefix.numel(), batch.padded_tokens) == (0, 8)
 
 
 def test_a_first_token_that_nothing_predicts_is_no_label():
@@ -62,14 +63,23 @@ def test_a_first_token_that_nothing_predicts_is_no_label():
     assert batch.labels.tolist() == [6, 7]
 
 
+def test_what_stands_behind_the_last_label_is_not_read(model):
+    bare, ended = row([10, 11], [12, 13]), Encoded((10, 11, 12, 13, 3, 4), (False, False, True, True, False, False))
+    batches = [collate([one, row([20], [21])], PAD) for one in (bare, ended)]
+    assert batches[1].ids.tolist() == [[10, 11, 12], [20, PAD, PAD]]
+    assert batches[0].ids.equal(batches[1].ids)
+    torch.testing.assert_close(label_logits(model, batches[1])[:2], by_hand(model, [ended]), rtol=1e-4, atol=1e-5)
+
+
 def test_it_is_the_usual_loss_with_labels_of_minus_100(model, rows):
     batch = collate(rows, PAD, share_prefix=False)
-    labels = torch.full_like(batch.ids, -100)
+    ids = nn.utils.rnn.pad_sequence([torch.tensor(one.ids) for one in rows], batch_first=True, padding_value=PAD)
+    labels = torch.full_like(ids, -100)
     for i, one in enumerate(rows):
         for t in range(len(one)):
             labels[i, t] = one.ids[t] if one.trained[t] else -100
     with torch.no_grad():
-        usual = model(batch.ids, attention_mask=batch.mask, labels=labels).loss
+        usual = model(ids, labels=labels).loss
         ours = F.cross_entropy(label_logits(model, batch), batch.labels)
     torch.testing.assert_close(ours, usual, rtol=1e-5, atol=1e-6)
 

@@ -34,6 +34,11 @@ class Encoded:
         return next((t for t in range(1, len(self.ids)) if self.trained[t]), len(self.ids))
 
     @property
+    def last(self) -> int:
+        """Position of the last trained token, which the model need not read, nor what follows it; `len(self)` without one."""
+        return next((t for t in reversed(range(1, len(self.ids))) if self.trained[t]), len(self.ids))
+
+    @property
     def targets(self) -> int:
         """Number of tokens that are predicted with a loss."""
         return sum(self.trained[1:])

@@ -37,17 +37,21 @@ class Batch:
 
 
 def collate(rows: Sequence[Encoded], pad: int, *, share_prefix: bool = True) -> Batch:
-    """Return the padded batch of `rows`; the prefix common to all rows is kept apart where that saves work."""
+    """Return the padded batch of `rows`; the prefix common to all rows is kept apart where that saves work.
+
+    A row ends where its last label is predicted: no label depends on what stands behind, as the end of a turn.
+    """
     shared = common_prefix(rows) if share_prefix else 0
     if shared * (len(rows) - 1) < SHARED_PREFIX_WORTH:
         shared = 0
-    width = max(len(row) for row in rows) - shared
+    ends = [row.last for row in rows]
+    width = max(ends) - shared
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     mask = torch.zeros_like(ids)
     at, labels = [], []
-    for i, row in enumerate(rows):
-        ids[i, : len(row) - shared] = torch.tensor(row.ids[shared:])
-        mask[i, : len(row) - shared] = 1
+    for i, (row, end) in enumerate(zip(rows, ends, strict=True)):
+        ids[i, : end - shared] = torch.tensor(row.ids[shared:end])
+        mask[i, : end - shared] = 1
         for t in range(1, len(row)):
             if row.trained[t]:
                 at.append((i, t - 1 - shared))
