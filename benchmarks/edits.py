@@ -7,8 +7,8 @@ Each part leaves one JSON file a method and seed in benchmarks/results/edits/; a
 defaults. They were chosen on other records than those measured here (see counterfact.py). What the optimisation found for a fact
 is kept in --cache, since single edits and sets ask for the same.
 
-- single: every fact alone on the unedited model; one that is not said is tried again as `perdure edit` does, more strongly and
-  then in another layer. A single edit of emmet is one of rome.
+- single: every fact alone on the unedited model; one that is not said is tried again as `perdure edit` does, in other layers
+  and then more gently. A single edit of emmet is one of rome.
 - sets: the first 10, 100, 1000 of the facts together; measured on at most --facts of them, evenly spread.
 - undo: of 100 facts 30, evenly spread, are dropped one at a time, and the others are asked.
 - seconds: facts one by one, then 100 in one command, with the statistics there and without; run it on a machine at rest.
@@ -41,7 +41,7 @@ from perdure.edits.facts import Fact
 from perdure.edits.measures import Verdict
 from perdure.edits.solve import Factors
 from perdure.edits.spec import SPREAD, EditSpec
-from perdure.workflows.edit_again import stronger
+from perdure.workflows.edit_again import tries
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "edits"
@@ -120,7 +120,7 @@ def single(lab: Lab, method: str, options: argparse.Namespace) -> dict:
     after = list(first)
     with lab.site() as site:
         depth = site.layout.depth
-    for spec in stronger(lab.spec(method), depth):
+    for spec in tries(lab.spec(method), depth):
         left = [n for n, verdict in enumerate(after) if not verdict.efficacy]
         if left:
             again = _alone(lab, [facts[n] for n in left], lab.edit([facts[n] for n in left], spec))

@@ -16,9 +16,10 @@ from edited import FACTS, NAMES, SPEC, A, B, C, deaf_to, learn, logits, moved, s
 from perdure import Workspace
 from perdure.core.errors import BadInput
 from perdure.edits.measures import Answer, Verdict
+from perdure.edits.spec import EditSpec
 from perdure.evaluate.gate import Gate, check_evidence
 from perdure.workflows import edit_state, views
-from perdure.workflows.edit_again import stronger
+from perdure.workflows.edit_again import tries
 from perdure.workflows.edit_records import record_at
 from perdure.workflows.export import export
 
@@ -221,12 +222,15 @@ def test_facts_written_again_on_the_new_head_may_cost_other_text_a_tenth_more_th
     assert ("cannot be written again: all facts together raise the perplexity" in told["warnings"][0]) is not kept
 
 
-def test_another_layer_is_tried_only_where_the_settings_name_none():
+def test_other_layers_are_tried_where_the_settings_name_none_and_then_a_gentler_change():
     free = dataclasses.replace(SPEC, layers=())
-    assert [spec.layers for spec in stronger(SPEC, 8)] == [(0,)]
-    strong, moved_up = stronger(free, 8)
-    assert strong == dataclasses.replace(free, steps=60, until=free.until / 2, clamp=30.0)
-    assert moved_up == dataclasses.replace(strong, layers=(2,))
+    strong = dataclasses.replace(free, steps=60, until=free.until / 2, clamp=30.0)
+    gentle = dataclasses.replace(free, until=2 * free.until, clamp=12.0)
+    assert list(tries(free, 24)) == [dataclasses.replace(strong, layers=(layer,)) for layer in (7, 1)] + [gentle]
+    assert [spec.layers for spec in tries(free, 8)] == [(2,), (0,), ()]
+    assert [spec.layers for spec in tries(free, 3)] == [(1,), ()]  # there is none below, and the last is never written
+    assert list(tries(SPEC, 8)) == [dataclasses.replace(tried, layers=SPEC.layers) for tried in (strong, gentle)]
+    assert [spec.layers for spec in tries(EditSpec(method="memit"), 30)] == [(6, 7, 8), (0, 1, 2), ()]
 
 
 def stored(ws):

@@ -11,7 +11,7 @@ from perdure.core.errors import BadInput
 from perdure.edits.facts import Fact, read_facts, refuse_repeats, superseded
 from perdure.edits.spec import SPREAD, EditSpec
 from perdure.ledger import Entry, writing
-from perdure.workflows.edit_again import lost, strengthened, stronger
+from perdure.workflows.edit_again import lost, strengthened, tries
 from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_records import NOTE, named, note_of, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
@@ -37,8 +37,8 @@ def edit(
 ) -> dict[str, Any]:
     """Write facts into head's state and record one entry with those that pass; the base model is never written.
 
-    A fact that does not pass is tried again more strongly, then in another layer where the settings name none, and is then
-    refused; the others are applied. Whatever stops this half-way leaves the ledger as it was.
+    A fact that does not pass is tried again in other layers where the settings name none, and with another strength, and is
+    then refused; the others are applied. Whatever stops this half-way leaves the ledger as it was.
 
     Args:
         ws: The workspace.
@@ -193,7 +193,7 @@ class _Edit:
         """Yield the settings, and what to try after them where there is a gate."""
         yield self.spec
         if self.gate is not None:
-            yield from stronger(self.spec, self.depth)
+            yield from tries(self.spec, self.depth)
 
     def _tried(self, draft: _Draft, facts: Sequence[Fact], spec: EditSpec) -> _Draft:
         """Write facts beside those of a draft; return it with those that pass, and why the others do not."""

@@ -1,4 +1,4 @@
-"""Facts that are not said tried again: more strongly, then in another layer."""
+"""Facts that are not said tried again: in other layers, with another strength."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,20 +15,26 @@ if TYPE_CHECKING:
 Verdicts = Mapping[str, "Verdict"]
 
 
-def stronger(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
-    """Yield what to try where a fact written by `spec` is not said: stronger settings, then another layer where it names none.
+def tries(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
+    """Yield what to try, one after the other, where a fact written by `spec` does not pass.
+
+    A stronger change, in the layers above, then in those below, or in the layers that the settings name; then, in the first
+    layers again, a gentler one, which spares a fact's neighbours.
 
     Args:
         spec: Settings that were tried.
         depth: Number of the model's blocks.
     """
     strong = replace(spec, steps=2 * spec.steps, until=spec.until / 2, clamp=1.5 * spec.limit)
-    yield strong
     first = spec.at(depth)
     step = max(len(first), depth // 8)  # layers apart, so that no two groups of facts meet in one
-    moved = tuple(layer + (step if first[-1] + step < depth - 1 else -step) for layer in first)
-    if not spec.layers and moved[0] >= 0:
-        yield replace(strong, layers=moved)
+    if spec.layers:
+        yield strong
+    for away in () if spec.layers else (step, -step):
+        moved = tuple(layer + away for layer in first)
+        if moved[0] >= 0 and moved[-1] < depth - 1:
+            yield replace(strong, layers=moved)
+    yield replace(spec, until=2 * spec.until, clamp=0.6 * spec.limit)
 
 
 def strengthened(
@@ -49,7 +55,7 @@ def strengthened(
     place.lay()
     with place.site() as site:
         depth = site.layout.depth
-    plans = {spec: list(stronger(spec, depth)) for spec in {w.spec for w in edit_set.live}}
+    plans = {spec: list(tries(spec, depth)) for spec in {w.spec for w in edit_set.live}}
     begun = {w.id: plans[w.spec] for w in edit_set.live}
     for attempt in range(max(map(len, plans.values()), default=0)):
         groups: dict[EditSpec, list[str]] = {}
