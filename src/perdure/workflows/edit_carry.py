@@ -2,8 +2,8 @@
 
 A learn trains the skill without the edits, since a fact's vectors belong to the state that they were read from. Then the edits
 are laid beside the new skill as they are. If all that were said are said still, they stay; else they are written again there,
-and those that are not said even then in other layers and with another strength. A set that would then change other text by much more
-than it did is not taken: its facts stay lost, which is for the gate to judge.
+and those that are not said even then in other layers and with another strength. A set that would then change other text
+by much more than it did is not taken: its facts stay lost, which is for the gate to judge.
 """
 
 import time
