@@ -39,7 +39,7 @@ class Adversarial:
     source: ClassVar[str] = "Miyato et al. 2017, arXiv 1605.07725; Madry et al. 2018, arXiv 1706.06083"
 
     strength: Strength = 1.0  # factor of the perturbed rows' cross-entropy
-    epsilon: Strength = 0.5  # length of a row's perturbation, in mean lengths of its embeddings
+    epsilon: Strength = 0.02  # length of a row's perturbation, in mean lengths of its embeddings
     steps: Positive = 1  # 1 is the fast gradient method (FGM), more is projected gradient ascent (PGD)
 
     def __post_init__(self) -> None:

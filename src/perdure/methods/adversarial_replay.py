@@ -43,7 +43,7 @@ class AdversarialReplay:
 
     mix: Share = 0.25  # share of drawn rows in the final mix, in [0, 1)
     strength: Strength = 1.0  # factor of the moved rows' cross-entropy
-    epsilon: Strength = 0.5  # length of a row's perturbation, in mean lengths of its embeddings
+    epsilon: Strength = 0.02  # length of a row's perturbation, in mean lengths of its embeddings
     balance: Literal["label", "task", "row"] = "label"  # what gets equal service
 
     def __post_init__(self) -> None:
