@@ -13,6 +13,7 @@ from edited import FACTS, SAID, SPEC, A, B, C, deaf_to, learn, logits, moved, sa
 from perdure import Workspace
 from perdure.bridges import editing_verify
 from perdure.core.errors import BadInput, BadSpec, Busy, NotFound
+from perdure.edits.facts import Fact
 from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
 from perdure.ledger import writing
@@ -164,6 +165,15 @@ def test_with_all_facts_reverted_the_parent_is_back_to_the_bit(edited, resolve):
     assert edited.ledger.state(edited.ledger.resolve("head")) == edited.ledger.state(edited.ledger.resolve("base"))
     with pytest.raises(BadInput, match="none of the facts"):
         edited.revert(first)
+
+
+def test_a_refusal_says_what_to_do_where_the_subject_is_the_first_token(ws, monkeypatch):
+    first, whole = (Fact(name, "{} lives in", people.CITIES[0]) for name in ("Dan", "Dan Kim"))
+    for fact in (first, whole):
+        deaf_to(fact.id, monkeypatch)
+    reasons = {line["subject"]: line["reason"] for line in write(ws, first, whole)["refused"]}
+    assert "put a word before it" in reasons["Dan"]
+    assert "put a word before it" not in reasons["Dan Kim"]
 
 
 def test_what_is_not_separable_is_refused_with_the_choices_that_exist(edited, tmp_path):

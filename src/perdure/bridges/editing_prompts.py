@@ -121,11 +121,16 @@ def chat_context(tokenizer: Any) -> Context:
     return Context(before, after, special=False)
 
 
-def usable(contexts: Sequence[Context], tokenizer: Any, fact: Fact) -> list[Line]:
-    """Return the lines of a fact in its contexts, without those in which the subject ends at position 0.
+def opens(tokenizer: Any, fact: Fact) -> bool:
+    """Say whether the subject is the first token of the prompt as it is asked.
 
     A first token's state says that it is the first (an attention sink) and next to nothing about the subject.
     """
+    return encode(tokenizer, BARE, fact.question, fact.subject, fact.target, fact.at).last == 0
+
+
+def usable(contexts: Sequence[Context], tokenizer: Any, fact: Fact) -> list[Line]:
+    """Return the lines of a fact in its contexts, without those in which the subject ends at position 0 (see `opens`)."""
     lines = [encode(tokenizer, c, fact.question, fact.subject, fact.target, fact.at) for c in contexts]
     kept = [line for line in lines if line.last > 0]
     if not kept:

@@ -1,0 +1,214 @@
+"""The facts that pass: written, asked, tried again, and taken out where they undo an earlier one or change too much."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from perdure.core.errors import BadInput
+from perdure.edits.facts import Fact
+from perdure.edits.spec import SPREAD, EditSpec
+from perdure.ledger import Entry
+from perdure.workflows.edit_again import lost, strengthened, tries
+from perdure.workflows.edit_gate import EditGate
+from perdure.workflows.edit_state import Place
+
+if TYPE_CHECKING:
+    from perdure.edits.edit_set import EditSet, Written
+    from perdure.edits.measures import Verdict
+
+OVER = EditGate(paraphrase=0.0, neighbours=1.0, perplexity=float("inf"))  # asks only whether a fact is said
+
+
+@dataclass
+class Draft:
+    """A set of facts, and why others are not in it.
+
+    Args:
+        edit_set: The set.
+        why: The reason by fact id.
+    """
+
+    edit_set: "EditSet"
+    why: dict[str, str] = field(default_factory=dict)
+
+
+class Drafting:
+    """Facts written beside those in force, until all that are left pass.
+
+    Args:
+        place: The workspace's model.
+        entry: Where the facts are written on.
+        fresh: The facts.
+        held: The set in force at the entry.
+        said: Ids of its facts that are said.
+        spec: Settings.
+        gate: What a fact must show; None lets whatever comes pass.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        entry: Entry,
+        fresh: Sequence[Fact],
+        held: "EditSet",
+        said: Collection[str],
+        spec: EditSpec,
+        gate: EditGate | None,
+    ):
+        self.place, self.entry, self.fresh, self.held = place, entry, fresh, held
+        self.said, self.spec, self.gate = set(said), spec, gate
+        self.rewritten = 0
+        self.verdicts: dict[str, Verdict] = {}
+        self.asked: EditSet | None = None
+
+    def run(self) -> Draft:
+        """Return the set with the facts that pass, laid; `verdicts`, `before`, `drift` and `norms` tell of it."""
+        self.place.lay()
+        self.base = self.place.current(self.held)
+        if self.base is not self.held:
+            self.rewritten = len(self.base.live)
+            self.base, found = strengthened(self.place, self.base, self.place.ask(self.base), sorted(self.said))
+            self.said -= set(lost(found, sorted(self.said)))  # no new fact is to blame for those
+            self.place.lay()
+        draft, left = Draft(self.base), self.fresh
+        self.before = self._before(self.base)
+        for spec in self._attempts():
+            if left:
+                draft = self._tried(draft, left, spec)
+                left = [fact for fact in left if fact.id in draft.why]
+        return self._settled(draft)
+
+    def full(self) -> set[str]:
+        """Return the facts that are verified in every form: the new ones, and those in force that were written again."""
+        again = [w.id for w in self.base.live] if self.rewritten else []
+        return {*again, *(fact.id for fact in self.fresh)}
+
+    def _advice(self, fact: Fact) -> str:
+        """Return what to do about a fact that does not pass because its prompt leaves little to write on."""
+        from perdure.bridges.editing_prompts import opens
+
+        return (
+            "; a model reads little from a first token: put a word before it"
+            if opens(self.place.ws.tokenizer, fact)
+            else ""
+        )
+
+    def _before(self, held: "EditSet") -> dict[str, "Verdict"]:
+        """Return how the new facts are answered without them."""
+        from perdure.bridges.editing_laid import laid
+        from perdure.bridges.editing_verify import verify
+
+        with self.place.site() as site, laid(site, held.factors()):
+            self.depth = site.layout.depth
+            return {f.id: v for f, v in zip(self.fresh, verify(site, self.fresh, generation=False), strict=True)}
+
+    def _attempts(self) -> Iterator[EditSpec]:
+        """Yield the settings, and what to try after them where there is a gate."""
+        yield self.spec
+        if self.gate is not None:
+            yield from tries(self.spec, self.depth)
+
+    def _tried(self, draft: Draft, facts: Sequence[Fact], spec: EditSpec) -> Draft:
+        """Write facts beside those of a draft; return it with those that pass, and why the others do not."""
+        base = draft.edit_set
+        self.place.lay()
+        trial = self.place.write(facts, spec, base)
+        mine = {fact.id for fact in facts}
+        trial, why = self._solvable(base, trial, [w for w in trial.written if w.id in mine])
+        self._ask(trial)
+        for fact in facts:
+            if (
+                fact.id not in why
+                and self.gate
+                and (problem := self.gate.problem(self.verdicts[fact.id], self.before[fact.id]))
+            ):
+                why[fact.id] = problem + self._advice(fact)
+        passed = [w for w in trial.written if w.id in mine and w.id not in why]
+        return Draft(self._with(base, trial, passed) if why else trial, why)
+
+    def _solvable(
+        self, base: "EditSet", trial: "EditSet", new: Sequence["Written"]
+    ) -> tuple["EditSet", dict[str, str]]:
+        """Return the trial without the new facts whose keys are too like another's to be told apart, and why."""
+        why: dict[str, str] = {}
+        self._refuse_crowd(trial)
+        while True:
+            try:
+                trial.factors()
+                return trial, why
+            except BadInput as error:
+                left = [w for w in new if w.id not in why]
+                near = trial.overlap(left)
+                if not near:
+                    raise
+                worst, other, _ = max(near, key=lambda pair: pair[2])
+                fact = trial.find(other).fact
+                why[worst] = f"{error}: it is too like {fact.subject!r}, {fact.question!r}; try another layer or prompt"
+                trial = self._with(base, trial, [w for w in left if w.id != worst])
+
+    def _refuse_crowd(self, trial: "EditSet") -> None:
+        """Refuse more facts in one layer than a method can meet exactly, which no choice among them would help.
+
+        Raises:
+            BadInput: With the number that fits.
+        """
+        for w in trial.live[:1] if self.spec.method in ("emmet", "rome") else ():
+            count, width = sum(other.layers == w.layers for other in trial.live), w.keys.shape[-1]
+            if count >= width:
+                raise BadInput(
+                    f"{count} facts cannot be met exactly by one layer whose keys have {width} numbers; write fewer, or revert "
+                    "these and write all with --method memit, which gives in a little"
+                )
+
+    def _with(self, base: "EditSet", trial: "EditSet", new: Sequence["Written"]) -> "EditSet":
+        """Return a set with some of the facts that a trial wrote."""
+        if not new:
+            return base
+        return self.place.settle(replace(base, modules=trial.modules, state=trial.state).add(new))
+
+    def _settled(self, draft: Draft) -> Draft:
+        """Return the draft without new facts that others of it undo, that break an earlier one, or that change too much."""
+        while any(fact.id not in draft.why for fact in self.fresh):
+            self._ask(draft.edit_set)
+            why = self._undone(draft)
+            if not why:
+                self.drift, self.norms = self.place.cost(draft.edit_set, self.entry)
+                far = self.gate.too_far(self.drift) if self.gate else None
+                why = {fact.id: far + self._remedy() for fact in self.fresh if far and fact.id not in draft.why}
+                if not why:
+                    self.place.lay(draft.edit_set)
+                    break
+            kept = [w for w in draft.edit_set.written if w.id in self._new(draft) - set(why)]
+            draft = Draft(self._with(self.base, draft.edit_set, kept), {**draft.why, **why})
+        return draft
+
+    def _remedy(self) -> str:
+        """Return what to do where all facts together change too much."""
+        many, alone = len(self.fresh) > 1, self.spec.method not in SPREAD and not self.held.written
+        choices = ["write fewer"] if many else []
+        choices += ["take --method memit, which changes less for many facts"] if many and alone else []
+        return "; " + ", or ".join([*choices, "allow more with --perplexity"])
+
+    def _undone(self, draft: Draft) -> dict[str, str]:
+        """Return which new facts must go, and why, from how all live facts are answered."""
+        if self.gate is None:
+            return {}
+        new = self._new(draft)
+        why = {n: p for n in new if (p := self.gate.problem(self.verdicts[n], self.before[n]))}
+        broken = [w for w in draft.edit_set.live if w.id in self.said - new and OVER.problem(self.verdicts[w.id])]
+        near = draft.edit_set.overlap([w for w in draft.edit_set.live if w.id in new])
+        for gone in broken:
+            worst = max(near, key=lambda pair: (pair[1] == gone.id, pair[2]), default=None)
+            name = worst[0] if worst else min(new)
+            why.setdefault(
+                name, f"with it an earlier fact is no longer said: {gone.fact.question!r} {gone.fact.target!r}"
+            )
+        return why
+
+    def _new(self, draft: Draft) -> set[str]:
+        return {fact.id for fact in self.fresh if fact.id not in draft.why}
+
+    def _ask(self, edit_set: "EditSet") -> None:
+        """Verify all live facts of a set, the new ones in every form, unless that was the last one asked."""
+        if self.asked is not edit_set:
+            self.verdicts, self.asked = self.place.ask(edit_set, full=self.full()), edit_set
