@@ -87,11 +87,8 @@ class Drafting:
         """Return what to do about a fact that does not pass because its prompt leaves little to write on."""
         from perdure.bridges.editing_prompts import opens
 
-        return (
-            "; a model reads little from a first token: put a word before it"
-            if opens(self.place.ws.tokenizer, fact)
-            else ""
-        )
+        alone = opens(self.place.ws.tokenizer, fact)
+        return "; a model reads little from a first token: put a word before it" if alone else ""
 
     def _before(self, held: "EditSet") -> dict[str, "Verdict"]:
         """Return how the new facts are answered without them."""
