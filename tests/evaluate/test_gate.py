@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.core.errors import BadInput, BadSpec
-from perdure.evaluate.gate import Gate, check_evidence, decide, make_evidence, screen
+from perdure.evaluate.evidence import check_evidence, make_evidence
+from perdure.evaluate.gate import Gate, decide, screen
 
 
 def items(right, n):

@@ -17,7 +17,8 @@ from perdure import Workspace
 from perdure.core.errors import BadInput
 from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
-from perdure.evaluate.gate import Gate, check_evidence
+from perdure.evaluate.evidence import check_evidence
+from perdure.evaluate.gate import Gate
 from perdure.workflows import edit_state, views
 from perdure.workflows.edit_again import tries
 from perdure.workflows.edit_records import record_at

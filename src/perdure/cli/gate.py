@@ -22,7 +22,7 @@ def gate(
     as_json: AsJson = False,
 ) -> None:
     """Show what the gate decided and why. Exits with 3 where it failed."""
-    from perdure.evaluate.gate import check_evidence
+    from perdure.evaluate.evidence import check_evidence
 
     if evidence is not None:
         if save or at:

@@ -15,7 +15,8 @@ from perdure.evaluate.gate import Gate
 from perdure.ledger import Entry
 from perdure.workflows.edit import edit
 from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.learn import Plan, learn, plan
+from perdure.workflows.learn import learn
+from perdure.workflows.plan import Plan, plan
 from perdure.workflows.scoring import Tick
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@
 import platform
 import shutil
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,19 +11,17 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, Interrupted
 from perdure.core.keyed import keyed
-from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
-from perdure.data.leaks import refuse_leaks
-from perdure.data.read import Record
-from perdure.data.task import TaskData, load_rows, load_task, update_task
-from perdure.evaluate.gate import Gate, make_evidence
-from perdure.evaluate.scorers import read_scorer
+from perdure.data.task import TaskData
+from perdure.evaluate.evidence import make_evidence
+from perdure.evaluate.gate import Gate
 from perdure.ledger import Entry, row_key, writing
 from perdure.ledger.runs import CHECKPOINT, note
 from perdure.workflows import remember
 from perdure.workflows.edit_carry import Carried, carry
 from perdure.workflows.edit_records import NOTE
 from perdure.workflows.edit_state import SLOT
+from perdure.workflows.plan import Plan
 from perdure.workflows.scoring import Tick
 from perdure.workflows.signals import asked_to_stop
 from perdure.workflows.views import brief
@@ -36,76 +33,6 @@ if TYPE_CHECKING:
 EFFECTS = ("pull", "moved", "masked", "turned")  # heartbeats that show an effect
 FEW = 50  # updates; fewer rarely teach a task
 CLOSE_OFF = 20.0  # seconds of training from which the end is checkpointed too: scoring may take as long
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A learn that was checked and not begun.
-
-    Args:
-        task: The new task version.
-        recipe: How it is learned; its max_length is at most what the model has positions for.
-        parent: The entry it starts from.
-        known: The task's version at the parent, if this is an update.
-        general: General instruction rows, if the task names a file.
-        notices: What the user should know: of the data (see `TaskData`), rows dropped, methods without work.
-    """
-
-    task: TaskData
-    recipe: Recipe
-    parent: Entry
-    known: TaskData | None
-    general: tuple[Row, ...]
-    notices: tuple[str, ...]
-
-
-def plan(
-    ws: "Workspace",
-    name: str,
-    data: Path,
-    *,
-    test: Path | None = None,
-    recipe: Recipe,
-    settings: dict[str, Any] | None = None,
-    allow_leaks: bool = False,
-    records: Sequence[Record] | None = None,
-) -> Plan:
-    """Read and check everything that can be checked before a model is loaded.
-
-    Args:
-        ws: The workspace.
-        name: Name of the task.
-        data: Data file, or task file (YAML).
-        test: Data file with the test rows.
-        recipe: How it is learned.
-        settings: Settings that stand above those of a task file.
-        allow_leaks: Let test rows stand in train parts.
-        records: The rows of the file to learn; None takes all.
-
-    Raises:
-        BadInput: The data cannot be used, or a test row leaks.
-        BadSpec: A setting is not valid.
-    """
-    parent = ws.ledger.resolve("head")
-    known = ws.task(name, parent) if name in parent.tasks else None
-    task = load_task(name, Path(data), test=test, overrides=settings, known=known, records=records)
-    read_scorer(task.scorer)
-    if known is not None:
-        task = update_task(known, task, ws.versions(name))
-    unknown = [guarded for guarded in task.spec.guard or [] if guarded not in parent.tasks]
-    if unknown:
-        raise BadInput(f"guard names tasks that head does not know: {unknown}; it knows {sorted(parent.tasks)}")
-    if not allow_leaks:
-        refuse_leaks(task, ws.all_versions())
-    task, dropped = _without_deleted(ws, task)
-    notices = list(task.notices)
-    notices += [f"{dropped} rows were deleted from this workspace before and stay out"] if dropped else []
-    notices += [
-        f"method {method} acts on rows of memory, and nothing draws any: add replay, or set methods.{method}.mix"
-        for method in recipe.starved
-    ]
-    general = load_rows(task.spec.general) if task.spec.general else ()
-    return Plan(task, _for_model(ws, recipe), parent, known, general, tuple(notices))
 
 
 def learn(ws: "Workspace", planned: Plan, *, gate: Gate | None, tick: Tick | None = None) -> dict[str, Any]:
@@ -400,16 +327,6 @@ def _host(name: str) -> Any:
     return train
 
 
-def _for_model(ws: "Workspace", recipe: Recipe) -> Recipe:
-    """Return the recipe with rows no longer than the model has positions for."""
-    from perdure.bridges.models import find_model, positions
-
-    limit = positions(find_model(ws.ledger.config["model"], ws.ledger.config.get("revision")))
-    if limit is None or recipe.settings.max_length <= limit:
-        return recipe
-    return replace(recipe, settings=recipe.settings.model_copy(update={"max_length": limit}))
-
-
 def _unmoved(task: str, before: dict[str, Any], now: dict[str, Any], updates: int) -> list[str]:
     """Say that a task was not learned: its score did not rise, though it could."""
     if now["score"] > before["score"] or before["score"] >= 1:
@@ -419,16 +336,6 @@ def _unmoved(task: str, before: dict[str, Any], now: dict[str, Any], updates: in
         f"the score of {task} did not rise ({before['score']:.1%} before, {now['score']:.1%} now); {few}train longer "
         "(num_train_epochs), in smaller batches, or at another learning_rate"
     ]
-
-
-def _without_deleted(ws: "Workspace", task: TaskData) -> tuple[TaskData, int]:
-    gone = ws.ledger.deleted({row.hash for row in (*task.train, *task.validation, *task.test)})
-    if not gone:
-        return task, 0
-    names = ("train", "validation", "test")
-    parts: dict[str, Any] = {p: tuple(r for r in getattr(task, p) if r.hash not in gone) for p in names}
-    lost = sum(len(getattr(task, part)) - len(rows) for part, rows in parts.items())
-    return replace(task, **parts, fingerprint="", version=""), lost
 
 
 def _count(names: Iterable[str]) -> dict[str, int]:

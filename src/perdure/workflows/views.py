@@ -15,7 +15,7 @@ from perdure.workflows.edit_records import NOTE, VERIFIED, about, counted, recor
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
-    from perdure.workflows.learn import Plan
+    from perdure.workflows.plan import Plan
     from perdure.workflows.workspace import Workspace
 
 Json = dict[str, Any]
@@ -151,7 +151,7 @@ def gate(ledger: "Ledger", at: str | None = None) -> Json:
 
 
 def save_evidence(ledger: "Ledger", path: Path, at: str | None = None) -> None:
-    """Write a gate's evidence, which `evaluate.gate.check_evidence` judges again without model or ledger.
+    """Write a gate's evidence, which `evaluate.evidence.check_evidence` judges again without model or ledger.
 
     Raises:
         BadInput: The entry has none, because no gate was asked.

@@ -18,7 +18,8 @@ from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_records import listed
 from perdure.workflows.edit_state import tensors_of
 from perdure.workflows.knowledge import Knowledge, learn_knowledge, plan_knowledge
-from perdure.workflows.learn import Plan, learn, plan
+from perdure.workflows.learn import learn
+from perdure.workflows.plan import Plan, plan
 from perdure.workflows.revert import revert
 from perdure.workflows.scoring import Tick, answer_length, answers, measure, newest_task
 from perdure.workflows.sweep import sweep

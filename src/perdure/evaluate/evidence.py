@@ -1,0 +1,159 @@
+"""What a gate judged, as one JSON object: made of scores, read back from a file, and judged again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from perdure.core.errors import BadInput, BadSpec
+from perdure.evaluate.gate import Gate, decide, is_number
+
+FORMAT = 1
+FACT = ("fact", "prompt", "target", "before", "now")
+
+
+def make_evidence(
+    gate: Gate, new_task: str, tasks: Mapping[str, Mapping[str, Any]], facts: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return the evidence of one `learn`, with its verdict.
+
+    Args:
+        gate: The rule.
+        new_task: Name of the task just learned.
+        tasks: By name `{"version", "learned", "now"}`: the task's version, and its Score records (or any dict with
+            "rows" and "items") when it was learned and now. `learned` is None for a task with nothing to lose, such as
+            the new one, which is only needed for the floor. A new task that is an update of an old one has both and is
+            guarded.
+        facts: The edited facts in force, each `{"fact", "prompt", "target", "before", "now"}`: its id, its texts, and whether
+            it was said before the learn and is said after it.
+
+    Raises:
+        BadInput: A task has no score now, both scores have no test row in common, or a floor is set and the new task is
+            not there.
+    """
+    evidence = {
+        "format": FORMAT,
+        "gate": gate.to_json(),
+        "new_task": new_task,
+        "tasks": {name: _shared_items(name, task) for name, task in tasks.items()},
+        "facts": [{key: fact[key] for key in FACT} for fact in facts],
+    }
+    return evidence | {"verdict": decide(gate, evidence)}
+
+
+def check_evidence(path: Path | str) -> dict[str, Any]:
+    """Judge the evidence in a file again, without a model, by the gate that the file states.
+
+    Returns:
+        The verdict as recomputed, with "differences": sentences on how the stored one differs; empty if it does not.
+
+    Raises:
+        BadInput: The file cannot be read, or is no evidence; the message says what is wrong and where.
+    """
+    evidence = _read(Path(path))
+    try:
+        gate = Gate.from_json(evidence["gate"])
+    except BadSpec as error:
+        raise BadInput(f"{path}: {error}") from error
+    verdict = decide(gate, evidence)
+    return verdict | {"differences": _differences(evidence["verdict"], verdict)}
+
+
+def _shared_items(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
+    """The task's items now, and those when learned, over the rows that both scored, in today's order."""
+    now, then = task["now"], task["learned"]
+    if now is None:
+        raise BadInput(f"task {name!r} has no score of the new state; score it before the gate")
+    if then is None or then["rows"] == now["rows"]:
+        items = None if then is None else list(then["items"])
+        shape = {"version": task["version"], "rows": list(now["rows"]), "learned": items, "now": list(now["items"])}
+    else:
+        before = dict(zip(then["rows"], then["items"], strict=True))
+        shared = [
+            (row, before[row], item) for row, item in zip(now["rows"], now["items"], strict=True) if row in before
+        ]
+        keys = ("rows", "learned", "now")
+        shape = {"version": task["version"], **{key: [triple[k] for triple in shared] for k, key in enumerate(keys)}}
+    if not shape["rows"]:
+        raise BadInput(
+            f"task {name!r} has no test row that was scored both when it was learned and now; score one part twice"
+        )
+    return shape
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        evidence: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not text; give the JSON evidence of a gate") from error
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}, line {error.lineno}: not JSON ({error.msg}); give the evidence of a gate") from error
+    problem = _problem(evidence)
+    if problem:
+        raise BadInput(f"{path} is no gate evidence: {problem}; take the file as the gate wrote it")
+    return evidence
+
+
+def _problem(evidence: Any) -> str | None:
+    """What is wrong with the shape of `evidence`, or None."""
+    kinds = {"format": int, "gate": dict, "new_task": str, "tasks": dict, "verdict": dict}
+    if not isinstance(evidence, dict):
+        return "it is not a JSON object"
+    for key, kind in kinds.items():
+        if not isinstance(evidence.get(key), kind):
+            return f"{key!r} is missing or is not {'an object' if kind is dict else f'of type {kind.__name__}'}"
+    if evidence["format"] != FORMAT:
+        return f"its format is {evidence['format']}, this version reads {FORMAT}"
+    for name, task in evidence["tasks"].items():
+        if not isinstance(task, dict) or not {"rows", "learned", "now"} <= set(task):
+            return f"task {name!r} needs 'rows', 'learned' and 'now'"
+        if not isinstance(task["rows"], list) or not task["rows"]:
+            return f"task {name!r} has no list of rows"
+        for key in ("learned", "now") if task["learned"] is not None else ("now",):
+            if not isinstance(task[key], list) or len(task[key]) != len(task["rows"]):
+                return f"task {name!r} has {len(task['rows'])} rows, and {key!r} is not a list of as many scores"
+            wrong = [item for item in task[key] if not is_number(item) or not 0 <= item <= 1]
+            if wrong:
+                return f"task {name!r} has {wrong[0]!r} among {key!r}; a score lies in [0, 1]"
+    facts = evidence.get("facts", [])
+    if not isinstance(facts, list) or not all(_is_fact(fact) for fact in facts):
+        return f"'facts' is no list of objects with {', '.join(FACT)}"
+    if evidence["gate"].get("floor") is not None and evidence["new_task"] not in evidence["tasks"]:
+        return f"its gate has a floor and it has no scores of the new task {evidence['new_task']!r}"
+    return None
+
+
+def _is_fact(fact: Any) -> bool:
+    return (
+        isinstance(fact, dict)
+        and set(FACT) <= set(fact)
+        and all(isinstance(fact[key], str) for key in FACT[:3])
+        and all(isinstance(fact[key], bool) for key in FACT[3:])
+    )
+
+
+def _differences(stored: Any, computed: Any, where: str = "verdict") -> list[str]:
+    """Sentences on every value in which `stored` differs from `computed`, numbers beyond rounding."""
+    if isinstance(stored, dict) and isinstance(computed, dict):
+        keys = [*computed, *(key for key in stored if key not in computed)]
+        nothing = object()
+        pairs = [(stored.get(key, nothing), computed.get(key, nothing), f"{where}.{key}") for key in keys]
+        return [line for a, b, place in pairs for line in _differences(a, b, place)]
+    if isinstance(stored, list) and isinstance(computed, list) and len(stored) == len(computed):
+        return [
+            line
+            for k, (a, b) in enumerate(zip(stored, computed, strict=True))
+            for line in _differences(a, b, f"{where}[{k}]")
+        ]
+    if is_number(stored) and is_number(computed):
+        same = abs(stored - computed) < 1e-9
+    else:
+        same = type(stored) is type(computed) and stored == computed
+    return [] if same else [f"{where} is {_told(stored)} in the file, {_told(computed)} when computed again"]
+
+
+def _told(value: object) -> str:
+    text = json.dumps(value) if isinstance(value, str | int | float | list | dict | None) else "missing"
+    return text if len(text) <= 80 else text[:79] + "…"

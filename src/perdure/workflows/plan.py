@@ -1,0 +1,108 @@
+"""What a learn would do: data read and checked, before a model is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.errors import BadInput
+from perdure.core.recipe import Recipe
+from perdure.core.rows import Row
+from perdure.data.leaks import refuse_leaks
+from perdure.data.read import Record
+from perdure.data.task import TaskData, load_rows, load_task, update_task
+from perdure.evaluate.scorers import read_scorer
+from perdure.ledger import Entry
+
+if TYPE_CHECKING:
+    from perdure.workflows.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A learn that was checked and not begun.
+
+    Args:
+        task: The new task version.
+        recipe: How it is learned; its max_length is at most what the model has positions for.
+        parent: The entry it starts from.
+        known: The task's version at the parent, if this is an update.
+        general: General instruction rows, if the task names a file.
+        notices: What the user should know: of the data (see `TaskData`), rows dropped, methods without work.
+    """
+
+    task: TaskData
+    recipe: Recipe
+    parent: Entry
+    known: TaskData | None
+    general: tuple[Row, ...]
+    notices: tuple[str, ...]
+
+
+def plan(
+    ws: "Workspace",
+    name: str,
+    data: Path,
+    *,
+    test: Path | None = None,
+    recipe: Recipe,
+    settings: dict[str, Any] | None = None,
+    allow_leaks: bool = False,
+    records: Sequence[Record] | None = None,
+) -> Plan:
+    """Read and check everything that can be checked before a model is loaded.
+
+    Args:
+        ws: The workspace.
+        name: Name of the task.
+        data: Data file, or task file (YAML).
+        test: Data file with the test rows.
+        recipe: How it is learned.
+        settings: Settings that stand above those of a task file.
+        allow_leaks: Let test rows stand in train parts.
+        records: The rows of the file to learn; None takes all.
+
+    Raises:
+        BadInput: The data cannot be used, or a test row leaks.
+        BadSpec: A setting is not valid.
+    """
+    parent = ws.ledger.resolve("head")
+    known = ws.task(name, parent) if name in parent.tasks else None
+    task = load_task(name, Path(data), test=test, overrides=settings, known=known, records=records)
+    read_scorer(task.scorer)
+    if known is not None:
+        task = update_task(known, task, ws.versions(name))
+    unknown = [guarded for guarded in task.spec.guard or [] if guarded not in parent.tasks]
+    if unknown:
+        raise BadInput(f"guard names tasks that head does not know: {unknown}; it knows {sorted(parent.tasks)}")
+    if not allow_leaks:
+        refuse_leaks(task, ws.all_versions())
+    task, dropped = _without_deleted(ws, task)
+    notices = list(task.notices)
+    notices += [f"{dropped} rows were deleted from this workspace before and stay out"] if dropped else []
+    notices += [
+        f"method {method} acts on rows of memory, and nothing draws any: add replay, or set methods.{method}.mix"
+        for method in recipe.starved
+    ]
+    general = load_rows(task.spec.general) if task.spec.general else ()
+    return Plan(task, _for_model(ws, recipe), parent, known, general, tuple(notices))
+
+
+def _for_model(ws: "Workspace", recipe: Recipe) -> Recipe:
+    """Return the recipe with rows no longer than the model has positions for."""
+    from perdure.bridges.models import find_model, positions
+
+    limit = positions(find_model(ws.ledger.config["model"], ws.ledger.config.get("revision")))
+    if limit is None or recipe.settings.max_length <= limit:
+        return recipe
+    return replace(recipe, settings=recipe.settings.model_copy(update={"max_length": limit}))
+
+
+def _without_deleted(ws: "Workspace", task: TaskData) -> tuple[TaskData, int]:
+    gone = ws.ledger.deleted({row.hash for row in (*task.train, *task.validation, *task.test)})
+    if not gone:
+        return task, 0
+    names = ("train", "validation", "test")
+    parts: dict[str, Any] = {p: tuple(r for r in getattr(task, p) if r.hash not in gone) for p in names}
+    lost = sum(len(getattr(task, part)) - len(rows) for part, rows in parts.items())
+    return replace(task, **parts, fingerprint="", version=""), lost
