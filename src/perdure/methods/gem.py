@@ -43,7 +43,7 @@ class Gem:
     seams: ClassVar[tuple[str, ...]] = ("draw", "reference", "gradient")
     source: ClassVar[str] = "Lopez-Paz & Ranzato 2017, arXiv 1706.08840"
 
-    mix: Share = 0.25  # share of drawn rows in the final mix, in [0, 1)
+    mix: Share = 0.5  # share of drawn rows in the final mix, in [0, 1); few may show no conflict
     margin: Strength = 0.5  # least weight of the memory's gradient where tasks conflict; the paper's gamma
 
     def __post_init__(self) -> None:
