@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, Diverged
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit_again import Verdicts, lost, strengthened
-from perdure.workflows.edit_gate import EditGate
+from perdure.workflows.edit_gate import EditGate, risen
 from perdure.workflows.edit_records import VERIFIED, Json, note_of, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick
 
@@ -53,20 +53,20 @@ def carry(ws: "Workspace", parent: Entry, slots: Mapping[str, str | None], tick:
     record, edit_set = record_at(ws.ledger, parent), place.in_force(parent)
     said = [line["fact"] for line in record["facts"] if line["efficacy"]]
     verdicts: Verdicts = place.ask(edit_set)
-    (drift, norms), slot, warnings = place.cost(edit_set, parent), None, []
+    slot, warnings = None, []
     if missing := lost(verdicts, said):
-        again, found, problem = _written_again(place, edit_set, verdicts, said)
-        cost = place.cost(again, parent) if problem is None else (drift, norms)
-        if problem := problem or _too_far(record["drift"], cost[0]):
+        again, found, problem = _written_again(place, parent, edit_set, verdicts, said, record["drift"])
+        if problem:
             warnings.append(f"{len(missing)} edited facts were lost and cannot be written again: {problem}")
         elif len(lost(found, said)) <= len(missing):
             warnings.append(
                 f"{len(missing)} of {len(edit_set.live)} edited facts were lost, so that all were written again"
             )
-            edit_set, verdicts, slot, (drift, norms) = again, found, place.keep(again), cost
+            edit_set, verdicts, slot = again, found, place.keep(again)
     gone = lost(verdicts, said)
     if names := [line["subject"] for line in record["facts"] if line["fact"] in gone]:
         warnings.append(f"edited facts that are no longer said: {', '.join(names)}; edit them again")
+    drift, norms = place.cost(edit_set, parent)
     note = noted(record["about"], edit_set, verdicts, record, drift, norms)
     told = note_of(ws.ledger, parent, {**note, "rewritten": slot is not None})
     return Carried(slot, told, _judged(record, verdicts), tuple(warnings))
@@ -74,8 +74,8 @@ def carry(ws: "Workspace", parent: Entry, slots: Mapping[str, str | None], tick:
 
 def _too_far(before: Mapping[str, float] | None, now: Mapping[str, float]) -> str | None:
     """Return why facts written again change too much: more by the limit of an edit than they did at the parent."""
-    rise = before["perplexity"] / before["perplexity_before"] - 1 if before else 0.0
-    return EditGate(perplexity=max(rise, 0.0) + EditGate().perplexity).too_far(now)
+    rise = max(risen(before), 0.0) if before else 0.0
+    return EditGate(perplexity=rise + EditGate().perplexity).too_far(now)
 
 
 def _judged(record: Json, verdicts: Verdicts) -> tuple[Json, ...]:
@@ -94,15 +94,21 @@ def _judged(record: Json, verdicts: Verdicts) -> tuple[Json, ...]:
 
 
 def _written_again(
-    place: Place, edit_set: "EditSet", verdicts: Verdicts, said: Sequence[str]
+    place: Place,
+    parent: Entry,
+    edit_set: "EditSet",
+    verdicts: Verdicts,
+    said: Sequence[str],
+    drift: Mapping[str, float] | None,
 ) -> "tuple[EditSet, Verdicts, str | None]":
-    """Return the set written on the state laid at `place`, how it answers, and why it could not be; lost facts tried harder."""
+    """Return the set written on the state laid at `place`, how it answers, and why it cannot be taken, if so."""
     place.lay()
     try:
         again = place.current(edit_set)
-        return *strengthened(place, again, place.ask(again), said), None
+        again, found = strengthened(place, again, place.ask(again), said)
     except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
         return edit_set, verdicts, str(error)
+    return again, found, _too_far(drift, place.cost(again, parent)[0])
 
 
 def verify_edits(ws: "Workspace", tick: Tick | None = None) -> dict[str, Any]:

@@ -65,10 +65,14 @@ class EditGate:
 
     def too_far(self, drift: Mapping[str, float]) -> str | None:
         """Return why all facts together change too much; None if they do not."""
-        rise = drift["perplexity"] / drift["perplexity_before"] - 1
         if log(drift["perplexity"]) - log(drift["perplexity_before"]) <= log(1 + self.perplexity):
             return None
-        return f"all facts together raise the perplexity of held-out text by {rise:.1%}, above {self.perplexity:.1%}"
+        return f"all facts together raise the perplexity of held-out text by {risen(drift):.1%}, above {self.perplexity:.1%}"
+
+
+def risen(drift: Mapping[str, float]) -> float:
+    """Return by what share the perplexity of held-out text rose."""
+    return drift["perplexity"] / drift["perplexity_before"] - 1
 
 
 def lost_neighbours(verdict: "Verdict", before: "Verdict | None") -> float | None:
