@@ -24,7 +24,8 @@ from perdure.maths.importance import (
 
 def rows(seed, n=7):
     torch.manual_seed(seed)
-    return {"a": torch.randn(n, 2, 3, dtype=torch.float64), "b": torch.randn(n, 4, dtype=torch.float64)}
+    lying = torch.randn(n, 5, 2, dtype=torch.float64).mT  # as a product with its wide side last leaves it
+    return {"a": torch.randn(n, 2, 3, dtype=torch.float64), "b": torch.randn(n, 4, dtype=torch.float64), "lying": lying}
 
 
 @settings(max_examples=20, deadline=None)

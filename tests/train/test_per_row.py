@@ -72,3 +72,18 @@ def test_a_head_that_is_given_label_positions_only_is_not_mixed_over_rows():
     found, expected = per_row_gradients(model, params, score), by_hand(model, params, score, 2)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
+def test_in_bfloat16_they_are_rounded_as_the_backward_of_a_single_row_rounds_them():
+    torch.manual_seed(0)
+    wide, narrow = nn.Linear(6, 2, bias=False, dtype=torch.bfloat16), nn.Linear(2, 6, bias=False, dtype=torch.bfloat16)
+    model, points = nn.ModuleDict({"wide": wide, "narrow": narrow}), torch.randn(4, 3, 6, dtype=torch.bfloat16)
+    params = dict(model.named_parameters())
+
+    def score():
+        return narrow(torch.tanh(wide(points))).float().logsumexp(-1).sum(1)
+
+    found, expected = per_row_gradients(model, params, score), by_hand(model, params, score, 4)
+    for name in expected:
+        assert found[name].dtype == torch.float32
+        torch.testing.assert_close(found[name], expected[name].float(), rtol=2**-7, atol=1e-4)

@@ -60,10 +60,15 @@ def _row_mean(batches: Iterable[Mapping[str, Tensor]], of: Callable[[Tensor], Te
         count = 0
         for name, grads in batch.items():
             count = len(grads)
-            part = of(grads).sum(0)
+            part = _sum(of(grads))
             sums[name] = sums[name].add_(part) if name in sums else part
         rows += count
     return {name: value.contiguous() / rows for name, value in sums.items()}
+
+
+def _sum(rows: Tensor) -> Tensor:
+    """Return the sum over the first axis, in the order of memory: across it, a CPU takes up to ten times as long."""
+    return rows.mT.sum(0).mT if rows.dim() > 2 and rows.mT.is_contiguous() else rows.sum(0)
 
 
 def along_path(
