@@ -56,7 +56,10 @@ def main() -> None:
     params = runtime.start_adapter(recipe.settings, 0, "fifth")
     given = {"seed": 0, "task": "fifth", "pad": runtime.base.pad, "precision": runtime.precision}
     learning = Learning(runtime.model, params, recipe, rows, **given)
-    arms = {"train": lambda: train(learning), "fisher": lambda: mean_square(Between(learning).gradients("new", ROWS, "sampled"))}
+    arms = {
+        "train": lambda: train(learning),
+        "fisher": lambda: mean_square(Between(learning).gradients("new", ROWS, "sampled")),
+    }
     times: dict[str, list[float]] = {name: [] for name in arms}
     for run in range(options.rounds + 1):  # the first warms up
         for name, work in arms.items():
