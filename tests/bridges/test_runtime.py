@@ -201,3 +201,23 @@ def test_a_bfloat16_base_carries_a_float32_adapter_and_is_trained_whole_in_float
     assert {value.dtype for value in runtime.start_dense().values()} == {torch.float32}
     runtime.lay({})
     assert {value.dtype for value in runtime.model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("alpha", [8, 16, 24])  # the default rank is 8
+def test_a_forward_and_backward_in_its_precision_are_pefts_own(tiny_model, dtype, alpha):
+    runtime = Runtime(tiny_model, dtype, "cpu")
+    trained(runtime, 1, lora_alpha=alpha)
+    params = list(runtime.start_adapter(Settings(lora_alpha=alpha), 1, "task").values())
+    found = []
+    for precision in (runtime.base.precision, runtime.precision):
+        with precision():
+            told = runtime.model(IDS).logits
+        grads = torch.autograd.grad(told.float().logsumexp(-1).sum(), params)
+        found.append([told.detach(), *grads])
+    for plain, ours in zip(*found, strict=True):
+        if alpha == 24:  # three is no power of two: rounded elsewhere
+            atol = plain.abs().max().item() * (1e-5 if dtype == "float32" else 0.05)
+            torch.testing.assert_close(ours, plain, rtol=0, atol=atol)
+        else:
+            assert torch.equal(ours, plain)
