@@ -13,11 +13,12 @@ from torch import Tensor
 from perdure.bridges.models import Base, load_base
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
-from perdure.core.recipe import Settings, build_recipe
+from perdure.core.recipe import Settings
 from perdure.core.step import TopK
 from perdure.data.encode import Encoded
 from perdure.maths.low_rank import Patch, Patches, combine, from_tensors, to_tensors
-from perdure.train.learning import Learning
+from perdure.train.asked import Asked
+from perdure.train.forward import Tokens
 
 Slots = Mapping[str, Mapping[str, Tensor]]  # slot name -> its tensors, as the ledger keeps them
 
@@ -160,10 +161,7 @@ class Runtime:
 
     def top_k(self, rows: Sequence[Encoded], k: int) -> list[TopK]:
         """Return the distribution at the label positions of each row, kept to k, of the state laid now. Cost: a forward a row."""
-        reader = Learning(
-            self.model, {}, build_recipe({"name": "ask"}, {}), rows, pad=self.base.pad, precision=self.precision
-        )
-        return reader.top_k(rows, k)
+        return Asked(self.model, Tokens(self.base.pad), self.precision).top_k(rows, k)
 
     @contextmanager
     def bare(self) -> Iterator[None]:

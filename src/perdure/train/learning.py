@@ -6,8 +6,8 @@ done it calls `settle`. Nothing here knows which host runs it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,13 +19,13 @@ from perdure.core.errors import BadSpec, Diverged
 from perdure.core.keyed import seed_of
 from perdure.core.recipe import Recipe
 from perdure.core.seams import DrawContext, Grads, State
-from perdure.core.step import Slice, Step, TopK
-from perdure.maths.divergence import top_k
+from perdure.core.step import Step, TopK
 from perdure.memory.pool import Pool
+from perdure.train.asked import Asked
 from perdure.train.batch import plan_epoch
 from perdure.train.between import Between
 from perdure.train.draws import Drawn, Micro, draw_rows, fitted
-from perdure.train.forward import Output, Reader, Tokens
+from perdure.train.forward import Reader, Tokens
 from perdure.train.gauge import Gauge, Record, norm, turned
 from perdure.train.grads import Backward, added, apart, grad_of
 from perdure.train.stepping import parts_of, run, step_of
@@ -33,7 +33,7 @@ from perdure.train.stepping import parts_of, run, step_of
 SPREAD = 1.75  # average batches of new rows that one forward may hold: larger ones are few, and cutting them bounds the memory
 
 
-class Learning:
+class Learning(Asked):
     """The updates of one task under one recipe.
 
     Args:
@@ -74,11 +74,10 @@ class Learning:
         reader: Reader | None = None,
         precision: Callable[[], AbstractContextManager] = nullcontext,
     ):
-        self.model, self.params, self.recipe, self.rows = model, dict(params), recipe, rows
+        super().__init__(model, reader or Tokens(pad), precision)
+        self.params, self.recipe, self.rows = dict(params), recipe, rows
         self.pools = {name: pool for name, pool in (pools or {}).items() if pool.keys}
-        self.validation, self.seed, self.task, self.precision = validation, seed, task, precision
-        self.first = first
-        self.reader: Reader = reader or Tokens(pad)
+        self.validation, self.seed, self.task, self.first = validation, seed, task, first
         self.state: dict[str, State] = {m.name: dict((state or {}).get(m.name, {})) for m in recipe.methods}
         self._check_state()
         self.columns: dict[str, Sequence[TopK]] = dict(columns or {})
@@ -269,41 +268,6 @@ class Learning:
                 self.state[method.name] = method.measure(Between(self), self.state[method.name])
         self.closed = True
 
-    @torch.no_grad()
-    def nll(
-        self, rows: Sequence[Any], batch_size: int = 32, weights: Mapping[str, Tensor] | None = None
-    ) -> list[float]:
-        """Return the mean negative log-likelihood per label token of each row, in nats. Cost: one forward a row."""
-        result = [0.0] * len(rows)
-        for indices, batch, out in self.forwards(rows, batch_size, weights):
-            losses = Slice(out.logits, batch.labels.to(out.logits.device), torch.ones(())).cross_entropy().cpu()
-            sums = torch.zeros(len(indices)).index_add_(0, batch.at[0], losses)
-            for i, value in zip(indices, (sums / torch.bincount(batch.at[0])).tolist(), strict=True):
-                result[i] = value
-        return result
-
-    @torch.no_grad()
-    def top_k(self, rows: Sequence[Any], k: int, batch_size: int = 32) -> list[TopK]:
-        """Return the model's distribution at the label positions of each row, kept to k. Cost: one forward a row."""
-        result: dict[int, TopK] = {}
-        for indices, batch, out in self.forwards(rows, batch_size):
-            lengths = torch.bincount(batch.at[0]).tolist()
-            parts = [part.cpu().split(lengths) for part in top_k(out.logits, k)]
-            result |= {i: TopK(*row) for i, *row in zip(indices, *parts, strict=True)}
-        return [result[i] for i in range(len(rows))]
-
-    def forwards(
-        self, rows: Sequence[Any], batch_size: int = 32, weights: Mapping[str, Tensor] | None = None
-    ) -> Iterator[tuple[list[int], Any, Output]]:
-        """Yield the indices, batch and outputs of the rows in eval mode, grouped by length."""
-        with self.still():
-            by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-            for start in range(0, len(by_length), batch_size):
-                indices = by_length[start : start + batch_size]
-                batch = self.reader.collate([rows[i] for i in indices])
-                with self.precision():
-                    yield indices, batch, self.reader.forward(self.model, batch, weights)
-
     def _whole(self, update: int, batches: Sequence[Sequence[int]]) -> Micro:
         """Return the open update as one micro-batch."""
         new = [i for batch in batches for i in batch]
@@ -357,13 +321,3 @@ class Learning:
                         f"method {method} kept {key} of shape {tuple(value.shape)}, but the parameter has "
                         f"{tuple(shape)} now; keep the adapter's rank, or start: base"
                     )
-
-    @contextmanager
-    def still(self) -> Iterator[None]:
-        """Eval mode inside, the mode that was outside."""
-        was = self.model.training
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.model.train(was)

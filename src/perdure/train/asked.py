@@ -1,0 +1,70 @@
+"""A model that is asked about rows, in eval mode and batches of like length: losses, distributions, outputs."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perdure.core.step import Slice, TopK
+from perdure.maths.divergence import top_k
+from perdure.train.forward import Output, Reader
+
+
+class Asked:
+    """Asks a model about rows.
+
+    Args:
+        model: The model.
+        reader: Turns rows into outputs.
+        precision: Makes the context in which forwards run, such as autocast.
+    """
+
+    def __init__(self, model: Any, reader: Reader, precision: Callable[[], AbstractContextManager] = nullcontext):
+        self.model, self.reader, self.precision = model, reader, precision
+
+    @torch.no_grad()
+    def nll(
+        self, rows: Sequence[Any], batch_size: int = 32, weights: Mapping[str, Tensor] | None = None
+    ) -> list[float]:
+        """Return the mean negative log-likelihood per label token of each row, in nats. Cost: one forward a row."""
+        result = [0.0] * len(rows)
+        for indices, batch, out in self.forwards(rows, batch_size, weights):
+            losses = Slice(out.logits, batch.labels.to(out.logits.device), torch.ones(())).cross_entropy().cpu()
+            sums = torch.zeros(len(indices)).index_add_(0, batch.at[0], losses)
+            for i, value in zip(indices, (sums / torch.bincount(batch.at[0])).tolist(), strict=True):
+                result[i] = value
+        return result
+
+    @torch.no_grad()
+    def top_k(self, rows: Sequence[Any], k: int, batch_size: int = 32) -> list[TopK]:
+        """Return the model's distribution at the label positions of each row, kept to k. Cost: one forward a row."""
+        result: dict[int, TopK] = {}
+        for indices, batch, out in self.forwards(rows, batch_size):
+            lengths = torch.bincount(batch.at[0]).tolist()
+            parts = [part.cpu().split(lengths) for part in top_k(out.logits, k)]
+            result |= {i: TopK(*row) for i, *row in zip(indices, *parts, strict=True)}
+        return [result[i] for i in range(len(rows))]
+
+    def forwards(
+        self, rows: Sequence[Any], batch_size: int = 32, weights: Mapping[str, Tensor] | None = None
+    ) -> Iterator[tuple[list[int], Any, Output]]:
+        """Yield the indices, batch and outputs of the rows in eval mode, grouped by length."""
+        with self.still():
+            by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+            for start in range(0, len(by_length), batch_size):
+                indices = by_length[start : start + batch_size]
+                batch = self.reader.collate([rows[i] for i in indices])
+                with self.precision():
+                    yield indices, batch, self.reader.forward(self.model, batch, weights)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Eval mode inside, the mode that was outside."""
+        was = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(was)
