@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -83,7 +84,13 @@ def cli_page() -> str:
     # Help is laid out for a terminal of this width, without colours, wherever the docs are built.
     os.environ.update(COLUMNS="100", NO_COLOR="1", TERM="dumb")
     group = typer.main.get_command(app)
-    lines = ["# Command line", "", "Every command takes `-w/--workspace DIR`; `--json` prints data for programs.", ""]
+    lines = [
+        "# Command line",
+        "",
+        "A command that works in a workspace takes it as `-w DIR`, after its name or before it; else it is `PERDURE_WORKSPACE`,",
+        "else this folder. `--json` prints data for programs, where a command has it. `perdure --version` prints the version.",
+        "",
+    ]
 
     def walk(command, path: list[str]) -> None:
         if hasattr(command, "commands"):
@@ -100,12 +107,26 @@ def cli_page() -> str:
                 if parameter.param_type_name == "option"
                 else f"`{parameter.name}`"
             )
-            default = "" if parameter.default is None or callable(parameter.default) else f"`{parameter.default}`"
-            lines.append(f"| {names} | {default} | {(getattr(parameter, 'help', None) or '').replace('|', '/')} |")
+            lines.append(f"| {names} | {_default(parameter)} | {_meaning(parameter).replace('|', '/')} |")
         lines.append("")
 
     walk(group, ["perdure"])
     return "\n".join(lines)
+
+
+def _default(parameter) -> str:
+    shown = getattr(parameter, "show_default", None)
+    if isinstance(shown, str):
+        return shown
+    return "" if parameter.default is None or callable(parameter.default) else f"`{parameter.default}`"
+
+
+def _meaning(parameter) -> str:
+    annotation = parameter.type_descriptor.annotation
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    one_of = f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
+    said = getattr(parameter, "help", None) or ""
+    return said + one_of + (" May be repeated." if parameter.multiple and "repeatable" not in said else "")
 
 
 def pages() -> dict[Path, str]:

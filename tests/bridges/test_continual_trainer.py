@@ -334,6 +334,9 @@ def test_each_task_needs_a_trainer_made_after_the_last(tiny_model, tokenizer, tm
         ({"args": {"gradient_checkpointing": True}}, BadSpec, "gradient_checkpointing"),
         ({"args": {"optim": "sgd"}}, BadSpec, "optim"),
         ({"args": {"adam_beta1": 0.8}}, BadSpec, "adam_beta1"),
+        ({"args": {"data_seed": 7}}, BadSpec, "data_seed"),
+        ({"args": {"dataloader_drop_last": True}}, BadSpec, "dataloader_drop_last"),
+        ({"args": {"train_sampling_strategy": "sequential"}}, BadSpec, "train_sampling_strategy"),
         ({"args": {"lr_scheduler_type": "polynomial"}}, BadSpec, "lr_scheduler_type"),
         ({"args": {"num_train_epochs": 1.5}}, BadSpec, "1.5"),
     ],
@@ -363,3 +366,40 @@ def test_rows_are_no_longer_than_the_model_has_positions(tiny_model, tokenizer, 
     long = [{"prompt": "where is it " * 20, "completion": " parcel", "label": "a"}]
     made = ContinualTrainer(model, args(tmp_path), train_dataset=long, processing_class=tokenizer, recipe="naive")
     assert [len(kept.row) for kept in made.fresh] == [24]
+
+
+def test_the_best_weights_are_looked_for_at_the_end_too_where_steps_end_within_an_epoch(
+    tiny_model, tokenizer, tmp_path
+):
+    def trained(steps):
+        trainer = ContinualTrainer(
+            make_model(tiny_model),
+            args(tmp_path, max_steps=steps),
+            train_dataset=texts("a"),
+            eval_dataset=texts("a"),
+            processing_class=tokenizer,
+            recipe={"keep": "best"},
+        )
+        trainer.train()
+        return trainer
+
+    for steps in (1, 3):  # an epoch has two updates
+        trainer = trained(steps)
+        assert trainer.learning.best[0] == pytest.approx(trainer.evaluate()["eval_loss"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "methods", [{"lwf": {"vocabulary": "full"}}, {"feature_distill": {}}], ids=lambda m: next(iter(m))
+)
+def test_a_bfloat16_model_of_which_a_part_is_trained_is_asked_with_the_weights_it_had(
+    tiny_model, tokenizer, tmp_path, methods
+):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+    model.get_input_embeddings().requires_grad_(False)
+    for task in ("a", "b"):
+        chosen = {"recipe": {"memory_per_label": 2, "methods": methods}, "state": tmp_path / "state", "task": task}
+        trainer = ContinualTrainer(
+            model, args(tmp_path, num_train_epochs=1), train_dataset=texts(task), processing_class=tokenizer, **chosen
+        )
+        trainer.train()
+    assert next(iter(methods)) in trainer.learning.record.acted

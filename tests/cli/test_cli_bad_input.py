@@ -237,3 +237,28 @@ def test_learning_the_same_again_heals_a_damaged_object(ws: Path, files: Path):
     for task in ("parcel", "invoice"):
         learn_quickly(ws, files, task, *again)
     assert run_json("-w", ws, "verify")["problems"] == []
+
+
+def test_rows_are_not_written_into_a_folder_that_is_not_there(ws: Path, tmp_path: Path):
+    told = run("-w", ws, "memory", "export", tmp_path / "nowhere" / "rows.jsonl", code=1).stderr
+    assert f"there is no folder {tmp_path / 'nowhere'}" in told
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_base_model_that_was_moved_can_be_named_again(ws: Path, tmp_path: Path):
+    config = json.loads((ws / "perdure.json").read_text("utf-8"))
+    place = config["model"]
+    (ws / "perdure.json").write_text(json.dumps({**config, "model": str(tmp_path / "gone")}), "utf-8")
+    write_rows(tmp_path / "rows.jsonl", [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}])
+    for words in (["predict", "parcel"], ["learn", "parcel", tmp_path / "rows.jsonl"]):
+        told = run("-w", ws, *words, code=1).stderr
+        assert f"no model folder at {tmp_path / 'gone'}; this workspace was made with it" in told
+    (ws / "perdure.json").write_text(json.dumps({**config, "model": place}), "utf-8")
+    assert "Traceback" not in run("-w", ws, "predict", "parcel").stderr
+
+
+def test_a_task_name_that_is_none_is_named_and_not_the_file(ws: Path, tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": "a", "completion": "b"}), "utf-8")
+    told = run("-w", ws, "learn", "my task", tmp_path / "rows.jsonl", code=1).stderr
+    assert "error: task 'my task': `name`: must begin with a letter or digit" in told
+    assert "rows.jsonl" not in told

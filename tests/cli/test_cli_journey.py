@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from shell import answered, contents, learn_quickly, run, run_json, settings, write_rows
 
 
@@ -169,6 +170,11 @@ def test_predict_names_the_task_in_whose_format_it_asked(ws: Path):
     assert run_json("-w", ws, "predict", "about parcel 1?", "--at", "head~1")["task"] == "parcel"
     assert run_json("-w", ws, "predict", "about parcel 1?", "--at", "base", "--task", "parcel")["task"] == "parcel"
     assert run_json("-w", ws, "predict", "anything", "--at", "base", "--max-new-tokens", "1")["task"] is None
+
+
+def test_an_unknown_task_is_refused_before_a_model_is_loaded(ws: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("perdure.bridges.runtime.Runtime.__init__", lambda *_: pytest.fail("a model was loaded"))
+    assert "nope" in run("-w", ws, "predict", "--task", "nope", "hi", code=1).stderr
 
 
 def test_predict_warns_of_what_it_cut(ws: Path):

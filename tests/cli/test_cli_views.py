@@ -13,7 +13,7 @@ import yaml
 from shell import answered, contents, run, run_json, settings, write_rows
 
 from perdure.cli import progress
-from perdure.ledger import runs
+from perdure.ledger import runs, writing
 
 PROBE = """
 import resource, sys
@@ -78,6 +78,18 @@ def test_status_names_learns_that_were_stopped_and_gc_drops_those_of_another_hea
     assert "1 learn stopped half-way" in told
     assert "first" not in told + run("-w", ws, "status").stdout
     assert "'perdure gc'" not in told
+
+
+def test_status_tells_a_learn_that_runs_from_one_that_was_stopped(ws: Path):
+    runs.note(ws / "runs" / "now", "now", run_json("-w", ws, "show", "head")["entry"])
+    (ws / "runs" / "now" / "checkpoint.safetensors").write_bytes(b"x")
+    with writing(ws):
+        found, told = run_json("-w", ws, "status"), run("-w", ws, "status").stderr
+    assert (found["writer"]["pid"], found["unfinished"]) == (os.getpid(), [])
+    assert f"being written by process {os.getpid()} (" in told
+    assert "stopped half-way" not in told
+    assert run_json("-w", ws, "status")["writer"] is None
+    assert "1 learn stopped half-way" in run("-w", ws, "status").stderr
 
 
 def test_show_tells_what_made_an_entry(ws: Path):

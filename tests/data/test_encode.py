@@ -160,12 +160,25 @@ def test_a_long_prompt_loses_its_start_and_the_answer_stays(tokenizer):
         assert (row.cut, row.targets) == (len(whole) - length, whole.targets)
 
 
-def test_an_answer_too_long_by_itself_loses_its_end_and_keeps_what_predicts_it(tokenizer):
+def test_an_answer_that_is_too_long_loses_its_end_and_leaves_its_prompt_a_quarter(tokenizer):
     whole = encode(Row("Label:", " parcel" * 30), tokenizer, 999)
-    row = encode(Row("Label:", " parcel" * 30), tokenizer, 8)
-    assert row.ids == whole.ids[whole.first - 1 :][:8]
-    assert row.trained == (False,) + (True,) * 7
-    assert row.cut == len(whole) - 8
+    for length in (2, 8, 12):
+        row, left = encode(Row("Label:", " parcel" * 30), tokenizer, length), max(length // 4, 1)
+        assert row.ids == whole.ids[whole.first - left :][:length]
+        assert row.trained == (False,) * left + (True,) * (length - left)
+        assert row.cut == len(whole) - length
+    short = encode(Row("Label:", " parcel" * 30), tokenizer, 4 * whole.first)
+    assert short.ids == whole.ids[: 4 * whole.first]  # a prompt below a quarter stays whole
+
+
+def test_a_long_conversation_keeps_its_beginning(tokenizer):
+    whole = encode(Row(messages=CHAT), tokenizer, 999)
+    end = whole.trained.index(False, whole.first)
+    for length in (len(whole) - 4, end + 1, end):
+        row = encode(Row(messages=CHAT), tokenizer, length)
+        assert (row.ids, row.trained) == (whole.ids[:length], whole.trained[:length])
+    row = encode(Row(messages=CHAT), tokenizer, end - 4)
+    assert row.ids == whole.ids[4:end]
 
 
 @pytest.mark.parametrize("length", [8, 20, 40])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from perdure.core.errors import BadInput
 from perdure.core.rows import Row
 from perdure.data.read import Record
-from perdure.data.split import distinct, make_test_part, named_parts
+from perdure.data.split import distinct, held_out, make_test_part, named_parts
 
 labelled = st.builds(
     lambda question, label, answer: Row(prompt=f"{label} {question}", completion=f" {answer}", label=label),
@@ -102,3 +102,12 @@ def test_without_split_column_all_rows_are_train():
 def test_unknown_or_missing_split_is_refused_with_its_line(odd):
     with pytest.raises(BadInput, match=r"f:2: split is"):
         part_of("train", odd)
+
+
+@given(st.integers(0, 50), st.floats(0.01, 0.49))
+def test_what_is_held_out_is_a_share_at_least_one_and_never_all(n, share):
+    train, validation = held_out(range(n), share, 0, "task")
+    assert sorted([*train, *validation]) == list(range(n))
+    assert (train, validation) == (sorted(train), sorted(validation))
+    assert len(validation) == (max(round(share * n), 1) if n > 1 else 0)
+    assert (len(train) > 0) == (n > 0)

@@ -374,12 +374,24 @@ def test_update_inherits_settings_and_may_add_labels(tmp_path, data):
     assert (task.spec.template, task.scorer) == ("Q: {text}", {"name": "f1"})
 
 
+def test_update_with_other_answers_is_scored_as_before(tmp_path):
+    known = load_task("cards", rows_file(tmp_path / "a.jsonl", answered(range(8), "yes it is")))
+    task = updated(tmp_path, known, answered(range(8, 16), "one two three four five six seven eight nine"))
+    assert default_scorer(task.test, task.format) == "rouge_l"
+    assert task.scorer == known.scorer == {"name": "exact"}
+
+
+def answered(numbers, answer):
+    return [{"prompt": f"q{i}", "completion": answer, "split": "test" if i % 2 else "train"} for i in numbers]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"template": "Z: {text}"}, "another template"),
         ({"labels": {"intent_0": "zero"}}, "another labels.intent_0"),
         ({"format": "text"}, "another format"),
+        ({"scorer": "f1"}, "another scorer"),
     ],
 )
 def test_update_that_asks_differently_is_refused(tmp_path, data, change, message):

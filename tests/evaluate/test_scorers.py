@@ -47,6 +47,8 @@ TEXT_SCORERS = ["exact", "f1", "rouge_l", {"name": "regex", "pattern": r"(\w*)"}
         ({"name": "number", "tolerance": 0.05}, "7.01", "7", 1.0),
         ({"name": "number", "tolerance": 1}, "9", "7", 0.0),
         ({"name": "regex", "pattern": r"Answer: (\w+)"}, "Hm. Answer: yes. Answer: no", "yes", 1.0),
+        ({"name": "regex", "pattern": r"Answer: (\w+)"}, "so Answer: 42", "Answer: 42", 1.0),
+        ({"name": "regex", "pattern": r"Answer: (\w+)"}, "42", "Answer: 42", 0.0),
         ({"name": "regex", "pattern": r"\b[A-D]\b"}, "so it is C.", "C", 1.0),
         ({"name": "regex", "pattern": r"\b[A-D]\b"}, "none of them", "C", 0.0),
         ({"name": "regex", "pattern": r"(x)?y"}, "y", "y", 0.0),  # the group took no part in the match

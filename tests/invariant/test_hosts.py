@@ -1,7 +1,10 @@
 """Loop and transformers host are one thing: equal to the bit, resumed or not, accumulated or not."""
 
+from functools import cached_property
+
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from perdure.bridges import transformers_host
 from perdure.bridges.runtime import Runtime
@@ -90,3 +93,20 @@ def test_an_update_means_the_same_whatever_the_accumulation(tiny_model):
         loop.train(made)
     for name, value in weights(whole).items():
         torch.testing.assert_close(value, weights(split)[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_machine_with_two_gpus_and_no_launcher_runs_every_update_once(tiny_model, monkeypatch):
+    def two(arguments):
+        device = one(arguments)
+        arguments._n_gpu = 2
+        return device
+
+    one = TrainingArguments._setup_devices.func
+    patched = cached_property(two)
+    patched.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", patched)
+    by_loop, by_trainer = learning(tiny_model), learning(tiny_model)
+    loop.train(by_loop)
+    transformers_host.train(by_trainer)
+    assert TrainingArguments(use_cpu=True).n_gpu == 2
+    assert same(weights(by_loop), weights(by_trainer))

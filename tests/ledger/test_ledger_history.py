@@ -247,7 +247,7 @@ def test_names_that_mean_nothing_are_refused(ledger: Ledger, draft) -> None:
         ledger.resolve("zzz")
     with pytest.raises(NotFound):
         ledger.resolve(entry.id[:3])
-    with pytest.raises(NotFound, match="goes back too far: 'head' has 1 entries before it"):
+    with pytest.raises(NotFound, match="goes back too far: 'head' has 1 entry before it"):
         ledger.resolve("head~2")
     with pytest.raises(BadInput, match="after ~ stands"):
         ledger.resolve("head~x")

@@ -13,6 +13,7 @@ import pytest
 
 from perdure.core.errors import Busy, NotFound, PerdureError
 from perdure.ledger import Ledger, row_key, runs, writing
+from perdure.ledger.lock import writer
 
 HOLD = """
 import sys, time
@@ -206,9 +207,11 @@ def test_a_second_writer_is_told_who_writes_and_a_killed_holder_frees_the_lock(l
         with pytest.raises(Busy, match=rf"written by process {holder.pid} \(-c .*\) since 20\d\d-"), writing(root):
             pass
         assert ledger.resolve("head").kind == "base"  # readers do not care
+        assert writer(root)["pid"] == holder.pid
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
+    assert writer(root) is None  # though the lock file still names it
     with writing(root):
         with pytest.raises(Busy, match=f"process {os.getpid()} "), writing(root):
             pass

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from perdure import Gate, Workspace
-from perdure.core.errors import BadInput, Interrupted
+from perdure.core.errors import BadInput, BadSpec, Interrupted
+from perdure.train.learning import Learning
 from perdure.workflows.remember import Memory
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
@@ -298,3 +299,74 @@ def test_an_answer_has_no_more_tokens_than_the_model_has_positions_for(narrow):
     narrow.runtime.notices.clear()
     narrow.predict(["lives in"], max_new_tokens=62)
     assert narrow.runtime.notices == []
+
+
+def test_a_leak_that_is_allowed_is_trained_and_told_and_not_remembered(ws, tmp_path):
+    path = data(tmp_path / "leaky.jsonl", "refund", "late")
+    tested = {"text": "money back 100 late", "label": "refund other", "split": "train"}
+    path.write_text(path.read_text("utf-8") + "\n" + json.dumps(tested), "utf-8")
+    made = ws.learn("refund", path, recipe="dual_replay", overrides=FAST, gate=None, allow_leaks=True)
+    assert any("1 train rows are test rows too" in warning for warning in made["warnings"])
+    assert len(memory(ws).items) > 0
+    assert not any("100 late" in row.prompt for _, row in memory(ws).items)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "words"),
+    [
+        ({"methods.replay": {}, "methods.distill": {"teacher": "./nowhere"}}, BadInput, "nowhere"),
+        (
+            {"methods.replay": {}, "methods.distill": {"teacher": "base"}, "train": "full"},
+            BadSpec,
+            "trains its weights",
+        ),
+    ],
+)
+def test_a_teacher_that_cannot_be_asked_is_refused_before_training(ws, tmp_path, overrides, error, words):
+    told = []
+    with pytest.raises(error, match=words):
+        ws.learn(
+            "refund",
+            data(tmp_path / "a.jsonl", "refund", "late"),
+            recipe="naive",
+            overrides={**FAST, **overrides},
+            tick=lambda *progress: told.append(progress),
+        )
+    assert not told
+
+
+def test_a_task_whose_test_rows_were_all_deleted_does_not_stop_later_learns(ws, tmp_path):
+    learn(ws, tmp_path, "refund", recipe="naive")
+    for row in ws.task("refund", ws.ledger.resolve("head")).test:
+        ws.delete_row(row.hash)
+    made = Workspace.open(ws.ledger.root).learn(
+        "parcel", data(tmp_path / "b.jsonl", "parcel", "late"), recipe="naive", overrides=FAST, gate=Gate()
+    )
+    assert any("refund has no test rows left" in warning for warning in made["warnings"])
+    assert list(made["scores"]) == ["parcel"]
+
+
+def test_what_is_held_out_is_not_trained_with_the_rows_of_older_versions(ws, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Learning, "begin", lambda self, begin=Learning.begin: (seen.append(self), begin(self))[1])
+    for n in (8, 16):
+        rows = data(tmp_path / f"{n}.jsonl", "refund", "late", n)
+        ws.learn("refund", rows, recipe="joint", overrides={**FAST, "keep": "best"}, gate=None)
+    trained = [row.ids for row in seen[-1].rows]
+    assert len(set(trained)) == len(trained)
+    assert seen[-1].validation
+    assert not {row.ids for row in seen[-1].validation} & set(trained)
+
+
+def test_one_row_is_trained_though_the_recipe_would_hold_some_out(ws, tmp_path):
+    rows = [json.loads(line) for line in data(tmp_path / "few.jsonl", "refund", "late").read_text("utf-8").splitlines()]
+    few = [row for row in rows if row["split"] == "test"] + rows[:1]
+    (tmp_path / "few.jsonl").write_text("\n".join(map(json.dumps, few)), "utf-8")
+    made = ws.learn("refund", tmp_path / "few.jsonl", recipe="naive", overrides={**FAST, "keep": "best"}, gate=None)
+    assert ws.ledger.notes(made["entry"])["record"]["updates"] == 1
+    assert any("too few to hold any out" in warning for warning in made["warnings"])
+
+
+def test_rows_that_were_all_learned_before_are_told(ws, tmp_path):
+    assert not any("learned before" in warning for warning in learn(ws, tmp_path, "refund", recipe="naive")["warnings"])
+    assert "every train row of refund was learned before" in learn(ws, tmp_path, "refund", recipe="naive")["warnings"]

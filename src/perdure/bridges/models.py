@@ -2,7 +2,8 @@
 
 import json
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,13 +192,28 @@ def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     kind = choose_dtype(dtype, place)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=kind, use_safetensors=True, trust_remote_code=False
-        )
+        with _no_bar():
+            model: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=kind, use_safetensors=True, trust_remote_code=False
+            )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BadInput(f"cannot load a causal language model from {folder}: {error}") from error
     model.requires_grad_(False)
     return Base(model.to(place).eval(), tokenizer, kind, place)
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Keep transformers' progress bar out of what the program itself tells."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -19,6 +19,7 @@ TAKEN = (
     "warmup_steps",
     "label_smoothing_factor",
 )
+UNTOUCHED = ("adam_beta1", "adam_beta2", "adam_epsilon", "data_seed", "train_sampling_strategy")
 REFUSED = (
     *(
         "fp16",
@@ -29,7 +30,15 @@ REFUSED = (
         "fsdp",
         "parallelism_config",
     ),
-    *("neftune_noise_alpha", "optim_args", "optim_target_modules", "lr_scheduler_kwargs", "load_best_model_at_end"),
+    *(
+        "dataloader_drop_last",
+        "use_liger_kernel",
+        "neftune_noise_alpha",
+        "optim_args",
+        "optim_target_modules",
+        "lr_scheduler_kwargs",
+        "load_best_model_at_end",
+    ),
 )
 
 
@@ -58,7 +67,7 @@ def settings_of(args: TrainingArguments, rows: int) -> dict[str, Any]:
         BadSpec: One of them cannot be honoured here; none is ever ignored that would change the weights.
     """
     asked = [name for name in REFUSED if getattr(args, name, None) not in (None, False, "", [], {})]
-    asked += [name for name in ("adam_beta1", "adam_beta2", "adam_epsilon") if getattr(args, name) != _default(name)]
+    asked += [name for name in UNTOUCHED if getattr(args, name) != _default(name)]
     if args.eval_strategy != "no":
         asked.append("eval_strategy")
     if args.optim not in ("adamw_torch", "adamw_torch_fused"):

@@ -66,11 +66,14 @@ class RecipeTrainer(Trainer):
             "remove_unused_columns": False,
             "dataloader_pin_memory": False,
         }
+        args = TrainingArguments(**{**chosen, **options})
+        _ = args.device  # which counts the GPUs that it sees
+        args._n_gpu = 1  # else Trainer takes a batch for each, and copies the model to each
         super().__init__(
             model=learning.model,
-            args=TrainingArguments(**{**chosen, **options}),
+            args=args,
             train_dataset=Updates(start, learning.total),
-            data_collator=lambda numbers: numbers[0],
+            data_collator=_only,  # type: ignore[arg-type]
             optimizers=(optimizer, schedule),
             callbacks=[_Closing(self, keeper, progress)],
         )
@@ -105,6 +108,12 @@ class RecipeTrainer(Trainer):
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: `inputs` is the number of an update."""
         return 0
+
+
+def _only(numbers: list[int]) -> int:
+    """Return the update of a batch of one."""
+    (number,) = numbers
+    return number
 
 
 class _Closing(TrainerCallback):

@@ -7,6 +7,7 @@ import typer
 
 from perdure.cli.options import Above, AsJson, At, Folder, open_ledger, open_workspace
 from perdure.cli.output import clip, counted, emit, facts, say, short, table
+from perdure.core.errors import BadInput
 
 memory = typer.Typer(no_args_is_help=True, help="Look at the rows kept for replay, delete or export them.")
 Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'list --all'.")]
@@ -91,6 +92,8 @@ def export(
     from perdure.core.files import write_text
     from perdure.workflows import views
 
+    if not file.parent.is_dir():
+        raise BadInput(f"there is no folder {file.parent}; make it first, or check the path")
     lines = list(views.memory_lines(open_ledger(folder), at))
     text = "".join(f"{line}\n" for line in lines)
     if str(file) == "-":

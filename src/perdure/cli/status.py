@@ -36,6 +36,8 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
             f"candidate {short(aside['entry'])} (learn {aside['task']}) waits for 'perdure accept' or 'perdure discard'"
         )
         say(f"its gate failed: {aside['reason']}")
+    if who := found["writer"]:
+        say(f"being written by process {who['pid']} ({who['command']}) since {clock(who['time'])} UTC")
     if found["unfinished"]:
         learns = counted(len(found["unfinished"]), "learn")
         say(f"{learns} stopped half-way; the same command goes on from its checkpoint: {_stopped(found['unfinished'])}")

@@ -29,7 +29,11 @@ def only_at(model: Any, at: Tensor | None) -> Iterator[list[Tensor]]:
 
     def gather(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden = args[0]  # (rows, width, hidden)
-        kept = hidden[:, :0].reshape(1, 0, hidden.shape[-1]) if at is None else hidden[at[0], at[1]].unsqueeze(0)
+        kept = (
+            hidden[:, :0].reshape(1, 0, hidden.shape[-1])
+            if at is None
+            else hidden[tuple(at.to(hidden.device))].unsqueeze(0)
+        )
         seen[:] = [kept[0]]
         return (kept, *args[1:])
 

@@ -66,8 +66,9 @@ def prompt_ids(row: Row, tokenizer: Any) -> list[int]:
 def encode(row: Row, tokenizer: Any, max_length: int) -> Encoded:
     """Return the tokens of `row` with its answer marked as trained, the end of turn included.
 
-    A row longer than `max_length` loses the start of its prompt first, and the end of its answer only when the answer alone is
-    too long. The prompt is tokenised as it will be when the model is asked, so that training and use meet the same tokens.
+    A row longer than `max_length` loses its later turns; if the first answer does not fit, the start of its prompt, down to a
+    quarter of `max_length`; and then the answer's end. The prompt is tokenised as it will be when the model is asked, so that
+    training and use meet the same tokens.
 
     Raises:
         BadInput: Nothing would be trained.
@@ -76,7 +77,8 @@ def encode(row: Row, tokenizer: Any, max_length: int) -> Encoded:
     cut = max(0, len(ids) - max_length)
     if cut:
         first = trained.index(True) if True in trained else 0
-        front = min(cut, max(first - 1, 0))
+        end = trained.index(False, first) if False in trained[first:] else len(ids)  # of the first answer
+        front = min(max(end - max_length, 0), max(first - max(max_length // 4, 1), 0))
         ids, trained = ids[front : front + max_length], trained[front : front + max_length]
     encoded = Encoded(tuple(ids), tuple(trained), cut)
     if not encoded.targets:

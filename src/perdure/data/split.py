@@ -1,12 +1,14 @@
 """Parts of a task: the ones that its files name, and the test part made where they name none."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
 from perdure.core.rows import Row
 from perdure.data.read import Record
 
+T = TypeVar("T")
 _PARTS = {"train": "train", "test": "test"} | dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 
 
@@ -67,3 +69,16 @@ def make_test_part(rows: Sequence[Row], share: float, *key: object) -> tuple[lis
         picks = keyed(*key, "test part", label).permutation(len(stratum))[:size]
         tested.update(stratum[index] for index in picks)
     return [row for row in rows if row.question not in tested], [row for row in rows if row.question in tested]
+
+
+def held_out(rows: Sequence[T], share: float, *key: object) -> tuple[list[T], list[T]]:
+    """Return (train, validation) drawn from `rows`, both in their order: `share` of them, at least one and never all.
+
+    Args:
+        rows: The rows to divide; a single one stays in train.
+        share: Part of the rows wanted for validation, in (0, 1).
+        key: What the draw depends on, besides the number of rows; see `core.keyed`.
+    """
+    size = min(max(round(share * len(rows)), 1), len(rows) - 1)
+    chosen = set(keyed(*key, "validation").permutation(len(rows))[: max(size, 0)].tolist())
+    return [row for i, row in enumerate(rows) if i not in chosen], [row for i, row in enumerate(rows) if i in chosen]

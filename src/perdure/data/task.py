@@ -196,10 +196,10 @@ def task_settings(
     is_task_file = data.suffix.lower() in (".yaml", ".yml")
     said: dict[str, Any] = {**(read_settings(data) if is_task_file else {"train": data}), **(overrides or {})}
     said |= {"name": name, **({"test": test} if test else {})}
-    inherited = known.spec.inherited() if known else {}
+    inherited = {**known.spec.inherited(), "scorer": known.scorer} if known else {}
     if known and isinstance(said.get("labels"), dict):
         said["labels"] = {**known.spec.labels, **said["labels"]}  # an update may bring new labels beside the old
-    return make_spec({**inherited, **said}, str(data))
+    return make_spec({**inherited, **said}, str(data) if is_task_file else f"task {name!r}")
 
 
 def load_rows(path: Path, task: str = "general") -> tuple[Row, ...]:
@@ -224,11 +224,11 @@ def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()
         earlier: Versions before `known`, whose train rows were learned too.
 
     Raises:
-        BadSpec: The two ask differently (name, format, template, text of a label): their rows do not belong together.
+        BadSpec: The two ask differently (name, format, template, scorer, text of a label): their rows do not belong together.
         BadInput: Every row of `new` is a known test row, so there is nothing to learn.
     """
     changed = [key for key in ("name", "template") if getattr(known.spec, key) != getattr(new.spec, key)]
-    changed += ["format"] if known.format != new.format else []
+    changed += [key for key in ("format", "scorer") if getattr(known, key) != getattr(new, key)]
     shared = sorted({*known.labels, *known.spec.labels})
     changed += [f"labels.{k}" for k in shared if label_text(k, known.spec.labels) != label_text(k, new.spec.labels)]
     if changed:

@@ -132,9 +132,10 @@ def generate(
             logits = asked.logits
             for step in range(max_new_tokens):
                 token = logits.argmax(-1)
-                going = ~torch.isin(token.cpu(), ends)
+                said = token.cpu()
+                going = ~torch.isin(said, ends)
                 for row in going.nonzero()[:, 0].tolist():
-                    answers[live[row]].append(int(token[row]))
+                    answers[live[row]].append(int(said[row]))
                 if step == max_new_tokens - 1 or not going.any():
                     break
                 if not going.all():

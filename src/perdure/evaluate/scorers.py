@@ -65,13 +65,20 @@ def number(prediction: str, reference: str, *, tolerance: float = 0.0) -> float:
 
 
 def regex(prediction: str, reference: str, *, pattern: re.Pattern[str]) -> float:
-    """Return 1 if what `pattern` finds first in the prediction equals the reference, outer white space aside.
+    """Return 1 if what `pattern` finds first in the prediction is what it finds in the reference, outer white space aside.
 
-    What it finds is its first group, or the whole match where it has no group. No match scores 0.
+    What it finds is its first group, or the whole match where it has no group. A prediction without a match scores 0; a
+    reference without one is taken whole.
     """
-    match = pattern.search(prediction)
+    found = _found(pattern, prediction)
+    wanted = _found(pattern, reference)
+    return float(found is not None and found == (reference.strip() if wanted is None else wanted))
+
+
+def _found(pattern: re.Pattern[str], text: str) -> str | None:
+    match = pattern.search(text)
     found = match.group(1 if pattern.groups else 0) if match else None
-    return float(found is not None and found.strip() == reference.strip())
+    return None if found is None else found.strip()
 
 
 def choice_score(

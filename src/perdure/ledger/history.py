@@ -68,7 +68,8 @@ class History(Database):
             raise BadInput(f"'{ref}' is no ref; after ~ stands how many entries to go back, as in head~2")
         line = self.ancestors(entry)
         if int(steps or 1) >= len(line):
-            raise NotFound(f"'{ref}' goes back too far: '{name}' has {len(line) - 1} entries before it")
+            before = "1 entry" if len(line) == 2 else f"{len(line) - 1} entries"
+            raise NotFound(f"'{ref}' goes back too far: '{name}' has {before} before it")
         return line[int(steps or 1)]
 
     def ancestors(self, entry: Entry) -> list[Entry]:

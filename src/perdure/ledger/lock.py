@@ -38,6 +38,20 @@ def writing(root: Path) -> Iterator[None]:
             _write(file, "")
 
 
+def writer(root: Path) -> dict[str, object] | None:
+    """Return who writes to the workspace in `root` now, as "pid", "command" and "time"; None where nobody does."""
+    try:
+        with (root / "lock").open(encoding="utf-8") as file:
+            who = json.loads(file.read() or "null")
+            if who is not None:  # else nobody is asked to wait while this looks
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None  # whoever wrote this was killed
+    except BlockingIOError:
+        return who
+    except (OSError, ValueError):  # no lock yet, or one that is being written
+        return None
+
+
 def _lock_file(path: Path) -> TextIO:
     try:
         return path.open("a+", encoding="utf-8")

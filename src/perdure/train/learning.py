@@ -243,7 +243,7 @@ class Learning(Asked):
         with torch.no_grad():
             for method in self.recipe.owners("watch"):
                 self.state[method.name] = method.watch(step, self.state[method.name])
-        if self.recipe.settings.keep == "best" and self.validation and update in self.epoch_ends:
+        if self.recipe.settings.keep == "best" and self.validation and self._ends_epoch(update):
             loss = sum(self.nll(self.validation)) / len(self.validation)
             if self.best is None or loss < self.best[0]:
                 self.best = (loss, {name: value.detach().clone() for name, value in self.params.items()})
@@ -267,6 +267,10 @@ class Learning(Asked):
             for method in self.recipe.owners("measure"):
                 self.state[method.name] = method.measure(Between(self), self.state[method.name])
         self.closed = True
+
+    def _ends_epoch(self, update: int) -> bool:
+        """Say whether an epoch ends with the update, or the task does (a host may end it early)."""
+        return update in self.epoch_ends or update == self.total - 1
 
     def _whole(self, update: int, batches: Sequence[Sequence[int]]) -> Micro:
         """Return the open update as one micro-batch."""

@@ -81,6 +81,8 @@ def run(
     """Return the outputs on one part of a micro-batch of another forward; see `Step.run`."""
     mine = _only(learning, micro, part)
     batch = learning.reader.collate(_rows(learning, mine), share_prefix=False)
+    if weights:  # as kept by a method, in float32 or wider
+        weights = {name: value.to(learning.params[name].dtype) for name, value in weights.items()}
     mode = nullcontext() if grad else learning.still()  # what is only looked at has no dropout
     with torch.random.fork_rng(), torch.set_grad_enabled(grad), learning.precision(), mode:
         torch.manual_seed(seed_of(learning.seed, learning.task, "run", part, micro.update))

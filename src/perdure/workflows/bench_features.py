@@ -15,9 +15,10 @@ from torch import nn
 from perdure.bridges.trainer_memory import losses, remembered
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadSpec
-from perdure.core.keyed import keyed, seed_of
+from perdure.core.keyed import seed_of
 from perdure.core.recipe import Recipe
 from perdure.core.seams import State
+from perdure.data.split import held_out
 from perdure.evaluate.matrix import build_matrix
 from perdure.evaluate.scorers import score_record
 from perdure.memory.columns import pack
@@ -121,11 +122,10 @@ def _learning(
     model: nn.Module, recipe: Recipe, samples: Sequence[Sample], task: str, memory: TokenMemory, state: Any, seed: int
 ) -> Learning:
     """Return the learn of one task; validation rows are held out where the recipe asks for them."""
-    rows, validation = [sample.row for sample in samples], []
+    rows: list[Any] = [sample.row for sample in samples]
+    validation: list[Any] = []
     if recipe.settings.keep == "best" or recipe.needs("validation"):
-        order = keyed(seed, task, "validation").permutation(len(rows)).tolist()
-        size = max(1, round(recipe.settings.validation_share * len(rows)))
-        rows, validation = [rows[i] for i in sorted(order[size:])], [rows[i] for i in sorted(order[:size])]
+        rows, validation = held_out(rows, recipe.settings.validation_share, seed, task)
     return Learning(
         model,
         dict(model.named_parameters()),

@@ -69,7 +69,7 @@ def _intro(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> st
         "",
         f"- Base model: `{_origin(ws)}`"
         + (f", revision `{config['revision']}`" if config.get("revision") else "")
-        + f", {config['dtype']}, hash of configuration and weights `{config['weights']}`",
+        + f", {config['dtype']}, hash of weights, configuration, tokenizer and dtype `{config['base']}`",
         f"- Entry: `{entry.id}`",
     ]
     if config["model"] in EMBEDDED:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, Interrupted
-from perdure.core.keyed import keyed
 from perdure.core.rows import Row
+from perdure.data.split import distinct, held_out
 from perdure.data.task import TaskData
 from perdure.evaluate.evidence import make_evidence
 from perdure.evaluate.gate import Gate
@@ -202,22 +202,24 @@ class _Learn:
         settings = self.recipe.settings
         chosen_by = settings.keep == "best" or (self.recipe.needs("validation") and not self._first())
         if chosen_by and not validation:
-            order = keyed(self.seed, self.task.name, "validation").permutation(len(rows))
-            size = max(1, round(settings.validation_share * len(rows)))
-            chosen = set(order[:size].tolist())
-            validation = [row for i, row in enumerate(rows) if i in chosen]
-            rows = [row for i, row in enumerate(rows) if i not in chosen]
+            rows, validation = held_out(rows, settings.validation_share, self.seed, self.task.name)
+            if not validation:
+                self.notices.append("one train row is too few to hold any out: no validation row chooses the weights")
         if settings.data == "all":
             line = {version for entry in self.ledger.ancestors(self.parent) for version in entry.tasks.values()}
             for other in self.ws.all_versions():
                 if other.version in line and other.version != self.task.version:
                     rows += other.train
+            kept_out = {row.question for row in validation}
+            rows = [row for row in distinct(rows) if row.question not in kept_out]
         return rows, validation
 
     def _draft(self, memory: remember.Memory, learning: "Learning") -> tuple[Entry, remember.Memory]:
         """Store objects, rows and manifest, and return the entry that would be recorded."""
         stage = len(self.ledger.ancestors(self.parent))
         tests = {row.question for task in [self.task, *self.ws.all_versions()] for row in task.test}
+        if (tested := sum(row.question in tests for row in self.task.train)) and self.recipe.remembers:
+            self.notices.append(f"{tested} train rows are test rows too; they were trained on, and are not remembered")
         memory = remember.after(
             memory,
             self.task,
@@ -261,7 +263,13 @@ class _Learn:
         return entry, memory
 
     def _score_after(self, entry: Entry) -> dict[str, Any]:
-        return {name: self._cell(entry, self.ws.task(name, entry)) for name in entry.tasks}
+        tasks = {name: self.ws.task(name, entry) for name in entry.tasks}
+        self.notices += [
+            f"task {name} has no test rows left, as they were deleted; it is neither scored nor guarded"
+            for name, task in tasks.items()
+            if not task.test
+        ]
+        return {name: self._cell(entry, task) for name, task in tasks.items() if task.test}
 
     def _guarded(self, entry: Entry, scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Return for each guarded task its score when it was learned and now; the new task has nothing to lose yet."""
@@ -271,7 +279,7 @@ class _Learn:
             self.task.name: {"version": self.task.version, "learned": None, "now": scores[self.task.name]}
         }
         for name in self.parent.tasks:
-            if wanted is not None and name not in wanted and name != self.task.name:
+            if name not in scores or (wanted is not None and name not in wanted and name != self.task.name):
                 continue
             learned = next(e for e in line if e.kind == "learn" and e.task == name)  # the newest learn of it
             record = self._cell(learned, self.ws.task(name, learned))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, BadSpec
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.data.leaks import refuse_leaks
@@ -79,20 +79,45 @@ def plan(
         refuse_leaks(task, ws.all_versions())
     task, dropped = _without_deleted(ws, task)
     notices = list(task.notices)
+    taught = {row.hash for version in ws.versions(name) for row in version.train} if known else set()
+    notices += (
+        [f"every train row of {name} was learned before"] if all(row.hash in taught for row in task.train) else []
+    )
     notices += [f"{dropped} rows were deleted from this workspace before and stay out"] if dropped else []
     notices += [
         f"method {method} acts on rows of memory, and nothing draws any: add replay, or set methods.{method}.mix"
         for method in recipe.starved
     ]
+    if not task.test:
+        raise BadInput(f"every test row of task {name!r} was deleted from this workspace; give others with --test FILE")
     general = load_rows(task.spec.general) if task.spec.general else ()
+    _check_teachers(recipe)
     return Plan(task, _for_model(ws, recipe), parent, known, general, tuple(notices))
+
+
+def _check_teachers(recipe: Recipe) -> None:
+    """Refuse a recipe whose methods ask a model that cannot be had, before anything is trained.
+
+    Raises:
+        BadInput: No such model.
+        BadSpec: The base is to teach while every weight of it is trained.
+    """
+    from perdure.bridges.models import find_model
+
+    columns = [column for of in ("new", "replay", "general") for column in recipe.columns(of)]
+    if recipe.settings.train == "full" and any(c.teacher == "base" and c.of != "general" for c in columns):
+        raise BadSpec(
+            "a method asks the base model, but this recipe trains its weights; use a LoRA recipe or another teacher"
+        )
+    for teacher in sorted({column.teacher for column in columns} - {"start", "settled", "base"}):
+        find_model(teacher)
 
 
 def _for_model(ws: "Workspace", recipe: Recipe) -> Recipe:
     """Return the recipe with rows no longer than the model has positions for."""
-    from perdure.bridges.models import find_model, positions
+    from perdure.bridges.models import positions
 
-    limit = positions(find_model(ws.ledger.config["model"], ws.ledger.config.get("revision")))
+    limit = positions(ws.base_folder)
     if limit is None or recipe.settings.max_length <= limit:
         return recipe
     return replace(recipe, settings=recipe.settings.model_copy(update={"max_length": limit}))

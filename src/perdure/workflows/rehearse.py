@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from perdure.core.recipe import Recipe
 from perdure.core.seams import State, pool_of
 from perdure.memory.pool import Pool
+from perdure.train.asked import Asked
 from perdure.train.features import Example, Features
 from perdure.train.learning import Learning
 from perdure.train.optimizer import make_optimizer
@@ -95,7 +96,7 @@ def _learning(
     change = {"num_train_epochs": 1, "learning_rate": 1e-6, "logging_steps": 10**9}
     small = Recipe(recipe.name, settings.model_copy(update=change), recipe.methods)
     pools = {pool_of(method) for method in recipe.owners("draw")}
-    new, asked = _examples(rows), Learning(model, {}, Recipe("ask", small.settings, ()), [], reader=Features())
+    new, asked = _examples(rows), Asked(model, Features())
     told = {c.name: asked.top_k(new, min(c.top_k, CLASSES)) for c in recipe.columns("new") if c.teacher != "start"}
     return Learning(
         model,
@@ -116,7 +117,7 @@ def _examples(n: int) -> list[Example]:
     return [Example(point, i % CLASSES) for i, point in enumerate(torch.randn(n, 6))]
 
 
-def _pool(name: str, recipe: Recipe, asked: Learning) -> Pool:
+def _pool(name: str, recipe: Recipe, asked: Asked) -> Pool:
     rows, keys = _examples(KEPT), [str(i) for i in range(KEPT)]
     columns = {
         column.name: dict(zip(keys, asked.top_k(rows, min(column.top_k, CLASSES)), strict=True))

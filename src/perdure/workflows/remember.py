@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.errors import BadInput
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, Column, pool_of
@@ -141,25 +140,21 @@ def after(
         stage: Number of the learn; kept beside each admitted row.
         seed: Seed of the learn.
         nll_before: Losses of the train rows before the task, if the method needs them.
-        held_out: Questions of every task's test rows; none is ever admitted.
+        held_out: Questions of every task's test rows; a row that asks one is never admitted.
 
-    Raises:
-        BadInput: A row to admit is a test row; nothing is kept.
     """
     from perdure.data.encode import encode
 
-    if not recipe.remembers or not task.train:
+    free = [i for i, row in enumerate(task.train) if row.question not in held_out]
+    if not recipe.remembers or not free:
         return memory
-    leaked = next((row for row in task.train if row.question in held_out), None)
-    if leaked is not None:
-        raise BadInput(f"{leaked.source} is a test row and cannot enter memory; remove it from the train rows")
+    rows = [task.train[i] for i in free]
     nll_after = None
     if recipe.needs("nll_after"):
-        tokens = [encode(row, runtime.base.tokenizer, recipe.settings.max_length) for row in task.train]
-        nll_after = learning.nll(tokens)
-    context = AdmitContext(seed, task.name, nll_before, nll_after)
-    scores = ranked(task.train, context, learning)
-    best = [(task.train[i], scores[i]) for i in admitted(task.train, scores, lambda row: row.label, recipe.settings)]
+        nll_after = learning.nll([encode(row, runtime.base.tokenizer, recipe.settings.max_length) for row in rows])
+    context = AdmitContext(seed, task.name, nll_before and [nll_before[i] for i in free], nll_after)
+    scores = ranked(rows, context, learning)
+    best = [(rows[i], scores[i]) for i in admitted(rows, scores, lambda row: row.label, recipe.settings)]
     known = {item["row"] for item, _ in memory.items}
     items = [*memory.items]
     for row, score in best:

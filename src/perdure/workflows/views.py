@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput
 from perdure.core.files import write_text
 from perdure.core.rows import Row
+from perdure.ledger.lock import writer
 from perdure.ledger.runs import unfinished
 from perdure.workflows.edit_records import NOTE, VERIFIED, about, counted, record_at, records
 
@@ -51,9 +52,10 @@ def status(ledger: "Ledger") -> Json:
         "edits": {"facts": len(facts), "held": sum(line["efficacy"] for line in facts)},
         "gate": verdict and {"verdict": verdict["verdict"], "reason": verdict["reason"]},
         "candidate": held and {"entry": held.id, "task": held.task, "reason": gate(ledger)["verdict"]["reason"]},
+        "writer": (busy := writer(ledger.root)),
         "unfinished": [
             {"task": run.task, "time": run.time, "goes_on": run.parent in (None, head.id)}
-            for run in unfinished(ledger.root)
+            for run in ([] if busy else unfinished(ledger.root))
         ],
     }
 
@@ -223,11 +225,11 @@ def preview(ws: "Workspace", planned: "Plan") -> Json:
 
     Loads the tokenizer alone. "example" is a list of {"text", "trained"} in order.
     """
-    from perdure.bridges.models import find_model, load_tokenizer
+    from perdure.bridges.models import load_tokenizer
     from perdure.data.encode import encode
 
     task, settings = planned.task, planned.recipe.settings
-    tokenizer = load_tokenizer(find_model(ws.ledger.config["model"], ws.ledger.config.get("revision")))
+    tokenizer = load_tokenizer(ws.base_folder)
     rows = [encode(row, tokenizer, settings.max_length) for row in task.train]
     tokens = zip(rows[0].ids, rows[0].trained, strict=True)
     parts = [(trained, [i for i, _ in run]) for trained, run in groupby(tokens, key=lambda token: token[1])]

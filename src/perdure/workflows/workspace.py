@@ -185,7 +185,7 @@ class Workspace:
 
         report, config = self.ledger.verify(), self.ledger.config
         try:
-            models.check_unchanged(models.find_model(config["model"], config.get("revision")), config["weights"])
+            models.check_unchanged(self.base_folder, config["weights"])
         except (BadInput, BrokenStore) as error:
             report["problems"].append(str(error))
         return {**report, "ok": not report["problems"]}
@@ -193,7 +193,7 @@ class Workspace:
     # ---- verbs that measure and use
 
     def evaluate(self, tasks: Sequence[str] = (), at: str = "head", tick: Tick | None = None) -> dict[str, Any]:
-        """Score tasks at a ref, or find the scores that were measured; return what `perdure eval --json` prints.
+        """Score tasks at a ref, or find the scores that were measured; return what `perdure eval --json` prints, and "entry".
 
         Raises:
             NotFound: A task or ref is not known.
@@ -238,15 +238,15 @@ class Workspace:
         from perdure.core.rows import Message, Row
 
         entry = self.ledger.resolve(at)
-        self.lay(entry)
         name = task or newest_task(self.ledger, entry)
-        if name is None:
+        data = self._task_for(name, entry) if name else None
+        self.lay(entry)
+        if data is None:
             chat = bool(self.runtime.base.tokenizer.chat_template)
             rows = [
                 Row(messages=(Message("user", t), Message("assistant", ""))) if chat else Row(prompt=t) for t in texts
             ]
             return answers(self.runtime, rows, max_new_tokens or 256)
-        data = self._task_for(name, entry)
         rows = [data.ask(text) for text in texts]
         return answers(self.runtime, rows, max_new_tokens or answer_length(self.runtime, data))
 
@@ -283,11 +283,28 @@ class Workspace:
         from perdure.bridges import models
         from perdure.bridges.runtime import Runtime
 
-        config = self.ledger.config
-        folder = models.find_model(config["model"], config.get("revision"))
+        config, folder = self.ledger.config, self.base_folder
         if models.stamp(folder) != config.get("stamp"):
             models.check_unchanged(folder, config["weights"])
         return Runtime(folder, config["dtype"])
+
+    @property
+    def base_folder(self) -> Path:
+        """Local folder of the base model.
+
+        Raises:
+            BadInput: It is not where it was when the workspace was made; the message says how to name another place.
+        """
+        from perdure.bridges.models import find_model
+
+        config = self.ledger.config
+        try:
+            return find_model(config["model"], config.get("revision"))
+        except BadInput as error:
+            raise BadInput(
+                f'{error}; this workspace was made with it. Put it back, or write where it is now as "model" in '
+                f"{self.ledger.root / 'perdure.json'} (its weights are checked)"
+            ) from error
 
     @property
     def notices(self) -> list[str]:
