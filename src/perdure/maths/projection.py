@@ -230,13 +230,15 @@ def extend_basis(basis: Mapping[str, Tensor], rows: Mapping[str, Tensor], keep: 
 
 def _principal(rows: Tensors, wanted: float) -> Tensors:
     """Return orthonormal directions (k, numbers) of `rows` (rows, numbers), largest first, that hold `wanted` squared length."""
-    products = torch.stack([value @ value.T for value in rows.values()]).double().sum(0)
+    products = (
+        torch.stack([(value @ value.T).cpu() for value in rows.values()]).double().sum(0)
+    )  # not all devices have it
     values, vectors = torch.linalg.eigh(products)
     values, vectors = values.flip(0), vectors.flip(1)
     before = values.cumsum(0) - values  # squared length that the larger ones hold
     kept = (values > FAINT**2) & (before < wanted - 1e-9)
     turn = (vectors[:, kept] / values[kept].sqrt()).T.float()
-    return {name: turn @ value for name, value in rows.items()}
+    return {name: turn.to(value.device) @ value for name, value in rows.items()}
 
 
 def _wide(value: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from perdure.core.fields import Share
 from perdure.core.seams import Model, State
 from perdure.core.step import Step
+from perdure.maths.importance import copies, kept_as
 from perdure.methods.registry import register
 
 
@@ -53,7 +54,7 @@ class Ema:
         """Begin at the weights before the task; in the first task there are none worth keeping."""
         if model.first:
             return {}
-        return {f"slow.{name}": value.detach().float().clone() for name, value in model.params.items()}
+        return kept_as("slow", copies(model.params))
 
     def watch(self, step: Step, state: State) -> State:
         """Let the slow weights follow those of this update."""

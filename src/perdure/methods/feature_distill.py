@@ -13,6 +13,7 @@ from torch import Tensor
 from perdure.core.fields import Share, Strength
 from perdure.core.seams import Draw, DrawContext, Model, State
 from perdure.core.step import Slice, Step
+from perdure.maths.importance import copies, kept_as
 from perdure.methods.registry import register
 
 
@@ -59,7 +60,7 @@ class FeatureDistill:
         """Keep the weights before the task; nothing in the first."""
         if model.first:
             return {}
-        return {f"anchor.{name}": value.detach().float().clone() for name, value in model.params.items()}
+        return kept_as("anchor", copies(model.params))
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
         """Ask for the share `mix` of the final mix, or share the rows that others draw; none for new rows alone."""

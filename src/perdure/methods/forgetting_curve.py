@@ -12,6 +12,7 @@ from torch import Tensor
 from perdure.core.fields import Positive, Share, Strength
 from perdure.core.seams import Draw, DrawContext, Model, State
 from perdure.core.step import Step
+from perdure.maths.importance import copies, kept_as
 from perdure.methods.registry import register
 
 DAYS = (1, 2, 4, 7, 15, 30, 60, 90, 120)  # Ebbinghaus's, as the authors' code continues them
@@ -64,7 +65,7 @@ class ForgettingCurve:
 
     def prepare(self, model: Model, state: State) -> State:
         """Remember the weights at the start of the task."""
-        return {f"anchor.{name}": value.detach().float().clone() for name, value in model.params.items()}
+        return kept_as("anchor", copies(model.params))
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
         """Ask for what the reviews that are due have left, at most the share `mix` of this update."""

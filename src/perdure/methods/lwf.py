@@ -13,6 +13,7 @@ from perdure.core.fields import Positive, Strength, Temperature
 from perdure.core.seams import Column, Model, State
 from perdure.core.step import Step
 from perdure.maths.divergence import kl
+from perdure.maths.importance import copies, kept_as
 from perdure.methods.registry import register
 
 
@@ -74,7 +75,7 @@ class Lwf:
         if model.first:
             return {}
         anchors = model.params if self.vocabulary == "full" else {}
-        return {"taught": torch.ones(())} | {f"anchor.{n}": v.detach().float().clone() for n, v in anchors.items()}
+        return {"taught": torch.ones(())} | kept_as("anchor", copies(anchors))
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return strength x the mean divergence of the new rows."""

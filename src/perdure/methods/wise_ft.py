@@ -13,6 +13,7 @@ from torch import Tensor
 from perdure.core.errors import BadSpec
 from perdure.core.fields import Positive, Share
 from perdure.core.seams import Model, State
+from perdure.maths.importance import copies, kept_as
 from perdure.methods.registry import register
 
 
@@ -70,7 +71,7 @@ class WiseFt:
             raise BadSpec(
                 "wise_ft chooses its share on validation rows, and there are none; give some, or set choose: fixed"
             )
-        return {f"anchor.{name}": value.detach().float().clone() for name, value in model.params.items()}
+        return kept_as("anchor", copies(model.params))
 
     def settle(self, model: Model, state: State) -> tuple[dict[str, Tensor], State]:
         """Return the interpolated weights; the weights themselves in the first task."""

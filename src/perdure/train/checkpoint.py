@@ -68,7 +68,9 @@ def load(path: Path, learning: Learning, optimizer: Any) -> int:
     device = next(iter(learning.params.values())).device
     for method in learning.state:
         prefix = f"state/{method}/"
-        learning.state[method] = {k[len(prefix) :]: v.to(device) for k, v in tensors.items() if k.startswith(prefix)}
+        begun, found = learning.state[method], {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        places = {key: begun[key].device if key in begun else device for key in found}  # as if it had not stopped
+        learning.state[method] = {key: value.to(places[key]) for key, value in found.items()}
     if told["best"] is not None:
         learning.best = (told["best"], {k[5:]: v for k, v in tensors.items() if k.startswith("best/")})
     for name, served in told["served"].items():
