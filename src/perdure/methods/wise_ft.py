@@ -13,7 +13,7 @@ from torch import Tensor
 from perdure.core.errors import BadSpec
 from perdure.core.fields import Positive, Share
 from perdure.core.seams import Model, State
-from perdure.maths.importance import copies, kept_as
+from perdure.maths.importance import copies, kept_as, kept_in
 from perdure.methods.registry import register
 
 
@@ -91,6 +91,6 @@ class WiseFt:
 def between(params: Mapping[str, Tensor], state: State, share: float) -> dict[str, Tensor]:
     """Return (1 - share) x each parameter + share x its anchor, in the parameter's dtype; the parameters to the bit at 0."""
     return {
-        name: torch.lerp(value.detach().float(), state[f"anchor.{name}"], share).to(value.dtype)
-        for name, value in params.items()
+        name: torch.lerp(params[name].detach().to(old.dtype), old, share).to(params[name].dtype)
+        for name, old in kept_in(state, "anchor").items()
     }
