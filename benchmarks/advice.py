@@ -7,7 +7,9 @@ when results have come; what is not there is not in the table, and the advice th
 
 An entry of "suites": name, about, model, parameters, tasks (how many), tasks_are ("alike" or "different"), and arms, each with
 arm, recipe (as written, without the suite's own settings), seeds, acc, learning_accuracy, forgetting, train_ratio,
-memory_rows, memory_bytes (text and columns), state_bytes.
+memory_rows, memory_bytes (text and columns), state_bytes, acc_minus: by arm with less ACC, the difference by test row over the
+seeds that both have ({"value", "low", "high"}), where the two intervals of ACC overlap or that of the difference holds 0. An
+arm that is not in it, and shares a seed, is below by both.
 """
 
 import json
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from perdure.bridges.sizes import sizes
 from perdure.core.recipe import Settings
-from perdure.report.bench_numbers import BASELINE, compare
+from perdure.report.bench_numbers import BASELINE, by_arm, compare, paired
 from perdure.workflows.advise import TABLE
 from perdure.workflows.bench import results
 from perdure.workflows.bench_suite import Suite, load_suite
@@ -33,8 +35,7 @@ def measured(name: str, tasks_are: str, folder: Path) -> dict | None:
     runs, stale = results(suite, folder)
     if stale:
         print(f"{name}: {stale} results of another version of the suite left out", file=sys.stderr)
-    found = compare(runs)
-    arms = {line["arm"] for line in found["arms"]}
+    arms, lines = by_arm(runs), compare(runs)["arms"]
     if BASELINE not in arms or len(arms) < LEAST:  # nothing to say what a method gains, or too little to choose from
         return None
     return {
@@ -44,15 +45,16 @@ def measured(name: str, tasks_are: str, folder: Path) -> dict | None:
         "parameters": sizes(suite.model, Settings()).parameters,
         "tasks": len(suite.tasks),
         "tasks_are": tasks_are,
-        "arms": [_arm(line, suite, runs) for line in found["arms"]],
+        "arms": [
+            {**_arm(line, suite, arms[line["arm"]]), "acc_minus": _minus(line, lines[place:], arms)}
+            for place, line in enumerate(lines, start=1)
+        ],
     }
 
 
-def _arm(line: dict, suite: Suite, runs: list[dict]) -> dict:
+def _arm(line: dict, suite: Suite, mine: list[dict]) -> dict:
     """Return one arm: the newest recipe under its label, and its last state's bytes as the mean over seeds."""
-    mine = [run for run in runs if run["arm"] == line["arm"] and not run.get("error")]
     newest = max(mine, key=lambda run: str(run["time"]))
-    mine = [run for run in mine if run["arm_hash"] == newest["arm_hash"]]
     stored = {key: sum(run["stored"][key] for run in mine) // len(mine) for key in newest["stored"]}
     return {
         **{key: _rounded(line[key]) for key in KEPT},
@@ -61,6 +63,16 @@ def _arm(line: dict, suite: Suite, runs: list[dict]) -> dict:
         "memory_bytes": stored["memory_rows"] + stored["memory_columns"],
         "state_bytes": stored["method_state"],
     }
+
+
+def _minus(line: dict, lower: list[dict], arms: dict[str, list[dict]]) -> dict:
+    """Return ACC minus that of each arm below it, paired by test row, where the two intervals alone could mislead."""
+    found = {}
+    for other in lower:
+        gap = paired(arms[line["arm"]], arms[other["arm"]])
+        if gap and (other["acc"]["high"] >= line["acc"]["low"] or gap["low"] <= 0):
+            found[other["arm"]] = {key: round(gap[key], 4) for key in ("value", "low", "high")}
+    return found
 
 
 def rows_kept(run: dict, suite: Suite) -> int:

@@ -89,6 +89,27 @@ def test_the_table_has_what_was_measured_and_advice_stands_on_it(script, tmp_pat
     assert found["recipe"]["memory_size"] == 50  # at 400 bytes a row
 
 
+def test_where_intervals_overlap_the_difference_by_test_row_is_in_the_table(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "LEAST", 2)
+    folder = tmp_path / "results" / "clinc5"
+    folder.mkdir(parents=True)
+    scores = {"naive": (0.4, (0, 1)), "replay": (0.8, (0, 1)), "dual_replay": (0.82, (1,)), "lwf": (0.79, (2,))}
+    for label, (score, seeds) in scores.items():
+        for seed in seeds:
+            (folder / f"{label}{seed}.json").write_text(json.dumps(result(label, seed, score, 10, {})))
+    script.main(tmp_path / "results", tmp_path / "advice.json")
+
+    (entry,) = read_table(tmp_path / "advice.json")
+    minus = {line["arm"]: line["acc_minus"] for line in entry["arms"]}
+    assert {arm: set(gaps) for arm, gaps in minus.items() if gaps} == {"dual_replay": {"replay"}}
+    gap = minus["dual_replay"]["replay"]
+    assert gap["value"] == pytest.approx(2 / 120, abs=1e-4)  # 98 and 96 of 120 rows in each task
+    assert 0 < gap["low"] < gap["value"] < gap["high"]
+    shipped = {name: recipe_spec(name) for name in recipe_names()}
+    found = advise(Needs(), [entry], all_methods(), shipped)
+    assert [line["recipe"] for line in found["rivals"]] == ["lwf"]  # no seed is shared, and the intervals overlap
+
+
 def test_a_suite_on_which_few_methods_ran_is_left_out(script, tmp_path):
     """Else it would be asked alone by those whose number of tasks is nearest to its own."""
     folder = tmp_path / "results" / "clinc5"

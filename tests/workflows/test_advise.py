@@ -170,6 +170,35 @@ def test_an_arm_of_methods_that_are_not_there_is_no_candidate():
     assert advised(table)["from"] == "replay"
 
 
+def paired(above, below, gap, half=0.01):
+    """The first arm with its difference by test row from the second."""
+    gaps = {below["arm"]: {"value": gap, "low": gap - half, "high": gap + half}}
+    return {**above, "acc_minus": {**above.get("acc_minus", {}), **gaps}}
+
+
+def test_arms_whose_intervals_overlap_are_told_apart_by_test_row():
+    replay, few = arm("replay", 0.86), arm("few", 0.87, methods={"ewc": {}, "lwf": {}})
+    best = paired(paired(arm("dual_replay", 0.88), replay, 0.03), few, 0.002)
+    found = advised([suite(best, few, replay)])
+    assert found["from"] == "dual_replay"
+    assert [line["recipe"] for line in found["rivals"]] == ["few"]
+    gap = found["rivals"][0]["acc_minus"]
+    assert gap == {"value": -0.002, "low": pytest.approx(-0.012), "high": pytest.approx(0.008), "seeds": 1}
+    assert "dual_replay stands +0.030 (+0.020 to +0.040) above replay, paired by test row over 1 shared seed" in said(
+        found
+    )
+    by_few = said(advised([suite(best, few)], memory_rows=40))
+    assert "cannot be told apart: -0.002 (-0.012 to +0.008), paired by test row over 1 shared seed" in by_few
+
+
+def test_an_arm_of_easier_seeds_that_is_below_another_by_test_row_is_passed_over():
+    replay = arm("replay", 0.86)
+    found = advised([suite(paired(arm("easy", 0.87, methods={"mir": {}}), replay, -0.03), replay)])
+    assert found["from"] == "replay"
+    assert "easy reached 0.870 (0.850 to 0.890), but replay stands +0.030 (+0.020 to +0.040) above easy" in said(found)
+    assert found["rivals"] == []
+
+
 # --- where nothing was measured
 
 
@@ -219,3 +248,19 @@ def test_the_shipped_table_can_be_read_and_every_arm_in_it_builds():
             assert line["acc"]["low"] <= line["acc"]["value"] <= line["acc"]["high"]
             assert line["memory_rows"] >= 0
             assert line["state_bytes"] >= 0
+
+
+def test_in_the_shipped_table_each_difference_lies_in_its_interval_and_is_from_an_arm_that_shares_a_seed():
+    for entry in read_table():
+        seeds = {line["arm"]: set(line["seeds"]) for line in entry["arms"]}
+        for line in entry["arms"]:
+            for other, gap in line["acc_minus"].items():
+                assert gap["low"] <= gap["value"] <= gap["high"]
+                assert seeds[line["arm"]] & seeds[other]
+
+
+def test_of_the_shipped_table_nothing_below_dual_replay_by_test_row_is_as_good():
+    found = advised(read_table(), tasks=5)
+    assert found["from"] == "dual_replay"
+    assert not {line["recipe"] for line in found["rivals"]} & {"replay_2e-3", "adversarial_replay_0.02", "der_pp"}
+    assert all(line["acc_minus"]["low"] <= 0 <= line["acc_minus"]["high"] for line in found["rivals"])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.options import AsJson
-from perdure.cli.output import emit, say
+from perdure.cli.output import counted, emit, say
 
 WIDTH = 100
 SIMILARITY = ("alike", "mixed", "different")
@@ -103,7 +103,7 @@ def _screen(found: dict[str, Any]) -> str:
     import yaml
 
     written = yaml.safe_dump(found["recipe"], sort_keys=False, allow_unicode=True).rstrip()
-    rivals = [f"{r['recipe']}: ACC {r['acc']['value']:.3f}{_times(r)}" for r in found["rivals"]]
+    rivals = [f"{r['recipe']}: ACC {r['acc']['value']:.3f}{_minus(r)}{_times(r)}" for r in found["rivals"]]
     parts = {
         "recipe": textwrap.indent(written, "  "),
         "why": _list(_why(found)),
@@ -119,6 +119,13 @@ def _screen(found: dict[str, Any]) -> str:
 
 def _why(found: dict[str, Any]) -> list[str]:
     return [r["says"] + (f" [{r['source']}]" if r["source"] != "none" else "") for r in found["reasons"]]
+
+
+def _minus(rival: dict[str, Any]) -> str:
+    if not (gap := rival["acc_minus"]):
+        return ""
+    over = counted(gap["seeds"], "shared seed")
+    return f", by test row {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}) over {over}"
 
 
 def _times(rival: dict[str, Any]) -> str:

@@ -27,19 +27,25 @@ def compare(results: Sequence[Record], against: str = BASELINE) -> Record:
         be compared; "failed", each with "arm", "seed", "error"; "left_out", how many results of an arm are of an
         earlier recipe than its newest.
     """
+    arms = by_arm(results)
+    lines = [_line(name, runs, arms.get(against, []), arms.get(BASELINE, [])) for name, runs in arms.items()]
+    return {
+        "against": against,
+        "arms": sorted(lines, key=lambda line: -line["acc"]["value"]),
+        "failed": [{key: r[key] for key in ("arm", "seed", "error")} for r in results if r.get("error")],
+        "left_out": sum(not r.get("error") for r in results) - sum(map(len, arms.values())),
+    }
+
+
+def by_arm(results: Sequence[Record]) -> dict[str, list[Record]]:
+    """Return the runs of each arm's newest recipe that did not fail, by seed."""
     good = [result for result in results if not result.get("error")]
     arms: dict[str, list[Record]] = {}
     for name in dict.fromkeys(result["arm"] for result in good):
         own = [result for result in good if result["arm"] == name]
         newest = max(own, key=lambda result: str(result["time"]))["arm_hash"]
         arms[name] = sorted((r for r in own if r["arm_hash"] == newest), key=lambda r: r["seed"])
-    lines = [_line(name, runs, arms.get(against, []), arms.get(BASELINE, [])) for name, runs in arms.items()]
-    return {
-        "against": against,
-        "arms": sorted(lines, key=lambda line: -line["acc"]["value"]),
-        "failed": [{key: r[key] for key in ("arm", "seed", "error")} for r in results if r.get("error")],
-        "left_out": len(good) - sum(map(len, arms.values())),
-    }
+    return arms
 
 
 def mean_matrix(runs: Sequence[Record]) -> Record:
@@ -59,7 +65,7 @@ def _line(name: str, runs: list[Record], against: list[Record], baseline: list[R
         "seeds": [run["seed"] for run in runs],
         **_pooled(runs),
         "acc_by_seed": {str(run["seed"]): run["matrix"]["metrics"]["acc"]["value"] for run in runs},
-        "acc_minus": None if runs == against else _paired(runs, against),
+        "acc_minus": None if runs == against else paired(runs, against),
         "train_ratio": _spread([_train(own) / _train(base) for own, base in _pairs(runs, baseline, _alike)]),
         "train_seconds": _spread([_train(run) for run in runs]),
         "peak_mib": _spread([run["peak_mib"] for run in runs]),
@@ -78,8 +84,16 @@ def _pooled(runs: Sequence[Record]) -> Record:
     return matrix_metrics(score, items, learned)
 
 
-def _paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Record | None:
-    """Return the mean over seeds and tasks of the difference of final scores on the rows that both scored."""
+def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Record | None:
+    """Return the mean over seeds and tasks of the difference of final scores on the rows that both scored.
+
+    Args:
+        ours: Runs of one arm, as `by_arm` returns them.
+        theirs: Runs of another, which is subtracted.
+
+    Returns:
+        `{"value", "low", "high", "n"}`, n test rows; None where no seed is shared.
+    """
     groups = [gap for a, b in _pairs(ours, theirs) for task in a["items"] for gap in [_gap(a, b, task)] if len(gap)]
     if not groups:
         return None

@@ -64,8 +64,9 @@ def advise(needs: Needs, suites: Sequence[Json], registry: Mapping[str, type], s
 
     Returns:
         "recipe" (a file's content), "from" (the recipe or arm it rests on), "measured" (its line of the table or None), "suite",
-        "reasons" ({"says", "source"}), "rivals" (others whose ACC cannot be told apart), "refused" ({"recipe", "why"}),
-        "not_here" ({"what", "says", "source"}), "cautions".
+        "reasons" ({"says", "source"}), "rivals" (others whose ACC cannot be told apart; "acc_minus" is theirs minus the
+        recipe's, by test row over "seeds" shared seeds, or None), "refused" ({"recipe", "why"}), "not_here" ({"what", "says",
+        "source"}), "cautions".
     """
     suite = nearest_suite(needs, suites)
     field = [rule for rule in FIELD if rule.holds(needs)]
@@ -83,7 +84,7 @@ def advise(needs: Needs, suites: Sequence[Json], registry: Mapping[str, type], s
             *_reasons(chosen, everything, refused, field, registry, suite),
             *changes(chosen, needs, registry),
         ],
-        "rivals": [_told(c) for c in rivals(chosen, fitting)],
+        "rivals": [_told(c, chosen) for c in rivals(chosen, fitting)],
         "refused": [{"recipe": name, "why": why} for name, why in refused.items()],
         "not_here": [
             {"what": what, "says": f"{rule.situation}: {rule.says}", "source": rule.source}
@@ -173,13 +174,12 @@ def rows_within(candidate: Candidate, needs: Needs) -> int | None:
 def choose(fitting: Sequence[Candidate], field: Sequence[Rule]) -> tuple[Candidate, Json]:
     """Return the recipe with the best measured ACC, and why; without numbers, what the field advises, else the default.
 
-    A baseline that merely was the only one measured is no best: it then has nothing to be better than.
+    One that another stands above by test row is passed over: its ACC may be of easier seeds. A baseline that merely was the
+    only one measured is no best: it then has nothing to be better than.
     """
     measured = [c for c in fitting if c.measured]
     if any(c.methods for c in measured):
-        best = max(measured, key=lambda c: c.measured["acc"]["value"])  # type: ignore[index]
-        others = "1 other fits" if len(measured) == 2 else f"{len(measured) - 1} others fit"
-        return best, _reason(f"{best.name} has the best ACC measured of what fits: {_acc(best)}; {others}", best)
+        return _best(sorted(measured, key=lambda c: -c.measured["acc"]["value"]))  # type: ignore[index]
     for rule in field:
         if any(candidate.methods == tuple(sorted(rule.parts)) for candidate in fitting):
             says = f"{rule.situation} the field advises {rule.says}; this rests on the literature alone"
@@ -191,12 +191,44 @@ def choose(fitting: Sequence[Candidate], field: Sequence[Rule]) -> tuple[Candida
     }
 
 
+def _best(ranked: Sequence[Candidate]) -> tuple[Candidate, Json]:
+    """Return the first that no other stands above, and why; the first where each has another above it."""
+    first = ranked[0]
+    best = next((c for c in ranked if not any(above(other, c) for other in ranked)), first)
+    others = "1 other fits" if len(ranked) == 2 else f"{len(ranked) - 1} others fit"
+    if best is first:
+        return best, _reason(f"{best.name} has the best ACC measured of what fits: {_acc(best)}; {others}", best)
+    better = next(c for c in ranked if above(c, first))
+    passed = f"{first.name} reached {_acc(first)}, but {_apart(better, first)}"
+    return best, _reason(f"{best.name} reached {_acc(best)}; {passed}; {others}", best)
+
+
+def acc_minus(ours: Candidate, theirs: Candidate) -> Json | None:
+    """Return our ACC minus theirs, paired by test row ("value", "low", "high", over "seeds" shared); None where not told."""
+    mine, other = ours.measured or {}, theirs.measured or {}
+    seeds = len(set(mine.get("seeds", ())) & set(other.get("seeds", ())))
+    if gap := mine.get("acc_minus", {}).get(theirs.name):
+        return {**gap, "seeds": seeds}
+    if gap := other.get("acc_minus", {}).get(ours.name):
+        return {"value": -gap["value"], "low": -gap["high"], "high": -gap["low"], "seeds": seeds}
+    return None
+
+
+def above(ours: Candidate, theirs: Candidate) -> bool:
+    """Say whether our measured ACC is above theirs: by test row where the table has that, else by intervals that do not meet."""
+    if ours.measured is None or theirs.measured is None:
+        return False
+    if gap := acc_minus(ours, theirs):
+        return bool(gap["low"] > 0)
+    return bool(ours.measured["acc"]["low"] > theirs.measured["acc"]["high"])
+
+
 def rivals(chosen: Candidate, fitting: Sequence[Candidate]) -> list[Candidate]:
-    """Return the measured candidates whose interval reaches the chosen one's, the best first."""
+    """Return the measured candidates that cannot be told apart from the chosen one, the best first."""
     if not chosen.measured:
         return []
-    low = chosen.measured["acc"]["low"]
-    near = [c for c in fitting if c is not chosen and c.measured and c.measured["acc"]["high"] >= low]
+    others = [c for c in fitting if c is not chosen and c.measured]
+    near = [c for c in others if not above(chosen, c) and not above(c, chosen)]
     return sorted(near, key=lambda c: -c.measured["acc"]["value"])  # type: ignore[index]
 
 
@@ -238,9 +270,12 @@ def against(rule: Rule, advised: Candidate, chosen: Candidate) -> str:
     says = f"{rule.situation} the field advises {rule.says}"
     if advised.measured is None or chosen.measured is None:
         return f"{says}; {advised.name} was not measured here, so no number of ours says whether it would do better"
-    if advised.measured["acc"]["high"] < chosen.measured["acc"]["low"]:
-        return f"{says}; our numbers disagree: {advised.name} reached {_acc(advised)}, {chosen.name} {_acc(chosen)}"
-    return f"{says}; in our numbers {advised.name} ({_acc(advised)}) and {chosen.name} ({_acc(chosen)}) cannot be told apart"
+    if above(chosen, advised):
+        return f"{says}; our numbers disagree: {_apart(chosen, advised)}"
+    gap = acc_minus(advised, chosen)
+    told = f": {_signed(gap)}, {_pairs(gap)}" if gap else ""
+    both = f"{advised.name} ({_acc(advised)}) and {chosen.name} ({_acc(chosen)})"
+    return f"{says}; in our numbers {both} cannot be told apart{told}"
 
 
 # ---- the recipe
@@ -326,6 +361,21 @@ def _acc(candidate: Candidate) -> str:
     return f"{acc['value']:.3f} ({acc['low']:.3f} to {acc['high']:.3f})"
 
 
+def _apart(ours: Candidate, theirs: Candidate) -> str:
+    """Return in words how far we are above them."""
+    if gap := acc_minus(ours, theirs):
+        return f"{ours.name} stands {_signed(gap)} above {theirs.name}, {_pairs(gap)}"
+    return f"{theirs.name} reached {_acc(theirs)}, {ours.name} {_acc(ours)}"
+
+
+def _signed(gap: Json) -> str:
+    return f"{gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f})"
+
+
+def _pairs(gap: Json) -> str:
+    return f"paired by test row over {gap['seeds']} shared seed{'s' if gap['seeds'] != 1 else ''}"
+
+
 def _reason(says: str, candidate: Candidate) -> Json:
     measured = candidate.measured or {}
     seeds = measured.get("seeds", [])
@@ -335,6 +385,6 @@ def _reason(says: str, candidate: Candidate) -> Json:
     }
 
 
-def _told(candidate: Candidate) -> Json:
-    measured = candidate.measured or {}
-    return {"recipe": candidate.name, "acc": measured["acc"], "train_ratio": measured.get("train_ratio")}
+def _told(rival: Candidate, chosen: Candidate) -> Json:
+    measured, gap = rival.measured or {}, acc_minus(rival, chosen)
+    return {"recipe": rival.name, "acc": measured["acc"], "acc_minus": gap, "train_ratio": measured.get("train_ratio")}
