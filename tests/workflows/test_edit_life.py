@@ -280,3 +280,42 @@ def test_facts_that_a_learn_contradicts_come_back_in_another_layer_or_fail_its_g
         assert [line["efficacy"] for line in ws.verify_edits()["facts"]] == [True] * 3
     else:
         assert "no longer said ('Dan" in told["gate"]["reason"]
+
+
+def test_what_was_written_as_before_is_taken_where_stronger_tries_change_too_much(ws, tmp_path, monkeypatch):
+    write(ws, *FACTS, spec=dataclasses.replace(SPEC, layers=()))
+    before, real = slot(ws), edit_state.Place.cost
+
+    def costly(self, edit_set, entry):
+        """Whatever stands in another layer than the first ruins other text."""
+        drift, norms = real(self, edit_set, entry)
+        worse = 100.0 if any(w.layers != (0,) for w in edit_set.live) else 1.0
+        return drift | {"perplexity": drift["perplexity_before"] * worse}, norms
+
+    monkeypatch.setattr(edit_state.Place, "cost", costly)
+    options = {"num_train_epochs": 8, "learning_rate": 1e-2}
+    told = learn(ws, tmp_path / "homes.jsonl", form="{} lives in", names=people.PEOPLE, **options)
+    assert "edited facts were lost, so that all were written again" in told["warnings"][0]
+    assert slot(ws) != before
+    assert {w.layers for w in stored(ws).live} == {(0,)}
+
+
+def test_a_fact_that_a_revert_found_again_is_asked_in_every_form(ws, monkeypatch):
+    write(ws, *FACTS, spec=dataclasses.replace(SPEC, method="memit", layers=(0, 1)), gate=None)
+    before = stored(ws)
+    real, asked = edit_state.Place.ask, []
+
+    def noting(self, edit_set, facts=None, full=None):
+        asked.append(set(full))
+        return real(self, edit_set, facts, full)
+
+    monkeypatch.setattr(edit_state.Place, "ask", noting)
+    ws.revert(A, resolve=True)
+    after = stored(ws)
+    assert all(not torch.equal(before.find(fact).residuals, after.find(fact).residuals) for fact in (B, C))
+    assert asked[-1] == {B, C}
+    other = Workspace.open(ws.ledger.root)
+    other.rollback("base")
+    write(other, *FACTS)
+    other.revert(A)
+    assert asked[-1] == set()  # dropped: the vectors of the others are as they were

@@ -83,7 +83,12 @@ def _table(routes: list[dict[str, Any]]) -> str:
 
 def _conclude(result: dict[str, Any]) -> None:
     """Name the facts that are not in force, and exit with 3 if head did not move."""
+    from perdure.workflows.edit import IN_FORCE
+
     edited, left = result["edited"], result["left"]
+    if edited and not edited["applied"] and all(fact["reason"] == IN_FORCE for fact in edited["refused"]):
+        say(f"{counted(len(edited['refused']), 'fact')} of the file in force already: nothing to edit")
+        edited = None
     for refused in edited["refused"] if edited else ():
         warn(f"refused {refused['subject']!r}: {refused['reason']}")
     if left:

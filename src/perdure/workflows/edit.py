@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SOLVED = ("emmet", "rome", "memit", "alphaedit")  # methods whose facts can be taken out again
 CONTEXTS = 0.25  # share of a model's positions that is left to the contexts around a fact's texts
+IN_FORCE = "it is in force already; 'perdure edits list' shows it"
 Facts = str | PathLike[str] | Fact | Mapping[str, Any] | Iterable[Fact | Mapping[str, Any]]
 
 
@@ -94,7 +95,7 @@ class _Edit:
         if self.spec.method not in SOLVED:
             raise BadInput(f"method {self.spec.method} leaves no edit set; choose one of {', '.join(SOLVED)}")
         live = {w.id for w in self.held.live}
-        why = {fact.id: "it is in force already; 'perdure edits list' shows it" for fact in facts if fact.id in live}
+        why = {fact.id: IN_FORCE for fact in facts if fact.id in live}
         why |= {fact.id: long for fact in facts if (long := self._too_long(fact))}
         self.fresh = [fact for fact in facts if fact.id not in why]
         self.refused = [_refusal(fact, why[fact.id]) for fact in facts if fact.id in why]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, Diverged
 from perdure.edits.spec import EditSpec
 from perdure.workflows.edit_state import Place
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from perdure.edits.measures import Verdict
 
 Verdicts = Mapping[str, "Verdict"]
+SHARED = ("method", "gain", "ridge", "energy", "seed", "batch")  # settings that no try changes
 
 
 def tries(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
@@ -37,6 +38,15 @@ def tries(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
     yield replace(spec, until=2 * spec.until, clamp=0.6 * spec.limit)
 
 
+def untried(spec: EditSpec, depth: int) -> EditSpec:
+    """Return the settings of which `spec` is one of the tries, so that tries do not add up; `spec` where there are none."""
+    usual = EditSpec(**{name: getattr(spec, name) for name in SHARED})
+    for first in (usual, replace(usual, layers=spec.layers)):
+        if spec in tries(first, depth):
+            return first
+    return spec
+
+
 def strengthened(
     place: Place, edit_set: "EditSet", verdicts: Verdicts, wanted: Sequence[str]
 ) -> tuple["EditSet", Verdicts]:
@@ -55,7 +65,7 @@ def strengthened(
     place.lay()
     with place.site() as site:
         depth = site.layout.depth
-    plans = {spec: list(tries(spec, depth)) for spec in {w.spec for w in edit_set.live}}
+    plans = {spec: list(tries(untried(spec, depth), depth)) for spec in {w.spec for w in edit_set.live}}
     begun = {w.id: plans[w.spec] for w in edit_set.live}
     for attempt in range(max(map(len, plans.values()), default=0)):
         groups: dict[EditSpec, list[str]] = {}
@@ -89,5 +99,5 @@ def _tried(place: Place, edit_set: "EditSet", ids: Sequence[str], spec: EditSpec
         kept = tuple(new.get(w.id, w) for w in edit_set.written)
         made = place.settle(replace(edit_set, modules=trial.modules, written=kept))
         return (made, place.ask(made)) if new else None
-    except BadInput:  # with these settings a key is too like another's to be told apart
+    except (BadInput, Diverged):  # a key is too like another's to be told apart, or the optimisation ran away
         return None

@@ -104,11 +104,15 @@ def _written_again(
     """Return the set written on the state laid at `place`, how it answers, and why it cannot be taken, if so."""
     place.lay()
     try:
-        again = place.current(edit_set)
-        again, found = strengthened(place, again, place.ask(again), said)
+        plain = place.current(edit_set)
+        asked: Verdicts = place.ask(plain)
     except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
         return edit_set, verdicts, str(error)
-    return again, found, _too_far(drift, place.cost(again, parent)[0])
+    made, found = strengthened(place, plain, asked, said)
+    problem = _too_far(drift, place.cost(made, parent)[0])
+    if problem and made is not plain:  # what was tried more strongly is given up, not what was written as before
+        made, found, problem = plain, asked, _too_far(drift, place.cost(plain, parent)[0])
+    return made, found, problem
 
 
 def verify_edits(ws: "Workspace", tick: Tick | None = None) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The facts that pass: written, asked, tried again, and taken out where they undo an earlier one or change too much."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, Diverged
 from perdure.edits.facts import Fact
 from perdure.edits.spec import SPREAD, EditSpec
 from perdure.ledger import Entry
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet, Written
     from perdure.edits.measures import Verdict
 
+NAMED = 3  # facts that a refusal names
+REMEDY = "The new facts were not tried. Take those out with 'perdure revert FACT', then edit again"
 OVER = EditGate(paraphrase=0.0, neighbours=1.0, perplexity=float("inf"))  # asks only whether a fact is said
 
 
@@ -63,13 +65,7 @@ class Drafting:
 
     def run(self) -> Draft:
         """Return the set with the facts that pass, laid; `verdicts`, `before`, `drift` and `norms` tell of it."""
-        self.place.lay()
-        self.base = self.place.current(self.held)
-        if self.base is not self.held:
-            self.rewritten = len(self.base.live)
-            self.base, found = strengthened(self.place, self.base, self.place.ask(self.base), sorted(self.said))
-            self.said -= set(lost(found, sorted(self.said)))  # no new fact is to blame for those
-            self.place.lay()
+        self.base = self._current()
         draft, left = Draft(self.base), self.fresh
         self.before = self._before(self.base)
         for spec in self._attempts():
@@ -77,6 +73,34 @@ class Drafting:
                 draft = self._tried(draft, left, spec)
                 left = [fact for fact in left if fact.id in draft.why]
         return self._settled(draft)
+
+    def _current(self) -> "EditSet":
+        """Return the set in force, written again if head learned since.
+
+        Raises:
+            BadInput: It cannot be, or facts that are said would not be any more; no new fact is to blame.
+        """
+        self.place.lay()
+        try:
+            base = self.place.current(self.held)
+        except (BadInput, Diverged) as error:
+            raise BadInput(f"{self._again(w.fact for w in self.held.live)}: {error}. {REMEDY}") from error
+        if base is self.held:
+            return base
+        self.rewritten = len(base.live)
+        base, found = strengthened(self.place, base, self.place.ask(base), sorted(self.said))
+        gone = lost(found, sorted(self.said))
+        if gone and self.gate:
+            raise BadInput(f"{self._again(base.find(n).fact for n in gone)} and still be said. {REMEDY}")
+        self.said -= set(gone)
+        self.place.lay()
+        return base
+
+    def _again(self, facts: Iterable[Fact]) -> str:
+        told = [f"{fact.question!r} {fact.target!r} ({fact.id[:12]})" for fact in facts]
+        more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
+        named = ", ".join(told[:NAMED]) + more
+        return f"head learned since it was edited, and these facts in force cannot be written again: {named}"
 
     def full(self) -> set[str]:
         """Return the facts that are verified in every form: the new ones, and those in force that were written again."""
@@ -109,9 +133,10 @@ class Drafting:
         """Write facts beside those of a draft; return it with those that pass, and why the others do not."""
         base = draft.edit_set
         self.place.lay()
-        trial = self.place.write(facts, spec, base)
-        mine = {fact.id for fact in facts}
-        trial, why = self._solvable(base, trial, [w for w in trial.written if w.id in mine])
+        trial, why = self._written(facts, spec, base)
+        mine = {fact.id for fact in facts} - why.keys()
+        trial, unlike = self._solvable(base, trial, [w for w in trial.written if w.id in mine])
+        why |= unlike
         self._ask(trial)
         for fact in facts:
             if (
@@ -122,6 +147,22 @@ class Drafting:
                 why[fact.id] = problem + self._advice(fact)
         passed = [w for w in trial.written if w.id in mine and w.id not in why]
         return Draft(self._with(base, trial, passed) if why else trial, why)
+
+    def _written(self, facts: Sequence[Fact], spec: EditSpec, base: "EditSet") -> tuple["EditSet", dict[str, str]]:
+        """Return a set with the facts beside those of `base`, and why some could not be found: they are looked for one by one."""
+        try:
+            return self.place.write(facts, spec, base), {}
+        except Diverged as error:
+            if len(facts) == 1:
+                return base, {facts[0].id: str(error)}
+        why: dict[str, str] = {}
+        for fact in facts:
+            why |= self._written([fact], spec, base)[1]
+        if not why:
+            raise BadInput("facts that are found one by one cannot be found together; write them with --batch 1")
+        fine = [fact for fact in facts if fact.id not in why]
+        trial, more = self._written(fine, spec, base) if fine else (base, {})
+        return trial, why | more
 
     def _solvable(
         self, base: "EditSet", trial: "EditSet", new: Sequence["Written"]
@@ -150,11 +191,12 @@ class Drafting:
             BadInput: With the number that fits.
         """
         for w in trial.live[:1] if self.spec.method in ("emmet", "rome") else ():
-            count, width = sum(other.layers == w.layers for other in trial.live), w.keys.shape[-1]
+            here, width = [other for other in trial.live if other.layers == w.layers], w.keys.shape[-1]
+            count = len({other.shared or (other.id,) for other in here})  # facts that share a key are met by one column
             if count >= width:
                 raise BadInput(
-                    f"{count} facts cannot be met exactly by one layer whose keys have {width} numbers; write fewer, or revert "
-                    "these and write all with --method memit, which gives in a little"
+                    f"{len(here)} facts, with {count} different keys, cannot be met exactly by one layer whose keys have {width} "
+                    "numbers; write fewer, or revert these and write all with --method memit, which gives in a little"
                 )
 
     def _with(self, base: "EditSet", trial: "EditSet", new: Sequence["Written"]) -> "EditSet":

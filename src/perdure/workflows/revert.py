@@ -44,7 +44,8 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
         made = _without(place, before, [line["fact"] for line in chosen], resolve)
         drift, norms = place.cost(made, parent) if made.live else (None, {})
         gone = [before.find(line["fact"]).fact for line in chosen]
-        verdicts = place.ask(made, [*[w.fact for w in made.live], *gone], full=())
+        anew = _found_anew(before, made)
+        verdicts = place.ask(made, [*[w.fact for w in made.live], *gone], full=anew)
         entry = Entry(
             parent=parent.id,
             kind="revert",
@@ -57,7 +58,7 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
             columns=parent.columns,
             state=parent.state,
         )
-        note = noted(named([fact.subject for fact in gone]), made, verdicts, record, drift, norms, full=())
+        note = noted(named([fact.subject for fact in gone]), made, verdicts, record, drift, norms, full=anew)
         said = {line["fact"] for line in record["facts"] if line["efficacy"]}
         told = {
             "reverted": [
@@ -142,6 +143,18 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
         current = place.current(made)
         made = place.settle(made) if current is made else current
     return pruned(made)
+
+
+def _found_anew(before: "EditSet", after: "EditSet") -> set[str]:
+    """Return the ids of the live facts whose vectors are others than before."""
+    import torch
+
+    old = {w.id: w for w in before.written}
+    return {
+        w.id
+        for w in after.live
+        if not all(torch.equal(getattr(w, name), getattr(old[w.id], name)) for name in ("keys", "residuals"))
+    }
 
 
 def _left(before: "EditSet", after: "EditSet", fact_id: str) -> float:
