@@ -218,3 +218,26 @@ def test_facts_that_share_a_key_may_leave_together():
     with pytest.raises(BadInput, match="shares its key"):
         edit_set.drop(first.id)
     assert [w.id for w in edit_set.drop(first.id, second.id).live] == [third.id]
+
+
+@pytest.mark.parametrize("near", [0.0, 1e-4, 0.2])
+@pytest.mark.parametrize("method", ["emmet", "rome", "memit", "alphaedit"])
+def test_facts_with_one_key_leave_no_update_there_when_they_leave_together(method, near):
+    spec = EditSpec(method=method)
+    first, third, fourth = (written(n, spec) for n in (0, 2, 3))
+    keys = first.keys + near * written(1).keys
+    reaches = torch.linalg.solve(MOMENT, keys[0].double()).float()[None]
+    second = dataclasses.replace(written(1, spec), keys=keys, reaches=reaches, residuals=first.residuals)
+    shared = tuple(sorted((first.id, second.id)))
+    both = [dataclasses.replace(w, shared=shared) for w in (first, second)]
+    made = empty().add([third, *both, fourth])
+    assert left_at(made, first) > 0.1
+    after = made.drop(first.id, second.id)
+    for gone in (first, second):
+        assert left_at(after, gone) < max(1e-6, near if near < 0.01 else 0)
+        assert served_at(after, gone) < max(1e-6, near if near < 0.01 else 0)
+    if method == "emmet":
+        assert max(in_force(after, third), in_force(after, fourth)) < 1e-6
+    last = after.resolve(first.id)  # the pin of the other one takes its place
+    assert left_at(last, second) < 1e-6
+    assert torch.equal(update(last), update(empty().add([third, second, fourth]).drop(second.id)))

@@ -205,7 +205,21 @@ class EditSet:
 
     def factors_at(self, layer: int) -> Factors:
         """Return the update of one layer that live facts are written into."""
-        return _solve_layer([w for w in self.written if layer in w.layers], layer)
+        pinned = {w.id for w in self.pins(layer)}
+        return _solve_layer([w for w in self.written if layer in w.layers and (not w.dropped or w.id in pinned)], layer)
+
+    def pins(self, layer: int) -> list[Written]:
+        """Return the dropped facts of a layer whose keys, pinned, leave no update at those of the other dropped facts either.
+
+        Facts that shared a key and left together have one pin.
+        """
+        mine = [w for w in self.dropped if layer in w.layers]
+        if len(mine) < 2:
+            return mine
+        keys, reaches = (
+            torch.stack([getattr(w, name)[w.layers.index(layer)] for w in mine], 1) for name in ("keys", "reaches")
+        )
+        return [mine[n] for n in solve.independent(keys, reaches)]
 
     def patches(self) -> Patches:
         """Return the update as float32 patches of one adapter, balanced; at the keys of dropped facts it stays zero.
@@ -215,7 +229,7 @@ class EditSet:
         """
         made = {}
         for layer in sorted({layer for w in self.live for layer in w.layers}):
-            pinned = [w.keys[w.layers.index(layer)] for w in self.dropped if layer in w.layers]
+            pinned = [w.keys[w.layers.index(layer)] for w in self.pins(layer)]
             even = solve.balanced(self.factors_at(layer))
             keys = torch.stack(pinned, 1) if pinned else torch.empty(even.left.shape[1], 0)
             made[self.modules[layer]] = Patch(*solve.rounded(even, keys), 1.0)

@@ -21,6 +21,7 @@ from perdure.core.errors import BadInput
 LEAST = 1e-8  # of the mean of G's diagonal: a smaller denominator would blow the update up
 FINER = (256, 64, 16, 4, 1)  # entries beyond the number of keys at which a row's rounding is put right, round by round
 COLLINEAR = 1e-4  # smallest eigenvalue of the normalised Gram matrix that still tells two facts apart
+APART = 1e-3  # squared distance of a key from all those before it, its length being 1, from which it is one more to pin
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,25 @@ def alphaedit(keys: Tensor, reaches: Tensor, residuals: Tensor, gain: float) -> 
     Deviation: L2 relative to the keys, and all live facts solved jointly instead of batch after batch.
     """
     return memit(keys, reaches, residuals, gain)
+
+
+def independent(keys: Tensor, reaches: Tensor) -> list[int]:
+    """Return which keys to pin so that an update vanishes at all: those that do not all but follow from the ones before.
+
+    Args:
+        keys: (in, n).
+        reaches: (in, n) their reach.
+
+    Cost: n^3.
+    """
+    gram = reaches.double().T @ keys.double()
+    scale = gram.diagonal().rsqrt()
+    left, found = gram * scale[:, None] * scale, []  # of each key what is orthogonal to those found
+    for n in range(len(left)):
+        if left[n, n] > APART:
+            found.append(n)
+            left = left - left[:, n, None] * left[n] / left[n, n]
+    return found
 
 
 def vanishing(factors: Factors, keys: Tensor, reaches: Tensor) -> Factors:
