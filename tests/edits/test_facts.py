@@ -168,3 +168,17 @@ def test_the_subject_stands_at_its_hole_or_where_it_is_a_word(subject, prompt, a
 def test_one_question_has_one_answer_however_its_subject_is_cut():
     long, short = Fact("Dan Kim", "Dan Kim lives in", "Rome"), Fact("Kim", "Dan Kim lives in", "Bonn")
     assert superseded(short, [long]) == [long]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"reason": "x\ud83d"},
+        {"target": "\udfff"},
+        {"paraphrases": ["Lyon \ud83d"]},
+        {"neighbours": [{"prompt": "Bonn lies in", "answer": "\ud83d"}]},
+    ],
+)
+def test_half_a_surrogate_pair_is_refused_where_it_is_read(tmp_path, more):
+    with pytest.raises(BadInput, match=r"facts\.jsonl:2.*half of a surrogate pair"):
+        read_facts(written(tmp_path, {**LYON, "subject": "Bonn", "prompt": "Bonn is"}, {**LYON, **more}))

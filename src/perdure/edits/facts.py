@@ -82,7 +82,7 @@ class Fact:
         """Return the fact that a JSON object describes.
 
         Raises:
-            BadInput: A field is missing, unknown, empty or of a wrong type, or the prompt does not name the subject.
+            BadInput: A field is missing, unknown, empty or no text that can be stored, or the prompt does not name the subject.
         """
         _check(data)
         neighbours = tuple(Neighbour(n["prompt"], n["answer"].strip()) for n in data.get("neighbours") or ())
@@ -99,6 +99,10 @@ class Fact:
                 f"the prompt {fact.prompt!r} does not name the subject {fact.subject!r}; write it there as it is spelt, "
                 f"or {HOLE} in its place"
             )
+        try:
+            content_hash(fact.to_json())
+        except UnicodeEncodeError as error:
+            raise BadInput("the fact holds half of a surrogate pair (\\ud800 to \\udfff); remove it") from error
         return fact
 
 
