@@ -161,3 +161,15 @@ def test_a_sweep_edits_each_fact_alone_and_leaves_the_state_as_it_was(ws):
     assert noted["sweep"]["best"] == told["best"]
     again = sweep(ws, moved(*names), [1])
     assert again["layers"] == [line for line in told["layers"] if line["layer"] == 1]
+
+
+def test_texts_beyond_the_models_positions_are_refused_in_words(ws):
+    long = "Ann Lee . " * 25 + "Dan Kim lives in"
+    fact = {"subject": "Dan Kim", "prompt": long, "target": "Oslo"}
+    with pytest.raises(BadInput, match="79 tokens; the model has 64 positions; shorten it"):
+        ws.trace(long, "Dan Kim", QUICK)
+    for more in ({}, {"ground_truth": "Rome"}):
+        with pytest.raises(BadInput, match=r"the fact about 'Dan Kim': .* the model has 64 positions; shorten it"):
+            trace_facts(ws, {**fact, **more}, QUICK)
+    with pytest.raises(BadInput, match="64 positions, and 25% of them are for contexts; shorten it"):
+        sweep(ws, {**fact, "prompt": "Dan Kim lives in", "paraphrases": [long]}, [0])

@@ -129,6 +129,38 @@ def opens(tokenizer: Any, fact: Fact) -> bool:
     return encode(tokenizer, BARE, fact.question, fact.subject, fact.target, fact.at).last == 0
 
 
+def texts_of(fact: Fact) -> list[str]:
+    """Return all texts that a fact is written and verified with."""
+    neighbours = [f"{near.prompt} {near.answer}" for near in fact.neighbours]
+    return [f"{fact.question} {fact.target}", *fact.paraphrases, *neighbours]
+
+
+def too_long(tokenizer: Any, texts: Sequence[str], positions: int | None, spare: float = 0.0) -> str | None:
+    """Return why texts do not fit a model; None if they do.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        texts: One at least.
+        positions: Most tokens that the model takes; None where there is no limit.
+        spare: Share of the positions that is left to the contexts around a text.
+    """
+    longest = max(len(tokenizer(text)["input_ids"]) for text in texts)
+    if positions is None or longest <= positions * (1 - spare):
+        return None
+    kept = f", and {spare:.0%} of them are for contexts" if spare else ""
+    return f"its longest text has {longest} tokens; the model has {positions} positions{kept}"
+
+
+def refuse_long(tokenizer: Any, fact: Fact, texts: Sequence[str], positions: int | None, spare: float = 0.0) -> None:
+    """Refuse a fact whose texts do not fit the model; see `too_long`.
+
+    Raises:
+        BadInput: One is too long.
+    """
+    if why := too_long(tokenizer, texts, positions, spare):
+        raise BadInput(f"the fact about {fact.subject!r}: {why}; shorten it, or leave the fact out")
+
+
 def usable(contexts: Sequence[Context], tokenizer: Any, fact: Fact) -> list[Line]:
     """Return the lines of a fact in its contexts, without those in which the subject ends at position 0 (see `opens`)."""
     lines = [encode(tokenizer, c, fact.question, fact.subject, fact.target, fact.at) for c in contexts]

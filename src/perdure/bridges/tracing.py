@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from perdure.bridges.editing import opened
-from perdure.bridges.editing_prompts import BARE, Line, encode
+from perdure.bridges.editing_prompts import BARE, Line, encode, too_long
 from perdure.bridges.editing_tails import Site
 from perdure.bridges.layout import Precision, hidden_of, hooked, with_hidden
+from perdure.bridges.models import positions_of
+from perdure.core.errors import BadInput
 from perdure.core.heads import attention_for, only_at
 from perdure.core.keyed import keyed
 from perdure.edits.tracing import Kind, Trace
@@ -52,13 +54,15 @@ def trace(
         tick: Called with the number of tokens done, and of all.
 
     Raises:
-        BadInput: The prompt does not name the subject, or the model cannot be traced.
+        BadInput: The prompt does not name the subject or is longer than the model's positions, or the model cannot be traced.
 
     Cost: tokens x layers x samples rows of the prompt's length.
     Source: Meng et al. 2022, arXiv 2202.05262, section 2.
     Deviation: sigma is that of the whole embedding matrix, not of the subjects of a file of facts; MLP and attention are
         restored at the linear layer that ends them, which is what they add wherever nothing (a norm) comes behind it.
     """
+    if why := too_long(tokenizer, [prompt], positions_of(model.config)):
+        raise BadInput(f"the prompt cannot be traced: {why}; shorten it")
     with opened(model, tokenizer, precision) as site:
         line = encode(tokenizer, BARE, prompt, subject)
         depth, width = site.layout.depth, len(line.ids)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.edits.spec import EditSpec
 from perdure.maths.statistics import paired_difference
-from perdure.workflows.edit import Facts, facts_of
+from perdure.workflows.edit import CONTEXTS, Facts, facts_of
 from perdure.workflows.edit_records import MEASURES
 from perdure.workflows.edit_state import Place, Tick
 from perdure.workflows.trace import TraceSpec, average_facts, keep
@@ -51,16 +51,19 @@ def sweep(
         `average_facts` returned, or None. "kept": as for a trace.
 
     Raises:
-        BadInput: There is no fact, or the model cannot be edited.
+        BadInput: There is no fact, one has texts beyond the model's positions, or the model cannot be edited.
         BadSpec: A layer is beyond the model, or its last.
         NotFound: The ref is not known.
 
     Cost: each fact's optimisation and verification, for each layer; see `bridges.editing.find_values`.
     """
     from perdure.bridges.editing import sweep_layers
+    from perdure.bridges.editing_prompts import refuse_long, texts_of
     from perdure.bridges.editing_verify import verify
 
     asked = facts_of(facts)
+    for fact in asked:
+        refuse_long(ws.tokenizer, fact, texts_of(fact), ws.runtime.base.positions, CONTEXTS)
     entry = ws.ledger.resolve(at)
     place = Place.at(ws, entry, tick)
     spec = EditSpec(seed=ws.ledger.config.get("seed", 0) if seed is None else seed)

@@ -72,7 +72,7 @@ def trace_prompt(
         indirect effect by layer, None where the prompt has no such token.
 
     Raises:
-        BadInput: The prompt does not name the subject, or the model cannot be traced.
+        BadInput: The prompt does not name the subject or is longer than the model's positions, or the model cannot be traced.
         NotFound: The ref is not known.
     """
     subject, question = subject.strip(), prompt.replace(HOLE, subject.strip())
@@ -120,7 +120,7 @@ def trace_facts(
         is none.
 
     Raises:
-        BadInput: No fact is left, or the model cannot be traced.
+        BadInput: No fact is left, one is longer than the model's positions, or the model cannot be traced.
         NotFound: The ref is not known.
 
     Cost: see `bridges.tracing.trace`, for each fact and kind.
@@ -133,6 +133,10 @@ def trace_facts(
 
 def average_facts(ws: "Workspace", asked: Sequence[Fact], entry: Entry, spec: TraceSpec, tick: Tick | None) -> Json:
     """Return what `trace_facts` returns, but for "kept"; nothing is kept."""
+    from perdure.bridges.editing_prompts import refuse_long
+
+    for fact in asked:
+        refuse_long(ws.tokenizer, fact, [f"{fact.question} {fact.ground_truth or ''}"], ws.runtime.base.positions)
     ws.lay(entry)
     chosen = said(ws, asked)
     if not chosen:
