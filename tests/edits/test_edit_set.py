@@ -241,3 +241,23 @@ def test_facts_with_one_key_leave_no_update_there_when_they_leave_together(metho
     last = after.resolve(first.id)  # the pin of the other one takes its place
     assert left_at(last, second) < 1e-6
     assert torch.equal(update(last), update(empty().add([third, second, fourth]).drop(second.id)))
+
+
+def test_a_new_fact_frees_the_pins_of_dropped_facts_with_its_key_and_no_others():
+    old, other, stays = written(1), written(2, subject="S1", prompt="One finds S1 in"), written(3)
+    made = empty().add([old, other, stays]).drop(old.id, other.id)
+    fresh = dataclasses.replace(written(4, subject="1", prompt="S1 is made by"), keys=old.keys, reaches=old.reaches)
+    after = made.add([fresh])
+    assert [w.id for w in after.dropped] == [other.id]  # the same subject, read where its key is another
+    assert max(in_force(after, fresh), in_force(after, stays)) < 1e-6
+    assert left_at(after, other) < 1e-6
+    spread = EditSpec(method="memit")
+    below, above = (
+        dataclasses.replace(
+            w, layers=layers, **{name: getattr(w, name).repeat(2, 1) for name in ("keys", "reaches", "residuals")}
+        )
+        for w, layers in ((written(1, spread), (0, 1)), (written(5, spread, subject="S1", prompt="S1 likes"), (1, 2)))
+    )
+    third = dataclasses.replace(written(6, spread), layers=(1,))
+    made = EditSet({n: f"blocks.{n}.down" for n in range(3)}, "state").add([below, third]).drop(below.id)
+    assert made.add([above]).dropped == ()  # layers in common, where its key is not known yet

@@ -127,6 +127,8 @@ class EditSet:
     def add(self, new: Sequence[Written]) -> "EditSet":
         """Return the set with more facts; those they supersede are gone as if they had never been made.
 
+        So are dropped facts whose key one of them has, whoever they are about.
+
         Raises:
             BadInput: See `check`.
         """
@@ -134,17 +136,12 @@ class EditSet:
             self.check([w.fact for w in new if w.spec == spec], spec)
         kept: dict[str, Written] = {w.id: w for w in self.written}
         filled: dict[tuple[str, ...], set[str]] = {}  # ids by slot
-        pinned: dict[str, set[str]] = {}  # ids of dropped facts by subject
         for w in self.written:
             for slot in w.fact.slots:
                 filled.setdefault(slot, set()).add(w.id)
-            if w.dropped:
-                pinned.setdefault(w.fact.subject, set()).add(w.id)
         for fresh in new:
-            # A dropped fact about the same subject has nearly this key, which could not be written and free at once.
-            for gone in {fresh.id, *pinned.pop(fresh.fact.subject, ())}.union(
-                *map(filled.pop, fresh.fact.slots & filled.keys())
-            ):
+            freed = _with_key_of(fresh, self.dropped)  # a key cannot be written and free of any update at once
+            for gone in {fresh.id, *freed}.union(*map(filled.pop, fresh.fact.slots & filled.keys())):
                 kept.pop(gone, None)
             kept[fresh.id] = replace(fresh, dropped=False)
             for slot in fresh.fact.slots:
@@ -321,6 +318,15 @@ def _solve_layer(written: Sequence[Written], layer: int) -> Factors:
     whole = solve.solved(spec.method, keys, reaches, residuals * live, spec.gain)
     kept = Factors(whole.left[live], whole.right[:, live])
     return solve.vanishing(kept, keys[:, ~live], reaches[:, ~live])
+
+
+def _with_key_of(fresh: Written, dropped: Sequence[Written]) -> set[str]:
+    """Return the ids of the dropped facts that have the key of a new one, or, in some of its layers alone, its subject."""
+    alone = [w for w in dropped if w.layers != fresh.layers and set(w.layers) & set(fresh.layers)]
+    found = {w.id for w in alone if w.fact.subject == fresh.fact.subject}  # its keys there are not known yet
+    if mine := [w for w in dropped if w.layers == fresh.layers]:
+        found |= {w.id for w, cosine in zip(mine, _cosines([fresh], mine)[0], strict=True) if cosine > ALIKE}
+    return found
 
 
 def _alike(written: Sequence[Written]) -> list[list[Written]]:
