@@ -12,6 +12,7 @@ from perdure.bridges.tracing import trace
 from perdure.core.errors import BadInput, BadSpec, NotFound
 from perdure.edits.facts import Fact
 from perdure.edits.spec import EditSpec
+from perdure.edits.tracing import average
 from perdure.ledger import writing
 from perdure.workflows import trace as traces
 from perdure.workflows.edit_gate import EditGate
@@ -173,3 +174,12 @@ def test_texts_beyond_the_models_positions_are_refused_in_words(ws):
             trace_facts(ws, {**fact, **more}, QUICK)
     with pytest.raises(BadInput, match="64 positions, and 25% of them are for contexts; shorten it"):
         sweep(ws, {**fact, "prompt": "Dan Kim lives in", "paraphrases": [long]}, [0])
+
+
+def test_the_noise_is_put_where_an_edit_would_write(ws, monkeypatch):
+    spans, prompt = [], "{} Lee lives in Rome . Bob Ann lives in"
+    assert ws.trace(prompt, "Ann", QUICK)["span"] == [0, 1]
+    assert ws.trace(prompt.format("Ann"), "Ann", QUICK)["span"] == [7, 8]
+    monkeypatch.setattr(traces, "average", lambda found: spans.extend(one.subject for one in found) or average(found))
+    trace_facts(ws, {"subject": "Ann", "prompt": prompt, "target": "Oslo"}, TraceSpec(("block",), samples=3))
+    assert spans == [(0, 1)]

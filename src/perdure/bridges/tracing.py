@@ -32,6 +32,7 @@ def trace(
     noise: float = 3.0,
     samples: int = 10,
     seed: int = 0,
+    at: int | None = None,
     precision: Precision = nullcontext,
     tick: Callable[[int, int], None] | None = None,
 ) -> Trace:
@@ -50,6 +51,7 @@ def trace(
         noise: Standard deviation of the noise, in standard deviations of all the embeddings' entries.
         samples: Noises drawn.
         seed: Of the noises.
+        at: Where the subject begins in the prompt; where it last stands as a word, unless given.
         precision: Context of the forwards.
         tick: Called with the number of tokens done, and of all.
 
@@ -64,7 +66,7 @@ def trace(
     if why := too_long(tokenizer, [prompt], positions_of(model.config)):
         raise BadInput(f"the prompt cannot be traced: {why}; shorten it")
     with opened(model, tokenizer, precision) as site:
-        line = encode(tokenizer, BARE, prompt, subject)
+        line = encode(tokenizer, BARE, prompt, subject, at=at)
         depth, width = site.layout.depth, len(line.ids)
         reach = 1 if kind == "block" else min(window or max(1, depth // 5), depth)
         noises = _noises(site, line, noise, samples, seed)

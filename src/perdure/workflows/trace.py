@@ -75,10 +75,10 @@ def trace_prompt(
         BadInput: The prompt does not name the subject or is longer than the model's positions, or the model cannot be traced.
         NotFound: The ref is not known.
     """
-    subject, question = subject.strip(), prompt.replace(HOLE, subject.strip())
-    if not subject or subject not in question:
+    fact = Fact(subject.strip(), prompt, "")
+    if not fact.subject or fact.subject not in fact.question:
         raise BadInput(
-            f"the prompt {prompt!r} does not name the subject {subject!r}; spell it as it stands there, or write {HOLE}"
+            f"the prompt {prompt!r} does not name the subject {fact.subject!r}; spell it as it stands there, or write {HOLE}"
         )
     entry = ws.ledger.resolve(at)
     ws.lay(entry)
@@ -87,12 +87,12 @@ def trace_prompt(
         if tick:
             tick(f"tracing, {spec.kinds[kind]}", kind * width + done, len(spec.kinds) * width)
 
-    traces = _traced(ws, question, subject, spec, told)
+    traces = _traced(ws, fact, spec, told)
     one = next(iter(traces.values()))
     found = {
         "entry": entry.id,
-        "prompt": question,
-        "subject": subject,
+        "prompt": fact.question,
+        "subject": fact.subject,
         "tokens": list(one.tokens),
         "span": list(one.subject),
         "answer": one.answer,
@@ -152,7 +152,7 @@ def average_facts(ws: "Workspace", asked: Sequence[Fact], entry: Entry, spec: Tr
             if tick and done == width:
                 tick("tracing facts", number * kinds + kind + 1, len(chosen) * kinds)
 
-        found.append(_traced(ws, fact.question, fact.subject, spec, told))
+        found.append(_traced(ws, fact, spec, told))
     traced, reason = {fact.id for fact in chosen}, "the model does not say its ground truth"
     left = [{"fact": f.id, "subject": f.subject, "reason": reason} for f in asked if f.id not in traced]
     return {"entry": entry.id, "facts": len(asked), **_averaged(chosen, found, spec), "left_out": left}
@@ -206,23 +206,22 @@ def interval(found: Average) -> Json:
     return {"value": plain(found.mean), "low": plain(found.low), "high": plain(found.high), "n": int(found.n)}
 
 
-def _traced(
-    ws: "Workspace", prompt: str, subject: str, spec: TraceSpec, tick: Callable[[int, int, int], None]
-) -> dict[Kind, Trace]:
-    """Return the traces of a prompt by kind; `tick` is called with the kind's number and the tokens done, and of all."""
+def _traced(ws: "Workspace", fact: Fact, spec: TraceSpec, tick: Callable[[int, int, int], None]) -> dict[Kind, Trace]:
+    """Return the traces of a fact's prompt by kind; `tick` is called with the kind's number and the tokens done, and of all."""
     from perdure.bridges.tracing import trace
 
     return {
         kind: trace(
             ws.runtime.model,
             ws.tokenizer,
-            prompt,
-            subject,
+            fact.question,
+            fact.subject,
             kind=kind,
             window=spec.window,
             noise=spec.noise,
             samples=spec.samples,
             seed=spec.seed,
+            at=fact.at,
             precision=ws.runtime.precision,
             tick=lambda done, width, number=number: tick(number, done, width),  # type: ignore[misc]
         )
