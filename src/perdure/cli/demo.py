@@ -16,7 +16,7 @@ def demo(
     """Learn four customer-support product lines with dual_replay and with naive, roll back once, and write a report."""
     from perdure.report import write_report
     from perdure.workflows.demo import demo as run
-    from perdure.workflows.views import report_data
+    from perdure.workflows.report_data import report_data
 
     with progress("fetching the model") as tick:
         done = run(out, model=model, say=typer.echo, tick=tick)

@@ -33,10 +33,10 @@ def list_rows(
     as_json: AsJson = False,
 ) -> None:
     """List the rows that an entry remembers, or all whose text is kept anywhere: 'memory delete' takes any of them."""
-    from perdure.workflows import views
+    from perdure.workflows import memory_views
 
     ledger, wide = open_ledger(folder), every or find is not None
-    found = views.kept(ledger, find or "") if wide else views.remembered(ledger, at)
+    found = memory_views.kept(ledger, find or "") if wide else memory_views.remembered(ledger, at)
     found = [row for row in found if task in (None, row["task"])]
     if as_json:
         return emit(found)
@@ -51,9 +51,9 @@ def list_rows(
 @memory.command()
 def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
     """Count the rows that an entry remembers, by task and label."""
-    from perdure.workflows import views
+    from perdure.workflows import memory_views
 
-    found = views.memory_stats(open_ledger(folder), at)
+    found = memory_views.memory_stats(open_ledger(folder), at)
     if as_json:
         return emit(found)
     pairs = {
@@ -90,11 +90,11 @@ def export(
 ) -> None:
     """Write the rows that an entry remembers as JSONL, in a format that learn reads."""
     from perdure.core.files import write_text
-    from perdure.workflows import views
+    from perdure.workflows import memory_views
 
     if not file.parent.is_dir():
         raise BadInput(f"there is no folder {file.parent}; make it first, or check the path")
-    lines = list(views.memory_lines(open_ledger(folder), at))
+    lines = list(memory_views.memory_lines(open_ledger(folder), at))
     text = "".join(f"{line}\n" for line in lines)
     if str(file) == "-":
         return typer.echo(text, nl=False)

@@ -18,7 +18,7 @@ def report(
 ) -> None:
     """Write a self-contained HTML report: matrix, curves, gates, heartbeats, history."""
     from perdure.report import write_report
-    from perdure.workflows.views import report_data
+    from perdure.workflows.report_data import report_data
 
     others = {path.resolve().name: open_workspace(path) for path in compare or []}
     write_report(report_data(open_workspace(folder), others), output)

@@ -75,7 +75,7 @@ def all_items(ledger: "Ledger") -> Json:
 
 def stored(ledger: "Ledger", entry: "Entry") -> dict[str, int]:
     """Return the bytes that a state needs kept: weights learned, remembered text, its columns, the methods' state."""
-    from perdure.workflows.views import memory_stats
+    from perdure.workflows.memory_views import memory_stats
 
     slots = set(ledger.slots(entry).values())
     memory = memory_stats(ledger, entry.id)

@@ -206,7 +206,7 @@ def memory(recipe: Recipe, ledger: "Ledger | None" = None) -> Json:
         "memory_size": settings.memory_size,
     }
     if ledger is not None:
-        from perdure.workflows.views import memory_stats
+        from perdure.workflows.memory_views import memory_stats
 
         now = memory_stats(ledger)
         told["now"] = {key: now[key] for key in ("rows", "pools", "text_bytes", "column_bytes")}

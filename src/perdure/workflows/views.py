@@ -1,25 +1,23 @@
 """What stands in a ledger, as plain JSON for people and tools. Nothing here loads a model or, while reading, torch."""
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, groupby
+from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
 from perdure.core.files import write_text
-from perdure.core.rows import Row
 from perdure.ledger.lock import writer
 from perdure.ledger.runs import unfinished
-from perdure.workflows.edit_records import NOTE, VERIFIED, about, counted, record_at, records
+from perdure.workflows.edit_records import NOTE, VERIFIED, about, record_at
+from perdure.workflows.memory_views import Json, held, memory_diff
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
     from perdure.workflows.plan import Plan
     from perdure.workflows.workspace import Workspace
 
-Json = dict[str, Any]
 LEFT_OUT = ("evidence", "memory", "traces", VERIFIED)  # notes that `show` leaves out, or tells otherwise
 
 
@@ -30,7 +28,7 @@ def brief(record: Mapping[str, Any]) -> Json:
 
 def status(ledger: "Ledger") -> Json:
     """Return where a workspace stands: model, head, what head knows and remembers, and what waits for a decision."""
-    head, held = ledger.resolve("head"), ledger.candidate()
+    head, aside = ledger.resolve("head"), ledger.candidate()
     verdict = (ledger.notes(head.id).get("record") or {}).get("gate")
     facts = record_at(ledger, head)["facts"]
     return {
@@ -48,10 +46,10 @@ def status(ledger: "Ledger") -> Json:
         "entries": len(ledger.entries()),
         "refs": ledger.refs(),
         "tasks": {task: cells["now"] for task, cells in score_table(ledger, head).items()},
-        "memory": _held(ledger, head),
+        "memory": held(ledger, head),
         "edits": {"facts": len(facts), "held": sum(line["efficacy"] for line in facts)},
         "gate": verdict and {"verdict": verdict["verdict"], "reason": verdict["reason"]},
-        "candidate": held and {"entry": held.id, "task": held.task, "reason": gate(ledger)["verdict"]["reason"]},
+        "candidate": aside and {"entry": aside.id, "task": aside.task, "reason": gate(ledger)["verdict"]["reason"]},
         "writer": (busy := writer(ledger.root)),
         "unfinished": [
             {"task": run.task, "time": run.time, "goes_on": run.parent in (None, head.id)}
@@ -108,7 +106,7 @@ def show(ledger: "Ledger", ref: str) -> Json:
         "data": entry.data,
         "recipe": entry.recipe,
         "slots": slots,
-        "memory": _held(ledger, entry),
+        "memory": held(ledger, entry),
         "scores": score_table(ledger, entry),
         "gate": record.pop("gate", None),
         "record": record or None,
@@ -132,7 +130,7 @@ def diff(ledger: "Ledger", a: str, b: str) -> Json:
         "tasks": _changed(first.tasks, second.tasks),
         "recipe": _changed(ours, theirs),
         "scores": {task: _pair(ledger, first, second, task) for task in tasks},
-        "memory": _memory_diff(ledger, first, second),
+        "memory": memory_diff(ledger, first, second),
         "slots": _changed(old, new),
     }
 
@@ -163,58 +161,6 @@ def save_evidence(ledger: "Ledger", path: Path, at: str | None = None) -> None:
     if found["evidence"] is None:
         raise BadInput(f"entry {found['entry'][:12]} was learned with its gate switched off, so there is no evidence")
     write_text(path, json.dumps(found["evidence"], indent=1) + "\n")
-
-
-# ---- memory
-
-
-def remembered(ledger: "Ledger", at: str = "head") -> list[Json]:
-    """Return the rows of an entry's memory: "row" (its hash), where it belongs, and its text.
-
-    Raises:
-        NotFound: The ref is not known.
-    """
-    return [{"row": row.hash, **_kept(item), **_text(row)} for item, row in _items(ledger, ledger.resolve(at))]
-
-
-def kept(ledger: "Ledger", text: str = "") -> list[Json]:
-    """Return every row whose text is kept and has `text` in it, of whatever case: "row" (its hash), task, label, its text."""
-    wanted = text.casefold()
-    found = [{"row": row.hash, "task": row.task, "label": row.label, **_text(row)} for row in ledger.kept_rows()]
-    return [row for row in found if wanted in _whole(row).casefold()]
-
-
-def memory_stats(ledger: "Ledger", at: str = "head") -> Json:
-    """Return how many rows an entry remembers, by pool, task and label, and the bytes of text and of teacher columns.
-
-    Raises:
-        NotFound: The ref is not known.
-    """
-    entry = ledger.resolve(at)
-    items = _items(ledger, entry)
-    labels: dict[str, Counter[str]] = {}
-    for _, row in items:
-        labels.setdefault(row.task, Counter())[row.label or ""] += 1
-    return {
-        "entry": entry.id,
-        "rows": len(items),
-        "text_bytes": sum(len(json.dumps(_text(row), ensure_ascii=False).encode()) for _, row in items),
-        "column_bytes": ledger.objects.size(entry.columns) if entry.columns else 0,
-        "pools": dict(Counter(item["pool"] for item, _ in items)),
-        "tasks": {task: sum(counts.values()) for task, counts in labels.items()},
-        "labels": {task: dict(sorted(counts.items())) for task, counts in labels.items() if set(counts) != {""}},
-    }
-
-
-def memory_lines(ledger: "Ledger", at: str = "head") -> Iterator[str]:
-    """Yield an entry's memory as JSON lines that `perdure learn` can read: the text, its label, task and pool.
-
-    Raises:
-        NotFound: The ref is not known.
-    """
-    for item, row in _items(ledger, ledger.resolve(at)):
-        about = {"label": row.label, "task": row.task, "pool": item["pool"]}
-        yield json.dumps({**_text(row), **{k: v for k, v in about.items() if v is not None}}, ensure_ascii=False)
 
 
 # ---- a learn that is not begun
@@ -251,63 +197,6 @@ def preview(ws: "Workspace", planned: "Plan") -> Json:
     }
 
 
-# ---- the report
-
-
-def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = None) -> Json:
-    """Return the records that `perdure.report` draws.
-
-    Args:
-        ws: The workspace.
-        compare: Other workspaces by the name they get, whose matrix stands beside this one's.
-    """
-    from perdure import __version__
-
-    ledger = ws.ledger
-    head, entries = ledger.resolve("head"), ledger.entries()
-    logged = {line["entry"]: line for line in ledger.log()}
-    scores, line = _all_scores(ledger, head, entries), list(reversed(ledger.ancestors(head)))
-    edited = {entry.id: record for entry, record in zip(line, records(ledger, line), strict=True)}
-    return {
-        "workspace": {
-            "name": ledger.root.name,
-            "model": ledger.config.get("model"),
-            "base": head.base,
-            "created": logged[entries[0].id]["time"],
-            "version": __version__,
-            "recipe": (head.recipe or {}).get("name"),
-        },
-        "head": head.id,
-        "facts": edited[head.id]["facts"],
-        "matrix": ws.matrix(),
-        "entries": [{**logged[e.id], "scores": scores[e.id], **_reported(ledger, e, edited)} for e in entries],
-        "reflog": [move for move in reversed(ledger.reflog()) if move["old"]],
-        "compare": [{"name": name, "matrix": other.matrix()} for name, other in (compare or {}).items()],
-    }
-
-
-def _reported(ledger: "Ledger", entry: "Entry", edited: Mapping[str, Json]) -> Json:
-    """Return the learn record, the memory, the edits and the traces of an entry; a gate that was off is none."""
-    notes = ledger.notes(entry.id)
-    record = notes.get("record")
-    if record and record["gate"]["verdict"] == "off":
-        record = {**record, "gate": None}
-    facts = counted(edited[entry.id]) if NOTE in notes and entry.id in edited else None
-    return {"record": record, NOTE: facts, **{name: notes.get(name) for name in ("memory", "traces")}}
-
-
-def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> dict[str, dict[str, Json]]:
-    """Return every measured cell by entry and task; before a task is known its first version counts, as in the matrix."""
-    first: dict[str, str] = {}
-    for entry in chain(reversed(ledger.ancestors(head)), entries):
-        first = {**entry.tasks, **first}
-    states = {entry.id: ledger.state(entry) for entry in entries}
-    wanted = {version for entry in entries for version in (*entry.tasks.values(), *first.values())}
-    found = ledger.scores(states.values(), wanted)
-    cells = {e.id: {t: found.get((states[e.id], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
-    return {name: {task: brief(record) for task, record in line.items() if record} for name, line in cells.items()}
-
-
 # ---- what the views share
 
 
@@ -323,33 +212,6 @@ def _own_slots(entry: "Entry") -> list[tuple[str, str]]:
     return [(name, found) for name, found in sorted(entry.slots.items()) if found is not None]
 
 
-def _items(ledger: "Ledger", entry: "Entry") -> list[tuple[Json, Row]]:
-    return ledger.manifest_rows(entry.memory) if entry.memory else []
-
-
-def _held(ledger: "Ledger", entry: "Entry") -> Json:
-    items = _items(ledger, entry)
-    return {"rows": len(items), "tasks": dict(Counter(row.task for _, row in items))}
-
-
-def _kept(item: Json) -> Json:
-    return {key: item.get(key) for key in ("pool", "task", "label", "stage", "score")}
-
-
-def _text(row: Row) -> Json:
-    """Return the text of a row in the columns of a data file."""
-    if row.messages:
-        return {"messages": [{"role": m.role, "content": m.content} for m in row.messages]}
-    return {"prompt": row.prompt, "completion": row.completion}
-
-
-def _whole(row: Json) -> str:
-    """Return a row of `_text` as one text."""
-    if "messages" in row:
-        return "\n".join(message["content"] for message in row["messages"])
-    return f"{row['prompt']}{row['completion']}"
-
-
 def _flat(value: Mapping[str, Any], before: str = "") -> Json:
     """Return nested settings with dotted keys, as `--set` writes them."""
     flat: Json = {}
@@ -361,15 +223,6 @@ def _flat(value: Mapping[str, Any], before: str = "") -> Json:
 def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
     """Return [in a, in b] for each key whose values differ; None where it is not there."""
     return {key: [a.get(key), b.get(key)] for key in {**a, **b} if a.get(key) != b.get(key)}
-
-
-def _memory_diff(ledger: "Ledger", a: "Entry", b: "Entry") -> Json:
-    old, new = ({row.hash: row.task for _, row in _items(ledger, entry)} for entry in (a, b))
-    return {
-        "added": [{"row": name, "task": task} for name, task in new.items() if name not in old],
-        "removed": [{"row": name, "task": task} for name, task in old.items() if name not in new],
-        "kept": len(old.keys() & new.keys()),
-    }
 
 
 def _pair(ledger: "Ledger", a: "Entry", b: "Entry", task: str) -> Json:

@@ -1,0 +1,100 @@
+"""What is remembered, as plain JSON and as rows to learn from again. Nothing here loads a model or torch."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.rows import Row
+
+if TYPE_CHECKING:
+    from perdure.ledger import Entry, Ledger
+
+Json = dict[str, Any]
+
+
+def remembered(ledger: "Ledger", at: str = "head") -> list[Json]:
+    """Return the rows of an entry's memory: "row" (its hash), where it belongs, and its text.
+
+    Raises:
+        NotFound: The ref is not known.
+    """
+    return [{"row": row.hash, **_kept(item), **_text(row)} for item, row in _items(ledger, ledger.resolve(at))]
+
+
+def kept(ledger: "Ledger", text: str = "") -> list[Json]:
+    """Return every row whose text is kept and has `text` in it, of whatever case: "row" (its hash), task, label, its text."""
+    wanted = text.casefold()
+    found = [{"row": row.hash, "task": row.task, "label": row.label, **_text(row)} for row in ledger.kept_rows()]
+    return [row for row in found if wanted in _whole(row).casefold()]
+
+
+def memory_stats(ledger: "Ledger", at: str = "head") -> Json:
+    """Return how many rows an entry remembers, by pool, task and label, and the bytes of text and of teacher columns.
+
+    Raises:
+        NotFound: The ref is not known.
+    """
+    entry = ledger.resolve(at)
+    items = _items(ledger, entry)
+    labels: dict[str, Counter[str]] = {}
+    for _, row in items:
+        labels.setdefault(row.task, Counter())[row.label or ""] += 1
+    return {
+        "entry": entry.id,
+        "rows": len(items),
+        "text_bytes": sum(len(json.dumps(_text(row), ensure_ascii=False).encode()) for _, row in items),
+        "column_bytes": ledger.objects.size(entry.columns) if entry.columns else 0,
+        "pools": dict(Counter(item["pool"] for item, _ in items)),
+        "tasks": {task: sum(counts.values()) for task, counts in labels.items()},
+        "labels": {task: dict(sorted(counts.items())) for task, counts in labels.items() if set(counts) != {""}},
+    }
+
+
+def memory_lines(ledger: "Ledger", at: str = "head") -> Iterator[str]:
+    """Yield an entry's memory as JSON lines that `perdure learn` can read: the text, its label, task and pool.
+
+    Raises:
+        NotFound: The ref is not known.
+    """
+    for item, row in _items(ledger, ledger.resolve(at)):
+        about = {"label": row.label, "task": row.task, "pool": item["pool"]}
+        yield json.dumps({**_text(row), **{k: v for k, v in about.items() if v is not None}}, ensure_ascii=False)
+
+
+def memory_diff(ledger: "Ledger", a: "Entry", b: "Entry") -> Json:
+    """Return the rows that the memory of b has beside that of a, those it lacks, and how many both have."""
+    old, new = ({row.hash: row.task for _, row in _items(ledger, entry)} for entry in (a, b))
+    return {
+        "added": [{"row": name, "task": task} for name, task in new.items() if name not in old],
+        "removed": [{"row": name, "task": task} for name, task in old.items() if name not in new],
+        "kept": len(old.keys() & new.keys()),
+    }
+
+
+def held(ledger: "Ledger", entry: "Entry") -> Json:
+    """Return how many rows an entry remembers, in all and by task."""
+    items = _items(ledger, entry)
+    return {"rows": len(items), "tasks": dict(Counter(row.task for _, row in items))}
+
+
+def _items(ledger: "Ledger", entry: "Entry") -> list[tuple[Json, Row]]:
+    return ledger.manifest_rows(entry.memory) if entry.memory else []
+
+
+def _kept(item: Json) -> Json:
+    return {key: item.get(key) for key in ("pool", "task", "label", "stage", "score")}
+
+
+def _text(row: Row) -> Json:
+    """Return the text of a row in the columns of a data file."""
+    if row.messages:
+        return {"messages": [{"role": m.role, "content": m.content} for m in row.messages]}
+    return {"prompt": row.prompt, "completion": row.completion}
+
+
+def _whole(row: Json) -> str:
+    """Return a row of `_text` as one text."""
+    if "messages" in row:
+        return "\n".join(message["content"] for message in row["messages"])
+    return f"{row['prompt']}{row['completion']}"

@@ -1,0 +1,66 @@
+"""The records that the report draws, of one workspace and of others beside it."""
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from perdure.workflows.edit_records import NOTE, counted, records
+from perdure.workflows.views import Json, brief
+
+if TYPE_CHECKING:
+    from perdure.ledger import Entry, Ledger
+    from perdure.workflows.workspace import Workspace
+
+
+def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = None) -> Json:
+    """Return the records that `perdure.report` draws.
+
+    Args:
+        ws: The workspace.
+        compare: Other workspaces by the name they get, whose matrix stands beside this one's.
+    """
+    from perdure import __version__
+
+    ledger = ws.ledger
+    head, entries = ledger.resolve("head"), ledger.entries()
+    logged = {line["entry"]: line for line in ledger.log()}
+    scores, line = _all_scores(ledger, head, entries), list(reversed(ledger.ancestors(head)))
+    edited = {entry.id: record for entry, record in zip(line, records(ledger, line), strict=True)}
+    return {
+        "workspace": {
+            "name": ledger.root.name,
+            "model": ledger.config.get("model"),
+            "base": head.base,
+            "created": logged[entries[0].id]["time"],
+            "version": __version__,
+            "recipe": (head.recipe or {}).get("name"),
+        },
+        "head": head.id,
+        "facts": edited[head.id]["facts"],
+        "matrix": ws.matrix(),
+        "entries": [{**logged[e.id], "scores": scores[e.id], **_reported(ledger, e, edited)} for e in entries],
+        "reflog": [move for move in reversed(ledger.reflog()) if move["old"]],
+        "compare": [{"name": name, "matrix": other.matrix()} for name, other in (compare or {}).items()],
+    }
+
+
+def _reported(ledger: "Ledger", entry: "Entry", edited: Mapping[str, Json]) -> Json:
+    """Return the learn record, the memory, the edits and the traces of an entry; a gate that was off is none."""
+    notes = ledger.notes(entry.id)
+    record = notes.get("record")
+    if record and record["gate"]["verdict"] == "off":
+        record = {**record, "gate": None}
+    facts = counted(edited[entry.id]) if NOTE in notes and entry.id in edited else None
+    return {"record": record, NOTE: facts, **{name: notes.get(name) for name in ("memory", "traces")}}
+
+
+def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> dict[str, dict[str, Json]]:
+    """Return every measured cell by entry and task; before a task is known its first version counts, as in the matrix."""
+    first: dict[str, str] = {}
+    for entry in chain(reversed(ledger.ancestors(head)), entries):
+        first = {**entry.tasks, **first}
+    states = {entry.id: ledger.state(entry) for entry in entries}
+    wanted = {version for entry in entries for version in (*entry.tasks.values(), *first.values())}
+    found = ledger.scores(states.values(), wanted)
+    cells = {e.id: {t: found.get((states[e.id], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
+    return {name: {task: brief(record) for task, record in line.items() if record} for name, line in cells.items()}
