@@ -182,3 +182,19 @@ def test_one_question_has_one_answer_however_its_subject_is_cut():
 def test_half_a_surrogate_pair_is_refused_where_it_is_read(tmp_path, more):
     with pytest.raises(BadInput, match=r"facts\.jsonl:2.*half of a surrogate pair"):
         read_facts(written(tmp_path, {**LYON, "subject": "Bonn", "prompt": "Bonn is"}, {**LYON, **more}))
+
+
+@pytest.mark.parametrize("given", [5, "Dan Kim", None, ["subject"]])
+def test_what_is_no_object_is_no_fact(given):
+    with pytest.raises(BadInput, match="a fact is an object with subject, prompt, target at least, not "):
+        Fact.from_json(given)
+
+
+def test_a_relation_is_the_same_in_capitals():
+    home, other = (
+        Fact("Ann", "Ann lives in", "Rome", relation="home"),
+        Fact("ann", "ann dwells in", "Oslo", relation="Home"),
+    )
+    assert superseded(other, [home]) == [home]
+    with pytest.raises(BadInput, match="says 'Oslo' where 'Rome' stands"):
+        refuse_repeats([home, other])

@@ -282,3 +282,9 @@ def test_real_files_of_facts_are_edited_and_real_files_of_skills_are_trained():
     assert shares("instruct/dolly_hhrlhf_small") < 0.05  # questions about a name are among them
     assert shares("editing/counterfact") > 0.85
     assert shares("ability/triviaqa_sub") > 0.65
+
+
+def test_a_relation_in_capitals_is_the_same_relation():
+    first = asked("Ann Lee lives in", "Oslo", subject="Ann Lee", relation="home")
+    found = route(records(first, asked("Ann Lee dwells in", "Oslo", subject="Ann Lee", relation="Home"), *FILLER))
+    assert found.facts[0].paraphrases == ("Ann Lee dwells in",)

@@ -66,7 +66,7 @@ class Fact:
     def slots(self) -> set[tuple[str, ...]]:
         """What a fact fills: a newer fact that fills one of the same takes its place."""
         filled: set[tuple[str, ...]] = {("prompt", " ".join(self.question.split()).casefold())}
-        return filled | ({("relation", self.subject.casefold(), self.relation)} if self.relation else set())
+        return filled | ({("relation", self.subject.casefold(), self.relation.casefold())} if self.relation else set())
 
     @cached_property
     def core(self) -> "Fact":
@@ -78,11 +78,11 @@ class Fact:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Fact":
+    def from_json(cls, data: Any) -> "Fact":
         """Return the fact that a JSON object describes.
 
         Raises:
-            BadInput: A field is missing, unknown, empty or no text that can be stored, or the prompt does not name the subject.
+            BadInput: It is no object, a field is missing, unknown, empty or not to be stored, or the prompt has no subject.
         """
         _check(data)
         neighbours = tuple(Neighbour(n["prompt"], n["answer"].strip()) for n in data.get("neighbours") or ())
@@ -155,9 +155,11 @@ def place_of(subject: str, prompt: str) -> int:
     return words[-1] if words else prompt.rfind(subject)
 
 
-def _check(data: Mapping[str, Any]) -> None:
-    """Refuse fields that are missing, unknown or of a wrong type."""
+def _check(data: Any) -> None:
+    """Refuse what is no object, and fields that are missing, unknown or of a wrong type."""
     known = [field.name for field in fields(Fact)]
+    if not isinstance(data, Mapping):
+        raise BadInput(f"a fact is an object with {', '.join(known[:3])} at least, not {data!r}")
     if unknown := sorted(set(data) - set(known)):
         raise BadInput(f"unknown field {unknown[0]!r}; a fact has {', '.join(known)}")
     for name in known[:3]:

@@ -257,7 +257,7 @@ def _refuse_contradictions(routes: Sequence[Route]) -> None:
 
 
 def _one_relation(a: Fact, b: Fact) -> bool:
-    return a.relation == b.relation or None in (a.relation, b.relation)
+    return a.relation is None or b.relation is None or a.relation.casefold() == b.relation.casefold()
 
 
 def _folded(fact: Fact) -> str:
