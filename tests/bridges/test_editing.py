@@ -1,6 +1,7 @@
 """Editing tiny models of random weights: what is written is said, nothing of the model changes, and everything is repeatable."""
 
 import dataclasses
+from unicodedata import normalize
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from perdure.bridges.editing import edit, opened, pin, rewrite, settle, sweep_la
 from perdure.bridges.editing_laid import laid
 from perdure.bridges.editing_moments import weights_hash
 from perdure.bridges.editing_prompts import BARE, encode
-from perdure.bridges.editing_verify import answers, drift, relative_norms, verify
+from perdure.bridges.editing_verify import _begins, answers, drift, relative_norms, verify
 from perdure.bridges.runtime import Runtime
 from perdure.core.errors import BadInput, BadSpec
 from perdure.edits.edit_set import EditSet
@@ -280,3 +281,23 @@ def test_numbers_of_a_tiny_edit_stay_what_they_were(gpt2, cache):
     assert [w.keys.norm().item() for w in made.written] == pytest.approx([5.427, 6.449, 6.132], rel=0.01)
     ((name, factors),) = made.factors().items()
     assert (name, tuple(factors.left.shape)) == ("transformer.h.0.mlp.c_proj", (3, 192))
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "begins"),
+    [
+        (" Rome . Bob", "Rome", True),
+        ("Romeo", "Rome", False),
+        ("Rome", "Romeo", False),
+        ("", "Rome", False),
+        ("1923", "192", False),
+        ("\u6771\u4eac\u90fd", "\u6771\u4eac", True),
+        ("\u0e44\u0e17\u0e22\u0e04\u0e37\u0e2d", "\u0e44\u0e17\u0e22", True),
+        ("Toyota\u306e", "Toyota", True),
+        ("\uc11c\uc6b8\uc2dc", "\uc11c\uc6b8", False),
+        (normalize("NFD", "Orl\u00e9ans ."), "Orl\u00e9ans", True),
+        ("Orl\u00e9ans .", normalize("NFD", "Orl\u00e9ans"), True),
+    ],
+)
+def test_a_text_begins_with_a_target_as_its_script_ends_words(text, target, begins):
+    assert _begins(text, target) is begins

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import exp
+from unicodedata import name as name_of
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ from perdure.evaluate.decode import generate
 
 ROWS = 64  # lines in a forward; fixed, so that padding never makes a difference between two states
 MORE = 4  # tokens generated beyond the length of the target
+UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # scripts without spaces
 DRIFT_ROWS = 4  # texts in a forward of which every token's distribution is compared
 
 
@@ -179,9 +182,11 @@ def _generated(site: Site, facts: Sequence[Fact], over: Over) -> list[str]:
 
 
 def _begins(text: str, target: str) -> bool:
-    """Say whether a text begins with the target as whole words."""
-    words = text.strip()
-    return words.startswith(target) and not words[len(target) : len(target) + 1].isalnum()
+    """Say whether a text begins with the target, as whole words where both scripts put spaces between words."""
+    words, target = normalize("NFC", text.strip()), normalize("NFC", target)
+    edge = words[len(target) - 1 : len(target) + 1]
+    inside = edge[1:].isalnum() and not any(name_of(letter, "").startswith(UNSPACED) for letter in edge)
+    return words.startswith(target) and not inside
 
 
 def _padded(rows: Sequence[Sequence[int]], site: Site) -> tuple[Tensor, Tensor]:
