@@ -37,7 +37,6 @@ def edit(
     onto: EditSet | None = None,
     precision: Precision = nullcontext,
     cache: Path | None = None,
-    texts: Sequence[str] = (),
     tick: Tick | None = None,
 ) -> EditSet:
     """Return the edit set that says the facts, on top of those of `onto`; the model is as it was.
@@ -50,7 +49,6 @@ def edit(
         onto: Facts in force, which must have been written on the same model.
         precision: Context of every forward.
         cache: Folder for what is measured once per model (the keys' statistics).
-        texts: Text to take these statistics from; by default the model's own.
         tick: Called as it goes on.
 
     Raises:
@@ -79,7 +77,7 @@ def edit(
         needed = (
             sorted({layer for w in held.live for layer in w.layers} | set(layers)) if spec.method in SPREAD else layers
         )
-        reaches = _reaches(site, spec, needed, cache, texts, tick, state)
+        reaches = _reaches(site, spec, needed, cache, tick, state)
         done = (lambda n: tick("values", n, len(facts))) if tick else None
         values = find_each(site, facts, contexts, spec, layers[-1], done)
         beside = tuple(fact.core for fact in facts) if len(facts) > 1 < spec.batch else ()
@@ -96,7 +94,6 @@ def settle(
     *,
     precision: Precision = nullcontext,
     cache: Path | None = None,
-    texts: Sequence[str] = (),
 ) -> EditSet:
     """Return the set after `resolve` as if what is gone had never been: what depended on it is found again.
 
@@ -110,7 +107,7 @@ def settle(
     spec, stale = edit_set.live[0].spec, edit_set.stale()
     with opened(model, tokenizer, precision) as site:
         layers = sorted({layer for w in (edit_set.written if spec.method in SPREAD else stale) for layer in w.layers})
-        reaches = _reaches(site, spec, layers, cache, texts) if layers else {}
+        reaches = _reaches(site, spec, layers, cache) if layers else {}
         contexts = {one: contexts_of(site, one) for one in {spec, *(w.spec for w in stale)}}
         return _settled(site, _found_again(site, edit_set, stale, contexts, reaches), contexts[spec], reaches)
 
@@ -122,7 +119,6 @@ def pin(
     *,
     precision: Precision = nullcontext,
     cache: Path | None = None,
-    texts: Sequence[str] = (),
 ) -> EditSet:
     """Return the set with the keys of its dropped facts as they are now, so that the update is zero where they are asked.
 
@@ -138,7 +134,7 @@ def pin(
         if spec.method not in SPREAD and edit_set.state == weights_hash(model):
             return edit_set
         layers = sorted({layer for w in edit_set.written for layer in w.layers})
-        return pinned(site, edit_set, contexts_of(site, spec), _reaches(site, spec, layers, cache, texts))
+        return pinned(site, edit_set, contexts_of(site, spec), _reaches(site, spec, layers, cache))
 
 
 def rewrite(
@@ -148,7 +144,6 @@ def rewrite(
     *,
     precision: Precision = nullcontext,
     cache: Path | None = None,
-    texts: Sequence[str] = (),
     tick: Tick | None = None,
 ) -> EditSet:
     """Return the live facts written again on another state of the model, each with its own settings; the dropped are gone."""
@@ -164,7 +159,6 @@ def rewrite(
             onto=made,
             precision=precision,
             cache=cache,
-            texts=texts,
             tick=tick,
         )
         waiting = [w for w in waiting if w.spec != same[0].spec]
@@ -289,11 +283,10 @@ def _reaches(
     spec: EditSpec,
     layers: Sequence[int],
     cache: Path | None,
-    texts: Sequence[str],
     tick: Tick | None = None,
     state: str | None = None,
 ) -> dict[int, Callable[[Tensor], Tensor]]:
-    moments = second_moments(site, layers, seed=spec.seed, texts=texts, cache=cache, state=state, tick=tick)
+    moments = second_moments(site, layers, seed=spec.seed, cache=cache, state=state, tick=tick)
     return {layer: metric(moments[layer], spec.method, spec.ridge, spec.energy) for layer in layers}
 
 
