@@ -416,3 +416,9 @@ def test_asking_an_older_entry_again_leaves_the_records_made_on_it_as_they_were(
     assert [line["efficacy"] for line in ws.edits()] == [False]  # as it was last verified
     write(ws, FACTS[2], gate=None)
     assert [(line["fact"], line["efficacy"]) for line in ws.edits()] == [(A, False), (C, True)]
+
+
+@pytest.mark.parametrize("given", [5, [5], ["Dan Kim"]])
+def test_what_is_no_fact_is_refused_in_words(ws, given):
+    with pytest.raises(BadInput, match="a fact is an object with subject"):
+        ws.edit(given)

@@ -72,7 +72,7 @@ def facts_of(given: Facts) -> list[Fact]:
     if isinstance(given, str | PathLike):
         found = read_facts(Path(given))
     else:
-        several = [given] if isinstance(given, Fact | Mapping) else list(given)
+        several = list(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else [given]
         found = [Fact.from_json(fact.to_json() if isinstance(fact, Fact) else fact) for fact in several]
     if not found:
         raise BadInput("there is no fact to edit; give one at least")
@@ -85,6 +85,8 @@ class _Edit:
     def __init__(
         self, ws: "Workspace", facts: Sequence[Fact], spec: EditSpec | None, gate: EditGate | None, tick: Tick | None
     ):
+        from perdure.bridges.editing_prompts import texts_of, too_long
+
         self.ws, self.ledger, self.gate = ws, ws.ledger, gate
         self.parent = ws.ledger.resolve("head")
         self.place = Place.at(ws, self.parent, tick)
@@ -96,7 +98,8 @@ class _Edit:
             raise BadInput(f"method {self.spec.method} leaves no edit set; choose one of {', '.join(SOLVED)}")
         live = {w.id for w in self.held.live}
         why = {fact.id: IN_FORCE for fact in facts if fact.id in live}
-        why |= {fact.id: long for fact in facts if (long := self._too_long(fact))}
+        positions = ws.runtime.base.positions
+        why |= {f.id: long for f in facts if (long := too_long(ws.tokenizer, texts_of(f), positions, CONTEXTS))}
         self.fresh = [fact for fact in facts if fact.id not in why]
         self.refused = [_refusal(fact, why[fact.id]) for fact in facts if fact.id in why]
         self.said = [line["fact"] for line in self.record["facts"] if line["efficacy"]]
@@ -138,21 +141,6 @@ class _Edit:
         )
         self.ws.runtime.laid = self.ledger.state(entry)
         return told
-
-    def _too_long(self, fact: Fact) -> str | None:
-        """Return why a fact's texts do not fit the model beside the contexts that they are asked in; None if they do."""
-        positions = self.ws.runtime.base.positions
-        texts = [
-            f"{fact.question} {fact.target}",
-            *fact.paraphrases,
-            *(f"{n.prompt} {n.answer}" for n in fact.neighbours),
-        ]
-        longest = max(len(self.ws.tokenizer(text)["input_ids"]) for text in texts)
-        if positions is None or longest <= positions * (1 - CONTEXTS):
-            return None
-        return (
-            f"its longest text has {longest} tokens; the model has {positions} positions, and a quarter is for contexts"
-        )
 
     def _entry(self, made: "EditSet", applied: Sequence[Fact]) -> Entry:
         """Store the set and return the entry that is to be recorded."""
