@@ -229,10 +229,11 @@ def test_no_new_fact_is_taken_where_one_in_force_would_be_lost_by_writing_it_aga
     learn(edited, tmp_path / "homes.jsonl")
     before = slot(edited)
     deaf_to(B, monkeypatch)
-    with pytest.raises(
-        BadInput, match=rf"{FACTS[1].target}' \({B[:12]}\) and still be said. The new facts were not tried"
-    ):
-        write(edited, moved("Ann Eco"))
+    told = write(edited, moved("Ann Eco"))
+    assert (told["entry"], [f["fact"] for f in told["refused"]]) == (None, [moved("Ann Eco").id])
+    assert (
+        f"it no longer says 'Dan Poe lives in' {FACTS[1].target!r} ({B[:12]}); no new" in told["refused"][0]["reason"]
+    )
     assert slot(edited) == before
     more = write(edited, moved("Ann Eco"), gate=None)  # who asks for no gate is told
     assert (more["applied"], more["rewritten"], more["lost"]) == ([moved("Ann Eco").id], 3, [B])
@@ -246,10 +247,18 @@ def test_facts_that_cannot_be_written_again_are_named_and_new_ones_not_blamed(ed
         raise BadInput("the keys of two facts are all but the same")
 
     monkeypatch.setattr(edit_state.Place, "current", alike)
-    with pytest.raises(
-        BadInput, match=r"these facts in force cannot be written again: .*all but the same.*perdure revert FACT"
-    ):
-        write(edited, moved("Ann Eco"))
+    told = write(edited, moved("Ann Eco"))
+    assert told["entry"] is None
+    reason = told["refused"][0]["reason"]
+    assert "they cannot be written again ('Dan Kim lives in'" in reason
+    assert "all but the same; no new fact is to blame: take out what may go with 'perdure revert FACT'" in reason
+
+
+def test_a_fact_that_writing_again_would_lose_can_be_replaced(edited, tmp_path, monkeypatch):
+    learn(edited, tmp_path / "homes.jsonl")
+    deaf_to(B, monkeypatch)
+    told = write(edited, moved("Dan Poe", 1))
+    assert (told["refused"], [line["fact"] for line in told["superseded"]]) == ([], [B])
 
 
 def test_a_fact_whose_loss_is_not_finite_is_refused_and_the_others_are_applied(ws, monkeypatch):

@@ -109,14 +109,17 @@ def show_result(result: dict[str, Any]) -> None:
         typer.echo(f"{counted(result['rewritten'], 'fact')} in force written again, since head learned after them")
     if result["known"]:
         typer.echo(f"said before it was edited: {', '.join(short(fact) for fact in result['known'])}")
-    if result["lost"]:
-        warn(
-            f"no longer said: {', '.join(short(fact) for fact in result['lost'])}; 'perdure edits show FACT' tells more"
-        )
+
+
+def warn_lost(result: dict[str, Any]) -> None:
+    """Name the facts in force that are no longer said."""
+    if lost := result["lost"]:
+        warn(f"no longer said: {', '.join(map(short, lost))}; 'perdure edits show FACT' tells more")
 
 
 def _conclude(result: dict[str, Any]) -> None:
-    """Name the facts that were refused, and exit with 3 if none was applied."""
+    """Name the facts that were lost or refused, and exit with 3 if none was applied."""
+    warn_lost(result)
     for refused in result["refused"]:
         warn(f"refused {refused['subject']!r}: {refused['reason']}")
     if not result["applied"]:

@@ -89,6 +89,8 @@ def _conclude(result: dict[str, Any]) -> None:
     if edited and not edited["applied"] and all(fact["reason"] == IN_FORCE for fact in edited["refused"]):
         say(f"{counted(len(edited['refused']), 'fact')} of the file in force already: nothing to edit")
         edited = None
+    if edited:
+        edit.warn_lost(edited)
     for refused in edited["refused"] if edited else ():
         warn(f"refused {refused['subject']!r}: {refused['reason']}")
     if left:

@@ -1,6 +1,6 @@
 """The facts that pass: written, asked, tried again, and taken out where they undo an earlier one or change too much."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ from perdure.core.errors import BadInput, Diverged
 from perdure.edits.facts import Fact
 from perdure.edits.spec import SPREAD, EditSpec
 from perdure.ledger import Entry
-from perdure.workflows.edit_again import lost, strengthened, tries
+from perdure.workflows.edit_again import Verdicts, lost, strengthened, tries
 from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_state import Place
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from perdure.edits.measures import Verdict
 
 NAMED = 3  # facts that a refusal names
-REMEDY = "The new facts were not tried. Take those out with 'perdure revert FACT', then edit again"
+OLD = "head learned since the facts in force were written, and"
+REMEDY = "no new fact is to blame: take out what may go with 'perdure revert FACT', or record it all with --no-gate"
 OVER = EditGate(paraphrase=0.0, neighbours=1.0, perplexity=float("inf"))  # asks only whether a fact is said
 
 
@@ -65,7 +66,8 @@ class Drafting:
 
     def run(self) -> Draft:
         """Return the set with the facts that pass, laid; `verdicts`, `before`, `drift` and `norms` tell of it."""
-        self.base = self._current()
+        if reason := self._written_again():
+            return Draft(self.held, dict.fromkeys((fact.id for fact in self.fresh), reason))
         draft, left = Draft(self.base), self.fresh
         self.before = self._before(self.base)
         for spec in self._attempts():
@@ -74,33 +76,31 @@ class Drafting:
                 left = [fact for fact in left if fact.id in draft.why]
         return self._settled(draft)
 
-    def _current(self) -> "EditSet":
-        """Return the set in force, written again if head learned since.
-
-        Raises:
-            BadInput: It cannot be, or facts that are said would not be any more; no new fact is to blame.
-        """
+    def _written_again(self) -> str | None:
+        """Write the facts in force again where head learned since; return why no new one can stand beside them, if so."""
         self.place.lay()
         try:
-            base = self.place.current(self.held)
+            self.base = self.place.current(self.held)
+            if self.base is self.held:
+                return None
+            found: Verdicts = self.place.ask(self.base)
         except (BadInput, Diverged) as error:
-            raise BadInput(f"{self._again(w.fact for w in self.held.live)}: {error}. {REMEDY}") from error
-        if base is self.held:
-            return base
-        self.rewritten = len(base.live)
-        base, found = strengthened(self.place, base, self.place.ask(base), sorted(self.said))
-        gone = lost(found, sorted(self.said))
-        if gone and self.gate:
-            raise BadInput(f"{self._again(base.find(n).fact for n in gone)} and still be said. {REMEDY}")
-        self.said -= set(gone)
+            named = _listed([w.fact for w in self.held.live])
+            return f"{OLD} they cannot be written again ({named}): {error}; {REMEDY}"
+        self.rewritten, wanted = len(self.base.live), self._staying()
+        self.base, found = strengthened(self.place, self.base, found, wanted)
         self.place.lay()
-        return base
+        gone = lost(found, wanted)
+        if gone and self.gate:
+            named = _listed([self.base.find(fact_id).fact for fact_id in gone])
+            return f"{OLD} with all written again it no longer says {named}; {REMEDY}"
+        self.said -= set(lost(found, sorted(self.said)))  # no new fact is to blame for those
+        return None
 
-    def _again(self, facts: Iterable[Fact]) -> str:
-        told = [f"{fact.question!r} {fact.target!r} ({fact.id[:12]})" for fact in facts]
-        more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
-        named = ", ".join(told[:NAMED]) + more
-        return f"head learned since it was edited, and these facts in force cannot be written again: {named}"
+    def _staying(self) -> list[str]:
+        """Return the facts in force that are said, and whose place no new fact takes."""
+        filled = {slot for fact in self.fresh for slot in fact.slots}
+        return [w.id for w in self.held.live if w.id in self.said and not w.fact.slots & filled]
 
     def full(self) -> set[str]:
         """Return the facts that are verified in every form: the new ones, and those in force that were written again."""
@@ -251,3 +251,9 @@ class Drafting:
         """Verify all live facts of a set, the new ones in every form, unless that was the last one asked."""
         if self.asked is not edit_set:
             self.verdicts, self.asked = self.place.ask(edit_set, full=self.full()), edit_set
+
+
+def _listed(facts: Sequence[Fact]) -> str:
+    """Return what facts say, the first of many."""
+    more = [f"{len(facts) - NAMED} more"] if len(facts) > NAMED else []
+    return ", ".join([*(f"{fact.question!r} {fact.target!r} ({fact.id[:12]})" for fact in facts[:NAMED]), *more])
