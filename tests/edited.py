@@ -5,6 +5,8 @@ import json
 import torch
 
 import people
+from perdure.bridges import editing_values
+from perdure.core.errors import Diverged
 from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
 from perdure.workflows import edit_state
@@ -61,3 +63,15 @@ def deaf_to(fact, monkeypatch):
         return {n: Verdict(Answer(9.0, 0.1, False)) if n == fact else verdict for n, verdict in found.items()}
 
     monkeypatch.setattr(edit_state.Place, "ask", ask)
+
+
+def diverging(fact, monkeypatch, when=lambda spec: True):
+    """Let the optimisation of a fact, in whatever company, not be finite with the settings for which `when` holds."""
+    real = editing_values.find_values
+
+    def find(site, units, contexts, spec, layer):
+        if when(spec) and any(one.id == fact for unit in units for one in unit):
+            raise Diverged("the loss of an edit is not finite at step 3")
+        return real(site, units, contexts, spec, layer)
+
+    monkeypatch.setattr(editing_values, "find_values", find)

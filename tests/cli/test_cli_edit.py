@@ -10,6 +10,7 @@ import pytest
 from shell import contents, init_people, run, run_json, write_rows
 
 import people
+from edited import deaf_to
 
 LOOSE = [
     "--paraphrase",
@@ -97,6 +98,13 @@ def test_of_a_file_of_facts_those_that_pass_are_applied(place: Path, tmp_path: P
     assert json.loads(result.stdout)["entry"] is None
     assert "in force already" in result.stderr
     assert contents(place) == before
+
+
+def test_facts_that_are_lost_without_a_gate_are_warned_of_under_json_too(place: Path, monkeypatch) -> None:
+    (line,) = run_json("-w", place, "edits", "list")
+    deaf_to(line["fact"], monkeypatch)
+    result = run("-w", place, "edit", "Dan Bly", "{} lives in", elsewhere("Dan Bly"), "--no-gate", "--json")
+    assert f"no longer said: {line['fact'][:8]}" in result.stderr
 
 
 def test_an_export_tells_how_many_facts_it_says(place: Path, tmp_path: Path) -> None:

@@ -12,16 +12,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import people
-from edited import FACTS, NAMES, SPEC, A, B, C, deaf_to, learn, logits, moved, slot, write
+from edited import FACTS, NAMES, SPEC, A, B, C, deaf_to, diverging, learn, logits, moved, slot, write
 from perdure import Workspace
 from perdure.core.errors import BadInput
+from perdure.edits.facts import Fact
 from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
 from perdure.evaluate.evidence import check_evidence
 from perdure.evaluate.gate import Gate
 from perdure.workflows import edit_state, views
 from perdure.workflows.edit_again import tries
-from perdure.workflows.edit_records import record_at
+from perdure.workflows.edit_records import MEASURES, record_at
 from perdure.workflows.export import export
 
 
@@ -177,6 +178,14 @@ def test_a_fact_that_the_rewrite_does_not_bring_back_is_written_more_strongly(ed
     assert [line["efficacy"] for line in edited.verify_edits()["facts"]] == [True] * 3
 
 
+def test_a_retry_that_diverges_leaves_the_facts_as_they_were_written_again(edited, tmp_path, monkeypatch):
+    forget(monkeypatch, lambda *_: True)
+    diverging(B, monkeypatch, lambda spec: spec != SPEC)
+    told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
+    assert "so that all were written again" in told["warnings"][0]
+    assert told["gate"]["facts"]["lost"] == [B]
+
+
 def test_a_retry_that_loses_as_many_as_it_finds_is_not_kept(edited, tmp_path, monkeypatch):
     real = edit_state.Place.ask
 
@@ -223,6 +232,37 @@ def test_facts_written_again_on_the_new_head_may_cost_other_text_a_tenth_more_th
     assert ("cannot be written again: all facts together raise the perplexity" in told["warnings"][0]) is not kept
 
 
+def test_what_is_tried_after_the_next_learn_is_no_stronger_than_after_the_first(edited, tmp_path, monkeypatch):
+    strong, gentle = tries(SPEC, 4)
+    serves = [strong]
+    asked = forget(monkeypatch, lambda _, written: written.spec != serves[-1])
+    learn(edited, tmp_path / "homes.jsonl")
+    assert stored(edited).find(B).spec == strong
+    serves.append(gentle)
+    learn(edited, tmp_path / "homes.jsonl", names=people.PEOPLE[:5])
+    assert stored(edited).find(B).spec == gentle
+    assert {edit_set.find(B).spec for edit_set in asked} == {SPEC, strong, gentle}
+
+
+def test_where_a_retry_changes_other_text_too_much_the_facts_stay_as_they_were_written_again(
+    edited, tmp_path, monkeypatch
+):
+    real, before = edit_state.Place.cost, slot(edited)
+
+    def cost(self, edit_set, entry):
+        drift, norms = real(self, edit_set, entry)
+        plain = all(w.spec == SPEC for w in edit_set.live)
+        return drift | {"perplexity": drift["perplexity_before"] * (1 if plain else 100)}, norms
+
+    forget(monkeypatch, lambda _, written: written.spec == SPEC)
+    monkeypatch.setattr(edit_state.Place, "cost", cost)
+    told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
+    assert told["warnings"][0] == "1 of 3 edited facts were lost, so that all were written again"
+    assert told["gate"]["facts"]["lost"] == [B]
+    assert slot(edited) != before
+    assert {w.spec for w in stored(edited).live} == {SPEC}
+
+
 def test_other_layers_are_tried_where_the_settings_name_none_and_then_a_gentler_change():
     free = dataclasses.replace(SPEC, layers=())
     strong = dataclasses.replace(free, steps=60, until=free.until / 2, clamp=30.0)
@@ -265,6 +305,23 @@ def test_facts_found_with_one_resolved_away_are_found_again_in_the_company_they_
     assert slot(ws) == slot(never)
 
 
+@pytest.mark.parametrize("learned", [False, True])
+def test_facts_that_a_revert_finds_again_are_asked_everything_again(ws, tmp_path, learned):
+    other = Fact("Dan Kim", "{} is at home in", FACTS[0].target)  # shares its key with the first fact
+    write(ws, *FACTS, other)
+    if learned:
+        learn(ws, tmp_path / "homes.jsonl", learning_rate=1e-2)
+    old = stored(ws)
+    before = {line["fact"]: line for line in record_at(ws.ledger, ws.ledger.resolve("head"))["facts"]}
+    ws.revert(A, resolve=True)
+    lines = {line["fact"]: line for line in record_at(ws.ledger, ws.ledger.resolve("head"))["facts"]}
+    again = {w.id for w in stored(ws).live if not torch.equal(w.change, old.find(w.id).change)}
+    assert again == ({B, C, other.id} if learned else {other.id})
+    assert all((lines[n]["answers"] != before[n]["answers"]) is (n in again) for n in lines)
+    now = {line["fact"]: line for line in ws.verify_edits()["facts"]}
+    assert all(lines[n][measure] == now[n][measure] for n in again for measure in MEASURES)
+
+
 @pytest.mark.parametrize(("layers", "passes"), [((), True), ((0,), False)])
 def test_facts_that_a_learn_contradicts_come_back_in_another_layer_or_fail_its_gate(ws, tmp_path, layers, passes):
     """The learn says again that everybody lives where the model had them; nothing here is made up."""
@@ -280,42 +337,3 @@ def test_facts_that_a_learn_contradicts_come_back_in_another_layer_or_fail_its_g
         assert [line["efficacy"] for line in ws.verify_edits()["facts"]] == [True] * 3
     else:
         assert "no longer said ('Dan" in told["gate"]["reason"]
-
-
-def test_what_was_written_as_before_is_taken_where_stronger_tries_change_too_much(ws, tmp_path, monkeypatch):
-    write(ws, *FACTS, spec=dataclasses.replace(SPEC, layers=()))
-    before, real = slot(ws), edit_state.Place.cost
-
-    def costly(self, edit_set, entry):
-        """Whatever stands in another layer than the first ruins other text."""
-        drift, norms = real(self, edit_set, entry)
-        worse = 100.0 if any(w.layers != (0,) for w in edit_set.live) else 1.0
-        return drift | {"perplexity": drift["perplexity_before"] * worse}, norms
-
-    monkeypatch.setattr(edit_state.Place, "cost", costly)
-    options = {"num_train_epochs": 8, "learning_rate": 1e-2}
-    told = learn(ws, tmp_path / "homes.jsonl", form="{} lives in", names=people.PEOPLE, **options)
-    assert "edited facts were lost, so that all were written again" in told["warnings"][0]
-    assert slot(ws) != before
-    assert {w.layers for w in stored(ws).live} == {(0,)}
-
-
-def test_a_fact_that_a_revert_found_again_is_asked_in_every_form(ws, monkeypatch):
-    write(ws, *FACTS, spec=dataclasses.replace(SPEC, method="memit", layers=(0, 1)), gate=None)
-    before = stored(ws)
-    real, asked = edit_state.Place.ask, []
-
-    def noting(self, edit_set, facts=None, full=None):
-        asked.append(set(full))
-        return real(self, edit_set, facts, full)
-
-    monkeypatch.setattr(edit_state.Place, "ask", noting)
-    ws.revert(A, resolve=True)
-    after = stored(ws)
-    assert all(not torch.equal(before.find(fact).residuals, after.find(fact).residuals) for fact in (B, C))
-    assert asked[-1] == {B, C}
-    other = Workspace.open(ws.ledger.root)
-    other.rollback("base")
-    write(other, *FACTS)
-    other.revert(A)
-    assert asked[-1] == set()  # dropped: the vectors of the others are as they were

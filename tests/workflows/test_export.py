@@ -181,7 +181,7 @@ def test_the_card_says_what_it_is_and_what_it_can_do(ws, tmp_path):
     head = ws.ledger.resolve("head")
     for told in (
         head.id,
-        ws.ledger.config["weights"],
+        ws.ledger.config["base"],
         head.data["train"][:12],
         "dual_replay",
         "torch 2",

@@ -8,7 +8,7 @@ import pytest
 import people
 from edited import NAMES, SAID, SPEC, moved, said
 from perdure import Gate
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, BadSpec, Diverged
 from perdure.edits.measures import Answer, Verdict
 from perdure.workflows import knowledge
 from perdure.workflows.edit_gate import EditGate
@@ -123,12 +123,13 @@ def test_a_fact_without_a_ground_truth_that_is_not_said_is_refused_for_that():
     assert EditGate().problem(verdict) == "the model does not say its target, it says 'Rome'"
 
 
-def test_an_edit_that_cannot_be_made_is_an_error_alone_and_a_refusal_after_training(ws, file, monkeypatch):
+@pytest.mark.parametrize("error", [BadInput, BadSpec, Diverged])
+def test_an_edit_that_cannot_be_made_is_an_error_alone_and_a_refusal_after_training(ws, file, monkeypatch, error):
     def refuse(*_, **__):
-        raise BadInput("layer 9 cannot be edited")
+        raise error("layer 9 cannot be edited")
 
     monkeypatch.setattr(knowledge, "edit", refuse)
-    with pytest.raises(BadInput, match="layer 9"):
+    with pytest.raises(error, match="layer 9"):
         carry_out(ws, file(*GIVEN))
     told = carry_out(ws, file(*GIVEN, *SKILLS))
     assert kinds(ws) == ["learn", "base"]

@@ -112,9 +112,10 @@ def show_result(result: dict[str, Any]) -> None:
 
 
 def warn_lost(result: dict[str, Any]) -> None:
-    """Name the facts in force that are no longer said."""
-    if lost := result["lost"]:
-        warn(f"no longer said: {', '.join(map(short, lost))}; 'perdure edits show FACT' tells more")
+    """Name the facts in force that an edit without a gate lost."""
+    if result["lost"]:
+        named = ", ".join(map(short, result["lost"]))
+        warn(f"no longer said: {named}; 'perdure edits show FACT' tells more")
 
 
 def _conclude(result: dict[str, Any]) -> None:

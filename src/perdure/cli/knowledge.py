@@ -28,7 +28,7 @@ def learn_knowledge(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Route the rows of a file, train the skills, edit the facts; exits with 3 if head did not move."""
+    """Route the rows of a file, train the skills, edit the facts; exits with 3 if head did not move, unless all was done."""
     from perdure.workflows import views
     from perdure.workflows.edit_gate import EditGate
     from perdure.workflows.knowledge import learn_knowledge as carry_out
@@ -82,23 +82,24 @@ def _table(routes: list[dict[str, Any]]) -> str:
 
 
 def _conclude(result: dict[str, Any]) -> None:
-    """Name the facts that are not in force, and exit with 3 if head did not move."""
+    """Name the facts that are not in force, and exit with 3 if head did not move, unless all were in force before."""
     from perdure.workflows.edit import IN_FORCE
 
     edited, left = result["edited"], result["left"]
-    if edited and not edited["applied"] and all(fact["reason"] == IN_FORCE for fact in edited["refused"]):
-        say(f"{counted(len(edited['refused']), 'fact')} of the file in force already: nothing to edit")
-        edited = None
+    refused = edited["refused"] if edited else []
+    done = bool(refused) and not edited["applied"] and all(fact["reason"] == IN_FORCE for fact in refused)
     if edited:
         edit.warn_lost(edited)
-    for refused in edited["refused"] if edited else ():
-        warn(f"refused {refused['subject']!r}: {refused['reason']}")
+    for fact in () if done else refused:
+        warn(f"refused {fact['subject']!r}: {fact['reason']}")
     if left:
         warn(
             f"{counted(len(left), 'fact')} not edited ({clip(', '.join(f['subject'] for f in left), 60)}): {left[0]['reason']}"
         )
     if result["learned"]:
         learn.conclude(result["learned"])
+    if done:
+        return say(f"every fact is in force already ({len(refused):,}): nothing is edited")
     if edited and not edited["applied"]:
         what = "nothing is recorded" if result["entry"] is None else "what was trained stays"
         say(f"NOTHING EDITED: no fact passed; {what}.", fg="red", bold=True)

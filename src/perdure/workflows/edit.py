@@ -13,7 +13,7 @@ from perdure.ledger import Entry, writing
 from perdure.workflows.edit_again import lost
 from perdure.workflows.edit_draft import Draft, Drafting
 from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.edit_records import NOTE, named, note_of, noted, record_at
+from perdure.workflows.edit_records import NOTE, asked_specs, named, note_of, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class _Edit:
 
     def run(self) -> dict[str, Any]:
         began = time.perf_counter()
-        drafting = Drafting(self.place, self.parent, self.fresh, self.held, self.said, self.spec, self.gate)
+        asked_for = asked_specs(self.ledger, self.record)
+        drafting = Drafting(self.place, self.parent, self.fresh, self.held, self.said, asked_for, self.spec, self.gate)
         draft = drafting.run() if self.fresh else Draft(self.held)
         applied = [fact for fact in self.fresh if fact.id not in draft.why]
         self.refused += [_refusal(fact, draft.why[fact.id]) for fact in self.fresh if fact.id in draft.why]

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from perdure.edits.measures import Verdict
 
 Verdicts = Mapping[str, "Verdict"]
-SHARED = ("method", "gain", "ridge", "energy", "seed", "batch")  # settings that no try changes
 
 
 def tries(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
@@ -38,17 +37,8 @@ def tries(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
     yield replace(spec, until=2 * spec.until, clamp=0.6 * spec.limit)
 
 
-def untried(spec: EditSpec, depth: int) -> EditSpec:
-    """Return the settings of which `spec` is one of the tries, so that tries do not add up; `spec` where there are none."""
-    usual = EditSpec(**{name: getattr(spec, name) for name in SHARED})
-    for first in (usual, replace(usual, layers=spec.layers)):
-        if spec in tries(first, depth):
-            return first
-    return spec
-
-
 def strengthened(
-    place: Place, edit_set: "EditSet", verdicts: Verdicts, wanted: Sequence[str]
+    place: Place, edit_set: "EditSet", verdicts: Verdicts, wanted: Sequence[str], asked: Mapping[str, EditSpec]
 ) -> tuple["EditSet", Verdicts]:
     """Return a set with those facts of `wanted` tried again that are not said, and how it answers; never one that says fewer.
 
@@ -57,6 +47,7 @@ def strengthened(
         edit_set: The set, written on the state of `place`.
         verdicts: How it answers its live facts.
         wanted: Ids of the facts that are to be said.
+        asked: Settings that they were asked for with, by id; those they stand in may be what a retry before came to.
 
     Cost: for each attempt, the lost facts written and all verified twice.
     """
@@ -65,9 +56,8 @@ def strengthened(
     place.lay()
     with place.site() as site:
         depth = site.layout.depth
-    plans = {spec: list(tries(untried(spec, depth), depth)) for spec in {w.spec for w in edit_set.live}}
-    begun = {w.id: plans[w.spec] for w in edit_set.live}
-    for attempt in range(max(map(len, plans.values()), default=0)):
+    begun = {w.id: _others(asked.get(w.id, w.spec), w.spec, depth) for w in edit_set.live if w.id in wanted}
+    for attempt in range(max(map(len, begun.values()), default=0)):
         groups: dict[EditSpec, list[str]] = {}
         for fact_id in lost(verdicts, wanted):
             if attempt < len(begun[fact_id]):
@@ -82,6 +72,11 @@ def strengthened(
 def lost(verdicts: Verdicts, wanted: Sequence[str]) -> list[str]:
     """Return the facts of `wanted` that were asked and are not said, in order."""
     return [fact_id for fact_id in wanted if fact_id in verdicts and not verdicts[fact_id].efficacy]
+
+
+def _others(asked: EditSpec, written: EditSpec, depth: int) -> list[EditSpec]:
+    """Return the settings that a fact may have been written with, but those that it was."""
+    return [spec for spec in (asked, *tries(asked, depth)) if spec != written]
 
 
 def _tried(place: Place, edit_set: "EditSet", ids: Sequence[str], spec: EditSpec) -> "tuple[EditSet, Verdicts] | None":
@@ -99,5 +94,5 @@ def _tried(place: Place, edit_set: "EditSet", ids: Sequence[str], spec: EditSpec
         kept = tuple(new.get(w.id, w) for w in edit_set.written)
         made = place.settle(replace(edit_set, modules=trial.modules, written=kept))
         return (made, place.ask(made)) if new else None
-    except (BadInput, Diverged):  # a key is too like another's to be told apart, or the optimisation ran away
+    except (BadInput, Diverged):  # with these settings a key is too like another's, or a loss is not finite
         return None

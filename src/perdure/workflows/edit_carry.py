@@ -15,7 +15,7 @@ from perdure.core.errors import BadInput, Diverged
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit_again import Verdicts, lost, strengthened
 from perdure.workflows.edit_gate import EditGate, risen
-from perdure.workflows.edit_records import VERIFIED, Json, note_of, noted, record_at
+from perdure.workflows.edit_records import VERIFIED, Json, asked_specs, note_of, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, Tick
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def carry(ws: "Workspace", parent: Entry, slots: Mapping[str, str | None], tick:
     verdicts: Verdicts = place.ask(edit_set)
     slot, warnings = None, []
     if missing := lost(verdicts, said):
-        again, found, problem = _written_again(place, parent, edit_set, verdicts, said, record["drift"])
+        again, found, problem = _written_again(place, parent, edit_set, verdicts, said, record)
         if problem:
             warnings.append(f"{len(missing)} edited facts were lost and cannot be written again: {problem}")
         elif len(lost(found, said)) <= len(missing):
@@ -99,20 +99,21 @@ def _written_again(
     edit_set: "EditSet",
     verdicts: Verdicts,
     said: Sequence[str],
-    drift: Mapping[str, float] | None,
+    record: Json,
 ) -> "tuple[EditSet, Verdicts, str | None]":
     """Return the set written on the state laid at `place`, how it answers, and why it cannot be taken, if so."""
     place.lay()
     try:
-        plain = place.current(edit_set)
-        asked: Verdicts = place.ask(plain)
+        again = place.current(edit_set)
+        plain = again, place.ask(again)
     except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
         return edit_set, verdicts, str(error)
-    made, found = strengthened(place, plain, asked, said)
-    problem = _too_far(drift, place.cost(made, parent)[0])
-    if problem and made is not plain:  # what was tried more strongly is given up, not what was written as before
-        made, found, problem = plain, asked, _too_far(drift, place.cost(plain, parent)[0])
-    return made, found, problem
+    drift = record["drift"]
+    strong = strengthened(place, *plain, said, asked_specs(place.ws.ledger, record))
+    far = _too_far(drift, place.cost(strong[0], parent)[0])
+    if far and strong[0] is not again and not _too_far(drift, place.cost(again, parent)[0]):
+        return *plain, None
+    return *strong, far
 
 
 def verify_edits(ws: "Workspace", tick: Tick | None = None) -> dict[str, Any]:

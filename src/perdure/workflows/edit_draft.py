@@ -1,14 +1,15 @@
 """The facts that pass: written, asked, tried again, and taken out where they undo an earlier one or change too much."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput, Diverged
+from perdure.edits.batches import batches
 from perdure.edits.facts import Fact
 from perdure.edits.spec import SPREAD, EditSpec
 from perdure.ledger import Entry
-from perdure.workflows.edit_again import Verdicts, lost, strengthened, tries
+from perdure.workflows.edit_again import lost, strengthened, tries
 from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_state import Place
 
@@ -16,10 +17,9 @@ if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet, Written
     from perdure.edits.measures import Verdict
 
-NAMED = 3  # facts that a refusal names
-OLD = "head learned since the facts in force were written, and"
-REMEDY = "no new fact is to blame: take out what may go with 'perdure revert FACT', or record it all with --no-gate"
 OVER = EditGate(paraphrase=0.0, neighbours=1.0, perplexity=float("inf"))  # asks only whether a fact is said
+NAMED = 5  # facts that a reason names
+REVERT = "'perdure revert FACT' takes one out"
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Drafting:
         fresh: The facts.
         held: The set in force at the entry.
         said: Ids of its facts that are said.
+        asked_for: Settings that its facts were asked for with, by id.
         spec: Settings.
         gate: What a fact must show; None lets whatever comes pass.
     """
@@ -55,11 +56,12 @@ class Drafting:
         fresh: Sequence[Fact],
         held: "EditSet",
         said: Collection[str],
+        asked_for: Mapping[str, EditSpec],
         spec: EditSpec,
         gate: EditGate | None,
     ):
         self.place, self.entry, self.fresh, self.held = place, entry, fresh, held
-        self.said, self.spec, self.gate = set(said), spec, gate
+        self.said, self.asked_for, self.spec, self.gate = set(said), asked_for, spec, gate
         self.rewritten = 0
         self.verdicts: dict[str, Verdict] = {}
         self.asked: EditSet | None = None
@@ -72,40 +74,51 @@ class Drafting:
         self.before = self._before(self.base)
         for spec in self._attempts():
             if left:
-                draft = self._tried(draft, left, spec)
+                try:
+                    draft = self._tried(draft, left, spec)
+                except BadInput:  # a retry that cannot be made leaves every fact its reason
+                    if spec is self.spec:
+                        raise
                 left = [fact for fact in left if fact.id in draft.why]
         return self._settled(draft)
 
     def _written_again(self) -> str | None:
-        """Write the facts in force again where head learned since; return why no new one can stand beside them, if so."""
+        """Write the facts in force again where head learned since; return why nothing can be written beside them, if so."""
+        self.base = self.held
         self.place.lay()
         try:
             self.base = self.place.current(self.held)
             if self.base is self.held:
                 return None
-            found: Verdicts = self.place.ask(self.base)
-        except (BadInput, Diverged) as error:
-            named = _listed([w.fact for w in self.held.live])
-            return f"{OLD} they cannot be written again ({named}): {error}; {REMEDY}"
-        self.rewritten, wanted = len(self.base.live), self._staying()
-        self.base, found = strengthened(self.place, self.base, found, wanted)
+            found = self.place.ask(self.base)
+        except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
+            named = _listed(self._culprits(self.base, error))
+            return f"the facts in force cannot be written again on the new head: {error} ({named}); {REVERT}"
+        self.rewritten, wanted = len(self.base.live), self._unreplaced()
+        self.base, now = strengthened(self.place, self.base, found, wanted, self.asked_for)
         self.place.lay()
-        gone = lost(found, wanted)
-        if gone and self.gate:
-            named = _listed([self.base.find(fact_id).fact for fact_id in gone])
-            return f"{OLD} with all written again it no longer says {named}; {REMEDY}"
-        self.said -= set(lost(found, sorted(self.said)))  # no new fact is to blame for those
-        return None
+        gone = lost(now, wanted) if self.gate else []
+        return _undoing([self.base.find(fact_id).fact for fact_id in gone]) if gone else None
 
-    def _staying(self) -> list[str]:
-        """Return the facts in force that are said, and whose place no new fact takes."""
-        filled = {slot for fact in self.fresh for slot in fact.slots}
-        return [w.id for w in self.held.live if w.id in self.said and not w.fact.slots & filled]
+    def _culprits(self, edit_set: "EditSet", error: Exception) -> list[Fact]:
+        """Return the facts that diverge where they are written again, or those whose keys are most alike."""
+        if isinstance(error, Diverged):
+            self.place.lay()
+            specs = {w.spec: [other.fact for other in edit_set.live if other.spec == w.spec] for w in edit_set.live}
+            bad = {fact_id for spec, facts in specs.items() for fact_id in self._diverging(facts, spec)}
+        else:
+            bad = set(max(edit_set.overlap(edit_set.live), key=lambda pair: pair[2], default=())[:2])
+        return [w.fact for w in edit_set.live if w.id in bad] or [w.fact for w in edit_set.live]
 
     def full(self) -> set[str]:
         """Return the facts that are verified in every form: the new ones, and those in force that were written again."""
         again = [w.id for w in self.base.live] if self.rewritten else []
         return {*again, *(fact.id for fact in self.fresh)}
+
+    def _unreplaced(self) -> list[str]:
+        """Return the facts in force that are said, and whose place no new fact is to take."""
+        filled = {slot for fact in self.fresh for slot in fact.slots}
+        return [w.id for w in self.held.live if w.id in self.said and not w.fact.slots & filled]
 
     def _advice(self, fact: Fact) -> str:
         """Return what to do about a fact that does not pass because its prompt leaves little to write on."""
@@ -120,7 +133,7 @@ class Drafting:
         from perdure.bridges.editing_verify import verify
 
         with self.place.site() as site, laid(site, held.factors()):
-            self.depth = site.layout.depth
+            self.depth, self.width = site.layout.depth, site.layout.inner
             return {f.id: v for f, v in zip(self.fresh, verify(site, self.fresh, generation=False), strict=True)}
 
     def _attempts(self) -> Iterator[EditSpec]:
@@ -132,11 +145,12 @@ class Drafting:
     def _tried(self, draft: Draft, facts: Sequence[Fact], spec: EditSpec) -> Draft:
         """Write facts beside those of a draft; return it with those that pass, and why the others do not."""
         base = draft.edit_set
+        self._refuse_crowd(base, facts, spec)
         self.place.lay()
-        trial, why = self._written(facts, spec, base)
-        mine = {fact.id for fact in facts} - why.keys()
-        trial, unlike = self._solvable(base, trial, [w for w in trial.written if w.id in mine])
-        why |= unlike
+        trial, why = self._written(base, facts, spec)
+        mine = {fact.id for fact in facts}
+        trial, alike = self._solvable(base, trial, [w for w in trial.written if w.id in mine])
+        why |= alike
         self._ask(trial)
         for fact in facts:
             if (
@@ -148,28 +162,47 @@ class Drafting:
         passed = [w for w in trial.written if w.id in mine and w.id not in why]
         return Draft(self._with(base, trial, passed) if why else trial, why)
 
-    def _written(self, facts: Sequence[Fact], spec: EditSpec, base: "EditSet") -> tuple["EditSet", dict[str, str]]:
-        """Return a set with the facts beside those of `base`, and why some could not be found: they are looked for one by one."""
-        try:
-            return self.place.write(facts, spec, base), {}
-        except Diverged as error:
-            if len(facts) == 1:
-                return base, {facts[0].id: str(error)}
+    def _written(self, base: "EditSet", facts: Sequence[Fact], spec: EditSpec) -> tuple["EditSet", dict[str, str]]:
+        """Write facts beside those of a set; return it with those whose loss is finite, and why the others are not in it."""
         why: dict[str, str] = {}
-        for fact in facts:
-            why |= self._written([fact], spec, base)[1]
-        if not why:
-            raise BadInput("facts that are found one by one cannot be found together; write them with --batch 1")
-        fine = [fact for fact in facts if fact.id not in why]
-        trial, more = self._written(fine, spec, base) if fine else (base, {})
-        return trial, why | more
+        left = list(facts)
+        while left:
+            try:
+                return self.place.write(left, spec, base), why
+            except Diverged as error:
+                found = self._diverging(left, spec)
+                if not found and spec.batch == 1:  # each is finite beside none of the others
+                    found = {fact.id: str(error) for fact in left}
+                spec = spec if found else replace(spec, batch=1)
+                why |= found
+                left = [fact for fact in left if fact.id not in why]
+        return base, why
+
+    def _diverging(self, facts: Sequence[Fact], spec: EditSpec) -> dict[str, str]:
+        """Return how the facts diverge that do so by themselves, in batches that do."""
+        known = {fact.id: fact for fact in facts}
+        suspects = [batch for batch in batches(list(known), spec.batch) if self._error([known[n] for n in batch], spec)]
+        return {n: error for batch in suspects for n in batch if (error := self._error([known[n]], spec))}
+
+    def _error(self, facts: Sequence[Fact], spec: EditSpec) -> str | None:
+        """Return how facts diverge that are written beside no others; None if they do not."""
+        from perdure.edits.edit_set import EditSet
+
+        try:
+            self.place.write(facts, spec, EditSet())
+        except Diverged as error:
+            return str(error)
+        except BadInput:  # their keys are too alike, which is found again where they are written
+            pass
+        return None
 
     def _solvable(
         self, base: "EditSet", trial: "EditSet", new: Sequence["Written"]
     ) -> tuple["EditSet", dict[str, str]]:
         """Return the trial without the new facts whose keys are too like another's to be told apart, and why."""
         why: dict[str, str] = {}
-        self._refuse_crowd(trial)
+        for layer in {layer for w in trial.live for layer in w.layers}:
+            self._refuse_over({w.shared or (w.id,) for w in trial.written if layer in w.layers})
         while True:
             try:
                 trial.factors()
@@ -184,20 +217,24 @@ class Drafting:
                 why[worst] = f"{error}: it is too like {fact.subject!r}, {fact.question!r}; try another layer or prompt"
                 trial = self._with(base, trial, [w for w in left if w.id != worst])
 
-    def _refuse_crowd(self, trial: "EditSet") -> None:
-        """Refuse more facts in one layer than a method can meet exactly, which no choice among them would help.
+    def _refuse_crowd(self, base: "EditSet", facts: Sequence[Fact], spec: EditSpec) -> None:
+        """Refuse, before hours are spent on them, more facts than one layer can take: those that open alike share a key.
 
         Raises:
             BadInput: With the number that fits.
         """
-        for w in trial.live[:1] if self.spec.method in ("emmet", "rome") else ():
-            here, width = [other for other in trial.live if other.layers == w.layers], w.keys.shape[-1]
-            count = len({other.shared or (other.id,) for other in here})  # facts that share a key are met by one column
-            if count >= width:
-                raise BadInput(
-                    f"{len(here)} facts, with {count} different keys, cannot be met exactly by one layer whose keys have {width} "
-                    "numbers; write fewer, or revert these and write all with --method memit, which gives in a little"
-                )
+        layers, filled = spec.at(self.depth), {slot for fact in facts for slot in fact.slots}
+        held = [w.fact for w in base.live if w.layers == layers and not w.fact.slots & filled]
+        self._refuse_over({fact.question[: fact.at + len(fact.subject)] for fact in (*held, *facts)})
+
+    def _refuse_over(self, keys: Collection[object]) -> None:
+        """Refuse more keys in one layer than a method can meet exactly, which no choice among them would help."""
+        if self.spec.method in SPREAD or len(keys) < self.width:
+            return
+        raise BadInput(
+            f"{len(keys)} facts with different keys cannot be met exactly by one layer whose keys have {self.width} numbers; "
+            "write fewer, or revert these and write all with --method memit, which gives in a little"
+        )
 
     def _with(self, base: "EditSet", trial: "EditSet", new: Sequence["Written"]) -> "EditSet":
         """Return a set with some of the facts that a trial wrote."""
@@ -253,7 +290,15 @@ class Drafting:
             self.verdicts, self.asked = self.place.ask(edit_set, full=self.full()), edit_set
 
 
+def _undoing(gone: Sequence[Fact]) -> str:
+    """Say which facts that are said now would not be, so that no new one is written beside them."""
+    return (
+        f"head learned since the facts in force were written, and with all written again it no longer says {_listed(gone)}; "
+        f"{REVERT}, --no-gate records what comes"
+    )
+
+
 def _listed(facts: Sequence[Fact]) -> str:
     """Return what facts say, the first of many."""
     more = [f"{len(facts) - NAMED} more"] if len(facts) > NAMED else []
-    return ", ".join([*(f"{fact.question!r} {fact.target!r} ({fact.id[:12]})" for fact in facts[:NAMED]), *more])
+    return ", ".join([*(f"{fact.question!r} {fact.target!r}" for fact in facts[:NAMED]), *more])

@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import NotFound
+from perdure.edits.spec import EditSpec
 
 if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet, Written
@@ -113,6 +114,12 @@ def matching(record: Json, fact_id: str) -> list[Json]:
     """Return the lines of a record, dropped ones too, whose fact has an id that begins so."""
     every = [*record["facts"], *record["dropped"]]
     return [line for line in every if len(fact_id) >= SHORTEST and line["fact"].startswith(fact_id)]
+
+
+def asked_specs(ledger: "Ledger", record: Json) -> dict[str, EditSpec]:
+    """Return the settings that the facts of a record were asked for with, by id."""
+    told = {line["fact"]: ledger.entry(line["entry"]).data.get("spec") for line in record["facts"]}
+    return {fact_id: EditSpec.from_json(spec) for fact_id, spec in told.items() if spec}
 
 
 def about(ledger: "Ledger", entry_id: str, task: str | None) -> str | None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, BadSpec, Diverged
 from perdure.core.recipe import Recipe
 from perdure.data.read import read_records
 from perdure.data.task import task_settings
@@ -126,7 +126,7 @@ def learn_knowledge(
             edit_gate = replace(edit_gate, chat=True)
         try:
             edited = edit(ws, planned.facts, spec=spec, gate=edit_gate, tick=tick)
-        except BadInput as error:
+        except (BadInput, BadSpec, Diverged) as error:
             if learned is None:
                 raise
             edited = _all_refused(planned.facts, str(error))  # what was trained stays, and is told

@@ -44,8 +44,8 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
         made = _without(place, before, [line["fact"] for line in chosen], resolve)
         drift, norms = place.cost(made, parent) if made.live else (None, {})
         gone = [before.find(line["fact"]).fact for line in chosen]
-        anew = _found_anew(before, made)
-        verdicts = place.ask(made, [*[w.fact for w in made.live], *gone], full=anew)
+        fresh = _found_again(before, made)
+        verdicts = place.ask(made, [*[w.fact for w in made.live], *gone], full=fresh)
         entry = Entry(
             parent=parent.id,
             kind="revert",
@@ -58,7 +58,7 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
             columns=parent.columns,
             state=parent.state,
         )
-        note = noted(named([fact.subject for fact in gone]), made, verdicts, record, drift, norms, full=anew)
+        note = noted(named([fact.subject for fact in gone]), made, verdicts, record, drift, norms, full=fresh)
         said = {line["fact"] for line in record["facts"] if line["efficacy"]}
         told = {
             "reverted": [
@@ -145,16 +145,13 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
     return pruned(made)
 
 
-def _found_anew(before: "EditSet", after: "EditSet") -> set[str]:
-    """Return the ids of the live facts whose vectors are others than before."""
-    import torch
+def _found_again(before: "EditSet", made: "EditSet") -> set[str]:
+    """Return the live facts whose vectors are not those that they were last verified with."""
+    from perdure.edits.edit_set import VECTORS
 
     old = {w.id: w for w in before.written}
-    return {
-        w.id
-        for w in after.live
-        if not all(torch.equal(getattr(w, name), getattr(old[w.id], name)) for name in ("keys", "residuals"))
-    }
+    pairs = [(getattr(old[w.id], name), getattr(w, name), w.id) for w in made.live for name in VECTORS]
+    return {fact_id for was, now, fact_id in pairs if not was.equal(now)}
 
 
 def _left(before: "EditSet", after: "EditSet", fact_id: str) -> float:
