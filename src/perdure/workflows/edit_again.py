@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from perdure.core.errors import BadInput, Diverged
 from perdure.edits.spec import EditSpec
 from perdure.workflows.edit_state import Place
+from perdure.workflows.edit_write import written
 
 if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet
@@ -74,9 +75,9 @@ def lost(verdicts: Verdicts, wanted: Sequence[str]) -> list[str]:
     return [fact_id for fact_id in wanted if fact_id in verdicts and not verdicts[fact_id].efficacy]
 
 
-def _others(asked: EditSpec, written: EditSpec, depth: int) -> list[EditSpec]:
+def _others(asked: EditSpec, now: EditSpec, depth: int) -> list[EditSpec]:
     """Return the settings that a fact may have been written with, but those that it was."""
-    return [spec for spec in (asked, *tries(asked, depth)) if spec != written]
+    return [spec for spec in (asked, *tries(asked, depth)) if spec != now]
 
 
 def _tried(place: Place, edit_set: "EditSet", ids: Sequence[str], spec: EditSpec) -> "tuple[EditSet, Verdicts] | None":
@@ -86,7 +87,7 @@ def _tried(place: Place, edit_set: "EditSet", ids: Sequence[str], spec: EditSpec
     rest = replace(edit_set, written=tuple(w for w in edit_set.written if w.id not in ids))
     place.lay()
     try:
-        trial = place.write([edit_set.find(fact_id).fact for fact_id in ids], spec, rest)
+        trial, _ = written(place, [edit_set.find(fact_id).fact for fact_id in ids], spec, rest)
         told = place.ask(trial)
         new = {w.id: w for w in trial.written if w.id in ids and told[w.id].efficacy}
         if len(new) == len(ids):

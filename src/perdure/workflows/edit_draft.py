@@ -5,13 +5,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput, Diverged
-from perdure.edits.batches import batches
 from perdure.edits.facts import Fact
 from perdure.edits.spec import SPREAD, EditSpec
 from perdure.ledger import Entry
 from perdure.workflows.edit_again import lost, strengthened, tries
 from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_state import Place
+from perdure.workflows.edit_write import diverging, written
 
 if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet, Written
@@ -105,7 +105,7 @@ class Drafting:
         if isinstance(error, Diverged):
             self.place.lay()
             specs = {w.spec: [other.fact for other in edit_set.live if other.spec == w.spec] for w in edit_set.live}
-            bad = {fact_id for spec, facts in specs.items() for fact_id in self._diverging(facts, spec)}
+            bad = {fact_id for spec, facts in specs.items() for fact_id in diverging(self.place, facts, spec)}
         else:
             bad = set(max(edit_set.overlap(edit_set.live), key=lambda pair: pair[2], default=())[:2])
         return [w.fact for w in edit_set.live if w.id in bad] or [w.fact for w in edit_set.live]
@@ -147,7 +147,7 @@ class Drafting:
         base = draft.edit_set
         self._refuse_crowd(base, facts, spec)
         self.place.lay()
-        trial, why = self._written(base, facts, spec)
+        trial, why = written(self.place, facts, spec, base)
         mine = {fact.id for fact in facts}
         trial, alike = self._solvable(base, trial, [w for w in trial.written if w.id in mine])
         why |= alike
@@ -161,40 +161,6 @@ class Drafting:
                 why[fact.id] = problem + self._advice(fact)
         passed = [w for w in trial.written if w.id in mine and w.id not in why]
         return Draft(self._with(base, trial, passed) if why else trial, why)
-
-    def _written(self, base: "EditSet", facts: Sequence[Fact], spec: EditSpec) -> tuple["EditSet", dict[str, str]]:
-        """Write facts beside those of a set; return it with those whose loss is finite, and why the others are not in it."""
-        why: dict[str, str] = {}
-        left = list(facts)
-        while left:
-            try:
-                return self.place.write(left, spec, base), why
-            except Diverged as error:
-                found = self._diverging(left, spec)
-                if not found and spec.batch == 1:  # each is finite beside none of the others
-                    found = {fact.id: str(error) for fact in left}
-                spec = spec if found else replace(spec, batch=1)
-                why |= found
-                left = [fact for fact in left if fact.id not in why]
-        return base, why
-
-    def _diverging(self, facts: Sequence[Fact], spec: EditSpec) -> dict[str, str]:
-        """Return how the facts diverge that do so by themselves, in batches that do."""
-        known = {fact.id: fact for fact in facts}
-        suspects = [batch for batch in batches(list(known), spec.batch) if self._error([known[n] for n in batch], spec)]
-        return {n: error for batch in suspects for n in batch if (error := self._error([known[n]], spec))}
-
-    def _error(self, facts: Sequence[Fact], spec: EditSpec) -> str | None:
-        """Return how facts diverge that are written beside no others; None if they do not."""
-        from perdure.edits.edit_set import EditSet
-
-        try:
-            self.place.write(facts, spec, EditSet())
-        except Diverged as error:
-            return str(error)
-        except BadInput:  # their keys are too alike, which is found again where they are written
-            pass
-        return None
 
     def _solvable(
         self, base: "EditSet", trial: "EditSet", new: Sequence["Written"]

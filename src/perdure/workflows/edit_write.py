@@ -1,0 +1,60 @@
+"""Facts written beside others, without those whose loss is not finite: one of these does not end a file of facts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from perdure.core.errors import BadInput, Diverged
+from perdure.edits.batches import batches
+from perdure.edits.facts import Fact
+from perdure.edits.spec import EditSpec
+from perdure.workflows.edit_state import Place
+
+if TYPE_CHECKING:
+    from perdure.edits.edit_set import EditSet
+
+
+def written(place: Place, facts: Sequence[Fact], spec: EditSpec, onto: "EditSet") -> "tuple[EditSet, dict[str, str]]":
+    """Return a set with facts whose loss is finite beside its own, and why the others are not in it, by id.
+
+    Args:
+        place: The workspace's model, laid without edits.
+        facts: What to write.
+        spec: Settings.
+        onto: The set.
+
+    Cost: where a loss is not finite, all is written twice, and the facts of its batch alone as well.
+    """
+    why: dict[str, str] = {}
+    left = list(facts)
+    while left:
+        try:
+            return place.write(left, spec, onto), why
+        except Diverged as error:
+            found = diverging(place, left, spec)
+            if not found and spec.batch == 1:  # each is finite beside none of the others
+                found = {fact.id: str(error) for fact in left}
+            spec = spec if found else replace(spec, batch=1)
+            why |= found
+            left = [fact for fact in left if fact.id not in why]
+    return onto, why
+
+
+def diverging(place: Place, facts: Sequence[Fact], spec: EditSpec) -> dict[str, str]:
+    """Return how the facts diverge, by id, that do so by themselves, in batches that do."""
+    known = {fact.id: fact for fact in facts}
+    suspects = [ids for ids in batches(list(known), spec.batch) if _error(place, [known[one] for one in ids], spec)]
+    return {one: error for ids in suspects for one in ids if (error := _error(place, [known[one]], spec))}
+
+
+def _error(place: Place, facts: Sequence[Fact], spec: EditSpec) -> str | None:
+    """Return how facts diverge that are written beside no others; None if they do not."""
+    from perdure.edits.edit_set import EditSet
+
+    try:
+        place.write(facts, spec, EditSet())
+    except Diverged as error:
+        return str(error)
+    except BadInput:  # their keys are too alike, which is found again where they are written
+        pass
+    return None
