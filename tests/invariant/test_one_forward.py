@@ -77,10 +77,10 @@ def test_rows_that_only_another_forward_reads_are_not_in_the_shared_one(forwards
     (micro,) = made.open(2)
     rows = micro.drawn[made.drawn.reads[name]]
     assert rows
-    step, out = step_of(made, micro)
+    step, (logits,) = step_of(made, micro)
     shared = {draw: places for draw, places in micro.drawn.items() if draw != made.drawn.reads[name]}
     read = [made.pools["replay"].rows[i] for places in shared.values() for i in places]
-    assert len(out.logits) == sum(row.targets for row in [*(made.rows[i] for i in micro.new), *read])
+    assert len(logits) == sum(row.targets for row in [*(made.rows[i] for i in micro.new), *read])
     assert name not in step.drawn
     assert set(step.run(name).row.tolist()) == set(rows)
 

@@ -123,6 +123,33 @@ def test_a_mean_matrix_is_the_mean_cell_by_cell():
     assert mean_matrix(gap)["score"][0] == [0.0, None]
 
 
+def test_what_is_watched_is_compared_row_by_row_with_the_time_before_and_averaged_over_seeds():
+    def watched(after):
+        return {"watched": {"talk": {"rows": ["a", "b", "c", "d"], "before": [1, 1, 0, 1], "after": after}}}
+
+    runs = [
+        run("naive", 0, (16, 4), 18, **watched([0, 1, 0, 0])),
+        run("naive", 1, (16, 4), 18, **watched([0, 1, 1, 1])),
+    ]
+    runs.append(run("old", 0, (10, 10), 10))
+    found = compare(runs)
+    drift = arms(found)["naive"]["watched"]["talk"]
+    assert {key: drift[key] for key in ("before", "after", "value", "n")} == {
+        "before": 0.75,
+        "after": 0.5,
+        "value": -0.25,
+        "n": 4,
+    }
+    assert drift["low"] < -0.25 < drift["high"]
+    lines = markdown(found).splitlines()
+    assert "| talk, change | train time / naive |" in lines[0]
+    assert "| -0.250 (" in lines[2] + lines[3]
+    assert len({line.count("|") for line in lines[:4]}) == 1
+    assert "Before: talk 0.750 (n = 4)." in lines[-1]
+    assert "talk, change" in page("two", "", found, runs)
+    assert "change" not in markdown(compare(RUNS)).splitlines()[0]
+
+
 def test_markdown_has_a_row_for_each_arm_and_each_failed_run():
     lines = markdown(compare(RUNS)).splitlines()
     assert lines[0].startswith(

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from perdure.data.encode import Encoded
-from perdure.train.batch import collate, common_prefix, plan_epoch
+from perdure.train.batch import collate, common_prefix, padded_tokens, plan_epoch
 from streams import label_logits
 
 PAD = 1
@@ -47,6 +47,12 @@ def by_hand(model, rows):
 
 
 # --- collate
+
+
+def test_the_tokens_of_a_forward_are_known_before_it_is_collated(rows):
+    for some in (rows, rows[:2], [*rows, row([9] * 40, [1])]):
+        assert padded_tokens(some) == collate(some, PAD).padded_tokens
+    assert padded_tokens(rows) < len(rows) * max(one.last for one in rows)
 
 
 def test_labels_and_the_positions_that_predict_them():

@@ -1,15 +1,21 @@
 """One learn: its losses are the plain ones, the best weights are found again, and nothing that is not finite passes."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from perdure.core.errors import BadSpec, Diverged
-from perdure.train import loop
+from perdure.core.rows import Row
+from perdure.data.encode import encode
+from perdure.train import draws, loop
 from perdure.train.batch import collate
+from perdure.train.draws import forwards_of
 from streams import close, label_logits, run, same, weights
+
+BOTH = ("replay", "general")
 
 
 def task_loss(made, update, smoothing=0.0):
@@ -161,6 +167,48 @@ def test_a_forward_that_drawn_rows_make_too_large_is_cut_and_the_update_stays_th
     assert sorted(whole) == sorted(length for part in cut for length in part)
     assert max(len(part) * max(part) for part in cut) <= room < len(whole) * max(whole)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def long_rows(stream, n, words):
+    """Rows that begin otherwise than those of the stream and are much longer."""
+    rows = [Row(f"Instruction {i}: {'tell a story ' * words}", " once") for i in range(n)]
+    return [encode(row, stream.runtime.base.tokenizer, 256) for row in rows]
+
+
+def test_rows_that_would_pad_all_others_run_by_themselves_and_the_update_stays_the_same(stream, monkeypatch):
+    def update(limit):
+        monkeypatch.setattr(draws, "APART", limit)
+        made = stream.learning(
+            {"replay": {"mix": 0.5}, "instruction_replay": {"mix": 0.25, "strength": 1.0}}, pools=BOTH
+        )
+        made.pools["general"] = replace(made.pools["general"], rows=long_rows(stream, 8, 12), columns={})
+        made.begin()
+        made.room, seen = math.inf, []
+        handle = made.model.register_forward_hook(lambda *_: seen.append(1))
+        (micro,) = made.open(0)
+        forwards = forwards_of(micro, made.rows, made.pools, made.reader.padded_tokens)
+        loss = torch.tensor(made.accumulate(micro))
+        made._beat(0, {})
+        handle.remove()
+        told = {name: beats[0][1] for name, beats in made.record.heartbeats.items()}
+        return forwards, len(seen), [loss, *(value.grad.clone() for value in made.params.values())], told
+
+    (together, one, expected, beats), (apart, two, found, told) = update(math.inf), update(1.5)
+    assert [set(part.drawn) for part in together] == [{"replay", "general"}]
+    assert [(len(part.new), set(part.drawn)) for part in apart] == [(4, {"replay"}), (0, {"general"})]
+    assert (one, two) == (1, 2)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+    assert told["instruction_replay"] == pytest.approx(beats["instruction_replay"], rel=1e-3)
+
+
+def test_rows_of_like_length_run_with_the_others(stream):
+    made = stream.learning({"replay": {"mix": 0.5}, "instruction_replay": {"mix": 0.25}}, pools=BOTH)
+    made.begin()
+    assert all(
+        len(forwards_of(micro, made.rows, made.pools, made.reader.padded_tokens)) == 1
+        for update in range(made.total)
+        for micro in made.open(update)
+    )
 
 
 def test_no_forward_is_cut_where_nothing_is_drawn(stream):

@@ -13,12 +13,13 @@ import yaml
 
 from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec
+from perdure.data.task import load_probe
 from perdure.methods.registry import load_recipe
 from perdure.workflows import bench as bench_module
 from perdure.workflows.bench import Job, bench, read_arm, results
 from perdure.workflows.bench_features import run_features
 from perdure.workflows.bench_run import run_text
-from perdure.workflows.bench_suite import load_suite, task_rows
+from perdure.workflows.bench_suite import load_suite, rows_of
 
 QUICK = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 0.01}
 
@@ -189,18 +190,32 @@ def test_a_text_run_is_what_a_workspace_does(tiny_model, tmp_path):
         "task": {"max_new_tokens": 4},
     }
     tasks = [{"name": "one", "labels": ["parcel", "refund"]}, {"name": "two", "labels": ["invoice", "late"]}]
-    spec = {"model": str(tiny_model), "dtype": "float32", "defaults": defaults, "tasks": tasks}
+    talk = [{"prompt": f"Say {i}.", "completion": f"It is {i}.", "split": ("train", "test")[i % 2]} for i in range(20)]
+    (tmp_path / "talk.jsonl").write_text("\n".join(map(json.dumps, talk)), encoding="utf-8")
+    instructions = {
+        "general": {"file": "talk.jsonl", "train": {"split": "train"}},
+        "watch": [
+            {"name": "talk", "file": "talk.jsonl", "test": {"split": "test", "per_label": 6}, "task": {"scorer": "f1"}}
+        ],
+    }
+    spec = {"model": str(tiny_model), "dtype": "float32", "defaults": defaults, "tasks": tasks, **instructions}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
-    suite, recipe = load_suite(str(tmp_path / "tiny.yaml")), load_recipe("replay", {**QUICK, "host": "loop"})
+    suite, recipe = (
+        load_suite(str(tmp_path / "tiny.yaml")),
+        load_recipe("replay", {**QUICK, "host": "loop", "methods.instruction_replay.mix": 0.5}),
+    )
     (tmp_path / "scratch").mkdir()
     told: list[str] = []
     result = run_text(suite, recipe, 1, tmp_path, tmp_path / "scratch", told.append)
 
     ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32", seed=1)
+    general = "\n".join(map(json.dumps, rows_of(suite.general, tmp_path, 1)))
+    (tmp_path / "general.jsonl").write_text(general, encoding="utf-8")
     for task in suite.tasks:
         file = tmp_path / f"{task.name}.jsonl"
-        file.write_text("\n".join(map(json.dumps, task_rows(task, tmp_path, 1))), encoding="utf-8")
-        ws.learn(task.name, file, recipe=recipe, settings=task.task, gate=None)
+        file.write_text("\n".join(map(json.dumps, rows_of(task, tmp_path, 1))), encoding="utf-8")
+        settings = {**task.task, "general": tmp_path / "general.jsonl"}
+        ws.learn(task.name, file, recipe=recipe, settings=settings, gate=None)
     assert result["matrix"] == ws.matrix()
     assert told == ["one", "two"]
     assert [len(scores) for scores in result["items"]["two"]["scores"]] == [12, 12, 12]  # base, before it, after it
@@ -208,6 +223,11 @@ def test_a_text_run_is_what_a_workspace_does(tiny_model, tmp_path):
     assert stored["weights"] == sum(map(ws.ledger.objects.size, ws.ledger.slots(ws.ledger.resolve("head")).values()))
     assert stored["memory_rows"] > 0
     assert any(value > 0 for value in result["tasks"][1]["heartbeats"]["replay"].values())
+    assert result["tasks"][0]["heartbeats"]["instruction_replay"]["rows"] > 0
+    probe = load_probe("talk", tmp_path / "scratch" / "talk.jsonl", {"scorer": "f1"})
+    for ref, key in (("base", "before"), ("head", "after")):
+        assert result["watched"]["talk"][key] == ws.cell(ws.ledger.resolve(ref), probe)[0]["items"]
+    assert len(result["watched"]["talk"]["rows"]) == 6
     json.dumps(result, allow_nan=False)
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from perdure.core.errors import BadInput, BadSpec
-from perdure.workflows.bench_suite import DIGITS, check_files, choose, load_suite, suite_names, task_rows
+from perdure.workflows.bench_suite import DIGITS, Part, Watched, check_files, choose, load_suite, rows_of, suite_names
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 CLINC = SHARED / "intents" / "clinc150.jsonl.gz"
@@ -53,15 +53,21 @@ def test_each_label_gives_its_rows_as_a_plain_script_draws_them():
         return out
 
     mine = [row for row in ROWS if row["domain"] == "bank" and row["split"] == "train"]
-    assert [row["text"] for row in choose(mine, 3, 4, ["apr", "balance"])] == plain(4)
-    assert [row["text"] for row in choose(mine, 4, 4, ["apr", "balance"])] != plain(4)
-    few, many = ({row["text"] for row in choose(mine, 3, n, ["apr", "balance"])} for n in (2, 5))
+
+    def chosen(seed, **part):
+        return [row["text"] for row in choose(mine, seed, Part(split="train", **part), ["apr", "balance"])]
+
+    assert chosen(3, per_label=4) == plain(4)
+    assert chosen(4, per_label=4) != plain(4)
+    few, many, rest = (set(chosen(3, **part)) for part in ({"per_label": 2}, {"per_label": 5}, {"skip": 2}))
     assert len(few) == 4
     assert few < many
+    assert few | rest == set(plain(None))
+    assert not few & rest
 
 
 def test_a_task_has_the_rows_of_its_domain_and_split_alone(suite, tmp_path):
-    rows = task_rows(suite.tasks[0], tmp_path, seed=0)
+    rows = rows_of(suite.tasks[0], tmp_path, seed=0)
     assert {row["domain"] for row in rows} == {"bank"}
     assert sum(row["split"] == "train" for row in rows) == 2 * 4
     assert sum(row["split"] == "test" for row in rows) == 2 * 2
@@ -71,7 +77,7 @@ def test_a_task_has_the_rows_of_its_domain_and_split_alone(suite, tmp_path):
 def test_labels_are_the_first_by_name_or_those_named(suite, tmp_path):
     def labels(wanted):
         task = suite.tasks[0].model_copy(update={"labels": wanted})
-        return {row["label"] for row in task_rows(task, tmp_path, seed=0)}
+        return {row["label"] for row in rows_of(task, tmp_path, seed=0)}
 
     assert labels(1) == {"apr"}
     assert labels(["balance"]) == {"balance"}
@@ -82,6 +88,26 @@ def test_a_suite_is_known_by_what_decides_its_results(suite, tmp_path):
     assert load_suite(written(tmp_path, about="other words", sources={})).hash == suite.hash
     assert load_suite(written(tmp_path, tasks=SUITE["tasks"][::-1])).hash != suite.hash
     assert load_suite(written(tmp_path, settings={"num_train_epochs": 1})).hash != suite.hash
+
+
+def test_a_suite_takes_what_it_does_not_say_from_the_one_it_extends(suite, tmp_path):
+    def mine(name, **says):
+        (tmp_path / name).write_text(yaml.safe_dump(says), encoding="utf-8")
+        return load_suite(str(tmp_path / name))
+
+    watch = {"name": "talk", "file": "talk.jsonl", "test": {"split": "test"}}
+    more = mine("more.yaml", extends="mine.yaml", watch=[watch], sources={"talk.jsonl": "somebody's talk"})
+    assert (more.name, more.tasks, more.watch) == ("more", suite.tasks, [Watched(**watch)])
+    assert more.sources == {**suite.sources, "talk.jsonl": "somebody's talk"}
+    assert more.files == [*suite.files, Path("talk.jsonl")]
+    assert more.hash != suite.hash
+    defaults = {**SUITE["defaults"], "labels": 1}
+    other = mine("other.yaml", extends="more.yaml", defaults=defaults, tasks=SUITE["tasks"][:1])
+    assert (other.watch, [task.labels for task in other.tasks]) == (more.watch, [1])
+    with pytest.raises(BadSpec, match="extends itself"):
+        mine("more.yaml", extends="other.yaml")
+    with pytest.raises(BadInput, match=r"no suite 'clinc6'.*clinc5"):
+        mine("more.yaml", extends="clinc6")
 
 
 def test_a_missing_file_is_told_with_its_source_and_its_place(suite, tmp_path):
@@ -95,7 +121,7 @@ def test_a_missing_file_is_told_with_its_source_and_its_place(suite, tmp_path):
 def test_a_part_without_rows_is_told_with_the_splits_there_are(suite, tmp_path):
     task = suite.tasks[0].model_copy(update={"where": {"domain": "nowhere"}})
     with pytest.raises(BadInput, match=r"no rows for its train part.*\['test', 'train', 'valid'\]"):
-        task_rows(task, tmp_path, seed=0)
+        rows_of(task, tmp_path, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +133,9 @@ def test_a_part_without_rows_is_told_with_the_splits_there_are(suite, tmp_path):
         ({"settings": {"methods.replay.mix": 0.5}}, "methods belong to the recipes"),
         ({"modle": "x"}, "modle"),
         ({"kind": "pictures"}, "kind"),
+        ({"extends": ["clinc5"]}, "names a suite"),
+        ({"watch": [{"name": "bank", "file": "x", "test": {"split": "test"}}]}, "a task stands twice"),
+        ({"kind": "features", "general": {"file": "x", "train": {"split": "train"}}}, "no instructions to rehearse"),
     ],
 )
 def test_a_suite_that_is_none_is_refused(tmp_path, changes, words):
@@ -119,10 +148,18 @@ def test_an_unknown_suite_is_told_with_the_nearest():
         load_suite("clinc33")
 
 
+def test_prompt_and_completion_can_be_a_chat(tmp_path):
+    row = {"prompt": "Say hello.", "completion": "Hello!", "split": "test", "source": "me"}
+    (tmp_path / "talk.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    watched = Watched(name="talk", file="talk.jsonl", chat=True, test={"split": "test"})
+    turns = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello!"}]
+    assert rows_of(watched, tmp_path, 0) == [{"split": "test", "source": "me", "messages": turns}]
+
+
 @pytest.mark.parametrize("name", suite_names())
 def test_a_shipped_suite_says_where_its_data_comes_from(name):
     suite = load_suite(name)
-    files = {task.file for task in suite.tasks} - {DIGITS}
+    files = {*suite.files} - {DIGITS}
     assert files == {Path(file) for file in suite.sources}
     assert suite.about
     assert all(task.train.split == "train" for task in suite.tasks)
@@ -130,6 +167,12 @@ def test_a_shipped_suite_says_where_its_data_comes_from(name):
 
 def test_tuning_never_sees_the_test_rows():
     assert {task.test.split for task in load_suite("clinc3").tasks} == {"valid"}
+    tuned, told = load_suite("clinc3_instruct"), load_suite("clinc5_instruct")
+    assert tuned.tasks == load_suite("clinc3").tasks
+    assert told.tasks == load_suite("clinc5").tasks
+    for mine, theirs in zip(tuned.watch, told.watch, strict=True):
+        assert (mine.name, mine.file) == (theirs.name, theirs.file)
+        assert mine.test.per_label == theirs.test.skip  # drawn with one seed: those are others
     tuned, told = load_suite("clinc3").tasks[0], load_suite("clinc5").tasks[0]
     assert (tuned.file, tuned.train.split) == (told.file, told.train.split)
 
@@ -137,7 +180,7 @@ def test_tuning_never_sees_the_test_rows():
 def test_digits_are_divided_once_for_all_seeds():
     pytest.importorskip("sklearn", reason="scikit-learn has the digits")
     suite = load_suite("digits5")
-    rows = [task_rows(task, Path(), seed) for seed in (0, 1) for task in suite.tasks]
+    rows = [rows_of(task, Path(), seed) for seed in (0, 1) for task in suite.tasks]
     assert sum(map(len, rows)) == 2 * 1797
     test = [
         {tuple(row["features"]) for own in part for row in own if row["split"] == "test"}
@@ -153,7 +196,7 @@ def test_digits_are_divided_once_for_all_seeds():
 def test_clinc10_has_the_rows_of_the_plain_stream():
     suite = load_suite("clinc10")
     for task in (suite.tasks[0], suite.tasks[-1]):
-        rows = task_rows(task, SHARED, seed=0)
+        rows = rows_of(task, SHARED, seed=0)
         assert len({row["label"] for row in rows}) == 15
         assert sum(row["split"] == "train" for row in rows) == 15 * 20
         assert sum(row["split"] == "test" for row in rows) == 15 * 8

@@ -212,6 +212,18 @@ def load_rows(path: Path, task: str = "general") -> tuple[Row, ...]:
     return distinct(named_parts(records, to_rows(records, detect(records), task=task))["train"])
 
 
+def load_probe(name: str, data: Path, settings: Mapping[str, Any] | None = None) -> TaskData:
+    """Return a task that is only ever scored: every row of the file is a test row.
+
+    Raises:
+        BadInput: The file is missing or broken.
+        BadSpec: A setting is not valid.
+    """
+    spec, records = task_settings(name, data, overrides=dict(settings or {})), read_records(data)
+    format = spec.format or detect(records, spec.template)
+    return TaskData(spec, (), (), distinct(_rows(records, spec, format)), format)
+
+
 def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()) -> TaskData:
     """Return the next version of `known`: the train rows of `new`, and the test rows of both, those of `known` first.
 

@@ -24,7 +24,8 @@ class InstructionReplay:
     off, when the rows enter memory: no second copy of a model, and no second forward while training.
 
     Seams: draw, loss. State: none.
-    Cost: no extra forward; the shared forward is mix / (1 - mix) wider; 6 x top_k bytes a label token in memory.
+    Cost: no row runs twice: mix / (1 - mix) more rows, in a forward of their own where they are much longer than the others or
+    begin otherwise. Once, one forward over `size` rows without gradients. 6 x top_k bytes a label token in memory.
     When to use: the model was tuned to follow instructions before any task and has to go on doing so.
     Deviation from Scialom et al.: general instructions instead of the older tasks', and held to what the base model says of
     them rather than learned again.

@@ -24,13 +24,17 @@ def compare(results: Sequence[Record], against: str = BASELINE) -> Record:
         "against"; "arms", the best ACC first, each with "arm", "seeds", the metrics of the matrix and "acc_minus"
         (`{"value", "low", "high", "n"}`, n test rows), "acc_by_seed", and "train_ratio", "train_seconds", "peak_mib",
         "stored_bytes" (median as "value", least and most over seeds as "low" and "high", n seeds), None where nothing can
-        be compared; "failed", each with "arm", "seed", "error"; "left_out", how many results of an arm are of an
-        earlier recipe than its newest.
+        be compared, "watched" by name (`{"before", "after", "value", "low", "high", "n"}`, value being after - before);
+        "watched", the names of all that were; "failed", each with "arm", "seed", "error"; "left_out", how many results of
+        an arm are of an earlier recipe than its newest.
     """
     arms = by_arm(results)
     lines = [_line(name, runs, arms.get(against, []), arms.get(BASELINE, [])) for name, runs in arms.items()]
     return {
         "against": against,
+        "watched": list(
+            dict.fromkeys(name for runs in arms.values() for run in runs for name in run.get("watched", ()))
+        ),
         "arms": sorted(lines, key=lambda line: -line["acc"]["value"]),
         "failed": [{key: r[key] for key in ("arm", "seed", "error")} for r in results if r.get("error")],
         "left_out": sum(not r.get("error") for r in results) - sum(map(len, arms.values())),
@@ -66,6 +70,7 @@ def _line(name: str, runs: list[Record], against: list[Record], baseline: list[R
         **_pooled(runs),
         "acc_by_seed": {str(run["seed"]): run["matrix"]["metrics"]["acc"]["value"] for run in runs},
         "acc_minus": None if runs == against else paired(runs, against),
+        "watched": {name: _drift([run["watched"][name] for run in runs]) for name in runs[0].get("watched", ())},
         "train_ratio": _spread([_train(own) / _train(base) for own, base in _pairs(runs, baseline, _alike)]),
         "train_seconds": _spread([_train(run) for run in runs]),
         "peak_mib": _spread([run["peak_mib"] for run in runs]),
@@ -99,6 +104,14 @@ def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Record | None:
         return None
     value, low, high = mean_of_means(groups, (-1.0, 1.0))
     return {"value": value, "low": low, "high": high, "n": sum(map(len, groups))}
+
+
+def _drift(watched: Sequence[Record]) -> Record:
+    """Return what was scored on a watched task before and after, and the difference: a row's is its mean over the runs."""
+    before, after = (np.mean([one[key] for one in watched], axis=0) for key in ("before", "after"))
+    value, low, high = mean_of_means([after - before], (-1.0, 1.0))
+    told = {"before": float(before.mean()), "after": float(after.mean())}
+    return {**told, "value": value, "low": low, "high": high, "n": len(before)}
 
 
 def _gap(a: Record, b: Record, task: str) -> NDArray[np.float64]:

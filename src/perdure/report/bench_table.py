@@ -19,10 +19,11 @@ def columns(found: Record) -> list[str]:
     """Return the heads of the table."""
     acc, *others = SCORES.values()
     gap = f"ACC minus {found['against']}"
-    return ["arm", "seeds", acc, gap, *others, "train time / naive", "train s", "peak MiB", "stored MB"]
+    watched = [f"{name}, change" for name in found["watched"]]
+    return ["arm", "seeds", acc, gap, *others, *watched, "train time / naive", "train s", "peak MiB", "stored MB"]
 
 
-def cells(line: Record) -> list[str]:
+def cells(line: Record, watched: Sequence[str]) -> list[str]:
     """Return one arm's row, every number with its interval, or its range over seeds."""
     acc, *others = (_score(line[key], key in SIGNED) for key in SCORES)
     return [
@@ -31,6 +32,7 @@ def cells(line: Record) -> list[str]:
         acc,
         _score(line["acc_minus"], True),
         *others,
+        *(_score(line["watched"].get(name), True) for name in watched),
         _range(line["train_ratio"], "{:.2f}"),
         _range(line["train_seconds"], "{:,.0f}"),
         _range(line["peak_mib"], "{:,.0f}"),
@@ -45,7 +47,7 @@ def markdown(found: Record) -> str:
         found: What `bench_numbers.compare` returned.
     """
     heads = columns(found)
-    lines = [_row(heads), _row(["---"] * len(heads)), *(_row(cells(line)) for line in found["arms"])]
+    lines = [_row(heads), _row(["---"] * len(heads)), *(_row(cells(line, found["watched"])) for line in found["arms"])]
     if found["failed"]:
         lines += ["", _row(["failed run", "seed", "error"]), _row(["---"] * 3)]
         lines += [_row([run["arm"], str(run["seed"]), " ".join(run["error"].split())]) for run in found["failed"]]
@@ -84,6 +86,10 @@ def notes(found: Record) -> list[str]:
         "Peak: the whole process, model and scoring included. Stored: what the last state needs kept beside the base model "
         "(weights learned, remembered text and its columns, the methods' state).",
     ]
+    if found["watched"]:
+        first = next(line["watched"] for line in found["arms"] if line["watched"])
+        scores = ", ".join(f"{name} {first[name]['before']:.3f} (n = {first[name]['n']})" for name in first)
+        told.append(f"Change: score after the last task minus the base model's, row by row. Before: {scores}.")
     if found["left_out"]:
         told.append(f"{count(found['left_out'], 'result')} of an earlier recipe under the same label left out.")
     return told
@@ -120,13 +126,13 @@ def _table(found: Record) -> Html:
         el("th", "", scope="col"),
         *(el("th", h, scope="col", class_="num") for h in others),
     ]
-    rows = [el("tr", _cells(line)) for line in found["arms"]]
+    rows = [el("tr", _cells(line, found["watched"])) for line in found["arms"]]
     table = el("table", el("thead", el("tr", heads)), el("tbody", rows), class_="plain")
     return scrolling(table, "Arms of the benchmark")
 
 
-def _cells(line: Record) -> list[Html]:
-    name, *others = cells(line)
+def _cells(line: Record, watched: Sequence[str]) -> list[Html]:
+    name, *others = cells(line, watched)
     seeds = ", ".join(f"seed {seed}: {acc:.3f}" for seed, acc in line["acc_by_seed"].items())
     acc = line["acc"]
     drawn = whisker(Scale(0, 1, 8, WHISKER - 8), acc["low"], acc["value"], acc["high"], [(0.0, "zero"), (1.0, "zero")])

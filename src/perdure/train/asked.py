@@ -11,6 +11,8 @@ from perdure.core.step import Slice, TopK
 from perdure.maths.divergence import top_k
 from perdure.train.forward import Output, Reader
 
+MOST = 2048  # padded tokens that one forward may hold: long rows go few at a time, as their logits fill the memory
+
 
 class Asked:
     """Asks a model about rows.
@@ -52,9 +54,7 @@ class Asked:
     ) -> Iterator[tuple[list[int], Any, Output]]:
         """Yield the indices, batch and outputs of the rows in eval mode, grouped by length."""
         with self.still():
-            by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-            for start in range(0, len(by_length), batch_size):
-                indices = by_length[start : start + batch_size]
+            for indices in batches_of([len(row) for row in rows], batch_size):
                 batch = self.reader.collate([rows[i] for i in indices])
                 with self.precision():
                     yield indices, batch, self.reader.forward(self.model, batch, weights)
@@ -68,3 +68,13 @@ class Asked:
             yield
         finally:
             self.model.train(was)
+
+
+def batches_of(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return the rows as batches of like length, the shortest first: at most `batch_size` rows, and `MOST` padded tokens."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not batches or len(batches[-1]) >= min(batch_size, MOST // lengths[i]):
+            batches.append([])
+        batches[-1].append(i)
+    return batches

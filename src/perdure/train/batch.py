@@ -41,9 +41,7 @@ def collate(rows: Sequence[Encoded], pad: int, *, share_prefix: bool = True) -> 
 
     A row ends where its last label is predicted: no label depends on what stands behind, as the end of a turn.
     """
-    shared = common_prefix(rows) if share_prefix else 0
-    if shared * (len(rows) - 1) < SHARED_PREFIX_WORTH:
-        shared = 0
+    shared = kept_apart(rows) if share_prefix else 0
     ends = [row.last for row in rows]
     width = max(ends) - shared
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
@@ -58,6 +56,18 @@ def collate(rows: Sequence[Encoded], pad: int, *, share_prefix: bool = True) -> 
                 labels.append(row.ids[t])
     prefix = torch.tensor(rows[0].ids[:shared], dtype=torch.long)
     return Batch(prefix, ids, mask, torch.tensor(at, dtype=torch.long).T.contiguous(), torch.tensor(labels))
+
+
+def padded_tokens(rows: Sequence[Encoded]) -> int:
+    """Return the tokens that a forward over `rows` computes, padding included; those of their `collate`."""
+    shared = kept_apart(rows)
+    return shared + len(rows) * (max(row.last for row in rows) - shared)
+
+
+def kept_apart(rows: Sequence[Encoded]) -> int:
+    """Return how many leading tokens of all rows run once for all, 0 where that saves little."""
+    shared = common_prefix(rows)
+    return shared if shared * (len(rows) - 1) >= SHARED_PREFIX_WORTH else 0
 
 
 def common_prefix(rows: Sequence[Encoded]) -> int:

@@ -1,7 +1,7 @@
 """Which rows serve an update, and how the shared forward's outputs are cut into each method's part."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from perdure.core.seams import Draw, DrawContext, State, pool_of
 from perdure.core.step import Slice, TopK, row_weights
 from perdure.memory.pool import Pool
 from perdure.train.forward import Output
+
+APART = 1.5  # a draw runs by itself where all rows together would compute so many times the tokens; a forward has its own cost
 
 
 @dataclass(frozen=True)
@@ -128,18 +130,50 @@ def cut(
     return new, {part: by_draw[draw] for part, draw in reads.items() if draw in by_draw}
 
 
-def fitted(micro: Micro, rows: Sequence[Any], pools: Mapping[str, Pool], room: float) -> list[Micro]:
+def forwards_of(
+    micro: Micro, rows: Sequence[Any], pools: Mapping[str, Pool], padded_tokens: Callable[[Sequence[Any]], int]
+) -> list[Micro]:
+    """Return the parts of a micro-batch that run in a forward each, the one with the new rows first.
+
+    All rows run together, but for a draw that would make them all longer than they are, or keep them from sharing their
+    prompt, as general instructions among short classified texts do.
+
+    Args:
+        micro: What runs.
+        rows: The new rows.
+        pools: Memory by pool name.
+        padded_tokens: What a forward over rows computes.
+    """
+    first, others = micro, list[Micro]()
+    for draw, own in sorted(micro.drawn.items()):
+        rest = replace(first, drawn={name: places for name, places in first.drawn.items() if name != draw})
+        alone = replace(micro, new=(), drawn={draw: own})
+        if not own or not rows_in(rest, rows, pools):
+            continue
+        together, apart = (
+            sum(padded_tokens(rows_in(part, rows, pools)) for part in parts) for parts in ([first], [rest, alone])
+        )
+        if together > APART * apart:
+            first, others = rest, [*others, alone]
+    return [first, *others]
+
+
+def fitted(
+    micro: Micro, rows: Sequence[Any], pools: Mapping[str, Pool], forwards: Sequence[Micro], room: float
+) -> list[Micro]:
     """Cut a micro-batch that drawn rows make too large for one forward; the shortest rows go together, to save padding.
 
     Args:
         micro: What to cut; without drawn rows it stays.
         rows: The new rows.
         pools: Memory by pool name.
-        room: Padded tokens that one forward may hold.
+        forwards: Its `forwards_of`.
+        room: Padded tokens that they may hold together.
     """
     new = {i: len(rows[i]) for i in micro.new}
     drawn = {(draw, i): len(pools[pool_in(draw)].rows[i]) for draw, own in micro.drawn.items() for i in own}
-    tokens = (len(new) + len(drawn)) * max([*new.values(), *drawn.values()])
+    lengths = [[len(row) for row in rows_in(part, rows, pools)] for part in forwards]
+    tokens = sum(len(own) * max(own) for own in lengths)
     parts = min(math.ceil(tokens / room), len(new))
     if not drawn or parts < 2:
         return [micro]
@@ -163,6 +197,11 @@ def _pieces(lengths: Mapping[Any, int], parts: int) -> list[list[Any]]:
 def order(micro: Micro) -> list[tuple[str | None, int]]:
     """Return the rows of a micro-batch in the order they are collated: new ones (None), then each draw's, by its name."""
     return [(None, i) for i in micro.new] + [(draw, i) for draw in sorted(micro.drawn) for i in micro.drawn[draw]]
+
+
+def rows_in(micro: Micro, rows: Sequence[Any], pools: Mapping[str, Pool]) -> list[Any]:
+    """Return the rows of a micro-batch in the order they are collated."""
+    return [rows[i] if draw is None else pools[pool_in(draw)].rows[i] for draw, i in order(micro)]
 
 
 def with_columns(

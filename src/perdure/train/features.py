@@ -44,6 +44,10 @@ class Features:
         at = torch.stack([torch.arange(len(rows)), torch.zeros(len(rows), dtype=torch.long)])
         return FeatureBatch(torch.stack([row.features for row in rows]), at, torch.tensor([row.label for row in rows]))
 
+    def padded_tokens(self, rows: Sequence[Example]) -> int:
+        """Return how many rows there are: none is padded."""
+        return len(rows)
+
     def forward(
         self,
         model: nn.Module,

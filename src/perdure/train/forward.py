@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from perdure.core.heads import attention_for, only_at
-from perdure.train.batch import Batch, collate
+from perdure.train.batch import Batch, collate, padded_tokens
 
 
 class Output(NamedTuple):
@@ -22,6 +22,10 @@ class Reader(Protocol):
 
     def collate(self, rows: Sequence[Any], *, share_prefix: bool = True) -> Any:
         """Return the batch of `rows`, with `at` (2, tokens: row and position of each label) and `labels` (tokens,)."""
+        ...
+
+    def padded_tokens(self, rows: Sequence[Any]) -> int:
+        """Return what a forward over `rows` computes, padding included: tokens, or rows."""
         ...
 
     def forward(
@@ -48,6 +52,10 @@ class Tokens:
     def collate(self, rows: Sequence[Any], *, share_prefix: bool = True) -> Batch:
         """Return the padded batch of `rows`."""
         return collate(rows, self.pad, share_prefix=share_prefix)
+
+    def padded_tokens(self, rows: Sequence[Any]) -> int:
+        """Return the tokens that a forward over `rows` computes, padding included."""
+        return padded_tokens(rows)
 
     def forward(
         self, model: Any, batch: Batch, weights: Mapping[str, Tensor] | None = None, embeddings: Tensor | None = None

@@ -1,6 +1,6 @@
 """Heartbeats: what each method did to an update, measured while it runs, so that no method does nothing in silence."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,15 +49,15 @@ class Gauge:
         self.squares: dict[str, float] = {}  # of the gradient on the logits
         self.vectors: dict[str, list[Tensor]] = {}  # the gradient on the parameters
 
-    def note(self, terms: Mapping[str, Tensor], logits: Tensor, params: Mapping[str, Tensor]) -> None:
+    def note(self, terms: Mapping[str, Tensor], logits: Sequence[Tensor], params: Mapping[str, Tensor]) -> None:
         """Add a micro-batch's terms. Cost: one backward through the head, and one through any forward of a method's own."""
         for name, term in terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + term.item()
             if not term.requires_grad:
                 continue
-            (grad,) = torch.autograd.grad(term, logits, retain_graph=True, allow_unused=True)
-            if grad is not None:
-                self.squares[name] = self.squares.get(name, 0.0) + grad.square().sum().item()
+            found = torch.autograd.grad(term, logits, retain_graph=True, allow_unused=True)
+            if squares := [grad.square().sum().item() for grad in found if grad is not None]:
+                self.squares[name] = self.squares.get(name, 0.0) + sum(squares)
                 continue
             pulls = torch.autograd.grad(term, list(params.values()), retain_graph=True, allow_unused=True)
             flat = [torch.zeros_like(p) if g is None else g for g, p in zip(pulls, params.values(), strict=True)]

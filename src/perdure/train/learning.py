@@ -24,7 +24,7 @@ from perdure.memory.pool import Pool
 from perdure.train.asked import Asked
 from perdure.train.batch import plan_epoch
 from perdure.train.between import Between
-from perdure.train.draws import Drawn, Micro, draw_rows, fitted
+from perdure.train.draws import Drawn, Micro, draw_rows, fitted, forwards_of
 from perdure.train.forward import Reader, Tokens
 from perdure.train.gauge import Gauge, Record, norm, turned
 from perdure.train.grads import Backward, added, apart, grad_of
@@ -149,7 +149,7 @@ class Learning(Asked):
             )
             for i, batch in enumerate(batches)
         ]
-        return [part for micro in micros for part in fitted(micro, self.rows, self.pools, self.room)]
+        return [part for micro in micros for part in self._fitted(micro)]
 
     def accumulate(self, micro: Micro, backward: Backward = Tensor.backward) -> float:
         """Run one micro-batch forward and backward; return its share of the update's loss.
@@ -163,7 +163,7 @@ class Learning(Asked):
         Raises:
             Diverged: A term is not finite; the message names the method and the update.
         """
-        step, out = step_of(self, micro)
+        step, logits = step_of(self, micro)
         terms = {"task": step.new.mean(step.new.cross_entropy(self.recipe.settings.label_smoothing_factor))}  # type: ignore[union-attr]
         for method in self.recipe.owners("loss"):
             if (term := method.loss(step, self.state[method.name])) is not None:
@@ -175,7 +175,7 @@ class Learning(Asked):
         self._finite(references, micro.update, method.name if method else None)
         self.record.acted |= {name for name, value in amounts.items() if value and terms[name].requires_grad} - {"task"}
         if self.gauge:
-            self.gauge.note(terms, out.logits, self.params)
+            self.gauge.note(terms, logits, self.params)
         self._note_rows(step)
         loss = torch.stack(list(terms.values())).sum()
         for name, reference in sorted(references.items()):
@@ -267,6 +267,11 @@ class Learning(Asked):
             for method in self.recipe.owners("measure"):
                 self.state[method.name] = method.measure(Between(self), self.state[method.name])
         self.closed = True
+
+    def _fitted(self, micro: Micro) -> list[Micro]:
+        """Return the micro-batch, cut where its forwards would hold too much."""
+        forwards = forwards_of(micro, self.rows, self.pools, self.reader.padded_tokens)
+        return fitted(micro, self.rows, self.pools, forwards, self.room)
 
     def _ends_epoch(self, update: int) -> bool:
         """Say whether an epoch ends with the update, or the task does (a host may end it early)."""

@@ -4,29 +4,35 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from perdure.core.keyed import seed_of
 from perdure.core.step import Slice, Step
-from perdure.train.draws import Micro, cut, order, pool_in, with_columns
+from perdure.train.draws import Micro, cut, forwards_of, rows_in, with_columns
 from perdure.train.forward import Output
 
 if TYPE_CHECKING:
     from perdure.train.learning import Learning
 
 
-def step_of(learning: "Learning", micro: Micro) -> tuple[Step, Output]:
-    """Return the step of a micro-batch, with the outputs of its one forward over new rows and draws.
+def step_of(learning: "Learning", micro: Micro) -> tuple[Step, list[Tensor]]:
+    """Return the step of a micro-batch, with the logits of its forwards over new rows and draws; mostly that is one.
 
     Draws that only a reference reads run by themselves, so that no backward passes through rows of which it wants nothing.
     """
     referred = _referred(learning, micro)
     apart = referred | set(learning.drawn.waiting)
-    shared = {draw: rows for draw, rows in micro.drawn.items() if draw not in apart}
-    new, drawn, out = _forward(learning, replace(micro, drawn=shared))
+    shared = replace(micro, drawn={draw: rows for draw, rows in micro.drawn.items() if draw not in apart})
+    first, *others = forwards_of(shared, learning.rows, learning.pools, learning.reader.padded_tokens)
+    new, drawn, out = _forward(learning, first)
+    logits = [out.logits]
+    for other in others:
+        _, more, out = _forward(learning, other)
+        drawn |= more
+        logits.append(out.logits)
     for draw in sorted(referred):
         drawn |= _forward(learning, replace(micro, new=[], drawn={draw: micro.drawn[draw]}))[1]
     if learning.columns:
@@ -42,7 +48,7 @@ def step_of(learning: "Learning", micro: Micro) -> tuple[Step, Output]:
         runner=partial(run, learning, micro),
         embedder=partial(embed, learning, micro),
     )
-    return step, out
+    return step, logits
 
 
 def parts_of(learning: "Learning", micro: Micro) -> set[str]:
@@ -52,7 +58,7 @@ def parts_of(learning: "Learning", micro: Micro) -> set[str]:
 
 def _forward(learning: "Learning", micro: Micro) -> tuple[Slice, dict[str, Slice], Output]:
     """Return the new rows' slice, each method's part of the draws, and the outputs they are cut from."""
-    encoded = _rows(learning, micro)
+    encoded = rows_in(micro, learning.rows, learning.pools)
     batch = learning.reader.collate(encoded)
     with learning.precision():
         out = learning.reader.forward(learning.model, batch)
@@ -80,7 +86,7 @@ def run(
 ) -> Slice:
     """Return the outputs on one part of a micro-batch of another forward; see `Step.run`."""
     mine = _only(learning, micro, part)
-    batch = learning.reader.collate(_rows(learning, mine), share_prefix=False)
+    batch = learning.reader.collate(rows_in(mine, learning.rows, learning.pools), share_prefix=False)
     if weights:  # as kept by a method, in float32 or wider
         weights = {name: value.to(learning.params[name].dtype) for name, value in weights.items()}
     mode = nullcontext() if grad else learning.still()  # what is only looked at has no dropout
@@ -95,7 +101,7 @@ def run(
 
 def embed(learning: "Learning", micro: Micro, part: str) -> Tensor:
     """Return the input embeddings of one part of a micro-batch; see `Step.embed`."""
-    rows = _rows(learning, _only(learning, micro, part))
+    rows = rows_in(_only(learning, micro, part), learning.rows, learning.pools)
     return learning.reader.embed(learning.model, learning.reader.collate(rows, share_prefix=False))
 
 
@@ -105,9 +111,3 @@ def _only(learning: "Learning", micro: Micro, part: str) -> Micro:
         return replace(micro, drawn={})
     draw = learning.drawn.reads[part]
     return replace(micro, new=(), drawn={draw: micro.drawn[draw]})
-
-
-def _rows(learning: "Learning", micro: Micro) -> list[Any]:
-    """Return the rows of a micro-batch in the order they are collated."""
-    pools = learning.pools
-    return [learning.rows[i] if draw is None else pools[pool_in(draw)].rows[i] for draw, i in order(micro)]

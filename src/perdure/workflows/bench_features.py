@@ -27,7 +27,7 @@ from perdure.train import loop
 from perdure.train.features import Example, Features
 from perdure.train.learning import Learning
 from perdure.workflows.bench_run import Json, Told, machine, mean_beats, short_items
-from perdure.workflows.bench_suite import RowFields, Suite, SuiteTask, task_rows
+from perdure.workflows.bench_suite import RowFields, Suite, SuiteTask, rows_of
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: P
 
 
 def _parts(suite: Suite, data: Path, seed: int) -> list[Part]:
-    rows = {task.name: task_rows(task, data, seed) for task in suite.tasks}
+    rows = {task.name: rows_of(task, data, seed) for task in suite.tasks}
     classes = sorted({row["label"] for own in rows.values() for row in own})
     return [_part(task, rows[task.name], classes) for task in suite.tasks]
 

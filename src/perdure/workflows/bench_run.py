@@ -14,11 +14,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from perdure.workflows.bench_suite import Suite, task_rows
+from perdure.workflows.bench_suite import Source, Suite, rows_of
 
 if TYPE_CHECKING:
     from perdure.core.recipe import Recipe
+    from perdure.data.task import TaskData
     from perdure.ledger import Entry, Ledger
+    from perdure.workflows.workspace import Workspace
 
 Json = dict[str, Any]
 Told = Callable[[str], None]  # called with the name of each task when it is learned
@@ -38,23 +40,37 @@ def run_text(suite: Suite, recipe: "Recipe", seed: int, data: Path, scratch: Pat
     Returns:
         What was measured, as plain JSON; docs/how-to/benchmark.md names the fields.
     """
+    from perdure.data.task import load_probe
     from perdure.workflows.workspace import Workspace
 
+    def file_of(source: Source, name: str, seed: int) -> Path:
+        file = scratch / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows_of(source, data, seed)), encoding="utf-8")
+        return file
+
     ws = Workspace.init(scratch / "workspace", suite.model, dtype=suite.dtype, seed=seed)
+    general = {"general": file_of(suite.general, "general instructions", seed)} if suite.general else {}
+    watched = {one.name: load_probe(one.name, file_of(one, one.name, 0), one.task) for one in suite.watch}
     learned = []
     for task in suite.tasks:
-        file = scratch / f"{task.name}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in task_rows(task, data, seed)), encoding="utf-8")
-        learned.append(ws.learn(task.name, file, recipe=recipe, settings=task.task, gate=None))
+        file = file_of(task, task.name, seed)
+        learned.append(ws.learn(task.name, file, recipe=recipe, settings={**general, **task.task}, gate=None))
         told(task.name)
     return {
         "matrix": ws.matrix(),
         "items": all_items(ws.ledger),
+        **({"watched": {name: before_and_after(ws, task) for name, task in watched.items()}} if watched else {}),
         "tasks": [_told(ws.ledger, done) for done in learned],
         "stored": stored(ws.ledger, ws.ledger.resolve("head")),
         "machine": machine(ws.runtime.base.device, ws.ledger.config["dtype"]),
         "software": ws.ledger.notes(learned[-1]["entry"])["software"],
     }
+
+
+def before_and_after(ws: "Workspace", task: "TaskData") -> Json:
+    """Return what the base model and the last state score on each row of a watched task."""
+    (before, _), (after, _) = (ws.cell(ws.ledger.resolve(ref), task) for ref in ("base", "head"))
+    return {"rows": [row[:16] for row in before["rows"]], "before": before["items"], "after": after["items"]}
 
 
 def all_items(ledger: "Ledger") -> Json:

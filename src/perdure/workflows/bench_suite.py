@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
@@ -26,34 +26,70 @@ class Part(BaseModel):
     Args:
         split: What the data's `split` column says of them.
         per_label: Rows of each label; None takes all.
+        skip: Rows of each label that are left to others: the first of those drawn.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: str
     per_label: int | None = Field(default=None, ge=1)
+    skip: int = Field(default=0, ge=0)
 
 
-class SuiteTask(BaseModel):
+class Source(BaseModel):
+    """Where rows come from.
+
+    Args:
+        file: Data file, relative to the folder of data; or `DIGITS`, which needs none.
+        where: Values by column that its rows have.
+        labels: How many labels, the first by name, or which; None takes all.
+        chat: Whether `prompt` and `completion` are a turn of a chat each, rather than plain text.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Path
+    where: dict[str, Any] = {}
+    labels: int | list[str] | None = None
+    chat: bool = False
+
+
+class SuiteTask(Source):
     """One task of a suite.
 
     Args:
         name: Its name.
-        file: Data file, relative to the folder of data; or `DIGITS`, which needs none.
-        where: Values by column that its rows have.
-        labels: How many labels, the first by name, or which; None takes all.
         train: Rows to learn from.
         test: Rows that score.
         task: Settings of a task file: `template`, `scorer`, `max_new_tokens`, ...
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    train: Part
+    test: Part
+    task: dict[str, Any] = {}
+
+
+class General(Source):
+    """General instructions, for the methods that rehearse them.
+
+    Args:
+        train: The rows.
+    """
+
+    train: Part
+
+
+class Watched(Source):
+    """Something the model could do before any task: scored before the first and after the last, never learned.
+
+    Args:
+        name: Its name.
+        test: Rows that score: the same for every seed.
+        task: Settings of a task file, as those of a task.
+    """
 
     name: str
-    file: Path
-    where: dict[str, Any] = {}
-    labels: int | list[str] | None = None
-    train: Part
     test: Part
     task: dict[str, Any] = {}
 
@@ -71,6 +107,8 @@ class Suite(BaseModel):
         settings: Training settings of every arm, above its recipe's and below its own overrides.
         sources: How to get each data file, by its path.
         tasks: In the order in which they are learned.
+        general: General instructions that every task names, as `general` in a task file.
+        watch: What is scored before and after all tasks, to see what they cost.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,14 +121,17 @@ class Suite(BaseModel):
     settings: dict[str, Any] = {}
     sources: dict[str, str] = {}
     tasks: list[SuiteTask] = Field(min_length=1)
+    general: General | None = None
+    watch: list[Watched] = []
 
-    @field_validator("tasks")
-    @classmethod
-    def _named_once(cls, tasks: list[SuiteTask]) -> list[SuiteTask]:
-        names = [task.name for task in tasks]
+    @model_validator(mode="after")
+    def _named_once(self) -> "Suite":
+        names = [*(task.name for task in self.tasks), *(one.name for one in self.watch)]
         if len(set(names)) < len(names):
             raise ValueError("a task stands twice; give each a name of its own")
-        return tasks
+        if self.kind == "features" and (self.general or self.watch):
+            raise ValueError("rows with features have no instructions to rehearse and nothing to watch; leave both out")
+        return self
 
     @field_validator("settings")
     @classmethod
@@ -104,6 +145,12 @@ class Suite(BaseModel):
         """Identity of everything that decides a result; what only people read is left out."""
         return content_hash(self.model_dump(mode="json", exclude_defaults=True, exclude={"about", "sources"}))
 
+    @property
+    def files(self) -> list[Path]:
+        """Every data file it reads, once."""
+        sources: list[Source] = [*self.tasks, *([self.general] if self.general else []), *self.watch]
+        return list(dict.fromkeys(source.file for source in sources))
+
 
 def suite_names() -> list[str]:
     """Return the names of the suites that are shipped."""
@@ -111,31 +158,56 @@ def suite_names() -> list[str]:
 
 
 def load_suite(name_or_path: str) -> Suite:
-    """Return a shipped suite by name, or one from a YAML file. `defaults` in it holds for every task that does not differ.
+    """Return a shipped suite by name, or one from a YAML file.
+
+    `defaults` in it holds for every task that does not differ. `extends` names a suite that gives it what it does not
+    say itself.
 
     Raises:
         BadInput: No such suite or file.
         BadSpec: It is no valid YAML, or no valid suite.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = SUITES / f"{name_or_path}.yaml"
-        if not path.is_file():
-            raise BadInput(f"no suite {name_or_path!r} and no .yaml file{nearest(name_or_path, suite_names())}")
+    path = _find(name_or_path, Path())
+    written = _read(path)
+    try:
+        return Suite.model_validate({**written, "name": written.get("name", path.stem)})
+    except ValidationError as error:
+        raise BadSpec(f"suite {path}: {first_problem(error)}") from None
+
+
+def _find(name_or_path: str, folder: Path) -> Path:
+    """Return the file of a shipped suite by its name, or of another by its path, relative to `folder`."""
+    if Path(name_or_path).suffix in (".yaml", ".yml"):
+        return folder / name_or_path
+    path = SUITES / f"{name_or_path}.yaml"
+    if not path.is_file():
+        raise BadInput(f"no suite {name_or_path!r} and no .yaml file{nearest(name_or_path, suite_names())}")
+    return path
+
+
+def _read(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return what a suite's file says, on top of what it extends, its defaults written into its tasks."""
     try:
         written = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read suite {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadSpec(f"suite {path} is no valid YAML: {error}") from None
-    if not isinstance(written, dict) or not all(isinstance(task, dict) for task in written.get("tasks") or [None]):
+    if not isinstance(written, dict) or not isinstance(written.get("extends", ""), str):
+        raise BadSpec(f"suite {path} must be a mapping; `extends:` in it names a suite")
+    known: dict[str, Any] = {}
+    if "extends" in written:
+        if path in below:
+            raise BadSpec(f"suite {path} extends itself")
+        known = _read(_find(written.pop("extends"), path.parent), [*below, path])
+    if not all(isinstance(task, dict) for task in written.get("tasks", known.get("tasks")) or [None]):
         raise BadSpec(f"suite {path} must be a mapping with `tasks:`, a list of mappings")
     shared = written.pop("defaults", {})
-    tasks = [{**shared, **task} for task in written["tasks"]]
-    try:
-        return Suite.model_validate({"name": path.stem, **written, "tasks": tasks})
-    except ValidationError as error:
-        raise BadSpec(f"suite {path}: {first_problem(error)}") from None
+    if "tasks" in written:
+        written["tasks"] = [{**shared, **task} for task in written["tasks"]]
+    if "sources" in known:
+        written["sources"] = {**known["sources"], **written.get("sources", {})}
+    return {**{key: value for key, value in known.items() if key != "name"}, **written}
 
 
 def check_files(suite: Suite, folder: Path) -> None:
@@ -144,7 +216,7 @@ def check_files(suite: Suite, folder: Path) -> None:
     Raises:
         BadInput: With what to get, where from, and where to put it.
     """
-    for file in dict.fromkeys(task.file for task in suite.tasks):
+    for file in suite.files:
         if file == DIGITS:
             if find_spec("sklearn") is None:
                 raise BadInput(f"suite {suite.name} needs the digits of scikit-learn; 'pip install scikit-learn'")
@@ -157,30 +229,31 @@ def check_files(suite: Suite, folder: Path) -> None:
             )
 
 
-def task_rows(task: SuiteTask, folder: Path, seed: int) -> list[RowFields]:
-    """Return the rows of a task as fields of a data file: its train rows, then its test rows, each marked so in `split`.
+def rows_of(source: Source, folder: Path, seed: int) -> list[RowFields]:
+    """Return the rows as fields of a data file: the train rows, then the test rows, each marked so in `split`.
 
     Raises:
         BadInput: The file is missing or broken, or a part has no rows.
     """
-    records = _digits() if task.file == DIGITS else [record.fields for record in read_records(folder / task.file)]
+    records = _digits() if source.file == DIGITS else [record.fields for record in read_records(folder / source.file)]
     rows: list[RowFields] = []
-    for name, part in (("train", task.train), ("test", task.test)):
-        mine = [r for r in records if r.get("split") == part.split and task.where.items() <= r.items()]
-        chosen = choose(mine, seed, part.per_label, _labels(mine, task.labels))
+    for name in ("train", "test"):
+        part: Part | None = getattr(source, name, None)
+        if part is None:
+            continue
+        mine = [r for r in records if r.get("split") == part.split and source.where.items() <= r.items()]
+        chosen = choose(mine, seed, part, _labels(mine, source.labels))
         if not chosen:
             raise BadInput(
-                f"task {task.name}: {task.file} has no rows for its {name} part (split {part.split!r}, {task.where}); "
-                f"its splits are {sorted({str(r.get('split')) for r in records})}"
+                f"{getattr(source, 'name', 'general')}: {source.file} has no rows for its {name} part (split "
+                f"{part.split!r}, {source.where}); its splits are {sorted({str(r.get('split')) for r in records})}"
             )
-        rows += [{**row, "split": name} for row in chosen]
+        rows += [{**(_chat(row) if source.chat else row), "split": name} for row in chosen]
     return rows
 
 
-def choose(
-    rows: Sequence[RowFields], seed: int, per_label: int | None, labels: Iterable[str | None]
-) -> list[RowFields]:
-    """Return `per_label` rows of each of the `labels`, drawn by the seed from the rows in their order.
+def choose(rows: Sequence[RowFields], seed: int, part: Part, labels: Iterable[str | None]) -> list[RowFields]:
+    """Return the rows of `part` of each of the `labels`, drawn by the seed from the rows in their order.
 
     The draw is that of a plain script (`random.Random(seed).shuffle`, anew for each label), so that one can be given
     the same rows. The same seed takes the same first rows, however many are wanted.
@@ -189,8 +262,14 @@ def choose(
     for label in labels:
         found = [row for row in rows if row.get("label") == label]
         random.Random(seed).shuffle(found)  # noqa: S311, a draw of rows, and one that others can repeat
-        chosen += found[:per_label]
+        chosen += found[part.skip :][: part.per_label]
     return chosen
+
+
+def _chat(row: RowFields) -> RowFields:
+    """Return a row of prompt and completion as a chat of two turns."""
+    turns = [{"role": role, "content": row.get(key)} for role, key in (("user", "prompt"), ("assistant", "completion"))]
+    return {**{key: value for key, value in row.items() if key not in ("prompt", "completion")}, "messages": turns}
 
 
 def _labels(rows: Sequence[Mapping[str, Any]], wanted: int | list[str] | None) -> list[str | None]:
