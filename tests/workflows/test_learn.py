@@ -129,6 +129,33 @@ def test_general_rows_are_rehearsed_with_the_base_models_own_distribution(ws, tm
     assert torch.equal(memory(ws).columns["base"][general_key].logprob, before)  # the base does not change
 
 
+def test_no_general_row_is_rehearsed_that_is_a_test_row_or_was_deleted(ws, tmp_path):
+    general = tmp_path / "general.jsonl"
+    asked = [f"Classify the text.\nText: say {i}\nLabel:" for i in range(6)]
+    general.write_text("\n".join(json.dumps({"prompt": one, "completion": "fine"}) for one in asked))
+    said = {"settings": {"general": str(general)}, "gate": None}
+
+    def rehearsed():
+        return sorted(asked.index(row.prompt) for item, row in memory(ws).items if item["pool"] == "general")
+
+    def task(name, text):
+        path = data(tmp_path / f"{name}.jsonl", name, "late")
+        row = json.dumps({"text": text, "label": name, "split": "test"})
+        path.write_text(f"{path.read_text()}\n{row}\n")
+        return path
+
+    path = task("refund", "say 3")
+    (notice,) = ws.plan("refund", path, recipe="replay", settings=said["settings"]).notices
+    assert "no method rehearses the general rows" in notice
+    done = ws.learn("refund", path, overrides=FAST, **said)
+    assert "1 general rows ask what a test row asks, and are not rehearsed" in done["warnings"]
+    assert rehearsed() == [0, 1, 2, 4, 5]
+    ws.delete_row(next(row.hash for _, row in memory(ws).items if row.prompt == asked[0]))
+    done = ws.learn("parcel", task("parcel", "say 5"), overrides=FAST, **said)
+    assert rehearsed() == [1, 2, 4]
+    assert "1 general rows were deleted from this workspace before and stay out" in done["warnings"]
+
+
 def test_joint_trains_on_all_kept_rows_from_the_base(ws, tmp_path):
     alone = learn(ws, tmp_path, "refund", recipe="joint")["tokens"]
     both = learn(ws, tmp_path, "parcel", recipe="joint")["tokens"]

@@ -4,6 +4,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterable
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,7 +154,7 @@ class _Learn:
                 f"{cut} of {len(rows)} train rows were longer than {settings.max_length} tokens and were cut"
             )
         memory = remember.Memory.at(self.ledger, self.parent)
-        memory = remember.with_general(memory, self.plan.general, self.recipe, runtime, self.seed)
+        memory = remember.with_general(memory, self.plan.general, self.recipe, runtime, self.seed, self.tests)
         said = {
             column.name: remember.ask(column, encoded, runtime)
             for column in self.recipe.columns("new")
@@ -188,6 +189,11 @@ class _Learn:
             save(path, learning, None, learning.total)
         return memory, learning
 
+    @cached_property
+    def tests(self) -> set[str]:
+        """Questions of every task's test rows, which no memory may hold."""
+        return {row.question for task in [self.task, *self.ws.all_versions()] for row in task.test}
+
     def _continued(self) -> Entry | None:
         """Return the entry whose adapter, and so whose method state, goes on; None where training starts from the base."""
         return None if self.recipe.settings.start == "base" else self.parent
@@ -217,8 +223,7 @@ class _Learn:
     def _draft(self, memory: remember.Memory, learning: "Learning") -> tuple[Entry, remember.Memory]:
         """Store objects, rows and manifest, and return the entry that would be recorded."""
         stage = len(self.ledger.ancestors(self.parent))
-        tests = {row.question for task in [self.task, *self.ws.all_versions()] for row in task.test}
-        if (tested := sum(row.question in tests for row in self.task.train)) and self.recipe.remembers:
+        if (tested := sum(row.question in self.tests for row in self.task.train)) and self.recipe.remembers:
             self.notices.append(f"{tested} train rows are test rows too; they were trained on, and are not remembered")
         memory = remember.after(
             memory,
@@ -229,7 +234,7 @@ class _Learn:
             stage=stage,
             seed=self.seed,
             nll_before=self.nll_before,
-            held_out=tests,
+            held_out=self.tests,
         )
         # objects first: a full disk then leaves no row behind
         full = self.recipe.settings.train == "full"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
+from perdure.core.seams import pool_of
 from perdure.data.leaks import refuse_leaks
 from perdure.data.read import Record
 from perdure.data.task import TaskData, load_rows, load_task, update_task
@@ -90,9 +91,29 @@ def plan(
     ]
     if not task.test:
         raise BadInput(f"every test row of task {name!r} was deleted from this workspace; give others with --test FILE")
-    general = load_rows(task.spec.general) if task.spec.general else ()
+    general, told = _general(ws, task, recipe)
+    notices += told
     _check_teachers(recipe)
     return Plan(task, _for_model(ws, recipe), parent, known, general, tuple(notices))
+
+
+def _general(ws: "Workspace", task: TaskData, recipe: Recipe) -> tuple[tuple[Row, ...], list[str]]:
+    """Return the general rows that may be rehearsed, none of them a test row or deleted before, and what is to be told."""
+    if task.spec.general is None:
+        return (), []
+    rows = load_rows(task.spec.general)
+    if not any(pool_of(method) == "general" for method in recipe.owners("draw")):
+        return rows, [
+            "no method rehearses the general rows; add instruction_replay (--set methods.instruction_replay.mix=0.1)"
+        ]
+    tests = {row.question for version in [task, *ws.all_versions()] for row in version.test}
+    gone = ws.ledger.deleted({row.hash for row in rows})
+    kept = tuple(row for row in rows if row.question not in tests and row.hash not in gone)
+    tested = sum(row.question in tests for row in rows)
+    notices = [f"{tested} general rows ask what a test row asks, and are not rehearsed"] if tested else []
+    if deleted := len(rows) - len(kept) - tested:
+        notices.append(f"{deleted} general rows were deleted from this workspace before and stay out")
+    return kept, notices
 
 
 def _check_teachers(recipe: Recipe) -> None:

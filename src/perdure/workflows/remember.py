@@ -70,8 +70,16 @@ class Memory:
         return ledger.put_manifest([item for item, _ in self.items]), columns
 
 
-def with_general(memory: Memory, rows: Sequence[Row], recipe: Recipe, runtime: "Runtime", seed: int) -> Memory:
-    """Return the memory with general rows taken in, each with the base model's distribution, computed once."""
+def with_general(
+    memory: Memory, rows: Sequence[Row], recipe: Recipe, runtime: "Runtime", seed: int, held_out: set[str]
+) -> Memory:
+    """Return the memory with general rows taken in, each with the base model's distribution, computed once.
+
+    General rows that ask what a test row asks, as one of a newer task may, are in it no longer.
+    """
+    asked = [item["pool"] == "general" and row.question in held_out for item, row in memory.items]
+    if any(asked):
+        memory = Memory([pair for pair, out in zip(memory.items, asked, strict=True) if not out], memory.columns)
     method = next((m for m in recipe.owners("draw") if pool_of(m) == "general"), None)
     known = {item["row"] for item, _ in memory.items}
     if method is None:
