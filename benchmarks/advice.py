@@ -10,6 +10,11 @@ arm, recipe (as written, without the suite's own settings), seeds, acc, learning
 memory_rows, memory_bytes (text and columns), state_bytes, acc_minus: by arm with less ACC, the difference by test row over the
 seeds that both have ({"value", "low", "high"}), where the two intervals of ACC overlap or that of the difference holds 0. An
 arm that is not in it, and shares a seed, is below by both.
+
+"rehearsal" is what general instructions kept, on the suite REHEARSED: pairs of arms that differ in nothing but
+`instruction_replay`, each with suite, arm (which has it), without, seeds, acc_minus and train_ratio (with it, less and over
+without), and watched: by name what the base model scored ("base"), what both score after all tasks ("without", "with"), and
+the difference by row ("minus": {"value", "low", "high", "n"}).
 """
 
 import json
@@ -18,13 +23,14 @@ from pathlib import Path
 
 from perdure.bridges.sizes import sizes
 from perdure.core.recipe import Settings
-from perdure.report.bench_numbers import BASELINE, by_arm, compare, paired
+from perdure.report.bench_numbers import BASELINE, by_arm, compare, paired, watched_minus
 from perdure.workflows.advise import TABLE
 from perdure.workflows.bench import results
 from perdure.workflows.bench_suite import Suite, load_suite
 
 RESULTS = Path(__file__).parent / "results"
 SUITES = {"clinc5": "alike", "clinc10": "alike", "olora4": "different"}  # not clinc3: its rows were tuned on
+REHEARSED, REHEARSING = "clinc5_instruct", "instruction_replay"
 LEAST = 10  # arms; the suite nearest to what a user has is asked alone, and must know more than one way
 KEPT = ("arm", "seeds", "acc", "learning_accuracy", "forgetting", "train_ratio")
 
@@ -75,6 +81,49 @@ def _minus(line: dict, lower: list[dict], arms: dict[str, list[dict]]) -> dict:
     return found
 
 
+def rehearsal(name: str, folder: Path) -> list[object]:
+    """Return what rehearsing general instructions kept and cost, by every pair of arms that shows it."""
+    found = compare(results(load_suite(name), folder)[0])
+    lines = {line["arm"]: line for line in found["arms"]}
+    arms = by_arm(results(load_suite(name), folder)[0])
+    return [
+        _rounded(_pair(name, lines[arm], lines[other], arms))
+        for arm, mine in arms.items()
+        for other, theirs in arms.items()
+        if lines[arm]["train_ratio"]
+        and lines[other]["train_ratio"]
+        and REHEARSING in mine[0]["recipe"]["methods"]
+        and _bare(mine[0]["recipe"]) == _bare(theirs[0]["recipe"], drop="")
+    ]
+
+
+def _bare(recipe: dict, drop: str = REHEARSING) -> dict:
+    """Return a recipe without its name, and without a method."""
+    return {**recipe, "name": None, "methods": {key: value for key, value in recipe["methods"].items() if key != drop}}
+
+
+def _pair(suite: str, line: dict, other: dict, arms: dict[str, list[dict]]) -> dict:
+    mine, theirs = arms[line["arm"]], arms[other["arm"]]
+    minus = watched_minus(mine, theirs)
+    return {
+        "suite": suite,
+        "arm": line["arm"],
+        "without": other["arm"],
+        "seeds": line["seeds"],
+        "acc_minus": paired(mine, theirs),
+        "train_ratio": line["train_ratio"]["value"] / other["train_ratio"]["value"],
+        "watched": {
+            name: {
+                "base": told["before"],
+                "without": other["watched"][name]["after"],
+                "with": told["after"],
+                "minus": minus[name],
+            }
+            for name, told in line["watched"].items()
+        },
+    }
+
+
 def rows_kept(run: dict, suite: Suite) -> int:
     """Return how many rows the last state remembers, from its labels: the suites give every label the same test rows."""
     if not run["stored"]["memory_rows"]:
@@ -92,9 +141,8 @@ def _rounded(value: object) -> object:
 
 def main(folder: Path = RESULTS, table: Path = TABLE) -> None:
     found = [entry for name, tasks_are in SUITES.items() if (entry := measured(name, tasks_are, folder))]
-    table.write_text(
-        json.dumps({"made_by": "benchmarks/advice.py", "suites": found}, indent=1) + "\n", encoding="utf-8"
-    )
+    made = {"made_by": "benchmarks/advice.py", "suites": found, "rehearsal": rehearsal(REHEARSED, folder)}
+    table.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     told = ", ".join(f"{entry['name']} with {len(entry['arms'])} arms" for entry in found) or "nothing measured yet"
     print(f"{table}: {told}")
 

@@ -8,7 +8,7 @@ import pytest
 
 from perdure.bridges.sizes import Size
 from perdure.methods.registry import all_methods, recipe_names, recipe_spec
-from perdure.workflows.advise import advise, read_table
+from perdure.workflows.advise import advise, read_rehearsal, read_table
 from perdure.workflows.bench import read_arm
 from perdure.workflows.bench_suite import load_suite
 from perdure.workflows.guidance import Needs
@@ -108,6 +108,29 @@ def test_where_intervals_overlap_the_difference_by_test_row_is_in_the_table(scri
     shipped = {name: recipe_spec(name) for name in recipe_names()}
     found = advise(Needs(), [entry], all_methods(), shipped)
     assert [line["recipe"] for line in found["rivals"]] == ["lwf"]  # no seed is shared, and the intervals overlap
+
+
+def test_what_rehearsal_kept_is_told_by_pairs_of_arms_that_differ_in_it_alone(script, tmp_path):
+    suite = load_suite(script.REHEARSED)
+    folder = tmp_path / "results" / suite.name
+    folder.mkdir(parents=True)
+    arms = {
+        "naive": (10, [0, 0, 1, 0]),
+        "with=naive:methods.instruction_replay.mix=0.1": (15, [1, 1, 1, 0]),
+        "replay": (20, [1, 1, 0, 0]),
+        "dual_replay": (20, [1, 1, 0, 0]),
+    }
+    for n, (label, (seconds, after)) in enumerate(arms.items()):
+        watched = {"talk": {"rows": list("abcd"), "before": [1, 1, 1, 1], "after": after}}
+        made = {**result(label, 0, 0.5, seconds, {}), "suite_hash": suite.hash, "watched": watched}
+        (folder / f"{n}.json").write_text(json.dumps({**made, "arm": label.partition("=")[0]}))
+    script.main(tmp_path / "results", tmp_path / "advice.json")
+    (pair,) = read_rehearsal(tmp_path / "advice.json")
+    assert (pair["suite"], pair["arm"], pair["without"], pair["train_ratio"]) == (suite.name, "with", "naive", 1.5)
+    assert pair["acc_minus"]["value"] == 0
+    told = pair["watched"]["talk"]
+    assert (told["base"], told["with"], told["without"]) == (1.0, 0.75, 0.25)
+    assert (told["minus"]["value"], told["minus"]["n"]) == (0.5, 4)
 
 
 def test_a_suite_on_which_few_methods_ran_is_left_out(script, tmp_path):

@@ -104,6 +104,39 @@ def test_whatever_is_asked_the_recipe_builds_and_keeps_within_every_hard_limit(n
         assert "instruction_replay" in found["recipe"]["methods"]
 
 
+PAIR = {
+    "suite": "s",
+    "arm": "dual_replay",
+    "without": "alone",
+    "seeds": [0],
+    "acc_minus": {"value": 0.01, "low": -0.01, "high": 0.03},
+    "train_ratio": 1.25,
+    "watched": {
+        "talk": {"base": 0.3, "without": 0.1, "with": 0.28, "minus": {"value": 0.18, "low": 0.1, "high": 0.26, "n": 50}}
+    },
+}
+
+
+def test_who_needs_instructions_followed_is_told_to_name_some_and_what_that_was_measured_to_keep():
+    def reasons(needs, *rehearsal):
+        return [reason["says"] for reason in advise(needs, TABLE, METHODS, SHIPPED, rehearsal)["reasons"]]
+
+    for needs in (Needs(instructions=True), Needs(instructions=True, keep_rows=False)):
+        said = reasons(needs, {**PAIR, "arm": "other"}, PAIR)
+        assert any("name a file of them as `general:`" in says for says in said)
+        assert any(
+            "talk 0.280 with it and 0.100 without (0.300 before any task; by row +0.180 (+0.100 to +0.260), n = 50); "
+            "for 1.25 times the training time, and ACC +0.010 (-0.010 to +0.030)" in says
+            for says in said
+        )
+        assert len(reasons(needs)) == len(said) - 1
+    assert any(
+        "measured with dual_replay on s" in says
+        for says in reasons(Needs(instructions=True), {**PAIR, "arm": "other"}, PAIR)
+    )
+    assert not any("general" in says for says in reasons(Needs(), PAIR))
+
+
 def test_a_budget_of_time_leaves_out_what_took_longer():
     found = advised(time=1.1)
     assert found["from"] == "naive"

@@ -41,7 +41,7 @@ def advise(
     from perdure.core.files import write_text
     from perdure.methods.registry import all_methods, recipe_names, recipe_spec
     from perdure.workflows.advise import advise as workflow
-    from perdure.workflows.advise import read_table
+    from perdure.workflows.advise import read_rehearsal, read_table
     from perdure.workflows.guidance import Needs
 
     given: dict[str, Any] = {
@@ -60,7 +60,8 @@ def advise(
         raise typer.BadParameter(
             f"{given['similarity']!r} is none of {', '.join(SIMILARITY)}", param_hint="--similarity"
         )
-    found = workflow(Needs(**given), read_table(), all_methods(), {name: recipe_spec(name) for name in recipe_names()})
+    shipped = {name: recipe_spec(name) for name in recipe_names()}
+    found = workflow(Needs(**given), read_table(), all_methods(), shipped, read_rehearsal())
     if out:
         write_text(out, recipe_file(found))
         say(f"wrote {out}; use it as 'perdure learn TASK DATA --recipe {out}'")

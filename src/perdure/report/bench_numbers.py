@@ -106,12 +106,25 @@ def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Record | None:
     return {"value": value, "low": low, "high": high, "n": sum(map(len, groups))}
 
 
+def watched_minus(ours: Sequence[Record], theirs: Sequence[Record]) -> Record:
+    """Return by name what ours score on a watched task after all tasks, less theirs: a row's is its mean over shared seeds."""
+    pairs = [(a["watched"], b["watched"]) for a, b in _pairs(ours, theirs) if "watched" in a and "watched" in b]
+    gaps = {
+        name: np.mean([np.subtract(a[name]["after"], b[name]["after"]) for a, b in pairs], axis=0)
+        for name in (pairs[0][0] if pairs else ())
+    }
+    return {name: _told(gap) for name, gap in gaps.items()}
+
+
 def _drift(watched: Sequence[Record]) -> Record:
     """Return what was scored on a watched task before and after, and the difference: a row's is its mean over the runs."""
     before, after = (np.mean([one[key] for one in watched], axis=0) for key in ("before", "after"))
-    value, low, high = mean_of_means([after - before], (-1.0, 1.0))
-    told = {"before": float(before.mean()), "after": float(after.mean())}
-    return {**told, "value": value, "low": low, "high": high, "n": len(before)}
+    return {"before": float(before.mean()), "after": float(after.mean()), **_told(after - before)}
+
+
+def _told(gaps: NDArray[np.float64]) -> Record:
+    value, low, high = mean_of_means([gaps], (-1.0, 1.0))
+    return {"value": value, "low": low, "high": high, "n": len(gaps)}
 
 
 def _gap(a: Record, b: Record, task: str) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ from perdure.workflows.guidance import FIELD, Needs, Rule
 Json = dict[str, Any]
 TABLE = Path(__file__).parent / "advice.json"
 DEFAULT = "dual_replay"
+REHEARSING = "instruction_replay"
 LAST_RESORTS = ("lwf", "naive")  # recipes that keep no rows, the better idea first
 FAR = 4.0  # a model this many times larger or smaller than the measured one may rank methods otherwise
 
@@ -53,7 +54,19 @@ def read_table(path: Path = TABLE) -> list[Json]:
     return suites
 
 
-def advise(needs: Needs, suites: Sequence[Json], registry: Mapping[str, type], shipped: Mapping[str, Json]) -> Json:
+def read_rehearsal(path: Path = TABLE) -> list[Json]:
+    """Return what rehearsing general instructions was measured to keep, pair of arms by pair."""
+    pairs: list[Json] = json.loads(path.read_text(encoding="utf-8")).get("rehearsal", [])
+    return pairs
+
+
+def advise(
+    needs: Needs,
+    suites: Sequence[Json],
+    registry: Mapping[str, type],
+    shipped: Mapping[str, Json],
+    rehearsal: Sequence[Json] = (),
+) -> Json:
     """Return the advice, as `perdure recipe advise --json` prints it.
 
     Args:
@@ -61,6 +74,7 @@ def advise(needs: Needs, suites: Sequence[Json], registry: Mapping[str, type], s
         suites: The measured table.
         registry: The methods there are.
         shipped: Shipped recipes as they are written, by name.
+        rehearsal: What `read_rehearsal` returned.
 
     Returns:
         "recipe" (a file's content), "from" (the recipe or arm it rests on), "measured" (its line of the table or None), "suite",
@@ -82,7 +96,7 @@ def advise(needs: Needs, suites: Sequence[Json], registry: Mapping[str, type], s
         "reasons": [
             how,
             *_reasons(chosen, everything, refused, field, registry, suite),
-            *changes(chosen, needs, registry),
+            *changes(chosen, needs, registry, rehearsal),
         ],
         "rivals": [_told(c, chosen) for c in rivals(chosen, fitting)],
         "refused": [{"recipe": name, "why": why} for name, why in refused.items()],
@@ -287,24 +301,27 @@ def fitted(chosen: Candidate, needs: Needs, registry: Mapping[str, type]) -> Jso
     rows = rows_within(chosen, needs)
     if chosen.recipe.remembers and rows is not None:
         written["memory_size"] = min(rows, chosen.recipe.settings.memory_size)
-    if _rehearses(chosen, needs, registry):
-        written["methods"] = {**(written.get("methods") or {}), "instruction_replay": {}}
+    if needs.instructions and REHEARSING in registry and REHEARSING not in chosen.methods:
+        written["methods"] = {**(written.get("methods") or {}), REHEARSING: {}}
     build_recipe(written, registry)
     return written
 
 
-def changes(chosen: Candidate, needs: Needs, registry: Mapping[str, type]) -> list[Json]:
-    """Return why the recipe differs from the one it rests on."""
+def changes(
+    chosen: Candidate, needs: Needs, registry: Mapping[str, type], rehearsal: Sequence[Json] = ()
+) -> list[Json]:
+    """Return why the recipe differs from the one it rests on, and what the user has to bring."""
     told = []
     rows, measured = rows_within(chosen, needs), chosen.measured or {}
     if chosen.recipe.remembers and rows is not None:
         had = measured.get("memory_rows")
         less = f"; it was measured with {had} rows, so expect less" if had and had > rows else ""
         told.append({"says": f"memory_size {rows} is what your memory budget holds{less}", "source": "your answers"})
-    if _rehearses(chosen, needs, registry):
+    if needs.instructions and REHEARSING in registry:
         says = (
-            "instruction_replay holds the model to what the base says of general instructions: name a file of them as "
-            "`general:` in the task file. Replay of tasks alone keeps the tasks, and still loses helpfulness"
+            "instruction_replay holds the model to what the base says of general instructions, and does nothing without them: "
+            "name a file of them as `general:` in the task file. Replay of tasks alone keeps the tasks, and still loses "
+            "helpfulness"
         )
         told.append(
             {
@@ -312,12 +329,24 @@ def changes(chosen: Candidate, needs: Needs, registry: Mapping[str, type]) -> li
                 "source": "Wang et al. 2023 (TRACE), arXiv 2310.06762; Scialom et al. 2022, arXiv 2205.12393",
             }
         )
+        told += _rehearsed(chosen, rehearsal)
     return told
 
 
-def _rehearses(chosen: Candidate, needs: Needs, registry: Mapping[str, type]) -> bool:
-    known = "instruction_replay" in registry and "instruction_replay" not in chosen.methods
-    return needs.instructions and known
+def _rehearsed(chosen: Candidate, rehearsal: Sequence[Json]) -> list[Json]:
+    """Return what the rehearsal kept and cost where it was measured: with the chosen recipe, else with the first that was."""
+    pair = next((pair for pair in rehearsal if pair["arm"] == chosen.name), next(iter(rehearsal), None))
+    if pair is None:
+        return []
+    kept = "; ".join(
+        f"{name} {told['with']:.3f} with it and {told['without']:.3f} without ({told['base']:.3f} before any task; by row "
+        f"{_signed(told['minus'])}, n = {told['minus']['n']})"
+        for name, told in pair["watched"].items()
+    )
+    cost = f"{pair['train_ratio']:.2f} times the training time, and ACC {_signed(pair['acc_minus'])}"
+    says = f"measured with {pair['arm']} on {pair['suite']}: {kept}; for {cost}"
+    seeds = len(pair["seeds"])
+    return [{"says": says, "source": f"perdure bench, {seeds} seed{'s' if seeds != 1 else ''}"}]
 
 
 def cautions(chosen: Candidate, needs: Needs, suite: Json | None) -> list[str]:
