@@ -83,9 +83,8 @@ def _minus(line: dict, lower: list[dict], arms: dict[str, list[dict]]) -> dict:
 
 def rehearsal(name: str, folder: Path) -> list[object]:
     """Return what rehearsing general instructions kept and cost, by every pair of arms that shows it."""
-    found = compare(results(load_suite(name), folder)[0])
-    lines = {line["arm"]: line for line in found["arms"]}
-    arms = by_arm(results(load_suite(name), folder)[0])
+    runs, _ = results(load_suite(name), folder)
+    arms, lines = by_arm(runs), {line["arm"]: line for line in compare(runs)["arms"]}
     return [
         _rounded(_pair(name, lines[arm], lines[other], arms))
         for arm, mine in arms.items()

@@ -12,7 +12,7 @@ from perdure.core.rows import Row
 from perdure.data.encode import encode
 from perdure.train import draws, loop
 from perdure.train.batch import collate
-from perdure.train.draws import forwards_of
+from perdure.train.draws import fitted, forwards_of, rows_in
 from streams import close, label_logits, run, same, weights
 
 BOTH = ("replay", "general")
@@ -199,6 +199,44 @@ def test_rows_that_would_pad_all_others_run_by_themselves_and_the_update_stays_t
     assert (one, two) == (1, 2)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
     assert told["instruction_replay"] == pytest.approx(beats["instruction_replay"], rel=1e-3)
+
+
+def test_two_draws_that_would_pad_the_new_rows_run_together_and_apart_from_them(stream):
+    made = stream.learning({"replay": {"mix": 0.5}, "instruction_replay": {"mix": 0.5}}, pools=BOTH)
+    for name in BOTH:
+        made.pools[name] = replace(made.pools[name], rows=long_rows(stream, 8, 12), columns={})
+    made.begin()
+    made.room = math.inf
+    (micro,) = made.open(0)
+    first, second = forwards_of(micro, made.rows, made.pools, made.reader.padded_tokens)
+    assert (len(first.new), first.drawn) == (4, {})
+    assert (len(second.new), second.drawn) == (0, micro.drawn)
+
+
+def test_cut_into_pieces_the_rows_that_run_apart_are_dealt_out(stream):
+    """Cut as they stand, shortest first, the last piece would hold all the long ones."""
+    methods = {"replay": {"mix": 0.25}, "instruction_replay": {"mix": 0.4}}
+    made = stream.learning(methods, pools=BOTH, per_device_train_batch_size=12)
+    made.pools["general"] = replace(made.pools["general"], rows=long_rows(stream, 8, 9), columns={})
+    made.begin()
+    made.room = math.inf
+    (whole,) = made.open(0)
+    forwards = forwards_of(whole, made.rows, made.pools, made.reader.padded_tokens)
+    assert len(whole.drawn["general"]) == 8
+    assert [set(part.drawn) for part in forwards] == [{"replay"}, {"general"}]
+
+    def tokens(micro):
+        parts = forwards_of(micro, made.rows, made.pools, made.reader.padded_tokens)
+        rows = [[len(row) for row in rows_in(part, made.rows, made.pools)] for part in parts]
+        return sum(len(own) * max(own) for own in rows)
+
+    room = tokens(whole) / 4
+    pieces = fitted(whole, made.rows, made.pools, forwards, room)
+    assert [len(piece.drawn["general"]) for piece in pieces] == [2] * 4
+    assert max(map(tokens, pieces)) <= 1.15 * room
+    for draw, rows in whole.drawn.items():
+        assert sorted(rows) == sorted(i for piece in pieces for i in piece.drawn[draw])
+    assert sorted(whole.new) == sorted(i for piece in pieces for i in piece.new)
 
 
 def test_rows_of_like_length_run_with_the_others(stream):

@@ -231,6 +231,44 @@ def test_a_text_run_is_what_a_workspace_does(tiny_model, tmp_path):
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("watched", "words"),
+    [
+        (
+            {"file": "rows.jsonl", "where": {"label": "refund"}, "test": {"split": "train"}},
+            "trained on or rehearsed too",
+        ),
+        ({"file": "talk.jsonl", "test": {"split": "train"}}, "trained on or rehearsed too"),
+        ({"file": "talk.jsonl", "test": {"split": "test"}, "task": {"scorer": "nope"}}, "unknown scorer 'nope'"),
+    ],
+)
+def test_what_is_watched_is_neither_trained_on_nor_scored_in_vain(tiny_model, tmp_path, watched, words):
+    rows = [{"text": f"parcel {i}", "label": "refund", "split": ("train", "test")[i % 2]} for i in range(6)]
+    talk = [{"prompt": f"Say {i}.", "completion": f"It is {i}.", "split": ("train", "test")[i % 2]} for i in range(6)]
+    for name, written in (("rows", rows), ("talk", talk)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, written)), encoding="utf-8")
+    spec = {
+        "model": str(tiny_model),
+        "dtype": "float32",
+        "tasks": [{"name": "one", "file": "rows.jsonl", "train": {"split": "train"}, "test": {"split": "test"}}],
+        "general": {"file": "talk.jsonl", "train": {"split": "train"}},
+        "watch": [{"name": "probe", **watched}],
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    (tmp_path / "scratch").mkdir()
+    learned: list[str] = []
+    with pytest.raises((BadInput, BadSpec), match=words):
+        run_text(
+            load_suite(str(tmp_path / "tiny.yaml")),
+            load_recipe("naive"),
+            1,
+            tmp_path,
+            tmp_path / "scratch",
+            learned.append,
+        )
+    assert not learned
+
+
 def test_replay_keeps_more_of_the_corners_than_nothing_does(tmp_path):
     suite = load_suite(str(write_suite(tmp_path)))
     settings = {**QUICK, "num_train_epochs": 10, "learning_rate": 0.03, "memory_per_label": 4}

@@ -104,8 +104,11 @@ def test_a_suite_takes_what_it_does_not_say_from_the_one_it_extends(suite, tmp_p
     defaults = {**SUITE["defaults"], "labels": 1}
     other = mine("other.yaml", extends="more.yaml", defaults=defaults, tasks=SUITE["tasks"][:1])
     assert (other.watch, [task.labels for task in other.tasks]) == (more.watch, [1])
-    with pytest.raises(BadSpec, match="extends itself"):
-        mine("more.yaml", extends="other.yaml")
+    for again in ("other.yaml", f"../{tmp_path.name}/more.yaml"):
+        with pytest.raises(BadSpec, match="extends itself"):
+            mine("more.yaml", extends=again)
+    with pytest.raises(BadSpec, match="write `tasks` too"):
+        mine("more.yaml", extends="mine.yaml", defaults={"labels": 1})
     with pytest.raises(BadInput, match=r"no suite 'clinc6'.*clinc5"):
         mine("more.yaml", extends="clinc6")
 
@@ -133,7 +136,11 @@ def test_a_part_without_rows_is_told_with_the_splits_there_are(suite, tmp_path):
         ({"settings": {"methods.replay.mix": 0.5}}, "methods belong to the recipes"),
         ({"modle": "x"}, "modle"),
         ({"kind": "pictures"}, "kind"),
-        ({"extends": ["clinc5"]}, "names a suite"),
+        ({"extends": ["clinc5"]}, "`extends` must be the name of a suite"),
+        ({"sources": None}, "`sources` must be a mapping"),
+        ({"defaults": [1]}, "`defaults` must be a mapping"),
+        ({"tasks": 5}, "`tasks` must be a list"),
+        ({"tasks": [{**SUITE["tasks"][0], "name": "a/b"}]}, "name"),
         ({"watch": [{"name": "bank", "file": "x", "test": {"split": "test"}}]}, "a task stands twice"),
         ({"kind": "features", "general": {"file": "x", "train": {"split": "train"}}}, "no instructions to rehearse"),
     ],
@@ -154,6 +161,20 @@ def test_prompt_and_completion_can_be_a_chat(tmp_path):
     watched = Watched(name="talk", file="talk.jsonl", chat=True, test={"split": "test"})
     turns = [{"role": "user", "content": "Say hello."}, {"role": "assistant", "content": "Hello!"}]
     assert rows_of(watched, tmp_path, 0) == [{"split": "test", "source": "me", "messages": turns}]
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"text": "hello", "split": "test"}), encoding="utf-8")
+    with pytest.raises(
+        BadInput, match=r"talk\.jsonl: `chat` is for rows with a text prompt and completion; one has split, text"
+    ):
+        rows_of(watched, tmp_path, 0)
+
+
+def test_rows_without_a_label_are_taken_beside_those_that_have_one(tmp_path):
+    rows = [{"text": str(i), "split": "test", **({"label": "a"} if i < 2 else {})} for i in range(5)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    probe = Watched(name="all", file="rows.jsonl", test={"split": "test"})
+    assert sorted(row["text"] for row in rows_of(probe, tmp_path, 0)) == list("01234")
+    with pytest.raises(BadInput, match="skip 9"):
+        rows_of(probe.model_copy(update={"test": Part(split="test", skip=9)}), tmp_path, 0)
 
 
 @pytest.mark.parametrize("name", suite_names())

@@ -148,11 +148,12 @@ def test_no_general_row_is_rehearsed_that_is_a_test_row_or_was_deleted(ws, tmp_p
     (notice,) = ws.plan("refund", path, recipe="replay", settings=said["settings"]).notices
     assert "no method rehearses the general rows" in notice
     done = ws.learn("refund", path, overrides=FAST, **said)
-    assert "1 general rows ask what a test row asks, and are not rehearsed" in done["warnings"]
+    assert "1 general rows ask what a test or validation row asks, and are not rehearsed" in done["warnings"]
     assert rehearsed() == [0, 1, 2, 4, 5]
     ws.delete_row(next(row.hash for _, row in memory(ws).items if row.prompt == asked[0]))
     done = ws.learn("parcel", task("parcel", "say 5"), overrides=FAST, **said)
     assert rehearsed() == [1, 2, 4]
+    assert "1 test rows ask what rehearsed general rows ask; these are rehearsed no longer" in done["warnings"]
     assert "1 general rows were deleted from this workspace before and stay out" in done["warnings"]
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perdure.core.batches import of_like_length
 from perdure.core.heads import attention_for, only_at
 
 BATCH = 64  # prompts a batch; fixed, so that padding never makes a difference between two states
+MOST = 4096  # padded tokens of a batch of prompts: one long prompt would make all others as long
 
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
@@ -111,7 +113,7 @@ def generate(
 ) -> list[list[int]]:
     """Return the greedy continuation of each prompt, without the token that ended it.
 
-    Prompts are sorted by length into batches of 64; a row that is done leaves its batch.
+    Prompts are sorted by length into batches of at most 64; a row that is done leaves its batch.
 
     Args:
         model: A causal language model in eval mode.
@@ -123,10 +125,10 @@ def generate(
         tick: Called with the number of prompts finished, batch by batch.
     """
     answers: list[list[int]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
     ends = torch.tensor(list(stops))
-    for start in range(0, len(order), BATCH):
-        live = order[start : start + BATCH]
+    finished = 0
+    for live in of_like_length([len(prompt) for prompt in prompts], BATCH, MOST):
+        finished += len(live)
         with precision():
             asked = Asked(model, [prompts[i] for i in live], pad)
             logits = asked.logits
@@ -144,7 +146,7 @@ def generate(
                     token, live = token[kept], [live[i] for i in kept.tolist()]
                 logits = asked.read(token[:, None])
         if tick:
-            tick(min(start + BATCH, len(order)))
+            tick(finished)
     return answers
 
 
@@ -173,8 +175,10 @@ def choice_log_likelihoods(
     start = 0
     while start < len(order):
         live = [order[start]]
-        while start + len(live) < len(order) and sum(len(choices[i]) for i in live) < BATCH:
-            live.append(order[start + len(live)])
+        for i in order[start + 1 :]:
+            if sum(len(choices[i]) for i in live) >= BATCH or (len(live) + 1) * len(prompts[i]) > MOST:
+                break
+            live.append(i)
         start += len(live)
         with precision():
             asked = Asked(model, [prompts[i] for i in live], pad)

@@ -109,17 +109,30 @@ def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Record | None:
 def watched_minus(ours: Sequence[Record], theirs: Sequence[Record]) -> Record:
     """Return by name what ours score on a watched task after all tasks, less theirs: a row's is its mean over shared seeds."""
     pairs = [(a["watched"], b["watched"]) for a, b in _pairs(ours, theirs) if "watched" in a and "watched" in b]
-    gaps = {
-        name: np.mean([np.subtract(a[name]["after"], b[name]["after"]) for a, b in pairs], axis=0)
-        for name in (pairs[0][0] if pairs else ())
-    }
-    return {name: _told(gap) for name, gap in gaps.items()}
+    found = {}
+    for name in pairs[0][0] if pairs else ():
+        mine, other = ([one[name] for one in side] for side in zip(*pairs, strict=True))
+        rows = _shared_rows([*mine, *other])
+        found[name] = _told(_by_row(mine, "after", rows) - _by_row(other, "after", rows))
+    return found
 
 
 def _drift(watched: Sequence[Record]) -> Record:
     """Return what was scored on a watched task before and after, and the difference: a row's is its mean over the runs."""
-    before, after = (np.mean([one[key] for one in watched], axis=0) for key in ("before", "after"))
+    before, after = (_by_row(watched, key) for key in ("before", "after"))
     return {"before": float(before.mean()), "after": float(after.mean()), **_told(after - before)}
+
+
+def _by_row(watched: Sequence[Record], key: str, rows: Sequence[str] | None = None) -> NDArray[np.float64]:
+    """Return what each row scored, in the mean over the runs."""
+    order = _shared_rows(watched) if rows is None else rows
+    found = [dict(zip(one["rows"], one[key], strict=True)) for one in watched]
+    return np.array([np.mean([scores[row] for scores in found]) for row in order], dtype=np.float64)
+
+
+def _shared_rows(watched: Sequence[Record]) -> list[str]:
+    """Return the rows that every run scored: another version of a data file may have others."""
+    return [row for row in watched[0]["rows"] if all(row in one["rows"] for one in watched)]
 
 
 def _told(gaps: NDArray[np.float64]) -> Record:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perdure.core.batches import of_like_length
 from perdure.core.step import Slice, TopK
 from perdure.maths.divergence import top_k
 from perdure.train.forward import Output, Reader
@@ -54,7 +55,7 @@ class Asked:
     ) -> Iterator[tuple[list[int], Any, Output]]:
         """Yield the indices, batch and outputs of the rows in eval mode, grouped by length."""
         with self.still():
-            for indices in batches_of([len(row) for row in rows], batch_size):
+            for indices in of_like_length([len(row) for row in rows], batch_size, MOST):
                 batch = self.reader.collate([rows[i] for i in indices])
                 with self.precision():
                     yield indices, batch, self.reader.forward(self.model, batch, weights)
@@ -68,13 +69,3 @@ class Asked:
             yield
         finally:
             self.model.train(was)
-
-
-def batches_of(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Return the rows as batches of like length, the shortest first: at most `batch_size` rows, and `MOST` padded tokens."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if not batches or len(batches[-1]) >= min(batch_size, MOST // lengths[i]):
-            batches.append([])
-        batches[-1].append(i)
-    return batches

@@ -133,10 +133,10 @@ def cut(
 def forwards_of(
     micro: Micro, rows: Sequence[Any], pools: Mapping[str, Pool], padded_tokens: Callable[[Sequence[Any]], int]
 ) -> list[Micro]:
-    """Return the parts of a micro-batch that run in a forward each, the one with the new rows first.
+    """Return the parts of a micro-batch that run in a forward each: all together, or the one with the new rows and another.
 
-    All rows run together, but for a draw that would make them all longer than they are, or keep them from sharing their
-    prompt, as general instructions among short classified texts do.
+    Draws run apart that would make all rows longer than they are, or keep them from sharing their prompt, as general
+    instructions among short classified texts do.
 
     Args:
         micro: What runs.
@@ -144,18 +144,26 @@ def forwards_of(
         pools: Memory by pool name.
         padded_tokens: What a forward over rows computes.
     """
-    first, others = micro, list[Micro]()
-    for draw, own in sorted(micro.drawn.items()):
-        rest = replace(first, drawn={name: places for name, places in first.drawn.items() if name != draw})
-        alone = replace(micro, new=(), drawn={draw: own})
-        if not own or not rows_in(rest, rows, pools):
-            continue
-        together, apart = (
-            sum(padded_tokens(rows_in(part, rows, pools)) for part in parts) for parts in ([first], [rest, alone])
-        )
-        if together > APART * apart:
-            first, others = rest, [*others, alone]
-    return [first, *others]
+    draws = sorted(draw for draw, own in micro.drawn.items() if own)
+    if not draws or not micro.new:
+        return [micro]
+    alike = [{draw for draw in draws if pool_in(draw) == pool} for pool in sorted(set(map(pool_in, draws)))]
+
+    def cost(parts: Sequence[Micro]) -> int:
+        return sum(padded_tokens(rows_in(part, rows, pools)) for part in parts)
+
+    ways = [_apart(micro, those) for those in [*({draw} for draw in draws), *alike, {*draws}]]
+    best = min(ways, key=cost)
+    return best if cost([micro]) > APART * cost(best) else [micro]
+
+
+def _apart(micro: Micro, draws: Collection[str]) -> list[Micro]:
+    """Return a micro-batch in two: without some draws, and those."""
+    rest = {draw: own for draw, own in micro.drawn.items() if draw not in draws}
+    return [
+        replace(micro, drawn=rest),
+        replace(micro, new=(), drawn={draw: micro.drawn[draw] for draw in sorted(draws)}),
+    ]
 
 
 def fitted(
@@ -167,25 +175,34 @@ def fitted(
         micro: What to cut; without drawn rows it stays.
         rows: The new rows.
         pools: Memory by pool name.
-        forwards: Its `forwards_of`.
+        forwards: Its `forwards_of`; the rows of another than the first are dealt out, as none pads the others.
         room: Padded tokens that they may hold together.
     """
-    new = {i: len(rows[i]) for i in micro.new}
-    drawn = {(draw, i): len(pools[pool_in(draw)].rows[i]) for draw, own in micro.drawn.items() for i in own}
     lengths = [[len(row) for row in rows_in(part, rows, pools)] for part in forwards]
-    tokens = sum(len(own) * max(own) for own in lengths)
-    parts = min(math.ceil(tokens / room), len(new))
-    if not drawn or parts < 2:
+    parts = min(math.ceil(sum(len(own) * max(own) for own in lengths) / room), len(micro.new))
+    if not any(micro.drawn.values()) or parts < 2:
         return [micro]
+    first, *others = forwards
+    new = _pieces({i: len(rows[i]) for i in first.new}, parts)
+    drawn = _pieces(_lengths(first, pools), parts)
+    dealt = sorted((length, key) for part in others for key, length in _lengths(part, pools).items())
     return [
         replace(
             micro,
-            new=some,
-            drawn={draw: [i for name, i in others if name == draw] for draw in micro.drawn},
+            new=new[n],
+            drawn={
+                draw: [i for name, i in (*drawn[n], *(key for _, key in dealt[n::parts])) if name == draw]
+                for draw in micro.drawn
+            },
             share=micro.share / parts,
         )
-        for some, others in zip(_pieces(new, parts), _pieces(drawn, parts), strict=True)
+        for n in range(parts)
     ]
+
+
+def _lengths(micro: Micro, pools: Mapping[str, Pool]) -> dict[tuple[str, int], int]:
+    """Return the tokens of each drawn row."""
+    return {(draw, i): len(pools[pool_in(draw)].rows[i]) for draw, own in micro.drawn.items() for i in own}
 
 
 def _pieces(lengths: Mapping[Any, int], parts: int) -> list[list[Any]]:

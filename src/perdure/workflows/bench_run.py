@@ -9,15 +9,17 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.errors import BadInput
 from perdure.workflows.bench_suite import Source, Suite, rows_of
 
 if TYPE_CHECKING:
     from perdure.core.recipe import Recipe
+    from perdure.core.rows import Row
     from perdure.data.task import TaskData
     from perdure.ledger import Entry, Ledger
     from perdure.workflows.workspace import Workspace
@@ -40,7 +42,7 @@ def run_text(suite: Suite, recipe: "Recipe", seed: int, data: Path, scratch: Pat
     Returns:
         What was measured, as plain JSON; docs/how-to/benchmark.md names the fields.
     """
-    from perdure.data.task import load_probe
+    from perdure.data.task import load_probe, load_rows, load_task
     from perdure.workflows.workspace import Workspace
 
     def file_of(source: Source, name: str, seed: int) -> Path:
@@ -50,11 +52,18 @@ def run_text(suite: Suite, recipe: "Recipe", seed: int, data: Path, scratch: Pat
 
     ws = Workspace.init(scratch / "workspace", suite.model, dtype=suite.dtype, seed=seed)
     general = {"general": file_of(suite.general, "general instructions", seed)} if suite.general else {}
+    files = {task.name: file_of(task, task.name, seed) for task in suite.tasks}
     watched = {one.name: load_probe(one.name, file_of(one, one.name, 0), one.task) for one in suite.watch}
+    if watched:
+        taught = [load_task(task.name, files[task.name], overrides=task.task).train for task in suite.tasks]
+        taught += [load_rows(file) for file in general.values()]
+        refuse_taught(watched.values(), {row.question: row for rows in taught for row in rows})
+    for probe in watched.values():  # now, so that what cannot be scored fails before anything is trained
+        ws.cell(ws.ledger.resolve("base"), probe)
     learned = []
     for task in suite.tasks:
-        file = file_of(task, task.name, seed)
-        learned.append(ws.learn(task.name, file, recipe=recipe, settings={**general, **task.task}, gate=None))
+        settings = {**general, **task.task}
+        learned.append(ws.learn(task.name, files[task.name], recipe=recipe, settings=settings, gate=None))
         told(task.name)
     return {
         "matrix": ws.matrix(),
@@ -65,6 +74,20 @@ def run_text(suite: Suite, recipe: "Recipe", seed: int, data: Path, scratch: Pat
         "machine": machine(ws.runtime.base.device, ws.ledger.config["dtype"]),
         "software": ws.ledger.notes(learned[-1]["entry"])["software"],
     }
+
+
+def refuse_taught(watched: Iterable["TaskData"], taught: Mapping[str, "Row"]) -> None:
+    """Raise if a watched row is trained on or rehearsed: its score would say nothing of what the model keeps by itself.
+
+    Raises:
+        BadInput: Such rows exist; the message counts them and names the first on both sides.
+    """
+    for probe in watched:
+        if found := [row for row in probe.test if row.question in taught]:
+            raise BadInput(
+                f"{len(found)} of {len(probe.test)} rows of the watched {probe.name!r} are trained on or rehearsed too, the "
+                f"first {found[0].source} as {taught[found[0].question].source}; take them from another file, or by `where`"
+            )
 
 
 def before_and_after(ws: "Workspace", task: "TaskData") -> Json:

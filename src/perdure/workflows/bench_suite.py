@@ -18,6 +18,13 @@ from perdure.data.read import read_records
 SUITES = Path(__file__).parent / "suites"
 DIGITS = Path("scikit-learn/digits")  # shipped with that package
 RowFields = dict[str, Any]
+_KINDS: dict[str, tuple[type, str]] = {
+    "extends": (str, "the name of a suite"),
+    "sources": (dict, "a mapping of files to words"),
+    "defaults": (dict, "a mapping"),
+    "tasks": (list, "a list of mappings"),
+}
+_NAME = r"^\w[\w.-]*$"  # of a task, as its file and its name in a workspace
 
 
 class Part(BaseModel):
@@ -64,7 +71,7 @@ class SuiteTask(Source):
         task: Settings of a task file: `template`, `scorer`, `max_new_tokens`, ...
     """
 
-    name: str
+    name: str = Field(pattern=_NAME)
     train: Part
     test: Part
     task: dict[str, Any] = {}
@@ -89,7 +96,7 @@ class Watched(Source):
         task: Settings of a task file, as those of a task.
     """
 
-    name: str
+    name: str = Field(pattern=_NAME)
     test: Part
     task: dict[str, Any] = {}
 
@@ -193,20 +200,24 @@ def _read(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
         raise BadInput(f"cannot read suite {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadSpec(f"suite {path} is no valid YAML: {error}") from None
-    if not isinstance(written, dict) or not isinstance(written.get("extends", ""), str):
-        raise BadSpec(f"suite {path} must be a mapping; `extends:` in it names a suite")
+    if not isinstance(written, dict):
+        raise BadSpec(f"suite {path} must be a mapping with `tasks:`, a list of mappings")
+    for key, (kind, words) in _KINDS.items():
+        if key in written and not isinstance(written[key], kind):
+            raise BadSpec(f"suite {path}: `{key}` must be {words}, got {written[key]!r}")
     known: dict[str, Any] = {}
     if "extends" in written:
-        if path in below:
+        if path.resolve() in below:
             raise BadSpec(f"suite {path} extends itself")
-        known = _read(_find(written.pop("extends"), path.parent), [*below, path])
-    if not all(isinstance(task, dict) for task in written.get("tasks", known.get("tasks")) or [None]):
+        known = _read(_find(written.pop("extends"), path.parent), [*below, path.resolve()])
+    tasks, shared = written.get("tasks", known.get("tasks", [])), written.pop("defaults", {})
+    if not tasks or not all(isinstance(task, dict) for task in tasks):
         raise BadSpec(f"suite {path} must be a mapping with `tasks:`, a list of mappings")
-    shared = written.pop("defaults", {})
+    if shared and "tasks" not in written:
+        raise BadSpec(f"suite {path}: `defaults` hold for the tasks beside them; write `tasks` too")
     if "tasks" in written:
-        written["tasks"] = [{**shared, **task} for task in written["tasks"]]
-    if "sources" in known:
-        written["sources"] = {**known["sources"], **written.get("sources", {})}
+        written["tasks"] = [{**shared, **task} for task in tasks]
+    written["sources"] = {**known.get("sources", {}), **written.get("sources", {})}
     return {**{key: value for key, value in known.items() if key != "name"}, **written}
 
 
@@ -246,9 +257,10 @@ def rows_of(source: Source, folder: Path, seed: int) -> list[RowFields]:
         if not chosen:
             raise BadInput(
                 f"{getattr(source, 'name', 'general')}: {source.file} has no rows for its {name} part (split "
-                f"{part.split!r}, {source.where}); its splits are {sorted({str(r.get('split')) for r in records})}"
+                f"{part.split!r}, {source.where}, skip {part.skip}); its splits are "
+                f"{sorted({str(r.get('split')) for r in records})}"
             )
-        rows += [{**(_chat(row) if source.chat else row), "split": name} for row in chosen]
+        rows += [{**(_chat(row, source.file) if source.chat else row), "split": name} for row in chosen]
     return rows
 
 
@@ -266,9 +278,13 @@ def choose(rows: Sequence[RowFields], seed: int, part: Part, labels: Iterable[st
     return chosen
 
 
-def _chat(row: RowFields) -> RowFields:
+def _chat(row: RowFields, file: Path) -> RowFields:
     """Return a row of prompt and completion as a chat of two turns."""
-    turns = [{"role": role, "content": row.get(key)} for role, key in (("user", "prompt"), ("assistant", "completion"))]
+    if not all(isinstance(row.get(key), str) for key in ("prompt", "completion")):
+        raise BadInput(
+            f"{file}: `chat` is for rows with a text prompt and completion; one has {', '.join(sorted(row))}"
+        )
+    turns = [{"role": role, "content": row[key]} for role, key in (("user", "prompt"), ("assistant", "completion"))]
     return {**{key: value for key, value in row.items() if key not in ("prompt", "completion")}, "messages": turns}
 
 
@@ -277,7 +293,8 @@ def _labels(rows: Sequence[Mapping[str, Any]], wanted: int | list[str] | None) -
     if isinstance(wanted, list):
         return list(wanted)
     known = sorted({row["label"] for row in rows if row.get("label") is not None})
-    return [*known[:wanted]] or [None]
+    without = wanted is None and any(row.get("label") is None for row in rows)
+    return [*known[:wanted], *([None] if without else [])]
 
 
 def _digits() -> list[RowFields]:

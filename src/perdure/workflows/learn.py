@@ -328,7 +328,8 @@ class _Learn:
         return idle
 
     def _folder(self) -> Path:
-        key = content_hash([self.parent.id, self.recipe.to_json(), self.task.version, self.task.fingerprint, self.seed])
+        data = [self.task.version, self.task.fingerprint, *map(row_key, self.plan.general)]
+        key = content_hash([self.parent.id, self.recipe.to_json(), *data, self.seed])
         return self.ledger.root / "runs" / key[:16]
 
 

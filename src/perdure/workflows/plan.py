@@ -92,7 +92,7 @@ def plan(
     if not task.test:
         raise BadInput(f"every test row of task {name!r} was deleted from this workspace; give others with --test FILE")
     general, told = _general(ws, task, recipe)
-    notices += told
+    notices += [*told, *_rehearsed_before(ws, parent, task)]
     _check_teachers(recipe)
     return Plan(task, _for_model(ws, recipe), parent, known, general, tuple(notices))
 
@@ -106,14 +106,22 @@ def _general(ws: "Workspace", task: TaskData, recipe: Recipe) -> tuple[tuple[Row
         return rows, [
             "no method rehearses the general rows; add instruction_replay (--set methods.instruction_replay.mix=0.1)"
         ]
-    tests = {row.question for version in [task, *ws.all_versions()] for row in version.test}
+    tests = {row.question for version in [task, *ws.all_versions()] for row in (*version.validation, *version.test)}
     gone = ws.ledger.deleted({row.hash for row in rows})
     kept = tuple(row for row in rows if row.question not in tests and row.hash not in gone)
     tested = sum(row.question in tests for row in rows)
-    notices = [f"{tested} general rows ask what a test row asks, and are not rehearsed"] if tested else []
+    notices = [f"{tested} general rows ask what a test or validation row asks, and are not rehearsed"] if tested else []
     if deleted := len(rows) - len(kept) - tested:
         notices.append(f"{deleted} general rows were deleted from this workspace before and stay out")
     return kept, notices
+
+
+def _rehearsed_before(ws: "Workspace", parent: Entry, task: TaskData) -> list[str]:
+    """Say how many test rows ask what a general row in memory asks: the model was held to what the base says of it."""
+    items = ws.ledger.manifest_rows(parent.memory) if parent.memory else []
+    rehearsed = {row.question for item, row in items if item["pool"] == "general"}
+    asked = sum(row.question in rehearsed for row in task.test)
+    return [f"{asked} test rows ask what rehearsed general rows ask; these are rehearsed no longer"] if asked else []
 
 
 def _check_teachers(recipe: Recipe) -> None:
