@@ -30,6 +30,6 @@ def test_a_weak_gradient_is_pulled_forward():
 
 def test_values_out_of_range_are_refused_and_no_strength_is_no_method():
     for fields in ({"radius": 1.0}, {"radius": -0.1}, {"mix": 1.0}):
-        with pytest.raises(ValueError, match=rf"{next(iter(fields))} is a share in \[0, 1\)"):
+        with pytest.raises(ValueError, match=rf"{next(iter(fields))}\n.*(less|greater) than"):
             CAGrad(**fields)
     assert not CAGrad(strength=0).active

@@ -87,5 +87,5 @@ def test_it_measures_unit_prototypes_a_task_and_a_task_learned_again_replaces_it
 def test_it_draws_no_rows_of_its_own_and_refuses_a_temperature_of_zero():
     assert Contrastive().draw(DrawContext(0, 10, 30, {"replay": 9}), {}) == Draw(0)
     assert not Contrastive(strength=0).active
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match=r"temperature\n.*greater than 0"):
         Contrastive(temperature=0)

@@ -139,7 +139,11 @@ def test_the_model_before_the_task_on_new_rows_is_lwfs_teacher(fields):
 
 @pytest.mark.parametrize(
     ("fields", "match"),
-    [({"temperature": 0}, "above 0"), ({"mix": 1.0}, "mix"), ({"teacher": "big", "refresh": True}, "refresh")],
+    [
+        ({"temperature": 0}, r"temperature\n.*greater than 0"),
+        ({"mix": 1.0}, "mix"),
+        ({"teacher": "big", "refresh": True}, "refresh"),
+    ],
 )
 def test_fields_that_make_no_sense_are_refused(fields, match):
     with pytest.raises(ValueError, match=match):

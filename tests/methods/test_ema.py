@@ -53,6 +53,6 @@ def test_it_averages_in_float32_and_writes_the_weights_own_dtype():
 
 
 def test_a_decay_of_one_is_refused_and_none_is_no_method():
-    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+    with pytest.raises(ValueError, match="less than 1"):
         Ema(decay=1.0)
     assert not Ema(decay=0).active

@@ -85,7 +85,7 @@ def test_the_weights_before_are_copies():
 
 
 def test_a_temperature_of_zero_is_refused_and_no_strength_is_no_method():
-    with pytest.raises(ValueError, match="above 0"):
+    with pytest.raises(ValueError, match=r"temperature\n.*greater than 0"):
         Lwf(temperature=0)
     assert not Lwf(strength=0).active
 

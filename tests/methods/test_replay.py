@@ -61,7 +61,7 @@ def test_the_rows_drawn_are_the_share_mix_of_the_final_mix(mix, new_rows):
 def test_no_mix_is_no_method_and_a_mix_of_one_is_refused():
     assert not Replay(mix=0).active
     for mix in (1.0, -0.1):
-        with pytest.raises(ValueError, match=r"share in \[0, 1\)"):
+        with pytest.raises(ValueError, match=r"mix\n.*(less than 1|greater than or equal to 0)"):
             Replay(mix=mix)
 
 

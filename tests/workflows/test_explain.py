@@ -75,7 +75,7 @@ def test_a_word_within_a_sentence_opens_no_section():
 
 def test_ranges_are_told_as_a_recipe_checks_them():
     fields = describe(METHODS["replay"])["fields"]
-    assert fields["mix"]["range"] == "0 to 1"
+    assert fields["mix"]["range"] == "at least 0 and below 1"
     assert fields["strength"]["range"] == "at least 0"
     assert fields["balance"]["range"] == "label or task or row"
     assert describe(METHODS["lwf"])["fields"]["temperature"]["range"] == "above 0"

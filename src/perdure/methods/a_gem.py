@@ -4,12 +4,12 @@ Source: Chaudhry et al., "Efficient Lifelong Learning with A-GEM", ICLR 2019.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Share
+from perdure.core.fields import ShareBelowOne
 from perdure.core.seams import Draw, DrawContext, Grads, State
 from perdure.core.step import Step
 from perdure.maths.projection import project_conflict
@@ -38,12 +38,8 @@ class AGem:
     seams: ClassVar[tuple[str, ...]] = ("draw", "reference", "gradient")
     source: ClassVar[str] = "Chaudhry et al. 2019, arXiv 1812.00420"
 
-    mix: Share = 0.5  # share of drawn rows in the final mix, in [0, 1); few make a noisy reference that protects little
+    mix: ShareBelowOne = 0.5  # share of drawn rows in the final mix; few make a noisy reference, which protects little
     balance: Literal["label", "task", "row"] = "label"  # what gets equal service
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
 
     @property
     def active(self) -> bool:

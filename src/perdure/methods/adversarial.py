@@ -4,10 +4,10 @@ Source: Miyato, Dai & Goodfellow, "Adversarial Training Methods for Semi-Supervi
 gradient method); Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", ICLR 2018 (more steps).
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Strength
@@ -41,12 +41,6 @@ class Adversarial:
     strength: Strength = 1.0  # factor of the perturbed rows' cross-entropy
     epsilon: Strength = 0.02  # length of a row's perturbation, in mean lengths of its embeddings
     steps: Positive = 1  # 1 is the fast gradient method (FGM), more is projected gradient ascent (PGD)
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps is at least 1, got {self.steps}")
-        if not (self.strength >= 0 and self.epsilon >= 0):
-            raise ValueError(f"strength and epsilon are at least 0, got {self.strength} and {self.epsilon}")
 
     @property
     def active(self) -> bool:

@@ -5,13 +5,13 @@ perturbation; Jin et al., "Gradient-based Editing of Memory Examples for Online 
 making replayed rows harder by a gradient in their inputs.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Share, Strength
+from perdure.core.fields import ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, State
 from perdure.core.step import Step
 from perdure.maths.perturbation import climb, mean_lengths
@@ -41,16 +41,10 @@ class AdversarialReplay:
     seams: ClassVar[tuple[str, ...]] = ("draw", "loss")
     source: ClassVar[str] = "Miyato et al. 2017, arXiv 1605.07725; Jin et al. 2021, arXiv 2006.15294"
 
-    mix: Share = 0.25  # share of drawn rows in the final mix, in [0, 1)
+    mix: ShareBelowOne = 0.25  # share of drawn rows in the final mix
     strength: Strength = 1.0  # factor of the moved rows' cross-entropy
     epsilon: Strength = 0.02  # length of a row's perturbation, in mean lengths of its embeddings
     balance: Literal["label", "task", "row"] = "label"  # what gets equal service
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
-        if not self.epsilon >= 0:
-            raise ValueError(f"epsilon is at least 0, got {self.epsilon}")
 
     @property
     def active(self) -> bool:

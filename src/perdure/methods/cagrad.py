@@ -4,12 +4,12 @@ Source: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Share, Strength
+from perdure.core.fields import ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, Grads, State
 from perdure.core.step import Step
 from perdure.maths.projection import avert_conflict, combine
@@ -39,15 +39,10 @@ class CAGrad:
     seams: ClassVar[tuple[str, ...]] = ("draw", "reference", "gradient")
     source: ClassVar[str] = "Liu et al. 2021, arXiv 2110.14048"
 
-    mix: Share = 0.25  # share of drawn rows in the final mix, in [0, 1)
+    mix: ShareBelowOne = 0.25  # share of drawn rows in the final mix
     strength: Strength = 1.0  # factor of the memory's gradient
-    radius: Share = 0.4  # how far from the mean, relative to its length, in [0, 1); the paper's c
+    radius: ShareBelowOne = 0.4  # how far from the mean, relative to its length; the paper's c
     balance: Literal["label", "task", "row"] = "label"  # what gets equal service
-
-    def __post_init__(self) -> None:
-        for name in ("mix", "radius"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is a share in [0, 1), got {getattr(self, name)}")
 
     @property
     def active(self) -> bool:

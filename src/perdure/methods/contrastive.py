@@ -6,10 +6,10 @@ prototypes in the place of rows.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Strength, Temperature
@@ -54,12 +54,8 @@ class Contrastive:
     source: ClassVar[str] = "Cha et al. 2021, arXiv 2106.14413; Khosla et al. 2020, arXiv 2004.11362"
 
     strength: Strength = 1.0  # factor of the term
-    temperature: Temperature = 0.1  # of the similarities, above 0
+    temperature: Temperature = 0.1  # of the similarities
     size: Positive = 8  # prototypes a task
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is above 0, got {self.temperature}")
 
     @property
     def active(self) -> bool:

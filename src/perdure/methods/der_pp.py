@@ -4,13 +4,13 @@ Source: Buzzega et al., "Dark Experience for General Continual Learning: a Stron
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Positive, Share, Strength
+from perdure.core.fields import Positive, ShareBelowOne, Strength
 from perdure.core.seams import Column, Draw, DrawContext, State
 from perdure.core.step import Step
 from perdure.maths.logits import logit_error
@@ -39,15 +39,11 @@ class DerPlusPlus:
     source: ClassVar[str] = "Buzzega et al. 2020, arXiv 2004.07211"
     column: ClassVar[str] = "teacher"
 
-    mix: Share = 0.25  # share of drawn rows in the final mix, both sets together, in [0, 1)
+    mix: ShareBelowOne = 0.25  # share of drawn rows in the final mix, both sets together
     strength: Strength = 0.03  # factor of the squared error; the paper's alpha is .1 to .5, for far smaller logits
     label_strength: Strength = 0.5  # factor of the cross-entropy; the paper's beta
     top_k: Positive = 32  # logits stored a label token
     balance: Literal["label", "task", "row"] = "label"  # what gets equal service
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
 
     @property
     def active(self) -> bool:

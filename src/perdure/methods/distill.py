@@ -4,12 +4,12 @@ Source: Hinton et al. 2015 for the loss; Rebuffi et al., "iCaRL", CVPR 2017 and 
 Continual Learning", NeurIPS 2020 for distilling on stored rows with stored outputs.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Count, Share, Strength, Temperature
+from perdure.core.fields import Count, ShareBelowOne, Strength, Temperature
 from perdure.core.seams import Column, Draw, DrawContext, State
 from perdure.core.step import Step
 from perdure.maths.divergence import Kind
@@ -46,19 +46,15 @@ class Distill:
     source: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531; Buzzega et al. 2020, arXiv 2004.07211"
 
     strength: Strength = 1.0  # factor of the divergence
-    temperature: Temperature = 1.0  # above 0; T^2 keeps the size of the gradient
+    temperature: Temperature = 1.0  # T^2 keeps the size of the gradient
     top_k: Count = 32  # log-probabilities stored a label token; 0 stores the whole vocabulary
     refresh: bool = False  # rewrite the columns of all rows after each task, not only those of new rows
     divergence: Kind = "forward"  # direction: forward, reverse or symmetric
     teacher: str = "settled"  # settled, base, or the folder or hub id of another model with the same tokenizer
     on: Literal["memory", "new", "both"] = "memory"  # rows that are distilled on
-    mix: Share = 0.0  # share of replayed rows it asks for in the final mix; 0 shares what other methods draw
+    mix: ShareBelowOne = 0.0  # share of replayed rows it asks for in the final mix; 0 shares what other methods draw
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is above 0, got {self.temperature}")
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
         if self.teacher in ("settled", "start") and (self.on != "memory" or self.teacher == "start"):
             raise ValueError("on new rows the model before the task is lwf's teacher; name another teacher, or use lwf")
         if self.refresh and self.teacher != "settled":

@@ -4,12 +4,12 @@ Source: Polyak & Juditsky 1992; Tarvainen & Valpola, "Mean teachers", 2017; in c
 Reducing Catastrophic Forgetting in Parameter Efficient Tuning" (I-LoRA), 2024.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Share
+from perdure.core.fields import ShareBelowOne
 from perdure.core.seams import Model, State
 from perdure.core.step import Step
 from perdure.maths.importance import copies, kept_as
@@ -39,11 +39,7 @@ class Ema:
     seams: ClassVar[tuple[str, ...]] = ("prepare", "watch", "settle")
     source: ClassVar[str] = "Tarvainen & Valpola 2017, arXiv 1703.01780; Ren et al. 2024, arXiv 2402.18865"
 
-    decay: Share = 0.9  # weight of the old average, in [0, 1); 0 is the last weights
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay is in [0, 1), got {self.decay}; at 1 nothing would be learned")
+    decay: ShareBelowOne = 0.9  # weight of the old average; 0 is the last weights
 
     @property
     def active(self) -> bool:

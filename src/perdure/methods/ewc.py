@@ -5,10 +5,10 @@ Compress", ICML 2018, for the online form; van de Ven, "On the Computation of th
 2025, for what is often computed instead.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Share, Strength

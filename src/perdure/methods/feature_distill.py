@@ -5,12 +5,12 @@ Source: Hou et al., "Learning a Unified Classifier Incrementally via Rebalancing
 error between hidden states of language models.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Share, Strength
+from perdure.core.fields import ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, Model, State
 from perdure.core.step import Slice, Step
 from perdure.maths.importance import copies, kept_as
@@ -45,11 +45,7 @@ class FeatureDistill:
 
     strength: Strength = 1.0  # factor of the relative squared distance
     on: Literal["memory", "new", "both"] = "both"  # rows whose features are kept
-    mix: Share = 0.25  # share of replayed rows it asks for in the final mix; 0 shares what other methods draw
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
+    mix: ShareBelowOne = 0.25  # share of replayed rows it asks for in the final mix; 0 shares what other methods draw
 
     @property
     def active(self) -> bool:

@@ -3,13 +3,13 @@
 Source: Feng et al., "FOREVER: Forgetting Curve-Inspired Memory Replay for Language Model Continual Learning", ACL 2026.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Positive, Share, Strength
+from perdure.core.fields import Positive, ShareAboveZero, ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, Model, State
 from perdure.core.step import Step
 from perdure.maths.importance import copies, kept_as
@@ -45,18 +45,12 @@ class ForgettingCurve:
     source: ClassVar[str] = "Feng et al. 2026, arXiv 2601.03938"
     needs: ClassVar[tuple[str, ...]] = ("before", "row_losses")
 
-    mix: Share = 0.5  # share of replayed rows in an update of a review, in [0, 1)
+    mix: ShareBelowOne = 0.5  # share of replayed rows in an update of a review
     strength: Strength = 1.0  # factor of both terms
     anchor: Strength = 1e-3  # pull to the weights before the task, per squared distance, while a review lasts
-    day: Share = 0.05  # updates that make a day, as a share of the task's
+    day: ShareAboveZero = 0.05  # updates that make a day, as a share of the task's
     passes: Positive = 1  # passes over the memory a review; the authors take 2
     balance: Literal["label", "task", "row"] = "row"  # what gets equal service
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
-        if not 0 < self.day <= 1:
-            raise ValueError(f"day is a share in (0, 1], got {self.day}")
 
     @property
     def active(self) -> bool:

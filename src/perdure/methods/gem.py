@@ -4,13 +4,13 @@ Source: Lopez-Paz & Ranzato, "Gradient Episodic Memory for Continual Learning", 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Share, Strength
+from perdure.core.fields import ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, Grads, State
 from perdure.core.step import Step
 from perdure.maths.projection import project_cone
@@ -43,14 +43,8 @@ class Gem:
     seams: ClassVar[tuple[str, ...]] = ("draw", "reference", "gradient")
     source: ClassVar[str] = "Lopez-Paz & Ranzato 2017, arXiv 1706.08840"
 
-    mix: Share = 0.5  # share of drawn rows in the final mix, in [0, 1); few may show no conflict
+    mix: ShareBelowOne = 0.5  # share of drawn rows in the final mix; few may show no conflict
     margin: Strength = 0.5  # least weight of the memory's gradient where tasks conflict; the paper's gamma
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
-        if not self.margin >= 0:
-            raise ValueError(f"margin is at least 0, got {self.margin}")
 
     @property
     def active(self) -> bool:

@@ -4,13 +4,13 @@ Source: Song et al., "How to Alleviate Catastrophic Forgetting in LLMs Finetunin
 Regularization", 2025.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Strength
+from perdure.core.fields import AboveZero, Strength
 from perdure.core.seams import Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import quadratic
@@ -55,11 +55,7 @@ class Hler:
     needs: ClassVar[tuple[str, ...]] = ("before", "task_grad")
 
     strength: Strength = 0.1  # factor, at an importance of mean 1
-    damping: Strength = 1.0  # above 0: xi in units of the task's mean squared way
-
-    def __post_init__(self) -> None:
-        if self.damping <= 0:
-            raise ValueError(f"damping is above 0, got {self.damping}")
+    damping: AboveZero = 1.0  # xi in units of the task's mean squared way
 
     @property
     def active(self) -> bool:

@@ -4,13 +4,13 @@ Source: Schaul et al., "Prioritized Experience Replay", ICLR 2016, for service b
 et al., "Upweighting Easy Samples in Fine-Tuning Mitigates Forgetting", ICML 2025, for the target exp(-loss).
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Share, Strength, Temperature
+from perdure.core.fields import AboveZero, Share, ShareBelowOne, Strength, Temperature
 from perdure.core.seams import Draw, DrawContext, Model, State
 from perdure.core.step import Slice, Step
 from perdure.memory.losses import losses_of, renewed
@@ -44,17 +44,11 @@ class ImportanceReplay:
     source: ClassVar[str] = "Schaul et al. 2016, arXiv 1511.05952; Sanyal et al. 2025, arXiv 2502.02797"
     needs: ClassVar[tuple[str, ...]] = ("row_losses",)
 
-    mix: Share = 0.25  # share of replayed rows in the final mix, in [0, 1)
+    mix: ShareBelowOne = 0.25  # share of replayed rows in the final mix
     strength: Strength = 1.0  # factor of the weighted cross-entropy
     temperature: Temperature = 1.0  # of P, in median losses; large makes P uniform
     priority: Share = 0.5  # power of the loss in Q; 0 draws all rows with equal chances
-    clip: Temperature = 5.0  # largest weight, before weights are scaled to a mean of 1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
-        if self.temperature <= 0 or self.clip <= 0:
-            raise ValueError(f"temperature and clip are above 0, got {self.temperature} and {self.clip}")
+    clip: AboveZero = 5.0  # largest weight, before weights are scaled to a mean of 1
 
     @property
     def active(self) -> bool:

@@ -4,12 +4,12 @@ Source: Scialom et al., "Fine-tuned Language Models are Continual Learners", EMN
 the divergence to the base model follows Li & Hoiem, "Learning without Forgetting", 2016.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Count, Positive, Share, Strength, Temperature
+from perdure.core.fields import Count, Positive, ShareBelowOne, Strength, Temperature
 from perdure.core.seams import Column, Draw, DrawContext, State
 from perdure.core.step import Step
 from perdure.methods.registry import register
@@ -38,18 +38,12 @@ class InstructionReplay:
     pool: ClassVar[str] = "general"
     column: ClassVar[str] = "base"  # not "teacher", whose k another method chooses
 
-    mix: Share = 0.1  # share of general rows in the final mix, in [0, 1)
+    mix: ShareBelowOne = 0.1  # share of general rows in the final mix
     strength: Strength = 0.0  # factor of the cross-entropy with the written answers
     distill: Strength = 1.0  # factor of the divergence to the base model
-    temperature: Temperature = 1.0  # above 0
+    temperature: Temperature = 1.0  # of both distributions
     size: Count = 200  # general rows kept
     top_k: Positive = 32  # log-probabilities stored a label token
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is above 0, got {self.temperature}")
 
     @property
     def active(self) -> bool:

@@ -4,10 +4,10 @@ Source: Li, Grandvalet & Davoine, "Explicit Inductive Bias for Transfer Learning
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Strength

@@ -3,10 +3,10 @@
 Source: Li & Hoiem, "Learning without Forgetting", ECCV 2016, equations 2 and 3.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Strength, Temperature
@@ -50,15 +50,11 @@ class Lwf:
     column: ClassVar[str] = "start"
 
     strength: Strength = 0.25  # factor of the divergence
-    temperature: Temperature = 2.0  # above 0; T^2 keeps the size of the gradient
+    temperature: Temperature = 2.0  # T^2 keeps the size of the gradient
     vocabulary: Literal["top_k", "full"] = (
         "top_k"  # what is compared: the largest and the rest, asked once, or all tokens
     )
     top_k: Positive = 32  # log-probabilities kept a label token
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature is above 0, got {self.temperature}")
 
     @property
     def active(self) -> bool:

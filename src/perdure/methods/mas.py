@@ -3,9 +3,9 @@
 Source: Aljundi et al., "Memory Aware Synapses: Learning what (not) to forget", ECCV 2018.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Strength

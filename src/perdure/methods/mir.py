@@ -4,12 +4,13 @@ Source: Aljundi et al., "Online Continual Learning with Maximally Interfered Ret
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Positive, Share, Strength
+from perdure.core.fields import Positive, ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, State
 from perdure.core.step import Step
 from perdure.methods.registry import register
@@ -38,15 +39,9 @@ class Mir:
     source: ClassVar[str] = "Aljundi et al. 2019, arXiv 1908.04742"
     needs: ClassVar[tuple[str, ...]] = ("before",)
 
-    mix: Share = 0.25  # share of replayed rows in the final mix, candidates apart, in [0, 1)
+    mix: ShareBelowOne = 0.25  # share of replayed rows in the final mix, candidates apart
     strength: Strength = 1.0  # factor of the replayed rows' cross-entropy
     candidates: Positive = 3  # candidates scored for each row replayed; the paper takes 5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
-        if self.candidates < 1:
-            raise ValueError(f"candidates is at least 1, got {self.candidates}")
 
     @property
     def active(self) -> bool:

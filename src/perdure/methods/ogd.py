@@ -4,10 +4,10 @@ Source: Farajtabar et al., "Orthogonal Gradient Descent for Continual Learning",
 """
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Share
@@ -43,13 +43,7 @@ class Ogd:
     source: ClassVar[str] = "Farajtabar et al. 2020, arXiv 1910.07104"
 
     size: Positive = 20  # rows of a task whose gradients are taken
-    keep: Share = 0.95  # share of their squared length that the basis holds, in [0, 1]; 1 is the paper's
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size is at least 1, got {self.size}")
-        if not 0 <= self.keep <= 1:
-            raise ValueError(f"keep is a share in [0, 1], got {self.keep}")
+    keep: Share = 0.95  # share of their squared length that the basis holds; 1 is the paper's
 
     @property
     def active(self) -> bool:

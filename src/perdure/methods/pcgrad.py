@@ -4,12 +4,12 @@ Source: Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Share, Strength
+from perdure.core.fields import ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, Grads, State
 from perdure.core.step import Step
 from perdure.maths.projection import combine, deconflict
@@ -39,13 +39,9 @@ class PCGrad:
     seams: ClassVar[tuple[str, ...]] = ("draw", "reference", "gradient")
     source: ClassVar[str] = "Yu et al. 2020, arXiv 2001.06782"
 
-    mix: Share = 0.25  # share of drawn rows in the final mix, in [0, 1)
+    mix: ShareBelowOne = 0.25  # share of drawn rows in the final mix
     strength: Strength = 1.0  # factor of the memory's gradient
     balance: Literal["label", "task", "row"] = "label"  # what gets equal service
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
 
     @property
     def active(self) -> bool:

@@ -5,12 +5,12 @@ Continual Learning", NeurIPS 2019.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Share, Strength
+from perdure.core.fields import ShareBelowOne, Strength
 from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, Draw, DrawContext, State
 from perdure.core.step import Step
@@ -38,14 +38,10 @@ class Replay:
     seams: ClassVar[tuple[str, ...]] = ("draw", "loss", "admit")
     source: ClassVar[str] = "Chaudhry et al. 2019, arXiv 1902.10486"
 
-    mix: Share = 0.25  # share of replayed rows in the final mix, in [0, 1)
+    mix: ShareBelowOne = 0.25  # share of replayed rows in the final mix
     strength: Strength = 1.0  # factor of the replayed rows' cross-entropy
     balance: Literal["label", "task", "row"] = "label"  # what gets equal service
     admission: Literal["reservoir", "hard", "surprise"] = "reservoir"  # which rows are kept
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
 
     @property
     def active(self) -> bool:

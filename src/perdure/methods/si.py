@@ -3,13 +3,13 @@
 Source: Zenke, Poole & Ganguli, "Continual Learning Through Synaptic Intelligence", ICML 2017.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Strength
+from perdure.core.fields import AboveZero, Strength
 from perdure.core.seams import Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import quadratic
@@ -40,11 +40,7 @@ class Si:
     needs: ClassVar[tuple[str, ...]] = ("before", "task_grad")
 
     strength: Strength = 0.1  # factor, at an importance of mean 1
-    damping: Strength = 1.0  # above 0: xi in units of the task's mean squared way
-
-    def __post_init__(self) -> None:
-        if self.damping <= 0:
-            raise ValueError(f"damping is above 0, got {self.damping}")
+    damping: AboveZero = 1.0  # xi in units of the task's mean squared way
 
     @property
     def active(self) -> bool:

@@ -4,12 +4,12 @@ Source: Hazard et al., "SuRe: Surprise-Driven Prioritised Replay for Continual L
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from perdure.core.fields import Share, Strength
+from perdure.core.fields import Share, ShareBelowOne, Strength
 from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, Draw, DrawContext, Model, State
 from perdure.core.step import Step
@@ -43,14 +43,10 @@ class SurpriseReplay:
     seams: ClassVar[tuple[str, ...]] = ("prepare", "draw", "loss", "watch", "admit")
     source: ClassVar[str] = "Hazard et al. 2025, arXiv 2511.22367"
 
-    mix: Share = 0.25  # share of replayed rows in the final mix, in [0, 1)
+    mix: ShareBelowOne = 0.25  # share of replayed rows in the final mix
     strength: Strength = 1.0  # factor of the replayed rows' cross-entropy
     balance: Literal["label", "task", "row"] = "task"  # what gets equal service where `priority` is 0
     priority: Share = 1.0  # power of the rank by surprise in a row's chance to be drawn; 0 draws by `balance`
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mix < 1:
-            raise ValueError(f"mix is a share in [0, 1), got {self.mix}")
 
     @property
     def active(self) -> bool:

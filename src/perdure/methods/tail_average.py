@@ -4,10 +4,10 @@ Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Gen
 Wasting My Time! Saving Days of ImageNet and BERT Training with LAtest Weight Averaging", 2022.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Share
@@ -33,11 +33,7 @@ class TailAverage:
     seams: ClassVar[tuple[str, ...]] = ("watch", "settle")
     source: ClassVar[str] = "Izmailov et al. 2018, arXiv 1803.05407"
 
-    share: Share = 0.25  # last share of the updates that is averaged, in [0, 1]
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share is in [0, 1], got {self.share}")
+    share: Share = 0.25  # last share of the updates that is averaged
 
     @property
     def active(self) -> bool:

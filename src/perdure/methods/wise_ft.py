@@ -4,10 +4,10 @@ Source: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, se
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.errors import BadSpec
