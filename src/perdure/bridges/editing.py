@@ -18,14 +18,13 @@ from perdure.bridges.editing_values import Value, find_each, find_values
 from perdure.bridges.editing_verify import verify
 from perdure.bridges.layout import Precision, find_layout
 from perdure.core.errors import BadInput, BadSpec
+from perdure.core.progress import Tick
 from perdure.edits.batches import batch_name
 from perdure.edits.edit_set import EditSet, Written
 from perdure.edits.facts import Fact, refuse_repeats
 from perdure.edits.measures import Verdict
 from perdure.edits.solve import Factors, metric
 from perdure.edits.spec import SPREAD, EditSpec
-
-Tick = Callable[[str, int, int], None]  # (what, done, of how many)
 
 
 def edit(

@@ -20,6 +20,7 @@ from perdure.core.canonical import content_hash
 from perdure.core.files import save_tensors, write_atomically
 from perdure.core.heads import only_at
 from perdure.core.keyed import keyed
+from perdure.core.progress import Tick
 from perdure.evaluate.decode import Asked
 
 TOKENS_PER_WIDTH = 10  # tokens a dimension of the key: the moment's error is then below what the ridge covers
@@ -27,8 +28,6 @@ LENGTH = 128  # tokens of a text, where the model takes so many
 ROWS = 128  # texts in a forward
 CHOICES = 50  # most likely tokens that a text's next one is drawn from
 FORMAT = 1
-
-Tick = Callable[[str, int, int], None]  # (what, done, of how many)
 
 
 def second_moments(

@@ -3,12 +3,12 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from perdure.cli.output import say
+from perdure.core.progress import Tick
 
-Tick = Callable[[str, int, int], None]  # (what, done, of how many)
 EVERY = 5.0  # seconds between plain lines of one phase
 
 

@@ -22,8 +22,8 @@ import yaml
 from perdure.core.canonical import canonical_json, content_hash
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.files import write_text
+from perdure.core.progress import Tick
 from perdure.workflows.bench_suite import Suite, check_files
-from perdure.workflows.scoring import Tick
 
 Json = dict[str, Any]
 Name = tuple[str, int]  # an arm's label and a seed

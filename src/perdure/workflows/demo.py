@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
 from perdure.evaluate.matrix import plain_text
-from perdure.workflows.scoring import Tick
 from perdure.workflows.workspace import DEFAULT_MODEL, Workspace
 
 LINES = ("broadband", "mobile", "smart_home", "tv")

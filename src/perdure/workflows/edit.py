@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
 from perdure.edits.facts import Fact, read_facts, refuse_repeats, superseded
 from perdure.edits.spec import EditSpec
 from perdure.ledger import Entry, writing
@@ -14,7 +15,7 @@ from perdure.workflows.edit_again import lost
 from perdure.workflows.edit_draft import Draft, Drafting
 from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_records import NOTE, asked_specs, named, note_of, noted, record_at
-from perdure.workflows.edit_state import SLOT, Place, Tick, pruned, refuse_busy
+from perdure.workflows.edit_state import SLOT, Place, pruned, refuse_busy
 
 if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet

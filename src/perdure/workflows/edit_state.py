@@ -1,11 +1,12 @@
 """The edit set of a state on the workspace's one model: laid with the other slots, asked, and written again."""
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
 from perdure.workflows.held_out import PASSAGES
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 SLOT = "edits"
 TEST_ROWS = 16  # test rows of a task whose text counts as held out
 LONGEST = 128  # tokens of a held-out text
-Tick = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput, BadSpec, Diverged
+from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
 from perdure.data.read import read_records
 from perdure.data.task import task_settings
@@ -17,7 +18,6 @@ from perdure.workflows.edit import edit
 from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.learn import learn
 from perdure.workflows.plan import Plan, plan
-from perdure.workflows.scoring import Tick
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, Interrupted
+from perdure.core.progress import Tick
 from perdure.core.rows import Row
 from perdure.data.split import distinct, held_out
 from perdure.data.task import TaskData
@@ -23,7 +24,6 @@ from perdure.workflows.edit_carry import Carried, carry
 from perdure.workflows.edit_records import NOTE
 from perdure.workflows.edit_state import SLOT
 from perdure.workflows.plan import Plan
-from perdure.workflows.scoring import Tick
 from perdure.workflows.signals import asked_to_stop
 from perdure.workflows.views import brief
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
 from perdure.core.rows import Row
 from perdure.data.task import TaskData
 from perdure.evaluate.scorers import choice_score, get_scorer, read_scorer, score_record
@@ -13,7 +14,6 @@ from perdure.ledger import Entry, Ledger
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
 
-Tick = Callable[[str, int, int], None]  # (what, done, of how many)
 LONGEST = 256  # tokens of an answer where the task does not say
 
 

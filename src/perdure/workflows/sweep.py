@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.progress import Tick
 from perdure.edits.spec import EditSpec
 from perdure.maths.statistics import paired_difference
 from perdure.workflows.edit import CONTEXTS, Facts, facts_of
 from perdure.workflows.edit_records import MEASURES
-from perdure.workflows.edit_state import Place, Tick
+from perdure.workflows.edit_state import Place
 from perdure.workflows.trace import TraceSpec, average_facts, keep
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perdure.core.errors import BadInput, BadSpec, Busy
+from perdure.core.progress import Tick
 from perdure.edits.facts import HOLE, Fact
 from perdure.edits.tracing import ROLES, Average, Kind, Trace, average, mean_over
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit import Facts, facts_of
-from perdure.workflows.edit_state import Tick
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace

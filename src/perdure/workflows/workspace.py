@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BrokenStore, NotFound
+from perdure.core.progress import Tick
 from perdure.data.task import TaskData
 from perdure.evaluate.gate import Gate
 from perdure.evaluate.matrix import build_matrix
@@ -21,7 +22,7 @@ from perdure.workflows.knowledge import Knowledge, learn_knowledge, plan_knowled
 from perdure.workflows.learn import learn
 from perdure.workflows.plan import Plan, plan
 from perdure.workflows.revert import revert
-from perdure.workflows.scoring import Tick, answer_length, answers, measure, newest_task
+from perdure.workflows.scoring import answer_length, answers, measure, newest_task
 from perdure.workflows.sweep import sweep
 from perdure.workflows.trace import TraceSpec, trace_prompt
 from perdure.workflows.views import brief, task_order
