@@ -4,6 +4,8 @@ docs/methods/<name>.md      one card a method: idea, formula, when to use it, co
 docs/methods/README.md      the cards by family, with the papers
 docs/reference/recipes.md   every setting with default and meaning, and the recipes that are shipped
 docs/reference/cli.md       every command with its help
+docs/benchmarks.md          the tables between `<!-- bench SUITE: COLUMN, ... -->` and `<!-- end bench -->`, from what
+                            `perdure bench` left in benchmarks/results/SUITE/table.md; all else there is written by hand
 """
 
 import inspect
@@ -129,6 +131,24 @@ def _meaning(parameter) -> str:
     return said + one_of + (" May be repeated." if parameter.multiple and "repeatable" not in said else "")
 
 
+def with_tables(text: str) -> str:
+    """Return a page with its benchmark tables as they are in the results now, cut to the columns that each names."""
+
+    def table(found: re.Match) -> str:
+        suite, wanted = found["suite"], found["columns"].split(", ")
+        lines = (ROOT / "benchmarks" / "results" / suite / "table.md").read_text(encoding="utf-8").splitlines()
+        head, _, *rows = [
+            [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")
+        ]
+        places = [head.index(column) for column in wanted]
+        cells = [wanted, ["---"] * len(wanted), *([row[place] for place in places] for row in rows)]
+        made = "\n".join("| " + " | ".join(row) + " |" for row in cells)
+        return f"{found['open']}\n{made}\n<!-- end bench -->"
+
+    marked = r"(?P<open><!-- bench (?P<suite>\w+): (?P<columns>[^\n]+) -->)\n.*?<!-- end bench -->"
+    return re.sub(marked, table, text, flags=re.S)
+
+
 def pages() -> dict[Path, str]:
     from perdure.methods.registry import all_methods
 
@@ -137,6 +157,7 @@ def pages() -> dict[Path, str]:
     made[DOCS / "methods" / "README.md"] = methods_index(registry)
     made[DOCS / "reference" / "recipes.md"] = recipes_page()
     made[DOCS / "reference" / "cli.md"] = cli_page()
+    made[DOCS / "benchmarks.md"] = with_tables((DOCS / "benchmarks.md").read_text(encoding="utf-8"))
     return {path: text.rstrip() + "\n" for path, text in made.items()}
 
 
