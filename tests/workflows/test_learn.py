@@ -117,7 +117,7 @@ def test_general_rows_are_rehearsed_with_the_base_models_own_distribution(ws, tm
     general = tmp_path / "general.jsonl"
     general.write_text("\n".join(json.dumps({"prompt": f"say {i}", "completion": f"fine {i}"}) for i in range(6)))
     path = data(tmp_path / "refund.jsonl", "refund", "late")
-    mixed = {**FAST, "methods.instruction_replay.mix": 0.3}
+    mixed = {**FAST, "methods.instruction_replay.mix": 0.6}
     done = ws.learn("refund", path, overrides=mixed, gate=None, settings={"general": str(general)})
     beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["instruction_replay"]
     assert all(beat["rows"] >= 1 for _, beat in beats)
@@ -134,6 +134,7 @@ def test_no_general_row_is_rehearsed_that_is_a_test_row_or_was_deleted(ws, tmp_p
     asked = [f"Classify the text.\nText: say {i}\nLabel:" for i in range(6)]
     general.write_text("\n".join(json.dumps({"prompt": one, "completion": "fine"}) for one in asked))
     said = {"settings": {"general": str(general)}, "gate": None}
+    mixed = {**FAST, "methods.instruction_replay.mix": 0.6}
 
     def rehearsed():
         return sorted(asked.index(row.prompt) for item, row in memory(ws).items if item["pool"] == "general")
@@ -147,14 +148,32 @@ def test_no_general_row_is_rehearsed_that_is_a_test_row_or_was_deleted(ws, tmp_p
     path = task("refund", "say 3")
     (notice,) = ws.plan("refund", path, recipe="replay", settings=said["settings"]).notices
     assert "no method rehearses the general rows" in notice
-    done = ws.learn("refund", path, overrides=FAST, **said)
+    done = ws.learn("refund", path, overrides=mixed, **said)
     assert "1 general rows ask what a test or validation row asks, and are not rehearsed" in done["warnings"]
     assert rehearsed() == [0, 1, 2, 4, 5]
     ws.delete_row(next(row.hash for _, row in memory(ws).items if row.prompt == asked[0]))
-    done = ws.learn("parcel", task("parcel", "say 5"), overrides=FAST, **said)
+    done = ws.learn("parcel", task("parcel", "say 5"), overrides=mixed, **said)
     assert rehearsed() == [1, 2, 4]
     assert "1 test rows ask what rehearsed general rows ask; these are rehearsed no longer" in done["warnings"]
     assert "1 general rows were deleted from this workspace before and stay out" in done["warnings"]
+
+
+def test_no_more_general_rows_are_asked_about_than_a_task_draws(ws, tmp_path):
+    general = tmp_path / "general.jsonl"
+    general.write_text("\n".join(json.dumps({"prompt": f"say {i}", "completion": f"fine {i}"}) for i in range(50)))
+
+    def kept(task, mix):
+        path = data(tmp_path / f"{task}.jsonl", task, "late")
+        mixed = {**FAST, "methods.instruction_replay.mix": mix, "methods.instruction_replay.size": 6}
+        done = ws.learn(task, path, overrides=mixed, gate=None, settings={"general": str(general)})
+        beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["instruction_replay"]
+        drawn = sum(beat["rows"] for _, beat in beats)
+        return drawn, sum(item["pool"] == "general" for item, _ in memory(ws).items)
+
+    drawn, first = kept("refund", 0.2)
+    assert drawn == first == 0.25 * 8 * FAST["num_train_epochs"]
+    drawn, second = kept("parcel", 0.5)
+    assert drawn > second == 6
 
 
 def test_joint_trains_on_all_kept_rows_from_the_base(ws, tmp_path):

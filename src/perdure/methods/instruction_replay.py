@@ -25,7 +25,7 @@ class InstructionReplay:
 
     Seams: draw, loss. State: none.
     Cost: no row runs twice: mix / (1 - mix) more rows, in a forward of their own where they are much longer than the others or
-    begin otherwise. Once, one forward over `size` rows without gradients. 6 x top_k bytes a label token in memory.
+    begin otherwise. Once, one forward over the rows kept without gradients. 6 x top_k bytes a label token in memory.
     When to use: the model was tuned to follow instructions before any task and has to go on doing so.
     Deviation from Scialom et al.: general instructions instead of the older tasks', and held to what the base model says of
     them rather than learned again.
@@ -42,7 +42,7 @@ class InstructionReplay:
     strength: Strength = 0.0  # factor of the cross-entropy with the written answers
     distill: Strength = 1.0  # factor of the divergence to the base model
     temperature: Temperature = 1.0  # of both distributions
-    size: Count = 200  # general rows kept
+    size: Count = 200  # general rows kept, or as many as a task draws if that is fewer
     top_k: Positive = 32  # log-probabilities stored a label token
 
     @property

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
-from perdure.core.seams import AdmitContext, Column, pool_of
+from perdure.core.seams import AdmitContext, Column, DrawContext, pool_of
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, row_key
 from perdure.memory.admission import admission_scores, admitted, shrink
@@ -71,11 +71,28 @@ class Memory:
 
 
 def with_general(
-    memory: Memory, rows: Sequence[Row], recipe: Recipe, runtime: "Runtime", seed: int, held_out: set[str]
+    memory: Memory,
+    rows: Sequence[Row],
+    recipe: Recipe,
+    runtime: "Runtime",
+    *,
+    new_rows: int,
+    seed: int,
+    held_out: set[str],
 ) -> Memory:
     """Return the memory with general rows taken in, each with the base model's distribution, computed once.
 
-    General rows that ask what a test row asks, as one of a newer task may, are in it no longer.
+    It takes in no more than this learn will draw, however many there are. General rows that ask what a test row asks, as
+    one of a newer task may, are in it no longer.
+
+    Args:
+        memory: The memory so far.
+        rows: The general rows that may be rehearsed.
+        recipe: Whose method draws them; without one the memory stays.
+        runtime: Holds the base model.
+        new_rows: Rows that the learn trains, each as often as it does.
+        seed: Chooses the rows.
+        held_out: Questions of every task's test rows.
     """
     asked = [item["pool"] == "general" and row.question in held_out for item, row in memory.items]
     if any(asked):
@@ -84,7 +101,8 @@ def with_general(
     known = {item["row"] for item, _ in memory.items}
     if method is None:
         return memory
-    room = method.size - sum(item["pool"] == "general" for item, _ in memory.items)
+    drawn = DrawContext(0, 1, new_rows, {}).rows_for(method.mix)
+    room = min(method.size, drawn) - sum(item["pool"] == "general" for item, _ in memory.items)
     fresh = [row for row in rows if row_key(row) not in known]
     fresh = shrink(fresh, lambda row: row.label, max(room, 0), seed, "general")
     if not fresh:
