@@ -142,11 +142,11 @@ def test_what_is_watched_is_compared_row_by_row_with_the_time_before_and_average
     }
     assert drift["low"] < -0.25 < drift["high"]
     lines = markdown(found).splitlines()
-    assert "| talk, change | train time / naive |" in lines[0]
+    assert "| talk change | train time / naive |" in lines[0]
     assert "| -0.250 (" in lines[2] + lines[3]
     assert len({line.count("|") for line in lines[:4]}) == 1
     assert "Before: talk 0.750 (n = 4)." in lines[-1]
-    assert "talk, change" in page("two", "", found, runs)
+    assert "talk change" in page("two", "", found, runs)
     assert "change" not in markdown(compare(RUNS)).splitlines()[0]
 
 

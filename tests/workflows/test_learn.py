@@ -176,6 +176,18 @@ def test_no_more_general_rows_are_asked_about_than_a_task_draws(ws, tmp_path):
     assert drawn > second == 6
 
 
+def test_of_many_general_rows_those_nearest_in_length_are_rehearsed(ws, tmp_path):
+    general = tmp_path / "general.jsonl"
+    lengths = [1, 60, 2, 50, 3, 40, 4, 30]
+    rows = [{"prompt": "say " + "it again " * n, "completion": "fine"} for n in lengths]
+    general.write_text("\n".join(map(json.dumps, rows)))
+    path = data(tmp_path / "refund.jsonl", "refund", "late")
+    mixed = {**FAST, "methods.instruction_replay.mix": 0.34}
+    ws.learn("refund", path, overrides=mixed, gate=None, settings={"general": str(general)})
+    kept = {row.prompt.count("again") for item, row in memory(ws).items if item["pool"] == "general"}
+    assert kept == {1, 2, 3, 4}
+
+
 def test_joint_trains_on_all_kept_rows_from_the_base(ws, tmp_path):
     alone = learn(ws, tmp_path, "refund", recipe="joint")["tokens"]
     both = learn(ws, tmp_path, "parcel", recipe="joint")["tokens"]

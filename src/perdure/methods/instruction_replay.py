@@ -42,7 +42,7 @@ class InstructionReplay:
     strength: Strength = 0.0  # factor of the cross-entropy with the written answers
     distill: Strength = 1.0  # factor of the divergence to the base model
     temperature: Temperature = 1.0  # of both distributions
-    size: Count = 200  # general rows kept, or as many as a task draws if that is fewer
+    size: Count = 200  # most general rows kept; no more than a task draws, the nearest in length of so many
     top_k: Positive = 32  # log-probabilities stored a label token
 
     @property

@@ -19,7 +19,7 @@ def columns(found: Record) -> list[str]:
     """Return the heads of the table."""
     acc, *others = SCORES.values()
     gap = f"ACC minus {found['against']}"
-    watched = [f"{name}, change" for name in found["watched"]]
+    watched = [f"{name} change" for name in found["watched"]]
     return ["arm", "seeds", acc, gap, *others, *watched, "train time / naive", "train s", "peak MiB", "stored MB"]
 
 

@@ -154,9 +154,8 @@ class _Learn:
                 f"{cut} of {len(rows)} train rows were longer than {settings.max_length} tokens and were cut"
             )
         memory = remember.Memory.at(self.ledger, self.parent)
-        epochs = len(rows) * settings.num_train_epochs
         memory = remember.with_general(
-            memory, self.plan.general, self.recipe, runtime, new_rows=epochs, seed=self.seed, held_out=self.tests
+            memory, self.plan.general, self.recipe, runtime, encoded, seed=self.seed, held_out=self.tests
         )
         said = {
             column.name: remember.ask(column, encoded, runtime)

@@ -75,36 +75,41 @@ def with_general(
     rows: Sequence[Row],
     recipe: Recipe,
     runtime: "Runtime",
+    new: "Sequence[Encoded]",
     *,
-    new_rows: int,
     seed: int,
     held_out: set[str],
 ) -> Memory:
     """Return the memory with general rows taken in, each with the base model's distribution, computed once.
 
-    It takes in no more than this learn will draw, however many there are. General rows that ask what a test row asks, as
-    one of a newer task may, are in it no longer.
+    It takes in no more than this learn will draw: of a sample those nearest in length to the new rows, as a long row costs
+    as much as many short ones. General rows that ask what a test row asks, as one of a newer task may, are in it no longer.
 
     Args:
         memory: The memory so far.
         rows: The general rows that may be rehearsed.
         recipe: Whose method draws them; without one the memory stays.
         runtime: Holds the base model.
-        new_rows: Rows that the learn trains, each as often as it does.
-        seed: Chooses the rows.
+        new: The rows that the learn trains.
+        seed: Chooses the sample.
         held_out: Questions of every task's test rows.
     """
+    from perdure.data.encode import encode
+
     asked = [item["pool"] == "general" and row.question in held_out for item, row in memory.items]
     if any(asked):
         memory = Memory([pair for pair, out in zip(memory.items, asked, strict=True) if not out], memory.columns)
     method = next((m for m in recipe.owners("draw") if pool_of(m) == "general"), None)
-    known = {item["row"] for item, _ in memory.items}
     if method is None:
         return memory
-    drawn = DrawContext(0, 1, new_rows, {}).rows_for(method.mix)
+    settings, longest = recipe.settings, max(map(len, new))
+    drawn = DrawContext(0, 1, len(new) * settings.num_train_epochs, {}).rows_for(method.mix)
     room = min(method.size, drawn) - sum(item["pool"] == "general" for item, _ in memory.items)
-    fresh = [row for row in rows if row_key(row) not in known]
-    fresh = shrink(fresh, lambda row: row.label, max(room, 0), seed, "general")
+    known = {item["row"] for item, _ in memory.items}
+    unknown = [row for row in rows if row_key(row) not in known]
+    sample = shrink(unknown, lambda row: row.label, method.size, seed, "general") if room > 0 else []
+    apart = {row.hash: abs(len(encode(row, runtime.base.tokenizer, settings.max_length)) - longest) for row in sample}
+    fresh = sorted(sample, key=lambda row: apart[row.hash])[: max(room, 0)]
     if not fresh:
         return memory
     items = [({"row": row_key(row), "pool": "general", "task": row.task, "label": row.label}, row) for row in fresh]
