@@ -1,7 +1,7 @@
 """Write the parts of the docs that come from code, or with --check say which of them are stale and which links are broken.
 
 docs/methods/<name>.md      one card a method: idea, formula, when to use it, cost, seams, fields with their comments, source
-docs/methods/README.md      the cards by family, with the papers
+docs/methods/README.md      the cards by family, with the papers, and what each shipped recipe costs
 docs/reference/recipes.md   every setting with default and meaning, and the recipes that are shipped
 docs/reference/cli.md       every command with its help
 docs/benchmarks.md          the tables between `<!-- bench SUITE: COLUMN, ... -->` and `<!-- end bench -->`, from what
@@ -9,6 +9,7 @@ docs/benchmarks.md          the tables between `<!-- bench SUITE: COLUMN, ... --
 """
 
 import inspect
+import json
 import os
 import re
 import sys
@@ -54,7 +55,53 @@ def methods_index(registry: dict[str, type]) -> str:
     for told in sorted(map(describe, registry.values()), key=lambda told: (told["family"], told["name"])):
         cells = [f"[{told['name']}]({told['name']}.md)", told["family"], told["idea"], told["source"]]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *cost_table()])
+
+
+def cost_table() -> list[str]:
+    """What each shipped recipe costs: counted by a rehearsal, and the time that was measured on clinc5."""
+    from perdure.methods.registry import load_recipe, recipe_names
+    from perdure.workflows.rehearse import rehearse
+
+    heads = ["recipe", "forward", "backward", "before", "after", "state", "kept", "held", "time"]
+    lines = ["## Cost", ""]
+    lines += [
+        "From the second task on, of each shipped recipe as it is, `dual_replay` with general rows. *Forward* and *backward*:",
+        "rows that an update runs, in multiples of its new rows; plain training is 1. *Before*: rows run forward before the",
+        "first update, in multiples of the task's. *After*: rows run forward after the last one, of 512 new and 32 of memory.",
+        "*State*: bytes a trainable parameter while a task is learned, *kept* between tasks, and *held* beside it in an update.",
+        "*Time*: of training, in multiples of naive's, as measured on [clinc5](../benchmarks.md).",
+        "",
+    ]
+    lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    times = measured_times()
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        if (recipe.settings.data, recipe.settings.train) != ("task", "lora"):
+            continue  # joint and full: baselines that train other rows, or other weights
+        cost = rehearse(recipe)
+        state, kept = (sum(getattr(told, when) for told in cost.state.values()) for when in ("learning", "kept"))
+        cells = [f"{cost.forward:.2f}", f"{cost.backward:.2f}", f"{cost.before:.2g}", str(cost.after)]
+        cells += [f"{number:.3g}" for number in (state, kept, cost.held)]
+        lines.append("| " + " | ".join([f"`{name}`", *cells, times.get(name, "")]) + " |")
+    return lines
+
+
+def measured_times() -> dict[str, str]:
+    """The train time beside naive of each shipped recipe that ran on clinc5 as it is, whatever its arm is called."""
+    from perdure.core.recipe import build_recipe
+    from perdure.methods.registry import all_methods, load_recipe, recipe_names
+
+    def nameless(recipe) -> dict:
+        return {**recipe.to_json(), "name": None}
+
+    folder = ROOT / "benchmarks" / "results" / "clinc5"
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-0.json"))]
+    ran = {run["arm"]: nameless(build_recipe(run["written"], all_methods())) for run in runs}
+    head, rows = read_table("clinc5")
+    told = {row[0]: row[head.index("train time / naive")] for row in rows}
+    shipped = {name: nameless(load_recipe(name)) for name in recipe_names()}
+    return {name: told[arm] for name, recipe in shipped.items() for arm in ran if ran[arm] == recipe}
 
 
 def recipes_page() -> str:
@@ -131,15 +178,19 @@ def _meaning(parameter) -> str:
     return said + one_of + (" May be repeated." if parameter.multiple and "repeatable" not in said else "")
 
 
+def read_table(suite: str) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of what `perdure bench` wrote of a suite."""
+    lines = (ROOT / "benchmarks" / "results" / suite / "table.md").read_text(encoding="utf-8").splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return head, rows
+
+
 def with_tables(text: str) -> str:
     """Return a page with its benchmark tables as they are in the results now, cut to the columns that each names."""
 
     def table(found: re.Match) -> str:
-        suite, wanted = found["suite"], found["columns"].split(", ")
-        lines = (ROOT / "benchmarks" / "results" / suite / "table.md").read_text(encoding="utf-8").splitlines()
-        head, _, *rows = [
-            [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")
-        ]
+        wanted = found["columns"].split(", ")
+        head, rows = read_table(found["suite"])
         places = [head.index(column) for column in wanted]
         cells = [wanted, ["---"] * len(wanted), *([row[place] for place in places] for row in rows)]
         made = "\n".join("| " + " | ".join(row) + " |" for row in cells)

@@ -210,6 +210,29 @@ def test_some_field_at_zero_switches_it_off_to_the_bit(name, stream, plain):
     assert same(stream.train(made).weights, plain.weights)
 
 
+@pytest.mark.parametrize(("name", "seam"), [(n, s) for n, s in SEAMED if s in ("mask", "settle")])
+def test_nan_from_a_mask_or_a_settled_end_is_a_named_error(name, seam, stream):
+    def poisoned(self, *given):
+        made = getattr(METHODS[name], seam)(self, *given)
+        values = made[0] if seam == "settle" else made
+        values = {key: value * math.nan for key, value in (values or given[0].params).items()}
+        return (values, made[1]) if seam == "settle" else values
+
+    registry = {**METHODS, name: broken(METHODS[name], **{seam: poisoned})}
+    with pytest.raises(Diverged, match=rf"method {name} (settled on|gave)"):
+        learned(stream, name, registry)
+
+
+def test_a_term_whose_gradient_alone_is_nan_is_told_before_the_weights_are_kept(stream):
+    def loss(self, step, state):
+        return sum(((value * 0).sum() for value in step.params.values()), torch.zeros(())).sqrt()
+
+    registry = {**METHODS, "l2": broken(METHODS["l2"], loss=loss)}
+    made = stream.learning({"l2": {}}, registry=registry, num_train_epochs=1, per_device_train_batch_size=16)
+    with pytest.raises(Diverged, match="the last update gave weights that are not finite"):
+        stream.train(made)
+
+
 def _try_active(method: type, fields: dict) -> bool:
     try:
         return method(**fields).active

@@ -150,6 +150,21 @@ def test_a_budget_of_megabytes_leaves_out_state_that_does_not_fit_and_bounds_the
     assert "20.0 MB" in why(found, "ewc_lwf")
 
 
+def test_the_field_is_compared_with_an_arm_of_its_methods_that_fits_not_with_one_that_was_refused():
+    little = arm("replay_0.1", 0.79, ratio=1.09, methods={"replay": {"mix": 0.1}})
+    table = [
+        suite(
+            *TABLE[0]["arms"], little, arm("dual_replay_0.1", 0.86, ratio=1.02, methods={"replay": {}, "distill": {}})
+        )
+    ]
+    found = advised(table, time=1.1)
+    assert found["from"] == "dual_replay_0.1"
+    assert "replay" in {line["recipe"] for line in found["refused"]}
+    assert "a little replay" in said(found)
+    assert "training took 1.70 times" not in said(found)
+    assert "above replay_0.1" in said(found) or "replay_0.1 reached" in said(found)
+
+
 def test_joint_and_full_are_never_advised():
     assert advised()["from"] == "dual_replay"
     assert "upper bound" in why(advised(), "joint")

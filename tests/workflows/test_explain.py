@@ -39,7 +39,7 @@ def test_every_method_is_described_whole(name):
     assert json.loads(json.dumps(told)) == told
     assert told["formula"]
     assert told["idea"].endswith(".")
-    assert {"seams", "state", "cost"} <= told["says"].keys()
+    assert {"seams", "state", "cost", "when to use"} <= told["says"].keys()
     assert not any(f"{head}:" in told["formula"] for head in ("Seams", "State", "Cost", "Source"))
     for field in told["fields"].values():
         assert field["about"]

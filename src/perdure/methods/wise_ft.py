@@ -35,8 +35,9 @@ class WiseFt:
     train rows that are held out where the task names no validation rows (`validation_share`).
     When to use: at the end of any recipe without another method that settles; cheap, and it needs no tuning.
     Source: Wortsman et al. 2022, arXiv 2109.01903.
-    Deviation: the previous head takes the place of the zero-shot model, and the paper's alpha is 1 - s. LoRA factors are
-    interpolated, not their product, whose interpolation would not fit the rank; the two differ by s(1 - s) (B - B*)(A - A*).
+    Deviation: s is chosen on memory beside the held-out rows, which alone know nothing of older tasks. The previous head takes
+    the place of the zero-shot model, and the paper's alpha is 1 - s. LoRA factors are interpolated, not their product, whose
+    interpolation would not fit the rank; the two differ by s(1 - s) (B - B*)(A - A*).
     """
 
     name: ClassVar[str] = "wise_ft"

@@ -195,9 +195,9 @@ def choose(fitting: Sequence[Candidate], field: Sequence[Rule]) -> tuple[Candida
     if any(c.methods for c in measured):
         return _best(sorted(measured, key=lambda c: -c.measured["acc"]["value"]))  # type: ignore[index]
     for rule in field:
-        if any(candidate.methods == tuple(sorted(rule.parts)) for candidate in fitting):
+        if advised := of_rule(rule, fitting):
             says = f"{rule.situation} the field advises {rule.says}; this rests on the literature alone"
-            return of_rule(rule, fitting), {"says": says, "source": rule.source}
+            return advised, {"says": says, "source": rule.source}
     first = next(c for name in (DEFAULT, *LAST_RESORTS) for c in fitting if c.name == name)
     return first, {
         "says": f"{first.name}: nothing that fits was measured, and no advice of the field fits",
@@ -260,7 +260,9 @@ def _reasons(
         says = "nothing was measured here yet, so no number of ours stands behind this"
         reasons.append({"says": says, "source": "none"})
     for rule in (rule for rule in field if not missing(rule, registry)):
-        advised = of_rule(rule, everything)
+        advised = of_rule(rule, [c for c in everything if c.name not in refused]) or of_rule(rule, everything)
+        if advised is None:
+            continue
         if advised.name in refused:
             says = f"{rule.situation} the field advises {rule.says}; but {refused[advised.name]}"
         elif advised is not chosen:
@@ -273,10 +275,10 @@ def _reasons(
     return reasons
 
 
-def of_rule(rule: Rule, everything: Iterable[Candidate]) -> Candidate:
+def of_rule(rule: Rule, among: Iterable[Candidate]) -> Candidate | None:
     """Return the recipe of a rule's methods and no others: the best measured one, where several differ in their fields."""
-    same = [candidate for candidate in everything if candidate.methods == tuple(sorted(rule.parts))]
-    return max(same, key=lambda c: c.measured["acc"]["value"] if c.measured else -1.0)
+    same = [candidate for candidate in among if candidate.methods == tuple(sorted(rule.parts))]
+    return max(same, key=lambda c: c.measured["acc"]["value"] if c.measured else -1.0, default=None)
 
 
 def against(rule: Rule, advised: Candidate, chosen: Candidate) -> str:
