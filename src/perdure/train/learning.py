@@ -206,7 +206,7 @@ class Learning(Asked):
         self._beat(update, grads)
         for method in masks:
             masked = method.mask(grads, self.state[method.name])
-            self._all_finite(masked, f"method {method.name} gave a masked gradient", update)
+            self._all_finite(masked, f"method {method.name} gave a masked gradient that is", update)
             self.refs = {name: method.mask(ref, self.state[method.name]) for name, ref in self.refs.items()}
             if self.gauge:
                 share = 1 - (norm(masked) / max(norm(grads), 1e-30)) ** 2
@@ -217,7 +217,7 @@ class Learning(Asked):
             made = owner.gradient(grads, self.refs, step, self.state[owner.name])
             if any(made[name] is not grads[name] for name in grads):
                 self.record.acted.add(owner.name)
-            self._all_finite(made, f"method {owner.name} gave a gradient", update)
+            self._all_finite(made, f"method {owner.name} gave a gradient that is", update)
             if self.gauge:
                 self.record.beat(update, owner.name, {"turned": turned(grads, made), **self._served(owner.name)})
             grads = made
@@ -256,12 +256,12 @@ class Learning(Asked):
         """
         if self.closed:
             return
-        self._all_finite(self.params, "the last update gave weights", self.total)
+        self._all_finite(self.params, "the last update gave weights that are", self.total)
         values = self.best[1] if self.best else {}
         with self.still():
             if method := self.recipe.owner("settle"):
                 values, self.state[method.name] = method.settle(Between(self), self.state[method.name])
-                self._all_finite(values, f"method {method.name} settled on weights", self.total)
+                self._all_finite(values, f"method {method.name} settled on weights that are", self.total)
                 gap = {name: value.float() - self.params[name].detach().float() for name, value in values.items()}
                 self.record.beat(self.total, method.name, {"moved": norm(gap)})
             with torch.no_grad():
@@ -320,7 +320,7 @@ class Learning(Asked):
     def _all_finite(self, values: Mapping[str, Tensor], what: str, update: int) -> None:
         """Raise Diverged unless all values are finite; `what` says who gave what."""
         if not all(torch.isfinite(value).all() for value in values.values()):
-            raise Diverged(f"{what} that are not finite at update {update} of {self.total}; lower the learning rate")
+            raise Diverged(f"{what} not finite at update {update} of {self.total}; lower the learning rate")
 
     def _check_state(self) -> None:
         for method, state in self.state.items():
