@@ -173,6 +173,10 @@ def test_rows_without_a_label_are_taken_beside_those_that_have_one(tmp_path):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     probe = Watched(name="all", file="rows.jsonl", test={"split": "test"})
     assert sorted(row["text"] for row in rows_of(probe, tmp_path, 0)) == list("01234")
+    unlabelled = probe.model_copy(
+        update={"where": {"text": "4"}, "labels": 3}
+    )  # a number of labels, where there are none
+    assert [row["text"] for row in rows_of(unlabelled, tmp_path, 0)] == ["4"]
     with pytest.raises(BadInput, match="skip 9"):
         rows_of(probe.model_copy(update={"test": Part(split="test", skip=9)}), tmp_path, 0)
 

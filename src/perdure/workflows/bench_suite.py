@@ -294,7 +294,7 @@ def _labels(rows: Sequence[Mapping[str, Any]], wanted: int | list[str] | None) -
         return list(wanted)
     known = sorted({row["label"] for row in rows if row.get("label") is not None})
     without = wanted is None and any(row.get("label") is None for row in rows)
-    return [*known[:wanted], *([None] if without else [])]
+    return [*known[:wanted], *([None] if without else [])] or [None]
 
 
 def _digits() -> list[RowFields]:

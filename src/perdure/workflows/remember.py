@@ -96,20 +96,19 @@ def with_general(
     """
     from perdure.data.encode import encode
 
-    asked = [item["pool"] == "general" and row.question in held_out for item, row in memory.items]
-    if any(asked):
-        memory = Memory([pair for pair, out in zip(memory.items, asked, strict=True) if not out], memory.columns)
+    allowed = [(item, row) for item, row in memory.items if item["pool"] != "general" or row.question not in held_out]
+    memory = Memory(allowed, memory.columns)
     method = next((m for m in recipe.owners("draw") if pool_of(m) == "general"), None)
     if method is None:
         return memory
     settings, longest = recipe.settings, max(map(len, new))
     drawn = DrawContext(0, 1, len(new) * settings.num_train_epochs, {}).rows_for(method.mix)
-    room = min(method.size, drawn) - sum(item["pool"] == "general" for item, _ in memory.items)
+    room = max(0, min(method.size, drawn) - sum(item["pool"] == "general" for item, _ in memory.items))
     known = {item["row"] for item, _ in memory.items}
     unknown = [row for row in rows if row_key(row) not in known]
-    sample = shrink(unknown, lambda row: row.label, method.size, seed, "general") if room > 0 else []
+    sample = shrink(unknown, lambda row: row.label, method.size, seed, "general") if room else []
     apart = {row.hash: abs(len(encode(row, runtime.base.tokenizer, settings.max_length)) - longest) for row in sample}
-    fresh = sorted(sample, key=lambda row: apart[row.hash])[: max(room, 0)]
+    fresh = sorted(sample, key=lambda row: apart[row.hash])[:room]
     if not fresh:
         return memory
     items = [({"row": row_key(row), "pool": "general", "task": row.task, "label": row.label}, row) for row in fresh]
