@@ -1,25 +1,27 @@
-"""Write tests/methods/golden.json: what the papers' formulas give on one small problem, and what Avalanche gives.
+"""Write tests/methods/golden.json: what the papers' formulas give on one small problem, and what other implementations give.
 
     python -m venv VENV
     VENV/bin/pip install torch==2.13.0 torchvision==0.28.0 avalanche-lib==0.6.0 quadprog
-    VENV/bin/python benchmarks/golden.py
+    git clone https://github.com/OWNER/NAME CLONES/OWNER+NAME      # each that CLONES in golden_papers.py names, at its commit
+    VENV/bin/python benchmarks/golden.py CLONES
 
-It runs under a Python that has avalanche-lib, and imports no perdure: tests/methods/test_golden.py holds our methods against what
-is written here. (torch and torchvision must be builds of one kind, both for CPU or both for CUDA.)
+It runs under a Python that has avalanche-lib, and imports no perdure: tests/methods/test_golden*.py hold our methods against
+what is written here. (torch and torchvision must be builds of one kind, both for CPU or both for CUDA.)
 
-The problem is a network of 36 weights in float64, six rows of an old task with classes 0 and 1, and six of a new one with
-classes 2 and 3 at nearly the same places, so that the two conflict. "paper" is each formula written out in plain torch,
-"avalanche" the same quantity from Avalanche's own objects, which keep importances and penalties in float32 whatever the model is.
+"paper" is each formula written out in plain torch, "avalanche" the same quantity from Avalanche's own objects, which keep
+importances and penalties in float32 whatever the model is. Methods that Avalanche has not are in golden_papers.py.
 """
 
 import inspect
 import json
+import sys
 import warnings
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
+import golden_papers
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,7 +31,10 @@ from avalanche.training.plugins import (
     AGEMPlugin,
     EvaluationPlugin,
     EWCPlugin,
+    FeatureDistillationPlugin,
     GEMPlugin,
+    MASPlugin,
+    MIRPlugin,
     ReplayPlugin,
     SupervisedPlugin,
     SynapticIntelligencePlugin,
@@ -37,36 +42,26 @@ from avalanche.training.plugins import (
 from avalanche.training.storage_policy import ClassBalancedBuffer
 from avalanche.training.supervised import DER, Naive
 from avalanche_side import CopyingSI
+from golden_problem import (
+    NEW_X,
+    NEW_Y,
+    NOW,
+    OLD_X,
+    OLD_Y,
+    RATE,
+    SETTLED,
+    SHAPES,
+    flat,
+    gradient,
+    gradients_now,
+    network,
+)
 from torch import nn
 from torch.utils.data import TensorDataset
 
 OUT = Path(__file__).parent.parent / "tests" / "methods" / "golden.json"
-RATE, UPDATES, DAMPING = 0.1, 6, 0.1  # of the path that SI watches, all old rows in each update
+UPDATES, DAMPING = 6, 0.1  # of the path that SI watches, all old rows in each update
 TEMPERATURE, ALPHA, BETA = 2.0, 0.5, 0.25
-
-rng = np.random.default_rng(0)
-SHAPES = {"0.weight": (4, 3), "0.bias": (4,), "2.weight": (4, 4), "2.bias": (4,)}
-SETTLED = {name: torch.tensor(rng.normal(0, 0.7, shape).round(3)) for name, shape in SHAPES.items()}
-NOW = {name: value + torch.tensor(rng.normal(0, 0.2, value.shape).round(3)) for name, value in SETTLED.items()}
-OLD_X = torch.tensor(rng.normal(0, 1, (6, 3)).round(2))
-NEW_X = OLD_X + torch.tensor(rng.normal(0, 0.1, (6, 3)).round(2))
-OLD_Y, NEW_Y = torch.tensor([0, 1, 1, 0, 0, 1]), torch.tensor([2, 3, 3, 2, 2, 3])
-
-
-def network(weights):
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4)).double()
-    model.load_state_dict(weights)
-    return model
-
-
-def flat(tensors):
-    """Return tensors by name, or in the order of the parameters, as one vector."""
-    values = tensors.values() if isinstance(tensors, dict) else tensors
-    return torch.cat([value.detach().double().reshape(-1) for value in values])
-
-
-def gradient(model, loss):
-    return flat(torch.autograd.grad(loss, list(model.parameters()), retain_graph=True))
 
 
 def strategy_at(model, **more):
@@ -101,6 +96,31 @@ def ewc():
         plugin.before_backward(at)
         avalanche[f"importance_at_batch_{size}"] = flat([kept.data for kept in plugin.importances[0].values()])
         avalanche[f"penalty_at_batch_{size}"] = at.loss
+    return {"paper": paper, "avalanche": avalanche}
+
+
+def mas():
+    """Aljundi et al. 2018, eq. 2 to 4: Omega_i the mean over rows of |d |F(x)|^2 / d w_i|, penalty sum Omega (w - w*)^2."""
+    model, moved = network(SETTLED), flat(NOW) - flat(SETTLED)
+    outputs = model(OLD_X)
+    centred = outputs - outputs.mean(-1, keepdim=True)
+    paper, mean_free = (
+        torch.stack([gradient(model, row.square().sum()) for row in out]).abs().mean(0) for out in (outputs, centred)
+    )
+    avalanche = {}
+    for size in (1, 3):
+        plugin = MASPlugin(lambda_reg=1.0)
+        rows = SimpleNamespace(dataset=TensorDataset(OLD_X, OLD_Y, torch.zeros(6)))
+        at = strategy_at(network(SETTLED), experience=rows, train_mb_size=size)
+        plugin.importance = plugin._get_importance(at)
+        plugin.params = {name: SimpleNamespace(expand=value.expand) for name, value in SETTLED.items()}
+        at = strategy_at(network(NOW))
+        at.loss = torch.ones((), dtype=torch.float64)  # at a loss of 0 it raises
+        plugin.before_backward(at)
+        avalanche[f"importance_at_batch_{size}"] = flat([kept.data for kept in plugin.importance.values()])
+        avalanche[f"penalty_at_batch_{size}"] = at.loss - 1
+    avalanche["weight_of_older_tasks"] = inspect.signature(MASPlugin).parameters["alpha"].default
+    paper = {"importance": paper, "centred": mean_free, "penalty_centred": (mean_free * moved**2).sum()}
     return {"paper": paper, "avalanche": avalanche}
 
 
@@ -159,13 +179,6 @@ def lwf():
     return {"temperature": TEMPERATURE, "paper": paper, "avalanche": avalanche}
 
 
-def gradients_now():
-    """Return the gradient of the new rows, and those of each half of the old ones, at the weights of now."""
-    model = network(NOW)
-    new = gradient(model, F.cross_entropy(model(NEW_X), NEW_Y))
-    return new, [gradient(model, F.cross_entropy(model(OLD_X[i : i + 3]), OLD_Y[i : i + 3])) for i in (0, 3)]
-
-
 def a_gem():
     """Chaudhry et al. 2019, eq. 11."""
     new, halves = gradients_now()
@@ -210,6 +223,47 @@ def _at_bound(new, refs, margin, held):
     if (v < margin).any():
         return None
     return float((new + torch.tensor(v) @ refs).square().sum()), v.tolist()
+
+
+class WithFeatures(nn.Module):
+    """A network that remembers what its head was given, as Avalanche's feature distillation wants it."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.layers = network(weights)
+
+    def forward(self, x):
+        """Return the logits."""
+        self.features = self.layers[:2](x)
+        return self.layers[2](self.features)
+
+
+def feature_distill():
+    """Hou et al. 2019, eq. 6: 1 - cos(h, h*); and |h - h*|^2 / |h*|^2, of features as they are, and at length 1."""
+    now, before = (golden_papers.features(weights, NEW_X) for weights in (NOW, SETTLED))
+    apart = (now - before).square().sum(-1) / before.square().sum(-1)
+    paper = {"relative": apart.mean(), "cosine": (1 - F.cosine_similarity(now, before, dim=-1)).mean()}
+    plugin = FeatureDistillationPlugin(alpha=1, mode="cosine")
+    plugin.prev_model = WithFeatures(SETTLED)
+    at = strategy_at(WithFeatures(NOW), mb_x=NEW_X, mb_task_id=torch.zeros(6))
+    at.model(NEW_X)
+    plugin.before_backward(at)
+    return {"paper": paper, "avalanche": {"cosine": at.loss}}
+
+
+def mir():
+    """Avalanche's, beside the formula and the authors' code."""
+    plugin, at = MIRPlugin(batch_size_mem=3, subsample=6), strategy_at(network(NOW))
+    plugin.replay_loader = iter([(OLD_X, OLD_Y, torch.zeros(6))])
+    at.loss = F.cross_entropy(at.model(NEW_X), NEW_Y)
+    new = at.loss.detach().clone()
+    plugin.before_backward(at)
+    return {**golden_papers.mir(clones()), "avalanche": {"replayed": at.loss - new}}
+
+
+def clones():
+    """Return the folder of clones, as given."""
+    return Path(sys.argv[1])
 
 
 class Told(SupervisedPlugin):
@@ -269,7 +323,7 @@ def plain(value):
     """Return tensors as lists of numbers with 12 digits."""
     if isinstance(value, dict):
         return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor | np.generic):
         value = value.tolist()
     if isinstance(value, list):
         return [plain(inner) for inner in value]
@@ -277,21 +331,27 @@ def plain(value):
 
 
 def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     warnings.simplefilter("ignore")
+    torch.manual_seed(0)
+    parts = {part.__name__: part() for part in (ewc, mas, si, lwf, a_gem, gem, replayed, feature_distill, mir)}
+    parts |= {part.__name__: part(clones()) for part in golden_papers.PAPERS}
     found = {
         "made_by": "benchmarks/golden.py",
-        "versions": {name: version(name) for name in ("avalanche-lib", "torch")},
+        "versions": {name: version(name) for name in ("avalanche-lib", "torch")} | golden_papers.CLONES,
         "problem": {
             "shapes": SHAPES,
             "settled": flat(SETTLED),
             "now": flat(NOW),
+            "path": [flat(weights) for weights in golden_papers.PATH],
             **{"old_x": OLD_X, "old_y": OLD_Y, "new_x": NEW_X, "new_y": NEW_Y},
         },
-        **{part.__name__: part() for part in (ewc, si, lwf, a_gem, gem, replayed)},
+        **parts,
     }
-    parts = [f" {json.dumps(key)}: {json.dumps(plain(value))}" for key, value in found.items()]
-    OUT.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
-    print(f"{OUT}: {', '.join(list(found)[3:])}")
+    lines = [f" {json.dumps(key)}: {json.dumps(plain(value))}" for key, value in found.items()]
+    OUT.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    print(f"{OUT}: {', '.join(parts)}")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def test_top_k_and_tail_are_one_distribution_sorted_downwards(seed, k):
     index, logprob, tail, _ = top_k(logits(seed), k)
     kept = min(k, VOCAB - 1)
     assert index.shape == logprob.shape == (4, kept)
-    torch.testing.assert_close(logprob.exp().sum(-1) + tail.exp(), torch.ones(4), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(logprob.exp().sum(-1) + tail.exp(), torch.ones(4, dtype=torch.float64))
     assert (logprob[:, :-1] >= logprob[:, 1:]).all()
     expected = logits(seed).log_softmax(-1).sort(descending=True).values[:, :kept]
     torch.testing.assert_close(logprob.double(), expected, rtol=1e-5, atol=1e-5)

@@ -4,14 +4,12 @@
 not, or we are not, the difference is stated here as an equation and pinned.
 """
 
-import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
+from goldens import GOLDEN, HALF, SHAPES, by_name, flat, given, golden, logits, network, per_row, rows_of
 from perdure.core.recipe import build_recipe
 from perdure.core.step import Slice, Step, TopK
 from perdure.maths.divergence import top_k
@@ -29,34 +27,7 @@ from perdure.train.between import Between
 from perdure.train.features import Example, Features
 from perdure.train.learning import Learning
 
-GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text(encoding="utf-8"))
-SHAPES = {name: tuple(shape) for name, shape in GOLDEN["problem"]["shapes"].items()}
 SINGLE = {"rtol": 1e-5, "atol": 1e-7}  # what passed through float32, in our host or in Avalanche
-HALF = torch.full((6,), 1 / 6, dtype=torch.float64)  # weight of each of six rows in their mean
-
-
-def golden(part, whose, name):
-    return torch.tensor(GOLDEN[part][whose][name], dtype=torch.float64)
-
-
-def given(name):
-    return torch.tensor(GOLDEN["problem"][name])
-
-
-def by_name(vector):
-    """A vector over all weights as tensors by parameter name."""
-    parts = vector.split([torch.Size(shape).numel() for shape in SHAPES.values()])
-    return {name: part.reshape(shape) for (name, shape), part in zip(SHAPES.items(), parts, strict=True)}
-
-
-def flat(tensors):
-    return torch.cat([tensors[name].detach().double().reshape(-1) for name in SHAPES])
-
-
-def network(at, dtype=torch.float64):
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4)).double()
-    model.load_state_dict(by_name(given(at).double()))
-    return model.to(dtype)
 
 
 def learning(methods, times=1, **settings):
@@ -71,24 +42,6 @@ def learning(methods, times=1, **settings):
 def scaled(vector):
     """Importance of mean 1, as every penalty of ours has it."""
     return vector / vector.mean()
-
-
-def logits(at, which):
-    with torch.no_grad():
-        return network(at)(given(f"{which}_x").double())
-
-
-def rows_of(which, **more):
-    """Rows at the weights of now, as a method sees them."""
-    return Slice(logits("now", which).requires_grad_(), given(f"{which}_y"), HALF, **more)
-
-
-def per_row(of_labels):
-    """Gradients (rows, weights) of each old row's log-likelihood at the settled weights, in float64."""
-    model = network("settled")
-    log_p = model(given("old_x").double()).log_softmax(-1)[torch.arange(6), of_labels]
-    rows = [torch.autograd.grad(one, list(model.parameters()), retain_graph=True) for one in log_p]
-    return torch.stack([torch.cat([value.reshape(-1) for value in grads]) for grads in rows])
 
 
 # EWC
@@ -112,7 +65,7 @@ def test_ewc_of_sampled_labels_is_the_papers_fisher_in_expectation():
 
 def test_ewc_adds_the_papers_penalty_over_the_mean_of_its_fisher():
     state, _ = fisher("data")
-    params = by_name(given("now").double())
+    params = by_name(given("now"))
     found = Ewc(strength=1.0).loss(Step(0, 1, params), {name: value.double() for name, value in state.items()})
     mean = golden("ewc", "paper", "empirical").mean()
     torch.testing.assert_close(found, golden("ewc", "paper", "penalty_empirical") / mean, **SINGLE)
@@ -158,7 +111,7 @@ def test_si_on_our_host_is_the_papers_path_integral_over_the_squared_way():
 def test_si_in_float64_is_the_papers():
     path, moved = (by_name(golden("si", "paper", name)) for name in ("path", "moved"))
     damping = GOLDEN["si"]["damping"] / golden("si", "paper", "moved").square().mean().item()
-    start = by_name(given("settled").double())
+    start = by_name(given("settled"))
     state = {f"path.{n}": path[n] for n in SHAPES} | {f"anchor.{n}": start[n] for n in SHAPES}
     settled = SimpleNamespace(params={name: start[name] + moved[name] for name in SHAPES})
     omega = Si(damping=damping).measure(settled, state)

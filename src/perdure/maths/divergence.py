@@ -5,6 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from perdure.maths.precision import wide
+
 Kind = Literal["forward", "reverse", "symmetric"]
 
 
@@ -18,7 +20,7 @@ def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     Returns:
         Token ids (tokens, k), log-probabilities (tokens, k) in nats, log tail mass (tokens,), logsumexp of the logits (tokens,).
     """
-    logits = logits.float()
+    logits = wide(logits)
     index = logits.topk(min(k, logits.shape[-1] - 1), dim=-1).indices
     return index, *events_of(logits, index), logits.logsumexp(-1)
 
@@ -59,9 +61,9 @@ def kl_to_teacher(
     Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, section 2.
     Deviation: top-k events and one tail bucket instead of the whole vocabulary; the bucket is tempered as one event.
     """
-    kept, rest = events_of(logits.float(), index.long())
+    kept, rest = events_of(wide(logits), index.long())
     events = torch.cat([kept, rest[:, None]], dim=-1)
-    target = torch.cat([logprob.float(), tail.float()[:, None]], dim=-1)
+    target = torch.cat([wide(logprob), wide(tail)[:, None]], dim=-1)
     return kl(events, target, temperature, kind)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
+from perdure.maths.precision import wide
+
 Tensors = dict[str, Tensor]
 
 
@@ -23,10 +25,7 @@ def kept_in(state: Mapping[str, Tensor], what: str) -> Tensors:
 
 def copies(params: Mapping[str, Tensor]) -> Tensors:
     """Return the values of `params` in float32 or wider, never the same memory."""
-    return {
-        name: value.detach().clone().to(torch.promote_types(value.dtype, torch.float32))
-        for name, value in params.items()
-    }
+    return {name: wide(value.detach().clone()) for name, value in params.items()}
 
 
 def unit_mean(importance: Mapping[str, Tensor]) -> Tensors:

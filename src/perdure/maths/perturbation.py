@@ -4,10 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from perdure.maths.precision import wide
+
 
 def row_directions(gradient: Tensor) -> Tensor:
     """Return each row of `gradient` (rows, ..., hidden) at length 1, whatever its scale; a row of zeros stays zeros."""
-    flat = gradient.float().flatten(1)
+    flat = wide(gradient).flatten(1)
     largest = flat.abs().amax(1, keepdim=True)  # squares of tiny gradients would underflow
     flat = F.normalize(torch.where(largest > 0, flat / largest, 0.0), dim=1)
     return flat.view_as(gradient).to(gradient.dtype)
@@ -20,7 +22,7 @@ def mean_lengths(embeddings: Tensor, gradient: Tensor) -> Tensor:
         embeddings: (rows, ..., hidden).
         gradient: Of the row's loss in them, same shape; zero at padding and at what comes after the last label.
     """
-    tokens, up = (value.float().reshape(len(value), -1, value.shape[-1]) for value in (embeddings, gradient))
+    tokens, up = (wide(value).reshape(len(value), -1, value.shape[-1]) for value in (embeddings, gradient))
     counted = (up != 0).any(-1)  # (rows, positions)
     mean = (tokens.norm(dim=-1) * counted).sum(1) / counted.sum(1).clamp(min=1)
     return mean.view(-1, *[1] * (embeddings.dim() - 1)).to(embeddings.dtype)
@@ -41,5 +43,5 @@ def climb(moved: Tensor, gradient: Tensor, radius: Tensor, stride: float) -> Ten
     step of Miyato et al. 2017, arXiv 1605.07725, eq. 5. Deviation: none.
     """
     further = moved + stride * radius * row_directions(gradient)
-    length = further.float().flatten(1).norm(dim=1).clamp(min=1e-30).view_as(radius)
+    length = wide(further).flatten(1).norm(dim=1).clamp(min=1e-30).view_as(radius)
     return further * (radius / length.to(radius.dtype)).clamp(max=1.0)

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perdure.maths.precision import wide
+
 Tensors = dict[str, Tensor]
 FAINT = 1e-3  # length under which what is left of a unit vector is taken for rounding (float32 sees about 1e-7)
 
 
 def dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
     """Return the dot product over all tensors together, summed in float32 or wider."""
-    return torch.stack([(_wide(value) * _wide(b[name])).sum() for name, value in a.items()]).sum().item()
+    return torch.stack([(wide(value) * wide(b[name])).sum() for name, value in a.items()]).sum().item()
 
 
 def gram(vectors: Sequence[Mapping[str, Tensor]]) -> np.ndarray:
@@ -31,7 +33,7 @@ def gram(vectors: Sequence[Mapping[str, Tensor]]) -> np.ndarray:
 def combine(factors: Sequence[float], vectors: Sequence[Mapping[str, Tensor]]) -> Tensors:
     """Return the sum of factor x vector; vectors whose factor is 0 cost nothing."""
     kept = [(float(f), v) for f, v in zip(factors, vectors, strict=True) if f]
-    return {name: sum((f * _wide(v[name]) for f, v in kept), torch.zeros_like(vectors[0][name])) for name in vectors[0]}
+    return {name: sum((f * wide(v[name]) for f, v in kept), torch.zeros_like(vectors[0][name])) for name in vectors[0]}
 
 
 def project_conflict(grad: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensors:
@@ -239,7 +241,3 @@ def _principal(rows: Tensors, wanted: float) -> Tensors:
     kept = (values > FAINT**2) & (before < wanted - 1e-9)
     turn = (vectors[:, kept] / values[kept].sqrt()).T.float()
     return {name: turn.to(value.device) @ value for name, value in rows.items()}
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.to(torch.promote_types(value.dtype, torch.float32))

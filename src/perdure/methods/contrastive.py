@@ -16,6 +16,7 @@ from perdure.core.fields import Positive, Strength, Temperature
 from perdure.core.seams import Draw, DrawContext, Model, State
 from perdure.core.step import Slice, Step
 from perdure.maths.clusters import spherical_means
+from perdure.maths.precision import wide
 from perdure.methods.registry import register
 
 ROWS = 512  # of a task that are looked at for its prototypes
@@ -41,6 +42,7 @@ class Contrastive:
     State: `prototypes/<task>` (size, hidden) float32, kept with the entry: 4 x size x hidden bytes a task; `own` while a task is
     learned.
     Cost: no forward in an update (1.00 x replay on SmolLM2-135M); up to 512 rows of the task forward before it and after it.
+    With replay 1.5 x naive's time (clinc5).
     When to use: beside replay, or where rows may not be kept, and tasks are told apart by their questions.
     Source: Cha et al. 2021, arXiv 2106.14413; Khosla et al. 2020, arXiv 2004.11362; Li et al. 2021, arXiv 2005.04966.
     Deviation: prototypes instead of rows as positives and negatives, so that the term does not depend on how a batch is cut;
@@ -91,7 +93,7 @@ class Contrastive:
     def _apart(self, rows: Slice, mine: Tensor, others: Tensor) -> Tensor:
         """Return the loss of each token's row (tokens,): the same at every token of a row."""
         at, row_of = first_tokens(rows)
-        z = torch.nn.functional.normalize(rows.hidden[at].float(), dim=-1)  # type: ignore[index]
+        z = torch.nn.functional.normalize(wide(rows.hidden[at]), dim=-1)  # type: ignore[index]
         to_mine = (z @ mine.to(z.device).T / self.temperature).logsumexp(-1)
         to_others = (z @ others.to(z.device).T / self.temperature).logsumexp(-1)
         return torch.nn.functional.softplus(to_others - to_mine)[row_of]
@@ -111,7 +113,7 @@ def first_tokens(rows: Slice) -> tuple[Tensor, Tensor]:
 def _representations(model: Model) -> Iterator[Tensor]:
     for rows in model.slices("new", ROWS):
         at, _ = first_tokens(rows)
-        yield torch.nn.functional.normalize(rows.hidden[at].detach().float(), dim=-1)  # type: ignore[index]
+        yield torch.nn.functional.normalize(wide(rows.hidden[at]).detach(), dim=-1)  # type: ignore[index]
 
 
 def _older(state: State, task: str) -> State:

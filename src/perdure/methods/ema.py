@@ -13,6 +13,7 @@ from perdure.core.fields import ShareBelowOne
 from perdure.core.seams import Model, State
 from perdure.core.step import Step
 from perdure.maths.importance import copies, kept_as
+from perdure.maths.precision import wide
 from perdure.methods.registry import register
 
 
@@ -27,6 +28,7 @@ class Ema:
 
     Seams: prepare, watch, settle. State: `slow.<param>` float32: 4 bytes per trainable parameter.
     Cost: one pass over the trainable parameters an update (1.02 x naive on SmolLM2-135M); no forward.
+    1.0 x naive's time (clinc5).
     When to use: always cheap; a decay well below 1 - 1 / updates averages, above it holds the task back.
     Source: Tarvainen & Valpola 2017, arXiv 1703.01780; Ren et al. 2024, arXiv 2402.18865.
     Deviation from I-LoRA: no consistency term (that is `feature_distill`), and the fast weights of the next task begin at the
@@ -56,7 +58,7 @@ class Ema:
         """Let the slow weights follow those of this update."""
         new: State = {}
         for name, value in step.params.items():
-            fast = value.detach().float()
+            fast = wide(value.detach())
             slow = state.get(f"slow.{name}", fast)
             new[f"slow.{name}"] = slow + (1 - self.decay) * (fast - slow)
         return new

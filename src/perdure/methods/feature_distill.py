@@ -14,6 +14,7 @@ from perdure.core.fields import ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, Model, State
 from perdure.core.step import Slice, Step
 from perdure.maths.importance import copies, kept_as
+from perdure.maths.precision import wide
 from perdure.methods.registry import register
 
 
@@ -31,7 +32,7 @@ class FeatureDistill:
     Seams: prepare, draw (shares the rows of every method that draws from the pool), loss.
     State: `anchor.<param>`, float32, 4 bytes per trainable parameter.
     Cost: one forward of the rows concerned an update, without gradients: 1.45 x naive for new rows, 1.5 x replay beside it, on
-    SmolLM2-135M. Replayed rows come on top where no other method draws.
+    SmolLM2-135M. Replayed rows come on top where no other method draws. With replay 1.9 x naive's time (clinc5).
     When to use: the answers are long or many, so that features say more than the next token does; beside replay.
     Source: Hou et al. 2019, doi 10.1109/CVPR.2019.00092; Jiao et al. 2020, arXiv 1909.10351.
     Deviation: the last hidden states alone (PODNet and TinyBERT: every layer), squared and not cosine (LUCIR), and strength does
@@ -79,5 +80,5 @@ class FeatureDistill:
 
 def drift(rows: Slice, before: Slice) -> Tensor:
     """Return ||h - h*||^2 / ||h*||^2 per token (tokens,), from the same rows under two sets of weights."""
-    now, then = rows.hidden.float(), before.hidden.float().detach()  # type: ignore[union-attr]
+    now, then = wide(rows.hidden), wide(before.hidden).detach()  # type: ignore[arg-type]
     return (now - then).square().sum(-1) / then.square().sum(-1).clamp(min=1e-12)

@@ -13,6 +13,7 @@ from perdure.core.fields import Positive, ShareAboveZero, ShareBelowOne, Strengt
 from perdure.core.seams import Draw, DrawContext, Model, State
 from perdure.core.step import Step
 from perdure.maths.importance import copies, kept_as
+from perdure.maths.precision import wide
 from perdure.methods.registry import register
 
 DAYS = (1, 2, 4, 7, 15, 30, 60, 90, 120)  # Ebbinghaus's, as the authors' code continues them
@@ -32,7 +33,7 @@ class ForgettingCurve:
 
     Seams: prepare, draw, loss, watch. State: `anchor.<param>`, 4 bytes per trainable parameter, and four numbers.
     Cost: no extra forward; the shared forward is mix / (1 - mix) wider while a review lasts; a copy of the trainable parameters,
-    and two passes over them an update.
+    and two passes over them an update. 1.2 x naive's time (clinc5).
     When to use: rehearsal has a price, and tasks are long enough for days to pass; `replay` rehearses in every update.
     Deviation: a day is a share of the task instead of 24 updates, which is more than a small task has. A review joins updates of
     the new task instead of epochs on memory alone. The paper's gain gamma in clip(1 + gamma (r - 1)), for which it states no
@@ -82,7 +83,7 @@ class ForgettingCurve:
 
     def watch(self, step: Step, state: State) -> State:
         """Let the model age by the length of this update, and count the rows that it replayed."""
-        gaps = [(value.detach() - step.before[name]).float().square().sum() for name, value in step.params.items()]
+        gaps = [wide(value.detach() - step.before[name]).square().sum() for name, value in step.params.items()]
         moved = torch.stack(gaps).sum().sqrt().cpu()
         age, past = state.get("age", torch.zeros(())) + moved, step.index + 1
         rows, _ = step.row_losses.get(self.name, ((), ()))
