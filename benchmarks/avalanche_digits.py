@@ -1,7 +1,7 @@
-"""Avalanche's EWC, SI, LwF, A-GEM, replay, DER and DER++ beside ours on `digits5`, both tuned alike.
+"""Avalanche's EWC, SI, MAS, LwF, A-GEM, GEM, replay, MIR, DER and DER++ beside ours on `digits5`, both tuned alike.
 
     python -m venv VENV
-    VENV/bin/pip install torch==2.13.0 torchvision==0.28.0 avalanche-lib==0.6.0
+    VENV/bin/pip install torch==2.13.0 torchvision==0.28.0 avalanche-lib==0.6.0 quadprog
     python benchmarks/avalanche_digits.py --python VENV/bin/python [--table]
 
 Avalanche has its own Python, as its requirements are not ours (torch and torchvision must be builds of one kind, both for CPU or
@@ -54,9 +54,12 @@ ROWS = {8: 1 / 3, 16: 0.5, 32: 2 / 3, 64: 0.8}  # replayed beside 16 new ones, a
 METHODS = [
     Method("ewc", "ewc:methods.ewc.strength={}", (0.1, 1, 10, 100, 1e3, 1e4), (1, 10, 100, 1e3, 1e4, 1e5)),
     Method("si", "si:methods.si.strength={}", (0.1, 1, 10, 100, 1e3, 1e4), (1, 10, 100, 1e3, 1e4, 1e5), "si_copies"),
+    Method("mas", "mas:methods.mas.strength={}", (0.1, 1, 10, 100, 1e3, 1e4), (1, 10, 100, 1e3, 1e4, 1e5)),
     Method("lwf", "lwf:methods.lwf.strength={}", (0.125, 0.25, 0.5, 1, 2, 4), (0.5, 1, 2, 4, 8, 16)),
     Method("a_gem", "a_gem:methods.a_gem.mix={}", tuple(ROWS.values()), tuple(ROWS)),
+    Method("gem", "gem:methods.gem.mix=0.8,methods.gem.margin={}", *2 * ((0.0, 0.25, 0.5, 1.0, 2.0, 4.0),)),
     Method("replay", "replay:methods.replay.mix={}", tuple(ROWS.values()), tuple(ROWS)),
+    Method("mir", "mir:methods.mir.mix={}", tuple(ROWS.values()), tuple(ROWS)),
     Method("der", "der:methods.der.mix=0.5,methods.der.strength={}", *2 * ((0.03, 0.1, 0.3, 1, 3, 10),)),
     Method("der_pp", "der_pp:methods.der_pp.mix=0.5,methods.der_pp.strength={}", *2 * ((0.03, 0.1, 0.3, 1, 3, 10),)),
 ]

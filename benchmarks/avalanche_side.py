@@ -18,7 +18,10 @@ from avalanche.training.plugins import (
     AGEMPlugin,
     EvaluationPlugin,
     EWCPlugin,
+    GEMPlugin,
     LwFPlugin,
+    MASPlugin,
+    MIRPlugin,
     ReplayPlugin,
     SupervisedPlugin,
     SynapticIntelligencePlugin,
@@ -92,17 +95,27 @@ def strategy_of(method, value, settings, common):
         "ewc": lambda: [EWCPlugin(ewc_lambda=value)],
         "si": lambda: [SynapticIntelligencePlugin(si_lambda=value)],
         "si_copies": lambda: [CopyingSI(si_lambda=value)],
+        "mas": lambda: [MASPlugin(lambda_reg=value)],
         "lwf": lambda: [LwFPlugin(alpha=value, temperature=2)],
         "a_gem": lambda: [AGEMPlugin(patterns_per_experience=2 * PER_CLASS, sample_size=value)],
+        "gem": lambda: [GEMPlugin(patterns_per_experience=2 * PER_CLASS, memory_strength=value)],
+        "mir": lambda: [_mir(value)],
         "replay": lambda: [
-            ReplayPlugin(
-                mem_size=10 * PER_CLASS,
-                batch_size_mem=value,
-                storage_policy=ClassBalancedBuffer(10 * PER_CLASS, adaptive_size=False, total_num_classes=10),
-            )
+            ReplayPlugin(mem_size=10 * PER_CLASS, batch_size_mem=value, storage_policy=_ten_of_each_class())
         ],
     }[method]()
     return Naive(**common, plugins=[*own, settings])
+
+
+def _ten_of_each_class():
+    return ClassBalancedBuffer(10 * PER_CLASS, adaptive_size=False, total_num_classes=10)
+
+
+def _mir(rows):
+    """MIR that replays `rows` of three times as many, from the memory that the other methods have."""
+    made = MIRPlugin(batch_size_mem=rows, mem_size=10 * PER_CLASS, subsample=3 * rows)
+    made.storage_policy = _ten_of_each_class()
+    return made
 
 
 def run(job, problem):
