@@ -41,8 +41,9 @@ def test_it_takes_the_share_with_the_least_loss_on_new_rows_plus_memory():
     assert settled(Bowls(1.0, new=1.0, old=0.0), share=0.25, steps=5) == pytest.approx(0.75)  # no further than `share`
 
 
-def test_without_memory_the_new_rows_alone_choose():
-    assert settled(Bowls(1.0, new=0.7), share=1.0, steps=10) == pytest.approx(0.7)
+@pytest.mark.parametrize(("old", "choose"), [(None, "both"), (None, "validation"), (0.2, "validation")])
+def test_without_memory_or_if_it_is_not_asked_the_new_rows_alone_choose(old, choose):
+    assert settled(Bowls(1.0, new=0.7, old=old), choose=choose, share=1.0, steps=10) == pytest.approx(0.7)
 
 
 def test_where_going_back_helps_no_one_the_weights_stay_to_the_bit():
@@ -53,7 +54,7 @@ def test_where_going_back_helps_no_one_the_weights_stay_to_the_bit():
 
 
 def test_it_needs_validation_rows_only_to_choose_and_says_so_before_training():
-    assert WiseFt().needs == ("validation",)
+    assert WiseFt().needs == WiseFt(choose="validation").needs == ("validation",)
     assert WiseFt(choose="fixed").needs == ()
     with pytest.raises(BadSpec, match="choose: fixed"):
         WiseFt().prepare(Bowls(1.0, validation=False), {})
