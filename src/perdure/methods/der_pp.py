@@ -27,7 +27,7 @@ class DerPlusPlus:
 
     Seams: draw (the first set shares the rows that others draw from the pool), loss. State: none.
     Cost: no extra forward; the shared forward is mix / (1 - mix) wider; 6 x top_k bytes a label token in memory, shared with
-    `distill` and `der`, and one forward over the rows that are kept.
+    `distill` and `der`, and one forward over the rows that are kept. 1.2 x naive's time (clinc5).
     When to use: as `der`, where the settled model may have been wrong about a row that is kept.
     Deviation: as `der`: top_k logits and the log-sum-exp of all others, stored when the task settles. Each set is half of `mix`
     where the paper draws two sets as large as the batch.

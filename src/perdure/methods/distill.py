@@ -34,7 +34,8 @@ class Distill:
 
     Seams: draw (the same rows as every method that draws from the pool), loss. State: none.
     Cost: no forward in an update (1.00 x replay); 6 x top_k bytes a label token in memory (300 kB where a vocabulary of 50 000 is
-    kept whole), twice that beside new rows, and one forward of the teacher over the rows whose column is written.
+    kept whole), twice that beside new rows, and one forward of the teacher over the rows whose column is written. With a quarter
+    of replayed rows 1.3 x naive's time (clinc5, `dual_replay`).
     When to use: with replay, where few rows of old tasks are kept; with another model, where a better and larger one exists.
     Deviation from DER: KL over the top k and a tail bucket instead of a squared error over all logits. From Hinton: the
     cross-entropy keeps factor 1.

@@ -31,7 +31,7 @@ class Ewc:
     function. `online` keeps F = decay x F + F_task, and the last weights as w*.
 
     Seams: loss, measure. State: `fisher.<param>`, `anchor.<param>`, 8 bytes per trainable parameter, kept; `rest`.
-    Cost: no forward in training; after each task one forward and backward over `size` rows.
+    Cost: no forward in training; after each task one forward and backward over `size` rows. 1.4 x naive's time (clinc5).
     When to use: old rows may not be kept, and tasks share their weights; hler with lwf held more (clinc5). On tasks of few
     updates it holds little at any strength that lets an adapter learn, and beside replay or lwf it lowered both.
     Deviation: each token of y is sampled after the written ones before it, not after sampled ones; F has mean 1 per task; F is of

@@ -42,6 +42,7 @@ class Hler:
 
     Seams: prepare, loss, watch, measure. State: `omega.<param>`, 4 bytes per trainable parameter, kept; `pull.<param>`,
     `path.<param>` and `anchor.<param>`, 12 bytes, during a task. Cost: no forward; a few passes over the weights an update.
+    1.1 x naive's time (clinc5).
     When to use: as si, when the tasks before live in some of the layers. With lwf beside it, it held most of what keeps no
     rows (clinc5).
     Deviation: importance adds up over all tasks before instead of one general task; Omega has mean 1 per task, so the softmax

@@ -32,7 +32,7 @@ class ImportanceReplay:
 
     Seams: prepare, draw, loss, watch. State: `before` and `loss` (rows,), 8 bytes a row of memory.
     Cost: no extra forward in an update; the shared forward is mix / (1 - mix) wider, and its rows are not shared with other
-    methods; one forward over the memory before the task.
+    methods; one forward over the memory before the task. 1.3 x naive's time (clinc5).
     When to use: memory holds rows of unequal worth, such as wrong labels: they are seen, and weigh little.
     Deviation from Schaul: P is not uniform, and chances are exact. From Sanyal: the weights are those of replayed rows, not of
     new ones, and the losses those of the model before the task, not of the base model.

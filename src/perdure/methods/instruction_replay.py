@@ -26,6 +26,7 @@ class InstructionReplay:
     Seams: draw, loss. State: none.
     Cost: no row runs twice: mix / (1 - mix) more rows, in a forward of their own where they are much longer than the others or
     begin otherwise. Once, one forward over the rows kept without gradients. 6 x top_k bytes a label token in memory.
+    1.8 x the time of `dual_replay` without it (clinc5_instruct: short rows of the task, long general ones).
     When to use: the model was tuned to follow instructions before any task and has to go on doing so.
     Deviation from Scialom et al.: general instructions instead of the older tasks', and held to what the base model says of
     them rather than learned again.

@@ -31,6 +31,7 @@ class L2:
 
     Seams: prepare, loss, measure. State: `previous.<param>`, 4 bytes per trainable parameter, during a task;
     `start.<param>` of weights that are no LoRA pair, 4 bytes, kept. Cost: no forward; Gram matrices of the factors.
+    1.0 x naive's time (clinc5).
     When to use: a first guard that needs no data and no importance. "start" guards what the base model could do, and pulls
     back what the tasks before taught as well.
     Deviation from L2-SP: no second penalty on new heads (all is one adapter), and the scale lora_alpha / r is left out.

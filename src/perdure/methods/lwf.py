@@ -36,6 +36,7 @@ class Lwf:
     State: `taught`, in a task that has a model before it; with `full` `anchor.<param>`, float32, 4 bytes per trainable parameter.
     Cost: with `top_k` one forward a new row a task and 12 x top_k bytes a label token while the task is learned, no forward in
     an update (1.03 x naive on SmolLM2-135M); with `full` one of the new rows, without gradients (1.5 x).
+    1.1 x naive's time (clinc5).
     When to use: old rows may not be kept. It protects as far as the new rows resemble the old ones.
     Source: Li & Hoiem 2016, arXiv 1606.09282.
     Deviation: T^2; all outputs are held, not those of older tasks alone: a language model has none that belong to a task, and a

@@ -27,6 +27,7 @@ class Mas:
 
     Seams: prepare, loss, measure. State: `omega.<param>`, 4 bytes per trainable parameter, kept; `anchor.<param>`, 4 bytes,
     during a task. Cost: no forward in training; after each task one forward and backward over `size` rows.
+    1.4 x naive's time (clinc5).
     When to use: as ewc; it also guards outputs that the loss of the old task did not depend on.
     Deviation: the factor 1/2, mean 1 per task, and centred logits.
     """

@@ -26,7 +26,7 @@ class Mir:
 
     Seams: draw, loss, watch. State: `worst` (candidates,), their places in memory, the most interfered first; no weights.
     Cost: the shared forward is mix / (1 - mix) wider, and two forwards over `candidates` times as many rows follow the step;
-    a copy of the trainable parameters.
+    a copy of the trainable parameters. 2.3 x naive's time (clinc5).
     When to use: memory is large and only a part of it suffers; small memories are replayed whole anyway (clinc5: as `replay`).
     Deviation: the paper scores a virtual step, w - lr x gradient of the new rows' loss, and replays in that same update. A
     part of an accumulated update does not know the whole gradient, and an SGD step foretells AdamW's poorly: the step that

@@ -30,7 +30,7 @@ class Ogd:
     Seams: mask, measure. State: `basis.<param>` (directions, *shape) float32: 4 bytes x directions per trainable parameter,
     and at most `size` more directions with every task. Every ledger entry stores it: 0.17 GB after one task and 0.58 GB after
     four at rank 8 on 135M parameters. Lower `size` or `keep` for larger adapters; as it grows, less is left to learn in.
-    Cost: two passes over the basis an update; one forward and backward over `size` rows a task.
+    Cost: two passes over the basis an update; one forward and backward over `size` rows a task. 1.1 x naive's time (clinc5).
     When to use: old rows must not be kept, not even as text, and tasks are few or small. On clinc5 it held nothing, for 800 MB.
     Deviation: gradients of the row's log-likelihood, not of its true label's logit: for a well-learned row it is that of its
     margin over the runners-up. Principal directions instead of every row's (keep 1 spans them all). AdamW scales the masked

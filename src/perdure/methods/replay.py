@@ -28,7 +28,7 @@ class Replay:
     recipe's (`memory_per_label`, `memory_per_task`, `memory_size`).
 
     Seams: draw, loss, admit. State: none (the memory belongs to the ledger entry).
-    Cost: no extra forward; the shared forward is mix / (1 - mix) wider.
+    Cost: no extra forward; the shared forward is mix / (1 - mix) wider. 1.8 x naive's time (clinc5).
     When to use: wherever raw rows of old tasks may be kept; what every other method has to beat.
     Deviation: the term is a mean over its rows and weighted, not concatenated with the batch.
     """

@@ -29,6 +29,7 @@ class Si:
 
     Seams: prepare, loss, watch, measure. State: `omega.<param>`, 4 bytes per trainable parameter, kept; `path.<param>` and
     `anchor.<param>`, 8 bytes, during a task. Cost: no forward; a few passes over the trainable weights an update.
+    1.0 x naive's time (clinc5).
     When to use: as ewc, without its pass over the rows after the task.
     Deviation: the factor 1/2, mean 1 per task, relative xi (the paper's 0.1 and 1e-3 are for weights that move by about 1).
     """

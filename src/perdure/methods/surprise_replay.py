@@ -30,7 +30,7 @@ class SurpriseReplay:
 
     Seams: prepare, draw, loss, watch, admit. State: with `priority` `surprise` (rows,), 4 bytes a row of memory.
     Cost: no extra forward in an update; the shared forward is mix / (1 - mix) wider; before the task one forward over its rows
-    and, with `priority`, over the memory.
+    and, with `priority`, over the memory. 1.5 x naive's time (clinc5).
     When to use: with clean labels, as a wrong one is surprising too; with `ema` it is the paper's dual learner, whose slow
     weights average the fast ones (decay 0.999 in the authors' code, unless set) and are what is kept.
     Deviation: the authors serve with equal chances (`priority: 0`, `balance: row`). Surprise is measured on the label tokens, not
