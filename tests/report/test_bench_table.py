@@ -10,7 +10,7 @@ from perdure.report.bench_table import markdown, page
 N = 20
 
 
-def run(arm, seed, first, second, *, seconds=10.0, threads=1, written="a", time="2026-01-01", **more):
+def run(arm, seed, first, second, *, seconds=10.0, threads=1, written="a", of=None, time="2026-01-01", **more):
     """A run of two tasks of N rows: `first` of task one right after each stage, `second` of task two after the last."""
     counts = {"one": [0, *first], "two": [0, 0, second]}
     items = {
@@ -23,7 +23,7 @@ def run(arm, seed, first, second, *, seconds=10.0, threads=1, written="a", time=
     return {
         "arm": arm,
         "seed": seed,
-        "arm_hash": written,
+        "arm_hash": f"{of or arm} {written}",
         "time": time,
         "workers": 1,
         "matrix": {
@@ -84,6 +84,16 @@ def test_only_seeds_that_both_have_are_paired():
     assert line["train_ratio"] == {"value": 2.0, "low": 2.0, "high": 2.0, "n": 1}
     assert arms(compare(RUNS[2:]))["replay"]["acc_minus"] is None
     assert arms(compare(RUNS[2:]))["replay"]["train_ratio"] is None
+
+
+def test_a_time_is_measured_by_the_run_of_naive_that_is_nearest_whatever_its_label():
+    slow = [
+        run("naive_again", 0, (16, 4), 18, of="naive", seconds=30.0, time="2026-02-01"),
+        run("late", 0, (16, 4), 18, seconds=45.0, time="2026-02-03"),
+    ]
+    found = arms(compare([*RUNS, *slow]))
+    assert [found[name]["train_ratio"]["value"] for name in ("naive", "naive_again", "late")] == [1.0, 1.0, 1.5]
+    assert found["replay"]["train_ratio"]["value"] == 1.75  # as without them
 
 
 def test_time_is_the_median_over_seeds_of_the_ratio_to_naive():

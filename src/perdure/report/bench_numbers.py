@@ -1,6 +1,7 @@
 """What a benchmark's result files say, arm by arm: scores pooled over seeds, paired differences, time, memory, bytes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from statistics import median
 
 import numpy as np
@@ -29,7 +30,9 @@ def compare(results: Sequence[Record], against: str = BASELINE) -> Record:
         an arm are of an earlier recipe than its newest.
     """
     arms = by_arm(results)
-    lines = [_line(name, runs, arms.get(against, []), arms.get(BASELINE, [])) for name, runs in arms.items()]
+    plain = {run["arm_hash"] for run in arms.get(BASELINE, [])}
+    baseline = [run for runs in arms.values() for run in runs if run["arm_hash"] in plain]  # under any label
+    lines = [_line(name, runs, arms.get(against, []), baseline) for name, runs in arms.items()]
     return {
         "against": against,
         "watched": list(
@@ -71,7 +74,7 @@ def _line(name: str, runs: list[Record], against: list[Record], baseline: list[R
         "acc_by_seed": {str(run["seed"]): run["matrix"]["metrics"]["acc"]["value"] for run in runs},
         "acc_minus": None if runs == against else paired(runs, against),
         "watched": {name: _drift([run["watched"][name] for run in runs]) for name in runs[0].get("watched", ())},
-        "train_ratio": _spread([_train(own) / _train(base) for own, base in _pairs(runs, baseline, _alike)]),
+        "train_ratio": _spread([_train(run) / _train(base) for run in runs for base in _beside(run, baseline)]),
         "train_seconds": _spread([_train(run) for run in runs]),
         "peak_mib": _spread([run["peak_mib"] for run in runs]),
         "stored_bytes": _spread([sum(run["stored"].values()) for run in runs]),
@@ -147,12 +150,17 @@ def _gap(a: Record, b: Record, task: str) -> NDArray[np.float64]:
     return np.array([item - theirs[row] for row, item in mine if row in theirs], dtype=np.float64)
 
 
-def _pairs(
-    ours: Sequence[Record], theirs: Sequence[Record], fit: Callable[[Record, Record], bool] = lambda a, b: True
-) -> list[tuple[Record, Record]]:
-    """Return the runs of both arms with the same seed, where `fit` lets them be compared."""
+def _pairs(ours: Sequence[Record], theirs: Sequence[Record]) -> list[tuple[Record, Record]]:
+    """Return the runs of both arms with the same seed."""
     by_seed = {run["seed"]: run for run in theirs}
-    return [(run, by_seed[run["seed"]]) for run in ours if run["seed"] in by_seed and fit(run, by_seed[run["seed"]])]
+    return [(run, by_seed[run["seed"]]) for run in ours if run["seed"] in by_seed]
+
+
+def _beside(run: Record, baseline: Sequence[Record]) -> list[Record]:
+    """Return the run of the baseline, if there is one, that a run's time is measured by: of the same seed, and nearest in time."""
+    fit = [base for base in baseline if base["seed"] == run["seed"] and _alike(run, base)]
+    ended = datetime.fromisoformat(run["time"])
+    return sorted(fit, key=lambda base: abs(datetime.fromisoformat(base["time"]) - ended))[:1]
 
 
 def _alike(a: Record, b: Record) -> bool:
@@ -163,7 +171,7 @@ def _alike(a: Record, b: Record) -> bool:
 
 
 def _train(run: Record) -> float:
-    """Return the seconds spent on training: the processor's where there is no accelerator, so that other work does not count."""
+    """Return the seconds spent on training: the processor's where there is no accelerator, which other work raises less."""
     known = "train_cpu_seconds" if run["machine"]["device"] == "cpu" else "train_seconds"
     return float(sum(task.get(known, task["train_seconds"]) for task in run["tasks"]))
 
