@@ -100,7 +100,7 @@ def ewc():
 
 
 def mas():
-    """Aljundi et al. 2018, eq. 2 to 4: Omega_i the mean over rows of |d |F(x)|^2 / d w_i|, penalty sum Omega (w - w*)^2."""
+    """Aljundi et al. 2018: Omega_i the mean over rows of |d |F(x)|^2 / d w_i|, penalty sum Omega (w - w*)^2."""
     model, moved = network(SETTLED), flat(NOW) - flat(SETTLED)
     outputs = model(OLD_X)
     centred = outputs - outputs.mean(-1, keepdim=True)

@@ -55,7 +55,7 @@ def losses(weights, x, y):
 
 
 def l2(clones):
-    """Li et al. 2018, eq. 1 and 2: alpha / 2 |w - w0|^2, or alpha / 2 |w|^2 from 0; here also of a product of two factors."""
+    """Li et al. 2018 (L2-SP): alpha / 2 |w - w0|^2, or alpha / 2 |w|^2 from 0; here also of a product of two factors."""
     up, down = NOW["2.weight"][:, :2], NOW["0.weight"][:2]
     up0, down0 = SETTLED["2.weight"][:, :2], SETTLED["0.weight"][:2]
     return {
@@ -68,7 +68,7 @@ def l2(clones):
 
 
 def hler(clones):
-    """Song et al. 2025, eq. 4 to 8: importance of elements along the path, and a softmax of each layer's norm."""
+    """Song et al. 2025: importance of elements along the path, and a softmax of each layer's norm."""
     model = network(SETTLED)
     importance = gradient(model, F.cross_entropy(model(OLD_X), OLD_Y)).abs()
     importance = importance / importance.mean()
@@ -111,7 +111,7 @@ def instruction_replay(clones):
 
 
 def surprise_replay(clones):
-    """Hazard et al. 2025, eq. 1: surprise is the mean negative log-likelihood; the most surprising rows are kept."""
+    """Hazard et al. 2025: surprise is the mean negative log-likelihood; the most surprising rows are kept."""
     surprise = losses(SETTLED, OLD_X, OLD_Y)
     return {
         "paper": {
@@ -134,7 +134,7 @@ def importance_replay(clones):
 
 
 def forgetting_curve(clones):
-    """Feng et al. 2026, section 3: a day is the path of the first updates; reviews on days 1, 2, 4, 7, 15 and 30."""
+    """Feng et al. 2026: a day is the path of the first updates; reviews on days 1, 2, 4, 7, 15 and 30."""
     steps = [flat(after) - flat(before) for before, after in zip([NOW, *PATH], PATH, strict=False)]
     age = torch.stack([step.norm() for step in steps]).cumsum(0)
     reviews = [sum(float(now >= days * age[0]) for days in (1, 2, 4, 7, 15, 30)) for now in age]
@@ -206,7 +206,7 @@ def pcgrad(clones):
 
 
 def cagrad(clones):
-    """Liu et al. 2021, eq. 3 and algorithm 1: g0 + c |g0| / |g_w| g_w, w the minimum of g_w.g0 + c |g0| |g_w|."""
+    """Liu et al. 2021, algorithm 1: g0 + c |g0| / |g_w| g_w, w the minimum of g_w.g0 + c |g0| |g_w|."""
     new, halves = gradients_now()
     old = torch.stack(halves).mean(0)
     mean = (new + old) / 2
@@ -247,7 +247,7 @@ def averaged(model, weights, paths):
 
 
 def ema(clones):
-    """Tarvainen & Valpola 2017, section 2: slow <- decay slow + (1 - decay) w; torch's own average of the same."""
+    """Tarvainen & Valpola 2017: slow <- decay slow + (1 - decay) w; torch's own average of the same."""
     slow = flat(NOW)
     for weights in PATH:
         slow = DECAY * slow + (1 - DECAY) * flat(weights)
