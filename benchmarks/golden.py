@@ -14,6 +14,7 @@ importances and penalties in float32 whatever the model is. Methods that Avalanc
 
 import inspect
 import json
+import subprocess
 import sys
 import warnings
 from importlib.metadata import version
@@ -239,7 +240,7 @@ class WithFeatures(nn.Module):
 
 
 def feature_distill():
-    """Hou et al. 2019, eq. 6: 1 - cos(h, h*); and |h - h*|^2 / |h*|^2, of features as they are, and at length 1."""
+    """Hou et al. 2019, eq. 6: 1 - cos(h, h*); beside it |h - h*|^2 / |h*|^2."""
     now, before = (golden_papers.features(weights, NEW_X) for weights in (NOW, SETTLED))
     apart = (now - before).square().sum(-1) / before.square().sum(-1)
     paper = {"relative": apart.mean(), "cosine": (1 - F.cosine_similarity(now, before, dim=-1)).mean()}
@@ -251,19 +252,14 @@ def feature_distill():
     return {"paper": paper, "avalanche": {"cosine": at.loss}}
 
 
-def mir():
+def mir(clones):
     """Avalanche's, beside the formula and the authors' code."""
     plugin, at = MIRPlugin(batch_size_mem=3, subsample=6), strategy_at(network(NOW))
     plugin.replay_loader = iter([(OLD_X, OLD_Y, torch.zeros(6))])
     at.loss = F.cross_entropy(at.model(NEW_X), NEW_Y)
     new = at.loss.detach().clone()
     plugin.before_backward(at)
-    return {**golden_papers.mir(clones()), "avalanche": {"replayed": at.loss - new}}
-
-
-def clones():
-    """Return the folder of clones, as given."""
-    return Path(sys.argv[1])
+    return {**golden_papers.mir(clones), "avalanche": {"replayed": at.loss - new}}
 
 
 class Told(SupervisedPlugin):
@@ -333,10 +329,17 @@ def plain(value):
 def main():
     if len(sys.argv) != 2:
         sys.exit(__doc__)
+    clones = Path(sys.argv[1])
+    for name, commit in golden_papers.CLONES.items():
+        folder = clones / name.replace("/", "+")
+        found = subprocess.run(
+            ["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True
+        ).stdout.strip()
+        if found != commit:
+            sys.exit(f"{folder} is at {found or 'no commit'}, not at {commit}; git checkout {commit} there")
     warnings.simplefilter("ignore")
-    torch.manual_seed(0)
-    parts = {part.__name__: part() for part in (ewc, mas, si, lwf, a_gem, gem, replayed, feature_distill, mir)}
-    parts |= {part.__name__: part(clones()) for part in golden_papers.PAPERS}
+    parts = {part.__name__: part() for part in (ewc, mas, si, lwf, a_gem, gem, replayed, feature_distill)}
+    parts |= {part.__name__: part(clones) for part in (mir, *golden_papers.PAPERS)}
     found = {
         "made_by": "benchmarks/golden.py",
         "versions": {name: version(name) for name in ("avalanche-lib", "torch")} | golden_papers.CLONES,
