@@ -11,7 +11,7 @@ from perdure.core.step import Slice
 
 GOLDEN = json.loads((Path(__file__).parent / "methods" / "golden.json").read_text(encoding="utf-8"))
 SHAPES = {name: tuple(shape) for name, shape in GOLDEN["problem"]["shapes"].items()}
-HALF = torch.full((6,), 1 / 6, dtype=torch.float64)  # weight of each of six rows in their mean
+SIXTH = torch.full((6,), 1 / 6, dtype=torch.float64)  # weight of each of six rows in their mean
 
 
 def golden(part, *where):
@@ -62,7 +62,7 @@ def rows_of(which, at="now", **more):
     with torch.no_grad():
         hidden = network(at)[:2](given(f"{which}_x"))
     answers = logits(at, which).requires_grad_()
-    return Slice(answers, given(f"{which}_y"), HALF, **{"hidden": hidden, "row": torch.arange(6)} | more)
+    return Slice(answers, given(f"{which}_y"), SIXTH, **{"hidden": hidden, "row": torch.arange(6)} | more)
 
 
 def per_row(of_labels):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from goldens import GOLDEN, HALF, SHAPES, by_name, flat, given, golden, logits, network, per_row, rows_of
+from goldens import GOLDEN, SHAPES, SIXTH, by_name, flat, given, golden, logits, network, per_row, rows_of
 from perdure.core.recipe import build_recipe
 from perdure.core.step import Slice, Step, TopK
 from perdure.maths.divergence import top_k
@@ -137,7 +137,7 @@ def test_avalanches_si_with_copies_is_the_papers_cut_off_at_a_thousandth():
 def distilled(temperature=2.0):
     """Our term and its gradient by the logits, at strength 1."""
     new = rows_of("new")
-    step = Step(0, 1, {}, new=new, runner=lambda part, **_: Slice(logits("settled", "new"), new.labels, HALF))
+    step = Step(0, 1, {}, new=new, runner=lambda part, **_: Slice(logits("settled", "new"), new.labels, SIXTH))
     term = Lwf(strength=1.0, temperature=temperature, vocabulary="full").loss(step, {"taught": torch.ones(())})
     return term, torch.autograd.grad(term, new.logits)[0].reshape(-1)
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from goldens import GOLDEN, HALF, SHAPES, by_name, flat, given, golden, logits, network, path, rows_of, weights
+from goldens import GOLDEN, SHAPES, SIXTH, by_name, flat, given, golden, logits, network, path, rows_of, weights
 from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, DrawContext
 from perdure.core.step import Slice, Step, TopK
@@ -140,7 +140,7 @@ def test_feature_distill_is_the_relative_squared_distance_and_at_equal_lengths_t
     def term(scale):
         now, then = (
             Slice(
-                rows.logits, rows.labels, HALF, rows.hidden / (rows.hidden.norm(dim=-1, keepdim=True) if scale else 1)
+                rows.logits, rows.labels, SIXTH, rows.hidden / (rows.hidden.norm(dim=-1, keepdim=True) if scale else 1)
             )
             for rows in (new, before)
         )
@@ -180,7 +180,7 @@ def test_importance_replay_weighs_drawn_rows_by_p_over_q():
     now = rows_of("old").cross_entropy().detach()
     state = ImportanceReplay().prepare(memory("settled"), {}) | {"loss": now}
     some = torch.tensor(part["drawn"])
-    rows = Slice(logits("now", "old")[some], given("old_y")[some], HALF[:2] * 3, row=some)
+    rows = Slice(logits("now", "old")[some], given("old_y")[some], SIXTH[:2] * 3, row=some)
     method = ImportanceReplay(clip=part["clip"], priority=0.5, temperature=1.0)
     found = method.loss(Step(0, 1, {}, drawn={"importance_replay": rows}), state)
     torch.testing.assert_close(found, golden("importance_replay", "paper", "loss"), **SINGLE)
@@ -219,7 +219,7 @@ def test_mir_ranks_by_the_papers_rise_and_so_do_the_authors_code_and_avalanche()
     assert state["worst"].tolist() == part["paper"]["worst"]
     torch.testing.assert_close(golden("mir", "published", "rise"), golden("mir", "paper", "rise"), **EXACT)
     worst = state["worst"][:3]
-    rows = Slice(logits("now", "old")[worst], given("old_y")[worst], HALF[:3] * 2)
+    rows = Slice(logits("now", "old")[worst], given("old_y")[worst], SIXTH[:3] * 2)
     found = Mir(strength=1.0).loss(Step(0, 1, {}, drawn={"mir.worst": rows}), state)
     for whose in ("paper", "avalanche"):
         torch.testing.assert_close(found, golden("mir", whose, "replayed"), **EXACT)
@@ -233,7 +233,7 @@ def embedded(which):
     x, model = given(f"{which}_x")[:, None], network("now")
 
     def run(part, *, embeddings, grad, weights):
-        return Slice(model(embeddings[:, 0]), given(f"{which}_y"), HALF)
+        return Slice(model(embeddings[:, 0]), given(f"{which}_y"), SIXTH)
 
     return Step(0, 1, weights("now"), parts=("adversarial_replay",), runner=run, embedder=lambda part: x.clone())
 
