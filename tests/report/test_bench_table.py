@@ -86,13 +86,16 @@ def test_only_seeds_that_both_have_are_paired():
     assert arms(compare(RUNS[2:]))["replay"]["train_ratio"] is None
 
 
-def test_a_time_is_measured_by_the_run_of_naive_that_is_nearest_whatever_its_label():
-    slow = [
+def test_a_time_is_measured_by_the_last_run_of_naive_before_it_whatever_its_label():
+    more = [
+        run("early", 0, (16, 4), 18, seconds=5.0, time="2025-12-31"),
+        run("between", 0, (16, 4), 18, seconds=20.0, time="2026-01-31"),
         run("naive_again", 0, (16, 4), 18, of="naive", seconds=30.0, time="2026-02-01"),
         run("late", 0, (16, 4), 18, seconds=45.0, time="2026-02-03"),
     ]
-    found = arms(compare([*RUNS, *slow]))
-    assert [found[name]["train_ratio"]["value"] for name in ("naive", "naive_again", "late")] == [1.0, 1.0, 1.5]
+    found = arms(compare([*RUNS, *more]))
+    told = {name: found[name]["train_ratio"]["value"] for name in ("naive", *(one["arm"] for one in more))}
+    assert told == {"naive": 1.0, "early": 0.5, "between": 2.0, "naive_again": 1.0, "late": 1.5}
     assert found["replay"]["train_ratio"]["value"] == 1.75  # as without them
 
 

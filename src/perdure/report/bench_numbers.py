@@ -157,10 +157,15 @@ def _pairs(ours: Sequence[Record], theirs: Sequence[Record]) -> list[tuple[Recor
 
 
 def _beside(run: Record, baseline: Sequence[Record]) -> list[Record]:
-    """Return the run of the baseline, if there is one, that a run's time is measured by: of the same seed, and nearest in time."""
+    """Return the run of the baseline, if there is one, that a run's time is measured by: of the same seed, the last before it.
+
+    A machine is not as fast every day. Where none was before it, it is the first after it.
+    """
     fit = [base for base in baseline if base["seed"] == run["seed"] and _alike(run, base)]
-    ended = datetime.fromisoformat(run["time"])
-    return sorted(fit, key=lambda base: abs(datetime.fromisoformat(base["time"]) - ended))[:1]
+    times = {id(base): datetime.fromisoformat(base["time"]) for base in fit}
+    fit.sort(key=lambda base: times[id(base)])
+    before = [base for base in fit if times[id(base)] <= datetime.fromisoformat(run["time"])]
+    return before[-1:] or fit[:1]
 
 
 def _alike(a: Record, b: Record) -> bool:

@@ -81,7 +81,7 @@ def notes(found: Record) -> list[str]:
     told = [
         "Scores: 95% intervals over test rows, pooled over seeds; they do not hold the spread between seeds.",
         f"ACC minus {found['against']}: same seeds, paired row by row.",
-        "Train time / naive: the same seed's run with as many threads and processes, the nearest in time if it ran under "
+        "Train time / naive: the same seed's run with as many threads and processes, the last before if it ran under "
         "several labels; median, and in brackets least and most over seeds. Without an accelerator it is the processor's "
         "time, which work beside it raises less than the clock's.",
         "Peak: the whole process, model and scoring included. Stored: what the last state needs kept beside the base model "
