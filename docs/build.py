@@ -101,7 +101,8 @@ def measured_times() -> dict[str, str]:
     head, rows = read_table("clinc5")
     told = {row[0]: row[head.index("train time / naive")] for row in rows}
     shipped = {name: nameless(load_recipe(name)) for name in recipe_names()}
-    return {name: told[arm] for name, recipe in shipped.items() for arm in ran if ran[arm] == recipe}
+    arms = {name: [arm for arm in (name, *ran) if ran.get(arm) == recipe] for name, recipe in shipped.items()}
+    return {name: told[same[0]] for name, same in arms.items() if same}
 
 
 def recipes_page() -> str:
