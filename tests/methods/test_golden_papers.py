@@ -325,7 +325,10 @@ def test_wise_ft_is_the_papers_line_and_the_authors_and_takes_its_least_loss():
         return rows_of("new" if rows == "validation" else "old", weights).cross_entropy().mean().item()
 
     model = SimpleNamespace(params=tuned, nll=nll)
-    for method, name in ((WiseFt(choose="fixed", share=0.5), "half"), (WiseFt(share=1.0, steps=5), "best")):
+    for method, name in (
+        (WiseFt(choose="fixed", share=0.5), "half"),
+        (WiseFt(choose="both", share=1.0, steps=5), "best"),
+    ):
         values, _ = method.settle(model, kept("anchor", "now"))
         torch.testing.assert_close(flat(values), golden("wise_ft", "paper", name), **EXACT)
     torch.testing.assert_close(golden("wise_ft", "published", "half"), golden("wise_ft", "paper", "half"), **EXACT)

@@ -37,8 +37,9 @@ def test_fixed_it_is_that_share_of_the_way_back(share):
 
 def test_it_takes_the_share_with_the_least_loss_on_new_rows_plus_memory():
     # (w - 1)^2 + (w - .2)^2 is least at w = .6: a share of .4 from 1 to 0
-    assert settled(Bowls(1.0, new=1.0, old=0.2), share=1.0, steps=10) == pytest.approx(0.6)
-    assert settled(Bowls(1.0, new=1.0, old=0.0), share=0.25, steps=5) == pytest.approx(0.75)  # no further than `share`
+    both = {"choose": "both"}
+    assert settled(Bowls(1.0, new=1.0, old=0.2), share=1.0, steps=10, **both) == pytest.approx(0.6)
+    assert settled(Bowls(1.0, new=1.0, old=0.0), share=0.25, steps=5, **both) == pytest.approx(0.75)  # no further
 
 
 @pytest.mark.parametrize(("old", "choose"), [(None, "both"), (None, "validation"), (0.2, "validation")])
@@ -54,7 +55,7 @@ def test_where_going_back_helps_no_one_the_weights_stay_to_the_bit():
 
 
 def test_it_needs_validation_rows_only_to_choose_and_says_so_before_training():
-    assert WiseFt().needs == WiseFt(choose="validation").needs == ("validation",)
+    assert WiseFt().needs == WiseFt(choose="both").needs == ("validation",)
     assert WiseFt(choose="fixed").needs == ()
     with pytest.raises(BadSpec, match="choose: fixed"):
         WiseFt().prepare(Bowls(1.0, validation=False), {})
