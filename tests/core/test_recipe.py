@@ -97,6 +97,20 @@ def test_methods_are_sorted_and_inactive_ones_dropped():
     assert [method.name for method in recipe.methods] == ["distill", "tail_average"]
 
 
+@pytest.mark.parametrize("name", ["distill", "feature_distill"])
+def test_a_key_that_older_yaml_takes_for_true_is_a_word(name, tmp_path):
+    (tmp_path / "mine.yaml").write_text(f"methods: {{replay: {{}}, {name}: {{on: memory, mix: 0.5}}}}")
+    (method,) = (m for m in load_recipe(str(tmp_path / "mine.yaml")).methods if m.name == name)
+    assert (method.on, method.mix) == ("memory", 0.5)
+
+
+@pytest.mark.parametrize("text", ["3: 4", "methods: {true: {}}", "methods: {replay: {3: 4}}"])
+def test_a_key_that_is_no_word_is_refused_in_words(text, tmp_path):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(BadSpec, match=r"(3|True).*known are"):
+        load_recipe(str(tmp_path / "mine.yaml"))
+
+
 def test_numbers_may_be_written_as_yaml_reads_them(tmp_path):
     (tmp_path / "mine.yaml").write_text(
         "learning_rate: 1e-4\nmemory_size: 10\nmethods: {replay: {mix: 5e-1}}\n"

@@ -55,6 +55,10 @@ def test_the_page_has_eight_boxes_and_names_what_they_need():
     assert any(command.startswith("python -m pytest tests/contract") for command in COMMANDS)
 
 
+def test_its_golden_number_is_one_that_every_method_is_asked_for():
+    assert "def test_golden" in FILES[f"tests/methods/test_{METHOD}.py"]
+
+
 def test_the_example_is_no_method_of_ours():
     assert not (ROOT / "src" / "perdure" / "methods" / f"{METHOD}.py").exists()
 

@@ -58,6 +58,10 @@ def test_only_the_first_are_replayed_and_new_candidates_are_drawn_for_the_next_u
     assert not wishes["candidates"].shared
     first = Mir().draw(DrawContext(0, 10, 6, {"replay": 12}), {})
     assert first["worst"].size == 0
+    scored = [
+        Mir(mix=0.25, candidates=4).draw(DrawContext(u, 10, 1, {"replay": 12}), {})["candidates"].size for u in range(4)
+    ]
+    assert scored == [0, 4, 0, 0]  # one row is replayed in update 2, of what was scored in update 1
 
 
 def test_the_loss_is_on_the_worst_alone_and_candidates_do_not_pull():

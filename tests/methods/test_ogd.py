@@ -58,6 +58,12 @@ def test_it_asks_for_gradients_of_the_data_and_keeps_nothing_else():
     assert state["basis.a"].dtype == torch.float32
 
 
+def test_the_directions_of_least_length_are_left_out_as_far_as_the_share_allows():
+    rows = {"w": torch.diag(torch.ones(3)).repeat_interleave(torch.tensor([8, 1, 1]), 0)}  # .8, .1 and .1 of the length
+    for keep, directions in ((0.8, 1), (0.9, 2), (1.0, 3)):
+        assert len(Ogd(keep=keep).measure(Rows(rows), {})["basis.w"]) == directions
+
+
 def test_before_anything_is_kept_it_masks_nothing():
     grads = {"w": torch.ones(2)}
     assert Ogd().mask(grads, {}) is grads

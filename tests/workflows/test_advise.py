@@ -192,6 +192,26 @@ def test_where_numbers_and_the_field_differ_both_are_told_and_the_numbers_decide
     assert any("1612.00796" in reason["source"] for reason in found["reasons"])
 
 
+def test_a_choice_that_does_all_that_the_field_advises_and_more_does_not_disagree_with_it():
+    table = [
+        suite(
+            arm("dual_replay", 0.89, wide=0.01),
+            arm("best", 0.8, methods={"replay": {}}),
+            arm("replay_0.1", 0.7, methods={"replay": {"mix": 0.1}}),
+        )
+    ]
+    (told,) = (reason["says"] for reason in advised(table)["reasons"] if "a little replay" in reason["says"])
+    assert "our numbers go further: " in told
+    assert "replay_0.1" in told  # the arm that is most like the advice, not the best one
+
+
+def test_a_memory_budget_beyond_the_recipes_size_changes_nothing_and_says_so():
+    small, large = advised(memory_rows=40), advised(memory_rows=10**6)
+    assert any("memory_size 40 is what your memory budget holds" in reason["says"] for reason in small["reasons"])
+    assert any("the recipe keeps at most 5000" in reason["says"] for reason in large["reasons"])
+    assert (small["recipe"]["memory_size"], large["recipe"]["memory_size"]) == (40, 5000)
+
+
 def test_where_they_agree_it_is_said():
     found = advised(keep_rows=False)
     assert "the field agrees" in said(found)

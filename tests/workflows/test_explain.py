@@ -118,6 +118,15 @@ def test_memory_says_whether_any_row_is_kept():
     assert told["pools"] == {"replay": ["a_gem"]}
 
 
+def test_a_method_that_acts_on_new_rows_alone_draws_none_and_one_without_any_is_told():
+    new = recipe(distill={"teacher": "base", "on": "new"})
+    assert memory(new)["pools"] == {}
+    assert next(line["owners"] for line in moments(new) if line["seam"] == "draw") == []
+    assert memory(new)["starved"] == []
+    assert memory(recipe(distill={}))["starved"] == ["distill"]
+    assert memory(recipe(distill={}, replay={}))["starved"] == []
+
+
 # --- what it costs
 
 

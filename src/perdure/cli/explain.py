@@ -56,6 +56,8 @@ def explain(
     typer.echo(_screen(found, wanted))
     if found["off"]:
         say(f"switched off by their fields: {', '.join(found['off'])}")
+    for name in found["memory"]["starved"]:
+        say(f"{name} gets no rows: add replay, or set methods.{name}.mix")
 
 
 def _workspace(named: Path | str | None) -> "Ledger | None":

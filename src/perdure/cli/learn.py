@@ -9,6 +9,7 @@ import typer
 from perdure.cli.options import AsJson, Folder, open_workspace
 from perdure.cli.output import NOTHING, counted, emit, facts, interval, percent, say, short, table, warn
 from perdure.cli.progress import progress
+from perdure.core.plain_yaml import read_yaml
 
 
 def learn(
@@ -106,7 +107,7 @@ def _yaml(text: str | None) -> Any:
     if text is not None and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):
         return float(text)
     try:
-        return text if text is None else yaml.safe_load(text)
+        return text if text is None else read_yaml(text)
     except yaml.YAMLError as error:
         raise typer.BadParameter(f"{text!r} is no YAML: {error}") from None
 

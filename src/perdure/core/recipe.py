@@ -82,9 +82,13 @@ class Recipe:
     @property
     def remembers(self) -> bool:
         """Whether rows of the task are kept for later ones: a method ranks them, or one draws a `mix` of replay memory."""
-        drawing = [method for method in self.owners("draw") if pool_of(method) == "replay"]
-        wished = [method for method in drawing if getattr(method, "on", None) != "new"]  # those act on new rows alone
-        return bool(self.owners("admit")) or any(getattr(method, "mix", 0) > 0 for method in wished)
+        drawing = [method for method in self.drawing if pool_of(method) == "replay"]
+        return bool(self.owners("admit")) or any(getattr(method, "mix", 0) > 0 for method in drawing)
+
+    @property
+    def drawing(self) -> list[Any]:
+        """The methods that draw as they are set: all owners of `draw` but those that act on new rows alone."""
+        return [method for method in self.owners("draw") if getattr(method, "on", None) != "new"]
 
     @property
     def starved(self) -> list[str]:
@@ -165,7 +169,7 @@ def check_seams(method: type) -> None:
 
 def nearest(word: str, known: list[str]) -> str:
     """Return "; did you mean 'x'?" for the known word closest to `word`, or the list of known words."""
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(str(word), known, n=1)  # a key of YAML may be a number
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
 
 

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from perdure.core.errors import BadInput, BadSpec
+from perdure.core.plain_yaml import read_yaml
 from perdure.data.formats import FORMATS
 
 _INHERITED = ("format", "template", "labels", "scorer", "max_new_tokens", "general", "guard", "test_size", "seed")
@@ -106,7 +107,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         BadSpec: It is not valid YAML, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
     except UnicodeDecodeError as error:

@@ -31,7 +31,8 @@ class AGem:
     2.3 x naive's time (clinc5).
     When to use: old rows may be seen but not learned by heart: it takes no step towards them. Replay, and `gem`, keep far more
     (clinc5).
-    Deviation: none. AdamW scales the turned gradient entry by entry, so the sign holds exactly for plain SGD only.
+    Deviation: rows are drawn evenly over labels, those least served first, instead of at random. AdamW scales the turned gradient
+    entry by entry, so the sign holds exactly for plain SGD only.
     """
 
     name: ClassVar[str] = "a_gem"

@@ -9,6 +9,7 @@ import yaml
 
 import perdure.methods
 from perdure.core.errors import BadInput, BadSpec
+from perdure.core.plain_yaml import read_yaml
 from perdure.core.recipe import Recipe, build_recipe, check_seams, nearest
 
 METHODS: dict[str, type] = {}
@@ -65,7 +66,7 @@ def recipe_spec(name_or_path: str, overrides: dict[str, Any] | None = None) -> d
         if not path.is_file():
             raise BadInput(f"no recipe {name_or_path!r} and no .yaml file{nearest(name_or_path, recipe_names())}")
     try:
-        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+        spec = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read recipe {path}: {error.strerror}") from None
     except yaml.MarkedYAMLError as error:

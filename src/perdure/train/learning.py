@@ -124,6 +124,7 @@ class Learning(Asked):
         with self.still():
             for method in self.recipe.owners("prepare"):
                 self.state[method.name] = method.prepare(Between(self), self.state[method.name])
+                self._all_finite(self.state[method.name], f"method {method.name} prepared state that is", 0)
 
     def open(self, update: int) -> list[Micro]:
         """Draw what the methods wish for this update and spread it over its micro-batches."""
@@ -252,7 +253,7 @@ class Learning(Asked):
         Called again, as by a host that resumes after the end, it does nothing.
 
         Raises:
-            Diverged: The weights are not finite; the message names who gave them.
+            Diverged: The weights, or what a method measured, are not finite; the message names who gave them.
         """
         if self.closed:
             return
@@ -269,6 +270,7 @@ class Learning(Asked):
                     self.params[name].copy_(value)
             for method in self.recipe.owners("measure"):
                 self.state[method.name] = method.measure(Between(self), self.state[method.name])
+                self._all_finite(self.state[method.name], f"method {method.name} measured state that is", self.total)
         self.closed = True
 
     def _fitted(self, micro: Micro) -> list[Micro]:

@@ -276,8 +276,9 @@ def _reasons(
 
 
 def of_rule(rule: Rule, among: Iterable[Candidate]) -> Candidate | None:
-    """Return the recipe of a rule's methods and no others: the best measured one, where several differ in their fields."""
+    """Return the recipe of a rule's methods and no others: the arm that it names, else the best measured of several."""
     same = [candidate for candidate in among if candidate.methods == tuple(sorted(rule.parts))]
+    same = [candidate for candidate in same if candidate.name == rule.arm] or same
     return max(same, key=lambda c: c.measured["acc"]["value"] if c.measured else -1.0, default=None)
 
 
@@ -287,7 +288,8 @@ def against(rule: Rule, advised: Candidate, chosen: Candidate) -> str:
     if advised.measured is None or chosen.measured is None:
         return f"{says}; {advised.name} was not measured here, so no number of ours says whether it would do better"
     if above(chosen, advised):
-        return f"{says}; our numbers disagree: {_apart(chosen, advised)}"
+        verdict = "go further" if {*rule.parts} < {*chosen.methods} else "disagree"
+        return f"{says}; our numbers {verdict}: {_apart(chosen, advised)}"
     gap = acc_minus(advised, chosen)
     told = f": {_signed(gap)}, {_pairs(gap)}" if gap else ""
     both = f"{advised.name} ({_acc(advised)}) and {chosen.name} ({_acc(chosen)})"
@@ -318,7 +320,10 @@ def changes(
     if chosen.recipe.remembers and rows is not None:
         had = measured.get("memory_rows")
         less = f"; it was measured with {had} rows, so expect less" if had and had > rows else ""
-        told.append({"says": f"memory_size {rows} is what your memory budget holds{less}", "source": "your answers"})
+        size = chosen.recipe.settings.memory_size
+        says = f"memory_size {rows} is what your memory budget holds{less}"
+        says = says if rows < size else f"your memory budget would hold {rows} rows; the recipe keeps at most {size}"
+        told.append({"says": says, "source": "your answers"})
     if needs.instructions and REHEARSING in registry:
         says = (
             "instruction_replay holds the model to what the base says of general instructions, and does nothing without them: "
@@ -364,7 +369,8 @@ def cautions(chosen: Candidate, needs: Needs, suite: Json | None) -> list[str]:
         )
     if suite and needs.similarity in ("alike", "different") and suite["tasks_are"] != needs.similarity:
         told.append(
-            f"measured on tasks that are {suite['tasks_are']}; tasks that are {needs.similarity} were not measured"
+            f"measured on tasks that are {suite['tasks_are']}; on tasks that are {needs.similarity} too few recipes were "
+            "measured to choose from them"
         )
     if needs.similarity == "different" and "lwf" in chosen.methods:
         told.append(

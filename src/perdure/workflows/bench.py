@@ -22,6 +22,7 @@ import yaml
 from perdure.core.canonical import canonical_json, content_hash
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.files import write_text
+from perdure.core.plain_yaml import read_yaml
 from perdure.core.progress import Tick
 from perdure.workflows.bench_suite import Suite, check_files
 
@@ -109,7 +110,7 @@ def read_arm(text: str, settings: Json | None = None) -> Arm:
     if wrong := [key for key, equals, _ in pairs if not (key and equals)]:
         raise BadSpec(f"arm {text!r}: {wrong[0]!r} is no KEY=VALUE; write RECIPE:KEY=VALUE,KEY=VALUE")
     try:
-        overrides = {key: yaml.safe_load(value) for key, _, value in pairs}
+        overrides = {key: read_yaml(value) for key, _, value in pairs}
     except yaml.YAMLError as error:
         raise BadSpec(f"arm {text!r}: a value is no YAML: {error}") from None
     written = recipe_spec(name, {**(settings or {}), **overrides})

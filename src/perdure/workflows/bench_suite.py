@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
+from perdure.core.plain_yaml import read_yaml
 from perdure.core.recipe import first_problem, nearest
 from perdure.data.read import read_records
 
@@ -195,7 +196,7 @@ def _find(name_or_path: str, folder: Path) -> Path:
 def _read(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
     """Return what a suite's file says, on top of what it extends, its defaults written into its tasks."""
     try:
-        written = yaml.safe_load(path.read_text(encoding="utf-8"))
+        written = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read suite {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

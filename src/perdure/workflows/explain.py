@@ -146,7 +146,7 @@ def moments(recipe: Recipe) -> list[Json]:
         {
             "moment": moment,
             "seam": seam,
-            "owners": [method.name for method in recipe.owners(seam)],
+            "owners": [method.name for method in (recipe.drawing if seam == "draw" else recipe.owners(seam))],
             "room": "one" if seam in EXCLUSIVE else "many",
             "for": words[seam],
         }
@@ -195,11 +195,12 @@ WHOLE = 10**6  # a top_k that no vocabulary reaches
 
 def memory(recipe: Recipe, ledger: "Ledger | None" = None) -> Json:
     """Return which pools methods draw from, what may be kept in them, and what a workspace holds now."""
-    settings, pools = recipe.settings, sorted({pool_of(method) for method in recipe.owners("draw")})
+    settings, pools = recipe.settings, sorted({pool_of(method) for method in recipe.drawing})
     ranks = recipe.owner("admit")
     told: Json = {
-        "pools": {pool: [m.name for m in recipe.owners("draw") if pool_of(m) == pool] for pool in pools},
+        "pools": {pool: [m.name for m in recipe.drawing if pool_of(m) == pool] for pool in pools},
         "keeps_rows": recipe.remembers,
+        "starved": recipe.starved,
         "admission": (ranks.name if ranks else "reservoir") if recipe.remembers else None,
         "memory_per_label": settings.memory_per_label,
         "memory_per_task": settings.memory_per_task,

@@ -52,6 +52,7 @@ class Rule:
         says: What is advised, and why.
         parts: What it takes: name of the method, and what it is.
         source: Where it is said.
+        arm: The measured arm that is most like it, where several have its methods.
     """
 
     situation: str
@@ -59,6 +60,7 @@ class Rule:
     says: str
     parts: dict[str, str]
     source: str
+    arm: str | None = None
 
 
 def limited(needs: Needs) -> bool:
@@ -124,5 +126,6 @@ FIELD = (
         "a little replay: on large models too, one row in ten of older tasks keeps most of what naive fine-tuning loses",
         {"replay": "replay"},
         "Chaudhry et al. 2019, arXiv 1902.10486; Wang et al. 2023 (TRACE), arXiv 2310.06762",
+        arm="replay_0.1",
     ),
 )
