@@ -67,7 +67,7 @@ def test_formats_may_be_written_as_people_say_them(tmp_path, written, format):
         ("train: a\nname: two words", "must begin with a letter"),
         ("train: a\ntest_size: 1.5", "`test_size`"),
         ("train: a\nscorer: {strict: true}", 'needs its "name"'),
-        ("train: a\nlabels: {yes: positive}", "put quotes around it"),
+        ("train: a\nlabels: {true: positive}", "put quotes around it"),
         ("train: a\nlabels: [a]", "`labels`"),
         ("train: a\nguard: [1", "task.yaml:3 is broken YAML"),
         ("train: a\nguard: {b: [}", "task.yaml:2 is broken YAML"),
@@ -107,6 +107,11 @@ def test_task_file_sets_template_labels_and_share_and_overrides_stand_above_it(t
     assert (task.name, len(task.test)) == ("cards", 3)
     assert {row.answer for row in task.train} == {" zero", " intent 1", " intent 2"}
     assert all(row.prompt.startswith("Request: message") for row in task.train)
+
+
+def test_labels_that_older_yaml_takes_for_truth_values_are_words(tmp_path):
+    spec = load_spec(task_file(tmp_path, "train: cards.jsonl\nlabels: {yes: granted, no: refused, on: lit}\n"))
+    assert spec.labels == {"yes": "granted", "no": "refused", "on": "lit"}
 
 
 def test_split_column_is_followed_and_validation_kept_apart(tmp_path):

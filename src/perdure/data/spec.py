@@ -72,7 +72,7 @@ class TaskSpec(BaseModel):
         if not isinstance(value, Mapping):
             return value
         if any(isinstance(side, bool) for pair in value.items() for side in pair):
-            raise ValueError("YAML reads a bare yes, no, on, off, true or false as a truth value; put quotes around it")
+            raise ValueError("YAML reads a bare true or false as a truth value; put quotes around it")
         return {str(label): str(text) if isinstance(text, int | float) else text for label, text in value.items()}
 
     @field_validator("scorer")
