@@ -1,7 +1,6 @@
 """What a benchmark's result files say, arm by arm: scores pooled over seeds, paired differences, time, memory, bytes."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from statistics import median
 
 import numpy as np
@@ -162,9 +161,8 @@ def _beside(run: Record, baseline: Sequence[Record]) -> list[Record]:
     A machine is not as fast every day. Where none was before it, it is the first after it.
     """
     fit = [base for base in baseline if base["seed"] == run["seed"] and _alike(run, base)]
-    times = {id(base): datetime.fromisoformat(base["time"]) for base in fit}
-    fit.sort(key=lambda base: times[id(base)])
-    before = [base for base in fit if times[id(base)] <= datetime.fromisoformat(run["time"])]
+    fit.sort(key=lambda base: str(base["time"]))  # all in UTC
+    before = [base for base in fit if str(base["time"]) <= str(run["time"])]
     return before[-1:] or fit[:1]
 
 
