@@ -41,10 +41,11 @@ class Stream:
 
     Args:
         folder: The tiny model.
+        dtype: What its frozen weights are held in.
     """
 
-    def __init__(self, folder: Path):
-        self.runtime = Runtime(folder, "float32", "cpu")
+    def __init__(self, folder: Path, dtype: str = "float32"):
+        self.runtime = Runtime(folder, dtype, "cpu")
         self.old, self.new = self.encoded("yes", 8), self.encoded("no", 16)
         self.held_out = self.encoded("no", 20)[16:]
         self.slots: dict[str, Tensors] = {}
@@ -104,7 +105,8 @@ class Stream:
         """Return a learn from where the first task ended."""
         self.runtime.lay(self.slots)
         params = self.runtime.start_adapter(recipe.settings, 0, "new")
-        return Learning(self.runtime.model, params, recipe, rows, pad=self.runtime.base.pad, **given)
+        runtime = self.runtime
+        return Learning(runtime.model, params, recipe, rows, pad=runtime.base.pad, precision=runtime.precision, **given)
 
     def kept(self, methods: Mapping[str, Any], **more: Any) -> dict[str, Tensors]:
         """Return what the methods keep when they learn the first task from the start."""

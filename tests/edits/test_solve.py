@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, Unsolvable
 from perdure.edits import solve
 from perdure.edits.solve import Factors
 
@@ -227,3 +227,26 @@ def test_with_nothing_dropped_every_entry_is_rounded_to_the_nearest():
     left, right = solve.rounded(made, keys[:, :0])
     assert torch.equal(left, made.left.float())
     assert torch.equal(right, made.right.float())
+
+
+@pytest.mark.parametrize("method", ["emmet", "rome", "memit", "alphaedit"])
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), -1e6])
+def test_statistics_that_cannot_be_solved_with_are_an_error_in_words(method, spoilt):
+    _, _, moment = memory(0, 3)
+    moment[2, 2] = spoilt
+    if method == "alphaedit" and spoilt == -1e6:
+        return  # a projector takes any symmetric matrix
+    with pytest.raises(Unsolvable, match="not finite" if spoilt != -1e6 else "not positive definite"):
+        solve.metric(moment, method, 0.01, 0.3)
+
+
+@pytest.mark.parametrize("method", ["rome", "memit", "alphaedit"])
+def test_equations_without_a_solution_are_an_error_in_words(method):
+    keys = torch.eye(INNER, 2, dtype=torch.float64)
+    gram = torch.tensor([[1.0, 2.0], [2.0, 1.0]], dtype=torch.float64)  # lambda = 1 makes it singular
+    reaches = keys @ gram
+    if method == "rome":  # its system is triangular with a diagonal above zero, which always has a solution
+        assert torch.isfinite(solve.solved(method, keys, reaches, torch.ones(OUTER, 2), gain=1.0).right).all()
+        return
+    with pytest.raises(Unsolvable, match="depend on each other"):
+        solve.solved(method, keys, reaches, torch.ones(OUTER, 2), gain=1.0)

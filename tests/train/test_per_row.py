@@ -74,16 +74,24 @@ def test_a_head_that_is_given_label_positions_only_is_not_mixed_over_rows():
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
 
 
-def test_in_bfloat16_they_are_rounded_as_the_backward_of_a_single_row_rounds_them():
+def test_in_bfloat16_they_are_formed_in_float32_from_what_the_layers_were_given():
     torch.manual_seed(0)
     wide, narrow = nn.Linear(6, 2, bias=False, dtype=torch.bfloat16), nn.Linear(2, 6, bias=False, dtype=torch.bfloat16)
-    model, points = nn.ModuleDict({"wide": wide, "narrow": narrow}), torch.randn(4, 3, 6, dtype=torch.bfloat16)
-    params = dict(model.named_parameters())
+    model, points = nn.ModuleDict({"wide": wide, "narrow": narrow}), torch.randn(4, 30, 6, dtype=torch.bfloat16)
+    seen = {}
 
     def score():
+        for name, layer in model.items():
+            layer.register_forward_hook(lambda _, given, out, name=name: seen.update({name: (given[0], out)}))
         return narrow(torch.tanh(wide(points))).float().logsumexp(-1).sum(1)
 
-    found, expected = per_row_gradients(model, params, score), by_hand(model, params, score, 4)
-    for name in expected:
-        assert found[name].dtype == torch.float32
-        torch.testing.assert_close(found[name], expected[name].float(), rtol=2**-7, atol=1e-4)
+    found = per_row_gradients(model, dict(model.named_parameters()), score)
+    outputs = [out for _, out in seen.values()]
+    pulled = torch.autograd.grad(score().sum(), [out for _, out in seen.values()])
+    assert len(outputs) == len(pulled) == 2
+    for (name, (given, _)), grad in zip(seen.items(), pulled, strict=True):
+        exact = torch.einsum("rto,rti->roi", grad.double(), given.double())
+        assert found[f"{name}.weight"].dtype == torch.float32
+        torch.testing.assert_close(found[f"{name}.weight"].double(), exact, rtol=1e-5, atol=1e-6)
+        with pytest.raises(AssertionError):  # what rounding the product once would be
+            torch.testing.assert_close(exact.bfloat16().double(), exact, rtol=1e-5, atol=1e-6)

@@ -470,3 +470,46 @@ def test_asking_an_older_entry_again_leaves_the_records_made_on_it_as_they_were(
 def test_what_is_no_fact_is_refused_in_words(ws, given):
     with pytest.raises(BadInput, match="a fact is an object with subject"):
         ws.edit(given)
+
+
+@pytest.fixture(scope="module")
+def learned(people_folder, tmp_path_factory):
+    """A workspace in bfloat16 that learned."""
+    folder = tmp_path_factory.mktemp("learned")
+    made = Workspace.init(folder / "ws", str(people_folder), dtype="bfloat16")
+    learn(made, folder / "homes.jsonl", learning_rate=1e-3)
+    return made
+
+
+@pytest.mark.parametrize("method", ["emmet", "rome", "memit"])
+def test_a_workspace_in_bfloat16_is_edited_after_it_learned_and_all_comes_back(method, learned):
+    """Statistics that were summed in bfloat16 had negative eigenvalues after a learn."""
+    before, layers = logits(learned), (0, 1) if method == "memit" else (0,)
+    spec = dataclasses.replace(SPEC, method=method, layers=layers)
+    told = learned.edit(FACTS[:1], spec=spec, gate=SAID)
+    assert (told["applied"], told["refused"]) == ([A], [])
+    assert said(learned, "Dan Kim") == FACTS[0].target
+    learned.revert(A)
+    assert torch.equal(logits(learned), before)
+
+
+def test_facts_are_refused_where_no_layer_can_be_solved_with_and_retried_where_one_cannot(ws, monkeypatch):
+    """The statistics of a layer may not be positive definite; the others may."""
+    real, spoilt = editing.second_moments, {0}
+
+    def moments(site, layers, **options):
+        found = real(site, layers, **options)
+        return {layer: -moment if layer in spoilt else moment for layer, moment in found.items()}
+
+    monkeypatch.setattr(editing, "second_moments", moments)
+    spec = dataclasses.replace(SPEC, layers=(), depth=0.0)
+    told = write(ws, FACTS[0], spec=spec)
+    assert told["applied"] == [A]
+    assert told["facts"][0]["layers"] == [1]
+    spoilt |= {1, 2}
+    told = write(ws, FACTS[1], spec=SPEC)
+    assert (told["entry"], told["applied"]) == (None, [])
+    assert (
+        "layer 0 cannot be edited: the statistics of its keys are not positive definite" in told["refused"][0]["reason"]
+    )
+    assert said(ws, "Dan Kim") == FACTS[0].target

@@ -17,7 +17,7 @@ from perdure.bridges.editing_tails import Site
 from perdure.bridges.editing_values import Value, find_each, find_values
 from perdure.bridges.editing_verify import verify
 from perdure.bridges.layout import Precision, find_layout
-from perdure.core.errors import BadInput, BadSpec
+from perdure.core.errors import BadInput, BadSpec, Unsolvable
 from perdure.core.progress import Tick
 from perdure.edits.batches import batch_name
 from perdure.edits.edit_set import EditSet, Written
@@ -200,7 +200,7 @@ def sweep_layers(
                     tick(f"single edits, layer {layer}", n * len(facts) + written, len(layers) * len(facts))
 
             values = find_each(site, facts, contexts, spec, layer, done)
-            alone = single_edits(values, metric(moments[layer], spec.method, spec.ridge, spec.energy))
+            alone = single_edits(values, _metric_of(layer, moments[layer], spec))
             found[layer] = verify(site, facts, one_each(site, {site.layout.down[layer]: alone}), generation=generation)
     return found
 
@@ -286,7 +286,15 @@ def _reaches(
     state: str | None = None,
 ) -> dict[int, Callable[[Tensor], Tensor]]:
     moments = second_moments(site, layers, seed=spec.seed, cache=cache, state=state, tick=tick)
-    return {layer: metric(moments[layer], spec.method, spec.ridge, spec.energy) for layer in layers}
+    return {layer: _metric_of(layer, moments[layer], spec) for layer in layers}
+
+
+def _metric_of(layer: int, moment: Tensor, spec: EditSpec) -> Callable[[Tensor], Tensor]:
+    """Return the metric of a layer's keys; an error names the layer."""
+    try:
+        return metric(moment, spec.method, spec.ridge, spec.energy)
+    except Unsolvable as error:
+        raise Unsolvable(f"layer {layer} cannot be edited: {error}") from error
 
 
 def _written(

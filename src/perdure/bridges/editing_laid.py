@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from perdure.bridges.editing_tails import Site
 from perdure.bridges.layout import hidden_of, hooked, with_hidden
 from perdure.edits.solve import Factors
+from perdure.maths.precision import without_autocast
 
 Over = Callable[[Sequence[int]], AbstractContextManager]  # lays an update over the model for the facts of these numbers
 
@@ -58,7 +59,7 @@ def one_each(site: Site, updates: Mapping[str, Factors]) -> Over:
 def _adding(site: Site, name: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
     def add(_: nn.Module, args: tuple, output: Any) -> Any:
         hidden = hidden_of(output)
-        with torch.autocast(site.device.type, enabled=False):
+        with without_autocast(site.device):
             return with_hidden(output, hidden + change(args[0].float()).to(hidden.dtype))
 
     with hooked(site.layout.module(site.model, name).register_forward_hook(add)):

@@ -22,12 +22,13 @@ from perdure.core.heads import only_at
 from perdure.core.keyed import keyed
 from perdure.core.progress import Tick
 from perdure.evaluate.decode import Asked
+from perdure.maths.precision import without_autocast
 
 TOKENS_PER_WIDTH = 10  # tokens a dimension of the key: the moment's error is then below what the ridge covers
 LENGTH = 128  # tokens of a text, where the model takes so many
 ROWS = 128  # texts in a forward
 CHOICES = 50  # most likely tokens that a text's next one is drawn from
-FORMAT = 1
+FORMAT = 2  # 1 was summed in bfloat16 where the model ran in it
 
 
 def second_moments(
@@ -156,7 +157,7 @@ def _encoded(site: Site, texts: Sequence[str], wanted: int) -> list[list[int]]:
 @torch.no_grad()
 def _measured(site: Site, layers: Sequence[int], rows: Sequence[Sequence[int]], tick: Tick | None) -> dict[int, Tensor]:
     """Return the second moment by layer over all positions but the first of each row."""
-    sums = {layer: torch.zeros(site.layout.inner, site.layout.inner) for layer in layers}
+    sums = {layer: torch.zeros(site.layout.inner, site.layout.inner, dtype=torch.float64) for layer in layers}
     total, ordered = 0, sorted(rows, key=len)
     for start in range(0, len(ordered), ROWS):
         live = ordered[start : start + ROWS]
@@ -170,18 +171,23 @@ def _measured(site: Site, layers: Sequence[int], rows: Sequence[Sequence[int]], 
         total += int(counted.sum())
         if tick:
             tick("keys", min(start + ROWS, len(ordered)), len(ordered))
-    return {layer: value / total for layer, value in sums.items()}
+    return {layer: (value / total).float() for layer, value in sums.items()}
 
 
 @contextmanager
 def _summing(site: Site, sums: dict[int, Tensor], counted: Tensor) -> Iterator[None]:
-    """Add k k^T of every counted position to `sums`, and stop the forward behind the last layer wanted."""
+    """Add k k^T of every counted position to `sums`, and stop the forward behind the last layer wanted.
+
+    Products are in float32, whatever the precision of the forward, and sums of forwards in float64.
+    """
     last = max(sums)
 
     def hook(layer: int) -> Callable[[nn.Module, tuple], None]:
         def add(_: nn.Module, args: tuple) -> None:
             keys = args[0][counted].float()
-            sums[layer] += (keys.T @ keys).cpu()
+            with without_autocast(site.device):  # a sum rounded to bfloat16 has negative eigenvalues
+                product = keys.T @ keys
+            sums[layer] += product.cpu().double()
             if layer == last:
                 raise Enough
 

@@ -11,6 +11,10 @@ class BadInput(PerdureError):
     """Data, a file or an argument the user gave cannot be used."""
 
 
+class Unsolvable(BadInput):
+    """The statistics or the equations of an edit have no solution in floating point."""
+
+
 class BadSpec(PerdureError):
     """A recipe, task file or setting is not valid."""
 

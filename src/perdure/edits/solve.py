@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, Unsolvable
 
 LEAST = 1e-8  # of the mean of G's diagonal: a smaller denominator would blow the update up
 FINER = (256, 64, 16, 4, 1)  # entries beyond the number of keys at which a row's rounding is put right, round by round
@@ -48,9 +48,19 @@ def second_moment_metric(moment: Tensor, ridge: float) -> Tensor:
     Args:
         moment: C = E[k k^T] (in, in) of the layer's keys on ordinary text.
         ridge: Share of the mean diagonal; it bounds the condition number where the text had too few tokens.
+
+    Raises:
+        Unsolvable: The statistic is not finite, or not positive definite with the ridge.
     """
-    moment = moment.double()
-    return torch.linalg.cholesky(moment + ridge * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype))
+    moment = _finite(moment)
+    even = moment + ridge * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
+    factor, failed = torch.linalg.cholesky_ex(even)
+    if failed:
+        raise Unsolvable(
+            "the statistics of its keys are not positive definite, so that no smallest update exists; choose another layer, "
+            "raise ridge, or load the model in float32"
+        )
+    return factor
 
 
 def reach(factor: Tensor, keys: Tensor) -> Tensor:
@@ -67,12 +77,13 @@ def null_projector(moment: Tensor, energy: float) -> Tensor:
 
     Raises:
         BadInput: Not one direction is that empty.
+        Unsolvable: The statistic is not finite.
 
     Source: Fang et al., "AlphaEdit", ICLR 2025, arXiv 2410.02355.
     Deviation: directions are chosen by their share of the energy, not by an absolute eigenvalue of 0.02, which depends on the
         scale of a model's activations.
     """
-    values, vectors = torch.linalg.eigh(moment.double())  # ascending
+    values, vectors = torch.linalg.eigh(_finite(moment))  # ascending
     share = values.clamp(min=0).cumsum(0) / values.clamp(min=0).sum()
     count = int((share <= energy).sum())
     if count == 0:
@@ -182,7 +193,7 @@ def vanishing(factors: Factors, keys: Tensor, reaches: Tensor) -> Factors:
         return factors
     gram = _gram(keys, reaches)
     at = factors.left @ keys.double()
-    return Factors(factors.left - torch.linalg.solve(gram.T, at.T).T @ reaches.double().T, factors.right)
+    return Factors(factors.left - _solution(gram.T, at.T).T @ reaches.double().T, factors.right)
 
 
 def balanced(factors: Factors) -> Factors:
@@ -250,4 +261,29 @@ def _gram(keys: Tensor, reaches: Tensor) -> Tensor:
 
 
 def _solved(system: Tensor, reaches: Tensor, residuals: Tensor) -> Factors:
-    return Factors(torch.linalg.solve(system, reaches.double().T), residuals.double())
+    return Factors(_solution(system, reaches.double().T), residuals.double())
+
+
+def _solution(system: Tensor, right: Tensor) -> Tensor:
+    """Return the solution of a square system.
+
+    Raises:
+        Unsolvable: It is singular.
+    """
+    found, failed = torch.linalg.solve_ex(system, right)
+    if failed:
+        raise Unsolvable("the equations of these facts depend on each other, so that no update meets them all")
+    return found
+
+
+def _finite(moment: Tensor) -> Tensor:
+    """Return a second moment in float64.
+
+    Raises:
+        Unsolvable: A number in it is infinite or none.
+    """
+    if not torch.isfinite(moment).all():
+        raise Unsolvable(
+            "the statistics of its keys are not finite; choose another layer, or load the model in float32"
+        )
+    return moment.double()

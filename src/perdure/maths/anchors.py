@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perdure.maths.precision import wide
+
 Tensors = dict[str, Tensor]
 Factors = tuple[Tensor, Tensor]  # up (out, rank) and down (rank, in)
 
@@ -87,8 +89,8 @@ def product_gap(pairs: Sequence[Factors], anchors: Sequence[Factors] | None = No
         groups[up.shape, down.shape].append(i)
     total = []
     for group in groups.values():
-        left = torch.stack([pairs[i][0] for i in group])  # (pairs, out, rank)
-        right = torch.stack([pairs[i][1] for i in group])  # (pairs, rank, in)
+        left = torch.stack([wide(pairs[i][0]) for i in group])  # (pairs, out, rank)
+        right = torch.stack([wide(pairs[i][1]) for i in group])  # (pairs, rank, in)
         if anchors is not None:
             up, down = (torch.stack([anchors[i][side] for i in group]) for side in (0, 1))
             left, right = torch.cat([left - up, up], -1), torch.cat([right, right - down], -2)

@@ -75,8 +75,8 @@ def along_path(
 ) -> Tensors:
     """Return path - grads x (after - before): what each weight's moves took off the loss so far, to first order, in nats."""
     names = list(after)
-    moves = torch._foreach_sub([after[n].detach() for n in names], [before[n] for n in names])
-    sums = torch._foreach_addcmul([path[n] for n in names], [grads[n] for n in names], moves, value=-1.0)
+    moves = torch._foreach_sub([wide(after[n].detach()) for n in names], [wide(before[n]) for n in names])
+    sums = torch._foreach_addcmul([path[n] for n in names], [wide(grads[n]) for n in names], moves, value=-1.0)
     return dict(zip(names, sums, strict=True))
 
 

@@ -1,7 +1,14 @@
 """The floating-point width in which sums are taken."""
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """Return a context in which products keep the width of their factors: autocast would round each to bfloat16."""
+    return torch.autocast(device.type, enabled=False)
 
 
 def wide(value: Tensor) -> Tensor:

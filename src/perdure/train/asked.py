@@ -53,12 +53,16 @@ class Asked:
     def forwards(
         self, rows: Sequence[Any], batch_size: int = 32, weights: Mapping[str, Tensor] | None = None
     ) -> Iterator[tuple[list[int], Any, Output]]:
-        """Yield the indices, batch and outputs of the rows in eval mode, grouped by length."""
+        """Yield the indices, batch and outputs of the rows in eval mode, grouped by length.
+
+        The context of a forward has ended when its outputs are yielded: what is computed from them is not rounded to its width.
+        """
         with self.still():
             for indices in of_like_length([len(row) for row in rows], batch_size, MOST):
                 batch = self.reader.collate([rows[i] for i in indices])
                 with self.precision():
-                    yield indices, batch, self.reader.forward(self.model, batch, weights)
+                    out = self.reader.forward(self.model, batch, weights)
+                yield indices, batch, out
 
     @contextmanager
     def still(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from perdure.core.seams import Grads
+from perdure.maths.precision import wide
 
 
 @dataclass
@@ -60,7 +61,7 @@ class Gauge:
                 self.squares[name] = self.squares.get(name, 0.0) + sum(squares)
                 continue
             pulls = torch.autograd.grad(term, list(params.values()), retain_graph=True, allow_unused=True)
-            flat = [torch.zeros_like(p) if g is None else g for g, p in zip(pulls, params.values(), strict=True)]
+            flat = [torch.zeros_like(p) if g is None else wide(g) for g, p in zip(pulls, params.values(), strict=True)]
             known = self.vectors.get(name)
             self.vectors[name] = flat if known is None else [a + b for a, b in zip(known, flat, strict=True)]
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from perdure.core.seams import Grads
+from perdure.maths.precision import wide
 
 Backward = Callable[..., None]  # (loss, retain_graph=...): adds the loss's gradients to the parameters'
 
@@ -29,5 +30,5 @@ def apart(loss: Tensor, params: Mapping[str, Tensor], backward: Backward) -> Gra
 
 
 def added(known: Grads | None, more: Grads) -> Grads:
-    """Return the sum of two gradients; `more` where nothing is known yet."""
-    return more if known is None else {name: known[name] + value for name, value in more.items()}
+    """Return the sum of two gradients, in float32 or wider; `more` where nothing is known yet."""
+    return more if known is None else {name: wide(known[name]) + value for name, value in more.items()}

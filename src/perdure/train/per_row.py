@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from perdure.maths.precision import without_autocast
+
 
 class RowGrads(Mapping[str, Tensor]):
     """Gradients (rows, *shape) by parameter name, each formed when it is asked for: one at a time is in memory, and in cache.
@@ -85,22 +87,21 @@ def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Cal
 def _formed(rows: int, grad: Tensor, given: Tensor | None) -> Tensor:
     """Return the gradients of a linear layer's weight (rows, out, in), or of its bias (rows, out).
 
-    In bfloat16 they are rounded to it once, as the backward of a training step rounds its own.
+    Their products are formed and summed over positions in float32, also where the layer ran in bfloat16.
 
     Args:
         rows: How many.
         grad: Gradient of the layer's output (rows, ..., out).
         given: The layer's input (rows, ..., in); None for the bias.
     """
-    out = grad.reshape(rows, -1, grad.shape[-1])  # (rows, positions, out)
+    out = grad.reshape(rows, -1, grad.shape[-1]).float()  # (rows, positions, out)
     if given is None:
-        return out.float().sum(1)
-    into = given.reshape(rows, -1, given.shape[-1])  # (rows, positions, in)
-    if not out.dtype == into.dtype == torch.bfloat16:  # float16 would lose what is small
-        out, into = out.float(), into.float()
-    if out.shape[-1] > into.shape[-1]:  # a product with its wide side last takes half the time on a CPU
-        return torch.bmm(into.mT, out).float().mT
-    return torch.bmm(out.mT, into).float()
+        return out.sum(1)
+    into = given.reshape(rows, -1, given.shape[-1]).float()  # (rows, positions, in)
+    with without_autocast(out.device):
+        if out.shape[-1] > into.shape[-1]:  # a product with its wide side last takes half the time on a CPU
+            return torch.bmm(into.mT, out).mT
+        return torch.bmm(out.mT, into)
 
 
 def linear_layers(model: nn.Module, params: Mapping[str, Tensor]) -> dict[str, nn.Linear]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from perdure.core.errors import BadInput, Diverged
+from perdure.core.errors import BadInput, Diverged, Unsolvable
 from perdure.edits.batches import batches
 from perdure.edits.facts import Fact
 from perdure.edits.spec import EditSpec
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def written(place: Place, facts: Sequence[Fact], spec: EditSpec, onto: "EditSet") -> "tuple[EditSet, dict[str, str]]":
     """Return a set with facts whose loss is finite beside its own, and why the others are not in it, by id.
+
+    Where the statistics of a layer cannot be solved with, none is in it.
 
     Args:
         place: The workspace's model, laid without edits.
@@ -30,6 +32,8 @@ def written(place: Place, facts: Sequence[Fact], spec: EditSpec, onto: "EditSet"
     while left:
         try:
             return place.write(left, spec, onto), why
+        except Unsolvable as error:  # a layer that takes no fact; another may
+            return onto, {**why, **{fact.id: str(error) for fact in left}}
         except Diverged as error:
             found = diverging(place, left, spec)
             if not found and spec.batch == 1:  # each is finite beside none of the others
