@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row
 from perdure.data.leaks import refuse_leaks
+from perdure.data.scoring import scoring_version
 from perdure.data.spec import make_spec
 from perdure.data.task import TaskData, default_scorer, load_rows, load_spec, load_task, update_task
 
@@ -255,6 +256,11 @@ LONG = "nine words are one more than eight words are"
         (answers(LONG, LONG, label="a"), "text_label", "exact"),
         (answers(LONG + " 1", LONG + " 2", label="7"), "prompt_completion", "rouge_l"),
         (answers("short text"), "text", "rouge_l"),
+        (answers("东京是日本的首都，位于本州岛东部"), "query_response", "rouge_l"),
+        (answers("これはテストの正解です"), "prompt_completion", "rouge_l"),
+        (answers("ฉันชอบกินข้าวผัด"), "prompt_completion", "rouge_l"),
+        (answers("账单错误", "取消套餐"), "prompt_completion", "exact"),
+        (answers("서울은 대한민국의 수도이다"), "prompt_completion", "exact"),  # three words
     ],
 )
 def test_default_scorer_is_exact_for_labels_and_short_answers(rows, format, scorer):
@@ -483,3 +489,34 @@ def test_real_intents_are_read_and_their_known_leaks_found():
 @pytest.mark.skipif(not REAL.is_dir(), reason="the shared real data are not here")
 def test_real_worked_solutions_are_not_scored_as_labels():
     assert load_task("gsm8k", REAL / "ability" / "gsm8k.jsonl.gz").scorer == {"name": "rouge_l"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "format", "scorer", "version"),
+    [
+        ("card lost", "text_label", "exact", 1),
+        ("café, größer", "prompt_completion", "rouge_l", 1),
+        ("card lost", "text_label", "choice", 2),
+        ("card lost", "messages", "exact", 2),
+        ("东京", "prompt_completion", "exact", 2),
+        ("cafe\u0301", "prompt_completion", "exact", 2),
+        ("<think>no</think>yes", "prompt_completion", "exact", 2),
+        ("yes</s>", "prompt_completion", "exact", 2),
+    ],
+)
+def test_a_task_whose_scores_change_has_another_scoring_version(answer, format, scorer, version):
+    assert scoring_version(scorer, format, [Row(prompt="ask", completion=answer)]) == version
+
+
+def test_a_task_keeps_its_scorer_and_its_scoring_version_when_rows_go(tmp_path):
+    rows = (Row(prompt="介绍", completion="东京是日本的首都，位于本州岛东部"),)
+    spec = make_spec({"name": "t", "train": "t.jsonl"}, "t.jsonl")
+    task = TaskData(spec, rows, (), rows, "prompt_completion")
+    told = task.to_json()
+    assert (task.scorer["name"], task.scoring) == ("rouge_l", 2)
+    again = TaskData.from_json(told)
+    assert (again.scorer, again.scoring, again.version) == (task.scorer, 2, task.version)
+    old = TaskData.from_json(
+        {key: value for key, value in told.items() if key not in ("default", "scoring")}, rows, (), rows
+    )
+    assert (old.scorer["name"], old.scoring) == ("exact", 2)  # learned when the text counted as one word

@@ -33,6 +33,22 @@ TEXT_SCORERS = ["exact", "f1", "rouge_l", {"name": "regex", "pattern": r"(\w*)"}
         ("rouge_l", "police kill the gunman", "police killed the gunman", 0.75),  # Lin 2004, section 3.1
         ("rouge_l", "the gunman kill police", "police killed the gunman", 0.5),
         ("rouge_l", "Größe: über", "größe über!", 1.0),
+        ("rouge_l", "これはテスト候補の応答です", "これはテストの正解です", 2 * 9 / 24),  # common: これはテストのです
+        ("rouge_l", "ฉันชอบกินข้าว", "ฉันชอบกินปลา", 2 * 8 / 20),
+        ("rouge_l", "ខ្ញុំស្រឡាញ់ភាសា", "ខ្ញុំស្រឡាញ់ភាសា", 1.0),
+        ("rouge_l", "GPT-4是模型", "gpt 4 是一个模型", 2 * 5 / 12),  # mixed: gpt, 4 and a letter each
+        ("rouge_l", "價格：１２元", "價格12元", 1.0),
+        ("rouge_l", "हिन्दी भाषा", "हिन्दी गीत", 0.5),  # vowel signs do not end a word
+        ("rouge_l", "서울은 수도이다", "서울은 도시이다", 0.5),  # Korean has spaces
+        ("f1", "答案是东京", "东京", 2 * 2 / 7),
+        ("f1", "东京，北京。", "东京 北京", 1.0),
+        ("f1", "Tokyo 。", "the tokyo", 1.0),
+        ("f1", "Ｔｏｋｙｏ！", "tokyo", 1.0),
+        ("exact", "cafe\u0301", "caf\u00e9", 1.0),
+        ("exact", "东京\u3000塔", "东京 塔", 1.0),
+        ("number", "答案是-5", "-5", 1.0),
+        ("number", "共１，２３４元", "1234", 1.0),
+        ("number", "计10-12", "12", 1.0),
         ("rouge_l", "", "", 1.0),
         ("rouge_l", "word", "...", 0.0),
         ("number", "It costs $1,234.50.", "1234.5", 1.0),
@@ -56,6 +72,16 @@ TEXT_SCORERS = ["exact", "f1", "rouge_l", {"name": "regex", "pattern": r"(\w*)"}
 )
 def test_what_a_scorer_says(scorer, prediction, reference, score):
     assert get_scorer(scorer)(prediction, reference) == pytest.approx(score)
+
+
+scripts = st.text(alphabet="a1 東京、。が\u3099ยท\u0e34이नि\uff11\u0301,", max_size=20)
+
+
+@given(scripts, scripts)
+def test_scores_of_any_script_lie_in_the_unit_interval_and_a_text_equals_itself(a, b):
+    for name in ("exact", "f1", "rouge_l"):
+        assert 0 <= get_scorer(name)(a, b) == get_scorer(name)(b, a) <= 1
+        assert get_scorer(name)(a, a) == 1
 
 
 @given(texts, texts)

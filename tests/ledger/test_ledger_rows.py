@@ -4,10 +4,12 @@ import dataclasses
 from collections import Counter
 
 import pytest
+from sqlalchemy import select, update
 
 from perdure.core.errors import BadInput, Busy, NotFound
 from perdure.core.rows import Message, Row
 from perdure.ledger import Ledger, row_key
+from perdure.ledger.database import tasks
 
 
 def test_a_task_version_comes_back_as_it_was(ledger: Ledger, rows) -> None:
@@ -160,6 +162,32 @@ def test_scores_are_measured_once(ledger: Ledger) -> None:
     ledger.put_score("s2", "v2", other)
     assert ledger.scores(["s1", "s2", "s3"], ["v1", "v2"]) == {("s1", "v1"): record, ("s2", "v2"): other}
     assert ledger.scores([], ["v1"]) == {}
+
+
+def test_a_cell_of_another_scoring_version_is_kept_and_read_no_more(ledger: Ledger, keep) -> None:
+    plain, chinese = Row(prompt="ask", completion="Tokyo"), Row(prompt="ask", completion="东京")
+    same, changed = keep([plain], [plain]), keep([chinese], [chinese])
+    old = {"scorer": "exact", "score": 0.0, "n": 1, "items": [0.0]}
+    new = {**old, "score": 1.0, "items": [1.0]}
+    for version in (same, changed):
+        ledger.put_score("s1", version, old)  # as it was written before there were scoring versions
+    assert ledger.scoring([same, changed]) == {same: 1, changed: 2}
+    assert ledger.scores(["s1"], [same, changed]) == {("s1", same): old}
+    assert ledger.score("s1", changed) is None
+    ledger.put_score("s1", changed, new, 2)
+    assert ledger.score("s1", changed) == ledger.score("s1", changed, 2) == new
+    assert ledger.score("s1", changed, 1) == old
+
+
+def test_the_scoring_version_of_a_task_from_before_is_read_from_its_rows(ledger: Ledger, keep) -> None:
+    row = Row(prompt="ask", completion="东京")
+    version = keep([row], [row])
+    with ledger.changing() as connection:
+        spec = connection.execute(select(tasks.c.spec).where(tasks.c.version == version)).scalar_one()
+        told = {key: value for key, value in spec.items() if key not in ("scoring", "default")}
+        connection.execute(update(tasks).where(tasks.c.version == version).values(spec=told))
+    assert ledger.scoring([version]) == {version: 2}
+    assert ledger.verify()["problems"] == []
 
 
 def test_a_row_is_named_by_the_beginning_of_its_hash_if_it_is_the_only_one(ledger: Ledger) -> None:

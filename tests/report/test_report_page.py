@@ -120,7 +120,7 @@ def test_cells_that_were_not_measured_are_hatched_and_said_to_be_so():
 def test_headline_numbers_stand_with_their_intervals_and_the_items_behind_them():
     words = Page(render(four_tasks())).words
     assert "89.8 % 86.8 to 92.8 95% interval, n = 384" in words
-    assert "−2.5 points −4.4 to −0.6 95% interval, n = 288" in words  # noqa: RUF001
+    assert "−2.5 points −4.4 to −0.6 95% interval, n = 288" in words
     assert "Earlier tasks have lost 2.5 points since they were learned (95% interval 0.6 to 4.4)." in words
 
 

@@ -1,16 +1,19 @@
 """A task as perdure learns it: its settings, its rows by part, and what identifies them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row
+from perdure.core.script import count_words
 from perdure.data.doubts import doubts
 from perdure.data.formats import DEFAULT_TEMPLATE, alpaca_prompt, detect, fill, label_text, names_in, to_rows
 from perdure.data.read import Record, read_records
+from perdure.data.scoring import scoring_version
 from perdure.data.spec import TaskSpec as TaskSpec
 from perdure.data.spec import load_spec as load_spec
 from perdure.data.spec import make_spec, read_settings
@@ -32,6 +35,7 @@ class TaskData:
         test_made: Whether the test part was drawn from the train data because no file named one.
         fingerprint: Hash of the train rows in order; computed where left empty.
         version: Hash of everything that decides what is trained and how it is scored; computed where left empty.
+        default: Name of the scorer where the settings name none; computed where left empty.
         notices: What the user should know about the data as they were read; not part of the task.
     """
 
@@ -43,12 +47,15 @@ class TaskData:
     test_made: bool = False
     fingerprint: str = ""
     version: str = ""
+    default: str = ""
     notices: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         # Stored, not computed on demand: rows can be deleted later, and a version must outlive them.
         if not self.fingerprint:
             object.__setattr__(self, "fingerprint", content_hash([row.hash for row in self.train]))
+        if not self.default:
+            object.__setattr__(self, "default", default_scorer(self.test, self.format))
         if not self.version:
             object.__setattr__(self, "version", self._version())
 
@@ -71,8 +78,13 @@ class TaskData:
     @property
     def scorer(self) -> dict[str, Any]:
         """The scorer with its options, as {"name": ..., option: ...}; if none is set, the default for the test rows."""
-        chosen = self.spec.scorer or default_scorer(self.test, self.format)
+        chosen = self.spec.scorer or self.default
         return {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+
+    @cached_property
+    def scoring(self) -> int:
+        """Version of scoring of its scores; see `scoring.scoring_version`."""
+        return scoring_version(str(self.scorer["name"]), self.format, self.test)
 
     def ask(self, question: str | Mapping[str, str]) -> Row:
         """Return a row that asks `question` the way the task's own rows do, with an empty answer.
@@ -97,8 +109,8 @@ class TaskData:
     def to_json(self) -> dict[str, Any]:
         """Return all but the rows as plain JSON; the ledger keeps those."""
         spec = self.spec.model_dump(mode="json", exclude_unset=True)
-        kept = ("format", "test_made", "fingerprint", "version")
-        return {"spec": spec, **{key: getattr(self, key) for key in kept}}
+        kept = ("format", "test_made", "fingerprint", "version", "default")
+        return {"spec": spec, **{key: getattr(self, key) for key in kept}, "scoring": self.scoring}
 
     @classmethod
     def from_json(
@@ -106,19 +118,25 @@ class TaskData:
     ) -> "TaskData":
         """Restore a task written by `to_json`, with the rows that are still there."""
         spec = TaskSpec.model_validate(data["spec"])
-        return cls(
-            **{**data, "spec": spec, "train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
-        )
+        parts = {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
+        # a task from before there were scoring versions stays with the scorer it had
+        old = {"default": default_scorer(parts["test"], data["format"], count=lambda text: len(text.split()))}
+        known = {key: value for key, value in data.items() if key != "scoring"}
+        task = cls(**{**({} if "default" in data else old), **known, **parts, "spec": spec})
+        if "scoring" in data:  # as it was when all its test rows were there
+            task.__dict__["scoring"] = data["scoring"]
+        return task
 
 
-def default_scorer(rows: Sequence[Row], format: str) -> str:
+def default_scorer(rows: Sequence[Row], format: str, count: Callable[[str], int] = count_words) -> str:
     """Return "exact" where labels decide the answers, or every answer has at most 8 words; else "rouge_l".
 
+    A letter of a script without spaces (Chinese, Japanese, Thai, ...) counts as a word.
     A label beside free text (the number at the end of a worked solution) decides nothing: answers outnumber labels.
     """
     labels = {row.label for row in rows}
     classes = bool(labels) and None not in labels and len({row.answer for row in rows}) <= len(labels)
-    short = format != "text" and all(len(row.answer.split()) <= _SHORT_ANSWER for row in rows)
+    short = format != "text" and all(count(row.answer) <= _SHORT_ANSWER for row in rows)
     return "exact" if classes or short else "rouge_l"
 
 
@@ -261,7 +279,7 @@ def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()
         raise BadInput(
             f"every row of {new.spec.train} is a test row of task {known.name!r} already; there is nothing to learn"
         )
-    return replace(new, train=train, test=distinct((*known.test, *test)), fingerprint="", version="")
+    return replace(new, train=train, test=distinct((*known.test, *test)), fingerprint="", version="", default="")
 
 
 def _rows(records: Sequence[Record], spec: TaskSpec, format: str) -> list[Row]:

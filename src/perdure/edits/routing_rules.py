@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from perdure.core.rows import Row
+from perdure.core.script import UNSPACED, count_words, has_unspaced
 from perdure.edits.facts import HOLE
 from perdure.edits.subjects import Subjects
 
 LONGEST_PROMPT, LONGEST_ANSWER = 30, 6  # words
+STOPS = "\u3002\uff01\uff1f"  # that end a sentence where no space follows
+LETTERS = 3  # of a script without spaces for a word
 SHARED = 5  # rows with one answer that make it a label
 FORMS = 3  # names asked about in one form of words that make it a relation, whose answers may repeat
 FEW = 0.15  # different answers for each row, down from which all of them are labels
@@ -28,13 +31,16 @@ _INSTRUCTION = re.compile(
     r"spell|split|suggest|summarise|summarize|tag|transcribe|transform|translate|turn|use|verify|write",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"(?:[a-z]{3}|\d)[.!?][\"')\]]* +\S")  # not "Dr. Moss", not "J. Doe"
+_SENTENCE_END = re.compile(
+    rf"(?:[a-z]{{3}}|\d)[.!?][\"')\]]* +\S|[{STOPS}]\s*[^\s{STOPS}]"
+)  # not "Dr. Moss", not "J. Doe"
 _EXPLAINED = re.compile(
     r"(?:question:|q:)?\s*(?:why|how\s+(?:am|are|can|could|did|do|does|is|should|to|was|were|would))\b", re.IGNORECASE
 )
 _CHOICE = re.compile(r"\b(?:whether|(?:which|what|one) of (?:these|those|the following))\b", re.IGNORECASE)
 _CHOSEN = re.compile(r"yes|no|true|false|[a-z]", re.IGNORECASE)
 _ASKER = re.compile(r"\b(?:I|me|my|mine|we|us|our|you|your)\b(?!\.)", re.IGNORECASE)
+_BEGIN, _END = rf"(?:(?<!\w)|(?<=[{UNSPACED}]))", rf"(?:(?!\w)|(?=[{UNSPACED}]))"  # of a word, or of what may be one
 _NUMBER = re.compile(r"[-+$€£]?\d[\d.,]*\s?%?")
 
 
@@ -105,7 +111,7 @@ class Asked:
     def passage(self) -> bool:
         """Whether the prompt is long, of several sentences or many lines, or has its answer on a new line."""
         lines = self.prompt.count("\n") + self.prompt.endswith("\n")
-        return len(self.prompt.split()) > LONGEST_PROMPT or lines > 1 or bool(_SENTENCE_END.search(self.prompt))
+        return _words(self.prompt) > LONGEST_PROMPT or lines > 1 or bool(_SENTENCE_END.search(self.prompt))
 
     @property
     def personal(self) -> bool:
@@ -115,13 +121,18 @@ class Asked:
     @property
     def text(self) -> bool:
         """Whether the answer is long, a sentence, a list, or of several lines."""
-        words, parts = len(self.answer.split()), self.answer.count(",") + self.answer.count("\n")
-        return words > LONGEST_ANSWER or parts > 1 or "\n" in self.answer or (words > 3 and self.answer[-1] in ".!?")
+        words, parts = _words(self.answer), sum(self.answer.count(sign) for sign in ",\uff0c\u3001\n")
+        return (
+            words > LONGEST_ANSWER
+            or parts > 1
+            or "\n" in self.answer
+            or (words > 3 and self.answer[-1] in f".!?{STOPS}")
+        )
 
     @property
     def copied(self) -> bool:
         """Whether the answer stands in the prompt, to be chosen or copied."""
-        return bool(re.search(rf"(?<!\w){re.escape(self.answer)}(?!\w)", self.prompt, re.IGNORECASE))
+        return bool(re.search(_BEGIN + re.escape(self.answer) + _END, self.prompt, re.IGNORECASE))
 
     @property
     def computed(self) -> bool:
@@ -163,6 +174,11 @@ RULES: tuple[tuple[str, Callable[[Asked], bool]], ...] = (
 def why_trained(row: Asked) -> str | None:
     """Return the reason to train a row; None if it is a fact."""
     return next((reason for reason, holds in RULES if holds(row)), None)
+
+
+def _words(text: str) -> float:
+    """Return about how many words a text has."""
+    return count_words(text) / (LETTERS if has_unspaced(text) else 1)
 
 
 def prompt_of(row: Row) -> str:

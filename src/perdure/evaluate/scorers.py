@@ -7,23 +7,29 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
+from unicodedata import normalize
 
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.keyed import seed_of
+from perdure.core.script import UNSPACED, has_unspaced, narrowed, words
 from perdure.maths.statistics import mean_interval
 
 Scorer = Callable[[str, str], float]
 
 # Thousands are grouped by commas only in threes, so that "1,234" is one number and "1,2" two. A minus counts where no
-# word ends before it.
-NUMBER = re.compile(r"(?:(?<![\w)])[-\u2212])?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?!,?\d)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?")
+# word ends before it; in a script without spaces nobody sees where a word ends.
+NUMBER = re.compile(
+    rf"(?:(?:(?<![\w)])|(?<=[{UNSPACED}]))[-\u2212])?"
+    r"(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?!,?\d)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
+STOPS = "".join(map(chr, range(0x3000, 0x3040)))  # punctuation of Chinese and Japanese, beside the fullwidth forms
 
 
 def exact(prediction: str, reference: str, *, ignore_case: bool = False) -> float:
-    """Return 1 if both texts are equal, outer white space aside and inner white space collapsed."""
-    mine, theirs = " ".join(prediction.split()), " ".join(reference.split())
+    """Return 1 if both texts are equal, outer white space aside, inner white space collapsed and accents composed (NFC)."""
+    mine, theirs = (" ".join(normalize("NFC", text).split()) for text in (prediction, reference))
     return float(mine.casefold() == theirs.casefold() if ignore_case else mine == theirs)
 
 
@@ -33,8 +39,9 @@ def f1(prediction: str, reference: str) -> float:
     Two texts without a word are equal (1), one without a word shares nothing (0).
 
     Source: Rajpurkar et al., "SQuAD", EMNLP 2016, and the official evaluation script.
+    Deviation: a letter of a script without spaces is a word (as in MLQA's script), fullwidth forms are their ASCII ones.
     """
-    mine, theirs = (ARTICLES.sub(" ", t.lower().translate(PUNCTUATION)).split() for t in (prediction, reference))
+    mine, theirs = (_bag(text) for text in (prediction, reference))
     return _f_measure((Counter(mine) & Counter(theirs)).total(), len(mine), len(theirs))
 
 
@@ -42,10 +49,10 @@ def rouge_l(prediction: str, reference: str) -> float:
     """Return the ROUGE-L F-measure: 2 p r / (p + r) over the longest common subsequence of words, lower case.
 
     Source: Lin, "ROUGE", 2004, section 3.1, with beta = 1.
-    Deviation: words are runs of letters and digits of any script, not stemmed (`rouge_score` drops all but a-z and
-        0-9).
+    Deviation: words are runs of letters and digits of any script, a letter each where the script has no spaces
+        (`core.script`), not stemmed (`rouge_score` drops all but a-z and 0-9).
     """
-    mine, theirs = (re.findall(r"\w+", text.lower()) for text in (prediction, reference))
+    mine, theirs = (words(narrowed(text).lower()) for text in (prediction, reference))
     return _f_measure(common_subsequence(mine, theirs), len(mine), len(theirs))
 
 
@@ -200,8 +207,15 @@ def _f_measure(common: int, mine: int, theirs: int) -> float:
     return 2 * common / (mine + theirs) if mine + theirs else 1.0
 
 
+def _bag(text: str) -> list[str]:
+    """Return the words of a text as SQuAD counts them, of a script without spaces its letters."""
+    pieces = ARTICLES.sub(" ", narrowed(text).lower().translate(PUNCTUATION)).split()
+    split = [words(piece) if has_unspaced(piece) else [piece.strip(STOPS)] for piece in pieces]
+    return [word for found in split for word in found if word]
+
+
 def _last_number(text: str) -> float | None:
-    found = NUMBER.findall(text.replace("$", ""))
+    found = NUMBER.findall(narrowed(text).replace("$", ""))
     return float(found[-1].replace(",", "").replace("\u2212", "-")) if found else None
 
 

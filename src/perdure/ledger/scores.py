@@ -1,4 +1,4 @@
-"""Scores by (state, task version): measured once, appended, never changed."""
+"""Scores by (state, task version, scoring version): measured once, appended, never changed."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,23 +6,35 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from perdure.core.errors import BadInput
-from perdure.ledger.database import Database, now, scores
+from perdure.data.scoring import FIRST
+from perdure.ledger.database import now, scores, tasks
+from perdure.ledger.rows import Shelf
 
 
-class ScoreBook(Database):
-    """The measured cells of the matrix; two entries with the same state share them."""
+class ScoreBook(Shelf):
+    """The measured cells of the matrix; two entries with the same state share them.
 
-    def put_score(self, state: str, task_version: str, record: Mapping[str, Any]) -> None:
+    A cell of an earlier scoring version than its task's stays in the table, and is read no more.
+    """
+
+    def put_score(self, state: str, task_version: str, record: Mapping[str, Any], scoring: int = FIRST) -> None:
         """Append the score record of a cell. The same items again change nothing.
+
+        Args:
+            state: Hash of the state.
+            task_version: The task's version.
+            record: What was measured.
+            scoring: The task's scoring version, `TaskData.scoring`.
 
         Raises:
             BadInput: The cell has a record with other items.
         """
+        key = _key(task_version, scoring)
         with self.changing() as connection:
-            query = select(scores.c.record).where(scores.c.state == state, scores.c.version == task_version)
+            query = select(scores.c.record).where(scores.c.state == state, scores.c.version == key)
             old = connection.execute(query).scalar()
             if old is None:
-                values = {"state": state, "version": task_version, "time": now(), "record": dict(record)}
+                values = {"state": state, "version": key, "time": now(), "record": dict(record)}
                 connection.execute(insert(scores).values(values))
             elif old["items"] != list(record["items"]):
                 raise BadInput(
@@ -30,14 +42,46 @@ class ScoreBook(Database):
                     "never replaced: if scorer or test rows changed, give the task a new version"
                 )
 
-    def score(self, state: str, task_version: str) -> dict[str, Any] | None:
-        """Return the score record of a cell, None if it was not measured."""
-        return self.scores([state], [task_version]).get((state, task_version))
+    def score(self, state: str, task_version: str, scoring: int | None = None) -> dict[str, Any] | None:
+        """Return the score record of a cell, None if it was not measured; see `scores`."""
+        known = None if scoring is None else {task_version: scoring}
+        return self.scores([state], [task_version], known).get((state, task_version))
 
-    def scores(self, states: Iterable[str], task_versions: Iterable[str]) -> dict[tuple[str, str], dict[str, Any]]:
-        """Return the measured cells among these states and task versions, by (state, task version), in one query."""
+    def scores(
+        self, states: Iterable[str], task_versions: Iterable[str], scoring: Mapping[str, int] | None = None
+    ) -> dict[tuple[str, str], dict[str, Any]]:
+        """Return the measured cells among these states and task versions, by (state, task version).
+
+        Args:
+            states: Hashes of states.
+            task_versions: Versions of tasks.
+            scoring: The scoring version of each; None looks up those of the tasks that are kept here.
+        """
+        known = self.scoring(task_versions) if scoring is None else scoring
+        versions = {_key(version, number): version for version, number in known.items()}
         query = select(scores.c.state, scores.c.version, scores.c.record).where(
-            scores.c.state.in_(set(states)), scores.c.version.in_(set(task_versions))
+            scores.c.state.in_(set(states)), scores.c.version.in_(set(versions))
         )
         with self.reading() as connection:
-            return {(state, version): record for state, version, record in connection.execute(query)}
+            return {(state, versions[key]): record for state, key, record in connection.execute(query)}
+
+    def scoring(self, task_versions: Iterable[str]) -> dict[str, int]:
+        """Return the scoring version of each task version: as kept, or, of a task from before there were any, as its rows say."""
+        wanted = set(task_versions)
+        query = select(tasks.c.version, tasks.c.name, tasks.c.spec).where(tasks.c.version.in_(wanted))
+        with self.reading() as connection:
+            kept = {version: (name, spec) for version, name, spec in connection.execute(query)}
+        found = dict.fromkeys(wanted, FIRST)
+        for version, (_, spec) in kept.items():
+            found[version] = spec["scoring"] if "scoring" in spec else self._read(version, spec)
+        return found
+
+    def _read(self, version: str, spec: Mapping[str, Any]) -> int:
+        from perdure.data.task import TaskData  # here, as tasks of today need no rows for it
+
+        return TaskData.from_json(dict(spec), test=self.task_rows(version, "test")).scoring
+
+
+def _key(task_version: str, scoring: int) -> str:
+    """Return what stands in the table's column `version`; as ever for the first scoring version."""
+    return task_version if scoring == FIRST else f"{task_version}:{scoring}"

@@ -14,7 +14,7 @@ from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
 from perdure.ledger.history import History
 from perdure.ledger.objects import ObjectStore
-from perdure.ledger.rows import HELD_OUT, Shelf
+from perdure.ledger.rows import HELD_OUT
 from perdure.ledger.scores import ScoreBook
 
 FORMAT = 1  # of the folder; the schema of ledger.sqlite has its own number
@@ -22,7 +22,7 @@ NEEDED = ("base", "model", "weights", "dtype")  # what perdure.json must say bes
 CONFIG, DATABASE, OBJECTS = "perdure.json", "ledger.sqlite", "objects"
 
 
-class Ledger(History, Shelf, ScoreBook):
+class Ledger(History, ScoreBook):
     """All that a workspace recorded.
 
     Reading needs no lock. Whoever writes holds `writing(root)` around the whole of its work, from the first object put

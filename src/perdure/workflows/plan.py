@@ -159,4 +159,4 @@ def _without_deleted(ws: "Workspace", task: TaskData) -> tuple[TaskData, int]:
     names = ("train", "validation", "test")
     parts: dict[str, Any] = {p: tuple(r for r in getattr(task, p) if r.hash not in gone) for p in names}
     lost = sum(len(getattr(task, part)) - len(rows) for part, rows in parts.items())
-    return replace(task, **parts, fingerprint="", version=""), lost
+    return replace(task, **parts, fingerprint="", version="", default=""), lost

@@ -326,13 +326,13 @@ class Workspace:
     def cell(self, entry: Entry, task: TaskData, tick: Tick | None = None) -> tuple[dict[str, Any], float]:
         """Return the Score record of `task` at `entry`, and the seconds it took: none if it was measured before."""
         state = self.ledger.state(entry)
-        record = self.ledger.score(state, task.version)
+        record = self.ledger.score(state, task.version, task.scoring)
         if record is not None:
             return record, 0.0
         self.lay(entry)
         record = measure(self.runtime, task, tick)
         self.runtime.release()
-        self.ledger.put_score(state, task.version, record)
+        self.ledger.put_score(state, task.version, record, task.scoring)
         return record, record["seconds"]
 
     def task(self, name: str, entry: Entry) -> TaskData:
