@@ -73,10 +73,19 @@ def test_a_bench_writes_results_and_tables_and_is_not_repeated(suite: Path, tmp_
 
 
 def test_a_failed_run_is_listed_and_the_command_fails(suite: Path, tmp_path: Path):
-    words = ("bench", suite, "--data", suite.parent, "--out", tmp_path, "--recipes", "naive:learning_rate=1e30")
+    words = (
+        "bench",
+        suite,
+        "--data",
+        suite.parent,
+        "--out",
+        tmp_path,
+        "--recipes",
+        "naive:learning_rate=100,weight_decay=100,num_train_epochs=20",
+    )
     found = run(*words, code=1)
-    assert "| naive:learning_rate=1e30 | 0 | Diverged:" in found.stdout
-    assert "failed: naive:learning_rate=1e30 seed 0: Diverged:" in found.stderr
+    assert "| naive:learning_rate=100,weight_decay=100,num_train_epochs=20 | 0 | Diverged:" in found.stdout
+    assert "failed: naive:learning_rate=100,weight_decay=100,num_train_epochs=20 seed 0: Diverged:" in found.stderr
     assert run(*words[:6], "--table").stdout == found.stdout  # a table alone is no failure
 
 

@@ -52,8 +52,53 @@ ADMITTING = {"first": First, "second": Second}
         ({"methods": {"distill": {"top_k": 2.5}}}, ["distill", "top_k", "2.5"]),
         ({"methods": {"replay": {"balance": "lable"}}}, ["replay", "balance", "'label', 'task' or 'row'", "lable"]),
         ({"methods": {"distill": {"strength": "high"}}}, ["distill", "strength", "high"]),
-        ({"methods": {"replay": 0.3}}, ["replay", "must be a mapping", "0.3"]),
-        ({"methods": ["replay"]}, ["'methods' must map"]),
+        *(
+            (
+                {"methods": {"replay": value}},
+                ["methods.replay must be a mapping", repr(value), "write null", "methods.replay.mix"],
+            )
+            for value in (0.3, 0, False, True, "", "null", [], ["mix"])
+        ),
+        *(({"methods": value}, ["'methods' must map"]) for value in (["replay"], False, 0, "", "replay", [])),
+        ({"methods": {"tail_averag": None}}, ["unknown method 'tail_averag'", "did you mean 'tail_average'?"]),
+        ({"methods": {"replay": {"mix": None}}}, ["method replay: mix", "null", "leave it out"]),
+        ({"learning_rate": None}, ["learning_rate", "null", "leave it out"]),
+        ({"name": None}, ["name is a text", "None"]),
+        # a truth value or a text is no number
+        *(
+            ({key: True}, [key, "number", "True"])
+            for key in ("num_train_epochs", "learning_rate", "lora_r", "memory_size")
+        ),
+        *(({key: "3"}, [key, "number", "'3'", "without quotes"]) for key in ("num_train_epochs", "learning_rate")),
+        ({"methods": {"replay": {"mix": True}}}, ["method replay: mix", "number", "True"]),
+        ({"methods": {"distill": {"top_k": "8"}}}, ["method distill: top_k", "number", "'8'"]),
+        ({"methods": {"distill": {"refresh": "maybe"}}}, ["method distill: refresh", "maybe"]),
+        # sizes beyond reason
+        ({"num_train_epochs": 10**20}, ["num_train_epochs", "less than or equal to 100000"]),
+        ({"num_train_epochs": 10**5000}, ["num_train_epochs", "thousands of digits"]),
+        ({"learning_rate": 1e6}, ["learning_rate", "less than or equal to 100"]),
+        ({"learning_rate": 10**400}, ["learning_rate"]),
+        ({"lora_r": 10**8}, ["lora_r", "65536"]),
+        ({"lora_alpha": 1e30}, ["lora_alpha"]),
+        ({"per_device_train_batch_size": 10**9}, ["per_device_train_batch_size", "65536"]),
+        ({"gradient_accumulation_steps": 10**9}, ["gradient_accumulation_steps"]),
+        ({"max_length": 10**12}, ["max_length"]),
+        *(({key: 10**18}, [key]) for key in ("memory_size", "memory_per_label", "memory_per_task", "logging_steps")),
+        ({"weight_decay": 1e9}, ["weight_decay"]),
+        ({"warmup_steps": 1e12}, ["warmup_steps"]),
+        ({"methods": {"ewc": {"strength": 1e300}}}, ["method ewc: strength"]),
+        ({"methods": {"ewc": {"size": 10**18}}}, ["method ewc: size"]),
+        ({"methods": {"distill": {"temperature": 1e-300}}}, ["method distill: temperature"]),
+        *(
+            ({"methods": {"replay": {"mix": wrong}}}, ["method replay: mix"])
+            for wrong in (float("nan"), float("inf"), 1)
+        ),
+        # words
+        ({"report_to": ""}, ["report_to", "name each tracker"]),
+        ({"report_to": "wandb,"}, ["report_to", "name each tracker"]),
+        ({"report_to": ["none", "wandb"]}, ["report_to", "none stands alone"]),
+        ({"report_to": "wandb", "host": "loop"}, ["host: loop reports to no tracker"]),
+        ({"lora_target_modules": []}, ["lora_target_modules", "name each module"]),
     ],
 )
 def test_bad_specs_are_refused_in_words(spec, words):
@@ -93,7 +138,7 @@ def test_two_methods_of_one_name_are_refused():
 
 
 def test_methods_are_sorted_and_inactive_ones_dropped():
-    recipe = build_recipe({"methods": {"tail_average": None, "replay": {"mix": 0}, "distill": {}}}, KNOWN)
+    recipe = build_recipe({"methods": {"tail_average": {}, "replay": {"mix": 0}, "distill": {}, "ewc": None}}, KNOWN)
     assert [method.name for method in recipe.methods] == ["distill", "tail_average"]
 
 
@@ -147,8 +192,55 @@ def test_overrides_reach_settings_and_method_fields():
 
 
 @pytest.mark.parametrize(
+    "taken", ["dual_replay", load_recipe("dual_replay"), load_recipe("dual_replay").to_json(), "file"]
+)
+def test_null_takes_a_method_out_of_whatever_says_the_recipe(tmp_path, taken):
+    if taken == "file":
+        taken = tmp_path / "mine.yaml"
+        taken.write_text(
+            "methods: {replay: {mix: 0.25}, distill: {}, instruction_replay: {}, tail_average: {share: 0.3}}"
+        )
+    recipe = load_recipe(taken, {"methods.tail_average": None, "methods.replay.mix": 0.4})
+    assert [method.name for method in recipe.methods] == ["distill", "instruction_replay", "replay"]
+    assert recipe.methods[-1].mix == 0.4
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"num_train_epochs": 7}, {"methods.replay.mix": 0.5}, {"methods.ewc": {"strength": 2}}]
+)
+def test_overrides_of_a_recipe_that_is_built_are_never_dropped(overrides):
+    built = load_recipe("dual_replay")
+    assert load_recipe(built, overrides) == load_recipe("dual_replay", overrides) != built
+    assert load_recipe(built) is built
+
+
+def test_a_recipe_file_may_leave_a_method_out_by_null_but_not_by_saying_nothing(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("methods:\n  replay: {}\n  tail_average: null\n  distill: ~\n")
+    assert [method.name for method in load_recipe(path).methods] == ["replay"]
+    path.write_text("name: x\nmethods:\n  replay:\n  distill: {}\n")
+    with pytest.raises(BadSpec, match=r"mine.yaml:3: method replay has no value; write {} for its defaults, or null"):
+        load_recipe(path)
+
+
+def test_words_that_people_write_for_truth_values_are_read_where_one_is_wanted():
+    for word, refresh in {"yes": True, "on": True, "true": True, "no": False, "off": False}.items():
+        assert load_recipe("naive", {"methods.distill.refresh": word}).methods[0].refresh is refresh
+
+
+@pytest.mark.parametrize(
     ("name", "overrides", "error", "words"),
     [
+        (
+            "naive",
+            {"methods.replay": None, "methods.replay.mix": 0.3},
+            BadSpec,
+            "methods.replay and methods.replay.mix",
+        ),
+        ("naive", {"methods..mix": 1}, BadSpec, "is no key of a recipe"),
+        ("naive", {3: 1}, BadSpec, "is no key of a recipe"),
+        ("naive", {"methods.replay.mix.x": 1}, BadSpec, "mix"),
+        ("replay", {"methods.replay.mix.x": 1}, BadSpec, "mix is not a mapping"),
         ("dual_repaly", {}, BadInput, "did you mean 'dual_replay'?"),
         ("none.yaml", {}, BadInput, "cannot read recipe"),
         ("broken.yaml", {}, BadSpec, "recipe broken.yaml:1 is no valid YAML: expected"),
@@ -168,11 +260,10 @@ def test_bad_recipe_names_files_and_overrides(tmp_path, monkeypatch, name, overr
     assert words in str(caught.value)
 
 
-def test_keep_best_and_a_settling_method_are_a_conflict():
+def test_keep_best_and_a_method_that_measures_the_whole_way_are_a_conflict():
     with pytest.raises(Conflict, match=r"keep: best goes back to an earlier epoch, and si measures"):
         build_recipe({"keep": "best", "methods": {"si": {}}}, KNOWN)
-    with pytest.raises(Conflict, match=r"keep: best and tail_average both choose the final weights"):
-        build_recipe({"keep": "best", "methods": {"tail_average": {}}}, all_methods())
+    assert load_recipe("dual_replay", {"keep": "best"}).owner("settle").name == "tail_average"
 
 
 @pytest.mark.parametrize(

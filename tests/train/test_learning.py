@@ -79,6 +79,31 @@ def test_keep_best_writes_the_weights_of_the_epoch_that_did_best_on_validation_r
     assert made.best[0] == pytest.approx(ends[best][0] / len(stream.old))
 
 
+def test_keep_best_takes_the_better_of_the_best_epoch_and_of_what_a_method_settles_on(stream, monkeypatch):
+    for rows, average_wins in ((stream.old, True), (stream.held_out, False)):  # these are learned, and those forgotten
+        whole = {"tail_average": {"share": 1.0}}
+        made = stream.learning(whole, keep="best", validation=rows, num_train_epochs=3, lr_scheduler_type="constant")
+        ends, found, close_update, settle = {}, {}, made.close, made.settle
+
+        def watched(update, made=made, ends=ends, rows=rows, close_update=close_update):
+            close_update(update)
+            if update in made.epoch_ends:
+                ends[update] = (sum(made.nll(rows)) / len(rows), weights(made))
+
+        def settled(made=made, found=found, rows=rows, settle=settle):
+            found |= {n: made.state["tail_average"][f"mean.{n}"].to(v.dtype) for n, v in made.params.items()}
+            found["loss"] = sum(made.nll(rows, weights=dict(found))) / len(rows)
+            settle()
+
+        monkeypatch.setattr(made, "close", watched)
+        monkeypatch.setattr(made, "settle", settled)
+        loop.train(made)
+        of_mean, best = found.pop("loss"), min(ends.values(), key=lambda end: end[0])
+        assert (of_mean < best[0]) is average_wins  # or the test shows nothing
+        assert same(weights(made), found if average_wins else best[1])
+        assert (f"{of_mean:.4g}" in made.unused.get("tail_average", "")) is not average_wins
+
+
 def test_keep_last_and_no_validation_rows_keep_the_last_weights(stream):
     runs = [{}, {"validation": stream.old}, {"keep": "best", "validation": ()}]
     plain, *others = [stream.train(stream.learning({}, **run)).weights for run in runs]

@@ -52,7 +52,10 @@ def done(tmp_path_factory):
     """A suite that ran with two arms that work and one that diverges: its folder, the suite, the arms, what was told."""
     folder = tmp_path_factory.mktemp("bench")
     suite = load_suite(str(write_suite(folder)))
-    arms = [read_arm(text, suite.settings) for text in ("naive", "again=naive", "naive:learning_rate=1e30")]
+    arms = [
+        read_arm(text, suite.settings)
+        for text in ("naive", "again=naive", "naive:learning_rate=100,weight_decay=100,num_train_epochs=20")
+    ]
     told = bench(suite, arms, [0], data=folder, out=folder / "out", workers=2)
     return folder, suite, arms, told
 
@@ -72,7 +75,9 @@ def test_a_finished_run_is_never_repeated(done):
 
 def test_a_run_that_fails_says_why_and_is_wanted_again(done):
     folder, suite, arms, told = done
-    assert [(one["arm"], one["seed"]) for one in told["failed"]] == [("naive:learning_rate=1e30", 0)]
+    assert [(one["arm"], one["seed"]) for one in told["failed"]] == [
+        ("naive:learning_rate=100,weight_decay=100,num_train_epochs=20", 0)
+    ]
     assert told["failed"][0]["error"].startswith("Diverged: ")
     kept = json.loads(Job(suite, arms[2], 0).path(folder / "out").read_text(encoding="utf-8"))
     assert kept["error"] == told["failed"][0]["error"]

@@ -78,7 +78,7 @@ def test_ranges_are_told_as_a_recipe_checks_them():
     assert fields["mix"]["range"] == "at least 0 and below 1"
     assert fields["strength"]["range"] == "at least 0"
     assert fields["balance"]["range"] == "label or task or row"
-    assert describe(METHODS["lwf"])["fields"]["temperature"]["range"] == "above 0"
+    assert describe(METHODS["lwf"])["fields"]["temperature"]["range"] == "above 0.0001"
 
 
 # --- recipes

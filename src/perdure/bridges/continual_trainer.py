@@ -14,7 +14,7 @@ from transformers.trainer_utils import TrainOutput
 from perdure.bridges.models import positions_of
 from perdure.bridges.trainer_memory import losses, remembered
 from perdure.bridges.trainer_rows import rows_of
-from perdure.bridges.trainer_settings import build, settings_of, with_settings
+from perdure.bridges.trainer_settings import settings_of, with_settings
 from perdure.bridges.transformers_host import RecipeTrainer
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
@@ -22,6 +22,7 @@ from perdure.core.files import file_hash
 from perdure.core.recipe import Recipe
 from perdure.ledger.lock import writing
 from perdure.memory.tokens import Kept, TokenMemory, load, save
+from perdure.methods.registry import load_recipe
 from perdure.train.checkpoint import Keeper
 from perdure.train.learning import Learning
 
@@ -78,7 +79,7 @@ class ContinualTrainer(RecipeTrainer):
         self.memory, self.stamp = load(self.folder / MEMORY) if self.folder else TokenMemory(), self._stamp()
         self.stage = len(self.memory.tasks) + 1
         self.task, self.tokenizer, self.begun = task or f"task-{self.stage}", processing_class, False
-        self.recipe = build(recipe)
+        self.recipe = load_recipe(recipe)
         self.positions = positions_of(model.config) or self.recipe.settings.max_length
         self.fresh = self._rows(train_dataset, "train_dataset")
         self.held_out = self._rows(eval_dataset, "eval_dataset") if eval_dataset is not None else []

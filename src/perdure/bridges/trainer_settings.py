@@ -8,7 +8,6 @@ from transformers import SchedulerType, TrainingArguments
 
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import Recipe, build_recipe
-from perdure.methods.registry import all_methods, load_recipe
 
 TAKEN = (
     "learning_rate",
@@ -40,18 +39,6 @@ REFUSED = (
         "load_best_model_at_end",
     ),
 )
-
-
-def build(recipe: str | dict[str, Any] | Recipe) -> Recipe:
-    """Return the recipe that a name, path, mapping or `Recipe` means.
-
-    Raises:
-        BadInput: No such recipe.
-        BadSpec: See `core.recipe.build_recipe`.
-    """
-    if isinstance(recipe, Recipe):
-        return recipe
-    return build_recipe(recipe, all_methods()) if isinstance(recipe, dict) else load_recipe(recipe)
 
 
 def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:

@@ -1,6 +1,5 @@
 """`perdure learn`: learn a task, and say what it cost the others."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -91,24 +90,28 @@ def learn(
 
 def overrides(pairs: list[str]) -> dict[str, Any]:
     """Return KEY=VALUE pairs as a mapping, values read as YAML."""
-    found = {}
+    found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{pair!r} is no KEY=VALUE", param_hint="--set")
+        if not value.strip():
+            raise typer.BadParameter(
+                f"{pair!r} has no value; write KEY=VALUE (methods.NAME=null takes a method out)", param_hint="--set"
+            )
+        if key in found:
+            warn(f"--set {key} is given twice; the last one counts: {value}")
         found[key] = _yaml(value)
     return found
 
 
 def _yaml(text: str | None) -> Any:
-    """Return a value read as YAML, in which 1e-4 is a number too (YAML 1.1 wants 1.0e-4)."""
+    """Return a value read as YAML."""
     import yaml
 
-    if text is not None and re.fullmatch(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+", text):
-        return float(text)
     try:
         return text if text is None else read_yaml(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise typer.BadParameter(f"{text!r} is no YAML: {error}") from None
 
 

@@ -1,15 +1,19 @@
 """A recipe: training settings plus a set of methods, checked when it is built."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from perdure.core.errors import BadSpec, Conflict
+from perdure.core.fields import LARGEST, MANY
 from perdure.core.seams import EXCLUSIVE, NEEDS, SEAMS, Column, pool_of, spec_of
+
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # a number that YAML 1.1 reads as a text
 
 
 class Settings(BaseModel):
@@ -17,33 +21,80 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    num_train_epochs: int = Field(3, ge=1, description="passes over the new rows")
-    per_device_train_batch_size: int = Field(16, ge=1, description="new rows a micro-batch; replayed rows come on top")
-    gradient_accumulation_steps: int = Field(1, ge=1, description="micro-batches an update")
-    max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient to this norm; 0 does not clip")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    learning_rate: float = Field(1e-3, gt=0, le=100, description="peak learning rate of AdamW")
+    num_train_epochs: int = Field(3, ge=1, le=100_000, description="passes over the new rows")
+    per_device_train_batch_size: int = Field(
+        16, ge=1, le=65_536, description="new rows a micro-batch; replayed rows come on top"
+    )
+    gradient_accumulation_steps: int = Field(1, ge=1, le=65_536, description="micro-batches an update")
+    max_grad_norm: float = Field(1.0, ge=0, le=LARGEST, description="clip the gradient to this norm; 0 does not clip")
+    weight_decay: float = Field(0.0, ge=0, le=100, description="AdamW's decoupled weight decay")
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field("linear", description="decay after warm-up")
-    warmup_steps: float = Field(0.0, ge=0, description="updates of warm-up; below 1 a share of all updates")
+    warmup_steps: float = Field(0.0, ge=0, le=MANY, description="updates of warm-up; below 1 a share of all updates")
     label_smoothing_factor: float = Field(0.0, ge=0, lt=1, description="label smoothing of the task loss")
-    max_length: int = Field(512, ge=8, description="tokens a row; longer prompts lose their start")
+    max_length: int = Field(
+        512,
+        ge=8,
+        le=MANY,
+        description="tokens a row; longer prompts lose their start. The default is lowered to the positions that a model has; "
+        "another value beyond them is an error",
+    )
     train: Literal["lora", "full"] = Field("lora", description="train a LoRA adapter, or every weight in float32")
-    lora_r: int = Field(8, ge=1, description="LoRA rank")
-    lora_alpha: float = Field(16.0, gt=0, description="LoRA scale is lora_alpha / lora_r")
+    lora_r: int = Field(8, ge=1, le=65_536, description="LoRA rank, at most the width of the model")
+    lora_alpha: float = Field(16.0, gt=0, le=1e6, description="LoRA scale is lora_alpha / lora_r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before LoRA's down-projection")
     lora_target_modules: str | list[str] = Field("all-linear", description="modules that get an adapter")
     keep: Literal["last", "best"] = Field(
-        "last", description="weights of the last epoch, or the best on validation rows"
+        "last",
+        description="weights of the last epoch, or the best on validation rows: of those after each epoch, and of what a method "
+        "that settles (tail_average, ema, wise_ft) makes of the last",
     )
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of train rows held out when keep is best")
-    memory_per_label: int = Field(2, ge=0, description="rows kept of each label, for methods that draw from memory")
-    memory_per_task: int = Field(100, ge=0, description="rows kept of a task without labels")
-    memory_size: int = Field(5000, ge=0, description="rows in memory, in all; the largest groups give way first")
+    memory_per_label: int = Field(
+        2, ge=0, le=MANY, description="rows kept of each label, for methods that draw from memory"
+    )
+    memory_per_task: int = Field(100, ge=0, le=MANY, description="rows kept of a task without labels")
+    memory_size: int = Field(
+        5000, ge=0, le=MANY, description="rows in memory, in all; the largest groups give way first"
+    )
     data: Literal["task", "all"] = Field("task", description="train on the new task, or on all kept tasks together")
     start: Literal["head", "base"] = Field("head", description="go on from head, or start again from the base model")
     host: Literal["transformers", "loop"] = Field("transformers", description="what runs the training loop")
-    logging_steps: int = Field(10, ge=1, description="updates between loss records and heartbeats")
-    report_to: str = Field("none", description="experiment trackers, as in transformers")
+    logging_steps: int = Field(10, ge=1, le=LARGEST, description="updates between loss records and heartbeats")
+    report_to: str | list[str] = Field(
+        "none",
+        description="experiment trackers by the names of transformers, with commas between them; none, or all that "
+        "are installed",
+    )
+
+    @property
+    def trackers(self) -> list[str]:
+        """Names of the trackers; empty for none."""
+        named = self.report_to.split(",") if isinstance(self.report_to, str) else self.report_to
+        return [name for one in named if (name := one.strip()) != "none"]
+
+    @field_validator("report_to")
+    @classmethod
+    def _trackers(cls, value: str | list[str]) -> str | list[str]:
+        named = [one.strip() for one in (value.split(",") if isinstance(value, str) else value)]
+        if not all(named):
+            raise ValueError("name each tracker, or write none")
+        if len(named) > 1 and (alone := {"none", "all"} & set(named)):
+            raise ValueError(f"{min(alone)} stands alone, or not at all")
+        return value
+
+    @field_validator("lora_target_modules")
+    @classmethod
+    def _some_modules(cls, value: str | list[str]) -> str | list[str]:
+        if not value or not all(name.strip() for name in ([value] if isinstance(value, str) else value)):
+            raise ValueError("name each module, or write all-linear")
+        return value
+
+    @model_validator(mode="after")
+    def _tracked(self) -> "Settings":
+        if self.host == "loop" and self.trackers:
+            raise ValueError("host: loop reports to no tracker; set report_to: none, or host: transformers")
+        return self
 
 
 @dataclass(frozen=True)
@@ -108,35 +159,36 @@ class Recipe:
 def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type]) -> Recipe:
     """Return the recipe that `spec` describes: settings by name, and `methods:` as a mapping of name to fields.
 
+    A method that maps to null is left out.
+
     Raises:
         BadSpec: An unknown key or method (with the nearest known one), or a value out of range.
         Conflict: Two methods own one exclusive seam.
     """
     spec = dict(spec)
-    name = str(spec.pop("name", "custom"))
-    wanted = spec.pop("methods", None) or {}
-    if not isinstance(wanted, Mapping):
-        raise BadSpec(f"recipe {name}: 'methods' must map each method's name to its fields, got {wanted!r}")
+    name = spec.pop("name", "custom")
+    if not isinstance(name, str) or not name:
+        raise BadSpec(f"a recipe's name is a text, got {shown(name)}; put quotes around it")
+    wanted = spec.pop("methods", None)
+    if not isinstance(wanted, Mapping | None):
+        raise BadSpec(f"recipe {name}: 'methods' must map each method's name to its fields, got {shown(wanted)}")
     for key in spec:
         if key not in Settings.model_fields:
             raise BadSpec(
                 f"recipe {name}: unknown key {key!r}{nearest(key, [*Settings.model_fields, 'methods', 'name'])}"
             )
+    kinds = {key: field.annotation for key, field in Settings.model_fields.items()}
     try:
-        settings = Settings(**spec)
+        settings = Settings(**_with_numbers(spec, kinds, f"recipe {name}"))
     except ValidationError as error:
         raise BadSpec(f"recipe {name}: {first_problem(error)}") from None
-    built = [_build_method(key, fields or {}, registry) for key, fields in wanted.items()]
+    fields = {key: value for key, value in (wanted or {}).items() if _wanted(key, value, registry)}
+    built = [_build_method(key, value, registry) for key, value in fields.items()]
     methods = tuple(sorted((m for m in built if m.active), key=lambda m: m.name))
     for seam in EXCLUSIVE:
         owners = [m.name for m in methods if seam in m.seams]
         if len(owners) > 1:
             raise Conflict(f"the seam '{seam}' has room for one method, got {owners}; drop all but one")
-    settling = [m.name for m in methods if "settle" in m.seams]
-    if settings.keep == "best" and settling:
-        raise Conflict(
-            f"keep: best and {settling[0]} both choose the final weights; set keep: last, or drop {settling[0]}"
-        )
     following = [m.name for m in methods if "task_grad" in getattr(m, "needs", ())]
     if settings.keep == "best" and following:
         raise Conflict(
@@ -177,19 +229,67 @@ def first_problem(error: ValidationError) -> str:
     """Return the first problem of a pydantic error in words: where, what, and the value given."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    return f"{where}: {problem['msg']}, got {problem.get('input')!r}"
+    said = problem["msg"].removeprefix("Value error, ")
+    if not where:  # of the whole, whose parts the message names
+        return said
+    given = problem.get("input")
+    return f"{where}: {said}, got {'null; leave it out for its default' if given is None else shown(given)}"
+
+
+def shown(value: Any) -> str:
+    """Return a value that somebody gave as an error message shows it: on one line, and cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def _wanted(name: Any, fields: Any, registry: Mapping[str, type]) -> bool:
+    """Say whether a method is wanted: null takes it out. What is neither null nor a mapping is refused.
+
+    Raises:
+        BadSpec: No method has this name, or its value is not a mapping.
+    """
+    if name not in registry:
+        raise BadSpec(f"unknown method {name!r}{nearest(name, list(registry))}")
+    if not isinstance(fields, Mapping | None):
+        raise BadSpec(
+            f"methods.{name} must be a mapping of its fields, got {shown(fields)}; write null to take the method out, {{}} for "
+            f"its defaults, or set a field, as methods.{name}.{_first_field(registry[name])}"
+        )
+    return fields is not None
+
+
+def _first_field(method: type) -> str:
+    return next((field.name for field in fields_of(method)), "FIELD")
 
 
 def _build_method(name: str, fields: Mapping[str, Any], registry: Mapping[str, type]) -> Any:
-    if name not in registry:
-        raise BadSpec(f"unknown method {name!r}{nearest(name, list(registry))}")
     known = [field.name for field in fields_of(registry[name])]
-    if not isinstance(fields, Mapping):
-        raise BadSpec(f"method {name}: its fields must be a mapping, got {fields!r}")
     for key in fields:
         if key not in known:
             raise BadSpec(f"method {name}: unknown field {key!r}{nearest(key, known)}")
+    numbers = _with_numbers(fields, get_type_hints(registry[name]), f"method {name}")
     try:
-        return TypeAdapter(registry[name]).validate_python(dict(fields))  # types and choices, as in Settings
+        return TypeAdapter(registry[name]).validate_python(numbers)  # types and choices, as in Settings
     except ValidationError as error:
         raise BadSpec(f"method {name}: {first_problem(error)}") from None
+
+
+def _with_numbers(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return values in which whatever stands for a number is one, and 1e-4 too, which YAML 1.1 reads as a text.
+
+    Raises:
+        BadSpec: It is a truth value or another text.
+    """
+    return {key: _as_number(value, kinds.get(key), f"{where}: {key}") for key, value in values.items()}
+
+
+def _as_number(value: Any, kind: Any, where: str) -> Any:
+    kinds = set(get_args(kind)) or {kind}
+    if not kinds & {int, float} or kinds & {bool, str} or not isinstance(value, bool | str):
+        return value
+    if isinstance(value, str) and EXPONENT.fullmatch(value):
+        return float(value)
+    raise BadSpec(f"{where} is a number, got {shown(value)}; write it in digits, without quotes")

@@ -82,6 +82,7 @@ class Learning(Asked):
         self._check_state()
         self.columns: dict[str, Sequence[TopK]] = dict(columns or {})
         self.record, self.closed = Record(), False
+        self.unused: dict[str, str] = {}  # methods whose work was left out at the end, and why
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.drawn = Drawn({}, {})  # what follows is of the open update
         self.gauge: Gauge | None = None
@@ -248,7 +249,10 @@ class Learning(Asked):
                 self.best = (loss, {name: value.detach().clone() for name, value in self.params.items()})
 
     def settle(self) -> None:
-        """Write the final weights (the best on validation rows if asked for, else the settling method's), and measure.
+        """Write the final weights, and measure.
+
+        They are the last ones, or what a method settles on. With `keep: best` they are the best on validation rows: of the
+        weights after each epoch, and of what a method settles on.
 
         Called again, as by a host that resumes after the end, it does nothing.
 
@@ -258,12 +262,13 @@ class Learning(Asked):
         if self.closed:
             return
         self._all_finite(self.params, "the last update gave weights that are", self.total)
-        values = self.best[1] if self.best else {}
+        values: Mapping[str, Tensor] = self.best[1] if self.best else {}
         with self.still():
             if method := self.recipe.owner("settle"):
-                values, self.state[method.name] = method.settle(Between(self), self.state[method.name])
-                self._all_finite(values, f"method {method.name} settled on weights that are", self.total)
-                gap = {name: value.float() - self.params[name].detach().float() for name, value in values.items()}
+                settled, self.state[method.name] = method.settle(Between(self), self.state[method.name])
+                self._all_finite(settled, f"method {method.name} settled on weights that are", self.total)
+                values = self._better(settled, method.name)
+                gap = {name: value.float() - self.params[name].detach().float() for name, value in settled.items()}
                 self.record.beat(self.total, method.name, {"moved": norm(gap)})
             with torch.no_grad():
                 for name, value in values.items():
@@ -272,6 +277,19 @@ class Learning(Asked):
                 self.state[method.name] = method.measure(Between(self), self.state[method.name])
                 self._all_finite(self.state[method.name], f"method {method.name} measured state that is", self.total)
         self.closed = True
+
+    def _better(self, settled: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:
+        """Return the better of what a method settled on and of the best epoch, by their loss on validation rows."""
+        if self.best is None:
+            return settled
+        loss = sum(self.nll(self.validation, weights=settled)) / len(self.validation)
+        if loss <= self.best[0]:
+            return settled
+        self.unused[name] = (
+            f"keep: best took the weights after an epoch, whose loss on the validation rows is {self.best[0]:.4g}; what {name} "
+            f"settled on has {loss:.4g}"
+        )
+        return self.best[1]
 
     def _fitted(self, micro: Micro) -> list[Micro]:
         """Return the micro-batch, cut where its forwards would hold too much."""

@@ -107,11 +107,13 @@ def read_arm(text: str, settings: Json | None = None) -> Arm:
     before, _, changes = text.partition(":")
     label, named, name = before.rpartition("=")
     pairs = [pair.partition("=") for pair in re.split(r",(?=[\w.]+=)", changes) if pair]
-    if wrong := [key for key, equals, _ in pairs if not (key and equals)]:
+    if wrong := [key for key, equals, value in pairs if not (key and equals and value.strip())]:
         raise BadSpec(f"arm {text!r}: {wrong[0]!r} is no KEY=VALUE; write RECIPE:KEY=VALUE,KEY=VALUE")
+    if len({key for key, _, _ in pairs}) < len(pairs):
+        raise BadSpec(f"arm {text!r} sets a key twice; set it once")
     try:
         overrides = {key: read_yaml(value) for key, _, value in pairs}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise BadSpec(f"arm {text!r}: a value is no YAML: {error}") from None
     written = recipe_spec(name, {**(settings or {}), **overrides})
     recipe = build_recipe(written, all_methods()).to_json()

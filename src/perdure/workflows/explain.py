@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from perdure.core import seams
-from perdure.core.fields import Share
+from perdure.core.fields import LARGEST, MANY, Share
 from perdure.core.recipe import Recipe, Settings
 from perdure.core.seams import EXCLUSIVE, SEAMS, pool_of, spec_of
 
@@ -89,14 +89,15 @@ def _fields(method: Any) -> dict[str, Json]:
 
 
 def _range(hint: Any) -> str | None:
-    """Return the range that a recipe is checked against, in words; None where there is none."""
+    """Return the range that a recipe is checked against, in words, without bounds beyond reason; None where there is none."""
     if get_origin(hint) is Literal:
         return " or ".join(map(str, get_args(hint)))
     if hint == Share:
         return "0 to 1"
     bounds = [bound for extra in getattr(hint, "__metadata__", ()) for bound in getattr(extra, "metadata", ())]
     words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    told = [f"{word} {getattr(bound, key)}" for bound in bounds for key, word in words.items() if hasattr(bound, key)]
+    found = [(word, getattr(bound, key)) for bound in bounds for key, word in words.items() if hasattr(bound, key)]
+    told = [f"{word} {value:g}" for word, value in found if value not in (LARGEST, MANY)]
     return " and ".join(told) or None
 
 

@@ -97,6 +97,7 @@ class _Learn:
                 *self.runtime.notices,
                 *(self.carried.warnings if self.carried else ()),
                 *self._idle(learning),
+                *learning.unused.values(),
                 *_unmoved(self.task.name, before["head"], scores[self.task.name], learning.total),
             ],
         }

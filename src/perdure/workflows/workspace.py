@@ -120,8 +120,8 @@ class Workspace:
         Args:
             task: Its name; a known name is updated with more data.
             data: Data file, or task file (YAML).
-            recipe: Name, path or `Recipe`.
-            overrides: Dotted recipe keys to values, as `--set`.
+            recipe: Name, path, mapping or `Recipe`.
+            overrides: Dotted recipe keys to values, as `--set`, in whatever `recipe` is.
             gate: What may not be lost; None records whatever comes, of facts too.
             kind: "knowledge" edits the rows that are facts, and trains the others; see `workflows.knowledge`.
             tick: Called with (what, done, total) as work goes on.
@@ -366,9 +366,7 @@ class Workspace:
 
 def _with_recipe(options: dict[str, Any]) -> dict[str, Any]:
     """Return options of a plan with the recipe built: "recipe" is one or names one, "overrides" are set in it."""
-    from perdure.core.recipe import Recipe
     from perdure.methods.registry import load_recipe
 
-    recipe, overrides = options.get("recipe", DEFAULT_RECIPE), options.get("overrides")
-    built = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
+    built = load_recipe(options.get("recipe", DEFAULT_RECIPE), options.get("overrides"))
     return {**{key: value for key, value in options.items() if key != "overrides"}, "recipe": built}
