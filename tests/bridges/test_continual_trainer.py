@@ -290,11 +290,11 @@ def test_the_model_is_saved_and_logged_as_trainer_does(tiny_model, tokenizer, tm
 def test_a_plain_model_is_trained_whole_and_bf16_is_autocast(tiny_model, tokenizer, tmp_path):
     dtypes = []
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    model.model.layers[0].mlp.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     trainer = ContinualTrainer(
         model, args(tmp_path, bf16=True, learning_rate=1e-3, max_steps=2), train_dataset=texts("a"),
         processing_class=tokenizer, recipe="naive",
     )  # fmt: skip
+    model.model.layers[0].mlp.register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     before = weights(model)
     trainer.train()
     assert set(dtypes) == {torch.bfloat16}

@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from perdure.core.reading import left_padded, shared_prefix
 from perdure.evaluate import decode
-from perdure.evaluate.decode import choice_log_likelihoods, fitted, generate, left_padded, shared_prefix
+from perdure.evaluate.decode import choice_log_likelihoods, fitted, generate
 
 PAD = 1
 NEW = 12

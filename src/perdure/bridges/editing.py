@@ -18,6 +18,7 @@ from perdure.bridges.editing_values import Value, find_each, find_values
 from perdure.bridges.editing_verify import verify
 from perdure.bridges.layout import Precision, find_layout
 from perdure.core.errors import BadInput, BadSpec, Unsolvable
+from perdure.core.probing import batching_of
 from perdure.core.progress import Tick
 from perdure.edits.batches import batch_name
 from perdure.edits.edit_set import EditSet, Written
@@ -214,13 +215,23 @@ def single_edits(values: Sequence[Value], reach: Callable[[Tensor], Tensor]) -> 
 
 @contextmanager
 def opened(model: Any, tokenizer: Any, precision: Precision = nullcontext) -> Iterator[Site]:
-    """Yield the model as a site: in eval mode, with nothing trainable; both are as they were afterwards."""
+    """Yield the model as a site: in eval mode, with nothing trainable; both are as they were afterwards.
+
+    Raises:
+        BadInput: The model cannot be edited; see `find_layout`.
+    """
     training = [module for module in model.modules() if module.training]
     trainable = [value for value in model.parameters() if value.requires_grad]
     model.eval()
     model.requires_grad_(False)
     try:
-        yield Site(model, tokenizer, find_layout(model, precision), precision)
+        layout = find_layout(model, precision)
+        if not batching_of(model).spans:
+            raise BadInput(
+                "this model cannot read several tokens behind the cache of padded rows, which editing does all the time. Train "
+                "the facts instead (perdure learn)"
+            )
+        yield Site(model, tokenizer, layout, precision)
     finally:
         for module in training:
             module.training = True

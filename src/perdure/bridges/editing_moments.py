@@ -125,7 +125,7 @@ def _own_texts(site: Site, wanted: int, seed: int, tick: Tick | None) -> list[li
     for start in range(0, count, ROWS):
         live = rows[start : start + ROWS]
         with site.precision():
-            asked = Asked(site.model, live, site.pad)
+            asked = Asked(site.model, live, site.pad, length)
             logits = asked.logits
             for step in range(length - 1):
                 chances, tokens = logits.topk(min(CHOICES, logits.shape[-1]))

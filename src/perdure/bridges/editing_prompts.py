@@ -190,12 +190,12 @@ def _own_texts(model: Any, tokenizer: Any, count: int, seed: int, precision: Pre
     draw = keyed(seed, "contexts")
     written: list[list[int]] = [[] for _ in prompts]
     with precision():
-        asked = Asked(model, prompts, tokenizer.pad_token_id or 0)
+        asked = Asked(model, prompts, tokenizer.pad_token_id or 0, max(LENGTHS))
         logits = asked.logits
         for _ in range(max(LENGTHS)):
             chances, tokens = logits.softmax(-1).topk(CHOICES)
-            chances = (chances / chances.sum(-1, keepdim=True)).double().cpu().numpy()
-            picks = [int(draw.choice(CHOICES, p=row / row.sum())) for row in chances]
+            scaled = (chances / chances.sum(-1, keepdim=True)).double().cpu().numpy()
+            picks = [int(draw.choice(CHOICES, p=row / row.sum())) for row in scaled]
             chosen = tokens[torch.arange(count), torch.tensor(picks)]
             for row, token in zip(written, chosen.tolist(), strict=True):
                 row.append(token)

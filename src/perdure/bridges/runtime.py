@@ -13,6 +13,7 @@ from torch import Tensor
 from perdure.bridges.models import Base, load_base
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
+from perdure.core.probing import batching_of
 from perdure.core.recipe import Settings
 from perdure.core.step import TopK
 from perdure.data.encode import Encoded
@@ -161,7 +162,8 @@ class Runtime:
 
     def top_k(self, rows: Sequence[Encoded], k: int) -> list[TopK]:
         """Return the distribution at the label positions of each row, kept to k, of the state laid now. Cost: a forward a row."""
-        return Asked(self.model, Tokens(self.base.pad), self.precision).top_k(rows, k)
+        reader = Tokens(self.base.pad, batching_of(self.model).prefix)
+        return Asked(self.model, reader, self.precision).top_k(rows, k)
 
     @contextmanager
     def bare(self) -> Iterator[None]:

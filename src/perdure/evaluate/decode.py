@@ -5,28 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from perdure.core.batches import of_like_length
-from perdure.core.heads import attention_for, only_at
+from perdure.core.probing import batching_of
+from perdure.core.reading import Reading
 
 BATCH = 64  # prompts a batch; fixed, so that padding never makes a difference between two states
 MOST = 4096  # padded tokens of a batch of prompts: one long prompt would make all others as long
-
-
-def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many leading tokens all prompts share, leaving each at least one of its own."""
-    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))
-    limit = min(len(p) for p in prompts) - 1
-    return next((t for t in range(limit) if first[t] != last[t]), max(limit, 0))
-
-
-def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Return ids and mask (prompts, width), padded on the left."""
-    width = max(len(p) for p in prompts)
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
-    return ids, mask
 
 
 def fitted(
@@ -50,54 +35,18 @@ def fitted(
     return [prompt[-room:] for prompt in asked], new, sum(len(prompt) > room for prompt in asked)
 
 
-class Asked:
-    """Prompts that the model has read: their keys and values, and the logits of the next token.
+class Asked(Reading):
+    """Prompts that the model has read, in whichever batch is exact for this model.
 
-    The prefix they all share is read once. Prompts are padded on the left behind it.
+    Args:
+        model: A causal language model.
+        prompts: Token ids of each prompt, none empty.
+        pad: Token id for padding.
+        more: Most tokens that will be read behind a prompt; None where that is not known.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad: int):
-        self.model, self.device = model, next(model.parameters()).device
-        shared = shared_prefix(prompts)
-        ids, mask = left_padded([p[shared:] for p in prompts], pad)
-        ids, mask = ids.to(self.device), mask.to(self.device)
-        past = None
-        if shared:
-            head = torch.tensor([list(prompts[0][:shared])], device=self.device)
-            with only_at(model, None):
-                past = model(input_ids=head, use_cache=True).past_key_values
-            past.batch_repeat_interleave(len(prompts))
-        self.mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
-        at = torch.stack([torch.arange(len(prompts)), torch.full((len(prompts),), ids.shape[1] - 1)]).to(self.device)
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
-        with attention_for(self.mask.shape[1], self.device), only_at(model, at):
-            out = model(
-                input_ids=ids, attention_mask=self.mask, position_ids=positions, past_key_values=past, use_cache=True
-            )
-        self.past, self.logits = out.past_key_values, out.logits[0].float()  # (prompts, vocab)
-
-    def keep(self, rows: Tensor) -> None:
-        """Go on with these rows only (or with copies of them)."""
-        self.past.reorder_cache(rows)
-        self.mask = self.mask[rows]
-
-    def read(self, ids: Tensor, mask: Tensor | None = None, at: Tensor | None = None) -> Tensor:
-        """Read `ids` (rows, width) behind what was read; return the logits at `at`, by default of each row's last token."""
-        rows, width = ids.shape
-        self.mask = torch.cat([self.mask, torch.ones_like(ids) if mask is None else mask], dim=1)
-        positions = (self.mask.cumsum(1) - 1)[:, -width:]
-        if at is None:
-            at = torch.stack([torch.arange(rows), torch.full((rows,), width - 1)]).to(self.device)
-        with attention_for(self.mask.shape[1], self.device), only_at(self.model, at):
-            out = self.model(
-                input_ids=ids,
-                attention_mask=self.mask,
-                position_ids=positions,
-                past_key_values=self.past,
-                use_cache=True,
-            )
-        self.past = out.past_key_values
-        return out.logits[0].float()
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad: int, more: int | None = None):
+        super().__init__(model, prompts, pad, batching_of(model), more)
 
 
 @torch.no_grad()
@@ -130,7 +79,7 @@ def generate(
     for live in of_like_length([len(prompt) for prompt in prompts], BATCH, MOST):
         finished += len(live)
         with precision():
-            asked = Asked(model, [prompts[i] for i in live], pad)
+            asked = Asked(model, [prompts[i] for i in live], pad, max_new_tokens)
             logits = asked.logits
             for step in range(max_new_tokens):
                 token = logits.argmax(-1)
@@ -181,7 +130,8 @@ def choice_log_likelihoods(
             live.append(i)
         start += len(live)
         with precision():
-            asked = Asked(model, [prompts[i] for i in live], pad)
+            longest = max(len(choice) for i in live for choice in choices[i])
+            asked = Asked(model, [prompts[i] for i in live], pad, longest)
             first = asked.logits.log_softmax(-1)
             owner = torch.tensor([n for n, i in enumerate(live) for _ in choices[i]])
             options = [list(choice) for i in live for choice in choices[i]]

@@ -58,9 +58,9 @@ def collate(rows: Sequence[Encoded], pad: int, *, share_prefix: bool = True) -> 
     return Batch(prefix, ids, mask, torch.tensor(at, dtype=torch.long).T.contiguous(), torch.tensor(labels))
 
 
-def padded_tokens(rows: Sequence[Encoded]) -> int:
+def padded_tokens(rows: Sequence[Encoded], *, share_prefix: bool = True) -> int:
     """Return the tokens that a forward over `rows` computes, padding included; those of their `collate`."""
-    shared = kept_apart(rows)
+    shared = kept_apart(rows) if share_prefix else 0
     return shared + len(rows) * (max(row.last for row in rows) - shared)
 
 

@@ -44,18 +44,19 @@ class Tokens:
 
     Args:
         pad: Token id used for padding.
+        prefix: Whether the model can run a prefix once for several rows; see `Batching`.
     """
 
-    def __init__(self, pad: int = 0):
-        self.pad = pad
+    def __init__(self, pad: int = 0, prefix: bool = True):
+        self.pad, self.prefix = pad, prefix
 
     def collate(self, rows: Sequence[Any], *, share_prefix: bool = True) -> Batch:
         """Return the padded batch of `rows`."""
-        return collate(rows, self.pad, share_prefix=share_prefix)
+        return collate(rows, self.pad, share_prefix=share_prefix and self.prefix)
 
     def padded_tokens(self, rows: Sequence[Any]) -> int:
         """Return the tokens that a forward over `rows` computes, padding included."""
-        return padded_tokens(rows)
+        return padded_tokens(rows, share_prefix=self.prefix)
 
     def forward(
         self, model: Any, batch: Batch, weights: Mapping[str, Tensor] | None = None, embeddings: Tensor | None = None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from perdure.core.errors import BadSpec, Diverged
 from perdure.core.keyed import seed_of
+from perdure.core.probing import batching_of
 from perdure.core.recipe import Recipe
 from perdure.core.seams import DrawContext, Grads, State
 from perdure.core.step import Step, TopK
@@ -74,7 +75,7 @@ class Learning(Asked):
         reader: Reader | None = None,
         precision: Callable[[], AbstractContextManager] = nullcontext,
     ):
-        super().__init__(model, reader or Tokens(pad), precision)
+        super().__init__(model, reader or Tokens(pad, batching_of(model).prefix), precision)
         self.params, self.recipe, self.rows = dict(params), recipe, rows
         self.pools = {name: pool for name, pool in (pools or {}).items() if pool.keys}
         self.validation, self.seed, self.task, self.first = validation, seed, task, first

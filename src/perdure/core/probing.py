@@ -1,0 +1,225 @@
+"""Finding out how a model may be run in batches: by its structure where that is plain, else by running it."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perdure.core.batching import Batching, Decoding
+from perdure.core.errors import BadInput
+from perdure.core.heads import only_at
+from perdure.core.keyed import keyed
+from perdure.core.reading import Reading, right_padded
+
+KNOWN = "perdure_batching"  # a model's own attribute: what was found out about it, once
+WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")  # in configurations
+CRASHES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)  # of a cache
+SHARED, TAILS, NEW = 8, (9, 2), 2  # tokens of the rows that are run
+SMALL = 300_000_000  # parameters up to which a model is copied in float32
+EXACT = 1e-4  # of the logits' spread: what rounding may change in float32
+NOISE = 4  # times what padding on the right changes, which only rounding can: what it may change elsewhere
+
+
+def batching_of(model: Any) -> Batching:
+    """Return how a model may be run in batches; found out once for each model.
+
+    Raises:
+        BadInput: See `measure`.
+
+    Cost: a forward over one token; where the structure is not plain, also that of `measure`.
+    """
+    known: Batching | None = getattr(_bare(model), KNOWN, None)
+    if known is None:
+        known = plain(model) or measure(model)
+        remember(model, known)
+    return known
+
+
+def remember(model: Any, batching: Batching) -> None:
+    """Keep what was found out about a model."""
+    setattr(_bare(model), KNOWN, batching)
+
+
+def plain(model: Any) -> Batching | None:
+    """Return the batching of a model whose tokens see all before them, at positions that they are given; None for any other.
+
+    Cost: a forward over one token.
+    """
+    with _still(model):
+        past = _past(model)
+    layers = getattr(past, "layers", [])
+    whole = layers and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
+    return Batching() if whole and _takes_positions(model) and window_of(model, past) is None else None
+
+
+@torch.no_grad()
+def measure(model: Any) -> Batching:
+    """Return how a model may be run in batches, by comparing the logits of each row with those of its own unpadded forward.
+
+    Two rows of random tokens, 17 and 10 long, run alone, padded on the right, behind a shared prefix, and read and continued in
+    each way of `Batching.decoding` until one gives the logits of the rows alone.
+
+    Raises:
+        BadInput: The logits are not finite, depend on later tokens, or on padding on the right.
+
+    Cost: some 100 to 300 tokens through the model; a small one is copied in float32, in which rounding hides nothing.
+    """
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    low = vocabulary // 4  # below it stand what most vocabularies keep for themselves
+    drawn: list[int] = keyed("batching").integers(low, max(2 * low, low + 1), size=64).tolist()
+    rows = [drawn[:SHARED] + drawn[start : start + size] for start, size in zip((SHARED, 32), TAILS, strict=True)]
+    more = [drawn[48 : 48 + NEW + 1], drawn[56 : 56 + NEW + 1]]
+    with _still(model):
+        return _Probe(_exact_copy(model), rows, more).batching()
+
+
+def window_of(model: Any, past: Any) -> int | None:
+    """Return how many columns a token sees at least, where it does not see all."""
+    config = model.config.get_text_config()
+    layers = getattr(past, "layers", [])
+    sizes = [getattr(layer, "sliding_window", None) for layer in layers if getattr(layer, "is_sliding", False)]
+    sizes += [getattr(config, name, None) for name in WINDOWS]
+    if getattr(config, "attn_temperature_tuning", False):  # queries scaled by their column
+        sizes.append(getattr(config, "floor_scale", None))
+    return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
+
+
+class _Probe:
+    """Rows, what a model says of each alone, and whether it says the same of them in a batch."""
+
+    def __init__(self, model: Any, rows: Sequence[list[int]], more: Sequence[list[int]]):
+        self.model, self.rows, self.more = model, rows, more
+        self.device = next(model.parameters()).device
+        whole = [row + new for row, new in zip(self.rows, more, strict=True)]
+        self.alone = [self._logits([row])[0] for row in whole]
+        if not all(bool(torch.isfinite(logits).all()) for logits in self.alone):
+            raise BadInput("the model's logits are not finite numbers; its weights are damaged or do not fit its code")
+        self.spread = torch.cat(self.alone).std().item()
+        self.allowed = EXACT * self.spread
+        self.blur = 0.02 if next(model.parameters()).dtype == torch.float32 else 0.5  # what cannot be rounding
+        self._refuse_what_looks_ahead()
+        padded = self._logits(whole)
+        noise = max(self._apart(padded[n, : len(row)], self.alone[n]) for n, row in enumerate(whole))
+        if not noise <= self.blur * self.spread:
+            raise BadInput(
+                "what this model says of a row changes with the padding behind it in a batch; perdure trains and scores in "
+                "batches of padded rows, so that it cannot use this model"
+            )
+        self.allowed = max(self.allowed, NOISE * noise)
+
+    def batching(self) -> Batching:
+        past = self._try(lambda: _past(self.model))
+        window = window_of(self.model, past)
+        base = Batching(positions=_takes_positions(self.model), window=window)
+        if past is None:
+            return replace(base, prefix=False, decoding="whole", spans=False)
+        base = replace(base, prefix=self._exact(self._behind_prefix))
+        ways: list[Decoding] = ["between", "before", "padded"] if base.prefix else ["padded"]
+        for way in ways:
+            found = replace(base, decoding=way)
+            if way == "between" and window is not None and not self._continues(replace(base, decoding="before"), 1):
+                continue  # beyond the window rows are read as "before" does
+            if self._continues(found, 1):
+                return replace(found, spans=self._continues(found, NEW))
+        return replace(base, decoding="whole", spans=False)
+
+    def _refuse_what_looks_ahead(self) -> None:
+        """Refuse a model whose logits at a token depend on the tokens behind it."""
+        first, second = (logits[:SHARED] for logits in self.alone)
+        if not self._apart(first, second) <= self.blur * self.spread:
+            raise BadInput(
+                "this is no causal language model: what it predicts at a token changes with the tokens behind it; choose a "
+                "model that is made to continue text"
+            )
+
+    def _logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        ids, mask = right_padded(rows, 0)
+        given = {"attention_mask": mask.to(self.device)} if len(rows) > 1 else {}
+        return self.model(input_ids=ids.to(self.device), use_cache=False, **given).logits.float()
+
+    def _behind_prefix(self) -> list[tuple[Tensor, Tensor]]:
+        """Return pairs of logits of rows behind a shared prefix, and alone."""
+        prefix = torch.tensor([self.rows[0][:SHARED]], device=self.device)
+        with only_at(self.model, None):
+            past = self.model(input_ids=prefix, use_cache=True).past_key_values
+        past.batch_repeat_interleave(len(self.rows))
+        ids, mask = right_padded([row[SHARED:] for row in self.rows], 0)
+        mask = torch.cat([mask.new_ones(len(ids), SHARED), mask], dim=1)
+        given = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        out = self.model(**given, past_key_values=past, use_cache=True).logits.float()
+        return [(out[n, : len(row) - SHARED], self.alone[n][SHARED : len(row)]) for n, row in enumerate(self.rows)]
+
+    def _continues(self, batching: Batching, width: int) -> bool:
+        """Say whether rows that are read in this way, and continued by `width` tokens at once, are as alone."""
+        return self._exact(lambda: self._read(batching, width))
+
+    def _read(self, batching: Batching, width: int) -> list[tuple[Tensor, Tensor]]:
+        """Return pairs of logits of rows that are read, turned round and continued by `width` tokens at once, and alone."""
+        reading = Reading(self.model, self.rows, 0, replace(batching, window=None))
+        pairs = [(reading.logits[n], self.alone[n][len(row) - 1]) for n, row in enumerate(self.rows)]
+        order = list(reversed(range(len(self.rows))))
+        reading.keep(torch.tensor(order, device=self.device))
+        for start in range(0, NEW, width):
+            ids = torch.tensor([self.more[n][start : start + width] for n in order], device=self.device)
+            at = torch.tensor([(place, t) for place in range(len(order)) for t in range(width)], device=self.device).T
+            logits = reading.read(ids, at=at).view(len(order), width, -1)
+            for place, n in enumerate(order):
+                begin = len(self.rows[n]) + start
+                pairs.append((logits[place], self.alone[n][begin : begin + width]))
+        return pairs
+
+    def _exact(self, run: Callable[[], list[tuple[Tensor, Tensor]]]) -> bool:
+        pairs = self._try(run)
+        return pairs is not None and all(self._apart(a, b) <= self.allowed for a, b in pairs)
+
+    @staticmethod
+    def _try(run: Callable[[], Any]) -> Any:
+        """Return what `run` returns, None where the model's own code fails: what it cannot do is what is looked for."""
+        try:
+            return run()
+        except CRASHES:
+            return None
+
+    @staticmethod
+    def _apart(a: Tensor, b: Tensor) -> float:
+        return (a - b).abs().max().item()
+
+
+def _exact_copy(model: Any) -> Any:
+    """Return a copy in float32 of a small model in less; any other as it is."""
+    if all(value.dtype == torch.float32 for value in model.parameters()):
+        return model
+    return copy.deepcopy(model).float() if sum(value.numel() for value in model.parameters()) <= SMALL else model
+
+
+def _past(model: Any) -> Any:
+    """Return the cache of a forward over one token; None where the model gives none."""
+    ids = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
+    with torch.no_grad(), only_at(model, None):
+        return getattr(model(input_ids=ids, use_cache=True), "past_key_values", None)
+
+
+def _takes_positions(model: Any) -> bool:
+    return "position_ids" in signature(_bare(model).forward).parameters
+
+
+def _bare(model: Any) -> Any:
+    """Return the model without PEFT around it."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+@contextmanager
+def _still(model: Any) -> Iterator[None]:
+    """Eval mode inside; every module is in its own mode afterwards."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
