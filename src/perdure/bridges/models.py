@@ -1,19 +1,27 @@
 """Base models: found, loaded, identified. Any causal language model; nothing depends on a model's name."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
+from perdure.bridges import base_checks
+from perdure.bridges.base_files import (
+    check_folder,
+    end_of_text,
+    read_config,
+    refuse_adapter,
+    refuse_doubles,
+    refuse_generation,
+)
 from perdure.bridges.embedded import NAME, embedded_model
 from perdure.core.canonical import content_hash
-from perdure.core.errors import BadInput, BrokenStore
+from perdure.core.errors import BadInput, BrokenStore, PerdureError
 from perdure.core.files import file_hash
 
 KERNELS = "128"  # shapes whose kernels a processor keeps; one update has about a hundred
@@ -57,9 +65,14 @@ class Base:
 
     @property
     def pad(self) -> int:
-        """Token id used for padding; it is masked, so any will do."""
+        """Token id used for padding; it is masked, so any that the model has an embedding for will do."""
         pad = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if pad is None else pad
+        return self.tokenizer.eos_token_id if pad is None or pad >= self.rows else pad
+
+    @property
+    def rows(self) -> int:
+        """How many tokens the model has an embedding for."""
+        return self.model.get_input_embeddings().weight.shape[0]
 
     @property
     def stops(self) -> list[int]:
@@ -83,6 +96,7 @@ def find_model(name: str, revision: str | None = None) -> Path:
     if name == NAME:
         return embedded_model()
     if Path(name).is_dir():
+        refuse_adapter(Path(name))
         if not (Path(name) / "config.json").is_file():
             raise BadInput(f"{name} is no model folder: it has no config.json")
         return Path(name).resolve()
@@ -115,7 +129,7 @@ def fingerprint(folder: Path) -> str:
     """
     if not any(folder.glob("*.safetensors")):
         raise BadInput(f"{folder} has no .safetensors weights; perdure loads no pickles, convert the model first")
-    config = _config(folder)
+    config = read_config(folder)
     for key in ("_name_or_path", "transformers_version"):
         config.pop(key, None)
     hashes = {_within(folder, path): file_hash(path) for path in _identity(folder)}
@@ -148,12 +162,15 @@ def positions(folder: Path) -> int | None:
     Raises:
         BadInput: Its configuration cannot be read.
     """
+    return positions_of(_configuration(folder))
+
+
+def _configuration(folder: Path) -> Any:
+    """Return the configuration as transformers reads it."""
     from transformers import AutoConfig
 
-    try:
-        return positions_of(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"cannot read the configuration of the model in {folder}: {error}") from error
+    with _in_words(f"cannot read the configuration of the model in {folder}"), _quiet():
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
@@ -177,41 +194,112 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
+def check_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
+    """Load the model in a local folder as `load_base` does, and check all that a new workspace relies on.
+
+    Cost: reads every weight, and two forwards of 16 tokens.
+
+    Raises:
+        BadInput: The model cannot be loaded, or is not sound: see `base_files` and `base_checks`.
+    """
+    base, info = _load(folder, dtype, device)
+    refuse_doubles(folder)
+    refuse_generation(folder)
+    base_checks.refuse_left_out(folder, base.model, info["unexpected_keys"])
+    base_checks.refuse_vocabulary(folder, base.rows, base.tokenizer)
+    if (most := base.positions) is not None and most < 2:
+        raise BadInput(f"{folder / 'config.json'} says that a text may have {most} tokens; it is damaged")
+    with _in_words(f"the model in {folder} cannot compute"):
+        base_checks.refuse_reading_ahead(folder, base.model, base.rows)
+    return base
+
+
 def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     """Load model and tokenizer from a local folder; safetensors only, and no code from the folder is ever run.
 
     Raises:
-        BadInput: The folder needs code of its own, or cannot be loaded.
+        BadInput: The folder needs code of its own, holds no whole model with finite weights, or cannot be loaded.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    return _load(folder, dtype, device)[0]
 
-    refuse_own_code(folder)
+
+def _load(folder: Path, dtype: str, device: str) -> tuple[Base, dict[str, Any]]:
+    """Return the base, and what transformers tells of the weights that it did not use."""
+    check_folder(folder)
+    _refuse_not_causal(folder)
     # oneDNN keeps what it compiled for every shape it met, up to half a megabyte each; it reads this before its first product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        with _no_bar():
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=kind, use_safetensors=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise BadInput(f"cannot load a causal language model from {folder}: {error}") from error
+    tokenizer = load_tokenizer(folder)
+    model, info = _load_model(folder, kind)
+    base_checks.refuse_not_finite(folder, model)
     model.requires_grad_(False)
-    return Base(model.to(place).eval(), tokenizer, kind, place)
+    base = Base(model.to(place).eval(), tokenizer, kind, place)
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= base.rows:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked, but its embedding is looked up all the same
+    base_checks.guard_embedding(base.model, tokenizer)
+    return base, info
+
+
+def _load_model(folder: Path, kind: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM
+
+    with _in_words(f"cannot load a causal language model from {folder}"), _quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=kind,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that they are told in `info`, and refused in our words
+        )
+        model, info = loaded
+        base_checks.refuse_incomplete(folder, info)
+    return model, info
+
+
+def _refuse_not_causal(folder: Path) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    config = _configuration(folder)
+    kind = "an encoder-decoder" if config.is_encoder_decoder else "no language model that predicts the next token"
+    if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise BadInput(
+            f"the model in {folder} ({config.model_type}) is {kind}; perdure needs a causal (decoder-only) language model"
+        )
 
 
 @contextmanager
-def _no_bar() -> Iterator[None]:
-    """Keep transformers' progress bar out of what the program itself tells."""
+def _in_words(what: str) -> Iterator[None]:
+    """Turn whatever a library raises over files that others made into one error of ours.
+
+    Raises:
+        BadInput: Something was raised; the message has its first line.
+    """
+    try:
+        yield
+    except (PerdureError, MemoryError):
+        raise
+    except (
+        Exception
+    ) as error:  # transformers, tokenizers and safetensors raise a dozen kinds, bare Exception among them
+        first = " ".join(str(error).split("\n\n")[0].split())
+        raise BadInput(f"{what}: {shorten(first, 300, placeholder='...') or type(error).__name__}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bar and its tables of weights out of what the program itself tells."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 
@@ -220,30 +308,20 @@ def load_tokenizer(folder: Path) -> Any:
     """Return the tokenizer of a local model folder, without its weights.
 
     Raises:
-        BadInput: It cannot be loaded.
+        BadInput: It cannot be loaded, or nothing in the folder names a token that ends a text.
     """
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"cannot load a tokenizer from {folder}: {error}") from error
-
-
-def refuse_own_code(folder: Path) -> None:
-    """Refuse a model folder whose model type needs Python code that transformers does not have.
-
-    Raises:
-        BadInput: It does.
-    """
-    from transformers import CONFIG_MAPPING
-
-    config = _config(folder)
-    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+    with _in_words(f"cannot load a tokenizer from {folder}"), _quiet():
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        if tokenizer.eos_token_id is None and (end := end_of_text(folder)) is not None:
+            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    if tokenizer.eos_token_id is None:
         raise BadInput(
-            f"the model in {folder} needs Python code of its own (auto_map, trust_remote_code); perdure never runs code "
-            f"from a model folder. Use a model type that transformers knows"
+            f"neither the tokenizer nor the configuration in {folder} names a token that ends a text, so that no answer could "
+            'be trained to end; set "eos_token" in tokenizer_config.json'
         )
+    return tokenizer
 
 
 def positions_of(config: Any) -> int | None:
@@ -257,13 +335,3 @@ def _identity(folder: Path) -> list[Path]:
 
 def _within(folder: Path, path: Path) -> str:
     return path.relative_to(folder).as_posix()
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {folder / 'config.json'}: {error}") from error
-    if not isinstance(config, dict):
-        raise BadInput(f"{folder / 'config.json'} holds a {type(config).__name__}, not a model's configuration")
-    return config

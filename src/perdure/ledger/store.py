@@ -50,8 +50,7 @@ class Ledger(History, ScoreBook):
             PerdureError: The folder cannot be made.
         """
         root = Path(root)
-        if (root / CONFIG).exists():
-            raise BadInput(f"{root} is a workspace already; choose another folder, or go on with this one")
+        cls.refuse_existing(root)
         base = Entry(parent=None, kind="base", base=config["base"], seed=config.get("seed", 0))
         make_folder(root)
         ledger = cls(root, {"format": FORMAT, **config})
@@ -66,6 +65,16 @@ class Ledger(History, ScoreBook):
             ledger._point(connection, "head", base.id, "init")
         write_text(root / CONFIG, json.dumps(ledger.config, indent=2) + "\n")  # last: with it the folder is a workspace
         return ledger
+
+    @staticmethod
+    def refuse_existing(root: Path) -> None:
+        """Refuse a folder that is a workspace already.
+
+        Raises:
+            BadInput: It is one.
+        """
+        if (root / CONFIG).exists():
+            raise BadInput(f"{root} is a workspace already; choose another folder, or go on with this one")
 
     @classmethod
     def open(cls, root: Path | str) -> "Ledger":

@@ -64,13 +64,14 @@ class Workspace:
             seed: Seed of everything random in this workspace.
 
         Raises:
-            BadInput: The folder is a workspace already, or the model cannot be had.
+            BadInput: The folder is a workspace already, or the model cannot be had or is not sound. Nothing is made then.
         """
         from perdure.bridges import models
 
+        Ledger.refuse_existing(Path(path))
         folder = models.find_model(model, revision)
-        models.refuse_own_code(folder)
-        kind = str(models.choose_dtype(dtype, models.choose_device())).removeprefix("torch.")
+        base = models.check_base(folder, dtype)
+        kind = str(base.dtype).removeprefix("torch.")
         weights = models.fingerprint(folder)
         config = {
             "model": str(folder) if Path(model).is_dir() else model,
@@ -181,12 +182,13 @@ class Workspace:
             return self.ledger.gc()
 
     def verify(self) -> dict[str, Any]:
-        """Hash everything again, the base model's weights included; return what `perdure verify --json` prints."""
+        """Hash everything again, the base's weights too, and load the base; return what `perdure verify --json` prints."""
         from perdure.bridges import models
 
         report, config = self.ledger.verify(), self.ledger.config
         try:
             models.check_unchanged(self.base_folder, config["weights"])
+            models.load_base(self.base_folder, config["dtype"])
         except (BadInput, BrokenStore) as error:
             report["problems"].append(str(error))
         return {**report, "ok": not report["problems"]}

@@ -1,0 +1,261 @@
+"""What lies in a model's folder: its configuration and weights, read without loading the model, and refused in words."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from perdure.core.errors import BadInput
+
+ADAPTER, CONFIG, GENERATION = "adapter_config.json", "config.json", "generation_config.json"
+VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.model.v*", "tekken.json", "*.tiktoken", "*.spm", "bpe.codes")
+WEIGHTS = "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+FLOATS = (
+    "F64",
+    "F32",
+    "F16",
+    "BF16",
+)  # what a weight is stored in; bytes, integers and 8-bit floats are quantised ones
+QUANTISED = "quantised weights cannot be used as a base: perdure trains, edits and exports over the plain weights"
+REMEDY = (
+    "Use the model it was made from, in bfloat16, float16 or float32; or write it out in plain weights where its library is "
+    "installed (transformers: model.dequantize(), then save_pretrained)"
+)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a model folder that holds no plain causal language model. Cost: reads the headers of the weights, not the weights.
+
+    Raises:
+        BadInput: It holds an adapter, quantised weights, code of its own, no weights, or damaged ones.
+    """
+    refuse_adapter(folder)
+    config = read_config(folder)
+    refuse_own_code(folder, config)
+    refuse_no_tokenizer(folder)
+    _refuse_quantised(folder, config)
+    stored = stored_weights(folder, config)
+    _refuse_too_many_layers(folder, config, len(stored))
+    odd = sorted(name for name, kind in stored.items() if name.endswith("weight") and kind not in FLOATS)
+    if odd:
+        raise BadInput(f"{folder} stores {odd[0]} as {stored[odd[0]]}: {QUANTISED}. {REMEDY}")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the configuration of a model folder, as it is written.
+
+    Raises:
+        BadInput: It cannot be read, or is no JSON object.
+    """
+    return read_json(folder / CONFIG)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file of a model folder.
+
+    Raises:
+        BadInput: It cannot be read, or is something else.
+    """
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"cannot read {path}: {error}") from error
+    if not isinstance(told, dict):
+        raise BadInput(f"{path} holds a {type(told).__name__}, not a model's configuration")
+    return told
+
+
+def end_of_text(folder: Path) -> int | None:
+    """Return the token id that ends a text by a folder's generation settings, else by its configuration; None without one."""
+    config = read_config(folder)
+    generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    for part in (generation, config, config.get("text_config") or {}):
+        ids = part.get("eos_token_id")
+        for token in ids if isinstance(ids, list) else [ids]:
+            if isinstance(token, int):
+                return token
+    return None
+
+
+def refuse_generation(folder: Path) -> None:
+    """Refuse damaged generation settings, which transformers would ignore silently.
+
+    Raises:
+        BadInput: They are no JSON object, or the tokens that end an answer are no token ids.
+    """
+    if not (folder / GENERATION).is_file():
+        return
+    ids = read_json(folder / GENERATION).get("eos_token_id")
+    if any(not isinstance(token, int) for token in (ids if isinstance(ids, list) else [ids]) if token is not None):
+        raise BadInput(f"{folder / GENERATION}: eos_token_id is no token id or list of them, got {ids!r}")
+
+
+def refuse_no_tokenizer(folder: Path) -> None:
+    """Refuse a folder without any file that holds a vocabulary.
+
+    Raises:
+        BadInput: There is none.
+    """
+    if not any(any(folder.glob(pattern)) for pattern in VOCABULARIES):
+        raise BadInput(
+            f"{folder} has no tokenizer (tokenizer.json, or the vocabulary that it is made from); copy the tokenizer's files of "
+            "this model into the folder"
+        )
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a folder with an adapter, which transformers would load silently and join to the model.
+
+    Raises:
+        BadInput: There is one.
+    """
+    if not (folder / ADAPTER).is_file():
+        return
+    if (folder / CONFIG).is_file():
+        raise BadInput(
+            f"{folder} holds an adapter ({ADAPTER}) beside the model, and it would silently become part of the base; move "
+            "the adapter to a folder of its own, or merge it (PeftModel.merge_and_unload, then save_pretrained) first"
+        )
+    raise BadInput(
+        f"{folder} holds an adapter ({ADAPTER}), not a model; give the folder or hub id of its base model, or merge the "
+        "adapter into it first (PeftModel.merge_and_unload, then save_pretrained)"
+    )
+
+
+def refuse_own_code(folder: Path, config: Mapping[str, Any] | None = None) -> None:
+    """Refuse a model folder whose model type needs Python code that transformers does not have.
+
+    Raises:
+        BadInput: It does.
+    """
+    from transformers import CONFIG_MAPPING
+
+    config = read_config(folder) if config is None else config
+    if "auto_map" in config and config.get("model_type") not in CONFIG_MAPPING:
+        raise BadInput(
+            f"the model in {folder} needs Python code of its own (auto_map, trust_remote_code); perdure never runs code "
+            f"from a model folder. Use a model type that transformers knows"
+        )
+
+
+def stored_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the name and the dtype of every tensor that belongs to the model, from the headers of its files.
+
+    Raises:
+        BadInput: A file is missing, cut off, or no safetensors file.
+    """
+    found = {}
+    for path in weight_files(folder, config):
+        found.update(_header(path))
+    return found
+
+
+def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
+    """Return the files that the model's weights are loaded from.
+
+    Raises:
+        BadInput: There are none, the index names files that are not there, or files that lie elsewhere.
+    """
+    named = config.get("transformers_weights")
+    if named is None and not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
+        raise BadInput(
+            f"{folder} has no .safetensors weights ({WEIGHTS}, or {INDEX} and what it names){_instead(folder)}"
+        )
+    if named is None:
+        named = WEIGHTS if (folder / WEIGHTS).is_file() else INDEX
+    if not isinstance(named, str):
+        raise BadInput(f"{folder / CONFIG}: transformers_weights is no file name, got {named!r}")
+    names = _indexed(folder / named) if named.endswith(".index.json") else [named]
+    if away := [name for name in names if PurePosixPath(name).name != name]:
+        raise BadInput(f"the weights of {folder} lie in {away[0]}; put all of them into the model's own folder")
+    if absent := [name for name in names if not (folder / name).is_file()]:
+        raise BadInput(
+            f"{folder} lacks {len(absent)} of its {len(names)} weight files: {_some(absent)}; download or copy the model again"
+        )
+    return [folder / name for name in names]
+
+
+def refuse_doubles(folder: Path) -> None:
+    """Refuse an index beside which another file holds weights of the same names: which of them counts would not be recorded.
+
+    Raises:
+        BadInput: There is such a file.
+    """
+    config = read_config(folder)
+    files = weight_files(folder, config)
+    if (folder / WEIGHTS) in files or not (folder / INDEX).is_file():
+        return
+    owner: dict[str, Path] = {}
+    for path in [*files, *sorted(set(folder.glob("*.safetensors")) - set(files))]:
+        for name in _header(path):
+            if name in owner:
+                raise BadInput(
+                    f"{owner[name].name} and {path.name} in {folder} both hold {name}; remove the file that is not the model's"
+                )
+            owner[name] = path
+
+
+def _indexed(path: Path) -> list[str]:
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
+        if names and all(isinstance(name, str) for name in names):
+            return sorted(set(names))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{path} is no index of weight files ({error!r}); download or copy the model again") from error
+    raise BadInput(f"{path} is no index of weight files; download or copy the model again")
+
+
+def _header(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (OSError, SafetensorError) as error:
+        raise BadInput(
+            f"{path} is damaged or cut off ({error}); download or copy the model again. For a file of git-lfs, run git lfs pull"
+        ) from error
+
+
+def _instead(folder: Path) -> str:
+    """Return what a folder without safetensors holds instead, and what to do about it."""
+    for patterns, kind in (
+        (("*.bin", "*.pt", "*.pth", "*.ckpt"), "pickles"),
+        (("*.gguf",), "GGUF"),
+        (("*.h5", "*.msgpack", "*.onnx"), "weights of another framework"),
+    ):
+        if any(any(folder.glob(pattern)) for pattern in patterns):
+            return (
+                f" but {kind}: perdure loads no pickles and no other formats; convert the model first (load it with "
+                "transformers, then save_pretrained)"
+            )
+    if others := sorted(path.name for path in folder.glob("*.safetensors")):
+        return f", only {_some(others)}; rename the file, or make an index, if it holds the model"
+    return "; download or copy the model again"
+
+
+def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
+    parts = [
+        config,
+        *(value for value in config.values() if isinstance(value, dict)),
+    ]  # of text and vision in one model
+    for part in parts:
+        for key in ("quantization_config", "compression_config"):
+            if found := part.get(key):
+                method = found.get("quant_method") if isinstance(found, dict) else None
+                raise BadInput(f"the model in {folder} is quantised ({method or key}): {QUANTISED}. {REMEDY}")
+
+
+def _refuse_too_many_layers(folder: Path, config: Mapping[str, Any], tensors: int) -> None:
+    """Refuse a configuration of more layers than there are tensors, before a damaged number makes a model for ever."""
+    layers = config.get("num_hidden_layers")
+    if isinstance(layers, int) and layers > tensors:
+        raise BadInput(
+            f"{folder / CONFIG} says {layers:,} layers, but the weights hold {tensors:,} tensors; weights are missing, or the "
+            "configuration is another model's"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
