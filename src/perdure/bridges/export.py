@@ -60,7 +60,7 @@ def write_adapter(
     told: dict[str, Any] = {}
     if rank is None:
         if most > max_rank:
-            raise BadInput(_too_large(most, max_rank))
+            raise BadInput(too_large(most, max_rank))
         rank = min(_served(most) or most, max_rank)
     else:
         whole, patches = patches, {module: truncate(patch, rank) for module, patch in patches.items()}
@@ -187,7 +187,8 @@ def _served(rank: int) -> int | None:
     return next((known for known in RANKS if known >= rank), None)
 
 
-def _too_large(rank: int, cap: int) -> str:
+def too_large(rank: int, cap: int) -> str:
+    """Return what to say of an adapter whose rank is above the cap."""
     why = ", the largest that vLLM serves" if cap == RANKS[-1] else ""
     return (
         f"this adapter has rank {rank}, above the cap of {cap}{why}; write a whole model with --merged, compress the adapter "

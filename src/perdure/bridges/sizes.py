@@ -1,12 +1,13 @@
 """How many numbers a recipe trains on a model: from the model's configuration alone, no weight is read."""
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from perdure.bridges.embedded import NAME
-from perdure.bridges.models import find_model
+from perdure.bridges.models import choose_device, find_model
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.recipe import Settings
 
@@ -16,6 +17,42 @@ class Size(NamedTuple):
 
     parameters: int
     trainable: int
+
+
+class Shape(NamedTuple):
+    """What the configuration of a model says of its size; None where it does not."""
+
+    width: int | None
+    layers: int | None
+    vocabulary: int | None
+
+
+def shape_of(folder: Path) -> Shape:
+    """Return the shape of the model in a local folder.
+
+    Raises:
+        BadInput: Its configuration cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"cannot read the configuration of the model in {folder}: {error}") from error
+    found = [getattr(config, name, None) for name in ("hidden_size", "num_hidden_layers", "vocab_size")]
+    return Shape(*(value if isinstance(value, int) else None for value in found))
+
+
+def weight_bytes(folder: Path) -> int:
+    """Return the bytes of the weights in a local folder."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def memory_bytes() -> int:
+    """Return the memory of the device that models are loaded on: the accelerator's, else the machine's."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(choose_device()).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def sizes(model: str, settings: Settings, revision: str | None = None) -> Size:

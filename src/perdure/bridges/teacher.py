@@ -1,7 +1,7 @@
 """Another model as teacher: what it says of rows, asked once and kept, so that it is not in memory while the student learns."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perdure.bridges.models import find_model
 from perdure.core.errors import BadInput
@@ -29,12 +29,21 @@ def said_by(name: str, rows: Sequence[Encoded], k: int, student: "Runtime") -> l
     from perdure.bridges.runtime import Runtime
 
     teacher = Runtime(find_model(name), "auto", str(student.base.device))
-    if teacher.base.tokenizer.get_vocab() != student.base.tokenizer.get_vocab():
-        raise BadInput(
-            f"the teacher {name} has another tokenizer than the base model, so that its distributions cannot be compared; "
-            "choose a teacher of the same family"
-        )
+    refuse_other_tokenizer(name, teacher.base.tokenizer, student.base.tokenizer)
     known = student.model.get_input_embeddings().num_embeddings
     if teacher.model.get_input_embeddings().num_embeddings > known:  # padded to another size: tokens that no text has
         teacher.model.resize_token_embeddings(known)
     return teacher.top_k(rows, k)
+
+
+def refuse_other_tokenizer(name: str, teacher: Any, student: Any) -> None:
+    """Refuse a teacher whose tokenizer is not the student's.
+
+    Raises:
+        BadInput: They differ.
+    """
+    if teacher.get_vocab() != student.get_vocab():
+        raise BadInput(
+            f"the teacher {name} has another tokenizer than the base model, so that its distributions cannot be compared; "
+            "choose a teacher of the same family"
+        )

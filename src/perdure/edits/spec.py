@@ -8,6 +8,9 @@ from perdure.core.recipe import nearest
 
 Method = Literal["emmet", "rome", "memit", "alphaedit", "lora"]
 METHODS: tuple[str, ...] = get_args(Method)
+COUNTS = {"spread": 10_000, "steps": 100_000, "contexts": 1_000, "seed": 2**63 - 1, "batch": 10**6}
+FACTORS = ("depth", "lr", "clamp", "kl", "decay", "until", "gain", "ridge", "energy")
+LARGEST = 10**9
 SPREAD = ("memit", "alphaedit")  # write the change of a block's output over several layers
 
 
@@ -59,11 +62,27 @@ class EditSpec:
         """Refuse what cannot be meant."""
         if self.method not in METHODS:
             raise BadSpec(f"unknown editing method {self.method!r}{nearest(self.method, list(METHODS))}")
+        for name, most in COUNTS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value > most:
+                raise BadSpec(f"{name} is {value!r}; it is a whole number, {most:,} at most")
+        for name in FACTORS:
+            value = getattr(self, name)
+            if value is None and name in ("lr", "clamp"):
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= LARGEST:
+                raise BadSpec(f"{name} is {value!r}; it is a number, {LARGEST:,} at most")
+        if not isinstance(self.chat, bool):
+            raise BadSpec(f"chat is {self.chat!r}; write true or false")
+        if isinstance(self.layers, str | int) or any(
+            isinstance(one, bool) or not isinstance(one, int) for one in self.layers
+        ):
+            raise BadSpec(f"layers are {self.layers!r}; give a list of whole numbers")
         positive = ("steps", "lr", "clamp", "gain", "ridge", "energy", "until", "batch", "spread")
         for name in positive:
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise BadSpec(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("kl", "decay", "contexts"):
+        for name in ("kl", "decay", "contexts", "seed"):
             if not getattr(self, name) >= 0:
                 raise BadSpec(f"{name} is {getattr(self, name)}; it must be at least 0")
         if not 0 <= self.depth < 1 or self.energy >= 1:

@@ -97,6 +97,7 @@ class _Edit:
         self.spec = spec or usual_spec(ws, self.held)
         if self.spec.method not in SOLVED:
             raise BadInput(f"method {self.spec.method} leaves no edit set; choose one of {', '.join(SOLVED)}")
+        refuse_layers(ws, self.spec)
         live = {w.id for w in self.held.live}
         why = {fact.id: IN_FORCE for fact in facts if fact.id in live}
         positions = ws.runtime.base.positions
@@ -177,6 +178,19 @@ def usual_spec(ws: "Workspace", edit_set: "EditSet | None" = None) -> EditSpec:
         return EditSpec(seed=seed)
     first = held.live[0].spec
     return EditSpec(seed=seed, method=first.method, gain=first.gain, ridge=first.ridge, energy=first.energy)
+
+
+def refuse_layers(ws: "Workspace", spec: EditSpec) -> None:
+    """Refuse layers that the model does not have, before it is loaded.
+
+    Raises:
+        BadSpec: One is beyond it, or a method that writes into one layer got several.
+    """
+    from perdure.bridges.sizes import shape_of
+
+    layers = shape_of(ws.base_folder).layers
+    if spec.layers and layers is not None:
+        spec.at(layers)
 
 
 def _refusal(fact: Fact, reason: str) -> dict[str, str]:

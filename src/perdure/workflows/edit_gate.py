@@ -6,6 +6,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadSpec
+from perdure.evaluate.gate import is_number
 
 if TYPE_CHECKING:
     from perdure.edits.measures import Verdict
@@ -31,6 +32,12 @@ class EditGate:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
+        for name in ("paraphrase", "neighbours", "perplexity"):
+            if not is_number(getattr(self, name)):
+                raise BadSpec(f"{name} is {getattr(self, name)!r}; it is a number")
+        for name in ("generation", "chat"):
+            if not isinstance(getattr(self, name), bool):
+                raise BadSpec(f"{name} is {getattr(self, name)!r}; write true or false")
         for name in ("paraphrase", "neighbours"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadSpec(f"{name} is {getattr(self, name)}; it is a share, from 0 to 1")

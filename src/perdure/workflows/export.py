@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,7 @@ def export(
     """
     entry = ws.ledger.resolve(at)
     slots = ws.ledger.slots(entry)
-    if merged and (rank is not None or dtype is not None):
+    if merged and (rank is not None or dtype is not None or max_rank != MAX_RANK):
         raise BadInput("rank and dtype are of an adapter; leave them out, or export without merging")
     if rank is not None and not 1 <= rank <= max_rank:
         raise BadInput(f"a rank is from 1 to the cap of {max_rank}, got {rank}; --max-rank raises the cap")
@@ -72,12 +72,39 @@ def export(
             f"entry {entry.id[:12]} is the base model as it was, with no adapter to export; learn a task first, "
             "or export a copy of the base with --merged"
         )
+    if not merged and rank is None:
+        _refuse_rank(ws, slots, max_rank)
     with new_folder(Path(folder)) as aside:
+        if merged:
+            _refuse_small_disk(ws, aside)
         told = _write_merged(ws, entry, aside) if merged else _write_adapter(ws, entry, aside, rank, max_rank, dtype)
         kind = "merged" if merged else "adapter"
         (aside / "README.md").write_text(card(ws, entry, kind, told), encoding="utf-8")
         files = sorted(path.name for path in aside.iterdir())
     return {"folder": str(Path(folder)), "entry": entry.id, "kind": kind, "files": files, "rank": None, **told}
+
+
+def _refuse_rank(ws: "Workspace", slots: Mapping[str, str], max_rank: int) -> None:
+    """Refuse a state whose slots together have a larger rank in a module than may be written."""
+    from perdure.bridges.export import too_large
+    from perdure.maths.low_rank import combine, from_tensors
+
+    patches = combine([from_tensors(ws.ledger.objects.get(found)) for name, found in slots.items() if name != "dense"])
+    most = max((patch.down.shape[0] for patch in patches.values()), default=0)
+    if most > max_rank:
+        raise BadInput(too_large(most, max_rank))
+
+
+def _refuse_small_disk(ws: "Workspace", aside: Path) -> None:
+    """Refuse to write a model where the disk has no room for the weights of its base."""
+    from perdure.bridges.sizes import weight_bytes
+
+    needed, free = weight_bytes(ws.base_folder), shutil.disk_usage(aside).free
+    if needed > free:
+        raise PerdureError(
+            f"a merged model takes {needed / 1e6:,.0f} MB, and the disk of {aside.parent} has {free / 1e6:,.0f} MB free; free "
+            "some space or choose another place"
+        )
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from perdure.evaluate.gate import Gate
 from perdure.ledger import Entry
 from perdure.workflows.edit import edit
 from perdure.workflows.edit_gate import EditGate
+from perdure.workflows.edit_state import refuse_busy
 from perdure.workflows.learn import learn
 from perdure.workflows.plan import Plan, plan
 
@@ -67,6 +68,7 @@ def plan_knowledge(
         BadSpec: A setting is not valid.
     """
     parent = ws.ledger.resolve("head")
+    refuse_busy(ws)
     known = ws.task(name, parent) if name in parent.tasks else None
     spec = task_settings(name, data, test=test, overrides=settings, known=known)
     routing = route(read_records(spec.train), format=spec.format, template=spec.template, labels=spec.labels)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.canonical import content_hash
-from perdure.core.errors import BadInput, Interrupted
+from perdure.core.errors import BadInput, BadSpec, Interrupted
 from perdure.core.progress import Tick
+from perdure.core.recipe import nearest
 from perdure.core.rows import Row
 from perdure.data.split import distinct, held_out
 from perdure.data.task import TaskData
@@ -54,6 +55,8 @@ def learn(ws: "Workspace", planned: Plan, *, gate: Gate | None, tick: Tick | Non
             raise BadInput("a candidate is waiting; 'perdure accept' or 'perdure discard' it first")
         if ws.ledger.resolve("head").id != planned.parent.id:
             raise BadInput("head moved while this learn was prepared; run it again")
+        if gate:
+            _check_tolerances(gate, {*planned.parent.tasks, planned.task.name})
         return _Learn(ws, planned, gate, tick, stop).run()
 
 
@@ -148,7 +151,8 @@ class _Learn:
         began = time.perf_counter()
         rows, validation = self._rows()
         tokenizer = runtime.base.tokenizer
-        encoded = [encode(row, tokenizer, settings.max_length) for row in rows]
+        known = dict(zip((row.hash for row in self.task.train), self.plan.encoded, strict=True))
+        encoded = [known.get(row.hash) or encode(row, tokenizer, settings.max_length) for row in rows]
         cut = sum(row.cut > 0 for row in encoded)
         if cut:
             self.notices.append(
@@ -334,6 +338,13 @@ class _Learn:
         data = [self.task.version, self.task.fingerprint, *map(row_key, self.plan.general)]
         key = content_hash([self.parent.id, self.recipe.to_json(), *data, self.seed])
         return self.ledger.root / "runs" / key[:16]
+
+
+def _check_tolerances(gate: Gate, tasks: set[str]) -> None:
+    """Refuse a tolerance of a task that is neither learned now nor known to head: it would hold for nothing."""
+    for name in gate.tolerances:
+        if name not in tasks:
+            raise BadSpec(f"gate tolerances name {name!r}, which head does not know{nearest(name, sorted(tasks))}")
 
 
 def _host(name: str) -> Any:

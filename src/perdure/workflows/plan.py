@@ -1,7 +1,7 @@
 """What a learn would do: data read and checked, before a model is loaded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +9,14 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.core.seams import pool_of
+from perdure.data.encode import Encoded
 from perdure.data.leaks import refuse_leaks
 from perdure.data.read import Record
 from perdure.data.task import TaskData, load_rows, load_task, update_task
 from perdure.evaluate.scorers import read_scorer
 from perdure.ledger import Entry
+from perdure.workflows.ahead import check_recipe, check_sizes, encode_all
+from perdure.workflows.edit_state import refuse_busy
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace
@@ -30,6 +33,7 @@ class Plan:
         known: The task's version at the parent, if this is an update.
         general: General instruction rows, if the task names a file.
         notices: What the user should know: of the data (see `TaskData`), rows dropped, methods without work.
+        encoded: The task's train rows as tokens.
     """
 
     task: TaskData
@@ -38,6 +42,7 @@ class Plan:
     known: TaskData | None
     general: tuple[Row, ...]
     notices: tuple[str, ...]
+    encoded: tuple[Encoded, ...] = field(default=(), repr=False)
 
 
 def plan(
@@ -64,10 +69,12 @@ def plan(
         records: The rows of the file to learn; None takes all.
 
     Raises:
-        BadInput: The data cannot be used, or a test row leaks.
-        BadSpec: A setting is not valid.
+        BadInput: The data cannot be used, a test row leaks, or a candidate is waiting.
+        BadSpec: A setting is not valid, or more than model and machine have.
     """
     parent = ws.ledger.resolve("head")
+    refuse_busy(ws)
+    check_recipe(ws, parent, recipe)
     known = ws.task(name, parent) if name in parent.tasks else None
     task = load_task(name, Path(data), test=test, overrides=settings, known=known, records=records)
     read_scorer(task.scorer)
@@ -93,8 +100,11 @@ def plan(
         raise BadInput(f"every test row of task {name!r} was deleted from this workspace; give others with --test FILE")
     general, told = _general(ws, task, recipe)
     notices += [*told, *_rehearsed_before(ws, parent, task)]
-    _check_teachers(recipe)
-    return Plan(task, _for_model(ws, recipe), parent, known, general, tuple(notices))
+    _check_teachers(ws, recipe)
+    recipe = _for_model(ws, recipe)
+    encoded = encode_all(ws, task, general, recipe.settings.max_length)
+    check_sizes(ws, recipe, encoded)
+    return Plan(task, recipe, parent, known, general, tuple(notices), encoded)
 
 
 def _general(ws: "Workspace", task: TaskData, recipe: Recipe) -> tuple[tuple[Row, ...], list[str]]:
@@ -124,14 +134,15 @@ def _rehearsed_before(ws: "Workspace", parent: Entry, task: TaskData) -> list[st
     return [f"{asked} test rows ask what rehearsed general rows ask; these are rehearsed no longer"] if asked else []
 
 
-def _check_teachers(recipe: Recipe) -> None:
+def _check_teachers(ws: "Workspace", recipe: Recipe) -> None:
     """Refuse a recipe whose methods ask a model that cannot be had, before anything is trained.
 
     Raises:
-        BadInput: No such model.
+        BadInput: No such model, or one with another tokenizer.
         BadSpec: The base is to teach while every weight of it is trained.
     """
-    from perdure.bridges.models import find_model
+    from perdure.bridges.models import find_model, load_tokenizer
+    from perdure.bridges.teacher import refuse_other_tokenizer
 
     columns = [column for of in ("new", "replay", "general") for column in recipe.columns(of)]
     if recipe.settings.train == "full" and any(c.teacher == "base" and c.of != "general" for c in columns):
@@ -139,7 +150,7 @@ def _check_teachers(recipe: Recipe) -> None:
             "a method asks the base model, but this recipe trains its weights; use a LoRA recipe or another teacher"
         )
     for teacher in sorted({column.teacher for column in columns} - {"start", "settled", "base"}):
-        find_model(teacher)
+        refuse_other_tokenizer(teacher, load_tokenizer(find_model(teacher)), load_tokenizer(ws.base_folder))
 
 
 def _for_model(ws: "Workspace", recipe: Recipe) -> Recipe:

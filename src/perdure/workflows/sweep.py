@@ -1,13 +1,14 @@
 """Sweep: which layer to edit, by editing; causal tracing does not predict it (Hase et al. 2023, arXiv 2301.04213)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.progress import Tick
 from perdure.edits.spec import EditSpec
 from perdure.maths.statistics import paired_difference
-from perdure.workflows.edit import CONTEXTS, Facts, facts_of
+from perdure.workflows.edit import CONTEXTS, Facts, facts_of, refuse_layers
 from perdure.workflows.edit_records import MEASURES
 from perdure.workflows.edit_state import Place
 from perdure.workflows.trace import TraceSpec, average_facts, keep
@@ -62,12 +63,13 @@ def sweep(
     from perdure.bridges.editing_prompts import refuse_long, texts_of
     from perdure.bridges.editing_verify import verify
 
-    asked = facts_of(facts)
+    asked, entry = facts_of(facts), ws.ledger.resolve(at)
+    spec = EditSpec(seed=ws.ledger.config.get("seed", 0) if seed is None else seed)
+    for layer in layers:
+        refuse_layers(ws, replace(spec, layers=(layer,)))
     for fact in asked:
         refuse_long(ws.tokenizer, fact, texts_of(fact), ws.runtime.base.positions, CONTEXTS)
-    entry = ws.ledger.resolve(at)
     place = Place.at(ws, entry, tick)
-    spec = EditSpec(seed=ws.ledger.config.get("seed", 0) if seed is None else seed)
     place.lay()
     with place.site() as site:
         chosen = _layers(layers, site.layout.depth, spec)

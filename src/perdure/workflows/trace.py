@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 NOTE = "traces"
+MOST_SAMPLES = 10_000
 KEPT = 8  # prompts whose traces stand beside an entry, newest first: some 25 KB each for 30 layers
 
 
@@ -39,10 +40,18 @@ class TraceSpec:
             raise BadSpec(
                 f"cannot restore {sorted(wrong) if self.kinds else 'nothing'}; choose from {', '.join(KINDS)}"
             )
+        if wrong_type := [name for name in ("window", "samples", "seed") if not _is_count(getattr(self, name))]:
+            raise BadSpec(f"{wrong_type[0]} is {getattr(self, wrong_type[0])!r}; it is a whole number")
         if self.window is not None and (self.window < 1 or self.kinds == ("block",)):
             raise BadSpec("a window is a number of layers, 1 or more, whose mlp or attention is restored together")
         if not 0 <= self.noise < float("inf") or self.samples < 1:
             raise BadSpec(f"noise is {self.noise} and samples {self.samples}; give 0 or more, and 1 or more")
+        if self.samples > MOST_SAMPLES:
+            raise BadSpec(f"samples is {self.samples:,}, each a forward a layer; take {MOST_SAMPLES:,} at most")
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def trace_prompt(

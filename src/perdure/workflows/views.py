@@ -172,11 +172,9 @@ def preview(ws: "Workspace", planned: "Plan") -> Json:
     Loads the tokenizer alone. "example" is a list of {"text", "trained"} in order.
     """
     from perdure.bridges.models import load_tokenizer
-    from perdure.data.encode import encode
 
-    task, settings = planned.task, planned.recipe.settings
+    task, settings, rows = planned.task, planned.recipe.settings, planned.encoded
     tokenizer = load_tokenizer(ws.base_folder)
-    rows = [encode(row, tokenizer, settings.max_length) for row in task.train]
     tokens = zip(rows[0].ids, rows[0].trained, strict=True)
     parts = [(trained, [i for i, _ in run]) for trained, run in groupby(tokens, key=lambda token: token[1])]
     return {

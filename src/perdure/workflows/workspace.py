@@ -203,7 +203,8 @@ class Workspace:
         """
         entry = self.ledger.resolve(at)
         names = list(tasks) or task_order(self.ledger, entry)
-        found = {name: self.cell(entry, self._task_for(name, entry), tick)[0] for name in names}
+        known = {name: self._task_for(name, entry) for name in names}  # before the first is scored
+        found = {name: self.cell(entry, task, tick)[0] for name, task in known.items()}
         return {"ref": at, "entry": entry.id, "tasks": {name: brief(record) for name, record in found.items()}}
 
     def edits(self, at: str = "head") -> list[dict[str, Any]]:
@@ -240,9 +241,12 @@ class Workspace:
         """
         from perdure.core.rows import Message, Row
 
+        if max_new_tokens is not None and max_new_tokens < 1:
+            raise BadInput(f"max_new_tokens is {max_new_tokens}; an answer has one token at least")
         entry = self.ledger.resolve(at)
         name = task or newest_task(self.ledger, entry)
         data = self._task_for(name, entry) if name else None
+        rows = [data.ask(text) for text in texts] if data else []  # before the model is loaded
         self.lay(entry)
         if data is None:
             chat = bool(self.runtime.base.tokenizer.chat_template)
@@ -250,7 +254,6 @@ class Workspace:
                 Row(messages=(Message("user", t), Message("assistant", ""))) if chat else Row(prompt=t) for t in texts
             ]
             return answers(self.runtime, rows, max_new_tokens or 256)
-        rows = [data.ask(text) for text in texts]
         return answers(self.runtime, rows, max_new_tokens or answer_length(self.runtime, data))
 
     def model(self, at: str = "head") -> Any:
