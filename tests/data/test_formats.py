@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row
+from perdure.data.columns import IN_TASK
 from perdure.data.formats import FORMATS, alpaca_prompt, detect, fill, names_in, to_rows
 from perdure.data.read import Record
 
@@ -201,13 +202,26 @@ def test_unknown_columns_are_named_beside_the_known_formats():
 @pytest.mark.parametrize(
     ("fields", "hint"),
     [
-        ({"question": "a", "answer": "b"}, r"rename the columns, or name them in a template \(--template '\{txt\}'\)"),
-        ({"text;label": "a;b"}, "separated by ';'\\? save it with commas"),
+        (
+            {"question": "a", "answer": "b"},
+            r"give --columns prompt=question,completion=answer \(`columns: \{prompt: question, ",
+        ),
+        ({"question": "a", "answer": "b", "passage": "c"}, "prompt=question,context=passage,completion=answer"),
+        (
+            {"instruction": "a", "context": "b", "response": "c", "category": "d"},
+            "--columns input=context,output=response ",
+        ),
+        ({"input": "a", "output": "b"}, "--columns prompt=input,completion=output "),
+        ({"source": "a", "target": "b"}, "--columns prompt=source,completion=target "),
+        ({"sentence": "a", "topic": "b"}, "--columns text=sentence,label=topic "),
+        ({"review": "a", "intent_name": "b", "intent_id": 3}, "--columns text=review,label=intent_name "),
+        ({"premise": "a", "hypothesis": "b", "label": 0}, r"--template '\{premise\} \{hypothesis\}'"),
+        ({"left": "a", "right": "b"}, "say which column is what: give --columns prompt=left,completion=right "),
     ],
 )
 def test_unknown_columns_come_with_a_next_step(fields, hint):
     with pytest.raises(BadInput, match=hint):
-        detect(records(fields))
+        detect(records(fields), how=IN_TASK)
 
 
 def test_spaces_around_a_label_make_no_other_class():

@@ -85,7 +85,7 @@ def test_bad_task_files_are_refused(tmp_path, text, message):
 
 def test_missing_and_binary_task_files_are_refused(tmp_path):
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe")
-    with pytest.raises(BadInput, match="cannot be read"):
+    with pytest.raises(BadInput, match="cannot read task file"):
         load_spec(tmp_path / "none.yaml")
     with pytest.raises(BadInput, match="not UTF-8"):
         load_spec(tmp_path / "b.yaml")

@@ -1,14 +1,17 @@
 """Rows of a training script's dataset, tokenised or text, as the rows perdure trains on."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from perdure.core.errors import BadInput
+from perdure.data.columns import IN_FILE, check, read_by, take
 from perdure.data.encode import Encoded, encode
 from perdure.data.formats import detect, to_rows
 from perdure.data.read import Record
+from perdure.data.tables import class_names, named
 from perdure.memory.tokens import Kept
 
 IGNORED = -100  # label of a token that is not trained, as in transformers
@@ -42,9 +45,21 @@ def rows_of(
         ]
     if tokenizer is None:
         raise BadInput(f"{name} holds text; give processing_class=tokenizer, or rows with input_ids and labels")
-    records = [Record(dict(row), f"{name}[{i}]") for i, row in enumerate(fields)]
-    rows = to_rows(records, detect(records), task=task)
+    rows = to_rows(*_read(dataset, fields, name), task=task)
     return [Kept(encode(row, tokenizer, max_length), task, row.label, stage) for row in rows]
+
+
+def _read(dataset: Any, fields: Sequence[Mapping[str, Any]], name: str) -> tuple[list[Record], str]:
+    """Return the rows of a text dataset as records, classes by their names, and their format; warn of columns not read."""
+    features: Any = getattr(dataset, "features", None)
+    classes = class_names(features.to_dict() if hasattr(features, "to_dict") else None)
+    rows = [Record(named(dict(row), classes, f"{name}[{i}]"), f"{name}[{i}]") for i, row in enumerate(fields)]
+    records, told = take(rows, {}, name)
+    format = detect(records)
+    unread = check(records, format, read_by(format, None, ()), how=IN_FILE)
+    for text in (*told, *unread.notices):
+        warnings.warn(text, stacklevel=2)
+    return records, format
 
 
 def _from_tokens(fields: Mapping[str, Any], source: str) -> Encoded:

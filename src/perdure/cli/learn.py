@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import NOTHING, counted, emit, facts, interval, percent, say, short, table, warn
+from perdure.cli.output import NOTHING, clip, counted, emit, facts, interval, percent, say, short, table, warn
 from perdure.cli.progress import progress
 from perdure.core.plain_yaml import read_yaml
 
@@ -37,6 +37,9 @@ def learn(
     template: Annotated[
         str | None, typer.Option(help=r"Prompt of text with labels, with columns in braces; \n is a line break.")
     ] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="NAME=COLUMN,...", help="What columns are: prompt=question,completion=answer.")
+    ] = None,
     scorer: Annotated[str | None, typer.Option(help="Scorer by name, or as YAML with its options.")] = None,
     general: Annotated[Path | None, typer.Option(metavar="FILE", help="General instruction data to replay.")] = None,
     guard: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Guard this task only; repeatable.")] = None,
@@ -61,7 +64,7 @@ def learn(
             f"without a gate there is nothing for --{next(iter(rule)).replace('_', '-')} to decide"
         )
     about = {"format": format, "template": template and template.replace("\\n", "\n"), "scorer": _yaml(scorer)}
-    about |= {"general": general, "guard": guard or None}
+    about |= {"general": general, "guard": guard or None, "columns": _columns(columns)}
     options: dict[str, Any] = {
         "test": test,
         "recipe": recipe,
@@ -102,6 +105,17 @@ def overrides(pairs: list[str]) -> dict[str, Any]:
         if key in found:
             warn(f"--set {key} is given twice; the last one counts: {value}")
         found[key] = _yaml(value)
+    return found
+
+
+def _columns(text: str | None) -> dict[str, str] | None:
+    """Return NAME=COLUMN pairs as a mapping; the comma between two stands before a name and an equals sign."""
+    if text is None:
+        return None
+    pairs = [pair.partition("=") for pair in re.split(r",(?=\s*\w+=)", text)]
+    found = {name.strip(): column.strip() for name, _, column in pairs}
+    if len(found) < len(pairs) or not all(equals and column.strip() for _, equals, column in pairs):
+        raise typer.BadParameter(f"{text!r} is not NAME=COLUMN,NAME=COLUMN with each name once", param_hint="--columns")
     return found
 
 
@@ -160,6 +174,8 @@ def show_preview(found: dict[str, Any]) -> None:
         "format": found["format"],
         "rows": f"{parts['train']} train, {parts['validation']} validation, {parts['test']} test{made}",
         "labels": found["labels"] or None,
+        "not read": ", ".join(clip(name, 40) for name in found["unread"][:8])
+        + (f" and {len(found['unread']) - 8} more" if len(found["unread"]) > 8 else ""),
         "general": found["general"] and counted(found["general"], "row"),
         "scorer": ", ".join(f"{key}: {value}" for key, value in found["scorer"].items()),
         "tokens": f"{found['tokens']['trained']:,} trained, longest row {found['tokens']['longest']}",

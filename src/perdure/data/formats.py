@@ -9,51 +9,56 @@ from math import isfinite
 from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
+from perdure.core.plain_text import quoted
 from perdure.core.rows import Message, Row
+from perdure.data.columns import FORMATS as FORMATS
+from perdure.data.columns import IN_FILE, advice, listed
 from perdure.data.read import Record
-
-FORMATS: dict[str, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "sharegpt": ("conversations",),
-    "prompt_completion": ("prompt", "completion"),
-    "alpaca": ("instruction", "output"),
-    "query_response": ("query", "response"),
-    "text_label": ("text", "label"),
-    "text": ("text",),
-}
-"""Columns a format needs. A record is of the first format whose columns it all has."""
 
 DEFAULT_TEMPLATE = "Classify the text.\nText: {text}\nLabel:"
 """Prompt of `text_label` unless the task sets its own."""
+
+TEMPLATED = ("text_label", "prompt_completion")
+"""Formats whose prompt a template can make."""
+
+MOST_PARTS, MOST_CHARACTERS = 100, 50_000  # of a template: each part may take in a whole cell
 
 _ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in _ROLES}
 
 
-def detect(records: Sequence[Record], template: str | None = None) -> str:
-    """Return the format of most records; with a `template` it is "text_label", whatever the columns are called.
+def detect(
+    records: Sequence[Record], template: str | None = None, mapped: Collection[str] = (), *, how: str = IN_FILE
+) -> str:
+    """Return the format of most records.
 
-    A record that merely lacks a column of that format is left to `to_rows`, which says so.
+    With a `template` it is "prompt_completion" if a completion is mapped and no label is, else "text_label", whatever the
+    columns are called. A record that merely lacks a column of that format is left to `to_rows`, which says so.
+
+    Args:
+        records: What was read from one file.
+        template: Prompt, with columns as placeholders.
+        mapped: Names that the user mapped columns to: a format that reads them goes before the others.
+        how: How the user can say what a column is (see `columns`).
 
     Raises:
         BadInput: No record is of a known format, or one is of another format than most.
     """
     if template is not None:
-        return "text_label"
-    kinds = [_kind(record) for record in records]
+        return "prompt_completion" if "completion" in mapped and "label" not in mapped else "text_label"
+    kinds = [_kind(record, mapped) for record in records]
     counts = Counter(kind for kind in kinds if kind is not None)
     if not counts:
         known = " | ".join(" + ".join(columns) for columns in FORMATS.values())
-        columns = records[0].columns
-        hint = "rename the columns, or name them in a template (--template '{txt}')"
-        if any(";" in name for name in columns):
-            hint = "is the file separated by ';'? save it with commas"
-        raise BadInput(f"{records[0].source} has columns {_listed(columns)}; known formats need {known}; {hint}")
+        raise BadInput(
+            f"{records[0].source} has columns {listed(sorted(records[0].columns))}; known formats need {known}; "
+            f"{advice(records, how)}"
+        )
     most = counts.most_common(1)[0][0]
     for record, kind in zip(records, kinds, strict=True):
         if kind is not None and not set(FORMATS[kind]) <= set(FORMATS[most]):
             raise BadInput(
-                f"{record.source} is {kind} (columns {_listed(record.columns)}), but {counts[most]} rows are {most}, "
+                f"{record.source} is {kind} (columns {listed(sorted(record.columns))}), but {counts[most]} rows are {most}, "
                 f"the first {records[kinds.index(most)].source}; keep one format a file, or set `format` in a task file"
             )
     return most
@@ -66,6 +71,7 @@ def to_rows(
     task: str = "",
     template: str | None = None,
     labels: Mapping[str, str] | None = None,
+    mapped: Collection[str] = (),
 ) -> list[Row]:
     r"""Return one row for each record, in order.
 
@@ -73,26 +79,28 @@ def to_rows(
         records: What was read from one file.
         format: A key of `FORMATS`.
         task: Name of the task, written into the rows.
-        template: Prompt of `text_label`, with columns as placeholders: "Request: {text}\nIntent:".
+        template: Prompt of `text_label` or `prompt_completion`, with columns as placeholders: "Request: {text}\nIntent:".
         labels: Text that stands for a label in the completion of `text_label`. A label that is not in it is
             written with its underscores as spaces.
+        mapped: Names that the user mapped columns to; a `context` among them is put before what is asked.
 
     Raises:
         BadInput: A record lacks a column or has nothing to train; the message has its line.
         BadSpec: `template` or `labels` is given for another format, or the template names no column.
     """
-    needed = FORMATS[format]
-    convert = _CONVERT.get(format)
-    if convert is None:
-        columns = frozenset().union(*(record.columns for record in records))
-        asked = ["text"] if template is None else _checked_names(template, columns)
-        convert = _classifier(DEFAULT_TEMPLATE if template is None else template, asked, labels or {})
-        needed = (*asked, "label")
-    elif template is not None or labels:
-        setting = "labels" if template is None else "template"
+    needed, convert = FORMATS[format], _CONVERT.get(format)
+    if (labels and format != "text_label") or (template is not None and format not in TEMPLATED):
+        setting, formats = ("labels", "text_label") if template is None else ("template", " and ".join(TEMPLATED))
         raise BadSpec(
-            f"`{setting}` belongs to the format text_label, but the data are {format}; remove it or set `format`"
+            f"`{setting}` belongs to the format {formats}, but the data are {format}; remove it or set `format`"
         )
+    if convert is None or template is not None:
+        asked = ["text"] if template is None else _checked_names(template, {n for r in records for n in r.columns})
+        prompt = _prompter(DEFAULT_TEMPLATE if template is None else template, asked)
+        convert = _classifier(prompt, labels or {}) if format == "text_label" else _completer(prompt)
+        needed = (*asked, FORMATS[format][-1])
+    elif "context" in mapped:
+        convert = _behind_context(convert, format)
     return [_to_row(record, needed, convert, format, task) for record in records]
 
 
@@ -105,12 +113,17 @@ def names_in(template: str) -> list[str]:
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise BadSpec(f"template {template!r}: {error}; write {{column}}, and {{{{ for a brace") from error
+        raise BadSpec(f"template {quoted(template)}: {error}; write {{column}}, and {{{{ for a brace") from error
+    if len(parts) > MOST_PARTS or len(template) > MOST_CHARACTERS:
+        raise BadSpec(
+            f"the template has {len(parts):,} placeholders and {len(template):,} characters; {MOST_PARTS:,} and "
+            f"{MOST_CHARACTERS:,} are the most"
+        )
     if any(spec or conversion for _, _, spec, conversion in parts):
-        raise BadSpec(f"template {template!r} uses a format after ':' or '!'; write plain {{column}}")
+        raise BadSpec(f"template {quoted(template)} uses a format after ':' or '!'; write plain {{column}}")
     names = list(dict.fromkeys(name for _, name, _, _ in parts if name is not None))
     if not names:
-        raise BadSpec(f"template {template!r} names no column; write one as {{text}}")
+        raise BadSpec(f"template {quoted(template)} names no column; write one as {{text}}")
     return names
 
 
@@ -146,17 +159,14 @@ def _checked_names(template: str, columns: Collection[str]) -> list[str]:
     for name in names:
         if name not in columns:
             near = get_close_matches(name, columns, n=1)
-            hint = f"did you mean {{{near[0]}}}?" if near else f"columns are {_listed(columns)}"
-            raise BadSpec(f"template {template!r} names {{{name}}}, which is not a column; {hint}")
+            hint = f"did you mean {{{near[0]}}}?" if near else f"columns are {listed(sorted(columns))}"
+            raise BadSpec(f"template {quoted(template)} names {{{name[:60]}}}, which is not a column; {hint}")
     return names
 
 
-def _kind(record: Record) -> str | None:
-    return next((format for format, columns in FORMATS.items() if record.columns.issuperset(columns)), None)
-
-
-def _listed(names: Collection[str]) -> str:
-    return ", ".join(sorted(map(str, names))) or "(none)"
+def _kind(record: Record, mapped: Collection[str] = ()) -> str | None:
+    kinds = [format for format, columns in FORMATS.items() if record.columns.issuperset(columns)]
+    return next((format for format in kinds if set(mapped) & set(FORMATS[format])), kinds[0] if kinds else None)
 
 
 def _to_row(record: Record, needed: Sequence[str], convert: Callable[[Record], Row], format: str, task: str) -> Row:
@@ -164,7 +174,7 @@ def _to_row(record: Record, needed: Sequence[str], convert: Callable[[Record], R
     if missing:
         raise BadInput(
             f"{record.source} has no {' and no '.join(missing)}, which {format} needs (its columns: "
-            f"{_listed(record.columns)}); fill it in or remove the row"
+            f"{listed(sorted(record.columns))}); fill it in or remove the row"
         )
     row = replace(convert(record), label=_label(record), task=task, source=record.source)
     try:
@@ -172,6 +182,13 @@ def _to_row(record: Record, needed: Sequence[str], convert: Callable[[Record], R
     except UnicodeEncodeError as error:
         raise BadInput(f"{record.source} holds half of a surrogate pair (\\ud800 to \\udfff); remove it") from error
     return row
+
+
+def _refuse_missing(value: Any, column: str, record: Record) -> None:
+    """Refuse what tables write where a value is missing, and what a calculation gave that failed."""
+    missing = not isfinite(value) if isinstance(value, float) else value != value
+    if missing:
+        raise BadInput(f"{record.source}: {column} is {value}, which names nothing; write a text, or remove the row")
 
 
 def _label(record: Record) -> str | None:
@@ -182,8 +199,7 @@ def _label(record: Record) -> str | None:
         return None
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and not isfinite(value):
-        raise BadInput(f"{record.source}: label is {value}, which names nothing; write a text, or remove the row")
+    _refuse_missing(value, "label", record)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # tables store whole numbers as 1.0 when a cell is null
     if isinstance(value, str | int | float):
@@ -195,6 +211,7 @@ def _text(record: Record, column: str, *, required: bool = False) -> str:
     value = record.fields.get(column)
     if value is None:
         value = ""
+    _refuse_missing(value, column, record)
     if not isinstance(value, str):
         raise BadInput(f"{record.source}: {column} must be text, got a {type(value).__name__}; put it in quotes")
     if required and not value.strip():
@@ -233,8 +250,8 @@ def _turns(value: Any, source: str, role: str = "role", content: str = "content"
         where = f"{source}, turn {number}"
         if not isinstance(turn, dict):
             raise BadInput(f"{where} must be an object with {role} and {content}, got a {type(turn).__name__}")
-        if turn.get(role) not in roles:
-            raise BadInput(f"{where}: {role} is {turn.get(role)!r}; it must be one of {', '.join(roles)}")
+        if not isinstance(turn.get(role), str) or turn[role] not in roles:
+            raise BadInput(f"{where}: {role} is {quoted(turn.get(role))}; it must be one of {', '.join(roles)}")
         if turn.get("tool_calls") or turn.get("function_call") or turn.get("weight") == 0:
             raise BadInput(f"{where}: tool calls and untrained turns (weight 0) are not supported; remove the row")
         turns.append(Message(roles[turn[role]], _content(turn.get(content), where)))
@@ -251,13 +268,18 @@ def _content(value: Any, where: str) -> str:
 
 
 def _from_messages(record: Record) -> Row:
-    return _conversation(_turns(record.fields["messages"], record.source), record.source)
+    return _conversation(_opened(record, _turns(record.fields["messages"], record.source)), record.source)
 
 
 def _from_sharegpt(record: Record) -> Row:
-    system = _text(record, "system")
     turns = _turns(record.fields["conversations"], record.source, "from", "value")
-    return _conversation([Message("system", system), *turns] if system else turns, record.source)
+    return _conversation(_opened(record, turns), record.source)
+
+
+def _opened(record: Record, turns: list[Message]) -> list[Message]:
+    """Return the turns, behind the system turn of a column `system` if there is one."""
+    system = _text(record, "system")
+    return [Message("system", system), *turns] if system and Message("system", system) not in turns[:1] else turns
 
 
 def _from_prompt_completion(record: Record) -> Row:
@@ -270,7 +292,8 @@ def _from_prompt_completion(record: Record) -> Row:
 
 
 def _from_alpaca(record: Record) -> Row:
-    history = record.fields.get("history") or []
+    history = record.fields.get("history")
+    history = [] if history is None else history
     pairs = isinstance(history, list) and all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in history)
     if not pairs or any(not isinstance(side, str) for pair in history for side in pair):
         raise BadInput(f"{record.source}: history must be a list of [question, answer]")
@@ -288,20 +311,53 @@ def _from_text(record: Record) -> Row:
     return Row(completion=_text(record, "text", required=True))
 
 
-def _classifier(template: str, asked: Sequence[str], labels: Mapping[str, str]) -> Callable[[Record], Row]:
-    def convert(record: Record) -> Row:
+def _prompter(template: str, asked: Sequence[str]) -> Callable[[Record], str]:
+    def prompt(record: Record) -> str:
+        for name in asked:
+            value = record.fields[name]
+            _refuse_missing(value, name, record)
+            if isinstance(value, list | tuple | dict | bytes):
+                raise BadInput(
+                    f"{record.source}: {name} is a {type(value).__name__}, and a prompt is made of texts and numbers; write it "
+                    "as text"
+                )
         if not any(str(record.fields[name]).strip() for name in asked):
             raise BadInput(
                 f"{record.source}: {' and '.join(asked)} is empty, so nothing is asked; fill it in or remove the row"
             )
-        label = _label(record)
+        return fill(template, record.fields)
+
+    return prompt
+
+
+def _classifier(prompt: Callable[[Record], str], labels: Mapping[str, str]) -> Callable[[Record], Row]:
+    def convert(record: Record) -> Row:
+        asked, label = prompt(record), _label(record)
         if label is None or not label.strip():
             raise BadInput(
                 f"{record.source}: label is empty, so there is nothing to train; fill it in or remove the row"
             )
-        return Row(prompt=fill(template, record.fields), completion=f" {label_text(label, labels)}")
+        return Row(prompt=asked, completion=f" {label_text(label, labels)}")
 
     return convert
+
+
+def _completer(prompt: Callable[[Record], str]) -> Callable[[Record], Row]:
+    return lambda record: _prompted(prompt(record), _text(record, "completion", required=True))
+
+
+def _behind_context(convert: Callable[[Record], Row], format: str) -> Callable[[Record], Row]:
+    """Return a conversion that puts the column `context` before what is asked, where a row has one."""
+    asking = FORMATS[format][0]
+
+    def behind(record: Record) -> Row:
+        context = _text(record, "context")
+        if not context.strip():
+            return convert(record)
+        more = {"input": context} if format == "alpaca" else {asking: f"{context}\n\n{_text(record, asking)}"}
+        return convert(replace(record, fields={**record.fields, **more}))
+
+    return behind
 
 
 _CONVERT: dict[str, Callable[[Record], Row]] = {

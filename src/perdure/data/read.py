@@ -1,18 +1,17 @@
 """Reading a data file into records: one dict per row, and where it stood."""
 
-import codecs
-import csv
-import gzip
-import io
-import json
-import sys
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from perdure.core.errors import BadInput
+from perdure.core.plain_json import BadJson, read_json
+from perdure.core.plain_text import quoted
+from perdure.data.tables import Numbered, read_csv, read_parquet
+from perdure.data.unpack import decode, read_bytes
+
+_AROUND = " \t\r\n\f\v\u00a0\u200b\ufeff"  # around a column's name these mean nothing
 
 
 @dataclass(frozen=True)
@@ -34,130 +33,84 @@ class Record:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Return the rows of a .jsonl, .json, .csv (each also .gz) or .parquet file, in order.
+    """Return the rows of a .jsonl, .json, .csv (each also .gz) or .parquet file, in order; see `read_file`."""
+    return read_file(path)[0]
 
-    A .json file holds a list of objects, or `{"data": [...]}`. A byte order mark and blank lines are ignored.
+
+def read_file(path: Path) -> tuple[list[Record], list[str]]:
+    """Return the rows of a .jsonl, .json, .csv (each also .gz) or .parquet file in order, and what is to be told of them.
+
+    A .json file holds a list of objects, or `{"data": [...]}`. A byte order mark, blank lines, and spaces around the name of a
+    column are ignored.
 
     Raises:
-        BadInput: The file is missing, empty, without rows, not UTF-8, broken, or of another kind.
+        BadInput: The file is missing, empty, without rows, not UTF-8, broken, hostile, or of another kind.
     """
     path = Path(path)
     name = path.name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
     if suffix not in (*_TEXT_READERS, ".parquet") or name.endswith(".parquet.gz"):
         known = ", ".join(_TEXT_READERS)
-        raise BadInput(f"{path}: cannot tell what kind of file this is; name it {known} (also with .gz) or .parquet")
-    data = _read_bytes(path)
+        tabs = "; a table separated by tabs is read as .csv" if suffix in (".tsv", ".tab") else ""
+        raise BadInput(
+            f"{path}: cannot tell what kind of file this is; name it {known} (also with .gz) or .parquet{tabs}"
+        )
+    data = read_bytes(path)
     text_reader = _TEXT_READERS.get(suffix)
-    numbered = text_reader(_decode(data, path), path) if text_reader else _read_parquet(data, path)
-    records = [Record(_object(fields, path, number), f"{path.name}:{number}") for number, fields in numbered]
+    numbered, notices = text_reader(decode(data, path), path) if text_reader else read_parquet(data, path)
+    records = list(_records(numbered, path))
     if not records:
         raise BadInput(f"{path} holds no rows; it needs at least one")
-    return records
+    return records, notices
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz" and data:
-            data = gzip.decompress(data)
-    except FileNotFoundError:
-        raise BadInput(f"{path} does not exist; check the path") from None
-    except IsADirectoryError:
-        raise BadInput(f"{path} is a folder; name a file in it") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise BadInput(
-            f"{path} is not a whole gzip file ({error}); compress it again, or drop .gz from its name"
-        ) from error
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
-    if not data.strip():
-        raise BadInput(f"{path} is empty; it needs at least one row")
-    return data
+def _records(numbered: Numbered, path: Path) -> Iterator[Record]:
+    """Return rows as records, with the names of their columns without what stands around them."""
+    clean: dict[str, str] = {}
+    for number, fields in numbered:
+        if not isinstance(fields, dict):
+            raise BadInput(f"{path}:{number} is a {type(fields).__name__}, not an object with named columns")
+        clean |= {name: name.strip(_AROUND) for name in fields.keys() - clean.keys()}
+        named = {clean[name]: value for name, value in fields.items()}
+        if len(named) < len(fields):
+            names = [clean[name] for name in fields]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise BadInput(f"{path}:{number} names the column {quoted(twice)} twice; rename one")
+        yield Record(named, f"{path.name}:{number}")
 
 
-def _decode(data: bytes, path: Path) -> str:
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise BadInput(f"{path} is UTF-16 text; save it as UTF-8")
-    if b"\0" in data:
-        raise BadInput(
-            f"{path} is a binary file, not text; name it by what it is (.parquet, .gz), or export it as UTF-8"
-        )
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise BadInput(
-            f"{path}:{line} is not UTF-8 text (byte 0x{data[error.start]:02x}); convert the file to UTF-8"
-        ) from error
-
-
-def _read_jsonl(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+def _read_jsonl(text: str, path: Path) -> tuple[Numbered, list[str]]:
     # Not splitlines(): it also breaks at U+2028 and its like, which are legal inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise BadInput(
-                    f"{path}:{number} is broken JSON, column {error.colno}: {error.msg}; "
-                    "a .jsonl file has one object a line"
-                ) from error
+    lines = enumerate(text.split("\n"), start=1)
+    return ((number, _json_line(line, path, number)) for number, line in lines if line.strip()), []
 
 
-def _read_json(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+def _json_line(line: str, path: Path, number: int) -> Any:
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        return read_json(line)
+    except BadJson as error:
+        column = f", column {error.column}" if error.column else ""
         raise BadInput(
-            f"{path}:{error.lineno} is broken JSON, column {error.colno}: {error.msg}; "
-            "a file with one object a line is .jsonl"
+            f"{path}:{number} is broken JSON{column}: {error.problem}; a .jsonl file has one object a line"
+        ) from error
+
+
+def _read_json(text: str, path: Path) -> tuple[Numbered, list[str]]:
+    try:
+        data = read_json(text)
+    except BadJson as error:
+        place, column = (f"{path}:{error.line}", f", column {error.column}") if error.line else (path, "")
+        raise BadInput(
+            f"{place} is broken JSON{column}: {error.problem}; a file with one object a line is .jsonl"
         ) from error
     rows = data.get("data") if isinstance(data, dict) else data
     if not isinstance(rows, list):
         raise BadInput(f'{path} must hold a list of rows, or an object {{"data": [...]}}')
-    return enumerate(rows, start=1)
+    return enumerate(rows, start=1), []
 
 
-def _read_csv(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    csv.field_size_limit(sys.maxsize)  # the limit of 128 KiB a cell is shorter than real documents
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = next(reader)
-        if len(set(header)) < len(header) or "" in header:
-            raise BadInput(f"{path}:1 must name each column once, got {', '.join(header)}")
-        for cells in reader:
-            if cells and len(cells) != len(header):
-                raise BadInput(
-                    f"{path}:{reader.line_num} has {len(cells)} cells, but the header names {len(header)}; "
-                    'put quotes around cells with commas, and write a quote in them as ""'
-                )
-            if cells:
-                yield reader.line_num, dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise BadInput(f"{path}:{reader.line_num} is broken CSV: {error}") from error
-
-
-def _read_parquet(data: bytes, path: Path) -> Iterator[tuple[int, Any]]:
-    # Imported here: loading pyarrow takes longer than `perdure status` may, and only this format needs it.
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise BadInput(f"{path} is not a readable Parquet file: {error}") from error
-    return enumerate(rows, start=1)
-
-
-def _object(fields: Any, path: Path, number: int) -> dict[str, Any]:
-    if not isinstance(fields, dict):
-        raise BadInput(f"{path}:{number} is a {type(fields).__name__}, not an object with named columns")
-    return fields
-
-
-_TEXT_READERS: dict[str, Callable[[str, Path], Iterator[tuple[int, Any]]]] = {
+_TEXT_READERS: dict[str, Callable[[str, Path], tuple[Iterable[tuple[int, Any]], list[str]]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
-    ".csv": _read_csv,
+    ".csv": read_csv,
 }

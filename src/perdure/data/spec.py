@@ -6,14 +6,25 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from perdure.core.errors import BadInput, BadSpec
-from perdure.core.plain_yaml import read_yaml
-from perdure.data.formats import FORMATS
+from perdure.core.errors import BadSpec
+from perdure.core.plain_text import clipped, quoted, visible
+from perdure.core.plain_yaml import read_yaml_file
+from perdure.data.columns import FORMATS, ROLES
 
-_INHERITED = ("format", "template", "labels", "scorer", "max_new_tokens", "general", "guard", "test_size", "seed")
+_INHERITED = (
+    "format",
+    "columns",
+    "template",
+    "labels",
+    "scorer",
+    "max_new_tokens",
+    "general",
+    "guard",
+    "test_size",
+    "seed",
+)
 
 
 class TaskSpec(BaseModel):
@@ -24,7 +35,8 @@ class TaskSpec(BaseModel):
         train: Data file.
         test: Data file with test rows; without it, see `split` columns and `test_size`.
         format: A key of `formats.FORMATS` ("text+label" and "prompt/completion" are understood too); None detects it.
-        template: Prompt of text_label, with columns as placeholders.
+        columns: Column of the data by the name it is to be read under: {"prompt": "question", "completion": "answer"}.
+        template: Prompt of text_label or prompt_completion, with columns as placeholders.
         labels: Text that stands for a label in the completion of text_label.
         scorer: Name of a scorer, or {"name": ..., options}; None takes the default for the rows.
         max_new_tokens: Longest answer generated when scored or predicted, in tokens; None leaves it to the evaluation.
@@ -40,6 +52,7 @@ class TaskSpec(BaseModel):
     train: Path
     test: Path | None = None
     format: str | None = None
+    columns: dict[str, str] = {}
     template: str | None = None
     labels: dict[str, str] = {}
     scorer: str | dict[str, Any] | None = None
@@ -63,8 +76,17 @@ class TaskSpec(BaseModel):
             return None
         name = value.lower().replace("+", "_").replace("/", "_").replace("-", "_")
         if name not in FORMATS:
-            raise ValueError(f"unknown format {value!r}{_nearest(name, FORMATS)}; known: {', '.join(FORMATS)}")
+            raise ValueError(f"unknown format {quoted(value)}{_nearest(name, FORMATS)}; known: {', '.join(FORMATS)}")
         return name
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, value: dict[str, str]) -> dict[str, str]:
+        if unknown := [name for name in value if name not in ROLES]:
+            near = get_close_matches(unknown[0], ROLES, n=1)
+            hint = f", did you mean {near[0]}?" if near else f"; known are {', '.join(ROLES)}"
+            raise ValueError(f"unknown name {quoted(unknown[0])}{hint}")
+        return value
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -73,7 +95,10 @@ class TaskSpec(BaseModel):
             return value
         if any(isinstance(side, bool) for pair in value.items() for side in pair):
             raise ValueError("YAML reads a bare true or false as a truth value; put quotes around it")
-        return {str(label): str(text) if isinstance(text, int | float) else text for label, text in value.items()}
+        texts = {str(label): str(text) if isinstance(text, int | float) else text for label, text in value.items()}
+        if len(texts) < len(value):
+            raise ValueError("a label stands twice, as a number and in quotes; keep one")
+        return texts
 
     @field_validator("scorer")
     @classmethod
@@ -96,7 +121,7 @@ def make_spec(values: Mapping[str, Any], where: str) -> TaskSpec:
     try:
         return TaskSpec.model_validate(dict(values))
     except ValidationError as error:
-        raise BadSpec(f"{where}: {'; '.join(_problem(problem) for problem in error.errors())}") from error
+        raise BadSpec(f"{where}: {_problems(error)}") from error
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -106,17 +131,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         BadInput: The file is missing or not UTF-8.
         BadSpec: It is not valid YAML, or not a mapping.
     """
-    try:
-        values = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}; check the path") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text; a task file is YAML") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise BadSpec(f"{path}:{line} is broken YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise BadSpec(f"{path} is broken YAML: {error}") from error
+    values = read_yaml_file(path, "task file")
     if not isinstance(values, dict):
         raise BadSpec(f"{path} must be a mapping with at least `train: FILE`")
     for key in ("train", "test", "general"):
@@ -136,15 +151,20 @@ def load_spec(path: Path) -> TaskSpec:
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = get_close_matches(name, known, n=1)
+    near = get_close_matches(clipped(name, 60), known, n=1)
     return f", did you mean {near[0]}?" if near else ""
 
 
+def _problems(error: ValidationError) -> str:
+    told = [_problem(problem) for problem in error.errors()[:3]]
+    return "; ".join(told) + (f"; and {error.error_count() - 3} more" if error.error_count() > 3 else "")
+
+
 def _problem(problem: Any) -> str:
-    key = ".".join(map(str, problem["loc"]))
+    key = visible(clipped(".".join(map(str, problem["loc"])), 80))
     if problem["type"] == "extra_forbidden":
         hint = _nearest(key, TaskSpec.model_fields) or f"; known keys are {', '.join(TaskSpec.model_fields)}"
         return f"unknown key `{key}`{hint}"
     if problem["type"] == "missing":
         return f"`{key}` is missing; set it"
-    return f"`{key}`: {problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}"
+    return f"`{key}`: {problem['msg'].removeprefix('Value error, ')}, got {quoted(problem['input'])}"

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
+from perdure.core.plain_text import quoted
 from perdure.core.rows import Row
 from perdure.data.read import Record
 
@@ -30,7 +31,7 @@ def named_parts(records: Sequence[Record], rows: Sequence[Row]) -> dict[str, lis
         part = part_named(split)
         if part is None:
             raise BadInput(
-                f"{record.source}: split is {split!r}; it must be one of {', '.join(_PARTS)}, in every row or in none"
+                f"{record.source}: split is {quoted(split)}; it must be one of {', '.join(_PARTS)}, in every row or in none"
             )
         parts[part].append(row)
     return parts

@@ -10,9 +10,10 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row
 from perdure.core.script import count_words
+from perdure.data.columns import IN_FILE, IN_TASK, Unread, check, read_by, take
 from perdure.data.doubts import doubts
 from perdure.data.formats import DEFAULT_TEMPLATE, alpaca_prompt, detect, fill, label_text, names_in, to_rows
-from perdure.data.read import Record, read_records
+from perdure.data.read import Record, read_file
 from perdure.data.scoring import scoring_version
 from perdure.data.spec import TaskSpec as TaskSpec
 from perdure.data.spec import load_spec as load_spec
@@ -37,6 +38,7 @@ class TaskData:
         version: Hash of everything that decides what is trained and how it is scored; computed where left empty.
         default: Name of the scorer where the settings name none; computed where left empty.
         notices: What the user should know about the data as they were read; not part of the task.
+        unread: Columns of the data that nothing read; likewise.
     """
 
     spec: TaskSpec
@@ -49,6 +51,7 @@ class TaskData:
     version: str = ""
     default: str = ""
     notices: tuple[str, ...] = field(default=(), compare=False)
+    unread: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         # Stored, not computed on demand: rows can be deleted later, and a version must outlive them.
@@ -95,7 +98,7 @@ class TaskData:
         Raises:
             BadInput: The template names several columns and `question` is a text, or lacks one of them.
         """
-        if self.format == "text_label":
+        if self.format == "text_label" or self.spec.template:
             return Row(prompt=_filled(self.spec.template or DEFAULT_TEMPLATE, question), task=self.name)
         if not isinstance(question, str):
             raise BadInput(f"task {self.name!r} asks one text, not several columns; give the text alone")
@@ -161,23 +164,31 @@ def load_task(
         overrides: Settings that stand above those of a task file.
         known: The version in force, if the name is known: settings that nothing above sets are taken from it, and no
             test part is demanded. `update_task` then joins the rows.
-        records: The rows of the file to take; None takes all.
+        records: The rows of the file to take, as `read_columns` returned them; None takes all.
 
     Raises:
-        BadInput: A file is missing or broken, a row has nothing to train, or a part that is needed is empty.
+        BadInput: A file is missing or broken, a row has nothing to train, a column that carries the task is not read, or a
+            part that is needed is empty.
         BadSpec: A setting is not valid.
     """
     spec = task_settings(name, data, test=test, overrides=overrides, known=known)
-    records = read_records(spec.train) if records is None else records
-    format = spec.format or detect(records, spec.template)
-    parts = named_parts(records, _rows(records, spec, format))
+    notices: list[str] = []
+    some = records is not None
+    if records is None:
+        records, notices = read_columns(spec.train, spec.columns)
+    format = spec.format or detect(records, spec.template, spec.columns, how=IN_TASK)
+    rows, unread = _rows(records, spec, format, facts=some)
+    parts = named_parts(records, rows)
     if spec.test is not None:
         if parts["test"]:
             raise BadInput(
                 f"{parts['test'][0].source} is marked test, and a test file is given too; drop one of the two"
             )
-        parts["test"] = _rows(read_records(spec.test), spec, format)
-    notices = tuple(doubts(parts, format))
+        tests, told = read_columns(spec.test, spec.columns)
+        parts["test"], more = _rows(tests, spec, format, facts=some)
+        unread = Unread(tuple(dict.fromkeys((*unread.columns, *more.columns))), unread.notices or more.notices)
+        notices += told
+    notices += [*unread.notices, *doubts(parts, format)]
     train = distinct(parts["train"])
     if not train:
         raise BadInput(
@@ -193,7 +204,7 @@ def load_task(
             "give one with --test FILE or a `split` column"
         )
     held = distinct(parts["validation"]), distinct(parts["test"])
-    return TaskData(spec, train, *held, format, made, notices=notices)
+    return TaskData(spec, train, *held, format, made, notices=tuple(notices), unread=unread.columns)
 
 
 def task_settings(
@@ -226,8 +237,28 @@ def load_rows(path: Path, task: str = "general") -> tuple[Row, ...]:
     Raises:
         BadInput: The file is missing or broken, or a row has nothing to train.
     """
-    records = read_records(path)
-    return distinct(named_parts(records, to_rows(records, detect(records), task=task))["train"])
+    return read_rows(path, task)[0]
+
+
+def read_rows(path: Path, task: str = "general") -> tuple[tuple[Row, ...], list[str]]:
+    """Return what `load_rows` does, and what is to be told of it."""
+    records, notices = read_columns(path, {})
+    format = detect(records)
+    unread = check(records, format, read_by(format, None, ()), how=IN_FILE)
+    rows = distinct(named_parts(records, to_rows(records, format, task=task))["train"])
+    return rows, [*notices, *(f"{path.name}: {text}" for text in unread.notices)]
+
+
+def read_columns(path: Path, columns: Mapping[str, str]) -> tuple[list[Record], list[str]]:
+    """Return the rows of a data file with its columns under the names that are read, and what is to be told of it.
+
+    Raises:
+        BadInput: The file is missing or broken.
+        BadSpec: It has no column that `columns` names.
+    """
+    records, told = read_file(path)
+    named, more = take(records, columns, path.name)
+    return named, [*told, *more]
 
 
 def load_probe(name: str, data: Path, settings: Mapping[str, Any] | None = None) -> TaskData:
@@ -237,9 +268,10 @@ def load_probe(name: str, data: Path, settings: Mapping[str, Any] | None = None)
         BadInput: The file is missing or broken.
         BadSpec: A setting is not valid.
     """
-    spec, records = task_settings(name, data, overrides=dict(settings or {})), read_records(data)
-    format = spec.format or detect(records, spec.template)
-    return TaskData(spec, (), (), distinct(_rows(records, spec, format)), format)
+    spec = task_settings(name, data, overrides=dict(settings or {}))
+    records, _ = read_columns(data, spec.columns)
+    format = spec.format or detect(records, spec.template, spec.columns, how=IN_TASK)
+    return TaskData(spec, (), (), distinct(_rows(records, spec, format)[0]), format)
 
 
 def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()) -> TaskData:
@@ -282,8 +314,12 @@ def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()
     return replace(new, train=train, test=distinct((*known.test, *test)), fingerprint="", version="", default="")
 
 
-def _rows(records: Sequence[Record], spec: TaskSpec, format: str) -> list[Row]:
-    return to_rows(records, format, task=spec.name, template=spec.template, labels=spec.labels)
+def _rows(records: Sequence[Record], spec: TaskSpec, format: str, *, facts: bool = False) -> tuple[list[Row], Unread]:
+    """Return one row for each record, and the columns that none of them reads."""
+    rows = to_rows(records, format, task=spec.name, template=spec.template, labels=spec.labels, mapped=spec.columns)
+    read = read_by(format, names_in(spec.template) if spec.template is not None else None, spec.columns)
+    chosen = spec.format is not None or spec.template is not None
+    return rows, check(records, format, read, columns=spec.columns, chosen=chosen, facts=facts)
 
 
 def _filled(template: str, question: str | Mapping[str, str]) -> str:

@@ -1,11 +1,12 @@
 """Facts or skills: which rows of a file are written into the model by editing, which are trained, and why."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from perdure.core.errors import BadInput
+from perdure.data.columns import IN_TASK
 from perdure.data.formats import FORMATS, detect, to_rows
 from perdure.data.read import Record
 from perdure.data.split import part_named
@@ -99,6 +100,7 @@ def route(
     format: str | None = None,
     template: str | None = None,
     labels: Mapping[str, str] | None = None,
+    mapped: Collection[str] = (),
 ) -> Routing:
     """Return for every row whether it is edited or trained, and why.
 
@@ -110,6 +112,7 @@ def route(
         format: Format of the rows that do not give a fact in columns; None detects it.
         template: Prompt of text_label, as in a task file.
         labels: Texts of labels, likewise.
+        mapped: Names that the user mapped columns to, likewise.
 
     Raises:
         BadInput: A row is not valid, is marked as a fact and names no subject, or contradicts another; the rows are named.
@@ -117,7 +120,7 @@ def route(
     prompts = _prompts_of_relations(records)
     given = [_given(record, prompts) for record in records]
     plain = [record for record, known in zip(records, given, strict=True) if known is None]
-    found = iter(_found(plain, format, template, labels) if plain else ())
+    found = iter(_found(plain, format, template, labels, mapped) if plain else ())
     return _joined([known or next(found) for known in given])
 
 
@@ -157,7 +160,11 @@ def _prompts_of_relations(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _found(
-    records: Sequence[Record], format: str | None, template: str | None, labels: Mapping[str, str] | None
+    records: Sequence[Record],
+    format: str | None,
+    template: str | None,
+    labels: Mapping[str, str] | None,
+    mapped: Collection[str],
 ) -> list[Route]:
     """Return the routes of rows whose columns give no fact."""
     known = format or template or any(r.columns.issuperset(c) for r in records for c in FORMATS.values())
@@ -166,7 +173,8 @@ def _found(
             f"{records[0].source} has {', '.join(sorted(_values(records[0]))) or 'nothing'}; a fact needs subject, prompt and "
             "target, or subject, relation and object; a row to train needs prompt and completion, or messages"
         )
-    rows = to_rows(records, format or detect(records, template), template=template, labels=labels)
+    format = format or detect(records, template, mapped, how=IN_TASK)
+    rows = to_rows(records, format, template=template, labels=labels, mapped=mapped)
     file, pairs = File.of(rows), zip(records, rows, strict=True)
     return [_decided(record, Asked(row, file, _column(record, prompt_of(row)))) for record, row in pairs]
 

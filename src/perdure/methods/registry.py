@@ -12,7 +12,7 @@ import yaml
 
 import perdure.methods
 from perdure.core.errors import BadInput, BadSpec
-from perdure.core.plain_yaml import read_yaml
+from perdure.core.plain_yaml import read_yaml_file
 from perdure.core.recipe import Recipe, build_recipe, check_seams, nearest
 
 METHODS: dict[str, type] = {}
@@ -77,19 +77,10 @@ def recipe_spec(name_or_path: str | PathLike[str], overrides: Mapping[str, Any] 
             raise BadInput(
                 f"no recipe {str(name_or_path)!r} and no .yaml file{nearest(str(name_or_path), recipe_names())}"
             )
-    try:
-        text = path.read_text(encoding="utf-8")
-        spec = read_yaml(text)
-    except OSError as error:
-        raise BadInput(f"cannot read recipe {path}: {error.strerror}") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise BadSpec(f"recipe {path}:{line} is no valid YAML: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadSpec(f"recipe {path} is no valid YAML: {error}") from None
+    spec = read_yaml_file(path, "recipe")
     if not isinstance(spec, dict):
         raise BadSpec(f"recipe {path}: expected a mapping of settings, got {type(spec).__name__}")
-    _refuse_blank(text, path)
+    _refuse_blank(path.read_text(encoding="utf-8-sig"), path)
     return overridden({"name": path.stem, **spec}, overrides)
 
 

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
-from perdure.core.plain_yaml import read_yaml
+from perdure.core.plain_text import quoted
+from perdure.core.plain_yaml import read_yaml_file
 from perdure.core.recipe import first_problem, nearest
 from perdure.data.read import read_records
 
@@ -195,17 +195,12 @@ def _find(name_or_path: str, folder: Path) -> Path:
 
 def _read(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
     """Return what a suite's file says, on top of what it extends, its defaults written into its tasks."""
-    try:
-        written = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read suite {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadSpec(f"suite {path} is no valid YAML: {error}") from None
+    written = read_yaml_file(path, "suite")
     if not isinstance(written, dict):
         raise BadSpec(f"suite {path} must be a mapping with `tasks:`, a list of mappings")
     for key, (kind, words) in _KINDS.items():
         if key in written and not isinstance(written[key], kind):
-            raise BadSpec(f"suite {path}: `{key}` must be {words}, got {written[key]!r}")
+            raise BadSpec(f"suite {path}: `{key}` must be {words}, got {quoted(written[key])}")
     known: dict[str, Any] = {}
     if "extends" in written:
         if path.resolve() in below:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, BadSpec, Diverged
 from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
-from perdure.data.read import read_records
-from perdure.data.task import task_settings
+from perdure.data.task import read_columns, task_settings
 from perdure.edits.facts import Fact
 from perdure.edits.routing import Routing, route
 from perdure.edits.spec import EditSpec
@@ -71,7 +70,8 @@ def plan_knowledge(
     refuse_busy(ws)
     known = ws.task(name, parent) if name in parent.tasks else None
     spec = task_settings(name, data, test=test, overrides=settings, known=known)
-    routing = route(read_records(spec.train), format=spec.format, template=spec.template, labels=spec.labels)
+    records, told = read_columns(spec.train, spec.columns)
+    routing = route(records, format=spec.format, template=spec.template, labels=spec.labels, mapped=spec.columns)
     skill = None
     if routing.skills:
         options: dict[str, Any] = {"test": test, "recipe": recipe, "settings": settings, "allow_leaks": allow_leaks}
@@ -85,7 +85,7 @@ def plan_knowledge(
             f"every row of {spec.train} is a fact, so there is no task for {spec.test} to score; leave it out"
         )
     learned = _learned(ws, skill) if skill else None
-    return Knowledge(name, routing, skill, learned, tuple(_notices(name, routing, learned)))
+    return Knowledge(name, routing, skill, learned, (*told, *_notices(name, routing, learned)))
 
 
 def learn_knowledge(

@@ -12,7 +12,7 @@ from perdure.core.seams import pool_of
 from perdure.data.encode import Encoded
 from perdure.data.leaks import refuse_leaks
 from perdure.data.read import Record
-from perdure.data.task import TaskData, load_rows, load_task, update_task
+from perdure.data.task import TaskData, load_task, read_rows, update_task
 from perdure.evaluate.scorers import read_scorer
 from perdure.ledger import Entry
 from perdure.workflows.ahead import check_recipe, check_sizes, encode_all
@@ -111,16 +111,20 @@ def _general(ws: "Workspace", task: TaskData, recipe: Recipe) -> tuple[tuple[Row
     """Return the general rows that may be rehearsed, none of them a test row or deleted before, and what is to be told."""
     if task.spec.general is None:
         return (), []
-    rows = load_rows(task.spec.general)
+    rows, read = read_rows(task.spec.general)
     if not any(pool_of(method) == "general" for method in recipe.owners("draw")):
         return rows, [
-            "no method rehearses the general rows; add instruction_replay (--set methods.instruction_replay.mix=0.1)"
+            *read,
+            "no method rehearses the general rows; add instruction_replay (--set methods.instruction_replay.mix=0.1)",
         ]
     tests = {row.question for version in [task, *ws.all_versions()] for row in (*version.validation, *version.test)}
     gone = ws.ledger.deleted({row.hash for row in rows})
     kept = tuple(row for row in rows if row.question not in tests and row.hash not in gone)
     tested = sum(row.question in tests for row in rows)
-    notices = [f"{tested} general rows ask what a test or validation row asks, and are not rehearsed"] if tested else []
+    notices = [*read]
+    notices += (
+        [f"{tested} general rows ask what a test or validation row asks, and are not rehearsed"] if tested else []
+    )
     if deleted := len(rows) - len(kept) - tested:
         notices.append(f"{deleted} general rows were deleted from this workspace before and stay out")
     return kept, notices

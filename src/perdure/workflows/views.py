@@ -185,6 +185,7 @@ def preview(ws: "Workspace", planned: "Plan") -> Json:
         "test_made": task.test_made,
         "general": len(planned.general),
         "labels": len(task.labels),
+        "unread": list(task.unread),
         "scorer": task.scorer,
         "tokens": {"longest": max(len(row) + row.cut for row in rows), "trained": sum(row.targets for row in rows)},
         "cut": sum(row.cut > 0 for row in rows),

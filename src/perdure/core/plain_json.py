@@ -1,0 +1,58 @@
+"""JSON as others wrote it: every fault is one kind of error, nesting and numbers are bounded, each name stands once."""
+
+import json
+from typing import Any
+
+DEPTH = 100  # levels of nesting; nobody's data has more, and Python's own recursion ends at 1,000
+
+
+class BadJson(ValueError):
+    """A text that is no JSON, or none that is read here.
+
+    Args:
+        problem: What is wrong, in words.
+        line: Where, from 1; None if that is not known.
+        column: Likewise.
+    """
+
+    def __init__(self, problem: str, line: int | None = None, column: int | None = None) -> None:
+        """Keep what is wrong and where."""
+        super().__init__(problem)
+        self.problem, self.line, self.column = problem, line, column
+
+
+def read_json(text: str) -> Any:
+    """Return what a JSON text says.
+
+    Raises:
+        BadJson: It is broken, nested deeper than `DEPTH`, has a number with thousands of digits, or names something twice.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        raise BadJson(error.msg, error.lineno, error.colno) from None
+    except BadJson:
+        raise
+    except ValueError:  # what Python says of such a number
+        raise BadJson("a number has more digits than are read (4,300)") from None
+    except RecursionError:
+        raise BadJson(f"it is nested deeper than {DEPTH} levels") from None
+    if _deeper(value, DEPTH):
+        raise BadJson(f"it is nested deeper than {DEPTH} levels")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadJson(f"{twice[:80]!r} is named twice in one object")
+    return found
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Return whether lists and objects in `value` are nested deeper than so many levels."""
+    if not isinstance(value, dict | list):
+        return False
+    return levels == 0 or any(_deeper(v, levels - 1) for v in (value.values() if isinstance(value, dict) else value))

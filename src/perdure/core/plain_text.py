@@ -1,0 +1,41 @@
+"""Text from data and files where people read it: nothing in it steers the terminal, and a quotation stays short."""
+
+import re
+import reprlib
+from typing import Any
+
+# C0 but for line feed and tab, DEL, C1, the line and paragraph separators, marks that turn the direction of what stands beside
+# them, invisible marks that terminals and browsers drop, halves of surrogate pairs
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+QUOTED = 120  # characters of a value that an error quotes
+
+
+def visible(text: str) -> str:
+    r"""Return `text` with each character that steers instead of being seen written as "\x1b", "\u202e" and the like."""
+    return _STEERING.sub(lambda found: _escape(ord(found[0])), text)
+
+
+def quoted(value: Any, most: int = QUOTED) -> str:
+    """Return `repr(value)` for an error: on one line, at most some `most` characters however large and nested the value is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = most
+    short.maxlevel, short.maxlist, short.maxtuple, short.maxdict, short.maxlong = 3, 8, 8, 8, 40
+    try:
+        text = short.repr(value)
+    except ValueError:  # a number with more digits than Python writes out
+        text = f"a {type(value).__name__}"
+    return visible(clipped(text, 2 * most))
+
+
+def clipped(text: str, most: int) -> str:
+    """Return `text`, cut to `most` characters with a mark where it is longer."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _escape(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

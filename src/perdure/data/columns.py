@@ -1,0 +1,254 @@
+"""Columns: under which names those of a file are read, and what is said of those that nothing reads."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from perdure.core.errors import BadInput, BadSpec
+from perdure.core.plain_text import clipped, quoted, visible
+from perdure.data.guesses import CONTEXTS, MEDIA, folded, harmless, pair
+from perdure.data.read import Record
+
+FORMATS: dict[str, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "sharegpt": ("conversations",),
+    "prompt_completion": ("prompt", "completion"),
+    "alpaca": ("instruction", "output"),
+    "query_response": ("query", "response"),
+    "text_label": ("text", "label"),
+    "text": ("text",),
+}
+"""Columns a format needs. A record is of the first format whose columns it all has."""
+
+MORE: dict[str, tuple[str, ...]] = {
+    "messages": ("system",),
+    "sharegpt": ("system",),
+    "alpaca": ("input", "system", "history"),
+}
+"""Columns a format reads where they are there. Every format reads `label` and `split`."""
+
+CONTEXT = ("prompt_completion", "alpaca", "query_response")
+"""Formats that put a `context` before what is asked, if the user maps a column to it."""
+
+ROLES = tuple(dict.fromkeys(n for names in (*FORMATS.values(), *MORE.values(), ("context", "split")) for n in names))
+"""Names that a column can be mapped to."""
+
+IN_TASK, IN_FILE = "task", "file"
+"""How the user can say what a column is: by a mapping, or in the file alone."""
+
+_FACTS = frozenset(
+    ["ground_truth", "kind", "neighbours", "object", "paraphrases", "reason", "relation", "subject", "target"]
+)
+_SHOWN = 8  # columns that one line names
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Columns with data that nothing reads.
+
+    Args:
+        columns: Their names, in the order of the file.
+        notices: What is to be told of them; of those that say where a row comes from, nothing.
+    """
+
+    columns: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+def take(records: Sequence[Record], columns: Mapping[str, str], file: str) -> tuple[list[Record], list[str]]:
+    """Return the records with their columns also under the names that are read, and what is to be told of that.
+
+    A mapped column keeps its own name too, so that a template may use either. A name that differs from a known one in its
+    case alone is taken for it.
+
+    Args:
+        records: The rows of one file.
+        columns: Column of the file by the name it is to be read under: {"prompt": "question"}.
+        file: The file, for errors.
+
+    Raises:
+        BadSpec: The file has no such column; the message has the nearest.
+    """
+    names = _counts(records)
+    for role, column in columns.items():
+        if column not in names:
+            near = _nearest(column, names) or f"; it has {listed(names)}"
+            raise BadSpec(
+                f"`columns` takes {role} from {quoted(column)}, a column that {file} does not have or fill{near}"
+            )
+    cased = _other_case(names, columns)
+    taken = {**cased, **columns}
+    if not taken:
+        return list(records), []
+    renamed = [
+        Record({**record.fields, **{role: record.fields.get(name) for role, name in taken.items()}}, record.source)
+        for record in records
+    ]
+    told = [f"{file}: {listed(cased.values())} is read as {listed(cased)}"] if cased else []
+    return renamed, told
+
+
+def _other_case(names: Collection[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns of a file by the role whose name theirs is but for case, where only one is."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.casefold(), []).append(name)
+    one = {role: alike[role][0] for role in ROLES if len(alike.get(role, ())) == 1 and role not in columns}
+    return {role: name for role, name in one.items() if name != role and name not in columns.values()}
+
+
+def read_by(format: str, asked: Collection[str] | None, columns: Collection[str]) -> list[str]:
+    """Return the columns that a format reads, `asked` by its template and mapped to roles by `columns`."""
+    answer = {"text_label": "label", "prompt_completion": "completion"}.get(format)
+    names = [*asked, answer] if asked is not None and answer else [*FORMATS[format], *MORE.get(format, ())]
+    return [
+        *names,
+        *(["context"] if "context" in columns and format in CONTEXT and asked is None else []),
+        "label",
+        "split",
+    ]
+
+
+def check(
+    records: Sequence[Record],
+    format: str,
+    read: Collection[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    chosen: bool = False,
+    facts: bool = False,
+    how: str = IN_TASK,
+) -> Unread:
+    """Return the columns that nothing reads, and what is to be told of them.
+
+    Args:
+        records: The rows, as `take` returned them.
+        format: Their format.
+        read: The columns it reads.
+        columns: What the user mapped.
+        chosen: Whether the user chose the format, so that what is left out is left out on purpose.
+        facts: Whether the rows come from a file of facts too, whose columns are read elsewhere.
+        how: How the user can say what a column is: `IN_TASK` or `IN_FILE`.
+
+    Raises:
+        BadInput: The file holds preference data or pictures, or a column that carries the task is not read.
+        BadSpec: A mapping is of no use to this format.
+    """
+    columns = columns or {}
+    if useless := [role for role in columns if role not in read]:
+        raise BadSpec(
+            f"`columns` gives {useless[0]}, and the format {format} reads {listed(dict.fromkeys(read))} alone"
+        )
+    first = records[0]
+    counts = {name: n for name, n in _counts(records, filled=True).items() if name not in {*read, *columns.values()}}
+    # under its own name a column that is read for its case stands a second time
+    counts = {name: n for name, n in counts.items() if not (name.casefold() in read and _same(records, name))}
+    _refuse_preferences(records, format, counts)
+    if format not in ("text", "text_label") and (media := [name for name in counts if folded(name) in MEDIA]):
+        raise BadInput(
+            f"{first.source}: the column {listed(media[:1])} is not read, for perdure trains on text alone; remove it, and the "
+            "rows whose answers need it"
+        )
+    wanted = None if chosen else _left_out(format, counts, records)
+    if wanted:
+        raise BadInput(
+            f"{first.source}: the rows would be trained as {format}, and {listed(wanted.values())} would not be read; "
+            f"to read it, {written(wanted, how)}{'; to leave it out, give --format ' + format if how == IN_TASK else ''}"
+        )
+    told = [name for name in counts if not harmless(name) and not (facts and name in _FACTS)]
+    return Unread(tuple(counts), (_notice(counts, told, format),) if told else ())
+
+
+def written(columns: Mapping[str, str], how: str = IN_TASK) -> str:
+    """Return in words how the user says what columns are."""
+    plain = {role: visible(clipped(column, 60)) for role, column in columns.items()}
+    if how == IN_FILE:
+        return f"rename {', '.join(f'{column} to {role}' for role, column in plain.items())} in the file"
+    line, yaml = ",".join(map("=".join, plain.items())), ", ".join(map(": ".join, plain.items()))
+    return f"give --columns {line} (`columns: {{{yaml}}}` in a task file)"
+
+
+def advice(records: Sequence[Record], how: str) -> str:
+    """Return what to do with a file of no known format: the mapping that its columns suggest, or how to write one."""
+    names = list(_counts(records, filled=True))
+    found = pair(names)
+    if found:
+        return written(found, how)
+    if "label" in names or "label" in map(str.casefold, names):
+        asked = [name for name in names if name.casefold() not in ("label", "split") and not harmless(name)]
+        holes = " ".join(f"{{{visible(clipped(name, 40))}}}" for name in asked[:3]) or "{column}"
+        return f"name what asks in a template (--template '{holes}')"
+    columns = dict(zip(("prompt", "completion"), [*names[:2], "COLUMN", "COLUMN"], strict=False))
+    return f"say which column is what: {written(columns, how)}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names for people: not more than a few, and none of them long."""
+    all = [visible(clipped(str(name), 40)) for name in names]
+    return ", ".join(all[:_SHOWN]) + (f" and {len(all) - _SHOWN} more" if len(all) > _SHOWN else "") or "(none)"
+
+
+def _notice(counts: Mapping[str, int], told: Sequence[str], format: str) -> str:
+    """Return the line that names what is not read, what may matter first."""
+    order = sorted(counts, key=lambda name: (name not in told, -counts[name]))
+    shown = listed(f"{clipped(name, 28)} ({counts[name]:,})" for name in order)
+    first = visible(clipped(order[0], 28))
+    if "tools" in told:
+        hint = "the model is not told of its tools; write them into the system turn"
+    elif format in ("messages", "sharegpt"):
+        hint = "what it says must stand in the turns to be trained"
+    else:
+        hint = f"to use one, name it in a template ({{{first}}}) or say what it is (--columns context={first})"
+    return f"columns not read, with their filled rows: {shown}; {hint}"
+
+
+def _counts(records: Sequence[Record], *, filled: bool = False) -> dict[str, int]:
+    """Return the number of rows with a value by column, in the order of the file; with `filled`, an empty one is none."""
+    found: Counter[str] = Counter()
+    for record in records:
+        found.update(
+            name
+            for name, value in record.fields.items()
+            if value is not None and not (filled and isinstance(value, str | list | dict) and not value)
+        )
+    return dict(found)
+
+
+def _same(records: Sequence[Record], name: str) -> bool:
+    return all(record.fields.get(name) is record.fields.get(name.casefold()) for record in records)
+
+
+def _refuse_preferences(records: Sequence[Record], format: str, unread: Iterable[str]) -> None:
+    source, names = records[0].source, {folded(name) for name in unread}
+    if {"chosen", "rejected"} <= names:
+        raise BadInput(
+            f"{source} has the columns chosen and rejected, which is preference data (DPO), and perdure trains on good answers "
+            "alone; give --columns completion=chosen (messages=chosen where it holds a conversation) to train on those"
+        )
+    if format not in ("text", "text_label"):
+        labels = [record.fields.get("label") for record in records]
+        answers = {
+            str(record.fields.get(FORMATS[format][-1])) for record in records if record.fields.get("label") is False
+        }
+        if len(answers) > 1 and all(isinstance(label, bool) for label in labels):
+            raise BadInput(
+                f"{source}: a label of true or false beside free answers is preference data (KTO), and perdure trains on every "
+                "answer as a good one; keep the rows labelled true, and remove the column label"
+            )
+
+
+def _left_out(format: str, unread: Collection[str], records: Sequence[Record]) -> dict[str, str] | None:
+    """Return the mapping that would read a column which carries the task, if one is not read."""
+    if format == "text":
+        return pair(unread, "text")
+    if format in ("alpaca", "query_response"):
+        role = "input" if format == "alpaca" else "context"
+        context = next((name for name in unread if folded(name) in CONTEXTS), None)
+        return {role: context} if context and not any(record.fields.get(role) for record in records) else None
+    return None
+
+
+def _nearest(name: str, known: Collection[str]) -> str:
+    near = get_close_matches(clipped(name, 60), [one for one in list(known)[:1000] if len(one) <= 60], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,87 @@
+"""The bytes of a data file as text: unpacked within bounds, and named for what they are where they are no UTF-8."""
+
+import codecs
+import gzip
+import zlib
+from pathlib import Path
+
+from perdure.core.errors import BadInput
+
+PLENTY = 64 * 2**20  # bytes that any .gz may hold, however well they were packed
+RATIO = 100  # times its size that a larger one may hold; texts are packed to a third or a tenth
+MOST = 2**30  # bytes that a .gz may hold at all
+_PIECE = 2**20
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a file, unpacked if its name ends in .gz.
+
+    Raises:
+        BadInput: The file is missing, empty, a folder, a broken .gz, or a .gz that holds more than a text would.
+    """
+    try:
+        data = _unpacked(path) if path.suffix.lower() == ".gz" and path.stat().st_size else path.read_bytes()
+    except FileNotFoundError:
+        raise BadInput(f"{path} does not exist; check the path") from None
+    except IsADirectoryError:
+        raise BadInput(f"{path} is a folder; name a file in it") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise BadInput(
+            f"{path} is not a whole gzip file ({error}); compress it again, or drop .gz from its name"
+        ) from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+    if not data.strip():
+        raise BadInput(f"{path} is empty; it needs at least one row")
+    return data
+
+
+def _unpacked(path: Path) -> bytes:
+    limit = min(MOST, max(PLENTY, RATIO * path.stat().st_size))
+    data = bytearray()
+    with gzip.open(path) as file:
+        while piece := file.read(_PIECE):
+            data += piece
+            if len(data) > limit:
+                raise BadInput(
+                    f"{path} holds more than {limit // 2**20:,} MiB, {len(data) // path.stat().st_size:,} times its size, which "
+                    f"no text does that is meant; if this one is, unpack it ('gunzip -k {path.name}') and give the unpacked file"
+                )
+    return bytes(data)
+
+
+def decode(data: bytes, path: Path) -> str:
+    """Return UTF-8 bytes as text, without a byte order mark.
+
+    Raises:
+        BadInput: They are something else; the message says what, or the line.
+    """
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        raise BadInput(f"{path} is UTF-32 text; save it as UTF-8")
+    # without a mark, every other byte of a text in European letters is zero
+    zeros = [data[start:2000:2].count(0) for start in (0, 1)]
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if marked or (max(zeros) > 0.4 * len(data[:2000]) and min(zeros) == 0):
+        raise BadInput(f"{path} is UTF-16 text; save it as UTF-8")
+    if b"\0" in data:
+        raise BadInput(
+            f"{path} is a binary file, not text (a zero byte in line {data.count(10, 0, data.index(0)) + 1}); "
+            "name it by what it is (.parquet, .gz), or export it as UTF-8"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        guess = " as Latin-1 or Windows-1252 has it" if _letters(data) else ""
+        raise BadInput(
+            f"{path}:{line} is not UTF-8 text (byte 0x{data[error.start]:02x}{guess}); convert the file to UTF-8"
+        ) from error
+
+
+def _letters(data: bytes) -> bool:
+    """Return whether all bytes are what Windows-1252 writes letters and signs with."""
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return True
