@@ -1,5 +1,6 @@
 """`perdure learn`: learn a task, and say what it cost the others."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
