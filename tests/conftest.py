@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("perdure")  # a busy machine is no fault of what is tested
+settings.load_profile("perdure")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 

@@ -129,7 +129,7 @@ def test_missing_file_and_folder_are_refused(tmp_path):
         read_records(tmp_path / "folder.jsonl")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=60), name=st.sampled_from(["f.jsonl", "f.json", "f.csv", "f.parquet", "f.csv.gz"]))
 def test_any_bytes_give_rows_or_bad_input_and_no_other_error(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)

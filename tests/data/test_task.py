@@ -136,7 +136,7 @@ def test_duplicate_rows_are_kept_once_in_each_part(tmp_path):
     assert (len(task.train), len(task.test)) == (6, 2)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     picks=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), min_size=12, max_size=40), seed=st.integers(0, 99)
 )
@@ -347,7 +347,7 @@ def test_update_with_the_same_data_is_the_same_version(tmp_path, data):
     assert update_task(known, load_task("cards", data, known=known)).version == known.version
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 60), min_size=4, max_size=4), seed=st.integers(0, 9))
 def test_updates_that_repeat_old_data_never_leak_and_lose_no_row(tmp_path, data, cuts, seed):
     first = load_task("cards", data, overrides={"seed": seed})

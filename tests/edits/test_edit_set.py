@@ -56,7 +56,7 @@ def served_at(edit_set, w):
 steps = st.lists(st.tuples(st.sampled_from(["add", "drop", "resolve"]), st.integers(0, 9)), max_size=14)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(steps)
 def test_any_sequence_leaves_exactly_the_live_facts_in_force(sequence):
     made, live, dropped, order = empty(), set(), set(), []

@@ -27,7 +27,7 @@ def reached(moment, keys, ridge=1e-3):
 
 
 some = given(st.integers(0, 2**31), st.integers(1, 6))
-fast = settings(deadline=None, max_examples=25)
+fast = settings(max_examples=25)
 
 
 @fast

@@ -162,7 +162,7 @@ def test_what_cannot_be_compared_is_an_error_never_a_zero(guarded, says):
         verdict(bank=guarded)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 100), st.integers(0, 100), st.sampled_from([0.0, 0.03, 0.2]), st.booleans())
 def test_the_verdict_follows_from_the_bounds_and_is_monotone_in_the_score_now(learned, now, tolerance, strict):
     gate = Gate(tolerance=tolerance, strict=strict)

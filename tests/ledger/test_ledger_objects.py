@@ -49,7 +49,7 @@ def test_the_hash_is_the_documented_one(store: ObjectStore) -> None:
     assert name == hashlib.sha256(content).hexdigest()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=6), st.sampled_from(DTYPES), st.sampled_from(DTYPES))
 def test_hashes_are_equal_exactly_when_dtype_shape_and_values_are(values, first, second) -> None:
     one, other = torch.tensor(values).to(first), torch.tensor(values).to(second)

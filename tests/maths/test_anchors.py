@@ -16,7 +16,7 @@ def made(seed, names=("a", "b"), least=-2.0):
     return {name: torch.empty(3, i + 1, dtype=torch.float64).uniform_(least, 2.0) for i, name in enumerate(names)}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds)
 def test_the_gradient_pulls_each_weight_back_by_its_importance_times_its_distance(seed):
     params, anchors, importance = made(seed), made(seed + 1), made(seed + 2, least=0.0)
@@ -43,7 +43,7 @@ def test_its_value_does_not_depend_on_the_order_in_which_the_anchors_come():
     assert quadratic(params, *back).item() == quadratic(params, anchors, importance).item()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds)
 def test_two_quadratics_joined_are_their_sum_everywhere(seed):
     f, g = made(seed, least=0.0), made(seed + 1, least=0.0)
@@ -68,7 +68,7 @@ def factors(seed, shapes=((5, 2, 4), (7, 3, 3), (5, 2, 4)), dtype=torch.float64)
     return [(torch.randn(o, r, dtype=dtype), torch.randn(r, i, dtype=dtype)) for o, r, i in shapes]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seeds, st.booleans())
 def test_the_gap_of_products_is_that_of_the_dense_matrices_and_so_is_its_gradient(seed, anchored):
     pairs, old = factors(seed), factors(seed + 1) if anchored else None

@@ -14,7 +14,7 @@ def points(seed, n=20, dims=4):
     return normalize(torch.randn(n, dims, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 30))
 def test_centres_have_length_one_and_are_no_more_than_points(seed, size):
     centres = spherical_means(points(seed), size)

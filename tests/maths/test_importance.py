@@ -28,7 +28,7 @@ def rows(seed, n=7):
     return {"a": torch.randn(n, 2, 3, dtype=torch.float64), "b": torch.randn(n, 4, dtype=torch.float64), "lying": lying}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 7))
 def test_means_over_rows_do_not_depend_on_the_batches(seed, size):
     grads = rows(seed)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.maths.low_rank import Patch, combine, from_tensors, to_tensors
@@ -24,7 +24,6 @@ def test_delta_is_scale_times_up_times_down():
     assert one.delta.tolist() == [[1.5, 3.0], [2.0, 4.0]]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3), st.floats(0.1, 8.0)), min_size=1, max_size=4))
 def test_combined_slots_add_up(slots):
     made = [{"m": patch(i, rank, scale)} for i, (rank, scale) in enumerate(slots)]

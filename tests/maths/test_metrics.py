@@ -113,7 +113,7 @@ def test_a_ragged_matrix_is_refused():
         metrics.acc([*SCORE[:3], [0.1]], LEARNED)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 6), st.floats(0, 1))
 def test_a_constant_matrix_has_no_transfer_and_no_forgetting(tasks, level):
     score, learned = [[level] * tasks] * (tasks + 1), list(range(1, tasks + 1))
@@ -122,7 +122,7 @@ def test_a_constant_matrix_has_no_transfer_and_no_forgetting(tasks, level):
     assert metrics.acc(score, learned) == pytest.approx(level)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(streams())
 def test_identities_between_the_metrics(stream):
     score, _, learned = stream
@@ -133,7 +133,7 @@ def test_identities_between_the_metrics(stream):
     assert metrics.acc(score, learned) == pytest.approx(total)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(streams(), st.integers(0, 1000))
 def test_values_equal_the_pure_functions_and_lie_inside_intervals_with_width(stream, seed):
     score, items, learned = stream

@@ -12,7 +12,7 @@ def made(seed, *shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.sampled_from([1e-30, 1e-3, 1.0, 1e20]))
 def test_directions_have_length_one_whatever_the_scale_and_zeros_stay(seed, scale):
     up = made(seed, 3, 4, 5)
@@ -34,7 +34,7 @@ def test_the_mean_length_counts_only_what_the_loss_depends_on():
     assert mean_lengths(tokens[:, 0], up[:, 0]).shape == (2, 1)  # feature rows without positions
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 5))
 def test_climbing_never_leaves_the_ball_and_straight_up_ends_on_its_border(seed, steps):
     up, radius = made(seed, 2, 3, 4), torch.tensor([[[0.5]], [[2.0]]], dtype=torch.float64)

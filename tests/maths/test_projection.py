@@ -23,7 +23,7 @@ from perdure.maths.projection import (
 )
 
 seeds = st.integers(0, 10**6)
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 SHAPES = {"a": (2, 3), "b": (2,)}  # 8 numbers in two tensors
 
 

@@ -53,7 +53,7 @@ def test_the_bootstrap_of_many_graded_items_is_near_the_normal_interval():
     assert high - value == pytest.approx(half, rel=0.1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(binary | graded, st.integers(0, 2**63 - 1))
 def test_an_interval_holds_its_mean_stays_in_range_has_width_and_depends_on_its_seed_only(scores, seed):
     value, low, high = mean_interval(scores, seed=seed, resamples=200)
@@ -67,7 +67,7 @@ def test_two_seeds_give_two_bootstraps():
     assert mean_interval(scores, seed=1) != mean_interval(scores, seed=2)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(binary | graded)
 def test_more_confidence_is_a_wider_interval(scores):
     _, low, high = mean_interval(scores, 0.8, resamples=300)
@@ -140,7 +140,7 @@ def test_no_changed_item_leaves_what_was_not_seen():
     assert paired_difference([0.4] * 80, [0.4] * 80, one_sided=True) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=1, max_size=50))
 def test_swapping_the_two_sides_flips_the_sign(rows):
     a, b = zip(*rows, strict=True)
@@ -150,7 +150,7 @@ def test_swapping_the_two_sides_flips_the_sign(rows):
     assert paired_difference(b, a) == pytest.approx((-value, -high, -low), abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
 def test_graded_differences_lie_inside_their_interval(rows):
     a, b = np.array(rows).T
@@ -204,7 +204,7 @@ def test_without_a_change_the_items_needed_are_those_of_the_closed_form(n, limit
     assert items_needed(items(n, 0), items(n, 0), limit) == needed - n
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 6), st.integers(0, 6), st.integers(20, 80), st.sampled_from([0.01, 0.03, 0.1]))
 def test_items_needed_decide_and_a_tenth_fewer_do_not(wins, losses, same, limit):
     n = wins + losses + same

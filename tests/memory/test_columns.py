@@ -21,7 +21,7 @@ def assert_near(found, stored):
     torch.testing.assert_close(found.tail.float(), stored.tail, rtol=1e-3, atol=1e-3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.one_of(st.none(), st.integers(1, 6)), max_size=8))
 def test_what_was_packed_comes_back_for_the_rows_that_had_it(tokens):
     keys = [f"row {i}" for i in range(len(tokens))]

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.memory.service import Server, by_weight, chances
@@ -71,7 +71,6 @@ def test_service_goes_on_where_a_checkpoint_left_it():
 weights = st.lists(st.one_of(st.just(0.0), st.floats(1e-3, 1e3)), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
 @given(weights, st.integers(0, 14))
 def test_chances_sum_to_the_size_and_keep_the_proportions_of_rows_that_are_not_certain(given_weights, size):
     made = chances(given_weights, size)
@@ -85,7 +84,6 @@ def test_chances_sum_to_the_size_and_keep_the_proportions_of_rows_that_are_not_c
     assert all(made[i] >= made[j] for i in free for j in free if given_weights[i] > given_weights[j])
 
 
-@settings(deadline=None)
 @given(weights, st.integers(0, 14), st.integers(0, 99))
 def test_by_weight_draws_different_rows_of_positive_weight_and_as_many_as_there_are(given_weights, size, seed):
     drawn = by_weight(given_weights, size, seed)

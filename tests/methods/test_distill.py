@@ -36,7 +36,7 @@ def kl(p, q):
     return (p * (p.log() - q.log())).sum(-1)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.floats(0.1, 4.0))
 def test_with_every_token_stored_it_is_strength_times_the_full_divergence(seed, strength):
     student, teacher = logits(seed), logits(seed + 1)

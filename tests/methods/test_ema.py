@@ -21,7 +21,7 @@ def settled(start, path, decay, first=False):
     return values["w"]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 20), st.floats(0.05, 0.95), st.integers(0, 10**6))
 def test_each_update_counts_decay_to_the_power_of_its_age_and_the_start_the_rest(updates, decay, seed):
     torch.manual_seed(seed)

@@ -38,7 +38,7 @@ def fisher(gradients):
     return squares / squares.mean()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.floats(0.01, 100.0))
 def test_each_weight_is_pulled_back_by_strength_times_fisher_times_distance(seed, strength):
     torch.manual_seed(seed)

@@ -18,7 +18,7 @@ def turned(g, refs, margin):
     return Gem(margin=margin).gradient({"w": g}, {f"task {k}": {"w": r} for k, r in enumerate(refs)}, STEP, {})["w"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 10**6), st.integers(1, 3))
 def test_it_solves_the_primal_problem_of_the_paper(seed, n):
     rng = np.random.default_rng(seed)

@@ -20,7 +20,7 @@ def target(before, temperature=1.0):
     return made / made.sum()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(losses, st.integers(1, 12), st.floats(0, 1), st.integers(0, 99))
 def test_the_mean_over_all_draws_is_exactly_the_mean_under_p(before, size, priority, seed):
     """The sum over rows of chance x w x f / n is the expectation over draws of the estimate, and the sum of P f."""
@@ -47,7 +47,7 @@ def test_the_weights_are_needed():
     torch.testing.assert_close((q * before).sum(), (p * before).sum())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(losses, st.integers(1, 6), st.floats(0.5, 5.0))
 def test_clipped_weights_keep_their_proportions_and_a_mean_of_one(before, size, clip):
     size = min(size, len(before))

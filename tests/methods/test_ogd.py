@@ -27,7 +27,7 @@ def random(seed, rows):
     return {"a": torch.randn(rows, 2, 2, generator=rng), "b": torch.randn(rows, 3, generator=rng)}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 3))
 def test_a_masked_gradient_is_orthogonal_to_every_rows_gradient_of_every_task(seed, first, then):
     tasks = [[random(seed, first)], [random(seed + 1, then), random(seed + 2, 1)]]

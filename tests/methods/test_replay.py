@@ -27,7 +27,7 @@ def context(new_rows, update=0):
     return DrawContext(update, 10, new_rows, {"replay": 100})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.floats(0.1, 5.0))
 def test_the_loss_is_strength_times_the_mean_over_rows_of_their_mean_cross_entropy(lengths, strength):
     rows, row_of = replayed(lengths)

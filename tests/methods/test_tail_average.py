@@ -19,7 +19,7 @@ def settled(path, share, dtype=torch.float64):
     return method.settle(SimpleNamespace(params={"w": path[-1].to(dtype)}), state)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 30), st.sampled_from([0.1, 0.25, 0.5, 1.0]), st.integers(0, 10**6))
 def test_it_is_the_arithmetic_mean_of_the_tail(updates, share, seed):
     torch.manual_seed(seed)

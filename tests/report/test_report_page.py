@@ -92,7 +92,7 @@ def test_every_text_of_the_records_is_escaped():
     Page(html)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.text(min_size=1, max_size=40))
 def test_any_task_name_comes_back_as_the_text_it_is(name):
     data = one_task()

@@ -85,7 +85,7 @@ needed = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(needed, st.booleans())
 def test_whatever_is_asked_the_recipe_builds_and_keeps_within_every_hard_limit(needs, known):
     found = advise(needs, TABLE if known else [], METHODS, SHIPPED)
