@@ -111,6 +111,16 @@ def matrix(tasks: list[str], stages: list[Record], table: list[list[float | None
     }
 
 
+def beside(name: str, ours: Record, theirs: Record, differs: tuple[str, ...] = ()) -> Record:
+    return {
+        "name": name,
+        "matrix": theirs,
+        "differs": list(differs),
+        "shared": {"ours": ours["metrics"], "theirs": theirs["metrics"]},
+        "curves": ours["tasks"],
+    }
+
+
 def four_tasks() -> Record:
     """Four product lines; the third learn failed its gate, was accepted, rolled back, and learned again."""
     tasks = ["broadband", "mobile", "television", "energy"]
@@ -252,7 +262,7 @@ def four_tasks() -> Record:
         "matrix": ours,
         "entries": entries,
         "reflog": [{"old": ids[old], "new": ids[new], "why": why, "time": time} for old, new, why, time in moves],
-        "compare": [{"name": "naive", "matrix": naive}],
+        "compare": [beside("naive", ours, naive)],
     }
 
 
@@ -353,7 +363,7 @@ def fifteen_tasks() -> Record:
         "reflog": [
             {"old": tree[-2]["entry"], "new": tree[-1]["entry"], "why": "revert", "time": "2025-10-01T08:00:00+00:00"}
         ],
-        "compare": [{"name": "naive", "matrix": matrix(names, tree, table, {})}],
+        "compare": [beside("naive", {"metrics": metrics, "tasks": names}, matrix(names, tree, table, {}))],
     }
 
 

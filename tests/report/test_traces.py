@@ -12,7 +12,7 @@ from report_examples import four_tasks, one_task
 from test_report_page import Page
 
 from perdure.report import render
-from perdure.report.plots import DPI, draw_average, draw_prompt, draw_sweep
+from perdure.report.plots import DPI, NARROW, draw_average, draw_prompt, draw_sweep
 
 ROLES = ["first subject", "middle subject", "last subject", "first after", "further", "last"]
 TOKENS = ["Ann", " Lee", "<b>", "\n", " $x", " in"]
@@ -110,7 +110,7 @@ def test_each_kind_has_its_own_heat_map_whose_strong_cell_is_where_the_trace_has
     files = draw_prompt(found, tmp_path)
     assert [path.name for path in files] == ["block.png", "mlp.png", "attention.png"]
     wide, high = size(files[0])
-    assert (wide, high) == (int((2.4 + 0.13 * LAYERS) * DPI), int((1.3 + 0.22 * 6) * DPI))
+    assert (wide, high) == (int(max(NARROW, 2.4 + 0.13 * LAYERS) * DPI), int((1.3 + 0.22 * 6) * DPI))
     centres = []
     for path, channel in zip(files, (2, 1, 0), strict=True):  # Purples, Greens, Reds
         strong = saturated(path)

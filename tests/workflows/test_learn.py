@@ -149,13 +149,13 @@ def test_no_general_row_is_rehearsed_that_is_a_test_row_or_was_deleted(ws, tmp_p
     (notice,) = ws.plan("refund", path, recipe="replay", settings=said["settings"]).notices
     assert "no method rehearses the general rows" in notice
     done = ws.learn("refund", path, overrides=mixed, **said)
-    assert "1 general rows ask what a test or validation row asks, and are not rehearsed" in done["warnings"]
+    assert "not rehearsed, as a test or validation row asks the same: 1 general row" in done["warnings"]
     assert rehearsed() == [0, 1, 2, 4, 5]
     ws.delete_row(next(row.hash for _, row in memory(ws).items if row.prompt == asked[0]))
     done = ws.learn("parcel", task("parcel", "say 5"), overrides=mixed, **said)
     assert rehearsed() == [1, 2, 4]
-    assert "1 test rows ask what rehearsed general rows ask; these are rehearsed no longer" in done["warnings"]
-    assert "1 general rows were deleted from this workspace before and stay out" in done["warnings"]
+    assert "rehearsed no longer, as test rows ask the same: the general rows of 1 question" in done["warnings"]
+    assert "deleted from this workspace before, and left out: 1 general row" in done["warnings"]
 
 
 def test_no_more_general_rows_are_asked_about_than_a_task_draws(ws, tmp_path):
@@ -339,7 +339,7 @@ def test_texts_longer_than_the_models_positions_are_cut_and_counted(narrow, tmp_
     assert narrow.plan("long", path, settings=settings).recipe.settings.max_length == 64
     done = narrow.learn("long", path, overrides=FAST, gate=None, settings=settings)
     assert narrow.ledger.resolve("head").recipe["max_length"] == 64
-    assert "3 of 6 train rows were longer than 64 tokens and were cut" in done["warnings"]
+    assert "longer than 64 tokens, and cut: 3 of 6 train rows" in done["warnings"]
     cut = "3 prompts were longer than the model's 64 positions allow and lost the start"
     assert done["warnings"].count(cut) == 1
     chosen = narrow.learn(
@@ -365,7 +365,7 @@ def test_a_leak_that_is_allowed_is_trained_and_told_and_not_remembered(ws, tmp_p
     tested = {"text": "money back 100 late", "label": "refund other", "split": "train"}
     path.write_text(path.read_text("utf-8") + "\n" + json.dumps(tested), "utf-8")
     made = ws.learn("refund", path, recipe="dual_replay", overrides=FAST, gate=None, allow_leaks=True)
-    assert any("1 train rows are test rows too" in warning for warning in made["warnings"])
+    assert any("as a test row asks the same: 1 train row" in warning for warning in made["warnings"])
     assert len(memory(ws).items) > 0
     assert not any("100 late" in row.prompt for _, row in memory(ws).items)
 

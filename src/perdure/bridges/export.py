@@ -152,7 +152,8 @@ def check_merged(written: Base, text: str, expected: Tensor) -> dict[str, float]
 @torch.no_grad()
 def probe(base: Base, model: Any, text: str) -> Tensor:
     """Return the logits (tokens, vocab) in float32 of `model`, run as it is scored, on the first tokens of `text`."""
-    ids = base.tokenizer(text, return_tensors="pt", truncation=True, max_length=PROBE_TOKENS)["input_ids"]
+    most = min(PROBE_TOKENS, base.positions or PROBE_TOKENS)
+    ids = base.tokenizer(text, return_tensors="pt", truncation=True, max_length=most)["input_ids"]
     with base.precision():
         return model(input_ids=ids.to(base.device)).logits[0].float().cpu()
 

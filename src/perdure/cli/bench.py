@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from perdure.cli.options import AsJson
-from perdure.cli.output import emit, say
+from perdure.cli.output import counted, emit, say
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
 
@@ -90,7 +90,7 @@ def bench(
     write_text(folder / "table.md", markdown(found))
     write_text(folder / "table.html", page(chosen.name, chosen.about, found, runs))
     if older:
-        say(f"{older} results in {folder} are of another version of this suite and left out")
+        say(f"of another version of this suite, and left out: {counted(older, 'result')} in {folder}")
     say(f"table written to {folder / 'table.md'} and {folder / 'table.html'}")
     emit(found) if as_json else typer.echo(markdown(found), nl=False)
     for one in failed:

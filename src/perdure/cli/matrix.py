@@ -10,7 +10,7 @@ def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> N
     """Print what each stage could do on each task, with accuracy, transfer and forgetting."""
     from perdure.evaluate.matrix import plain_text
 
-    found = open_workspace(folder).matrix(at)
+    found = open_workspace(folder).matrix(at, parts=not as_json)
     if as_json:
         return emit(found)
     if not found["tasks"]:

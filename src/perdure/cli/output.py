@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from perdure.core.words import counted as counted
+
 NOTHING = "-"
 
 
@@ -40,12 +42,6 @@ def facts(pairs: Mapping[str, object]) -> str:
     kept = {name: value for name, value in pairs.items() if value not in (None, "", [], {})}
     width = max(map(len, kept), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in kept.items())
-
-
-def counted(number: int, word: str) -> str:
-    """Return a count with its word: "1 row", "2 rows", "3 entries"."""
-    many = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
-    return f"{number:,} {word if number == 1 else many}"
 
 
 def short(entry: str | None) -> str:

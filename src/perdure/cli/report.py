@@ -20,6 +20,12 @@ def report(
     from perdure.report import write_report
     from perdure.workflows.report_data import report_data
 
-    others = {path.resolve().name: open_workspace(path) for path in compare or []}
+    others = {name: open_workspace(path) for name, path in _named(compare or []).items()}
     write_report(report_data(open_workspace(folder), others), output)
     say(f"report written to {output}")
+
+
+def _named(paths: list[Path]) -> dict[str, Path]:
+    """Return the folders by the names of their columns: the last part of the path, or all of it where two end alike."""
+    ends = [path.resolve().name for path in paths]
+    return {str(path) if ends.count(end) > 1 else end: path for path, end in zip(paths, ends, strict=True)}

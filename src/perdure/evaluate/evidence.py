@@ -13,7 +13,11 @@ FACT = ("fact", "prompt", "target", "before", "now")
 
 
 def make_evidence(
-    gate: Gate, new_task: str, tasks: Mapping[str, Mapping[str, Any]], facts: Sequence[Mapping[str, Any]] = ()
+    gate: Gate,
+    new_task: str,
+    tasks: Mapping[str, Mapping[str, Any]],
+    facts: Sequence[Mapping[str, Any]] = (),
+    unguarded: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the evidence of one `learn`, with its verdict.
 
@@ -26,6 +30,7 @@ def make_evidence(
             guarded.
         facts: The edited facts in force, each `{"fact", "prompt", "target", "before", "now"}`: its id, its texts, and whether
             it was said before the learn and is said after it.
+        unguarded: Names of older tasks that are not judged: `guard` leaves them out, or they have no test row.
 
     Raises:
         BadInput: A task has no score now, both scores have no test row in common, or a floor is set and the new task is
@@ -37,6 +42,7 @@ def make_evidence(
         "new_task": new_task,
         "tasks": {name: _shared_items(name, task) for name, task in tasks.items()},
         "facts": [{key: fact[key] for key in FACT} for fact in facts],
+        **({"unguarded": list(unguarded)} if unguarded else {}),
     }
     return evidence | {"verdict": decide(gate, evidence)}
 
@@ -120,6 +126,9 @@ def _problem(evidence: Any) -> str | None:
     facts = evidence.get("facts", [])
     if not isinstance(facts, list) or not all(_is_fact(fact) for fact in facts):
         return f"'facts' is no list of objects with {', '.join(FACT)}"
+    unguarded = evidence.get("unguarded", [])
+    if not isinstance(unguarded, list) or not all(isinstance(name, str) for name in unguarded):
+        return "'unguarded' is no list of names"
     if evidence["gate"].get("floor") is not None and evidence["new_task"] not in evidence["tasks"]:
         return f"its gate has a floor and it has no scores of the new task {evidence['new_task']!r}"
     return None

@@ -104,7 +104,7 @@ def decide(gate: Gate, evidence: Mapping[str, Any]) -> dict[str, Any]:
     tasks = [_judge(gate, name, task) for name, task in guarded.items()]
     tasks.sort(key=lambda task: (ORDER.index(task["verdict"]), -task["drop"], task["task"]))
     floor = _judge_floor(gate, evidence)
-    verdict, reason = _overall(gate, tasks, floor)
+    verdict, reason = _overall(gate, tasks, floor, evidence.get("unguarded", ()))
     facts = _judge_facts(gate, evidence.get("facts", ()))
     if facts and facts["verdict"] == "fail":
         verdict, reason = "fail", f"{facts['reason']}; {reason}" if verdict == "fail" else facts["reason"]
@@ -210,7 +210,9 @@ def _judge_facts(gate: Gate, facts: Sequence[Mapping[str, Any]]) -> dict[str, An
     return {"verdict": verdict, "n": len(said), "lost": ids, "allowed": gate.lost_facts, "reason": reason}
 
 
-def _overall(gate: Gate, tasks: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None) -> tuple[str, str]:
+def _overall(
+    gate: Gate, tasks: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None, unguarded: Sequence[str]
+) -> tuple[str, str]:
     lost = [task for task in tasks if task["verdict"] == "fail"]
     open_ = [task for task in tasks if task["verdict"] == "inconclusive"]
     if floor and floor["verdict"] == "fail":
@@ -226,6 +228,8 @@ def _overall(gate: Gate, tasks: Sequence[Mapping[str, Any]], floor: Mapping[str,
         reason = f"the test items do not tell whether {_named(open_)} stayed within the tolerance"
         reason += f"; if the drop stays as it is, {advice}"
         return ("fail", f"{reason} (strict: this counts as fail)") if gate.strict else ("inconclusive", reason)
+    if not tasks and unguarded:
+        return "pass", f"no task is guarded: what {_listed(unguarded)} lost was not judged"
     if not tasks:
         return "pass", "first task: nothing to lose"
     most = max(tasks, key=lambda task: task["high"])
@@ -250,7 +254,10 @@ def _change(drop: float) -> str:
 
 
 def _named(tasks: Sequence[Mapping[str, Any]]) -> str:
-    names = [task["task"] for task in tasks]
+    return _listed([task["task"] for task in tasks])
+
+
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.keyed import seed_of
 from perdure.maths.metrics import matrix_metrics
@@ -69,7 +70,18 @@ def build_matrix(
         seed=seed_of(seed, "matrix"),
         resamples=resamples,
     )
+    for metric in matrix["metrics"].values():
+        if (cell := metric.pop("cell", None)) and (entry := stages[cell["stage"]].get("entry")):
+            metric["missing"] += f"; 'perdure eval {cell['task']} --at {entry[:12]}' does it"
     return matrix
+
+
+def named_rows(records: Sequence[Sequence[Mapping[str, Any] | None]]) -> list[list[str | None]]:
+    """Return a name for the test rows of each cell, which `plain_text` and the report take from the matrix as "test".
+
+    Two cells of a column with other names were scored on other rows: the task was updated, or a row deleted, between them.
+    """
+    return [[content_hash(record["rows"])[:12] if record else None for record in line] for line in records]
 
 
 def learned_stages(matrix: Mapping[str, Any]) -> list[int | None]:
@@ -84,19 +96,30 @@ def learned_stages(matrix: Mapping[str, Any]) -> list[int | None]:
 def plain_text(matrix: Mapping[str, Any]) -> str:
     """Return the matrix as an aligned table for a terminal: scores in percent, then metrics with interval and n.
 
-    A star marks the cell of the task that its stage learned, a dash a cell that was not measured.
+    A star marks the cell of the task that its stage learned, a dash a cell that was not measured, an apostrophe one that was
+    scored on other test rows than the newest.
     """
     lines = [["after", *map(_short, matrix["tasks"])]]
+    some = any(other_rows(matrix, i, j) for i in range(len(matrix["stages"])) for j in range(len(matrix["tasks"])))
     for i, (stage, scores) in enumerate(zip(matrix["stages"], matrix["score"], strict=True)):
-        marks = ["*" if stage["kind"] == "learn" and stage["task"] == name else " " for name in matrix["tasks"]]
+        learned = [stage["kind"] == "learn" and stage["task"] == name for name in matrix["tasks"]]
+        marks = [" '"[other_rows(matrix, i, j)] * some + " *"[own] for j, own in enumerate(learned)]
         cells = ["-" + mark if s is None else f"{100 * s:.1f}%{mark}" for s, mark in zip(scores, marks, strict=True)]
         lines.append([f"{i} {stage['kind']} {_short(stage['task'] or '')}".rstrip(), *cells])
-    lines.append(["test items", *(f"{_span(column)} " for column in zip(*matrix["n"], strict=True))])
+    lines.append(["test items", *(_span(column) + " " * (1 + some) for column in zip(*matrix["n"], strict=True))])
     metrics = [_metric_line(name, matrix["metrics"][name]) for name in MEANING]
     worst = matrix["metrics"]["bwt"].get("worst")
     if worst:
         metrics.append(f"worst change: {worst['task']} {_points(worst['value'])} since it was learned")
+    if some:
+        metrics.append("' scored on other test rows than the newest; differences are over the rows that both have")
     return "\n".join([*_aligned(lines), "", *metrics]) + "\n"
+
+
+def other_rows(matrix: Mapping[str, Any], stage: int, task: int) -> bool:
+    """Say whether a cell was scored on other test rows than the newest measured cell of its task."""
+    named = [line[task] for line in matrix.get("test", ()) if line[task] is not None]
+    return bool(named) and matrix["test"][stage][task] not in (None, named[-1])
 
 
 def _metric_line(name: str, metric: Mapping[str, Any]) -> str:

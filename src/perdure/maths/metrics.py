@@ -136,7 +136,8 @@ def matrix_metrics(
 
     Returns:
         By metric `{"value", "low", "high", "n"}`, n being the test items in use over all tasks; where it cannot be
-        computed the first three are None, n is 0 and "missing" says why. `bwt` has also `"worst": {"task", "value"}`,
+        computed the first three are None, n is 0 and "missing" says why; where a cell was not measured, "cell" names its
+        stage and task. `bwt` has also `"worst": {"task", "value"}`,
         the task that lost most.
 
     Raises:
@@ -152,6 +153,7 @@ def matrix_metrics(
         except MissingCell as gap:
             reason = f"task '{labels[gap.task]}' was not scored after stage {gap.stage}"
             metrics[name] = {"value": None, "low": None, "high": None, "n": 0, "missing": reason}
+            metrics[name]["cell"] = {"stage": gap.stage, "task": labels[gap.task]}
         except Undefined as gap:
             metrics[name] = {"value": None, "low": None, "high": None, "n": 0, "missing": str(gap)}
         else:

@@ -44,6 +44,11 @@ def mean_interval(items: ArrayLike, confidence: float = 0.95, seed: int = 0, res
     return _graded(scores, (0.0, 1.0), confidence, seed, resamples)
 
 
+def interval_name(items: ArrayLike) -> str:
+    """Return who made the interval that `mean_interval` gives these items: "Wilson", or "bootstrap"."""
+    return "Wilson" if _binary(_scores(items)) else "bootstrap"
+
+
 def paired_difference(
     a: ArrayLike,
     b: ArrayLike,

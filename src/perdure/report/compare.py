@@ -1,4 +1,4 @@
-"""The same stream under another recipe: heat maps side by side, metrics with their intervals."""
+"""Another workspace beside this one: heat maps side by side, what differs, and the metrics of what both scored."""
 
 from perdure.report.heatmap import heatmap
 from perdure.report.lines import Scale, whisker
@@ -6,26 +6,40 @@ from perdure.report.markup import Html, el, join, scrolling
 from perdure.report.metrics import METRICS, Metric
 from perdure.report.records import Record
 
-Side = tuple[str, Record]  # a recipe's name and its matrix
+Side = tuple[str, Record]  # what a side is called, and its metrics
+SAME = "The same tasks in the same order, the same test rows, the same base model."
 
 
 def comparison(data: Record) -> Html:
-    """Return the matrices beside each other, then one row per metric and recipe."""
+    """Return the matrices beside each other, then of each other workspace what differs, and the metrics of both sides."""
     sides = [(own_name(data), data["matrix"])] + [(other["name"], other["matrix"]) for other in data["compare"]]
     maps = [el("figure", el("figcaption", el("b", name)), heatmap(matrix, {}, compact=True)) for name, matrix in sides]
-    return join(el("div", maps, class_="sides"), _table(sides))
+    return join(el("div", maps, class_="sides"), [_beside(own_name(data), other) for other in data["compare"]])
+
+
+def _beside(ours: str, other: Record) -> Html:
+    """Return what differs from one other workspace, and the metrics over the test rows that both scored."""
+    named = f"{ours} and {other['name']}"
+    if not other["differs"]:
+        says: Html = el("p", f"{named}: {SAME}", class_="how")
+    else:
+        says = join(el("p", f"{named} differ:", class_="how"), el("ul", [el("li", one) for one in other["differs"]]))
+    if other["shared"] is None:
+        return join(says, el("p", "No task has a test row that both scored: nothing is compared.", class_="empty"))
+    return join(says, _table([(ours, other["shared"]["ours"]), (other["name"], other["shared"]["theirs"])]))
 
 
 def own_name(data: Record) -> str:
-    """Return what this workspace's side of a comparison is called."""
-    return data["workspace"].get("recipe") or "this workspace"
+    """Return what this workspace's side of a comparison is called: the one recipe it learned by, else its own name."""
+    return data["workspace"].get("recipe") or data["workspace"]["name"]
 
 
 def _table(sides: list[Side]) -> Html:
-    heads = [("Metric", None), ("Recipe", None), ("Value", "num"), ("95% interval", "num"), ("", None)]
+    heads = [("Metric", None), ("Workspace", None), ("Value", "num"), ("95% interval", "num"), ("", None)]
     head = el("thead", el("tr", [el("th", text, scope="col", class_=name) for text, name in heads]))
-    table = el("table", head, [_group(metric, sides) for metric in METRICS], class_="plain grouped")
-    return scrolling(table, "Metrics of the recipes")
+    known = [metric for metric in METRICS if metric.key in sides[0][1]]
+    table = el("table", head, [_group(metric, sides) for metric in known], class_="plain grouped")
+    return scrolling(table, "Metrics of both sides")
 
 
 def _group(metric: Metric, sides: list[Side]) -> Html:
@@ -35,9 +49,9 @@ def _group(metric: Metric, sides: list[Side]) -> Html:
         el(
             "tr",
             title if i == 0 else None,
-            _row(metric, name, matrix["metrics"].get(metric.key) or {}, x, "other" if i else "own"),
+            _row(metric, name, metrics.get(metric.key) or {}, x, "other" if i else "own"),
         )
-        for i, (name, matrix) in enumerate(sides)
+        for i, (name, metrics) in enumerate(sides)
     ]
     return el("tbody", rows)
 
@@ -46,7 +60,7 @@ def _scale(metric: Metric, sides: list[Side]) -> Scale:
     """Scores run from 0 to 1; differences as far as the widest of them all, so that their lines compare."""
     if not metric.difference:
         return Scale(0, 1, 8, 292)
-    records = [matrix["metrics"].get(m.key) or {} for m in METRICS if m.difference for _, matrix in sides]
+    records = [metrics.get(m.key) or {} for m in METRICS if m.difference for _, metrics in sides]
     reach = max(
         [0.05] + [abs(v) for r in records for v in (r.get("low"), r.get("value"), r.get("high")) if v is not None]
     )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from perdure.report.gates import badge
-from perdure.report.lines import Scale, path
+from perdure.report.lines import Scale, apart, path
 from perdure.report.markup import Html, el, join, scrolling
 from perdure.report.records import Record, lineage
 from perdure.report.words import NOTHING, count, number, percent, short, title_of
@@ -50,13 +50,15 @@ def _panels(told: Sequence[Record]) -> Html:
 
 
 def _panel(title: str, story: str, values: Sequence[float], top: float) -> Html:
-    x, y = Scale(0, max(1, len(values) - 1), 46, WIDTH - 10), Scale(min(0.0, *values, 0.0), top, HEIGHT - 24, 10)
+    lowest = min(0.0, *values, 0.0)
+    x, y = Scale(0, max(1, len(values) - 1), 46, WIDTH - 10), Scale(lowest, top, HEIGHT - 24, 10)
+    ends = [0.0, lowest, top] if -lowest > top else [0.0, top, lowest]
     grid = [
         join(
             el("line", x1=38, x2=WIDTH - 2, y1=y(level), y2=y(level), class_="grid"),
             el("text", percent(level, 0 if top == 1 else 1), x=33, y=y(level) + 3.5, text_anchor="end"),
         )
-        for level in (0.0, top)
+        for level in apart(list(dict.fromkeys(ends)), y)
     ]
     points = [(x(i), y(value)) for i, value in enumerate(values)]
     dots = [el("circle", cx=a, cy=b, r=2.5, class_="dot") for a, b in points]

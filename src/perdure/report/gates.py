@@ -38,7 +38,7 @@ def gates(data: Record) -> Html:
 
 
 def _verdict(entry: Record, gate: Record, newest: bool) -> Html:
-    rule = f"Tolerance {points(gate['tolerance'], signed=False)} points at {100 * gate['confidence']:g}% confidence"
+    rule = f"Tolerance {points(gate['tolerance'], signed=False)} points, each bound with {100 * gate['confidence']:g}% confidence"
     rule += ", strict: inconclusive counts as failed." if gate.get("strict") else "."
     name = el("span", el("b", title_of(entry)), el("code", short(entry["entry"])), class_="who")
     summary = el("summary", badge(gate["verdict"]), name, el("time", when(entry["time"])))
@@ -60,7 +60,7 @@ def _table(rows: list[Record]) -> Html:
         if v is not None
     ]
     x = Scale(min(-0.02, *ends), max(0.05, *ends), 8, 232)
-    heads = ["Task", "Verdict", "When learned", "Now", "Drop, points", "Interval", "n"]
+    heads = ["Task", "Verdict", "When last learned", "Now", "Drop, points", "Bounds", "n"]
     head = el(
         "tr",
         [el("th", text, scope="col", class_="num" if i > 1 else None) for i, text in enumerate(heads)],
@@ -88,7 +88,7 @@ def _row(row: Record, x: Scale) -> Html:
         el(
             "td",
             badge(row["verdict"]),
-            el("small", f"{count(more)} more items would decide", class_="more") if more else None,
+            el("small", f"{count(more, 'more item')} would decide", class_="more") if more else None,
         ),
         [el("td", cell, class_="num") for cell in [*cells, n]],
         el("td", drawing, title=row.get("reason") or None),

@@ -2,7 +2,7 @@
 
 from perdure.report.colour import LEVELS, level
 from perdure.report.markup import Html, el, join, scrolling, trusted
-from perdure.report.records import Record, learned_at, learns
+from perdure.report.records import Record, learned_at, learns, other_rows
 from perdure.report.words import DASH, clip, count, percent, short, span, title_of
 
 DENSE = 8  # more tasks than this: vertical heads, whole percents, intervals on touch only
@@ -36,14 +36,21 @@ def heatmap(matrix: Record, scores: dict[tuple[str, str], Record], compact: bool
     return scrolling(table, "Scores by stage and task")
 
 
-def legend() -> Html:
-    """Return the key: colour scale, the ring of a task just learned, the hatching of a cell not measured."""
+def legend(matrix: Record | None = None) -> Html:
+    """Return the key: colour scale, the ring of a task just learned, the hatching of a cell not measured.
+
+    Args:
+        matrix: The matrix below, whose cells may be marked as scored on other test rows.
+    """
+    stages, tasks = (range(len(matrix[key])) for key in ("stages", "tasks")) if matrix else ((), ())
+    marked = matrix and any(other_rows(matrix, i, j) for i in stages for j in tasks)
     steps = [el("i", class_=f"v{step}") for step in range(0, LEVELS + 1, 4)]
     return el(
         "p",
         el("span", "0%", el("span", steps, class_="ramp", aria_hidden="true"), "100%"),
         el("span", el("i", class_="key just v30"), "just learned"),
         el("span", el("i", class_="key gap"), "not measured"),
+        el("span", "\u2020 other test rows than the newest score of the task") if marked else None,
         class_="legend",
     )
 
@@ -75,8 +82,8 @@ def _cell(matrix: Record, scores: dict[tuple[str, str], Record], i: int, j: int,
     n = matrix["n"][i][j]
     facts = [
         f"{where}: {percent(score)}",
-        f"95% interval {interval}" if interval else "",
-        f"n = {count(n)}" if n else "",
+        f"95% {record.get('interval', '')} interval {interval}".replace("  ", " ") if interval else "",
+        f"n = {count(n)}" + (", other test rows than the newest" if other_rows(matrix, i, j) else "") if n else "",
         record.get("scorer", ""),
     ]
     just = learns(stage, task)
@@ -90,4 +97,5 @@ def _cell(matrix: Record, scores: dict[tuple[str, str], Record], i: int, j: int,
         if compact or dense or not interval
         else el("small", span(record["low"], record["high"], digits=0).replace(" to ", DASH))
     )
-    return el("td", join(el("b", shown), small), class_=classes, title=tip)
+    mark = el("sup", "\u2020") if other_rows(matrix, i, j) else None
+    return el("td", join(el("b", shown), mark, small), class_=classes, title=tip)

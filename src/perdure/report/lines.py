@@ -9,6 +9,7 @@ from perdure.report.markup import Html, el
 from perdure.report.records import finite
 
 Point = tuple[float, float]
+LABEL = 13.0  # pixels from one line of text to the next
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,23 @@ def thin(points: Sequence[Sequence[float]], most: int) -> list[Point]:
         return kept
     cuts = [round(i * len(kept) / most) for i in range(most + 1)]
     return [(fmean(x for x, _ in kept[a:b]), fmean(y for _, y in kept[a:b])) for a, b in pairwise(cuts)]
+
+
+def apart(values: Sequence[float], scale: Scale, least: float = LABEL) -> list[float]:
+    """Return the values whose labels fit beside each other on a scale, earlier ones first: none nearer than `least` pixels."""
+    kept: list[float] = []
+    for value in values:
+        if all(abs(scale(value) - scale(other)) >= least for other in kept):
+            kept.append(value)
+    return kept
+
+
+def ticks(count: int, scale: Scale) -> range:
+    """Return which of 0 to count - 1 get a number below an axis: every one, or every 2nd, 5th, 10th and so on, as they fit."""
+    wide = 7 * len(str(count)) + 5  # pixels of the longest number, and a gap
+    step = abs(scale(1) - scale(0)) or wide
+    every = next(n * 10**power for power in range(9) for n in (1, 2, 5) if n * 10**power * step >= wide)
+    return range(0, count, every)
 
 
 def sparkline(points: Sequence[Sequence[float]], width: int = 96, height: int = 22) -> Html | None:

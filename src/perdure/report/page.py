@@ -20,6 +20,11 @@ from perdure.report.records import Record, scores
 from perdure.report.traces import traces
 from perdure.report.training import heartbeats, losses
 
+INTERVALS = (
+    "n counts test rows. Intervals hold 95%: those of a task's score are Wilson's where answers are right or wrong, and "
+    "bootstrapped over its test rows where they are graded; those of metrics over tasks are bootstrapped over test rows."
+)
+
 
 @dataclass(frozen=True)
 class Section:
@@ -38,20 +43,22 @@ SECTIONS = {
     ),
     "compare": Section(
         "Comparison",
-        "Beside another recipe",
-        "The same tasks in the same order. Colours mean the same on every side.",
+        "Beside another workspace",
+        "Colours mean the same on every side. Metrics are over the test rows that both scored at their head.",
     ),
     "tasks": Section(
         "Tasks",
         "Each task over time",
         "Score after every stage with its 95% interval. "
-        "The open circle marks when the task was learned, the dotted line its level then.",
+        "The open circle marks each time the task was learned, the dotted line its level at the first.",
     ),
     "gate": Section(
         "Gate",
         "What the gate decided",
-        "A new version is refused when an earlier task is shown to have lost more than the tolerance. In each row the "
-        "bar is the interval of the drop, the solid mark no drop, the dashed mark the tolerance.",
+        "A new version is refused when an earlier task is shown to have lost more than the tolerance, when a fact is lost, or "
+        "when the new task stays below a floor. In each row the bar is between the two bounds of the drop, each of which holds "
+        "with the confidence named, by Tango's method where answers are right or wrong, else by bootstrap; the solid mark is no "
+        "drop, the dashed mark the tolerance.",
     ),
     "training": Section(
         "Training", "Training loss", "Mean loss per label token of the new task, on one scale for all learns."
@@ -70,7 +77,8 @@ SECTIONS = {
     "traces": Section(
         "Traces",
         "Where it keeps what it says",
-        "Noise on the subject takes the answer away; a cell is strong where restoring that token in that layer brings it back.",
+        "Noise on the subject is to take the answer away; a cell is strong where restoring that token in that layer brings it "
+        "back. Intervals of averages are Student's over facts.",
     ),
     "history": Section(
         "Ledger",
@@ -125,7 +133,7 @@ def write_report(data: Record, path: Path) -> None:
 def _bodies(data: Record) -> dict[str, Child]:
     bodies: dict[str, Child] = {}
     if data["matrix"]["tasks"]:
-        bodies["matrix"] = join(heatmap(data["matrix"], scores(data)), legend())
+        bodies["matrix"] = join(heatmap(data["matrix"], scores(data)), legend(data["matrix"]))
         if data["compare"]:
             bodies["compare"] = comparison(data)
         bodies["tasks"] = curves(data)
@@ -148,8 +156,7 @@ def _section(name: str, body: Child) -> Html:
 
 
 def _footer(version: str) -> str:
-    means = "Intervals are 95% bootstrap intervals over test items; n counts test items. Times are UTC."
-    return f"Written by perdure {version}. {means}"
+    return f"Written by perdure {version}. {INTERVALS} Times are UTC."
 
 
 def head(title: str) -> Html:

@@ -11,6 +11,8 @@ from perdure.core.errors import PerdureError
 from perdure.report.records import MEASURES, Record
 
 DPI = 150
+NARROW = 4.8  # inches that a title and the words below an axis need
+TICKS = 16  # most numbers below an axis of edited layers
 COLOURS = {"block": "Purples", "mlp": "Greens", "attention": "Reds"}
 LINES = {"block": "purple", "mlp": "green", "attention": "firebrick"}
 WORDS = {"block": "state", "mlp": "MLP", "attention": "attention"}
@@ -40,7 +42,7 @@ def draw_prompt(found: Record, folder: Path) -> list[Path]:
         folder: An existing folder.
     """
     tokens, layers = len(found["tokens"]), len(next(iter(found["kinds"].values()))["restored"][0])
-    size = (2.4 + 0.13 * layers, 1.3 + 0.22 * tokens)
+    size = (max(NARROW, 2.4 + 0.13 * layers), 1.3 + 0.22 * tokens)
     return [_save(folder / f"{kind}.png", size, lambda f, k=kind: _prompt(f, found, k)) for kind in found["kinds"]]  # type: ignore[misc]
 
 
@@ -52,8 +54,9 @@ def draw_average(found: Record, folder: Path) -> list[Path]:
         folder: An existing folder.
     """
     layers = len(next(iter(found["kinds"].values()))["mean"][0])
+    wide = max(NARROW, 3.2 + 0.13 * layers)
     files = [
-        _save(folder / f"average-{kind}.png", (3.2 + 0.13 * layers, 2.8), lambda f, k=kind: _average(f, found, k))  # type: ignore[misc]
+        _save(folder / f"average-{kind}.png", (wide, 2.8), lambda f, k=kind: _average(f, found, k))  # type: ignore[misc]
         for kind in found["kinds"]
     ]
     curves = _save(folder / "average-curves.png", (0.6 + 4.2 * len(found["kinds"]), 4.4), lambda f: _curves(f, found))
@@ -94,7 +97,7 @@ def _prompt(figure: Any, found: Record, kind: str) -> None:
     drawn = axes.pcolormesh(restored, cmap=COLOURS[kind], vmin=found["corrupted"], vmax=top)
     labels = [_seen(token) + ("*" if first <= n < stop else "") for n, token in enumerate(found["tokens"])]
     _grid(axes, labels, restored.shape[1])
-    axes.set_title("Restoring the state after noise" if kind == "block" else f"Restoring {WORDS[kind]} after noise")
+    figure.suptitle("Restoring the state after noise" if kind == "block" else f"Restoring {WORDS[kind]} after noise")
     axes.set_xlabel(_restored(kind, part["window"]))
     bar = figure.colorbar(drawn, ax=axes)
     bar.set_label(f"p({_seen(found['answer'].strip())})", parse_math=False)
@@ -109,7 +112,7 @@ def _average(figure: Any, found: Record, kind: str) -> None:
     axes.set_facecolor("0.92")  # a role that no prompt has
     drawn = axes.pcolormesh(mean, cmap=COLOURS[kind], vmin=0, vmax=max(float(mean.max()), 1e-9))
     _grid(axes, _roles(found, kind), mean.shape[1])
-    axes.set_title(f"Average indirect effect of {WORDS[kind]} (n = {found['n']} facts)")
+    figure.suptitle(f"Average indirect effect of {WORDS[kind]} (n = {found['n']} facts)")
     axes.set_xlabel(_restored(kind, part["window"]))
     figure.colorbar(drawn, ax=axes).set_label("AIE")
 
@@ -145,7 +148,12 @@ def _sweep(figure: Any, found: Record) -> None:
         colour = f"C{names.index('neighbourhood')}"
         axes.axhline(before, color=colour, linestyle=":", label="neighbourhood before")
     axes.axvline(found["best"], color="0.6", linewidth=0.8, label=f"best by harmonic mean: {found['best']}")
-    axes.set(xlabel="edited layer", ylabel="share, 95% intervals", ylim=(-0.03, 1.03), xticks=layers)
+    axes.set(
+        xlabel="edited layer",
+        ylabel="share, 95% intervals",
+        ylim=(-0.03, 1.03),
+        xticks=layers[:: -(-len(layers) // TICKS)],
+    )
     axes.set_title(f"Single edits by layer ({found['facts']} facts)")
     axes.legend(fontsize=7)
     if found["tracing"]:

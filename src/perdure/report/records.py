@@ -32,6 +32,12 @@ def learned_at(matrix: Record, task: str) -> int | None:
     return next((i for i, stage in enumerate(matrix["stages"]) if learns(stage, task)), None)
 
 
+def other_rows(matrix: Record, stage: int, task: int) -> bool:
+    """Tell whether a cell was scored on other test rows than the newest measured cell of its task."""
+    named = [line[task] for line in matrix.get("test", ()) if line[task] is not None]
+    return bool(named) and matrix["test"][stage][task] not in (None, named[-1])
+
+
 def learns(stage: Record, task: str) -> bool:
     """Tell whether a stage learned `task`."""
     return stage["kind"] == "learn" and stage.get("task") == task

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from perdure.report.lines import Scale, path
+from perdure.report.lines import Scale, apart, path, ticks
 from perdure.report.markup import Child, Html, el, join, scrolling
 from perdure.report.records import MEASURES, Record
 from perdure.report.words import NOTHING, clip, count, percent, points, short, span
@@ -59,7 +59,7 @@ def _prompt(found: Record) -> Html:
 def _average(found: Record) -> Html:
     total = found["total_effect"]
     says = (
-        f"Noise on the subject costs {points(total['value'], signed=False)} points of the answer's chance "
+        f"Noise on the subject {_costs(total['value'])} of the answer's chance "
         f"({span(total['low'], total['high'], signed=True) or 'no interval'}; n = {count(found['n'])} of "
         f"{count(found['facts'])} facts, those that the model says). What restoring brings back, in points; curves: the "
         "subject's last token (solid) and the prompt's last (dashed), with 95% intervals."
@@ -69,6 +69,11 @@ def _average(found: Record) -> Html:
         picture = join(_map(found["roles"], part["mean"], 0.0, points), _curves(found, part))
         panels.append(_panel(kind, part, "average indirect effect", picture))
     return join(el("p", says), el("div", panels, class_="panels", style=BROAD))
+
+
+def _costs(effect: float) -> str:
+    """Return what noise does to the chance of an answer, in words."""
+    return f"{'costs' if effect >= 0 else 'adds'} {points(abs(effect), signed=False)} points"
 
 
 def _kinds(found: Record) -> list[tuple[str, Record]]:
@@ -102,8 +107,7 @@ def _map(
     drawn.append(
         el("path", d=path([(LEFT, 0), (WIDTH - 2, 0), (WIDTH - 2, bottom), (LEFT, bottom)], True), class_="line thin")
     )
-    ticks = range(0, layers, 1 if layers <= 8 else 5)
-    drawn += [el("text", n, x=x(n + 0.5), y=bottom + 13, text_anchor="middle") for n in ticks]
+    drawn += [el("text", n, x=x(n + 0.5), y=bottom + 13, text_anchor="middle") for n in ticks(layers, x)]
     told = f"rows {', '.join(labels)}; layers 0 to {layers - 1}; largest {words(top)}"
     return el("svg", drawn, viewBox=f"0 0 {WIDTH} {bottom + FOOT}", role="img", aria_label=told)
 
@@ -116,7 +120,8 @@ def _curves(found: Record, part: Record) -> Html:
     x = Scale(0, max(1, len(part["mean"][0]) - 1), LEFT, WIDTH - 4)
     y = Scale(min(0.0, *ends), max(0.0, *ends), HIGH - 10, 8)
     drawn: list[Child] = [el("line", x1=LEFT, x2=WIDTH - 4, y1=y(0), y2=y(0), class_="grid")]
-    drawn += [el("text", points(v), x=LEFT - 6, y=y(v) + 3.5, text_anchor="end") for v in {0.0, max(ends)}]
+    named = apart([0.0, *sorted({max(0.0, *ends), min(0.0, *ends)}, key=abs, reverse=True)], y)
+    drawn += [el("text", points(v), x=LEFT - 6, y=y(v) + 3.5, text_anchor="end") for v in named]
     for role, style in known:
         mean, low, high = (part[key][role] for key in ("mean", "low", "high"))
         if None not in low:
@@ -140,7 +145,8 @@ def _sweep(found: Record) -> Html:
     ]
     says = (
         f"Each of {count(found['facts'], 'fact')} was edited alone in each layer ({found['method']}), since tracing does not "
-        "predict where to edit; nothing of it was recorded. Percent, with 95% intervals."
+        "predict where to edit; nothing of it was recorded. Percent, with 95% intervals: Wilson's where each fact is right or "
+        "wrong, else bootstrapped over facts; under the harmonic mean stand the harmonic means of their ends."
     )
     head = el("thead", el("tr", el("th", "layer", scope="col"), heads))
     table = el("table", head, el("tbody", rows), class_="plain")

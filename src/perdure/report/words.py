@@ -10,7 +10,7 @@ NOTHING = DASH
 
 def percent(score: float | None, digits: int = 1) -> str:
     """Return a score in [0, 1] as percent: 0.871 is 87.1%."""
-    return NOTHING if score is None else f"{100 * score:.{digits}f}%"
+    return NOTHING if score is None else f"{round(100 * score, digits) + 0.0:.{digits}f}%".replace("-", MINUS)
 
 
 def points(difference: float | None, signed: bool = True) -> str:

@@ -36,6 +36,7 @@ def save(path: Path, learning: Learning, optimizer: Any, done: int) -> None:
         "best": learning.best[0] if learning.best else None,
         "closed": learning.closed,
         "record": learning.record.to_json(),
+        "spent": learning.clock.to_json(),
     }
     flat = {name: value.contiguous().clone() for name, value in tensors.items()}
     write_atomically(path, lambda aside: save_tensors(flat, aside, {"perdure": json.dumps(told)}))
@@ -77,6 +78,7 @@ def load(path: Path, learning: Learning, optimizer: Any) -> int:
         learning.pools[name].served = served
     learning.closed = told["closed"]
     learning.record = Record.from_json(told["record"])
+    learning.clock.go_on(told.get("spent", {}))
     return told["done"]
 
 
@@ -99,11 +101,19 @@ class Keeper:
 
     def __init__(self, path: Path | None, learning: Learning, seconds: float = 45.0, stop: Any = None):
         self.path, self.learning, self.seconds, self.stop = path, learning, seconds, stop
-        self.last = time.monotonic()
+        self.last = self.began = time.monotonic()
+        self.tokens = 0
 
     def resume(self, optimizer: Any) -> int:
         """Restore the checkpoint if there is one; return the update to start with."""
-        return load(self.path, self.learning, optimizer) if self.path else 0
+        start = load(self.path, self.learning, optimizer) if self.path else 0
+        self.tokens, self.began = self.learning.record.tokens, time.monotonic()
+        return start
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second since the first update of this process."""
+        return (self.learning.record.tokens - self.tokens) / max(time.monotonic() - self.began, 1e-9)
 
     def after(self, update: int, optimizer: Any) -> None:
         """Call when an update is closed.

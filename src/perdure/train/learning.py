@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perdure.core.clock import Clock
 from perdure.core.errors import BadSpec, Diverged
 from perdure.core.keyed import seed_of
 from perdure.core.probing import batching_of
@@ -52,6 +53,7 @@ class Learning(Asked):
         pad: Token id used for padding.
         reader: Turns rows into outputs; token rows of a causal language model unless given.
         precision: Makes the context in which forwards run, such as autocast.
+        clock: Counts the seconds of the learn; a new one unless given.
 
     Raises:
         BadSpec: A method's state belongs to parameters of other shapes.
@@ -74,6 +76,7 @@ class Learning(Asked):
         pad: int = 0,
         reader: Reader | None = None,
         precision: Callable[[], AbstractContextManager] = nullcontext,
+        clock: Clock | None = None,
     ):
         super().__init__(model, reader or Tokens(pad, batching_of(model).prefix), precision)
         self.params, self.recipe, self.rows = dict(params), recipe, rows
@@ -82,8 +85,8 @@ class Learning(Asked):
         self.state: dict[str, State] = {m.name: dict((state or {}).get(m.name, {})) for m in recipe.methods}
         self._check_state()
         self.columns: dict[str, Sequence[TopK]] = dict(columns or {})
-        self.record, self.closed = Record(), False
         self.unused: dict[str, str] = {}  # methods whose work was left out at the end, and why
+        self.record, self.clock, self.closed = Record(), clock or Clock(), False
         self.best: tuple[float, dict[str, Tensor]] | None = None
         self.drawn = Drawn({}, {})  # what follows is of the open update
         self.gauge: Gauge | None = None

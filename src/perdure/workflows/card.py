@@ -4,9 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from perdure.core.words import counted
 from perdure.evaluate.matrix import MEANING, learned_stages
 from perdure.ledger import Entry
+from perdure.maths.statistics import interval_name
 from perdure.workflows.edit_records import about, record_at
+from perdure.workflows.views import paired
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace
@@ -28,7 +31,7 @@ def card(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> str:
     """
     record = record_at(ws.ledger, entry)
     count = len(record["facts"])
-    facts = f"{count} edited fact{'' if count == 1 else 's'}"
+    facts = counted(count, "edited fact")
     title = " + ".join([*entry.tasks, *([facts] if count else [])]) or "base model"
     parts = [
         _front(ws, kind),
@@ -61,9 +64,8 @@ def _front(ws: "Workspace", kind: str) -> str:
 def _intro(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> str:
     config = ws.ledger.config
     what = f"LoRA adapter of rank {told['rank']}" if kind == "adapter" else "whole model, no adapter needed,"
-    did = f"that learned {len(entry.tasks)} task{'' if len(entry.tasks) == 1 else 's'} one after another"
-    if told.get("facts") and not entry.tasks:
-        did = "whose facts were edited"
+    what = what if ws.ledger.slots(entry) else "copy of the base model"
+    did = _did(ws, entry, edited=bool(told.get("facts")))
     lines = [
         f"A {what} {did} with perdure, exported from entry `{entry.id[:12]}`.",
         "",
@@ -93,6 +95,27 @@ def _intro(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> st
     return "\n".join(lines)
 
 
+def _did(ws: "Workspace", entry: Entry, edited: bool) -> str:
+    """Return what was done to the base model, as a clause."""
+    learned = [one for one in ws.ledger.ancestors(entry) if one.kind == "learn"]
+    also = "and whose facts were edited" if edited else ""
+    if not learned:
+        return "whose facts were edited" if edited else "made"
+    trained: dict[str | None, None] = {}  # since training began at the base model, the newest first
+    for one in learned:
+        recipe = one.recipe or {}
+        trained |= dict.fromkeys(one.tasks if recipe.get("data") == "all" else [one.task])
+        if recipe.get("start") == "base":
+            break
+    if len(trained) < len(entry.tasks):
+        return f"that was trained on {len(trained)} of the {counted(len(entry.tasks), 'task')} below {also}".rstrip()
+    newest = learned[0].recipe or {}
+    order = "at once" if newest.get("data") == "all" and newest.get("start") == "base" else "one after another"
+    return f"that learned {counted(len(trained), 'task')} {order if len(trained) > 1 else ''} {also}".replace(
+        "  ", " "
+    ).rstrip()
+
+
 def _scores(ws: "Workspace", entry: Entry) -> list[str]:
     """Return the table of scores, the metrics, and the gate's verdict."""
     if not entry.tasks:
@@ -100,18 +123,19 @@ def _scores(ws: "Workspace", entry: Entry) -> list[str]:
     matrix = ws.matrix(entry.id)
     state = ws.ledger.state(entry)
     found = ws.ledger.scores([state], entry.tasks.values())
+    makers: dict[str, list[str]] = {}
     table = ["| Task | Scorer | Score | 95% interval | n | When learned | Change |", "|---|---|---|---|---|---|---|"]
-    for j, (name, stage) in enumerate(zip(matrix["tasks"], learned_stages(matrix), strict=True)):
+    for name, stage in zip(matrix["tasks"], learned_stages(matrix), strict=True):
         record = found.get((state, entry.tasks[name]))
         if record is None:
             table.append(f"| {name} | | not measured | | | | |")
             continue
-        then = None if stage is None else matrix["score"][stage][j]
-        since = "| | |" if then is None else f"| {_percent(then)} | {_points(record['score'] - then)} |"
         interval = f"{_percent(record['low'])} to {_percent(record['high'])}"
+        since = _since(ws, entry, name, None if stage is None else matrix["stages"][stage]["entry"], record)
         table.append(
             f"| {name} | {record['scorer']} | {_percent(record['score'])} | {interval} | {record['n']} {since}"
         )
+        makers.setdefault(interval_name(record["items"]), []).append(name)
     metrics = ["| Metric | Value | 95% interval | Meaning |", "|---|---|---|---|"]
     for name, meaning in MEANING.items():
         metric = matrix["metrics"][name]
@@ -124,7 +148,27 @@ def _scores(ws: "Workspace", entry: Entry) -> list[str]:
     gate = (_notes_of_learn(ws, entry).get("record") or {}).get("gate")
     whose = "Gate" if entry.kind == "learn" else "Gate of the last learn"
     verdict = f"{whose}: **{gate['verdict']}** ({gate.get('reason', '')})." if gate else ""
-    return ["\n".join(table), "\n".join(metrics), verdict]
+    return ["\n".join(table), "\n".join(metrics), _intervals(makers), verdict]
+
+
+def _since(ws: "Workspace", entry: Entry, task: str, learned: str | None, now: dict[str, Any]) -> str:
+    """Return the cells of a task's score when it was learned first, and the change since, over the test rows of both."""
+    if learned is None:
+        return "| | |"
+    pair = paired(ws.ledger, ws.ledger.entry(learned), entry, task)
+    then, change = pair["a"], pair["change"]
+    if then is None or change is None:
+        return "| | |"
+    other = f" (n = {then['n']})" if then["n"] != now["n"] else ""
+    common = f" (n = {change['n']})" if change["n"] != now["n"] or other else ""
+    return f"| {_percent(then['score'])}{other} | {_points(change['value'])}{common} |"
+
+
+def _intervals(makers: dict[str, list[str]]) -> str:
+    """Return by which method each interval was made."""
+    how = {"Wilson": "Wilson's, of answers that are right or wrong", "bootstrap": "bootstrapped over graded answers"}
+    scores = "; ".join(f"{', '.join(names)}: {how[maker]}" for maker, names in makers.items())
+    return f"Intervals of scores: {scores}. Those of the metrics are bootstrapped over test rows." if makers else ""
 
 
 def _facts(record: dict[str, Any]) -> list[str]:

@@ -102,7 +102,7 @@ class Place:
         """Return held-out text as tokens: fixed passages, and test rows of the tasks that an entry knows."""
         rows = [row for name in entry.tasks for row in self.ws.task(name, entry).test[:TEST_ROWS]]
         texts = [row.prompt + row.completion + "\n".join(m.content for m in row.messages) for row in rows]
-        most = min(LONGEST, getattr(self.ws.runtime.base.model.config, "max_position_embeddings", LONGEST))
+        most = min(LONGEST, self.ws.runtime.base.positions or LONGEST)
         coded = [self.ws.tokenizer(text)["input_ids"][:most] for text in (*PASSAGES, *texts)]
         return [ids for ids in coded if len(ids) > 1]
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.canonical import content_hash
+from perdure.core.clock import Clock
 from perdure.core.errors import BadInput, BadSpec, Interrupted
 from perdure.core.progress import Tick
 from perdure.core.recipe import nearest
 from perdure.core.rows import Row
+from perdure.core.words import counted
 from perdure.data.split import distinct, held_out
 from perdure.data.task import TaskData
 from perdure.evaluate.evidence import make_evidence
@@ -29,6 +31,7 @@ from perdure.workflows.signals import asked_to_stop
 from perdure.workflows.views import brief
 
 if TYPE_CHECKING:
+    from perdure.train.checkpoint import Keeper
     from perdure.train.learning import Learning
     from perdure.workflows.workspace import Workspace
 
@@ -40,7 +43,8 @@ CLOSE_OFF = 20.0  # seconds of training from which the end is checkpointed too: 
 def learn(ws: "Workspace", planned: Plan, *, gate: Gate | None, tick: Tick | None = None) -> dict[str, Any]:
     """Carry out `planned`: train, score, gate, and record one entry; return what `learn --json` prints.
 
-    That is "entry", "task", "train_seconds", "train_cpu_seconds", "eval_seconds", "tokens", "gate", "scores" (of every task
+    That is "entry", "task", "train_seconds", "train_cpu_seconds", "eval_seconds" (of all processes together, where it went on
+    from a checkpoint), "tokens", "gate", "scores" (of every task
     now), "before" (of this task, at "base" and at "head"), "moved" (whether head is the new entry) and "warnings".
     With a gate that fails, head stays and the entry is kept aside as the candidate. Whatever stops this half-way leaves
     ledger and memory as they were; called again it goes on from its checkpoint, to the same final bits.
@@ -68,29 +72,33 @@ class _Learn:
         self.plan, self.task, self.recipe, self.parent = planned, planned.task, planned.recipe, planned.parent
         self.gate, self.tick, self.stop = gate, tick, stop
         self.seed = ws.ledger.config.get("seed", 0)
-        self.eval_seconds = 0.0
+        self.clock = Clock()
         self.carried: Carried | None = None
         self.notices = list(planned.notices)
 
     def run(self) -> dict[str, Any]:
         self.runtime.notices.clear()
         before = self._score_before()
-        began, computed = time.perf_counter(), time.process_time()
         memory, learning = self._train()
+        took = self.clock.read()
         spent = {
-            "train_seconds": round(time.perf_counter() - began, 3),
-            "train_cpu_seconds": round(time.process_time() - computed, 3),
+            "train_seconds": round(took["seconds"], 3),
+            "train_cpu_seconds": round(took["cpu_seconds"], 3),
         }
         entry, memory = self._draft(memory, learning)
         scores = self._score_after(entry)
         facts = self.carried.facts if self.carried else ()
-        evidence = make_evidence(self.gate, self.task.name, self._guarded(entry, scores), facts) if self.gate else None
+        evidence = None
+        if self.gate:
+            guarded = self._guarded(entry, scores)
+            unguarded = [name for name in self.parent.tasks if name not in guarded]
+            evidence = make_evidence(self.gate, self.task.name, guarded, facts, unguarded)
         verdict = (
             evidence["verdict"] if evidence else {"verdict": "off", "reason": "the gate was switched off", "tasks": []}
         )
         record = {
             **spent,
-            "eval_seconds": round(self.eval_seconds, 3),
+            "eval_seconds": round(self.clock.scored, 3),
             "updates": learning.total,
             **learning.record.to_json(),
             "gate": verdict,
@@ -122,7 +130,7 @@ class _Learn:
             "entry": entry.id,
             "task": self.task.name,
             **spent,
-            "eval_seconds": round(self.eval_seconds, 3),
+            "eval_seconds": round(self.clock.scored, 3),
             "tokens": learning.record.tokens,
             "gate": verdict,
             "scores": {name: brief(record) for name, record in scores.items()},
@@ -145,6 +153,7 @@ class _Learn:
         from perdure.train.checkpoint import Keeper, save
         from perdure.train.learning import Learning
 
+        self.clock.start()
         runtime, settings = self.runtime, self.recipe.settings
         slots = {} if settings.start == "base" else self.ledger.slots(self.parent)
         self.ws.lay_slots({name: found for name, found in slots.items() if name != SLOT})  # edits come back in `carry`
@@ -156,7 +165,7 @@ class _Learn:
         cut = sum(row.cut > 0 for row in encoded)
         if cut:
             self.notices.append(
-                f"{cut} of {len(rows)} train rows were longer than {settings.max_length} tokens and were cut"
+                f"longer than {settings.max_length} tokens, and cut: {cut:,} of {counted(len(rows), 'train row')}"
             )
         memory = remember.Memory.at(self.ledger, self.parent)
         memory = remember.with_general(
@@ -183,6 +192,7 @@ class _Learn:
             first=self._first(),
             pad=runtime.base.pad,
             precision=runtime.precision,
+            clock=self.clock,
         )
         self.nll_before = None
         if self.recipe.needs("nll_before"):
@@ -190,7 +200,7 @@ class _Learn:
         path = self._folder() / CHECKPOINT
         note(path.parent, self.task.name, self.parent.id)
         keeper = Keeper(path, learning, stop=self.stop)
-        _host(settings.host)(learning, keeper, self._progress(learning))
+        _host(settings.host)(learning, keeper, self._progress(keeper))
         runtime.freeze()
         if time.perf_counter() - began > CLOSE_OFF:
             save(path, learning, None, learning.total)
@@ -231,7 +241,9 @@ class _Learn:
         """Store objects, rows and manifest, and return the entry that would be recorded."""
         stage = len(self.ledger.ancestors(self.parent))
         if (tested := sum(row.question in self.tests for row in self.task.train)) and self.recipe.remembers:
-            self.notices.append(f"{tested} train rows are test rows too; they were trained on, and are not remembered")
+            self.notices.append(
+                f"trained on, and not remembered, as a test row asks the same: {counted(tested, 'train row')}"
+            )
         memory = remember.after(
             memory,
             self.task,
@@ -300,7 +312,7 @@ class _Learn:
 
     def _cell(self, entry: Entry, task: TaskData) -> dict[str, Any]:
         record, seconds = self.ws.cell(entry, task, self._scoring)
-        self.eval_seconds += seconds
+        self.clock.scored += seconds
         return record
 
     def _scoring(self, what: str, done: int, total: int) -> None:
@@ -310,13 +322,11 @@ class _Learn:
         if self.tick:
             self.tick(what, done, total)
 
-    def _progress(self, learning: "Learning") -> Any:
-        began, first = time.perf_counter(), learning.record.tokens
-
+    def _progress(self, keeper: "Keeper") -> Any:
         def told(done: int, total: int, loss: float) -> None:
             if self.tick:
-                speed = (learning.record.tokens - first) / max(time.perf_counter() - began, 1e-9)
-                self.tick(f"learning {self.task.name}, loss {loss:.3f}, {speed:,.0f} tokens/s", done, total)
+                what = f"learning {self.task.name}, loss {loss:.3f}, {keeper.speed:,.0f} tokens/s"
+                self.tick(what, done, total)
 
         return told
 

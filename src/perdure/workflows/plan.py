@@ -9,6 +9,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.core.seams import pool_of
+from perdure.core.words import counted
 from perdure.data.encode import Encoded
 from perdure.data.leaks import refuse_leaks
 from perdure.data.read import Record
@@ -91,7 +92,7 @@ def plan(
     notices += (
         [f"every train row of {name} was learned before"] if all(row.hash in taught for row in task.train) else []
     )
-    notices += [f"{dropped} rows were deleted from this workspace before and stay out"] if dropped else []
+    notices += [f"deleted from this workspace before, and left out: {counted(dropped, 'row')}"] if dropped else []
     notices += [
         f"method {method} acts on rows of memory, and nothing draws any: add replay, or set methods.{method}.mix"
         for method in recipe.starved
@@ -123,10 +124,12 @@ def _general(ws: "Workspace", task: TaskData, recipe: Recipe) -> tuple[tuple[Row
     tested = sum(row.question in tests for row in rows)
     notices = [*read]
     notices += (
-        [f"{tested} general rows ask what a test or validation row asks, and are not rehearsed"] if tested else []
+        [f"not rehearsed, as a test or validation row asks the same: {counted(tested, 'general row')}"]
+        if tested
+        else []
     )
     if deleted := len(rows) - len(kept) - tested:
-        notices.append(f"{deleted} general rows were deleted from this workspace before and stay out")
+        notices.append(f"deleted from this workspace before, and left out: {counted(deleted, 'general row')}")
     return kept, notices
 
 
@@ -135,7 +138,11 @@ def _rehearsed_before(ws: "Workspace", parent: Entry, task: TaskData) -> list[st
     items = ws.ledger.manifest_rows(parent.memory) if parent.memory else []
     rehearsed = {row.question for item, row in items if item["pool"] == "general"}
     asked = sum(row.question in rehearsed for row in task.test)
-    return [f"{asked} test rows ask what rehearsed general rows ask; these are rehearsed no longer"] if asked else []
+    return (
+        [f"rehearsed no longer, as test rows ask the same: the general rows of {counted(asked, 'question')}"]
+        if asked
+        else []
+    )
 
 
 def _check_teachers(ws: "Workspace", recipe: Recipe) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from perdure.maths.statistics import interval_name
+from perdure.workflows.compare import side_by_side
 from perdure.workflows.edit_records import NOTE, counted, records
 from perdure.workflows.views import Json, brief
 
@@ -25,6 +27,7 @@ def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = Non
     head, entries = ledger.resolve("head"), ledger.entries()
     logged = {line["entry"]: line for line in ledger.log()}
     scores, line = _all_scores(ledger, head, entries), list(reversed(ledger.ancestors(head)))
+    recipes = {entry.recipe["name"] for entry in line if entry.recipe}
     edited = {entry.id: record for entry, record in zip(line, records(ledger, line), strict=True)}
     return {
         "workspace": {
@@ -33,14 +36,14 @@ def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = Non
             "base": head.base,
             "created": logged[entries[0].id]["time"],
             "version": __version__,
-            "recipe": (head.recipe or {}).get("name"),
+            "recipe": recipes.pop() if len(recipes) == 1 else None,
         },
         "head": head.id,
         "facts": edited[head.id]["facts"],
-        "matrix": ws.matrix(),
+        "matrix": ws.matrix(parts=True),
         "entries": [{**logged[e.id], "scores": scores[e.id], **_reported(ledger, e, edited)} for e in entries],
         "reflog": [move for move in reversed(ledger.reflog()) if move["old"]],
-        "compare": [{"name": name, "matrix": other.matrix()} for name, other in (compare or {}).items()],
+        "compare": [{"name": name, **side_by_side(ws, other)} for name, other in (compare or {}).items()],
     }
 
 
@@ -63,4 +66,9 @@ def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> 
     wanted = {version for entry in entries for version in (*entry.tasks.values(), *first.values())}
     found = ledger.scores(states.values(), wanted)
     cells = {e.id: {t: found.get((states[e.id], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
-    return {name: {task: brief(record) for task, record in line.items() if record} for name, line in cells.items()}
+    return {name: {task: _named(record) for task, record in line.items() if record} for name, line in cells.items()}
+
+
+def _named(record: Json) -> Json:
+    """Return a score with its interval, and by whose method that was made."""
+    return {**brief(record), "interval": interval_name(record["items"])}

@@ -1,7 +1,7 @@
 """What stands in a ledger, as plain JSON for people and tools. Nothing here loads a model or, while reading, torch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,14 +67,21 @@ def task_order(ledger: "Ledger", entry: "Entry") -> list[str]:
 
 
 def score_table(ledger: "Ledger", entry: "Entry") -> dict[str, dict[str, Json | None]]:
-    """Return for each task of an entry its score "before" (at the parent) and "now"; None where not measured."""
+    """Return for each task of an entry its score "before" (at the parent) and "now"; None where not measured.
+
+    Both are of the same test rows: where the parent was scored on others too, as before an update or a deletion, those are
+    left out of "before".
+    """
     parent = ledger.entry(entry.parent) if entry.parent else None
     table: dict[str, dict[str, Json | None]] = {}
     for task in task_order(ledger, entry):
         version = entry.tasks[task]
-        known = parent.tasks.get(task, version) if parent else version
-        before = _score(ledger, parent, known) if parent else None
         now = _score(ledger, entry, version)
+        before = _score(ledger, parent, version) if parent else None
+        if parent and before is None and task in parent.tasks:
+            before = _score(ledger, parent, parent.tasks[task])
+        if before and now:
+            before = over_rows(before, now["rows"])
         table[task] = {"before": before and brief(before), "now": now and brief(now)}
     return table
 
@@ -129,7 +136,7 @@ def diff(ledger: "Ledger", a: str, b: str) -> Json:
         "b": second.id,
         "tasks": _changed(first.tasks, second.tasks),
         "recipe": _changed(ours, theirs),
-        "scores": {task: _pair(ledger, first, second, task) for task in tasks},
+        "scores": {task: paired(ledger, first, second, task) for task in tasks},
         "memory": memory_diff(ledger, first, second),
         "slots": _changed(old, new),
     }
@@ -199,6 +206,18 @@ def preview(ws: "Workspace", planned: "Plan") -> Json:
 # ---- what the views share
 
 
+def over_rows(record: Json, rows: Iterable[str]) -> Json | None:
+    """Return a Score record over those of its test rows that are among `rows`; None where none is."""
+    wanted = set(rows)
+    if wanted >= set(record["rows"]):
+        return record
+    from perdure.evaluate.scorers import score_record  # only here: it loads numpy
+
+    kept = [i for i, row in enumerate(record["rows"]) if row in wanted]
+    items, said, names = ([record[key][i] for i in kept] for key in ("items", "predictions", "rows"))
+    return {**record, **score_record(record["scorer"], items, said, names, record["seconds"])} if kept else None
+
+
 def _score(ledger: "Ledger", entry: "Entry", version: str) -> Json | None:
     return ledger.score(ledger.state(entry), version)
 
@@ -224,7 +243,7 @@ def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]
     return {key: [a.get(key), b.get(key)] for key in {**a, **b} if a.get(key) != b.get(key)}
 
 
-def _pair(ledger: "Ledger", a: "Entry", b: "Entry", task: str) -> Json:
+def paired(ledger: "Ledger", a: "Entry", b: "Entry", task: str) -> Json:
     """Return a task's scores at two entries, and b - a with its interval over the test rows that both scored."""
     from perdure.maths.statistics import paired_difference
 

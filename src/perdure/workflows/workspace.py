@@ -11,7 +11,7 @@ from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.core.progress import Tick
 from perdure.data.task import TaskData
 from perdure.evaluate.gate import Gate
-from perdure.evaluate.matrix import build_matrix
+from perdure.evaluate.matrix import build_matrix, named_rows
 from perdure.ledger import Entry, Ledger, writing
 from perdure.workflows.edit import Facts, edit
 from perdure.workflows.edit_carry import verify_edits
@@ -266,9 +266,19 @@ class Workspace:
         """The base model's tokenizer."""
         return self.runtime.base.tokenizer
 
-    def matrix(self, at: str = "head") -> dict[str, Any]:
-        """Return stage x task with its metrics, from what was measured; what `perdure matrix --json` prints."""
-        entry = self.ledger.resolve(at)
+    def matrix(self, at: str = "head", *, parts: bool = False) -> dict[str, Any]:
+        """Return stage x task with its metrics, from what was measured; what `perdure matrix --json` prints.
+
+        Args:
+            at: Ref or entry.
+            parts: Name the test rows of each cell too, as "test"; see `evaluate.matrix.named_rows`.
+        """
+        names, stages, records = self.cells(self.ledger.resolve(at))
+        matrix = build_matrix([{"name": name} for name in names], stages, records)
+        return {**matrix, "test": named_rows(records)} if parts else matrix
+
+    def cells(self, entry: Entry) -> tuple[list[str], list[dict[str, Any]], list[list[dict[str, Any] | None]]]:
+        """Return the tasks of an entry, the stages that led to it, and the Score record of each stage and task, if measured."""
         stages = list(reversed(self.ledger.ancestors(entry)))
         states = [self.ledger.state(stage) for stage in stages]
         versions: dict[str, list[str]] = {}  # of each task at each stage: the one known then, else the first one
@@ -279,7 +289,7 @@ class Workspace:
         found = self.ledger.scores(states, {v for row in versions.values() for v in row})
         records = [[found.get((state, versions[name][i])) for name in versions] for i, state in enumerate(states)]
         told = [{"entry": stage.id, "kind": stage.kind, "task": stage.task} for stage in stages]
-        return build_matrix([{"name": name} for name in versions], told, records)
+        return list(versions), told, records
 
     # ---- what the verbs share
 

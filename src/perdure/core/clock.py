@@ -1,0 +1,37 @@
+"""The seconds of a learn, summed over all processes that worked on it."""
+
+import time
+from collections.abc import Mapping
+
+
+class Clock:
+    """Seconds that a learn took: in this process, and in those whose checkpoint it went on from.
+
+    Attributes:
+        scored: Seconds of scoring, which the caller adds; training is counted apart.
+    """
+
+    def __init__(self) -> None:
+        self.scored, self.seconds, self.cpu_seconds = 0.0, 0.0, 0.0
+        self.start()
+
+    def start(self) -> None:
+        """Begin to count the training of this process."""
+        self.began, self.computed = time.perf_counter(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """Return the seconds of training so far, all processes together, and the processor's seconds."""
+        return {
+            "seconds": self.seconds + time.perf_counter() - self.began,
+            "cpu_seconds": self.cpu_seconds + time.process_time() - self.computed,
+        }
+
+    def to_json(self) -> dict[str, float]:
+        """Return what a checkpoint keeps."""
+        return {**self.read(), "scored": self.scored}
+
+    def go_on(self, spent: Mapping[str, float]) -> None:
+        """Add what earlier processes spent: what `to_json` returned when the checkpoint was written."""
+        self.seconds += spent.get("seconds", 0.0)
+        self.cpu_seconds += spent.get("cpu_seconds", 0.0)
+        self.scored += spent.get("scored", 0.0)

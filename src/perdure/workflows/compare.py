@@ -1,0 +1,138 @@
+"""Two workspaces side by side: what they have in common, what differs, and the metrics of what can be compared."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.words import counted
+from perdure.evaluate.matrix import build_matrix, named_rows
+from perdure.workflows.views import Json, over_rows
+
+if TYPE_CHECKING:
+    from perdure.ledger import Ledger
+    from perdure.workflows.workspace import Workspace
+
+Cells = list[list[dict[str, Any] | None]]  # Score records, (stages, tasks)
+ONLY_NOW = ("acc",)  # what another order of the tasks leaves comparable
+
+
+def side_by_side(ours: "Workspace", theirs: "Workspace") -> Json:
+    """Return what of another workspace can be compared with ours, and what cannot.
+
+    Returns:
+        "matrix": the other's, whole; "shared": the metrics of each side over the test rows that both scored at their head, as
+        `{"ours", "theirs", "names"}`, None where no row is shared; "differs": sentences, empty where tasks, order, test rows and
+        base are the same; "curves": the tasks that can be drawn over one another, stage by stage.
+    """
+    mine, other = _Side(ours), _Side(theirs)
+    rows = {task: mine.newest(task) & other.newest(task) for task in mine.tasks if task in other.tasks}
+    scorers = [task for task in rows if mine.scorer(task) != other.scorer(task)]
+    shared = [task for task in rows if rows[task] and task not in scorers]
+    differs = [
+        *_bases(ours.ledger, theirs.ledger),
+        *_tasks(mine, other),
+        *[f"{task} is scored by {mine.scorer(task)} here and by {other.scorer(task)} there" for task in scorers],
+        *_rows(mine, other, [task for task in rows if task not in scorers], rows),
+        *_taught(mine, other, list(rows)),
+    ]
+    order = mine.learned(shared) == other.learned(shared)
+    if shared and not order:
+        differs.append(
+            f"the tasks were learned in another order: {', '.join(mine.learned(shared))} here, "
+            f"{', '.join(other.learned(shared))} there; so only the score now is compared"
+        )
+    found: Json = {"matrix": other.matrix, "shared": None, "differs": differs, "curves": []}
+    if shared:
+        names = list(mine.matrix["metrics"]) if order else list(ONLY_NOW)
+        cut = {"ours": mine.over(shared, rows), "theirs": other.over(shared, rows)}
+        found["shared"] = {side: {name: metrics[name] for name in names} for side, metrics in cut.items()}
+    same = ours.ledger.resolve("head").base == theirs.ledger.resolve("head").base
+    if same and order:
+        found["curves"] = [task for task in shared if mine.every(task) == other.every(task)]
+    return found
+
+
+class _Side:
+    """One workspace's matrix at head, with the records of its cells."""
+
+    def __init__(self, ws: "Workspace"):
+        entry = ws.ledger.resolve("head")
+        self.tasks, self.stages, self.records = ws.cells(entry)
+        line = reversed(ws.ledger.ancestors(entry))
+        self.taught = [(one.task, one.data.get("train")) for one in line if one.kind == "learn"]
+        matrix = build_matrix([{"name": name} for name in self.tasks], self.stages, self.records)
+        self.matrix = {**matrix, "test": named_rows(self.records)}
+
+    def newest(self, task: str) -> set[str]:
+        """Return the test rows of a task that were scored at head."""
+        record = self.records[-1][self.tasks.index(task)]
+        return set(record["rows"]) if record else set()
+
+    def every(self, task: str) -> list[list[str]]:
+        """Return the test rows that each stage scored."""
+        column = self.tasks.index(task)
+        found = [line[column] for line in self.records]
+        return [record["rows"] for record in found if record]
+
+    def scorer(self, task: str) -> str | None:
+        """Return the name of the task's scorer; None where it was never scored."""
+        column = self.tasks.index(task)
+        return next((line[column]["scorer"] for line in reversed(self.records) if line[column]), None)
+
+    def learned(self, tasks: Sequence[str]) -> list[str]:
+        """Return those of `tasks` that were learned, in that order, each as often as it was."""
+        return [stage["task"] for stage in self.stages if stage["kind"] == "learn" and stage["task"] in tasks]
+
+    def over(self, tasks: Sequence[str], rows: Mapping[str, set[str]]) -> Json:
+        """Return the metrics over some tasks, and of them over some test rows."""
+        columns = [self.tasks.index(task) for task in tasks]
+        cut: Cells = [
+            [(cell := line[j]) and over_rows(cell, rows[self.tasks[j]]) for j in columns] for line in self.records
+        ]
+        found: Json = build_matrix([{"name": task} for task in tasks], self.stages, cut)["metrics"]
+        return found
+
+
+def _bases(ours: "Ledger", theirs: "Ledger") -> list[str]:
+    here, there = ours.config, theirs.config
+    if here["base"] == there["base"]:
+        return []
+    if here.get("weights") == there.get("weights"):
+        return [f"the base is held in {here['dtype']} here and in {there['dtype']} there"]
+    return [f"the base model is another: {here['model']} here, {there['model']} there"]
+
+
+def _tasks(mine: _Side, other: _Side) -> list[str]:
+    """Say which tasks one side alone knows."""
+    lacking = {
+        "here": [task for task in mine.tasks if task not in other.tasks],
+        "there": [task for task in other.tasks if task not in mine.tasks],
+    }
+    return [
+        f"{counted(len(names), 'task')} only {where}: {', '.join(names)}" for where, names in lacking.items() if names
+    ]
+
+
+def _rows(mine: _Side, other: _Side, tasks: Sequence[str], rows: Mapping[str, set[str]]) -> list[str]:
+    """Say which tasks have other test rows, and how many are compared."""
+    told = []
+    for task in tasks:
+        here, there, both = mine.newest(task), other.newest(task), rows[task]
+        if not here or not there:
+            told.append(f"{task} was not scored at head {'here' if not here else 'there'}")
+        elif not both:
+            told.append(f"{task} has no test row in common")
+        elif here != there:
+            told.append(
+                f"{task} has {counted(len(here), 'test row')} here and {len(there):,} there; {len(both):,} of both are compared"
+            )
+    return told
+
+
+def _taught(mine: _Side, other: _Side, tasks: Sequence[str]) -> list[str]:
+    """Say which tasks were learned from other train rows."""
+    names = [
+        task
+        for task in tasks
+        if [data for name, data in mine.taught if name == task] != [data for name, data in other.taught if name == task]
+    ]
+    return [f"learned from other train rows: {', '.join(names)}"] if names else []

@@ -1,0 +1,210 @@
+"""What the program says of its own numbers: on which rows, by which method, over which time."""
+
+import json
+import shutil
+from html import unescape
+
+import pytest
+
+from perdure import Gate, Workspace
+from perdure.core.errors import Interrupted
+from perdure.evaluate.evidence import check_evidence
+from perdure.evaluate.matrix import plain_text
+from perdure.maths.statistics import interval_name
+from perdure.report.page import render
+from perdure.train.checkpoint import Keeper
+from perdure.workflows import views
+from perdure.workflows.compare import side_by_side
+from perdure.workflows.export import export
+from perdure.workflows.report_data import report_data
+
+QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 4}
+
+
+def write(path, task, train, test):
+    """Write a file whose rows are named by numbers: the same number is the same row."""
+    rows = [
+        {"text": f"{task} {n}", "label": f"{task} {'late' if n % 2 else 'lost'}", "split": split}
+        for split, numbers in (("train", train), ("test", test))
+        for n in numbers
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def learn(ws, folder, task, train=range(8), test=range(100, 106), recipe="dual_replay", gate=None, **options):
+    path = write(folder / f"{task}-{len(list(folder.glob('*.jsonl')))}.jsonl", task, train, test)
+    return ws.learn(task, path, recipe=recipe, overrides=QUICK, gate=gate, **options)
+
+
+@pytest.fixture(scope="module")
+def two_tasks(tiny_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("statements")
+    made = Workspace.init(folder / "ws", str(tiny_model), dtype="float32")
+    for task in ("parcel", "invoice"):
+        learn(made, folder, task)
+    return made.ledger.root
+
+
+@pytest.fixture
+def ws(two_tasks, tmp_path):
+    return Workspace.open(shutil.copytree(two_tasks, tmp_path / "ws"))
+
+
+@pytest.fixture
+def updated(ws, tmp_path):
+    """Parcel learned again with four more test rows."""
+    learn(ws, tmp_path, "parcel", train=range(20, 28), test=range(110, 114))
+    return ws
+
+
+# --- before and after are of the same test rows
+
+
+def test_the_table_of_a_learn_compares_the_same_rows_after_a_task_was_updated(updated):
+    before, now = (
+        views.score_table(updated.ledger, updated.ledger.resolve("head"))["parcel"][k] for k in ("before", "now")
+    )
+    assert (before["n"], now["n"]) == (10, 10)
+    parent, head = updated.ledger.resolve("head~1"), updated.ledger.resolve("head")
+    record = updated.ledger.score(updated.ledger.state(parent), head.tasks["parcel"])
+    assert before == views.brief(record)  # what the warning of an unmoved score rests on too
+
+
+def test_rows_deleted_since_are_left_out_of_the_score_before(ws, tmp_path):
+    test_row = ws.task("parcel", ws.ledger.resolve("head")).test[0]
+    ws.delete_row(test_row.hash)
+    learn(ws, tmp_path, "return")
+    cells = views.score_table(ws.ledger, ws.ledger.resolve("head"))["parcel"]
+    assert (cells["before"]["n"], cells["now"]["n"]) == (5, 5)
+
+
+def test_the_matrix_marks_what_was_scored_on_other_rows(updated):
+    found = updated.matrix(parts=True)
+    (parcel,) = (j for j, name in enumerate(found["tasks"]) if name == "parcel")
+    named = [line[parcel] for line in found["test"]]
+    assert named[1] == named[2] != named[3]
+    assert [line[parcel] for line in found["n"]] == [6, 6, 6, 10]
+    text = plain_text(found)
+    assert text.count("%'") == 3
+    assert "' scored on other test rows than the newest" in text
+    page = render(report_data(updated))
+    assert page.count("other test rows than the newest") >= 4
+    assert "when learned on other test rows" in page
+
+
+def test_a_matrix_on_the_same_rows_has_no_marks(ws):
+    assert "other test rows" not in plain_text(ws.matrix())
+    assert "other test rows" not in render(report_data(ws))
+
+
+def test_the_card_counts_the_rows_of_each_number(updated, tmp_path):
+    export(updated, tmp_path / "out")
+    (line,) = (x for x in (tmp_path / "out" / "README.md").read_text().splitlines() if x.startswith("| parcel |"))
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[5] == "10"
+    assert cells[6].endswith("(n = 6)")
+    assert cells[7].endswith("points (n = 6)")
+
+
+# --- intervals are named by the method that made them
+
+
+def test_each_interval_is_named_by_its_method(ws, tmp_path):
+    assert interval_name([0, 1, 1.0]) == "Wilson"
+    assert interval_name([0, 0.5]) == "bootstrap"
+    page = unescape(render(report_data(ws)))
+    assert "95% bootstrap intervals over test items" not in page
+    assert "are Wilson's where answers are right or wrong" in page
+    assert "95% Wilson interval" in page
+    assert "95% bootstrap interval" not in page
+    export(ws, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Wilson's, of answers that are right or wrong" in card
+    assert "Those of the metrics are bootstrapped over test rows." in card
+
+
+# --- a learn that went on from its checkpoint
+
+
+def test_a_resumed_learn_counts_the_seconds_of_both_processes(ws, tmp_path, monkeypatch):
+    path = write(tmp_path / "return.jsonl", "return", range(32), range(100, 104))
+    real, clock = Keeper.after, {"now": 0.0}
+    monkeypatch.setattr("perdure.core.clock.time.perf_counter", lambda: clock["now"])
+    monkeypatch.setattr("perdure.train.checkpoint.time.monotonic", lambda: clock["now"])
+    speeds, stopped = [], False
+
+    def after(keeper, update, optimizer):
+        clock["now"] += 10.0  # each update takes ten seconds
+        keeper.stop = (lambda: "SIGTERM") if update == 5 and not stopped else (lambda: None)
+        real(keeper, update, optimizer)
+
+    def tick(what, done, total):
+        if what.startswith("learning"):
+            speeds.append(float(what.split(", ")[2].split()[0].replace(",", "")))
+
+    monkeypatch.setattr(Keeper, "after", after)
+    with pytest.raises(Interrupted):
+        ws.learn("return", path, overrides=QUICK, gate=None, tick=tick)
+    stopped, clock["now"] = True, clock["now"] + 3600.0  # an hour in which nothing ran
+    done = ws.learn("return", path, overrides=QUICK, gate=None, tick=tick)
+    assert done["train_seconds"] == 80.0
+    record = ws.ledger.notes(done["entry"])["record"]
+    assert record["updates"] == 8
+    assert record["train_seconds"] == 80.0
+    whole = record["tokens"] / 80
+    assert all(0.5 * whole < speed < 2 * whole for speed in speeds)
+    assert f"{round(whole):,} tokens/s" in render(report_data(ws))
+
+
+# --- beside another workspace
+
+
+def test_equal_streams_are_said_to_be_equal(ws, two_tasks):
+    found = side_by_side(ws, Workspace.open(two_tasks))
+    assert found["differs"] == []
+    assert found["curves"] == ["parcel", "invoice"]
+    assert found["shared"]["ours"] == found["shared"]["theirs"] == ws.matrix()["metrics"]
+    assert "The same tasks in the same order" in render(report_data(ws, {"other": Workspace.open(two_tasks)}))
+
+
+def test_other_tasks_rows_and_order_are_named_and_left_out(ws, tiny_model, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="bfloat16")
+    learn(other, folder, "invoice", test=range(103, 110))
+    learn(other, folder, "return")
+    learn(other, folder, "parcel")
+    found = side_by_side(ws, other)
+    assert found["differs"] == [
+        "the base is held in float32 here and in bfloat16 there",
+        "1 task only there: return",
+        "invoice has 6 test rows here and 7 there; 3 of both are compared",
+        "the tasks were learned in another order: parcel, invoice here, invoice, parcel there; so only the score now is compared",
+    ]
+    assert list(found["shared"]["ours"]) == ["acc"]
+    assert found["shared"]["ours"]["acc"]["n"] == found["shared"]["theirs"]["acc"]["n"] == 6 + 3
+    assert found["curves"] == []
+    page = render(report_data(ws, {"other": other}))
+    assert "The same tasks in the same order" not in page
+    assert "1 task only there: return" in page
+
+
+def test_workspaces_without_a_common_row_are_not_compared(ws, tiny_model, tmp_path):
+    other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")
+    assert side_by_side(ws, other)["shared"] is None
+    learn(other, tmp_path, "return")
+    found = side_by_side(ws, other)
+    assert found["shared"] is None
+    assert found["differs"] == ["2 tasks only here: parcel, invoice", "1 task only there: return"]
+    assert "nothing is compared" in render(report_data(ws, {"other": other}))
+
+
+# --- the gate
+
+
+def test_a_gate_without_a_guarded_task_does_not_call_it_the_first(ws, tmp_path):
+    done = learn(ws, tmp_path, "return", gate=Gate(), settings={"guard": []})
+    assert done["gate"]["reason"] == "no task is guarded: what invoice, parcel lost was not judged"
+    views.save_evidence(ws.ledger, tmp_path / "evidence.json")
+    assert check_evidence(tmp_path / "evidence.json")["differences"] == []
