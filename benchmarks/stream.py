@@ -84,7 +84,7 @@ def recipe(options, arm, seed, folder, records, scratch) -> dict:
 
     name, _, changes = arm.partition(":")
     overrides = {k: yaml.safe_load(v) for k, v in (pair.split("=") for pair in changes.split(",") if pair)}
-    ws = Workspace.init(scratch / "ws", str(folder), seed=seed)
+    ws = Workspace.init(scratch / "ws", str(folder), seed=seed, keep_rows="all" if name == "joint" else "needed")
     domains = clinc.DOMAINS[: options.tasks]
     seconds, tokens, learned, evals = [], [], {}, []
     for i, domain in enumerate(domains):

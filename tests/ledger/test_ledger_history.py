@@ -49,8 +49,8 @@ def test_opening_says_what_is_wrong(ledger: Ledger, root, tmp_path) -> None:
     with pytest.raises(NotFound, match=r"nowhere is no workspace; run 'perdure init"):
         Ledger.open(tmp_path / "nowhere")
     with ledger.changing() as connection:
-        connection.exec_driver_sql("UPDATE meta SET schema_version = 2")
-    with pytest.raises(BrokenStore, match="schema version 2, this perdure knows up to 1; upgrade"):
+        connection.exec_driver_sql(f"UPDATE meta SET schema_version = {database.SCHEMA_VERSION + 1}")
+    with pytest.raises(BrokenStore, match="schema version 3, this perdure knows up to 2; upgrade"):
         Ledger.open(root)
     config = json.loads((root / "perdure.json").read_text())
     (root / "perdure.json").write_text(json.dumps({**config, "format": 2}))

@@ -175,11 +175,11 @@ def test_gc_removes_exactly_what_neither_entry_nor_candidate_names(ledger, draft
     ledger.hold(draft(2, columns=put(3)), {})
     loose = put(4)
     size = ledger.objects.size(loose)
-    assert ledger.gc() == {"removed": 1, "runs": 0, "bytes": size}
+    assert ledger.gc() == {"removed": 1, "rows": 0, "runs": 0, "bytes": size}
     assert ledger.objects.all() == {put(1), put(2), put(3)}
     ledger.discard()
     assert ledger.gc()["removed"] == 2
-    assert ledger.gc() == {"removed": 0, "runs": 0, "bytes": 0}
+    assert ledger.gc() == {"removed": 0, "rows": 0, "runs": 0, "bytes": 0}
     assert ledger.verify()["ok"]
 
 

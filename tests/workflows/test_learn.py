@@ -188,11 +188,12 @@ def test_of_many_general_rows_those_nearest_in_length_are_rehearsed(ws, tmp_path
     assert kept == {1, 2, 3, 4}
 
 
-def test_joint_trains_on_all_kept_rows_from_the_base(ws, tmp_path):
+def test_joint_trains_on_all_kept_rows_from_the_base(tiny_model, tmp_path):
+    ws = Workspace.init(tmp_path / "all", str(tiny_model), dtype="float32", keep_rows="all")
     alone = learn(ws, tmp_path, "refund", recipe="joint")["tokens"]
     both = learn(ws, tmp_path, "parcel", recipe="joint")["tokens"]
     assert both > 1.5 * alone
-    fresh = Workspace.init(tmp_path / "fresh", ws.ledger.config["model"], dtype="float32")
+    fresh = Workspace.init(tmp_path / "fresh", ws.ledger.config["model"], dtype="float32", keep_rows="all")
     learn(fresh, tmp_path, "refund", recipe="naive")  # another way to the same parent tasks
     learn(fresh, tmp_path, "parcel", recipe="joint")
     assert torch.equal(logits(fresh), logits(ws))  # it starts from the base, so what head was does not matter
@@ -405,7 +406,8 @@ def test_a_task_whose_test_rows_were_all_deleted_does_not_stop_later_learns(ws, 
     assert list(made["scores"]) == ["parcel"]
 
 
-def test_what_is_held_out_is_not_trained_with_the_rows_of_older_versions(ws, tmp_path, monkeypatch):
+def test_what_is_held_out_is_not_trained_with_the_rows_of_older_versions(tiny_model, tmp_path, monkeypatch):
+    ws = Workspace.init(tmp_path / "all", str(tiny_model), dtype="float32", keep_rows="all")
     seen = []
     monkeypatch.setattr(Learning, "begin", lambda self, begin=Learning.begin: (seen.append(self), begin(self))[1])
     for n in (8, 16):

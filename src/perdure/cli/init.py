@@ -1,7 +1,7 @@
 """`perdure init`: make a workspace."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ def init(
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     dtype: Annotated[str, typer.Option(help="Frozen weights: auto, float32 or bfloat16.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    keep_rows: Annotated[
+        Literal["needed", "all"],
+        typer.Option(help="Rows whose text is kept: those of memory and test rows, or all (for recipes as joint)."),
+    ] = "needed",
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -25,7 +29,8 @@ def init(
     from perdure.workflows.workspace import Workspace
 
     with progress(f"reading model {model}"):
-        ws = Workspace.init(target or folder or Path(), model, revision=revision, dtype=dtype, seed=seed)
+        options: dict[str, Any] = {"revision": revision, "dtype": dtype, "seed": seed, "keep_rows": keep_rows}
+        ws = Workspace.init(target or folder or Path(), model, **options)
     base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
     if as_json:
         return emit({"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype})

@@ -44,6 +44,10 @@ def learn(
     scorer: Annotated[str | None, typer.Option(help="Scorer by name, or as YAML with its options.")] = None,
     general: Annotated[Path | None, typer.Option(metavar="FILE", help="General instruction data to replay.")] = None,
     guard: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Guard this task only; repeatable.")] = None,
+    rows: Annotated[
+        list[str] | None,
+        typer.Option("--rows", metavar="TASK=FILE", help="Rows of an older task that are not kept; repeatable."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
     folder: Folder = None,
     as_json: AsJson = False,
@@ -72,6 +76,7 @@ def learn(
         "overrides": overrides(settings or []),
         "settings": {key: value for key, value in about.items() if value is not None},
         "allow_leaks": allow_leaks,
+        **({"rows": files_by_task(rows)} if rows else {}),
     }
     ws = open_workspace(folder)
     gate = None if no_gate else Gate(**rule)
@@ -117,6 +122,17 @@ def _columns(text: str | None) -> dict[str, str] | None:
     found = {name.strip(): column.strip() for name, _, column in pairs}
     if len(found) < len(pairs) or not all(equals and column.strip() for _, equals, column in pairs):
         raise typer.BadParameter(f"{text!r} is not NAME=COLUMN,NAME=COLUMN with each name once", param_hint="--columns")
+    return found
+
+
+def files_by_task(pairs: list[str]) -> dict[str, list[Path]]:
+    """Return TASK=FILE pairs as the files of each task."""
+    found: dict[str, list[Path]] = {}
+    for pair in pairs:
+        task, equals, file = pair.partition("=")
+        if not equals or not task or not file:
+            raise typer.BadParameter(f"{pair!r} is no TASK=FILE", param_hint="--rows")
+        found.setdefault(task, []).append(Path(file))
     return found
 
 

@@ -9,7 +9,7 @@ from perdure.cli.options import Above, AsJson, At, Folder, open_ledger, open_wor
 from perdure.cli.output import clip, counted, emit, facts, say, short, table
 from perdure.core.errors import BadInput
 
-memory = typer.Typer(no_args_is_help=True, help="Look at the rows kept for replay, delete or export them.")
+memory = typer.Typer(no_args_is_help=True, help="Look at the rows that are kept, delete, drop or export them.")
 Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'list --all'.")]
 
 
@@ -50,7 +50,7 @@ def list_rows(
 
 @memory.command()
 def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
-    """Count the rows that an entry remembers, by task and label."""
+    """Count the rows that an entry remembers, by task and label, and say which rows the workspace keeps with their text."""
     from perdure.workflows import memory_views
 
     found = memory_views.memory_stats(open_ledger(folder), at)
@@ -67,6 +67,25 @@ def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> No
     if found["tasks"]:
         rows = [[task, n, len(found["labels"].get(task, {})) or "-"] for task, n in found["tasks"].items()]
         typer.echo("\n" + table(["task", "rows", "labels"], rows, right=(1, 2)))
+    typer.echo("\n" + kept_lines(found["kept"]))
+
+
+@memory.command()
+def prune(
+    tasks: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TASK]...", help="Tasks to prune although their own setting keeps all rows."),
+    ] = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Drop the text of every row that neither a memory nor a test part needs; hashes stay. From now on no other text is kept."""
+    found = open_workspace(folder).prune(tasks or ())
+    if as_json:
+        return emit(found)
+    typer.echo(f"the text of {counted(found['rows'], 'row')} dropped, {found['bytes']:,} bytes; their hashes stay")
+    for task in found["kept"]:
+        say(f"task {task} keeps all its rows, as its task file says; 'perdure memory prune {task}' drops them too")
 
 
 @memory.command()
@@ -100,6 +119,24 @@ def export(
         return typer.echo(text, nl=False)
     write_text(file, text)
     say(f"{counted(len(lines), 'row')} written to {file}")
+
+
+def kept_lines(kept: dict) -> str:
+    """Return in words which rows a workspace keeps with their text, by what needs them, and which by hash."""
+    rest = (
+        "all rows are to be kept"
+        if kept["setting"] == "all"
+        else "no learn needs them; 'perdure memory prune' drops them"
+    )
+    lines = {
+        "with text": f"{counted(kept['memory'], 'memory row')}, {counted(kept['test'], 'test row')}",
+        "": kept["train"] + kept["validation"]
+        and f"{counted(kept['train'], 'train row')}, {counted(kept['validation'], 'validation row')}: {rest}",
+        "left over": kept["loose"] and f"{counted(kept['loose'], 'row')} of no entry; 'perdure gc' drops them",
+        "by hash": f"{counted(kept['names'], 'row')}" + (f", and {kept['deleted']} deleted" if kept["deleted"] else ""),
+        "kept text": f"{kept['text_bytes']:,} bytes",
+    }
+    return facts({name: value for name, value in lines.items() if value != 0})
 
 
 def _text(row: dict) -> str:

@@ -23,6 +23,7 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
         + f", {clock(head['time'])} UTC",
         "entries": found["entries"],
         "memory": _memory(found["memory"]),
+        "rows": _rows(found["rows"]),
         "edits": held and f"{counted(held, 'fact')} in force, {found['edits']['held']} said when last verified",
         "gate": gate and f"{gate['verdict'].upper()}, {gate['reason']}",
     }
@@ -55,3 +56,10 @@ def _stopped(learns: list[dict[str, Any]]) -> str:
 def _memory(held: dict[str, Any]) -> str:
     tasks = ", ".join(f"{task} {n}" for task, n in held["tasks"].items())
     return counted(held["rows"], "row") + (f" ({tasks})" if tasks else "")
+
+
+def _rows(kept: dict[str, Any]) -> str:
+    """Return how many rows are kept with their text, and what for; 'memory stats' says more."""
+    with_text = {name: kept[name] for name in ("memory", "test", "train", "validation", "loose") if kept[name]}
+    told = ", ".join(f"{name} {count}" for name, count in with_text.items())
+    return f"{sum(with_text.values())} with text" + (f" ({told})" if told else "") + f", {kept['names']} by hash"

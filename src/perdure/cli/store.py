@@ -28,11 +28,10 @@ def verify(folder: Folder = None, as_json: AsJson = False) -> None:
 
 
 def gc(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Delete the objects that no entry and no candidate names, and checkpoints of learns that began at another head."""
+    """Delete what no entry and no candidate needs: objects, rows, scores, checkpoints of learns from another head."""
     found = open_workspace(folder).gc()
     if as_json:
         return emit(found)
-    gone = counted(found["removed"], "object") + (
-        f" and {counted(found['runs'], 'checkpoint')}" if found["runs"] else ""
-    )
+    counts = {"object": found["removed"], "record": found["rows"], "checkpoint": found["runs"]}
+    gone = ", ".join(counted(count, word) for word, count in counts.items() if count or word == "object")
     typer.echo(f"{gone} removed, {found['bytes']:,} bytes freed")

@@ -58,3 +58,24 @@ class Row:
     def from_json(cls, data: dict[str, Any]) -> "Row":
         """Restore a row written by `to_json`."""
         return cls(**{**data, "messages": tuple(Message(**m) for m in data.get("messages", ()))})
+
+
+@dataclass(frozen=True)
+class RowName:
+    """What stays of a row whose text is not kept: enough to recognise the row, and nothing of what it says.
+
+    Args:
+        key: Key of the row in the ledger.
+        hash: The row's `hash`.
+        question: The row's `question`.
+        label: Class name, where the labels of the task are its answers; else None.
+        source: Where the row came from, as "file.jsonl:7".
+        part: Part of the task that the row is in: "train" or "validation".
+    """
+
+    key: str
+    hash: str
+    question: str
+    label: str | None = None
+    source: str = ""
+    part: str = "train"

@@ -3,31 +3,30 @@
 from collections.abc import Iterable, Sequence
 
 from perdure.core.errors import BadInput
-from perdure.core.rows import Row
+from perdure.core.rows import Row, RowName
 from perdure.data.task import TaskData
 
 
-def refuse_leaks(new: TaskData, others: Iterable[TaskData]) -> None:
+def refuse_leaks(new: TaskData, others: Iterable[TaskData], *, itself: bool = True) -> None:
     """Raise if a test row of `new` stands in any train part, or one of its train rows in another task's test part.
 
     Two rows are the same when they ask the same question or have the same text. Validation rows count as trained on,
     for they choose the weights. Earlier versions of `new` itself belong among `others`.
 
+    Args:
+        new: The task to check.
+        others: The tasks that it must not share rows with.
+        itself: Check its own parts against each other too.
+
     Raises:
         BadInput: Such rows exist; the message counts them and names the first on both sides.
     """
-    for other in (new, *others):
-        _refuse(
-            new.test, _learned(other), f"test rows of task {new.name!r}", f"the train part of {_called(other, new)}"
-        )
+    for other in (*([new] if itself else []), *others):
+        _refuse(new.test, other.learned, f"test rows of task {new.name!r}", f"the train part of {_called(other, new)}")
         if other is not new:
             _refuse(
-                _learned(new), other.test, f"train rows of task {new.name!r}", f"the test part of {_called(other, new)}"
+                new.learned, other.test, f"train rows of task {new.name!r}", f"the test part of {_called(other, new)}"
             )
-
-
-def _learned(task: TaskData) -> tuple[Row, ...]:
-    return (*task.train, *task.validation)
 
 
 def _called(other: TaskData, new: TaskData) -> str:
@@ -36,7 +35,7 @@ def _called(other: TaskData, new: TaskData) -> str:
     return f"its version {other.version[:8]}" if other.name == new.name else f"task {other.name!r}"
 
 
-def _refuse(rows: Sequence[Row], against: Sequence[Row], what: str, where: str) -> None:
+def _refuse(rows: Sequence[Row | RowName], against: Sequence[Row | RowName], what: str, where: str) -> None:
     taken = {key: row for row in reversed(against) for key in (row.question, row.hash)}
     leaked = [row for row in rows if row.question in taken or row.hash in taken]
     if leaked:

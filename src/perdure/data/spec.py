@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -24,6 +24,7 @@ _INHERITED = (
     "guard",
     "test_size",
     "seed",
+    "keep_rows",
 )
 
 
@@ -44,6 +45,8 @@ class TaskSpec(BaseModel):
         guard: Names of the tasks the gate guards while this one is learned; None is all of them.
         test_size: Share of the questions in the test part when it has to be made, in (0, 1).
         seed: Key of the draw that makes the test part.
+        keep_rows: "all" keeps the text of every row, "needed" that of memory and test rows alone; None is the workspace's
+            setting.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +64,7 @@ class TaskSpec(BaseModel):
     guard: list[str] | None = None
     test_size: float = Field(default=0.2, gt=0, lt=1)
     seed: int = 0
+    keep_rows: Literal["all", "needed"] | None = None
 
     @field_validator("name")
     @classmethod

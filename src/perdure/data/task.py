@@ -8,7 +8,7 @@ from typing import Any
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
-from perdure.core.rows import Message, Row
+from perdure.core.rows import Message, Row, RowName
 from perdure.core.script import count_words
 from perdure.data.columns import IN_FILE, IN_TASK, Unread, check, read_by, take
 from perdure.data.doubts import doubts
@@ -39,6 +39,8 @@ class TaskData:
         default: Name of the scorer where the settings name none; computed where left empty.
         notices: What the user should know about the data as they were read; not part of the task.
         unread: Columns of the data that nothing read; likewise.
+        names: Train and validation rows that are known by name alone, as their text is not kept.
+        choices: Answers of all rows, where the scorer chooses among them; computed where left empty.
     """
 
     spec: TaskSpec
@@ -52,6 +54,8 @@ class TaskData:
     default: str = ""
     notices: tuple[str, ...] = field(default=(), compare=False)
     unread: tuple[str, ...] = field(default=(), compare=False)
+    names: tuple[RowName, ...] = field(default=(), compare=False)
+    choices: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         # Stored, not computed on demand: rows can be deleted later, and a version must outlive them.
@@ -61,11 +65,14 @@ class TaskData:
             object.__setattr__(self, "default", default_scorer(self.test, self.format))
         if not self.version:
             object.__setattr__(self, "version", self._version())
+        chosen = self.spec.scorer
+        if not self.choices and chosen and (chosen if isinstance(chosen, str) else chosen["name"]) == "choice":
+            rows = (*self.train, *self.test)
+            object.__setattr__(self, "choices", tuple(sorted({row.completion or row.answer for row in rows})))
 
     def _version(self) -> str:
-        spec, parts = self.spec, (self.train, self.validation, self.test)
-        settings = [spec.name, self.format, spec.template, spec.labels, self.scorer, spec.max_new_tokens]
-        return content_hash([*settings, *([[row.hash, row.label] for row in part] for part in parts)])
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return version_hash(self, {name: [(row.hash, row.label) for row in part] for name, part in parts.items()})
 
     @property
     def name(self) -> str:
@@ -75,8 +82,28 @@ class TaskData:
     @property
     def labels(self) -> list[str]:
         """Names of the labels that occur, sorted; empty where the rows have none."""
-        rows = (*self.train, *self.validation, *self.test)
+        rows: tuple[Row | RowName, ...] = (*self.train, *self.validation, *self.test, *self.names)
         return sorted({row.label for row in rows if row.label is not None})
+
+    @property
+    def learned(self) -> tuple[Row | RowName, ...]:
+        """The rows that decide the weights: train and validation rows, with their text or by name."""
+        return (*self.train, *self.validation, *self.names)
+
+    @property
+    def taught(self) -> tuple[Row | RowName, ...]:
+        """The train rows, with their text or by name."""
+        return (*self.train, *(name for name in self.names if name.part == "train"))
+
+    @property
+    def held_out(self) -> tuple[Row | RowName, ...]:
+        """The rows that are not trained on: validation and test rows, with their text or by name."""
+        return (*self.validation, *self.test, *(name for name in self.names if name.part == "validation"))
+
+    @property
+    def answers_are_labels(self) -> bool:
+        """Whether the labels decide the answers, so that they are names of classes and not text of single rows."""
+        return self.format == "text_label" or labels_decide((*self.train, *self.test))
 
     @property
     def scorer(self) -> dict[str, Any]:
@@ -113,22 +140,43 @@ class TaskData:
         """Return all but the rows as plain JSON; the ledger keeps those."""
         spec = self.spec.model_dump(mode="json", exclude_unset=True)
         kept = ("format", "test_made", "fingerprint", "version", "default")
-        return {"spec": spec, **{key: getattr(self, key) for key in kept}, "scoring": self.scoring}
+        choices = {"choices": list(self.choices)} if self.choices else {}
+        return {"spec": spec, **{key: getattr(self, key) for key in kept}, "scoring": self.scoring, **choices}
 
     @classmethod
     def from_json(
-        cls, data: dict[str, Any], train: Sequence[Row] = (), validation: Sequence[Row] = (), test: Sequence[Row] = ()
+        cls,
+        data: dict[str, Any],
+        train: Sequence[Row] = (),
+        validation: Sequence[Row] = (),
+        test: Sequence[Row] = (),
+        names: Sequence[RowName] = (),
     ) -> "TaskData":
         """Restore a task written by `to_json`, with the rows that are still there."""
         spec = TaskSpec.model_validate(data["spec"])
-        parts = {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
+        parts: dict[str, Any] = {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
+        parts["names"] = tuple(names)
         # a task from before there were scoring versions stays with the scorer it had
         old = {"default": default_scorer(parts["test"], data["format"], count=lambda text: len(text.split()))}
         known = {key: value for key, value in data.items() if key != "scoring"}
+        known["choices"] = tuple(data.get("choices", ()))
         task = cls(**{**({} if "default" in data else old), **known, **parts, "spec": spec})
         if "scoring" in data:  # as it was when all its test rows were there
             task.__dict__["scoring"] = data["scoring"]
         return task
+
+
+def version_hash(task: TaskData, rows: Mapping[str, Sequence[tuple[str, str | None]]]) -> str:
+    """Return the version of a task by the hash and label of each of its rows, which outlive the text.
+
+    Args:
+        task: Its settings; what rows it has does not count.
+        rows: Hash and label of every row by part ("train", "validation", "test"), in order.
+    """
+    spec = task.spec
+    settings = [spec.name, task.format, spec.template, spec.labels, task.scorer, spec.max_new_tokens]
+    parts = (rows[part] for part in ("train", "validation", "test"))
+    return content_hash([*settings, *([list(pair) for pair in part] for part in parts)])
 
 
 def default_scorer(rows: Sequence[Row], format: str, count: Callable[[str], int] = count_words) -> str:
@@ -137,10 +185,14 @@ def default_scorer(rows: Sequence[Row], format: str, count: Callable[[str], int]
     A letter of a script without spaces (Chinese, Japanese, Thai, ...) counts as a word.
     A label beside free text (the number at the end of a worked solution) decides nothing: answers outnumber labels.
     """
-    labels = {row.label for row in rows}
-    classes = bool(labels) and None not in labels and len({row.answer for row in rows}) <= len(labels)
     short = format != "text" and all(count(row.answer) <= _SHORT_ANSWER for row in rows)
-    return "exact" if classes or short else "rouge_l"
+    return "exact" if labels_decide(rows) or short else "rouge_l"
+
+
+def labels_decide(rows: Sequence[Row]) -> bool:
+    """Say whether every row has a label and there are no more answers than labels."""
+    labels = {row.label for row in rows}
+    return bool(labels) and None not in labels and len({row.answer for row in rows}) <= len(labels)
 
 
 def load_task(
@@ -261,6 +313,22 @@ def read_columns(path: Path, columns: Mapping[str, str]) -> tuple[list[Record], 
     return named, [*told, *more]
 
 
+def read_again(known: TaskData, path: Path) -> tuple[Row, ...]:
+    """Return every row of a data file, of whatever part, read with the settings of a task that was learned from it.
+
+    Args:
+        known: The task.
+        path: The data file, or a task file that names it.
+
+    Raises:
+        BadInput: The file is missing or broken, or its rows are of another format.
+    """
+    if path.suffix.lower() in (".yaml", ".yml"):
+        path = Path(read_settings(path).get("train", path))
+    records, _ = read_columns(path, known.spec.columns)
+    return tuple(_rows(records, known.spec, known.format, facts=True)[0])
+
+
 def load_probe(name: str, data: Path, settings: Mapping[str, Any] | None = None) -> TaskData:
     """Return a task that is only ever scored: every row of the file is a test row.
 
@@ -301,7 +369,7 @@ def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()
     train, test = new.train, new.test
     if new.test_made:
         asked = {row.question for row in known.test}
-        taught = {row.question for task in (known, *earlier) for row in task.train}
+        taught = {row.question for task in (known, *earlier) for row in task.taught}
         drawn = {row.question for row in test}
         train = tuple(
             r for r in (*train, *test) if r.question not in asked and (r.question in taught or r.question not in drawn)
@@ -311,7 +379,8 @@ def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()
         raise BadInput(
             f"every row of {new.spec.train} is a test row of task {known.name!r} already; there is nothing to learn"
         )
-    return replace(new, train=train, test=distinct((*known.test, *test)), fingerprint="", version="", default="")
+    test = distinct((*known.test, *test))
+    return replace(new, train=train, test=test, fingerprint="", version="", default="", choices=())
 
 
 def _rows(records: Sequence[Record], spec: TaskSpec, format: str, *, facts: bool = False) -> tuple[list[Row], Unread]:

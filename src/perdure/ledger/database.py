@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,12 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    update,
 )
 from sqlalchemy.exc import DatabaseError, StatementError
 
 from perdure.core.canonical import canonical_json
 from perdure.core.errors import BadInput, BrokenStore, Busy, PerdureError
-
-SCHEMA_VERSION = 1
 
 metadata = MetaData()
 
@@ -75,12 +75,22 @@ reflog = Table(
     Column("new", Text, nullable=False),
     Column("why", Text, nullable=False),
 )
-rows = Table(  # a row whose body is null was deleted; its key stays, so that nothing brings the text back
+# A row without a body has a line in `row_names` if its text is not kept. Without that line it was deleted: the key stays, so
+# that nothing brings the text back.
+rows = Table(
     "rows",
     metadata,
     Column("key", Text, primary_key=True),
     Column("hash", Text, nullable=False, index=True),
     Column("body", JSON(none_as_null=True)),
+)
+row_names = Table(
+    "row_names",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("question", Text, nullable=False),
+    Column("label", Text),
+    Column("source", Text, nullable=False),
 )
 tasks = Table(
     "tasks",
@@ -107,6 +117,26 @@ scores = Table(
     Column("time", Text, nullable=False),
     Column("record", JSON, nullable=False),
 )
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One change of the schema.
+
+    Args:
+        version: Schema version that it leads to.
+        about: What it is for.
+        tables: Tables that it adds.
+    """
+
+    version: int
+    about: str
+    tables: tuple[Table, ...]
+
+
+# Applied in this order by the first transaction that writes; `meta` says how far a file is. Readers read older files too.
+MIGRATIONS = (Migration(2, "rows whose text is not kept", (row_names,)),)
+SCHEMA_VERSION = MIGRATIONS[-1].version
 
 
 def now() -> str:
@@ -136,12 +166,13 @@ class Database:
     def changing(self) -> Iterator[Connection]:
         """A transaction: what is done in it happens entirely or, if anything is raised, not at all."""
         with _in_words(self.path), self._writer.begin() as connection:
+            _migrate(connection)
             yield connection
 
     def create_schema(self) -> None:
         """Make the tables unless they are there, in write-ahead mode (a property of the file from then on)."""
         self._pragma("journal_mode=WAL")
-        with self.changing() as connection:
+        with _in_words(self.path), self._writer.begin() as connection:
             metadata.create_all(connection)
             if connection.execute(select(meta)).first() is None:
                 connection.execute(insert(meta).values(schema_version=SCHEMA_VERSION))
@@ -166,7 +197,16 @@ class Database:
             )
 
     def forget_deleted(self) -> None:
-        """Empty the write-ahead log, where text that was deleted would otherwise stay readable.
+        """Write the file anew and empty the write-ahead log: text that was deleted is readable in neither afterwards.
+
+        Raises:
+            Busy: Somebody reads from the log, so that it could not be emptied.
+        """
+        self._outside("VACUUM")  # a page that was split may hold a second copy of a row, which no deletion finds
+        self.empty_log()
+
+    def empty_log(self) -> None:
+        """Write what the write-ahead log holds into the file, and empty the log.
 
         Raises:
             Busy: Somebody reads from the log, so that it could not be emptied.
@@ -180,7 +220,10 @@ class Database:
     def missing_tables(self) -> list[str]:
         """Return the names of the tables that every ledger has and this one does not."""
         with self.reading() as connection:
-            return sorted(set(metadata.tables) - set(inspect(connection).get_table_names()))
+            newer = {
+                table.name for step in MIGRATIONS if step.version > version_of(connection) for table in step.tables
+            }
+            return sorted(set(metadata.tables) - newer - set(inspect(connection).get_table_names()))
 
     def check_file(self) -> list[str]:
         """Return what SQLite finds wrong with its own file."""
@@ -191,10 +234,31 @@ class Database:
         self._engine.dispose()
 
     def _pragma(self, text: str) -> list[str]:
-        """Run a pragma outside any transaction and return the first column of what it answers."""
+        """Run a pragma and return the first column of what it answers."""
+        return self._outside(f"PRAGMA {text}")
+
+    def _outside(self, statement: str) -> list[str]:
+        """Run a statement outside any transaction and return the first column of what it answers."""
         outside = self._engine.execution_options(begin=None)
         with _in_words(self.path), outside.connect() as connection:
-            return [str(row[0]) for row in connection.exec_driver_sql(f"PRAGMA {text}")]
+            found = connection.exec_driver_sql(statement)
+            return [str(row[0]) for row in found] if found.returns_rows else []
+
+
+def version_of(connection: Connection) -> int:
+    """Return the schema version of the file that a connection reads."""
+    return int(connection.execute(select(meta.c.schema_version)).scalar() or 0)
+
+
+def _migrate(connection: Connection) -> None:
+    """Bring a file of an older schema version up to date."""
+    found = version_of(connection)
+    if not found or found >= SCHEMA_VERSION:
+        return
+    for step in MIGRATIONS:
+        if step.version > found:
+            metadata.create_all(connection, tables=step.tables)
+    connection.execute(update(meta).values(schema_version=SCHEMA_VERSION))
 
 
 def _engine(path: Path) -> Engine:

@@ -5,13 +5,24 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Text, select, type_coerce
+from sqlalchemy import Connection, Text, null, select, type_coerce
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadSpec, BrokenStore
 from perdure.core.rows import Row
 from perdure.ledger import runs
-from perdure.ledger.database import candidate, entries, manifests, refs, rows, scores, task_rows, tasks
+from perdure.ledger.database import (
+    candidate,
+    entries,
+    manifests,
+    refs,
+    row_names,
+    rows,
+    scores,
+    task_rows,
+    tasks,
+    version_of,
+)
 from perdure.ledger.entry import Entry
 from perdure.ledger.rows import row_key
 
@@ -46,25 +57,42 @@ def verify(ledger: "Ledger") -> dict[str, Any]:
 
 
 def gc(ledger: "Ledger") -> dict[str, int]:
-    """Delete the objects that no entry and no candidate needs, and the checkpoints of learns that began at another head.
+    """Delete the objects, task versions, memories, rows and scores that no entry and no candidate needs.
 
-    Only for who holds the write lock: a writer puts its objects before it names them.
+    The checkpoints of learns that began at another head go too, and what killed writers left. Objects go first, so that a full
+    disk has room for the rest. Only for who holds the write lock: a writer puts its objects before it names them.
 
     Returns:
-        "removed", how many objects; "runs", how many learns lost their checkpoint; and the "bytes" freed.
+        "removed", how many objects; "rows", how many task versions, manifests, rows and scores; "runs", how many learns lost
+        their checkpoint; and the "bytes" freed.
 
     Raises:
         Busy: All that is done, but a reader holds the log, where deleted text still stands.
     """
     held = ledger.candidate()
-    named = {name for entry in [*ledger.entries(), *([held] if held else [])] for name in entry.objects}
-    loose = ledger.objects.all() - _with_parts(ledger, named)
+    kept = [*ledger.entries(), *([held] if held else [])]
+    loose = ledger.objects.all() - _with_parts(ledger, {name for entry in kept for name in entry.objects})
     freed = sum(ledger.objects.remove(name) for name in loose) + ledger.objects.sweep()
     head = ledger.resolve("head").id
     left = [run for run in runs.unfinished(ledger.root) if run.parent not in (None, head)]
     freed += sum(run.remove() for run in left)
-    ledger.forget_deleted()
-    return {"removed": len(loose), "runs": len(left), "bytes": freed}
+    before = ledger.path.stat().st_size
+    rows = _drop_records(ledger, kept)
+    if rows:
+        ledger.forget_deleted()
+    else:
+        ledger.empty_log()
+    freed += max(before - ledger.path.stat().st_size, 0)
+    return {"removed": len(loose), "rows": rows, "runs": len(left), "bytes": freed}
+
+
+def _drop_records(ledger: "Ledger", kept: list[Entry]) -> int:
+    """Delete the records that none of these entries needs; an unfinished learn needs the scores that it measured so far."""
+    versions = {version for entry in kept for version in entry.tasks.values()}
+    dropped = ledger.drop_unnamed(versions, {entry.memory for entry in kept if entry.memory})
+    if not runs.unfinished(ledger.root):
+        dropped += ledger.drop_scores({ledger.state(entry) for entry in kept}, versions)
+    return dropped
 
 
 def _with_parts(ledger: "Ledger", names: Iterable[str]) -> set[str]:
@@ -119,8 +147,7 @@ def _text_problems(connection: Connection) -> Iterator[str]:
     known = set()
     for key, row_hash, body in connection.execute(select(rows)):
         known.add(key)
-        row = None if body is None else Row.from_json(body)
-        if row is not None and (row_key(row) != key or row.hash != row_hash):
+        if body is not None and not _is_row(key, row_hash, body):
             yield f"row {row_hash[:12]} is not what was recorded"
     for name, items in connection.execute(select(manifests)):
         if content_hash(items) != name:
@@ -130,6 +157,14 @@ def _text_problems(connection: Connection) -> Iterator[str]:
     named = connection.execute(select(task_rows.c.version, task_rows.c.key))
     lost = {version for version, key in named if key not in known}
     yield from (f"task version {version[:12]} names rows that are missing" for version in sorted(lost))
+
+
+def _is_row(key: str, row_hash: str, body: Any) -> bool:
+    try:
+        row = Row.from_json(body)
+        return row_key(row) == key and row.hash == row_hash
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _task_problems(connection: Connection) -> Iterator[str]:
@@ -143,20 +178,31 @@ def _task_problems(connection: Connection) -> Iterator[str]:
 
 
 def _is_version(connection: Connection, version: str, name: str, spec: dict[str, Any]) -> bool:
-    """Compute a task's fingerprint again, from row hashes, which outlive the text, and its version if all text is there."""
-    from perdure.data.task import TaskData
+    """Compute a task's fingerprint again, from row hashes, which outlive the text, and its version if all labels are there."""
+    from perdure.data.task import TaskData, version_hash
 
-    kept: dict[str, list[tuple[str, Row | None]]] = {"train": []}
-    query = select(task_rows.c.split, rows.c.hash, rows.c.body).join(rows, rows.c.key == task_rows.c.key)
-    for split, row_hash, body in connection.execute(
-        query.where(task_rows.c.version == version).order_by(task_rows.c.position)
-    ):
-        kept.setdefault(split, []).append((row_hash, None if body is None else Row.from_json(body)))
+    label = null() if version_of(connection) < 2 else row_names.c.label
+    query = select(task_rows.c.split, rows.c.key, rows.c.hash, rows.c.body, label.label("name_label"))
+    query = query.join(rows, rows.c.key == task_rows.c.key)
+    if version_of(connection) >= 2:
+        query = query.outerjoin(row_names, row_names.c.key == rows.c.key)
+    kept: dict[str, list[tuple[str, str | None]]] = {"train": [], "validation": [], "test": []}
+    whole, test = True, []
+    for found in connection.execute(query.where(task_rows.c.version == version).order_by(task_rows.c.position)):
+        row = None if found.body is None else Row.from_json(found.body)
+        row_label = found.name_label if row is None else row.label
+        kept[found.split].append((found.hash, row_label))
+        test += [row] if row is not None and found.split == "test" else []
+        whole &= row is not None or content_hash([found.hash, row_label, name]) == found.key
     fingerprint = content_hash([row_hash for row_hash, _ in kept["train"]])
-    texts = {split: [row for _, row in part if row is not None] for split, part in kept.items()}
-    whole = all(len(texts[split]) == len(part) for split, part in kept.items())
-    task = TaskData.from_json({**spec, "fingerprint": fingerprint, "version": "" if whole else version}, **texts)
-    return (task.name, task.version, spec["fingerprint"], spec["version"]) == (name, version, fingerprint, version)
+    task = TaskData.from_json({**spec, "version": version}, test=test)
+    found_version = version_hash(task, kept) if whole else version
+    return (task.name, found_version, spec["fingerprint"], spec["version"]) == (
+        name,
+        version,
+        fingerprint,
+        version,
+    )
 
 
 def _score_problems(connection: Connection) -> Iterator[str]:

@@ -1,17 +1,27 @@
 """Rows, tasks and manifests: the text a workspace keeps, each row once, and the lists that use it."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, LargeBinary, delete, func, insert, select, type_coerce, update
 
 from perdure.core.canonical import canonical_json, content_hash
-from perdure.core.errors import BadInput, NotFound
-from perdure.core.rows import Row
-from perdure.ledger.database import Database, manifests, rows, task_rows, tasks
+from perdure.core.errors import BadInput, BrokenStore, NotFound
+from perdure.core.rows import Row, RowName
+from perdure.ledger.database import (
+    Database,
+    manifests,
+    row_names,
+    rows,
+    task_rows,
+    tasks,
+    version_of,
+)
 
 HELD_OUT = ("test", "validation")  # every other part of a task is trained on
+PLACES = ("memory", "test", "train", "validation")  # of a row, the first that needs its text first
 CHUNK = 10_000  # keys in one query; SQLite takes 32766 parameters
 
 
@@ -20,16 +30,27 @@ def row_key(row: Row) -> str:
     return content_hash([row.hash, row.label, row.task])
 
 
+def row_name(row: Row, part: str, *, label: bool) -> RowName:
+    """Return what is kept of a row whose text is not.
+
+    Args:
+        row: The row.
+        part: Part of the task that it is in.
+        label: Keep its label too. A label that stands beside an answer is text like any other.
+    """
+    return RowName(row_key(row), row.hash, row.question, row.label if label else None, row.source, part)
+
+
 class Shelf(Database):
-    """The text of a workspace. A deleted row is skipped by everything that reads."""
+    """The rows of a workspace, with their text or by name. A deleted row is skipped by everything that reads."""
 
     def put_task(
-        self, name: str, version: str, spec_json: Mapping[str, Any], parts: Mapping[str, Sequence[Row]]
+        self, name: str, version: str, spec_json: Mapping[str, Any], parts: Mapping[str, Sequence[Row | RowName]]
     ) -> None:
         """Keep a task version: what the task file said, and its rows by part (train, test, validation).
 
         Keeping the same again changes nothing: what the version does not cover, such as the paths in `spec_json`, stays
-        as it was the first time. The text of a row deleted earlier does not come back.
+        as it was the first time. The text of a row deleted earlier does not come back; that of a row kept by name does.
 
         Raises:
             BadInput: The version is kept already with another name or other rows.
@@ -50,7 +71,7 @@ class Shelf(Database):
                 )
 
     def task(self, name: str, version: str) -> tuple[dict[str, Any], dict[str, list[Row]]]:
-        """Return spec and rows by part of a task version.
+        """Return spec and rows by part of a task version: those whose text is kept; `row_names` returns the others.
 
         Raises:
             NotFound: There is no such version of this task.
@@ -65,6 +86,23 @@ class Shelf(Database):
             parts = _parts(connection, version)
             texts = _texts(connection, {key for keys in parts.values() for key in keys})
         return found.spec, {split: [texts[key] for key in keys if key in texts] for split, keys in parts.items()}
+
+    def row_names(self, version: str) -> list[RowName]:
+        """Return the rows of a task version that are kept by name, without their text, in order."""
+        with self.reading() as connection:
+            if version_of(connection) < 2:
+                return []
+            query = (
+                select(task_rows.c.split, rows.c.key, rows.c.hash, row_names)
+                .join(rows, rows.c.key == task_rows.c.key)
+                .join(row_names, row_names.c.key == task_rows.c.key)
+                .where(task_rows.c.version == version, rows.c.body.is_(None))
+                .order_by(task_rows.c.position)
+            )
+            return [
+                RowName(found.key, found.hash, found.question, found.label, found.source, found.split)
+                for found in connection.execute(query)
+            ]
 
     def task_rows(self, version: str, split: str) -> list[Row]:
         """Return the rows of one part of a task version in their order; empty if it has no such part."""
@@ -83,6 +121,24 @@ class Shelf(Database):
         with self.reading() as connection:
             return set(connection.execute(query).scalars())
 
+    def train_keys(self, version: str) -> list[str]:
+        """Return the keys of the rows a task version trains on, in order, without deleted ones."""
+        with self.reading() as connection:
+            keys = _parts(connection, version).get("train", [])
+            gone = _deleted(connection)
+        return [key for key in keys if key not in gone]
+
+    def row_hashes(self, version: str) -> set[str]:
+        """Return the hashes of all rows of a task version, of whatever part, deleted ones included."""
+        query = select(rows.c.hash).join(task_rows, task_rows.c.key == rows.c.key).where(task_rows.c.version == version)
+        with self.reading() as connection:
+            return set(connection.execute(query).scalars())
+
+    def put_spec(self, version: str, spec_json: Mapping[str, Any]) -> None:
+        """Write what is kept of a task version beside its rows anew, for what the version does not cover."""
+        with self.changing() as connection:
+            connection.execute(update(tasks).where(tasks.c.version == version).values(spec=dict(spec_json)))
+
     def put_rows(self, batch: Iterable[Row]) -> list[str]:
         """Keep rows that belong to no task part (a manifest may name them), and return their keys."""
         with self.changing() as connection:
@@ -90,16 +146,15 @@ class Shelf(Database):
 
     def kept_rows(self) -> list[Row]:
         """Return every row whose text is kept, of tasks, memories and neither, by task and in order of their hashes."""
-        query = select(rows.c.body).where(rows.c.body.is_not(None)).order_by(rows.c.hash)
+        query = select(rows.c.key, rows.c.body).where(rows.c.body.is_not(None)).order_by(rows.c.hash)
         with self.reading() as connection:
-            found = [Row.from_json(body) for body in connection.execute(query).scalars()]
+            found = [_read_row(key, body) for key, body in connection.execute(query)]
         return sorted(found, key=lambda row: row.task)
 
     def deleted(self, hashes: Iterable[str]) -> set[str]:
         """Return those of the row hashes that were deleted here, so that new data holding them can be refused."""
-        wanted = set(hashes)
         with self.reading() as connection:
-            return wanted & set(connection.execute(select(rows.c.hash).where(rows.c.body.is_(None))).scalars())
+            return set(hashes) & set(_deleted(connection).values())
 
     def row_hash(self, beginning: str) -> str:
         """Return the full hash of the one kept row whose hash begins like this (4 digits at least).
@@ -163,10 +218,84 @@ class Shelf(Database):
         with self.reading() as connection:
             return [item["row"] for item in self._items(connection, name)]
 
+    def kept_where(self) -> dict[str, int]:
+        """Return how many rows are kept, each counted once, at its first place of these.
+
+        "memory" and "test": rows with text, named by a memory manifest, or by a test part. "train" and "validation": the other
+        rows with text, by part. "loose": rows with text that no task and no manifest names. "names": rows kept by name.
+        "deleted": rows that were deleted. "text_bytes": the bytes of all that text.
+        """
+        with self.reading() as connection:
+            places = _places(connection)
+            bodies = select(rows.c.key, func.length(type_coerce(rows.c.body, LargeBinary))).where(
+                rows.c.body.is_not(None)
+            )
+            texts = {key: size for key, size in connection.execute(bodies)}
+            names = _name_keys(connection)
+            gone = len(_deleted(connection))
+        counts = Counter(_first_place(places.get(key, ())) for key in texts)
+        found = {place: counts[place] for place in (*PLACES, "loose")}
+        return {**found, "names": len(names - texts.keys()), "deleted": gone, "text_bytes": sum(texts.values())}
+
+    def drop_texts(self, keep: Collection[str], labelled: Collection[str]) -> dict[str, int]:
+        """Keep by name alone every train and validation row that neither a memory nor a test part needs.
+
+        Args:
+            keep: Names of tasks that keep the text of all their rows.
+            labelled: Names of tasks whose labels are their answers, and stay.
+
+        Returns:
+            "rows", how many lost their text, and the "bytes" of it.
+
+        Raises:
+            Busy: All that is done, but a reader holds the log, where the text still stands; calling this again is enough.
+        """
+        dropped = size = 0
+        with self.changing() as connection:
+            places = _places(connection)
+            query = select(rows.c.key, rows.c.body).where(rows.c.body.is_not(None))
+            for key, body in connection.execute(query).all():
+                row = _read_row(key, body)
+                if _first_place(places.get(key, ())) not in ("train", "validation") or row.task in keep:
+                    continue
+                dropped, size = dropped + 1, size + len(canonical_json(body).encode())
+                _name(connection, row_name(row, "train", label=row.task in labelled))
+        self.forget_deleted()
+        return {"rows": dropped, "bytes": size}
+
+    def drop_unnamed(self, versions: Collection[str], memories: Collection[str]) -> int:
+        """Delete every task version and memory manifest but these, and the rows that nothing names then.
+
+        A learn that was stopped or discarded leaves some. The caller calls `forget_deleted` when this returns more than 0.
+
+        Args:
+            versions: The task versions that stay.
+            memories: The manifests that stay.
+
+        Returns:
+            How many versions, manifests and rows were deleted.
+        """
+        with self.changing() as connection:
+            lost = set(connection.execute(select(tasks.c.version)).scalars()) - set(versions)
+            forgotten = set(connection.execute(select(manifests.c.hash)).scalars()) - set(memories)
+            for version in lost:
+                connection.execute(delete(tasks).where(tasks.c.version == version))
+                connection.execute(delete(task_rows).where(task_rows.c.version == version))
+            for name in forgotten:
+                connection.execute(delete(manifests).where(manifests.c.hash == name))
+            loose = set(connection.execute(select(rows.c.key)).scalars()) - _places(connection).keys()
+            loose -= _deleted(connection).keys()
+            for chunk in _chunks(loose):
+                connection.execute(delete(rows).where(rows.c.key.in_(chunk)))
+                connection.execute(delete(row_names).where(row_names.c.key.in_(chunk)))
+        return len(lost) + len(forgotten) + len(loose)
+
     def _items(self, connection: Connection, name: str) -> list[dict[str, Any]]:
         items = connection.execute(select(manifests.c["items"]).where(manifests.c.hash == name)).scalar()
         if items is None:
             raise NotFound(f"no memory manifest {name[:12]} in {self.path}; 'perdure verify' says what is missing")
+        if content_hash(items) != name:
+            raise BrokenStore(f"memory manifest {name[:12]} is damaged in {self.path}; restore it from a backup")
         return items
 
     def _blank(self, row_hash: str) -> list[str]:
@@ -181,20 +310,68 @@ class Shelf(Database):
             if not keys:
                 raise NotFound(f"no row {row_hash[:12]} in {self.path}; 'perdure memory list --all' shows the rows")
             connection.execute(update(rows).where(rows.c.hash == row_hash).values(body=None))
+            connection.execute(delete(row_names).where(row_names.c.key.in_(keys)))
         self.forget_deleted()
         return keys
 
 
-def _put_rows(connection: Connection, batch: Iterable[Row]) -> list[str]:
-    """Insert the rows that are not there yet; return the keys of all, in order."""
-    keyed = [(row_key(row), row) for row in batch]
+def _put_rows(connection: Connection, batch: Iterable[Row | RowName]) -> list[str]:
+    """Insert the rows that are not there yet, by name or with their text, and the text of rows there by name; return all keys."""
+    keyed = [(row.key if isinstance(row, RowName) else row_key(row), row) for row in batch]
     missing = dict(keyed)
-    for key in _known_keys(connection, missing):
-        del missing[key]
-    if missing:
-        new = [{"key": key, "hash": row.hash, "body": row.to_json()} for key, row in missing.items()]
+    known = _known_keys(connection, missing)
+    if new := [{"key": key, "hash": row.hash, "body": _body(row)} for key, row in missing.items() if key not in known]:
         connection.execute(insert(rows), new)
+    fresh = [_name_values(row) for key, row in missing.items() if isinstance(row, RowName) and key not in known]
+    if fresh:
+        connection.execute(insert(row_names), fresh)
+    for key in _name_keys(connection) & known:
+        row = missing[key]
+        if isinstance(row, Row):
+            connection.execute(update(rows).where(rows.c.key == key).values(body=row.to_json()))
+            connection.execute(delete(row_names).where(row_names.c.key == key))
     return [key for key, _ in keyed]
+
+
+def _body(row: Row | RowName) -> dict[str, Any] | None:
+    return row.to_json() if isinstance(row, Row) else None
+
+
+def _name_values(name: RowName) -> dict[str, Any]:
+    return {"key": name.key, "question": name.question, "label": name.label, "source": name.source}
+
+
+def _name(connection: Connection, name: RowName) -> None:
+    """Put a name in the place of a row's text."""
+    connection.execute(insert(row_names), [_name_values(name)])
+    connection.execute(update(rows).where(rows.c.key == name.key).values(body=None))
+
+
+def _name_keys(connection: Connection) -> set[str]:
+    """Return the keys of the rows that are kept by name."""
+    return set(connection.execute(select(row_names.c.key)).scalars()) if version_of(connection) >= 2 else set()
+
+
+def _deleted(connection: Connection) -> dict[str, str]:
+    """Return row hash by key of the rows that were deleted."""
+    empty = connection.execute(select(rows.c.key, rows.c.hash).where(rows.c.body.is_(None))).all()
+    names = _name_keys(connection)
+    return {key: row_hash for key, row_hash in empty if key not in names}
+
+
+def _places(connection: Connection) -> dict[str, set[str]]:
+    """Return where each row is named: in the parts of tasks, and in "memory"."""
+    places: dict[str, set[str]] = {}
+    for key, part in connection.execute(select(task_rows.c.key, task_rows.c.split).distinct()):
+        places.setdefault(key, set()).add(part)
+    for items in connection.execute(select(manifests.c["items"])).scalars():
+        for item in items:
+            places.setdefault(item["row"], set()).add("memory")
+    return places
+
+
+def _first_place(places: Collection[str]) -> str:
+    return next((place for place in PLACES if place in places), "loose")
 
 
 def _parts(connection: Connection, version: str) -> dict[str, list[str]]:
@@ -220,8 +397,20 @@ def _texts(connection: Connection, keys: Iterable[str]) -> dict[str, Row]:
     found: dict[str, Row] = {}
     for chunk in _chunks(keys):
         query = select(rows.c.key, rows.c.body).where(rows.c.key.in_(chunk), rows.c.body.is_not(None))
-        found.update((key, Row.from_json(body)) for key, body in connection.execute(query))
+        found.update((key, _read_row(key, body)) for key, body in connection.execute(query))
     return found
+
+
+def _read_row(key: str, body: Any) -> Row:
+    """Restore a row, checked against its key."""
+    try:
+        row = Row.from_json(body)
+        sound = row_key(row) == key
+    except (AttributeError, KeyError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise BrokenStore(f"row {key[:12]} of the ledger is damaged; restore ledger.sqlite from a backup")
+    return row
 
 
 def _chunks(keys: Iterable[str]) -> Iterable[list[str]]:

@@ -1,9 +1,9 @@
 """Scores by (state, task version, scoring version): measured once, appended, never changed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 
 from perdure.core.errors import BadInput
 from perdure.data.scoring import FIRST
@@ -75,6 +75,15 @@ class ScoreBook(Shelf):
         for version, (_, spec) in kept.items():
             found[version] = spec["scoring"] if "scoring" in spec else self._read(version, spec)
         return found
+
+    def drop_scores(self, states: Collection[str], versions: Collection[str]) -> int:
+        """Delete the cells of any other state or task version than these, and return how many they were."""
+        with self.changing() as connection:
+            cells = connection.execute(select(scores.c.state, scores.c.version)).all()
+            lost = [(s, v) for s, v in cells if s not in states or v.partition(":")[0] not in versions]
+            for state, version in lost:
+                connection.execute(delete(scores).where(scores.c.state == state, scores.c.version == version))
+        return len(lost)
 
     def _read(self, version: str, spec: Mapping[str, Any]) -> int:
         from perdure.data.task import TaskData  # here, as tasks of today need no rows for it

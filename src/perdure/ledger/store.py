@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Text, or_, select, type_coerce
 
@@ -20,6 +20,8 @@ from perdure.ledger.scores import ScoreBook
 FORMAT = 1  # of the folder; the schema of ledger.sqlite has its own number
 NEEDED = ("base", "model", "weights", "dtype")  # what perdure.json must say beside its format
 CONFIG, DATABASE, OBJECTS = "perdure.json", "ledger.sqlite", "objects"
+
+KeepRows = Literal["all", "needed"]
 
 
 class Ledger(History, ScoreBook):
@@ -92,6 +94,11 @@ class Ledger(History, ScoreBook):
             raise BrokenStore(f"{root} has no {DATABASE}; restore it from a backup")
         ledger.check_schema()
         return ledger
+
+    @property
+    def keep_rows(self) -> KeepRows:
+        """Which rows are kept with their text; "all" where the workspace was made before there was a choice."""
+        return "needed" if self.config.get("keep_rows") == "needed" else "all"
 
     def entries_trained_on(self, row_hash: str) -> list[str]:
         """Return the ids of the entries that a row had a part in, oldest first, the candidate last.

@@ -378,8 +378,8 @@ def cautions(chosen: Candidate, needs: Needs, suite: Json | None) -> list[str]:
         )
     if not needs.keep_rows:
         told.append(
-            "a workspace's ledger holds the rows of every task it learned, whatever the recipe, to check for leaks and to score; "
-            "no recipe learns from them again but joint. 'perdure memory delete' erases a row's text everywhere"
+            "test rows stay in the workspace with their text, to score; of train rows it keeps hashes alone, to find leaks, "
+            "unless it was made with --keep-rows all, or by an older perdure ('perdure memory prune' drops the text)"
         )
     if needs.time is not None and not (chosen.measured or {}).get("train_ratio"):
         told.append("its training time beside naive was not measured; 'perdure recipe explain' counts its forwards")

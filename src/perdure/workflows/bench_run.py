@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from perdure.core.errors import BadInput
 from perdure.workflows.bench_suite import Source, Suite, rows_of
@@ -50,7 +50,8 @@ def run_text(suite: Suite, recipe: "Recipe", seed: int, data: Path, scratch: Pat
         file.write_text("".join(json.dumps(row) + "\n" for row in rows_of(source, data, seed)), encoding="utf-8")
         return file
 
-    ws = Workspace.init(scratch / "workspace", suite.model, dtype=suite.dtype, seed=seed)
+    keep: Literal["all", "needed"] = "all" if recipe.settings.data == "all" else "needed"
+    ws = Workspace.init(scratch / "workspace", suite.model, dtype=suite.dtype, seed=seed, keep_rows=keep)
     general = {"general": file_of(suite.general, "general instructions", seed)} if suite.general else {}
     files = {task.name: file_of(task, task.name, seed) for task in suite.tasks}
     watched = {one.name: load_probe(one.name, file_of(one, one.name, 0), one.task) for one in suite.watch}

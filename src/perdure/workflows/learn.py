@@ -26,6 +26,7 @@ from perdure.workflows import remember
 from perdure.workflows.edit_carry import Carried, carry
 from perdure.workflows.edit_records import NOTE
 from perdure.workflows.edit_state import SLOT
+from perdure.workflows.kept_rows import parts_to_keep
 from perdure.workflows.plan import Plan
 from perdure.workflows.signals import asked_to_stop
 from perdure.workflows.views import brief
@@ -208,8 +209,8 @@ class _Learn:
 
     @cached_property
     def tests(self) -> set[str]:
-        """Questions of every task's test rows, which no memory may hold."""
-        return {row.question for task in [self.task, *self.ws.all_versions()] for row in task.test}
+        """Questions of every test row in head's history and of the new task, which its memory may not hold."""
+        return {row.question for task in [self.task, *self.ws.history(self.parent)] for row in task.test}
 
     def _continued(self) -> Entry | None:
         """Return the entry whose adapter, and so whose method state, goes on; None where training starts from the base."""
@@ -229,10 +230,7 @@ class _Learn:
             if not validation:
                 self.notices.append("one train row is too few to hold any out: no validation row chooses the weights")
         if settings.data == "all":
-            line = {version for entry in self.ledger.ancestors(self.parent) for version in entry.tasks.values()}
-            for other in self.ws.all_versions():
-                if other.version in line and other.version != self.task.version:
-                    rows += other.train
+            rows += self.plan.old
             kept_out = {row.question for row in validation}
             rows = [row for row in distinct(rows) if row.question not in kept_out]
         return rows, validation
@@ -265,8 +263,8 @@ class _Learn:
         self.carried = carry(self.ws, self.parent, slots, self.tick)
         if self.carried and self.carried.slot:
             slots[SLOT] = self.carried.slot
-        spec, parts = self.task.to_json(), {"train": self.task.train, "test": self.task.test}
-        self.ledger.put_task(self.task.name, self.task.version, spec, {**parts, "validation": self.task.validation})
+        parts = parts_to_keep(self.ledger, self.task)
+        self.ledger.put_task(self.task.name, self.task.version, self.task.to_json(), parts)
         manifest, columns = memory.save(self.ledger)
         entry = Entry(
             parent=self.parent.id,

@@ -48,7 +48,13 @@ def memory_stats(ledger: "Ledger", at: str = "head") -> Json:
         "pools": dict(Counter(item["pool"] for item, _ in items)),
         "tasks": {task: sum(counts.values()) for task, counts in labels.items()},
         "labels": {task: dict(sorted(counts.items())) for task, counts in labels.items() if set(counts) != {""}},
+        "kept": rows_kept(ledger),
     }
+
+
+def rows_kept(ledger: "Ledger") -> Json:
+    """Return which rows the whole workspace keeps: "setting" ("all" or "needed"), and the counts of `Ledger.kept_where`."""
+    return {"setting": ledger.keep_rows, **ledger.kept_where()}
 
 
 def memory_lines(ledger: "Ledger", at: str = "head") -> Iterator[str]:

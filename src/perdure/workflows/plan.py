@@ -1,6 +1,6 @@
 """What a learn would do: data read and checked, before a model is loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from perdure.evaluate.scorers import read_scorer
 from perdure.ledger import Entry
 from perdure.workflows.ahead import check_recipe, check_sizes, encode_all
 from perdure.workflows.edit_state import refuse_busy
+from perdure.workflows.kept_rows import keeps_all, old_rows
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace
@@ -33,6 +34,7 @@ class Plan:
         parent: The entry it starts from.
         known: The task's version at the parent, if this is an update.
         general: General instruction rows, if the task names a file.
+        old: Train rows of older tasks, if the recipe trains on them again.
         notices: What the user should know: of the data (see `TaskData`), rows dropped, methods without work.
         encoded: The task's train rows as tokens.
     """
@@ -42,6 +44,7 @@ class Plan:
     parent: Entry
     known: TaskData | None
     general: tuple[Row, ...]
+    old: tuple[Row, ...]
     notices: tuple[str, ...]
     encoded: tuple[Encoded, ...] = field(default=(), repr=False)
 
@@ -56,6 +59,7 @@ def plan(
     settings: dict[str, Any] | None = None,
     allow_leaks: bool = False,
     records: Sequence[Record] | None = None,
+    rows: Mapping[str, Path | str | Sequence[Path | str]] | None = None,
 ) -> Plan:
     """Read and check everything that can be checked before a model is loaded.
 
@@ -68,27 +72,32 @@ def plan(
         settings: Settings that stand above those of a task file.
         allow_leaks: Let test rows stand in train parts.
         records: The rows of the file to learn; None takes all.
+        rows: Files with the rows of older tasks whose text is not kept, by task, for a recipe that trains on them again.
 
     Raises:
-        BadInput: The data cannot be used, a test row leaks, or a candidate is waiting.
+        BadInput: The data cannot be used, a test row leaks, rows that the recipe trains on are neither kept nor given, or a
+            candidate is waiting.
         BadSpec: A setting is not valid, or more than model and machine have.
     """
     parent = ws.ledger.resolve("head")
     refuse_busy(ws)
     check_recipe(ws, parent, recipe)
     known = ws.task(name, parent) if name in parent.tasks else None
+    history = ws.history(parent)
+    versions = [task for task in history if task.name == name]
     task = load_task(name, Path(data), test=test, overrides=settings, known=known, records=records)
     read_scorer(task.scorer)
     if known is not None:
-        task = update_task(known, task, ws.versions(name))
+        task = update_task(known, task, versions)
     unknown = [guarded for guarded in task.spec.guard or [] if guarded not in parent.tasks]
     if unknown:
         raise BadInput(f"guard names tasks that head does not know: {unknown}; it knows {sorted(parent.tasks)}")
     if not allow_leaks:
-        refuse_leaks(task, ws.all_versions())
+        refuse_leaks(task, history)
     task, dropped = _without_deleted(ws, task)
     notices = list(task.notices)
-    taught = {row.hash for version in ws.versions(name) for row in version.train} if known else set()
+    notices += _leaks_elsewhere(ws, parent, task)
+    taught = {row.hash for version in versions for row in version.taught} if known else set()
     notices += (
         [f"every train row of {name} was learned before"] if all(row.hash in taught for row in task.train) else []
     )
@@ -99,16 +108,40 @@ def plan(
     ]
     if not task.test:
         raise BadInput(f"every test row of task {name!r} was deleted from this workspace; give others with --test FILE")
-    general, told = _general(ws, task, recipe)
+    general, told = _general(ws, task, history, recipe)
     notices += [*told, *_rehearsed_before(ws, parent, task)]
+    files = {name: [given] if isinstance(given, str | Path) else given for name, given in (rows or {}).items()}
+    old = old_rows(ws, parent, task, recipe, {name: [Path(file) for file in given] for name, given in files.items()})
+    if recipe.settings.data == "all" and not keeps_all(ws.ledger, task):
+        notices.append(
+            f"recipe {recipe.name} trains on the rows of every task, and those of {name} are not kept: its next learn needs "
+            f"--rows {name}=FILE ('keep_rows: all' in a task file keeps them)"
+        )
     _check_teachers(ws, recipe)
     recipe = _for_model(ws, recipe)
     encoded = encode_all(ws, task, general, recipe.settings.max_length)
     check_sizes(ws, recipe, encoded)
-    return Plan(task, recipe, parent, known, general, tuple(notices), encoded)
+    return Plan(task, recipe, parent, known, general, old, tuple(notices), encoded)
 
 
-def _general(ws: "Workspace", task: TaskData, recipe: Recipe) -> tuple[tuple[Row, ...], list[str]]:
+def _leaks_elsewhere(ws: "Workspace", parent: Entry, task: TaskData) -> list[str]:
+    """Say which entries outside the history of `parent` have rows of this task on the other side of a test."""
+    told = []
+    for entry, other in ws.elsewhere(parent):
+        try:
+            refuse_leaks(task, [other], itself=False)
+        except BadInput as error:
+            leak = str(error).partition(";")[0]
+            told.append(
+                f"{leak}; entry {entry.id[:12]}, which knows that, is outside head's history, so this learn goes on: do not "
+                f"compare its scores with those of {entry.id[:12]}"
+            )
+    return told
+
+
+def _general(
+    ws: "Workspace", task: TaskData, history: Sequence[TaskData], recipe: Recipe
+) -> tuple[tuple[Row, ...], list[str]]:
     """Return the general rows that may be rehearsed, none of them a test row or deleted before, and what is to be told."""
     if task.spec.general is None:
         return (), []
@@ -118,7 +151,7 @@ def _general(ws: "Workspace", task: TaskData, recipe: Recipe) -> tuple[tuple[Row
             *read,
             "no method rehearses the general rows; add instruction_replay (--set methods.instruction_replay.mix=0.1)",
         ]
-    tests = {row.question for version in [task, *ws.all_versions()] for row in (*version.validation, *version.test)}
+    tests = {row.question for version in [task, *history] for row in version.held_out}
     gone = ws.ledger.deleted({row.hash for row in rows})
     kept = tuple(row for row in rows if row.question not in tests and row.hash not in gone)
     tested = sum(row.question in tests for row in rows)
@@ -181,4 +214,4 @@ def _without_deleted(ws: "Workspace", task: TaskData) -> tuple[TaskData, int]:
     names = ("train", "validation", "test")
     parts: dict[str, Any] = {p: tuple(r for r in getattr(task, p) if r.hash not in gone) for p in names}
     lost = sum(len(getattr(task, part)) - len(rows) for part, rows in parts.items())
-    return replace(task, **parts, fingerprint="", version="", default=""), lost
+    return replace(task, **parts, fingerprint="", version="", default="", choices=()), lost

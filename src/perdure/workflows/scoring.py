@@ -97,12 +97,12 @@ def _fitted(runtime: "Runtime", prompts: list[list[int]], new: int) -> tuple[lis
 def _choose(
     runtime: "Runtime", task: TaskData, options: dict[str, Any], told: Callable[[int], None]
 ) -> tuple[list[float], list[str]]:
-    """Score by log-likelihood over the task's answers: every answer that occurs in its rows is a choice."""
+    """Score by log-likelihood over the task's answers: every answer that its rows had is a choice."""
     from perdure.data.encode import prompt_ids
     from perdure.evaluate.decode import choice_log_likelihoods
 
     base, tokenizer = runtime.base, runtime.base.tokenizer
-    texts = sorted({row.completion or row.answer for row in (*task.train, *task.test)})
+    texts = list(task.choices)
     if len(texts) < 2 or (task.format != "text_label" and len(texts) > 100):
         raise BadInput(
             f"task {task.name!r} scores by choice, but its rows have {len(texts)} answers; choices need 2 to 100"

@@ -11,7 +11,7 @@ from perdure.core.files import write_text
 from perdure.ledger.lock import writer
 from perdure.ledger.runs import unfinished
 from perdure.workflows.edit_records import NOTE, VERIFIED, about, record_at
-from perdure.workflows.memory_views import Json, held, memory_diff
+from perdure.workflows.memory_views import Json, held, memory_diff, rows_kept
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -47,6 +47,7 @@ def status(ledger: "Ledger") -> Json:
         "refs": ledger.refs(),
         "tasks": {task: cells["now"] for task, cells in score_table(ledger, head).items()},
         "memory": held(ledger, head),
+        "rows": rows_kept(ledger),
         "edits": {"facts": len(facts), "held": sum(line["efficacy"] for line in facts)},
         "gate": verdict and {"verdict": verdict["verdict"], "reason": verdict["reason"]},
         "candidate": aside and {"entry": aside.id, "task": aside.task, "reason": gate(ledger)["verdict"]["reason"]},

@@ -1,7 +1,7 @@
 """The workspace: one base model, one ledger, and the verbs."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,11 +13,13 @@ from perdure.data.task import TaskData
 from perdure.evaluate.gate import Gate
 from perdure.evaluate.matrix import build_matrix, named_rows
 from perdure.ledger import Entry, Ledger, writing
+from perdure.ledger.store import KeepRows
 from perdure.workflows.edit import Facts, edit
 from perdure.workflows.edit_carry import verify_edits
 from perdure.workflows.edit_gate import EditGate
 from perdure.workflows.edit_records import listed
 from perdure.workflows.edit_state import tensors_of
+from perdure.workflows.kept_rows import prune
 from perdure.workflows.knowledge import Knowledge, learn_knowledge, plan_knowledge
 from perdure.workflows.learn import learn
 from perdure.workflows.plan import Plan, plan
@@ -53,6 +55,7 @@ class Workspace:
         revision: str | None = None,
         dtype: str = "auto",
         seed: int = 0,
+        keep_rows: KeepRows = "needed",
     ) -> "Workspace":
         """Make a workspace for a base model: a folder, a hub id, or the embedded default.
 
@@ -62,12 +65,17 @@ class Workspace:
             revision: Revision of a hub model.
             dtype: Dtype of the frozen weights: "bfloat16", "float32", or "auto" for bfloat16 where it is fast here.
             seed: Seed of everything random in this workspace.
+            keep_rows: Rows whose text is kept: "needed" keeps those of memory and the test rows, and of all others their
+                hashes; "all" keeps every row, for recipes that train on all of them again (`joint`).
 
         Raises:
-            BadInput: The folder is a workspace already, or the model cannot be had or is not sound. Nothing is made then.
+            BadInput: The folder is a workspace already, the model cannot be had or is not sound, or `keep_rows` is something
+                else. Nothing is made then.
         """
         from perdure.bridges import models
 
+        if keep_rows not in ("needed", "all"):
+            raise BadInput(f"keep_rows is {keep_rows!r}; it is needed (text of memory and test rows) or all")
         Ledger.refuse_existing(Path(path))
         folder = models.find_model(model, revision)
         base = models.check_base(folder, dtype)
@@ -81,6 +89,7 @@ class Workspace:
             "weights": weights,
             "base": content_hash([weights, kind]),
             "stamp": models.stamp(folder),
+            "keep_rows": keep_rows,
         }
         return cls(Ledger.create(Path(path), config))
 
@@ -126,7 +135,7 @@ class Workspace:
             gate: What may not be lost; None records whatever comes, of facts too.
             kind: "knowledge" edits the rows that are facts, and trains the others; see `workflows.knowledge`.
             tick: Called with (what, done, total) as work goes on.
-            **options: `test`, `settings` and `allow_leaks`, as in `workflows.learn.plan`.
+            **options: `test`, `settings`, `allow_leaks` and `rows`, as in `workflows.learn.plan`.
 
         Raises:
             PerdureError: See `workflows.learn`; ledger and memory are then as they were.
@@ -176,8 +185,13 @@ class Workspace:
         with writing(self.ledger.root):
             return self.ledger.delete_row(self.ledger.row_hash(row_hash))
 
+    def prune(self, tasks: Sequence[str] = ()) -> dict[str, Any]:
+        """Drop the text of every row that neither memory nor a test part needs; see `workflows.kept_rows.prune`."""
+        with writing(self.ledger.root):
+            return prune(self, tasks)
+
     def gc(self) -> dict[str, int]:
-        """Delete the objects that nothing names."""
+        """Delete what no entry and no candidate needs; see `ledger.integrity.gc`."""
         with writing(self.ledger.root):
             return self.ledger.gc()
 
@@ -352,31 +366,52 @@ class Workspace:
 
     def task(self, name: str, entry: Entry) -> TaskData:
         """Return the version of a task that `entry` knows."""
-        spec, parts = self.ledger.task(name, entry.tasks[name])
-        return TaskData.from_json(spec, **{part: tuple(rows) for part, rows in parts.items()})
+        version = entry.tasks[name]
+        spec, parts = self.ledger.task(name, version)
+        return TaskData.from_json(spec, **parts, names=self.ledger.row_names(version))
 
-    def versions(self, name: str) -> list[TaskData]:
-        """Return every version of a task, oldest first."""
-        return [task for task in self.all_versions() if task.name == name]
+    def history(self, entry: Entry) -> list[TaskData]:
+        """Return every version of every task that an entry or one before it knows, oldest first."""
+        return self._versions_of(reversed(self.ledger.ancestors(entry)))
 
     def all_versions(self) -> list[TaskData]:
-        """Return every version of every task that an entry knows, oldest first."""
+        """Return every version of every task that any entry of the workspace knows, oldest first."""
+        return self._versions_of(self.ledger.entries())
+
+    def elsewhere(self, entry: Entry) -> list[tuple[Entry, TaskData]]:
+        """Return the task versions that `entry` and its ancestors do not know, each with the first entry that does."""
+        known = {version for ancestor in self.ledger.ancestors(entry) for version in ancestor.tasks.values()}
+        found: dict[str, tuple[Entry, TaskData]] = {}
+        for other in self.ledger.entries():
+            for name, version in other.tasks.items():
+                if version not in known and version not in found:
+                    found[version] = (other, self.task(name, other))
+        return list(found.values())
+
+    def _versions_of(self, entries: Iterable[Entry]) -> list[TaskData]:
         seen: dict[str, TaskData] = {}
-        for entry in self.ledger.entries():
+        for entry in entries:
             for name, version in entry.tasks.items():
                 if version not in seen:
                     seen[version] = self.task(name, entry)
         return list(seen.values())
 
     def _task_for(self, name: str, entry: Entry) -> TaskData:
-        """Return a task at an entry, or, for a state older than the task, its first version."""
+        """Return a task at an entry; of a state older than the task, which head's history knows, its first version.
+
+        Raises:
+            NotFound: Neither the entry nor head's history knows the task.
+        """
         if name in entry.tasks:
             return self.task(name, entry)
-        known = self.versions(name)
-        if not known:
-            tasks = sorted({task for e in self.ledger.entries() for task in e.tasks})
-            raise NotFound(f"no task {name!r}; known are {', '.join(tasks) or 'none yet'}")
-        return known[0]
+        head = self.ledger.resolve("head")
+        known = [task for task in self.history(head) if task.name == name]
+        if known:
+            return known[0]
+        here = task_order(self.ledger, entry) or task_order(self.ledger, head)
+        other = next((other for other in reversed(self.ledger.entries()) if name in other.tasks), None)
+        hint = f"; entry {other.id[:12]}, outside head's history, does: add --at {other.id[:12]}" if other else ""
+        raise NotFound(f"no task {name!r} is known here; known are {', '.join(here) or 'none yet'}{hint}")
 
 
 def _with_recipe(options: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""Which rows a workspace keeps with their text, and how rows come back that it keeps by name alone.
+
+What is kept with its text is what something reads again: the rows of a memory, which are replayed, and test rows, which score.
+Every other row is kept by name: its hashes, with which leaks and repeated data are found.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.errors import BadInput, NotFound
+from perdure.core.files import write_text
+from perdure.core.recipe import Recipe
+from perdure.core.rows import Row, RowName
+from perdure.data.split import distinct
+from perdure.data.task import TaskData, read_again
+from perdure.ledger import Entry, Ledger, row_key, row_name
+from perdure.ledger.store import CONFIG
+
+if TYPE_CHECKING:
+    from perdure.workflows.workspace import Workspace
+
+
+def keeps_all(ledger: Ledger, task: TaskData) -> bool:
+    """Say whether the text of every row of a task is kept."""
+    return (task.spec.keep_rows or ledger.keep_rows) == "all"
+
+
+def parts_to_keep(ledger: Ledger, task: TaskData) -> dict[str, Sequence[Row | RowName]]:
+    """Return the rows of a task by part as the workspace keeps them: with their text, or by name."""
+    if keeps_all(ledger, task):
+        return {"train": task.train, "test": task.test, "validation": task.validation}
+    label = task.answers_are_labels
+    by_name = {
+        part: [row_name(row, part, label=label) for row in getattr(task, part)] for part in ("train", "validation")
+    }
+    return {**by_name, "test": task.test}
+
+
+def old_rows(
+    ws: "Workspace", parent: Entry, task: TaskData, recipe: Recipe, given: Mapping[str, Sequence[Path]]
+) -> tuple[Row, ...]:
+    """Return the train rows of every other task version in an entry's history, for a recipe that trains on them again.
+
+    Args:
+        ws: The workspace.
+        parent: The entry.
+        task: The task to learn.
+        recipe: How it is learned; empty unless it trains on all rows.
+        given: Files with the rows of tasks whose text is not kept, by task.
+
+    Raises:
+        BadInput: The text of a row is neither kept nor in a file, or a file has rows that the task does not have.
+    """
+    if recipe.settings.data != "all":
+        if given:
+            raise BadInput(f"recipe {recipe.name} reads no rows of older tasks; leave out --rows (rows=...)")
+        return ()
+    versions = [other for other in ws.history(parent) if other.version != task.version]
+    if unknown := sorted(given.keys() - {other.name for other in versions}):
+        raise BadInput(f"--rows names {', '.join(unknown)}, which head did not learn before")
+    texts: dict[str, Row] = {}
+    for name, files in given.items():
+        texts |= _given(ws, [other for other in versions if other.name == name], name, files)
+    texts |= {row_key(row): row for other in versions for row in other.train}
+    wanted = {other.version: ws.ledger.train_keys(other.version) for other in versions}
+    missing: dict[str, int] = {}
+    for other in versions:
+        if lost := sum(key not in texts for key in wanted[other.version]):
+            missing[other.name] = missing.get(other.name, 0) + lost
+    if missing:
+        raise BadInput(_missing(recipe.name, missing, given))
+    return distinct(texts[key] for keys in wanted.values() for key in keys)
+
+
+def _given(ws: "Workspace", versions: Sequence[TaskData], name: str, files: Sequence[Path]) -> dict[str, Row]:
+    """Return the rows that files give for a task, by key. Each must be a row of the task, of whatever part of it."""
+    known = set[str]().union(*(ws.ledger.row_hashes(version.version) for version in versions))
+    rows = [row for file in files for row in read_again(versions[-1], Path(file))]
+    strange = [row for row in rows if row.hash not in known]
+    if strange and (gone := ws.ledger.deleted(row.hash for row in strange)):
+        strange = [row for row in strange if row.hash not in gone]
+    if strange:
+        raise BadInput(
+            f"--rows {name}: {len(strange)} of {len(rows)} rows are not rows of task {name}, the first {strange[0].source}; "
+            "give the file that the task was learned from, unchanged"
+        )
+    return {row_key(row): row for row in rows}
+
+
+def _missing(recipe: str, missing: Mapping[str, int], given: Mapping[str, Sequence[Path]]) -> str:
+    """Return what to say of rows by task whose text is neither kept nor given."""
+    counts = ", ".join(f"{count} of task {name}" for name, count in missing.items())
+    if wrong := [name for name in missing if name in given]:
+        return (
+            f"--rows {wrong[0]}: {missing[wrong[0]]} train rows of task {wrong[0]} are in none of its files; give every file "
+            "that the task was learned from, unchanged (--rows can be repeated)"
+        )
+    options = " ".join(f"--rows {name}=FILE" for name in missing)
+    return (
+        f"recipe {recipe} trains on the rows of every task, and the text of some train rows is not kept ({counts}); give the "
+        f"files that they were learned from with {options}, or learn in a workspace that keeps all rows ('perdure init "
+        "--keep-rows all', or 'keep_rows: all' in a task file)"
+    )
+
+
+def prune(ws: "Workspace", tasks: Iterable[str] = ()) -> dict[str, Any]:
+    """Keep by name every row whose text nothing needs, and from now on no other text.
+
+    A task whose own setting is "all" keeps its rows unless it is named.
+
+    Args:
+        ws: The workspace; the caller holds its write lock.
+        tasks: Names of such tasks.
+
+    Returns:
+        "rows", how many lost their text; "bytes", how many the text had; "kept", the tasks that keep all their rows.
+
+    Raises:
+        NotFound: No task has one of the names.
+        Busy: All that is done, but a reader holds the log, where the text still stands; calling this again is enough.
+    """
+    ledger, versions = ws.ledger, ws.all_versions()
+    tasks = set(tasks)
+    if unknown := sorted(tasks - {task.name for task in versions}):
+        raise NotFound(f"no task {unknown[0]!r} in this workspace; 'perdure status' lists the tasks")
+    kept = sorted({task.name for task in versions if task.spec.keep_rows == "all"} - tasks)
+    for task in versions:  # what is chosen among must outlive the rows that it stands in
+        if task.choices:
+            ledger.put_spec(task.version, task.to_json())
+    labelled = {task.name for task in versions if task.answers_are_labels}
+    found = ledger.drop_texts(kept, labelled)
+    if ledger.keep_rows == "all":
+        ledger.config["keep_rows"] = "needed"
+        write_text(ledger.root / CONFIG, json.dumps(ledger.config, indent=2) + "\n")
+    return {**found, "kept": kept}
