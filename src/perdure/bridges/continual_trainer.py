@@ -1,5 +1,6 @@
 """For people with their own training script: a drop-in for `transformers.Trainer` that keeps what was learned before."""
 
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -9,12 +10,12 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import IntervalStrategy, TrainOutput, speed_metrics
 
 from perdure.bridges.models import positions_of
 from perdure.bridges.trainer_memory import losses, remembered
 from perdure.bridges.trainer_rows import rows_of
-from perdure.bridges.trainer_settings import settings_of, with_settings
+from perdure.bridges.trainer_settings import METHODS, PASSED, overruled, refuse_init, settings_of, with_settings
 from perdure.bridges.transformers_host import RecipeTrainer
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
@@ -27,7 +28,6 @@ from perdure.train.checkpoint import Keeper
 from perdure.train.learning import Learning
 
 MEMORY = "memory.safetensors"
-LOGGING = ("logging_strategy", "logging_steps", "logging_first_step", "report_to", "run_name", "disable_tqdm")
 
 
 class ContinualTrainer(RecipeTrainer):
@@ -43,8 +43,8 @@ class ContinualTrainer(RecipeTrainer):
 
     Args:
         model: A causal language model, with a trainable PEFT adapter or without.
-        args: Its learning rate, epochs or max_steps, batch size, accumulation, clipping, weight decay, schedule, label
-            smoothing, seed, bf16 and logging are used; what cannot be honoured is refused, saving by steps is ignored.
+        args: Every argument is honoured, or refused by name with the reason where it is not at its default; see
+            `trainer_settings`. Folders `checkpoint-N` hold the model alone, as it is after update N.
         train_dataset: See `trainer_rows.rows_of`.
         eval_dataset: Same; for `evaluate`, and for the recipe's `keep: best`.
         processing_class: Tokenizer; needed for text rows.
@@ -52,6 +52,7 @@ class ContinualTrainer(RecipeTrainer):
         state: Folder of the memory; None keeps nothing.
         task: Name of the task.
         callbacks: Further `TrainerCallback`s.
+        **refused: What else `Trainer` takes; refused by name with the reason.
 
     Raises:
         BadInput: Nothing is trainable, or the dataset cannot be used.
@@ -63,28 +64,34 @@ class ContinualTrainer(RecipeTrainer):
 
     def __init__(
         self,
-        model: Any,
+        model: Any = None,
         args: TrainingArguments | None = None,
         *,
-        train_dataset: Any,
+        train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
         recipe: str | dict[str, Any] | Recipe = "dual_replay",
         state: str | Path | None = None,
         task: str | None = None,
-        callbacks: Sequence[Any] = (),
+        callbacks: Sequence[Any] | None = None,
+        **refused: Any,
     ):
+        refuse_init(refused)
+        if model is None:
+            raise BadInput("there is no model to train; give model=, a causal language model")
         args = args or TrainingArguments()
         self.folder = Path(state) if state is not None else None
         self.memory, self.stamp = load(self.folder / MEMORY) if self.folder else TokenMemory(), self._stamp()
         self.stage = len(self.memory.tasks) + 1
         self.task, self.tokenizer, self.begun = task or f"task-{self.stage}", processing_class, False
-        self.recipe = load_recipe(recipe)
+        asked = self.recipe = load_recipe(recipe)
         self.positions = positions_of(model.config) or self.recipe.settings.max_length
         self.fresh = self._rows(train_dataset, "train_dataset")
         self.held_out = self._rows(eval_dataset, "eval_dataset") if eval_dataset is not None else []
         self.recipe = with_settings(self.recipe, settings_of(args, len(self.fresh)))
-        self._check()
+        self._check(args)
+        if told := overruled(asked, self.recipe.settings):
+            warnings.warn(f"recipe {asked.name} says otherwise than is done: {', '.join(told)}", stacklevel=2)
         if (
             getattr(model, "hf_device_map", None) is None
         ):  # a model that is spread out stays where it is, as with Trainer
@@ -95,13 +102,13 @@ class ContinualTrainer(RecipeTrainer):
         super().__init__(
             learning,
             Keeper(path, learning),
-            output_dir=args.output_dir,
-            seed=args.seed,
-            **{name: getattr(args, name) for name in LOGGING},
+            eval_dataset=self.held_out or None,
+            **{name: getattr(args, name) for name in PASSED},
         )
+        self.eval_batch = args.per_device_eval_batch_size
         self.processing_class = processing_class
         self.add_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
-        for callback in callbacks:
+        for callback in callbacks or ():
             self.add_callback(callback)
 
     def train(
@@ -111,11 +118,13 @@ class ContinualTrainer(RecipeTrainer):
 
         Raises:
             BadInput: This trainer ran already, or another one wrote `state` since this one was made.
-            BadSpec: A checkpoint is named.
+            BadSpec: A checkpoint is named, or a trial of a search.
             Busy: Another process learns with the same `state`.
         """
         if isinstance(resume_from_checkpoint, str):
             raise BadSpec("checkpoints are kept in `state` and found there; leave resume_from_checkpoint out")
+        if trial is not None or ignore_keys_for_eval is not None:
+            raise BadSpec("ContinualTrainer.train takes neither trial nor ignore_keys_for_eval; leave them out")
         if self.folder:
             self.folder.mkdir(parents=True, exist_ok=True)
         with writing(self.folder) if self.folder else nullcontext():
@@ -126,9 +135,11 @@ class ContinualTrainer(RecipeTrainer):
                 )
             self.begun, done = True, TrainOutput(0, 0.0, {})
             with self.scratch:
-                if self.args.max_steps > 0:
+                if self.first_update < self.learning.total:
                     done = super().train()
             self.learning.settle()
+            for told in self.learning.unused.values():
+                warnings.warn(told, stacklevel=2)
             if self.folder:
                 kept = remembered(self.memory, self.fresh, self.learning, stage=self.stage, nll_before=self.nll_before)
                 save(self.folder / MEMORY, kept)
@@ -139,22 +150,34 @@ class ContinualTrainer(RecipeTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Return the mean negative log-likelihood per label token, in nats, on `eval_dataset` or the one given before."""
+        """Return the mean negative log-likelihood per label token, in nats, on `eval_dataset` or the one given before.
+
+        It is logged as "eval_loss" beside the time it took, and callbacks are told.
+        """
+        if ignore_keys is not None:
+            raise BadSpec("ContinualTrainer.evaluate takes no ignore_keys: it gives the loss alone")
+        began = time.time()
         rows = self.held_out if eval_dataset is None else self._rows(eval_dataset, "eval_dataset")
         if not rows:
             raise BadInput("there is nothing to evaluate on; give eval_dataset")
         targets = [kept.row.targets for kept in rows]
-        means = self.learning.nll([kept.row for kept in rows])
+        means = self.learning.nll([kept.row for kept in rows], batch_size=self.eval_batch)
         total = sum(mean * count for mean, count in zip(means, targets, strict=True))
         metrics = {f"{metric_key_prefix}_loss": total / sum(targets)}
+        metrics |= speed_metrics(metric_key_prefix, began, num_samples=len(rows))
         self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _rows(self, dataset: Any, name: str) -> list[Kept]:
         length = min(self.recipe.settings.max_length, self.positions)
         return rows_of(dataset, self.tokenizer, task=self.task, stage=self.stage, max_length=length, name=name)
 
-    def _check(self) -> None:
+    def _check(self, args: TrainingArguments) -> None:
+        if args.eval_strategy != "no" and not self.held_out:
+            raise BadSpec(
+                f"eval_strategy is {IntervalStrategy(args.eval_strategy).value!r}, and there is no eval_dataset; give one"
+            )
         settings = self.recipe.settings
         if settings.data == "all":
             raise BadSpec(
@@ -208,3 +231,15 @@ class ContinualTrainer(RecipeTrainer):
     def _stamp(self) -> str | None:
         path = self.folder / MEMORY if self.folder else None
         return file_hash(path) if path and path.exists() else None
+
+
+def _refused(name: str) -> Any:
+    def refused(self: ContinualTrainer, *given: Any, **more: Any) -> Any:
+        raise BadSpec(f"ContinualTrainer has no {name}: {METHODS[name]}")
+
+    refused.__doc__ = f"Refused: {METHODS[name]}."
+    return refused
+
+
+for _name in METHODS:
+    setattr(ContinualTrainer, _name, _refused(_name))

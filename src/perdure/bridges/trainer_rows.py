@@ -35,6 +35,9 @@ def rows_of(
     Raises:
         BadInput: There are no rows, a row has nothing to train, or text came without a tokenizer.
     """
+    if isinstance(dataset, Mapping) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        what = "several datasets by name" if isinstance(dataset, Mapping) else f"a {type(dataset).__name__}"
+        raise BadInput(f"{name} is {what}; give one list of rows, or a dataset with a length and an index")
     fields = [dataset[i] for i in range(len(dataset))]
     if not fields:
         raise BadInput(f"{name} has no rows; there is nothing to learn")

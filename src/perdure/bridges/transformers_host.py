@@ -6,10 +6,11 @@ callback sees neither batch nor loss, and a collator does not know the update.
 """
 
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -19,48 +20,63 @@ from perdure.train.learning import Learning
 from perdure.train.loop import Progress
 from perdure.train.optimizer import clip, make_optimizer, make_schedule
 
+TOLD = (  # settings that trackers and callbacks read from the arguments; the optimizer and its schedule are made here
+    *("learning_rate", "weight_decay", "max_grad_norm", "lr_scheduler_type", "warmup_steps", "label_smoothing_factor"),
+    *("num_train_epochs", "per_device_train_batch_size", "logging_steps"),
+)
+
 
 class Updates(Dataset):
-    """The updates still to do, as their numbers; the rows are drawn when an update begins."""
+    """The updates of an epoch; the rows of each are drawn when it begins."""
 
-    def __init__(self, start: int, total: int):
-        self.numbers = range(start, total)
+    def __init__(self, size: int):
+        self.size = size
 
     def __len__(self) -> int:
-        return len(self.numbers)
+        return self.size
 
     def __getitem__(self, index: int) -> int:
-        return self.numbers[index]
+        return index
 
 
 class RecipeTrainer(Trainer):
     """Runs a `Learning` under transformers.
 
+    Steps, epochs, rows and tokens that Trainer logs are those of the whole learn, wherever it goes on from.
+
     Args:
         learning: What to learn.
         keeper: Its checkpoint.
         progress: Called after every update.
+        eval_dataset: What Trainer wants to see before it calls `evaluate` while it trains.
         **options: Further `TrainingArguments`.
     """
 
-    def __init__(self, learning: Learning, keeper: Keeper, progress: Progress | None = None, **options: Any):
+    def __init__(
+        self,
+        learning: Learning,
+        keeper: Keeper,
+        progress: Progress | None = None,
+        eval_dataset: Any = None,
+        **options: Any,
+    ):
         settings = learning.recipe.settings
         self.learning, self.last_loss = learning, 0.0
         learning.begin()
         optimizer = make_optimizer(learning.params.values(), settings)
-        start = keeper.resume(optimizer)
-        schedule = make_schedule(optimizer, settings, learning.total, start)
+        self.first_update = keeper.resume(optimizer)
+        schedule = make_schedule(optimizer, settings, learning.total, self.first_update)
+        self.epoch_updates = min(learning.epoch_ends, default=0) + 1
         self.scratch = tempfile.TemporaryDirectory(prefix="perdure-trainer-")
         chosen = {
             "output_dir": self.scratch.name,
-            "per_device_train_batch_size": 1,
-            "max_steps": learning.total - start,
-            "logging_steps": settings.logging_steps,
-            "logging_strategy": "no" if settings.report_to == "none" else "steps",
+            "max_steps": learning.total,
+            **{name: getattr(settings, name) for name in TOLD},
+            "logging_strategy": "steps" if settings.trackers else "no",
             "logging_nan_inf_filter": False,
-            "max_grad_norm": settings.max_grad_norm,
-            "report_to": settings.report_to,
+            "report_to": settings.trackers or "none",
             "save_strategy": "no",
+            "save_only_model": True,  # methods' state and the optimizer's are in the keeper's checkpoint
             "use_cpu": next(iter(learning.params.values())).device.type == "cpu",
             "disable_tqdm": True,
             "remove_unused_columns": False,
@@ -72,7 +88,8 @@ class RecipeTrainer(Trainer):
         super().__init__(
             model=learning.model,
             args=args,
-            train_dataset=Updates(start, learning.total),
+            train_dataset=Updates(self.epoch_updates),
+            eval_dataset=eval_dataset,
             data_collator=_only,  # type: ignore[arg-type]
             optimizers=(optimizer, schedule),
             callbacks=[_Closing(self, keeper, progress)],
@@ -84,8 +101,33 @@ class RecipeTrainer(Trainer):
                 f"this host runs one process, and {self.args.world_size} were launched; start perdure without a launcher"
             )
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the updates of an epoch, one at a time, in order."""
+        return DataLoader(self.train_dataset, batch_size=1, collate_fn=_only)  # type: ignore[arg-type]
+
+    def _init_training_state(self, *given: Any, **more: Any) -> tuple[int, int]:
+        """Begin where the checkpoint ends."""
+        super()._init_training_state(*given, **more)
+        self.state.global_step = self.first_update
+        self.state.num_input_tokens_seen = self.learning.record.tokens
+        self.state.num_train_epochs = -(-self.learning.total // self.epoch_updates)
+        return self.first_update // self.epoch_updates, 0
+
+    def _run_epoch(self, *given: Any, **more: Any) -> None:
+        """Run what is left of an epoch."""
+        if more["epoch"] == self.first_update // self.epoch_updates:
+            more["num_update_steps_per_epoch"] -= self.first_update % self.epoch_updates
+        super()._run_epoch(*given, **more)
+
+    def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
+        """Count the new rows that were trained on since this run began."""
+        done = self.learning.updates[self.first_update : self.state.global_step]
+        rows = sum(len(batch) for update in done for batch in update)
+        share = len(done) / max(self.state.max_steps, 1)  # of all updates, by which Trainer multiplies
+        return super()._finalize_training(trial, rows / share if share else 0, start_time)
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        """Leave the tokens to `_Closing`: `inputs` is the number of an update."""
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Run one whole update: forwards, backwards, and what methods make of the gradient. Trainer then clips and steps."""
@@ -102,8 +144,8 @@ class RecipeTrainer(Trainer):
         return grad_norm
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, None]:
-        """Hand over update numbers; there are no items to count here."""
-        return [next(epoch_iterator) for _ in range(num_batches)], None
+        """Hand over the number of the next update; there are no items to count here."""
+        return [self.state.global_step], None
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: `inputs` is the number of an update."""
@@ -123,23 +165,33 @@ class _Closing(TrainerCallback):
         self.trainer, self.keeper, self.progress = trainer, keeper, progress
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        learning = self.trainer.learning
-        update = learning.total - args.max_steps + state.global_step - 1
+        learning, update = self.trainer.learning, state.global_step - 1
         learning.close(update)
+        state.epoch = state.global_step / self.trainer.epoch_updates
+        state.num_input_tokens_seen = learning.record.tokens
         self.keeper.after(update, self.trainer.optimizer)
         if self.progress:
             self.progress(update + 1, learning.total, self.trainer.last_loss)
 
 
-def train(learning: Learning, keeper: Keeper | None = None, progress: Progress | None = None) -> None:
+def train(
+    learning: Learning, keeper: Keeper | None = None, progress: Progress | None = None, logs: Path | None = None
+) -> None:
     """Run `learning` under transformers and settle; the same weights, to the bit, as `train.loop.train`.
+
+    Args:
+        learning: What to learn.
+        keeper: Its checkpoint.
+        progress: Called after every update.
+        logs: Folder for what trackers write; else it is gone with the run.
 
     Raises:
         Diverged: A loss term is not finite.
         Interrupted: The keeper was asked to stop.
     """
-    trainer = RecipeTrainer(learning, keeper or Keeper(None, learning), progress)
+    options = {"output_dir": str(logs)} if logs else {}
+    trainer = RecipeTrainer(learning, keeper or Keeper(None, learning), progress, **options)
     with trainer.scratch:
-        if trainer.args.max_steps > 0:
+        if trainer.first_update < learning.total:
             trainer.train()
     learning.settle()

@@ -201,7 +201,8 @@ class _Learn:
         path = self._folder() / CHECKPOINT
         note(path.parent, self.task.name, self.parent.id)
         keeper = Keeper(path, learning, stop=self.stop)
-        _host(settings.host)(learning, keeper, self._progress(keeper))
+        logs = {"logs": self.ledger.root / "trackers"} if settings.trackers else {}
+        _host(settings.host)(learning, keeper, self._progress(keeper), **logs)
         runtime.freeze()
         if time.perf_counter() - began > CLOSE_OFF:
             save(path, learning, None, learning.total)
