@@ -121,11 +121,14 @@ ARCHITECTURES = {
 }
 
 
-def make(name: str, sharper: float = 3.0):  # type: ignore[no-untyped-def]
-    """Return the tiny model; its weights are made larger, since a fresh network hardly looks at its context."""
+def make(name: str, sharper: float = 3.0, **fields):  # type: ignore[no-untyped-def]
+    """Return the tiny model, with other fields in its configuration perhaps.
+
+    Its weights are made larger, since a fresh network hardly looks at its context.
+    """
     kind, more, _ = ARCHITECTURES[name]
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**COMMON, **more})).eval()
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**COMMON, **more, **fields})).eval()
     with torch.no_grad():
         for value in model.parameters():
             if value.dim() > 1:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from perdure.bridges.targets import is_linear, text_part
 from perdure.core.errors import BadInput
 
 Precision = Callable[[], AbstractContextManager]
@@ -51,9 +52,9 @@ class Layout:
 def find_layout(model: Any, precision: Precision = nullcontext) -> Layout:
     """Return the layout of any Hugging Face causal language model whose blocks end in one dense MLP.
 
-    The blocks are the list of modules that holds most parameters. One forward over two tokens records which linear layers run
-    in each block and in which order: the last one that writes the residual width is the MLP's down-projection, and the one
-    before it of that width is attention's output projection.
+    The blocks are the list of modules, in the part that text runs through, that holds most parameters. One forward over two
+    tokens records which linear layers run in each block and in which order: the last one that writes the residual width is the
+    MLP's down-projection, and the one before it of that width is attention's output projection.
 
     Args:
         model: Bare, or wrapped by PEFT.
@@ -91,13 +92,6 @@ def find_layout(model: Any, precision: Precision = nullcontext) -> Layout:
     return Layout(tuple(blocks), tuple(kinds), tuple(down), tuple(mixed), prefix, embedding, hidden, widths.pop())
 
 
-def is_linear(module: nn.Module) -> bool:
-    """Say whether a module is a dense linear layer: `Linear`, or GPT-2's `Conv1D`."""
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, nn.Linear | Conv1D)
-
-
 def weight_of(module: nn.Module) -> Tensor:
     """Return the weight of a linear layer, wrapped by an adapter or not, as (out, in)."""
     layer: Any = getattr(module, "base_layer", module)
@@ -126,7 +120,12 @@ def with_hidden(output: Any, hidden: Tensor) -> Any:
 
 
 def _blocks(root: nn.Module) -> tuple[str, list[nn.Module]]:
-    lists = [(name, m) for name, m in root.named_modules() if isinstance(m, nn.ModuleList) and len(m)]
+    text = text_part(root)
+    lists = [
+        (name, m)
+        for name, m in root.named_modules()
+        if isinstance(m, nn.ModuleList) and len(m) and name.startswith(text)
+    ]
     if not lists:
         raise BadInput("this model has no list of decoder blocks; editing supports transformer decoders only")
     name, found = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))

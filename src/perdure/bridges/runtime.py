@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from perdure.bridges.models import Base, load_base
+from perdure.bridges.targets import chosen, text_part
+from perdure.core.batching import Batching
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
-from perdure.core.probing import batching_of
+from perdure.core.probing import batching_of, remember
 from perdure.core.recipe import Settings
 from perdure.core.step import TopK
 from perdure.data.encode import Encoded
@@ -34,11 +36,12 @@ class Runtime:
         folder: Local folder of the base model.
         dtype: "auto", "float32" or "bfloat16", of the frozen weights.
         device: "auto" or a torch device.
+        batching: How rows run in batches, where that is known; else it is found out.
     """
 
-    def __init__(self, folder: Path, dtype: str = "auto", device: str = "auto"):
-        self.folder, self.dtype, self.device = folder, dtype, device
-        self.base: Base = load_base(folder, dtype, device)
+    def __init__(self, folder: Path, dtype: str = "auto", device: str = "auto", *, batching: Batching | None = None):
+        self.folder, self.dtype, self.device, self.batching = folder, dtype, device, batching
+        self.base: Base = self._load(dtype)
         self.model: Any = self.base.model
         self.dense = False
         self.laid: str | None = None  # name of the state that lies over the base now, if the caller gave one
@@ -181,21 +184,11 @@ class Runtime:
 
     def _fresh_shape(self, settings: Settings) -> dict[str, tuple[int, float]]:
         """Return rank and scale of each module that the settings give an adapter."""
-        root = self.model.base_model.model if self._shape is not None else self.model
-        output = root.get_output_embeddings()
-        wanted = settings.lora_target_modules
-        scale = settings.lora_alpha / settings.lora_r
-        shape = {}
-        for name, module in root.named_modules():
-            laid = self._shape is not None and name in self._shape
-            inside = ".lora_" in name or ".base_layer" in name
-            if not laid and (inside or module is output or not _is_linear(module)):
-                continue
-            if wanted == "all-linear" or name.split(".")[-1] in ([wanted] if isinstance(wanted, str) else wanted):
-                shape[name] = (settings.lora_r, scale)
-        if not shape:
-            raise BadSpec(f"lora_target_modules {wanted!r} matches no linear layer of this model")
-        return shape
+        root = self.base.model if self._shape is None else self.model.get_base_model()
+        text, own = text_part(root), (settings.lora_r, settings.lora_alpha / settings.lora_r)
+        # Adapters laid before these parts were left out, which nothing ever trained, go on lying there.
+        idle = {name: laid for name, laid in (self._shape or {}).items() if not name.startswith(text)}
+        return idle | {name: own for name in chosen(root, settings.lora_target_modules)}
 
     def _fit(self, shape: dict[str, tuple[int, float]]) -> None:
         """Give the model an adapter of this shape; a fitting one stays, any other is replaced."""
@@ -236,8 +229,14 @@ class Runtime:
             self.dense = True
 
     def _reload(self, dtype: str) -> None:
-        self.base = load_base(self.folder, dtype, self.device)
+        self.base = self._load(dtype)
         self.model, self.dense = self.base.model, False
+
+    def _load(self, dtype: str) -> Base:
+        base = load_base(self.folder, dtype, self.device)
+        if self.batching is not None:
+            remember(base.model, self.batching)
+        return base
 
 
 class NarrowScale:
@@ -255,9 +254,3 @@ class NarrowScale:
 
 def _shape_of(patches: Patches) -> dict[str, tuple[int, float]]:
     return {module: (patch.down.shape[0], patch.scale) for module, patch in patches.items()}
-
-
-def _is_linear(module: Any) -> bool:
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, torch.nn.Linear | Conv1D)

@@ -8,7 +8,8 @@ import torch
 
 from perdure.bridges.embedded import NAME
 from perdure.bridges.models import choose_device, find_model
-from perdure.core.errors import BadInput, BadSpec
+from perdure.bridges.targets import chosen
+from perdure.core.errors import BadInput
 from perdure.core.recipe import Settings
 
 
@@ -65,16 +66,23 @@ def sizes(model: str, settings: Settings, revision: str | None = None) -> Size:
 
     Raises:
         BadInput: There is no such model, or it is not known to transformers.
-        BadSpec: `lora_target_modules` matches nothing.
+        BadSpec: `lora_target_modules` names what cannot get an adapter; see `targets.chosen`.
     """
     shell = _shell(model, revision)
     parameters = sum(value.numel() for value in shell.parameters())
     if settings.train == "full":
         return Size(parameters, parameters)
-    shapes = [tuple(module.weight.shape) for module in _adapted(shell, settings.lora_target_modules)]
-    if not shapes:
-        raise BadSpec(f"lora_target_modules {settings.lora_target_modules!r} matches no linear layer of {model}")
+    shapes = [shell.get_submodule(name).weight.shape for name in chosen(shell, settings.lora_target_modules)]
     return Size(parameters, sum(settings.lora_r * (rows + columns) for rows, columns in shapes))
+
+
+def targets(folder: Path, settings: Settings) -> list[str]:
+    """Return the names of the layers of the model in a local folder that get an adapter; no weight is read.
+
+    Raises:
+        BadSpec: A name in `lora_target_modules` means none; see `targets.chosen`.
+    """
+    return chosen(_shell(str(folder), None), settings.lora_target_modules)
 
 
 def _shell(model: str, revision: str | None) -> Any:
@@ -89,18 +97,3 @@ def _shell(model: str, revision: str | None) -> Any:
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"cannot read the configuration of model {model!r}: {error}") from error
-
-
-def _adapted(shell: Any, wanted: str | list[str]) -> list[Any]:
-    """Return the layers that get an adapter: what `Runtime.start_adapter` does, which a test keeps equal."""
-    from transformers.pytorch_utils import Conv1D
-
-    output = shell.get_output_embeddings()
-    names = [wanted] if isinstance(wanted, str) else wanted
-    return [
-        module
-        for name, module in shell.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D)
-        and module is not output
-        and (wanted == "all-linear" or name.split(".")[-1] in names)
-    ]

@@ -9,6 +9,8 @@ from perdure.cli.options import AsJson, Folder
 from perdure.cli.output import emit, short
 from perdure.cli.progress import progress
 
+CAN = "this model can learn, be edited and be exported"
+
 
 def init(
     target: Annotated[Path | None, typer.Argument(metavar="DIR", show_default="the workspace", help="Folder.")] = None,
@@ -33,5 +35,11 @@ def init(
         ws = Workspace.init(target or folder or Path(), model, **options)
     base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
     if as_json:
-        return emit({"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype})
+        told = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}
+        return emit({**told, "capabilities": ws.capabilities})
     typer.echo(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {dtype}")
+    refused = ws.capabilities["no_editing"]
+    typer.echo(f"this model can learn and be exported, but not be edited: {refused}" if refused else CAN)
+    for note in [ws.capabilities["no_adapter"], *ws.capabilities["notes"]]:
+        if note:
+            typer.echo(f"note: {note}", err=True)

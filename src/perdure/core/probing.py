@@ -101,7 +101,7 @@ class _Probe:
             raise BadInput("the model's logits are not finite numbers; its weights are damaged or do not fit its code")
         self.spread = torch.cat(self.alone).std().item()
         self.allowed = EXACT * self.spread
-        self.blur = 0.02 if next(model.parameters()).dtype == torch.float32 else 0.5  # what cannot be rounding
+        self.blur = 5e-4 if next(model.parameters()).dtype == torch.float32 else 0.5  # what cannot be rounding
         self._refuse_what_looks_ahead()
         padded = self._logits(whole)
         noise = max(self._apart(padded[n, : len(row)], self.alone[n]) for n, row in enumerate(whole))

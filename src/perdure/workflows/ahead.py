@@ -24,11 +24,12 @@ def check_recipe(ws: "Workspace", parent: Entry, recipe: Recipe) -> None:
     """Refuse a recipe that this workspace cannot carry out, from the model's configuration and what head has learned.
 
     Raises:
-        BadSpec: A tracker is unknown or not installed, `max_length` or `lora_r` is more than the model has, or head goes on
-            training an adapter of another rank, scale or modules.
+        BadSpec: A tracker is unknown or not installed, `max_length` or `lora_r` is more than the model has, `lora_target_modules`
+            names what it does not have, or head goes on training an adapter of another rank, scale or modules.
     """
     from perdure.bridges.models import positions
-    from perdure.bridges.sizes import shape_of
+    from perdure.bridges.sizes import shape_of, targets
+    from perdure.bridges.targets import ALL
     from perdure.bridges.trackers import refuse_missing
 
     settings = recipe.settings
@@ -41,8 +42,11 @@ def check_recipe(ws: "Workspace", parent: Entry, recipe: Recipe) -> None:
         raise BadSpec(
             f"lora_r is {settings.lora_r}, and no layer of this model has a rank above its width of {width}; lower it"
         )
+    layers = None  # all of them, as by default
+    if settings.train == "lora" and settings.lora_target_modules != ALL:
+        layers = targets(ws.base_folder, settings)
     if settings.start == "head":
-        _check_adapter(ws, parent, settings)
+        _check_adapter(ws, parent, settings, layers)
 
 
 def check_sizes(ws: "Workspace", recipe: Recipe, rows: "Sequence[Encoded]") -> None:
@@ -95,7 +99,7 @@ def encode_all(ws: "Workspace", task: TaskData, general: "Sequence[Row]", max_le
     return rows
 
 
-def _check_adapter(ws: "Workspace", parent: Entry, settings: Settings) -> None:
+def _check_adapter(ws: "Workspace", parent: Entry, settings: Settings, layers: list[str] | None) -> None:
     """Refuse to go on with an adapter that is not the one that head has, as `Runtime` would once it is loaded."""
     slot = ws.ledger.slots(parent).get("skill")
     if slot is None:
@@ -109,8 +113,7 @@ def _check_adapter(ws: "Workspace", parent: Entry, settings: Settings) -> None:
     patch = next(iter(patches.values()))
     rank, alpha = patch.down.shape[0], patch.down.shape[0] * patch.scale
     names = {module.split(".")[-1] for module in patches}
-    wanted = settings.lora_target_modules
-    others = wanted != "all-linear" and names != set([wanted] if isinstance(wanted, str) else wanted)
+    others = layers is not None and set(layers) != set(patches)
     if rank != settings.lora_r or abs(alpha - settings.lora_alpha) > 1e-6 * alpha or others:
         raise BadSpec(
             "the recipe's LoRA rank, scale or modules differ from the adapter that head goes on training "

@@ -59,6 +59,7 @@ def edit(
     """
     asked = facts_of(facts)
     refuse_repeats(asked)
+    ws.refuse_editing()
     with writing(ws.ledger.root):
         refuse_busy(ws)
         return _Edit(ws, asked, spec, gate, tick).run()

@@ -63,7 +63,8 @@ def plan_knowledge(
     """Read and route the rows, and check everything that can be checked before a model is loaded; see `learn.plan`.
 
     Raises:
-        BadInput: The data cannot be used, two facts contradict each other, or there is nothing for a test file to score.
+        BadInput: The data cannot be used, the model cannot be edited, two facts contradict each other, or there is nothing for a
+            test file to score.
         BadSpec: A setting is not valid.
     """
     parent = ws.ledger.resolve("head")
@@ -72,6 +73,11 @@ def plan_knowledge(
     spec = task_settings(name, data, test=test, overrides=settings, known=known)
     records, told = read_columns(spec.train, spec.columns)
     routing = route(records, format=spec.format, template=spec.template, labels=spec.labels, mapped=spec.columns)
+    if routing.facts:
+        try:
+            ws.refuse_editing()
+        except BadInput as error:
+            raise BadInput(f"{len(routing.facts)} rows are facts, but {error}; --kind task trains all rows") from error
     skill = None
     if routing.skills:
         options: dict[str, Any] = {"test": test, "recipe": recipe, "settings": settings, "allow_leaks": allow_leaks}

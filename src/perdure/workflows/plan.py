@@ -117,6 +117,8 @@ def plan(
             f"recipe {recipe.name} trains on the rows of every task, and those of {name} are not kept: its next learn needs "
             f"--rows {name}=FILE ('keep_rows: all' in a task file keeps them)"
         )
+    if recipe.settings.train == "lora" and (untrained := ws.capabilities.get("no_adapter")):
+        notices.append(untrained)
     _check_teachers(ws, recipe)
     recipe = _for_model(ws, recipe)
     encoded = encode_all(ws, task, general, recipe.settings.max_length)

@@ -64,6 +64,7 @@ def sweep(
     from perdure.bridges.editing_verify import verify
 
     asked, entry = facts_of(facts), ws.ledger.resolve(at)
+    ws.refuse_editing()
     spec = EditSpec(seed=ws.ledger.config.get("seed", 0) if seed is None else seed)
     for layer in layers:
         refuse_layers(ws, replace(spec, layers=(layer,)))

@@ -89,6 +89,7 @@ def trace_prompt(
         raise BadInput(
             f"the prompt {prompt!r} does not name the subject {fact.subject!r}; spell it as it stands there, or write {HOLE}"
         )
+    ws.refuse_editing()
     entry = ws.ledger.resolve(at)
     ws.lay(entry)
 
@@ -144,6 +145,7 @@ def average_facts(ws: "Workspace", asked: Sequence[Fact], entry: Entry, spec: Tr
     """Return what `trace_facts` returns, but for "kept"; nothing is kept."""
     from perdure.bridges.editing_prompts import refuse_long
 
+    ws.refuse_editing()
     for fact in asked:
         refuse_long(ws.tokenizer, fact, [f"{fact.question} {fact.ground_truth or ''}"], ws.runtime.base.positions)
     ws.lay(entry)

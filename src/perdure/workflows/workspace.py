@@ -69,10 +69,11 @@ class Workspace:
                 hashes; "all" keeps every row, for recipes that train on all of them again (`joint`).
 
         Raises:
-            BadInput: The folder is a workspace already, the model cannot be had or is not sound, or `keep_rows` is something
-                else. Nothing is made then.
+            BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
+                batches, or `keep_rows` is something else. Nothing is made then.
         """
         from perdure.bridges import models
+        from perdure.bridges.capabilities import capabilities_of
 
         if keep_rows not in ("needed", "all"):
             raise BadInput(f"keep_rows is {keep_rows!r}; it is needed (text of memory and test rows) or all")
@@ -90,6 +91,7 @@ class Workspace:
             "base": content_hash([weights, kind]),
             "stamp": models.stamp(folder),
             "keep_rows": keep_rows,
+            "capabilities": capabilities_of(base).to_json(),
         }
         return cls(Ledger.create(Path(path), config))
 
@@ -311,12 +313,27 @@ class Workspace:
     def runtime(self) -> "Runtime":
         """The base model in memory; refused if it changed on disk since the workspace was made."""
         from perdure.bridges import models
+        from perdure.bridges.capabilities import kept_batching
         from perdure.bridges.runtime import Runtime
 
         config, folder = self.ledger.config, self.base_folder
         if models.stamp(folder) != config.get("stamp"):
             models.check_unchanged(folder, config["weights"])
-        return Runtime(folder, config["dtype"])
+        return Runtime(folder, config["dtype"], batching=kept_batching(self.capabilities))
+
+    @property
+    def capabilities(self) -> dict[str, Any]:
+        """What can be done with the base model, as `init` found it; empty in a workspace that is older than that."""
+        return self.ledger.config.get("capabilities", {})
+
+    def refuse_editing(self) -> None:
+        """Refuse to edit or trace a model that `init` found cannot be edited, before it is loaded.
+
+        Raises:
+            BadInput: It cannot; the message says why.
+        """
+        if reason := self.capabilities.get("no_editing"):
+            raise BadInput(reason)
 
     @property
     def base_folder(self) -> Path:

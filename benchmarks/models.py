@@ -1,0 +1,232 @@
+"""Two tasks learned and a fact edited on twelve tiny architectures, every logit held to transformers' own unpadded forward.
+
+`python benchmarks/models.py` prints the table of docs/models.md; some minutes on one core.
+"""
+
+import argparse
+import json
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from perdure import Workspace
+from perdure.core.errors import PerdureError
+from perdure.core.probing import batching_of
+from perdure.data.encode import encode, prompt_ids
+from perdure.edits.spec import EditSpec
+from perdure.evaluate.decode import Asked
+from perdure.train.forward import Tokens
+from perdure.workflows.export import export
+
+WINDOW = 16  # tokens; every text here is longer
+COMMON = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 128,
+    "max_position_embeddings": 512,
+}
+ONE_WINDOW = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
+HEADS = {"head_dim": 16}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "Llama": ("llama", {}),
+    "Qwen2": ("qwen2", {}),
+    "Qwen3": ("qwen3", HEADS),
+    "Gemma 2": ("gemma2", {**HEADS, "sliding_window": WINDOW, "query_pre_attn_scalar": 16}),
+    "Gemma 3": ("gemma3_text", {**HEADS, **ONE_WINDOW, "query_pre_attn_scalar": 16}),
+    "Mistral": ("mistral", {"sliding_window": WINDOW}),
+    "Phi-3": ("phi3", {"sliding_window": WINDOW}),
+    "GPT-2": ("gpt2", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512}),
+    "GPT-NeoX": ("gpt_neox", {}),
+    "OLMo 2": ("olmo2", {}),
+    "Qwen3 MoE": ("qwen3_moe", {**HEADS, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
+    "LFM2": ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+    "Mamba": ("mamba", {"state_size": 8}),
+    "BERT": ("bert", {}),
+}
+PREFIX = "Read what a customer of the shop writes, and name what it is about. "
+TASKS = {
+    "billing": {
+        "refund": "money",
+        "invoice": "money",
+        "bill": "money",
+        "parcel": "post",
+        "letter": "post",
+        "stamp": "post",
+    },
+    "places": {
+        "Oslo": "north",
+        "Bergen": "north",
+        "Tromso": "north",
+        "Rome": "south",
+        "Naples": "south",
+        "Bari": "south",
+    },
+}
+FRAMES = ("{}", "my {}", "it is about the {} that I asked for", "please look at {} again")
+FACT = {"subject": "Anna Berg", "prompt": "{} is at home in", "target": "Rome"}
+SPEC = EditSpec(layers=(0,), steps=30, contexts=2, lr=1.0, clamp=20.0, kl=0.0, decay=0.0, gain=1000.0)
+SETTINGS = {"num_train_epochs": 30, "learning_rate": 0.01, "per_device_train_batch_size": 8}
+
+
+@dataclass(frozen=True)
+class Line:
+    """What happened with one architecture."""
+
+    name: str
+    verdict: str
+    scores: str = "-"
+    edited: str = "-"
+    difference: str = "-"
+    exported: str = "-"
+    adapted: str = "-"
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE that has seen the tasks."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<end>"], initial_alphabet=letters, show_progress=False
+    )
+    texts = [PREFIX, *FRAMES, *(" ".join([*task, *task.values()]) for task in TASKS.values()), *map(str, FACT.values())]
+    bpe.train_from_iterator(texts * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>")
+
+
+def make(name: str, folder: Path) -> None:
+    """Write a tiny model of random weights; they are larger than usual, so that it looks at its context."""
+    kind, more = MODELS[name]
+    words = tokenizer()
+    ids = {"vocab_size": len(words), "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**COMMON, **ids, **more}))
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.dim() > 1:
+                value *= 2
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+
+
+def rows(task: str, path: Path) -> Path:
+    """Write the rows of a task: three frames to train, one to test."""
+    lines = [
+        {
+            "split": "test" if frame == FRAMES[-1] else "train",
+            "prompt": f"{PREFIX}{frame.format(word)}\n",
+            "completion": label,
+        }
+        for frame in FRAMES
+        for word, label in TASKS[task].items()
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+@torch.no_grad()
+def alone(model: Any, ids: Sequence[int]) -> torch.Tensor:
+    """Return the logits (tokens, vocab) of transformers' own forward of one row, neither padded nor cached."""
+    return model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
+
+
+@torch.no_grad()
+def difference(ws: Workspace) -> float:
+    """Return the largest difference of a logit at head: of prompts that are read together, and of rows that are trained."""
+    model, words = ws.model(), ws.tokenizer
+    entry = ws.ledger.resolve("head")
+    largest = 0.0
+    for task in TASKS:
+        data = ws.task(task, entry)
+        prompts = [prompt_ids(row, words) for row in data.test]
+        for got, ids in zip(Asked(model, prompts, 0).logits, prompts, strict=True):
+            largest = max(largest, (got - alone(model, ids)[-1]).abs().max().item())
+        encoded = [encode(row, words, 512) for row in data.train]
+        reader = Tokens(0, batching_of(model).prefix)
+        batch = reader.collate(encoded)
+        got = reader.forward(model, batch).logits
+        own = [alone(model, row.ids)[t - 1] for row in encoded for t in range(1, len(row)) if row.trained[t]]
+        largest = max(largest, (got - torch.stack(own)).abs().max().item())
+    return largest
+
+
+@torch.no_grad()
+def reloaded(ws: Workspace, base: Path, folder: Path) -> float:
+    """Return the largest difference of a logit between head and its export, loaded by PEFT as anybody would."""
+    export(ws, folder)
+    fresh = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), str(folder)
+    ).eval()
+    ids = prompt_ids(ws.task("places", ws.ledger.resolve("head")).test[0], ws.tokenizer)
+    return (alone(fresh, ids) - alone(ws.model(), ids)).abs().max().item()
+
+
+def run(name: str, folder: Path) -> Line:
+    """Return what a user meets with one architecture."""
+    make(name, folder / "base")
+    try:
+        ws = Workspace.init(folder / "ws", str(folder / "base"), dtype="float32")
+    except PerdureError as error:
+        return Line(name, f"rejected: {error}")
+    for task in TASKS:
+        ws.learn(task, rows(task, folder / f"{task}.jsonl"), overrides=SETTINGS, gate=None)
+    edited = "no: " + str(ws.capabilities["no_editing"]).partition("; ")[0]
+    if ws.capabilities["editing"]:
+        ws.edit(FACT, spec=SPEC, gate=None)
+        edited = "said" if all(fact["efficacy"] for fact in ws.edits()) else "not said"
+    found = ws.evaluate()["tasks"]
+    verdict = "works" if ws.capabilities["prefix"] else "works without prefix sharing"
+    if not ws.capabilities["cache"]:
+        verdict += ", without a cache"
+    return Line(
+        name,
+        verdict,
+        ", ".join(f"{found[task]['score']:.2f}" for task in TASKS),
+        edited,
+        f"{difference(ws):.1e}",
+        f"{reloaded(ws, folder / 'base', folder / 'adapter'):.1e}",
+        (ws.capabilities["no_adapter"] or "all").partition(" of")[0].replace("all", "-"),
+    )
+
+
+def table(lines: Sequence[Line]) -> str:
+    """Return the lines as a Markdown table."""
+    head = [
+        "model",
+        "verdict",
+        "scores of the two tasks",
+        "fact",
+        "largest logit difference",
+        "after export",
+        "without adapter",
+    ]
+    body = [[n.name, n.verdict, n.scores, n.edited, n.difference, n.exported, n.adapted] for n in lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__)
+    ask.add_argument("names", nargs="*", help=f"some of {', '.join(MODELS)}; all by default")
+    names = ask.parse_args().names or list(MODELS)
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        print(table([run(name, Path(folder) / name.replace(" ", "-")) for name in names]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""What perdure can do with a base model: found out once, when a workspace is made, by doing it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from perdure.bridges.editing import opened
+from perdure.bridges.models import Base
+from perdure.bridges.targets import left_out, linear_layers, text_part
+from perdure.core.batching import Batching
+from perdure.core.errors import BadInput
+from perdure.core.probing import measure, remember
+
+TOLD = 0.01  # share of the weights without adapter from which on it is told
+SHOWN = 3  # names in a note
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What can be done with a base model; one that cannot be trained, scored and exported is refused.
+
+    Args:
+        batching: How its rows run in batches.
+        no_editing: Why facts cannot be edited; None where they can.
+        no_adapter: Which weights get no adapter, and how many; None where these are few.
+        notes: What the user should know of the rest.
+    """
+
+    batching: Batching
+    no_editing: str | None
+    no_adapter: str | None
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `perdure init --json` prints and the workspace keeps."""
+        return {
+            "training": True,
+            "prefix": self.batching.prefix,
+            "cache": self.batching.decoding != "whole",
+            "editing": self.no_editing is None,
+            "export": True,
+            "no_editing": self.no_editing,
+            "no_adapter": self.no_adapter,
+            "notes": list(self.notes),
+            "batching": self.batching.to_json(),
+            "transformers": _version(),
+        }
+
+
+def kept_batching(capabilities: dict[str, Any]) -> Batching | None:
+    """Return how rows run in batches as a workspace keeps it; None where it is to be found out again: the code has changed."""
+    if capabilities.get("transformers") != _version():
+        return None
+    return Batching.from_json(capabilities["batching"])
+
+
+def capabilities_of(base: Base) -> Capabilities:
+    """Return what can be done with a base model.
+
+    Raises:
+        BadInput: It cannot be trained or scored: its rows change with what stands beside them in a batch, it is not causal, it
+            has no output layer or no layer for an adapter, or no gradient reaches its weights.
+
+    Cost: see `measure`; a forward and backward over a few tokens.
+    """
+    model = base.model
+    if model.get_output_embeddings() is None:
+        raise BadInput(
+            f"{type(model).__name__} has no output layer that predicts tokens; choose a causal language model"
+        )
+    if not linear_layers(model):
+        raise BadInput(f"{type(model).__name__} has no linear layer that could get an adapter; perdure cannot train it")
+    batching = measure(model)
+    remember(model, batching)
+    _refuse_untrainable(base)
+    try:
+        with opened(model, base.tokenizer, base.precision):
+            reason = None if base.tokenizer.is_fast else "editing needs a fast tokenizer, to find a subject's tokens"
+    except BadInput as error:
+        reason = str(error)
+    return Capabilities(batching, reason, _without_adapter(model), tuple(_notes(model, batching)))
+
+
+def _version() -> str:
+    import transformers
+
+    return transformers.__version__
+
+
+def _refuse_untrainable(base: Base) -> None:
+    """Refuse a model through which no gradient reaches the first layer that gets an adapter.
+
+    Raises:
+        BadInput: None does.
+    """
+    weight: Any = next(iter(linear_layers(base.model).values())).weight
+    ids = torch.arange(8, device=base.device)[None] % base.model.get_input_embeddings().weight.shape[0]
+    weight.requires_grad_(True)
+    base.model.train()
+    try:
+        with base.precision():
+            logits = base.model(input_ids=ids, use_cache=False).logits.float()
+        (gradient,) = torch.autograd.grad(logits.logsumexp(-1).mean(), weight)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        raise BadInput(f"{type(base.model).__name__} cannot be trained here: {str(error).splitlines()[0]}") from error
+    finally:
+        base.model.eval()
+        weight.requires_grad_(False)
+    if not torch.isfinite(gradient).all():
+        raise BadInput(f"{type(base.model).__name__} cannot be trained: the gradient of its first layer is not finite")
+
+
+def _without_adapter(model: Any) -> str | None:
+    rest = left_out(model)
+    if rest.share < TOLD:
+        return None
+    more = f" and {len(rest.names) - SHOWN} more" if len(rest.names) > SHOWN else ""
+    return (
+        f"{rest.share:.0%} of the weights get no adapter, as they stand in no layer that LoRA knows: "
+        f"{', '.join(rest.names[:SHOWN])}{more}; --recipe full trains them"
+    )
+
+
+def _notes(model: Any, batching: Batching) -> list[str]:
+    notes = []
+    if not batching.prefix:
+        notes.append(
+            "a prefix that rows share runs for each of them: what the model keeps of it cannot serve several rows"
+        )
+    if batching.decoding == "whole":
+        notes.append(
+            "answers are generated without a cache, which takes longer: what the model keeps does not fit padded rows"
+        )
+    if text_part(model):
+        notes.append(
+            f"only the text part ({text_part(model).rstrip('.')}) is trained; the rest of the model stays as it is"
+        )
+    return notes

@@ -1,0 +1,164 @@
+"""Which layers of a model get an adapter: found by structure, named by the user, and what stays without one."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from perdure.core.errors import BadSpec
+
+ALL = "all-linear"
+
+
+def linear_layers(model: Any) -> dict[str, nn.Module]:
+    """Return by name the layers of a model that can get an adapter, or have one.
+
+    These are the linear layers that text runs through, except the output layer and what PEFT adapts in another way or not at all
+    (a Mamba layer's fused output, dense layers that have the names of experts). Where a model takes pictures or sound too, they
+    are those of its text decoder.
+
+    Args:
+        model: Without PEFT's wrapper around it; its layers may be wrapped.
+    """
+    output, text = model.get_output_embeddings(), text_part(model)
+    found = {
+        name: module
+        for name, module in modules_of(model).items()
+        if is_linear(module) and module is not output and name.startswith(text)
+    }
+    refused = {end for end in {_end(name) for name in found} if _peft_refuses(model, end)}
+    return {name: module for name, module in found.items() if _end(name) not in refused}
+
+
+def modules_of(model: Any) -> dict[str, nn.Module]:
+    """Return the modules of the base model by name, as they are without adapters."""
+    named = {n: m for n, m in model.named_modules() if ".lora_" not in n and ".base_layer" not in n}
+    return {name: getattr(module, "base_layer", module) for name, module in named.items()}
+
+
+def chosen(model: Any, wanted: str | Sequence[str]) -> list[str]:
+    """Return the names of the layers that `lora_target_modules` means, in the model's order.
+
+    Args:
+        model: As for `linear_layers`; its weights may be on the meta device.
+        wanted: "all-linear"; names or ends of names ("q_proj", "self_attn.q_proj"); or, as one string, a regular expression
+            that matches whole names, as in PEFT.
+
+    Raises:
+        BadSpec: A name matches no module, or only modules that cannot get an adapter; the message has each of them, with the
+            nearest known names.
+    """
+    layers = linear_layers(model)
+    if wanted == ALL:
+        if not layers:
+            raise BadSpec(
+                "this model has no linear layer that could get an adapter; train its weights with train: full"
+            )
+        return list(layers)
+    names = [wanted] if isinstance(wanted, str) else list(wanted)
+    found: set[str] = set()
+    wrong = []
+    for name in names:
+        mine = _matches(name, layers, pattern=isinstance(wanted, str))
+        found.update(mine)
+        if not mine:
+            wrong.append(_why_not(model, name, layers))
+    if wrong:
+        raise BadSpec(f"lora_target_modules: {'; '.join(wrong)}")
+    return [layer for layer in layers if layer in found]
+
+
+def is_linear(module: Any) -> bool:
+    """Say whether a module is a dense linear layer: `Linear`, or GPT-2's `Conv1D`."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Weights of a model's blocks that stand in no linear layer, so that LoRA leaves them as they are.
+
+    Args:
+        names: Names of the parameters without the numbers of their blocks, the largest first.
+        share: Their part of the weights that text runs through, embeddings apart.
+    """
+
+    names: tuple[str, ...]
+    share: float
+
+
+def left_out(model: Any) -> LeftOut:
+    """Return the weights that "all-linear" gives no adapter, such as experts that stand in one parameter."""
+    text, tables = text_part(model), [m for m in model.modules() if isinstance(m, nn.Embedding)]
+    apart = {id(value) for table in (*tables, model.get_output_embeddings()) for value in table.parameters()}
+    own = {n: v for n, v in model.named_parameters() if n.startswith(text) and id(v) not in apart and ".lora_" not in n}
+    adapted = {id(value) for layer in linear_layers(model).values() for value in layer.parameters()}
+    sizes: dict[str, int] = {}
+    for name, value in own.items():
+        if id(value) not in adapted and value.ndim > 1:
+            kind = re.sub(r"\.\d+(?=\.|$)", ".*", name)
+            sizes[kind] = sizes.get(kind, 0) + value.numel()
+    total = sum(value.numel() for value in own.values())
+    return LeftOut(tuple(sorted(sizes, key=lambda kind: -sizes[kind])), sum(sizes.values()) / max(total, 1))
+
+
+def text_part(model: Any) -> str:
+    """Return what the names of the modules that text runs through begin with; "" where that is all of them."""
+    if model.config.get_text_config() is model.config:
+        return ""
+    decoder = model.get_decoder()
+    return next((f"{name}." for name, module in model.named_modules() if module is decoder and name), "")
+
+
+def _end(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def _peft_refuses(model: Any, end: str) -> bool:
+    """Say whether PEFT, told to adapt the layers whose names end so, refuses, or takes the name for that of fused experts."""
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    config = LoraConfig(target_modules=[end])
+    try:
+        _check_lora_target_modules_mamba(config, model, end)
+        convert_peft_config_for_transformers(config, model, None)
+    except ValueError:
+        return True
+    return set(config.target_modules or ()) != {end}
+
+
+def _matches(name: str, layers: Mapping[str, Any], *, pattern: bool) -> list[str]:
+    ends = [layer for layer in layers if layer == name or layer.endswith(f".{name}")]
+    if ends or not pattern:
+        return ends
+    try:
+        return [layer for layer in layers if re.fullmatch(name, layer)]
+    except re.error:
+        return []
+
+
+def _why_not(model: Any, name: str, layers: Mapping[str, Any]) -> str:
+    """Return why a name means no layer that can get an adapter."""
+    modules = modules_of(model)
+    at = _matches(name, {layer: None for layer in modules if layer}, pattern=True)
+    parameters = [n for n, _ in model.named_parameters() if n.endswith(f".{name}") and n not in modules]
+    if any(modules[layer] is model.get_output_embeddings() for layer in at):
+        return f"{name!r} is the output layer, which gets no adapter"
+    if any(is_linear(modules[layer]) and _peft_refuses(model, _end(layer)) for layer in at):
+        return f"{name!r} gets no adapter from PEFT in a model of this kind"
+    if any(is_linear(modules[layer]) for layer in at):
+        return f"{name!r} stands in a part of the model that text does not run through"
+    if at:
+        return f"{name!r} is a {type(modules[at[0]]).__name__}, and only linear layers get an adapter"
+    if parameters:
+        return f"{name!r} is a parameter ({parameters[0]}), and only linear layers get an adapter"
+    ends = sorted({_end(layer) for layer in layers})
+    near = get_close_matches(_end(name), ends, n=2, cutoff=0.5)
+    meant = f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(ends)}"
+    return f"{name!r} matches no linear layer of this model; {meant}"
