@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 from perdure.bridges.editing import contexts_of, edit, opened, pin, settle
 from perdure.bridges.editing_laid import Over, laid, one_each
 from perdure.bridges.editing_lora import train_facts
-from perdure.bridges.editing_moments import second_moments
+from perdure.bridges.editing_moments import Statistics, second_moments
 from perdure.bridges.editing_tails import Site
 from perdure.bridges.editing_verify import bare, drift, relative_norms, verify
 from perdure.bridges.models import find_model, load_base
@@ -61,6 +61,7 @@ class Lab:
         self.model, self.tokenizer, self.precision = base.model, base.tokenizer, base.precision
         self.facts = counterfact.read(options.data / "editing", max(*options.sizes, options.facts), options.seed)
         self.seed, self.cache = options.seed, options.cache
+        self.statistics = Statistics(self.cache / "moments")
         with gzip.open(options.data / "time" / "wikitext2_valid_test.jsonl.gz", "rt", encoding="utf-8") as file:
             texts = [json.loads(line)["text"] for line in islice(file, TEXTS)]
         self.texts = [self.tokenizer(text)["input_ids"][:LONGEST] for text in texts]
@@ -87,16 +88,16 @@ class Lab:
     def edit(self, facts: Sequence[Fact], spec: EditSpec, onto: EditSet | None = None) -> EditSet:
         """Edit with the statistics of this benchmark's cache."""
         return edit(
-            self.model, self.tokenizer, facts, spec, onto=onto, precision=self.precision, cache=self.cache / "moments"
+            self.model, self.tokenizer, facts, spec, onto=onto, precision=self.precision, statistics=self.statistics
         )
 
     def together(self, some: EditSet) -> EditSet:
         """Return a set as if its facts had been made in one command."""
-        return settle(self.model, self.tokenizer, some, precision=self.precision, cache=self.cache / "moments")
+        return settle(self.model, self.tokenizer, some, precision=self.precision, statistics=self.statistics)
 
     def pinned(self, some: EditSet) -> EditSet:
         """Return a set as `perdure revert` leaves it: with the keys of its dropped facts as the model has them now."""
-        return pin(self.model, self.tokenizer, some, precision=self.precision, cache=self.cache / "moments")
+        return pin(self.model, self.tokenizer, some, precision=self.precision, statistics=self.statistics)
 
     def site(self):
         """Open the model."""
@@ -115,7 +116,7 @@ def single(lab: Lab, method: str, options: argparse.Namespace) -> dict:
     before = lab.ask(facts)
     if method == "lora":
         after, cost = _trained(lab, facts)
-        return {"before": _told(before), "after": _told(after), "seconds": round(cost, 2)}
+        return {"before": told_of(before), "after": told_of(after), "seconds": round(cost, 2)}
     first = _alone(lab, facts, lab.found(method, count))
     after = list(first)
     with lab.site() as site:
@@ -126,7 +127,7 @@ def single(lab: Lab, method: str, options: argparse.Namespace) -> dict:
             again = _alone(lab, [facts[n] for n in left], lab.edit([facts[n] for n in left], spec))
             for n, verdict in zip(left, again, strict=True):
                 after[n] = verdict if verdict.efficacy else after[n]
-    return {"before": _told(before), "first": _told(first), "after": _told(after)}
+    return {"before": told_of(before), "first": told_of(first), "after": told_of(after)}
 
 
 def _alone(lab: Lab, facts: Sequence[Fact], some: EditSet) -> list[Verdict]:
@@ -183,7 +184,7 @@ def _measured(lab: Lab, asked: Sequence[Fact], update: dict[str, Factors]) -> di
             after = verify(site, asked)
         cost = drift(site, lab.texts[TEXTS // 2 :], lambda: laid(site, update))
         norms = relative_norms(site, update)
-    return {"before": _told(before), "after": _told(after), "drift": cost, "norms": norms}
+    return {"before": told_of(before), "after": told_of(after), "drift": cost, "norms": norms}
 
 
 def undo(lab: Lab, method: str, options: argparse.Namespace) -> dict:
@@ -262,7 +263,7 @@ def seconds(lab: Lab, method: str, options: argparse.Namespace) -> dict:
     }
 
 
-def _told(verdicts: Sequence[Verdict]) -> list[dict]:
+def told_of(verdicts: Sequence[Verdict]) -> list[dict]:
     """Return verdicts without the losses."""
     return [
         {

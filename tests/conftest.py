@@ -1,7 +1,9 @@
 """What tests share: a tiny random language model with a real tokenizer, made here, nothing downloaded."""
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,28 @@ from hypothesis import settings
 settings.register_profile("perdure")  # a busy machine is no fault of what is tested
 settings.load_profile("perdure")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+CACHES = pytest.StashKey[tuple[Path, Path]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what tests measure out of the user's cache, which lends them the embedded model alone."""
+    from perdure.bridges.embedded import cache_folder
+
+    mine, users = Path(tempfile.mkdtemp(prefix="perdure-cache-")), cache_folder()
+    for model in users.glob("smollm2*"):
+        (mine / model.name).symlink_to(model.resolve())
+    config.stash[CACHES] = mine, users
+    os.environ["PERDURE_CACHE"] = str(mine)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Give the user's cache a model that was fetched, and remove the rest."""
+    mine, users = config.stash[CACHES]
+    for model in mine.glob("smollm2*"):
+        if not model.is_symlink() and not (users / model.name).exists():
+            users.mkdir(parents=True, exist_ok=True)
+            shutil.move(model, users / model.name)
+    shutil.rmtree(mine)
 
 
 @pytest.hookimpl(tryfirst=True)

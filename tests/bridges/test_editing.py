@@ -9,7 +9,7 @@ import torch
 import people
 from perdure.bridges.editing import edit, opened, pin, rewrite, settle, sweep_layers
 from perdure.bridges.editing_laid import laid
-from perdure.bridges.editing_moments import weights_hash
+from perdure.bridges.editing_moments import Statistics, weights_hash
 from perdure.bridges.editing_prompts import BARE, encode
 from perdure.bridges.editing_verify import _begins, answers, drift, relative_norms, verify
 from perdure.bridges.runtime import Runtime
@@ -36,13 +36,13 @@ def gpt2():
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("moments")
+def statistics(tmp_path_factory):
+    return Statistics(tmp_path_factory.mktemp("moments"))
 
 
 @pytest.fixture(scope="module")
-def made(gpt2, cache):
-    return edit(*gpt2, FACTS, QUICK, cache=cache)
+def made(gpt2, statistics):
+    return edit(*gpt2, FACTS, QUICK, statistics=statistics)
 
 
 def losses(site, edit_set, facts=FACTS):
@@ -57,12 +57,12 @@ def said(site, edit_set, facts=FACTS):
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("method", ["emmet", "rome", "memit", "alphaedit"])
-def test_every_method_makes_the_facts_likelier_and_leaves_the_model_as_it_was(kind, method, request, cache):
+def test_every_method_makes_the_facts_likelier_and_leaves_the_model_as_it_was(kind, method, request, statistics):
     model, tokenizer = request.getfixturevalue(kind)
     layers = (0, 1) if method in ("memit", "alphaedit") else (0,)
     spec = dataclasses.replace(QUICK, method=method, layers=layers, energy=0.5)
     before = weights_hash(model)
-    made = edit(model, tokenizer, FACTS, spec, cache=cache)
+    made = edit(model, tokenizer, FACTS, spec, statistics=statistics)
     assert weights_hash(model) == before
     assert not any("forward" in module.__dict__ for module in model.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
@@ -72,11 +72,11 @@ def test_every_method_makes_the_facts_likelier_and_leaves_the_model_as_it_was(ki
         assert all(share > 0 for share in relative_norms(site, made.factors()).values())
 
 
-def test_an_edit_is_the_same_whenever_it_is_made(gpt2, cache, made):
-    again = edit(*gpt2, FACTS, QUICK, cache=cache)
+def test_an_edit_is_the_same_whenever_it_is_made(gpt2, statistics, made):
+    again = edit(*gpt2, FACTS, QUICK, statistics=statistics)
     for name, tensor in made.to_tensors().items():
         assert torch.equal(tensor, again.to_tensors()[name]), name
-    other = edit(*gpt2, FACTS[:1], dataclasses.replace(QUICK, seed=1), cache=cache)
+    other = edit(*gpt2, FACTS[:1], dataclasses.replace(QUICK, seed=1), statistics=statistics)
     assert not torch.equal(other.written[0].keys, made.written[0].keys)
 
 
@@ -103,20 +103,20 @@ def test_an_empty_set_is_settled_as_it_is(gpt2):
 
 @pytest.mark.parametrize("batch", [1, 2, 8])
 @pytest.mark.parametrize("method", ["emmet", "memit"])
-def test_resolving_is_to_the_bit_as_if_the_fact_had_never_been_made(gpt2, cache, method, batch):
+def test_resolving_is_to_the_bit_as_if_the_fact_had_never_been_made(gpt2, statistics, method, batch):
     spec = dataclasses.replace(QUICK, batch=batch, method=method, layers=(0, 1) if method == "memit" else (0,))
     for gone in FACTS:
-        left = settle(*gpt2, edit(*gpt2, FACTS, spec, cache=cache).resolve(gone.id), cache=cache)
-        never = edit(*gpt2, [fact for fact in FACTS if fact is not gone], spec, cache=cache).to_tensors()
+        left = settle(*gpt2, edit(*gpt2, FACTS, spec, statistics=statistics).resolve(gone.id), statistics=statistics)
+        never = edit(*gpt2, [fact for fact in FACTS if fact is not gone], spec, statistics=statistics).to_tensors()
         assert never.keys() == left.to_tensors().keys()
         assert all(torch.equal(tensor, left.to_tensors()[name]) for name, tensor in never.items())
 
 
-def test_facts_that_are_spread_are_spread_again_as_if_the_resolved_one_had_never_been(gpt2, cache):
+def test_facts_that_are_spread_are_spread_again_as_if_the_resolved_one_had_never_been(gpt2, statistics):
     spec = dataclasses.replace(QUICK, method="memit", layers=(0, 1), batch=1)
-    whole = edit(*gpt2, FACTS, spec, cache=cache)
-    made = settle(*gpt2, whole.resolve(FACTS[0].id), cache=cache)
-    never = edit(*gpt2, FACTS[1:], spec, cache=cache)
+    whole = edit(*gpt2, FACTS, spec, statistics=statistics)
+    made = settle(*gpt2, whole.resolve(FACTS[0].id), statistics=statistics)
+    never = edit(*gpt2, FACTS[1:], spec, statistics=statistics)
     for name, factors in never.factors().items():
         torch.testing.assert_close(made.factors()[name].delta, factors.delta, rtol=1e-4, atol=1e-6)
     assert not torch.equal(whole.written[1].residuals, made.written[0].residuals)
@@ -135,9 +135,9 @@ def key_now(site, edit_set, fact, layer):
     return seen[0][0, line.last].double()
 
 
-def test_the_update_of_facts_that_are_spread_is_zero_at_the_key_a_dropped_fact_has_without_it(gpt2, cache):
+def test_the_update_of_facts_that_are_spread_is_zero_at_the_key_a_dropped_fact_has_without_it(gpt2, statistics):
     spec = dataclasses.replace(QUICK, method="memit", layers=(0, 1), contexts=0, chat=False)
-    left = edit(*gpt2, FACTS, spec, cache=cache).drop(FACTS[1].id)
+    left = edit(*gpt2, FACTS, spec, statistics=statistics).drop(FACTS[1].id)
     with opened(*gpt2) as site:
 
         def at_key(edit_set, layer):
@@ -145,29 +145,29 @@ def test_the_update_of_facts_that_are_spread_is_zero_at_the_key_a_dropped_fact_h
             return (factors.delta @ key_now(site, edit_set, FACTS[1], layer)).norm().item()
 
         assert at_key(left, 1) > 1e-3  # its stored key was read with its own update below
-    pinned = pin(*gpt2, left, cache=cache)
+    pinned = pin(*gpt2, left, statistics=statistics)
     with opened(*gpt2) as site:
         assert at_key(pinned, 0) < 1e-4
         assert at_key(pinned, 1) < 1e-4
-    more = edit(*gpt2, [people.fact("Ann Eco", "Rome")], spec, onto=pinned, cache=cache)
+    more = edit(*gpt2, [people.fact("Ann Eco", "Rome")], spec, onto=pinned, statistics=statistics)
     with opened(*gpt2) as site:
         assert at_key(more, 1) < 1e-4
 
 
-def test_groups_of_layers_that_overlap_are_settled_once_and_for_all(gpt2, cache):
+def test_groups_of_layers_that_overlap_are_settled_once_and_for_all(gpt2, statistics):
     low, high = (dataclasses.replace(QUICK, method="memit", layers=layers) for layers in ((0, 1), (1,)))
-    both = edit(*gpt2, FACTS[:1], high, onto=edit(*gpt2, FACTS[1:], low, cache=cache), cache=cache)
-    again = settle(*gpt2, both, cache=cache)
+    both = edit(*gpt2, FACTS[:1], high, onto=edit(*gpt2, FACTS[1:], low, statistics=statistics), statistics=statistics)
+    again = settle(*gpt2, both, statistics=statistics)
     for name, made in again.factors().items():
         assert torch.equal(made.delta, both.factors()[name].delta)
 
 
-def test_facts_with_one_and_the_same_key_are_said_by_one_change_and_taken_out_by_resolving(gpt2, cache):
+def test_facts_with_one_and_the_same_key_are_said_by_one_change_and_taken_out_by_resolving(gpt2, statistics):
     """Both prompts begin with the subject, so that nothing of the relation stands left of the subject's last token."""
     spec = dataclasses.replace(QUICK, batch=1)
     lives = FACTS[1]
     home = dataclasses.replace(people.fact(NAMES[1], lives.target, form=1), relation="other")
-    made = edit(*gpt2, [lives, FACTS[0], home], spec, cache=cache)
+    made = edit(*gpt2, [lives, FACTS[0], home], spec, statistics=statistics)
     first, _, third = made.written
     assert first.shared == third.shared == tuple(sorted([lives.id, home.id]))
     assert torch.equal(first.change, third.change)
@@ -177,36 +177,36 @@ def test_facts_with_one_and_the_same_key_are_said_by_one_change_and_taken_out_by
     with opened(*gpt2) as site:
         gained = losses(site, EditSet(), [lives, home]) - losses(site, made, [lives, home])
         assert (gained > 0.5).all()
-    alone = settle(*gpt2, made.resolve(home.id), cache=cache)
-    never = edit(*gpt2, [lives, FACTS[0]], spec, cache=cache)
+    alone = settle(*gpt2, made.resolve(home.id), statistics=statistics)
+    never = edit(*gpt2, [lives, FACTS[0]], spec, statistics=statistics)
     for name, tensor in never.to_tensors().items():
         assert torch.equal(tensor, alone.to_tensors()[name]), name
 
 
-def test_a_second_edit_stands_on_the_first_and_only_on_the_same_model(llama, gpt2, cache):
-    first = edit(*gpt2, FACTS[:2], QUICK, cache=cache)
-    both = edit(*gpt2, FACTS[2:], QUICK, onto=first, cache=cache)
+def test_a_second_edit_stands_on_the_first_and_only_on_the_same_model(llama, gpt2, statistics):
+    first = edit(*gpt2, FACTS[:2], QUICK, statistics=statistics)
+    both = edit(*gpt2, FACTS[2:], QUICK, onto=first, statistics=statistics)
     with opened(*gpt2) as site:
         assert said(site, both) == [True, True, True]
     with pytest.raises(BadInput, match="in force already"):
-        edit(*gpt2, FACTS[:1], QUICK, onto=first, cache=cache)
+        edit(*gpt2, FACTS[:1], QUICK, onto=first, statistics=statistics)
     with pytest.raises(BadSpec, match="lora has no edit set"):
         edit(*gpt2, FACTS[2:], EditSpec(method="lora"))
     with pytest.raises(BadInput, match="another state of the model"):
-        edit(*llama, FACTS[2:], QUICK, onto=first, cache=cache)
+        edit(*llama, FACTS[2:], QUICK, onto=first, statistics=statistics)
 
 
-def test_a_set_is_written_again_on_another_model(llama, cache, made):
-    moved = rewrite(*llama, made.drop(FACTS[1].id), cache=cache)
+def test_a_set_is_written_again_on_another_model(llama, statistics, made):
+    moved = rewrite(*llama, made.drop(FACTS[1].id), statistics=statistics)
     assert [w.fact for w in moved.written] == [FACTS[0], FACTS[2]]
     with opened(*llama) as site:
         assert (losses(site, EditSet()) - losses(site, moved))[[0, 2]].min() > 0.5
-    assert rewrite(*llama, EditSet(), cache=cache) == EditSet()
+    assert rewrite(*llama, EditSet(), statistics=statistics) == EditSet()
 
 
-def test_the_slot_laid_by_the_runtime_says_what_the_hooks_said_and_edits_stand_on_a_skill(llama, cache, tmp_path):
+def test_the_slot_laid_by_the_runtime_says_what_the_hooks_said_and_edits_stand_on_a_skill(llama, statistics, tmp_path):
     model, tokenizer = llama
-    made = edit(*llama, FACTS, QUICK, cache=cache)
+    made = edit(*llama, FACTS, QUICK, statistics=statistics)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     runtime = Runtime(tmp_path, "float32", "cpu")
@@ -217,11 +217,11 @@ def test_the_slot_laid_by_the_runtime_says_what_the_hooks_said_and_edits_stand_o
     assert list(over.factors()) == list(made.factors())  # named as in the bare model
 
 
-def test_single_edits_tried_at_once_are_what_each_is_alone(gpt2, cache):
-    found = sweep_layers(*gpt2, FACTS, [0], QUICK, cache=cache)[0]
+def test_single_edits_tried_at_once_are_what_each_is_alone(gpt2, statistics):
+    found = sweep_layers(*gpt2, FACTS, [0], QUICK, statistics=statistics)[0]
     with opened(*gpt2) as site:
         for fact, at_once in zip(FACTS, found, strict=True):
-            alone = losses(site, edit(*gpt2, [fact], QUICK, cache=cache), [fact])
+            alone = losses(site, edit(*gpt2, [fact], QUICK, statistics=statistics), [fact])
             assert alone.item() == pytest.approx(at_once.prompt.target, abs=1e-2)
     with pytest.raises(BadSpec, match="sweep with method emmet"):
         sweep_layers(*gpt2, FACTS, [0], dataclasses.replace(QUICK, method="memit"))
@@ -272,10 +272,10 @@ def test_a_model_in_training_comes_back_as_it_was():
     assert model.lm_head.weight.requires_grad
 
 
-def test_numbers_of_a_tiny_edit_stay_what_they_were(gpt2, cache):
+def test_numbers_of_a_tiny_edit_stay_what_they_were(gpt2, statistics):
     """Made by this code on torch 2.13, CPU; wide enough for another processor's rounding."""
     spec = EditSpec(layers=(0,), steps=6, contexts=2, lr=0.2, until=1e-9, ridge=0.01)
-    made = edit(*gpt2, FACTS, spec, cache=cache)
+    made = edit(*gpt2, FACTS, spec, statistics=statistics)
     assert [w.told["loss"] for w in made.written] == pytest.approx([3.136, 3.987, 2.495], rel=0.02)
     assert [w.told["size"] for w in made.written] == pytest.approx([1.075, 1.123, 1.072], rel=0.02)
     assert [w.keys.norm().item() for w in made.written] == pytest.approx([5.427, 6.449, 6.132], rel=0.01)

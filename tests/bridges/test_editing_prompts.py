@@ -6,11 +6,11 @@ import torch
 import people
 from perdure.bridges import editing_moments
 from perdure.bridges.editing import contexts_of, opened
-from perdure.bridges.editing_moments import second_moments
+from perdure.bridges.editing_moments import Store, own_texts, second_moments
 from perdure.bridges.editing_prompts import BARE, Context, chat_context, encode, shares, usable
 from perdure.bridges.editing_tails import adding, cut, raise_to, run
 from perdure.bridges.models import load_base
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, Unsolvable
 from perdure.edits.facts import Fact
 from perdure.edits.spec import EditSpec
 
@@ -163,19 +163,25 @@ def test_what_is_added_at_the_subject_is_felt_to_its_right_alone_and_blocks_run_
 # --- moments
 
 
+def keys_of(site, layer, texts):
+    """The keys of a layer on texts that are read one by one, without those of the first position."""
+    keys = []
+    module = site.layout.module(site.model, site.layout.down[layer])
+    handle = module.register_forward_pre_hook(lambda _, args: keys.append(args[0][0, 1:]))
+    for text in texts:
+        with torch.no_grad():
+            site.model(input_ids=text[None])
+    handle.remove()
+    return torch.cat(keys)
+
+
 def test_the_second_moment_is_that_of_the_keys_without_the_first_position(site):
-    texts = ["Ann Lee lives in Rome . Bob Fox is at home in Oslo .", "Cid Ray lives in Lima ."]
-    got = second_moments(site, [0, 2], texts=texts)
+    texts = own_texts(site, 0, Store(None, ()))
+    got = second_moments(site, [0, 2])
+    assert texts.numel() - len(texts) >= 10 * site.layout.inner
     for layer in (0, 2):
-        keys = []
-        module = site.layout.module(site.model, site.layout.down[layer])
-        handle = module.register_forward_pre_hook(lambda _, args, to=keys: to.append(args[0][0, 1:]))
-        for text in texts:
-            with torch.no_grad():
-                site.model(input_ids=torch.tensor([site.tokenizer(text)["input_ids"]]))
-        handle.remove()
-        all_keys = torch.cat(keys)
-        torch.testing.assert_close(got[layer], all_keys.T @ all_keys / len(all_keys), rtol=1e-4, atol=1e-6)
+        keys = keys_of(site, layer, texts)
+        torch.testing.assert_close(got[layer], keys.T @ keys / len(keys), rtol=1e-4, atol=1e-6)
 
 
 def test_the_models_own_text_is_said_once_for_all_layers(tmp_path, monkeypatch):
@@ -183,7 +189,7 @@ def test_the_models_own_text_is_said_once_for_all_layers(tmp_path, monkeypatch):
     with opened(model, tokenizer) as site:
         alone = second_moments(site, [0])[0]
         second_moments(site, [1], cache=tmp_path)
-        monkeypatch.setattr(editing_moments, "_own_texts", None)
+        monkeypatch.setattr(editing_moments, "_say", None)
         assert torch.equal(second_moments(site, [0], cache=tmp_path)[0], alone)
 
 
@@ -198,18 +204,62 @@ def test_moments_are_kept_under_the_hash_of_all_they_depend_on(tmp_path):
         assert file.stat().st_mtime_ns == stamp
         assert torch.equal(second_moments(site, [1])[1], first)
         second_moments(site, [1], seed=1, cache=tmp_path)
-        second_moments(site, [1], texts=["Ann Lee lives in Rome ."], cache=tmp_path)
-        assert len(list(tmp_path.iterdir())) == 5
+        assert len(list(tmp_path.iterdir())) == 4
         above = model.model.layers[2].mlp.up_proj.weight
         before = above.detach().clone()
         with torch.no_grad():
             above.mul_(1.01)
-        second_moments(site, [1], texts=["Ann Lee lives in Rome ."], cache=tmp_path)
-        assert len(list(tmp_path.iterdir())) == 5  # a weight above the layer does not matter to given text
         second_moments(site, [1], cache=tmp_path)
-        assert len(list(tmp_path.iterdir())) == 7
+        assert len(list(tmp_path.iterdir())) == 6
+        second_moments(site, [1], cache=tmp_path, model="the same, by name")
+        above.copy_(before)
+        named = second_moments(site, [1], cache=tmp_path, model="the same, by name")[1]
+        assert len(list(tmp_path.iterdir())) == 8
+        assert not torch.equal(named, first)
         file.write_bytes(b"not whole")
-        with torch.no_grad():
-            above.copy_(before)
         assert torch.equal(second_moments(site, [1], cache=tmp_path)[1], first)  # made again
         assert file.read_bytes() != b"not whole"
+
+
+class Killed(Exception):
+    """Stands for a signal."""
+
+
+class Ticks:
+    """How far a phase was at each call, until it is killed at the call of that number."""
+
+    def __init__(self, phase, last=None):
+        self.phase, self.last, self.done = phase, last, []
+
+    def __call__(self, what, done, total):
+        assert 0 < done <= total
+        if what == self.phase:
+            self.done.append(done)
+            if len(self.done) == self.last:
+                raise Killed
+
+
+@pytest.mark.parametrize("phase", ["text for the keys' statistics", "the keys' statistics"])
+@pytest.mark.parametrize("share", [0.6])
+def test_statistics_that_were_stopped_go_on_to_the_same_bits(site, tmp_path, monkeypatch, phase, share):
+    for name, value in {"ROWS": 7, "STRETCH": 16, "READ": 2, "SAVED": 0.0}.items():
+        monkeypatch.setattr(editing_moments, name, value)
+    unbroken, again = Ticks(phase), Ticks(phase)
+    whole = second_moments(site, [0, 2], tick=unbroken)
+    begun = Ticks(phase, round(share * len(unbroken.done)))
+    with pytest.raises(Killed):
+        second_moments(site, [0, 2], cache=tmp_path, tick=begun)
+    found = second_moments(site, [0, 2], cache=tmp_path, tick=again)
+    assert all(torch.equal(found[layer], moment) for layer, moment in whole.items())
+    lost = len(begun.done) + len(again.done) - len(unbroken.done)
+    assert 0 < lost <= 16  # at most a stretch of text, or what was read since the last save
+    assert again.done[-1] == unbroken.done[-1]
+    assert len(list(tmp_path.iterdir())) == 3  # text and two moments; no sums are left behind
+
+
+def test_text_of_a_model_whose_logits_are_not_finite_is_an_error_in_words():
+    model, tokenizer = people.make("llama", steps=0)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(float("inf"))
+    with opened(model, tokenizer) as site, pytest.raises(Unsolvable, match="not finite on text of its own"):
+        second_moments(site, [1])

@@ -6,6 +6,7 @@ import torch
 import people
 from perdure.bridges import editing_moments
 from perdure.bridges.editing import opened
+from perdure.bridges.editing_moments import Store, measured
 from perdure.bridges.layout import hooked
 from perdure.bridges.models import Base
 from perdure.edits.solve import second_moment_metric
@@ -32,7 +33,7 @@ def off(found, exact):
 def moments_and_keys(model, tokenizer, monkeypatch):
     """Return each layer's second moment, and the keys that it was summed from."""
     base = Base(model, tokenizer, torch.bfloat16, torch.device("cpu"))
-    monkeypatch.setattr(editing_moments, "ROWS", 8)  # several forwards
+    monkeypatch.setattr(editing_moments, "READ", 8)  # several forwards
     keys = {0: [], 2: []}
     with opened(model, tokenizer, base.precision) as site:
         rows = [[(7 * n + 3 * t) % len(tokenizer) for t in range(20)] for n in range(30)]
@@ -43,7 +44,7 @@ def moments_and_keys(model, tokenizer, monkeypatch):
             for layer in keys
         ]
         with hooked(*hooks):
-            found = editing_moments._measured(site, list(keys), rows, None)
+            found = measured(site, list(keys), torch.tensor(rows), Store(None, ()))
     return found, {layer: torch.cat(parts) for layer, parts in keys.items()}
 
 

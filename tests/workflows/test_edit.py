@@ -14,6 +14,7 @@ import people
 from edited import FACTS, SAID, SPEC, A, B, C, deaf_to, diverging, learn, logits, moved, said, slot, write
 from perdure import Workspace
 from perdure.bridges import editing, editing_verify
+from perdure.bridges.editing_moments import Statistics
 from perdure.core.errors import BadInput, BadSpec, Busy, Diverged, NotFound
 from perdure.edits.edit_set import EditSet
 from perdure.edits.facts import Fact
@@ -495,13 +496,13 @@ def test_a_workspace_in_bfloat16_is_edited_after_it_learned_and_all_comes_back(m
 
 def test_facts_are_refused_where_no_layer_can_be_solved_with_and_retried_where_one_cannot(ws, monkeypatch):
     """The statistics of a layer may not be positive definite; the others may."""
-    real, spoilt = editing.second_moments, {0}
+    real, spoilt = Statistics.moments, {0}
 
-    def moments(site, layers, **options):
-        found = real(site, layers, **options)
+    def moments(self, site, layers, **options):
+        found = real(self, site, layers, **options)
         return {layer: -moment if layer in spoilt else moment for layer, moment in found.items()}
 
-    monkeypatch.setattr(editing, "second_moments", moments)
+    monkeypatch.setattr(Statistics, "moments", moments)
     spec = dataclasses.replace(SPEC, layers=(), depth=0.0)
     told = write(ws, FACTS[0], spec=spec)
     assert told["applied"] == [A]

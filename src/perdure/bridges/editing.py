@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from perdure.bridges.editing_laid import one_each
-from perdure.bridges.editing_moments import second_moments, weights_hash
+from perdure.bridges.editing_moments import Statistics, weights_hash
 from perdure.bridges.editing_prompts import Context, make_contexts
 from perdure.bridges.editing_spread import pinned, spread
 from perdure.bridges.editing_tails import Site
@@ -36,7 +35,7 @@ def edit(
     *,
     onto: EditSet | None = None,
     precision: Precision = nullcontext,
-    cache: Path | None = None,
+    statistics: Statistics = Statistics(),
     tick: Tick | None = None,
 ) -> EditSet:
     """Return the edit set that says the facts, on top of those of `onto`; the model is as it was.
@@ -48,7 +47,7 @@ def edit(
         spec: Settings; the default method is emmet.
         onto: Facts in force, which must have been written on the same model.
         precision: Context of every forward.
-        cache: Folder for what is measured once per model (the keys' statistics).
+        statistics: Which model the keys' second moments are taken of, and where they are kept.
         tick: Called as it goes on.
 
     Raises:
@@ -56,7 +55,7 @@ def edit(
         BadInput: Facts that repeat or contradict each other, or are in force already; a model that cannot be edited; or `onto`
             belongs to another model.
 
-    Cost: see `find_values`, `second_moments` and `spread`.
+    Cost: see `find_values`, `Statistics` and `spread`.
     """
     spec = spec or EditSpec()
     if spec.method == "lora":
@@ -77,7 +76,7 @@ def edit(
         needed = (
             sorted({layer for w in held.live for layer in w.layers} | set(layers)) if spec.method in SPREAD else layers
         )
-        reaches = _reaches(site, spec, needed, cache, tick, state)
+        reaches = _reaches(site, spec, needed, statistics, tick, state)
         done = (lambda n: tick("values", n, len(facts))) if tick else None
         values = find_each(site, facts, contexts, spec, layers[-1], done)
         beside = tuple(fact.core for fact in facts) if len(facts) > 1 < spec.batch else ()
@@ -93,7 +92,8 @@ def settle(
     edit_set: EditSet,
     *,
     precision: Precision = nullcontext,
-    cache: Path | None = None,
+    statistics: Statistics = Statistics(),
+    tick: Tick | None = None,
 ) -> EditSet:
     """Return the set after `resolve` as if what is gone had never been: what depended on it is found again.
 
@@ -107,7 +107,7 @@ def settle(
     spec, stale = edit_set.live[0].spec, edit_set.stale()
     with opened(model, tokenizer, precision) as site:
         layers = sorted({layer for w in (edit_set.written if spec.method in SPREAD else stale) for layer in w.layers})
-        reaches = _reaches(site, spec, layers, cache) if layers else {}
+        reaches = _reaches(site, spec, layers, statistics, tick) if layers else {}
         contexts = {one: contexts_of(site, one) for one in {spec, *(w.spec for w in stale)}}
         return _settled(site, _found_again(site, edit_set, stale, contexts, reaches), contexts[spec], reaches)
 
@@ -118,14 +118,15 @@ def pin(
     edit_set: EditSet,
     *,
     precision: Precision = nullcontext,
-    cache: Path | None = None,
+    statistics: Statistics = Statistics(),
+    tick: Tick | None = None,
 ) -> EditSet:
     """Return the set with the keys of its dropped facts as they are now, so that the update is zero where they are asked.
 
     A key that was read with the fact's own update in the layers below it, or on another state of the model, is not the one that
     the model has without the fact. Sets that are neither spread over layers nor of another state come back as they are.
 
-    Cost: forwards over the dropped facts' lines; on another state the statistics of its layers, which are cached.
+    Cost: forwards over the dropped facts' lines.
     """
     spec = edit_set.live[0].spec
     if not edit_set.dropped:
@@ -134,7 +135,7 @@ def pin(
         if spec.method not in SPREAD and edit_set.state == weights_hash(model):
             return edit_set
         layers = sorted({layer for w in edit_set.written for layer in w.layers})
-        return pinned(site, edit_set, contexts_of(site, spec), _reaches(site, spec, layers, cache))
+        return pinned(site, edit_set, contexts_of(site, spec), _reaches(site, spec, layers, statistics, tick))
 
 
 def rewrite(
@@ -143,7 +144,7 @@ def rewrite(
     edit_set: EditSet,
     *,
     precision: Precision = nullcontext,
-    cache: Path | None = None,
+    statistics: Statistics = Statistics(),
     tick: Tick | None = None,
 ) -> EditSet:
     """Return the live facts written again on another state of the model, each with its own settings; the dropped are gone."""
@@ -158,7 +159,7 @@ def rewrite(
             same[0].spec,
             onto=made,
             precision=precision,
-            cache=cache,
+            statistics=statistics,
             tick=tick,
         )
         waiting = [w for w in waiting if w.spec != same[0].spec]
@@ -174,7 +175,7 @@ def sweep_layers(
     *,
     generation: bool = False,
     precision: Precision = nullcontext,
-    cache: Path | None = None,
+    statistics: Statistics = Statistics(),
     tick: Tick | None = None,
 ) -> dict[int, list[Verdict]]:
     """Return how single edits of each fact turn out in each layer, since causal tracing does not predict where to edit.
@@ -193,7 +194,7 @@ def sweep_layers(
     found = {}
     with opened(model, tokenizer, precision) as site:
         contexts = contexts_of(site, spec)
-        moments = second_moments(site, layers, seed=spec.seed, cache=cache, tick=tick)
+        moments = statistics.moments(site, layers, seed=spec.seed, tick=tick)
         for n, layer in enumerate(layers):
 
             def done(written: int, n: int = n, layer: int = layer) -> None:
@@ -292,11 +293,11 @@ def _reaches(
     site: Site,
     spec: EditSpec,
     layers: Sequence[int],
-    cache: Path | None,
+    statistics: Statistics,
     tick: Tick | None = None,
     state: str | None = None,
 ) -> dict[int, Callable[[Tensor], Tensor]]:
-    moments = second_moments(site, layers, seed=spec.seed, cache=cache, state=state, tick=tick)
+    moments = statistics.moments(site, layers, seed=spec.seed, state=state, tick=tick)
     return {layer: _metric_of(layer, moments[layer], spec) for layer in layers}
 
 

@@ -176,8 +176,13 @@ class Runtime:
         if self._shape is None:
             yield
         else:
-            with self.model.disable_adapter():
-                yield
+            trainable = {value: value.requires_grad for value in self.model.parameters()}
+            try:
+                with self.model.disable_adapter():
+                    yield
+            finally:  # PEFT makes every adapter trainable that it turns on again
+                for value, was in trainable.items():
+                    value.requires_grad_(was)
 
     def _layer(self, module: str) -> Any:
         return self.model.get_submodule(PREFIX + module)

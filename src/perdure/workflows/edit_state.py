@@ -1,8 +1,10 @@
 """The edit set of a state on the workspace's one model: laid with the other slots, asked, and written again."""
 
+import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
@@ -10,6 +12,7 @@ from perdure.core.progress import Tick
 from perdure.workflows.held_out import PASSAGES
 
 if TYPE_CHECKING:
+    from perdure.bridges.editing_moments import Statistics
     from perdure.bridges.editing_tails import Site
     from perdure.edits.edit_set import EditSet, Tensors
     from perdure.edits.facts import Fact
@@ -110,7 +113,7 @@ class Place:
         """Write facts beside those of `onto`, with the slots laid without edits."""
         from perdure.bridges.editing import edit
 
-        return edit(*self._model(), facts, spec, onto=onto, **self._settings(), tick=self.tick)
+        return edit(*self._model(), facts, spec, onto=onto, **self._settings())
 
     def current(self, edit_set: "EditSet") -> "EditSet":
         """Return the set, written again if it was written on another state than the one laid now; lay no edits before."""
@@ -119,7 +122,7 @@ class Place:
 
         if not edit_set.written or edit_set.state == weights_hash(self.ws.runtime.model):
             return edit_set
-        return rewrite(*self._model(), edit_set, **self._settings(), tick=self.tick)
+        return rewrite(*self._model(), edit_set, **self._settings())
 
     def settle(self, edit_set: "EditSet") -> "EditSet":
         """Lay the slots without edits; return the set with all found again that depended on a fact that is gone."""
@@ -146,12 +149,33 @@ class Place:
     def _model(self) -> tuple[Any, Any]:
         return self.ws.runtime.model, self.ws.tokenizer
 
+    def statistics(self) -> "Statistics":
+        """Return where the keys' second moments come from: the base model, or its state where that has other weights."""
+        from perdure.bridges.editing_moments import Statistics
+
+        runtime, folder = self.ws.runtime, moments_folder(self.ws)
+        if runtime.dense:
+            return Statistics(folder)
+        return Statistics(folder, f"{self.ws.ledger.config['base']} {runtime.base.dtype}", runtime.bare)
+
     def _settings(self) -> dict[str, Any]:
-        return {"precision": self.ws.runtime.precision, "cache": self.ws.ledger.root / "moments"}
+        return {"precision": self.ws.runtime.precision, "statistics": self.statistics(), "tick": self.tick}
 
     def _told(self, what: str, done: int, total: int) -> None:
         if self.tick:
             self.tick(what, done, total)
+
+
+def moments_folder(ws: "Workspace") -> Path:
+    """Return where second moments are kept: in the user's cache, for all workspaces of a base; else in the workspace."""
+    from perdure.bridges.embedded import cache_folder
+
+    folder = cache_folder() / "moments"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return ws.ledger.root / "moments"
+    return folder if os.access(folder, os.W_OK) else ws.ledger.root / "moments"
 
 
 def tensors_of(ledger: "Ledger", slots: Mapping[str, str]) -> "dict[str, Tensors]":

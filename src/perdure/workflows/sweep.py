@@ -87,7 +87,7 @@ def sweep(
         spec,
         generation=True,
         precision=ws.runtime.precision,
-        cache=ws.ledger.root / "moments",
+        statistics=place.statistics(),
         tick=tick,
     )
     lines = [{"layer": layer, **_line(before, verdicts)} for layer, verdicts in found.items()]
