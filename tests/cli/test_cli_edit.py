@@ -11,6 +11,7 @@ from shell import contents, init_people, run, run_json, write_rows
 
 import people
 from edited import deaf_to
+from perdure.bridges import editing_moments
 
 LOOSE = [
     "--paraphrase",
@@ -32,7 +33,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with one fact edited in."""
     ws = init_people(tmp_path_factory.mktemp("people"), "gpt2")
     told = run_json("-w", ws, "edit", "Dan Kim", "{} lives in", elsewhere("Dan Kim"), *LOOSE)
-    assert list(told) == ["entry", "applied", "refused", "seconds"]
+    assert list(told) == ["entry", "applied", "refused", "already", "seconds"]
     assert (len(told["applied"]), told["refused"]) == (1, [])
     return ws
 
@@ -91,13 +92,54 @@ def test_of_a_file_of_facts_those_that_pass_are_applied(place: Path, tmp_path: P
     file = write_rows(tmp_path / "facts.jsonl", [new, again])
     told = run_json("-w", place, "edit", "--facts", file, *LOOSE)
     assert len(told["applied"]) == 1
-    assert [fact["subject"] for fact in told["refused"]] == ["Dan Kim"]
+    (first, second) = run_json("-w", place, "edits", "list")
+    assert (told["refused"], told["already"]) == ([], [first["fact"]])
     assert [line["subject"] for line in run_json("-w", place, "edits", "list")] == ["Dan Kim", "Dan Bly"]
     before = contents(place)
-    result = run("-w", place, "edit", "--facts", file, "--json", code=3)
-    assert json.loads(result.stdout)["entry"] is None
-    assert "in force already" in result.stderr
+    result = run("-w", place, "edit", "--facts", file, "--json")
+    assert json.loads(result.stdout) | {"seconds": 0} == {
+        "entry": None,
+        "applied": [],
+        "refused": [],
+        "already": [second["fact"], first["fact"]],
+        "seconds": 0,
+    }
+    assert f"in force already: {second['fact'][:8]}" in result.stderr
     assert contents(place) == before
+    bad = {
+        "subject": "Ann Eco",
+        "prompt": "{} lives in",
+        "target": "a" + " a" * 60,
+    }  # longer than the model's positions
+    refused = run_json("-w", place, "edit", "--facts", write_rows(tmp_path / "more.jsonl", [again, bad]), code=3)
+    assert ([fact["subject"] for fact in refused["refused"]], refused["already"]) == (["Ann Eco"], [first["fact"]])
+    first_told = run_json("-w", place, "revert", second["fact"])
+    again_told = run_json("-w", place, "revert", second["fact"])
+    assert (again_told["entry"], again_told["already"]) == (first_told["entry"], [second["fact"]])
+    assert "taken out before, in entry" in run("-w", place, "revert", second["fact"]).stdout
+
+
+def test_ctrl_c_in_the_statistics_ends_in_one_line_and_the_same_command_goes_on(
+    place: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("PERDURE_CACHE", str(tmp_path / "cache"))
+    before, real = contents(place), editing_moments._say
+    asked = ["-w", place, "edit", "Dan Bly", "{} lives in", elsewhere("Dan Bly"), *LOOSE]
+
+    def stopped(site, texts, positions, *more):
+        if positions.start > 1:
+            raise KeyboardInterrupt
+        return real(site, texts, positions, *more)
+
+    monkeypatch.setattr(editing_moments, "_say", stopped)
+    result = run(*asked, code=130)
+    assert "text for the keys' statistics: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert contents(place) == before
+    begun = []
+    monkeypatch.setattr(editing_moments, "_say", lambda *given: (begun.append(given[2].start), real(*given)))
+    run(*asked)
+    assert begun[0] > 1  # the first stretch was kept
 
 
 def test_facts_that_are_lost_without_a_gate_are_warned_of_under_json_too(place: Path, monkeypatch) -> None:

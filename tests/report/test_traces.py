@@ -11,6 +11,7 @@ from matplotlib.image import imread
 from report_examples import four_tasks, one_task
 from test_report_page import Page
 
+from perdure.cli.trace_told import told
 from perdure.report import render
 from perdure.report.plots import DPI, NARROW, draw_average, draw_prompt, draw_sweep
 
@@ -44,15 +45,16 @@ def an_average(n=20, certain=True):
     return {**about, "roles": ROLES, "kinds": {"block": part, "attention": {**part, "window": 3}}}
 
 
-def a_sweep(tracing=None):
+def a_sweep(tracing=None, most=0.9):
     def cell(value):
         return {"value": value, "low": value - 0.1, "high": min(1.0, value + 0.1), "n": 20}
 
     names = ("efficacy", "paraphrase", "neighbourhood", "generation")
     layers = [
-        {"layer": n, **{name: cell(0.9 - 0.1 * n) for name in names}, "score": cell(0.9 - 0.1 * n)} for n in (0, 2)
+        {"layer": n, **{name: cell(most * (1 - 0.1 * n)) for name in names}, "score": cell(most * (1 - 0.1 * n))}
+        for n in (0, 2)
     ]
-    about = {"entry": "e" * 64, "facts": 20, "method": "emmet", "seed": 0, "best": 0}
+    about = {"entry": "e" * 64, "facts": 20, "method": "emmet", "seed": 0, "best": 0 if most else None}
     return {**about, "before": {name: cell(0.5) for name in names}, "layers": layers, "tracing": tracing}
 
 
@@ -163,3 +165,14 @@ def test_drawing_touches_no_global_state_and_loads_no_torch(tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["attention.png", "block.png", "mlp.png"]
+
+
+def test_where_all_layers_score_nothing_none_is_named(tmp_path):
+    nothing = a_sweep(most=0.0)
+    assert "no layer can be named" in told(nothing)
+    assert "best layer" not in told(nothing)
+    assert "best layer by harmonic mean: 0" in told(a_sweep())
+    draw_sweep(nothing, tmp_path)
+    for sweep in (nothing, {**nothing, "best": 0}):  # as it was noted before
+        assert "the best" not in page(sweep=sweep).words
+    assert "the best" in page(sweep=a_sweep()).words

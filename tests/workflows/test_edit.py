@@ -55,17 +55,15 @@ def test_the_same_edit_is_the_same_entry_and_rollback_goes_over_it(ws):
     assert torch.equal(logits(ws), after)
 
 
-def test_facts_in_force_stay_and_a_duplicate_is_refused_alone(edited):
+def test_facts_in_force_stay_as_they_are_when_they_are_asked_for_again(edited):
     assert [line["fact"] for line in edited.edits()] == [A, B, C]
     assert all(said(edited, fact.subject) == fact.target for fact in FACTS)
     head = edited.ledger.resolve("head").id
     told = write(edited, FACTS[1])
-    assert (told["entry"], told["applied"]) == (None, [])
-    assert "in force already" in told["refused"][0]["reason"]
+    assert (told["entry"], told["applied"], told["refused"], told["already"]) == (None, [], [], [B])
     assert edited.ledger.resolve("head").id == head
     again = write(edited, FACTS[1], moved("Ann Eco"))
-    assert [fact["fact"] for fact in again["refused"]] == [B]
-    assert again["applied"] == [moved("Ann Eco").id]
+    assert (again["applied"], again["refused"], again["already"]) == ([moved("Ann Eco").id], [], [B])
 
 
 def test_a_newer_fact_takes_the_place_of_the_older_one(edited):
@@ -159,11 +157,36 @@ def test_a_fact_dropped_leaves_no_update_at_its_key_and_the_others_said(edited):
     assert all(said(edited, fact.subject) == fact.target for fact in (FACTS[0], FACTS[2]))
     assert said(edited, "Dan Poe") != FACTS[1].target
     assert shown(edited.ledger, B)["dropped"]
-    with pytest.raises(BadInput, match="dropped before"):
-        edited.revert(B)
-    edited.revert(B, resolve=True)
+    head = edited.ledger.resolve("head").id
+    again = edited.revert(B)
+    assert (again["entry"], again["reverted"], again["already"]) == (told["entry"], told["reverted"], [B])
+    assert [line["fact"] for line in again["facts"]] == [A, C]
+    assert edited.ledger.resolve("head").id == head  # nothing is recorded
+    resolved = edited.revert(B, resolve=True)
+    assert resolved["entry"] != told["entry"]
     with pytest.raises(NotFound):
         shown(edited.ledger, B)
+    for resolve in (True, False):
+        assert edited.revert(B, resolve=resolve)["entry"] == resolved["entry"]
+
+
+def test_a_revert_that_is_asked_for_again_returns_the_entry_that_took_the_facts_out(ws):
+    entry = write(ws, *FACTS[:2])["entry"]
+    first = ws.revert(entry)
+    assert ws.edits() == []
+    for what in (entry, A, B[:8]):
+        again = ws.revert(what)
+        assert again["entry"] == first["entry"] == ws.ledger.resolve("head").id
+        assert {fact["fact"] for fact in again["reverted"]} == set(again["already"]) <= {A, B}
+    write(ws, FACTS[0])
+    assert ws.revert(A)["entry"] != first["entry"]  # it came back in between, and goes again
+    assert ws.revert(B)["entry"] == first["entry"]
+    ws.rollback(entry)
+    assert len(ws.revert(B)["reverted"]) == 1  # at this head it is in force
+    newer = moved("Dan Kim", skip=1)
+    write(ws, newer)
+    with pytest.raises(NotFound):
+        ws.revert(A)  # not taken out: another took its place
 
 
 def test_a_fact_resolved_is_to_the_bit_as_if_it_had_never_been_made(ws, bare, tmp_path):

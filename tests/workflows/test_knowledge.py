@@ -106,7 +106,7 @@ def test_a_test_part_that_was_made_is_made_alike_when_the_command_is_run_again(w
     again = carry_out(ws, file(*rows, *GIVEN))
     assert again["learned"] is None
     assert again["edited"]["applied"] == [FACTS[1].id]
-    assert "in force already" in again["edited"]["refused"][0]["reason"]
+    assert (again["edited"]["refused"], again["edited"]["already"]) == ([], [FACTS[0].id])
 
 
 def test_facts_that_are_refused_leave_what_was_trained(ws, file):

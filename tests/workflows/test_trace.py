@@ -8,9 +8,11 @@ import pytest
 
 import people
 from perdure import Workspace
+from perdure.bridges import editing
 from perdure.bridges.tracing import trace
 from perdure.core.errors import BadInput, BadSpec, NotFound
 from perdure.edits.facts import Fact
+from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
 from perdure.edits.tracing import average
 from perdure.ledger import writing
@@ -163,6 +165,14 @@ def test_a_sweep_edits_each_fact_alone_and_leaves_the_state_as_it_was(ws):
     assert noted["sweep"]["best"] == told["best"]
     again = sweep(ws, moved(*names), [1])
     assert again["layers"] == [line for line in told["layers"] if line["layer"] == 1]
+
+
+def test_a_sweep_in_which_no_edit_is_said_names_no_layer(ws, monkeypatch):
+    unsaid = [Verdict(Answer(9.0, 0.1, False))] * 2
+    monkeypatch.setattr(editing, "sweep_layers", lambda *args, **options: {0: unsaid, 2: unsaid})
+    told = sweep(ws, moved("Ann Lee", "Bob Ash"))
+    assert [line["score"]["value"] for line in told["layers"]] == [0.0, 0.0]
+    assert told["best"] is None
 
 
 def test_texts_beyond_the_models_positions_are_refused_in_words(ws):

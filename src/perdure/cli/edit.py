@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from perdure.edits.spec import EditSpec
     from perdure.workflows.workspace import Workspace
 
-TOLD = ("entry", "applied", "refused", "seconds")  # what --json promises
+TOLD = ("entry", "applied", "refused", "already", "seconds")  # what --json promises
 
 
 def edit(
@@ -49,7 +49,7 @@ def edit(
 ) -> None:
     """Write a fact, or a file of facts, into the model, verify them, and record those that pass.
 
-    Exits with 3 when no fact passes: nothing is recorded then.
+    Exits with 3 when no fact passes: nothing is recorded then. Facts in force already stay as they are, and exit with 0.
     """
     from perdure.workflows.edit import edit as carry_out
     from perdure.workflows.edit_gate import EditGate
@@ -119,10 +119,14 @@ def warn_lost(result: dict[str, Any]) -> None:
 
 
 def _conclude(result: dict[str, Any]) -> None:
-    """Name the facts that were lost or refused, and exit with 3 if none was applied."""
+    """Name the facts that were lost, refused or in force before, and exit with 3 if none of those asked for is in force."""
     warn_lost(result)
+    if result["already"]:
+        say(
+            f"in force already: {', '.join(map(short, result['already']))}; 'perdure edits list' shows what is in force"
+        )
     for refused in result["refused"]:
         warn(f"refused {refused['subject']!r}: {refused['reason']}")
-    if not result["applied"]:
+    if not result["applied"] and (result["refused"] or not result["already"]):
         say("NOTHING EDITED: no fact passed; head stays, and nothing is recorded.", fg="red", bold=True)
         raise typer.Exit(3)

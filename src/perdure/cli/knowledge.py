@@ -83,14 +83,12 @@ def _table(routes: list[dict[str, Any]]) -> str:
 
 def _conclude(result: dict[str, Any]) -> None:
     """Name the facts that are not in force, and exit with 3 if head did not move, unless all were in force before."""
-    from perdure.workflows.edit import IN_FORCE
-
     edited, left = result["edited"], result["left"]
-    refused = edited["refused"] if edited else []
-    done = bool(refused) and not edited["applied"] and all(fact["reason"] == IN_FORCE for fact in refused)
+    refused, already = (edited["refused"], edited["already"]) if edited else ([], [])
+    done = bool(already) and not edited["applied"] and not refused
     if edited:
         edit.warn_lost(edited)
-    for fact in () if done else refused:
+    for fact in refused:
         warn(f"refused {fact['subject']!r}: {fact['reason']}")
     if left:
         warn(
@@ -99,7 +97,7 @@ def _conclude(result: dict[str, Any]) -> None:
     if result["learned"]:
         learn.conclude(result["learned"])
     if done:
-        return say(f"every fact is in force already ({len(refused):,}): nothing is edited")
+        return say(f"every fact is in force already ({len(already):,}): nothing is edited")
     if edited and not edited["applied"]:
         what = "nothing is recorded" if result["entry"] is None else "what was trained stays"
         say(f"NOTHING EDITED: no fact passed; {what}.", fg="red", bold=True)

@@ -28,6 +28,9 @@ def revert(
         result = carry_out(ws, what, resolve=resolve, tick=tick)
     if as_json:
         return emit(result)
+    if result["already"]:
+        named = ", ".join(map(short, result["already"]))
+        return typer.echo(f"taken out before, in entry {short(result['entry'])}: {named}; nothing is changed")
     typer.echo(f"reverted {counted(len(result['reverted']), 'fact')}: entry {short(result['entry'])}")
     for gone in result["reverted"]:
         still = "is STILL said" if gone["said"] else "is no longer said"

@@ -65,12 +65,15 @@ def _average_told(found: Json) -> str:
 
 
 def _sweep_told(found: Json) -> str:
-    """Return what single edits are worth by layer, and the best one."""
+    """Return what single edits are worth by layer, and the best one, if one can be named."""
     names = [name for name in MEASURES if name in found["before"]]
     rows = [["unedited", *(_share(found["before"][name]) for name in names), NOTHING]]
     rows += [
         [line["layer"], *(_share(line[name]) for name in names), _share(line["score"])] for line in found["layers"]
     ]
+    if found["best"] is None:
+        none = "no layer can be named: in each of them a measure is 0, and so is the harmonic mean; try other --layers"
+        return "\n\n".join([table(["layer", *names, "score"], rows), none])
     ends = {line["layer"]: line["score"] for line in found["layers"]}
     best = ends[found["best"]]
     rivals = [str(layer) for layer, score in ends.items() if layer != found["best"] and score["high"] >= best["low"]]

@@ -147,7 +147,8 @@ def _sweep(figure: Any, found: Record) -> None:
         before = found["before"]["neighbourhood"]["value"]
         colour = f"C{names.index('neighbourhood')}"
         axes.axhline(before, color=colour, linestyle=":", label="neighbourhood before")
-    axes.axvline(found["best"], color="0.6", linewidth=0.8, label=f"best by harmonic mean: {found['best']}")
+    if found["best"] is not None:
+        axes.axvline(found["best"], color="0.6", linewidth=0.8, label=f"best by harmonic mean: {found['best']}")
     axes.set(
         xlabel="edited layer",
         ylabel="share, 95% intervals",

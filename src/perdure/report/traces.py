@@ -137,7 +137,7 @@ def _sweep(found: Record) -> Html:
     rows = [_row("unedited", [found["before"][name] for name in names], None)]
     rows += [
         _row(
-            f"{line['layer']}{', the best' if line['layer'] == found['best'] else ''}",
+            f"{line['layer']}{', the best' if line['layer'] == found['best'] and line['score']['value'] else ''}",
             [line[n] for n in names],
             line["score"],
         )

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 SOLVED = ("emmet", "rome", "memit", "alphaedit")  # methods whose facts can be taken out again
 CONTEXTS = 0.25  # share of a model's positions that is left to the contexts around a fact's texts
-IN_FORCE = "it is in force already; 'perdure edits list' shows it"
 Facts = str | PathLike[str] | Fact | Mapping[str, Any] | Iterable[Fact | Mapping[str, Any]]
 
 
@@ -49,9 +48,10 @@ def edit(
 
     Returns:
         "entry" (None if no fact passed), "applied" (fact ids), "refused" ({"subject", "fact", "reason"} each), "superseded"
-        ({"subject", "fact", "by"} each), "facts" (those applied, as verified), "drift", "rewritten" (facts in force that had to
-        be written again because head learned since), "lost" (ids of facts in force that were said before and are not now),
-        "known" (ids of those applied that were said without the edit) and "seconds".
+        ({"subject", "fact", "by"} each), "already" (ids of facts in force before, which stay as they are), "facts" (those
+        applied, as verified), "drift", "rewritten" (facts in force that had to be written again because head learned since),
+        "lost" (ids of facts in force that were said before and are not now), "known" (ids of those applied that were said
+        without the edit) and "seconds".
 
     Raises:
         Busy: Another process writes to the workspace.
@@ -100,9 +100,11 @@ class _Edit:
             raise BadInput(f"method {self.spec.method} leaves no edit set; choose one of {', '.join(SOLVED)}")
         refuse_layers(ws, self.spec)
         live = {w.id for w in self.held.live}
-        why = {fact.id: IN_FORCE for fact in facts if fact.id in live}
-        positions = ws.runtime.base.positions
-        why |= {f.id: long for f in facts if (long := too_long(ws.tokenizer, texts_of(f), positions, CONTEXTS))}
+        self.already = [fact.id for fact in facts if fact.id in live]
+        facts, why = [fact for fact in facts if fact.id not in live], {}
+        if facts:  # else no model is needed
+            positions = ws.runtime.base.positions
+            why = {f.id: long for f in facts if (long := too_long(ws.tokenizer, texts_of(f), positions, CONTEXTS))}
         self.fresh = [fact for fact in facts if fact.id not in why]
         self.refused = [_refusal(fact, why[fact.id]) for fact in facts if fact.id in why]
         self.said = [line["fact"] for line in self.record["facts"] if line["efficacy"]]
@@ -115,9 +117,10 @@ class _Edit:
         applied = [fact for fact in self.fresh if fact.id not in draft.why]
         self.refused += [_refusal(fact, draft.why[fact.id]) for fact in self.fresh if fact.id in draft.why]
         told: dict[str, Any] = {"entry": None, "applied": [], "refused": self.refused, "superseded": [], "facts": []}
-        told |= {"drift": None, "rewritten": 0, "lost": [], "known": []}
+        told |= {"already": self.already, "drift": None, "rewritten": 0, "lost": [], "known": []}
         if not applied:
-            self.ws.runtime.laid = None
+            if self.fresh:
+                self.ws.runtime.laid = None
             return {**told, "seconds": round(time.perf_counter() - began, 3)}
         made = pruned(draft.edit_set)
         entry = self._entry(made, applied)

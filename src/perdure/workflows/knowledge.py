@@ -177,7 +177,16 @@ def _notices(name: str, routing: Routing, learned: Entry | None) -> list[str]:
 
 def _all_refused(facts: tuple[Fact, ...], reason: str) -> dict[str, Any]:
     refused = [_told(fact, reason) for fact in facts]
-    return {"entry": None, "applied": [], "refused": refused, "superseded": [], "facts": [], "lost": [], "seconds": 0.0}
+    return {
+        "entry": None,
+        "applied": [],
+        "refused": refused,
+        "already": [],
+        "superseded": [],
+        "facts": [],
+        "lost": [],
+        "seconds": 0.0,
+    }
 
 
 def _told(fact: Fact, reason: str) -> dict[str, str]:

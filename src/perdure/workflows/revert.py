@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.ledger import Entry, Ledger, writing
-from perdure.workflows.edit_records import NOTE, Json, matching, named, note_of, noted, record_at
+from perdure.workflows.edit_records import NOTE, SHORTEST, Json, matching, named, note_of, noted, record_at
 from perdure.workflows.edit_state import SLOT, Place, pruned, refuse_busy
 
 if TYPE_CHECKING:
@@ -25,20 +25,29 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
             others stay as they are.
         tick: Called with (what, done, total) as work goes on.
 
+    What was taken out before stays out: nothing is recorded then, and the entry that took it out is returned.
+
     Returns:
         "entry", "reverted" ({"fact", "subject", "target", "said", "preferred", "left"} each: how the fact is answered now, and
         the update at its key relative to what it was), "facts" (those still in force), "lost" (ids of those that were said
-        before and are not now), "drift" and "seconds".
+        before and are not now), "already" (ids of the facts that were taken out before), "drift" and "seconds".
 
     Raises:
         NotFound: Nothing has this name.
-        BadInput: It cannot be separated from the rest, or is out of force already, or a candidate is waiting.
+        BadInput: It cannot be separated from the rest, or a candidate is waiting.
     """
     with writing(ws.ledger.root):
-        refuse_busy(ws)
         began = time.perf_counter()
         parent = ws.ledger.resolve("head")
         record = record_at(ws.ledger, parent)
+        if taken := taken_out(ws.ledger, record, parent, what, resolve):
+            return {
+                **taken,
+                "seconds": round(time.perf_counter() - began, 3),
+                "facts": record["facts"],
+                "drift": record["drift"],
+            }
+        refuse_busy(ws)
         chosen = facts_meant(ws.ledger, record, what, resolve)
         place = Place.at(ws, parent, tick)
         before = place.in_force(parent)
@@ -74,12 +83,34 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
                 for fact in gone
             ],
             "lost": [line["fact"] for line in note["facts"] if line["fact"] in said and not line["efficacy"]],
+            "already": [],
             "resolve": resolve,
             "seconds": round(time.perf_counter() - began, 3),
         }
         ws.ledger.record(entry, {NOTE: note_of(ws.ledger, parent, note), "revert": told}, why=f"revert {note['about']}")
         ws.runtime.laid = ws.ledger.state(entry)
         return {"entry": entry.id, **told, "facts": note["facts"], "drift": drift}
+
+
+def taken_out(ledger: Ledger, record: Json, head: Entry, what: str, resolve: bool) -> Json | None:
+    """Return what the entry told that took out what `what` names, if all of it is out of force; None if it is not.
+
+    A fact that was dropped is not yet what `resolve` makes of it.
+    """
+    entry = _entry_of(ledger, what)
+    line = list(ledger.ancestors(head))
+    asked = list(entry.data["facts"]) if entry and entry.kind == "edit" and entry in line else []
+    here = [one["fact"] for one in (*record["facts"], *(record["dropped"] if resolve else []))]
+    if not asked and len(what) >= SHORTEST:
+        asked = sorted({one for past in line for one in past.data.get("facts", ()) if one.startswith(what)})
+    if not asked or (entry is None and len(asked) > 1) or any(one in here for one in asked):
+        return None
+    last = next((past for past in line if set(asked) & set(past.data.get("facts", ()))), None)
+    if last is None or last.kind != "revert":
+        return None
+    told = ledger.notes(last.id).get("revert") or {}
+    gone = [one for one in told.get("reverted", []) if one["fact"] in asked]
+    return {"entry": last.id, "reverted": gone, "lost": [], "already": asked, "resolve": last.data["resolve"]}
 
 
 def facts_meant(ledger: Ledger, record: Json, what: str, resolve: bool) -> list[Json]:
@@ -96,8 +127,6 @@ def facts_meant(ledger: Ledger, record: Json, what: str, resolve: bool) -> list[
             f"'{what}' begins several ids; give more digits ('perdure edits list' and 'perdure log' show them)"
         )
     if facts:
-        if facts[0]["dropped"] and not resolve:
-            raise BadInput(f"{facts[0]['subject']!r} was dropped before; --resolve takes out what that left of it too")
         return facts
     if entry is None:
         raise NotFound(f"no fact or entry '{what}'; 'perdure edits list' shows the facts, 'perdure log' the entries")

@@ -49,8 +49,8 @@ def sweep(
         "entry", "facts" (how many), "method", "seed", "before" and "layers": of each "layer", and of the unedited model before,
         {"value", "low", "high", "n"} of "efficacy", "paraphrase", "neighbourhood" and "generation", those that a fact has. Of
         each layer also "neighbourhood_drop", paired over facts, and "score", the harmonic mean of the first three ("low" and
-        "high" are that of their bounds). "best": the layer of the best score, the lowest of equals. "tracing": what
-        `average_facts` returned, or None. "kept": as for a trace.
+        "high" are that of their bounds). "best": the layer of the best score, the lowest of equals; None where all score 0.
+        "tracing": what `average_facts` returned, or None. "kept": as for a trace.
 
     Raises:
         BadInput: There is no fact, one has texts beyond the model's positions, or the model cannot be edited.
@@ -99,7 +99,7 @@ def sweep(
         "seed": spec.seed,
         "before": _measured(before),
         "layers": lines,
-        "best": best["layer"],
+        "best": best["layer"] if best["score"]["value"] > 0 else None,
     }
     return {**told, "tracing": traced, "kept": keep(ws, entry, "sweep", told)}
 
