@@ -98,7 +98,49 @@ def _seconds(runs: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
-MAKERS = {"single": _single, "sets": _sets, "undo": _undo, "seconds": _seconds}
+def _learned(runs: dict[str, list[dict]]) -> str:
+    """Return edits of a state that learned two tasks, by the statistics they were written with; one run a method."""
+    lines = [
+        "| method | statistics | n | efficacy, first try | minus own, paired | paraphrase | minus own, paired "
+        "| neighbourhood, change | minus own, paired | keys reach, cosine with own |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method, (run,) in runs.items():
+        for name, after in run["single"].items():
+            cells = [_told(mean_interval(_values(after, what))) for what in ("efficacy", "paraphrase")]
+            cells.append(_points(_values(after, "neighbourhood"), _values(run["before"], "neighbourhood")))
+            own = run["single"]["own"]
+            apart = [
+                "-" if name == "own" else _points(_values(after, what), _values(own, what))
+                for what in ("efficacy", "paraphrase", "neighbourhood")
+            ]
+            pairs = " | ".join(cell for pair in zip(cells, apart, strict=True) for cell in pair)
+            near = "1" if name == "own" else f"{run['unlike'][name]['reach_cosine']:.3f}"
+            lines.append(f"| {method} | {name} | {len(after)} | {pairs} | {near} |")
+    tasks = list(next(iter(runs.values()))[0]["tasks_before"])
+    heads = " | ".join(f"{name.replace('_', ' ')}, change" for name in tasks)
+    lines += [
+        "",
+        f"| facts | method | statistics | efficacy | paraphrase | neighbourhood, change | perplexity | {heads} |",
+        f"|---|---|---|---|---|---|---|{'---|' * len(tasks)}",
+    ]
+    for method, (run,) in runs.items():
+        for made in run["sets"]:
+            before, after = made["before"], made["after"]
+            told = [_told(mean_interval(_values(after, what))) for what in ("efficacy", "paraphrase")]
+            told.append(_points(_values(after, "neighbourhood"), _values(before, "neighbourhood")))
+            told.append(f"{made['drift']['perplexity'] / made['drift']['perplexity_before'] - 1:+.1%}")
+            told += [_points(made["tasks"][name], run["tasks_before"][name]) for name in tasks]
+            lines.append(f"| {made['size']} | {method} | {made['moments']} | {' | '.join(told)} |")
+    return "\n".join(lines)
+
+
+def _points(values: list[float], others: list[float]) -> str:
+    """Return the mean paired difference in points."""
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in paired_difference(values, others)))
+
+
+MAKERS = {"single": _single, "sets": _sets, "learned": _learned, "undo": _undo, "seconds": _seconds}
 
 
 def _joined(runs: Sequence[dict], key: str) -> list[dict]:
@@ -111,8 +153,7 @@ def _row(before: list[dict] | None, after: list[dict]) -> str:
     for name in SHOWN:
         values = _values(after, name)
         if name == "neighbourhood" and before is not None:
-            change = paired_difference(values, _values(before, name))
-            cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in change)))
+            cells.append(_points(values, _values(before, name)))
         else:
             cells.append(_told(mean_interval(values)) if values else "-")
     return " | ".join(cells)

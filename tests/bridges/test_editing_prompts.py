@@ -239,7 +239,9 @@ class Ticks:
                 raise Killed
 
 
-@pytest.mark.parametrize("phase", ["text for the keys' statistics", "the keys' statistics"])
+@pytest.mark.parametrize(
+    "phase", ["measuring the model once for edits: its text", "measuring the model once for edits: its keys"]
+)
 @pytest.mark.parametrize("share", [0.6])
 def test_statistics_that_were_stopped_go_on_to_the_same_bits(site, tmp_path, monkeypatch, phase, share):
     for name, value in {"ROWS": 7, "STRETCH": 16, "READ": 2, "SAVED": 0.0}.items():

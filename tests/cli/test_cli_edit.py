@@ -133,7 +133,7 @@ def test_ctrl_c_in_the_statistics_ends_in_one_line_and_the_same_command_goes_on(
 
     monkeypatch.setattr(editing_moments, "_say", stopped)
     result = run(*asked, code=130)
-    assert "text for the keys' statistics: " in result.stderr
+    assert "measuring the model once for edits: its text: " in result.stderr
     assert "Traceback" not in result.stderr
     assert contents(place) == before
     begun = []

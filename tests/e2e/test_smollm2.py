@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from perdure import Workspace
+from perdure.bridges import editing_moments
 from perdure.bridges.embedded import embedded_model
 from perdure.core.errors import BadInput
 from perdure.workflows.export import export
@@ -84,3 +85,24 @@ def test_the_exported_adapter_answers_like_the_workspace(taught, smollm2, tmp_pa
     ids = ws.tokenizer("Message: the engineer never came\nIntent:", return_tensors="pt")["input_ids"]
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=ws.runtime.base.dtype == torch.bfloat16):
         assert torch.equal(served(input_ids=ids).logits, ws.model()(input_ids=ids).logits)
+
+
+def test_what_learned_is_edited_and_the_edit_is_taken_back_to_the_bit(taught, monkeypatch):
+    """In the default precision, with a fifth of the text: the statistics of an edit are not rounded to bfloat16."""
+    monkeypatch.setattr(editing_moments, "TOKENS_PER_WIDTH", 2)
+    ws, _ = taught
+    ids = ws.tokenizer("Tern Pay is available in", return_tensors="pt")["input_ids"]
+
+    def logits() -> torch.Tensor:
+        with torch.no_grad(), ws.runtime.precision():
+            return ws.model()(input_ids=ids).logits[0, -1]
+
+    before = logits()
+    told = ws.edit({"subject": "Tern Pay", "prompt": "{} is available in", "target": "Portugal"})
+    (line,) = told["facts"]
+    assert (told["applied"], told["refused"]) == ([line["fact"]], [])
+    assert line["generated"].strip().startswith("Portugal")
+    assert ws.tokenizer.decode(logits().argmax()).strip() == "Portugal"
+    assert ws.predict(["We are moving to a new flat in June, can we take the line with us?"]) == ["moving house"]
+    ws.revert(line["fact"])
+    assert torch.equal(logits(), before)

@@ -169,7 +169,7 @@ def own_texts(site: Site, seed: int, store: Store, tick: Tick | None = None) -> 
                 def told(at: int, start: int = start, live: Tensor = live) -> None:
                     if tick:
                         tick(
-                            "text for the keys' statistics",
+                            "measuring the model once for edits: its text",
                             start * (length - 1) + len(live) * at,
                             len(texts) * (length - 1),
                         )
@@ -222,7 +222,7 @@ def measured(
             site.model(input_ids=texts[start : start + READ].to(site.device), use_cache=False)
         done = min(start + READ, len(texts))
         if tick:
-            tick("the keys' statistics", done, len(texts))
+            tick("measuring the model once for edits: its keys", done, len(texts))
         if time.monotonic() - saved > SAVED and done < len(texts):
             store.put({"done": torch.tensor(done), **{str(layer): value for layer, value in sums.items()}}, *part)
             saved = time.monotonic()

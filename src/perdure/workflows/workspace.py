@@ -193,9 +193,14 @@ class Workspace:
             return prune(self, tasks)
 
     def gc(self) -> dict[str, int]:
-        """Delete what no entry and no candidate needs; see `ledger.integrity.gc`."""
+        """Delete what no entry and no candidate needs, and statistics of edits that older versions kept in the workspace."""
         with writing(self.ledger.root):
-            return self.ledger.gc()
+            cached = [path for path in (self.ledger.root / "moments").glob("*") if path.is_file()]
+            freed = sum(path.stat().st_size for path in cached)
+            for path in cached:
+                path.unlink()
+            found = self.ledger.gc()
+            return {**found, "bytes": found["bytes"] + freed}
 
     def verify(self) -> dict[str, Any]:
         """Hash everything again, the base's weights too, and load the base; return what `perdure verify --json` prints."""
