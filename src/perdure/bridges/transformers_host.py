@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from perdure.core.errors import BadSpec
+from perdure.core.launcher import without_launcher
 from perdure.train.checkpoint import Keeper
 from perdure.train.learning import Learning
 from perdure.train.loop import Progress
@@ -190,8 +191,9 @@ def train(
         Interrupted: The keeper was asked to stop.
     """
     options = {"output_dir": str(logs)} if logs else {}
-    trainer = RecipeTrainer(learning, keeper or Keeper(None, learning), progress, **options)
-    with trainer.scratch:
-        if trainer.first_update < learning.total:
-            trainer.train()
+    with without_launcher():
+        trainer = RecipeTrainer(learning, keeper or Keeper(None, learning), progress, **options)
+        with trainer.scratch:
+            if trainer.first_update < learning.total:
+                trainer.train()
     learning.settle()

@@ -1,6 +1,5 @@
 """`perdure recipe advise`: a recipe for the work ahead, and the reasons."""
 
-import sys
 import textwrap
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ import typer
 
 from perdure.cli.options import AsJson
 from perdure.cli.output import counted, emit, say
+from perdure.cli.stdin import at_terminal
 
 WIDTH = 100
 SIMILARITY = ("alike", "mixed", "different")
@@ -53,7 +53,7 @@ def advise(
     given |= {"time": time, "parameters": parameters, "similarity": similarity}
     given |= {"instructions": instructions, "task_known": task_known}
     silent = all(value in (None, False) for key, value in given.items() if key != "keep_rows") and not no_rows
-    if ask or (silent and sys.stdin.isatty()):
+    if ask or (silent and at_terminal()):
         given = questions()
     given["parameters"] = _number(given["parameters"])
     if given["similarity"] not in (None, *SIMILARITY):

@@ -1,7 +1,6 @@
 """`perdure`: the commands by name, and how errors become exit codes."""
 
 import errno
-import signal
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +34,7 @@ from perdure.cli.show import show
 from perdure.cli.status import status
 from perdure.cli.store import gc, verify
 from perdure.cli.trace import trace
-from perdure.core.errors import PerdureError
+from perdure.core.errors import Interrupted, PerdureError
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Learn": {"init": init, "learn": learn, "edit": edit, "accept": accept, "discard": discard},
@@ -61,6 +60,9 @@ class Commands(TyperGroup):
         """Run a command and turn its errors into exit codes."""
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            say("stopped")
+            raise typer.Exit(Interrupted.exit_code) from None
         except PerdureError as error:
             say(f"error: {error}", fg=typer.colors.RED)
             raise typer.Exit(error.exit_code) from None
@@ -71,6 +73,7 @@ class Commands(TyperGroup):
             raise typer.Exit(PerdureError.exit_code) from None
 
 
+warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")  # not for our users
 app = typer.Typer(
     cls=Commands,
     name="perdure",
@@ -105,10 +108,10 @@ def main(
 
 
 def run() -> None:
-    """Entry point: SIGTERM counts as Ctrl-C, so that whatever it interrupts is cleaned up and exits with 130."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")  # not for our users
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    """Entry point for `python -m perdure.cli.main`."""
+    from perdure.cli.start import run as start
+
+    start()
 
 
 if __name__ == "__main__":

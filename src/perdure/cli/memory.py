@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import Above, AsJson, At, Folder, open_ledger, open_workspace
-from perdure.cli.output import clip, counted, emit, facts, say, short, table
+from perdure.cli.output import clip, counted, emit, encodable, facts, say, short, table
 from perdure.core.errors import BadInput
 
 memory = typer.Typer(no_args_is_help=True, help="Look at the rows that are kept, delete, drop or export them.")
@@ -116,7 +116,7 @@ def export(
     lines = list(memory_views.memory_lines(open_ledger(folder), at))
     text = "".join(f"{line}\n" for line in lines)
     if str(file) == "-":
-        return typer.echo(text, nl=False)
+        return typer.echo(encodable(text), nl=False)
     write_text(file, text)
     say(f"{counted(len(lines), 'row')} written to {file}")
 

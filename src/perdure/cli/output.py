@@ -1,6 +1,7 @@
 """How commands speak: data on stdout, talk on stderr, tables in plain aligned text."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,16 @@ NOTHING = "-"
 
 def emit(value: Any) -> None:
     """Print `value` as JSON on stdout."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(encodable(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def encodable(text: str) -> str:
+    """Return JSON as it is where stdout's encoding has all of its characters, else with them escaped."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return "".join(c if c.isascii() else json.dumps(c)[1:-1] for c in text)
+    return text
 
 
 def say(text: str, **style: Any) -> None:

@@ -1,6 +1,5 @@
 """`perdure predict`: ask the model."""
 
-import sys
 from typing import Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from perdure.cli.options import AsJson, At, Folder, open_workspace
 from perdure.cli.output import emit, warn
 from perdure.cli.progress import progress
+from perdure.cli.stdin import read_stdin, refuse_no_text
 from perdure.core.errors import BadInput
 
 
@@ -27,7 +27,8 @@ def predict(
     """
     from perdure.workflows.scoring import newest_task
 
-    texts = sys.stdin.read().removesuffix("\n").split("\n") if text == "-" else [text]
+    texts = read_stdin().removesuffix("\n").split("\n") if text == "-" else [text]
+    refuse_no_text("".join(texts))
     asked = [line for line in texts if line.strip()]
     if not asked:
         raise BadInput("there is nothing to ask; give a text, or lines on stdin")

@@ -2,10 +2,22 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
+_HEARD = [float("-inf")]  # when a handler last ran; signals belong to the whole process, and so does this
+
+
+def heard() -> None:
+    """Note that the main thread came to handle a signal."""
+    _HEARD[0] = time.monotonic()
+
+
+def heard_since(moment: float) -> bool:
+    """Return whether the main thread handled a signal since `moment` (of `time.monotonic`)."""
+    return _HEARD[0] >= moment
 
 
 @contextmanager
@@ -20,6 +32,7 @@ def asked_to_stop() -> Iterator[Callable[[], str | None]]:
         return
 
     def note(number: int, _: object) -> None:
+        heard()
         if came:
             raise KeyboardInterrupt
         came.append(signal.Signals(number).name)
