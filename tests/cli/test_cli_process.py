@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from shell import run, run_json, settings, write_rows
+from shell import run, run_json, settings
 
 from perdure.bridges import embedded
-from perdure.cli.output import emit
+from perdure.cli.output import emit, encodable
 from perdure.core.errors import BadInput
 from perdure.core.launcher import forget_launcher, launcher_variables, without_launcher
 
@@ -226,16 +226,9 @@ def test_without_a_home_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name)
 
 
-def test_rows_of_memory_on_stdout_are_json_in_any_encoding(
-    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    rows = [{"prompt": f"日本 {i}?", "completion": "🙂"} for i in range(12)]
-    data = write_rows(tmp_path / "rows.jsonl", rows)
-    run("-w", fresh, "learn", "t", data, "--no-gate", *settings("num_train_epochs=1"))
-    written = io.BytesIO()
-    from perdure.cli.output import encodable
-
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
-    text = encodable(json.dumps(rows, ensure_ascii=False))
+def test_json_lines_on_stdout_are_json_in_any_encoding(monkeypatch: pytest.MonkeyPatch):
+    rows = [{"prompt": f"日本 {i}?", "completion": "🙂"} for i in range(2)]
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="latin-1"))
+    text = encodable("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     assert text.isascii()
-    assert json.loads(text) == rows
+    assert [json.loads(line) for line in text.splitlines()] == rows
