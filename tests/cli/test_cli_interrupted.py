@@ -88,7 +88,7 @@ def test_ctrl_c_before_the_training_exits_with_130(ws: Path, files: Path, monkey
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(task, "read_records", stop)
+    monkeypatch.setattr(task, "read_file", stop)
     before = contents(ws)
-    run("-w", ws, "learn", "new", files / "parcel.jsonl", code=130)
+    assert run("-w", ws, "learn", "new", files / "parcel.jsonl", code=130).stderr == "stopped\n"
     assert contents(ws) == before
