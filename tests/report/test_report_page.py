@@ -235,7 +235,7 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "report.html"
     write_report(four_tasks(), path)
     assert path.read_text(encoding="utf-8") == render(four_tasks())
-    with pytest.raises(PerdureError, match="cannot write"):
+    with pytest.raises(PerdureError, match="is a folder; name a file in it"):
         write_report(four_tasks(), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 

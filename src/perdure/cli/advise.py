@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli.options import AsJson
+from perdure.cli.options import AsJson, Force
 from perdure.cli.output import counted, emit, say
 from perdure.cli.stdin import at_terminal
 
@@ -35,10 +35,11 @@ def advise(
     ] = False,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Print the recipe file, its reasons as comments.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the recipe file too.")] = None,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Advise a recipe for the work ahead, and say why: what was measured here, and what the field advises."""
-    from perdure.core.files import write_text
+    from perdure.core.outputs import RECIPE, check_output, write_output
     from perdure.methods.registry import all_methods, recipe_names, recipe_spec
     from perdure.workflows.advise import advise as workflow
     from perdure.workflows.advise import read_rehearsal, read_table
@@ -52,6 +53,8 @@ def advise(
     }
     given |= {"time": time, "parameters": parameters, "similarity": similarity}
     given |= {"instructions": instructions, "task_known": task_known}
+    if out:
+        check_output(out, RECIPE, force=force)
     silent = all(value in (None, False) for key, value in given.items() if key != "keep_rows") and not no_rows
     if ask or (silent and at_terminal()):
         given = questions()
@@ -63,7 +66,7 @@ def advise(
     shipped = {name: recipe_spec(name) for name in recipe_names()}
     found = workflow(Needs(**given), read_table(), all_methods(), shipped, read_rehearsal())
     if out:
-        write_text(out, recipe_file(found))
+        write_output(out, recipe_file(found), RECIPE, force=force)
         say(f"wrote {out}; use it as 'perdure learn TASK DATA --recipe {out}'")
     if as_json:
         emit(found)
@@ -95,9 +98,11 @@ def recipe_file(found: dict[str, Any]) -> str:
     """Return the advised recipe as a YAML file, with the reasons as comments."""
     import yaml
 
+    from perdure.core.outputs import RECIPE_LINE
+
     lines = [line for text in _why(found) for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]
     head = "".join(f"# {line}\n" for line in lines)
-    return head + yaml.safe_dump(found["recipe"], sort_keys=False, allow_unicode=True)
+    return f"{RECIPE_LINE}\n{head}" + yaml.safe_dump(found["recipe"], sort_keys=False, allow_unicode=True)
 
 
 def _screen(found: dict[str, Any]) -> str:

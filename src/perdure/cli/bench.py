@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from perdure.cli.options import AsJson
+from perdure.cli.options import AsJson, Force
 from perdure.cli.output import counted, emit, say
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
@@ -58,13 +58,15 @@ def bench(
         typer.Option("--against", metavar="ARM", show_default="naive", help="Whose ACC the others are compared with."),
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="Run nothing, only write the table.")] = False,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
     """Run recipes with seeds on a suite, each run in its own process, and write JSON results, table.md and table.html.
 
     A run that is finished is not repeated; a failed one is tried again. Shipped suites: see docs/how-to/benchmark.md.
     """
-    from perdure.core.files import write_text
+    from perdure.core.files import make_folder
+    from perdure.core.outputs import BENCH_PAGE, BENCH_TABLE, check_output, write_output
     from perdure.core.recipe import nearest
     from perdure.report.bench_numbers import BASELINE, compare
     from perdure.report.bench_table import markdown, page
@@ -79,6 +81,9 @@ def bench(
         known = {result["arm"] for result in results(chosen, out)[0]} | {arm.label for arm in arms}
         if against not in known:
             raise BadInput(f"--against: no arm {against!r}{nearest(against, sorted(known))}")
+    folder = out / chosen.name
+    for name, kind in (("table.md", BENCH_TABLE), ("table.html", BENCH_PAGE)) if folder.is_dir() else ():
+        check_output(folder / name, kind, force=force)
     if not table:
         with progress(f"suite {chosen.name}") as tick:
             done = run(chosen, arms, seeds or [0], data=data, out=out, workers=jobs, tick=tick)
@@ -86,9 +91,9 @@ def bench(
         say(f"{len(done['ran'])} run, {len(done['kept'])} finished before, {len(failed)} failed")
     runs, older = results(chosen, out)
     found = compare(runs, against or BASELINE)
-    folder = out / chosen.name
-    write_text(folder / "table.md", markdown(found))
-    write_text(folder / "table.html", page(chosen.name, chosen.about, found, runs))
+    make_folder(folder)
+    write_output(folder / "table.md", markdown(found), BENCH_TABLE, force=force)
+    write_output(folder / "table.html", page(chosen.name, chosen.about, found, runs), BENCH_PAGE, force=force)
     if older:
         say(f"of another version of this suite, and left out: {counted(older, 'result')} in {folder}")
     say(f"table written to {folder / 'table.md'} and {folder / 'table.html'}")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli.options import AsJson, Folder, open_ledger
+from perdure.cli.options import AsJson, Folder, Force, open_ledger
 from perdure.cli.output import emit, say
 from perdure.core.errors import BadInput
 
@@ -18,6 +18,7 @@ def gate(
     at: Annotated[
         str | None, typer.Option(metavar="REF", show_default="the candidate, else head", help="Whose gate.")
     ] = None,
+    force: Force = False,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +40,7 @@ def gate(
         ledger = open_ledger(folder)
         verdict = views.gate(ledger, at)["verdict"]
         if save:
-            views.save_evidence(ledger, save, at)
+            views.save_evidence(ledger, save, at, force=force)
             say(f"evidence written to {save}")
         _show(verdict, as_json)
     if verdict["verdict"] == "fail":

@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.options import Above, AsJson, At, Folder, open_ledger, open_workspace
+from perdure.cli.options import Above, AsJson, At, Folder, Force, open_ledger, open_workspace
 from perdure.cli.output import clip, counted, emit, encodable, facts, say, short, table
-from perdure.core.errors import BadInput
 
 memory = typer.Typer(no_args_is_help=True, help="Look at the rows that are kept, delete, drop or export them.")
 Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'list --all'.")]
@@ -104,20 +103,22 @@ def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
 @memory.command()
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL file to write; - writes to stdout.")],
+    force: Force = False,
     at: At = "head",
     folder: Folder = None,
 ) -> None:
     """Write the rows that an entry remembers as JSONL, in a format that learn reads."""
-    from perdure.core.files import write_text
+    from perdure.core.outputs import MEMORY, check_output, write_output
     from perdure.workflows import memory_views
 
-    if not file.parent.is_dir():
-        raise BadInput(f"there is no folder {file.parent}; make it first, or check the path")
-    lines = list(memory_views.memory_lines(open_ledger(folder), at))
+    ledger = open_ledger(folder)
+    if str(file) != "-":
+        check_output(file, MEMORY, force=force, workspaces=[ledger.root])
+    lines = list(memory_views.memory_lines(ledger, at))
     text = "".join(f"{line}\n" for line in lines)
     if str(file) == "-":
         return typer.echo(encodable(text), nl=False)
-    write_text(file, text)
+    write_output(file, text, MEMORY, force=force, workspaces=[ledger.root])
     say(f"{counted(len(lines), 'row')} written to {file}")
 
 

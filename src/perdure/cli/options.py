@@ -33,6 +33,7 @@ Folder = Annotated[
     Path | None, typer.Option(*NAMES, callback=_chosen, metavar="DIR", show_default=False, help="Workspace to work in.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there, whatever it is.")]
 At = Annotated[str, typer.Option("--at", metavar="REF", help="Ref, entry id or its beginning, or REF~N.")]
 
 

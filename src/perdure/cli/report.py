@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.options import Folder, open_workspace
+from perdure.cli.options import Folder, Force, open_workspace
 from perdure.cli.output import say
 
 
@@ -14,14 +14,18 @@ def report(
     compare: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="Workspace to stand beside this one; repeatable.")
     ] = None,
+    force: Force = False,
     folder: Folder = None,
 ) -> None:
     """Write a self-contained HTML report: matrix, curves, gates, heartbeats, history."""
+    from perdure.core.outputs import REPORT, check_output
     from perdure.report import write_report
     from perdure.workflows.report_data import report_data
 
-    others = {name: open_workspace(path) for name, path in _named(compare or []).items()}
-    write_report(report_data(open_workspace(folder), others), output)
+    ws, others = open_workspace(folder), {name: open_workspace(path) for name, path in _named(compare or []).items()}
+    roots = [one.ledger.root for one in (ws, *others.values())]
+    check_output(output, REPORT, force=force, workspaces=roots)
+    write_report(report_data(ws, others), output, force=force, workspaces=roots)
     say(f"report written to {output}")
 
 

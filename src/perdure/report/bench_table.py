@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from perdure.core.outputs import BENCH_LINE
 from perdure.report.bench_numbers import mean_matrix
 from perdure.report.heatmap import heatmap, legend
 from perdure.report.lines import Scale, whisker
@@ -73,7 +74,7 @@ def page(suite: str, about: str, found: Record, runs: Sequence[Record]) -> str:
         parts.append(_part("What is kept", says, el("div", maps, class_="sides"), legend()))
     parts.append(_part("How to read it", "", el("ul", [el("li", note) for note in notes(found)])))
     body = el("body", el("main", parts))
-    return f"<!doctype html>\n{el('html', head(f'{suite}: benchmark'), body, lang='en')}\n"
+    return f"<!doctype html>{BENCH_LINE}\n{el('html', head(f'{suite}: benchmark'), body, lang='en')}\n"
 
 
 def notes(found: Record) -> list[str]:

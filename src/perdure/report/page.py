@@ -2,11 +2,12 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from perdure.core.files import write_text
+from perdure.core.outputs import REPORT, REPORT_LINE, write_output
 from perdure.report.colour import scale_css
 from perdure.report.compare import comparison
 from perdure.report.curves import curves
@@ -110,7 +111,7 @@ def render(data: Record) -> str:
         el("footer", _footer(data["workspace"]["version"])),
     )
     return (
-        "<!doctype html>\n"
+        f"{REPORT_LINE}\n"
         + el(
             "html",
             head(f"{data['workspace']['name']}: continual learning report"),
@@ -121,13 +122,20 @@ def render(data: Record) -> str:
     )
 
 
-def write_report(data: Record, path: Path) -> None:
+def write_report(data: Record, path: Path, *, force: bool = False, workspaces: Sequence[Path] = ()) -> None:
     """Write the page to `path`, atomically.
 
+    Args:
+        data: See `render`.
+        path: The file; an older report there is replaced.
+        force: Replace any other file too.
+        workspaces: Folders of the workspaces in use, whose own files are refused.
+
     Raises:
+        BadInput: The file is there and no report, or a workspace's own.
         PerdureError: The file cannot be written; what was there before still is.
     """
-    write_text(Path(path), render(data))
+    write_output(Path(path), render(data), REPORT, force=force, workspaces=workspaces)
 
 
 def _bodies(data: Record) -> dict[str, Child]:

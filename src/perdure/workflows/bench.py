@@ -21,7 +21,8 @@ import yaml
 
 from perdure.core.canonical import canonical_json, content_hash
 from perdure.core.errors import BadInput, BadSpec
-from perdure.core.files import write_text
+from perdure.core.files import make_folder, write_text
+from perdure.core.outputs import BENCH_RESULT, write_output
 from perdure.core.plain_yaml import read_yaml
 from perdure.core.progress import Tick
 from perdure.workflows.bench_suite import Suite, check_files
@@ -241,7 +242,8 @@ class _Runner:
             "written": job.arm.written,
             "recipe": job.arm.recipe,
         }
-        write_text(job.path(self.out), json.dumps({**about, **found}, ensure_ascii=False) + "\n")
+        make_folder(job.path(self.out).parent)
+        write_output(job.path(self.out), json.dumps({**about, **found}, ensure_ascii=False) + "\n", BENCH_RESULT)
         return found.get("error")
 
     def _start(self, folder: Path) -> "subprocess.Popen[str]":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from perdure.core.errors import BadInput, PerdureError
+from perdure.core.outputs import refuse_own
 from perdure.ledger import Entry
 from perdure.workflows.card import card
 from perdure.workflows.export_check import DTYPES, check_adapter, check_merged_facts
@@ -115,6 +116,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         BadInput: `folder` is a file, or a folder that is not empty.
         PerdureError: The disk is full or not writable.
     """
+    refuse_own(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput(
             f"{folder} is there already and not an empty folder; choose another, nothing is ever overwritten"

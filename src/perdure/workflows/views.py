@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
-from perdure.core.files import write_text
+from perdure.core.outputs import EVIDENCE, EVIDENCE_LINE, write_output
 from perdure.ledger.lock import writer
 from perdure.ledger.runs import unfinished
 from perdure.workflows.edit_records import NOTE, VERIFIED, about, record_at
@@ -158,17 +158,24 @@ def gate(ledger: "Ledger", at: str | None = None) -> Json:
     return {"entry": entry.id, "task": entry.task, "verdict": verdict, "evidence": notes.get("evidence")}
 
 
-def save_evidence(ledger: "Ledger", path: Path, at: str | None = None) -> None:
+def save_evidence(ledger: "Ledger", path: Path, at: str | None = None, *, force: bool = False) -> None:
     """Write a gate's evidence, which `evaluate.evidence.check_evidence` judges again without model or ledger.
 
+    Args:
+        ledger: The ledger.
+        path: The file; older evidence there is replaced.
+        at: Ref or entry; the candidate or head by default.
+        force: Replace any other file too.
+
     Raises:
-        BadInput: The entry has none, because no gate was asked.
+        BadInput: The entry has none, because no gate was asked; or the file is there and no evidence, or a workspace's own.
         PerdureError: The file cannot be written.
     """
     found = gate(ledger, at)
     if found["evidence"] is None:
         raise BadInput(f"entry {found['entry'][:12]} was learned with its gate switched off, so there is no evidence")
-    write_text(path, json.dumps(found["evidence"], indent=1) + "\n")
+    text = json.dumps(found["evidence"], indent=1).removeprefix("{\n")
+    write_output(path, f"{EVIDENCE_LINE}\n{text}\n", EVIDENCE, force=force, workspaces=[ledger.root])
 
 
 # ---- a learn that is not begun

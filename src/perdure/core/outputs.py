@@ -1,0 +1,133 @@
+"""Files that a user names for perdure to write: they replace what perdure wrote before, and nothing else unasked.
+
+The workspace's own files are never written this way. A file that is there is replaced if its first line is one of perdure's, and
+any other only if the caller says so (`--force`).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perdure.core.errors import BadInput
+from perdure.core.files import write_text
+
+MARKER, DATABASE = "perdure.json", "ledger.sqlite"
+OWN = (
+    MARKER,
+    "objects",
+    "runs",
+    "lock",
+)  # of a workspace, beside the files whose name begins with that of the database
+LONGEST = 65_536  # bytes of a first line that are looked at
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of file that perdure writes for users.
+
+    Args:
+        name: What it is, for messages.
+        is_first_line: Says whether the first line of a file is one that perdure writes at the top of this kind.
+    """
+
+    name: str
+    is_first_line: Callable[[str], bool]
+
+
+def _begins(*marks: str) -> Callable[[str], bool]:
+    return lambda line: line.startswith(marks)
+
+
+def _is_memory_row(line: str) -> bool:
+    try:
+        row = json.loads(line or "{}")
+    except ValueError:
+        return False
+    return line == "" or (isinstance(row, dict) and row.get("pool") in ("replay", "general") and "task" in row)
+
+
+REPORT_LINE = "<!doctype html><!-- perdure report -->"
+BENCH_LINE = "<!-- perdure bench -->"
+EVIDENCE_LINE = '{"perdure": "gate evidence",'
+RECIPE_LINE = "# A recipe of 'perdure recipe advise'"
+REPORT = Kind("report", _begins(REPORT_LINE))
+EVIDENCE = Kind("gate evidence", _begins(EVIDENCE_LINE))
+RECIPE = Kind("advised recipe", _begins(RECIPE_LINE))
+MEMORY = Kind("memory export", _is_memory_row)  # an empty memory makes an empty file
+BENCH_TABLE = Kind("benchmark's table", _begins("| arm | seeds | ACC |"))
+BENCH_PAGE = Kind("benchmark's page", _begins(f"<!doctype html>{BENCH_LINE}"))
+BENCH_RESULT = Kind("benchmark's result", _begins('{"suite": '))
+
+
+def write_output(path: Path, text: str, kind: Kind, *, force: bool = False, workspaces: Sequence[Path] = ()) -> None:
+    """Write a text to a file that a user named: aside, then renamed. A symbolic link stays, and the file it leads to is written.
+
+    Args:
+        path: The file; its folder is there.
+        text: What to write.
+        kind: What it is.
+        force: Replace a file that perdure did not write.
+        workspaces: Folders of the workspaces in use, so that hard links to their files are recognised too.
+
+    Raises:
+        BadInput: See `check_output`.
+        PerdureError: The disk is full or not writable; what was there before still is.
+    """
+    check_output(path, kind, force=force, workspaces=workspaces)
+    place = Path(path).resolve()
+    if place.exists() and not place.is_file():  # a pipe or a device, which must not be replaced by a file
+        with place.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+    else:
+        write_text(place, text)
+
+
+def check_output(path: Path, kind: Kind, *, force: bool = False, workspaces: Sequence[Path] = ()) -> None:
+    """Refuse a file that must not be written, before anything is computed for it.
+
+    Raises:
+        BadInput: It is a workspace's own, a folder, in no folder, or there and not perdure's while `force` is off.
+    """
+    path = Path(path)
+    refuse_own(path, workspaces)
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder; name a file in it")
+    if not path.resolve().parent.is_dir():
+        raise BadInput(f"there is no folder {path.parent}; make it first, or check the path")
+    if path.is_file() and not force and not kind.is_first_line(_first_line(path)):
+        raise BadInput(f"{path} is there already and is no {kind.name} of perdure; choose another file, or add --force")
+
+
+def refuse_own(path: Path, workspaces: Sequence[Path] = ()) -> None:
+    """Refuse a path that is, or would be, one of the files that a workspace keeps itself in.
+
+    Raises:
+        BadInput: It is; `force` does not help.
+    """
+    place = Path(path).resolve()
+    for folder in place.parents:
+        if not ((folder / MARKER).exists() or (folder / DATABASE).exists()):
+            continue
+        first = place.relative_to(folder).parts[0].casefold()
+        if first in OWN or first.startswith(DATABASE) or first.startswith((f".{MARKER}.", f".{DATABASE}")):
+            raise BadInput(f"{path} belongs to the workspace {folder}; choose another place")
+    if place.is_file() and place.stat().st_nlink > 1:
+        same = next((file for root in workspaces for file in _own_files(Path(root)) if file.samefile(place)), None)
+        if same is not None:
+            raise BadInput(f"{path} is a link to {same}, which belongs to the workspace; choose another place")
+
+
+def _own_files(root: Path) -> Iterator[Path]:
+    yield from (file for file in root.glob(f"{DATABASE}*") if file.is_file())
+    for name in OWN:
+        place = root / name
+        yield from (file for file in ([place] if place.is_file() else place.rglob("*")) if file.is_file())
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.readline(LONGEST).decode("utf-8")
+    except (OSError, UnicodeDecodeError):
+        return "\0"  # no first line of ours: a file that cannot be read as text
