@@ -1,6 +1,7 @@
 """Edits on a workspace that has learned two tasks, with the statistics of which model and text the keys are weighed by.
 
-    python benchmarks/edits_learned.py [--methods emmet memit] [--facts 100] [--sizes 20 100] [--seed 0] [--data FOLDER]
+    python benchmarks/edits_learned.py [--methods emmet memit] [--statistics own other text base] [--facts 100] [--sizes 20 100]
+        [--seed 0] [--data FOLDER]
 
 The tasks are two domains of CLINC150: 15 labels, 20 train rows and 8 test rows a label. Every fact is found once on the learned
 state; what differs is the second moment of the keys that it is written with:
@@ -17,7 +18,7 @@ leaves one JSON file in benchmarks/results/edits/.
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,7 @@ from perdure.edits.spec import SPREAD, EditSpec
 from perdure.workflows.scoring import measure
 
 DOMAINS = clinc.DOMAINS[:2]
+STATISTICS = ("own", "other", "text", "base")
 Moments = dict[int, torch.Tensor]
 
 
@@ -53,16 +55,19 @@ class LearnedLab(Lab):
         self.base_statistics, self.cache = self.statistics, options.cache / "learned"
         self.statistics = Statistics(self.cache / "moments")
 
-    def moments(self, layers: Sequence[int]) -> dict[str, Moments]:
-        """Return the second moments of each kind."""
+    def moments(self, layers: Sequence[int], wanted: Sequence[str]) -> dict[str, Moments]:
+        """Return the second moments of each kind wanted."""
+        found = {}
         with self.site() as site:
-            own, other = (self.statistics.moments(site, layers, seed=self.seed + n) for n in (0, 1))
+            for number, name in enumerate(("own", "other")):
+                if name in wanted:
+                    found[name] = self.statistics.moments(site, layers, seed=self.seed + number)
         with opened(self.base, self.tokenizer, self.precision) as site:
             base = self.base_statistics.moments(site, layers, seed=self.seed)
             texts = own_texts(site, self.seed, Store.of(site, self.seed, self.base_statistics.cache, None))
         with self.site() as site:
             text = measured(site, layers, texts, Store(None, ()))
-        return {"own": own, "other": other, "text": text, "base": base}
+        return {name: {**found, "text": text, "base": base}[name] for name in wanted}
 
     def tasks(self) -> dict[str, list[float]]:
         """Return the score of each test row of each task under what is laid."""
@@ -85,11 +90,11 @@ def _learned(options: argparse.Namespace) -> Workspace:
     return ws
 
 
-def learned(lab: LearnedLab, method: str, options: argparse.Namespace) -> dict:
-    """Return how the facts are answered, each alone and together, by the statistics they were written with."""
+def learned(lab: LearnedLab, method: str, options: argparse.Namespace) -> Iterator[dict]:
+    """Yield more and more of how the facts are answered, each alone and together, by the statistics they were written with."""
     with lab.site() as site:
         spec, layers = lab.spec(method), lab.spec(method).at(site.layout.depth)
-    moments = lab.moments(layers)
+    moments = lab.moments(layers, options.statistics)
     count = max(options.facts, *options.sizes)
     found, facts = lab.found(method, count), lab.facts[: options.facts]
     alone = [lab.together(replace(found, written=(w,))) for w in found.written[: options.facts]]
@@ -98,15 +103,14 @@ def learned(lab: LearnedLab, method: str, options: argparse.Namespace) -> dict:
         name: told_of(lab.ask(facts, one_each_of(lab, [weighed(lab, one, spec, own).factors() for one in alone])))
         for name, own in moments.items()
     }
-    print("single", flush=True)
     told["sets"] = []
+    yield told
     for size in options.sizes:
         whole = lab.together(lab.found(method, size))
         for name, own in moments.items():
             made = _together(lab, lab.facts[:size], weighed(lab, whole, spec, own).factors())
             told["sets"].append({"size": size, "moments": name, **made})
-            print(size, name, flush=True)
-    return told
+            yield told
 
 
 def weighed(lab: LearnedLab, some: EditSet, spec: EditSpec, moments: Moments) -> EditSet:
@@ -138,7 +142,7 @@ def _together(lab: LearnedLab, facts: Sequence, update: Mapping[str, Factors]) -
 def _unlike(moments: Mapping[str, Moments], alone: Sequence[EditSet]) -> dict[str, dict]:
     """Return how far each moment lies from the state's own: Frobenius norms, and the angle of what facts' keys reach."""
     lines = {}
-    for name in ("other", "text", "base"):
+    for name in (name for name in moments if name != "own"):
         apart, cosines = {}, []
         for layer, own in moments["own"].items():
             apart[layer] = ((moments[name][layer] - own).norm() / own.norm()).item()
@@ -155,6 +159,7 @@ def main() -> None:
     """Run what is missing, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["emmet", "memit"])
+    parser.add_argument("--statistics", nargs="+", choices=STATISTICS, default=list(STATISTICS))
     parser.add_argument("--facts", type=int, default=100)
     parser.add_argument("--sizes", nargs="+", type=int, default=[20, 100])
     parser.add_argument("--seed", type=int, default=0)
@@ -169,10 +174,10 @@ def main() -> None:
         if not path.exists():
             began = time.process_time()
             head = {"part": "learned", "method": method, "seed": options.seed, "spec": lab.spec(method).to_json()}
-            told = learned(lab, method, options)
-            text = json.dumps({**head, "cpu_seconds": round(time.process_time() - began, 1), **told})
-            path.write_text(text, encoding="utf-8")
-            print(f"{path.stem}: {time.process_time() - began:.0f} s of processor", flush=True)
+            for told in learned(lab, method, options):
+                text = json.dumps({**head, "cpu_seconds": round(time.process_time() - began, 1), **told})
+                path.write_text(text, encoding="utf-8")
+                print(f"{path.stem}: {time.process_time() - began:.0f} s of processor", flush=True)
 
 
 if __name__ == "__main__":
