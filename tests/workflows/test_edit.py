@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 import people
 from edited import FACTS, SAID, SPEC, A, B, C, deaf_to, diverging, learn, logits, moved, said, slot, write
 from perdure import Workspace
-from perdure.bridges import editing, editing_verify
-from perdure.bridges.editing_moments import Statistics
+from perdure.bridges import editing, editing_moments, editing_verify
+from perdure.bridges.editing_moments import Statistics, second_moments
 from perdure.core.errors import BadInput, BadSpec, Busy, Diverged, NotFound
 from perdure.edits.edit_set import EditSet
 from perdure.edits.facts import Fact
@@ -24,6 +24,7 @@ from perdure.ledger import writing
 from perdure.workflows import edit_state
 from perdure.workflows.edit_gate import EditGate, lost_neighbours
 from perdure.workflows.edit_records import LISTED, NOTE, record_at, shown
+from perdure.workflows.edit_state import Place
 from perdure.workflows.export import export
 
 
@@ -535,4 +536,38 @@ def test_facts_are_refused_where_no_layer_can_be_solved_with_and_retried_where_o
     assert (
         "layer 0 cannot be edited: the statistics of its keys are not positive definite" in told["refused"][0]["reason"]
     )
+    assert said(ws, "Dan Kim") == FACTS[0].target
+
+
+def test_the_statistics_are_the_bases_measured_once_for_all_states_and_workspaces(learned, tmp_path, monkeypatch):
+    base, runtime = Workspace.init(tmp_path / "other", str(learned.runtime.folder), dtype="bfloat16"), learned.runtime
+    monkeypatch.setenv("PERDURE_CACHE", str(tmp_path / "cache"))
+    learned.lay(learned.ledger.resolve("head"))
+    place, found = Place.at(learned, learned.ledger.resolve("head")), []
+    place.lay()
+    with place.site() as site:
+        found.append(place.statistics().moments(site, [0, 1]))
+        assert not any(value.requires_grad for value in runtime.model.parameters())
+    kept = sorted((tmp_path / "cache" / "moments").iterdir())
+    assert len(kept) == 3
+    monkeypatch.setattr(editing_moments, "measured", None)  # nothing is measured again
+    place = Place.at(base, base.ledger.resolve("head"))
+    with place.site() as site:
+        found.append(place.statistics().moments(site, [0, 1]))
+        monkeypatch.undo()
+        found.append(second_moments(site, [0, 1]))
+    for layer in (0, 1):
+        assert torch.equal(found[0][layer], found[1][layer])
+        assert torch.equal(found[0][layer], found[2][layer])  # those of the base by itself, to the bit
+
+
+def test_statistics_are_kept_in_the_workspace_where_the_users_cache_cannot_be_written(ws, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("PERDURE_CACHE", str(tmp_path / "file"))
+    write(ws, FACTS[0])
+    kept = list((ws.ledger.root / "moments").iterdir())
+    assert len(kept) == 2
+    size = sum(path.stat().st_size for path in kept)
+    assert ws.gc()["bytes"] >= size
+    assert list((ws.ledger.root / "moments").iterdir()) == []
     assert said(ws, "Dan Kim") == FACTS[0].target
