@@ -3,7 +3,7 @@
     python benchmarks/edits_learned.py [--methods emmet memit] [--statistics own other text base] [--facts 100] [--sizes 20 100]
         [--seed 0] [--data FOLDER]
 
-The tasks are two domains of CLINC150: 15 labels, 20 train rows and 8 test rows a label. Every fact is found once on the learned
+The tasks are two domains of CLINC150: 15 labels, 10 train rows and 8 test rows a label. Every fact is found once on the learned
 state; what differs is the second moment of the keys that it is written with:
 
 - own: of the learned state on text of its own;
@@ -84,7 +84,7 @@ def _learned(options: argparse.Namespace) -> Workspace:
         if domain not in ws.ledger.resolve("head").tasks:
             data = options.cache / f"{domain}.jsonl"
             clinc.write(
-                data, *(clinc.part(records, domain, *what, options.seed) for what in (("train", 20), ("test", 8)))
+                data, *(clinc.part(records, domain, *what, options.seed) for what in (("train", 10), ("test", 8)))
             )
             ws.learn(domain, data, gate=None)
     return ws
