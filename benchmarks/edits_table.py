@@ -8,6 +8,7 @@ import numpy as np
 
 from perdure.maths.statistics import mean_interval, paired_difference
 
+OLD = "†"  # behind what was measured with statistics that were summed in bfloat16
 METHODS = ("emmet", "rome", "memit", "alphaedit", "lora")
 SHOWN = ("efficacy", "generation", "paraphrase", "neighbourhood", "chat")
 
@@ -21,7 +22,14 @@ def tables(folder: Path) -> str:
     made = [
         make({m: found[part][m] for m in METHODS if m in found[part]}) for part, make in MAKERS.items() if part in found
     ]
-    return "\n\n".join(made)
+    old = any(run.get("rounded") for own in found.values() for runs in own.values() for run in runs)
+    told = f"{OLD} measured before the keys' statistics were summed in float32 and float64, with those of bfloat16."
+    return "\n\n".join([*made, told] if old else made)
+
+
+def _name(method: str, runs: Sequence[dict]) -> str:
+    """Return the name of a method, marked where its statistics were rounded."""
+    return f"{method} {OLD}" if any(run.get("rounded") for run in runs) else method
 
 
 def _single(runs: dict[str, list[dict]]) -> str:
@@ -31,7 +39,7 @@ def _single(runs: dict[str, list[dict]]) -> str:
     ]
     for method, own in runs.items():
         before, after = _joined(own, "before"), _joined(own, "after")
-        name = "emmet = rome" if method == "emmet" else method
+        name = _name("emmet = rome" if method == "emmet" else method, own)
         tried = [item for run in own for item in run.get("first", run["after"])]
         once = _told(mean_interval(_values(tried, "efficacy")))
         lines.append(f"| {name} | {len(after)} | {once} | {_row(before, after)} |")
@@ -58,7 +66,7 @@ def _sets(runs: dict[str, list[dict]]) -> str:
                 np.mean([max(run["norms"].values()) for run in mine]),
             )
             lines.append(
-                f"| {size} | {method} | {len(after)} | {_row(before, after)} | {rise:+.1%} | {kl:.3f} | {norm:.3f} |"
+                f"| {size} | {_name(method, mine)} | {len(after)} | {_row(before, after)} | {rise:+.1%} | {kl:.3f} | {norm:.3f} |"
             )
     return "\n".join(lines)
 
@@ -77,8 +85,8 @@ def _undo(runs: dict[str, list[dict]]) -> str:
         kl = [drop["kl"] for drop in drops]
         lost = sum(len(drop["others_lost"]) for drop in drops)
         lines.append(
-            f"| {method} | {len(drops)} | {max(drop['left'] for drop in drops):.1e} | {gone} of {len(changed)} | {same} | "
-            f"{np.median(kl):.1e}, {max(kl):.1e} | {lost} |"
+            f"| {_name(method, own)} | {len(drops)} | {max(drop['left'] for drop in drops):.1e} | {gone} of {len(changed)} "
+            f"| {same} | {np.median(kl):.1e}, {max(kl):.1e} | {lost} |"
         )
     return "\n".join(lines)
 
@@ -92,8 +100,8 @@ def _seconds(runs: dict[str, list[dict]]) -> str:
         for run in own:
             each = run["one_by_one"]
             lines.append(
-                f"| {method} | {run['statistics']:.0f} s | {np.median(each):.2f} s ({each[0]:.2f}, {each[-1]:.2f}) | "
-                f"{run['hundred'] / 100:.2f} s | {run['threads']} |"
+                f"| {_name(method, [run])} | {run['statistics']:.0f} s | {np.median(each):.2f} s ({each[0]:.2f}, {each[-1]:.2f}) "
+                f"| {run['hundred'] / 100:.2f} s | {run['threads']} |"
             )
     return "\n".join(lines)
 

@@ -221,42 +221,40 @@ def test_moments_are_kept_under_the_hash_of_all_they_depend_on(tmp_path):
         assert file.read_bytes() != b"not whole"
 
 
+TEXT, KEYS = (f"measuring the model once for edits: its {what}" for what in ("text", "keys"))
+
+
 class Killed(Exception):
     """Stands for a signal."""
 
 
 class Ticks:
-    """How far a phase was at each call, until it is killed at the call of that number."""
+    """How far each phase was at each call, until it is killed at one."""
 
-    def __init__(self, phase, last=None):
-        self.phase, self.last, self.done = phase, last, []
+    def __init__(self, phase="", last=0):
+        self.phase, self.last, self.done = phase, last, {TEXT: [], KEYS: []}
 
     def __call__(self, what, done, total):
         assert 0 < done <= total
-        if what == self.phase:
-            self.done.append(done)
-            if len(self.done) == self.last:
-                raise Killed
+        self.done[what].append(done)
+        if what == self.phase and len(self.done[what]) == self.last:
+            raise Killed
 
 
-@pytest.mark.parametrize(
-    "phase", ["measuring the model once for edits: its text", "measuring the model once for edits: its keys"]
-)
-@pytest.mark.parametrize("share", [0.6])
-def test_statistics_that_were_stopped_go_on_to_the_same_bits(site, tmp_path, monkeypatch, phase, share):
+def test_statistics_that_were_stopped_go_on_to_the_same_bits(site, tmp_path, monkeypatch):
     for name, value in {"ROWS": 7, "STRETCH": 16, "READ": 2, "SAVED": 0.0}.items():
         monkeypatch.setattr(editing_moments, name, value)
-    unbroken, again = Ticks(phase), Ticks(phase)
+    unbroken = Ticks()
     whole = second_moments(site, [0, 2], tick=unbroken)
-    begun = Ticks(phase, round(share * len(unbroken.done)))
-    with pytest.raises(Killed):
-        second_moments(site, [0, 2], cache=tmp_path, tick=begun)
-    found = second_moments(site, [0, 2], cache=tmp_path, tick=again)
-    assert all(torch.equal(found[layer], moment) for layer, moment in whole.items())
-    lost = len(begun.done) + len(again.done) - len(unbroken.done)
-    assert 0 < lost <= 16  # at most a stretch of text, or what was read since the last save
-    assert again.done[-1] == unbroken.done[-1]
-    assert len(list(tmp_path.iterdir())) == 3  # text and two moments; no sums are left behind
+    for phase, most in ((TEXT, 16), (KEYS, 1)):  # a stretch of text, or what was read since the last save
+        begun, again, cache = Ticks(phase, round(0.6 * len(unbroken.done[phase]))), Ticks(), tmp_path / phase
+        with pytest.raises(Killed):
+            second_moments(site, [0, 2], cache=cache, tick=begun)
+        found = second_moments(site, [0, 2], cache=cache, tick=again)
+        assert all(torch.equal(found[layer], moment) for layer, moment in whole.items())
+        assert 0 < len(begun.done[phase]) + len(again.done[phase]) - len(unbroken.done[phase]) <= most
+        assert again.done[phase][-1] == unbroken.done[phase][-1]
+        assert len(list(cache.iterdir())) == 3  # text and two moments; no sums are left behind
 
 
 def test_text_of_a_model_whose_logits_are_not_finite_is_an_error_in_words():

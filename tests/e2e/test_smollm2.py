@@ -88,8 +88,9 @@ def test_the_exported_adapter_answers_like_the_workspace(taught, smollm2, tmp_pa
 
 
 def test_what_learned_is_edited_and_the_edit_is_taken_back_to_the_bit(taught, monkeypatch):
-    """In the default precision, with a fifth of the text: the statistics of an edit are not rounded to bfloat16."""
-    monkeypatch.setattr(editing_moments, "TOKENS_PER_WIDTH", 2)
+    """In the default precision, with a tenth of the text: the statistics of an edit are not rounded to bfloat16."""
+    monkeypatch.setattr(editing_moments, "TOKENS_PER_WIDTH", 1)
+    monkeypatch.setattr(editing_moments, "LENGTH", 64)
     ws, _ = taught
     ids = ws.tokenizer("Tern Pay is available in", return_tensors="pt")["input_ids"]
 
