@@ -103,7 +103,9 @@ def test_gpt2_keeps_its_layers_as_conv1d_and_they_get_adapters_all_the_same():
     assert {name.rsplit(".", 1)[-1] for name in chosen(make("gpt2"), "all-linear")} == {"c_attn", "c_proj", "c_fc"}
 
 
-@pytest.mark.parametrize(("name", "end"), [("mamba", "out_proj"), ("qwen3_next", "gate_proj")])
+@pytest.mark.parametrize(
+    ("name", "end"), [("mamba", "out_proj"), ("qwen3_next", "gate_proj"), ("llama4_text", "router")]
+)
 def test_what_peft_does_not_adapt_is_left_out_and_told(name, end):
     from peft import LoraConfig, get_peft_model
 
@@ -111,8 +113,9 @@ def test_what_peft_does_not_adapt_is_left_out_and_told(name, end):
     found = chosen(made, "all-linear")
     assert not any(layer.endswith(f".{end}") for layer in found)
     assert left_out(made).share > 0.01
-    with pytest.raises(BadSpec, match=f"'{end}' gets no adapter from PEFT"):
+    with pytest.raises(BadSpec, match=f"'{end}' (gets no adapter from PEFT|is a Llama4Router)"):
         chosen(made, [end])
     wrapped = get_peft_model(made, LoraConfig(r=2, target_modules=found)).base_model.model
     assert [n for n, m in wrapped.named_modules() if hasattr(m, "lora_A")] == found
     assert chosen(wrapped, "all-linear") == found
+    assert wrapped(input_ids=torch.ones(1, 3, dtype=torch.long)).logits.isfinite().all()

@@ -74,6 +74,33 @@ def test_a_head_that_is_given_label_positions_only_is_not_mixed_over_rows():
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
 
 
+class Routed(nn.Module):
+    """A layer over positions that runs twice, and an expert that is given as many tokens of the batch as there are rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix, self.expert = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, points):
+        hidden = torch.tanh(self.mix(torch.tanh(self.mix(points))))
+        flat = hidden.reshape(-1, 3)
+        return hidden.sum((1, 2)) + torch.zeros(2).index_add(
+            0, torch.tensor([1, 1]), self.expert(flat[5:7]).square().sum(1)
+        )
+
+
+def test_a_layer_that_runs_twice_and_an_expert_are_not_mixed_over_rows():
+    torch.manual_seed(0)
+    model, points = Routed(), torch.randn(2, 4, 3)
+    params = dict(model.named_parameters())
+    found, expected = (
+        per_row_gradients(model, params, lambda: model(points)),
+        by_hand(model, params, lambda: model(points), 2),
+    )
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
+
+
 def test_in_bfloat16_they_are_formed_in_float32_from_what_the_layers_were_given():
     torch.manual_seed(0)
     wide, narrow = nn.Linear(6, 2, bias=False, dtype=torch.bfloat16), nn.Linear(2, 6, bias=False, dtype=torch.bfloat16)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import nn
 
 from perdure.core.errors import BadSpec
@@ -27,7 +28,7 @@ def linear_layers(model: Any) -> dict[str, nn.Module]:
     found = {
         name: module
         for name, module in modules_of(model).items()
-        if is_linear(module) and module is not output and name.startswith(text)
+        if _adaptable(module) and module is not output and name.startswith(text)
     }
     refused = {end for end in {_end(name) for name in found} if _peft_refuses(model, end)}
     return {name: module for name, module in found.items() if _end(name) not in refused}
@@ -118,6 +119,18 @@ def _end(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
+@torch.no_grad()
+def _adaptable(module: Any) -> bool:
+    """Say whether a module is a linear layer that returns its outputs; one with a `forward` of its own, as a router, may not."""
+    if not is_linear(module):
+        return False
+    if type(module).forward is nn.Linear.forward or not isinstance(module, nn.Linear):
+        return True
+    given = torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
+    out = module(given)
+    return isinstance(out, torch.Tensor) and out.shape == (1, module.out_features)
+
+
 def _peft_refuses(model: Any, end: str) -> bool:
     """Say whether PEFT, told to adapt the layers whose names end so, refuses, or takes the name for that of fused experts."""
     from peft import LoraConfig
@@ -150,9 +163,9 @@ def _why_not(model: Any, name: str, layers: Mapping[str, Any]) -> str:
     parameters = [n for n, _ in model.named_parameters() if n.endswith(f".{name}") and n not in modules]
     if any(modules[layer] is model.get_output_embeddings() for layer in at):
         return f"{name!r} is the output layer, which gets no adapter"
-    if any(is_linear(modules[layer]) and _peft_refuses(model, _end(layer)) for layer in at):
+    if any(_adaptable(modules[layer]) and _peft_refuses(model, _end(layer)) for layer in at):
         return f"{name!r} gets no adapter from PEFT in a model of this kind"
-    if any(is_linear(modules[layer]) for layer in at):
+    if any(_adaptable(modules[layer]) for layer in at):
         return f"{name!r} stands in a part of the model that text does not run through"
     if at:
         return f"{name!r} is a {type(modules[at[0]]).__name__}, and only linear layers get an adapter"

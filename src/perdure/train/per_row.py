@@ -37,22 +37,25 @@ def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Cal
 
     A linear layer's gradient for one row is the sum over its positions of (gradient of the output) x (input), so that one
     backward down to the layers' outputs serves all rows. A parameter of any other layer, one that two layers share, or one of
-    a layer that does not see rows first (a head that is given label positions only) costs one backward a row.
+    a layer that does not see rows first (a head that is given label positions only, an expert that is given some tokens of the
+    batch) or runs more than once costs one backward a row.
 
     Args:
         model: Holds the parameters.
         params: Those to differentiate by, by name.
-        score: Runs the model on the batch, each layer once, and returns the scores (rows,).
+        score: Runs the model on the batch and returns the scores (rows,).
 
     Source: Goodfellow, "Efficient Per-Example Gradient Computations", 2015, arXiv 1510.01799. Deviation: sums over positions.
     """
     layers = linear_layers(model, params)
     inputs: dict[int, Tensor] = {}
-    sizes: dict[int, int] = {}
+    shapes: dict[
+        int, tuple[int, int]
+    ] = {}  # rows and dimensions of what a layer returned; its rows count as none the second time
     outputs: dict[int, GradientEdge] = {}  # where the backward passes: the outputs themselves need not be kept
 
     def look(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-        sizes[id(module)] = len(out)
+        shapes[id(module)] = (0 if id(module) in shapes else len(out), out.ndim)
         inputs[id(module)], outputs[id(module)] = args[0].detach(), get_gradient_edge(out)
 
     handles = [layer.register_forward_hook(look) for layer in layers.values()]
@@ -63,7 +66,11 @@ def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Cal
         for handle in handles:
             handle.remove()
     rows = len(scores)
-    layers = {name: layer for name, layer in layers.items() if sizes.get(id(layer), rows) == rows}
+    whole = (
+        rows,
+        max((ndim for _, ndim in shapes.values()), default=0),
+    )  # tokens that stand without their rows have fewer
+    layers = {name: layer for name, layer in layers.items() if shapes.get(id(layer), whole) == whole}
     others = {name: value for name, value in params.items() if name not in layers}
     along = list(others.values()) if rows == 1 else []  # of a single row, the sum's gradient is the row's
     wanted: list[Any] = [*outputs.values(), *along]
