@@ -280,13 +280,20 @@ def test_padding_outside_the_embedding_is_replaced_by_a_token_inside(folder):
     assert base.pad == base.tokenizer.pad_token_id == base.tokenizer.eos_token_id < base.rows
 
 
-def test_an_added_token_outside_the_embedding_is_named_where_a_text_has_it(folder):
+def test_an_added_token_outside_the_embedding_is_named_where_a_text_has_it(folder, tmp_path):
     tokens = load_tokenizer(folder)
     tokens.add_tokens(["<plan_a>"])
     tokens.save_pretrained(folder)
     base = check_base(folder, "float32", "cpu")
     plain, outside = (base.tokenizer(text, return_tensors="pt")["input_ids"] for text in ("parcel", "parcel <plan_a>"))
     base.model(input_ids=plain)
+    ws = Workspace.init(tmp_path / "ws", str(folder), dtype="float32")
+    rows = tmp_path / "rows.jsonl"
+    for where in ("completion", "prompt"):
+        lines = [{"prompt": f"parcel {i}", "completion": "invoice", where: f"<plan_a> {i}"} for i in range(6)]
+        rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        with pytest.raises(BadInput, match=r"rows\.jsonl:\d: the model has no embedding for '<plan_a>'"):
+            ws.plan("t", rows)
     with pytest.raises(BadInput, match=r"no embedding for '<plan_a>' \(token \d+ of \d+\).*take it out of the text"):
         base.model(input_ids=outside)
 

@@ -210,6 +210,26 @@ def test_what_else_decides_what_the_model_says_belongs_to_it(folder, name):
         check_unchanged(folder, before)
 
 
+@pytest.mark.parametrize("name", ["tekken.json", "target_vocab.json", "source.spm", "tokenizer.model.v3"])
+def test_other_vocabularies_count_where_there_is_no_tokenizer_json(folder, name):
+    before = fingerprint(folder)
+    (folder / name).write_text("{}")
+    assert fingerprint(folder) == before
+    (folder / "tokenizer.json").unlink()
+    marks = fingerprint(folder)
+    assert name in marks
+    older = "\n".join(line for line in marks.splitlines() if not line.endswith(f" {name}"))
+    check_unchanged(folder, older)  # of a workspace made before this file was hashed
+    (folder / name).write_text('{"a": 1}')
+    with pytest.raises(BrokenStore, match=f"since the workspace was made: {name}; "):
+        check_unchanged(folder, marks)
+
+
+def test_a_tokenizer_of_one_version_of_transformers_counts(folder):
+    (folder / "tokenizer.4.0.0.json").write_text("{}")
+    assert "tokenizer.4.0.0.json" in fingerprint(folder)
+
+
 def test_a_model_tells_how_many_positions_it_has_with_and_without_its_weights(folder):
     assert positions(folder) == load_base(folder, "float32", "cpu").positions == 256
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_positions": 64}))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -38,6 +39,22 @@ IDENTITY = (  # files of a model folder that decide what it says, weights apart
     "chat_template*",
     "additional_chat_templates/*",
 )
+FURTHER = (  # vocabularies that count where there is no tokenizer.json; workspaces made before they were hashed go on
+    "*.model.v*",
+    "tekken.json",
+    "*.tiktoken",
+    "*.spm",
+    "bpe.codes",
+    "dict.txt",
+    "*vocab.json",
+    "vocab-*",
+    "*.tokenizer",
+    "normalizer.json",
+    "emoji.json",
+    "byte_maps.json",
+    "word_*.json",
+)
+VERSIONED = "tokenizer.*.json"  # that of one version of transformers, named in tokenizer_config.json
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -148,8 +165,9 @@ def check_unchanged(folder: Path, expected: str) -> None:
     Raises:
         BrokenStore: Weights, configuration, tokenizer or chat template changed; the message names the files.
     """
-    changed = set(fingerprint(folder).splitlines()) ^ set(expected.splitlines())
-    if names := sorted({line.partition(" ")[2] for line in changed}):
+    found, recorded = _by_name(fingerprint(folder)), _by_name(expected)
+    changed = {name for name in found | recorded if found.get(name) != recorded.get(name)}
+    if names := sorted(name for name in changed if name in recorded or not _is_further(name)):
         raise BrokenStore(
             f"the base model at {folder} changed on disk since the workspace was made: {', '.join(names)}; "
             "put the original back, or make a new workspace for the new model"
@@ -330,7 +348,18 @@ def positions_of(config: Any) -> int | None:
 
 
 def _identity(folder: Path) -> list[Path]:
-    return sorted({path for pattern in (*IDENTITY, "*.safetensors") for path in folder.glob(pattern) if path.is_file()})
+    further = (VERSIONED,) if (folder / "tokenizer.json").is_file() else (VERSIONED, *FURTHER)
+    patterns = (*IDENTITY, *further, "*.safetensors")
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+
+
+def _is_further(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in (VERSIONED, *FURTHER))
+
+
+def _by_name(lines: str) -> dict[str, str]:
+    """Return the hashes of a fingerprint by file."""
+    return {name: found for found, _, name in (line.partition(" ") for line in lines.splitlines())}
 
 
 def _within(folder: Path, path: Path) -> str:

@@ -2,9 +2,9 @@
 
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from perdure.core.errors import BadSpec, PerdureError
+from perdure.core.errors import BadInput, BadSpec, PerdureError
 from perdure.core.recipe import Recipe, Settings
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
@@ -85,18 +85,31 @@ def encode_all(ws: "Workspace", task: TaskData, general: "Sequence[Row]", max_le
     """Return the train rows as tokens, after every row was tried that is trained on, scored, or rehearsed.
 
     Raises:
-        BadInput: A row cannot be written in the model's template, or has nothing to train; the message names it.
+        BadInput: A row cannot be written in the model's template, has nothing to train, or a token that the model has no
+            embedding for; the message names it.
     """
     from perdure.bridges.models import load_tokenizer
+    from perdure.bridges.sizes import shape_of
     from perdure.data.encode import encode, prompt_ids
 
     tokenizer = load_tokenizer(ws.base_folder)
     rows = tuple(encode(row, tokenizer, max_length) for row in task.train)
+    known = shape_of(ws.base_folder).vocabulary
+    for row, encoded in zip(task.train, rows, strict=True):
+        _refuse_outside(row, encoded.ids, tokenizer, known)
     for row in (*task.validation, *general):
-        encode(row, tokenizer, max_length)
+        _refuse_outside(row, encode(row, tokenizer, max_length).ids, tokenizer, known)
     for row in task.test:
-        prompt_ids(row, tokenizer)
+        _refuse_outside(row, prompt_ids(row, tokenizer), tokenizer, known)
     return rows
+
+
+def _refuse_outside(row: "Row", ids: Sequence[int], tokenizer: Any, known: int | None) -> None:
+    """Refuse a row with a token of the tokenizer that the model has no embedding for."""
+    from perdure.bridges.base_checks import without_embedding
+
+    if known is not None and (highest := max(ids, default=0)) >= known:
+        raise BadInput(f"{row.source or 'a row'}: {without_embedding(tokenizer, highest, known)}")
 
 
 def _check_adapter(ws: "Workspace", parent: Entry, settings: Settings, layers: list[str] | None) -> None:
