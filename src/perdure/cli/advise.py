@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.options import AsJson, Force
-from perdure.cli.output import counted, emit, say
+from perdure.cli.output import counted, emit, say, tell
 from perdure.cli.stdin import at_terminal
 
 WIDTH = 100
@@ -71,7 +71,7 @@ def advise(
     if as_json:
         emit(found)
     else:
-        typer.echo(recipe_file(found).rstrip() if as_yaml else _screen(found))
+        tell(recipe_file(found).rstrip() if as_yaml else _screen(found))
 
 
 def questions() -> dict[str, Any]:

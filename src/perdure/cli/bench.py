@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperCommand
 
 from perdure.cli.options import AsJson, Force
-from perdure.cli.output import counted, emit, say
+from perdure.cli.output import counted, emit, say, tell
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
 
@@ -97,7 +97,7 @@ def bench(
     if older:
         say(f"of another version of this suite, and left out: {counted(older, 'result')} in {folder}")
     say(f"table written to {folder / 'table.md'} and {folder / 'table.html'}")
-    emit(found) if as_json else typer.echo(markdown(found), nl=False)
+    emit(found) if as_json else tell(markdown(found), nl=False)
     for one in failed:
         say(f"failed: {one['arm']} seed {one['seed']}: {one['error']}", fg=typer.colors.RED)
     if failed:

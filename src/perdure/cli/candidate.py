@@ -1,9 +1,7 @@
 """`perdure accept` and `perdure discard`: what a failed gate left aside."""
 
-import typer
-
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import emit, short
+from perdure.cli.output import emit, short, tell
 
 
 def accept(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -11,7 +9,7 @@ def accept(folder: Folder = None, as_json: AsJson = False) -> None:
     entry = open_workspace(folder).accept()
     if as_json:
         return emit({"entry": entry.id, "task": entry.task, "accepted": True})
-    typer.echo(f"head is {short(entry.id)} now (learn {entry.task}, accepted against its gate)")
+    tell(f"head is {short(entry.id)} now (learn {entry.task}, accepted against its gate)")
 
 
 def discard(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -19,4 +17,4 @@ def discard(folder: Folder = None, as_json: AsJson = False) -> None:
     entry = open_workspace(folder).discard()
     if as_json:
         return emit({"entry": entry.id, "task": entry.task, "accepted": False})
-    typer.echo(f"dropped {short(entry.id)} (learn {entry.task}); 'perdure gc' frees its space")
+    tell(f"dropped {short(entry.id)} (learn {entry.task}); 'perdure gc' frees its space")

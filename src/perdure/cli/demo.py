@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.output import say
+from perdure.cli.output import say, tell
 from perdure.cli.progress import progress
 
 
@@ -19,6 +19,6 @@ def demo(
     from perdure.workflows.report_data import report_data
 
     with progress("fetching the model") as tick:
-        done = run(out, model=model, say=typer.echo, tick=tick)
+        done = run(out, model=model, say=tell, tick=tick)
     write_report(report_data(done["workspace"], {"naive": done["beside"]}), out / "report.html")
     say(f"report written to {out / 'report.html'}; look around with 'perdure log -w {out / 'dual_replay'}'")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_ledger
-from perdure.cli.output import NOTHING, counted, emit, interval, percent, short, table
+from perdure.cli.output import NOTHING, counted, emit, interval, percent, short, table, tell
 
 
 def diff(
@@ -31,7 +31,7 @@ def diff(
         _changes("slot", found["slots"], heads, cut=True),
         _memory(found["memory"]),
     ]
-    typer.echo("\n\n".join(part for part in parts if part))
+    tell("\n\n".join(part for part in parts if part))
 
 
 def _changes(name: str, changed: dict[str, list[Any]], heads: list[str], cut: bool = False) -> str:

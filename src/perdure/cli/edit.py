@@ -7,7 +7,7 @@ import typer
 
 from perdure.cli.edits import fact_table
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import counted, emit, say, short, warn
+from perdure.cli.output import counted, emit, say, short, tell, warn
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
 
@@ -99,16 +99,16 @@ def show_result(result: dict[str, Any]) -> None:
     """Print what was written, fact by fact, and what it does to everything else."""
     drift = result["drift"]
     head = f"edited {counted(len(result['applied']), 'fact')}: entry {short(result['entry'])}"
-    typer.echo(f"{head}, {result['seconds']:.1f} s\n")
-    typer.echo(fact_table(result["facts"]) + "\n")
+    tell(f"{head}, {result['seconds']:.1f} s\n")
+    tell(fact_table(result["facts"]) + "\n")
     rise = drift["perplexity"] / drift["perplexity_before"] - 1
-    typer.echo(f"held-out text, by all facts in force: perplexity {rise:+.2%}, KL {drift['kl']:.4f} nats a token")
+    tell(f"held-out text, by all facts in force: perplexity {rise:+.2%}, KL {drift['kl']:.4f} nats a token")
     for gone in result["superseded"]:
-        typer.echo(f"took the place of fact {short(gone['fact'])} ({gone['subject']})")
+        tell(f"took the place of fact {short(gone['fact'])} ({gone['subject']})")
     if result["rewritten"]:
-        typer.echo(f"{counted(result['rewritten'], 'fact')} in force written again, since head learned after them")
+        tell(f"{counted(result['rewritten'], 'fact')} in force written again, since head learned after them")
     if result["known"]:
-        typer.echo(f"said before it was edited: {', '.join(short(fact) for fact in result['known'])}")
+        tell(f"said before it was edited: {', '.join(short(fact) for fact in result['known'])}")
 
 
 def warn_lost(result: dict[str, Any]) -> None:

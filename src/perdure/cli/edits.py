@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.options import Above, AsJson, At, Folder, open_ledger, open_workspace
-from perdure.cli.output import NOTHING, clip, counted, emit, facts, say, short, table
+from perdure.cli.output import NOTHING, clip, counted, emit, facts, say, short, table, tell
 from perdure.cli.progress import progress
 
 edits = typer.Typer(no_args_is_help=True, help="Look at the facts that were edited in, and verify them again.")
@@ -28,7 +28,7 @@ def list_facts(at: At = "head", folder: Folder = None, as_json: AsJson = False) 
         return emit(found)
     if not found:
         return say(f"no fact is in force at {at}; 'perdure edit' writes one")
-    typer.echo(fact_table(found))
+    tell(fact_table(found))
 
 
 @edits.command()
@@ -57,7 +57,7 @@ def show(
         "state": "dropped; its key is kept free of any update" if found["dropped"] else "in force",
     }
     verified = {name: mark(found.get(name)) for name in SHORT if not found["dropped"]}
-    typer.echo(facts({**pairs, **verified, "it says": found.get("generated")}))
+    tell(facts({**pairs, **verified, "it says": found.get("generated")}))
 
 
 @edits.command()
@@ -71,7 +71,7 @@ def verify(folder: Folder = None, as_json: AsJson = False) -> None:
     if as_json:
         emit(found)
     elif found["facts"]:
-        typer.echo(fact_table(found["facts"]))
+        tell(fact_table(found["facts"]))
     say(f"{found['held']} of {counted(len(found['facts']), 'fact')} said")
     if found["lost"]:
         raise typer.Exit(3)

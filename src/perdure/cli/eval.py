@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import AsJson, At, Folder, open_workspace
-from perdure.cli.output import emit, interval, percent, say, table, warn
+from perdure.cli.output import emit, interval, percent, say, table, tell, warn
 from perdure.cli.progress import progress
 
 
@@ -24,6 +24,6 @@ def evaluate(
     if not found["tasks"]:
         return say(f"{at} knows no task yet; 'perdure learn TASK DATA' teaches one")
     rows = [[name, percent(s), interval(s), s["n"], s["scorer"]] for name, s in found["tasks"].items()]
-    typer.echo(table(["task", "score", "95% interval", "n", "scorer"], rows, right=(1, 2, 3)))
+    tell(table(["task", "score", "95% interval", "n", "scorer"], rows, right=(1, 2, 3)))
     for notice in ws.notices:
         warn(notice)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure.cli.options import NAMES, AsJson, open_ledger
-from perdure.cli.output import NOTHING, counted, emit, facts, say, table
+from perdure.cli.output import NOTHING, counted, emit, facts, say, table, tell
 from perdure.core.errors import NotFound
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def explain(
     found = workflow.explain(recipe, written, registry, size=size, ledger=ledger)
     if as_json:
         return emit(found)
-    typer.echo(_screen(found, wanted))
+    tell(_screen(found, wanted))
     if found["off"]:
         say(f"switched off by their fields: {', '.join(found['off'])}")
     for name in found["memory"]["starved"]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.options import AsJson, At, Folder, open_workspace
-from perdure.cli.output import counted, emit, facts, short, warn
+from perdure.cli.output import counted, emit, facts, short, tell, warn
 from perdure.cli.progress import progress
 
 
@@ -30,7 +30,7 @@ def export(
         found = write(ws, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype)
     if as_json:
         return emit(found)
-    typer.echo(facts({**found, "files": ", ".join(found["files"]), **_told(found)}))
+    tell(facts({**found, "files": ", ".join(found["files"]), **_told(found)}))
     if lost := (found["facts"] or {}).get("lost"):
         names = ", ".join(f"{short(gone['fact'])} {gone['subject']}" for gone in lost)
         warn(f"the export no longer says {counted(len(lost), 'fact')}: {names}")

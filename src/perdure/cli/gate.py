@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.options import AsJson, Folder, Force, open_ledger
-from perdure.cli.output import emit, say
+from perdure.cli.output import emit, say, tell
 from perdure.core.errors import BadInput
 
 
@@ -53,6 +53,6 @@ def _show(verdict: dict[str, Any], as_json: bool) -> None:
     if as_json:
         emit(verdict)
     elif verdict["verdict"] == "off":
-        typer.echo(f"gate: OFF, {verdict['reason']}")
+        tell(f"gate: OFF, {verdict['reason']}")
     else:
-        typer.echo(screen(verdict).rstrip())
+        tell(screen(verdict).rstrip())

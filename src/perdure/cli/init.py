@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from perdure.cli.options import AsJson, Folder
-from perdure.cli.output import emit, short
+from perdure.cli.output import emit, say, short, tell
 from perdure.cli.progress import progress
 
 CAN = "this model can learn, be edited and be exported"
@@ -37,9 +37,9 @@ def init(
     if as_json:
         told = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}
         return emit({**told, "capabilities": ws.capabilities})
-    typer.echo(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {dtype}")
+    tell(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {dtype}")
     refused = ws.capabilities["no_editing"]
-    typer.echo(f"this model can learn and be exported, but not be edited: {refused}" if refused else CAN)
+    tell(f"this model can learn and be exported, but not be edited: {refused}" if refused else CAN)
     for note in [ws.capabilities["no_adapter"], *ws.capabilities["notes"]]:
         if note:
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}")

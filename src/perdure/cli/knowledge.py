@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from perdure.cli import edit, learn
-from perdure.cli.output import clip, counted, emit, say, table, warn
+from perdure.cli.output import clip, counted, emit, say, table, tell, warn
 from perdure.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -44,12 +44,12 @@ def learn_knowledge(
         told = {"edited": edited and {key: edited[key] for key in edit.TOLD}}
         emit({**result, **told})
     else:
-        typer.echo(_table(result["routes"]))
+        tell(_table(result["routes"]))
         if learned:
-            typer.echo()
+            tell("")
             learn.show_result(learned, views.score_table(ws.ledger, ws.ledger.resolve(learned["entry"])))
         if edited and edited["applied"]:
-            typer.echo()
+            tell("")
             edit.show_result(edited)
     for text in result["warnings"]:
         warn(text)
@@ -63,8 +63,8 @@ def _preview(planned: "Knowledge", skill: dict[str, Any] | None, as_json: bool) 
         return emit(
             {"task": planned.task, "routes": routes, "facts": facts, "skill": skill, "notices": [*planned.notices]}
         )
-    typer.echo(_table(routes))
-    typer.echo(f"\n{counted(len(facts), 'fact')} to edit, {counted(len(planned.routing.skills), 'row')} to train\n")
+    tell(_table(routes))
+    tell(f"\n{counted(len(facts), 'fact')} to edit, {counted(len(planned.routing.skills), 'row')} to train\n")
     for text in planned.notices:
         warn(text)
     if skill:

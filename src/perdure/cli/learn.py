@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import NOTHING, clip, counted, emit, facts, interval, percent, say, short, table, warn
+from perdure.cli.output import NOTHING, clip, counted, emit, facts, interval, percent, say, short, table, tell, warn
 from perdure.cli.progress import progress
 from perdure.core.plain_yaml import read_yaml
 
@@ -151,12 +151,12 @@ def show_result(result: dict[str, Any], scores: dict[str, Any]) -> None:
     from perdure.evaluate.gate import screen
 
     speed = f"{result['train_seconds']:.1f} s of training, {result['eval_seconds']:.1f} s of scoring"
-    typer.echo(f"learned {result['task']}: entry {short(result['entry'])}, {result['tokens']:,} tokens, {speed}\n")
-    typer.echo(score_lines(scores, result["task"]) + "\n")
+    tell(f"learned {result['task']}: entry {short(result['entry'])}, {result['tokens']:,} tokens, {speed}\n")
+    tell(score_lines(scores, result["task"]) + "\n")
     if result["gate"]["verdict"] == "off":
-        typer.echo(f"gate: OFF, {result['gate']['reason']}")
+        tell(f"gate: OFF, {result['gate']['reason']}")
     else:
-        typer.echo(screen(result["gate"]).rstrip())
+        tell(screen(result["gate"]).rstrip())
 
 
 def score_lines(scores: dict[str, Any], learned: str | None = None) -> str:
@@ -198,15 +198,15 @@ def show_preview(found: dict[str, Any]) -> None:
         "tokens": f"{found['tokens']['trained']:,} trained, longest row {found['tokens']['longest']}",
         "cut": f"{found['cut']} of {parts['train']} rows, at max_length {found['max_length']}",
     }
-    typer.echo(facts({name: value for name, value in pairs.items() if value != 0}))
-    typer.echo("\nexample (> is trained)")
+    tell(facts({name: value for name, value in pairs.items() if value != 0}))
+    tell("\nexample (> is trained)")
     for part in found["example"]:
         for line in part["text"].split("\n"):
-            typer.secho(f"  {'>' if part['trained'] else '|'} {line}", dim=not part["trained"])
-    typer.echo(f"\nrecipe {recipe['name']}")
-    typer.echo(facts({f"  {key}": value for key, value in settings.items()}))
+            tell(f"  {'>' if part['trained'] else '|'} {line}", dim=not part["trained"])
+    tell(f"\nrecipe {recipe['name']}")
+    tell(facts({f"  {key}": value for key, value in settings.items()}))
     for name, fields in recipe["methods"].items():
-        typer.echo(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()))
+        tell(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()))
     for text in found["notices"]:
         warn(text)
     say("dry run: nothing was changed")

@@ -1,9 +1,7 @@
 """`perdure log`: the entries, newest first."""
 
-import typer
-
 from perdure.cli.options import AsJson, Folder, open_ledger
-from perdure.cli.output import clock, emit, short, table
+from perdure.cli.output import clock, emit, short, table, tell
 
 
 def log(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -20,4 +18,4 @@ def log(folder: Folder = None, as_json: AsJson = False) -> None:
         refs = ", ".join(e["refs"]) or ("" if e["entry"] in line else "(not in head)")
         what = f"{e['kind']} {about(ledger, e['entry'], e['task']) or ''}".rstrip()
         rows.append([short(e["entry"]), clock(e["time"]), what, short(e["parent"]), refs])
-    typer.echo(table(["entry", "time (UTC)", "what", "parent", "refs"], rows))
+    tell(table(["entry", "time (UTC)", "what", "parent", "refs"], rows))

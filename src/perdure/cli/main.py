@@ -24,7 +24,7 @@ from perdure.cli.matrix import matrix
 from perdure.cli.memory import memory
 from perdure.cli.methods import methods
 from perdure.cli.options import Above
-from perdure.cli.output import say
+from perdure.cli.output import say, tell
 from perdure.cli.predict import predict
 from perdure.cli.recipe import recipe
 from perdure.cli.report import report
@@ -95,7 +95,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from perdure import __version__
 
-        typer.echo(f"perdure {__version__}")
+        tell(f"perdure {__version__}")
         raise typer.Exit
 
 

@@ -1,9 +1,7 @@
 """`perdure matrix`: stage x task, and what it amounts to."""
 
-import typer
-
 from perdure.cli.options import AsJson, At, Folder, open_workspace
-from perdure.cli.output import emit, say
+from perdure.cli.output import emit, say, tell
 
 
 def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
@@ -15,4 +13,4 @@ def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> N
         return emit(found)
     if not found["tasks"]:
         return say(f"{at} knows no task yet; 'perdure learn TASK DATA' teaches one")
-    typer.echo(plain_text(found).rstrip())
+    tell(plain_text(found).rstrip())

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import Above, AsJson, At, Folder, Force, open_ledger, open_workspace
-from perdure.cli.output import clip, counted, emit, encodable, facts, say, short, table
+from perdure.cli.output import clip, counted, emit, facts, say, short, table, tell, tell_json
 
 memory = typer.Typer(no_args_is_help=True, help="Look at the rows that are kept, delete, drop or export them.")
 Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'list --all'.")]
@@ -44,7 +44,7 @@ def list_rows(
         return say(f"{who} no row" + (f" of task {task}" if task else "") + (f" with {find!r} in it" if find else ""))
     heads = ["row", *([] if wide else ["pool"]), "task", "label"]
     rows = [[short(r["row"]), *(r[head] or "-" for head in heads[1:]), _text(r)] for r in found]
-    typer.echo(table([*heads, "text"], rows))
+    tell(table([*heads, "text"], rows))
 
 
 @memory.command()
@@ -62,11 +62,11 @@ def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> No
         "text": f"{found['text_bytes']:,} bytes",
         "teacher": f"{found['column_bytes']:,} bytes",
     }
-    typer.echo(facts(pairs))
+    tell(facts(pairs))
     if found["tasks"]:
         rows = [[task, n, len(found["labels"].get(task, {})) or "-"] for task, n in found["tasks"].items()]
-        typer.echo("\n" + table(["task", "rows", "labels"], rows, right=(1, 2)))
-    typer.echo("\n" + kept_lines(found["kept"]))
+        tell("\n" + table(["task", "rows", "labels"], rows, right=(1, 2)))
+    tell("\n" + kept_lines(found["kept"]))
 
 
 @memory.command()
@@ -82,7 +82,7 @@ def prune(
     found = open_workspace(folder).prune(tasks or ())
     if as_json:
         return emit(found)
-    typer.echo(f"the text of {counted(found['rows'], 'row')} dropped, {found['bytes']:,} bytes; their hashes stay")
+    tell(f"the text of {counted(found['rows'], 'row')} dropped, {found['bytes']:,} bytes; their hashes stay")
     for task in found["kept"]:
         say(f"task {task} keeps all its rows, as its task file says; 'perdure memory prune {task}' drops them too")
 
@@ -93,9 +93,9 @@ def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
     found = open_workspace(folder).delete_row(row)
     if as_json:
         return emit(found)
-    typer.echo(f"erased row {short(found['row'])} ({counted(found['rows'], 'kept copy')})")
+    tell(f"erased row {short(found['row'])} ({counted(found['rows'], 'kept copy')})")
     if found["entries"]:
-        typer.echo("trained on it: " + ", ".join(short(entry) for entry in found["entries"]))
+        tell("trained on it: " + ", ".join(short(entry) for entry in found["entries"]))
     if found["tests"]:
         say(f"its earlier scores count this test row still: {', '.join(found['tests'])}")
 
@@ -117,7 +117,7 @@ def export(
     lines = list(memory_views.memory_lines(ledger, at))
     text = "".join(f"{line}\n" for line in lines)
     if str(file) == "-":
-        return typer.echo(encodable(text), nl=False)
+        return tell_json(text)
     write_output(file, text, MEMORY, force=force, workspaces=[ledger.root])
     say(f"{counted(len(lines), 'row')} written to {file}")
 

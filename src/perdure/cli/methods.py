@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.options import AsJson
-from perdure.cli.output import NOTHING, emit, facts, table
+from perdure.cli.output import NOTHING, emit, facts, table, tell
 from perdure.core.errors import NotFound
 
 WIDTH = 100
@@ -29,8 +29,8 @@ def methods(
         return emit(found)
     if name is None:
         rows = [[m["name"], m["family"], ", ".join(m["seams"]), m["source"]] for m in found]
-        return typer.echo(table(["method", "family", "seams", "source"], rows))
-    typer.echo(_card(found[0], seam_words()))
+        return tell(table(["method", "family", "seams", "source"], rows))
+    tell(_card(found[0], seam_words()))
 
 
 def _card(method: dict[str, Any], words: dict[str, str]) -> str:

@@ -7,14 +7,26 @@ from typing import Any
 
 import typer
 
+from perdure.core.plain_text import clipped, visible, visible_json
 from perdure.core.words import counted as counted
 
 NOTHING = "-"
+LONGEST = 8000  # characters of a message
 
 
 def emit(value: Any) -> None:
     """Print `value` as JSON on stdout."""
-    typer.echo(encodable(json.dumps(value, indent=2, ensure_ascii=False)))
+    tell_json(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def tell_json(text: str) -> None:
+    """Print JSON, or lines of it, on stdout."""
+    typer.echo(encodable(visible_json(text)), nl=False)
+
+
+def tell(text: str, *, nl: bool = True, **style: Any) -> None:
+    """Print text on stdout; what would steer the terminal is shown, for it may come from data or from a model."""
+    typer.secho(visible(text), nl=nl, **style)
 
 
 def encodable(text: str) -> str:
@@ -28,7 +40,7 @@ def encodable(text: str) -> str:
 
 def say(text: str, **style: Any) -> None:
     """Print a line on stderr."""
-    typer.secho(text, err=True, **style)
+    typer.secho(visible(clipped(text, LONGEST)), err=True, **style)
 
 
 def warn(text: str) -> None:
@@ -38,7 +50,7 @@ def warn(text: str) -> None:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
     """Return rows under their heads in aligned columns; those in `right` are flush right."""
-    lines = [[str(cell) for cell in line] for line in (head, *rows)]
+    lines = [[visible(str(cell)).replace("\n", "\\n").replace("\t", "\\t") for cell in line] for line in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     edges = ["rjust" if i in right else "ljust" for i in range(len(head))]
     return "\n".join(

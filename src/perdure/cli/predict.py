@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import AsJson, At, Folder, open_workspace
-from perdure.cli.output import emit, warn
+from perdure.cli.output import emit, tell, warn
 from perdure.cli.progress import progress
 from perdure.cli.stdin import read_stdin, refuse_no_text
 from perdure.core.errors import BadInput
@@ -43,4 +43,4 @@ def predict(
         pairs = [{"prompt": t, "answer": a} for t, a in zip(texts, answers, strict=True)]
         return emit({"ref": at, "task": task, "answers": pairs})
     for answer in answers:
-        typer.echo(answer.replace("\n", "\\n") if text == "-" else answer)
+        tell(answer.replace("\n", "\\n") if text == "-" else answer)

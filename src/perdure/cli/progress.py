@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from perdure.cli.output import say
+from perdure.core.plain_text import visible
 from perdure.core.progress import Tick
 
 EVERY = 5.0  # seconds between plain lines of one phase
@@ -29,12 +30,13 @@ def _bar(first: str) -> Iterator[Tick]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task, phase = bar.add_task(first, total=None), first
 
         def tick(what: str, done: int, total: int) -> None:
             nonlocal phase
+            what = visible(what)
             if phase != (phase := _phase(what)):
                 bar.reset(task, total=total, completed=done, description=what)
             bar.update(task, total=total, completed=done, description=what)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import counted, emit, short, warn
+from perdure.cli.output import counted, emit, short, tell, warn
 from perdure.cli.progress import progress
 
 
@@ -30,12 +30,12 @@ def revert(
         return emit(result)
     if result["already"]:
         named = ", ".join(map(short, result["already"]))
-        return typer.echo(f"taken out before, in entry {short(result['entry'])}: {named}; nothing is changed")
-    typer.echo(f"reverted {counted(len(result['reverted']), 'fact')}: entry {short(result['entry'])}")
+        return tell(f"taken out before, in entry {short(result['entry'])}: {named}; nothing is changed")
+    tell(f"reverted {counted(len(result['reverted']), 'fact')}: entry {short(result['entry'])}")
     for gone in result["reverted"]:
         still = "is STILL said" if gone["said"] else "is no longer said"
-        typer.echo(f"  {short(gone['fact'])} {gone['subject']}: {gone['target']!r} {still}")
+        tell(f"  {short(gone['fact'])} {gone['subject']}: {gone['target']!r} {still}")
     held = sum(line["efficacy"] for line in result["facts"])
-    typer.echo(f"{counted(len(result['facts']), 'fact')} still in force, {held} said")
+    tell(f"{counted(len(result['facts']), 'fact')} still in force, {held} said")
     if result["lost"]:
         warn(f"no longer said: {', '.join(map(short, result['lost']))}; 'perdure edits show' tells more")

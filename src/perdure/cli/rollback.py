@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import emit, short
+from perdure.cli.output import emit, short, tell
 
 
 def rollback(
@@ -20,6 +20,4 @@ def rollback(
     if as_json:
         return emit({"entry": entry.id, "before": before.id})
     what = f"{entry.kind} {entry.task or ''}".rstrip()
-    typer.echo(
-        f"head is {short(entry.id)} now ({what}); 'perdure rollback {short(before.id)}' goes back to where it was"
-    )
+    tell(f"head is {short(entry.id)} now ({what}); 'perdure rollback {short(before.id)}' goes back to where it was")

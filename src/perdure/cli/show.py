@@ -7,7 +7,7 @@ import typer
 from perdure.cli.edits import fact_pairs
 from perdure.cli.learn import score_lines
 from perdure.cli.options import AsJson, Folder, open_ledger
-from perdure.cli.output import clock, counted, emit, facts, short, warn
+from perdure.cli.output import clock, counted, emit, facts, short, tell, warn
 
 
 def show(
@@ -41,8 +41,8 @@ def show(
         **fact_pairs(found),
         "gate": found["gate"] and f"{found['gate']['verdict'].upper()}, {found['gate']['reason']}",
     }
-    typer.echo(facts(pairs))
+    tell(facts(pairs))
     if found["scores"]:
-        typer.echo("\n" + score_lines(found["scores"], found["task"]))
+        tell("\n" + score_lines(found["scores"], found["task"]))
     for text in record.get("warnings", []):
         warn(text)

@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import typer
-
 from perdure.cli.options import AsJson, Folder, open_ledger
-from perdure.cli.output import clock, counted, emit, facts, interval, percent, say, short, table
+from perdure.cli.output import clock, counted, emit, facts, interval, percent, say, short, table, tell
 
 
 def status(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -27,10 +25,10 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
         "edits": held and f"{counted(held, 'fact')} in force, {found['edits']['held']} said when last verified",
         "gate": gate and f"{gate['verdict'].upper()}, {gate['reason']}",
     }
-    typer.echo(facts(pairs))
+    tell(facts(pairs))
     if found["tasks"]:
         rows = [[name, percent(s), interval(s), s["n"] if s else "-"] for name, s in found["tasks"].items()]
-        typer.echo("\n" + table(["task", "score", "95% interval", "n"], rows, right=(1, 2, 3)))
+        tell("\n" + table(["task", "score", "95% interval", "n"], rows, right=(1, 2, 3)))
     if found["candidate"]:
         aside = found["candidate"]
         say(

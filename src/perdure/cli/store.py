@@ -3,7 +3,7 @@
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import counted, emit, say
+from perdure.cli.output import counted, emit, say, tell
 from perdure.cli.progress import progress
 
 
@@ -18,13 +18,13 @@ def verify(folder: Folder = None, as_json: AsJson = False) -> None:
     if as_json:
         emit(found)
     else:
-        typer.echo(f"{counted(found['entries'], 'entry')} and {counted(found['objects'], 'object')} checked")
+        tell(f"{counted(found['entries'], 'entry')} and {counted(found['objects'], 'object')} checked")
         for problem in found["problems"]:
             say(f"problem: {problem}", fg=typer.colors.RED)
     if not found["ok"]:
         raise typer.Exit(1)
     if not as_json:
-        typer.echo("all that has a hash is as it was recorded; notes, the reflog and the model's answers have none")
+        tell("all that has a hash is as it was recorded; notes, the reflog and the model's answers have none")
 
 
 def gc(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -34,4 +34,4 @@ def gc(folder: Folder = None, as_json: AsJson = False) -> None:
         return emit(found)
     counts = {"object": found["removed"], "record": found["rows"], "checkpoint": found["runs"]}
     gone = ", ".join(counted(count, word) for word, count in counts.items() if count or word == "object")
-    typer.echo(f"{gone} removed, {found['bytes']:,} bytes freed")
+    tell(f"{gone} removed, {found['bytes']:,} bytes freed")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from perdure.cli.options import AsJson, At, Folder, open_workspace
-from perdure.cli.output import emit, say, warn
+from perdure.cli.output import emit, say, tell, warn
 from perdure.cli.progress import progress
 from perdure.cli.trace_told import told, what
 from perdure.core.errors import BadInput
@@ -82,7 +82,7 @@ def trace(
                 found = trace_prompt(ws, prompt or "", subject or "", spec, at=at, tick=tick)
         if aside:
             _write(found, aside)
-    emit(found) if as_json else typer.echo(told(found))
+    emit(found) if as_json else tell(told(found))
     if output:
         say(f"written to {output}")
     if not found["kept"]:

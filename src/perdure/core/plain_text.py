@@ -4,18 +4,20 @@ import re
 import reprlib
 from typing import Any
 
-# C0 but for line feed and tab, DEL, C1, the line and paragraph separators, marks that turn the direction of what stands beside
-# them, invisible marks that terminals and browsers drop, halves of surrogate pairs
-_STEERING = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
-)
+# C0 but for line feed and tab, DEL, C1, line and paragraph separators, what embeds, overrides or isolates the direction of text
+# (the marks that right-to-left texts need are left alone), invisible marks of formatting, halves of surrogate pairs
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]")
 QUOTED = 120  # characters of a value that an error quotes
 
 
 def visible(text: str) -> str:
     r"""Return `text` with each character that steers instead of being seen written as "\x1b", "\u202e" and the like."""
     return _STEERING.sub(lambda found: _escape(ord(found[0])), text)
+
+
+def visible_json(text: str) -> str:
+    """Return a JSON text that says the same and in which nothing steers: these characters only ever stand in its strings."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def quoted(value: Any, most: int = QUOTED) -> str:

@@ -1,8 +1,13 @@
-"""HTML and SVG as nested calls. Text is escaped because escaping is the default, not because somebody remembered."""
+"""HTML and SVG as nested calls. Text is escaped because escaping is the default, not because somebody remembered.
+
+Characters that would turn or hide what stands beside them are shown as on a terminal.
+"""
 
 from collections.abc import Iterable
 from html import escape
 from typing import TypeAlias
+
+from perdure.core.plain_text import visible
 
 VOID = frozenset({"meta", "link", "br", "hr"})
 
@@ -43,7 +48,7 @@ def _child(child: Child) -> str:
     if isinstance(child, Html):
         return child
     if isinstance(child, (str, int)):
-        return escape(str(child))
+        return escape(visible(str(child)))
     return join(*child)
 
 
@@ -54,4 +59,4 @@ def _attribute(key: str, value: str | int | float | bool | None) -> str:
     if value is True:
         return f" {key}"
     text = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-    return f' {key}="{escape(text)}"'
+    return f' {key}="{escape(visible(text))}"'

@@ -1,9 +1,11 @@
 """The model card of an export: what it was made from and how, what it scores, and how to load it."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from perdure.core.plain_text import visible
 from perdure.core.words import counted
 from perdure.evaluate.matrix import MEANING, learned_stages
 from perdure.ledger import Entry
@@ -69,8 +71,8 @@ def _intro(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> st
     lines = [
         f"A {what} {did} with perdure, exported from entry `{entry.id[:12]}`.",
         "",
-        f"- Base model: `{_origin(ws)}`"
-        + (f", revision `{config['revision']}`" if config.get("revision") else "")
+        f"- Base model: {_code(_origin(ws))}"
+        + (f", revision {_code(config['revision'])}" if config.get("revision") else "")
         + f", {config['dtype']}, hash of weights, configuration, tokenizer and dtype `{config['base']}`",
         f"- Entry: `{entry.id}`",
     ]
@@ -83,7 +85,7 @@ def _intro(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> st
         )
     if asked := told.get("facts"):
         form = f"this adapter in {told['dtype']}" if kind == "adapter" else "this model"
-        lost = ", ".join(f"{gone['subject']} (`{gone['fact'][:12]}`)" for gone in asked["lost"][:FACTS])
+        lost = ", ".join(f"{plain(gone['subject'])} (`{gone['fact'][:12]}`)" for gone in asked["lost"][:FACTS])
         lines.append(
             f"- Of {asked['n']} facts {asked['said']} are said by {form}, {asked['said_before']} by the state it was made "
             f"from; their targets went from {_loss(asked)}." + (f" No longer said: {lost}." if lost else "")
@@ -147,7 +149,7 @@ def _scores(ws: "Workspace", entry: Entry) -> list[str]:
             metrics.append(f"| {name} | {shown(metric['value'])} | {interval} | {meaning} |")
     gate = (_notes_of_learn(ws, entry).get("record") or {}).get("gate")
     whose = "Gate" if entry.kind == "learn" else "Gate of the last learn"
-    verdict = f"{whose}: **{gate['verdict']}** ({gate.get('reason', '')})." if gate else ""
+    verdict = f"{whose}: **{gate['verdict']}** ({plain(gate.get('reason', ''))})." if gate else ""
     return ["\n".join(table), "\n".join(metrics), _intervals(makers), verdict]
 
 
@@ -180,7 +182,7 @@ def _facts(record: dict[str, Any]) -> list[str]:
     table = [_row(head), "|---" * len(head) + "|"]
     for fact in facts[:FACTS]:
         shares = [_share(fact[name]) for name in ("efficacy", "generation", "paraphrase", "neighbourhood")]
-        table.append(_row([fact["subject"], fact["prompt"], fact["target"], *shares]))
+        table.append(_row([*(plain(fact[name]) for name in ("subject", "prompt", "target")), *shares]))
     more = f"And {len(facts) - FACTS} more." if len(facts) > FACTS else ""
     said = f"{sum(fact['efficacy'] for fact in facts)} of {len(facts)} facts in force were said when last verified."
     ways = sorted({f"{fact['method']}, layer {', '.join(map(str, fact['layers']))}" for fact in facts})
@@ -225,7 +227,7 @@ def _history(ws: "Workspace", entry: Entry) -> list[str]:
         cells = [
             _hash(one.id),
             one.kind,
-            about(ws.ledger, one.id, one.task) or "",
+            plain(about(ws.ledger, one.id, one.task) or ""),
             _hash(one.tasks.get(one.task or "")),
             _hash(one.data.get("train")),
             str(one.seed),
@@ -262,8 +264,18 @@ def _hash(value: str | None) -> str:
 
 
 def _row(cells: list[str]) -> str:
-    """Return a row of a table, whatever stands in its cells."""
-    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
+    """Return a row of a table of cells that are Markdown already."""
+    return f"| {' | '.join(cells)} |"
+
+
+def plain(text: str) -> str:
+    """Return a text from data as Markdown that shows it on one line: nothing in it is markup, HTML or steers a terminal."""
+    return re.sub(r"([\\`*_\[\]<>&|!#~$])", r"\\\1", visible(" ".join(text.split())))
+
+
+def _code(text: str) -> str:
+    """Return a text as it stands in a span of code."""
+    return f"`{visible(' '.join(text.split())).replace('`', chr(39))}`"
 
 
 def _share(value: bool | float | None) -> str:
