@@ -9,6 +9,7 @@ from typing import Any
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
+from perdure.core.plain_text import quoted
 from perdure.data.read import read_records
 
 HOLE = "{}"  # where the subject stands in a prompt that is a template
@@ -92,12 +93,12 @@ class Fact:
         fact = cls(**{**data, **texts, "paraphrases": paraphrases, "neighbours": neighbours})
         if fact.target == fact.ground_truth:
             raise BadInput(
-                f"the target {fact.target!r} is the ground truth, so there is nothing to change; leave one out"
+                f"the target {quoted(fact.target)} is the ground truth, so there is nothing to change; leave one out"
             )
         if fact.subject not in fact.question:
             raise BadInput(
-                f"the prompt {fact.prompt!r} does not name the subject {fact.subject!r}; write it there as it is spelt, "
-                f"or {HOLE} in its place"
+                f"the prompt {quoted(fact.prompt)} does not name the subject {quoted(fact.subject)}; write it there as it is "
+                f"spelt, or {HOLE} in its place"
             )
         try:
             content_hash(fact.to_json())
@@ -140,8 +141,12 @@ def refuse_repeats(facts: Sequence[Fact], places: Sequence[str] | None = None) -
         for slot in fact.slots:
             if (first := owners.setdefault(slot, number)) != number:
                 same = facts[first].target == fact.target
-                what = "repeats" if same else f"says {fact.target!r} where {facts[first].target!r} stands in"
-                raise BadInput(f"{named[number]} {what} {named[first]} (subject {fact.subject!r}); keep one of the two")
+                what = (
+                    "repeats" if same else f"says {quoted(fact.target)} where {quoted(facts[first].target)} stands in"
+                )
+                raise BadInput(
+                    f"{named[number]} {what} {named[first]} (subject {quoted(fact.subject)}); keep one of the two"
+                )
 
 
 def superseded(fact: Fact, others: Iterable[Fact]) -> list[Fact]:
@@ -159,15 +164,15 @@ def _check(data: Any) -> None:
     """Refuse what is no object, and fields that are missing, unknown or of a wrong type."""
     known = [field.name for field in fields(Fact)]
     if not isinstance(data, Mapping):
-        raise BadInput(f"a fact is an object with {', '.join(known[:3])} at least, not {data!r}")
+        raise BadInput(f"a fact is an object with {', '.join(known[:3])} at least, not {quoted(data)}")
     if unknown := sorted(set(data) - set(known)):
-        raise BadInput(f"unknown field {unknown[0]!r}; a fact has {', '.join(known)}")
+        raise BadInput(f"unknown field {quoted(unknown[0])}; a fact has {', '.join(known)}")
     for name in known[:3]:
         if not isinstance(data.get(name), str) or not data[name].strip():
             raise BadInput(f"{name!r} is missing or empty; a fact needs subject, prompt and target as text")
     for name in ("ground_truth", "relation", "reason"):
         if not isinstance(data.get(name), str | None):
-            raise BadInput(f"{name!r} is {data[name]!r}; give text or leave it out")
+            raise BadInput(f"{name!r} is {quoted(data[name])}; give text or leave it out")
     paraphrases, neighbours = data.get("paraphrases") or (), data.get("neighbours") or ()
     if not isinstance(paraphrases, list | tuple) or not all(isinstance(p, str) and p.strip() for p in paraphrases):
         raise BadInput("'paraphrases' is a list of texts, none of them blank")

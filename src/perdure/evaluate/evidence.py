@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
+from perdure.core.plain_json import BadJson, read_json
+from perdure.core.plain_text import clipped, quoted
 from perdure.evaluate.gate import Gate, decide, is_number
 
 FORMAT = 1
@@ -89,13 +91,14 @@ def _shared_items(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        evidence: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        evidence: dict[str, Any] = read_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not text; give the JSON evidence of a gate") from error
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{path}, line {error.lineno}: not JSON ({error.msg}); give the evidence of a gate") from error
+    except BadJson as error:
+        line = f", line {error.line}" if error.line else ""
+        raise BadInput(f"{path}{line}: not JSON ({error.problem}); give the evidence of a gate") from error
     problem = _problem(evidence)
     if problem:
         raise BadInput(f"{path} is no gate evidence: {problem}; take the file as the gate wrote it")
@@ -111,8 +114,9 @@ def _problem(evidence: Any) -> str | None:
         if not isinstance(evidence.get(key), kind):
             return f"{key!r} is missing or is not {'an object' if kind is dict else f'of type {kind.__name__}'}"
     if evidence["format"] != FORMAT:
-        return f"its format is {evidence['format']}, this version reads {FORMAT}"
-    for name, task in evidence["tasks"].items():
+        return f"its format is {quoted(evidence['format'])}, this version reads {FORMAT}"
+    for full, task in evidence["tasks"].items():
+        name = clipped(full, 60)
         if not isinstance(task, dict) or not {"rows", "learned", "now"} <= set(task):
             return f"task {name!r} needs 'rows', 'learned' and 'now'"
         if not isinstance(task["rows"], list) or not task["rows"]:
@@ -122,7 +126,7 @@ def _problem(evidence: Any) -> str | None:
                 return f"task {name!r} has {len(task['rows'])} rows, and {key!r} is not a list of as many scores"
             wrong = [item for item in task[key] if not is_number(item) or not 0 <= item <= 1]
             if wrong:
-                return f"task {name!r} has {wrong[0]!r} among {key!r}; a score lies in [0, 1]"
+                return f"task {name!r} has {quoted(wrong[0])} among {key!r}; a score lies in [0, 1]"
     facts = evidence.get("facts", [])
     if not isinstance(facts, list) or not all(_is_fact(fact) for fact in facts):
         return f"'facts' is no list of objects with {', '.join(FACT)}"
@@ -130,7 +134,7 @@ def _problem(evidence: Any) -> str | None:
     if not isinstance(unguarded, list) or not all(isinstance(name, str) for name in unguarded):
         return "'unguarded' is no list of names"
     if evidence["gate"].get("floor") is not None and evidence["new_task"] not in evidence["tasks"]:
-        return f"its gate has a floor and it has no scores of the new task {evidence['new_task']!r}"
+        return f"its gate has a floor and it has no scores of the new task {quoted(evidence['new_task'])}"
     return None
 
 

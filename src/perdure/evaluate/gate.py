@@ -24,6 +24,7 @@ import numpy as np
 
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.keyed import seed_of
+from perdure.core.plain_text import clipped, quoted
 from perdure.maths.statistics import items_needed, paired_difference
 
 SHOWN = 15  # tasks on the screen; the rest are passed ones, counted
@@ -56,18 +57,20 @@ class Gate:
     lost_facts: float = 0.0
 
     def __post_init__(self) -> None:
-        own = {f"tolerance of {task}": value for task, value in self.tolerances.items()}
+        own = {f"tolerance of {clipped(task, 60)}": value for task, value in self.tolerances.items()}
         for name, value in {"tolerance": self.tolerance, **own}.items():
             if not is_number(value) or not 0 <= value < 1:
-                raise BadSpec(f"gate {name} is {value!r}; give a share from 0 to below 1, as 0.03 for 3 points")
+                raise BadSpec(f"gate {name} is {quoted(value)}; give a share from 0 to below 1, as 0.03 for 3 points")
         if not is_number(self.confidence) or not 0.5 < self.confidence < 1:
-            raise BadSpec(f"gate confidence is {self.confidence!r}; give a number between 0.5 and 1, as 0.95")
+            raise BadSpec(f"gate confidence is {quoted(self.confidence)}; give a number between 0.5 and 1, as 0.95")
         if self.floor is not None and (not is_number(self.floor) or not 0 <= self.floor <= 1):
-            raise BadSpec(f"gate floor is {self.floor!r}; give a score from 0 to 1, or none")
+            raise BadSpec(f"gate floor is {quoted(self.floor)}; give a score from 0 to 1, or none")
         if not is_number(self.lost_facts) or not 0 <= self.lost_facts <= 1:
-            raise BadSpec(f"gate lost_facts is {self.lost_facts!r}; give a share of the edited facts, from 0 to 1")
+            raise BadSpec(
+                f"gate lost_facts is {quoted(self.lost_facts)}; give a share of the edited facts, from 0 to 1"
+            )
         if not isinstance(self.strict, bool):
-            raise BadSpec(f"gate strict is {self.strict!r}; write true or false")
+            raise BadSpec(f"gate strict is {quoted(self.strict)}; write true or false")
 
     def to_json(self) -> dict[str, Any]:
         """Return the gate as plain JSON; `from_json` restores an equal one."""
@@ -82,9 +85,11 @@ class Gate:
         """
         unknown = sorted(set(data) - {f.name for f in fields(cls)})
         if unknown:
-            raise BadSpec(f"unknown gate setting {unknown[0]!r}; known: {', '.join(f.name for f in fields(cls))}")
+            raise BadSpec(f"unknown gate setting {quoted(unknown[0])}; known: {', '.join(f.name for f in fields(cls))}")
         if not isinstance(data.get("tolerances", {}), Mapping):
-            raise BadSpec(f"gate tolerances are {data['tolerances']!r}; write a mapping of task name to tolerance")
+            raise BadSpec(
+                f"gate tolerances are {quoted(data['tolerances'])}; write a mapping of task name to tolerance"
+            )
         return cls(**data)
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Text, or_, select, type_coerce
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.core.files import make_folder, write_text
+from perdure.core.plain_json import read_json
 from perdure.ledger import integrity
 from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
@@ -154,7 +155,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         BrokenStore: It is no JSON, lacks what every workspace has, or is of another format.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path.read_text(encoding="utf-8"))
         newer, sound = config["format"] > FORMAT, config["format"] >= 1
         lacks = [key for key in NEEDED if not isinstance(config.get(key), str)]
     except (OSError, ValueError, KeyError, TypeError) as error:
