@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -233,6 +234,95 @@ def test_spaces_around_a_label_make_no_other_class():
 def test_a_label_that_is_no_number_is_refused(value):
     with pytest.raises(BadInput, match=r"f\.jsonl:2: label is (nan|inf), which names nothing"):
         to_rows(records({"text": "a", "label": 1.0}, {"text": "b", "label": value}), "text_label")
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf"), float("-inf"), np.float64("nan"), np.datetime64("NaT")])
+@pytest.mark.parametrize(
+    ("fields", "column"),
+    [
+        ({"text": NAN, "label": "a"}, "text"),
+        ({"text": NAN}, "text"),
+        ({"text": "a", "label": NAN}, "label"),
+        ({"prompt": NAN, "completion": "a"}, "prompt"),
+        ({"prompt": "a", "completion": NAN}, "completion"),
+        ({"prompt": "a", "completion": "b", "label": NAN}, "label"),
+        ({"instruction": "a", "input": NAN, "output": "b"}, "input"),
+        ({"instruction": "a", "output": NAN}, "output"),
+        ({"query": NAN, "response": "a"}, "query"),
+        ({"messages": [USER, ANSWER], "system": NAN}, "system"),
+    ],
+)
+def test_a_value_that_is_not_there_is_no_text(fields, column, value):
+    rows = records(fields, {name: value if item is NAN else item for name, item in fields.items()})
+    good = Record({name: "x" if item is NAN else item for name, item in fields.items()}, "f.jsonl:1")
+    with pytest.raises(BadInput, match=rf"f\.jsonl:2: {column} is (nan|-?inf|NaT), which names nothing"):
+        to_rows([good, rows[1]], detect(rows))
+
+
+def test_the_word_nan_is_a_text():
+    rows = to_rows(records({"text": "nan", "label": "nan"}), "text_label")
+    assert (rows[0].prompt, rows[0].label) == ("Classify the text.\nText: nan\nLabel:", "nan")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (NAN, "b is nan, which names nothing"),
+        ([1], "b is a list, and a prompt"),
+        ({}, "b is a dict"),
+        (b"x", "b is a bytes"),
+    ],
+)
+def test_what_is_no_text_is_refused_in_a_template(value, message):
+    with pytest.raises(BadInput, match=rf"f\.jsonl:1: {message}"):
+        to_rows(records({"a": "x", "b": value, "label": "y"}), "text_label", template="{a} {b}")
+
+
+@pytest.mark.parametrize("template", ["{text}" * 101, "{text} " + "x" * 50_000])
+def test_a_template_without_end_is_refused(template):
+    with pytest.raises(BadSpec, match="are the most"):
+        to_rows(records({"text": "a", "label": "b"}), "text_label", template=template)
+
+
+def test_a_template_makes_the_prompt_of_a_mapped_completion():
+    fields = {"passage": "p", "question": "q", "completion": "an_answer"}
+    rows = records(fields)
+    template = "{passage}\n{question}:"
+    assert detect(rows, template, {"completion": "answer"}) == "prompt_completion"
+    assert detect(rows, template, {"completion": "answer", "label": "x"}) == "text_label"
+    row = to_rows(rows, "prompt_completion", template=template)[0]
+    assert (row.prompt, row.completion) == ("p\nq:", " an_answer")
+
+
+@pytest.mark.parametrize(
+    ("format", "fields", "prompt"),
+    [
+        ("prompt_completion", {"prompt": "q", "completion": "a"}, "c\n\nq"),
+        ("query_response", {"query": "q", "response": "a"}, "c\n\nq"),
+        ("alpaca", {"instruction": "q", "output": "a"}, alpaca_prompt("q", "c")),
+    ],
+)
+def test_a_mapped_context_stands_before_what_is_asked(format, fields, prompt):
+    rows = records({**fields, "context": "c"}, {**fields, "context": None})
+    assert [row.prompt for row in to_rows(rows, format, mapped=["context"])] == [
+        prompt,
+        to_rows(rows[1:], format)[0].prompt,
+    ]
+
+
+def test_a_system_column_opens_a_conversation_once():
+    both = {"messages": [{"role": "system", "content": "Be kind."}, USER, ANSWER], "system": "Be kind."}
+    rows = to_rows(records({"messages": [USER, ANSWER], "system": "Be kind."}, both), "messages")
+    assert [row.messages for row in rows] == [(SYSTEM, *TALK)] * 2
+
+
+@pytest.mark.parametrize("role", [["user"], {}, 3, None, True])
+def test_a_role_that_is_no_text_is_refused(role):
+    with pytest.raises(BadInput, match=r"f\.jsonl:1, turn 1: role is"):
+        to_rows(records({"messages": [{"role": role, "content": "x"}]}), "messages")
 
 
 @given(values=st.dictionaries(st.sampled_from(["text", "a.b", "0", "my col"]), st.text(), min_size=1))

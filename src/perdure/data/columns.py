@@ -136,7 +136,7 @@ def check(
         BadSpec: A mapping is of no use to this format.
     """
     columns = columns or {}
-    if useless := [role for role in columns if role not in read]:
+    if useless := [role for role, column in columns.items() if role not in read and column not in read]:
         raise BadSpec(
             f"`columns` gives {useless[0]}, and the format {format} reads {listed(dict.fromkeys(read))} alone"
         )

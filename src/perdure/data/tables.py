@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from perdure.core.errors import BadInput
 from perdure.core.plain_json import BadJson, read_json
 from perdure.core.plain_text import clipped, quoted
-from perdure.data.unpack import MOST, PLENTY, RATIO
+from perdure.data.unpack import most
 
 Numbered: TypeAlias = "Iterable[tuple[int, Any]]"
 
@@ -114,7 +114,7 @@ def read_parquet(data: bytes, path: Path) -> tuple[Numbered, list[str]]:
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise BadInput(f"{path} names the column {quoted(twice)} twice; rename one")
-        limit = min(MOST, max(PLENTY, RATIO * len(data)))
+        limit = most(len(data))
         rows: list[dict[str, Any]] = []
         size = 0
         for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):

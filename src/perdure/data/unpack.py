@@ -9,7 +9,7 @@ from perdure.core.errors import BadInput
 
 PLENTY = 64 * 2**20  # bytes that any .gz may hold, however well they were packed
 RATIO = 100  # times its size that a larger one may hold; texts are packed to a third or a tenth
-MOST = 2**30  # bytes that a .gz may hold at all
+MOST, ORDINARY = 2**30, 20  # bytes that it may hold at all, unless that is no more than so many times its size
 _PIECE = 2**20
 
 
@@ -37,7 +37,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _unpacked(path: Path) -> bytes:
-    limit = min(MOST, max(PLENTY, RATIO * path.stat().st_size))
+    limit = most(path.stat().st_size)
     data = bytearray()
     with gzip.open(path) as file:
         while piece := file.read(_PIECE):
@@ -48,6 +48,11 @@ def _unpacked(path: Path) -> bytes:
                     f"no text does that is meant; if this one is, unpack it ('gunzip -k {path.name}') and give the unpacked file"
                 )
     return bytes(data)
+
+
+def most(size: int) -> int:
+    """Return how many bytes a packed file of `size` bytes may hold."""
+    return max(PLENTY, min(RATIO * size, max(MOST, ORDINARY * size)))
 
 
 def decode(data: bytes, path: Path) -> str:

@@ -10,6 +10,7 @@ from sqlalchemy import Text, or_, select, type_coerce
 from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.core.files import make_folder, write_text
 from perdure.core.plain_json import read_json
+from perdure.core.plain_text import quoted
 from perdure.ledger import integrity
 from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
@@ -159,11 +160,15 @@ def _read_config(path: Path) -> dict[str, Any]:
         newer, sound = config["format"] > FORMAT, config["format"] >= 1
         lacks = [key for key in NEEDED if not isinstance(config.get(key), str)]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BrokenStore(f"{path} cannot be read ({error!r}); restore it from a backup") from error
+        raise BrokenStore(f"{path} cannot be read ({quoted(error)}); restore it from a backup") from error
     if newer:
-        raise BrokenStore(f"{path} has format {config['format']}, this perdure knows up to {FORMAT}; upgrade perdure")
+        raise BrokenStore(
+            f"{path} has format {quoted(config['format'])}, this perdure knows up to {FORMAT}; upgrade perdure"
+        )
     if not sound:
-        raise BrokenStore(f"{path} has format {config['format']}, which no perdure wrote; restore it from a backup")
+        raise BrokenStore(
+            f"{path} has format {quoted(config['format'])}, which no perdure wrote; restore it from a backup"
+        )
     if lacks:
         raise BrokenStore(f"{path} does not say {', '.join(lacks)}; restore it from a backup")
     return config
