@@ -102,7 +102,7 @@ ODD: list[Callable[[random.Random], Any]] = [
     lambda _: "\ud800",
     lambda _: "\0\x1b[31m\u202e",
     lambda _: "{a.__class__!r:>9}{0}{",
-    lambda _: "{text}" * 500,
+    lambda _: "{text}" * 200,
     lambda _: [],
     lambda _: {},
     lambda _: [[]],

@@ -70,6 +70,11 @@ def test_formats_may_be_written_as_people_say_them(tmp_path, written, format):
         ("train: a\nscorer: {strict: true}", 'needs its "name"'),
         ("train: a\nlabels: {true: positive}", "put quotes around it"),
         ("train: a\nlabels: [a]", "`labels`"),
+        ("train: a\nlabels: {1: a, '1': b}", "a label stands twice, as a number and in quotes"),
+        ("train: a\nlabels: {a: b, a: c}", "task.yaml:2 is broken YAML: the key 'a' stands twice"),
+        ('train: a\ntemplate: "{text}\\ud800"', "task.yaml:2 is broken YAML: a text holds half of a surrogate pair"),
+        (f"train: a\nguard: {list(range(999))}", "; and 996 more"),
+        (f"train: a\nseed: {'x' * 9999}", "got 'xxxx"),
         ("train: a\nguard: [1", "task.yaml:3 is broken YAML"),
         ("train: a\nguard: {b: [}", "task.yaml:2 is broken YAML"),
         ("just text", "must be a mapping"),
@@ -81,6 +86,12 @@ def test_bad_task_files_are_refused(tmp_path, text, message):
         load_spec(task_file(tmp_path, text + "\n"))
     assert message in str(caught.value)
     assert "task.yaml" in str(caught.value)
+    assert len(str(caught.value)) < 800
+
+
+def test_settings_that_have_no_bytes_are_refused_wherever_they_come_from(data):
+    with pytest.raises(BadSpec, match="half of a surrogate pair"):
+        load_task("cards", data, overrides={"template": "{text} \udcff"})
 
 
 def test_missing_and_binary_task_files_are_refused(tmp_path):

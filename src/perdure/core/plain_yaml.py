@@ -4,6 +4,7 @@ A key that stands twice is an error, and so is a file beyond what anybody writes
 stand for, or the digits of a number.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ BYTES = 2**19
 DEPTH = 50  # levels of nesting
 VALUES = 20_000  # scalars, lists and mappings, each alias counted as all that it stands for
 DIGITS = 100  # of a whole number
+_HALF = re.compile("[\ud800-\udfff]")  # has no bytes, so that nothing can be hashed or written that holds it
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,6 +42,8 @@ class _Loader(yaml.SafeLoader):
                 raise _problem(f"the alias *{clipped(event.anchor, 40)} stands inside what it stands for", event)
             self._count(self._sizes[id(node)], event)
             return node
+        if isinstance(event, yaml.ScalarEvent) and _HALF.search(event.value):
+            raise _problem("a text holds half of a surrogate pair (\\ud800 to \\udfff); remove it", event)
         before = self._values
         self._count(1, event)
         self._depth += 1

@@ -123,9 +123,14 @@ def make_spec(values: Mapping[str, Any], where: str) -> TaskSpec:
         BadSpec: A key is unknown (the nearest known one is named), missing, or its value is not valid.
     """
     try:
-        return TaskSpec.model_validate(dict(values))
+        spec = TaskSpec.model_validate(dict(values))
     except ValidationError as error:
         raise BadSpec(f"{where}: {_problems(error)}") from error
+    try:
+        spec.model_dump_json().encode()
+    except (UnicodeEncodeError, ValueError) as error:  # what has no bytes could not be hashed with the task
+        raise BadSpec(f"{where}: a setting holds half of a surrogate pair (\\ud800 to \\udfff); remove it") from error
+    return spec
 
 
 def read_settings(path: Path) -> dict[str, Any]:
