@@ -120,7 +120,7 @@ def _columns(text: str | None) -> dict[str, str] | None:
         return None
     pairs = [pair.partition("=") for pair in re.split(r",(?=\s*\w+=)", text)]
     found = {name.strip(): column.strip() for name, _, column in pairs}
-    if len(found) < len(pairs) or not all(equals and column.strip() for _, equals, column in pairs):
+    if len(found) < len(pairs) or not all(equals and name.strip() and column.strip() for name, equals, column in pairs):
         raise typer.BadParameter(f"{text!r} is not NAME=COLUMN,NAME=COLUMN with each name once", param_hint="--columns")
     return found
 
