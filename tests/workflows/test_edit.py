@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import shutil
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -571,3 +572,7 @@ def test_statistics_are_kept_in_the_workspace_where_the_users_cache_cannot_be_wr
     assert ws.gc()["bytes"] >= size
     assert list((ws.ledger.root / "moments").iterdir()) == []
     assert said(ws, "Dan Kim") == FACTS[0].target
+    for name in ("PERDURE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
+    assert edit_state.moments_folder(ws) == ws.ledger.root / "moments"

@@ -170,10 +170,10 @@ def moments_folder(ws: "Workspace") -> Path:
     """Return where second moments are kept: in the user's cache, for all workspaces of a base; else in the workspace."""
     from perdure.bridges.embedded import cache_folder
 
-    folder = cache_folder() / "moments"
     try:
+        folder = cache_folder() / "moments"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, BadInput):  # not writable, or there is no home
         return ws.ledger.root / "moments"
     return folder if os.access(folder, os.W_OK) else ws.ledger.root / "moments"
 
