@@ -13,6 +13,8 @@ from perdure.edits.spec import EditSpec
 from perdure.ledger import writing
 from perdure.methods.registry import load_recipe
 from perdure.workflows import ahead
+from perdure.workflows.bench import bench, read_arm
+from perdure.workflows.bench_suite import load_suite
 from perdure.workflows.export import export
 from perdure.workflows.plan import plan
 from perdure.workflows.sweep import sweep
@@ -243,3 +245,71 @@ def test_settings_of_edits_and_traces_are_numbers_within_reason(make, fields, wo
 def test_plans_without_a_host_are_what_the_facade_gives(ws, tmp_path):
     data = write(tmp_path / "new.jsonl", "new")
     assert plan(ws, "new", data, recipe=load_recipe("naive")).encoded == ws.plan("new", data, recipe="naive").encoded
+
+
+# ---- two ways of saying one thing
+
+
+def test_what_a_task_file_says_and_is_given_beside_it_is_told(ws, tmp_path):
+    write(tmp_path / "new.jsonl", "new")
+    write(tmp_path / "test.jsonl", "asked")
+    (tmp_path / "new.yaml").write_text("name: other\ntrain: new.jsonl\ntest: test.jsonl\nscorer: rouge_l\n")
+    same = ws.plan("other", tmp_path / "new.yaml", test=tmp_path / "test.jsonl", settings={"scorer": "rouge_l"})
+    assert not [told for told in same.notices if "gives way" in told]
+    other = write(tmp_path / "others.jsonl", "others")
+    planned = ws.plan("new", tmp_path / "new.yaml", test=other, settings={"scorer": "exact"})
+    told = [notice for notice in planned.notices if "gives way to what is given beside it" in notice]
+    assert [notice.split(" says ")[1].split(":")[0] for notice in told] == ["name", "test", "scorer"]
+    assert planned.task.test[0].prompt.startswith("others")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"settings": {"name": "x"}}, "name the task 'x', and 'new' is to be learned"),
+        ({"settings": {"train": "x.jsonl"}}, "name the train file x.jsonl, and the data file is"),
+        ({"settings": {"test": "x.jsonl"}, "test": "y.jsonl"}, "test rows are given twice"),
+        ({"settings": {"test_size": True}}, "`test_size` is a number, got True"),
+        ({"settings": {"test_size": 1.5}}, "test_size"),
+        ({"settings": {"max_new_tokens": "8"}}, "`max_new_tokens` is a number, got '8'"),
+        ({"settings": {"max_new_tokens": 10**18}}, "`max_new_tokens` is 10+; it is 100,000 at most"),
+        ({"settings": {"seed": True}}, "`seed` is a number"),
+        ({"settings": {"seed": 10**30}}, "`seed` is"),
+        ({"settings": {"guard": "parcel"}}, "guard"),
+    ],
+)
+def test_settings_of_a_task_that_contradict_or_make_no_sense_are_refused(ws, tmp_path, options, words):
+    data = write(tmp_path / "new.jsonl", "new")
+    with pytest.raises(BadSpec, match=words):
+        ws.plan("new", data, **options)
+
+
+@pytest.mark.parametrize("seed", [-1, True, 1.5, "3", 2**63, None])
+def test_the_seed_of_a_workspace_is_a_whole_number_within_bounds(tiny_model, tmp_path, seed):
+    with pytest.raises(BadInput, match="seed is"):
+        Workspace.init(tmp_path / "ws", str(tiny_model), seed=seed)
+    assert not (tmp_path / "ws").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("task: {scorer: exat}", "exat"),
+        ("task: {test_sise: 0.2}", "test_sise"),
+        ("task: {max_new_tokens: true}", "max_new_tokens"),
+        ("task: {train: x.jsonl}", "`train` is the suite's to say"),
+        ("labels: true", "labels"),
+        ("labels: 0", "labels"),
+    ],
+)
+def test_a_suite_whose_second_task_cannot_be_is_refused_before_the_first_runs(tmp_path, more, words):
+    first = "{name: a, file: a.jsonl, train: {split: train}, test: {split: test}}"
+    second = first.replace("name: a", "name: b").removesuffix("}") + f", {more}}}"
+    (tmp_path / "s.yaml").write_text(f"tasks: [{first}, {second}]\n")
+
+    def run():
+        suite = load_suite(str(tmp_path / "s.yaml"))
+        bench(suite, [read_arm("naive")], [0], data=tmp_path, out=tmp_path / "out")
+
+    with pytest.raises(BadSpec, match=words):
+        run()

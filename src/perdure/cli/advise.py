@@ -56,6 +56,12 @@ def advise(
     if out:
         check_output(out, RECIPE, force=force)
     silent = all(value in (None, False) for key, value in given.items() if key != "keep_rows") and not no_rows
+    if ask and not silent:
+        raise typer.BadParameter("--ask asks for what the other options say; leave them out", param_hint="--ask")
+    if no_rows and memory_rows:
+        raise typer.BadParameter(f"--no-rows and --memory-rows {memory_rows} contradict each other; say one of both")
+    if as_json and as_yaml:
+        raise typer.BadParameter("--json and --yaml are two forms of one answer; give one of them", param_hint="--yaml")
     if ask or (silent and at_terminal()):
         given = questions()
     given["parameters"] = _number(given["parameters"])

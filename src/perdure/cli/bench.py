@@ -4,17 +4,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from perdure.cli.options import AsJson, Force
-from perdure.cli.output import counted, emit, say, tell
+from perdure.cli.options import AsJson, Force, Told
+from perdure.cli.output import counted, emit, say, tell, warn
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
 
 RECIPES = ["naive", "replay", "dual_replay"]
 
 
-class Lists(TyperCommand):
+class Lists(Told):
     """A command whose repeatable options take several values at once: `--seeds 0 1 2` is `--seeds 0 --seeds 1 --seeds 2`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -74,6 +73,8 @@ def bench(
     from perdure.workflows.bench import read_arm, results
     from perdure.workflows.bench_suite import load_suite
 
+    if table and (recipes or seeds):
+        warn("--table runs nothing, and shows every arm and seed; --recipes and --seeds are not used")
     chosen = load_suite(suite)
     failed: list[dict[str, Any]] = []
     arms = [] if table else [read_arm(text, chosen.settings) for text in recipes or RECIPES]

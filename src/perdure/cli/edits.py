@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli.options import Above, AsJson, At, Folder, open_ledger, open_workspace
+from perdure.cli.options import Above, App, AsJson, At, Folder, open_ledger, open_workspace
 from perdure.cli.output import NOTHING, clip, counted, emit, facts, say, short, table, tell
 from perdure.cli.progress import progress
 
-edits = typer.Typer(no_args_is_help=True, help="Look at the facts that were edited in, and verify them again.")
+edits = App(no_args_is_help=True, help="Look at the facts that were edited in, and verify them again.")
 SHORT = ("efficacy", "generation", "paraphrase", "neighbourhood")
 
 

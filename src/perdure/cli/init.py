@@ -13,6 +13,7 @@ CAN = "this model can learn, be edited and be exported"
 
 
 def init(
+    ctx: typer.Context,
     target: Annotated[Path | None, typer.Argument(metavar="DIR", show_default="the workspace", help="Folder.")] = None,
     model: Annotated[
         str, typer.Option("--model", "-m", metavar="NAME_OR_PATH", help="Model folder, hub id, or the embedded model.")
@@ -30,6 +31,9 @@ def init(
     """Make a workspace in DIR for a base model, which is never changed."""
     from perdure.workflows.workspace import Workspace
 
+    given = ctx.obj or (folder if str(ctx.get_parameter_source("folder")).endswith("COMMANDLINE") else None)
+    if target and given and target.resolve() != given.resolve():
+        raise typer.BadParameter(f"{target} and -w {given}: one workspace is made at a time; give one of them")
     with progress(f"reading model {model}"):
         options: dict[str, Any] = {"revision": revision, "dtype": dtype, "seed": seed, "keep_rows": keep_rows}
         ws = Workspace.init(target or folder or Path(), model, **options)

@@ -64,10 +64,9 @@ def learn(
 
     limits = {"strict": strict, "tolerance": tolerance, "floor": floor, "lost_facts": lost_facts}
     rule: dict[str, Any] = {k: v for k, v in limits.items() if v is not None and v is not False}
-    if no_gate and rule:
-        raise typer.BadParameter(
-            f"without a gate there is nothing for --{next(iter(rule)).replace('_', '-')} to decide"
-        )
+    if no_gate and (rule or guard):
+        name = next(iter(rule), "guard").replace("_", "-")
+        raise typer.BadParameter(f"without a gate there is nothing for --{name} to decide")
     about = {"format": format, "template": template and template.replace("\\n", "\n"), "scorer": _yaml(scorer)}
     about |= {"general": general, "guard": guard or None, "columns": _columns(columns)}
     options: dict[str, Any] = {

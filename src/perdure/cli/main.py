@@ -23,7 +23,7 @@ from perdure.cli.log import log
 from perdure.cli.matrix import matrix
 from perdure.cli.memory import memory
 from perdure.cli.methods import methods
-from perdure.cli.options import Above
+from perdure.cli.options import Above, App
 from perdure.cli.output import say, tell
 from perdure.cli.predict import predict
 from perdure.cli.recipe import recipe
@@ -74,7 +74,7 @@ class Commands(TyperGroup):
 
 
 warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft")  # not for our users
-app = typer.Typer(
+app = App(
     cls=Commands,
     name="perdure",
     no_args_is_help=True,

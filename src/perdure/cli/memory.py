@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.options import Above, AsJson, At, Folder, Force, open_ledger, open_workspace
+from perdure.cli.options import Above, App, AsJson, At, Folder, Force, open_ledger, open_workspace
 from perdure.cli.output import clip, counted, emit, facts, say, short, table, tell, tell_json
 
-memory = typer.Typer(no_args_is_help=True, help="Look at the rows that are kept, delete, drop or export them.")
+memory = App(no_args_is_help=True, help="Look at the rows that are kept, delete, drop or export them.")
 Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'list --all'.")]
 
 
@@ -35,6 +35,8 @@ def list_rows(
     from perdure.workflows import memory_views
 
     ledger, wide = open_ledger(folder), every or find is not None
+    if wide and at != "head":
+        raise typer.BadParameter("--all and --find look at every entry; leave --at out", param_hint="--at")
     found = memory_views.kept(ledger, find or "") if wide else memory_views.remembered(ledger, at)
     found = [row for row in found if task in (None, row["task"])]
     if as_json:

@@ -2,15 +2,38 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from perdure.cli.output import warn
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
     from perdure.workflows.workspace import Workspace
 
 NAMES = ("-w", "--workspace")
+
+
+class Told(TyperCommand):
+    """A command that tells which option was given twice where one value counts: the last, as everywhere."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, and name options that stand twice."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        single = [p for p in order if p.param_type_name == "option" and not (p.multiple or p.is_flag or p.count)]  # type: ignore[attr-defined]
+        for param in dict.fromkeys(p for p in single if single.count(p) > 1):
+            warn(f"{param.opts[-1]} is given {single.count(param)} times; the last one counts")
+        return super().parse_args(ctx, args)
+
+
+class App(typer.Typer):
+    """Commands, each of them `Told`."""
+
+    def command(self, name: str | None = None, *, cls: Any = Told, **more: Any) -> Any:
+        """Register a command."""
+        return super().command(name, cls=cls, **more)
 
 
 def _remember(ctx: typer.Context, value: Path | None) -> Path | None:
@@ -22,6 +45,8 @@ def _remember(ctx: typer.Context, value: Path | None) -> Path | None:
 
 def _chosen(ctx: typer.Context, value: Path | None) -> Path:
     """Return what was given after the command's name, else before it, else in the environment, else here."""
+    if value and ctx.obj and value.resolve() != ctx.obj.resolve():
+        raise typer.BadParameter(f"{ctx.obj} before the command's name and {value} after it; give one of them")
     return value or ctx.obj or Path(os.environ.get("PERDURE_WORKSPACE") or ".")
 
 

@@ -6,10 +6,10 @@ import typer
 
 from perdure.cli.advise import advise
 from perdure.cli.explain import explain
-from perdure.cli.options import Above, AsJson
+from perdure.cli.options import Above, App, AsJson
 from perdure.cli.output import emit, table, tell
 
-recipe = typer.Typer(no_args_is_help=True, help="List recipes, show or explain one, or be advised.")
+recipe = App(no_args_is_help=True, help="List recipes, show or explain one, or be advised.")
 recipe.command("explain")(explain)
 recipe.command("advise")(advise)
 

@@ -1,19 +1,17 @@
 """A recipe: training settings plus a set of methods, checked when it is built."""
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from perdure.core.errors import BadSpec, Conflict
 from perdure.core.fields import LARGEST, MANY
 from perdure.core.seams import EXCLUSIVE, NEEDS, SEAMS, Column, pool_of, spec_of
-
-EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # a number that YAML 1.1 reads as a text
+from perdure.core.values import as_number, shown
 
 
 class Settings(BaseModel):
@@ -236,15 +234,6 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {said}, got {'null; leave it out for its default' if given is None else shown(given)}"
 
 
-def shown(value: Any) -> str:
-    """Return a value that somebody gave as an error message shows it: on one line, and cut where it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no number of more than 4,300 digits
-        return "a number of thousands of digits"
-    return text if len(text) <= 80 else text[:79] + "…"
-
-
 def _wanted(name: Any, fields: Any, registry: Mapping[str, type]) -> bool:
     """Say whether a method is wanted: null takes it out. What is neither null nor a mapping is refused.
 
@@ -283,13 +272,4 @@ def _with_numbers(values: Mapping[str, Any], kinds: Mapping[str, Any], where: st
     Raises:
         BadSpec: It is a truth value or another text.
     """
-    return {key: _as_number(value, kinds.get(key), f"{where}: {key}") for key, value in values.items()}
-
-
-def _as_number(value: Any, kind: Any, where: str) -> Any:
-    kinds = set(get_args(kind)) or {kind}
-    if not kinds & {int, float} or kinds & {bool, str} or not isinstance(value, bool | str):
-        return value
-    if isinstance(value, str) and EXPONENT.fullmatch(value):
-        return float(value)
-    raise BadSpec(f"{where} is a number, got {shown(value)}; write it in digits, without quotes")
+    return {key: as_number(value, kinds.get(key), f"{where}: {key}") for key, value in values.items()}

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from perdure.core.errors import BadSpec
 from perdure.core.plain_text import clipped, quoted, visible
 from perdure.core.plain_yaml import read_yaml_file
+from perdure.core.values import as_number, shown
 from perdure.data.columns import FORMATS, ROLES
 
 _INHERITED = (
@@ -26,6 +27,10 @@ _INHERITED = (
     "seed",
     "keep_rows",
 )
+
+
+NUMBERS = {"max_new_tokens": int, "test_size": float, "seed": int}
+MOST = {"max_new_tokens": 100_000, "seed": 2**63 - 1}
 
 
 class TaskSpec(BaseModel):
@@ -122,8 +127,12 @@ def make_spec(values: Mapping[str, Any], where: str) -> TaskSpec:
     Raises:
         BadSpec: A key is unknown (the nearest known one is named), missing, or its value is not valid.
     """
+    numbers = {key: as_number(value, NUMBERS.get(key), f"{where}: `{key}`") for key, value in values.items()}
+    for key, most in MOST.items():
+        if isinstance(numbers.get(key), int | float) and abs(numbers[key]) > most:
+            raise BadSpec(f"{where}: `{key}` is {shown(numbers[key])}; it is {most:,} at most")
     try:
-        spec = TaskSpec.model_validate(dict(values))
+        spec = TaskSpec.model_validate(numbers)
     except ValidationError as error:
         raise BadSpec(f"{where}: {_problems(error)}") from error
     try:

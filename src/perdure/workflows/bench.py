@@ -25,7 +25,7 @@ from perdure.core.files import make_folder, write_text
 from perdure.core.outputs import BENCH_RESULT, write_output
 from perdure.core.plain_yaml import read_yaml
 from perdure.core.progress import Tick
-from perdure.workflows.bench_suite import Suite, check_files
+from perdure.workflows.bench_suite import Suite, check_files, check_tasks
 
 Json = dict[str, Any]
 Name = tuple[str, int]  # an arm's label and a seed
@@ -157,7 +157,9 @@ def bench(
         raise BadInput(f"two arms have the same label: {[arm.label for arm in arms]}; name one as LABEL=RECIPE")
     missing = [job for job in wanted if not job.finished(read_result(job.path(out)))]
     if missing:
+        check_tasks(suite)
         check_files(suite, data)
+        make_folder(out / suite.name)
     errors = _Runner(data.resolve(), out, workers, tick, len(missing) * len(suite.tasks)).run(missing)
     begun = {job.name for job in missing}
     return {

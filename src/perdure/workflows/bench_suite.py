@@ -5,16 +5,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
+from perdure.core.fields import MANY
 from perdure.core.plain_text import quoted
 from perdure.core.plain_yaml import read_yaml_file
 from perdure.core.recipe import first_problem, nearest
 from perdure.data.read import read_records
+from perdure.data.spec import make_spec
+from perdure.evaluate.scorers import read_scorer
 
 SUITES = Path(__file__).parent / "suites"
 DIGITS = Path("scikit-learn/digits")  # shipped with that package
@@ -40,8 +43,8 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: str
-    per_label: int | None = Field(default=None, ge=1)
-    skip: int = Field(default=0, ge=0)
+    per_label: int | None = Field(default=None, ge=1, le=MANY, strict=True)
+    skip: int = Field(default=0, ge=0, le=MANY, strict=True)
 
 
 class Source(BaseModel):
@@ -58,7 +61,7 @@ class Source(BaseModel):
 
     file: Path
     where: dict[str, Any] = {}
-    labels: int | list[str] | None = None
+    labels: Annotated[int, Field(ge=1, le=MANY, strict=True)] | list[str] | None = None
     chat: bool = False
 
 
@@ -125,7 +128,7 @@ class Suite(BaseModel):
     about: str = ""
     kind: Literal["text", "features"] = "text"
     model: str = "smollm2-135m"
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     settings: dict[str, Any] = {}
     sources: dict[str, str] = {}
     tasks: list[SuiteTask] = Field(min_length=1)
@@ -215,6 +218,24 @@ def _read(path: Path, below: Sequence[Path] = ()) -> dict[str, Any]:
         written["tasks"] = [{**shared, **task} for task in tasks]
     written["sources"] = {**known.get("sources", {}), **written.get("sources", {})}
     return {**{key: value for key, value in known.items() if key != "name"}, **written}
+
+
+def check_tasks(suite: Suite) -> None:
+    """Refuse to begin with settings of a task that its learn would refuse, maybe after others were learned.
+
+    Raises:
+        BadSpec: With the task and the setting.
+    """
+    every: list[SuiteTask | Watched] = [*suite.tasks, *suite.watch]
+    for task in every if suite.kind == "text" else ():
+        own = [key for key in ("name", "train", "test", "general") if key in task.task]
+        if own:
+            raise BadSpec(
+                f"suite {suite.name}: task {task.name}: `{own[0]}` is the suite's to say; leave it out of `task`"
+            )
+        spec = make_spec({"name": task.name, "train": task.file, **task.task}, f"suite {suite.name}: task {task.name}")
+        if spec.scorer is not None:
+            read_scorer({"name": spec.scorer} if isinstance(spec.scorer, str) else spec.scorer)
 
 
 def check_files(suite: Suite, folder: Path) -> None:

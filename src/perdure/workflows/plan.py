@@ -9,10 +9,12 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.core.seams import pool_of
+from perdure.core.values import shown
 from perdure.core.words import counted
 from perdure.data.encode import Encoded
 from perdure.data.leaks import refuse_leaks
 from perdure.data.read import Record
+from perdure.data.spec import read_settings
 from perdure.data.task import TaskData, load_task, read_rows, update_task
 from perdure.evaluate.scorers import read_scorer
 from perdure.ledger import Entry
@@ -85,6 +87,7 @@ def plan(
     known = ws.task(name, parent) if name in parent.tasks else None
     history = ws.history(parent)
     versions = [task for task in history if task.name == name]
+    replaced = _replaced(name, Path(data), test, settings or {})
     task = load_task(name, Path(data), test=test, overrides=settings, known=known, records=records)
     read_scorer(task.scorer)
     if known is not None:
@@ -95,7 +98,7 @@ def plan(
     if not allow_leaks:
         refuse_leaks(task, history)
     task, dropped = _without_deleted(ws, task)
-    notices = list(task.notices)
+    notices = [*task.notices, *replaced]
     notices += _leaks_elsewhere(ws, parent, task)
     taught = {row.hash for version in versions for row in version.taught} if known else set()
     notices += (
@@ -124,6 +127,38 @@ def plan(
     encoded = encode_all(ws, task, general, recipe.settings.max_length)
     check_sizes(ws, recipe, encoded)
     return Plan(task, recipe, parent, known, general, old, tuple(notices), encoded)
+
+
+def _replaced(name: str, data: Path, test: Path | None, settings: Mapping[str, Any]) -> list[str]:
+    """Say which settings of a task file give way to those given beside it.
+
+    Raises:
+        BadSpec: The name of the task, or its data file, is given twice.
+    """
+    given = {**settings, **({"test": test} if test else {})}
+    if given.get("name", name) != name:
+        raise BadSpec(
+            f"the settings name the task {given['name']!r}, and {name!r} is to be learned; leave the name out"
+        )
+    if test and settings.get("test"):
+        raise BadSpec(f"test rows are given twice, as {test} and in the settings; leave one out")
+    if data.suffix.lower() not in (".yaml", ".yml"):
+        if "train" in given:
+            raise BadSpec(
+                f"the settings name the train file {given['train']}, and the data file is {data}; leave one out"
+            )
+        return []
+    told = {key: value for key, value in read_settings(data).items() if key in given or key == "name"}
+    return [
+        f"{data} says {key}: {shown(_plain(value))}, which gives way to what is given beside it"
+        for key, value in told.items()
+        if _plain(value) != _plain(given.get(key, name))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as it is compared: a path by where it leads."""
+    return str(value.resolve()) if isinstance(value, Path) else value
 
 
 def _leaks_elsewhere(ws: "Workspace", parent: Entry, task: TaskData) -> list[str]:

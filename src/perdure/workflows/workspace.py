@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.core.progress import Tick
+from perdure.core.values import shown
 from perdure.data.task import TaskData
 from perdure.evaluate.gate import Gate
 from perdure.evaluate.matrix import build_matrix, named_rows
@@ -77,6 +78,8 @@ class Workspace:
 
         if keep_rows not in ("needed", "all"):
             raise BadInput(f"keep_rows is {keep_rows!r}; it is needed (text of memory and test rows) or all")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise BadInput(f"seed is {shown(seed)}; it is a whole number from 0 to 2^63 - 1")
         Ledger.refuse_existing(Path(path))
         folder = models.find_model(model, revision)
         base = models.check_base(folder, dtype)
