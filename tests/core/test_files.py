@@ -9,7 +9,7 @@ import torch
 
 from disks import full_after
 from perdure.core.errors import PerdureError
-from perdure.core.files import file_hash, save_tensors, write_atomically, write_text
+from perdure.core.files import file_hash, folder_aside, remove_left, save_tensors, write_atomically, write_text
 
 
 def names(folder):
@@ -100,3 +100,39 @@ def test_files_are_as_readable_as_the_umask_says(tmp_path, mask, mode):
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"perdure" * 10_000)
     assert file_hash(tmp_path / "a") == hashlib.sha256(b"perdure" * 10_000).hexdigest()
+
+
+def old(path):
+    """Let a path look as if it was made a while ago."""
+    os.utime(path, (0, 0))
+    return path
+
+
+def test_what_killed_writers_left_is_removed_by_the_next_and_what_a_live_one_writes_stays(tmp_path):
+    left = tmp_path / ".adx.perdure-killed1"
+    left.mkdir()
+    (left / "adapter_config.json").write_text("half")
+    mine = tmp_path / ".mine"
+    mine.mkdir()
+    half = tmp_path / ".page.html.perdure-killed2"
+    half.write_text("half")
+    for path in (left, mine, half):
+        old(path)
+    with folder_aside(tmp_path / "live") as live:
+        assert not left.exists()
+        old(live)
+        assert remove_left(tmp_path) == 0
+        with folder_aside(tmp_path / "adx") as aside:
+            assert live.is_dir()
+            aside.rename(tmp_path / "adx")
+    assert half.exists()
+    write_text(tmp_path / "other.html", "another file's leftovers are not looked for")
+    assert half.exists()
+    write_text(tmp_path / "page.html", "whole")
+    assert names(tmp_path) == [".mine", "adx", "other.html", "page.html"]
+    assert (tmp_path / "page.html").read_text() == "whole"
+
+
+def test_a_temporary_folder_is_young_before_it_is_left_over(tmp_path):
+    (tmp_path / ".x.perdure-justmade").mkdir()
+    assert remove_left(tmp_path) == 0

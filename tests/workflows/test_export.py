@@ -1,6 +1,7 @@
 """An export is what was scored: PEFT and transformers load it and compute what the workspace computes."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,38 @@ def test_held_out_text_is_told_where_the_rank_was_cut(ws, tmp_path):
     assert losses[0]["nll"] != losses[0]["nll_before"]
     assert losses[1]["nll"] == pytest.approx(losses[1]["nll_before"], abs=1e-5)
     assert "held_out" not in export(ws, tmp_path / "whole")
+
+
+def bytes_of(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("options", [{}, {"merged": True}, {"rank": 2}], ids=["adapter", "merged", "rank"])
+def test_two_exports_of_an_entry_are_equal_to_the_byte(ws, tmp_path, monkeypatch, options):
+    from peft import LoraConfig
+
+    export(ws, tmp_path / "a", **options)
+    write = LoraConfig.save_pretrained
+
+    def backwards(self, *args, **kwargs):  # the order in which a set comes is chance
+        self.target_modules = sorted(self.target_modules, reverse=True)
+        write(self, *args, **kwargs)
+
+    monkeypatch.setattr(LoraConfig, "save_pretrained", backwards)
+    export(perdure.Workspace.open(ws.ledger.root), tmp_path / "b", **options)
+    assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
+    if not options.get("merged"):
+        modules = json.loads((tmp_path / "b" / "adapter_config.json").read_text())["target_modules"]
+        assert modules == sorted(modules)
+
+
+def test_an_export_removes_what_a_killed_one_left_and_makes_none_among_the_workspaces_files(ws, tmp_path):
+    left = tmp_path / ".x.perdure-abcdefgh"
+    left.mkdir()
+    (left / "half").write_text("half")
+    os.utime(left, (0, 0))
+    export(ws, tmp_path / "x")
+    assert not left.exists()
+    for place in ("runs", "objects/new", "lock/x"):
+        with pytest.raises(BadInput, match="belongs to the workspace"):
+            export(ws, ws.ledger.root / place)

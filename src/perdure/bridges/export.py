@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from perdure.bridges.models import Base, load_base
+from perdure.bridges.models import Base, load_base, load_tokenizer
 from perdure.bridges.runtime import PREFIX, Runtime
 from perdure.core.errors import BadInput, PerdureError
 from perdure.maths.low_rank import Patch, Patches, from_tensors, relative_error, to_tensors, truncate, uniform
@@ -77,12 +77,13 @@ def write_adapter(
         target_modules=_targets(runtime, patches),
         fan_in_fan_out=any(_transposed(runtime, module) for module in patches),
     ).save_pretrained(str(folder))
+    _sort_modules(folder / CONFIG)
     tensors = {}
     for module, patch in padded.items():
         tensors[f"{PREFIX}{module}{DOWN}"] = patch.down.cpu().contiguous()
         tensors[f"{PREFIX}{module}{UP}"] = patch.up.cpu().contiguous()
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
-    runtime.base.tokenizer.save_pretrained(folder)
+    _save_tokenizer(runtime, folder)
     return {"rank": rank, "max_lora_rank": _served(rank), **told}
 
 
@@ -115,7 +116,8 @@ def write_merged(folder: Path, runtime: Runtime, patches: Patches) -> None:
         delta = patch.delta.to(weight.device)
         weights[f"{module}.weight"] = (weight + (delta.T if _transposed(runtime, module) else delta)).to(weight.dtype)
     model.save_pretrained(folder, state_dict=weights)
-    runtime.base.tokenizer.save_pretrained(folder)
+    _restore_cache(folder / "config.json", runtime.folder)
+    _save_tokenizer(runtime, folder)
 
 
 def load_merged(folder: Path, base: Base) -> Base:
@@ -174,6 +176,31 @@ def text_loss(base: Base, model: Any, texts: Sequence[Sequence[int]]) -> float:
             logp = model(input_ids=ids).logits[0, :-1].float().log_softmax(-1)
         total -= logp.gather(-1, ids[0, 1:, None]).sum().item()
     return total / sum(len(text) - 1 for text in texts)
+
+
+def _restore_cache(path: Path, base: Path) -> None:
+    """Write `use_cache` of a merged model's configuration as the base has it; a training switches it off in memory."""
+    from transformers import AutoConfig
+
+    written, known = json.loads(path.read_text(encoding="utf-8")), AutoConfig.from_pretrained(base)
+    for part, own in ((written, known), (written.get("text_config", {}), known.get_text_config())):
+        if "use_cache" in part and hasattr(own, "use_cache"):
+            part["use_cache"] = own.use_cache
+    path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _save_tokenizer(runtime: Runtime, folder: Path) -> None:
+    """Write the base's tokenizer as it was loaded; one in use carries along how it was last called (truncation, padding)."""
+    load_tokenizer(runtime.folder).save_pretrained(folder)
+
+
+def _sort_modules(path: Path) -> None:
+    """Write the module names of an adapter's configuration in order; PEFT holds them in a set, whose order is chance."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("target_modules", "exclude_modules", "modules_to_save"):
+        if isinstance(config.get(key), list):
+            config[key].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _adapter_of(runtime: Runtime) -> Patches:

@@ -1,15 +1,21 @@
 """Writing to disk so that a crash leaves either the old file or the new one, never half of one."""
 
 import errno
+import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from perdure.core.errors import PerdureError
+
+ASIDE = ".perdure-"  # in the name of everything that is written aside
+YOUNG = 1.0  # seconds in which a process surely locks what it made
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -20,12 +26,42 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     with _in_words(path):
         _make(path.parent)
-        aside = _beside(path)
+        _remove_left(path.parent, f".{path.name}")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{ASIDE}")
+        aside = Path(name)
         try:
+            _hold(handle)
             write(aside)
             _replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
+            os.close(handle)
+
+
+@contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder`, to be filled and renamed to it, that is gone when the block ends any other way.
+
+    Such folders that killed processes left in the same place are removed first.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_left(folder.parent)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}{ASIDE}"))
+    handle = os.open(aside, os.O_RDONLY)
+    try:
+        _hold(handle)
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        os.close(handle)
+
+
+def remove_left(parent: Path) -> int:
+    """Remove the folders of `folder_aside` in `parent` whose process is dead, and return how many there were."""
+    return _remove_left(parent, ".", folders=True)
 
 
 def make_folder(path: Path) -> None:
@@ -79,11 +115,40 @@ def _make(folder: Path) -> None:
         _sync(one.parent)
 
 
-def _beside(path: Path) -> Path:
-    """Return a new empty file in the folder of `path`."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    return Path(name)
+def _hold(handle: int) -> None:
+    """Mark what lies open as in use, for as long as this process lives and has it open."""
+    with suppress(OSError):  # a file system without locks: nothing is ever taken for left over there
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _remove_left(parent: Path, start: str, *, folders: bool = False) -> int:
+    """Remove what `_hold` marked and no process holds any more: temporary files, or folders, whose name begins like this."""
+    removed = 0
+    with suppress(OSError):  # a folder that may not be read, or another process that removes the same
+        for entry in os.scandir(parent):
+            if (
+                not entry.name.startswith(start)
+                or ASIDE not in entry.name
+                or entry.is_dir(follow_symlinks=False) != folders
+            ):
+                continue
+            handle = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                young = time.time() - os.fstat(handle).st_mtime < YOUNG  # its process may not have locked it yet
+                if not young and _is_free(handle):
+                    shutil.rmtree(entry.path) if folders else os.unlink(entry.path)
+                    removed += 1
+            finally:
+                os.close(handle)
+    return removed
+
+
+def _is_free(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _replace(aside: Path, path: Path) -> None:

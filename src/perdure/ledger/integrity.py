@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Text, null, select, type_coerce
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadSpec, BrokenStore
+from perdure.core.files import remove_left
 from perdure.core.rows import Row
 from perdure.ledger import runs
 from perdure.ledger.database import (
@@ -74,6 +75,9 @@ def gc(ledger: "Ledger") -> dict[str, int]:
     loose = ledger.objects.all() - _with_parts(ledger, {name for entry in kept for name in entry.objects})
     freed = sum(ledger.objects.remove(name) for name in loose) + ledger.objects.sweep()
     head = ledger.resolve("head").id
+    freed += runs.sweep(ledger.root)
+    for folder in (ledger.root, ledger.root.parent):
+        remove_left(folder)
     left = [run for run in runs.unfinished(ledger.root) if run.parent not in (None, head)]
     freed += sum(run.remove() for run in left)
     before = ledger.path.stat().st_size

@@ -44,6 +44,21 @@ def note(folder: Path, task: str, parent: str) -> None:
     write_text(folder / ABOUT, json.dumps({"task": task, "parent": parent}) + "\n")
 
 
+def sweep(root: Path) -> int:
+    """Delete the folders of learns that were killed before a checkpoint and what else killed writers left; return the bytes.
+
+    Only under the write lock.
+    """
+    freed = 0
+    for folder in (root / "runs").glob("*"):
+        if folder.is_dir() and not (folder / CHECKPOINT).exists():
+            freed += Run(folder, "").remove()
+    for path in (root / "runs").glob("*/.*"):
+        freed += path.stat().st_size
+        path.unlink()
+    return freed
+
+
 def unfinished(root: Path) -> list[Run]:
     """Return the learns of a workspace that were stopped, oldest first."""
     return sorted(_found(root), key=lambda run: run.time)

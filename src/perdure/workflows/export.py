@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from perdure.core.errors import BadInput, PerdureError
+from perdure.core.files import folder_aside
 from perdure.core.outputs import refuse_own
 from perdure.ledger import Entry
 from perdure.workflows.card import card
@@ -123,23 +123,17 @@ def new_folder(folder: Path) -> Iterator[Path]:
         )
     folder = folder.absolute()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    except OSError as error:
-        raise PerdureError(f"cannot write {folder}: {error.strerror or error}; choose another place") from error
-    try:
-        yield aside
-        mask = os.umask(0)  # mkdtemp and safetensors make private files; an export is as readable as any other
-        os.umask(mask)
-        for path in (*aside.rglob("*"), aside):
-            path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-            _to_disk(path)
-        os.replace(aside, folder)
+        with folder_aside(folder) as aside:
+            yield aside
+            mask = os.umask(0)  # mkdtemp and safetensors make private files; an export is as readable as any other
+            os.umask(mask)
+            for path in (*aside.rglob("*"), aside):
+                path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+                _to_disk(path)
+            os.replace(aside, folder)
     except (OSError, SafetensorError) as error:  # the second is how safetensors reports a full disk
         why = getattr(error, "strerror", None) or error
         raise PerdureError(f"cannot write {folder}: {why}; free some space or choose another place") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _to_disk(path: Path) -> None:
