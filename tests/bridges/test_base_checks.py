@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from perdure.bridges.models import check_base, load_base, load_tokenizer
 from perdure.core.errors import BadInput, BrokenStore
+from perdure.core.recipe import Settings
 from perdure.workflows.workspace import Workspace
 
 UP = "model.layers.0.mlp.up_proj.weight"
@@ -303,3 +304,12 @@ def test_a_tokenizer_without_an_end_takes_that_of_the_configuration(folder):
     tokenizer(eos_token=None)(folder)
     base = check_base(folder, "float32", "cpu")
     assert base.tokenizer.eos_token_id == load_tokenizer(folder).eos_token_id == end
+
+
+@pytest.mark.parametrize("fields", [{"hidden_size": "wide"}, {"model_type": "future"}, {"hidden_act": "nope"}])
+def test_the_size_of_a_model_with_a_broken_configuration_is_refused_in_words(folder, fields):
+    from perdure.bridges.sizes import sizes
+
+    config(**fields)(folder)
+    with pytest.raises(BadInput, match="cannot read the configuration of model"):
+        sizes(str(folder), Settings())

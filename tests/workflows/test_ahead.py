@@ -191,7 +191,7 @@ def test_overrides_of_a_built_recipe_reach_the_plan(ws, tmp_path):
         (lambda ws, to: export(ws, to, max_rank=4), BadInput, "has rank 8, above the cap of 4"),
         (lambda ws, to: export(ws, to, merged=True, max_rank=4), BadInput, "rank and dtype are of an adapter"),
         (lambda ws, to: export(ws, ws.ledger.root), BadInput, "not an empty folder"),
-        (lambda ws, to: export(ws, ws.ledger.root / "perdure.json" / "x"), PerdureError, "cannot write"),
+        (lambda ws, to: export(ws, ws.ledger.root / "perdure.json" / "x"), PerdureError, "belongs to the workspace"),
         (lambda ws, to: export(ws, to, at="base"), BadInput, "no adapter to export"),
     ],
 )

@@ -180,14 +180,18 @@ def positions(folder: Path) -> int | None:
     Raises:
         BadInput: Its configuration cannot be read.
     """
-    return positions_of(_configuration(folder))
+    return positions_of(configuration(folder))
 
 
-def _configuration(folder: Path) -> Any:
-    """Return the configuration as transformers reads it."""
+def configuration(folder: Path) -> Any:
+    """Return the configuration in a local model folder, as transformers reads it.
+
+    Raises:
+        BadInput: It cannot be read.
+    """
     from transformers import AutoConfig
 
-    with _in_words(f"cannot read the configuration of the model in {folder}"), _quiet():
+    with in_words(f"cannot read the configuration of the model in {folder}"), _quiet():
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
@@ -227,7 +231,7 @@ def check_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     base_checks.refuse_vocabulary(folder, base.rows, base.tokenizer)
     if (most := base.positions) is not None and most < 2:
         raise BadInput(f"{folder / 'config.json'} says that a text may have {most} tokens; it is damaged")
-    with _in_words(f"the model in {folder} cannot compute"):
+    with in_words(f"the model in {folder} cannot compute"):
         base_checks.refuse_reading_ahead(folder, base.model, base.rows)
     return base
 
@@ -263,7 +267,7 @@ def _load(folder: Path, dtype: str, device: str) -> tuple[Base, dict[str, Any]]:
 def _load_model(folder: Path, kind: torch.dtype) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
-    with _in_words(f"cannot load a causal language model from {folder}"), _quiet():
+    with in_words(f"cannot load a causal language model from {folder}"), _quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=kind,
@@ -280,7 +284,7 @@ def _load_model(folder: Path, kind: torch.dtype) -> tuple[Any, dict[str, Any]]:
 def _refuse_not_causal(folder: Path) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    config = _configuration(folder)
+    config = configuration(folder)
     kind = "an encoder-decoder" if config.is_encoder_decoder else "no language model that predicts the next token"
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise BadInput(
@@ -289,7 +293,7 @@ def _refuse_not_causal(folder: Path) -> None:
 
 
 @contextmanager
-def _in_words(what: str) -> Iterator[None]:
+def in_words(what: str) -> Iterator[None]:
     """Turn whatever a library raises over files that others made into one error of ours.
 
     Raises:
@@ -330,7 +334,7 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with _in_words(f"cannot load a tokenizer from {folder}"), _quiet():
+    with in_words(f"cannot load a tokenizer from {folder}"), _quiet():
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         if tokenizer.eos_token_id is None and (end := end_of_text(folder)) is not None:
             tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)

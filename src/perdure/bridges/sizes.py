@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import torch
 
 from perdure.bridges.embedded import NAME
-from perdure.bridges.models import choose_device, find_model
+from perdure.bridges.models import choose_device, configuration, find_model, in_words
 from perdure.bridges.targets import chosen
-from perdure.core.errors import BadInput
 from perdure.core.recipe import Settings
 
 
@@ -34,12 +33,7 @@ def shape_of(folder: Path) -> Shape:
     Raises:
         BadInput: Its configuration cannot be read.
     """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"cannot read the configuration of the model in {folder}: {error}") from error
+    config = configuration(folder).get_text_config()
     found = [getattr(config, name, None) for name in ("hidden_size", "num_hidden_layers", "vocab_size")]
     return Shape(*(value if isinstance(value, int) else None for value in found))
 
@@ -90,10 +84,7 @@ def _shell(model: str, revision: str | None) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     local = model == NAME or Path(model).is_dir() or model.startswith((".", "/", "~"))
-    try:
+    with in_words(f"cannot read the configuration of model {model!r}"), torch.device("meta"):
         where = find_model(model) if local else model
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise BadInput(f"cannot read the configuration of model {model!r}: {error}") from error
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
