@@ -126,10 +126,12 @@ def test_a_template_without_an_end_of_turn_gets_one(tokenizer, template):
     assert parts(row, tokenizer)[-1] == (True, "At the depot.<|im_end|>")
 
 
-def test_an_answer_is_trained_whole_though_the_open_prompt_holds_more_than_its_turn(tokenizer, template):
+def test_a_thought_block_that_the_prompt_opens_is_closed_before_the_answer(tokenizer, template):
     template(THINKING)
     row = encode(Row(messages=CHAT[:3]), tokenizer, 999)
-    assert [text for trained, text in parts(row, tokenizer) if trained] == ["At the depot.<|im_end|>"]
+    asked = prompt_ids(Row(messages=CHAT[:3]), tokenizer)
+    assert parts(row, tokenizer)[0] == (False, tokenizer.decode(asked))
+    assert [text for trained, text in parts(row, tokenizer) if trained] == ["\n\n</think>\n\nAt the depot.<|im_end|>"]
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer, template):

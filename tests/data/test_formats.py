@@ -160,7 +160,7 @@ def test_settings_of_text_label_are_refused_for_other_formats(setting):
         ({"messages": [USER, "Hello"]}, "turn 2 must be an object"),
         ({"messages": [USER, {"role": "assistant", "content": None}]}, "content must be text"),
         ({"messages": [USER, {"role": "bot", "content": "x"}]}, "turn 2: role is 'bot'"),
-        ({"messages": [USER, {**ANSWER, "tool_calls": [{"id": 1}]}]}, "tool calls"),
+        ({"messages": [USER, {**ANSWER, "tool_calls": [{"id": 1}]}]}, "names no function"),
         ({"messages": [USER, {**ANSWER, "weight": 0}]}, "weight 0"),
         ({"conversations": [HUMAN, {"from": "bing", "value": "x"}]}, "turn 2: from is 'bing'"),
     ],

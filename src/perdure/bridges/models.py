@@ -24,6 +24,7 @@ from perdure.bridges.embedded import NAME, embedded_model
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BrokenStore, PerdureError
 from perdure.core.files import file_hash
+from perdure.data.encode import stop_ids
 
 KERNELS = "128"  # shapes whose kernels a processor keeps; one update has about a hundred
 IDENTITY = (  # files of a model folder that decide what it says, weights apart
@@ -93,10 +94,10 @@ class Base:
 
     @property
     def stops(self) -> list[int]:
-        """Token ids that end an answer: the tokenizer's and the model's own."""
+        """Token ids that end an answer: the tokenizer's, its chat template's end of turn, and the model's own."""
         own = getattr(self.model.generation_config, "eos_token_id", None)
         ids = own if isinstance(own, list) else [own]
-        return sorted({i for i in [*ids, self.tokenizer.eos_token_id] if i is not None})
+        return sorted({i for i in ids if i is not None} | stop_ids(self.tokenizer))
 
     @property
     def positions(self) -> int | None:

@@ -1,5 +1,6 @@
 """A row: one example as text, before any tokenizer has seen it, so that it survives a change of tokenizer or template."""
 
+import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -9,10 +10,27 @@ from perdure.core.canonical import content_hash
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Args:
+        role: Who speaks, as the chat template calls it.
+        content: What is said.
+        extra: What else the turn carries for the template (reasoning, tool calls), as canonical JSON; empty where nothing.
+    """
 
     role: str
     content: str
+    extra: str = ""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What a chat template is given of the turn."""
+        return {"role": self.role, "content": self.content, **_object(self.extra)}
+
+    @property
+    def identity(self) -> list[str]:
+        """What tells the turn from another one."""
+        return [self.role, self.content, *([self.extra] if self.extra else [])]
 
 
 @dataclass(frozen=True)
@@ -26,6 +44,7 @@ class Row:
         label: Class name, where the task has classes.
         task: Name of the task it belongs to.
         source: Where it came from, as "file.jsonl:7"; not part of its identity.
+        extra: What else the chat template is given with the conversation (tools), as canonical JSON; empty where nothing.
     """
 
     prompt: str = ""
@@ -34,25 +53,39 @@ class Row:
     label: str | None = None
     task: str = ""
     source: str = ""
+    extra: str = ""
 
     @cached_property
     def hash(self) -> str:
         """Identity of the text: equal for two rows with the same prompt, completion and messages, whatever their source."""
-        return content_hash([self.prompt, self.completion, [[m.role, m.content] for m in self.messages]])
+        return content_hash([self.prompt, self.completion, [m.identity for m in self.messages], *self._more])
 
     @cached_property
     def question(self) -> str:
         """Identity of what is asked (the prompt, or the turns before the last): the same question in train and test is a leak."""
-        return content_hash([self.prompt or self.completion, [[m.role, m.content] for m in self.messages[:-1]]])
+        return content_hash([self.prompt or self.completion, [m.identity for m in self.messages[:-1]], *self._more])
 
     @property
     def answer(self) -> str:
         """The reference answer: the completion, or the last turn of the conversation."""
         return self.messages[-1].content if self.messages else self.completion
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """What a chat template is given beside the turns, by the template's name for it."""
+        return _object(self.extra)
+
+    @property
+    def _more(self) -> list[str]:
+        return [self.extra] if self.extra else []
+
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain JSON; `from_json` restores an equal row."""
-        return asdict(self)
+        told = asdict(self)
+        for part in (told, *told["messages"]):
+            if not part["extra"]:
+                del part["extra"]
+        return told
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Row":
@@ -79,3 +112,7 @@ class RowName:
     label: str | None = None
     source: str = ""
     part: str = "train"
+
+
+def _object(text: str) -> dict[str, Any]:
+    return json.loads(text) if text else {}

@@ -9,6 +9,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_text import clipped, quoted, visible
 from perdure.data.guesses import CONTEXTS, MEDIA, folded, harmless, pair
 from perdure.data.read import Record
+from perdure.data.turns import ROW_FIELDS
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "messages": ("messages",),
@@ -22,8 +23,8 @@ FORMATS: dict[str, tuple[str, ...]] = {
 """Columns a format needs. A record is of the first format whose columns it all has."""
 
 MORE: dict[str, tuple[str, ...]] = {
-    "messages": ("system",),
-    "sharegpt": ("system",),
+    "messages": ("system", *ROW_FIELDS),
+    "sharegpt": ("system", *ROW_FIELDS),
     "alpaca": ("input", "system", "history"),
 }
 """Columns a format reads where they are there. Every format reads `label` and `split`."""

@@ -3,12 +3,13 @@
 The tokenizer is any Hugging Face tokenizer; it is passed in, so this room imports none.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from perdure.core.errors import BadInput
-from perdure.core.rows import Message, Row
+from perdure.core.rows import Row
+from perdure.data.chat import Chat, chat, chat_text, frame
 
 
 @dataclass(frozen=True)
@@ -44,34 +45,24 @@ class Encoded:
         return sum(self.trained[1:])
 
 
-def chat_text(messages: Sequence[Message], tokenizer: Any, *, prompt: bool) -> str:
-    """Return the conversation in the model's chat template; with `prompt`, open for the assistant's next turn."""
-    if not tokenizer.chat_template:
-        raise BadInput(
-            "the rows are conversations, but this model's tokenizer has no chat template; "
-            "use prompt/completion rows, or a model made for chat"
-        )
-    turns = [{"role": m.role, "content": m.content} for m in messages]
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=prompt)
-
-
 def prompt_ids(row: Row, tokenizer: Any) -> list[int]:
     """Return the tokens the model is given when `row` is asked: the prompt, or the turns before the last."""
     if row.messages:
-        text = chat_text(row.messages[:-1], tokenizer, prompt=True)
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        asked = chat_text(row.messages[:-1], tokenizer, prompt=True, given=row.given, source=row.source)
+        return _chat_ids(asked, tokenizer)
     return _plain_ids(row.prompt, tokenizer)
 
 
 def encode(row: Row, tokenizer: Any, max_length: int) -> Encoded:
     """Return the tokens of `row` with its answer marked as trained, the end of turn included.
 
-    A row longer than `max_length` loses its later turns; if the first answer does not fit, the start of its prompt, down to a
-    quarter of `max_length`; and then the answer's end. The prompt is tokenised as it will be when the model is asked, so that
-    training and use meet the same tokens.
+    They begin with `prompt_ids(row)`, so that training and use meet the same tokens. Earlier answers of a conversation are
+    trained too where the model was asked for them behind the very tokens that stand before them. A row longer than
+    `max_length` loses its later turns; if the first answer does not fit, the start of its prompt, down to a quarter of
+    `max_length`; and then the answer's end.
 
     Raises:
-        BadInput: Nothing would be trained.
+        BadInput: Nothing would be trained, or the answer cannot be ended.
     """
     ids, trained = _chat_row(row, tokenizer) if row.messages else _text_row(row, tokenizer)
     cut = max(0, len(ids) - max_length)
@@ -86,50 +77,120 @@ def encode(row: Row, tokenizer: Any, max_length: int) -> Encoded:
     return encoded
 
 
+def answer_ids(row: Row, tokenizer: Any) -> list[int]:
+    """Return the tokens that training puts behind `prompt_ids(row)`, with the end of turn.
+
+    Raises:
+        BadInput: There is no answer, or it cannot be ended.
+    """
+    if row.messages:
+        found = chat(without_markers(row, tokenizer), tokenizer)
+        return _chat_answer(found, _chat_ids(found.asked, tokenizer), tokenizer, row)
+    ids = _behind(
+        without_markers(row, tokenizer).completion, row.prompt, prompt_ids(row, tokenizer), tokenizer, _plain_ids
+    )
+    if not ids:
+        raise BadInput(f"{row.source or 'a row'}: nothing to train in it; give it an answer")
+    if tokenizer.eos_token_id is None:
+        raise _endless(row)
+    return [*ids, tokenizer.eos_token_id]
+
+
+def end_markers(tokenizer: Any) -> tuple[str, ...]:
+    """Return the texts that end an answer of this model: its end-of-sequence token, and its template's end of turn."""
+    return tuple(dict.fromkeys(text for text in (tokenizer.eos_token, frame(tokenizer).end) if text))
+
+
+def without_end(text: str, markers: Sequence[str]) -> str:
+    """Return an answer without the markers at its end, which the encoder or the template adds itself."""
+    while ending := next((mark for mark in markers if text.rstrip().endswith(mark)), None):
+        text = text.rstrip().removesuffix(ending)
+    return text
+
+
+def stop_ids(tokenizer: Any) -> set[int]:
+    """Return the tokens that end an answer: end of sequence, and the template's end of turn where that is one token."""
+    turn = frame(tokenizer).end
+    ids = _chat_ids(turn, tokenizer) if turn else []
+    return {i for i in (tokenizer.eos_token_id, *(ids if len(ids) == 1 else ())) if i is not None}
+
+
+def without_markers(row: Row, tokenizer: Any) -> Row:
+    """Return a row whose answers do not end in what encoder or template add themselves."""
+    markers = end_markers(tokenizer)
+    turns = tuple(
+        replace(turn, content=without_end(turn.content, markers)) if turn.role == "assistant" else turn
+        for turn in row.messages
+    )
+    answer = without_end(row.completion, markers)
+    return row if (turns, answer) == (row.messages, row.completion) else replace(row, messages=turns, completion=answer)
+
+
+def _chat_ids(text: str, tokenizer: Any) -> list[int]:
+    """Tokens of a text that brings its special tokens along."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
 def _plain_ids(text: str, tokenizer: Any) -> list[int]:
-    """Tokens of `text` with the tokenizer's opening special tokens, without a closing one."""
+    """Tokens of `text` with the tokenizer's opening special tokens once, without a closing one."""
     ids = tokenizer(text)["input_ids"]
     if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token or "\0"):
         ids = ids[:-1]
-    return ids
+    begin = getattr(tokenizer, "bos_token_id", None)  # not every tokenizer of a training script has one
+    return ids[1:] if begin is not None and ids[:2] == [begin, begin] else ids
 
 
 def _text_row(row: Row, tokenizer: Any) -> tuple[list[int], list[bool]]:
-    before = _plain_ids(row.prompt, tokenizer) if row.prompt else []
-    joint = _plain_ids(row.prompt + row.completion, tokenizer)
-    if joint[: len(before)] == before:
-        answer = joint[len(before) :]
-    else:  # a token straddles the seam: keep the prompt as it will be asked, and tokenise the answer by itself
-        answer = tokenizer(row.completion, add_special_tokens=False)["input_ids"]
-    answer = [*answer, tokenizer.eos_token_id]
+    before, answer = prompt_ids(row, tokenizer), answer_ids(row, tokenizer)
     return before + answer, [False] * len(before) + [True] * len(answer)
 
 
 def _chat_row(row: Row, tokenizer: Any) -> tuple[list[int], list[bool]]:
-    """Train every assistant turn up to its end-of-turn token; offsets of one joint tokenisation say which tokens those are."""
-    whole = chat_text(row.messages, tokenizer, prompt=False)
-    spans = []
-    for i, message in enumerate(row.messages):
-        if message.role != "assistant":
-            continue
-        asked = chat_text(row.messages[:i], tokenizer, prompt=True)
-        turn = chat_text(row.messages[: i + 1], tokenizer, prompt=False)
-        if not whole.startswith(turn):
-            raise BadInput(
-                f"{row.source or 'a row'}: the model's chat template rewrites earlier turns, so the trained part is unclear; "
-                "split the conversation into one row an answer"
-            )
-        # some templates open a turn with more than it will hold, so it begins where the two part
-        start = next((k for k, (a, b) in enumerate(zip(asked, turn, strict=False)) if a != b), len(asked))
-        spans.append((start, start + len(turn[start:].rstrip())))
-    coded = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-    trained = [any(a <= s and e <= b for a, b in spans) and e > s for s, e in coded["offset_mapping"]]
-    ids = coded["input_ids"]
-    if any(trained) and ids[_last(trained)] != tokenizer.eos_token_id:  # a template without an end of turn
-        end = _last(trained) + 1
-        ids, trained = [*ids[:end], tokenizer.eos_token_id], [*trained[:end], True]
+    found = chat(without_markers(row, tokenizer), tokenizer)
+    asked = _chat_ids(found.asked, tokenizer)
+    answer = _chat_answer(found, asked, tokenizer, row)
+    trained = [False] * len(asked) + [True] * len(answer)
+    for before, turn in found.earlier:
+        start, ids = _chat_ids(before, tokenizer), _chat_ids(turn, tokenizer)
+        if asked[: len(ids)] == ids and ids[: len(start)] == start:
+            trained[len(start) : len(ids)] = [True] * (len(ids) - len(start))
+    ids = asked + answer
+    whole = _chat_ids(found.asked + found.answer + found.tail, tokenizer) if found.tail else []
+    if whole[: len(ids)] == ids:
+        ids, trained = whole, trained + [False] * (len(whole) - len(ids))
     return ids, trained
 
 
-def _last(flags: list[bool]) -> int:
-    return len(flags) - 1 - flags[::-1].index(True)
+def _chat_answer(found: Chat, asked: list[int], tokenizer: Any, row: Row) -> list[int]:
+    """Return the tokens of an answer behind those of its prompt: up to the template's end of turn, and the end of sequence."""
+    ids, end = _behind(found.answer, found.asked, asked, tokenizer, _chat_ids), tokenizer.eos_token_id
+    if not ids or ids[-1] == end:
+        return ids
+    if end is None and ids[-1] not in stop_ids(tokenizer):
+        raise _endless(row)
+    return ids if end is None else [*ids, end]
+
+
+def _endless(row: Row) -> BadInput:
+    return BadInput(
+        f"{row.source or 'a row'}: this model's tokenizer names no end-of-sequence token, so that no answer would ever end; "
+        'name one ("eos_token") in its tokenizer_config.json'
+    )
+
+
+def _behind(
+    text: str, prompt: str, asked: list[int], tokenizer: Any, tokenise: Callable[[str, Any], list[int]]
+) -> list[int]:
+    """Return the tokens of `text` behind a prompt that is tokenised by itself, as it is when the model is asked."""
+    joint = tokenise(prompt + text, tokenizer)
+    if joint[: len(asked)] == asked:
+        return joint[len(asked) :]
+    # A token straddles the seam. Some tokenizers put a mark in front of whatever they read, which nobody wrote here.
+    leads = [(_chat_ids(lead, tokenizer), _chat_ids(lead + text, tokenizer)) for lead in ("", "\n", ":", "a")]
+    alone = [ids[len(front) :] for front, ids in leads if ids[: len(front)] == front]
+    wanted = _decoded(joint, tokenizer)
+    return next((ids for ids in alone if _decoded(asked + ids, tokenizer) == wanted), alone[0])
+
+
+def _decoded(ids: list[int], tokenizer: Any) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -14,6 +14,7 @@ from perdure.core.rows import Message, Row
 from perdure.data.columns import FORMATS as FORMATS
 from perdure.data.columns import IN_FILE, advice, listed
 from perdure.data.read import Record
+from perdure.data.turns import conversation, turns_of
 
 DEFAULT_TEMPLATE = "Classify the text.\nText: {text}\nLabel:"
 """Prompt of `text_label` unless the task sets its own."""
@@ -22,9 +23,6 @@ TEMPLATED = ("text_label", "prompt_completion")
 """Formats whose prompt a template can make."""
 
 MOST_PARTS, MOST_CHARACTERS = 100, 50_000  # of a template: each part may take in a whole cell
-
-_ROLES = ("system", "user", "assistant", "tool")
-_SHAREGPT_ROLES = {"human": "user", "gpt": "assistant"} | {role: role for role in _ROLES}
 
 
 def detect(
@@ -227,53 +225,13 @@ def _prompted(prompt: str, completion: str) -> Row:
     return Row(prompt=prompt, completion=f" {completion}" if glued else completion)
 
 
-def _conversation(turns: list[Message], source: str) -> Row:
-    answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
-    if not answers:
-        raise BadInput(f"{source} has no assistant turn, so there is nothing to train; add one or remove the row")
-    if any(not turns[index].content.strip() for index in answers):
-        raise BadInput(
-            f"{source} has an empty assistant turn, so there is nothing to train in it; fill it in or remove it"
-        )
-    if not any(turn.role == "user" for turn in turns[: answers[-1]]):
-        raise BadInput(f"{source} has no user turn before the answer; add one, or write the row as text")
-    return Row(messages=tuple(turns[: answers[-1] + 1]))  # turns after the last answer have nothing to train
-
-
-def _turns(value: Any, source: str, role: str = "role", content: str = "content") -> list[Message]:
-    """Return the turns of a list of `{role: ..., content: ...}`; the keys differ between formats."""
-    roles = _SHAREGPT_ROLES if role == "from" else {name: name for name in _ROLES}
-    turns = []
-    if not isinstance(value, list):
-        raise BadInput(f"{source}: turns must be a list of {{{role}, {content}}}, got a {type(value).__name__}")
-    for number, turn in enumerate(value, start=1):
-        where = f"{source}, turn {number}"
-        if not isinstance(turn, dict):
-            raise BadInput(f"{where} must be an object with {role} and {content}, got a {type(turn).__name__}")
-        if not isinstance(turn.get(role), str) or turn[role] not in roles:
-            raise BadInput(f"{where}: {role} is {quoted(turn.get(role))}; it must be one of {', '.join(roles)}")
-        if turn.get("tool_calls") or turn.get("function_call") or turn.get("weight") == 0:
-            raise BadInput(f"{where}: tool calls and untrained turns (weight 0) are not supported; remove the row")
-        turns.append(Message(roles[turn[role]], _content(turn.get(content), where)))
-    return turns
-
-
-def _content(value: Any, where: str) -> str:
-    """Return the text of a turn: a string, or a list of OpenAI text parts."""
-    if isinstance(value, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in value):
-        return "".join(part["text"] for part in value)
-    if not isinstance(value, str):
-        raise BadInput(f"{where}: the content must be text, got a {type(value).__name__}")
-    return value
-
-
 def _from_messages(record: Record) -> Row:
-    return _conversation(_opened(record, _turns(record.fields["messages"], record.source)), record.source)
+    return conversation(_opened(record, turns_of(record.fields["messages"], record.source)), record)
 
 
 def _from_sharegpt(record: Record) -> Row:
-    turns = _turns(record.fields["conversations"], record.source, "from", "value")
-    return _conversation(_opened(record, turns), record.source)
+    turns = turns_of(record.fields["conversations"], record.source, "from", "value")
+    return conversation(_opened(record, turns), record)
 
 
 def _opened(record: Record, turns: list[Message]) -> list[Message]:
@@ -285,7 +243,7 @@ def _opened(record: Record, turns: list[Message]) -> list[Message]:
 def _from_prompt_completion(record: Record) -> Row:
     prompt, completion = record.fields["prompt"], record.fields["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
-        return _conversation([*_turns(prompt, record.source), *_turns(completion, record.source)], record.source)
+        return conversation([*turns_of(prompt, record.source), *turns_of(completion, record.source)], record)
     if isinstance(prompt, list) or isinstance(completion, list):
         raise BadInput(f"{record.source}: prompt and completion must be both text or both lists of messages")
     return _prompted(_text(record, "prompt"), _text(record, "completion", required=True))

@@ -105,7 +105,8 @@ class Asked:
     @property
     def single(self) -> bool:
         """Whether it is one question with one answer."""
-        return not self.row.messages or [turn.role for turn in self.row.messages] == ["user", "assistant"]
+        plain = not self.row.extra and not any(turn.extra for turn in self.row.messages)
+        return plain and [turn.role for turn in self.row.messages] in ([], ["user", "assistant"])
 
     @property
     def passage(self) -> bool:
@@ -149,7 +150,7 @@ class Asked:
 
 
 RULES: tuple[tuple[str, Callable[[Asked], bool]], ...] = (
-    ("it is a conversation of several turns, or has a system text", lambda row: not row.single),
+    ("it is a conversation of several turns, or has a system text, reasoning or tools", lambda row: not row.single),
     ("it is text without a question", lambda row: not row.prompt.strip()),
     ("it has a label, so it is classification", lambda row: row.row.label is not None),
     (f"its prompt is a passage: over {LONGEST_PROMPT} words, a sentence or 2 lines", lambda row: row.passage),

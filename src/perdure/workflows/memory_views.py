@@ -95,12 +95,12 @@ def _kept(item: Json) -> Json:
 def _text(row: Row) -> Json:
     """Return the text of a row in the columns of a data file."""
     if row.messages:
-        return {"messages": [{"role": m.role, "content": m.content} for m in row.messages]}
+        return {"messages": [m.fields for m in row.messages], **row.given}
     return {"prompt": row.prompt, "completion": row.completion}
 
 
 def _whole(row: Json) -> str:
     """Return a row of `_text` as one text."""
     if "messages" in row:
-        return "\n".join(message["content"] for message in row["messages"])
+        return "\n".join(message["content"] or "" for message in row["messages"])
     return f"{row['prompt']}{row['completion']}"

@@ -36,17 +36,34 @@ def measure(runtime: "Runtime", task: TaskData, tick: Tick | None = None) -> dic
     if name == "choice":
         items, said = _choose(runtime, task, options, told)
     else:
+        from perdure.data.answers import Reader
+
         said = answers(runtime, task.test, answer_length(runtime, task), told)
-        score = get_scorer(task.scorer)
-        items = [score(text, row.answer) for text, row in zip(said, task.test, strict=True)]
+        score, reader = get_scorer(task.scorer), Reader.of(runtime.base.tokenizer, task.test)
+        items = [score(text, reader.reference(row)) for text, row in zip(said, task.test, strict=True)]
     seconds = time.perf_counter() - began
     return score_record(name, items, said, [row.hash for row in task.test], seconds)
 
 
 def answers(
-    runtime: "Runtime", rows: Sequence[Row], max_new_tokens: int, tick: Callable[[int], None] | None = None
+    runtime: "Runtime",
+    rows: Sequence[Row],
+    max_new_tokens: int,
+    tick: Callable[[int], None] | None = None,
+    known: Sequence[Row] = (),
 ) -> list[str]:
-    """Return what the model as it is laid now answers to each row, by greedy decoding; what had to be cut is a notice."""
+    """Return what the model as it is laid now answers to each row, by greedy decoding; what had to be cut is a notice.
+
+    A thought before an answer is left out; an answer whose thought did not end is empty, and a notice.
+
+    Args:
+        runtime: Holds the model.
+        rows: What is asked.
+        max_new_tokens: Most tokens of an answer, its thought included.
+        tick: Called with the number of answers finished.
+        known: Rows that show what answers look like, where `rows` have none.
+    """
+    from perdure.data.answers import Reader
     from perdure.data.encode import prompt_ids
     from perdure.evaluate.decode import generate
 
@@ -61,18 +78,28 @@ def answers(
         precision=runtime.precision,
         tick=tick,
     )
-    return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in said]
+    reader = Reader.of(tokenizer, known or rows)
+    found = [reader.text(ids, reader.tag(row)) for ids, row in zip(said, rows, strict=True)]
+    lost = sum(not text and bool(reader.whole(ids).strip()) for text, ids in zip(found, said, strict=True))
+    if lost:
+        what = "answer was" if lost == 1 else "answers were"
+        runtime.notice(f"{lost} {what} still a thought after {new} tokens, and left empty; raise max_new_tokens")
+    return found
 
 
 def answer_length(runtime: "Runtime", task: TaskData) -> int:
-    """Return how many tokens an answer to `task` may have: what the task says, else its longest test answer and a bit."""
+    """Return how many tokens an answer to `task` may have.
+
+    That is what the task says, else as its longest test answer has and a bit, and as the longest thought before one has.
+    """
     if task.spec.max_new_tokens:
         return task.spec.max_new_tokens
-    tokenizer = runtime.base.tokenizer
-    longest = max(
-        (len(tokenizer(row.answer, add_special_tokens=False)["input_ids"]) for row in task.test), default=LONGEST
-    )
-    return min(longest + 4, LONGEST)
+    from perdure.data.answers import Reader
+
+    reader = Reader.of(runtime.base.tokenizer, task.test)
+    sizes = [reader.lengths(row) for row in task.test]
+    longest = max((answer for _, answer in sizes), default=LONGEST)
+    return min(longest + 4, LONGEST) + max((thought for thought, _ in sizes), default=0)
 
 
 def newest_task(ledger: Ledger, entry: Entry) -> str | None:
@@ -98,25 +125,26 @@ def _choose(
     runtime: "Runtime", task: TaskData, options: dict[str, Any], told: Callable[[int], None]
 ) -> tuple[list[float], list[str]]:
     """Score by log-likelihood over the task's answers: every answer that its rows had is a choice."""
+    from perdure.data.answers import Choices
     from perdure.data.encode import prompt_ids
     from perdure.evaluate.decode import choice_log_likelihoods
 
     base, tokenizer = runtime.base, runtime.base.tokenizer
-    texts = list(task.choices)
+    choices = Choices.of(task.choices, tokenizer)
+    texts = choices.texts
     if len(texts) < 2 or (task.format != "text_label" and len(texts) > 100):
         raise BadInput(
             f"task {task.name!r} scores by choice, but its rows have {len(texts)} answers; choices need 2 to 100"
         )
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    prompts, room = _fitted(runtime, [prompt_ids(row, tokenizer) for row in task.test], max(map(len, ids)))
-    ids = [tokens[:room] for tokens in ids]
-    found = choice_log_likelihoods(
-        runtime.model, prompts, [ids] * len(prompts), pad=base.pad, precision=runtime.precision, tick=told
-    )
+    ids = [choices.ids(row) for row in task.test]
+    longest = max(len(tokens) for options in ids for tokens in options)
+    prompts, room = _fitted(runtime, [prompt_ids(row, tokenizer) for row in task.test], longest)
+    ids = [[tokens[:room] for tokens in options] for options in ids]
+    found = choice_log_likelihoods(runtime.model, prompts, ids, pad=base.pad, precision=runtime.precision, tick=told)
     items, said = [], []
-    for row, likelihoods in zip(task.test, found, strict=True):
-        gold = texts.index(row.completion or row.answer)
-        item, chosen = choice_score(likelihoods, [len(i) for i in ids], gold, options.get("normalise", "none"))
+    for row, likelihoods, tokens in zip(task.test, found, ids, strict=True):
+        gold = texts.index(choices.text(row))
+        item, chosen = choice_score(likelihoods, [len(i) for i in tokens], gold, options.get("normalise", "none"))
         items.append(item)
         said.append(texts[chosen].strip())
     return items, said

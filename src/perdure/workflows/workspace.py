@@ -278,7 +278,7 @@ class Workspace:
                 Row(messages=(Message("user", t), Message("assistant", ""))) if chat else Row(prompt=t) for t in texts
             ]
             return answers(self.runtime, rows, max_new_tokens or 256)
-        return answers(self.runtime, rows, max_new_tokens or answer_length(self.runtime, data))
+        return answers(self.runtime, rows, max_new_tokens or answer_length(self.runtime, data), known=data.test)
 
     def model(self, at: str = "head") -> Any:
         """Return the model at a ref, in eval mode: the one that was scored."""

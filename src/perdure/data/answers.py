@@ -1,0 +1,143 @@
+"""Answers as text: what a model said, and what a row says it should have said, without thoughts and markers."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from perdure.core.rows import Message, Row
+from perdure.data.chat import chat, frame
+from perdure.data.encode import answer_ids, end_markers, stop_ids, without_end, without_markers
+from perdure.data.thoughts import CLOSING, opening, split
+
+NEAR = 200  # characters at the end of a prompt that may share a token with what follows
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads answers of one model from tokens.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        stops: Tokens that end an answer.
+        before: Tokens that the chat template itself writes before each answer.
+        kept: Special tokens that belong to the answers, such as labels that are tokens of their own.
+        closes: Tags that close a thought in answers of plain text.
+    """
+
+    tokenizer: Any
+    stops: frozenset[int]
+    before: tuple[int, ...]
+    kept: frozenset[int]
+    closes: frozenset[str]
+
+    @classmethod
+    def of(cls, tokenizer: Any, rows: Sequence[Row] = ()) -> "Reader":
+        """Return the reader of answers to `rows`."""
+        around = frame(tokenizer)
+        stops = frozenset(stop_ids(tokenizer))
+        before = tokenizer(around.before, add_special_tokens=False)["input_ids"] if around.before else []
+        texts = {without_markers(row, tokenizer).answer for row in rows}
+        special = _special(tokenizer)
+        marked = [text for text in texts if any(name in text for name in special)]
+        found = {i for text in marked for i in tokenizer(text, add_special_tokens=False)["input_ids"]}
+        tags = {special[tag] for pair in CLOSING.items() for tag in pair if tag in special}
+        kept = frozenset((found & set(special.values()) | tags) - stops)
+        closes = frozenset(tag for tag in CLOSING.values() if any(tag in text for text in texts))
+        return cls(tokenizer, stops, tuple(before), kept, closes)
+
+    def text(self, ids: Sequence[int], tag: str | None = None) -> str:
+        """Return the answer that tokens say, without the thought before it; empty where the thought does not end.
+
+        Args:
+            ids: What was generated, or trained.
+            tag: The tag of the thought block that the prompt has opened.
+        """
+        return split(self.whole(ids), tag)[1].strip()
+
+    def whole(self, ids: Sequence[int]) -> str:
+        """Return what tokens say, thoughts and all, without markers."""
+        said = list(ids)
+        while said and said[-1] in self.stops:
+            said.pop()
+        if self.before and tuple(said[: len(self.before)]) == self.before:
+            said = said[len(self.before) :]
+        if not self.kept:
+            return self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        left_out = set(_special(self.tokenizer).values()) - self.kept
+        seen = [i for i in said if i not in left_out]
+        return self.tokenizer.decode(seen, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def reference(self, row: Row) -> str:
+        """Return what a row says the model should answer, read as an answer of the model is.
+
+        Raises:
+            BadInput: The chat template does not take the row.
+        """
+        if row.messages:
+            ids = answer_ids(row, self.tokenizer)
+            return self.text(ids, self.tag(row)) or self.whole(ids).strip()
+        plain = without_markers(row, self.tokenizer).completion
+        thought, answer = split(plain, self.tag(row))
+        return plain if thought is None or not answer.strip() else answer.strip()
+
+    def tag(self, row: Row) -> str | None:
+        """Return the tag of the thought block that the prompt of a row opens and its answer closes; None where there is none."""
+        if row.messages:
+            return chat(without_markers(row, self.tokenizer), self.tokenizer).tag
+        block = opening(row.prompt)
+        return block[1] if block and CLOSING[block[1]] in self.closes else None
+
+    def lengths(self, row: Row) -> tuple[int, int]:
+        """Return how many tokens the thought and the answer of a row have, as it says them."""
+        answer = self._count(self.reference(row))
+        if not row.messages:
+            return max(0, self._count(without_markers(row, self.tokenizer).completion) - answer), answer
+        said = [i for i in answer_ids(row, self.tokenizer) if i not in self.stops]
+        return max(0, len(said) - answer), answer
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The answers of a task, each a choice for every question.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        texts: The answers, each once, sorted.
+    """
+
+    tokenizer: Any
+    texts: tuple[str, ...]
+    _known: dict[tuple[str, str], list[int]] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, answers: Iterable[str], tokenizer: Any) -> "Choices":
+        """Return answers as choices, without the markers at their ends."""
+        markers = end_markers(tokenizer)
+        return cls(tokenizer, tuple(sorted({without_end(text, markers) for text in answers})))
+
+    def text(self, row: Row) -> str:
+        """Return the choice that is right for a row."""
+        return without_end(row.completion or row.answer, end_markers(self.tokenizer))
+
+    def ids(self, row: Row) -> list[list[int]]:
+        """Return the tokens of each choice, with its end, as training would put them behind the prompt of `row`."""
+        return [self._ids(row, text) for text in self.texts]
+
+    def _ids(self, row: Row, text: str) -> list[int]:
+        # A seam depends on the end of the prompt alone: of a conversation that is the generation prompt.
+        end = "" if row.messages else row.prompt[-NEAR:]
+        if (end, text) not in self._known:
+            turns = (*row.messages[:-1], Message("assistant", text))
+            asked = replace(row, messages=turns) if row.messages else replace(row, completion=text)
+            self._known[end, text] = answer_ids(asked, self.tokenizer)
+        return self._known[end, text]
+
+
+def _special(tokenizer: Any) -> dict[str, int]:
+    """Return the special tokens of a tokenizer by their text."""
+    named = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    added = {str(token): i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | named

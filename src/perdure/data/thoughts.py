@@ -1,0 +1,56 @@
+"""Thought blocks: where a text thinks before it answers, and the answer without them."""
+
+import re
+
+_TAGS = (
+    *((f"<{name}>", f"</{name}>") for name in ("think", "thinking", "thought", "reasoning", "seed:think")),
+    ("[THINK]", "[/THINK]"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+)
+CLOSING = dict(_TAGS)
+"""The tag that closes a thought, by the one that opens it."""
+
+_OPEN = "|".join(map(re.escape, CLOSING))
+_OPENED = re.compile(rf"({_OPEN})(\s*)\Z")
+_EMPTY = "|".join(rf"{re.escape(begun)}\s*{re.escape(ended)}" for begun, ended in _TAGS)
+_CLOSED = re.compile(rf"({_EMPTY})\s*\Z")
+_BLOCK = re.compile(rf"\s*({_OPEN})")
+
+
+def opening(prompt: str) -> re.Match[str] | None:
+    """Return where a prompt ends in an open thought block: group 1 is its tag, group 2 the white space behind it."""
+    return _OPENED.search(prompt)
+
+
+def empty_block(prompt: str) -> re.Match[str] | None:
+    """Return where a prompt ends in an empty thought block."""
+    return _CLOSED.search(prompt)
+
+
+def split(text: str, tag: str | None = None) -> tuple[str | None, str]:
+    """Return (thought, answer) of a text that opens with thought blocks; the thought is None where it has none.
+
+    A thought that is never closed has no answer behind it: the answer is empty.
+
+    Args:
+        text: What was said.
+        tag: The opening tag that already stands before the text, if one does.
+    """
+    thoughts: list[str] = []
+    while True:
+        begun = None if tag else _BLOCK.match(text)
+        if begun is not None:
+            tag, text = begun[1], text[begun.end() :]
+        if not tag:
+            return ("\n".join(thoughts) if thoughts else None), text
+        thought, closed, text = text.partition(CLOSING[tag])
+        thoughts.append(thought)
+        tag = None
+        if not closed:
+            return "\n".join(thoughts), ""
+
+
+def knows_thoughts(template: str) -> bool:
+    """Say whether a chat template writes or reads thought blocks."""
+    return any(name in template for name in (*CLOSING, *CLOSING.values(), "reasoning_content", "thinking"))

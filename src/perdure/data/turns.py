@@ -1,0 +1,152 @@
+"""Conversations: the turns of a record as messages, with what a chat template may be given beside the text."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from perdure.core.canonical import canonical_json
+from perdure.core.errors import BadInput
+from perdure.core.plain_text import quoted
+from perdure.core.rows import Message, Row
+from perdure.data.read import Record
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"} | {role: role for role in ROLES}
+REASONING = ("reasoning_content", "reasoning", "thinking")  # names of what an assistant thought
+TURN_FIELDS = (*REASONING, "tool_calls", "tool_call_id", "name", "tool_plan")
+"""Fields of a turn that are handed to the chat template beside role and content."""
+
+ROW_FIELDS = ("tools", "documents", "chat_template_kwargs")
+"""Columns of a conversation that are handed to the chat template beside the turns."""
+
+_SAID = ("weight", "train")  # fields that say whether a turn is trained
+
+
+def turns_of(value: Any, source: str, role: str = "role", content: str = "content") -> list[Message]:
+    """Return the turns of a list of `{role: ..., content: ...}`; the keys differ between formats.
+
+    Raises:
+        BadInput: A turn is none, or holds what cannot be trained; the message has row and turn.
+    """
+    roles = SHAREGPT_ROLES if role == "from" else {name: name for name in ROLES}
+    if not isinstance(value, list):
+        raise BadInput(f"{source}: turns must be a list of {{{role}, {content}}}, got a {type(value).__name__}")
+    return [_turn(turn, roles, f"{source}, turn {n}", role, content) for n, turn in enumerate(value, start=1)]
+
+
+def conversation(turns: Sequence[Message], record: Record) -> Row:
+    """Return the row of a conversation, up to its last answer; turns after that have nothing to train.
+
+    Raises:
+        BadInput: There is no answer, an empty one, or nothing before it; or a column for the template is none.
+    """
+    source = record.source
+    answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+    if not answers:
+        raise BadInput(f"{source} has no assistant turn, so there is nothing to train; add one or remove the row")
+    if any(not turns[index].content.strip() and "tool_calls" not in turns[index].fields for index in answers):
+        raise BadInput(
+            f"{source} has an empty assistant turn, so there is nothing to train in it; fill it in or remove it"
+        )
+    if not any(turn.role == "user" for turn in turns[: answers[-1]]):
+        raise BadInput(f"{source} has no user turn before the answer; add one, or write the row as text")
+    given = {name: found for name in ROW_FIELDS if (found := _given(record, name))}
+    return Row(messages=tuple(turns[: answers[-1] + 1]), extra=canonical_json(given) if given else "")
+
+
+def unread_fields(records: Iterable[Record]) -> list[str]:
+    """Return in words which fields of turns nothing reads, most frequent first."""
+    keys = {"role", "content", "from", "value", *TURN_FIELDS, *_SAID}
+    counts: Counter[str] = Counter()
+    for record in records:
+        for column in ("messages", "conversations", "prompt", "completion"):
+            turns = record.fields.get(column)
+            for turn in turns if isinstance(turns, list) else ():
+                if isinstance(turn, dict):
+                    counts.update(str(key) for key, value in turn.items() if key not in keys and _holds(value))
+    return [
+        f"the field {name!r} of {count} turn{'' if count == 1 else 's'} is not read"
+        for name, count in counts.most_common()
+    ]
+
+
+def _turn(turn: Any, roles: Mapping[str, str], where: str, role: str, content: str) -> Message:
+    if not isinstance(turn, dict):
+        raise BadInput(f"{where} must be an object with {role} and {content}, got a {type(turn).__name__}")
+    named = turn.get(role)
+    if not isinstance(named, str) or named not in roles:
+        raise BadInput(f"{where}: {role} is {quoted(named)}; it must be one of {', '.join(roles)}")
+    if any(turn.get(key) in (0, False) and turn.get(key) is not None for key in _SAID):
+        raise BadInput(f"{where}: untrained turns (weight 0) are not supported; remove the row")
+    if turn.get("function_call"):
+        raise BadInput(f"{where}: function_call is not supported; write it as tool_calls, a list of {{type, function}}")
+    extra = {name: turn[name] for name in TURN_FIELDS if _holds(turn.get(name))}
+    if "tool_calls" in extra:
+        extra["tool_calls"] = _calls(extra["tool_calls"], where)
+    for name in REASONING:
+        if name in extra and not isinstance(extra[name], str):
+            raise BadInput(f"{where}: {name} must be text, got a {type(extra[name]).__name__}")
+    text = turn.get(content)
+    if text is None and "tool_calls" in extra:
+        extra[content] = None  # templates tell a missing text from an empty one
+        text = ""
+    return Message(roles[named], _text_of(text, where), canonical_json(extra) if extra else "")
+
+
+def _text_of(value: Any, where: str) -> str:
+    """Return the text of a turn: a string, or a list of OpenAI text parts."""
+    if isinstance(value, list):
+        for number, part in enumerate(value, start=1):
+            kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
+            if kind != "text" or not isinstance(part.get("text"), str):
+                raise BadInput(
+                    f"{where}, part {number} of its content is {quoted(kind)}; only text is trained: remove the row, "
+                    "or write the part as text"
+                )
+        return "".join(part["text"] for part in value)
+    if value is None:
+        raise BadInput(f"{where}: the content must be text, got null; fill it in or remove the row")
+    if not isinstance(value, str):
+        raise BadInput(f"{where}: the content must be text, got a {type(value).__name__}")
+    return value
+
+
+def _calls(value: Any, where: str) -> list[dict[str, Any]]:
+    """Return tool calls with their arguments as an object, which templates write as JSON themselves."""
+    if not isinstance(value, list) or not all(isinstance(call, dict) for call in value):
+        raise BadInput(f"{where}: tool_calls must be a list of objects {{type, function: {{name, arguments}}}}")
+    calls = []
+    for call in value:
+        function = call.get("function", call)
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise BadInput(f"{where}: a tool call names no function; write {{type, function: {{name, arguments}}}}")
+        arguments = function.get("arguments")
+        if isinstance(arguments, str):
+            function = {**function, "arguments": _loaded(arguments, where) if arguments.strip() else {}}
+        calls.append({**call, "function": function} if "function" in call else function)
+    return calls
+
+
+def _given(record: Record, name: str) -> Any:
+    value = record.fields.get(name)
+    if not _holds(value):
+        return None
+    if isinstance(value, str):  # tables have no lists of objects
+        value = _loaded(value, f"{record.source}: {name}")
+    kind = dict if name == "chat_template_kwargs" else list
+    if not isinstance(value, kind) or (kind is list and not all(isinstance(item, dict) for item in value)):
+        what = "an object" if kind is dict else "a list of objects"
+        raise BadInput(f"{record.source}: {name} must be {what}, got a {type(value).__name__}")
+    return value
+
+
+def _loaded(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where}: {quoted(text)} is no JSON") from error
+
+
+def _holds(value: Any) -> bool:
+    return value is not None and value != "" and value != [] and value != {}
