@@ -19,7 +19,7 @@ class Reader:
     Args:
         tokenizer: The model's tokenizer.
         stops: Tokens that end an answer.
-        before: Tokens that the chat template itself writes before each answer.
+        before: Tokens that the chat template itself writes before each answer, unless they are a thought.
         kept: Special tokens that belong to the answers, such as labels that are tokens of their own.
         closes: Tags that close a thought in answers of plain text.
     """
@@ -35,11 +35,11 @@ class Reader:
         """Return the reader of answers to `rows`."""
         around = frame(tokenizer)
         stops = frozenset(stop_ids(tokenizer))
-        before = tokenizer(around.before, add_special_tokens=False)["input_ids"] if around.before else []
+        mark = "" if any(tag in around.before for tag in CLOSING.values()) else around.before  # thoughts are split off
+        before = tokenizer(mark, add_special_tokens=False)["input_ids"] if mark else []
         texts = {without_markers(row, tokenizer).answer for row in rows}
         special = _special(tokenizer)
-        marked = [text for text in texts if any(name in text for name in special)]
-        found = {i for text in marked for i in tokenizer(text, add_special_tokens=False)["input_ids"]}
+        found = {i for text in texts for i in tokenizer(text, add_special_tokens=False)["input_ids"]}
         tags = {special[tag] for pair in CLOSING.items() for tag in pair if tag in special}
         kept = frozenset((found & set(special.values()) | tags) - stops)
         closes = frozenset(tag for tag in CLOSING.values() if any(tag in text for text in texts))

@@ -217,10 +217,10 @@ def _opened(asked: str, body: str, turn: Message, before: Any) -> Chat | None:
 
 
 def _behind(rest: str, answer: str) -> str:
-    """Return what stands behind `answer` in `rest`."""
+    """Return what stands behind `answer` in `rest`; all of it where there is no answer."""
     wanted = answer.strip()
-    at = rest.rfind(wanted)
-    return rest[at + len(wanted) :] if wanted and at >= 0 else ""
+    at = rest.rfind(wanted) if wanted else 0
+    return rest[at + len(wanted) :] if at >= 0 else ""
 
 
 def _what(turns: Sequence[Mapping[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from perdure.core.rows import Row
+from perdure.core.script import narrowed
 
 
 def doubts(parts: Mapping[str, Sequence[Row]], format: str) -> list[str]:
@@ -24,7 +25,7 @@ def _alike(rows: Sequence[Row]) -> list[list[str]]:
     """Return the labels that are the same but for case and spaces, which an underscore stands for."""
     groups: dict[str, list[str]] = {}
     for label in sorted({row.label for row in rows if row.label is not None}):
-        groups.setdefault(" ".join(label.replace("_", " ").casefold().split()), []).append(label)
+        groups.setdefault(" ".join(narrowed(label).replace("_", " ").casefold().split()), []).append(label)
     return [same for same in groups.values() if len(same) > 1]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from perdure.core.errors import BadInput
 from perdure.core.rows import Row
 from perdure.data.chat import Chat, chat, chat_text, frame
+from perdure.data.thoughts import split
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,12 @@ def _chat_row(row: Row, tokenizer: Any) -> tuple[list[int], list[bool]]:
 
 def _chat_answer(found: Chat, asked: list[int], tokenizer: Any, row: Row) -> list[int]:
     """Return the tokens of an answer behind those of its prompt: up to the template's end of turn, and the end of sequence."""
+    said = split(found.answer, found.tag)[1]
+    if not row.messages[-1].content.strip() and not without_end(said, end_markers(tokenizer)).strip():
+        raise BadInput(
+            f"{row.source or 'a row'}: nothing to train in it, as the model's chat template writes nothing of its last "
+            "turn; give it a text"
+        )
     ids, end = _behind(found.answer, found.asked, asked, tokenizer, _chat_ids), tokenizer.eos_token_id
     if not ids or ids[-1] == end:
         return ids

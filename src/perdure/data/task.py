@@ -19,6 +19,8 @@ from perdure.data.spec import TaskSpec as TaskSpec
 from perdure.data.spec import load_spec as load_spec
 from perdure.data.spec import make_spec, read_settings
 from perdure.data.split import distinct, make_test_part, named_parts
+from perdure.data.thoughts import split
+from perdure.data.turns import unread_fields
 
 _SHORT_ANSWER = 8  # words; up to this length two good answers rarely differ
 
@@ -179,10 +181,14 @@ def version_hash(task: TaskData, rows: Mapping[str, Sequence[tuple[str, str | No
     return content_hash([*settings, *([list(pair) for pair in part] for part in parts)])
 
 
-def default_scorer(rows: Sequence[Row], format: str, count: Callable[[str], int] = count_words) -> str:
+def _answer_words(text: str) -> int:
+    return count_words(split(text)[1])
+
+
+def default_scorer(rows: Sequence[Row], format: str, count: Callable[[str], int] = _answer_words) -> str:
     """Return "exact" where labels decide the answers, or every answer has at most 8 words; else "rouge_l".
 
-    A letter of a script without spaces (Chinese, Japanese, Thai, ...) counts as a word.
+    A letter of a script without spaces (Chinese, Japanese, Thai, ...) counts as a word; a thought before an answer counts not.
     A label beside free text (the number at the end of a worked solution) decides nothing: answers outnumber labels.
     """
     short = format != "text" and all(count(row.answer) <= _SHORT_ANSWER for row in rows)
@@ -240,7 +246,7 @@ def load_task(
         parts["test"], more = _rows(tests, spec, format, facts=some)
         unread = Unread(tuple(dict.fromkeys((*unread.columns, *more.columns))), unread.notices or more.notices)
         notices += told
-    notices += [*unread.notices, *doubts(parts, format)]
+    notices += [*unread.notices, *unread_fields(records), *doubts(parts, format)]
     train = distinct(parts["train"])
     if not train:
         raise BadInput(

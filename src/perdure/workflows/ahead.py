@@ -81,16 +81,25 @@ def check_sizes(ws: "Workspace", recipe: Recipe, rows: "Sequence[Encoded]") -> N
         )
 
 
-def encode_all(ws: "Workspace", task: TaskData, general: "Sequence[Row]", max_length: int) -> "tuple[Encoded, ...]":
-    """Return the train rows as tokens, after every row was tried that is trained on, scored, or rehearsed.
+def encode_all(
+    ws: "Workspace", task: TaskData, general: "Sequence[Row]", max_length: int
+) -> "tuple[tuple[Encoded, ...], list[str]]":
+    """Return the train rows as tokens, and what is to be told of how the model's tokenizer and template take the rows.
+
+    Every row is tried that is trained on, scored, or rehearsed.
 
     Raises:
         BadInput: A row cannot be written in the model's template, has nothing to train, or a token that the model has no
             embedding for; the message names it.
     """
     from perdure.bridges.models import load_tokenizer
+<<<<<<< HEAD
     from perdure.bridges.sizes import shape_of
     from perdure.data.encode import encode, prompt_ids
+=======
+    from perdure.data.encode import answer_ids, encode
+    from perdure.data.examine import examine
+>>>>>>> 375220a (What template and tokenizer make of rows is told before anything is trained: thoughts, tools, dropped turns, control tokens)
 
     tokenizer = load_tokenizer(ws.base_folder)
     rows = tuple(encode(row, tokenizer, max_length) for row in task.train)
@@ -100,8 +109,14 @@ def encode_all(ws: "Workspace", task: TaskData, general: "Sequence[Row]", max_le
     for row in (*task.validation, *general):
         _refuse_outside(row, encode(row, tokenizer, max_length).ids, tokenizer, known)
     for row in task.test:
+<<<<<<< HEAD
         _refuse_outside(row, prompt_ids(row, tokenizer), tokenizer, known)
     return rows
+=======
+        answer_ids(row, tokenizer)
+    notices = examine((*task.train, *task.validation, *task.test), tokenizer)
+    return rows, [*notices, *(f"general rows: {text}" for text in examine(general, tokenizer))]
+>>>>>>> 375220a (What template and tokenizer make of rows is told before anything is trained: thoughts, tools, dropped turns, control tokens)
 
 
 def _refuse_outside(row: "Row", ids: Sequence[int], tokenizer: Any, known: int | None) -> None:

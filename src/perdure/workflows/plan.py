@@ -124,7 +124,8 @@ def plan(
         notices.append(untrained)
     _check_teachers(ws, recipe)
     recipe = _for_model(ws, recipe)
-    encoded = encode_all(ws, task, general, recipe.settings.max_length)
+    encoded, told = encode_all(ws, task, general, recipe.settings.max_length)
+    notices += told
     check_sizes(ws, recipe, encoded)
     return Plan(task, recipe, parent, known, general, old, tuple(notices), encoded)
 

@@ -1,0 +1,211 @@
+"""What a model's tokenizer and chat template make of rows that the user may not expect."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from perdure.core.canonical import canonical_json
+from perdure.core.errors import BadInput
+from perdure.core.rows import Message, Row
+from perdure.core.words import counted
+from perdure.data.chat import MARK, chat, chat_text, frame
+from perdure.data.encode import end_markers, without_markers
+from perdure.data.thoughts import knows_thoughts, split
+from perdure.data.turns import REASONING
+
+FOREIGN = (
+    "</s>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|end_of_text|>",
+    "<eos>",
+    "[EOS]",
+)
+
+
+@dataclass
+class _Found:
+    """How often something was found, and where first."""
+
+    places: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, what: str, source: str) -> None:
+        self.places.setdefault(what, []).append(source)
+
+    def count(self, what: str) -> int:
+        return len(self.places.get(what, ()))
+
+    def told(self, what: str, word: str) -> str:
+        """Return "3 answers (the first f.jsonl:2)"."""
+        places = self.places[what]
+        first = f" (the first {places[0]})" if places[0] else ""
+        return f"{counted(len(places), word)}{first}"
+
+
+def examine(rows: Sequence[Row], tokenizer: Any) -> list[str]:
+    """Return in words what rows hold that is read as control tokens, left out by the template, or trained otherwise.
+
+    Args:
+        rows: Rows that are trained or scored.
+        tokenizer: The model's tokenizer.
+
+    Raises:
+        BadInput: The template does not take a row.
+    """
+    found, ends, control = _Found(), end_markers(tokenizer), _control(tokenizer)
+    for row in rows:
+        _markers(row, without_markers(row, tokenizer), ends, control, found)
+        if row.messages:
+            _conversation(without_markers(row, tokenizer), tokenizer, found)
+        elif not (split(row.completion)[0] or "").strip():
+            found.add("no thought", row.source)
+    return [*_about_markers(found), *_about_thoughts(found, len(rows), tokenizer), *_about_fields(found)]
+
+
+def _control(tokenizer: Any) -> tuple[str, ...]:
+    """Return the special tokens that steer this model: those its template writes, and those that open, end or fill a text."""
+    around = frame(tokenizer)
+    written = around.prompt + around.before + around.end
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    own = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, around.end)
+    return tuple(dict.fromkeys(text for text in (*own, *(t for t in special if t in written)) if text))
+
+
+def _markers(row: Row, plain: Row, ends: Sequence[str], control: Sequence[str], found: _Found) -> None:
+    if plain != row:
+        found.add("ended", row.source)
+    answers = [turn.content for turn in plain.messages if turn.role == "assistant"] or [plain.completion]
+    others = [turn.content for turn in plain.messages if turn.role != "assistant"] or [plain.prompt]
+    for what, texts in (("answer", answers), ("prompt", others)):
+        for name in {name for name in control for text in texts if name in text}:
+            found.add(f"{what} holds {name}", row.source)
+    last = answers[-1].rstrip()
+    for name in FOREIGN:
+        if name not in ends and name not in control and last.endswith(name):
+            found.add(f"foreign {name}", row.source)
+
+
+def _conversation(row: Row, tokenizer: Any, found: _Found) -> None:
+    """Add what the template makes of a conversation."""
+    written = chat(row, tokenizer)
+    if written.thought in ("", "empty"):
+        found.add("no thought", row.source)
+    if written.thought:
+        found.add(f"thought {written.thought}", row.source)
+    for _ in range(written.left):
+        found.add("left", row.source)
+    answer = split(row.messages[-1].content)[1].strip()
+    if answer and answer not in written.answer:
+        found.add("changed", row.source)
+    for n, turn in enumerate(row.messages[:-1]):
+        text = split(turn.content)[1].strip() if turn.role == "assistant" else turn.content.strip()
+        if text and text not in written.asked and not _shown(row, n, tokenizer):
+            found.add(f"turn {turn.role}", row.source)
+    for name in dict.fromkeys(key for turn in row.messages for key in turn.fields if key not in _ALWAYS):
+        if _same(row, replace(row, messages=tuple(_without(turn, name) for turn in row.messages)), tokenizer):
+            found.add(f"field {name}", row.source)
+    for name in row.given:
+        rest = {key: value for key, value in row.given.items() if key != name}
+        if _same(row, replace(row, extra=canonical_json(rest) if rest else ""), tokenizer):
+            found.add(f"field {name}", row.source)
+
+
+_ALWAYS = ("role", "content", *REASONING)  # what else is said of them is said above
+
+
+def _without(turn: Message, name: str) -> Message:
+    extra = {key: value for key, value in turn.fields.items() if key not in ("role", "content", name)}
+    if turn.fields["content"] is None and name != "tool_calls":
+        extra["content"] = None
+    return replace(turn, extra=canonical_json(extra) if extra else "")
+
+
+def _same(row: Row, other: Row, tokenizer: Any) -> bool:
+    """Say whether the template writes two conversations alike."""
+    try:
+        texts = [chat_text(r.messages, tokenizer, prompt=False, given=r.given, source=row.source) for r in (row, other)]
+    except BadInput:  # it misses what was taken out
+        return False
+    return texts[0] == texts[1]
+
+
+def _shown(row: Row, number: int, tokenizer: Any) -> bool:
+    """Say whether the template writes the text of a turn, in whatever form."""
+    turns = list(row.messages[:-1])
+    turns[number] = replace(turns[number], content=MARK)
+    try:
+        return MARK in chat_text(turns, tokenizer, prompt=True, given=row.given, source=row.source)
+    except BadInput:  # it reads the text, as one that is not what it wants
+        return True
+
+
+def _about_markers(found: _Found) -> list[str]:
+    told = []
+    if found.count("ended"):
+        told.append(
+            f"{found.told('ended', 'answer')} end in a marker that model or template add themselves; it is taken off, so that "
+            "the end is trained once and scored never"
+        )
+    for what in found.places:
+        kind, _, name = what.partition(" holds ")
+        if kind == "answer" and name:
+            told.append(
+                f"{found.told(what, 'answer')} hold the control token {name}, which is trained as such: the model may end or "
+                "turn there; take it out if it is meant as text"
+            )
+        elif kind == "prompt" and name:
+            told.append(
+                f"{found.told(what, 'prompt')} hold the text of the control token {name}, which the model reads as such; take it "
+                "out if it is meant as text"
+            )
+        elif what.startswith("foreign "):
+            told.append(
+                f"{found.told(what, 'answer')} end in {what.removeprefix('foreign ')}, which ends nothing for this model and is "
+                "trained as text; take it out"
+            )
+    return told
+
+
+def _about_thoughts(found: _Found, total: int, tokenizer: Any) -> list[str]:
+    told = []
+    if found.count("thought cut"):
+        told.append(
+            f"the model's chat template drops the thought of {found.told('thought cut', 'answer')}: none of it is trained"
+        )
+    if found.count("thought opened"):
+        told.append(
+            f"the model's chat template drops the thought of {found.told('thought opened', 'answer')} and opens a thought block "
+            "when it asks: the thought is trained in that block, and the answer behind it is scored"
+        )
+    if found.count("no thought") and knows_thoughts(str(getattr(tokenizer, "chat_template", None) or "")):
+        empty = "; an empty thought block is trained before the answer" if found.count("thought empty") else ""
+        told.append(
+            f"this is a reasoning model, and {found.count('no thought')} of {counted(total, 'row')} have no reasoning{empty}: it "
+            "may learn to answer without thinking"
+        )
+    if found.count("left"):
+        told.append(
+            f"{found.told('left', 'earlier answer')} of conversations are read and not trained, as the model's chat template or "
+            "tokenizer writes an old answer otherwise than a new one; one row an answer trains each"
+        )
+    return told
+
+
+def _about_fields(found: _Found) -> list[str]:
+    told = []
+    if found.count("changed"):
+        told.append(
+            f"the model's chat template changes the text of {found.told('changed', 'answer')}; it is trained as written"
+        )
+    for what in found.places:
+        kind, _, name = what.partition(" ")
+        if kind == "turn":
+            told.append(
+                f"the model's chat template drops the {name} turn of {found.told(what, 'row')}: the model never sees it"
+            )
+        elif kind == "field":
+            told.append(f"the model's chat template drops {name} of {found.told(what, 'row')}: the model never sees it")
+    return told
