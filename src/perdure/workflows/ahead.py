@@ -93,13 +93,9 @@ def encode_all(
             embedding for; the message names it.
     """
     from perdure.bridges.models import load_tokenizer
-<<<<<<< HEAD
     from perdure.bridges.sizes import shape_of
-    from perdure.data.encode import encode, prompt_ids
-=======
-    from perdure.data.encode import answer_ids, encode
+    from perdure.data.encode import answer_ids, encode, prompt_ids
     from perdure.data.examine import examine
->>>>>>> 375220a (What template and tokenizer make of rows is told before anything is trained: thoughts, tools, dropped turns, control tokens)
 
     tokenizer = load_tokenizer(ws.base_folder)
     rows = tuple(encode(row, tokenizer, max_length) for row in task.train)
@@ -109,14 +105,10 @@ def encode_all(
     for row in (*task.validation, *general):
         _refuse_outside(row, encode(row, tokenizer, max_length).ids, tokenizer, known)
     for row in task.test:
-<<<<<<< HEAD
-        _refuse_outside(row, prompt_ids(row, tokenizer), tokenizer, known)
-    return rows
-=======
         answer_ids(row, tokenizer)
+        _refuse_outside(row, prompt_ids(row, tokenizer), tokenizer, known)
     notices = examine((*task.train, *task.validation, *task.test), tokenizer)
     return rows, [*notices, *(f"general rows: {text}" for text in examine(general, tokenizer))]
->>>>>>> 375220a (What template and tokenizer make of rows is told before anything is trained: thoughts, tools, dropped turns, control tokens)
 
 
 def _refuse_outside(row: "Row", ids: Sequence[int], tokenizer: Any, known: int | None) -> None:
