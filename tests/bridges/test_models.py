@@ -54,6 +54,20 @@ def test_a_folder_without_a_config_is_no_model(tmp_path):
         find_model(str(tmp_path))
 
 
+def test_a_file_of_a_model_is_no_model(folder):
+    with pytest.raises(BadInput, match=r"model\.safetensors is a file; give the folder of the model"):
+        find_model(str(folder / "model.safetensors"))
+
+
+def test_a_hub_cache_that_cannot_be_written_is_told_with_what_to_set(monkeypatch):
+    def download(*_, **__):
+        raise PermissionError(13, "Permission denied", "/none")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    with pytest.raises(BadInput, match=r"cannot keep model 'some/model' .*set HF_HOME"):
+        find_model("some/model")
+
+
 def test_offline_a_hub_id_is_refused_with_the_ways_out(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))

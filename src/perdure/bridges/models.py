@@ -118,6 +118,8 @@ def find_model(name: str, revision: str | None = None) -> Path:
         if not (Path(name) / "config.json").is_file():
             raise BadInput(f"{name} is no model folder: it has no config.json")
         return Path(name).resolve()
+    if Path(name).is_file():
+        raise BadInput(f"{name} is a file; give the folder of the model (config.json, *.safetensors and its tokenizer)")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BadInput(f"no model folder at {name}")
     return _from_hub(name, revision)
@@ -138,6 +140,10 @@ def _from_hub(name: str, revision: str | None) -> Path:
     except (HfHubHTTPError, HFValidationError) as error:
         at = f" at revision {revision}" if revision else ""
         raise BadInput(f"the hub has no model {name!r}{at} that you can read: {error}") from error
+    except OSError as error:
+        raise BadInput(
+            f"cannot keep model {name!r} in the hub's cache: {error}; set HF_HOME to a folder that you may write to"
+        ) from error
 
 
 def fingerprint(folder: Path) -> str:
@@ -249,7 +255,7 @@ def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
 def _load(folder: Path, dtype: str, device: str) -> tuple[Base, dict[str, Any]]:
     """Return the base, and what transformers tells of the weights that it did not use."""
     check_folder(folder)
-    _refuse_not_causal(folder)
+    _refuse_wrong_configuration(folder)
     # oneDNN keeps what it compiled for every shape it met, up to half a megabyte each; it reads this before its first product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
     place = choose_device(device)
@@ -282,7 +288,8 @@ def _load_model(folder: Path, kind: torch.dtype) -> tuple[Any, dict[str, Any]]:
     return model, info
 
 
-def _refuse_not_causal(folder: Path) -> None:
+def _refuse_wrong_configuration(folder: Path) -> None:
+    """Refuse a configuration of no causal language model, and one that transformers cannot make a model of."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     config = configuration(folder)
@@ -290,6 +297,13 @@ def _refuse_not_causal(folder: Path) -> None:
     if config.is_encoder_decoder or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise BadInput(
             f"the model in {folder} ({config.model_type}) is {kind}; perdure needs a causal (decoder-only) language model"
+        )
+    inner = config.get_text_config()
+    pad, rows = (getattr(inner, field, None) for field in ("pad_token_id", "vocab_size"))
+    if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:
+        raise BadInput(
+            f"{folder / 'config.json'} says pad_token_id {pad}, and the embedding has {rows:,} tokens; set it to null, or to the "
+            "end of text"
         )
 
 
