@@ -23,7 +23,7 @@ from perdure.cli.log import log
 from perdure.cli.matrix import matrix
 from perdure.cli.memory import memory
 from perdure.cli.methods import methods
-from perdure.cli.options import Above, App
+from perdure.cli.options import Above, App, damage
 from perdure.cli.output import say, tell
 from perdure.cli.predict import predict
 from perdure.cli.recipe import recipe
@@ -66,6 +66,11 @@ class Commands(TyperGroup):
         except PerdureError as error:
             say(f"error: {error}", fg=typer.colors.RED)
             raise typer.Exit(error.exit_code) from None
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
+            if (problem := damage()) is None:
+                raise  # a fault of ours
+            say(f"error: {problem}; restore it from a backup ('perdure verify' lists all)", fg=typer.colors.RED)
+            raise typer.Exit(PerdureError.exit_code) from None
         except OSError as error:
             if error.errno in (None, errno.EPIPE):  # no file is to blame: whoever read our output went away
                 raise

@@ -1,6 +1,7 @@
 """Options that several commands share, and the workspace they name."""
 
 import os
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from perdure.ledger import Ledger
     from perdure.workflows.workspace import Workspace
 
+OPENED: "ContextVar[tuple[Ledger, ...]]" = ContextVar("ledgers that the command opened", default=())
 NAMES = ("-w", "--workspace")
 
 
@@ -66,11 +68,25 @@ def open_ledger(folder: Path | None) -> "Ledger":
     """Open the ledger of a workspace alone, without torch."""
     from perdure.ledger import Ledger
 
-    return Ledger.open(folder or Path())
+    return _opened(Ledger.open(folder or Path()))
 
 
 def open_workspace(folder: Path | None) -> "Workspace":
     """Open a workspace."""
     from perdure.workflows.workspace import Workspace
 
-    return Workspace.open(folder or Path())
+    ws = Workspace.open(folder or Path())
+    _opened(ws.ledger)
+    return ws
+
+
+def damage() -> str | None:
+    """Return what is wrong with the ledgers that a command opened, None where they are sound or it opened none."""
+    found = ((ledger, ledger.damage()) for ledger in OPENED.get())
+    return next((f"{ledger.path} is damaged: {problem}" for ledger, problem in found if problem), None)
+
+
+def _opened(ledger: "Ledger") -> "Ledger":
+    """Note a ledger, so that `damage` can look whether it is to blame for what goes wrong."""
+    OPENED.set((*OPENED.get(), ledger))
+    return ledger

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,8 @@ def _in_words(path: Path) -> Iterator[None]:
     """Turn the driver's errors into ours."""
     try:
         yield
+    except (JSONDecodeError, UnicodeDecodeError) as error:
+        raise BrokenStore(f"{path} is not a sound ledger ({error}); restore it from a backup") from error
     except DatabaseError as error:
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the rest detail
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

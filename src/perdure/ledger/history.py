@@ -96,11 +96,16 @@ class History(Database):
         for ref, target in self.refs().items():
             names.setdefault(target, []).append(ref)
         wanted = None if entry is None else {ancestor.id for ancestor in self.ancestors(entry)}
-        columns = (entries.c.id.label("entry"), entries.c.parent, entries.c.kind, entries.c.task, entries.c.time)
         with self.reading() as connection:
-            found = connection.execute(select(*columns).order_by(entries.c.number.desc())).mappings().all()
+            times = {row.id: row.time for row in connection.execute(select(entries.c.id, entries.c.time))}
+        told = [
+            {"entry": one.id, "parent": one.parent, "kind": one.kind, "task": one.task, "time": times[one.id]}
+            for one in reversed(
+                self.entries()
+            )  # whose ids were computed again: what stands in the columns could be anything
+        ]
         return [
-            {**row, "refs": names.get(row["entry"], [])} for row in found if wanted is None or row["entry"] in wanted
+            {**row, "refs": names.get(row["entry"], [])} for row in told if wanted is None or row["entry"] in wanted
         ]
 
     def refs(self) -> dict[str, str]:
@@ -234,7 +239,13 @@ class History(Database):
         """Return the entry of a ref, of "candidate", or of an id or its beginning."""
         held, names = self.candidate(), self.refs()
         if name in names:
-            return self.entry(names[name])
+            try:
+                return self.entry(names[name])
+            except NotFound as error:
+                raise BrokenStore(
+                    f"ref '{name}' names {names[name][:12]}, which is no entry of {self.path}; restore it from a backup, or "
+                    "point the ref elsewhere with 'perdure rollback ENTRY'"
+                ) from error
         every = {entry.id: entry for entry in [*self.entries(), *([held] if held else [])]}
         found = [entry_id for entry_id in every if entry_id.startswith(name)] if len(name) >= 4 else []
         if len(found) == 1:
@@ -307,12 +318,18 @@ class History(Database):
 def _read(name: str, body: Any) -> Entry:
     """Restore a recorded entry."""
     try:
-        return Entry.from_json(body)
-    except TypeError as error:  # a field that we do not know, or one that is not there
+        entry = Entry.from_json(body)
+        sound = entry.id == name
+    except (AttributeError, TypeError, ValueError) as error:  # a field that we do not know, or one that is not there
         raise BrokenStore(
             f"entry {name[:12]} was written by another version of perdure, or damaged ({error}); upgrade perdure, or "
             "restore the workspace from a backup"
         ) from error
+    if not sound:
+        raise BrokenStore(
+            f"entry {name[:12]} is not what was recorded: it was damaged, or changed by hand; restore the workspace from a backup"
+        )
+    return entry
 
 
 def _no_candidate() -> NoReturn:

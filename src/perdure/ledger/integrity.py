@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Text, null, select, type_coerce
@@ -39,22 +39,45 @@ def verify(ledger: "Ledger") -> dict[str, Any]:
 
     Cost: reads every object once, and every row once and again for each task version that has it.
     """
-    problems = ledger.check_file()
-    found: dict[str, Entry | None] = {}
-    try:
-        problems += [f"table '{name}' is missing" for name in ledger.missing_tables()]
-        with ledger.reading() as connection:
-            found = _entries(connection)
-            problems += _entry_problems(ledger, connection, found)
-            problems += _ref_problems(ledger, connection, found)
-            problems += _text_problems(connection)
-            problems += _task_problems(connection)
-            problems += _score_problems(connection)
-    except BrokenStore as error:
-        problems.append(str(error))
+    problems, found = _record_problems(ledger)
     stored = ledger.objects.all()
     problems += [f"object {name[:12]} is damaged" for name in sorted(stored) if not ledger.objects.verify(name)]
     return {"ok": not problems, "entries": len(found), "objects": len(stored), "problems": problems}
+
+
+def damage(ledger: "Ledger") -> str | None:
+    """Return the first thing that is wrong with the ledger's records, None where they are sound; objects are not read."""
+    return next(iter(_record_problems(ledger)[0]), None)
+
+
+def _record_problems(ledger: "Ledger") -> tuple[list[str], dict[str, Entry | None]]:
+    problems: list[str] = []
+    found: dict[str, Entry | None] = {}
+    try:
+        problems += ledger.check_file()
+        problems += [f"table '{name}' is missing" for name in ledger.missing_tables()]
+        with ledger.reading() as connection:
+            found = _entries(connection)
+            for part in (
+                lambda: _column_problems(connection),
+                lambda: _entry_problems(ledger, connection, found),
+                lambda: _ref_problems(ledger, connection, found),
+                lambda: _text_problems(connection),
+                lambda: _task_problems(connection),
+                lambda: _score_problems(connection),
+            ):
+                problems += _collected(part)
+    except BrokenStore as error:
+        problems.append(str(error))
+    return problems, found
+
+
+def _collected(part: Callable[[], Iterator[str]]) -> Iterator[str]:
+    """Yield the problems of a part; a record of another shape than any that is written is one of them."""
+    try:
+        yield from part()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        yield f"ledger.sqlite holds a record that cannot be read ({error!r})"
 
 
 def gc(ledger: "Ledger") -> dict[str, int]:
@@ -114,6 +137,14 @@ def _entries(connection: Connection) -> dict[str, Entry | None]:
             except (TypeError, ValueError):
                 found[name] = None
     return found
+
+
+def _column_problems(connection: Connection) -> Iterator[str]:
+    """Compare what the table of entries says of each beside its body, with the body."""
+    columns = (entries.c.id, entries.c.parent, entries.c.kind, entries.c.task, entries.c.body)
+    for name, parent, kind, task, body in connection.execute(select(*columns)):
+        if (parent, kind, task) != (body["parent"], body["kind"], body["task"]):
+            yield f"entry {name[:12]} is not what was recorded: its parent, kind or task differ from its body"
 
 
 def _entry_problems(ledger: "Ledger", connection: Connection, found: dict[str, Entry | None]) -> Iterator[str]:

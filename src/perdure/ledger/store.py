@@ -144,6 +144,10 @@ class Ledger(History, ScoreBook):
         """Hash everything again; see `integrity.verify`."""
         return integrity.verify(self)
 
+    def damage(self) -> str | None:
+        """Return the first thing that is wrong with the records; see `integrity.damage`."""
+        return integrity.damage(self)
+
     def gc(self) -> dict[str, int]:
         """Delete what nothing names; see `integrity.gc`."""
         return integrity.gc(self)
