@@ -1,4 +1,5 @@
 import json
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,9 @@ def test_bad_task_files_are_refused(tmp_path, text, message):
 def test_settings_that_have_no_bytes_are_refused_wherever_they_come_from(data):
     with pytest.raises(BadSpec, match="half of a surrogate pair"):
         load_task("cards", data, overrides={"template": "{text} \udcff"})
+    for odd in (float("nan"), date(2026, 1, 1)):
+        with pytest.raises(BadSpec, match="is no text, truth value or finite number"):
+            load_task("cards", data, overrides={"scorer": {"name": "number", "tolerance": odd}})
 
 
 def test_missing_and_binary_task_files_are_refused(tmp_path):

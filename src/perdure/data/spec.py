@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from perdure.core.canonical import content_hash
 from perdure.core.errors import BadSpec
 from perdure.core.plain_text import clipped, quoted, visible
 from perdure.core.plain_yaml import read_yaml_file
@@ -135,10 +136,12 @@ def make_spec(values: Mapping[str, Any], where: str) -> TaskSpec:
         spec = TaskSpec.model_validate(numbers)
     except ValidationError as error:
         raise BadSpec(f"{where}: {_problems(error)}") from error
-    try:
-        spec.model_dump_json().encode()
-    except (UnicodeEncodeError, ValueError) as error:  # what has no bytes could not be hashed with the task
+    try:  # what cannot be hashed could not be stored with the task
+        content_hash(spec.model_dump(exclude={"train", "test", "general"}))
+    except UnicodeEncodeError as error:
         raise BadSpec(f"{where}: a setting holds half of a surrogate pair (\\ud800 to \\udfff); remove it") from error
+    except (ValueError, TypeError) as error:
+        raise BadSpec(f"{where}: a setting is no text, truth value or finite number; put it in quotes") from error
     return spec
 
 
