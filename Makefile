@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup browser demo test check format docs bench-stream clean
+.PHONY: help setup browser demo test check format docs bench-stream bench-mutate clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -42,6 +42,9 @@ format: $(READY)  ## write the formatting and the generated docs
 
 bench-stream: $(READY)  ## the measure of the README: recipes on a stream of five tasks (hours)
 	$(PY) benchmarks/stream.py
+
+bench-mutate: $(READY)  ## thousands of mutated files with every reader (minutes)
+	$(PY) benchmarks/mutate.py
 
 bench-%: $(READY)  ## a suite of `perdure bench`: bench-digits5, bench-clinc3, bench-clinc5, ...
 	$(VENV)/bin/perdure bench $* --data ../shared/data --out benchmarks/results $(BENCH)

@@ -71,6 +71,8 @@ def test_formats_may_be_written_as_people_say_them(tmp_path, written, format):
         ("train: a\nscorer: {strict: true}", 'needs its "name"'),
         ("train: a\nlabels: {true: positive}", "put quotes around it"),
         ("train: a\nlabels: [a]", "`labels`"),
+        ('train: "a\\0.jsonl"', "`train`: is no path of a file"),
+        (f"train: {'a' * 9999}.jsonl", "`train`: is no path of a file"),
         ("train: a\nlabels: {1: a, '1': b}", "a label stands twice, as a number and in quotes"),
         ("train: a\nlabels: {a: b, a: c}", "task.yaml:2 is broken YAML: the key 'a' stands twice"),
         ('train: a\ntemplate: "{text}\\ud800"', "task.yaml:2 is broken YAML: a text holds half of a surrogate pair"),

@@ -4,13 +4,13 @@ The workspace's own files are never written this way. A file that is there is re
 any other only if the caller says so (`--force`).
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from perdure.core.errors import BadInput
 from perdure.core.files import write_text
+from perdure.core.plain_json import read_json
 
 MARKER, DATABASE = "perdure.json", "ledger.sqlite"
 OWN = (
@@ -41,7 +41,7 @@ def _begins(*marks: str) -> Callable[[str], bool]:
 
 def _is_memory_row(line: str) -> bool:
     try:
-        row = json.loads(line or "{}")
+        row = read_json(line or "{}")
     except ValueError:
         return False
     return line == "" or (isinstance(row, dict) and row.get("pool") in ("replay", "general") and "task" in row)

@@ -79,6 +79,13 @@ class TaskSpec(BaseModel):
             raise ValueError('must begin with a letter or digit and hold only letters, digits, "_", "." and "-"')
         return value
 
+    @field_validator("train", "test", "general")
+    @classmethod
+    def _path(cls, value: Path | None) -> Path | None:
+        if value is not None and (len(str(value)) > 4096 or "\0" in str(value)):
+            raise ValueError("is no path of a file")
+        return value
+
     @field_validator("format")
     @classmethod
     def _known_format(cls, value: str | None) -> str | None:

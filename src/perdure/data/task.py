@@ -10,7 +10,7 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row, RowName
 from perdure.core.script import count_words
-from perdure.data.columns import IN_FILE, IN_TASK, Unread, check, read_by, take
+from perdure.data.columns import IN_FILE, IN_TASK, Unread, check, listed, read_by, take
 from perdure.data.doubts import doubts
 from perdure.data.formats import DEFAULT_TEMPLATE, alpaca_prompt, detect, fill, label_text, names_in, to_rows
 from perdure.data.read import Record, read_file
@@ -246,7 +246,7 @@ def load_task(
         parts["test"], more = _rows(tests, spec, format, facts=some)
         unread = Unread(tuple(dict.fromkeys((*unread.columns, *more.columns))), unread.notices or more.notices)
         notices += told
-    notices += [*unread.notices, *unread_fields(records), *doubts(parts, format)]
+    notices += [*unread.notices, *unread_fields(records), *doubts(parts, format), *_unmatched(spec, parts)]
     train = distinct(parts["train"])
     if not train:
         raise BadInput(
@@ -395,6 +395,14 @@ def _rows(records: Sequence[Record], spec: TaskSpec, format: str, *, facts: bool
     read = read_by(format, names_in(spec.template) if spec.template is not None else None, spec.columns)
     chosen = spec.format is not None or spec.template is not None
     return rows, check(records, format, read, columns=spec.columns, chosen=chosen, facts=facts)
+
+
+def _unmatched(spec: TaskSpec, parts: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Say that no label has a text of its own where the settings give some: they probably call the labels otherwise."""
+    found = sorted({row.label for rows in parts.values() for row in rows if row.label is not None})
+    if not spec.labels or spec.labels.keys() & set(found):
+        return []
+    return [f"`labels` gives texts for {listed(spec.labels)}, and no row has such a label; they are {listed(found)}"]
 
 
 def _filled(template: str, question: str | Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BrokenStore
 from perdure.core.files import save_tensors, write_atomically
+from perdure.core.plain_json import read_json
 from perdure.core.seams import State
 from perdure.data.encode import Encoded
 from perdure.memory.admission import admitted, shrink
@@ -119,7 +120,7 @@ def load(path: Path) -> TokenMemory:
         return TokenMemory()
     try:
         with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {})["perdure"])
+            told = read_json((file.metadata() or {})["perdure"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         if told["format"] > FORMAT:
             raise BrokenStore(f"{path} has format {told['format']}, this perdure knows up to {FORMAT}; upgrade perdure")

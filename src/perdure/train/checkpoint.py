@@ -11,6 +11,7 @@ from torch import Tensor
 
 from perdure.core.errors import BrokenStore, Interrupted
 from perdure.core.files import save_tensors, write_atomically
+from perdure.core.plain_json import read_json
 from perdure.train.gauge import Record
 from perdure.train.learning import Learning
 
@@ -52,7 +53,7 @@ def load(path: Path, learning: Learning, optimizer: Any) -> int:
         return 0
     try:
         with safe_open(path, "pt") as file:
-            told = json.loads((file.metadata() or {})["perdure"])
+            told = read_json((file.metadata() or {})["perdure"])
             # copies: what is mapped from a file is not aligned as fresh memory is, and a product then rounds otherwise
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, KeyError, ValueError, SafetensorError) as error:

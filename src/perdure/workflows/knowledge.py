@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, BadSpec, Diverged
 from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
-from perdure.data.task import read_columns, task_settings
+from perdure.data.columns import check, read_by
+from perdure.data.formats import detect, names_in
+from perdure.data.task import TaskSpec, read_columns, task_settings
 from perdure.edits.facts import Fact
 from perdure.edits.routing import Routing, route
 from perdure.edits.spec import EditSpec
@@ -90,6 +92,8 @@ def plan_knowledge(
         raise BadInput(
             f"every row of {spec.train} is a fact, so there is no task for {spec.test} to score; leave it out"
         )
+    if skill is None:
+        told += _unread(routing, spec)
     learned = _learned(ws, skill) if skill else None
     return Knowledge(name, routing, skill, learned, (*told, *_notices(name, routing, learned)))
 
@@ -148,6 +152,17 @@ def learn_knowledge(
         "left": [_told(fact, WAITS) for fact in planned.facts] if stopped else [],
         "warnings": [*planned.notices, *(learned["warnings"] if learned else ())],
     }
+
+
+def _unread(routing: Routing, spec: TaskSpec) -> tuple[str, ...]:
+    """Return what is to be told of columns that are not read, where every row is a fact and some were found without columns."""
+    plain = [route.record for route in routing.routes if not route.given]
+    if not plain:
+        return ()
+    format = spec.format or detect(plain, spec.template, spec.columns)
+    asked = names_in(spec.template) if spec.template is not None else None
+    read = read_by(format, asked, spec.columns)
+    return check(plain, format, read, columns=spec.columns, chosen=True, facts=True).notices
 
 
 def _learned(ws: "Workspace", skill: Plan) -> Entry | None:

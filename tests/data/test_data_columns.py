@@ -216,6 +216,13 @@ def test_names_that_differ_in_case_alone_are_taken_for_the_known_ones(tmp_path):
     assert (two.labels, two.unread) == (["a"], ("Label",))
 
 
+def test_texts_for_labels_that_no_row_has_are_told(tmp_path):
+    rows = many(text="t{}", label="yes")
+    told = "`labels` gives texts for 0, 1, and no row has such a label; they are yes"
+    assert told in load(tmp_path, rows, labels={"0": "no", "1": "yes"}).notices
+    assert load(tmp_path, rows, labels={"yes": "fine", "no": "bad"}).notices == ()
+
+
 def test_general_rows_and_test_rows_are_held_to_the_same(tmp_path):
     path = rows_file(tmp_path / "g.jsonl", many(instruction="i{}", context="c", response="r"))
     with pytest.raises(BadInput, match="rename context to input, response to output in the file"):
