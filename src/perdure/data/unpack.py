@@ -8,7 +8,7 @@ from pathlib import Path
 from perdure.core.errors import BadInput
 
 PLENTY = 64 * 2**20  # bytes that any .gz may hold, however well they were packed
-RATIO = 100  # times its size that a larger one may hold; texts are packed to a third or a tenth
+RATIO = 50  # times its size that a larger one may hold; texts are packed to a third or a tenth
 MOST, ORDINARY = 2**30, 20  # bytes that it may hold at all, unless that is no more than so many times its size
 _PIECE = 2**20
 
