@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup browser demo test check format docs bench-stream bench-mutate clean
+.PHONY: help setup browser demo test check format docs bench-stream bench-mutate bench-chain clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -45,6 +45,9 @@ bench-stream: $(READY)  ## the measure of the README: recipes on a stream of fiv
 
 bench-mutate: $(READY)  ## thousands of mutated files with every reader (minutes)
 	$(PY) benchmarks/mutate.py
+
+bench-chain: $(READY)  ## learn, edit, learn, edit, revert, rollback, export on the embedded model, each step checked (minutes)
+	$(PY) benchmarks/chain.py $(BENCH)
 
 bench-%: $(READY)  ## a suite of `perdure bench`: bench-digits5, bench-clinc3, bench-clinc5, ...
 	$(VENV)/bin/perdure bench $* --data ../shared/data --out benchmarks/results $(BENCH)
