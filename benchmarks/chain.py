@@ -5,8 +5,8 @@
 On the embedded model in the default precision, with rows of the demo. Behind each step: `verify` is sound, `predict` answers,
 `matrix` has the score of every task, what `status`, `log`, `show`, `memory stats`, `edits list` and the report read can be read,
 every score that was kept is what scoring the state again gives, and the state opened afresh has the same logits to the bit. Where
-head comes back to an entry, its logits, answers and memory are those it had the first time. PEFT computes with the export what was
-scored. Prints a line a step, and ends with 1 if a check fails. The result goes to benchmarks/results/chain.json.
+head comes back to an entry, its logits, answers and memory are those it had the first time. PEFT computes with the export what
+was scored. Prints a line a step, and ends with 1 if a check fails. The result goes to benchmarks/results/chain.json.
 """
 
 import argparse
@@ -81,7 +81,7 @@ class Chain:
             "cached scores equal those measured anew": self.scored_anew(),
             "views": self.readable(),
         }
-        now = {"logits": logits(ws), "answers": answers(ws), "memory": memory_views.memory_stats(ws.ledger)}
+        now = {"logits": logits(ws), "answers": answers(ws), "memory": memory_views.remembered(ws.ledger)}
         afresh = Workspace.open(ws.ledger.root)
         found["opened afresh it is the same to the bit"] = torch.equal(logits(afresh), now["logits"])
         then = self.known.setdefault(head.id, now)
