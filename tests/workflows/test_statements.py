@@ -5,15 +5,17 @@ import shutil
 from html import unescape
 
 import pytest
+from typer.testing import CliRunner
 
 from perdure import Gate, Workspace
+from perdure.cli.main import app
 from perdure.core.errors import Interrupted
 from perdure.evaluate.evidence import check_evidence
 from perdure.evaluate.matrix import plain_text
 from perdure.maths.statistics import interval_name
 from perdure.report.page import render
 from perdure.train.checkpoint import Keeper
-from perdure.workflows import views
+from perdure.workflows import memory_views, views
 from perdure.workflows.compare import side_by_side
 from perdure.workflows.export import export
 from perdure.workflows.report_data import report_data
@@ -208,3 +210,63 @@ def test_a_gate_without_a_guarded_task_does_not_call_it_the_first(ws, tmp_path):
     assert done["gate"]["reason"] == "no task is guarded: what invoice, parcel lost was not judged"
     views.save_evidence(ws.ledger, tmp_path / "evidence.json")
     assert check_evidence(tmp_path / "evidence.json")["differences"] == []
+
+
+# --- states in which a sentence is easily wrong
+
+
+def say(ws, *words):
+    """Run a command on a workspace and return all that it says."""
+    found = CliRunner().invoke(app, ["-w", str(ws.ledger.root), *words])
+    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
+    return found.output
+
+
+def test_what_is_not_there_is_not_counted(ws):
+    assert "no fact is in force at head" in say(ws, "edits", "list")
+    assert "; 'perdure edit' writes one" not in say(ws, "edits", "list", "--at", "base")
+    assert "no task is known at base" in say(ws, "matrix", "--at", "base")
+    assert "no task is known at base" in say(ws, "eval", "--at", "base")
+    head = ws.ledger.resolve("head").id[:12]
+    assert f"head is {head} already" in say(ws, "rollback", "head")
+
+
+def test_a_head_at_the_base_is_not_said_to_be_all_there_is(ws):
+    ws.rollback("base")
+    page = render(report_data(ws))
+    assert "Head knows no task and no edited fact." in page
+    assert "holds the base model alone" not in page
+
+
+def test_a_task_whose_test_rows_are_gone_is_left_out_of_a_whole_evaluation(ws, tmp_path):
+    for row in ws.task("parcel", ws.ledger.resolve("head")).test:
+        ws.delete_row(row.hash)
+    assert set(ws.evaluate()["tasks"]) == {"parcel", "invoice"}  # parcel was measured before
+    done = learn(ws, tmp_path, "return", gate=Gate())
+    assert "no test rows left" in " ".join(done["warnings"])
+    assert set(ws.evaluate()["tasks"]) == {"invoice", "return"}
+    assert [task["task"] for task in done["gate"]["tasks"]] == ["invoice"]
+
+
+def test_the_memory_of_an_entry_is_what_it_remembers_now(ws):
+    row = next(line["row"] for line in memory_views.remembered(ws.ledger))
+    before = {e["entry"]: e["memory"]["rows"] for e in report_data(ws)["entries"]}
+    ws.delete_row(row)
+    after = {e["entry"]: e["memory"]["rows"] for e in report_data(ws)["entries"]}
+    head = ws.ledger.resolve("head").id
+    assert after[head] == before[head] - 1 == len(memory_views.remembered(ws.ledger))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"), [("joint", "learned 2 tasks at once"), ("dual_replay", "learned 2 tasks one after another")]
+)
+def test_the_card_says_how_the_tasks_were_learned(tiny_model, tmp_path, recipe, words):
+    made = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32", keep_rows="all")
+    for task in ("parcel", "invoice"):
+        learn(made, tmp_path, task, recipe=recipe)
+    export(made, tmp_path / "out")
+    assert words in (tmp_path / "out" / "README.md").read_text()
+    export(made, tmp_path / "one", at="head~1")
+    assert "that learned 1 task with perdure" in (tmp_path / "one" / "README.md").read_text()
+    export(made, tmp_path / "base", at="base", merged=True)
+    assert "A copy of the base model made with perdure" in (tmp_path / "base" / "README.md").read_text()

@@ -27,7 +27,7 @@ def list_facts(at: At = "head", folder: Folder = None, as_json: AsJson = False) 
     if as_json:
         return emit(found)
     if not found:
-        return say(f"no fact is in force at {at}; 'perdure edit' writes one")
+        return say(f"no fact is in force at {at}" + ("; 'perdure edit' writes one" if at == "head" else ""))
     tell(fact_table(found))
 
 
@@ -72,7 +72,8 @@ def verify(folder: Folder = None, as_json: AsJson = False) -> None:
         emit(found)
     elif found["facts"]:
         tell(fact_table(found["facts"]))
-    say(f"{found['held']} of {counted(len(found['facts']), 'fact')} said")
+    facts_in_force = counted(len(found["facts"]), "fact")
+    say(f"{found['held']} of {facts_in_force} said" if found["facts"] else "no fact is in force at head")
     if found["lost"]:
         raise typer.Exit(3)
 
@@ -111,5 +112,7 @@ def fact_pairs(entry: dict[str, Any]) -> dict[str, object]:
         how = "resolved" if reverted["resolve"] else "dropped"
         told["reverted"] = ", ".join(f"{short(f['fact'])} ({f['subject']}, {how})" for f in reverted["reverted"])
     said = sum(line["efficacy"] for line in record["facts"])
-    told["facts"] = f"{len(record['facts'])} in force, {said} said when last verified"
+    told["facts"] = (
+        f"{len(record['facts'])} in force, {said} said when last verified" if record["facts"] else "none in force"
+    )
     return told

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import AsJson, At, Folder, open_workspace
-from perdure.cli.output import emit, interval, percent, say, table, tell, warn
+from perdure.cli.output import emit, interval, knows_nothing, percent, say, table, tell, warn
 from perdure.cli.progress import progress
 
 
@@ -22,7 +22,7 @@ def evaluate(
     if as_json:
         return emit({"ref": found["ref"], "tasks": found["tasks"]})
     if not found["tasks"]:
-        return say(f"{at} knows no task yet; 'perdure learn TASK DATA' teaches one")
+        return say(knows_nothing(at))
     rows = [[name, percent(s), interval(s), s["n"], s["scorer"]] for name, s in found["tasks"].items()]
     tell(table(["task", "score", "95% interval", "n", "scorer"], rows, right=(1, 2, 3)))
     for notice in ws.notices:

@@ -1,7 +1,7 @@
 """`perdure matrix`: stage x task, and what it amounts to."""
 
 from perdure.cli.options import AsJson, At, Folder, open_workspace
-from perdure.cli.output import emit, say, tell
+from perdure.cli.output import emit, knows_nothing, say, tell
 
 
 def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
@@ -12,5 +12,5 @@ def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> N
     if as_json:
         return emit(found)
     if not found["tasks"]:
-        return say(f"{at} knows no task yet; 'perdure learn TASK DATA' teaches one")
+        return say(knows_nothing(at))
     tell(plain_text(found).rstrip())

@@ -66,6 +66,13 @@ def facts(pairs: Mapping[str, object]) -> str:
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in kept.items())
 
 
+def knows_nothing(at: str) -> str:
+    """Return what is told where an entry has no task: of head also how to change that."""
+    return (
+        "head knows no task yet; 'perdure learn TASK DATA' teaches one" if at == "head" else f"no task is known at {at}"
+    )
+
+
 def short(entry: str | None) -> str:
     """Return the digits of an id that people are shown; every command takes them for the whole."""
     return entry[:12] if entry else NOTHING

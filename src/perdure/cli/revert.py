@@ -36,6 +36,7 @@ def revert(
         still = "is STILL said" if gone["said"] else "is no longer said"
         tell(f"  {short(gone['fact'])} {gone['subject']}: {gone['target']!r} {still}")
     held = sum(line["efficacy"] for line in result["facts"])
-    tell(f"{counted(len(result['facts']), 'fact')} still in force, {held} said")
+    left = f"{counted(len(result['facts']), 'fact')} still in force, {held} said"
+    tell(left if result["facts"] else "no fact is in force any more")
     if result["lost"]:
         warn(f"no longer said: {', '.join(map(short, result['lost']))}; 'perdure edits show' tells more")

@@ -20,4 +20,6 @@ def rollback(
     if as_json:
         return emit({"entry": entry.id, "before": before.id})
     what = f"{entry.kind} {entry.task or ''}".rstrip()
+    if before.id == entry.id:
+        return tell(f"head is {short(entry.id)} already ({what})")
     tell(f"head is {short(entry.id)} now ({what}); 'perdure rollback {short(before.id)}' goes back to where it was")

@@ -30,6 +30,11 @@ def summary(data: Record) -> str:
     matrix = data["matrix"]
     known = [task for task in matrix["tasks"] if learned_at(matrix, task) is not None]
     if not known:
+        facts = len(data.get("facts") or ())
+        if facts:
+            return f"No task has been learned. {count(facts, 'edited fact')} in force."
+        if len(data["entries"]) > 1:
+            return "Head knows no task and no edited fact."
         return "Nothing has been learned yet: the ledger holds the base model alone."
     acc, bwt = (matrix["metrics"].get(name) or {} for name in ("acc", "bwt"))
     text = f"{count(len(known), 'task')} learned."
@@ -100,7 +105,10 @@ def attention(data: Record) -> Html | None:
         if gate.get("verdict") in ("fail", "inconclusive"):
             word = "failed" if gate["verdict"] == "fail" else "was inconclusive"
             notes.append(_note(entry, f"the gate {word}: {sentence(gate['reason'])}{aside}"))
-        notes += [_note(entry, text) for text in entry["record"].get("warnings") or []]
+        notes += [
+            _note(entry, f"{sentence(text)}{aside}" if aside else text)
+            for text in entry["record"].get("warnings") or []
+        ]
     if not notes:
         return None
     return el("aside", el("h2", "Worth a look"), el("ul", notes), class_="attention")

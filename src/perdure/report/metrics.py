@@ -35,7 +35,7 @@ class Metric:
 
 
 METRICS = [
-    Metric("acc", "ACC", "Average score now", "The mean over all tasks, after the last stage."),
+    Metric("acc", "ACC", "Average score now", "The mean over all learned tasks, after the last stage."),
     Metric("bwt", "BWT", "Change on earlier tasks", "Since each was learned. Below zero, something was lost.", True),
     Metric(
         "forgetting",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from perdure.maths.statistics import interval_name
 from perdure.workflows.compare import side_by_side
 from perdure.workflows.edit_records import NOTE, counted, records
+from perdure.workflows.memory_views import held
 from perdure.workflows.views import Json, brief
 
 if TYPE_CHECKING:
@@ -48,13 +49,13 @@ def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = Non
 
 
 def _reported(ledger: "Ledger", entry: "Entry", edited: Mapping[str, Json]) -> Json:
-    """Return the learn record, the memory, the edits and the traces of an entry; a gate that was off is none."""
+    """Return the learn record, the memory as it is now, the edits and the traces of an entry; a gate that was off is none."""
     notes = ledger.notes(entry.id)
     record = notes.get("record")
     if record and record["gate"]["verdict"] == "off":
         record = {**record, "gate": None}
     facts = counted(edited[entry.id]) if NOTE in notes and entry.id in edited else None
-    return {"record": record, NOTE: facts, **{name: notes.get(name) for name in ("memory", "traces")}}
+    return {"record": record, NOTE: facts, "memory": held(ledger, entry), "traces": notes.get("traces")}
 
 
 def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> dict[str, dict[str, Json]]:

@@ -226,8 +226,11 @@ class Workspace:
             NotFound: A task or ref is not known.
         """
         entry = self.ledger.resolve(at)
-        names = list(tasks) or task_order(self.ledger, entry)
-        known = {name: self._task_for(name, entry) for name in names}  # before the first is scored
+        named = list(tasks) or task_order(self.ledger, entry)
+        known = {name: self._task_for(name, entry) for name in named}  # before the first is scored
+        if not tasks:  # a task whose test rows were all deleted has no score any more
+            state = self.ledger.state(entry)
+            known = {name: task for name, task in known.items() if task.test or self.ledger.score(state, task.version)}
         found = {name: self.cell(entry, task, tick)[0] for name, task in known.items()}
         return {"ref": at, "entry": entry.id, "tasks": {name: brief(record) for name, record in found.items()}}
 
