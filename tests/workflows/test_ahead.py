@@ -102,8 +102,25 @@ def test_a_batch_that_no_memory_holds_and_a_disk_without_room_are_refused(ws, tm
         ws.plan("new", data)
 
 
+@pytest.fixture
+def strict(tiny_model, tmp_path, monkeypatch):
+    """A workspace whose model's chat template refuses a system turn."""
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(tiny_model, tmp_path / "strict")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    refusal = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role here') }}{% endif %}"
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    tokenizer.save_pretrained(folder)
+    made = Workspace.init(tmp_path / "ws", str(folder), dtype="float32")
+    monkeypatch.setattr(runtime, "load_base", lambda *words, **more: pytest.fail("loaded too early"))
+    return made
+
+
 @pytest.mark.parametrize("part", ["train", "validation", "test", "general"])
-def test_every_row_is_written_in_the_template_before_anything_is_scored(ws, tmp_path, part, monkeypatch):
+def test_every_row_is_written_in_the_template_before_anything_is_scored(strict, tmp_path, part):
+    ws = strict
+
     def row(i, split, last="late"):
         turns = [{"role": "user", "content": f"q {i}"}, {"role": "assistant", "content": last}]
         return {
@@ -121,19 +138,9 @@ def test_every_row_is_written_in_the_template_before_anything_is_scored(ws, tmp_
     good.write_text("".join(json.dumps(r) + "\n" for r in rows))
     wrong.write_text("".join(json.dumps(r) + "\n" for r in [*rows, bad]))
 
-    from perdure.data import encode as module
-
-    written = module.chat_text
-
-    def strict(messages, tokenizer, **more):
-        if messages[0].role == "system":
-            raise BadInput("no system role here")
-        return written(messages, tokenizer, **more)
-
-    monkeypatch.setattr(module, "chat_text", strict)
     ws.plan("new", good)
     settings = {"general": wrong} if part == "general" else {}
-    with pytest.raises(BadInput, match="no system role"):
+    with pytest.raises(BadInput, match="no system role here"):
         ws.plan("new", good if part == "general" else wrong, settings=settings)
 
 
