@@ -25,6 +25,22 @@ CHATS = [
     }
     for i in range(6)
 ]
+TOOLS = [
+    {
+        "messages": [
+            {"role": "user", "content": f"Hi {i}"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}],
+            },
+            {"role": "tool", "content": "3", "name": "f"},
+            {"role": "assistant", "content": [{"type": "text", "text": "Three"}], "reasoning_content": "Hm."},
+        ],
+        "tools": [{"type": "function", "function": {"name": "f"}}],
+    }
+    for i in range(4)
+]
 SHAREGPT = [
     {"conversations": [{"from": "human", "value": f"Hi {i}"}, {"from": "gpt", "value": "Hello"}]} for i in range(5)
 ]
@@ -365,7 +381,7 @@ def _config(path: Path) -> None:
 
 
 TABLES = [".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".csv.gz"]
-ROWS = [TEXTS, PROMPTS, CHATS, SHAREGPT, ALPACA]
+ROWS = [TEXTS, PROMPTS, CHATS, TOOLS, SHAREGPT, ALPACA]
 READERS: dict[str, tuple[list[Any], list[str], Callable[[Path], None]]] = {
     "rows": (ROWS, TABLES, _task),
     "parquet": (ROWS, [".parquet"], _task),

@@ -165,10 +165,45 @@ def test_a_thousand_columns_are_one_short_line(tmp_path):
     assert "\x1b" not in task.notices[0]
 
 
-def test_tools_are_told_to_be_unknown_to_the_model(tmp_path):
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    rows = [{"messages": [{**turns[0], "content": f"Hi {i}"}, turns[1]], "tools": [{"name": "f"}]} for i in range(6)]
-    assert any("tools (6); the model is not told of its tools" in text for text in load(tmp_path, rows).notices)
+def test_tools_are_read_in_a_conversation_and_told_elsewhere(tmp_path):
+    answer = [{"role": "assistant", "content": "Hello"}]
+    asked = [[{"role": "user", "content": f"Hi {i}"}] for i in range(6)]
+    more = {"tools": [{"name": "f"}], "system": "Be kind."}
+    for rows in (
+        [{"messages": q + answer, **more} for q in asked],
+        [{"prompt": q, "completion": answer, **more} for q in asked],
+    ):
+        task = load(tmp_path, rows)
+        assert (task.unread, task.notices) == ((), ())
+        assert {row.messages[0].content for row in task.train} == {"Be kind."}
+    told = load(tmp_path, many(prompt="p{}", completion="c", tools=[{"name": "f"}])).notices
+    assert told == (
+        "columns not read, with their filled rows: tools (10); tools belong to conversations (messages), and the model "
+        "is not told of these",
+    )
+
+
+@pytest.mark.parametrize("odd", [float("nan"), [{"function": {"name": "f", "arguments": {"x": float("inf")}}}]])
+def test_what_a_template_is_given_must_be_plain(tmp_path, odd):
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "x", "tool_calls": odd}]
+    with pytest.raises(BadInput, match=r"a.jsonl:1, turn 2: "):
+        load(tmp_path, [{"messages": turns}] * 3)
+
+
+def test_a_thousand_fields_of_turns_are_a_few_lines(tmp_path):
+    turns = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "x", **{f"{'f' * 99}{n}": 1 for n in range(999)}},
+    ]
+    told = [
+        text
+        for text in load(
+            tmp_path, [{"messages": [{**turns[0], "content": f"{i}"}, turns[1]]} for i in range(5)]
+        ).notices
+    ]
+    assert len(told) == 9
+    assert max(map(len, told)) < 150
+    assert told[-1] == "991 more fields of turns are not read"
 
 
 @pytest.mark.parametrize(

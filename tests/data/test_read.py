@@ -182,7 +182,7 @@ def test_a_gz_of_ordinary_text_is_read_however_large(tmp_path, monkeypatch):
 def test_a_parquet_file_that_holds_far_more_than_its_size_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(unpack, "PLENTY", 2**20)
     parquet.write_table(pyarrow.table({"text": ["x" * 1000] * 200_000}), tmp_path / "a.parquet")  # 200 MB
-    with pytest.raises(BadInput, match="holds more than 2 MiB, far more than its"):
+    with pytest.raises(BadInput, match="holds more than 1 MiB, far more than its"):
         read_records(tmp_path / "a.parquet")
 
 

@@ -12,6 +12,7 @@ from perdure.data.encode import Encoded, encode
 from perdure.data.formats import detect, to_rows
 from perdure.data.read import Record
 from perdure.data.tables import class_names, named
+from perdure.data.turns import unread_fields
 from perdure.memory.tokens import Kept
 
 IGNORED = -100  # label of a token that is not trained, as in transformers
@@ -59,8 +60,9 @@ def _read(dataset: Any, fields: Sequence[Mapping[str, Any]], name: str) -> tuple
     rows = [Record(named(dict(row), classes, f"{name}[{i}]"), f"{name}[{i}]") for i, row in enumerate(fields)]
     records, told = take(rows, {}, name)
     format = detect(records)
-    unread = check(records, format, read_by(format, None, ()), how=IN_FILE)
-    for text in (*told, *unread.notices):
+    chat = isinstance(records[0].fields.get("completion"), list)
+    unread = check(records, format, read_by(format, None, (), chat=chat), how=IN_FILE)
+    for text in (*told, *unread.notices, *unread_fields(records)):
         warnings.warn(text, stacklevel=2)
     return records, format
 

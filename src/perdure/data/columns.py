@@ -99,10 +99,14 @@ def _other_case(names: Collection[str], columns: Mapping[str, str]) -> dict[str,
     return {role: name for role, name in one.items() if name != role and name not in columns.values()}
 
 
-def read_by(format: str, asked: Collection[str] | None, columns: Collection[str]) -> list[str]:
-    """Return the columns that a format reads, `asked` by its template and mapped to roles by `columns`."""
+def read_by(format: str, asked: Collection[str] | None, columns: Collection[str], *, chat: bool = False) -> list[str]:
+    """Return the columns that a format reads, `asked` by its template and mapped to roles by `columns`.
+
+    With `chat`, prompt and completion are the turns of a conversation.
+    """
     answer = {"text_label": "label", "prompt_completion": "completion"}.get(format)
     names = [*asked, answer] if asked is not None and answer else [*FORMATS[format], *MORE.get(format, ())]
+    names += MORE["messages"] if chat else ()
     return [
         *names,
         *(["context"] if "context" in columns and format in CONTEXT and asked is None else []),
@@ -196,7 +200,7 @@ def _notice(counts: Mapping[str, int], told: Sequence[str], format: str) -> str:
     shown = listed(f"{clipped(name, 28)} ({counts[name]:,})" for name in order)
     first = visible(clipped(order[0], 28))
     if "tools" in told:
-        hint = "the model is not told of its tools; write them into the system turn"
+        hint = "tools belong to conversations (messages), and the model is not told of these"
     elif format in ("messages", "sharegpt"):
         hint = "what it says must stand in the turns to be trained"
     else:

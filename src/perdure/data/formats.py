@@ -243,7 +243,8 @@ def _opened(record: Record, turns: list[Message]) -> list[Message]:
 def _from_prompt_completion(record: Record) -> Row:
     prompt, completion = record.fields["prompt"], record.fields["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
-        return conversation([*turns_of(prompt, record.source), *turns_of(completion, record.source)], record)
+        turns = [*turns_of(prompt, record.source), *turns_of(completion, record.source)]
+        return conversation(_opened(record, turns), record)
     if isinstance(prompt, list) or isinstance(completion, list):
         raise BadInput(f"{record.source}: prompt and completion must be both text or both lists of messages")
     return _prompted(_text(record, "prompt"), _text(record, "completion", required=True))

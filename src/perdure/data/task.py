@@ -302,8 +302,9 @@ def read_rows(path: Path, task: str = "general") -> tuple[tuple[Row, ...], list[
     """Return what `load_rows` does, and what is to be told of it."""
     records, notices = read_columns(path, {})
     format = detect(records)
-    unread = check(records, format, read_by(format, None, ()), how=IN_FILE)
-    rows = distinct(named_parts(records, to_rows(records, format, task=task))["train"])
+    made = to_rows(records, format, task=task)
+    unread = check(records, format, read_by(format, None, (), chat=bool(made[0].messages)), how=IN_FILE)
+    rows = distinct(named_parts(records, made)["train"])
     return rows, [*notices, *(f"{path.name}: {text}" for text in unread.notices)]
 
 
@@ -392,7 +393,8 @@ def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()
 def _rows(records: Sequence[Record], spec: TaskSpec, format: str, *, facts: bool = False) -> tuple[list[Row], Unread]:
     """Return one row for each record, and the columns that none of them reads."""
     rows = to_rows(records, format, task=spec.name, template=spec.template, labels=spec.labels, mapped=spec.columns)
-    read = read_by(format, names_in(spec.template) if spec.template is not None else None, spec.columns)
+    asked = names_in(spec.template) if spec.template is not None else None
+    read = read_by(format, asked, spec.columns, chat=bool(rows[0].messages))
     chosen = spec.format is not None or spec.template is not None
     return rows, check(records, format, read, columns=spec.columns, chosen=chosen, facts=facts)
 

@@ -1,12 +1,12 @@
 """Conversations: the turns of a record as messages, with what a chat template may be given beside the text."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from perdure.core.canonical import canonical_json
 from perdure.core.errors import BadInput
+from perdure.core.plain_json import BadJson, read_json
 from perdure.core.plain_text import quoted
 from perdure.core.rows import Message, Row
 from perdure.data.read import Record
@@ -20,6 +20,7 @@ TURN_FIELDS = (*REASONING, "tool_calls", "tool_call_id", "name", "tool_plan")
 ROW_FIELDS = ("tools", "documents", "chat_template_kwargs")
 """Columns of a conversation that are handed to the chat template beside the turns."""
 
+_NAMED = 8  # fields that are told by name
 _SAID = ("weight", "train")  # fields that say whether a turn is trained
 
 
@@ -52,7 +53,7 @@ def conversation(turns: Sequence[Message], record: Record) -> Row:
     if not any(turn.role == "user" for turn in turns[: answers[-1]]):
         raise BadInput(f"{source} has no user turn before the answer; add one, or write the row as text")
     given = {name: found for name in ROW_FIELDS if (found := _given(record, name))}
-    return Row(messages=tuple(turns[: answers[-1] + 1]), extra=canonical_json(given) if given else "")
+    return Row(messages=tuple(turns[: answers[-1] + 1]), extra=_stored(given, source) if given else "")
 
 
 def unread_fields(records: Iterable[Record]) -> list[str]:
@@ -65,10 +66,11 @@ def unread_fields(records: Iterable[Record]) -> list[str]:
             for turn in turns if isinstance(turns, list) else ():
                 if isinstance(turn, dict):
                     counts.update(str(key) for key, value in turn.items() if key not in keys and _holds(value))
-    return [
-        f"the field {name!r} of {count} turn{'' if count == 1 else 's'} is not read"
-        for name, count in counts.most_common()
+    told = [
+        f"the field {quoted(name, 40)} of {count} turn{'' if count == 1 else 's'} is not read"
+        for name, count in counts.most_common(_NAMED)
     ]
+    return told + ([f"{len(counts) - _NAMED} more fields of turns are not read"] if len(counts) > _NAMED else [])
 
 
 def _turn(turn: Any, roles: Mapping[str, str], where: str, role: str, content: str) -> Message:
@@ -91,7 +93,7 @@ def _turn(turn: Any, roles: Mapping[str, str], where: str, role: str, content: s
     if text is None and "tool_calls" in extra:
         extra[content] = None  # templates tell a missing text from an empty one
         text = ""
-    return Message(roles[named], _text_of(text, where), canonical_json(extra) if extra else "")
+    return Message(roles[named], _text_of(text, where), _stored(extra, where) if extra else "")
 
 
 def _text_of(value: Any, where: str) -> str:
@@ -143,9 +145,19 @@ def _given(record: Record, name: str) -> Any:
 
 def _loaded(text: str, where: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where}: {quoted(text)} is no JSON") from error
+        return read_json(text)
+    except BadJson as error:
+        raise BadInput(f"{where}: {quoted(text)} is no JSON ({error.problem})") from error
+
+
+def _stored(value: Any, where: str) -> str:
+    """Return as JSON what the chat template is given."""
+    try:
+        return canonical_json(value)
+    except (ValueError, TypeError) as error:
+        raise BadInput(
+            f"{where}: {quoted(value)} holds what JSON has no word for (NaN, infinity, a date, bytes); write it as text"
+        ) from error
 
 
 def _holds(value: Any) -> bool:
