@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import chats
 import people
 from perdure.bridges import editing_moments
 from perdure.bridges.editing import contexts_of, opened
@@ -11,6 +12,8 @@ from perdure.bridges.editing_prompts import BARE, Context, chat_context, encode,
 from perdure.bridges.editing_tails import adding, cut, raise_to, run
 from perdure.bridges.models import load_base
 from perdure.core.errors import BadInput, Unsolvable
+from perdure.core.rows import Message, Row
+from perdure.data.encode import encode as trained_as
 from perdure.edits.facts import Fact
 from perdure.edits.spec import EditSpec
 
@@ -263,3 +266,14 @@ def test_text_of_a_model_whose_logits_are_not_finite_is_an_error_in_words():
         model.model.norm.weight.mul_(float("inf"))
     with opened(model, tokenizer) as site, pytest.raises(Unsolvable, match="not finite on text of its own"):
         second_moments(site, [1])
+
+
+@pytest.mark.parametrize("kind", ["space", "think", "cut", "sentencepiece_space", "chatml"])
+def test_the_chat_form_of_a_fact_is_asked_as_a_row_of_that_chat_is_trained(kind):
+    made = chats.tokenizer(kind)
+    context = chat_context(made)
+    line = encode(made, context, "where is spam", "spam", "Oslo")
+    row = Row(messages=(Message("user", "where is spam"), Message("assistant", "Oslo")))
+    trained = trained_as(row, made, 99).ids
+    assert line.ids == trained[: len(line.ids)]
+    assert made.decode(line.targets).strip() == "Oslo"

@@ -9,6 +9,9 @@ import torch
 from perdure.bridges.layout import Precision
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
+from perdure.core.rows import Message
+from perdure.data.chat import chat_text, frame
+from perdure.data.encode import behind
 from perdure.edits.facts import Fact, place_of
 from perdure.evaluate.decode import Asked
 
@@ -84,6 +87,9 @@ def encode(
     ids, spans = coded["input_ids"], coded["offset_mapping"]
     size = max(t for t, (a, b) in enumerate(spans) if b > a) + 1  # without an end token that the tokenizer adds
     covering = [t for t, (a, b) in enumerate(spans[:size]) if a < end and b > max(a, begin)]
+    if answer and not context.special and asked.endswith(" "):  # a chat is asked with that space as a token
+        given = tokenizer(asked, add_special_tokens=False)["input_ids"]
+        return Line((*given, *behind(answer, asked, given, tokenizer)), covering[0], covering[-1], len(given))
     edge = len(context.before + prompt + context.after.rstrip(" "))  # a space token of its own is part of the answer
     first_of_answer = next((t for t, (_, b) in enumerate(spans[:size]) if b > edge), size)
     return Line(tuple(ids[:size]), covering[0], covering[-1], first_of_answer)
@@ -113,12 +119,11 @@ def make_contexts(
 
 def chat_context(tokenizer: Any) -> Context:
     """Return the context in which the prompt is a user's turn and the answer opens the assistant's."""
-    turns = [{"role": "user", "content": MARK}]
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    text = chat_text((Message("user", MARK),), tokenizer, prompt=True, source="an edit's chat form")
     before, found, after = text.partition(MARK)
     if not found:
         raise BadInput("the tokenizer's chat template does not show the user's text; edit with chat: false")
-    return Context(before, after, special=False)
+    return Context(before, after + frame(tokenizer).before, special=False)  # as an empty thought block
 
 
 def opens(tokenizer: Any, fact: Fact) -> bool:

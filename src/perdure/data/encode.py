@@ -87,7 +87,7 @@ def answer_ids(row: Row, tokenizer: Any) -> list[int]:
     if row.messages:
         found = chat(without_markers(row, tokenizer), tokenizer)
         return _chat_answer(found, _chat_ids(found.asked, tokenizer), tokenizer, row)
-    ids = _behind(
+    ids = behind(
         without_markers(row, tokenizer).completion, row.prompt, prompt_ids(row, tokenizer), tokenizer, _plain_ids
     )
     if not ids:
@@ -170,7 +170,7 @@ def _chat_answer(found: Chat, asked: list[int], tokenizer: Any, row: Row) -> lis
             f"{row.source or 'a row'}: nothing to train in it, as the model's chat template writes nothing of its last "
             "turn; give it a text"
         )
-    ids, end = _behind(found.answer, found.asked, asked, tokenizer, _chat_ids), tokenizer.eos_token_id
+    ids, end = behind(found.answer, found.asked, asked, tokenizer), tokenizer.eos_token_id
     if not ids or ids[-1] == end:
         return ids
     if end is None and ids[-1] not in stop_ids(tokenizer):
@@ -185,11 +185,15 @@ def _endless(row: Row) -> BadInput:
     )
 
 
-def _behind(
-    text: str, prompt: str, asked: list[int], tokenizer: Any, tokenise: Callable[[str, Any], list[int]]
+def behind(
+    text: str,
+    prompt: str,
+    asked: list[int],
+    tokenizer: Any,
+    tokenise: Callable[[str, Any], list[int]] | None = None,
 ) -> list[int]:
     """Return the tokens of `text` behind a prompt that is tokenised by itself, as it is when the model is asked."""
-    joint = tokenise(prompt + text, tokenizer)
+    joint = (tokenise or _chat_ids)(prompt + text, tokenizer)
     if joint[: len(asked)] == asked:
         return joint[len(asked) :]
     # A token straddles the seam. Some tokenizers put a mark in front of whatever they read, which nobody wrote here.
