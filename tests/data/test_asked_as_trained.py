@@ -13,7 +13,10 @@ from perdure.data.encode import answer_ids, chat_text, encode, prompt_ids, stop_
 from perdure.data.examine import examine
 from perdure.data.formats import detect, to_rows
 from perdure.data.read import Record
+from perdure.data.spec import make_spec
+from perdure.data.task import TaskData
 from perdure.data.thoughts import split
+from perdure.data.turns import unread_fields
 from perdure.evaluate.scorers import exact
 
 THOUGHT = "<think>\nthe bill says so\n</think>\n\nyes"
@@ -246,6 +249,22 @@ def test_what_a_template_drops_is_told_and_a_call_that_it_drops_is_no_answer():
 def test_a_turn_that_cannot_be_trained_is_refused_with_its_place(turn, says):
     with pytest.raises(BadInput, match=f"f.jsonl:7.*{says}"):
         read(turn, USER, {"role": "assistant", "content": "x"})
+
+
+def test_a_task_asks_with_the_tools_that_all_its_rows_have():
+    answer = {"role": "assistant", "content": "x"}
+    rows = (read(USER, answer, tools=[TOOL]), read({**USER, "content": "and now?"}, answer, tools=[TOOL]))
+    task = TaskData(make_spec({"name": "t", "train": "t.jsonl"}, "t"), rows, (), rows, "messages")
+    assert task.ask("why?").given == {"tools": [TOOL]}
+    assert TaskData(task.spec, rows, (), (*rows, read(USER, answer)), "messages").ask("why?").given == {}
+
+
+def test_fields_of_turns_that_nothing_reads_are_told():
+    turns = [{**USER, "time": 3, "image": None}, {"role": "assistant", "content": "x", "score": 1, "name": "Ann"}]
+    assert unread_fields([Record({"messages": turns}, "f:1"), Record({"messages": turns[:1]}, "f:2")]) == [
+        "the field 'time' of 2 turns is not read",
+        "the field 'score' of 1 turn is not read",
+    ]
 
 
 def test_text_parts_are_one_text_and_a_row_without_more_keeps_its_hash():

@@ -9,6 +9,7 @@ import torch
 from perdure.core.errors import BadInput
 from perdure.data.columns import IN_FILE, check, read_by, take
 from perdure.data.encode import Encoded, encode
+from perdure.data.examine import examine
 from perdure.data.formats import detect, to_rows
 from perdure.data.read import Record
 from perdure.data.tables import class_names, named
@@ -50,6 +51,8 @@ def rows_of(
     if tokenizer is None:
         raise BadInput(f"{name} holds text; give processing_class=tokenizer, or rows with input_ids and labels")
     rows = to_rows(*_read(dataset, fields, name), task=task)
+    for text in examine(rows, tokenizer):
+        warnings.warn(f"{name}: {text}", stacklevel=2)
     return [Kept(encode(row, tokenizer, max_length), task, row.label, stage) for row in rows]
 
 

@@ -135,7 +135,8 @@ class TaskData:
             return Row(prompt=alpaca_prompt(question), task=self.name)
         if any(row.messages for row in self.test):
             turns = (*_shared_system(self.test), Message("user", question), Message("assistant", ""))
-            return Row(messages=turns, task=self.name)
+            given = {row.extra for row in self.test}  # tools and the like that every row is given
+            return Row(messages=turns, task=self.name, extra=given.pop() if len(given) == 1 else "")
         return Row(prompt=question, task=self.name)
 
     def to_json(self) -> dict[str, Any]:
