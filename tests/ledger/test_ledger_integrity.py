@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from disks import full_after
 from perdure.core.errors import Busy, NotFound, PerdureError
 from perdure.ledger import Ledger, row_key, runs, writing
 from perdure.ledger.lock import writer
@@ -265,3 +267,56 @@ def test_opening_and_listing_200_entries_is_quick_and_needs_no_torch(ledger, roo
     seconds, torch_loaded, numpy_loaded = done.stdout.split()
     assert (torch_loaded, numpy_loaded) == ("False", "False")
     assert float(seconds) < 0.1
+
+
+def test_reading_writes_nothing_and_needs_no_space(ledger, root, draft, keep, rows) -> None:
+    keep(rows[:3], rows[3:])
+    ledger.record(draft(1), {"record": {}})
+    ledger.close()
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    folder = root.stat().st_mtime_ns
+    with full_after(0):
+        again = Ledger.open(root)
+        assert [entry.kind for entry in again.entries()] == ["base", "learn"]
+        assert len(again.log()) == 2
+        assert len(again.kept_rows()) == 5
+        assert again.verify()["ok"]
+        again.close()
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+    assert root.stat().st_mtime_ns == folder
+
+
+def test_a_reader_sees_what_was_written_since_it_opened_and_what_a_killed_writer_left_in_the_log(
+    ledger, root, draft
+) -> None:
+    reader = Ledger.open(root)
+    assert len(reader.entries()) == 1
+    ledger.record(draft(1), {})
+    assert len(reader.entries()) == 2  # from the log, which the writer has open
+    ledger.record(draft(2), {})
+    copy = shutil.copytree(root, root.parent / "copy")  # as a kill leaves it: with a log
+    assert (copy / "ledger.sqlite-wal").stat().st_size > 0
+    assert len(Ledger.open(copy).entries()) == 3
+    ledger.close()
+    assert len(reader.entries()) == 3
+
+
+def test_a_file_that_changes_under_a_reader_is_busy(ledger, root) -> None:
+    ledger.close()
+    reader = Ledger.open(root)
+    reading = reader.reading()
+    reading.__enter__()
+    os.utime(root / "ledger.sqlite", (1, 1))
+    with pytest.raises(Busy, match="was changed while it was read"):
+        reading.__exit__(None, None, None)
+
+
+def test_gc_on_a_full_disk_frees_objects_first(ledger, root, draft, put) -> None:
+    ledger.record(draft(1), {})
+    loose = put(5)
+    ledger.close()
+    with full_after(0), writing(root):
+        found = Ledger.open(root).gc()
+    assert found["removed"] == 1
+    assert not ledger.objects.path(loose).exists()
+    assert ledger.verify()["ok"]

@@ -120,5 +120,5 @@ class LedgerMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-LedgerMachine.TestCase.settings = settings(max_examples=10, stateful_step_count=12)
+LedgerMachine.TestCase.settings = settings(max_examples=10, stateful_step_count=12, deadline=None)
 TestLedgerMachine = LedgerMachine.TestCase

@@ -29,6 +29,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DatabaseError, StatementError
+from sqlalchemy.pool import NullPool
 
 from perdure.core.canonical import canonical_json
 from perdure.core.errors import BadInput, BrokenStore, Busy, PerdureError
@@ -148,24 +149,39 @@ def now() -> str:
 class Database:
     """Transactions on one ledger file. Readers see a consistent snapshot, also while somebody writes.
 
-    In a folder where nothing can be written, and that no writer left half-way, the file is read as it lies there.
+    Reading writes nothing: no disk space and no permission is needed for it. Where no writer left a log, the file is read as it
+    lies there.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._engine = _engine(self.path)
+        self._reader = _engine(self.path, reads=True)
+        self._wrote = False
         # A writer asks for the write lock when it begins: a transaction that reads first could not be upgraded later.
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A snapshot of the ledger."""
-        with _in_words(self.path), self._engine.begin() as connection:
-            yield connection
+        """A snapshot of the ledger.
+
+        Raises:
+            Busy: A writer changed the file under a reader that took no lock, as none was needed when it began.
+        """
+        at_rest = _at_rest(self.path)
+        before = _stamp(self.path) if at_rest else None
+        engine = self._engine if self._wrote and not at_rest else self._reader  # the first is open already
+        try:
+            with _in_words(self.path), engine.begin() as connection:
+                yield connection
+        finally:
+            if before is not None and _stamp(self.path) != before:
+                raise Busy(f"{self.path} was changed while it was read; run the same command again")
 
     @contextmanager
     def changing(self) -> Iterator[Connection]:
         """A transaction: what is done in it happens entirely or, if anything is raised, not at all."""
+        self._wrote = True
         with _in_words(self.path), self._writer.begin() as connection:
             _migrate(connection)
             yield connection
@@ -218,6 +234,11 @@ class Database:
                 "run the same command again when that is closed"
             )
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether the file holds everything, and no log lies beside it that has something in it."""
+        return _at_rest(self.path)
+
     def missing_tables(self) -> list[str]:
         """Return the names of the tables that every ledger has and this one does not."""
         with self.reading() as connection:
@@ -228,19 +249,22 @@ class Database:
 
     def check_file(self) -> list[str]:
         """Return what SQLite finds wrong with its own file."""
-        return [] if (found := self._pragma("integrity_check")) == ["ok"] else found
+        found = self._outside("PRAGMA integrity_check", self._reader)
+        return [] if found == ["ok"] else found
 
     def close(self) -> None:
         """Close the connections; the object can still be used and opens them again."""
+        self._wrote = False
         self._engine.dispose()
+        self._reader.dispose()
 
     def _pragma(self, text: str) -> list[str]:
         """Run a pragma and return the first column of what it answers."""
         return self._outside(f"PRAGMA {text}")
 
-    def _outside(self, statement: str) -> list[str]:
+    def _outside(self, statement: str, engine: Engine | None = None) -> list[str]:
         """Run a statement outside any transaction and return the first column of what it answers."""
-        outside = self._engine.execution_options(begin=None)
+        outside = (engine or self._engine).execution_options(begin=None)
         with _in_words(self.path), outside.connect() as connection:
             found = connection.exec_driver_sql(statement)
             return [str(row[0]) for row in found] if found.returns_rows else []
@@ -262,14 +286,19 @@ def _migrate(connection: Connection) -> None:
     connection.execute(update(meta).values(schema_version=SCHEMA_VERSION))
 
 
-def _engine(path: Path) -> Engine:
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)), json_serializer=canonical_json, connect_args={"timeout": 30}
-    )
+def _engine(path: Path, *, reads: bool = False) -> Engine:
+    """Return an engine for the file; one that only reads opens it anew each time, as it lies there at that moment."""
+    pool: dict[str, Any] = {"poolclass": NullPool} if reads else {}
+    url = URL.create("sqlite", database=str(path))
+    engine = create_engine(url, json_serializer=canonical_json, connect_args={"timeout": 30}, **pool)
 
     @event.listens_for(engine, "do_connect")
     def _find(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> None:
-        if _frozen(path):  # a reader in write-ahead mode makes files beside the ledger; here it cannot
+        if reads and path.exists():
+            # a reader in write-ahead mode makes files beside the ledger, unless it is told that nobody writes
+            arguments[:] = [f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if _at_rest(path) else ''}"]
+            options["uri"] = True
+        elif _frozen(path):
             arguments[:] = [f"{path.absolute().as_uri()}?mode=ro&immutable=1"]
             options["uri"] = True
 
@@ -286,6 +315,22 @@ def _engine(path: Path) -> Engine:
             connection.exec_driver_sql(statement)
 
     return engine
+
+
+def _at_rest(path: Path) -> bool:
+    """Say whether the file holds everything: no writer has a log beside it, or only an empty one."""
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size == 0
+    except OSError:
+        return True
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _frozen(path: Path) -> bool:

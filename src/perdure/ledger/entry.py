@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ class Entry:
     @cached_property
     def id(self) -> str:
         """Hash of everything but `task`: the same work has the same id, whenever and wherever it was done."""
-        content = {name: value for name, value in asdict(self).items() if name != "task"}
+        content = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "task"}
         if self.state is None:  # as entries were named before methods kept anything
             del content["state"]
         # Once through JSON, because keys that are not strings sort differently before than after.

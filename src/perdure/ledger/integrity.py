@@ -107,7 +107,7 @@ def gc(ledger: "Ledger") -> dict[str, int]:
     rows = _drop_records(ledger, kept)
     if rows:
         ledger.forget_deleted()
-    else:
+    elif not ledger.at_rest:
         ledger.empty_log()
     freed += max(before - ledger.path.stat().st_size, 0)
     return {"removed": len(loose), "rows": rows, "runs": len(left), "bytes": freed}

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
@@ -31,11 +31,13 @@ def writing(root: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(f"{root} is being written by {_holder(file)}; wait for it, or stop it") from None
-        _write(file, json.dumps(_myself()))
+        with suppress(OSError):  # a full disk: the lock holds without a name
+            _write(file, json.dumps(_myself()))
         try:
             yield
         finally:
-            _write(file, "")
+            with suppress(OSError):
+                _write(file, "")
 
 
 def writer(root: Path) -> dict[str, object] | None:
@@ -67,10 +69,8 @@ def _myself() -> dict[str, object]:
 
 
 def _write(file: TextIO, text: str) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(text)
-    file.flush()
+    os.ftruncate(file.fileno(), 0)  # not through the file's buffer, which would try again when it is closed
+    os.pwrite(file.fileno(), text.encode(), 0)
 
 
 def _holder(file: TextIO) -> str:

@@ -275,16 +275,17 @@ class Shelf(Database):
         Returns:
             How many versions, manifests and rows were deleted.
         """
+        with self.reading() as connection:  # a full disk can be read
+            if not any(_unnamed(connection, versions, memories)) and not _loose(connection):
+                return 0
         with self.changing() as connection:
-            lost = set(connection.execute(select(tasks.c.version)).scalars()) - set(versions)
-            forgotten = set(connection.execute(select(manifests.c.hash)).scalars()) - set(memories)
+            lost, forgotten = _unnamed(connection, versions, memories)
             for version in lost:
                 connection.execute(delete(tasks).where(tasks.c.version == version))
                 connection.execute(delete(task_rows).where(task_rows.c.version == version))
             for name in forgotten:
                 connection.execute(delete(manifests).where(manifests.c.hash == name))
-            loose = set(connection.execute(select(rows.c.key)).scalars()) - _places(connection).keys()
-            loose -= _deleted(connection).keys()
+            loose = _loose(connection)
             for chunk in _chunks(loose):
                 connection.execute(delete(rows).where(rows.c.key.in_(chunk)))
                 connection.execute(delete(row_names).where(row_names.c.key.in_(chunk)))
@@ -368,6 +369,18 @@ def _places(connection: Connection) -> dict[str, set[str]]:
         for item in items:
             places.setdefault(item["row"], set()).add("memory")
     return places
+
+
+def _unnamed(connection: Connection, versions: Collection[str], memories: Collection[str]) -> tuple[set[str], set[str]]:
+    """Return the task versions and the manifests that are none of these."""
+    lost = set(connection.execute(select(tasks.c.version)).scalars()) - set(versions)
+    return lost, set(connection.execute(select(manifests.c.hash)).scalars()) - set(memories)
+
+
+def _loose(connection: Connection) -> set[str]:
+    """Return the keys of rows that no task and no manifest names, without deleted ones, which stay known."""
+    every = set(connection.execute(select(rows.c.key)).scalars())
+    return every - _places(connection).keys() - _deleted(connection).keys()
 
 
 def _first_place(places: Collection[str]) -> str:

@@ -78,9 +78,12 @@ class ScoreBook(Shelf):
 
     def drop_scores(self, states: Collection[str], versions: Collection[str]) -> int:
         """Delete the cells of any other state or task version than these, and return how many they were."""
-        with self.changing() as connection:
+        with self.reading() as connection:
             cells = connection.execute(select(scores.c.state, scores.c.version)).all()
-            lost = [(s, v) for s, v in cells if s not in states or v.partition(":")[0] not in versions]
+        lost = [(s, v) for s, v in cells if s not in states or v.partition(":")[0] not in versions]
+        if not lost:
+            return 0
+        with self.changing() as connection:
             for state, version in lost:
                 connection.execute(delete(scores).where(scores.c.state == state, scores.c.version == version))
         return len(lost)
