@@ -107,6 +107,14 @@ def test_time_is_the_median_over_seeds_of_the_ratio_to_naive():
     assert line["peak_mib"]["value"] == 1000.5
 
 
+def test_scores_that_were_computed_otherwise_are_told():
+    assert "Computed in" not in markdown(compare(RUNS))
+    other = {**RUNS[0], "machine": {**RUNS[0]["machine"], "dtype": "bfloat16"}}
+    found = compare([other, *RUNS[1:]])
+    assert len(found["computed"]) == 2
+    assert "bfloat16 on" in markdown(found)
+
+
 def test_times_under_other_threads_are_not_compared():
     runs = [RUNS[0], run("replay", 0, (16, 12), 17, threads=2)]
     assert arms(compare(runs))["replay"]["train_ratio"] is None

@@ -25,7 +25,8 @@ def compare(results: Sequence[Record], against: str = BASELINE) -> Record:
         (`{"value", "low", "high", "n"}`, n test rows), "acc_by_seed", and "train_ratio", "train_seconds", "peak_mib",
         "stored_bytes" (median as "value", least and most over seeds as "low" and "high", n seeds), None where nothing can
         be compared, "watched" by name (`{"before", "after", "value", "low", "high", "n"}`, value being after - before);
-        "watched", the names of all that were; "failed", each with "arm", "seed", "error"; "left_out", how many results of
+        "watched", the names of all that were; "computed", dtypes and devices of the runs; "failed", each with "arm",
+        "seed", "error"; "left_out", how many results of
         an arm are of an earlier recipe than its newest.
     """
     arms = by_arm(results)
@@ -39,6 +40,7 @@ def compare(results: Sequence[Record], against: str = BASELINE) -> Record:
         ),
         "arms": sorted(lines, key=lambda line: -line["acc"]["value"]),
         "failed": [{key: r[key] for key in ("arm", "seed", "error")} for r in results if r.get("error")],
+        "computed": sorted({_computed(run) for runs in arms.values() for run in runs}),
         "left_out": sum(not r.get("error") for r in results) - sum(map(len, arms.values())),
     }
 
@@ -171,6 +173,12 @@ def _alike(a: Record, b: Record) -> bool:
     return all(a["machine"].get(key) == b["machine"].get(key) for key in ("device", "gpu", "threads", "dtype")) and (
         a["workers"] == b["workers"]
     )
+
+
+def _computed(run: Record) -> str:
+    """Return what a run's numbers were computed in, and on."""
+    machine = run["machine"]
+    return f"{machine.get('dtype') or 'unknown dtype'} on {machine.get('gpu') or machine['device']}"
 
 
 def _train(run: Record) -> float:

@@ -80,7 +80,7 @@ def page(suite: str, about: str, found: Record, runs: Sequence[Record]) -> str:
 def notes(found: Record) -> list[str]:
     """Return what the columns do not say."""
     told = [
-        "Scores: 95% intervals over test rows, pooled over seeds; they do not hold the spread between seeds.",
+        "Scores: 95% bootstrap intervals over test rows, pooled over seeds; they do not hold the spread between seeds.",
         f"ACC minus {found['against']}: same seeds, paired row by row.",
         "Train time / naive: the same seed's run with as many threads and processes, the last before if it ran under "
         "several labels; median, and in brackets least and most over seeds. Without an accelerator it is the processor's "
@@ -92,6 +92,8 @@ def notes(found: Record) -> list[str]:
         first = next(line["watched"] for line in found["arms"] if line["watched"])
         scores = ", ".join(f"{name} {first[name]['before']:.3f} (n = {first[name]['n']})" for name in first)
         told.append(f"Change: score after the last task minus the base model's, row by row. Before: {scores}.")
+    if len(found["computed"]) > 1:
+        told.append(f"Computed in {' and '.join(found['computed'])}: part of a difference may be that.")
     if found["left_out"]:
         told.append(f"{count(found['left_out'], 'result')} of an earlier recipe under the same label left out.")
     return told
