@@ -320,3 +320,24 @@ def test_a_suite_whose_second_task_cannot_be_is_refused_before_the_first_runs(tm
 
     with pytest.raises(BadSpec, match=words):
         run()
+
+
+@pytest.mark.parametrize(
+    ("arm", "words"),
+    [
+        ("naive:report_to=wandb", "report_to: wandb is not installed"),
+        ("dual_replay:methods.tail_average=false", "methods.tail_average must be a mapping"),
+        ("naive:learning_rate=", "no KEY=VALUE"),
+        ("naive:lora_r=4,lora_r=8", "sets a key twice"),
+    ],
+)
+def test_an_arm_that_cannot_run_is_refused_before_any_runs(arm, words):
+    with pytest.raises(BadSpec, match=words):
+        read_arm(arm)
+    assert "tail_average" not in read_arm("dual_replay:methods.tail_average=null").recipe["methods"]
+
+
+@pytest.mark.parametrize("recipe", [3, None, ["naive"]])
+def test_what_is_no_recipe_is_refused_in_words(ws, tmp_path, recipe):
+    with pytest.raises(BadSpec, match="is no recipe; give a name, a path, a mapping, or a Recipe"):
+        ws.plan("new", write(tmp_path / "new.jsonl", "new"), recipe=recipe)

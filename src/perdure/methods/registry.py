@@ -14,6 +14,7 @@ import perdure.methods
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_yaml import read_yaml_file
 from perdure.core.recipe import Recipe, build_recipe, check_seams, nearest
+from perdure.core.values import shown
 
 METHODS: dict[str, type] = {}
 RECIPES = Path(__file__).parent / "recipes"
@@ -60,6 +61,8 @@ def load_recipe(
         return build_recipe(overridden(recipe.to_json(), overrides), all_methods()) if overrides else recipe
     if isinstance(recipe, Mapping):
         return build_recipe(overridden(recipe, overrides), all_methods())
+    if not isinstance(recipe, str | PathLike):
+        raise BadSpec(f"{shown(recipe)} is no recipe; give a name, a path, a mapping, or a Recipe")
     return build_recipe(recipe_spec(recipe, overrides), all_methods())
 
 

@@ -102,6 +102,7 @@ def read_arm(text: str, settings: Json | None = None) -> Arm:
         BadInput: No such recipe.
         BadSpec: It cannot be read, or makes no valid recipe.
     """
+    from perdure.bridges.trackers import refuse_missing
     from perdure.core.recipe import build_recipe
     from perdure.methods.registry import all_methods, recipe_spec
 
@@ -117,7 +118,9 @@ def read_arm(text: str, settings: Json | None = None) -> Arm:
     except (yaml.YAMLError, ValueError) as error:
         raise BadSpec(f"arm {text!r}: a value is no YAML: {error}") from None
     written = recipe_spec(name, {**(settings or {}), **overrides})
-    recipe = build_recipe(written, all_methods()).to_json()
+    built = build_recipe(written, all_methods())
+    refuse_missing(built.settings.trackers)
+    recipe = built.to_json()
     stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
     return Arm(label if named else f"{stem}:{changes}" if changes else stem, _plain(written), _plain(recipe))
 
