@@ -95,7 +95,7 @@ def test_a_gate_that_fails_leaves_head_and_edits_nothing_until_it_is_accepted_an
 def test_what_was_learned_is_trained_again_when_its_rows_or_its_recipe_change(ws, file):
     carry_out(ws, file(*SKILLS))
     assert planned(ws, file(*SKILLS)).learned is not None
-    other = ws.plan_knowledge("homes", file(*SKILLS), recipe="naive", overrides={**FAST, "lora_r": 8})
+    other = ws.plan_knowledge("homes", file(*SKILLS), recipe="naive", overrides={**FAST, "learning_rate": 2e-4})
     assert (other.learned, other.skill is None) == (None, False)
     assert planned(ws, file(*SKILLS[1:])).learned is None
 
