@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
 _HEARD = [float("-inf")]  # when a handler last ran; signals belong to the whole process, and so does this
@@ -31,9 +32,11 @@ def asked_to_stop() -> Iterator[Callable[[], str | None]]:
         yield lambda: None
         return
 
-    def note(number: int, _: object) -> None:
+    def note(number: int, frame: FrameType | None) -> None:
         heard()
         if came:
+            if callable(handler := before[signal.Signals(number)]):
+                handler(number, frame)  # which knows when raising would do harm
             raise KeyboardInterrupt
         came.append(signal.Signals(number).name)
 
