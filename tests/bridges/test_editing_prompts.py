@@ -99,6 +99,19 @@ def test_a_prompt_without_its_subject_is_refused(bpe):
         encode(bpe, BARE, "Lyon is in", "Paris")
 
 
+def test_a_subject_without_a_token_is_refused_in_words():
+    class Deaf:
+        """Drops the letters that it does not know, as a vocabulary in the wrong class of tokenizer does."""
+
+        is_fast = True
+
+        def __call__(self, text, **_):
+            return {"input_ids": [1, 2], "offset_mapping": [(4, 5), (5, 6)]}
+
+    with pytest.raises(BadInput, match="no token for 'Oma'"):
+        encode(Deaf(), BARE, "Oma is", "Oma")
+
+
 def test_contexts_depend_on_model_and_seed_alone():
     with opened(*people.make("llama", steps=0)) as site:
         first, again, other = (contexts_of(site, EditSpec(contexts=4, seed=seed)) for seed in (0, 0, 5))

@@ -70,7 +70,7 @@ def encode(
     subject begins in the prompt, where that is known (see `facts.place_of`).
 
     Raises:
-        BadInput: The tokenizer gives no offsets, or the prompt does not name the subject.
+        BadInput: The tokenizer gives no offsets or has no token for the subject, or the prompt does not name the subject.
     """
     if not tokenizer.is_fast:
         raise BadInput("editing needs a fast tokenizer (it must know which characters a token covers)")
@@ -85,8 +85,10 @@ def encode(
     asked = context.before + prompt + (context.after if answer or context.after.strip() else "")
     coded = tokenizer(asked + answer, add_special_tokens=context.special, return_offsets_mapping=True)
     ids, spans = coded["input_ids"], coded["offset_mapping"]
-    size = max(t for t, (a, b) in enumerate(spans) if b > a) + 1  # without an end token that the tokenizer adds
+    size = max((t for t, (a, b) in enumerate(spans) if b > a), default=-1) + 1  # without an end token that is added
     covering = [t for t, (a, b) in enumerate(spans[:size]) if a < end and b > max(a, begin)]
+    if not covering:
+        raise BadInput(f"the tokenizer has no token for {subject or prompt!r}; its vocabulary does not fit this text")
     if answer and not context.special and asked.endswith(" "):  # a chat is asked with that space as a token
         given = tokenizer(asked, add_special_tokens=False)["input_ids"]
         return Line((*given, *behind(answer, asked, given, tokenizer)), covering[0], covering[-1], len(given))
