@@ -8,7 +8,6 @@ from perdure.core.errors import BadInput, BadSpec, PerdureError
 from perdure.core.recipe import Recipe, Settings
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
-from perdure.maths.low_rank import from_tensors
 
 if TYPE_CHECKING:
     from perdure.bridges.sizes import Shape
@@ -129,6 +128,8 @@ def _check_adapter(ws: "Workspace", parent: Entry, settings: Settings, layers: l
             "the recipe trains every weight, but head already carries an adapter; begin a new workspace for it, or use a LoRA "
             "recipe"
         )
+    from perdure.maths.low_rank import from_tensors  # here, as reading loads no torch
+
     patches = from_tensors(ws.ledger.objects.get(slot))
     patch = next(iter(patches.values()))
     rank, alpha = patch.down.shape[0], patch.down.shape[0] * patch.scale
