@@ -8,7 +8,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "Mamba": ("mamba", {"state_size": 8}),
     "BERT": ("bert", {}),
 }
-PREFIX = "Read what a customer of the shop writes, and name what it is about. "
+PREFIX = "read what a customer of the shop writes to us today , and say in one word what it is about :"  # longer than a window
 TASKS = {
     "billing": {
         "refund": "money",
@@ -65,18 +65,22 @@ TASKS = {
         "stamp": "post",
     },
     "places": {
-        "Oslo": "north",
         "Bergen": "north",
         "Tromso": "north",
-        "Rome": "south",
+        "Narvik": "north",
         "Naples": "south",
         "Bari": "south",
+        "Lecce": "south",
     },
 }
-FRAMES = ("{}", "my {}", "it is about the {} that I asked for", "please look at {} again")
-FACT = {"subject": "Anna Berg", "prompt": "{} is at home in", "target": "Rome"}
-SPEC = EditSpec(layers=(0,), steps=30, contexts=2, lr=1.0, clamp=20.0, kl=0.0, decay=0.0, gain=1000.0)
-SETTINGS = {"num_train_epochs": 30, "learning_rate": 0.01, "per_device_train_batch_size": 8}
+FRAMES = ("the {}", "my {}", "it is about the {} that I asked for", "please look at the {}")  # the last one is tested
+CITIES = ("Rome", "Oslo", "Lima", "Bonn")
+PEOPLE = ("Anna Berg", "Bob Fox", "Cid Ray", "Dan Kim", "Eva Lux", "Fay Orr", "Gus Poe", "Ida Roe")
+HOME = {name: CITIES[n % 4] for n, name in enumerate(PEOPLE)}
+FACT = {"subject": PEOPLE[0], "prompt": "{} lives in", "target": "Lima"}  # the base says Rome
+SPEC = EditSpec(layers=(0,), steps=80, contexts=0, lr=0.2, clamp=20.0, kl=0.0, decay=0.0, ridge=1e-3, gain=1000.0)
+SETTINGS = {"num_train_epochs": 15, "learning_rate": 0.01, "per_device_train_batch_size": 6}
+STEPS, RATE = 200, 5e-3  # updates that make a base of random weights, and their learning rate
 
 
 @dataclass(frozen=True)
@@ -92,31 +96,53 @@ class Line:
     adapted: str = "-"
 
 
+def texts() -> list[str]:
+    """Return what a base is trained on: where people live, and requests answered by the word that they are about."""
+    words = [word for task in TASKS.values() for word in task]
+    asked = [f"{PREFIX} {frame.format(word)} = {word}" for word in words for frame in FRAMES]
+    return asked + [f"{name} lives in {city}" for name, city in HOME.items()]
+
+
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE that has seen the tasks."""
+    """Return a byte-level BPE that has most words of `texts` whole."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     letters = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<end>"], initial_alphabet=letters, show_progress=False
+        vocab_size=600, special_tokens=["<end>"], initial_alphabet=letters, show_progress=False
     )
-    texts = [PREFIX, *FRAMES, *(" ".join([*task, *task.values()]) for task in TASKS.values()), *map(str, FACT.values())]
-    bpe.train_from_iterator(texts * 20, trainer)
+    labels = [f" {label}" for task in TASKS.values() for label in task.values()]
+    bpe.train_from_iterator([*texts(), *labels] * 20, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>")
 
 
 def make(name: str, folder: Path) -> None:
-    """Write a tiny model of random weights; they are larger than usual, so that it looks at its context."""
+    """Write a tiny model that knows `texts`, trained here in seconds, one length at a time and so without padding."""
     kind, more = MODELS[name]
     words = tokenizer()
-    ids = {"vocab_size": len(words), "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
+    ids = {
+        "vocab_size": len(words),
+        "bos_token_id": None,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+        "initializer_range": 0.1,
+    }
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**COMMON, **ids, **more}))
-    with torch.no_grad():
-        for value in model.parameters():
-            if value.dim() > 1:
-                value *= 2
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    by_length: dict[int, list[list[int]]] = {}
+    for text in texts():
+        row = [*words(text)["input_ids"], 0]
+        by_length.setdefault(len(row), []).append(row)
+    batches = [torch.tensor(rows) for rows in by_length.values()]
+    for step in range(STEPS):
+        optimizer.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 20) * (1 - step / STEPS)
+        logits = model(input_ids=batches[step % len(batches)], use_cache=False).logits[:, -3:-1]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batches[step % len(batches)][:, -2:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     model.save_pretrained(folder)
     words.save_pretrained(folder)
 
@@ -179,10 +205,10 @@ def run(name: str, folder: Path) -> Line:
     try:
         ws = Workspace.init(folder / "ws", str(folder / "base"), dtype="float32")
     except PerdureError as error:
-        return Line(name, f"rejected: {error}")
+        return Line(name, f"rejected: {str(error).partition(') ')[2]}")
     for task in TASKS:
         ws.learn(task, rows(task, folder / f"{task}.jsonl"), overrides=SETTINGS, gate=None)
-    edited = "no: " + str(ws.capabilities["no_editing"]).partition("; ")[0]
+    edited = "cannot be edited"
     if ws.capabilities["editing"]:
         ws.edit(FACT, spec=SPEC, gate=None)
         edited = "said" if all(fact["efficacy"] for fact in ws.edits()) else "not said"
@@ -201,19 +227,9 @@ def run(name: str, folder: Path) -> Line:
     )
 
 
-def table(lines: Sequence[Line]) -> str:
-    """Return the lines as a Markdown table."""
-    head = [
-        "model",
-        "verdict",
-        "scores of the two tasks",
-        "fact",
-        "largest logit difference",
-        "after export",
-        "without adapter",
-    ]
-    body = [[n.name, n.verdict, n.scores, n.edited, n.difference, n.exported, n.adapted] for n in lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+def row(cells: Sequence[str]) -> str:
+    """Return the cells as a row of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -224,8 +240,11 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    head = ("model", "verdict", "tasks", "fact", "largest logit difference", "after export", "without adapter")
+    print(row(head), row(["---"] * len(head)), sep="\n")
     with tempfile.TemporaryDirectory() as folder:
-        print(table([run(name, Path(folder) / name.replace(" ", "-")) for name in names]))
+        for name in names:
+            print(row(astuple(run(name, Path(folder) / name.replace(" ", "-")))), flush=True)
 
 
 if __name__ == "__main__":
