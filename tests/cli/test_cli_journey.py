@@ -36,7 +36,7 @@ def test_two_tasks_are_learned_measured_rolled_back_used_and_reported(tiny_model
     assert "(not in head)" in run("-w", folder, "log").stdout
 
     assert run_json("-w", folder, "verify") == {"ok": True, "entries": 3, "objects": 4, "problems": []}
-    assert run_json("-w", folder, "gc") == {"removed": 0, "runs": 0, "bytes": 0}
+    assert run_json("-w", folder, "gc") == {"removed": 0, "rows": 0, "runs": 0, "bytes": 0}
     run("-w", folder, "report", "-o", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert page.startswith("<!doctype html>")
