@@ -209,7 +209,8 @@ def test_a_thousand_fields_of_turns_are_a_few_lines(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"prompt": "p{}", "chosen": "a", "rejected": "b"}, "known formats need"),
+        ({"prompt": "p{}", "chosen": "a", "rejected": "b"}, "preference data .DPO"),
+        ({"chosen": [{"role": "user", "content": "p"}], "rejected": "b", "score": 1}, "preference data .DPO"),
         (
             {"prompt": "p{}", "completion": "x", "chosen": "a", "rejected": "b"},
             "preference data .DPO.*--columns completion=chosen",

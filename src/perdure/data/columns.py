@@ -224,13 +224,26 @@ def _same(records: Sequence[Record], name: str) -> bool:
     return all(record.fields.get(name) is record.fields.get(name.casefold()) for record in records)
 
 
-def _refuse_preferences(records: Sequence[Record], format: str, unread: Iterable[str]) -> None:
-    source, names = records[0].source, {folded(name) for name in unread}
-    if {"chosen", "rejected"} <= names:
+def refuse_pairs(source: str, columns: Iterable[str]) -> None:
+    """Refuse rows with a good and a bad answer each, of which the user did not say that the good ones are to be trained.
+
+    Args:
+        source: Where the first row comes from, for the error.
+        columns: What no mapping and no format reads.
+
+    Raises:
+        BadInput: They have both.
+    """
+    if {"chosen", "rejected"} <= {folded(name) for name in columns}:
         raise BadInput(
             f"{source} has the columns chosen and rejected, which is preference data (DPO), and perdure trains on good answers "
             "alone; give --columns completion=chosen (messages=chosen where it holds a conversation) to train on those"
         )
+
+
+def _refuse_preferences(records: Sequence[Record], format: str, unread: Iterable[str]) -> None:
+    source = records[0].source
+    refuse_pairs(source, unread)
     if format not in ("text", "text_label"):
         labels = [record.fields.get("label") for record in records]
         answers = {

@@ -12,7 +12,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_text import quoted
 from perdure.core.rows import Message, Row
 from perdure.data.columns import FORMATS as FORMATS
-from perdure.data.columns import IN_FILE, advice, listed
+from perdure.data.columns import IN_FILE, advice, listed, refuse_pairs
 from perdure.data.read import Record
 from perdure.data.turns import conversation, turns_of
 
@@ -47,6 +47,7 @@ def detect(
     kinds = [_kind(record, mapped) for record in records]
     counts = Counter(kind for kind in kinds if kind is not None)
     if not counts:
+        refuse_pairs(records[0].source, records[0].columns)
         known = " | ".join(" + ".join(columns) for columns in FORMATS.values())
         raise BadInput(
             f"{records[0].source} has columns {listed(sorted(records[0].columns))}; known formats need {known}; "
