@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -131,6 +132,12 @@ def test_folders_missing_folders_and_what_cannot_be_written_are_one_error(tmp_pa
         write_output(tmp_path / "file" / "x.html", "x", REPORT)
     with pytest.raises(PerdureError, match="cannot write"):
         write_output(tmp_path / ("x" * 250), "x", REPORT)
+
+
+def test_a_pipe_without_a_name_is_written():
+    reader, writer = os.pipe()
+    write_output(Path(f"/dev/fd/{writer}"), "text", REPORT)
+    assert os.read(reader, 9) == b"text"
 
 
 def test_a_pipe_is_written_and_stays_one(tmp_path):

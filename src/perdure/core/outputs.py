@@ -74,13 +74,13 @@ def write_output(path: Path, text: str, kind: Kind, *, force: bool = False, work
         BadInput: See `check_output`.
         PerdureError: The disk is full or not writable; what was there before still is.
     """
+    path = Path(path)
     check_output(path, kind, force=force, workspaces=workspaces)
-    place = Path(path).resolve()
-    if place.exists() and not place.is_file():  # a pipe or a device, which must not be replaced by a file
-        with place.open("w", encoding="utf-8") as stream:
+    if path.exists() and not path.is_file():  # a pipe or a device, which must not be replaced by a file
+        with path.open("w", encoding="utf-8") as stream:  # /dev/stdout may lead to a pipe without a name
             stream.write(text)
     else:
-        write_text(place, text)
+        write_text(path.resolve(), text)
 
 
 def check_output(path: Path, kind: Kind, *, force: bool = False, workspaces: Sequence[Path] = ()) -> None:
