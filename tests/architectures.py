@@ -105,6 +105,11 @@ ARCHITECTURES = {
         },
         "padded",
     ),
+    "minimax": (
+        "minimax",
+        {"layer_types": ["linear_attention", "full_attention"], "num_local_experts": 2, "block_size": 8, **HEADS},
+        "whole",
+    ),
     "mamba": ("mamba", {"state_size": 8}, "whole"),
     "mamba2": ("mamba2", {"state_size": 8, "num_heads": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 8}, "whole"),
     "recurrent_gemma": (

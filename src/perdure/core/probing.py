@@ -53,7 +53,10 @@ def plain(model: Any) -> Batching | None:
     with _still(model):
         past = _past(model)
     layers = getattr(past, "layers", [])
-    whole = layers and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
+    own = (
+        type(past).__name__ != "DynamicCache"
+    )  # one that a model's code adds to: MiniMax keeps recurrent states beside it
+    whole = layers and not own and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
     return Batching() if whole and _takes_positions(model) and window_of(model, past) is None else None
 
 
