@@ -136,6 +136,28 @@ except KeyboardInterrupt:
     assert (done.returncode, done.stdout) == (0, b"cleaned up\n" if os.linesep == "\n" else b"cleaned up\r\n")
 
 
+@pytest.mark.parametrize("name", ["SIGALRM", "SIGINT"])
+def test_neither_a_signal_of_others_nor_one_handled_long_before_it_is_noticed_ends_the_process(name: str):
+    """On a machine with more to do than it can, the watching thread may come seconds after the handler."""
+    code = f"""
+import os, signal, time
+from perdure.cli import process
+from perdure.workflows import signals
+process.GRACE = 0.2
+signals.unheard()
+signal.signal(signal.{name}, lambda *_: "{name}" == "SIGINT" and signals.heard())
+os.kill(os.getpid(), signal.{name})
+time.sleep(1.5)
+signal.signal(signal.SIGTERM, process._interrupt)
+import threading
+threading.Thread(target=process._end_if_deaf, args=(signals.unheard(),), daemon=True).start()
+time.sleep(1)
+print("still here")
+"""
+    done = process(code)
+    assert (done.returncode, done.stdout) == (0, b"still here\n"), done.stderr
+
+
 def test_reading_parquet_starts_no_thread_that_could_abort_the_process_at_its_end(tmp_path: Path):
     code = """
 import os, sys

@@ -2,7 +2,9 @@
 
 import atexit
 import os
+import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -66,14 +68,9 @@ def _open_streams() -> None:
 
 def _catch_signals() -> None:
     """Let SIGINT and SIGTERM interrupt the command; where the main thread does not come back to Python, end the process."""
-    reader, writer = os.pipe()
-    os.set_blocking(writer, False)
     for number in signals.CAUGHT:
         signal.signal(number, _interrupt)
-    signal.set_wakeup_fd(
-        writer, warn_on_full_buffer=False
-    )  # written when a signal comes, whatever the main thread does
-    threading.Thread(target=_end_if_deaf, args=(reader,), name="signals", daemon=True).start()
+    threading.Thread(target=_end_if_deaf, args=(signals.unheard(),), name="signals", daemon=True).start()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -86,15 +83,24 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _end_if_deaf(reader: int) -> None:
-    while came := os.read(reader, 1):
-        if came[0] not in signals.CAUGHT:
-            continue
+def _end_if_deaf(unheard: socket.socket) -> None:
+    """End the process when a signal stays unheard for GRACE seconds; those that are not ours are dropped."""
+    while True:
+        select.select([unheard], [], [])
         since = time.monotonic()
-        while not signals.heard_since(since - 1):
-            if time.monotonic() - since > GRACE:
+        while came := _peek(unheard):
+            if not set(came) & set(signals.CAUGHT):
+                unheard.recv(len(came))
+            elif time.monotonic() - since > GRACE:
                 _end_now()
             time.sleep(0.05)
+
+
+def _peek(unheard: socket.socket) -> bytes:
+    try:
+        return unheard.recv(4096, socket.MSG_PEEK)
+    except BlockingIOError:
+        return b""
 
 
 def _end_now() -> None:

@@ -1,24 +1,31 @@
 """Ctrl-C and SIGTERM as a wish to stop: the update in progress ends, a checkpoint is written, and the verb returns."""
 
 import signal
+import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
-_HEARD = [float("-inf")]  # when a handler last ran; signals belong to the whole process, and so does this
+_UNHEARD: list[socket.socket] = []  # what the system writes a byte into for each signal; one a process, as signals are
+
+
+def unheard() -> socket.socket:
+    """Return a socket that holds the numbers of the signals that came and that no handler of ours has taken up yet."""
+    if not _UNHEARD:
+        _UNHEARD.extend(socket.socketpair())
+        for end in _UNHEARD:
+            end.setblocking(False)
+        signal.set_wakeup_fd(_UNHEARD[1].fileno(), warn_on_full_buffer=False)  # written whatever the main thread does
+    return _UNHEARD[0]
 
 
 def heard() -> None:
-    """Note that the main thread came to handle a signal."""
-    _HEARD[0] = time.monotonic()
-
-
-def heard_since(moment: float) -> bool:
-    """Return whether the main thread handled a signal since `moment` (of `time.monotonic`)."""
-    return _HEARD[0] >= moment
+    """Note that the main thread came to handle the signals until now."""
+    with suppress(BlockingIOError):
+        for reader in _UNHEARD[:1]:
+            reader.recv(4096)
 
 
 @contextmanager
