@@ -183,6 +183,10 @@ SPOILED = {
     "no tokenizer": (remove("tokenizer.json"), "has no tokenizer"),
     "a broken tokenizer": (write("tokenizer.json", "{"), "cannot load a tokenizer"),
     "a tokenizer to come": (future_tokenizer, "cannot load a tokenizer .* did not match any variant"),
+    "a broken chat template": (
+        lambda f: (tokenizer(chat_template=None)(f), write("chat_template.jinja", "{% for m in messages %}")(f)),
+        r"the chat template in .* is broken: .*endfor",
+    ),
     "no end of text": (
         lambda f: (tokenizer(eos_token=None)(f), config(eos_token_id=None)(f), remove("generation_config.json")(f)),
         "names a token that ends a text",

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from perdure.core.errors import BadInput
+from perdure.core.rows import Message
+from perdure.data.chat import chat_text
 
 SHOWN = 3  # names in a message
 LENGTH = 16  # tokens of the text that shows whether a model reads ahead
@@ -96,6 +98,25 @@ def refuse_vocabulary(folder: Path, rows: int, tokenizer: Any) -> None:
             f"the model in {folder} has no embedding for {token!r}, which belongs to every text; its tokenizer is another "
             f"model's, or the embedding ({rows:,} tokens) was not resized when the token was added"
         )
+
+
+def refuse_template(folder: Path, tokenizer: Any) -> None:
+    """Refuse a chat template that is no template; one that refuses some conversations is told when data are read.
+
+    Raises:
+        BadInput: It has a mistake of syntax.
+    """
+    from jinja2.exceptions import TemplateSyntaxError
+
+    try:
+        if tokenizer.chat_template:
+            chat_text([Message("user", "a text")], tokenizer, prompt=True)
+    except BadInput as error:
+        if isinstance(error.__cause__, TemplateSyntaxError):
+            raise BadInput(
+                f"the chat template in {folder} is broken: {error.__cause__.message} (line {error.__cause__.lineno}); mend "
+                "it, or copy chat_template.jinja or tokenizer_config.json of the model again"
+            ) from error
 
 
 def guard_embedding(model: Any, tokenizer: Any) -> None:

@@ -236,6 +236,7 @@ def check_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     refuse_generation(folder)
     base_checks.refuse_left_out(folder, base.model, info["unexpected_keys"])
     base_checks.refuse_vocabulary(folder, base.rows, base.tokenizer)
+    base_checks.refuse_template(folder, base.tokenizer)
     if (most := base.positions) is not None and most < 2:
         raise BadInput(f"{folder / 'config.json'} says that a text may have {most} tokens; it is damaged")
     with in_words(f"the model in {folder} cannot compute"):
