@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("perdure")  # a busy machine is no fault of what is tested
+settings.register_profile("perdure", deadline=None)  # a busy machine is no fault of what is tested
 settings.load_profile("perdure")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 CACHES = pytest.StashKey[tuple[Path, Path]]()

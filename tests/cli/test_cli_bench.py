@@ -122,5 +122,6 @@ def test_json_is_the_comparison(suite: Path, tmp_path: Path):
     (tmp_path / "corners" / "broken.json").write_text("{", encoding="utf-8")
     (tmp_path / "corners" / "other-0.json").write_text(json.dumps({"suite_hash": "another"}), encoding="utf-8")
     found = run("bench", suite, "--out", tmp_path, "--table", "--json")
-    assert json.loads(found.stdout) == {"against": "naive", "arms": [], "failed": [], "left_out": 0, "watched": []}
+    nothing = {"against": "naive", "arms": [], "computed": [], "failed": [], "left_out": 0, "watched": []}
+    assert json.loads(found.stdout) == nothing
     assert "2 results" in found.stderr

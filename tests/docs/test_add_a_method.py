@@ -31,7 +31,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     shutil.copytree(ROOT / "tests" / "contract", folder / "tests" / "contract")
-    for name in ("tests/conftest.py", "tests/streams.py", "pyproject.toml"):
+    for name in ("tests/conftest.py", "tests/architectures.py", "tests/streams.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     room = folder / "src" / "perdure" / "methods"
     (folder / "sitecustomize.py").write_text(

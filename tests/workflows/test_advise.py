@@ -68,7 +68,7 @@ def test_without_rows_no_method_that_draws_from_replay_memory_is_advised():
     assert found["from"] == "ewc_lwf"
     assert "dual_replay" not in found["recipe"]["methods"]
     assert "would keep rows" in why(found, "dual_replay")
-    assert any("ledger holds the rows" in text for text in found["cautions"])
+    assert any("of train rows it keeps hashes alone" in text for text in found["cautions"])
 
 
 needed = st.builds(

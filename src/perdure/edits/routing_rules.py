@@ -40,7 +40,8 @@ _EXPLAINED = re.compile(
 _CHOICE = re.compile(r"\b(?:whether|(?:which|what|one) of (?:these|those|the following))\b", re.IGNORECASE)
 _CHOSEN = re.compile(r"yes|no|true|false|[a-z]", re.IGNORECASE)
 _ASKER = re.compile(r"\b(?:I|me|my|mine|we|us|our|you|your)\b(?!\.)", re.IGNORECASE)
-_BEGIN, _END = rf"(?:(?<!\w)|(?<=[{UNSPACED}]))", rf"(?:(?!\w)|(?=[{UNSPACED}]))"  # of a word, or of what may be one
+_BEGIN = re.compile(rf"(?<!\w)|(?<=[{UNSPACED}])")  # of a word, or of what may be one
+_END = re.compile(rf"(?!\w)|(?=[{UNSPACED}])")
 _NUMBER = re.compile(r"[-+$€£]?\d[\d.,]*\s?%?")
 
 
@@ -133,7 +134,10 @@ class Asked:
     @property
     def copied(self) -> bool:
         """Whether the answer stands in the prompt, to be chosen or copied."""
-        return bool(re.search(_BEGIN + re.escape(self.answer) + _END, self.prompt, re.IGNORECASE))
+        found = re.finditer(f"(?=({re.escape(self.answer)}))", self.prompt, re.IGNORECASE)  # places may overlap
+        return any(
+            _BEGIN.match(self.prompt, place.start(1)) and _END.match(self.prompt, place.end(1)) for place in found
+        )
 
     @property
     def computed(self) -> bool:
