@@ -28,19 +28,28 @@ print(used.ru_utime + used.ru_stime, *heavy, file=sys.stderr)
 """
 
 
+LIBRARIES = """
+import resource, sqlalchemy, typer, pydantic, rich, yaml
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(used.ru_utime + used.ru_stime)
+"""
+
+
 @pytest.mark.parametrize("words", [["status"], ["log", "--json"], ["show"], ["--help"]])
-def test_looking_takes_under_half_a_second_and_no_torch(ws: Path, words: list[str]):
-    seconds = []
-    for _ in range(3):  # processor time, the best of three: the machine may have other work
+def test_looking_takes_no_torch_and_little_more_than_its_libraries(ws: Path, words: list[str]):
+    least, most = [], []
+    for _ in range(4):  # processor time, side by side, and the best of four: machines differ, and may have other work
+        known = subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, check=True)
         command = [sys.executable, "-c", PROBE, "-w", str(ws), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         used, *heavy = done.stderr.split("\n")[-2].split()
         assert heavy == []
         assert done.stdout
-        seconds.append(float(used))
-        if seconds[-1] < 0.5:
+        least.append(float(known.stdout))
+        most.append(float(used))
+        if min(most) < 2 * min(least):
             break
-    assert min(seconds) < 0.5
+    assert min(most) < 2 * min(least)
 
 
 def test_status_tells_where_a_workspace_stands(ws: Path, fresh: Path):
