@@ -9,9 +9,9 @@ import torch
 
 from perdure.core.errors import BadInput
 from perdure.core.rows import Message
+from perdure.core.words import some
 from perdure.data.chat import chat_text
 
-SHOWN = 3  # names in a message
 LENGTH = 16  # tokens of the text that shows whether a model reads ahead
 LEAK = 5e-4  # share of a change of later tokens that may show at earlier ones; bidirectional ones of random weights show 1e-3
 
@@ -28,7 +28,7 @@ def refuse_incomplete(folder: Path, info: Mapping[str, Any]) -> None:
     """
     if missing := sorted(info["missing_keys"]):
         raise BadInput(
-            f"weights are missing in {folder}: {_some(missing)}; they would be drawn at random at every load. Download or copy "
+            f"weights are missing in {folder}: {some(missing)}; they would be drawn at random at every load. Download or copy "
             "the model again; a model without a trained language head (an encoder, a classifier) cannot be used"
         )
     if wrong := sorted(info["mismatched_keys"]):
@@ -53,7 +53,7 @@ def refuse_left_out(folder: Path, model: Any, unexpected: set[str]) -> None:
     kinds = {_numberless(name) for name, _ in model.named_parameters()}
     if found := sorted(n for n in unexpected if _numberless(n) in kinds or any(a in leaves for a in _ancestors(n))):
         raise BadInput(
-            f"{folder} stores weights that config.json leaves out of the model: {_some(found)}; the configuration is not that "
+            f"{folder} stores weights that config.json leaves out of the model: {some(found)}; the configuration is not that "
             "of these weights"
         )
 
@@ -170,7 +170,3 @@ def _numberless(name: str) -> str:
 def _ancestors(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:i]) for i in range(1, len(parts))]
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from perdure.core.errors import BadInput
+from perdure.core.words import some
 
 ADAPTER, CONFIG, GENERATION = "adapter_config.json", "config.json", "generation_config.json"
 VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.model.v*", "tekken.json", "*.tiktoken", "*.spm", "bpe.codes")
@@ -173,7 +174,7 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
         raise BadInput(f"the weights of {folder} lie in {away[0]}; put all of them into the model's own folder")
     if absent := [name for name in names if not (folder / name).is_file()]:
         raise BadInput(
-            f"{folder} lacks {len(absent)} of its {len(names)} weight files: {_some(absent)}; download or copy the model again"
+            f"{folder} lacks {len(absent)} of its {len(names)} weight files: {some(absent)}; download or copy the model again"
         )
     return [folder / name for name in names]
 
@@ -231,7 +232,7 @@ def _instead(folder: Path) -> str:
                 "transformers, then save_pretrained)"
             )
     if others := sorted(path.name for path in folder.glob("*.safetensors")):
-        return f", only {_some(others)}; rename the file, or make an index, if it holds the model"
+        return f", only {some(others)}; rename the file, or make an index, if it holds the model"
     return "; download or copy the model again"
 
 
@@ -255,7 +256,3 @@ def _refuse_too_many_layers(folder: Path, config: Mapping[str, Any], tensors: in
             f"{folder / CONFIG} says {layers:,} layers, but the weights hold {tensors:,} tensors; weights are missing, or the "
             "configuration is another model's"
         )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

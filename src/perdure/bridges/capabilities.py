@@ -11,9 +11,9 @@ from perdure.bridges.targets import left_out, linear_layers, text_part
 from perdure.core.batching import Batching
 from perdure.core.errors import BadInput
 from perdure.core.probing import measure, remember
+from perdure.core.words import some
 
 TOLD = 0.01  # share of the weights without adapter from which on it is told
-SHOWN = 3  # names in a note
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,9 @@ def _without_adapter(model: Any) -> str | None:
     rest = left_out(model)
     if rest.share < TOLD:
         return None
-    more = f" and {len(rest.names) - SHOWN} more" if len(rest.names) > SHOWN else ""
     return (
         f"{rest.share:.0%} of the weights get no adapter, as they stand in no layer that LoRA knows: "
-        f"{', '.join(rest.names[:SHOWN])}{more}; --recipe full trains them"
+        f"{some(rest.names)}; --recipe full trains them"
     )
 
 

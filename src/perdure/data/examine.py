@@ -57,9 +57,10 @@ def examine(rows: Sequence[Row], tokenizer: Any) -> list[str]:
     """
     found, ends, control = _Found(), end_markers(tokenizer), _control(tokenizer)
     for row in rows:
-        _markers(row, without_markers(row, tokenizer), ends, control, found)
+        plain = without_markers(row, tokenizer)
+        _markers(row, plain, ends, control, found)
         if row.messages:
-            _conversation(without_markers(row, tokenizer), tokenizer, found)
+            _conversation(plain, tokenizer, found)
         elif not (split(row.completion)[0] or "").strip():
             found.add("no thought", row.source)
     return [*_about_markers(found), *_about_thoughts(found, len(rows), tokenizer), *_about_fields(found)]

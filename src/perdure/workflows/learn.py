@@ -197,7 +197,7 @@ class _Learn:
         )
         self.nll_before = None
         if self.recipe.needs("nll_before"):
-            self.nll_before = learning.nll([encode(row, tokenizer, settings.max_length) for row in self.task.train])
+            self.nll_before = learning.nll(self.plan.encoded)
         path = self._folder() / CHECKPOINT
         note(path.parent, self.task.name, self.parent.id)
         keeper = Keeper(path, learning, stop=self.stop)
