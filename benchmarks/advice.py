@@ -1,4 +1,4 @@
-"""Make the table that `perdure recipe advise` stands on, src/perdure/workflows/advice.json, from finished benchmarks.
+"""Make the table that `perdure recipe advise` stands on, src/perdure/workflows/advise/advice.json, from finished benchmarks.
 
     python benchmarks/advice.py
 
@@ -24,9 +24,9 @@ from pathlib import Path
 from perdure.bridges.sizes import sizes
 from perdure.core.recipe import Settings
 from perdure.report.bench_numbers import BASELINE, by_arm, compare, paired, watched_minus
-from perdure.workflows.advise import TABLE
-from perdure.workflows.bench import results
-from perdure.workflows.bench_suite import Suite, load_suite
+from perdure.workflows.advise.advise import TABLE
+from perdure.workflows.bench.bench import results
+from perdure.workflows.bench.suite import Suite, load_suite
 
 RESULTS = Path(__file__).parent / "results"
 SUITES = {"clinc5": "alike", "clinc10": "alike", "olora4": "different"}  # not clinc3: its rows were tuned on

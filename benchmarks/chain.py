@@ -23,10 +23,10 @@ import torch
 
 from perdure import Workspace
 from perdure.report.page import render
-from perdure.workflows import memory_views, views
-from perdure.workflows.edit_records import listed
-from perdure.workflows.export import export
-from perdure.workflows.report_data import report_data
+from perdure.workflows.edit.records import listed
+from perdure.workflows.export.export import export
+from perdure.workflows.inspect import memory_views, views
+from perdure.workflows.inspect.report_data import report_data
 from perdure.workflows.scoring import measure
 
 RESULT = Path(__file__).parent / "results" / "chain.json"

@@ -17,7 +17,7 @@ import counterfact
 
 from perdure import Workspace
 from perdure.ledger import Entry
-from perdure.workflows.edit_state import SLOT, Place
+from perdure.workflows.edit.state import SLOT, Place
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"

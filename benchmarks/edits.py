@@ -41,7 +41,7 @@ from perdure.edits.facts import Fact
 from perdure.edits.measures import Verdict
 from perdure.edits.solve import Factors
 from perdure.edits.spec import SPREAD, EditSpec
-from perdure.workflows.edit_again import tries
+from perdure.workflows.edit.again import tries
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "edits"

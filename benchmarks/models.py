@@ -25,7 +25,7 @@ from perdure.data.encode import encode, prompt_ids
 from perdure.edits.spec import EditSpec
 from perdure.evaluate.decode import Asked
 from perdure.train.forward import Tokens
-from perdure.workflows.export import export
+from perdure.workflows.export.export import export
 
 WINDOW = 16  # tokens; every text here is longer
 COMMON = {

@@ -21,7 +21,7 @@ ROOT = DOCS.parent
 
 
 def method_card(method: type) -> str:
-    from perdure.workflows.explain import describe, seam_words
+    from perdure.workflows.advise.explain import describe, seam_words
 
     told, words = describe(method), seam_words()
     says = told["says"]
@@ -43,7 +43,7 @@ def method_card(method: type) -> str:
 
 def methods_index(registry: dict[str, type]) -> str:
     """The cards by family, with the papers: every method has a row."""
-    from perdure.workflows.explain import describe
+    from perdure.workflows.advise.explain import describe
 
     lines = [
         "# Methods",
@@ -61,7 +61,7 @@ def methods_index(registry: dict[str, type]) -> str:
 def cost_table() -> list[str]:
     """What each shipped recipe costs: counted by a rehearsal, and the time that was measured on clinc5."""
     from perdure.methods.registry import load_recipe, recipe_names
-    from perdure.workflows.rehearse import rehearse
+    from perdure.workflows.advise.rehearse import rehearse
 
     heads = ["recipe", "forward", "backward", "before", "after", "state", "kept", "held", "time"]
     lines = ["## Cost", ""]

@@ -9,8 +9,8 @@ from perdure.bridges import editing_values
 from perdure.core.errors import Diverged
 from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
-from perdure.workflows import edit_state
-from perdure.workflows.edit_gate import EditGate
+from perdure.workflows.edit import state as edit_state
+from perdure.workflows.edit.gate import EditGate
 
 SPEC = EditSpec(layers=(0,), steps=30, contexts=2, lr=1.0, clamp=20.0, kl=0.0, decay=0.0, ridge=1e-3, gain=1000.0)
 SAID = EditGate(paraphrase=0.0, neighbours=1.0, perplexity=10.0)  # a model of forty words has room for little more

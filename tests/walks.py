@@ -11,10 +11,10 @@ import people
 from edited import SAID, SPEC
 from perdure import Workspace
 from perdure.evaluate.gate import Gate
-from perdure.workflows import memory_views, views
-from perdure.workflows.edit_records import record_at
-from perdure.workflows.export import export
-from perdure.workflows.report_data import report_data
+from perdure.workflows.edit.records import record_at
+from perdure.workflows.export.export import export
+from perdure.workflows.inspect import memory_views, views
+from perdure.workflows.inspect.report_data import report_data
 
 SETTINGS = {"num_train_epochs": 1, "host": "loop", "lora_r": 4, "per_device_train_batch_size": 8, "learning_rate": 1e-3}
 VERBS = {

@@ -144,7 +144,7 @@ def test_the_workspace_is_named_before_or_after_the_command_or_by_the_environmen
 
 
 def test_the_report_stands_beside_another_workspace(ws: Path, learned: Path, tmp_path: Path):
-    from perdure.workflows.report_data import report_data
+    from perdure.workflows.inspect.report_data import report_data
     from perdure.workflows.workspace import Workspace
 
     data = report_data(Workspace.open(ws), {"other": Workspace.open(learned)})

@@ -8,7 +8,7 @@ import pytest
 from shell import contents, init_people, run, run_json, settings, write_rows
 
 import people
-from perdure.workflows.edit_gate import EditGate
+from perdure.workflows.edit.gate import EditGate
 
 QUICK = ["--kind", "knowledge", "--recipe", "naive", *settings("lora_r=4", "num_train_epochs=1")]
 AT_HOME = [

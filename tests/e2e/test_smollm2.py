@@ -11,7 +11,7 @@ from perdure import Workspace
 from perdure.bridges import editing_moments
 from perdure.bridges.embedded import embedded_model
 from perdure.core.errors import BadInput
-from perdure.workflows.export import export
+from perdure.workflows.export.export import export
 
 pytestmark = pytest.mark.model
 

@@ -6,7 +6,7 @@ from test_report_page import Page
 
 from perdure.report import render
 from perdure.report.edits import edits
-from perdure.workflows.edit_records import counted
+from perdure.workflows.edit.records import counted
 
 
 def fact(number, said=True, at_edit=True, **more):

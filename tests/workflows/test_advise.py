@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from perdure.core.recipe import build_recipe
 from perdure.methods.registry import all_methods, recipe_names, recipe_spec
-from perdure.workflows.advise import advise, nearest_suite, read_table
-from perdure.workflows.guidance import FIELD, LARGE, Needs
+from perdure.workflows.advise.advise import advise, nearest_suite, read_table
+from perdure.workflows.advise.guidance import FIELD, LARGE, Needs
 
 METHODS = all_methods()
 SHIPPED = {name: recipe_spec(name) for name in recipe_names()}

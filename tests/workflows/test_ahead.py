@@ -12,13 +12,13 @@ from perdure.core.errors import BadInput, BadSpec, Busy, NotFound, PerdureError
 from perdure.edits.spec import EditSpec
 from perdure.ledger import writing
 from perdure.methods.registry import load_recipe
-from perdure.workflows import ahead
-from perdure.workflows.bench import bench, read_arm
-from perdure.workflows.bench_suite import load_suite
-from perdure.workflows.export import export
-from perdure.workflows.plan import plan
-from perdure.workflows.sweep import sweep
-from perdure.workflows.trace import TraceSpec
+from perdure.workflows.bench.bench import bench, read_arm
+from perdure.workflows.bench.suite import load_suite
+from perdure.workflows.export.export import export
+from perdure.workflows.inspect.sweep import sweep
+from perdure.workflows.inspect.trace import TraceSpec
+from perdure.workflows.learn import ahead
+from perdure.workflows.learn.plan import plan
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
 FACT = {"subject": "Ann", "prompt": "{} lives in", "target": "Oslo"}

@@ -15,11 +15,11 @@ from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec
 from perdure.data.task import load_probe
 from perdure.methods.registry import load_recipe
-from perdure.workflows import bench as bench_module
-from perdure.workflows.bench import Job, bench, read_arm, results
-from perdure.workflows.bench_features import run_features
-from perdure.workflows.bench_run import run_text
-from perdure.workflows.bench_suite import load_suite, rows_of
+from perdure.workflows.bench import bench as bench_module
+from perdure.workflows.bench.bench import Job, bench, read_arm, results
+from perdure.workflows.bench.features import run_features
+from perdure.workflows.bench.run import run_text
+from perdure.workflows.bench.suite import load_suite, rows_of
 
 QUICK = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 0.01}
 

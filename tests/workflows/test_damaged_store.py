@@ -12,7 +12,7 @@ from perdure import Workspace
 from perdure.cli.main import app
 from perdure.core.errors import BrokenStore, PerdureError
 from perdure.ledger import Ledger
-from perdure.workflows import memory_views, views
+from perdure.workflows.inspect import memory_views, views
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
 PAGE = 4096

@@ -22,11 +22,11 @@ from perdure.edits.facts import Fact
 from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
 from perdure.ledger import writing
-from perdure.workflows import edit_state
-from perdure.workflows.edit_gate import EditGate, lost_neighbours
-from perdure.workflows.edit_records import LISTED, NOTE, record_at, shown
-from perdure.workflows.edit_state import Place
-from perdure.workflows.export import export
+from perdure.workflows.edit import state as edit_state
+from perdure.workflows.edit.gate import EditGate, lost_neighbours
+from perdure.workflows.edit.records import LISTED, NOTE, record_at, shown
+from perdure.workflows.edit.state import Place
+from perdure.workflows.export.export import export
 
 
 def test_a_fact_is_said_recorded_and_listed_and_the_base_is_as_it_was(ws):

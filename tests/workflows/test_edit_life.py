@@ -20,10 +20,11 @@ from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
 from perdure.evaluate.evidence import check_evidence
 from perdure.evaluate.gate import Gate
-from perdure.workflows import edit_state, views
-from perdure.workflows.edit_again import tries
-from perdure.workflows.edit_records import MEASURES, record_at
-from perdure.workflows.export import export
+from perdure.workflows.edit import state as edit_state
+from perdure.workflows.edit.again import tries
+from perdure.workflows.edit.records import MEASURES, record_at
+from perdure.workflows.export.export import export
+from perdure.workflows.inspect import views
 
 
 def card(folder):
@@ -115,7 +116,7 @@ def test_the_card_of_a_head_made_by_an_edit_lists_its_facts_and_the_last_recipe(
 
 
 def test_a_card_lists_twenty_facts_and_counts_the_rest(edited, tmp_path, monkeypatch):
-    monkeypatch.setattr("perdure.workflows.card.FACTS", 2)
+    monkeypatch.setattr("perdure.workflows.export.card.FACTS", 2)
     export(edited, tmp_path / "out")
     text = card(tmp_path / "out")
     assert "# 3 edited facts" in text

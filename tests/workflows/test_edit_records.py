@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.workflows.edit_records import NOTHING, changed, changes, counted
+from perdure.workflows.edit.records import NOTHING, changed, changes, counted
 
 LINE = st.builds(lambda name, efficacy: {"fact": name, "efficacy": efficacy}, st.sampled_from("abcdef"), st.booleans())
 LINES = st.lists(st.tuples(LINE, st.booleans()), max_size=6, unique_by=lambda pair: pair[0]["fact"])

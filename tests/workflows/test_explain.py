@@ -10,7 +10,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.recipe import Settings, build_recipe
 from perdure.core.seams import EXCLUSIVE, SEAMS
 from perdure.methods.registry import all_methods
-from perdure.workflows.explain import (
+from perdure.workflows.advise.explain import (
     MOMENTS,
     columns,
     describe,
@@ -21,7 +21,7 @@ from perdure.workflows.explain import (
     seam_words,
     sections,
 )
-from perdure.workflows.rehearse import rehearse
+from perdure.workflows.advise.rehearse import rehearse
 
 METHODS = all_methods()
 

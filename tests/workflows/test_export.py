@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import perdure
 from perdure.bridges import export as bridge
 from perdure.core.errors import BadInput, NotFound, PerdureError
-from perdure.workflows.export import export, new_folder
+from perdure.workflows.export.export import export, new_folder
 
 QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "learning_rate": 0.02}
 

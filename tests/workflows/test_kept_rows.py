@@ -9,8 +9,8 @@ import pytest
 from perdure import Gate, Workspace
 from perdure.core.errors import BadInput, BrokenStore, Interrupted
 from perdure.train.learning import Learning
-from perdure.workflows.memory_views import memory_stats
-from perdure.workflows.remember import Memory
+from perdure.workflows.inspect.memory_views import memory_stats
+from perdure.workflows.learn.remember import Memory
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
 REFUSED = Gate(floor=1.0)  # a random model never says every answer

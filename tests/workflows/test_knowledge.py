@@ -10,9 +10,9 @@ from edited import NAMES, SAID, SPEC, moved, said
 from perdure import Gate
 from perdure.core.errors import BadInput, BadSpec, Diverged
 from perdure.edits.measures import Answer, Verdict
-from perdure.workflows import knowledge
-from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.knowledge import learn_knowledge
+from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.learn import knowledge
+from perdure.workflows.learn.knowledge import learn_knowledge
 
 FAST = {"num_train_epochs": 1, "host": "loop", "lora_r": 4, "learning_rate": 1e-4}
 FACTS = [moved(name) for name in NAMES[:2]]

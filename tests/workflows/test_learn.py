@@ -8,7 +8,7 @@ import torch
 from perdure import Gate, Workspace
 from perdure.core.errors import BadInput, BadSpec, Interrupted
 from perdure.train.learning import Learning
-from perdure.workflows.remember import Memory
+from perdure.workflows.learn.remember import Memory
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
 WORDS = {"refund": "money back", "parcel": "where is it", "invoice": "what do I owe"}
@@ -274,7 +274,7 @@ def test_a_learn_that_raises_leaves_ledger_and_memory_as_they_were(ws, tmp_path,
     def fail(*_, **__):
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("perdure.workflows.learn.remember.after", fail)
+    monkeypatch.setattr("perdure.workflows.learn.learn.remember.after", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         learn(ws, tmp_path, "parcel")
     assert (ws.ledger.log(), ws.ledger.refs(), [item for item, _ in memory(ws).items]) == before
@@ -297,7 +297,7 @@ def test_a_learn_that_is_stopped_leaves_word_of_what_it_was(ws, tmp_path, monkey
     def stop(*_):
         raise Interrupted("stopped")
 
-    monkeypatch.setattr("perdure.workflows.learn._host", lambda _: stop)
+    monkeypatch.setattr("perdure.workflows.learn.learn._host", lambda _: stop)
     with pytest.raises(Interrupted):
         learn(ws, tmp_path, "refund")
     (about,) = (ws.ledger.root / "runs").glob("*/*.json")

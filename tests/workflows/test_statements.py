@@ -15,10 +15,10 @@ from perdure.evaluate.matrix import plain_text
 from perdure.maths.statistics import interval_name
 from perdure.report.page import render
 from perdure.train.checkpoint import Keeper
-from perdure.workflows import memory_views, views
-from perdure.workflows.compare import side_by_side
-from perdure.workflows.export import export
-from perdure.workflows.report_data import report_data
+from perdure.workflows.export.export import export
+from perdure.workflows.inspect import memory_views, views
+from perdure.workflows.inspect.compare import side_by_side
+from perdure.workflows.inspect.report_data import report_data
 
 QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 4}
 

@@ -12,7 +12,7 @@ from perdure.bridges.runtime import Runtime
 from perdure.bridges.teacher import said_by
 from perdure.core.errors import BadInput
 from perdure.data.encode import Encoded, encode
-from perdure.workflows.remember import Memory
+from perdure.workflows.learn.remember import Memory
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "memory_per_label": 2}
 KINDS = ("refund", "parcel")

@@ -16,12 +16,12 @@ from perdure.edits.measures import Answer, Verdict
 from perdure.edits.spec import EditSpec
 from perdure.edits.tracing import average
 from perdure.ledger import writing
-from perdure.workflows import trace as traces
-from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.report_data import report_data
-from perdure.workflows.sweep import sweep
-from perdure.workflows.trace import KEPT, NOTE, TraceSpec, trace_facts, trace_prompt
-from perdure.workflows.views import show
+from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.inspect import trace as traces
+from perdure.workflows.inspect.report_data import report_data
+from perdure.workflows.inspect.sweep import sweep
+from perdure.workflows.inspect.trace import KEPT, NOTE, TraceSpec, trace_facts, trace_prompt
+from perdure.workflows.inspect.views import show
 
 QUICK = TraceSpec(samples=3)
 WRITE = EditSpec(layers=(0,), steps=30, contexts=2, lr=1.0, clamp=20.0, kl=0.0, decay=0.0, ridge=1e-3, gain=1000.0)

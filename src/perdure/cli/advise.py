@@ -41,9 +41,9 @@ def advise(
     """Advise a recipe for the work ahead, and say why: what was measured here, and what the field advises."""
     from perdure.core.outputs import RECIPE, check_output, write_output
     from perdure.methods.registry import all_methods, recipe_names, recipe_spec
-    from perdure.workflows.advise import advise as workflow
-    from perdure.workflows.advise import read_rehearsal, read_table
-    from perdure.workflows.guidance import Needs
+    from perdure.workflows.advise.advise import advise as workflow
+    from perdure.workflows.advise.advise import read_rehearsal, read_table
+    from perdure.workflows.advise.guidance import Needs
 
     given: dict[str, Any] = {
         "tasks": tasks,

@@ -15,8 +15,8 @@ def demo(
 ) -> None:
     """Learn four customer-support product lines with dual_replay and with naive, roll back once, and write a report."""
     from perdure.report import write_report
-    from perdure.workflows.demo import demo as run
-    from perdure.workflows.report_data import report_data
+    from perdure.workflows.bench.demo import demo as run
+    from perdure.workflows.inspect.report_data import report_data
 
     with progress("fetching the model") as tick:
         done = run(out, model=model, say=tell, tick=tick)

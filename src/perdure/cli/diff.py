@@ -16,7 +16,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show how the second entry differs from the first: tasks, recipe, paired scores, memory, slots."""
-    from perdure.workflows import views
+    from perdure.workflows.inspect import views
 
     found = views.diff(open_ledger(folder), a, b)
     if as_json:

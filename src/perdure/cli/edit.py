@@ -51,8 +51,8 @@ def edit(
 
     Exits with 3 when no fact passes: nothing is recorded then. Facts in force already stay as they are, and exit with 0.
     """
-    from perdure.workflows.edit import edit as carry_out
-    from perdure.workflows.edit_gate import EditGate
+    from perdure.workflows.edit.edit import edit as carry_out
+    from perdure.workflows.edit.gate import EditGate
 
     limits = {"paraphrase": paraphrase, "neighbours": neighbours, "perplexity": perplexity}
     rule: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
@@ -88,7 +88,7 @@ def _spec(ws: "Workspace", method: str | None, layers: list[int] | None, batch: 
     """Return the settings asked for; None where none are."""
     from dataclasses import replace
 
-    from perdure.workflows.edit import usual_spec
+    from perdure.workflows.edit.edit import usual_spec
 
     named: dict[str, Any] = {"method": method, "layers": tuple(layers or ()), "batch": batch}
     named = {name: value for name, value in named.items() if value}

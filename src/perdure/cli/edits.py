@@ -21,7 +21,7 @@ def above(folder: Above = None) -> None:
 @edits.command("list")
 def list_facts(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
     """List the facts in force, oldest first, as they were last verified."""
-    from perdure.workflows.edit_records import listed
+    from perdure.workflows.edit.records import listed
 
     found = listed(open_ledger(folder), at)
     if as_json:
@@ -39,7 +39,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a fact: what it says, how it was written, and how it was last verified."""
-    from perdure.workflows.edit_records import shown
+    from perdure.workflows.edit.records import shown
 
     found = shown(open_ledger(folder), fact, at)
     if as_json:
@@ -63,7 +63,7 @@ def show(
 @edits.command()
 def verify(folder: Folder = None, as_json: AsJson = False) -> None:
     """Ask the model about every fact in force. Exits with 3 if one is no longer said."""
-    from perdure.workflows.edit_carry import verify_edits
+    from perdure.workflows.edit.carry import verify_edits
 
     ws = open_workspace(folder)
     with progress("loading the model") as tick:

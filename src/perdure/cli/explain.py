@@ -37,7 +37,7 @@ def explain(
     from perdure.cli.learn import overrides
     from perdure.core.recipe import build_recipe
     from perdure.methods.registry import all_methods, recipe_spec
-    from perdure.workflows import explain as workflow
+    from perdure.workflows.advise import explain as workflow
 
     written = recipe_spec(name, overrides(settings or []))
     registry = all_methods()

@@ -23,7 +23,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write an entry's state as a plain PEFT adapter, or merged as a model, and ask it about the facts in force."""
-    from perdure.workflows.export import export as write
+    from perdure.workflows.export.export import export as write
 
     ws = open_workspace(folder)
     with progress("exporting"):

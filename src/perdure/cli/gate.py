@@ -35,7 +35,7 @@ def gate(
                 f"{evidence} states another verdict than its scores give; take the file as the gate wrote it"
             )
     else:
-        from perdure.workflows import views
+        from perdure.workflows.inspect import views
 
         ledger = open_ledger(folder)
         verdict = views.gate(ledger, at)["verdict"]

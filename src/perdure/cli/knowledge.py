@@ -11,7 +11,7 @@ from perdure.cli.progress import progress
 
 if TYPE_CHECKING:
     from perdure.evaluate.gate import Gate
-    from perdure.workflows.knowledge import Knowledge
+    from perdure.workflows.learn.knowledge import Knowledge
     from perdure.workflows.workspace import Workspace
 
 GOES = {"fact": "editing", "skill": "training"}
@@ -29,9 +29,9 @@ def learn_knowledge(
     as_json: bool,
 ) -> None:
     """Route the rows of a file, train the skills, edit the facts; exits with 3 if head did not move, unless all was done."""
-    from perdure.workflows import views
-    from perdure.workflows.edit_gate import EditGate
-    from perdure.workflows.knowledge import learn_knowledge as carry_out
+    from perdure.workflows.edit.gate import EditGate
+    from perdure.workflows.inspect import views
+    from perdure.workflows.learn.knowledge import learn_knowledge as carry_out
 
     planned = ws.plan_knowledge(task, data, **options)
     if dry_run:

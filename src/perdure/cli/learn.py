@@ -59,8 +59,8 @@ def learn(
     """
     from perdure.cli.knowledge import learn_knowledge
     from perdure.evaluate.gate import Gate
-    from perdure.workflows import views
-    from perdure.workflows.learn import learn as carry_out
+    from perdure.workflows.inspect import views
+    from perdure.workflows.learn.learn import learn as carry_out
 
     limits = {"strict": strict, "tolerance": tolerance, "floor": floor, "lost_facts": lost_facts}
     rule: dict[str, Any] = {k: v for k, v in limits.items() if v is not None and v is not False}

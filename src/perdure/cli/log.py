@@ -6,7 +6,7 @@ from perdure.cli.output import clock, emit, short, table, tell
 
 def log(folder: Folder = None, as_json: AsJson = False) -> None:
     """List the entries, newest first, those that were rolled back included."""
-    from perdure.workflows.edit_records import about
+    from perdure.workflows.edit.records import about
 
     ledger = open_ledger(folder)
     lines = ledger.log()

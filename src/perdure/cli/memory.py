@@ -32,7 +32,7 @@ def list_rows(
     as_json: AsJson = False,
 ) -> None:
     """List the rows that an entry remembers, or all whose text is kept anywhere: 'memory delete' takes any of them."""
-    from perdure.workflows import memory_views
+    from perdure.workflows.inspect import memory_views
 
     ledger, wide = open_ledger(folder), every or find is not None
     if wide and at != "head":
@@ -52,7 +52,7 @@ def list_rows(
 @memory.command()
 def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
     """Count the rows that an entry remembers, by task and label, and say which rows the workspace keeps with their text."""
-    from perdure.workflows import memory_views
+    from perdure.workflows.inspect import memory_views
 
     found = memory_views.memory_stats(open_ledger(folder), at)
     if as_json:
@@ -111,7 +111,7 @@ def export(
 ) -> None:
     """Write the rows that an entry remembers as JSONL, in a format that learn reads."""
     from perdure.core.outputs import MEMORY, check_output, write_output
-    from perdure.workflows import memory_views
+    from perdure.workflows.inspect import memory_views
 
     ledger = open_ledger(folder)
     if str(file) != "-":

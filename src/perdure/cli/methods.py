@@ -19,7 +19,7 @@ def methods(
     """List the methods a recipe can use, or explain one: formula, seams, cost, when to use it, fields, source."""
     from perdure.core.recipe import nearest
     from perdure.methods.registry import all_methods
-    from perdure.workflows.explain import describe, seam_words
+    from perdure.workflows.advise.explain import describe, seam_words
 
     known = all_methods()
     if name is not None and name not in known:

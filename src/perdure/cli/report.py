@@ -20,7 +20,7 @@ def report(
     """Write a self-contained HTML report: matrix, curves, gates, heartbeats, history."""
     from perdure.core.outputs import REPORT, check_output
     from perdure.report import write_report
-    from perdure.workflows.report_data import report_data
+    from perdure.workflows.inspect.report_data import report_data
 
     ws, others = open_workspace(folder), {name: open_workspace(path) for name, path in _named(compare or []).items()}
     roots = [one.ledger.root for one in (ws, *others.values())]

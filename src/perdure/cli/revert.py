@@ -21,7 +21,7 @@ def revert(
 
     What was learned cannot be taken out alone: 'perdure rollback' goes back to before it.
     """
-    from perdure.workflows.revert import revert as carry_out
+    from perdure.workflows.edit.revert import revert as carry_out
 
     ws = open_workspace(folder)
     with progress("loading the model") as tick:

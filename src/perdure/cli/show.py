@@ -18,7 +18,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show an entry: what made it, from what, with which result."""
-    from perdure.workflows import views
+    from perdure.workflows.inspect import views
 
     found = views.show(open_ledger(folder), ref)
     if as_json:

@@ -8,7 +8,7 @@ from perdure.cli.output import clock, counted, emit, facts, interval, percent, s
 
 def status(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show head, what it knows and remembers, and what waits for a decision."""
-    from perdure.workflows import views
+    from perdure.workflows.inspect import views
 
     found = views.status(open_ledger(folder))
     if as_json:

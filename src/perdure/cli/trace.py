@@ -14,7 +14,7 @@ from perdure.cli.trace_told import told, what
 from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from perdure.workflows.trace import TraceSpec
+    from perdure.workflows.inspect.trace import TraceSpec
     from perdure.workflows.workspace import Workspace
 
 Json = dict[str, Any]
@@ -62,8 +62,8 @@ def trace(
     With --facts the average over the facts of a file; with --sweep which layer to edit, by editing, since tracing does not
     predict it. What came out is kept beside the entry for the report.
     """
-    from perdure.workflows.sweep import sweep as sweep_layers
-    from perdure.workflows.trace import trace_facts, trace_prompt
+    from perdure.workflows.inspect.sweep import sweep as sweep_layers
+    from perdure.workflows.inspect.trace import trace_facts, trace_prompt
 
     _refuse_unclear(prompt, subject, facts, sweep, layers)
     given = {name: n for name, n in {"window": window, "noise": noise, "samples": samples}.items() if n is not None}
@@ -104,7 +104,7 @@ def _refuse_unclear(
 
 
 def _spec(ws: "Workspace", kind: str | None, seed: int | None, given: Json) -> "TraceSpec":
-    from perdure.workflows.trace import KINDS, TraceSpec
+    from perdure.workflows.inspect.trace import KINDS, TraceSpec
 
     kinds = tuple(name for name in KINDS if kind in (None, "all", name))
     return TraceSpec(kinds=kinds, seed=ws.ledger.config.get("seed", 0) if seed is None else seed, **given)
@@ -113,7 +113,7 @@ def _spec(ws: "Workspace", kind: str | None, seed: int | None, given: Json) -> "
 def _new(output: Path | None) -> AbstractContextManager[Path | None]:
     """Return a context in which a folder can be filled that appears at its end; nothing where none is asked for."""
     from perdure.report.plots import refuse_without_matplotlib
-    from perdure.workflows.export import new_folder
+    from perdure.workflows.export.export import new_folder
 
     if output is None:
         return nullcontext(None)

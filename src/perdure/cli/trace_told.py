@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perdure.cli.output import NOTHING, counted, interval, table, warn
-from perdure.workflows.edit_records import MEASURES
+from perdure.workflows.edit.records import MEASURES
 
 Json = dict[str, Any]
 

@@ -38,7 +38,7 @@ def draw_prompt(found: Record, folder: Path) -> list[Path]:
     """Write the heat map of each kind of a traced prompt, tokens x layers, as `<kind>.png`; return the files.
 
     Args:
-        found: What `workflows.trace.trace_prompt` returned, or `trace.json` holds.
+        found: What `workflows.inspect.trace.trace_prompt` returned, or `trace.json` holds.
         folder: An existing folder.
     """
     tokens, layers = len(found["tokens"]), len(next(iter(found["kinds"].values()))["restored"][0])
@@ -50,7 +50,7 @@ def draw_average(found: Record, folder: Path) -> list[Path]:
     """Write the averages over facts by role: a heat map of each kind, and the curves of all with their intervals.
 
     Args:
-        found: What `workflows.trace.trace_facts` returned, or `trace.json` holds.
+        found: What `workflows.inspect.trace.trace_facts` returned, or `trace.json` holds.
         folder: An existing folder.
     """
     layers = len(next(iter(found["kinds"].values()))["mean"][0])
@@ -67,7 +67,7 @@ def draw_sweep(found: Record, folder: Path) -> list[Path]:
     """Write what single edits are worth by layer as `sweep.png`, beside the averages of the traces if there are some.
 
     Args:
-        found: What `workflows.sweep.sweep` returned, or `sweep.json` holds.
+        found: What `workflows.inspect.sweep.sweep` returned, or `sweep.json` holds.
         folder: An existing folder.
     """
     wide = 13.0 if found["tracing"] else 7.2

@@ -15,20 +15,20 @@ from perdure.evaluate.gate import Gate
 from perdure.evaluate.matrix import build_matrix, named_rows
 from perdure.ledger import Entry, Ledger, writing
 from perdure.ledger.store import KeepRows
-from perdure.workflows.edit import Facts, edit
-from perdure.workflows.edit_carry import verify_edits
-from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.edit_records import listed
-from perdure.workflows.edit_state import tensors_of
-from perdure.workflows.kept_rows import prune
-from perdure.workflows.knowledge import Knowledge, learn_knowledge, plan_knowledge
-from perdure.workflows.learn import learn
-from perdure.workflows.plan import Plan, plan
-from perdure.workflows.revert import revert
+from perdure.workflows.edit.carry import verify_edits
+from perdure.workflows.edit.edit import Facts, edit
+from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.edit.records import listed
+from perdure.workflows.edit.revert import revert
+from perdure.workflows.edit.state import tensors_of
+from perdure.workflows.inspect.sweep import sweep
+from perdure.workflows.inspect.trace import TraceSpec, trace_prompt
+from perdure.workflows.inspect.views import brief, task_order
+from perdure.workflows.learn.kept_rows import prune
+from perdure.workflows.learn.knowledge import Knowledge, learn_knowledge, plan_knowledge
+from perdure.workflows.learn.learn import learn
+from perdure.workflows.learn.plan import Plan, plan
 from perdure.workflows.scoring import answer_length, answers, measure, newest_task
-from perdure.workflows.sweep import sweep
-from perdure.workflows.trace import TraceSpec, trace_prompt
-from perdure.workflows.views import brief, task_order
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -111,7 +111,7 @@ class Workspace:
     # ---- verbs that change
 
     def plan(self, task: str, data: str | os.PathLike[str], **options: Any) -> Plan:
-        """Check a learn without doing it; see `workflows.learn.plan` for the options."""
+        """Check a learn without doing it; see `workflows.learn.plan.plan` for the options."""
         return plan(self, task, Path(data), **_with_recipe(options))
 
     def plan_knowledge(self, task: str, data: str | os.PathLike[str], **options: Any) -> Knowledge:
@@ -138,12 +138,12 @@ class Workspace:
             recipe: Name, path, mapping or `Recipe`.
             overrides: Dotted recipe keys to values, as `--set`, in whatever `recipe` is.
             gate: What may not be lost; None records whatever comes, of facts too.
-            kind: "knowledge" edits the rows that are facts, and trains the others; see `workflows.knowledge`.
+            kind: "knowledge" edits the rows that are facts, and trains the others; see `workflows.learn.knowledge`.
             tick: Called with (what, done, total) as work goes on.
-            **options: `test`, `settings`, `allow_leaks` and `rows`, as in `workflows.learn.plan`.
+            **options: `test`, `settings`, `allow_leaks` and `rows`, as in `workflows.learn.plan.plan`.
 
         Raises:
-            PerdureError: See `workflows.learn`; ledger and memory are then as they were.
+            PerdureError: See `workflows.learn.learn.learn`; ledger and memory are then as they were.
         """
         if kind not in ("task", "knowledge"):
             raise BadInput(f"kind is {kind!r}; it is task (train all rows) or knowledge (edit those that are facts)")
@@ -178,11 +178,11 @@ class Workspace:
         gate: EditGate | None = EditGate(),
         tick: Tick | None = None,
     ) -> dict[str, Any]:
-        """Write facts into the model and record an entry with those that pass; see `workflows.edit.edit`."""
+        """Write facts into the model and record an entry with those that pass; see `workflows.edit.edit.edit`."""
         return edit(self, facts, spec=spec, gate=gate, tick=tick)
 
     def revert(self, what: str, *, resolve: bool = False, tick: Tick | None = None) -> dict[str, Any]:
-        """Record an entry without a fact, or without all facts of an edit; see `workflows.revert.revert`."""
+        """Record an entry without a fact, or without all facts of an edit; see `workflows.edit.revert.revert`."""
         return revert(self, what, resolve=resolve, tick=tick)
 
     def delete_row(self, row_hash: str) -> dict[str, Any]:
@@ -249,13 +249,13 @@ class Workspace:
     def trace(
         self, prompt: str, subject: str, spec: TraceSpec = TraceSpec(), *, at: str = "head", tick: Tick | None = None
     ) -> dict[str, Any]:
-        """Return which states of the model carry its answer to a prompt; see `workflows.trace.trace_prompt`."""
+        """Return which states of the model carry its answer to a prompt; see `workflows.inspect.trace.trace_prompt`."""
         return trace_prompt(self, prompt, subject, spec, at=at, tick=tick)
 
     def sweep(
         self, facts: Facts, layers: Sequence[int] = (), *, at: str = "head", tick: Tick | None = None
     ) -> dict[str, Any]:
-        """Return how each layer takes the edit of each fact alone; see `workflows.sweep.sweep`."""
+        """Return how each layer takes the edit of each fact alone; see `workflows.inspect.sweep.sweep`."""
         return sweep(self, facts, layers, at=at, tick=tick)
 
     def predict(

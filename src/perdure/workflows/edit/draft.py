@@ -8,10 +8,10 @@ from perdure.core.errors import BadInput, Diverged
 from perdure.edits.facts import Fact
 from perdure.edits.spec import SPREAD, EditSpec
 from perdure.ledger import Entry
-from perdure.workflows.edit_again import lost, strengthened, tries
-from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.edit_state import Place
-from perdure.workflows.edit_write import diverging, written
+from perdure.workflows.edit.again import lost, strengthened, tries
+from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.edit.state import Place
+from perdure.workflows.edit.write import diverging, written
 
 if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet, Written

@@ -10,12 +10,12 @@ from perdure.core.errors import BadInput
 from perdure.core.outputs import EVIDENCE, EVIDENCE_LINE, write_output
 from perdure.ledger.lock import writer
 from perdure.ledger.runs import unfinished
-from perdure.workflows.edit_records import NOTE, VERIFIED, about, record_at
-from perdure.workflows.memory_views import Json, held, memory_diff, rows_kept
+from perdure.workflows.edit.records import NOTE, VERIFIED, about, record_at
+from perdure.workflows.inspect.memory_views import Json, held, memory_diff, rows_kept
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
-    from perdure.workflows.plan import Plan
+    from perdure.workflows.learn.plan import Plan
     from perdure.workflows.workspace import Workspace
 
 LEFT_OUT = ("evidence", "memory", "traces", VERIFIED)  # notes that `show` leaves out, or tells otherwise

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from perdure.ledger import Entry
-from perdure.workflows.edit_state import SLOT, Place
+from perdure.workflows.edit.state import SLOT, Place
 
 if TYPE_CHECKING:
     from perdure.bridges.models import Base

@@ -5,10 +5,10 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from perdure.maths.statistics import interval_name
-from perdure.workflows.compare import side_by_side
-from perdure.workflows.edit_records import NOTE, counted, records
-from perdure.workflows.memory_views import held
-from perdure.workflows.views import Json, brief
+from perdure.workflows.edit.records import NOTE, counted, records
+from perdure.workflows.inspect.compare import side_by_side
+from perdure.workflows.inspect.memory_views import held
+from perdure.workflows.inspect.views import Json, brief
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger

@@ -11,11 +11,11 @@ from perdure.core.progress import Tick
 from perdure.edits.facts import Fact, read_facts, refuse_repeats, superseded
 from perdure.edits.spec import EditSpec
 from perdure.ledger import Entry, writing
-from perdure.workflows.edit_again import lost
-from perdure.workflows.edit_draft import Draft, Drafting
-from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.edit_records import NOTE, asked_specs, named, note_of, noted, record_at
-from perdure.workflows.edit_state import SLOT, Place, pruned, refuse_busy
+from perdure.workflows.edit.again import lost
+from perdure.workflows.edit.draft import Draft, Drafting
+from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.edit.records import NOTE, asked_specs, named, note_of, noted, record_at
+from perdure.workflows.edit.state import SLOT, Place, pruned, refuse_busy
 
 if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet

@@ -26,8 +26,8 @@ from perdure.memory.tokens import Kept, TokenMemory
 from perdure.train import loop
 from perdure.train.features import Example, Features
 from perdure.train.learning import Learning
-from perdure.workflows.bench_run import Json, Told, machine, mean_beats, short_items
-from perdure.workflows.bench_suite import RowFields, Suite, SuiteTask, rows_of
+from perdure.workflows.bench.run import Json, Told, machine, mean_beats, short_items
+from perdure.workflows.bench.suite import RowFields, Suite, SuiteTask, rows_of
 
 
 @dataclass(frozen=True)

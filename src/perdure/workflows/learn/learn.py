@@ -22,14 +22,14 @@ from perdure.evaluate.evidence import make_evidence
 from perdure.evaluate.gate import Gate
 from perdure.ledger import Entry, row_key, writing
 from perdure.ledger.runs import CHECKPOINT, note
-from perdure.workflows import remember
-from perdure.workflows.edit_carry import Carried, carry
-from perdure.workflows.edit_records import NOTE
-from perdure.workflows.edit_state import SLOT
-from perdure.workflows.kept_rows import parts_to_keep
-from perdure.workflows.plan import Plan
+from perdure.workflows.edit.carry import Carried, carry
+from perdure.workflows.edit.records import NOTE
+from perdure.workflows.edit.state import SLOT
+from perdure.workflows.inspect.views import brief
+from perdure.workflows.learn import remember
+from perdure.workflows.learn.kept_rows import parts_to_keep
+from perdure.workflows.learn.plan import Plan
 from perdure.workflows.signals import asked_to_stop
-from perdure.workflows.views import brief
 
 if TYPE_CHECKING:
     from perdure.train.checkpoint import Keeper

@@ -121,7 +121,7 @@ def explain(
         size: Parameters of a model and of what the recipe trains on it; bytes are then absolute too.
         ledger: A workspace whose memory is told.
     """
-    from perdure.workflows.rehearse import rehearse
+    from perdure.workflows.advise.rehearse import rehearse
 
     cost = rehearse(recipe)
     return {
@@ -208,7 +208,7 @@ def memory(recipe: Recipe, ledger: "Ledger | None" = None) -> Json:
         "memory_size": settings.memory_size,
     }
     if ledger is not None:
-        from perdure.workflows.memory_views import memory_stats
+        from perdure.workflows.inspect.memory_views import memory_stats
 
         now = memory_stats(ledger)
         told["now"] = {key: now[key] for key in ("rows", "pools", "text_bytes", "column_bytes")}

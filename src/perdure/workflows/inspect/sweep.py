@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.progress import Tick
 from perdure.edits.spec import EditSpec
 from perdure.maths.statistics import paired_difference
-from perdure.workflows.edit import CONTEXTS, Facts, facts_of, refuse_layers
-from perdure.workflows.edit_records import MEASURES
-from perdure.workflows.edit_state import Place
-from perdure.workflows.trace import TraceSpec, average_facts, keep
+from perdure.workflows.edit.edit import CONTEXTS, Facts, facts_of, refuse_layers
+from perdure.workflows.edit.records import MEASURES
+from perdure.workflows.edit.state import Place
+from perdure.workflows.inspect.trace import TraceSpec, average_facts, keep
 
 if TYPE_CHECKING:
     from perdure.edits.measures import Verdict

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
-from perdure.workflows.held_out import PASSAGES
+from perdure.workflows.edit.held_out import PASSAGES
 
 if TYPE_CHECKING:
     from perdure.bridges.editing_moments import Statistics

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.ledger import Entry, Ledger, writing
-from perdure.workflows.edit_records import NOTE, SHORTEST, Json, matching, named, note_of, noted, record_at
-from perdure.workflows.edit_state import SLOT, Place, pruned, refuse_busy
+from perdure.workflows.edit.records import NOTE, SHORTEST, Json, matching, named, note_of, noted, record_at
+from perdure.workflows.edit.state import SLOT, Place, pruned, refuse_busy
 
 if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet

@@ -12,7 +12,7 @@ from perdure.core.progress import Tick
 from perdure.edits.facts import HOLE, Fact
 from perdure.edits.tracing import ROLES, Average, Kind, Trace, average, mean_over
 from perdure.ledger import Entry, writing
-from perdure.workflows.edit import Facts, facts_of
+from perdure.workflows.edit.edit import Facts, facts_of
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace

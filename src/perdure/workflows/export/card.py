@@ -10,8 +10,8 @@ from perdure.core.words import counted
 from perdure.evaluate.matrix import MEANING, learned_stages
 from perdure.ledger import Entry
 from perdure.maths.statistics import interval_name
-from perdure.workflows.edit_records import about, record_at
-from perdure.workflows.views import paired
+from perdure.workflows.edit.records import about, record_at
+from perdure.workflows.inspect.views import paired
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace

@@ -13,8 +13,8 @@ from perdure.core.errors import BadInput, PerdureError
 from perdure.core.files import folder_aside
 from perdure.core.outputs import refuse_own
 from perdure.ledger import Entry
-from perdure.workflows.card import card
-from perdure.workflows.export_check import DTYPES, check_adapter, check_merged_facts
+from perdure.workflows.export.card import card
+from perdure.workflows.export.check import DTYPES, check_adapter, check_merged_facts
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace

@@ -25,7 +25,7 @@ from perdure.core.files import make_folder, write_text
 from perdure.core.outputs import BENCH_RESULT, write_output
 from perdure.core.plain_yaml import read_yaml
 from perdure.core.progress import Tick
-from perdure.workflows.bench_suite import Suite, check_files, check_tasks
+from perdure.workflows.bench.suite import Suite, check_files, check_tasks
 
 Json = dict[str, Any]
 Name = tuple[str, int]  # an arm's label and a seed
@@ -255,7 +255,7 @@ class _Runner:
         own = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} | ({"OMP_NUM_THREADS": "1"} if self.workers > 1 else {})
         with self.lock, (folder / "stderr").open("w", encoding="utf-8") as talk:
             process = subprocess.Popen(
-                [sys.executable, "-m", "perdure.workflows.bench_run", str(folder)],
+                [sys.executable, "-m", "perdure.workflows.bench.run", str(folder)],
                 stdout=subprocess.PIPE,
                 stderr=talk,
                 text=True,

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, Diverged
 from perdure.core.progress import Tick
 from perdure.ledger import Entry, writing
-from perdure.workflows.edit_again import Verdicts, lost, strengthened
-from perdure.workflows.edit_gate import EditGate, risen
-from perdure.workflows.edit_records import VERIFIED, Json, asked_specs, note_of, noted, record_at
-from perdure.workflows.edit_state import SLOT, Place
+from perdure.workflows.edit.again import Verdicts, lost, strengthened
+from perdure.workflows.edit.gate import EditGate, risen
+from perdure.workflows.edit.records import VERIFIED, Json, asked_specs, note_of, noted, record_at
+from perdure.workflows.edit.state import SLOT, Place
 
 if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.words import counted
 from perdure.evaluate.matrix import build_matrix, named_rows
-from perdure.workflows.views import Json, over_rows
+from perdure.workflows.inspect.views import Json, over_rows
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger

@@ -15,11 +15,11 @@ from perdure.edits.routing import Routing, route
 from perdure.edits.spec import EditSpec
 from perdure.evaluate.gate import Gate
 from perdure.ledger import Entry
-from perdure.workflows.edit import edit
-from perdure.workflows.edit_gate import EditGate
-from perdure.workflows.edit_state import refuse_busy
-from perdure.workflows.learn import learn
-from perdure.workflows.plan import Plan, plan
+from perdure.workflows.edit.edit import edit
+from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.edit.state import refuse_busy
+from perdure.workflows.learn.learn import learn
+from perdure.workflows.learn.plan import Plan, plan
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace

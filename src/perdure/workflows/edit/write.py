@@ -8,7 +8,7 @@ from perdure.core.errors import BadInput, Diverged, Unsolvable
 from perdure.edits.batches import batches
 from perdure.edits.facts import Fact
 from perdure.edits.spec import EditSpec
-from perdure.workflows.edit_state import Place
+from perdure.workflows.edit.state import Place
 
 if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet

@@ -16,7 +16,7 @@ from typing import Any
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import Recipe, build_recipe
 from perdure.core.seams import pool_of
-from perdure.workflows.guidance import FIELD, Needs, Rule
+from perdure.workflows.advise.guidance import FIELD, Needs, Rule
 
 Json = dict[str, Any]
 TABLE = Path(__file__).parent / "advice.json"

@@ -1,6 +1,6 @@
-"""One run of a benchmark, in a process of its own: `python -m perdure.workflows.bench_run FOLDER`.
+"""One run of a benchmark, in a process of its own: `python -m perdure.workflows.bench.run FOLDER`.
 
-FOLDER holds job.json, written by `workflows.bench`, and gets result.json. Each learned task is told on stdout, a line a
+FOLDER holds job.json, written by `workflows.bench.bench`, and gets result.json. Each learned task is told on stdout, a line a
 task. Whatever goes wrong is raised as it is: it costs this run alone, and the parent reads what it says.
 """
 
@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from perdure.core.errors import BadInput
-from perdure.workflows.bench_suite import Source, Suite, rows_of
+from perdure.workflows.bench.suite import Source, Suite, rows_of
 
 if TYPE_CHECKING:
     from perdure.core.recipe import Recipe
@@ -115,7 +115,7 @@ def all_items(ledger: "Ledger") -> Json:
 
 def stored(ledger: "Ledger", entry: "Entry") -> dict[str, int]:
     """Return the bytes that a state needs kept: weights learned, remembered text, its columns, the methods' state."""
-    from perdure.workflows.memory_views import memory_stats
+    from perdure.workflows.inspect.memory_views import memory_stats
 
     slots = set(ledger.slots(entry).values())
     memory = memory_stats(ledger, entry.id)
@@ -186,7 +186,7 @@ def main(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     suite, recipe = Suite.model_validate(job["suite"]), build_recipe(job["recipe"], all_methods())
     if suite.kind == "features":
-        from perdure.workflows.bench_features import run_features as run
+        from perdure.workflows.bench.features import run_features as run
     else:
         run = run_text
     result = run(suite, recipe, job["seed"], Path(job["data"]), folder, told)

@@ -18,9 +18,9 @@ from perdure.data.spec import read_settings
 from perdure.data.task import TaskData, load_task, read_rows, update_task
 from perdure.evaluate.scorers import read_scorer
 from perdure.ledger import Entry
-from perdure.workflows.ahead import check_recipe, check_sizes, encode_all
-from perdure.workflows.edit_state import refuse_busy
-from perdure.workflows.kept_rows import keeps_all, old_rows
+from perdure.workflows.edit.state import refuse_busy
+from perdure.workflows.learn.ahead import check_recipe, check_sizes, encode_all
+from perdure.workflows.learn.kept_rows import keeps_all, old_rows
 
 if TYPE_CHECKING:
     from perdure.workflows.workspace import Workspace

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput, Diverged
 from perdure.edits.spec import EditSpec
-from perdure.workflows.edit_state import Place
-from perdure.workflows.edit_write import written
+from perdure.workflows.edit.state import Place
+from perdure.workflows.edit.write import written
 
 if TYPE_CHECKING:
     from perdure.edits.edit_set import EditSet

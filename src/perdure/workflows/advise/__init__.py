@@ -1,0 +1,1 @@
+"""Which recipe to take, what a recipe does, and what it costs."""

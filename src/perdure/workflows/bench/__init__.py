@@ -1,0 +1,1 @@
+"""Benchmarks over suites of tasks, and the demo."""

@@ -1,0 +1,1 @@
+"""What the ledger knows, and what the model does: views, comparisons, reports, traces."""
