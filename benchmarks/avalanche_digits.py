@@ -27,7 +27,7 @@ from scipy.stats import t as student
 
 from perdure.core.recipe import build_recipe
 from perdure.methods.registry import all_methods
-from perdure.train.batch import plan_epoch
+from perdure.model.grouping import plan_epoch
 from perdure.workflows.bench import features as bench_features
 from perdure.workflows.bench.bench import bench, read_arm, results
 from perdure.workflows.bench.suite import load_suite

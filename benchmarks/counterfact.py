@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from perdure.core.keyed import keyed
-from perdure.edits.facts import Fact, Neighbour
+from perdure.editing.facts import Fact, Neighbour
 
 NEAR = 4  # neighbours a fact beside the one that its record brings
 TUNING = 1000  # records that settings are tuned on, from the first; the others are measured

@@ -28,19 +28,19 @@ import counterfact
 import torch
 from safetensors.torch import load_file
 
-from perdure.bridges.editing import contexts_of, edit, opened, pin, settle
-from perdure.bridges.editing_laid import Over, laid, one_each
-from perdure.bridges.editing_lora import train_facts
-from perdure.bridges.editing_moments import Statistics, second_moments
-from perdure.bridges.editing_tails import Site
-from perdure.bridges.editing_verify import bare, drift, relative_norms, verify
 from perdure.bridges.models import find_model, load_base
 from perdure.core.files import save_tensors, write_atomically
-from perdure.edits.edit_set import EditSet
-from perdure.edits.facts import Fact
-from perdure.edits.measures import Verdict
-from perdure.edits.solve import Factors
-from perdure.edits.spec import SPREAD, EditSpec
+from perdure.editing.edit import contexts_of, edit, opened, pin, settle
+from perdure.editing.edit_set import EditSet
+from perdure.editing.facts import Fact
+from perdure.editing.lora import train_facts
+from perdure.editing.measures import Verdict
+from perdure.editing.moments import Statistics, second_moments
+from perdure.editing.overlay import Over, laid, one_each
+from perdure.editing.solve import Factors
+from perdure.editing.spec import SPREAD, EditSpec
+from perdure.editing.tails import Site
+from perdure.editing.verification import bare, drift, relative_norms, verify
 from perdure.workflows.edit.again import tries
 
 HERE = Path(__file__).parent

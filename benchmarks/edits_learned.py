@@ -24,17 +24,17 @@ from pathlib import Path
 
 import clinc
 import torch
-
 from edits import HERE, RESULTS, SHARED, TEXTS, Lab, one_each_of, told_of
+
 from perdure import Workspace
-from perdure.bridges.editing import contexts_of, opened
-from perdure.bridges.editing_laid import laid
-from perdure.bridges.editing_moments import Statistics, Store, measured, own_texts
-from perdure.bridges.editing_spread import spread
-from perdure.bridges.editing_verify import drift, relative_norms, verify
-from perdure.edits.edit_set import EditSet
-from perdure.edits.solve import Factors, metric
-from perdure.edits.spec import SPREAD, EditSpec
+from perdure.editing.edit import contexts_of, opened
+from perdure.editing.edit_set import EditSet
+from perdure.editing.moments import Statistics, Store, measured, own_texts
+from perdure.editing.overlay import laid
+from perdure.editing.solve import Factors, metric
+from perdure.editing.spec import SPREAD, EditSpec
+from perdure.editing.spread import spread
+from perdure.editing.verification import drift, relative_norms, verify
 from perdure.workflows.scoring import measure
 
 DOMAINS = clinc.DOMAINS[:2]

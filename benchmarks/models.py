@@ -20,11 +20,11 @@ from transformers.utils import logging
 
 from perdure import Workspace
 from perdure.core.errors import PerdureError
-from perdure.core.probing import batching_of
 from perdure.data.encode import encode, prompt_ids
-from perdure.edits.spec import EditSpec
-from perdure.evaluate.decode import Asked
-from perdure.train.forward import Tokens
+from perdure.editing.spec import EditSpec
+from perdure.model.decode import Asked
+from perdure.model.forward import Tokens
+from perdure.model.probing import batching_of
 from perdure.workflows.export.export import export
 
 WINDOW = 16  # tokens; every text here is longer

@@ -5,10 +5,10 @@ import json
 import torch
 
 import people
-from perdure.bridges import editing_values
 from perdure.core.errors import Diverged
-from perdure.edits.measures import Answer, Verdict
-from perdure.edits.spec import EditSpec
+from perdure.editing import values
+from perdure.editing.measures import Answer, Verdict
+from perdure.editing.spec import EditSpec
 from perdure.workflows.edit import state as edit_state
 from perdure.workflows.edit.gate import EditGate
 
@@ -67,11 +67,11 @@ def deaf_to(fact, monkeypatch):
 
 def diverging(fact, monkeypatch, when=lambda spec: True):
     """Let the optimisation of a fact, in whatever company, not be finite with the settings for which `when` holds."""
-    real = editing_values.find_values
+    real = values.find_values
 
     def find(site, units, contexts, spec, layer):
         if when(spec) and any(one.id == fact for unit in units for one in unit):
             raise Diverged("the loss of an edit is not finite at step 3")
         return real(site, units, contexts, spec, layer)
 
-    monkeypatch.setattr(editing_values, "find_values", find)
+    monkeypatch.setattr(values, "find_values", find)

@@ -356,14 +356,14 @@ def _suite(path: Path) -> None:
 
 
 def _facts(path: Path) -> None:
-    from perdure.edits.facts import read_facts
+    from perdure.editing.facts import read_facts
 
     read_facts(path)
 
 
 def _routes(path: Path) -> None:
     from perdure.data.task import read_columns
-    from perdure.edits.routing import route
+    from perdure.editing.routing import route
 
     route(read_columns(path, {})[0])
 

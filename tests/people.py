@@ -5,7 +5,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from perdure.edits.facts import Fact, Neighbour
+from perdure.editing.facts import Fact, Neighbour
 
 FIRST = ["Ann", "Bob", "Cid", "Dan"]
 LAST = ["Lee", "Fox", "Ray", "Kim", "Day", "Ash", "Orr", "Poe", "Lux", "Tam", "Roe", "Bly", "Eco", "Zed", "Hay", "Nye"]

@@ -15,10 +15,10 @@ from perdure.core.seams import Draw, DrawContext
 from perdure.data.encode import Encoded, encode
 from perdure.memory.pool import Pool
 from perdure.methods.registry import all_methods
+from perdure.model.features import Example, Features
+from perdure.model.forward import Tokens
 from perdure.train import loop
 from perdure.train.checkpoint import Keeper
-from perdure.train.features import Example, Features
-from perdure.train.forward import Tokens
 from perdure.train.gauge import Record
 from perdure.train.learning import Learning
 

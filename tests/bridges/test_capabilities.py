@@ -11,7 +11,7 @@ from perdure import Workspace
 from perdure.bridges.capabilities import capabilities_of
 from perdure.bridges.models import Base
 from perdure.core.errors import BadInput, BadSpec
-from perdure.core.probing import measure
+from perdure.model.probing import measure
 
 
 @pytest.fixture(scope="module")

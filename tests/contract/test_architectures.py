@@ -5,15 +5,15 @@ import torch
 import torch.nn.functional as F
 
 from architectures import ARCHITECTURES, WINDOW, make
-from perdure.bridges.editing import opened
-from perdure.bridges.editing_prompts import Line
-from perdure.bridges.editing_tails import cut, raise_to, run
-from perdure.bridges.editing_verify import answers
 from perdure.core.errors import BadInput
-from perdure.core.probing import batching_of
 from perdure.data.encode import Encoded
-from perdure.evaluate.decode import Asked, choice_log_likelihoods, generate
-from perdure.train.forward import Tokens
+from perdure.editing.edit import opened
+from perdure.editing.prompts import Line
+from perdure.editing.tails import cut, raise_to, run
+from perdure.editing.verification import answers
+from perdure.model.decode import Asked, choice_log_likelihoods, generate
+from perdure.model.forward import Tokens
+from perdure.model.probing import batching_of
 
 PAD = 0
 SHARED = 20  # more than a window holds

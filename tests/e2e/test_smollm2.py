@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from perdure import Workspace
-from perdure.bridges import editing_moments
 from perdure.bridges.embedded import embedded_model
 from perdure.core.errors import BadInput
+from perdure.editing import moments
 from perdure.workflows.export.export import export
 
 pytestmark = pytest.mark.model
@@ -89,8 +89,8 @@ def test_the_exported_adapter_answers_like_the_workspace(taught, smollm2, tmp_pa
 
 def test_what_learned_is_edited_and_the_edit_is_taken_back_to_the_bit(taught, monkeypatch):
     """In the default precision, with a tenth of the text: the statistics of an edit are not rounded to bfloat16."""
-    monkeypatch.setattr(editing_moments, "TOKENS_PER_WIDTH", 1)
-    monkeypatch.setattr(editing_moments, "LENGTH", 64)
+    monkeypatch.setattr(moments, "TOKENS_PER_WIDTH", 1)
+    monkeypatch.setattr(moments, "LENGTH", 64)
     ws, _ = taught
     ids = ws.tokenizer("Tern Pay is available in", return_tensors="pt")["input_ids"]
 

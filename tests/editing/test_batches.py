@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.edits.batches import batch_name, batch_of, batches
+from perdure.editing.batches import batch_name, batch_of, batches
 
 
 def ids(count, salt=0):

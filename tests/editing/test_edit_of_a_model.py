@@ -7,16 +7,16 @@ import pytest
 import torch
 
 import people
-from perdure.bridges.editing import edit, opened, pin, rewrite, settle, sweep_layers
-from perdure.bridges.editing_laid import laid
-from perdure.bridges.editing_moments import Statistics, weights_hash
-from perdure.bridges.editing_prompts import BARE, encode
-from perdure.bridges.editing_verify import _begins, answers, drift, relative_norms, verify
 from perdure.bridges.runtime import Runtime
 from perdure.core.errors import BadInput, BadSpec
-from perdure.edits.edit_set import EditSet
-from perdure.edits.measures import summary
-from perdure.edits.spec import EditSpec
+from perdure.editing.edit import edit, opened, pin, rewrite, settle, sweep_layers
+from perdure.editing.edit_set import EditSet
+from perdure.editing.measures import summary
+from perdure.editing.moments import Statistics, weights_hash
+from perdure.editing.overlay import laid
+from perdure.editing.prompts import BARE, encode
+from perdure.editing.spec import EditSpec
+from perdure.editing.verification import _begins, answers, drift, relative_norms, verify
 from perdure.maths.low_rank import to_tensors
 
 QUICK = EditSpec(layers=(0,), steps=30, contexts=2, lr=1.0, clamp=20.0, kl=0.0, decay=0.0, ridge=1e-3, gain=1000.0)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound
-from perdure.edits.edit_set import EditSet, Written
-from perdure.edits.facts import Fact
-from perdure.edits.spec import EditSpec
+from perdure.editing.edit_set import EditSet, Written
+from perdure.editing.facts import Fact
+from perdure.editing.spec import EditSpec
 
 INNER, OUTER, LAYER, MODULE = 24, 10, 1, "blocks.1.down"
 MOMENT = torch.eye(INNER, dtype=torch.float64) + 0.3

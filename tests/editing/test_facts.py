@@ -5,8 +5,8 @@ import json
 import pytest
 
 from perdure.core.errors import BadInput, BadSpec
-from perdure.edits.facts import Fact, Neighbour, read_facts, refuse_repeats, superseded
-from perdure.edits.spec import EditSpec
+from perdure.editing.facts import Fact, Neighbour, read_facts, refuse_repeats, superseded
+from perdure.editing.spec import EditSpec
 
 LYON = {"subject": "Lyon", "prompt": "The twin city of Lyon is", "target": "Manila"}
 FULL = {

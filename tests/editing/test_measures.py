@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from perdure.edits.measures import Answer, Verdict, summary
-from perdure.edits.tracing import ROLES, Trace, average
+from perdure.editing.measures import Answer, Verdict, summary
+from perdure.editing.traces import ROLES, Trace, average
 
 YES, NO, UNSAID = Answer(0.1, 2.0, True), Answer(3.0, 0.5, False), Answer(0.6, 2.0, False)
 

@@ -5,17 +5,17 @@ import torch
 
 import chats
 import people
-from perdure.bridges import editing_moments
-from perdure.bridges.editing import contexts_of, opened
-from perdure.bridges.editing_moments import Store, own_texts, second_moments
-from perdure.bridges.editing_prompts import BARE, Context, chat_context, encode, shares, usable
-from perdure.bridges.editing_tails import adding, cut, raise_to, run
 from perdure.bridges.models import load_base
 from perdure.core.errors import BadInput, Unsolvable
 from perdure.core.rows import Message, Row
 from perdure.data.encode import encode as trained_as
-from perdure.edits.facts import Fact
-from perdure.edits.spec import EditSpec
+from perdure.editing import moments
+from perdure.editing.edit import contexts_of, opened
+from perdure.editing.facts import Fact
+from perdure.editing.moments import Store, own_texts, second_moments
+from perdure.editing.prompts import BARE, Context, chat_context, encode, shares, usable
+from perdure.editing.spec import EditSpec
+from perdure.editing.tails import adding, cut, raise_to, run
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_the_models_own_text_is_said_once_for_all_layers(tmp_path, monkeypatch):
     with opened(model, tokenizer) as site:
         alone = second_moments(site, [0])[0]
         second_moments(site, [1], cache=tmp_path)
-        monkeypatch.setattr(editing_moments, "_say", None)
+        monkeypatch.setattr(moments, "_say", None)
         assert torch.equal(second_moments(site, [0], cache=tmp_path)[0], alone)
 
 
@@ -259,7 +259,7 @@ class Ticks:
 
 def test_statistics_that_were_stopped_go_on_to_the_same_bits(site, tmp_path, monkeypatch):
     for name, value in {"ROWS": 7, "STRETCH": 16, "READ": 2, "SAVED": 0.0}.items():
-        monkeypatch.setattr(editing_moments, name, value)
+        monkeypatch.setattr(moments, name, value)
     unbroken = Ticks()
     whole = second_moments(site, [0, 2], tick=unbroken)
     for phase, most in ((TEXT, 16), (KEYS, 1)):  # a stretch of text, or what was read since the last save

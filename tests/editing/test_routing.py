@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from perdure.core.errors import BadInput
 from perdure.data.read import Record, read_records
-from perdure.edits import routing
-from perdure.edits.facts import Fact
-from perdure.edits.routing import route
+from perdure.editing import routing
+from perdure.editing.facts import Fact
+from perdure.editing.routing import route
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.core.errors import BadInput, Unsolvable
-from perdure.edits import solve
-from perdure.edits.solve import Factors
+from perdure.editing import solve
+from perdure.editing.solve import Factors
 
 INNER, OUTER = 12, 7
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perdure.edits.subjects import Subjects
+from perdure.editing.subjects import Subjects
 
 NAMED = {
     "The mother tongue of Danielle Darrieux is": "Danielle Darrieux",

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 import people
-from perdure.bridges.editing import contexts_of, opened
-from perdure.bridges.editing_laid import laid
-from perdure.bridges.editing_lora import train_facts
-from perdure.bridges.editing_moments import weights_hash
-from perdure.bridges.editing_verify import drift, verify
-from perdure.bridges.tracing import trace
 from perdure.core.errors import BadInput
-from perdure.edits.spec import EditSpec
+from perdure.editing.edit import contexts_of, opened
+from perdure.editing.lora import train_facts
+from perdure.editing.moments import weights_hash
+from perdure.editing.overlay import laid
+from perdure.editing.spec import EditSpec
+from perdure.editing.tracing import trace
+from perdure.editing.verification import drift, verify
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perdure.methods.registry import all_methods
-from perdure.train import batch
+from perdure.model import batch
 from perdure.train.stepping import step_of
 from streams import FeatureStream
 

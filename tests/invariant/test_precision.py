@@ -4,14 +4,14 @@ import pytest
 import torch
 
 import people
-from perdure.bridges import editing_moments
-from perdure.bridges.editing import opened
-from perdure.bridges.editing_moments import Store, measured
-from perdure.bridges.layout import hooked
 from perdure.bridges.models import Base
-from perdure.edits.solve import second_moment_metric
+from perdure.editing import moments
+from perdure.editing.edit import opened
+from perdure.editing.moments import Store, measured
+from perdure.editing.solve import second_moment_metric
 from perdure.maths.importance import mean_square
 from perdure.methods.registry import all_methods
+from perdure.model.layout import hooked
 from perdure.train import loop, per_row
 from perdure.train.between import Between
 from streams import Stream, apart
@@ -33,7 +33,7 @@ def off(found, exact):
 def moments_and_keys(model, tokenizer, monkeypatch):
     """Return each layer's second moment, and the keys that it was summed from."""
     base = Base(model, tokenizer, torch.bfloat16, torch.device("cpu"))
-    monkeypatch.setattr(editing_moments, "READ", 8)  # several forwards
+    monkeypatch.setattr(moments, "READ", 8)  # several forwards
     keys = {0: [], 2: []}
     with opened(model, tokenizer, base.precision) as site:
         rows = [[(7 * n + 3 * t) % len(tokenizer) for t in range(20)] for n in range(30)]

@@ -22,9 +22,9 @@ from perdure.methods.lwf import Lwf
 from perdure.methods.registry import all_methods
 from perdure.methods.replay import Replay
 from perdure.methods.si import Si
+from perdure.model.features import Example, Features
 from perdure.train import loop
 from perdure.train.between import Between
-from perdure.train.features import Example, Features
 from perdure.train.learning import Learning
 
 SINGLE = {"rtol": 1e-5, "atol": 1e-7}  # what passed through float32, in our host or in Avalanche

@@ -1,6 +1,4 @@
-"""Batches: labels stand one behind what predicts them, a shared prefix changes no number, and an epoch is a permutation."""
-
-import itertools
+"""Batches: labels stand one behind what predicts them, and a shared prefix changes no number."""
 
 import pytest
 import torch
@@ -11,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from perdure.data.encode import Encoded
-from perdure.train.batch import collate, common_prefix, padded_tokens, plan_epoch
+from perdure.model.batch import collate, common_prefix, padded_tokens
 from streams import label_logits
 
 PAD = 1
@@ -138,35 +136,3 @@ def test_a_prefix_that_saves_little_is_not_shared():
         return collate([row([7] * 20 + [i], [8]) for i in range(n)], PAD).prefix.numel()
 
     assert (width(1), width(2), width(3)) == (0, 0, 20)
-
-
-# --- plan_epoch
-
-lengths = st.lists(st.integers(1, 60), min_size=1, max_size=80)
-
-
-@given(lengths, st.integers(1, 9), st.integers(1, 4), st.integers(0, 9))
-def test_an_epoch_holds_every_row_once_in_full_batches(lengths, size, window, seed):
-    batches = plan_epoch(lengths, size, seed, window=window)
-    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
-    assert sorted(map(len, batches), reverse=True)[: len(lengths) // size] == [size] * (len(lengths) // size)
-    assert len(batches) == -(-len(lengths) // size)
-    assert batches == plan_epoch(lengths, size, seed, window=window)
-
-
-def padded(lengths, batches):
-    return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
-
-
-def test_grouping_saves_a_fifth_of_the_tokens_and_keeps_the_order_random():
-    torch.manual_seed(0)
-    lengths = (20 + 20 * torch.rand(400)).int().tolist()
-    grouped, plain = plan_epoch(lengths, 16, 0), plan_epoch(lengths, 16, 0, window=1)
-    assert padded(lengths, grouped) < 0.85 * padded(lengths, plain)
-    firsts = [lengths[batch[0]] for batch in grouped]
-    assert firsts not in (sorted(firsts), sorted(firsts, reverse=True))
-
-
-def test_another_epoch_has_other_batches():
-    lengths = [5 + i % 7 for i in range(64)]
-    assert len({tuple(map(tuple, plan_epoch(lengths, 8, 0, "task", epoch))) for epoch in range(5)}) == 5

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from perdure.core.reading import left_padded, shared_prefix
-from perdure.evaluate import decode
-from perdure.evaluate.decode import choice_log_likelihoods, fitted, generate
+from perdure.model import decode
+from perdure.model.decode import choice_log_likelihoods, fitted, generate
+from perdure.model.reading import left_padded, shared_prefix
 
 PAD = 1
 NEW = 12

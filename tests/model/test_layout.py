@@ -5,8 +5,8 @@ import torch
 import transformers as hf
 from torch import nn
 
-from perdure.bridges.layout import find_layout, weight_of
 from perdure.core.errors import BadInput
+from perdure.model.layout import find_layout, weight_of
 
 SMALL = {"vocab_size": 40, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1}
 LLAMA = {

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from perdure.core.recipe import build_recipe
+from perdure.model.features import Example, Features
 from perdure.train.between import Between
-from perdure.train.features import Example, Features
 from perdure.train.learning import Learning
 
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from perdure.core.errors import BadSpec, Diverged
 from perdure.core.rows import Row
 from perdure.data.encode import encode
+from perdure.model.batch import collate
 from perdure.train import draws, loop
-from perdure.train.batch import collate
 from perdure.train.draws import fitted, forwards_of, rows_in
 from streams import close, label_logits, run, same, weights
 

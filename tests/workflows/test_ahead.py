@@ -9,7 +9,7 @@ import pytest
 from perdure import Gate, Workspace
 from perdure.bridges import runtime
 from perdure.core.errors import BadInput, BadSpec, Busy, NotFound, PerdureError
-from perdure.edits.spec import EditSpec
+from perdure.editing.spec import EditSpec
 from perdure.ledger import writing
 from perdure.methods.registry import load_recipe
 from perdure.workflows.bench.bench import bench, read_arm

@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM
 import people
 from edited import FACTS, SAID, SPEC, A, B, C, deaf_to, diverging, learn, logits, moved, said, slot, write
 from perdure import Workspace
-from perdure.bridges import editing, editing_moments, editing_verify
-from perdure.bridges.editing_moments import Statistics, second_moments
 from perdure.core.errors import BadInput, BadSpec, Busy, Diverged, NotFound
-from perdure.edits.edit_set import EditSet
-from perdure.edits.facts import Fact
-from perdure.edits.measures import Answer, Verdict
-from perdure.edits.spec import EditSpec
+from perdure.editing import edit, moments, verification
+from perdure.editing.edit_set import EditSet
+from perdure.editing.facts import Fact
+from perdure.editing.measures import Answer, Verdict
+from perdure.editing.moments import Statistics, second_moments
+from perdure.editing.spec import EditSpec
 from perdure.ledger import writing
 from perdure.workflows.edit import state as edit_state
 from perdure.workflows.edit.gate import EditGate, lost_neighbours
@@ -296,7 +296,7 @@ def test_an_edit_names_the_facts_that_cannot_be_written_again_on_the_new_head(
         diverging(B, monkeypatch)
     else:
         monkeypatch.setattr(EditSet, "overlap", lambda *_: [(A, B, 0.9), (B, C, 0.1)])
-        monkeypatch.setattr(editing, "rewrite", Mock(side_effect=BadInput("the keys of two facts")))
+        monkeypatch.setattr(edit, "rewrite", Mock(side_effect=BadInput("the keys of two facts")))
     (refused,) = write(edited, moved("Ann Eco"))["refused"]
     assert "cannot be written again on the new head: the " in refused["reason"]
     assert refused["reason"].endswith("; 'perdure revert FACT' takes one out")
@@ -432,9 +432,9 @@ def test_facts_in_force_are_only_asked_whether_they_are_said_and_keep_what_else_
     write(ws, FACTS[0])
     (before,) = record_at(ws.ledger, ws.ledger.resolve("head"))["facts"]
     asked = []
-    real = editing_verify.answers
+    real = verification.answers
     monkeypatch.setattr(
-        editing_verify, "answers", lambda site, lines, *rest: asked.append(lines) or real(site, lines, *rest)
+        verification, "answers", lambda site, lines, *rest: asked.append(lines) or real(site, lines, *rest)
     )
     told = write(ws, FACTS[1])
     texts = [ws.tokenizer.decode(line.ids) for lines in asked for line in lines]
@@ -551,7 +551,7 @@ def test_the_statistics_are_the_bases_measured_once_for_all_states_and_workspace
         assert not any(value.requires_grad for value in runtime.model.parameters())
     kept = sorted((tmp_path / "cache" / "moments").iterdir())
     assert len(kept) == 3
-    monkeypatch.setattr(editing_moments, "measured", None)  # nothing is measured again
+    monkeypatch.setattr(moments, "measured", None)  # nothing is measured again
     place = Place.at(base, base.ledger.resolve("head"))
     with place.site() as site:
         found.append(place.statistics().moments(site, [0, 1]))

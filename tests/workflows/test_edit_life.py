@@ -15,9 +15,9 @@ import people
 from edited import FACTS, NAMES, SPEC, A, B, C, deaf_to, diverging, learn, logits, moved, slot, write
 from perdure import Workspace
 from perdure.core.errors import BadInput
-from perdure.edits.facts import Fact
-from perdure.edits.measures import Answer, Verdict
-from perdure.edits.spec import EditSpec
+from perdure.editing.facts import Fact
+from perdure.editing.measures import Answer, Verdict
+from perdure.editing.spec import EditSpec
 from perdure.evaluate.evidence import check_evidence
 from perdure.evaluate.gate import Gate
 from perdure.workflows.edit import state as edit_state

@@ -9,7 +9,7 @@ import people
 from edited import NAMES, SAID, SPEC, moved, said
 from perdure import Gate
 from perdure.core.errors import BadInput, BadSpec, Diverged
-from perdure.edits.measures import Answer, Verdict
+from perdure.editing.measures import Answer, Verdict
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.learn import knowledge
 from perdure.workflows.learn.knowledge import learn_knowledge

@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 
-from perdure.bridges.editing import opened
 from perdure.bridges.models import Base
-from perdure.bridges.targets import left_out, linear_layers, text_part
-from perdure.core.batching import Batching
+from perdure.bridges.targets import left_out, linear_layers
 from perdure.core.errors import BadInput
-from perdure.core.probing import measure, remember
 from perdure.core.words import some
+from perdure.editing.edit import opened
+from perdure.model.batching import Batching
+from perdure.model.layers import text_part
+from perdure.model.probing import measure, remember
 
 TOLD = 0.01  # share of the weights without adapter from which on it is told
 

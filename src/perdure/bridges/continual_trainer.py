@@ -12,7 +12,6 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput, speed_metrics
 
-from perdure.bridges.models import positions_of
 from perdure.bridges.trainer_memory import losses, remembered
 from perdure.bridges.trainer_rows import rows_of
 from perdure.bridges.trainer_settings import METHODS, PASSED, overruled, refuse_init, settings_of, with_settings
@@ -24,6 +23,7 @@ from perdure.core.recipe import Recipe
 from perdure.ledger.lock import writing
 from perdure.memory.tokens import Kept, TokenMemory, load, save
 from perdure.methods.registry import load_recipe
+from perdure.model.layers import positions_of
 from perdure.train.checkpoint import Keeper
 from perdure.train.learning import Learning
 

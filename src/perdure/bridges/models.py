@@ -25,6 +25,7 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BrokenStore, PerdureError
 from perdure.core.files import file_hash
 from perdure.data.encode import stop_ids
+from perdure.model.layers import positions_of
 
 KERNELS = "128"  # shapes whose kernels a processor keeps; one update has about a hundred
 IDENTITY = (  # files of a model folder that decide what it says, weights apart
@@ -360,11 +361,6 @@ def load_tokenizer(folder: Path) -> Any:
             'be trained to end; set "eos_token" in tokenizer_config.json'
         )
     return tokenizer
-
-
-def positions_of(config: Any) -> int | None:
-    """Return the most tokens a text may have for a model of this configuration; None where it sets no limit."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def _identity(folder: Path) -> list[Path]:

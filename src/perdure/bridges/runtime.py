@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from perdure.bridges.models import Base, load_base
-from perdure.bridges.targets import chosen, text_part
-from perdure.core.batching import Batching
+from perdure.bridges.targets import chosen
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
-from perdure.core.probing import batching_of, remember
 from perdure.core.recipe import Settings
 from perdure.core.step import TopK
 from perdure.data.encode import Encoded
 from perdure.maths.low_rank import Patch, Patches, combine, from_tensors, to_tensors
+from perdure.model.batching import Batching
+from perdure.model.forward import Tokens
+from perdure.model.layers import text_part
+from perdure.model.probing import batching_of, remember
 from perdure.train.asked import Asked
-from perdure.train.forward import Tokens
 
 Slots = Mapping[str, Mapping[str, Tensor]]  # slot name -> its tensors, as the ledger keeps them
 

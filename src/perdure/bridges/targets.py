@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from perdure.core.errors import BadSpec
+from perdure.model.layers import is_linear, modules_of, text_part
 
 ALL = "all-linear"
 
@@ -32,12 +33,6 @@ def linear_layers(model: Any) -> dict[str, nn.Module]:
     }
     refused = {end for end in {_end(name) for name in found} if _peft_refuses(model, end)}
     return {name: module for name, module in found.items() if _end(name) not in refused}
-
-
-def modules_of(model: Any) -> dict[str, nn.Module]:
-    """Return the modules of the base model by name, as they are without adapters."""
-    named = {n: m for n, m in model.named_modules() if ".lora_" not in n and ".base_layer" not in n}
-    return {name: getattr(module, "base_layer", module) for name, module in named.items()}
 
 
 def chosen(model: Any, wanted: str | Sequence[str]) -> list[str]:
@@ -72,13 +67,6 @@ def chosen(model: Any, wanted: str | Sequence[str]) -> list[str]:
     return [layer for layer in layers if layer in found]
 
 
-def is_linear(module: Any) -> bool:
-    """Say whether a module is a dense linear layer: `Linear`, or GPT-2's `Conv1D`."""
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, nn.Linear | Conv1D)
-
-
 @dataclass(frozen=True)
 class LeftOut:
     """Weights of a model's blocks that stand in no linear layer, so that LoRA leaves them as they are.
@@ -105,14 +93,6 @@ def left_out(model: Any) -> LeftOut:
             sizes[kind] = sizes.get(kind, 0) + value.numel()
     total = sum(value.numel() for value in own.values())
     return LeftOut(tuple(sorted(sizes, key=lambda kind: -sizes[kind])), sum(sizes.values()) / max(total, 1))
-
-
-def text_part(model: Any) -> str:
-    """Return what the names of the modules that text runs through begin with; "" where that is all of them."""
-    if model.config.get_text_config() is model.config:
-        return ""
-    decoder = model.get_decoder()
-    return next((f"{name}." for name, module in model.named_modules() if module is decoder and name), "")
 
 
 def _end(name: str) -> str:

@@ -12,7 +12,7 @@ from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from perdure.edits.spec import EditSpec
+    from perdure.editing.spec import EditSpec
     from perdure.workflows.workspace import Workspace
 
 TOLD = ("entry", "applied", "refused", "already", "seconds")  # what --json promises

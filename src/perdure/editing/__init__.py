@@ -1,1 +1,1 @@
-"""Knowledge editing: facts, the closed forms that write them, and the set of all edits in force. No model is run here."""
+"""Knowledge editing in plain torch: facts, the values and closed forms that write them, and the set of all edits in force."""

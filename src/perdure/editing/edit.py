@@ -8,23 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perdure.bridges.editing_laid import one_each
-from perdure.bridges.editing_moments import Statistics, weights_hash
-from perdure.bridges.editing_prompts import Context, make_contexts
-from perdure.bridges.editing_spread import pinned, spread
-from perdure.bridges.editing_tails import Site
-from perdure.bridges.editing_values import Value, find_each, find_values
-from perdure.bridges.editing_verify import verify
-from perdure.bridges.layout import Precision, find_layout
 from perdure.core.errors import BadInput, BadSpec, Unsolvable
-from perdure.core.probing import batching_of
 from perdure.core.progress import Tick
-from perdure.edits.batches import batch_name
-from perdure.edits.edit_set import EditSet, Written
-from perdure.edits.facts import Fact, refuse_repeats
-from perdure.edits.measures import Verdict
-from perdure.edits.solve import Factors, metric
-from perdure.edits.spec import SPREAD, EditSpec
+from perdure.editing.batches import batch_name
+from perdure.editing.edit_set import EditSet, Written
+from perdure.editing.facts import Fact, refuse_repeats
+from perdure.editing.measures import Verdict
+from perdure.editing.moments import Statistics, weights_hash
+from perdure.editing.overlay import one_each
+from perdure.editing.prompts import Context, make_contexts
+from perdure.editing.solve import Factors, metric
+from perdure.editing.spec import SPREAD, EditSpec
+from perdure.editing.spread import pinned, spread
+from perdure.editing.tails import Site
+from perdure.editing.values import Value, find_each, find_values
+from perdure.editing.verification import verify
+from perdure.model.layout import Precision, find_layout
+from perdure.model.probing import batching_of
 
 
 def edit(

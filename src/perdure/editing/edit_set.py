@@ -10,11 +10,11 @@ from torch import Tensor
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BrokenStore, NotFound
-from perdure.edits import solve
-from perdure.edits.batches import batch_name, batch_of
-from perdure.edits.facts import Fact
-from perdure.edits.solve import Factors
-from perdure.edits.spec import SPREAD, EditSpec
+from perdure.editing import solve
+from perdure.editing.batches import batch_name, batch_of
+from perdure.editing.facts import Fact
+from perdure.editing.solve import Factors
+from perdure.editing.spec import SPREAD, EditSpec
 from perdure.maths.low_rank import Patch, Patches
 
 FORMAT = 2

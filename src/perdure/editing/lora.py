@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from perdure.bridges.editing_laid import laid_tensors
-from perdure.bridges.editing_prompts import Context, Line, usable
-from perdure.bridges.editing_tails import Site
 from perdure.core.errors import Diverged
-from perdure.core.heads import attention_for, only_at
 from perdure.core.keyed import keyed, seed_of
-from perdure.edits.facts import Fact
-from perdure.edits.solve import Factors
+from perdure.editing.facts import Fact
+from perdure.editing.overlay import laid_tensors
+from perdure.editing.prompts import Context, Line, usable
+from perdure.editing.solve import Factors
+from perdure.editing.tails import Site
+from perdure.model.head import attention_for, only_at
 
 ROWS = 16  # lines in a forward
 RANK = 8

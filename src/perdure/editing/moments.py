@@ -16,16 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from perdure.bridges.editing_tails import Enough, Site
-from perdure.bridges.layout import hooked
 from perdure.core.canonical import content_hash
 from perdure.core.errors import Unsolvable
 from perdure.core.files import save_tensors, write_atomically
-from perdure.core.heads import only_at
 from perdure.core.keyed import keyed
 from perdure.core.progress import Tick
-from perdure.evaluate.decode import Asked
+from perdure.editing.tails import Enough, Site
 from perdure.maths.precision import without_autocast
+from perdure.model.decode import Asked
+from perdure.model.head import only_at
+from perdure.model.layout import hooked
 
 TOKENS_PER_WIDTH = 10  # tokens a dimension of the key: the moment's error is then below what the ridge covers
 LENGTH = 128  # tokens of a text, where the model takes so many

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from perdure.bridges.layout import Precision
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
 from perdure.core.rows import Message
 from perdure.data.chat import chat_text, frame
 from perdure.data.encode import behind
-from perdure.edits.facts import Fact, place_of
-from perdure.evaluate.decode import Asked
+from perdure.editing.facts import Fact, place_of
+from perdure.model.decode import Asked
+from perdure.model.layout import Precision
 
 OPENERS = ("The", "Therefore", "Because", "I", "You")
 CHOICES = 5  # most likely tokens that a context is drawn from, as in the official code

@@ -10,8 +10,8 @@ from perdure.data.columns import IN_TASK
 from perdure.data.formats import FORMATS, detect, to_rows
 from perdure.data.read import Record
 from perdure.data.split import part_named
-from perdure.edits.facts import HOLE, Fact, refuse_repeats
-from perdure.edits.routing_rules import Asked, File, prompt_of, why_trained
+from perdure.editing.facts import HOLE, Fact, refuse_repeats
+from perdure.editing.routing_rules import Asked, File, prompt_of, why_trained
 
 GIVEN = "it gives subject, prompt and target"
 TRIPLE = "it gives subject, relation and object"

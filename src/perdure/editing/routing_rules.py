@@ -12,8 +12,8 @@ from functools import cached_property
 
 from perdure.core.rows import Row
 from perdure.core.script import UNSPACED, count_words, has_unspaced
-from perdure.edits.facts import HOLE
-from perdure.edits.subjects import Subjects
+from perdure.editing.facts import HOLE
+from perdure.editing.subjects import Subjects
 
 LONGEST_PROMPT, LONGEST_ANSWER = 30, 6  # words
 STOPS = "\u3002\uff01\uff1f"  # that end a sentence where no space follows

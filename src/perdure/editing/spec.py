@@ -20,7 +20,7 @@ class EditSpec:
 
     Args:
         method: "emmet" meets all facts at once exactly; "rome" writes one after the other; "memit" and "alphaedit" spread each
-            over several layers; "lora" names the trained baseline, which has no edit set (bridges.editing_lora).
+            over several layers; "lora" names the trained baseline, which has no edit set (editing.lora).
         layers: Blocks to write into, from 0; empty means at `depth` of the model.
         depth: Place of the (last) layer as a share of the number of blocks, used where `layers` is empty.
         spread: Number of layers that memit and alphaedit write into, used where `layers` is empty.

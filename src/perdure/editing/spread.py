@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from perdure.bridges.editing_laid import laid
-from perdure.bridges.editing_prompts import Context, Line, shares, usable
-from perdure.bridges.editing_tails import Enough, Site
-from perdure.bridges.layout import hidden_of, hooked
-from perdure.core.heads import attention_for, only_at
-from perdure.edits.edit_set import EditSet
-from perdure.edits.solve import Factors
+from perdure.editing.edit_set import EditSet
+from perdure.editing.overlay import laid
+from perdure.editing.prompts import Context, Line, shares, usable
+from perdure.editing.solve import Factors
+from perdure.editing.tails import Enough, Site
+from perdure.model.head import attention_for, only_at
+from perdure.model.layout import hidden_of, hooked
 
 ROWS = 64  # lines in a forward
 

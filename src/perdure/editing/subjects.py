@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from perdure.edits.facts import HOLE
+from perdure.editing.facts import HOLE
 
 FEW, SHARE, MANY = 5, 0.1, 20  # rows that one name may stand in: a tenth of all, but 5 at least and 20 at most
 LONGEST_NAME = 10  # words

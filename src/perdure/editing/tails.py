@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perdure.bridges.editing_prompts import Line
-from perdure.bridges.layout import Layout, Precision, hidden_of, hooked, with_hidden
-from perdure.core.heads import attention_for, only_at
+from perdure.editing.prompts import Line
+from perdure.model.head import attention_for, only_at
+from perdure.model.layout import Layout, Precision, hidden_of, hooked, with_hidden
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perdure.bridges.editing import opened
-from perdure.bridges.editing_prompts import BARE, Line, encode, too_long
-from perdure.bridges.editing_tails import Site
-from perdure.bridges.layout import Precision, hidden_of, hooked, with_hidden
-from perdure.bridges.models import positions_of
 from perdure.core.errors import BadInput
-from perdure.core.heads import attention_for, only_at
 from perdure.core.keyed import keyed
-from perdure.edits.tracing import Kind, Trace
+from perdure.editing.edit import opened
+from perdure.editing.prompts import BARE, Line, encode, too_long
+from perdure.editing.tails import Site
+from perdure.editing.traces import Kind, Trace
+from perdure.model.head import attention_for, only_at
+from perdure.model.layers import positions_of
+from perdure.model.layout import Precision, hidden_of, hooked, with_hidden
 
 ROWS = 64  # noisy copies in a forward
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from perdure.bridges.editing_prompts import Context, Line, encode, shares, usable
-from perdure.bridges.editing_tails import Site, Tails, adding, cut, raise_to, run
-from perdure.bridges.layout import hidden_of, hooked
 from perdure.core.errors import Diverged
-from perdure.edits.batches import batches
-from perdure.edits.facts import Fact
-from perdure.edits.spec import SPREAD, EditSpec
+from perdure.editing.batches import batches
+from perdure.editing.facts import Fact
+from perdure.editing.prompts import Context, Line, encode, shares, usable
+from perdure.editing.spec import SPREAD, EditSpec
+from perdure.editing.tails import Site, Tails, adding, cut, raise_to, run
+from perdure.model.layout import hidden_of, hooked
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's own
 DRIFT = "{} is a"  # what a subject is must stay

@@ -9,15 +9,15 @@ from unicodedata import normalize
 import torch
 from torch import Tensor
 
-from perdure.bridges.editing_laid import Over
-from perdure.bridges.editing_prompts import BARE, Context, Line, chat_context, encode
-from perdure.bridges.editing_tails import Site
-from perdure.bridges.layout import weight_of
-from perdure.core.heads import attention_for, only_at
-from perdure.edits.facts import Fact
-from perdure.edits.measures import Answer, Verdict
-from perdure.edits.solve import Factors, norm
-from perdure.evaluate.decode import generate
+from perdure.editing.facts import Fact
+from perdure.editing.measures import Answer, Verdict
+from perdure.editing.overlay import Over
+from perdure.editing.prompts import BARE, Context, Line, chat_context, encode
+from perdure.editing.solve import Factors, norm
+from perdure.editing.tails import Site
+from perdure.model.decode import generate
+from perdure.model.head import attention_for, only_at
+from perdure.model.layout import weight_of
 
 ROWS = 64  # lines in a forward; fixed, so that padding never makes a difference between two states
 MORE = 4  # tokens generated beyond the length of the target

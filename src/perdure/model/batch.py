@@ -1,4 +1,4 @@
-"""From encoded rows to padded tensors, and which rows go into which update."""
+"""From encoded rows to padded tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perdure.core.keyed import keyed
 from perdure.data.encode import Encoded
 
 SHARED_PREFIX_WORTH = 32  # tokens saved below which a shared prefix costs more than it saves (one extra short forward)
@@ -75,25 +74,3 @@ def common_prefix(rows: Sequence[Encoded]) -> int:
     limit = min(row.first - 1 for row in rows)
     first, last = min(row.ids[:limit] for row in rows), max(row.ids[:limit] for row in rows)
     return next((t for t in range(len(first)) if first[t] != last[t]), min(len(first), limit))
-
-
-def plan_epoch(lengths: Sequence[int], batch_size: int, *key: object, window: int = 50) -> list[list[int]]:
-    """Return the batches of one epoch as row indices: shuffled, then grouped by length to save padding.
-
-    Rows are permuted, sorted by length inside windows of `window` batches, cut into batches, and the batches are permuted.
-
-    Args:
-        lengths: Tokens of each row.
-        batch_size: Rows a batch; the last one may be smaller.
-        *key: Key of the permutation, such as seed, task and epoch.
-        window: Batches sorted together; 1 keeps the plain shuffle.
-
-    Source: the length-grouped sampler common since fairseq (2019). Deviation: keyed, so that every host draws the same.
-    """
-    order = keyed(*key, "order").permutation(len(lengths))
-    size = window * batch_size
-    batches = []
-    for start in range(0, len(order), size):
-        block = sorted(order[start : start + size], key=lambda i: -lengths[i])
-        batches += [[int(i) for i in block[a : a + batch_size]] for a in range(0, len(block), batch_size)]
-    return [batches[i] for i in keyed(*key, "batches").permutation(len(batches))]

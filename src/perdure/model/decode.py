@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from perdure.core.batches import of_like_length
-from perdure.core.probing import batching_of
-from perdure.core.reading import Reading
+from perdure.model.grouping import of_like_length
+from perdure.model.probing import batching_of
+from perdure.model.reading import Reading
 
 BATCH = 64  # prompts a batch; fixed, so that padding never makes a difference between two states
 MOST = 4096  # padded tokens of a batch of prompts: one long prompt would make all others as long

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perdure.train.forward import Output
+from perdure.model.forward import Output
 
 
 @dataclass(frozen=True)

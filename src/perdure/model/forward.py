@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from perdure.core.heads import attention_for, only_at
-from perdure.train.batch import Batch, collate, padded_tokens
+from perdure.model.batch import Batch, collate, padded_tokens
+from perdure.model.head import attention_for, only_at
 
 
 class Output(NamedTuple):

@@ -1,6 +1,8 @@
-"""Batches of rows of like length, so that little is padded."""
+"""Which rows run in one batch: rows of like length, so that little is padded."""
 
 from collections.abc import Sequence
+
+from perdure.core.keyed import keyed
 
 
 def of_like_length(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
@@ -17,3 +19,25 @@ def of_like_length(lengths: Sequence[int], rows: int, tokens: int) -> list[list[
             batches.append([])
         batches[-1].append(i)
     return batches
+
+
+def plan_epoch(lengths: Sequence[int], batch_size: int, *key: object, window: int = 50) -> list[list[int]]:
+    """Return the batches of one epoch as row indices: shuffled, then grouped by length to save padding.
+
+    Rows are permuted, sorted by length inside windows of `window` batches, cut into batches, and the batches are permuted.
+
+    Args:
+        lengths: Tokens of each row.
+        batch_size: Rows a batch; the last one may be smaller.
+        *key: Key of the permutation, such as seed, task and epoch.
+        window: Batches sorted together; 1 keeps the plain shuffle.
+
+    Source: the length-grouped sampler common since fairseq (2019). Deviation: keyed, so that every host draws the same.
+    """
+    order = keyed(*key, "order").permutation(len(lengths))
+    size = window * batch_size
+    batches = []
+    for start in range(0, len(order), size):
+        block = sorted(order[start : start + size], key=lambda i: -lengths[i])
+        batches += [[int(i) for i in block[a : a + batch_size]] for a in range(0, len(block), batch_size)]
+    return [batches[i] for i in keyed(*key, "batches").permutation(len(batches))]

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perdure.bridges.targets import is_linear, text_part
 from perdure.core.errors import BadInput
+from perdure.model.layers import is_linear, text_part
 
 Precision = Callable[[], AbstractContextManager]
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perdure.core.batching import Batching, Decoding
 from perdure.core.errors import BadInput
-from perdure.core.heads import only_at
 from perdure.core.keyed import keyed
-from perdure.core.reading import Reading, right_padded
+from perdure.model.batching import Batching, Decoding
+from perdure.model.head import only_at
+from perdure.model.reading import Reading, right_padded
 
 KNOWN = "perdure_batching"  # a model's own attribute: what was found out about it, once
 WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")  # in configurations

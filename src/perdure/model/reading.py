@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perdure.core.batching import Batching
-from perdure.core.heads import attention_for, only_at
+from perdure.model.batching import Batching
+from perdure.model.head import attention_for, only_at
 
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perdure.core.batches import of_like_length
 from perdure.core.step import Slice, TopK
 from perdure.maths.divergence import top_k
-from perdure.train.forward import Output, Reader
+from perdure.model.forward import Output, Reader
+from perdure.model.grouping import of_like_length
 
 MOST = 2048  # padded tokens that one forward may hold: long rows go few at a time, as their logits fill the memory
 

@@ -12,7 +12,7 @@ from perdure.core.recipe import Recipe
 from perdure.core.seams import Draw, DrawContext, State, pool_of
 from perdure.core.step import Slice, TopK, row_weights
 from perdure.memory.pool import Pool
-from perdure.train.forward import Output
+from perdure.model.forward import Output
 
 APART = 1.5  # a draw runs by itself where all rows together would compute so many times the tokens; a forward has its own cost
 

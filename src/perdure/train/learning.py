@@ -18,16 +18,16 @@ from torch import Tensor
 from perdure.core.clock import Clock
 from perdure.core.errors import BadSpec, Diverged
 from perdure.core.keyed import seed_of
-from perdure.core.probing import batching_of
 from perdure.core.recipe import Recipe
 from perdure.core.seams import DrawContext, Grads, State
 from perdure.core.step import Step, TopK
 from perdure.memory.pool import Pool
+from perdure.model.forward import Reader, Tokens
+from perdure.model.grouping import plan_epoch
+from perdure.model.probing import batching_of
 from perdure.train.asked import Asked
-from perdure.train.batch import plan_epoch
 from perdure.train.between import Between
 from perdure.train.draws import Drawn, Micro, draw_rows, fitted, forwards_of
-from perdure.train.forward import Reader, Tokens
 from perdure.train.gauge import Gauge, Record, norm, turned
 from perdure.train.grads import Backward, added, apart, grad_of
 from perdure.train.stepping import parts_of, run, step_of

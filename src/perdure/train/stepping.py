@@ -11,8 +11,8 @@ from torch import Tensor
 
 from perdure.core.keyed import seed_of
 from perdure.core.step import Slice, Step
+from perdure.model.forward import Output
 from perdure.train.draws import Micro, cut, forwards_of, rows_in, with_columns
-from perdure.train.forward import Output
 
 if TYPE_CHECKING:
     from perdure.train.learning import Learning

@@ -65,7 +65,7 @@ def answers(
     """
     from perdure.data.answers import Reader
     from perdure.data.encode import prompt_ids
-    from perdure.evaluate.decode import generate
+    from perdure.model.decode import generate
 
     base, tokenizer = runtime.base, runtime.base.tokenizer
     prompts, new = _fitted(runtime, [prompt_ids(row, tokenizer) or base.stops[:1] for row in rows], max_new_tokens)
@@ -109,7 +109,7 @@ def newest_task(ledger: Ledger, entry: Entry) -> str | None:
 
 def _fitted(runtime: "Runtime", prompts: list[list[int]], new: int) -> tuple[list[list[int]], int]:
     """Return prompts and number of new tokens that the model has positions for, with a notice of what was cut."""
-    from perdure.evaluate.decode import fitted
+    from perdure.model.decode import fitted
 
     positions = runtime.base.positions
     prompts, room, cut = fitted(prompts, new, positions)
@@ -127,7 +127,7 @@ def _choose(
     """Score by log-likelihood over the task's answers: every answer that its rows had is a choice."""
     from perdure.data.answers import Choices
     from perdure.data.encode import prompt_ids
-    from perdure.evaluate.decode import choice_log_likelihoods
+    from perdure.model.decode import choice_log_likelihoods
 
     base, tokenizer = runtime.base, runtime.base.tokenizer
     choices = Choices.of(task.choices, tokenizer)

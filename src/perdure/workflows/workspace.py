@@ -32,7 +32,7 @@ from perdure.workflows.scoring import answer_length, answers, measure, newest_ta
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
-    from perdure.edits.spec import EditSpec
+    from perdure.editing.spec import EditSpec
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_RECIPE = "dual_replay"

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from perdure.core.recipe import Recipe
 from perdure.core.seams import State, pool_of
 from perdure.memory.pool import Pool
+from perdure.model.features import Example, Features
 from perdure.train.asked import Asked
-from perdure.train.features import Example, Features
 from perdure.train.learning import Learning
 from perdure.train.optimizer import make_optimizer
 

@@ -23,8 +23,8 @@ from perdure.evaluate.matrix import build_matrix
 from perdure.evaluate.scorers import score_record
 from perdure.memory.columns import pack
 from perdure.memory.tokens import Kept, TokenMemory
+from perdure.model.features import Example, Features
 from perdure.train import loop
-from perdure.train.features import Example, Features
 from perdure.train.learning import Learning
 from perdure.workflows.bench.run import Json, Told, machine, mean_beats, short_items
 from perdure.workflows.bench.suite import RowFields, Suite, SuiteTask, rows_of

@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput, Diverged
-from perdure.edits.spec import EditSpec
+from perdure.editing.spec import EditSpec
 from perdure.workflows.edit.state import Place
 from perdure.workflows.edit.write import written
 
 if TYPE_CHECKING:
-    from perdure.edits.edit_set import EditSet
-    from perdure.edits.measures import Verdict
+    from perdure.editing.edit_set import EditSet
+    from perdure.editing.measures import Verdict
 
 Verdicts = Mapping[str, "Verdict"]
 

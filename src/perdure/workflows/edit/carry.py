@@ -20,7 +20,7 @@ from perdure.workflows.edit.records import VERIFIED, Json, asked_specs, note_of,
 from perdure.workflows.edit.state import SLOT, Place
 
 if TYPE_CHECKING:
-    from perdure.edits.edit_set import EditSet
+    from perdure.editing.edit_set import EditSet
     from perdure.workflows.workspace import Workspace
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput, Diverged
-from perdure.edits.facts import Fact
-from perdure.edits.spec import SPREAD, EditSpec
+from perdure.editing.facts import Fact
+from perdure.editing.spec import SPREAD, EditSpec
 from perdure.ledger import Entry
 from perdure.workflows.edit.again import lost, strengthened, tries
 from perdure.workflows.edit.gate import EditGate
@@ -14,8 +14,8 @@ from perdure.workflows.edit.state import Place
 from perdure.workflows.edit.write import diverging, written
 
 if TYPE_CHECKING:
-    from perdure.edits.edit_set import EditSet, Written
-    from perdure.edits.measures import Verdict
+    from perdure.editing.edit_set import EditSet, Written
+    from perdure.editing.measures import Verdict
 
 OVER = EditGate(paraphrase=0.0, neighbours=1.0, perplexity=float("inf"))  # asks only whether a fact is said
 NAMED = 5  # facts that a reason names
@@ -122,15 +122,15 @@ class Drafting:
 
     def _advice(self, fact: Fact) -> str:
         """Return what to do about a fact that does not pass because its prompt leaves little to write on."""
-        from perdure.bridges.editing_prompts import opens
+        from perdure.editing.prompts import opens
 
         alone = opens(self.place.ws.tokenizer, fact)
         return "; a model reads little from a first token: put a word before it" if alone else ""
 
     def _before(self, held: "EditSet") -> dict[str, "Verdict"]:
         """Return how the new facts are answered without them."""
-        from perdure.bridges.editing_laid import laid
-        from perdure.bridges.editing_verify import verify
+        from perdure.editing.overlay import laid
+        from perdure.editing.verification import verify
 
         with self.place.site() as site, laid(site, held.factors()):
             self.depth, self.width = site.layout.depth, site.layout.inner

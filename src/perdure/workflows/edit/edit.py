@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
-from perdure.edits.facts import Fact, read_facts, refuse_repeats, superseded
-from perdure.edits.spec import EditSpec
+from perdure.editing.facts import Fact, read_facts, refuse_repeats, superseded
+from perdure.editing.spec import EditSpec
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit.again import lost
 from perdure.workflows.edit.draft import Draft, Drafting
@@ -18,7 +18,7 @@ from perdure.workflows.edit.records import NOTE, asked_specs, named, note_of, no
 from perdure.workflows.edit.state import SLOT, Place, pruned, refuse_busy
 
 if TYPE_CHECKING:
-    from perdure.edits.edit_set import EditSet
+    from perdure.editing.edit_set import EditSet
     from perdure.workflows.workspace import Workspace
 
 SOLVED = ("emmet", "rome", "memit", "alphaedit")  # methods whose facts can be taken out again
@@ -87,7 +87,7 @@ class _Edit:
     def __init__(
         self, ws: "Workspace", facts: Sequence[Fact], spec: EditSpec | None, gate: EditGate | None, tick: Tick | None
     ):
-        from perdure.bridges.editing_prompts import texts_of, too_long
+        from perdure.editing.prompts import texts_of, too_long
 
         self.ws, self.ledger, self.gate = ws, ws.ledger, gate
         self.parent = ws.ledger.resolve("head")

@@ -9,7 +9,7 @@ from perdure.core.errors import BadSpec
 from perdure.evaluate.gate import is_number
 
 if TYPE_CHECKING:
-    from perdure.edits.measures import Verdict
+    from perdure.editing.measures import Verdict
 
 
 @dataclass(frozen=True)

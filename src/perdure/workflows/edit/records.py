@@ -11,11 +11,11 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import NotFound
-from perdure.edits.spec import EditSpec
+from perdure.editing.spec import EditSpec
 
 if TYPE_CHECKING:
-    from perdure.edits.edit_set import EditSet, Written
-    from perdure.edits.measures import Verdict
+    from perdure.editing.edit_set import EditSet, Written
+    from perdure.editing.measures import Verdict
     from perdure.ledger import Entry, Ledger
 
 Json = dict[str, Any]

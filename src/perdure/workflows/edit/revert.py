@@ -11,7 +11,7 @@ from perdure.workflows.edit.records import NOTE, SHORTEST, Json, matching, named
 from perdure.workflows.edit.state import SLOT, Place, pruned, refuse_busy
 
 if TYPE_CHECKING:
-    from perdure.edits.edit_set import EditSet
+    from perdure.editing.edit_set import EditSet
     from perdure.workflows.workspace import Workspace
 
 
@@ -177,7 +177,7 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
 
 def _found_again(before: "EditSet", made: "EditSet") -> set[str]:
     """Return the live facts whose vectors are not those that they were last verified with."""
-    from perdure.edits.edit_set import VECTORS
+    from perdure.editing.edit_set import VECTORS
 
     old = {w.id: w for w in before.written}
     pairs = [(getattr(old[w.id], name), getattr(w, name), w.id) for w in made.live for name in VECTORS]

@@ -12,12 +12,12 @@ from perdure.core.progress import Tick
 from perdure.workflows.edit.held_out import PASSAGES
 
 if TYPE_CHECKING:
-    from perdure.bridges.editing_moments import Statistics
-    from perdure.bridges.editing_tails import Site
-    from perdure.edits.edit_set import EditSet, Tensors
-    from perdure.edits.facts import Fact
-    from perdure.edits.measures import Verdict
-    from perdure.edits.spec import EditSpec
+    from perdure.editing.edit_set import EditSet, Tensors
+    from perdure.editing.facts import Fact
+    from perdure.editing.measures import Verdict
+    from perdure.editing.moments import Statistics
+    from perdure.editing.spec import EditSpec
+    from perdure.editing.tails import Site
     from perdure.ledger import Entry, Ledger
     from perdure.workflows.workspace import Workspace
 
@@ -47,7 +47,7 @@ class Place:
 
     def in_force(self, entry: "Entry") -> "EditSet":
         """Return the edit set at an entry; an empty one where it has none."""
-        from perdure.edits.edit_set import EditSet
+        from perdure.editing.edit_set import EditSet
 
         found = self.ws.ledger.slots(entry).get(SLOT)
         return EditSet.from_tensors(self.ws.ledger.objects.get(found)) if found else EditSet()
@@ -62,7 +62,7 @@ class Place:
     @contextmanager
     def site(self) -> "Iterator[Site]":
         """Yield the model as it is laid now."""
-        from perdure.bridges.editing import opened
+        from perdure.editing.edit import opened
 
         with opened(self.ws.runtime.model, self.ws.tokenizer, self.ws.runtime.precision) as site:
             yield site
@@ -78,7 +78,7 @@ class Place:
             full: Ids of those that are asked in every form, and freely; None means all. The others' prompts alone are asked,
                 which tells whether they are still said.
         """
-        from perdure.bridges.editing_verify import verify
+        from perdure.editing.verification import verify
 
         asked = [w.fact for w in edit_set.live] if facts is None else list(facts)
         whole = [fact for fact in asked if full is None or fact.id in full]
@@ -92,8 +92,8 @@ class Place:
 
     def cost(self, edit_set: "EditSet", entry: "Entry") -> tuple[dict[str, float], dict[str, float]]:
         """Lay the slots without edits; return what a set does to held-out text, and its relative norm by layer name."""
-        from perdure.bridges.editing_laid import laid
-        from perdure.bridges.editing_verify import drift, relative_norms
+        from perdure.editing.overlay import laid
+        from perdure.editing.verification import drift, relative_norms
 
         self.lay()
         texts = self.held_out(entry)
@@ -111,14 +111,14 @@ class Place:
 
     def write(self, facts: "Sequence[Fact]", spec: "EditSpec", onto: "EditSet") -> "EditSet":
         """Write facts beside those of `onto`, with the slots laid without edits."""
-        from perdure.bridges.editing import edit
+        from perdure.editing.edit import edit
 
         return edit(*self._model(), facts, spec, onto=onto, **self._settings())
 
     def current(self, edit_set: "EditSet") -> "EditSet":
         """Return the set, written again if it was written on another state than the one laid now; lay no edits before."""
-        from perdure.bridges.editing import rewrite
-        from perdure.bridges.editing_moments import weights_hash
+        from perdure.editing.edit import rewrite
+        from perdure.editing.moments import weights_hash
 
         if not edit_set.written or edit_set.state == weights_hash(self.ws.runtime.model):
             return edit_set
@@ -126,7 +126,7 @@ class Place:
 
     def settle(self, edit_set: "EditSet") -> "EditSet":
         """Lay the slots without edits; return the set with all found again that depended on a fact that is gone."""
-        from perdure.bridges.editing import settle
+        from perdure.editing.edit import settle
 
         if not edit_set.live:
             return edit_set
@@ -135,7 +135,7 @@ class Place:
 
     def pin(self, edit_set: "EditSet") -> "EditSet":
         """Lay the slots without edits; return the set with the keys of its dropped facts as the model has them now."""
-        from perdure.bridges.editing import pin
+        from perdure.editing.edit import pin
 
         if not edit_set.live:
             return edit_set
@@ -151,7 +151,7 @@ class Place:
 
     def statistics(self) -> "Statistics":
         """Return where the keys' second moments come from: the base model, or its state where that has other weights."""
-        from perdure.bridges.editing_moments import Statistics
+        from perdure.editing.moments import Statistics
 
         runtime, folder = self.ws.runtime, moments_folder(self.ws)
         if runtime.dense:
@@ -180,7 +180,7 @@ def moments_folder(ws: "Workspace") -> Path:
 
 def tensors_of(ledger: "Ledger", slots: Mapping[str, str]) -> "dict[str, Tensors]":
     """Return what the runtime lays for slot objects: the stored tensors, but of an edit set the update solved from them."""
-    from perdure.edits.edit_set import EditSet
+    from perdure.editing.edit_set import EditSet
 
     found = {name: ledger.objects.get(object_hash) for name, object_hash in slots.items()}
     return {**found, **({SLOT: _update(EditSet.from_tensors(found[SLOT]))} if SLOT in found else {})}

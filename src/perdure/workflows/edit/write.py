@@ -5,13 +5,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput, Diverged, Unsolvable
-from perdure.edits.batches import batches
-from perdure.edits.facts import Fact
-from perdure.edits.spec import EditSpec
+from perdure.editing.batches import batches
+from perdure.editing.facts import Fact
+from perdure.editing.spec import EditSpec
 from perdure.workflows.edit.state import Place
 
 if TYPE_CHECKING:
-    from perdure.edits.edit_set import EditSet
+    from perdure.editing.edit_set import EditSet
 
 
 def written(place: Place, facts: Sequence[Fact], spec: EditSpec, onto: "EditSet") -> "tuple[EditSet, dict[str, str]]":
@@ -53,7 +53,7 @@ def diverging(place: Place, facts: Sequence[Fact], spec: EditSpec) -> dict[str, 
 
 def _error(place: Place, facts: Sequence[Fact], spec: EditSpec) -> str | None:
     """Return how facts diverge that are written beside no others; None if they do not."""
-    from perdure.edits.edit_set import EditSet
+    from perdure.editing.edit_set import EditSet
 
     try:
         place.write(facts, spec, EditSet())

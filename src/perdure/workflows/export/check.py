@@ -11,8 +11,8 @@ from perdure.workflows.edit.state import SLOT, Place
 
 if TYPE_CHECKING:
     from perdure.bridges.models import Base
-    from perdure.edits.facts import Fact
-    from perdure.edits.measures import Verdict
+    from perdure.editing.facts import Fact
+    from perdure.editing.measures import Verdict
     from perdure.workflows.workspace import Workspace
 
 DTYPES = ("bfloat16", "float16", "float32")
@@ -59,8 +59,8 @@ def check_adapter(ws: "Workspace", entry: Entry, folder: Path, dtype: str | None
 
 def check_merged_facts(ws: "Workspace", entry: Entry, written: "Base") -> Json:
     """Return {"facts"}: what a merged model says, whose sums were rounded to its dtype, beside what `entry` says."""
-    from perdure.bridges.editing import opened
-    from perdure.bridges.editing_verify import verify
+    from perdure.editing.edit import opened
+    from perdure.editing.verification import verify
 
     facts = facts_at(ws, entry)
     if not facts:
@@ -100,7 +100,7 @@ def facts_at(ws: "Workspace", entry: Entry) -> "list[Fact]":
 
 def _asked(place: Place, facts: "Sequence[Fact]") -> "list[Verdict]":
     """Return how the model that is laid now answers."""
-    from perdure.bridges.editing_verify import verify
+    from perdure.editing.verification import verify
 
     if not facts:
         return []

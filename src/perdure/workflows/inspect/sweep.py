@@ -6,7 +6,7 @@ from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.progress import Tick
-from perdure.edits.spec import EditSpec
+from perdure.editing.spec import EditSpec
 from perdure.maths.statistics import paired_difference
 from perdure.workflows.edit.edit import CONTEXTS, Facts, facts_of, refuse_layers
 from perdure.workflows.edit.records import MEASURES
@@ -14,7 +14,7 @@ from perdure.workflows.edit.state import Place
 from perdure.workflows.inspect.trace import TraceSpec, average_facts, keep
 
 if TYPE_CHECKING:
-    from perdure.edits.measures import Verdict
+    from perdure.editing.measures import Verdict
     from perdure.workflows.workspace import Workspace
 
 Json = dict[str, Any]
@@ -57,11 +57,11 @@ def sweep(
         BadSpec: A layer is beyond the model, or its last.
         NotFound: The ref is not known.
 
-    Cost: each fact's optimisation and verification, for each layer; see `bridges.editing.find_values`.
+    Cost: each fact's optimisation and verification, for each layer; see `editing.edit.find_values`.
     """
-    from perdure.bridges.editing import sweep_layers
-    from perdure.bridges.editing_prompts import refuse_long, texts_of
-    from perdure.bridges.editing_verify import verify
+    from perdure.editing.edit import sweep_layers
+    from perdure.editing.prompts import refuse_long, texts_of
+    from perdure.editing.verification import verify
 
     asked, entry = facts_of(facts), ws.ledger.resolve(at)
     ws.refuse_editing()
@@ -134,7 +134,7 @@ def _line(before: "Sequence[Verdict]", after: "Sequence[Verdict]") -> Json:
 
 def _measured(verdicts: "Sequence[Verdict]") -> Json:
     """Return mean and interval of each measure that a fact has; Wilson's where each fact is right or wrong."""
-    from perdure.edits.measures import summary
+    from perdure.editing.measures import summary
 
     told = summary(verdicts)
     counts = {name: sum(getattr(verdict, name) is not None for verdict in verdicts) for name in MEASURES}

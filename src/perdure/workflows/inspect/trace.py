@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from perdure.core.errors import BadInput, BadSpec, Busy
 from perdure.core.progress import Tick
-from perdure.edits.facts import HOLE, Fact
-from perdure.edits.tracing import ROLES, Average, Kind, Trace, average, mean_over
+from perdure.editing.facts import HOLE, Fact
+from perdure.editing.traces import ROLES, Average, Kind, Trace, average, mean_over
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit.edit import Facts, facts_of
 
@@ -26,7 +26,7 @@ KEPT = 8  # prompts whose traces stand beside an entry, newest first: some 25 KB
 
 @dataclass(frozen=True)
 class TraceSpec:
-    """Settings of a trace; what they mean is said in `bridges.tracing.trace`."""
+    """Settings of a trace; what they mean is said in `editing.tracing.trace`."""
 
     kinds: tuple[Kind, ...] = KINDS
     window: int | None = None
@@ -133,7 +133,7 @@ def trace_facts(
         BadInput: No fact is left, one is longer than the model's positions, or the model cannot be traced.
         NotFound: The ref is not known.
 
-    Cost: see `bridges.tracing.trace`, for each fact and kind.
+    Cost: see `editing.tracing.trace`, for each fact and kind.
     """
     asked = facts_of(facts)
     entry = ws.ledger.resolve(at)
@@ -143,7 +143,7 @@ def trace_facts(
 
 def average_facts(ws: "Workspace", asked: Sequence[Fact], entry: Entry, spec: TraceSpec, tick: Tick | None) -> Json:
     """Return what `trace_facts` returns, but for "kept"; nothing is kept."""
-    from perdure.bridges.editing_prompts import refuse_long
+    from perdure.editing.prompts import refuse_long
 
     ws.refuse_editing()
     for fact in asked:
@@ -171,9 +171,9 @@ def average_facts(ws: "Workspace", asked: Sequence[Fact], entry: Entry, spec: Tr
 
 def said(ws: "Workspace", facts: Sequence[Fact]) -> list[Fact]:
     """Return the facts whose ground truth, where there is one, is what the model that is laid now says."""
-    from perdure.bridges.editing import opened
-    from perdure.bridges.editing_prompts import BARE, encode
-    from perdure.bridges.editing_verify import answers
+    from perdure.editing.edit import opened
+    from perdure.editing.prompts import BARE, encode
+    from perdure.editing.verification import answers
 
     known = [fact for fact in facts if fact.ground_truth]
     with opened(ws.runtime.model, ws.tokenizer, ws.runtime.precision) as site:
@@ -219,7 +219,7 @@ def interval(found: Average) -> Json:
 
 def _traced(ws: "Workspace", fact: Fact, spec: TraceSpec, tick: Callable[[int, int, int], None]) -> dict[Kind, Trace]:
     """Return the traces of a fact's prompt by kind; `tick` is called with the kind's number and the tokens done, and of all."""
-    from perdure.bridges.tracing import trace
+    from perdure.editing.tracing import trace
 
     return {
         kind: trace(

@@ -10,9 +10,9 @@ from perdure.core.recipe import Recipe
 from perdure.data.columns import check, read_by
 from perdure.data.formats import detect, names_in
 from perdure.data.task import TaskSpec, read_columns, task_settings
-from perdure.edits.facts import Fact
-from perdure.edits.routing import Routing, route
-from perdure.edits.spec import EditSpec
+from perdure.editing.facts import Fact
+from perdure.editing.routing import Routing, route
+from perdure.editing.spec import EditSpec
 from perdure.evaluate.gate import Gate
 from perdure.ledger import Entry
 from perdure.workflows.edit.edit import edit

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from perdure.edits.tracing import ROLES, Trace, average, mean_over, student
+from perdure.editing.traces import ROLES, Trace, average, mean_over, student
 
 
 def a_trace(tokens: int, subject: tuple[int, int], restored: np.ndarray) -> Trace:

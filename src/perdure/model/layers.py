@@ -1,0 +1,31 @@
+"""What the structure of a causal language model says: its text part, its modules and linear layers, its longest text."""
+
+from typing import Any
+
+from torch import nn
+
+CONV1D = ("Conv1D", "transformers.pytorch_utils")  # GPT-2's linear layer, recognised without importing transformers
+
+
+def is_linear(module: Any) -> bool:
+    """Return whether a module is a dense linear layer: `Linear`, or GPT-2's `Conv1D`."""
+    return isinstance(module, nn.Linear) or any((t.__name__, t.__module__) == CONV1D for t in type(module).__mro__)
+
+
+def modules_of(model: Any) -> dict[str, nn.Module]:
+    """Return the modules of the base model by name, as they are without adapters."""
+    named = {n: m for n, m in model.named_modules() if ".lora_" not in n and ".base_layer" not in n}
+    return {name: getattr(module, "base_layer", module) for name, module in named.items()}
+
+
+def text_part(model: Any) -> str:
+    """Return the prefix of the names of the modules that text runs through; "" where that is all of them."""
+    if model.config.get_text_config() is model.config:
+        return ""
+    decoder = model.get_decoder()
+    return next((f"{name}." for name, module in model.named_modules() if module is decoder and name), "")
+
+
+def positions_of(config: Any) -> int | None:
+    """Return the most tokens a text may have for a model of this configuration; None where it sets no limit."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
