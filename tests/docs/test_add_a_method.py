@@ -19,12 +19,13 @@ COMMANDS = [
     for line in block.split("\n")
     if line
 ]
-METHOD = next(Path(name).stem for name in FILES if name.startswith("src/perdure/methods/"))
+METHOD_FILE = next(name for name in FILES if name.startswith("src/perdure/methods/"))
+METHOD = Path(METHOD_FILE).stem
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the page's files and the tests it names; where Python starts in it, the method's folder is the room's too."""
+    """A folder with the page's files and the tests it names; a Python that starts there finds the page's method in its family."""
     folder = tmp_path_factory.mktemp("checkout")
     for name, text in FILES.items():
         path = folder / name
@@ -33,9 +34,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "tests" / "contract", folder / "tests" / "contract")
     for name in ("tests/conftest.py", "tests/architectures.py", "tests/streams.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
-    room = folder / "src" / "perdure" / "methods"
+    family = (folder / METHOD_FILE).parent
     (folder / "sitecustomize.py").write_text(
-        f"import perdure.methods\nperdure.methods.__path__.append({str(room)!r})\n"
+        f"import perdure.methods.{family.name}\nperdure.methods.{family.name}.__path__.append({str(family)!r})\n"
     )
     return folder
 
@@ -50,7 +51,7 @@ def follow(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_the_page_has_eight_boxes_and_names_what_they_need():
     assert re.findall(r"^## (\d)\.", PAGE, re.MULTILINE) == list("12345678")
-    assert set(FILES) == {f"src/perdure/methods/{METHOD}.py", f"tests/methods/test_{METHOD}.py", f"{METHOD}.yaml"}
+    assert set(FILES) == {METHOD_FILE, f"tests/methods/test_{METHOD}.py", f"{METHOD}.yaml"}
     assert f"perdure methods {METHOD}" in COMMANDS
     assert any(command.startswith("python -m pytest tests/contract") for command in COMMANDS)
 
@@ -60,7 +61,7 @@ def test_its_golden_number_is_one_that_every_method_is_asked_for():
 
 
 def test_the_example_is_no_method_of_ours():
-    assert not (ROOT / "src" / "perdure" / "methods" / f"{METHOD}.py").exists()
+    assert not list((ROOT / "src" / "perdure" / "methods").glob(f"*/{METHOD}.py"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -4,7 +4,7 @@ import torch
 
 from perdure.core.seams import DrawContext
 from perdure.core.step import Step
-from perdure.methods.a_gem import AGem
+from perdure.methods.gradients.a_gem import AGem
 
 STEP = Step(0, 10, {})
 

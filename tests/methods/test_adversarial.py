@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from perdure.core.step import Slice, Step
-from perdure.methods.adversarial import Adversarial
+from perdure.methods.robustness.adversarial import Adversarial
 
 LABELS = torch.tensor([0, 2, 1])
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from perdure.core.seams import DrawContext
 from perdure.core.step import Slice, Step, row_weights
-from perdure.methods.adversarial_replay import AdversarialReplay
+from perdure.methods.replay.adversarial_replay import AdversarialReplay
 
 LABELS = torch.tensor([0, 2])
 

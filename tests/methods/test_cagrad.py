@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from perdure.core.step import Step
-from perdure.methods.cagrad import CAGrad
+from perdure.methods.gradients.cagrad import CAGrad
 
 STEP = Step(0, 10, {})
 

@@ -8,7 +8,7 @@ import torch
 
 from perdure.core.seams import Draw, DrawContext
 from perdure.core.step import Slice, Step
-from perdure.methods.contrastive import Contrastive, first_tokens
+from perdure.methods.representation.contrastive import Contrastive, first_tokens
 
 EAST, NORTH = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
 STATE = {"prototypes/old": EAST, "own": NORTH}

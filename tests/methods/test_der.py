@@ -6,7 +6,7 @@ import torch
 from perdure.core.seams import Column, DrawContext
 from perdure.core.step import Slice, Step, TopK, row_weights
 from perdure.maths.divergence import top_k
-from perdure.methods.der import Der
+from perdure.methods.replay.der import Der
 
 VOCAB = 6
 LENGTHS = torch.tensor([1, 3])

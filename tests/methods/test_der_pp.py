@@ -11,7 +11,7 @@ from perdure.data.encode import Encoded
 from perdure.maths.divergence import top_k
 from perdure.maths.logits import logit_error
 from perdure.memory.pool import Pool
-from perdure.methods.der_pp import DerPlusPlus
+from perdure.methods.replay.der_pp import DerPlusPlus
 from perdure.train.draws import draw_rows
 
 

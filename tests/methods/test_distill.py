@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from perdure.core.seams import Column, Draw, DrawContext
 from perdure.core.step import Slice, Step, TopK
 from perdure.maths.divergence import top_k
-from perdure.methods.distill import Distill
+from perdure.methods.distillation.distill import Distill
 
 VOCAB = 6
 

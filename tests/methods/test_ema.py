@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.core.step import Step
-from perdure.methods.ema import Ema
+from perdure.methods.weights_over_time.ema import Ema
 
 
 def settled(start, path, decay, first=False):

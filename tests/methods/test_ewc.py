@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.core.step import Step
-from perdure.methods.ewc import Ewc
+from perdure.methods.regularisation.ewc import Ewc
 
 
 def tensor(*values):

@@ -8,7 +8,7 @@ import torch
 
 from perdure.core.seams import Draw, DrawContext
 from perdure.core.step import Slice, Step
-from perdure.methods.feature_distill import FeatureDistill, drift
+from perdure.methods.distillation.feature_distill import FeatureDistill, drift
 
 H = torch.tensor([[3.0, 4.0], [0.0, 2.0]], dtype=torch.float64)  # hidden states before the task
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from perdure.core.seams import DrawContext
 from perdure.core.step import Slice, Step, row_weights
-from perdure.methods.forgetting_curve import ForgettingCurve, reviews
+from perdure.methods.replay.forgetting_curve import ForgettingCurve, reviews
 
 TOTAL = 100  # updates; a day of 0.05 is 5 of them
 

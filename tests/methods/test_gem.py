@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from perdure.core.step import Step
 from perdure.maths.projection import project_conflict
-from perdure.methods.gem import Gem
+from perdure.methods.gradients.gem import Gem
 
 STEP = Step(0, 10, {})
 

@@ -13,15 +13,15 @@ from goldens import GOLDEN, SHAPES, SIXTH, by_name, flat, given, golden, logits,
 from perdure.core.recipe import build_recipe
 from perdure.core.step import Slice, Step, TopK
 from perdure.maths.divergence import top_k
-from perdure.methods.a_gem import AGem
-from perdure.methods.der import Der
-from perdure.methods.der_pp import DerPlusPlus
-from perdure.methods.ewc import Ewc
-from perdure.methods.gem import Gem
-from perdure.methods.lwf import Lwf
+from perdure.methods.distillation.lwf import Lwf
+from perdure.methods.gradients.a_gem import AGem
+from perdure.methods.gradients.gem import Gem
 from perdure.methods.registry import all_methods
-from perdure.methods.replay import Replay
-from perdure.methods.si import Si
+from perdure.methods.regularisation.ewc import Ewc
+from perdure.methods.regularisation.si import Si
+from perdure.methods.replay.der import Der
+from perdure.methods.replay.der_pp import DerPlusPlus
+from perdure.methods.replay.replay import Replay
 from perdure.model.features import Example, Features
 from perdure.train import loop
 from perdure.train.between import Between

@@ -16,26 +16,26 @@ from perdure.core.seams import AdmitContext, DrawContext
 from perdure.core.step import Slice, Step, TopK
 from perdure.maths.divergence import top_k
 from perdure.memory.admission import keep_best
-from perdure.methods.adversarial import Adversarial
-from perdure.methods.adversarial_replay import AdversarialReplay
-from perdure.methods.cagrad import CAGrad
-from perdure.methods.contrastive import Contrastive
-from perdure.methods.distill import Distill
-from perdure.methods.ema import Ema
-from perdure.methods.feature_distill import FeatureDistill
-from perdure.methods.forgetting_curve import ForgettingCurve, reviews
-from perdure.methods.hler import Hler
-from perdure.methods.importance_replay import ImportanceReplay
-from perdure.methods.instruction_replay import InstructionReplay
-from perdure.methods.l2 import L2
-from perdure.methods.mas import Mas
-from perdure.methods.mir import Mir
-from perdure.methods.ogd import Ogd
-from perdure.methods.pcgrad import PCGrad
+from perdure.methods.distillation.distill import Distill
+from perdure.methods.distillation.feature_distill import FeatureDistill
+from perdure.methods.gradients.cagrad import CAGrad
+from perdure.methods.gradients.ogd import Ogd
+from perdure.methods.gradients.pcgrad import PCGrad
 from perdure.methods.registry import all_methods
-from perdure.methods.surprise_replay import SurpriseReplay
-from perdure.methods.tail_average import TailAverage
-from perdure.methods.wise_ft import WiseFt
+from perdure.methods.regularisation.hler import Hler
+from perdure.methods.regularisation.l2 import L2
+from perdure.methods.regularisation.mas import Mas
+from perdure.methods.replay.adversarial_replay import AdversarialReplay
+from perdure.methods.replay.forgetting_curve import ForgettingCurve, reviews
+from perdure.methods.replay.importance_replay import ImportanceReplay
+from perdure.methods.replay.instruction_replay import InstructionReplay
+from perdure.methods.replay.mir import Mir
+from perdure.methods.replay.surprise_replay import SurpriseReplay
+from perdure.methods.representation.contrastive import Contrastive
+from perdure.methods.robustness.adversarial import Adversarial
+from perdure.methods.weights_over_time.ema import Ema
+from perdure.methods.weights_over_time.tail_average import TailAverage
+from perdure.methods.weights_over_time.wise_ft import WiseFt
 
 EXACT = {"rtol": 1e-10, "atol": 1e-11}  # golden.json has 12 digits
 SINGLE = {"rtol": 1e-5, "atol": 1e-7}  # what passed through float32, in a state that is kept or in Avalanche

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from perdure.core.step import Step
-from perdure.methods.hler import Hler
+from perdure.methods.regularisation.hler import Hler
 
 FIRST, SECOND = "model.layers.0.up.weight", "model.layers.1.up.weight"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from perdure.core.seams import DrawContext
 from perdure.core.step import Slice, Step, row_weights
 from perdure.memory.service import by_weight, chances
-from perdure.methods.importance_replay import ImportanceReplay, drawn_rows, importance, service
+from perdure.methods.replay.importance_replay import ImportanceReplay, drawn_rows, importance, service
 
 losses = st.lists(st.floats(0.01, 8.0), min_size=2, max_size=12).map(lambda x: torch.tensor(x, dtype=torch.float64))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from perdure.core.seams import Column, DrawContext
 from perdure.core.step import Slice, Step, TopK
 from perdure.maths.divergence import kl_to_teacher, top_k
-from perdure.methods.instruction_replay import InstructionReplay
+from perdure.methods.replay.instruction_replay import InstructionReplay
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perdure.core.step import Step
-from perdure.methods.l2 import L2
+from perdure.methods.regularisation.l2 import L2
 
 A, B, PLAIN = "q.lora_A.default.weight", "q.lora_B.default.weight", "norm.weight"
 

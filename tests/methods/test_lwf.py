@@ -9,7 +9,7 @@ import torch
 from perdure.core.seams import Column
 from perdure.core.step import Slice, Step, TopK
 from perdure.maths.divergence import top_k
-from perdure.methods.lwf import Lwf
+from perdure.methods.distillation.lwf import Lwf
 from streams import FeatureStream, apart, close
 
 VOCAB = 6

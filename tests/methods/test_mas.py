@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from perdure.core.step import Step
-from perdure.methods.mas import Mas
+from perdure.methods.regularisation.mas import Mas
 
 
 def tensor(*values):

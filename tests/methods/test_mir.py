@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from perdure.core.seams import DrawContext
 from perdure.core.step import Slice, Step, row_weights
-from perdure.methods.mir import Mir
+from perdure.methods.replay.mir import Mir
 
 PLACES = torch.tensor([7, 2, 5, 11])  # of the candidates in memory
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from perdure.core.errors import BadSpec
 from perdure.maths.projection import dot
-from perdure.methods.ogd import Ogd
+from perdure.methods.gradients.ogd import Ogd
 from streams import FeatureStream, run
 
 

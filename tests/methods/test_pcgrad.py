@@ -3,7 +3,7 @@
 import torch
 
 from perdure.core.step import Step
-from perdure.methods.pcgrad import PCGrad
+from perdure.methods.gradients.pcgrad import PCGrad
 
 STEP = Step(0, 10, {})
 

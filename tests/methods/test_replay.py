@@ -11,7 +11,7 @@ from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, DrawContext
 from perdure.core.step import Slice, Step, row_weights
 from perdure.memory.admission import admission_scores
-from perdure.methods.replay import Replay
+from perdure.methods.replay.replay import Replay
 
 
 def replayed(lengths, seed=0, vocab=7):

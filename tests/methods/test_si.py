@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perdure.core.step import Step
-from perdure.methods.si import Si
+from perdure.methods.regularisation.si import Si
 
 
 def tensor(*values):

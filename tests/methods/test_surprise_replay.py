@@ -16,7 +16,7 @@ from perdure.core.step import Slice, Step, row_weights
 from perdure.data.encode import Encoded
 from perdure.memory.admission import admitted
 from perdure.memory.pool import Pool
-from perdure.methods.surprise_replay import SurpriseReplay
+from perdure.methods.replay.surprise_replay import SurpriseReplay
 from streams import FeatureStream, apart
 
 NLL = [0.1, 4.0, 2.0, 3.0, 0.2, 5.0]

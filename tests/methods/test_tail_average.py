@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.core.step import Step
-from perdure.methods.tail_average import TailAverage
+from perdure.methods.weights_over_time.tail_average import TailAverage
 
 
 def settled(path, share, dtype=torch.float64):

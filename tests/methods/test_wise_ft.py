@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from perdure.core.errors import BadSpec
-from perdure.methods.wise_ft import WiseFt
+from perdure.methods.weights_over_time.wise_ft import WiseFt
 
 
 class Bowls:

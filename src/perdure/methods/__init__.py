@@ -1,1 +1,1 @@
-"""One file per idea against forgetting, each with the registry line that names it."""
+"""The methods against forgetting: one folder per family, one file per method, and the registry that finds them."""

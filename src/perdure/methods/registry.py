@@ -32,9 +32,9 @@ def register(method: M) -> M:
 
 
 def all_methods() -> dict[str, type]:
-    """Return every method by name, after importing each file of the room once."""
-    for module in pkgutil.iter_modules(perdure.methods.__path__):
-        importlib.import_module(f"perdure.methods.{module.name}")
+    """Return every method by name, after importing each file of each family once."""
+    for module in pkgutil.walk_packages(perdure.methods.__path__, "perdure.methods."):
+        importlib.import_module(module.name)
     return dict(sorted(METHODS.items()))
 
 

@@ -1,0 +1,1 @@
+"""Methods that hold the model to what a teacher, or the model before the task, gave."""

@@ -1,0 +1,1 @@
+"""Methods that penalise a change of the weights."""

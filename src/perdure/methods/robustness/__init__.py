@@ -1,0 +1,1 @@
+"""Methods that make the model robust to changes of its inputs."""

@@ -1,0 +1,1 @@
+"""Methods that settle on an average of the weights of several moments."""
