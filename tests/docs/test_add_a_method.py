@@ -45,7 +45,7 @@ def follow(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command of the page."""
     program, *words = shlex.split(command)
     start = {"python": [sys.executable], "perdure": [sys.executable, "-m", "perdure.cli.main"]}[program]
-    env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT / 'src'}", "OMP_NUM_THREADS": "1"}
     return subprocess.run([*start, *words], cwd=folder, env=env, capture_output=True, text=True)
 
 
