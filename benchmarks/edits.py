@@ -37,9 +37,9 @@ from perdure.editing.lora import train_facts
 from perdure.editing.measures import Verdict
 from perdure.editing.moments import Statistics, second_moments
 from perdure.editing.overlay import Over, laid, one_each
+from perdure.editing.site import Site
 from perdure.editing.solve import Factors
 from perdure.editing.spec import SPREAD, EditSpec
-from perdure.editing.tails import Site
 from perdure.editing.verification import bare, drift, relative_norms, verify
 from perdure.workflows.edit.again import tries
 

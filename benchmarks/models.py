@@ -22,7 +22,7 @@ from perdure import Workspace
 from perdure.core.errors import PerdureError
 from perdure.data.encode import encode, prompt_ids
 from perdure.editing.spec import EditSpec
-from perdure.model.decode import Asked
+from perdure.model.decode import read_prompts
 from perdure.model.forward import Tokens
 from perdure.model.probing import batching_of
 from perdure.workflows.export.export import export
@@ -177,7 +177,7 @@ def difference(ws: Workspace) -> float:
     for task in TASKS:
         data = ws.task(task, entry)
         prompts = [prompt_ids(row, words) for row in data.test]
-        for got, ids in zip(Asked(model, prompts, 0).logits, prompts, strict=True):
+        for got, ids in zip(read_prompts(model, prompts, 0).logits, prompts, strict=True):
             largest = max(largest, (got - alone(model, ids)[-1]).abs().max().item())
         encoded = [encode(row, words, 512) for row in data.train]
         reader = Tokens(0, batching_of(model).prefix)

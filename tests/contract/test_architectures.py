@@ -11,7 +11,7 @@ from perdure.editing.edit import opened
 from perdure.editing.prompts import Line
 from perdure.editing.tails import cut, raise_to, run
 from perdure.editing.verification import answers
-from perdure.model.decode import Asked, choice_log_likelihoods, generate
+from perdure.model.decode import choice_log_likelihoods, generate, read_prompts
 from perdure.model.forward import Tokens
 from perdure.model.probing import batching_of
 
@@ -117,7 +117,7 @@ def test_prompts_are_read_as_alone_whatever_is_read_behind_them(model, texts):
     expected = torch.stack([alone(model, ids)[-1] for ids in texts])
     with torch.no_grad():
         for more in (None, 0):
-            torch.testing.assert_close(Asked(model, texts, PAD, more).logits, expected, **CLOSE)
+            torch.testing.assert_close(read_prompts(model, texts, PAD, more).logits, expected, **CLOSE)
 
 
 def test_choices_are_as_likely_as_their_own_forward_says(model, texts):

@@ -11,7 +11,7 @@ from perdure.editing.moments import Store, measured
 from perdure.editing.solve import second_moment_metric
 from perdure.maths.importance import mean_square
 from perdure.methods.registry import all_methods
-from perdure.model.layout import hooked
+from perdure.model.hooks import hooked
 from perdure.train import loop, per_row
 from perdure.train.between import Between
 from streams import Stream, apart

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from perdure.data.encode import Encoded
-from perdure.model.batch import collate, common_prefix, padded_tokens
+from perdure.model.batch import collate, common_prefix, padded, padded_tokens
 from streams import label_logits
 
 PAD = 1
@@ -120,9 +120,9 @@ texts = st.lists(st.integers(2, 3), min_size=1, max_size=40)
 @given(st.lists(st.tuples(texts, texts), min_size=1, max_size=6))
 def test_a_shared_prefix_is_common_and_ends_before_what_predicts_a_label(made):
     rows = [row(prompt, answer) for prompt, answer in made]
-    shared = common_prefix(rows)
-    assert len({one.ids[:shared] for one in rows}) == 1
     limit = min(one.first - 1 for one in rows)
+    shared = common_prefix([one.ids for one in rows], limit)
+    assert len({one.ids[:shared] for one in rows}) == 1
     assert shared <= limit
     assert shared == limit or len({one.ids[shared] for one in rows}) > 1
     together, apart = collate(rows, PAD), collate(rows, PAD, share_prefix=False)
@@ -136,3 +136,14 @@ def test_a_prefix_that_saves_little_is_not_shared():
         return collate([row([7] * 20 + [i], [8]) for i in range(n)], PAD).prefix.numel()
 
     assert (width(1), width(2), width(3)) == (0, 0, 20)
+
+
+@given(st.lists(st.lists(st.integers(2, 9), max_size=6), min_size=1, max_size=5), st.booleans(), st.integers(0, 3))
+def test_a_padded_row_is_the_row_where_the_mask_is_one(rows, left, more):
+    width = max(map(len, rows)) + more
+    ids, mask = padded(rows, PAD, left=left, width=width)
+    assert ids.shape == mask.shape == (len(rows), width)
+    for row, own, real in zip(rows, ids, mask, strict=True):
+        assert own[real == 1].tolist() == row
+        assert set(own[real == 0].tolist()) <= {PAD}
+        assert real.tolist() == sorted(real.tolist(), reverse=not left)

@@ -5,8 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from perdure.model import decode
+from perdure.model.batch import padded
 from perdure.model.decode import choice_log_likelihoods, fitted, generate
-from perdure.model.reading import left_padded, shared_prefix
+from perdure.model.prompts import CachedPrompts, shared_prefix
 
 PAD = 1
 NEW = 12
@@ -105,7 +106,7 @@ def test_a_choice_is_as_likely_as_its_own_full_forward_says_in_any_batch(model, 
 
 
 def test_choices_of_one_token_need_no_second_forward(model, monkeypatch):
-    monkeypatch.setattr(decode.Asked, "read", None)
+    monkeypatch.setattr(CachedPrompts, "append", None)
     asked = prompts(3)
     found = choice_log_likelihoods(model, asked, [[[4], [5]]] * 3, pad=PAD)
     for prompt, told in zip(asked, found, strict=True):
@@ -121,7 +122,7 @@ def test_the_shared_prefix_leaves_each_prompt_a_token_of_its_own():
 
 
 def test_padding_stands_on_the_left():
-    ids, mask = left_padded([[5, 6], [7]], 0)
+    ids, mask = padded([[5, 6], [7]], 0, left=True)
     assert ids.tolist() == [[5, 6], [0, 7]]
     assert mask.tolist() == [[1, 1], [0, 1]]
 

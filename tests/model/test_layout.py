@@ -6,7 +6,8 @@ import transformers as hf
 from torch import nn
 
 from perdure.core.errors import BadInput
-from perdure.model.layout import find_layout, weight_of
+from perdure.model.layers import weight_of
+from perdure.model.layout import find_layout
 
 SMALL = {"vocab_size": 40, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1}
 LLAMA = {

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from perdure.core.errors import BadSpec
-from perdure.model.layers import is_linear, modules_of, text_part
+from perdure.model.layers import is_linear, is_transposed, modules_of, text_part
 
 ALL = "all-linear"
 
@@ -104,7 +104,7 @@ def _adaptable(module: Any) -> bool:
     """Say whether a module is a linear layer that returns its outputs; one with a `forward` of its own, as a router, may not."""
     if not is_linear(module):
         return False
-    if type(module).forward is nn.Linear.forward or not isinstance(module, nn.Linear):
+    if type(module).forward is nn.Linear.forward or is_transposed(module):
         return True
     given = torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
     out = module(given)

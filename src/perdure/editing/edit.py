@@ -17,10 +17,10 @@ from perdure.editing.measures import Verdict
 from perdure.editing.moments import Statistics, weights_hash
 from perdure.editing.overlay import one_each
 from perdure.editing.prompts import Context, make_contexts
+from perdure.editing.site import Site
 from perdure.editing.solve import Factors, metric
 from perdure.editing.spec import SPREAD, EditSpec
 from perdure.editing.spread import pinned, spread
-from perdure.editing.tails import Site
 from perdure.editing.values import Value, find_each, find_values
 from perdure.editing.verification import verify
 from perdure.model.layout import Precision, find_layout

@@ -10,9 +10,8 @@ from perdure.core.keyed import keyed, seed_of
 from perdure.editing.facts import Fact
 from perdure.editing.overlay import laid_tensors
 from perdure.editing.prompts import Context, Line, usable
+from perdure.editing.site import Site
 from perdure.editing.solve import Factors
-from perdure.editing.tails import Site
-from perdure.model.head import attention_for, only_at
 
 ROWS = 16  # lines in a forward
 RANK = 8
@@ -92,22 +91,11 @@ def train_facts(
 
 def _loss(site: Site, lines: Sequence[Line]) -> Tensor:
     """Return the mean loss of the lines' answers, in nats a token."""
-    width = max(len(line.ids) for line in lines) - 1
-    ids = torch.full((len(lines), width), site.pad)
-    mask = torch.zeros_like(ids)
-    for row, line in enumerate(lines):
-        ids[row, : len(line.ids) - 1] = torch.tensor(line.ids[:-1])
-        mask[row, : len(line.ids) - 1] = 1
-    at = [(row, t - 1) for row, line in enumerate(lines) for t in range(line.answer, len(line.ids))]
+    at = torch.tensor([(row, t - 1) for row, line in enumerate(lines) for t in range(line.answer, len(line.ids))]).T
     tokens = torch.tensor([token for line in lines for token in line.targets], device=site.device)
-    where = torch.tensor(at, device=site.device).T
-    with site.precision(), attention_for(width, site.device), only_at(site.model, where):
-        out = site.model(input_ids=ids.to(site.device), attention_mask=mask.to(site.device), use_cache=False)
-    return torch.nn.functional.cross_entropy(out.logits[0].float(), tokens)
+    return torch.nn.functional.cross_entropy(site.logits([line.ids[:-1] for line in lines], at), tokens)
 
 
 def _distribution(site: Site, text: Sequence[int]) -> Tensor:
     """Return the log-probabilities (tokens, vocab) behind every token of a text."""
-    ids = torch.tensor([list(text)], device=site.device)
-    with site.precision(), attention_for(ids.shape[1], site.device):
-        return site.model(input_ids=ids, use_cache=False).logits[0].float().log_softmax(-1)
+    return site.logits([text], torch.tensor([(0, t) for t in range(len(text))]).T).log_softmax(-1)

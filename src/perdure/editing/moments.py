@@ -21,11 +21,11 @@ from perdure.core.errors import Unsolvable
 from perdure.core.files import save_tensors, write_atomically
 from perdure.core.keyed import keyed
 from perdure.core.progress import Tick
-from perdure.editing.tails import Enough, Site
+from perdure.editing.site import Site
 from perdure.maths.precision import without_autocast
-from perdure.model.decode import Asked
+from perdure.model.decode import continued
 from perdure.model.head import only_at
-from perdure.model.layout import hooked
+from perdure.model.hooks import StopForward, hooked
 
 TOKENS_PER_WIDTH = 10  # tokens a dimension of the key: the moment's error is then below what the ridge covers
 LENGTH = 128  # tokens of a text, where the model takes so many
@@ -190,21 +190,22 @@ def _openings(site: Site, count: int, length: int, seed: int) -> Tensor:
 
 def _say(site: Site, texts: Tensor, positions: range, generator: torch.Generator, tick: Callable[[int], None]) -> None:
     """Fill the texts at some positions, of which all before are known."""
+    at = iter(positions)
+
+    def choose(logits: Tensor) -> Tensor:
+        chances, tokens = logits.topk(min(CHOICES, logits.shape[-1]))
+        if not torch.isfinite(chances).all():
+            raise Unsolvable(
+                "the model's logits are not finite on text of its own, so that no statistics of its keys can be taken; "
+                "load it in float32"
+            )
+        picks = torch.multinomial(chances.softmax(-1).cpu(), 1, generator=generator)
+        tick(next(at))
+        return tokens.cpu().gather(1, picks)[:, 0]
+
     with site.precision():
-        asked = Asked(site.model, texts[:, : positions.start].tolist(), site.pad, len(positions))
-        logits = asked.logits
-        for at in positions:
-            chances, tokens = logits.topk(min(CHOICES, logits.shape[-1]))
-            if not torch.isfinite(chances).all():
-                raise Unsolvable(
-                    "the model's logits are not finite on text of its own, so that no statistics of its keys can be taken; "
-                    "load it in float32"
-                )
-            picks = torch.multinomial(chances.softmax(-1).cpu(), 1, generator=generator)
-            texts[:, at] = tokens.cpu().gather(1, picks)[:, 0]
-            tick(at)
-            if at + 1 < positions.stop:
-                logits = asked.read(texts[:, at : at + 1].to(asked.device))
+        before = texts[:, : positions.start].tolist()
+        texts[:, positions.start : positions.stop] = continued(site.model, before, len(positions), choose, pad=site.pad)
 
 
 @torch.no_grad()
@@ -218,7 +219,7 @@ def measured(
     sums = {layer: kept.get(str(layer), torch.zeros(inner, inner, dtype=torch.float64)) for layer in layers}
     saved = time.monotonic()
     for start in range(done, len(texts), READ):
-        with site.precision(), _summing(site, sums), only_at(site.model, None), suppress(Enough):
+        with site.precision(), _summing(site, sums), only_at(site.model, None), suppress(StopForward):
             site.model(input_ids=texts[start : start + READ].to(site.device), use_cache=False)
         done = min(start + READ, len(texts))
         if tick:
@@ -245,7 +246,7 @@ def _summing(site: Site, sums: dict[int, Tensor]) -> Iterator[None]:
                 product = keys.T @ keys
             sums[layer] += product.cpu().double()
             if layer == last:
-                raise Enough
+                raise StopForward
 
         return add
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from perdure.editing.site import Site
 from perdure.editing.solve import Factors
-from perdure.editing.tails import Site
 from perdure.maths.precision import without_autocast
-from perdure.model.layout import hidden_of, hooked, with_hidden
+from perdure.model.hooks import hidden_of, hooked, with_hidden
 
 Over = Callable[[Sequence[int]], AbstractContextManager]  # lays an update over the model for the facts of these numbers
 

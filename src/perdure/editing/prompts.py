@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
@@ -12,7 +13,7 @@ from perdure.core.rows import Message
 from perdure.data.chat import chat_text, frame
 from perdure.data.encode import behind
 from perdure.editing.facts import Fact, place_of
-from perdure.model.decode import Asked
+from perdure.model.decode import continued
 from perdure.model.layout import Precision
 
 OPENERS = ("The", "Therefore", "Because", "I", "You")
@@ -195,18 +196,15 @@ def _own_texts(model: Any, tokenizer: Any, count: int, seed: int, precision: Pre
     starts = [OPENERS[n % len(OPENERS)] for n in range(count)]
     prompts = [tokenizer(start)["input_ids"] for start in starts]
     draw = keyed(seed, "contexts")
-    written: list[list[int]] = [[] for _ in prompts]
+
+    def choose(logits: Tensor) -> Tensor:
+        chances, tokens = logits.softmax(-1).topk(CHOICES)
+        scaled = (chances / chances.sum(-1, keepdim=True)).double().cpu().numpy()
+        picks = [int(draw.choice(CHOICES, p=row / row.sum())) for row in scaled]
+        return tokens[torch.arange(count), torch.tensor(picks)]
+
     with precision():
-        asked = Asked(model, prompts, tokenizer.pad_token_id or 0, max(LENGTHS))
-        logits = asked.logits
-        for _ in range(max(LENGTHS)):
-            chances, tokens = logits.softmax(-1).topk(CHOICES)
-            scaled = (chances / chances.sum(-1, keepdim=True)).double().cpu().numpy()
-            picks = [int(draw.choice(CHOICES, p=row / row.sum())) for row in scaled]
-            chosen = tokens[torch.arange(count), torch.tensor(picks)]
-            for row, token in zip(written, chosen.tolist(), strict=True):
-                row.append(token)
-            logits = asked.read(chosen[:, None])
+        written = continued(model, prompts, max(LENGTHS), choose, pad=tokenizer.pad_token_id or 0).tolist()
     texts = []
     for number, (start, row) in enumerate(zip(starts, written, strict=True)):
         text = tokenizer.decode(row[: LENGTHS[number % len(LENGTHS)]], skip_special_tokens=True)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from perdure.editing.edit_set import EditSet
 from perdure.editing.overlay import laid
 from perdure.editing.prompts import Context, Line, shares, usable
+from perdure.editing.site import Site
 from perdure.editing.solve import Factors
-from perdure.editing.tails import Enough, Site
+from perdure.model.batch import padded
 from perdure.model.head import attention_for, only_at
-from perdure.model.layout import hidden_of, hooked
+from perdure.model.hooks import StopForward, hidden_of, hooked
 
 ROWS = 64  # lines in a forward
 
@@ -126,10 +127,17 @@ def _read(
     for start in range(0, len(order), ROWS):
         live = order[start : start + ROWS]
         width = lines[live[-1]].last + 1  # nothing right of a subject matters to it
-        ids = torch.tensor([[*lines[i].ids[:width], *[site.pad] * (width - len(lines[i].ids))] for i in live])
+        ids, _ = padded([lines[i].ids[:width] for i in live], site.pad)  # the mask is left out: padding is to the right
         at = torch.tensor([lines[i].last for i in live], device=site.device)
         context = (site.precision(), attention_for(width, site.device), only_at(site.model, None), laid(site, updates))
-        with context[0], context[1], context[2], context[3], _watching(site, layer, last) as seen, suppress(Enough):
+        with (
+            context[0],
+            context[1],
+            context[2],
+            context[3],
+            _watching(site, layer, last) as seen,
+            suppress(StopForward),
+        ):
             site.model(input_ids=ids.to(site.device), use_cache=False)
         rows = torch.arange(len(live), device=site.device)
         keys, outputs = seen["key"][rows, at].float().cpu(), seen["output"][rows, at].float().cpu()
@@ -150,7 +158,7 @@ def _watching(site: Site, layer: int, last: int) -> Iterator[dict[str, Tensor]]:
 
     def output(_: nn.Module, __: tuple, result: Tensor) -> None:
         seen["output"] = hidden_of(result)
-        raise Enough
+        raise StopForward
 
     down = site.layout.module(site.model, site.layout.down[layer])
     with hooked(down.register_forward_pre_hook(key), site.layout.blocks[last].register_forward_hook(output)):

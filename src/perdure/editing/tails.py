@@ -1,8 +1,7 @@
 """Forwards that compute nothing twice: what stands left of the subject's last token, and the blocks below, run once."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,35 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from perdure.editing.prompts import Line
-from perdure.model.head import attention_for, only_at
-from perdure.model.layout import Layout, Precision, hidden_of, hooked, with_hidden
-
-
-@dataclass(frozen=True)
-class Site:
-    """A model at hand, with what is needed to edit it; nothing of it is ever written.
-
-    Args:
-        model: The causal language model in the state to be edited, bare or with an adapter over it.
-        tokenizer: Its tokenizer.
-        layout: Where its parts are.
-        precision: Context of a forward.
-    """
-
-    model: Any
-    tokenizer: Any
-    layout: Layout
-    precision: Precision
-
-    @property
-    def pad(self) -> int:
-        """Token id for padding; it is masked, so any will do."""
-        return self.tokenizer.pad_token_id or 0
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lives."""
-        return self.layout.embedding.weight.device  # type: ignore[return-value]
+from perdure.editing.site import Site
+from perdure.model.batch import padded
+from perdure.model.cache import cache_rows, growing_copy
+from perdure.model.head import attention_for, logits_at, prefix_cache
+from perdure.model.hooks import StopForward, hidden_of, hooked, with_hidden
+from perdure.model.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -68,16 +44,12 @@ class Tails:
     def rows(self, wanted: Sequence[int]) -> "Tails":
         """Return some of the rows."""
         index = torch.tensor(list(wanted), device=self.ids.device)
-        past = _shallow(self.past)
-        for layer in past.layers if past is not None else ():
-            if layer.is_initialized:
-                layer.keys, layer.values = layer.keys[index], layer.values[index]
         return replace(
             self,
             ids=self.ids[index],
             mask=self.mask[index],
             positions=self.positions[index],
-            past=past,
+            past=cache_rows(self.past, index),
             answers=tuple(self.answers[i] for i in wanted),
             hidden=None if self.hidden is None else self.hidden[index],
         )
@@ -92,46 +64,37 @@ def cut(site: Site, lines: Sequence[Line]) -> Tails:
     device = site.device
     before = max(line.last for line in lines)
     stops = [max(line.last + 1, len(line.ids) - 1 if line.answer < len(line.ids) else len(line.ids)) for line in lines]
-    width = max(stop - line.last for line, stop in zip(lines, stops, strict=True))
-    prefix = torch.full((len(lines), before), site.pad)
-    ids = torch.full((len(lines), width), site.pad)
-    mask = torch.zeros(len(lines), before + width, dtype=torch.long)
-    answers = []
-    for row, (line, stop) in enumerate(zip(lines, stops, strict=True)):
-        prefix[row, before - line.last :] = torch.tensor(line.ids[: line.last])
-        ids[row, : stop - line.last] = torch.tensor(line.ids[line.last : stop])
-        mask[row, before - line.last : before + stop - line.last] = 1
-        answers.append(tuple((t - 1 - line.last, line.ids[t]) for t in range(line.answer, len(line.ids))))
-    mask = mask.to(device)
+    prefix, left = padded([line.ids[: line.last] for line in lines], site.pad, left=True)
+    ids, right = padded([line.ids[line.last : stop] for line, stop in zip(lines, stops, strict=True)], site.pad)
+    answers = [tuple((t - 1 - x.last, x.ids[t]) for t in range(x.answer, len(x.ids))) for x in lines]
+    mask = torch.cat([left, right], 1).to(device)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     past = None
     if before:
-        with site.precision(), attention_for(before, device), only_at(site.model, None):
-            past = site.model(
+        with site.precision(), attention_for(before, device):
+            past = prefix_cache(
+                site.model,
                 input_ids=prefix.to(device),
                 attention_mask=mask[:, :before],
                 position_ids=positions[:, :before],
-                use_cache=True,
-            ).past_key_values
+            )
     return Tails(ids.to(device), mask, positions[:, before:], past, tuple(answers))
 
 
 def run(site: Site, tails: Tails, at: Tensor | None) -> Tensor:
     """Run the tails from block `below` on; return the logits (tokens, vocab) in float32 at `at` (row, position in the tail)."""
-    with ExitStack() as stack:
-        stack.enter_context(site.precision())
-        stack.enter_context(attention_for(tails.mask.shape[1], site.device))
-        stack.enter_context(only_at(site.model, at))
-        if tails.hidden is not None:
-            stack.enter_context(_starting_at(site.layout, tails.below, tails.hidden))
-        out = site.model(
+    start = nullcontext() if tails.hidden is None else _starting_at(site.layout, tails.below, tails.hidden)
+    with site.precision(), start:
+        return logits_at(
+            site.model,
+            at,
+            columns=tails.mask.shape[1],
             input_ids=tails.ids,
             attention_mask=tails.mask,
             position_ids=tails.positions,
-            past_key_values=_shallow(tails.past),
+            past_key_values=growing_copy(tails.past),
             use_cache=tails.past is not None,
-        )
-    return out.logits[0].float()
+        ).logits
 
 
 @torch.no_grad()
@@ -141,9 +104,9 @@ def raise_to(site: Site, tails: Tails, layer: int) -> Tails:
 
     def look(_: nn.Module, args: tuple, kwargs: dict) -> None:
         seen.append((args[0] if args else kwargs["hidden_states"]).detach())
-        raise Enough
+        raise StopForward
 
-    with hooked(site.layout.blocks[layer].register_forward_pre_hook(look, with_kwargs=True)), suppress(Enough):
+    with hooked(site.layout.blocks[layer].register_forward_pre_hook(look, with_kwargs=True)), suppress(StopForward):
         run(site, tails, None)
     return replace(tails, hidden=seen[0], below=layer)
 
@@ -159,10 +122,6 @@ def adding(module: nn.Module, change: Callable[[], Tensor]) -> Iterator[None]:
 
     with hooked(module.register_forward_hook(add)):
         yield
-
-
-class Enough(Exception):
-    """Raised by a hook that has seen all that is wanted, so that the blocks above need not run."""
 
 
 @contextmanager
@@ -195,12 +154,3 @@ def _passing(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
 
 def _passing_tuple(hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
     return hidden_states, None
-
-
-def _shallow(past: Any) -> Any:
-    """Return a cache that shares the tensors of `past` but grows on its own (a dynamic cache grows by concatenation)."""
-    if past is None:
-        return None
-    fresh = copy.copy(past)
-    fresh.layers = [copy.copy(layer) for layer in past.layers]
-    return fresh

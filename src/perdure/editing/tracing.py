@@ -11,11 +11,11 @@ from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
 from perdure.editing.edit import opened
 from perdure.editing.prompts import BARE, Line, encode, too_long
-from perdure.editing.tails import Site
+from perdure.editing.site import Site
 from perdure.editing.traces import Kind, Trace
-from perdure.model.head import attention_for, only_at
+from perdure.model.hooks import hidden_of, hooked, with_hidden
 from perdure.model.layers import positions_of
-from perdure.model.layout import Precision, hidden_of, hooked, with_hidden
+from perdure.model.layout import Precision
 
 ROWS = 64  # noisy copies in a forward
 
@@ -113,7 +113,7 @@ def _clean(site: Site, line: Line, places: Sequence[nn.Module]) -> list[Tensor]:
         seen.append(hidden_of(output)[0].clone())
 
     with hooked(*[place.register_forward_hook(look) for place in places]):
-        logits = _last_logits(site, torch.tensor([line.ids], device=site.device))
+        logits = site.logits([line.ids], torch.tensor([[0], [len(line.ids) - 1]]))
     return [*seen, logits[0]]
 
 
@@ -128,10 +128,10 @@ def _chance(
     token: int,
 ) -> Tensor:
     """Return for each set of layers the mean chance of the answer over the noises, with these places restored at `token`."""
-    samples = len(noises)
-    ids = torch.tensor([line.ids], device=site.device).repeat(samples * len(centres), 1)
+    samples, rows = len(noises), len(noises) * len(centres)
+    last = torch.stack([torch.arange(rows), torch.full((rows,), len(line.ids) - 1)])
     with _noisy(site, line, noises.repeat(len(centres), 1, 1)), _restoring(places, centres, clean, token, samples):
-        chances = _last_logits(site, ids).softmax(-1)[:, answer]
+        chances = site.logits([line.ids] * rows, last).softmax(-1)[:, answer]
     return chances.view(len(centres), samples).mean(1).cpu()
 
 
@@ -166,10 +166,3 @@ def _restoring(
             if rows:
                 stack.enter_context(hooked(place.register_forward_hook(hook(layer, rows))))
         yield
-
-
-def _last_logits(site: Site, ids: Tensor) -> Tensor:
-    """Return the logits (rows, vocab) of the next token."""
-    at = torch.tensor([(row, ids.shape[1] - 1) for row in range(len(ids))], device=site.device).T
-    with site.precision(), attention_for(ids.shape[1], site.device), only_at(site.model, at):
-        return site.model(input_ids=ids, use_cache=False).logits[0].float()

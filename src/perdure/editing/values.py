@@ -11,9 +11,10 @@ from perdure.core.errors import Diverged
 from perdure.editing.batches import batches
 from perdure.editing.facts import Fact
 from perdure.editing.prompts import Context, Line, encode, shares, usable
+from perdure.editing.site import Site
 from perdure.editing.spec import SPREAD, EditSpec
-from perdure.editing.tails import Site, Tails, adding, cut, raise_to, run
-from perdure.model.layout import hidden_of, hooked
+from perdure.editing.tails import Tails, adding, cut, raise_to, run
+from perdure.model.hooks import hidden_of, hooked
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's own
 DRIFT = "{} is a"  # what a subject is must stay

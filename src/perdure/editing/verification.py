@@ -13,11 +13,10 @@ from perdure.editing.facts import Fact
 from perdure.editing.measures import Answer, Verdict
 from perdure.editing.overlay import Over
 from perdure.editing.prompts import BARE, Context, Line, chat_context, encode
+from perdure.editing.site import Site
 from perdure.editing.solve import Factors, norm
-from perdure.editing.tails import Site
 from perdure.model.decode import generate
-from perdure.model.head import attention_for, only_at
-from perdure.model.layout import weight_of
+from perdure.model.layers import weight_of
 
 ROWS = 64  # lines in a forward; fixed, so that padding never makes a difference between two states
 MORE = 4  # tokens generated beyond the length of the target
@@ -113,12 +112,8 @@ def answers(
         asked = [(row, i) for row, key in enumerate(live) for i in same[key]]
         at = torch.tensor([(row, t - 1) for row, i in asked for t in range(lines[i].answer, len(lines[i].ids))])
         tokens = torch.tensor([token for _, i in asked for token in lines[i].targets], device=site.device)
-        ids, mask = _padded([ids for ids, _ in live], site)
-        where = at.T.to(site.device)
-        context = over([owner for _, owner in live])
-        with site.precision(), attention_for(ids.shape[1], site.device), only_at(site.model, where), context:
-            out = site.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        logp = out.logits[0].float().log_softmax(-1)
+        with over([owner for _, owner in live]):
+            logp = site.logits([ids for ids, _ in live], at.T).log_softmax(-1)
         loss, hit = -logp.gather(-1, tokens[:, None])[:, 0], logp.argmax(-1) == tokens
         sizes = [len(lines[i].targets) for _, i in asked]
         for (_, i), losses, hits in zip(asked, loss.cpu().split(sizes), hit.cpu().split(sizes), strict=True):
@@ -189,17 +184,7 @@ def _begins(text: str, target: str) -> bool:
     return words.startswith(target) and not inside
 
 
-def _padded(rows: Sequence[Sequence[int]], site: Site) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
-    ids = torch.tensor([[*row, *[site.pad] * (width - len(row))] for row in rows], device=site.device)
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=site.device)
-    return ids, mask
-
-
 def _log_probabilities(site: Site, texts: Sequence[Sequence[int]]) -> Tensor:
     """Return the log-probabilities (tokens, vocab) in float32 at every token that has a successor."""
-    ids, mask = _padded([text[:-1] for text in texts], site)
-    at = mask.nonzero().T
-    with site.precision(), attention_for(ids.shape[1], site.device), only_at(site.model, at):
-        out = site.model(input_ids=ids, attention_mask=mask, use_cache=False)
-    return out.logits[0].float().log_softmax(-1)
+    at = torch.tensor([(row, t) for row, text in enumerate(texts) for t in range(len(text) - 1)]).T
+    return site.logits([text[:-1] for text in texts], at).log_softmax(-1)

@@ -40,5 +40,5 @@ class Batching:
         return cls(**fields)
 
     def fits(self, columns: int | None) -> bool:
-        """Say whether padding may stand between prefix and row when `columns` are read at most; None is an unknown number."""
+        """Return whether padding may stand between prefix and row when `columns` are read at most; None is an unknown number."""
         return self.decoding == "between" and (self.window is None or (columns is not None and columns <= self.window))

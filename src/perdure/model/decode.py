@@ -1,14 +1,16 @@
-"""Asking a model: greedy generation in batches, and the log-likelihood of given choices. Nothing is computed twice."""
+"""Decoding in batches: greedy and chosen continuations, and the log-likelihood of choices. Nothing is computed twice."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from perdure.model.batch import padded
 from perdure.model.grouping import of_like_length
 from perdure.model.probing import batching_of
-from perdure.model.reading import Reading
+from perdure.model.prompts import CachedPrompts
 
 BATCH = 64  # prompts a batch; fixed, so that padding never makes a difference between two states
 MOST = 4096  # padded tokens of a batch of prompts: one long prompt would make all others as long
@@ -26,27 +28,25 @@ def fitted(
         max_new_tokens: Most tokens wanted in an answer.
         positions: Most tokens the model takes, prompt and answer together; None where there is no limit.
     """
-    asked = [list(prompt) for prompt in prompts]
+    whole = [list(prompt) for prompt in prompts]
     if positions is None:
-        return asked, max_new_tokens, 0
-    longest = max(map(len, asked), default=0)
+        return whole, max_new_tokens, 0
+    longest = max(map(len, whole), default=0)
     new = min(max_new_tokens, max(positions - longest, positions // 2))
     room = positions - new
-    return [prompt[-room:] for prompt in asked], new, sum(len(prompt) > room for prompt in asked)
+    return [prompt[-room:] for prompt in whole], new, sum(len(prompt) > room for prompt in whole)
 
 
-class Asked(Reading):
-    """Prompts that the model has read, in whichever batch is exact for this model.
+def read_prompts(model: Any, prompts: Sequence[Sequence[int]], pad: int, more: int | None = None) -> CachedPrompts:
+    """Return prompts that the model has read, in whichever batch is exact for this model.
 
     Args:
         model: A causal language model.
         prompts: Token ids of each prompt, none empty.
         pad: Token id for padding.
-        more: Most tokens that will be read behind a prompt; None where that is not known.
+        more: Most tokens that will be appended to a prompt; None where that is not known.
     """
-
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad: int, more: int | None = None):
-        super().__init__(model, prompts, pad, batching_of(model), more)
+    return CachedPrompts(model, prompts, pad, batching_of(model), more)
 
 
 @torch.no_grad()
@@ -79,24 +79,44 @@ def generate(
     for live in of_like_length([len(prompt) for prompt in prompts], BATCH, MOST):
         finished += len(live)
         with precision():
-            asked = Asked(model, [prompts[i] for i in live], pad, max_new_tokens)
-            logits = asked.logits
+            state = read_prompts(model, [prompts[i] for i in live], pad, max_new_tokens)
+            logits = state.logits
             for step in range(max_new_tokens):
                 token = logits.argmax(-1)
-                said = token.cpu()
-                going = ~torch.isin(said, ends)
+                chosen = token.cpu()
+                going = ~torch.isin(chosen, ends)
                 for row in going.nonzero()[:, 0].tolist():
-                    answers[live[row]].append(int(said[row]))
+                    answers[live[row]].append(int(chosen[row]))
                 if step == max_new_tokens - 1 or not going.any():
                     break
                 if not going.all():
-                    kept = going.nonzero()[:, 0].to(asked.device)
-                    asked.keep(kept)
-                    token, live = token[kept], [live[i] for i in kept.tolist()]
-                logits = asked.read(token[:, None])
+                    rows = going.nonzero()[:, 0].to(state.device)
+                    state.select(rows)
+                    token, live = token[rows], [live[i] for i in rows.tolist()]
+                logits = state.append(token[:, None])
         if tick:
             tick(finished)
     return answers
+
+
+@torch.no_grad()
+def continued(
+    model: Any, prompts: Sequence[Sequence[int]], count: int, choose: Callable[[Tensor], Tensor], *, pad: int
+) -> Tensor:
+    """Return the next `count` tokens of each prompt (prompts, count), on the CPU.
+
+    Args:
+        model: A causal language model in eval mode.
+        prompts: Token ids of each prompt, none empty; they run in one batch.
+        count: Tokens of each continuation; none ends one.
+        choose: Returns the next token of each prompt (prompts,) from the logits (prompts, vocab).
+        pad: Token id for padding.
+    """
+    state = read_prompts(model, prompts, pad, count)
+    tokens = [choose(state.logits)]
+    for _ in range(count - 1):
+        tokens.append(choose(state.append(tokens[-1][:, None].to(state.device))))
+    return torch.stack(tokens, 1).cpu()
 
 
 @torch.no_grad()
@@ -131,21 +151,20 @@ def choice_log_likelihoods(
         start += len(live)
         with precision():
             longest = max(len(choice) for i in live for choice in choices[i])
-            asked = Asked(model, [prompts[i] for i in live], pad, longest)
-            first = asked.logits.log_softmax(-1)
+            state = read_prompts(model, [prompts[i] for i in live], pad, longest)
+            first = state.logits.log_softmax(-1)
             owner = torch.tensor([n for n, i in enumerate(live) for _ in choices[i]])
             options = [list(choice) for i in live for choice in choices[i]]
-            scores = first[owner.to(asked.device), torch.tensor([c[0] for c in options], device=asked.device)].cpu()
+            scores = first[owner.to(state.device), torch.tensor([c[0] for c in options], device=state.device)].cpu()
             at = [(row, t) for row, c in enumerate(options) for t in range(len(c) - 1)]
             if at:
-                asked.keep(owner.to(asked.device))
-                width = max(len(c) for c in options) - 1
-                ids = torch.tensor([c[:-1] + [pad] * (width - len(c) + 1) for c in options], device=asked.device)
-                mask = torch.tensor([[1] * (len(c) - 1) + [0] * (width - len(c) + 1) for c in options])
+                state.select(owner.to(state.device))
+                ids, mask = padded([c[:-1] for c in options], pad)
                 where = torch.tensor(at).T
-                logprobs = asked.read(ids, mask.to(asked.device), where.to(asked.device)).log_softmax(-1)
-                target = torch.tensor([options[row][t + 1] for row, t in at], device=asked.device)
-                scores = scores.index_add(0, where[0], logprobs.gather(-1, target[:, None])[:, 0].cpu())
+                logits = state.append(ids.to(state.device), mask.to(state.device), where.to(state.device))
+                target = torch.tensor([options[row][t + 1] for row, t in at], device=state.device)
+                likelihoods = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
+                scores = scores.index_add(0, where[0], likelihoods.cpu())
         for n, i in enumerate(live):
             result[i] = scores[owner == n].tolist()
         if tick:

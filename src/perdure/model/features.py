@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from perdure.model.forward import Output
+from perdure.model.head import device_of
+from perdure.model.layers import is_linear
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Features:
         embeddings: Tensor | None = None,
     ) -> Output:
         """Return logits, and what the module's last linear layer was given."""
-        device = next(model.parameters()).device
+        device = device_of(model)
         seen: list[Tensor] = []
 
         def look(_: nn.Module, args: tuple[Tensor, ...]) -> None:
@@ -72,8 +74,8 @@ class Features:
 
     def embed(self, model: Any, batch: FeatureBatch) -> Tensor:
         """Return the features themselves."""
-        return batch.features.to(next(model.parameters()).device).detach()
+        return batch.features.to(device_of(model)).detach()
 
 
 def _head(model: nn.Module) -> nn.Module:
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    return [module for module in model.modules() if is_linear(module)][-1]

@@ -1,4 +1,4 @@
-"""One forward through a model, with logits at label positions only: what `Learning` needs to know of rows and models."""
+"""From rows to the logits at their label positions: how training reads any model."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from perdure.model.batch import Batch, collate, padded_tokens
-from perdure.model.head import attention_for, only_at
+from perdure.model.head import attention_for, device_of, logits_at, prefix_cache
 
 
 class Output(NamedTuple):
@@ -66,29 +66,21 @@ class Tokens:
         A prefix common to all rows runs once and its keys and values serve every row; gradients flow through it.
         `embeddings` takes the place of the tokens of a batch without a shared prefix.
         """
-        device = next(model.parameters()).device
+        device = device_of(model)
         ids, mask, at = batch.ids.to(device), batch.mask.to(device), batch.at.to(device)
-        past = None
-        shared = batch.prefix.numel()
-        with attention_for(shared + ids.shape[1], device):
-            if shared:
-                with only_at(model, None):
-                    prefix = {"input_ids": batch.prefix.to(device)[None], "use_cache": True}
-                    past = call(model, weights, prefix).past_key_values
-                past.batch_repeat_interleave(len(ids))
-                mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
-            given: dict[str, Any] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
-            given |= {"attention_mask": mask, "past_key_values": past, "use_cache": past is not None}
-            with only_at(model, at) as hidden:
-                out = call(model, weights, given)
-        return Output(out.logits[0].float(), hidden[0])
+        past, shared = None, batch.prefix.numel()
+        columns = shared + ids.shape[1]
+        if shared:
+            with attention_for(columns, device):
+                past = prefix_cache(model, weights, input_ids=batch.prefix.to(device)[None])
+            past.batch_repeat_interleave(len(ids))
+            mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
+        given: dict[str, Any] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
+        given |= {"attention_mask": mask, "past_key_values": past, "use_cache": past is not None}
+        out = logits_at(model, at, columns=columns, weights=weights, **given)
+        return Output(out.logits, out.hidden)
 
     def embed(self, model: Any, batch: Batch) -> Tensor:
         """Return the embeddings of the batch's tokens (rows, width, hidden), detached."""
         table = model.get_input_embeddings()
         return table(batch.ids.to(table.weight.device)).detach()
-
-
-def call(model: Any, weights: Mapping[str, Tensor] | None, given: dict[str, Any]) -> Any:
-    """Return what the model gives with `weights` in the place of its parameters of these names."""
-    return model(**given) if weights is None else torch.func.functional_call(model, dict(weights), (), given)

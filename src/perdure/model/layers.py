@@ -2,14 +2,26 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 CONV1D = ("Conv1D", "transformers.pytorch_utils")  # GPT-2's linear layer, recognised without importing transformers
 
 
 def is_linear(module: Any) -> bool:
     """Return whether a module is a dense linear layer: `Linear`, or GPT-2's `Conv1D`."""
-    return isinstance(module, nn.Linear) or any((t.__name__, t.__module__) == CONV1D for t in type(module).__mro__)
+    return isinstance(module, nn.Linear) or is_transposed(module)
+
+
+def is_transposed(module: Any) -> bool:
+    """Return whether a module is a linear layer whose weight is (in, out), as `Conv1D`; that of `Linear` is (out, in)."""
+    return any((kind.__name__, kind.__module__) == CONV1D for kind in type(module).__mro__)
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """Return the weight of a linear layer, wrapped by an adapter or not, as (out, in)."""
+    layer: Any = getattr(module, "base_layer", module)
+    weight: Tensor = layer.weight
+    return weight.T if is_transposed(layer) else weight
 
 
 def modules_of(model: Any) -> dict[str, nn.Module]:

@@ -1,7 +1,7 @@
 """Where a causal language model keeps what editing needs, found by its structure and by what runs, never by its name."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from perdure.core.errors import BadInput
-from perdure.model.layers import is_linear, text_part
+from perdure.model.hooks import hooked
+from perdure.model.layers import is_linear, text_part, weight_of
 
 Precision = Callable[[], AbstractContextManager]
 
@@ -90,33 +91,6 @@ def find_layout(model: Any, precision: Precision = nullcontext) -> Layout:
         raise BadInput(f"the MLPs of this model have different widths ({sorted(widths)}); editing needs one")
     embedding = root.get_input_embeddings()
     return Layout(tuple(blocks), tuple(kinds), tuple(down), tuple(mixed), prefix, embedding, hidden, widths.pop())
-
-
-def weight_of(module: nn.Module) -> Tensor:
-    """Return the weight of a linear layer, wrapped by an adapter or not, as (out, in)."""
-    layer: Any = getattr(module, "base_layer", module)
-    weight: Tensor = layer.weight
-    return weight if isinstance(layer, nn.Linear) else weight.T  # Conv1D keeps (in, out)
-
-
-@contextmanager
-def hooked(*handles: Any) -> Iterator[None]:
-    """Remove hooks when the block ends."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def hidden_of(output: Any) -> Tensor:
-    """Return the hidden states in what a module returned: a tensor, or a tuple that begins with it."""
-    return output[0] if isinstance(output, tuple) else output
-
-
-def with_hidden(output: Any, hidden: Tensor) -> Any:
-    """Return what a module returned with other hidden states."""
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
 
 
 def _blocks(root: nn.Module) -> tuple[str, list[nn.Module]]:

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
+from perdure.model.batch import padded
 from perdure.model.batching import Batching, Decoding
-from perdure.model.head import only_at
-from perdure.model.reading import Reading, right_padded
+from perdure.model.head import device_of, prefix_cache
+from perdure.model.prompts import CachedPrompts
 
 KNOWN = "perdure_batching"  # a model's own attribute: what was found out about it, once
 WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")  # in configurations
@@ -97,7 +98,7 @@ class _Probe:
 
     def __init__(self, model: Any, rows: Sequence[list[int]], more: Sequence[list[int]]):
         self.model, self.rows, self.more = model, rows, more
-        self.device = next(model.parameters()).device
+        self.device = device_of(model)
         whole = [row + new for row, new in zip(self.rows, more, strict=True)]
         self.alone = [self._logits([row])[0] for row in whole]
         if not all(bool(torch.isfinite(logits).all()) for logits in self.alone):
@@ -106,8 +107,8 @@ class _Probe:
         self.allowed = EXACT * self.spread
         self.blur = 5e-4 if next(model.parameters()).dtype == torch.float32 else 0.5  # what cannot be rounding
         self._refuse_what_looks_ahead()
-        padded = self._logits(whole)
-        noise = max(self._apart(padded[n, : len(row)], self.alone[n]) for n, row in enumerate(whole))
+        together = self._logits(whole)
+        noise = max(self._apart(together[n, : len(row)], self.alone[n]) for n, row in enumerate(whole))
         if not noise <= self.blur * self.spread:
             raise BadInput(
                 "what this model says of a row changes with the padding behind it in a batch; perdure trains and scores in "
@@ -141,36 +142,35 @@ class _Probe:
             )
 
     def _logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        ids, mask = right_padded(rows, 0)
+        ids, mask = padded(rows, 0)
         given = {"attention_mask": mask.to(self.device)} if len(rows) > 1 else {}
         return self.model(input_ids=ids.to(self.device), use_cache=False, **given).logits.float()
 
     def _behind_prefix(self) -> list[tuple[Tensor, Tensor]]:
         """Return pairs of logits of rows behind a shared prefix, and alone."""
         prefix = torch.tensor([self.rows[0][:SHARED]], device=self.device)
-        with only_at(self.model, None):
-            past = self.model(input_ids=prefix, use_cache=True).past_key_values
+        past = prefix_cache(self.model, input_ids=prefix)
         past.batch_repeat_interleave(len(self.rows))
-        ids, mask = right_padded([row[SHARED:] for row in self.rows], 0)
+        ids, mask = padded([row[SHARED:] for row in self.rows], 0)
         mask = torch.cat([mask.new_ones(len(ids), SHARED), mask], dim=1)
         given = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
         out = self.model(**given, past_key_values=past, use_cache=True).logits.float()
         return [(out[n, : len(row) - SHARED], self.alone[n][SHARED : len(row)]) for n, row in enumerate(self.rows)]
 
     def _continues(self, batching: Batching, width: int) -> bool:
-        """Say whether rows that are read in this way, and continued by `width` tokens at once, are as alone."""
+        """Return whether rows that are read in this way, and continued by `width` tokens at once, are as alone."""
         return self._exact(lambda: self._read(batching, width))
 
     def _read(self, batching: Batching, width: int) -> list[tuple[Tensor, Tensor]]:
         """Return pairs of logits of rows that are read, turned round and continued by `width` tokens at once, and alone."""
-        reading = Reading(self.model, self.rows, 0, replace(batching, window=None))
-        pairs = [(reading.logits[n], self.alone[n][len(row) - 1]) for n, row in enumerate(self.rows)]
+        state = CachedPrompts(self.model, self.rows, 0, replace(batching, window=None))
+        pairs = [(state.logits[n], self.alone[n][len(row) - 1]) for n, row in enumerate(self.rows)]
         order = list(reversed(range(len(self.rows))))
-        reading.keep(torch.tensor(order, device=self.device))
+        state.select(torch.tensor(order, device=self.device))
         for start in range(0, NEW, width):
             ids = torch.tensor([self.more[n][start : start + width] for n in order], device=self.device)
             at = torch.tensor([(place, t) for place in range(len(order)) for t in range(width)], device=self.device).T
-            logits = reading.read(ids, at=at).view(len(order), width, -1)
+            logits = state.append(ids, at=at).view(len(order), width, -1)
             for place, n in enumerate(order):
                 begin = len(self.rows[n]) + start
                 pairs.append((logits[place], self.alone[n][begin : begin + width]))
@@ -202,9 +202,8 @@ def _exact_copy(model: Any) -> Any:
 
 def _past(model: Any) -> Any:
     """Return the cache of a forward over one token; None where the model gives none."""
-    ids = torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device)
-    with torch.no_grad(), only_at(model, None):
-        return getattr(model(input_ids=ids, use_cache=True), "past_key_values", None)
+    with torch.no_grad():
+        return prefix_cache(model, input_ids=torch.zeros(1, 1, dtype=torch.long, device=device_of(model)))
 
 
 def _takes_positions(model: Any) -> bool:

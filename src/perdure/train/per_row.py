@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from perdure.maths.precision import without_autocast
+from perdure.model.layers import is_linear, is_transposed
 
 
 class RowGrads(Mapping[str, Tensor]):
@@ -111,13 +112,13 @@ def _formed(rows: int, grad: Tensor, given: Tensor | None) -> Tensor:
         return torch.bmm(out.mT, into)
 
 
-def linear_layers(model: nn.Module, params: Mapping[str, Tensor]) -> dict[str, nn.Linear]:
+def linear_layers(model: nn.Module, params: Mapping[str, Tensor]) -> dict[str, nn.Module]:
     """Return the linear layer of each parameter that belongs to one, and to nothing else."""
     owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     mine = {id(value): name for name, value in params.items()}
     layers = {}
     for module in model.modules():
-        if isinstance(module, nn.Linear):
+        if is_linear(module) and not is_transposed(module):
             for value in module.parameters(recurse=False):
                 if id(value) in mine and owners[id(value)] == 1:
                     layers[mine[id(value)]] = module

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from perdure.editing.facts import Fact
     from perdure.editing.measures import Verdict
     from perdure.editing.moments import Statistics
+    from perdure.editing.site import Site
     from perdure.editing.spec import EditSpec
-    from perdure.editing.tails import Site
     from perdure.ledger import Entry, Ledger
     from perdure.workflows.workspace import Workspace
 
