@@ -20,25 +20,26 @@ from perdure.bridges.runtime import Runtime
 from perdure.data.encode import encode
 from perdure.maths.importance import mean_square
 from perdure.methods.registry import load_recipe
-from perdure.train.between import Between
-from perdure.train.learning import Learning
+from perdure.train.learner import Learner
+from perdure.train.model_view import ModelView
 from perdure.train.optimizer import clip, make_optimizer
+from perdure.train.task import TaskInputs
 
 HERE = Path(__file__).parent
 ROWS = 256
 
 
-def train(learning: Learning) -> None:
+def train(learner: Learner) -> None:
     """Run every update of the task once."""
-    optimizer = make_optimizer(learning.params.values(), learning.recipe.settings)
-    learning.model.train()
-    for update in range(learning.total):
-        for micro in learning.open(update):
-            learning.accumulate(micro)
-        clip(learning.params.values(), learning.recipe.settings)
+    optimizer = make_optimizer(learner.params.values(), learner.recipe.settings)
+    learner.model.train()
+    for n in range(learner.total):
+        update = learner.update(n)
+        update.gradients()
+        clip(learner.params.values(), learner.recipe.settings)
         optimizer.step()
         optimizer.zero_grad()
-        learning.close(update)
+        update.finish()
 
 
 def main() -> None:
@@ -54,11 +55,10 @@ def main() -> None:
     fifth = clinc.part(clinc.read(options.data), clinc.DOMAINS[4], "train", 20, 0)
     rows = [encode(row, runtime.base.tokenizer, 512) for row in fifth]
     params = runtime.start_adapter(recipe.settings, 0, "fifth")
-    given = {"seed": 0, "task": "fifth", "pad": runtime.base.pad, "precision": runtime.precision}
-    learning = Learning(runtime.model, params, recipe, rows, **given)
+    learner = Learner(runtime.trainable(params), recipe, TaskInputs("fifth", rows))
     arms = {
-        "train": lambda: train(learning),
-        "fisher": lambda: mean_square(Between(learning).gradients("new", ROWS, "sampled")),
+        "train": lambda: train(learner),
+        "fisher": lambda: mean_square(ModelView(learner).gradients("new", ROWS, "sampled")),
     }
     times: dict[str, list[float]] = {name: [] for name in arms}
     for run in range(options.rounds + 1):  # the first warms up
@@ -71,7 +71,7 @@ def main() -> None:
     told = {
         "ratio": statistics.median(ratios),
         "range": [min(ratios), max(ratios)],
-        "updates": learning.total,
+        "updates": learner.total,
         "rows": ROWS,
         "threads": torch.get_num_threads(),
         "seconds": times,

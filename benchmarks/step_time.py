@@ -23,8 +23,9 @@ from perdure.data.encode import encode
 from perdure.ledger import row_key
 from perdure.memory.pool import Pool
 from perdure.methods.registry import load_recipe
-from perdure.train.learning import Learning
+from perdure.train.learner import Learner
 from perdure.train.optimizer import clip, make_optimizer, make_schedule
+from perdure.train.task import TaskInputs
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
@@ -62,23 +63,21 @@ def recipe_update(folder: Path, name: str, records: list):
     tokens = [encode(row, tokenizer, 512) for row in kept]
     keys = [row_key(row) for row in kept]
     fifth = [encode(row, tokenizer, 512) for row in clinc.part(records, clinc.DOMAINS[4], "train", 20, 0)]
-    options = {"seed": 0, "task": "fifth", "pad": runtime.base.pad, "precision": runtime.precision}
-    pool = Pool(keys, tokens, [row.label for row in kept], [row.task for row in kept])
-    learning = Learning(runtime.model, params, recipe, fifth, pools={"replay": pool}, **options)
-    pool.columns = {"teacher": dict(zip(keys, learning.top_k(tokens, 32), strict=True))}
+    columns = {"teacher": dict(zip(keys, runtime.top_k(tokens, 32), strict=True))}
+    pool = Pool(keys, tokens, [row.label for row in kept], [row.task for row in kept], columns)
+    learner = Learner(runtime.trainable(params), recipe, TaskInputs("fifth", fifth, pools={"replay": pool}))
     optimizer = make_optimizer(params.values(), recipe.settings)
-    schedule = make_schedule(optimizer, recipe.settings, learning.total)
+    schedule = make_schedule(optimizer, recipe.settings, learner.total)
     runtime.model.train()
 
-    def run(update: int) -> None:
-        update %= learning.total
-        for micro in learning.open(update):
-            learning.accumulate(micro)
+    def run(n: int) -> None:
+        update = learner.update(n % learner.total)
+        update.gradients()
         clip(params.values(), recipe.settings)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        learning.close(update)
+        update.finish()
 
     return run
 

@@ -19,8 +19,9 @@ from perdure.model.features import Example, Features
 from perdure.model.forward import Tokens
 from perdure.train import loop
 from perdure.train.checkpoint import Keeper
-from perdure.train.gauge import Record
-from perdure.train.learning import Learning
+from perdure.train.effects import Record
+from perdure.train.learner import Learner
+from perdure.train.task import TaskInputs, Trainable
 
 Tensors = dict[str, torch.Tensor]
 SETTINGS = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "learning_rate": 2e-2, "logging_steps": 1}
@@ -49,10 +50,10 @@ class Stream:
         self.old, self.new = self.encoded("yes", 8), self.encoded("no", 16)
         self.held_out = self.encoded("no", 20)[16:]
         self.slots: dict[str, Tensors] = {}
-        plain = self.learning({}, rows=self.old, num_train_epochs=8)
+        plain = self.learner({}, rows=self.old, num_train_epochs=8)
         loop.train(plain)
         self.slots = {"skill": self.runtime.skill()}
-        self.teachers = plain.top_k(self.old, 8)
+        self.teachers = plain.inference.top_k(self.old, 8)
 
     def encoded(self, answer: str, n: int) -> list[Encoded]:
         """Return `n` rows; the questions are the same whatever the answer."""
@@ -74,7 +75,7 @@ class Stream:
         }
         return {name: Pool(keys, self.old, labels, ["old"] * len(keys), columns) for name in names}
 
-    def learning(
+    def learner(
         self,
         methods: Mapping[str, Any] | Recipe,
         *,
@@ -82,8 +83,8 @@ class Stream:
         rows: list[Any] | None = None,
         state: Mapping[str, Tensors] | None = None,
         **more: Any,
-    ) -> Learning:
-        """Return a learn of the second task that has not begun. Laying the start anew undoes the learn before.
+    ) -> Learner:
+        """Return a learner of the second task that has not begun; it starts where the first one ended, whatever came since.
 
         Args:
             methods: Fields by method name, or a whole recipe.
@@ -98,37 +99,42 @@ class Stream:
         task = more.pop("task", "new")
         spec = {**SETTINGS, **more, "methods": methods}
         recipe = methods if isinstance(methods, Recipe) else build_recipe(spec, registry)
-        given = {"pools": self.pools(pools), "validation": validation, "state": state, "task": task, "first": not pools}
-        return self.begun(recipe, self.new if rows is None else rows, given)
+        inputs = TaskInputs(
+            task,
+            self.new if rows is None else rows,
+            validation=validation,
+            pools=self.pools(pools),
+            state=state or {},
+            first=not pools,
+        )
+        return Learner(self.trainable(recipe), recipe, inputs)
 
-    def begun(self, recipe: Recipe, rows: list[Any], given: dict[str, Any]) -> Learning:
-        """Return a learn from where the first task ended."""
+    def trainable(self, recipe: Recipe) -> Trainable:
+        """Return the model as the first task left it."""
         self.runtime.lay(self.slots)
-        params = self.runtime.start_adapter(recipe.settings, 0, "new")
-        runtime = self.runtime
-        return Learning(runtime.model, params, recipe, rows, pad=runtime.base.pad, precision=runtime.precision, **given)
+        return self.runtime.trainable(self.runtime.start_adapter(recipe.settings, 0, "new"))
 
     def kept(self, methods: Mapping[str, Any], **more: Any) -> dict[str, Tensors]:
         """Return what the methods keep when they learn the first task from the start."""
         slots, self.slots = self.slots, {}
         try:
-            made = self.learning(methods, rows=self.old, num_train_epochs=8, task="old", **more)
+            made = self.learner(methods, rows=self.old, num_train_epochs=8, task="old", **more)
             loop.train(made)
         finally:
             self.slots = slots
         return {name: dict(state) for name, state in made.kept.items()}
 
-    def train(self, learning: Learning, keeper: Keeper | None = None) -> Learned:
-        """Run `learning` to its end on the reference loop."""
-        settle, kept = learning.settle, {}
+    def train(self, learner: Learner, keeper: Keeper | None = None) -> Learned:
+        """Run `learner` to its end on the reference loop."""
+        settle, kept = learner.settle, {}
 
         def watched() -> None:
-            kept.update({name: dict(state) for name, state in learning.state.items()})
+            kept.update({name: dict(state) for name, state in learner.state.items()})
             settle()
 
-        learning.settle = watched  # type: ignore[method-assign]
-        loop.train(learning, keeper)
-        return Learned(weights(learning), kept, learning.record)
+        learner.settle = watched  # type: ignore[method-assign]
+        loop.train(learner, keeper)
+        return Learned(weights(learner), kept, learner.record)
 
 
 class FeatureStream(Stream):
@@ -145,25 +151,25 @@ class FeatureStream(Stream):
         self.model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4))
         self.start: Tensors = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         self.slots = {}
-        plain = self.learning({}, rows=self.old, num_train_epochs=8)
+        plain = self.learner({}, rows=self.old, num_train_epochs=8)
         loop.train(plain)
         self.slots = {"skill": weights(plain)}
-        self.teachers = plain.top_k(self.old, 3)
+        self.teachers = plain.inference.top_k(self.old, 3)
 
-    def begun(self, recipe: Recipe, rows: list[Any], given: dict[str, Any]) -> Learning:
-        """Return a learn from where the first task ended."""
+    def trainable(self, recipe: Recipe) -> Trainable:
+        """Return the network as the first task left it."""
         with torch.no_grad():
             for name, value in self.model.named_parameters():
                 value.copy_(self.slots.get("skill", self.start)[name])
         self.model.zero_grad()
-        return Learning(self.model, dict(self.model.named_parameters()), recipe, rows, reader=Features(), **given)
+        return Trainable(self.model, dict(self.model.named_parameters()), Features())
 
 
-def run(learning: Learning, update: int) -> float:
-    """Run one update without an optimizer step; return its loss."""
-    loss = sum(learning.accumulate(micro) for micro in learning.open(update))
-    learning.turn(update)
-    learning.close(update)
+def run(learner: Learner, n: int) -> float:
+    """Run update `n` without an optimizer step; return its loss."""
+    update = learner.update(n)
+    loss = update.gradients()
+    update.finish()
     return loss
 
 
@@ -178,9 +184,9 @@ def wish(method: Any) -> Draw:
     return max(wanted.values(), key=lambda draw: draw.size) if isinstance(wanted, Mapping) else wanted
 
 
-def weights(learning: Learning) -> Tensors:
+def weights(learner: Learner) -> Tensors:
     """Return copies of the trainable parameters."""
-    return {name: value.detach().clone() for name, value in learning.params.items()}
+    return {name: value.detach().clone() for name, value in learner.params.items()}
 
 
 def same(a: Tensors, b: Tensors) -> bool:

@@ -16,8 +16,10 @@ from perdure.data.encode import encode
 from perdure.memory import tokens
 from perdure.memory.pool import Pool
 from perdure.methods.registry import load_recipe
+from perdure.model.forward import Tokens
 from perdure.train import checkpoint, loop
-from perdure.train.learning import Learning
+from perdure.train.learner import Learner
+from perdure.train.task import TaskInputs, Trainable
 
 FAST = {"learning_rate": 0.03, "num_train_epochs": 4, "per_device_train_batch_size": 8, "seed": 3}
 REPLAY = {"name": "kept", "memory_per_label": 4, "methods": {"replay": {"mix": 0.5}, "distill": {"top_k": 8}}}
@@ -107,22 +109,17 @@ def test_the_same_settings_give_the_bits_of_the_reference_loop(tiny_model, token
     memory = trainer.memory
     settings = {**{name: value for name, value in FAST.items() if name != "seed"}, **options, "logging_steps": 500}
     recipe = load_recipe("naive", settings | {f"methods.{name}": spec for name, spec in REPLAY["methods"].items()})
-    learning = Learning(
-        by_loop,
-        {name: value for name, value in by_loop.named_parameters() if value.requires_grad},
-        recipe,
-        [encode(Row(row["prompt"], row["completion"]), tokenizer, 512) for row in texts("b", 1)],
-        pools={"replay": Pool(memory.keys, [k.row for k in memory.rows], [k.label for k in memory.rows],
-                              [k.task for k in memory.rows], memory.columns)},
-        seed=3,
-        task="b",
-        pad=tokenizer.pad_token_id,
-    )  # fmt: skip
-    loop.train(learning)
+    params = {name: value for name, value in by_loop.named_parameters() if value.requires_grad}
+    new = [encode(Row(row["prompt"], row["completion"]), tokenizer, 512) for row in texts("b", 1)]
+    kept = memory.rows
+    pool = Pool(memory.keys, [k.row for k in kept], [k.label for k in kept], [k.task for k in kept], memory.columns)
+    trainable = Trainable(by_loop, params, Tokens(tokenizer.pad_token_id))
+    learner = Learner(trainable, recipe, TaskInputs("b", new, pools={"replay": pool}, seed=3))
+    loop.train(learner)
     assert same(weights(model), weights(by_loop))
     assert not same(weights(model), weights(make_model(tiny_model)))
-    assert done.global_step == learning.total
-    assert trainer.learning.record.heartbeats == learning.record.heartbeats
+    assert done.global_step == learner.total
+    assert trainer.learner.record.heartbeats == learner.record.heartbeats
 
 
 def test_replay_keeps_what_naive_forgets(tiny_model, tokenizer, tmp_path):
@@ -141,7 +138,7 @@ def test_replay_keeps_what_naive_forgets(tiny_model, tokenizer, tmp_path):
     assert left["naive", "b"] > 1.4 * left["naive", "a"]
     assert left["kept", "b"] < 0.5 * left["naive", "b"]
     assert left["kept", "new"] < 0.5
-    beats = trainer.learning.record.heartbeats
+    beats = trainer.learner.record.heartbeats
     assert beats["replay"][0][1]["rows"] == 8  # mix 0.5 of batches of 8
     assert any(beat["pull"] > 0 for _, beat in beats["distill"])
 
@@ -162,7 +159,7 @@ def test_state_is_one_safetensors_file_that_gives_the_memory_back(tiny_model, to
     assert {kept.row for kept in memory.rows} == {kept.row for kept in trainer.fresh}
     assert {kept.label for kept in memory.rows} == {"a-0", "a-1", "a-2"}
     assert set(memory.columns["teacher"]) == set(memory.keys)
-    again = trainer.learning.top_k([kept.row for kept in memory.rows], 8)
+    again = trainer.learner.inference.top_k([kept.row for kept in memory.rows], 8)
     for kept, top in zip(memory.rows, again, strict=True):
         stored = memory.columns["teacher"][kept.key]
         assert torch.equal(stored.index, top.index.int())
@@ -193,9 +190,9 @@ def test_surprise_is_measured_before_the_task_and_hardness_after(tiny_model, tok
             recipe={"memory_per_label": 4, "methods": {"replay": {"admission": policy}}}, state=tmp_path / policy, task="a",
         )  # fmt: skip
         rows = [kept.row for kept in trainer.fresh]
-        before = trainer.learning.nll(rows)
+        before = trainer.learner.inference.nll(rows)
         trainer.train()
-        after = trainer.learning.nll(rows)
+        after = trainer.learner.inference.nll(rows)
         assert max(after) < min(before)
         scores = {kept.row: kept.score for kept in tokens.load(tmp_path / policy / MEMORY).rows}
         assert [scores[row] for row in rows] == (before if policy == "surprise" else after)
@@ -248,7 +245,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tiny_model, tokenizer, tmp_path, 
     resumed = start("cut")
     assert resumed.first_update == 5
     resumed.train()
-    assert same(weights(whole.learning.model), weights(resumed.learning.model))
+    assert same(weights(whole.learner.model), weights(resumed.learner.model))
     assert (tmp_path / "cut" / MEMORY).read_bytes() == (tmp_path / "whole" / MEMORY).read_bytes()
     assert sorted(p.name for p in (tmp_path / "cut").iterdir()) == ["lock", MEMORY]
 
@@ -284,7 +281,7 @@ def test_the_model_is_saved_and_logged_as_trainer_does(tiny_model, tokenizer, tm
     loaded = PeftModel.from_pretrained(base, tmp_path / "out").eval()
     ids = tokenizer("Label a3:", return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        assert torch.equal(loaded(input_ids=ids).logits, trainer.learning.model.eval()(input_ids=ids).logits)
+        assert torch.equal(loaded(input_ids=ids).logits, trainer.learner.model.eval()(input_ids=ids).logits)
 
 
 def test_a_plain_model_is_trained_whole_and_bf16_is_autocast(tiny_model, tokenizer, tmp_path):
@@ -385,7 +382,7 @@ def test_the_best_weights_are_looked_for_at_the_end_too_where_steps_end_within_a
 
     for steps in (1, 3):  # an epoch has two updates
         trainer = trained(steps)
-        assert trainer.learning.best[0] == pytest.approx(trainer.evaluate()["eval_loss"], rel=0.05)
+        assert trainer.learner.best[0] == pytest.approx(trainer.evaluate()["eval_loss"], rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -402,4 +399,4 @@ def test_a_bfloat16_model_of_which_a_part_is_trained_is_asked_with_the_weights_i
             model, args(tmp_path, num_train_epochs=1), train_dataset=texts(task), processing_class=tokenizer, **chosen
         )
         trainer.train()
-    assert next(iter(methods)) in trainer.learning.record.acted
+    assert next(iter(methods)) in trainer.learner.record.acted

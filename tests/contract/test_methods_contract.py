@@ -16,8 +16,8 @@ from perdure.core.errors import Conflict, Diverged, Interrupted, PerdureError
 from perdure.core.recipe import Recipe, build_recipe, check_seams
 from perdure.core.seams import EXCLUSIVE, SEAMS, pool_of, spec_of
 from perdure.methods.registry import all_methods
-from perdure.train.between import Between
 from perdure.train.checkpoint import Keeper
+from perdure.train.model_view import ModelView
 from streams import SETTINGS, FeatureStream, Learned, apart, close, run, same, weights, wish
 
 METHODS = all_methods()
@@ -60,7 +60,7 @@ def second(stream, methods, registry=METHODS, first=None, **more):
     known = {m.name: spec_of(m) for m in spec} if isinstance(methods, Recipe) else methods
     keeps = {name: fields for name, fields in known.items() if "measure" in registry[name].seams}
     state = stream.kept(keeps, registry=first or registry) if keeps else None
-    return stream.learning(methods, pools=POOLS, registry=registry, state=state, **more)
+    return stream.learner(methods, pools=POOLS, registry=registry, state=state, **more)
 
 
 def learned(stream, name: str, registry=METHODS, **more) -> Learned:
@@ -93,7 +93,7 @@ def without(stream):
     def learn(name: str) -> Learned:
         rest = tuple(partners(name))
         if rest not in known:
-            known[rest] = stream.train(stream.learning({other: {} for other in rest}, pools=POOLS))
+            known[rest] = stream.train(stream.learner({other: {} for other in rest}, pools=POOLS))
         return known[rest]
 
     return learn
@@ -102,7 +102,7 @@ def without(stream):
 @pytest.fixture(scope="module")
 def plain(stream):
     """The second task without any method."""
-    return stream.train(stream.learning({}))
+    return stream.train(stream.learner({}))
 
 
 # --- what a method is
@@ -205,7 +205,7 @@ REMEMBERING = [n for n, m in METHODS.items() if {"draw", "measure"} & set(m.seam
 
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_with_nothing_remembered_it_is_plain_training_to_the_bit(name, stream, plain):
-    first = stream.train(stream.learning(company(name)))
+    first = stream.train(stream.learner(company(name)))
     assert same(first.weights, plain.weights)
     assert first.record.loss == plain.record.loss
 
@@ -215,7 +215,7 @@ def test_some_field_at_zero_switches_it_off_to_the_bit(name, stream, plain):
     zero = {f.name: 0 for f in dataclasses.fields(METHODS[name]) if isinstance(f.default, float)}
     off = [field for field in zero if not _try_active(METHODS[name], {field: 0})]
     assert off
-    made = stream.learning({name: {off[0]: 0}}, pools=POOLS)
+    made = stream.learner({name: {off[0]: 0}}, pools=POOLS)
     assert not made.recipe.methods
     assert same(stream.train(made).weights, plain.weights)
 
@@ -241,7 +241,7 @@ def test_a_term_whose_gradient_alone_is_nan_is_told_before_the_weights_are_kept(
         return sum(((value * 0).sum() for value in step.params.values()), torch.zeros(())).sqrt()
 
     registry = {**METHODS, "l2": broken(METHODS["l2"], loss=loss)}
-    made = stream.learning({"l2": {}}, registry=registry, num_train_epochs=1, per_device_train_batch_size=16)
+    made = stream.learner({"l2": {}}, registry=registry, num_train_epochs=1, per_device_train_batch_size=16)
     with pytest.raises(Diverged, match="the last update gave weights that are not finite"):
         stream.train(made)
 
@@ -286,8 +286,14 @@ DRAWING = [name for name, method in METHODS.items() if "draw" in method.seams]
 @pytest.mark.parametrize("pair", list(itertools.combinations(DRAWING, 2)), ids="-".join)
 def test_draws_of_its_own_are_the_same_whoever_draws_beside_it(pair, points):
     def served(*methods: str) -> list:
-        made = points.learning({name: {} for name in methods}, pools=POOLS)
-        return [made.drawn.rows for update in range(made.total) if made.open(update)]
+        made = points.learner({name: {} for name in methods}, pools=POOLS)
+        drawn = []
+        for n in range(made.total):
+            update = made.update(n)
+            drawn.append(update.drawn.rows)
+            update.gradients()
+            update.finish()
+        return drawn
 
     if clash(*pair):
         pytest.skip("the two cannot be in one recipe")
@@ -295,7 +301,7 @@ def test_draws_of_its_own_are_the_same_whoever_draws_beside_it(pair, points):
     pools = [pool_of(METHODS[name]) for name in pair]
     for name in pair:
         for drawn, expected in zip(together, alone[name], strict=True):
-            mine = {draw: rows for draw, rows in expected.items() if ":" in draw or pools[0] != pools[1]}
+            mine = {draw: rows for draw, rows in expected.items() if draw.part or pools[0] != pools[1]}
             assert {draw: drawn.get(draw) for draw in mine} == mine
 
 
@@ -307,7 +313,7 @@ def test_it_writes_no_parameter_and_its_state_is_tensors(name, stream):
     for update in range(made.total):
         run(made, update)
     for method in made.recipe.owners("measure"):
-        made.state[method.name] = method.measure(Between(made), made.state[method.name])
+        made.state[method.name] = method.measure(ModelView(made), made.state[method.name])
     everything = dict(made.model.named_parameters())
     assert same(before, weights(made))
     for state in made.state.values():

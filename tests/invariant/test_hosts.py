@@ -15,7 +15,8 @@ from perdure.memory.pool import Pool
 from perdure.methods.registry import load_recipe
 from perdure.train import loop
 from perdure.train.checkpoint import Keeper
-from perdure.train.learning import Learning
+from perdure.train.learner import Learner
+from perdure.train.task import TaskInputs
 
 SETTINGS = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "lora_dropout": 0.1, "logging_steps": 2}
 
@@ -27,28 +28,21 @@ def rows(task: str, n: int) -> list[Row]:
     ]
 
 
-def learning(folder, **overrides) -> Learning:
+def learner(folder, **overrides) -> Learner:
     runtime = Runtime(folder, "float32", "cpu")
     recipe = load_recipe("dual_replay", {**SETTINGS, **overrides})
     params = runtime.start_adapter(recipe.settings, 0, "new")
     tokenizer = runtime.base.tokenizer
     old = [encode(row, tokenizer, 64) for row in rows("parcel", 6)]
     keys = [str(i) for i in range(6)]
-    make = Learning(
-        runtime.model,
-        params,
-        recipe,
-        [encode(row, tokenizer, 64) for row in rows("refund", 18)],
-        pools={"replay": Pool(keys, old, [str(i % 3) for i in range(6)], ["parcel"] * 6)},
-        task="new",
-        pad=runtime.base.pad,
-    )
-    taught = make.top_k(old[:4], 8)  # two rows have no teacher column
-    make.pools["replay"].columns = {"teacher": dict(zip(keys, taught, strict=False))}
-    return make
+    taught = runtime.top_k(old[:4], 8)  # two rows have no teacher column
+    columns = {"teacher": dict(zip(keys, taught, strict=False))}
+    pool = Pool(keys, old, [str(i % 3) for i in range(6)], ["parcel"] * 6, columns)
+    new = [encode(row, tokenizer, 64) for row in rows("refund", 18)]
+    return Learner(runtime.trainable(params), recipe, TaskInputs("new", new, pools={"replay": pool}))
 
 
-def weights(made: Learning) -> dict[str, torch.Tensor]:
+def weights(made: Learner) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in made.params.items()}
 
 
@@ -57,7 +51,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 def test_the_two_hosts_agree_to_the_bit(tiny_model):
-    by_loop, by_trainer = learning(tiny_model), learning(tiny_model)
+    by_loop, by_trainer = learner(tiny_model), learner(tiny_model)
     start = weights(by_loop)
     loop.train(by_loop)
     transformers_host.train(by_trainer)
@@ -69,9 +63,9 @@ def test_the_two_hosts_agree_to_the_bit(tiny_model):
 @pytest.mark.parametrize("host", [loop.train, transformers_host.train])
 @pytest.mark.parametrize("cut", [1, 5, 9])
 def test_a_run_stopped_and_resumed_gives_the_same_bits(tiny_model, tmp_path, host, cut):
-    whole = learning(tiny_model)
+    whole = learner(tiny_model)
     host(whole)
-    stopped, seen = learning(tiny_model), []
+    stopped, seen = learner(tiny_model), []
 
     def stop() -> str | None:
         seen.append(1)
@@ -79,15 +73,15 @@ def test_a_run_stopped_and_resumed_gives_the_same_bits(tiny_model, tmp_path, hos
 
     with pytest.raises(Interrupted, match="SIGTERM"):
         host(stopped, Keeper(tmp_path / "run.safetensors", stopped, stop=stop))
-    resumed = learning(tiny_model)
+    resumed = learner(tiny_model)
     host(resumed, Keeper(tmp_path / "run.safetensors", resumed))
     assert same(weights(whole), weights(resumed))
     assert whole.record.loss == [tuple(pair) for pair in resumed.record.loss]
 
 
 def test_an_update_means_the_same_whatever_the_accumulation(tiny_model):
-    whole = learning(tiny_model, per_device_train_batch_size=8, lora_dropout=0.0)
-    split = learning(tiny_model, per_device_train_batch_size=8, lora_dropout=0.0)
+    whole = learner(tiny_model, per_device_train_batch_size=8, lora_dropout=0.0)
+    split = learner(tiny_model, per_device_train_batch_size=8, lora_dropout=0.0)
     split.updates = [[batch[:3], batch[3:]] if len(batch) > 3 else [batch] for (batch,) in whole.updates]
     for made in (whole, split):
         loop.train(made)
@@ -105,7 +99,7 @@ def test_a_machine_with_two_gpus_and_no_launcher_runs_every_update_once(tiny_mod
     patched = cached_property(two)
     patched.__set_name__(TrainingArguments, "_setup_devices")
     monkeypatch.setattr(TrainingArguments, "_setup_devices", patched)
-    by_loop, by_trainer = learning(tiny_model), learning(tiny_model)
+    by_loop, by_trainer = learner(tiny_model), learner(tiny_model)
     loop.train(by_loop)
     transformers_host.train(by_trainer)
     assert TrainingArguments(use_cpu=True).n_gpu == 2

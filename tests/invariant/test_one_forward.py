@@ -7,7 +7,8 @@ import torch
 
 from perdure.methods.registry import all_methods
 from perdure.model import batch
-from perdure.train.stepping import step_of
+from perdure.train.draws import DrawName
+from perdure.train.steps import step_of
 from streams import FeatureStream
 
 DRAWING = ("replay", "distill", "der", "der_pp", "importance_replay", "forgetting_curve", "instruction_replay")
@@ -22,7 +23,7 @@ def forwards(request, monkeypatch):
     stream = FeatureStream() if request.param == "points" else request.getfixturevalue("stream")
 
     def count(methods):
-        made = stream.learning(methods, pools=("replay", "general"), logging_steps=99)
+        made = stream.learner(methods, pools=("replay", "general"), logging_steps=99)
         made.begin()
         made.room = math.inf  # a forward that grows too large is cut, its rows still run once
         calls, counts = [], []
@@ -30,12 +31,11 @@ def forwards(request, monkeypatch):
         optimizer = torch.optim.SGD(made.params.values(), lr=0.1)
         for update in range(made.total):
             calls.clear()
-            for micro in made.open(update):
-                made.accumulate(micro)
-            made.turn(update)
+            opened = made.update(update)
+            opened.gradients()
             optimizer.step()
             optimizer.zero_grad()
-            made.close(update)
+            opened.finish()
             counts.append(len(calls))
         handle.remove()
         return counts, made
@@ -47,16 +47,19 @@ def test_seven_methods_that_draw_from_memory_run_the_model_as_often_as_none(forw
     plain, _ = forwards({})
     counts, made = forwards({name: {} for name in DRAWING})
     assert counts == plain == [1] * made.total
-    assert {name.split(".")[0] for name in made.record.fed} == set(DRAWING)
+    assert made.record.fed == set(DRAWING)
 
 
 def test_methods_that_share_a_draw_see_the_very_same_outputs(forwards):
     _, made = forwards({name: {"mix": 0.25} for name in ("replay", "der", "distill")})
-    (micro,) = made.open(0)
-    step, _ = step_of(made, micro)
+    update = made.update(0)
+    (micro,) = update.micro_batches
+    step, _ = step_of(made, update.drawn, micro, made.total)
     replay, der, distill = (step.drawn[name] for name in ("replay", "der", "distill"))
     assert replay is der is distill
-    assert len(replay.logits) == sum(made.pools["replay"].rows[i].targets for i in made.drawn.rows["replay"])
+    assert len(replay.logits) == sum(
+        made.pools["replay"].rows[i].targets for i in update.drawn.rows[DrawName("replay")]
+    )
 
 
 @pytest.mark.parametrize("name", ["mir", "adversarial_replay"])
@@ -74,19 +77,22 @@ def test_every_method_counted_draws_from_memory():
 def test_rows_that_only_another_forward_reads_are_not_in_the_shared_one(forwards, name):
     method = name.split(".")[0]
     _, made = forwards({method: {"mix": 0.5}})
-    (micro,) = made.open(2)
-    rows = micro.drawn[made.drawn.reads[name]]
+    update = made.update(2)
+    (micro,) = update.micro_batches
+    waiting = update.drawn.draw_of(name)
+    rows = micro.drawn[waiting]
     assert rows
-    step, (logits,) = step_of(made, micro)
-    shared = {draw: places for draw, places in micro.drawn.items() if draw != made.drawn.reads[name]}
+    step, (logits,) = step_of(made, update.drawn, micro, made.total)
+    shared = {draw: places for draw, places in micro.drawn.items() if draw != waiting}
     read = [made.pools["replay"].rows[i] for places in shared.values() for i in places]
-    assert len(logits) == sum(row.targets for row in [*(made.rows[i] for i in micro.new), *read])
+    assert len(logits) == sum(row.targets for row in [*(made.inputs.rows[i] for i in micro.new), *read])
     assert name not in step.drawn
     assert set(step.run(name).row.tolist()) == set(rows)
 
 
 def test_rows_that_another_method_reads_in_the_shared_forward_stay_in_it(forwards):
     _, made = forwards({"adversarial_replay": {}, "replay": {"mix": 0.25}})
-    (micro,) = made.open(0)
-    step, _ = step_of(made, micro)
+    update = made.update(0)
+    (micro,) = update.micro_batches
+    step, _ = step_of(made, update.drawn, micro, made.total)
     assert step.drawn["adversarial_replay"] is step.drawn["replay"]

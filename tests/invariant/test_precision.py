@@ -13,7 +13,7 @@ from perdure.maths.importance import mean_square
 from perdure.methods.registry import all_methods
 from perdure.model.hooks import hooked
 from perdure.train import loop, per_row
-from perdure.train.between import Between
+from perdure.train.model_view import ModelView
 from streams import Stream, apart
 
 FINE = 1e-5  # relative error that float32 keeps below; a product rounded to bfloat16 is off by about 1e-3
@@ -61,28 +61,28 @@ def test_the_moments_of_a_bfloat16_model_are_those_of_float64(monkeypatch):
 
 
 def test_the_fisher_information_of_a_bfloat16_model_is_that_of_float64(coarse, monkeypatch):
-    learning = coarse.learning({})
-    found = mean_square(Between(learning).gradients("new"))
+    learner = coarse.learner({})
+    found = mean_square(ModelView(learner).gradients("new"))
 
     def exactly(rows, grad, given):
         return torch.bmm(grad.reshape(rows, -1, grad.shape[-1]).mT.double(), given.double())
 
     monkeypatch.setattr(per_row, "_formed", exactly)
-    exact = mean_square(Between(learning).gradients("new"))
+    exact = mean_square(ModelView(learner).gradients("new"))
     assert next(iter(exact.values())).dtype == torch.float64
     assert apart(found, exact) < FINE
     monkeypatch.setattr(per_row, "_formed", lambda *given: exactly(*given).bfloat16().float())
-    assert apart(mean_square(Between(learning).gradients("new")), exact) > FINE
+    assert apart(mean_square(ModelView(learner).gradients("new")), exact) > FINE
 
 
 def test_what_a_bfloat16_teacher_says_is_summed_as_in_float64(coarse):
-    learning = coarse.learning({})
+    learner = coarse.learner({})
     logits = {}
-    for indices, batch, out in learning.forwards(coarse.old):
+    for indices, batch, out in learner.inference.forwards(coarse.old):
         assert not torch.is_autocast_enabled("cpu")
         lengths = torch.bincount(batch.at[0]).tolist()
         logits |= dict(zip(indices, out.logits.double().split(lengths), strict=True))
-    for n, top in enumerate(learning.top_k(coarse.old, 8)):
+    for n, top in enumerate(learner.inference.top_k(coarse.old, 8)):
         logp = logits[n].log_softmax(-1)
         assert off(top.logprob, logp.gather(-1, top.index)) < FINE
         mass = logp.exp().scatter(-1, top.index, 0.0).sum(-1)
@@ -92,7 +92,7 @@ def test_what_a_bfloat16_teacher_says_is_summed_as_in_float64(coarse):
     for n, row in enumerate(coarse.old):
         labels = torch.tensor([token for token, trained in zip(row.ids, row.trained, strict=True) if trained])
         losses.append(-logits[n].log_softmax(-1).gather(-1, labels[:, None]).mean())
-    assert off(torch.tensor(learning.nll(coarse.old)), torch.stack(losses)) < FINE
+    assert off(torch.tensor(learner.inference.nll(coarse.old)), torch.stack(losses)) < FINE
 
 
 @pytest.mark.parametrize(
@@ -113,5 +113,5 @@ def test_no_method_is_called_under_autocast(coarse, methods, monkeypatch):
             monkeypatch.setattr(kind, seam, watched)
     recipe = {name: {} for name in methods}
     kept = coarse.kept(recipe)
-    loop.train(coarse.learning(recipe, pools=("replay",), state=kept))
+    loop.train(coarse.learner(recipe, pools=("replay",), state=kept))
     assert called == {(name, seam) for name in methods for seam in all_methods()[name].seams}

@@ -60,7 +60,7 @@ def test_the_two_sets_are_independent_and_together_the_share_of_the_mix():
     sizes, same = {"logits": 0, "labels": 0}, 0
     for update in range(40):
         made = draw_rows(recipe, {"replay": pool}, {"der_pp": {}}, DrawContext(update, 40, 9, {"replay": 40}), 2, 0)
-        one, other = (made.rows[made.reads[f"der_pp.{name}"]] for name in sizes)
+        one, other = (made.rows[made.draw_of(f"der_pp.{name}")] for name in sizes)
         assert len(one) + len(other) == 9
         sizes = {"logits": sizes["logits"] + len(one), "labels": sizes["labels"] + len(other)}
         same += set(one) == set(other)

@@ -24,19 +24,20 @@ from perdure.methods.replay.der_pp import DerPlusPlus
 from perdure.methods.replay.replay import Replay
 from perdure.model.features import Example, Features
 from perdure.train import loop
-from perdure.train.between import Between
-from perdure.train.learning import Learning
+from perdure.train.learner import Learner
+from perdure.train.model_view import ModelView
+from perdure.train.task import TaskInputs, Trainable
 
 SINGLE = {"rtol": 1e-5, "atol": 1e-7}  # what passed through float32, in our host or in Avalanche
 
 
-def learning(methods, times=1, **settings):
+def learner(methods, times=1, **settings):
     """The old task at the settled weights, on our host, which works in float32."""
     model = network("settled", torch.float32)
     xs, ys = given("old_x").float(), given("old_y").tolist()
     rows = [Example(x, y) for x, y in zip(xs, ys, strict=True)] * times
     recipe = build_recipe({"per_device_train_batch_size": 6, **settings, "methods": methods}, all_methods())
-    return Learning(model, dict(model.named_parameters()), recipe, rows, reader=Features())
+    return Learner(Trainable(model, dict(model.named_parameters()), Features()), recipe, TaskInputs("", rows))
 
 
 def scaled(vector):
@@ -48,8 +49,8 @@ def scaled(vector):
 
 
 def fisher(labels, times=1):
-    made = learning({"ewc": {}}, times)
-    state = Ewc(labels=labels, size=10**6).measure(Between(made), {})
+    made = learner({"ewc": {}}, times)
+    state = Ewc(labels=labels, size=10**6).measure(ModelView(made), {})
     return state, flat({name: state[f"fisher.{name}"] for name in SHAPES})
 
 
@@ -95,7 +96,7 @@ def test_avalanches_penalty_lacks_the_papers_half(size):
 def test_si_on_our_host_is_the_papers_path_integral_over_the_squared_way():
     part = GOLDEN["si"]
     damping = part["damping"] / golden("si", "paper", "moved").square().mean().item()  # ours is relative
-    made = learning(
+    made = learner(
         {"si": {"damping": damping}},
         num_train_epochs=part["updates"],
         learning_rate=part["rate"],

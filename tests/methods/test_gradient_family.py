@@ -28,7 +28,7 @@ def gradient_of(stream, rows):
 
 def conflicting_update(points, methods, **more):
     """Run updates without steps until one has new and drawn rows in conflict; return it with both gradients."""
-    made = points.learning(methods, pools=("replay",), **more)
+    made = points.learner(methods, pools=("replay",), **more)
     made.begin()
     for update in range(made.total):
         run(made, update)
@@ -55,7 +55,7 @@ def test_a_plain_sgd_step_does_not_raise_the_loss_of_the_rows_drawn(name, points
 
 @pytest.mark.parametrize(("name", "replayed"), [("a_gem", 0), ("gem", 0), ("pcgrad", 1)])
 def test_where_nothing_conflicts_it_is_plain_training_or_plain_replay(name, replayed, points):
-    made, plain = (points.learning(m, pools=("replay",), rows=points.old) for m in ({name: {}}, {}))
+    made, plain = (points.learner(m, pools=("replay",), rows=points.old) for m in ({name: {}}, {}))
     for update in range(made.total):
         grads = []
         for learning in (made, plain):

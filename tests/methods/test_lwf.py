@@ -97,7 +97,7 @@ def points():
 
 def test_on_a_whole_task_asking_once_ends_where_asking_in_every_update_ends(points):
     once, always, plain = (
-        points.train(points.learning(methods, pools=("replay",))).weights
+        points.train(points.learner(methods, pools=("replay",))).weights
         for methods in (
             {"lwf": {"top_k": 3, "strength": 1}},
             {"lwf": {"vocabulary": "full", "strength": 1}},
@@ -109,7 +109,7 @@ def test_on_a_whole_task_asking_once_ends_where_asking_in_every_update_ends(poin
 
 
 def test_the_host_asks_the_model_before_the_task_once_a_row_and_no_one_in_the_first_task(points):
-    later, first = (points.learning({"lwf": {}}, pools=pools) for pools in (("replay",), ()))
+    later, first = (points.learner({"lwf": {}}, pools=pools) for pools in (("replay",), ()))
     for made in (later, first):
         made.begin()
     assert len(later.columns["start"]) == len(later.rows)

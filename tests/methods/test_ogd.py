@@ -74,13 +74,13 @@ def test_small_sgd_steps_leave_the_old_rows_where_they_were_and_plain_ones_do_no
     kept = points.kept({"ogd": {"size": 8, "keep": 1.0}})
 
     def drift(methods, state):
-        made = points.learning(methods, state=state)
-        before = made.nll(points.old)
+        made = points.learner(methods, state=state)
+        before = made.inference.nll(points.old)
         made.begin()
         run(made, 0)
         torch.optim.SGD(made.params.values(), lr=1e-2).step()
         points.model.zero_grad()
-        return max(abs(a - b) for a, b in zip(made.nll(points.old), before, strict=True))
+        return max(abs(a - b) for a, b in zip(made.inference.nll(points.old), before, strict=True))
 
     # the gradients were taken where the first task ended, and so the masked step is orthogonal to every old row's
     assert drift({"ogd": {}}, kept) < 0.05 * drift({}, None)
@@ -90,7 +90,7 @@ def test_a_basis_of_another_shape_is_refused_by_name():
     points = FeatureStream()
     state = {"ogd": {"basis.0.weight": torch.ones(2, 5, 6)}}
     with pytest.raises(BadSpec, match=r"ogd kept basis\.0\.weight of shape \(2, 5, 6\)"):
-        points.learning({"ogd": {}}, state=state)
+        points.learner({"ogd": {}}, state=state)
 
 
 def test_values_out_of_range_are_refused_and_keeping_none_is_no_method():

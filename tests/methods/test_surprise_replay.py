@@ -102,7 +102,7 @@ def test_without_priority_or_memory_nothing_is_asked_and_service_is_even():
 def test_on_our_host_priority_draws_what_surprises_and_changes_what_is_learned():
     points = FeatureStream()
     even, prior = (
-        points.learning({"surprise_replay": {"priority": priority, "mix": 0.2}}, pools=("replay",))
+        points.learner({"surprise_replay": {"priority": priority, "mix": 0.2}}, pools=("replay",))
         for priority in (0.0, 1.0)
     )
     prior.begin()
@@ -110,7 +110,7 @@ def test_on_our_host_priority_draws_what_surprises_and_changes_what_is_learned()
     assert prior.state["surprise_replay"]["surprise"].tolist() == pytest.approx(asked, rel=1e-5)
     assert "surprise" not in even.state["surprise_replay"]
     even, prior = (
-        points.train(points.learning({"surprise_replay": {"priority": p, "mix": 0.2}}, pools=("replay",)))
+        points.train(points.learner({"surprise_replay": {"priority": p, "mix": 0.2}}, pools=("replay",)))
         for p in (0.0, 1.0)
     )
     assert apart(even.weights, prior.weights) > 1e-3

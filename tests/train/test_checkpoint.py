@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from disks import full_after
+from perdure.core.clock import Clock
 from perdure.core.errors import BrokenStore, Interrupted, PerdureError
 from perdure.train import loop
 from perdure.train.checkpoint import Keeper, load, save
@@ -31,7 +32,7 @@ def stopped(stream, tmp_path):
 
 
 def fresh(stream):
-    made = stream.learning(METHODS, pools=("replay",), validation=stream.old[:2], num_train_epochs=4)
+    made = stream.learner(METHODS, pools=("replay",), validation=stream.old[:2], num_train_epochs=4)
     best = made.recipe.settings.model_copy(update={"keep": "best"})  # no recipe has both; a checkpoint holds each
     made.recipe = replace(made.recipe, settings=best)
     return made
@@ -43,7 +44,7 @@ def test_everything_that_an_update_depends_on_comes_back_to_the_bit(stream, stop
     served, record = {a: list(n) for a, n in made.pools["replay"].served.items()}, json.dumps(made.record.to_json())
     again = fresh(stream)
     optimizer = make_optimizer(again.params.values(), again.recipe.settings)
-    assert load(path, again, optimizer) == 3
+    assert load(path, again, Clock(), optimizer) == 3
     assert same(weights(again), left)
     assert all(same(again.state[name], state[name]) for name in state)
     assert state["tail_average"]["count"].item() == 3
@@ -58,7 +59,7 @@ def test_everything_that_an_update_depends_on_comes_back_to_the_bit(stream, stop
 
 
 def test_no_checkpoint_means_from_the_start(stream, tmp_path):
-    assert load(tmp_path / "none.safetensors", fresh(stream), None) == 0
+    assert load(tmp_path / "none.safetensors", fresh(stream), Clock(), None) == 0
 
 
 def corrupt(path, how):
@@ -89,7 +90,7 @@ def test_a_file_that_is_no_checkpoint_of_this_learn_is_refused_and_nothing_is_ch
     again = fresh(stream)
     before = weights(again)
     with pytest.raises(BrokenStore, match=r"run\.safetensors.*delete it to start this learn again"):
-        load(path, again, make_optimizer(again.params.values(), again.recipe.settings))
+        load(path, again, Clock(), make_optimizer(again.params.values(), again.recipe.settings))
     assert same(weights(again), before)
 
 
@@ -97,16 +98,18 @@ def test_a_full_disk_leaves_the_old_checkpoint(stopped):
     made, path = stopped
     before = path.read_bytes()
     with full_after(2000), pytest.raises(PerdureError, match=r"cannot write .*free some space"):
-        save(path, made, None, 4)
+        save(path, made, Clock(), None, 4)
     assert path.read_bytes() == before
     assert [found.name for found in path.parent.iterdir()] == [path.name]
 
 
 def test_a_checkpoint_is_written_when_its_time_has_come_and_not_at_the_end(stream, tmp_path, monkeypatch):
-    made = stream.learning({})
+    made = stream.learner({})
     keeper = Keeper(tmp_path / "run.safetensors", made, seconds=10)
     saved = []
-    monkeypatch.setattr("perdure.train.checkpoint.save", lambda path, learning, optimizer, done: saved.append(done))
+    monkeypatch.setattr(
+        "perdure.train.checkpoint.save", lambda path, learner, clock, optimizer, done: saved.append(done)
+    )
     now = keeper.last
     for update in range(made.total):  # four seconds an update
         now += 4

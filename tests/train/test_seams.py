@@ -9,6 +9,7 @@ import torch
 from perdure.core.errors import BadSpec
 from perdure.core.seams import Column, Draw
 from perdure.methods.registry import all_methods
+from perdure.train.draws import DrawName
 from streams import FeatureStream, Stream, close, run, same, weights
 
 SEEN = {}
@@ -69,15 +70,15 @@ def spied(stream: Stream, **more):
     SEEN.clear()
     fields = more.pop("fields", {})
     methods = {"spy": fields, **more.pop("methods", {})}
-    made = stream.learning(methods, pools=("replay",), registry=REGISTRY, **more)
+    made = stream.learner(methods, pools=("replay",), registry=REGISTRY, **more)
     made.begin()
     return made
 
 
 def plain_grads(made, rows, weights_of_rows=None):
     """The gradient of the mean cross-entropy over the rows' label tokens, by plain autograd."""
-    batch = made.reader.collate(rows, share_prefix=False)
-    logits = made.reader.forward(made.model, batch).logits
+    batch = made.trainable.reader.collate(rows, share_prefix=False)
+    logits = made.trainable.reader.forward(made.model, batch).logits
     loss = torch.nn.functional.cross_entropy(logits, batch.labels)
     names = list(made.params)
     grads = torch.autograd.grad(loss, [made.params[n] for n in names], allow_unused=True)
@@ -87,11 +88,13 @@ def plain_grads(made, rows, weights_of_rows=None):
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_task_gradient_references_and_total_are_each_the_plain_gradient(any_stream, accumulation):
     made = spied(any_stream, fields={"strength": 0.1}, gradient_accumulation_steps=accumulation)
-    rows = [made.rows[i] for batch in made.updates[0] for i in batch]
+    rows = [made.inputs.rows[i] for batch in made.updates[0] for i in batch]
     task = plain_grads(made, rows)
-    run(made, 0)
+    update = made.update(0)
+    update.gradients()
+    update.finish()
     close(dict(SEEN["watched"].task_grad), task, rtol=1e-3, atol=1e-5)
-    old = [made.pools["replay"].rows[i] for i in made.drawn.rows["replay"]]
+    old = [made.pools["replay"].rows[i] for i in update.drawn.rows[DrawName("replay")]]
     per_row = [plain_grads(made, [row]) for row in old]  # each row counts the same
     reference = {name: sum(grads[name] for grads in per_row) / len(old) for name in task}
     close(SEEN["refs"]["old"], reference, rtol=1e-3, atol=1e-5)
@@ -129,9 +132,9 @@ def test_another_forward_with_other_weights_leaves_the_weights_alone(any_stream)
 
 def test_columns_of_new_rows_say_what_the_model_said_at_the_start(any_stream):
     made = spied(any_stream)
-    batch = made.reader.collate(made.rows, share_prefix=False)
+    batch = made.trainable.reader.collate(made.inputs.rows, share_prefix=False)
     with torch.no_grad():
-        said = made.reader.forward(made.model, batch).logits.log_softmax(-1)
+        said = made.trainable.reader.forward(made.model, batch).logits.log_softmax(-1)
     for update in range(2):
         run(made, update)
         step = SEEN["steps"][update]
@@ -151,25 +154,27 @@ def test_a_column_that_nobody_was_asked_for_is_refused(any_stream):
         def columns(self):
             return (Column("other", "new", "/some/model", 3),)
 
-    made = any_stream.learning({"spy": {}}, registry={**REGISTRY, "spy": Asking})
+    made = any_stream.learner({"spy": {}}, registry={**REGISTRY, "spy": Asking})
     with pytest.raises(BadSpec, match="'/some/model'"):
         made.begin()
 
 
 def test_own_draws_and_common_ones_arrive_apart_and_row_losses_name_their_rows(any_stream):
     made = spied(any_stream, methods={"replay": {"mix": 0.5}})
-    run(made, 0)
-    step = SEEN["steps"][0]
-    assert set(made.drawn.rows) == {"replay", "replay:spy.b"}
-    assert made.drawn.reads == {"replay": "replay", "spy.a": "replay", "spy.b": "replay:spy.b"}
+    update = made.update(0)
+    update.gradients()
+    update.finish()
+    step, shared, own = SEEN["steps"][0], DrawName("replay"), DrawName("replay", "spy.b")
+    assert set(update.drawn.rows) == {shared, own}
+    assert {part.name: part.draw for part in update.drawn.parts} == {"replay": shared, "spy.a": shared, "spy.b": own}
     assert step.drawn["replay"].logits.shape == step.drawn["spy.a"].logits.shape
     for part in ("spy.a", "spy.b"):
         rows, losses = SEEN["watched"].row_losses[part]
-        drawn = made.drawn.rows[made.drawn.reads[part]]
+        drawn = update.drawn.rows[update.drawn.draw_of(part)]
         assert sorted(rows.tolist()) == sorted(drawn)
         pool = made.pools["replay"].rows
         for row, loss in zip(rows.tolist(), losses.tolist(), strict=True):
-            assert loss == pytest.approx(made.nll([pool[row]])[0], rel=1e-3)
+            assert loss == pytest.approx(made.inference.nll([pool[row]])[0], rel=1e-3)
 
 
 def test_what_measure_returns_is_kept_and_the_next_task_begins_with_it(any_stream):
@@ -177,20 +182,20 @@ def test_what_measure_returns_is_kept_and_the_next_task_begins_with_it(any_strea
     any_stream.train(made)
     assert made.kept["spy"].keys() == {"kept", "nll"}
     assert made.kept["spy"]["kept"].item() == made.total
-    again = any_stream.learning({"spy": {}}, registry=REGISTRY, state=made.kept)
+    again = any_stream.learner({"spy": {}}, registry=REGISTRY, state=made.kept)
     again.begin()
     assert again.state["spy"].keys() == {"kept", "nll", "prepared"}
 
 
 def test_state_of_parameters_in_another_shape_is_refused(any_stream):
-    name, value = next(iter(any_stream.learning({}).params.items()))
+    name, value = next(iter(any_stream.learner({}).params.items()))
     state = {"spy": {f"anchor.{name}": torch.zeros(value.numel() + 1)}}
     with pytest.raises(BadSpec, match=r"method spy kept anchor\."):
-        any_stream.learning({"spy": {}}, registry=REGISTRY, state=state)
+        any_stream.learner({"spy": {}}, registry=REGISTRY, state=state)
 
 
 def test_settling_twice_changes_nothing(any_stream):
-    made = any_stream.learning({"tail_average": {"share": 1.0}})
+    made = any_stream.learner({"tail_average": {"share": 1.0}})
     any_stream.train(made)
     settled = weights(made)
     made.settle()

@@ -8,7 +8,7 @@ import pytest
 
 from perdure import Gate, Workspace
 from perdure.core.errors import BadInput, BrokenStore, Interrupted
-from perdure.train.learning import Learning
+from perdure.train.update import Update
 from perdure.workflows.inspect.memory_views import memory_stats
 from perdure.workflows.learn.remember import Memory
 
@@ -98,15 +98,15 @@ def test_discard_and_gc_remove_what_only_the_candidate_had(ws, tmp_path):
 
 def test_an_unfinished_learn_keeps_no_text_and_ends_in_the_same_bits(ws, tmp_path, monkeypatch, tiny_model):
     path = data(tmp_path / "a.jsonl", "ant")
-    after = Learning.close
+    finish = Update.finish
 
-    def stop(self, update):
-        after(self, update)
+    def stop(self):
+        finish(self)
         raise Interrupted("stopped")
 
     from perdure.train import checkpoint
 
-    monkeypatch.setattr(Learning, "close", stop)
+    monkeypatch.setattr(Update, "finish", stop)
     monkeypatch.setattr(checkpoint.Keeper, "resume", lambda self, optimizer: (_saved(self, optimizer), 0)[1])
     with pytest.raises(Interrupted):
         learn(ws, path, "a")
@@ -119,9 +119,7 @@ def test_an_unfinished_learn_keeps_no_text_and_ends_in_the_same_bits(ws, tmp_pat
 
 
 def _saved(keeper, optimizer):
-    from perdure.train.checkpoint import save
-
-    save(keeper.path, keeper.learning, optimizer, 0)
+    keeper.save(optimizer, 0)
 
 
 def test_what_learning_needs_of_rows_without_text_is_still_known(ws, tmp_path):

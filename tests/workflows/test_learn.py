@@ -7,7 +7,7 @@ import torch
 
 from perdure import Gate, Workspace
 from perdure.core.errors import BadInput, BadSpec, Interrupted
-from perdure.train.learning import Learning
+from perdure.train.learner import Learner
 from perdure.workflows.learn.remember import Memory
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
@@ -409,14 +409,14 @@ def test_a_task_whose_test_rows_were_all_deleted_does_not_stop_later_learns(ws, 
 def test_what_is_held_out_is_not_trained_with_the_rows_of_older_versions(tiny_model, tmp_path, monkeypatch):
     ws = Workspace.init(tmp_path / "all", str(tiny_model), dtype="float32", keep_rows="all")
     seen = []
-    monkeypatch.setattr(Learning, "begin", lambda self, begin=Learning.begin: (seen.append(self), begin(self))[1])
+    monkeypatch.setattr(Learner, "settle", lambda self, settle=Learner.settle: (seen.append(self), settle(self))[1])
     for n in (8, 16):
         rows = data(tmp_path / f"{n}.jsonl", "refund", "late", n)
         ws.learn("refund", rows, recipe="joint", overrides={**FAST, "keep": "best"}, gate=None)
-    trained = [row.ids for row in seen[-1].rows]
+    trained = [row.ids for row in seen[-1].inputs.rows]
     assert len(set(trained)) == len(trained)
-    assert seen[-1].validation
-    assert not {row.ids for row in seen[-1].validation} & set(trained)
+    assert seen[-1].inputs.validation
+    assert not {row.ids for row in seen[-1].inputs.validation} & set(trained)
 
 
 def test_one_row_is_trained_though_the_recipe_would_hold_some_out(ws, tmp_path):

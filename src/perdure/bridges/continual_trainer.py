@@ -23,9 +23,12 @@ from perdure.core.recipe import Recipe
 from perdure.ledger.lock import writing
 from perdure.memory.tokens import Kept, TokenMemory, load, save
 from perdure.methods.registry import load_recipe
+from perdure.model.forward import Tokens
 from perdure.model.layers import positions_of
+from perdure.model.probing import batching_of
 from perdure.train.checkpoint import Keeper
-from perdure.train.learning import Learning
+from perdure.train.learner import Learner
+from perdure.train.task import TaskInputs, Trainable
 
 MEMORY = "memory.safetensors"
 
@@ -96,12 +99,12 @@ class ContinualTrainer(RecipeTrainer):
             getattr(model, "hf_device_map", None) is None
         ):  # a model that is spread out stays where it is, as with Trainer
             model.to(args.device)
-        learning = self._learning(model, args)
-        self.nll_before = losses(learning, self.fresh, "nll_before") if self.folder else None
-        path = self.folder / f"run-{self._run(learning)}.safetensors" if self.folder else None
+        learner = self._learner(model, args)
+        self.nll_before = losses(learner, self.fresh, "nll_before") if self.folder else None
+        path = self.folder / f"run-{self._run(learner)}.safetensors" if self.folder else None
         super().__init__(
-            learning,
-            Keeper(path, learning),
+            learner,
+            Keeper(path, learner),
             eval_dataset=self.held_out or None,
             **{name: getattr(args, name) for name in PASSED},
         )
@@ -135,13 +138,13 @@ class ContinualTrainer(RecipeTrainer):
                 )
             self.begun, done = True, TrainOutput(0, 0.0, {})
             with self.scratch:
-                if self.first_update < self.learning.total:
+                if self.first_update < self.learner.total:
                     done = super().train()
-            self.learning.settle()
-            for told in self.learning.unused.values():
+            self.learner.settle()
+            for told in self.learner.unused.values():
                 warnings.warn(told, stacklevel=2)
             if self.folder:
-                kept = remembered(self.memory, self.fresh, self.learning, stage=self.stage, nll_before=self.nll_before)
+                kept = remembered(self.memory, self.fresh, self.learner, stage=self.stage, nll_before=self.nll_before)
                 save(self.folder / MEMORY, kept)
                 for path in self.folder.glob("run-*.safetensors"):
                     path.unlink()
@@ -161,7 +164,7 @@ class ContinualTrainer(RecipeTrainer):
         if not rows:
             raise BadInput("there is nothing to evaluate on; give eval_dataset")
         targets = [kept.row.targets for kept in rows]
-        means = self.learning.nll([kept.row for kept in rows], batch_size=self.eval_batch)
+        means = self.learner.inference.nll([kept.row for kept in rows], batch_size=self.eval_batch)
         total = sum(mean * count for mean, count in zip(means, targets, strict=True))
         metrics = {f"{metric_key_prefix}_loss": total / sum(targets)}
         metrics |= speed_metrics(metric_key_prefix, began, num_samples=len(rows))
@@ -193,7 +196,7 @@ class ContinualTrainer(RecipeTrainer):
         if self.folder is None and self.recipe.remembers:
             warnings.warn(f"recipe {self.recipe.name} keeps rows for later tasks; give state=FOLDER", stacklevel=3)
 
-    def _learning(self, model: Any, args: TrainingArguments) -> Learning:
+    def _learner(self, model: Any, args: TrainingArguments) -> Learner:
         params = {name: value for name, value in model.named_parameters() if value.requires_grad}
         if not params:
             raise BadInput(
@@ -202,31 +205,27 @@ class ContinualTrainer(RecipeTrainer):
         vocabulary = model.get_input_embeddings().num_embeddings
         if any(max(kept.row.ids) >= vocabulary for kept in self.memory.rows):
             raise BadInput(f"{self.folder} remembers tokens this model does not have; it belongs to another tokenizer")
-        learning = Learning(
-            model,
-            params,
-            self.recipe,
+        pad = (self.tokenizer.pad_token_id if self.tokenizer is not None else None) or 0
+        precision = (lambda: torch.autocast(args.device.type, torch.bfloat16)) if args.bf16 else nullcontext
+        inputs = TaskInputs(
+            self.task,
             [kept.row for kept in self.fresh],
-            pools=self.memory.pools() if self.recipe.owners("draw") else {},
             validation=[kept.row for kept in self.held_out],
+            pools=self.memory.pools() if self.recipe.owners("draw") else {},
             state={
                 name: {key: value.to(args.device) for key, value in state.items()}
                 for name, state in self.memory.states.items()
             },
-            seed=args.seed,
-            task=self.task,
             first=self.folder is not None and not self.memory.tasks,
-            pad=(self.tokenizer.pad_token_id if self.tokenizer is not None else None) or 0,
-            precision=(lambda: torch.autocast(args.device.type, torch.bfloat16)) if args.bf16 else nullcontext,
+            seed=args.seed,
         )
-        if args.max_steps > 0:
-            learning.updates = learning.updates[: args.max_steps]
-        return learning
+        trainable = Trainable(model, params, Tokens(pad, batching_of(model).prefix), precision)
+        return Learner(trainable, self.recipe, inputs, args.max_steps if args.max_steps > 0 else None)
 
-    def _run(self, learning: Learning) -> str:
+    def _run(self, learner: Learner) -> str:
         """Return what tells a stopped run of the same work from any other."""
         rows = [[kept.key for kept in self.fresh], self.memory.keys]
-        return content_hash([self.recipe.to_json(), self.task, learning.seed, learning.total, rows])[:16]
+        return content_hash([self.recipe.to_json(), self.task, learner.inputs.seed, learner.total, rows])[:16]
 
     def _stamp(self) -> str | None:
         path = self.folder / MEMORY if self.folder else None

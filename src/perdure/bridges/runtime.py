@@ -22,7 +22,8 @@ from perdure.model.batching import Batching
 from perdure.model.forward import Tokens
 from perdure.model.layers import text_part
 from perdure.model.probing import batching_of, remember
-from perdure.train.asked import Asked
+from perdure.train.inference import Inference
+from perdure.train.task import Trainable
 
 Slots = Mapping[str, Mapping[str, Tensor]]  # slot name -> its tensors, as the ledger keeps them
 
@@ -166,8 +167,16 @@ class Runtime:
 
     def top_k(self, rows: Sequence[Encoded], k: int) -> list[TopK]:
         """Return the distribution at the label positions of each row, kept to k, of the state laid now. Cost: a forward a row."""
-        reader = Tokens(self.base.pad, batching_of(self.model).prefix)
-        return Asked(self.model, reader, self.precision).top_k(rows, k)
+        return Inference(self.model, self.reader, self.precision).top_k(rows, k)
+
+    @property
+    def reader(self) -> Tokens:
+        """What turns rows of tokens into batches, and batches into outputs of the model as it is laid now."""
+        return Tokens(self.base.pad, batching_of(self.model).prefix)
+
+    def trainable(self, params: Mapping[str, Tensor]) -> Trainable:
+        """Return the model with `params` as what a learner trains: what `start_adapter` or `start_dense` returned."""
+        return Trainable(self.model, params, self.reader, self.precision)
 
     @contextmanager
     def bare(self) -> Iterator[None]:

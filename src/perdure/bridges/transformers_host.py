@@ -1,8 +1,8 @@
-"""The production host: a `transformers.Trainer` that runs the updates of a `Learning`.
+"""The production host: a `transformers.Trainer` that runs the updates of a `Learner`.
 
-Trainer brings devices, trackers and progress; what an update means is in `train/learning.py`, shared with the reference loop,
-and a test keeps the two equal to the bit. Batches, draws and losses never pass through Trainer's own data path, because a
-callback sees neither batch nor loss, and a collator does not know the update.
+Trainer brings devices, trackers and progress. What an update means is in `train/learner.py` and `train/update.py`, shared with
+the reference loop, and a test keeps the two equal to the bit. Batches, draws and losses never pass through Trainer's own data
+path, because a callback sees neither batch nor loss, and a collator does not know the update.
 """
 
 import tempfile
@@ -17,9 +17,10 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from perdure.core.errors import BadSpec
 from perdure.core.launcher import without_launcher
 from perdure.train.checkpoint import Keeper
-from perdure.train.learning import Learning
+from perdure.train.learner import Learner
 from perdure.train.loop import Progress
 from perdure.train.optimizer import clip, make_optimizer, make_schedule
+from perdure.train.update import Update
 
 TOLD = (  # settings that trackers and callbacks read from the arguments; the optimizer and its schedule are made here
     *("learning_rate", "weight_decay", "max_grad_norm", "lr_scheduler_type", "warmup_steps", "label_smoothing_factor"),
@@ -41,12 +42,12 @@ class Updates(Dataset):
 
 
 class RecipeTrainer(Trainer):
-    """Runs a `Learning` under transformers.
+    """Runs a `Learner` under transformers.
 
     Steps, epochs, rows and tokens that Trainer logs are those of the whole learn, wherever it goes on from.
 
     Args:
-        learning: What to learn.
+        learner: What to learn.
         keeper: Its checkpoint.
         progress: Called after every update.
         eval_dataset: What Trainer wants to see before it calls `evaluate` while it trains.
@@ -55,30 +56,30 @@ class RecipeTrainer(Trainer):
 
     def __init__(
         self,
-        learning: Learning,
+        learner: Learner,
         keeper: Keeper,
         progress: Progress | None = None,
         eval_dataset: Any = None,
         **options: Any,
     ):
-        settings = learning.recipe.settings
-        self.learning, self.last_loss = learning, 0.0
-        learning.begin()
-        optimizer = make_optimizer(learning.params.values(), settings)
+        settings = learner.recipe.settings
+        self.learner, self.last_loss = learner, 0.0
+        self.open_update: Update | None = None
+        optimizer = make_optimizer(learner.params.values(), settings)
         self.first_update = keeper.resume(optimizer)
-        schedule = make_schedule(optimizer, settings, learning.total, self.first_update)
-        self.epoch_updates = min(learning.epoch_ends, default=0) + 1
+        schedule = make_schedule(optimizer, settings, learner.total, self.first_update)
+        self.epoch_updates = min(learner.epoch_ends, default=0) + 1
         self.scratch = tempfile.TemporaryDirectory(prefix="perdure-trainer-")
         chosen = {
             "output_dir": self.scratch.name,
-            "max_steps": learning.total,
+            "max_steps": learner.total,
             **{name: getattr(settings, name) for name in TOLD},
             "logging_strategy": "steps" if settings.trackers else "no",
             "logging_nan_inf_filter": False,
             "report_to": settings.trackers or "none",
             "save_strategy": "no",
             "save_only_model": True,  # methods' state and the optimizer's are in the keeper's checkpoint
-            "use_cpu": next(iter(learning.params.values())).device.type == "cpu",
+            "use_cpu": next(iter(learner.params.values())).device.type == "cpu",
             "disable_tqdm": True,
             "remove_unused_columns": False,
             "dataloader_pin_memory": False,
@@ -87,7 +88,7 @@ class RecipeTrainer(Trainer):
         _ = args.device  # which counts the GPUs that it sees
         args._n_gpu = 1  # else Trainer takes a batch for each, and copies the model to each
         super().__init__(
-            model=learning.model,
+            model=learner.model,
             args=args,
             train_dataset=Updates(self.epoch_updates),
             eval_dataset=eval_dataset,
@@ -110,8 +111,8 @@ class RecipeTrainer(Trainer):
         """Begin where the checkpoint ends."""
         super()._init_training_state(*given, **more)
         self.state.global_step = self.first_update
-        self.state.num_input_tokens_seen = self.learning.record.tokens
-        self.state.num_train_epochs = -(-self.learning.total // self.epoch_updates)
+        self.state.num_input_tokens_seen = self.learner.record.tokens
+        self.state.num_train_epochs = -(-self.learner.total // self.epoch_updates)
         return self.first_update // self.epoch_updates, 0
 
     def _run_epoch(self, *given: Any, **more: Any) -> None:
@@ -122,7 +123,7 @@ class RecipeTrainer(Trainer):
 
     def _finalize_training(self, trial: Any, num_train_samples: float, start_time: float) -> Any:
         """Count the new rows that were trained on since this run began."""
-        done = self.learning.updates[self.first_update : self.state.global_step]
+        done = self.learner.updates[self.first_update : self.state.global_step]
         rows = sum(len(batch) for update in done for batch in update)
         share = len(done) / max(self.state.max_steps, 1)  # of all updates, by which Trainer multiplies
         return super()._finalize_training(trial, rows / share if share else 0, start_time)
@@ -133,13 +134,12 @@ class RecipeTrainer(Trainer):
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """Run one whole update: forwards, backwards, and what methods make of the gradient. Trainer then clips and steps."""
         model.train()
-        micros = self.learning.open(inputs)
-        self.last_loss = sum(self.learning.accumulate(micro, self.accelerator.backward) for micro in micros)
-        self.learning.turn(inputs)
+        self.open_update = self.learner.update(inputs)
+        self.last_loss = self.open_update.gradients(self.accelerator.backward)
         return torch.tensor(self.last_loss, device=self.args.device)
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        return clip(self.learning.params.values(), self.learning.recipe.settings)
+        return clip(self.learner.params.values(), self.learner.recipe.settings)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         return grad_norm
@@ -166,22 +166,22 @@ class _Closing(TrainerCallback):
         self.trainer, self.keeper, self.progress = trainer, keeper, progress
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        learning, update = self.trainer.learning, state.global_step - 1
-        learning.close(update)
+        learner, n = self.trainer.learner, state.global_step - 1
+        self.trainer.open_update.finish()  # type: ignore[union-attr]  # a step begins with its update
         state.epoch = state.global_step / self.trainer.epoch_updates
-        state.num_input_tokens_seen = learning.record.tokens
-        self.keeper.after(update, self.trainer.optimizer)
+        state.num_input_tokens_seen = learner.record.tokens
+        self.keeper.after(n, self.trainer.optimizer)
         if self.progress:
-            self.progress(update + 1, learning.total, self.trainer.last_loss)
+            self.progress(n + 1, learner.total, self.trainer.last_loss)
 
 
 def train(
-    learning: Learning, keeper: Keeper | None = None, progress: Progress | None = None, logs: Path | None = None
+    learner: Learner, keeper: Keeper | None = None, progress: Progress | None = None, logs: Path | None = None
 ) -> None:
-    """Run `learning` under transformers and settle; the same weights, to the bit, as `train.loop.train`.
+    """Run `learner` under transformers and settle; the same weights, to the bit, as `train.loop.train`.
 
     Args:
-        learning: What to learn.
+        learner: What to learn.
         keeper: Its checkpoint.
         progress: Called after every update.
         logs: Folder for what trackers write; else it is gone with the run.
@@ -192,8 +192,8 @@ def train(
     """
     options = {"output_dir": str(logs)} if logs else {}
     with without_launcher():
-        trainer = RecipeTrainer(learning, keeper or Keeper(None, learning), progress, **options)
+        trainer = RecipeTrainer(learner, keeper or Keeper(None, learner), progress, **options)
         with trainer.scratch:
-            if trainer.first_update < learning.total:
+            if trainer.first_update < learner.total:
                 trainer.train()
-    learning.settle()
+    learner.settle()

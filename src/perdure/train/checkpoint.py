@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,41 +10,42 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from perdure.core.clock import Clock
 from perdure.core.errors import BrokenStore, Interrupted
 from perdure.core.files import save_tensors, write_atomically
 from perdure.core.plain_json import read_json
-from perdure.train.gauge import Record
-from perdure.train.learning import Learning
+from perdure.train.effects import Record
+from perdure.train.learner import Learner
 
 
-def save(path: Path, learning: Learning, optimizer: Any, done: int) -> None:
+def save(path: Path, learner: Learner, clock: Clock, optimizer: Any, done: int) -> None:
     """Write everything that update `done` (the next one) depends on: weights, optimizer, method state, memory position.
 
     Raises:
         PerdureError: The disk is full; the previous checkpoint is as it was.
     """
-    tensors: dict[str, Tensor] = {f"param/{name}": value.detach() for name, value in learning.params.items()}
-    for name, value in learning.params.items() if optimizer is not None else ():
+    tensors: dict[str, Tensor] = {f"param/{name}": value.detach() for name, value in learner.params.items()}
+    for name, value in learner.params.items() if optimizer is not None else ():
         for key, part in optimizer.state.get(value, {}).items():
             tensors[f"adam/{name}/{key}"] = part
-    for method, state in learning.state.items():
+    for method, state in learner.state.items():
         tensors |= {f"state/{method}/{key}": value for key, value in state.items()}
-    if learning.best:
-        tensors |= {f"best/{name}": value for name, value in learning.best[1].items()}
-    told = {
+    if learner.best:
+        tensors |= {f"best/{name}": value for name, value in learner.best[1].items()}
+    stored = {
         "done": done,
-        "rows": {name: len(pool.keys) for name, pool in learning.pools.items()},
-        "served": {name: pool.served for name, pool in learning.pools.items()},
-        "best": learning.best[0] if learning.best else None,
-        "closed": learning.closed,
-        "record": learning.record.to_json(),
-        "spent": learning.clock.to_json(),
+        "rows": {name: len(pool.keys) for name, pool in learner.pools.items()},
+        "served": {name: pool.served for name, pool in learner.pools.items()},
+        "best": learner.best[0] if learner.best else None,
+        "closed": learner.settled,
+        "record": learner.record.to_json(),
+        "spent": clock.to_json(),
     }
     flat = {name: value.contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, lambda aside: save_tensors(flat, aside, {"perdure": json.dumps(told)}))
+    write_atomically(path, lambda aside: save_tensors(flat, aside, {"perdure": json.dumps(stored)}))
 
 
-def load(path: Path, learning: Learning, optimizer: Any) -> int:
+def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
     """Restore what `save` wrote and return the update to go on with; 0 where there is no checkpoint.
 
     Raises:
@@ -51,43 +53,44 @@ def load(path: Path, learning: Learning, optimizer: Any) -> int:
     """
     if not path.exists():
         return 0
+    learner.begin()  # what it computes from the weights of before the task is in no checkpoint
     try:
         with safe_open(path, "pt") as file:
-            told = read_json((file.metadata() or {})["perdure"])
+            stored = read_json((file.metadata() or {})["perdure"])
             # copies: what is mapped from a file is not aligned as fresh memory is, and a product then rounds otherwise
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise BrokenStore(f"checkpoint {path} cannot be read ({error}); delete it to start this learn again") from error
-    if not _fits(learning, tensors, told):
+    if not _fits(learner, tensors, stored):
         raise BrokenStore(f"checkpoint {path} was written by another learn; delete it to start this learn again")
     with torch.no_grad():
-        for name, value in learning.params.items():
+        for name, value in learner.params.items():
             value.copy_(tensors[f"param/{name}"])
             prefix = f"adam/{name}/"
             state = {key[len(prefix) :]: part for key, part in tensors.items() if key.startswith(prefix)}
             if state:
                 optimizer.state[value] = {k: v if k == "step" else v.to(value.device) for k, v in state.items()}
-    device = next(iter(learning.params.values())).device
-    for method in learning.state:
+    device = next(iter(learner.params.values())).device
+    for method in learner.state:
         prefix = f"state/{method}/"
-        begun, found = learning.state[method], {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        begun, found = learner.state[method], {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         places = {key: begun[key].device if key in begun else device for key in found}  # as if it had not stopped
-        learning.state[method] = {key: value.to(places[key]) for key, value in found.items()}
-    if told["best"] is not None:
-        learning.best = (told["best"], {k[5:]: v for k, v in tensors.items() if k.startswith("best/")})
-    for name, served in told["served"].items():
-        learning.pools[name].served = served
-    learning.closed = told["closed"]
-    learning.record = Record.from_json(told["record"])
-    learning.clock.go_on(told.get("spent", {}))
-    return told["done"]
+        learner.state[method] = {key: value.to(places[key]) for key, value in found.items()}
+    if stored["best"] is not None:
+        learner.best = (stored["best"], {k[5:]: v for k, v in tensors.items() if k.startswith("best/")})
+    for name, served in stored["served"].items():
+        learner.pools[name].served = served
+    learner.settled = stored["closed"]
+    learner.record = Record.from_json(stored["record"])
+    clock.go_on(stored.get("spent", {}))
+    return stored["done"]
 
 
-def _fits(learning: Learning, tensors: dict[str, Tensor], told: dict[str, Any]) -> bool:
+def _fits(learner: Learner, tensors: dict[str, Tensor], stored: dict[str, Any]) -> bool:
     """Whether a checkpoint has every parameter in its shape, and the counts of every pool's rows."""
-    shapes = {f"param/{name}": value.shape for name, value in learning.params.items()}
+    shapes = {f"param/{name}": value.shape for name, value in learner.params.items()}
     found = {name: value.shape for name, value in tensors.items() if name.startswith("param/")}
-    return found == shapes and told["rows"] == {name: len(pool.keys) for name, pool in learning.pools.items()}
+    return found == shapes and stored["rows"] == {name: len(pool.keys) for name, pool in learner.pools.items()}
 
 
 class Keeper:
@@ -95,37 +98,51 @@ class Keeper:
 
     Args:
         path: The checkpoint file; None keeps none.
-        learning: The learn in progress.
+        learner: The learn in progress.
         seconds: Work that a kill may cost.
         stop: Returns the name of a signal that asks to stop, or None.
+        clock: Counts the seconds of the learn, over all processes; a new one unless given.
     """
 
-    def __init__(self, path: Path | None, learning: Learning, seconds: float = 45.0, stop: Any = None):
-        self.path, self.learning, self.seconds, self.stop = path, learning, seconds, stop
+    def __init__(
+        self,
+        path: Path | None,
+        learner: Learner,
+        seconds: float = 45.0,
+        stop: Callable[[], str | None] | None = None,
+        clock: Clock | None = None,
+    ):
+        self.path, self.learner, self.seconds, self.stop = path, learner, seconds, stop
+        self.clock = clock or Clock()
         self.last = self.began = time.monotonic()
         self.tokens = 0
 
     def resume(self, optimizer: Any) -> int:
         """Restore the checkpoint if there is one; return the update to start with."""
-        start = load(self.path, self.learning, optimizer) if self.path else 0
-        self.tokens, self.began = self.learning.record.tokens, time.monotonic()
+        start = load(self.path, self.learner, self.clock, optimizer) if self.path else 0
+        self.tokens, self.began = self.learner.record.tokens, time.monotonic()
         return start
 
     @property
     def speed(self) -> float:
         """Tokens a second since the first update of this process."""
-        return (self.learning.record.tokens - self.tokens) / max(time.monotonic() - self.began, 1e-9)
+        return (self.learner.record.tokens - self.tokens) / max(time.monotonic() - self.began, 1e-9)
+
+    def save(self, optimizer: Any, done: int) -> None:
+        """Write the checkpoint with which update `done` begins; without an optimizer where no update is left."""
+        if self.path:
+            save(self.path, self.learner, self.clock, optimizer, done)
 
     def after(self, update: int, optimizer: Any) -> None:
-        """Call when an update is closed.
+        """Write a checkpoint if one is due. Call when an update is finished.
 
         Raises:
             Interrupted: A stop was asked for; the checkpoint is on disk.
         """
         signal = self.stop() if self.stop else None
-        due = time.monotonic() - self.last > self.seconds and update + 1 < self.learning.total
+        due = time.monotonic() - self.last > self.seconds and update + 1 < self.learner.total
         if self.path and (signal or due):
-            save(self.path, self.learning, optimizer, update + 1)
+            self.save(optimizer, update + 1)
             self.last = time.monotonic()
         if signal:
             raise Interrupted(f"stopped by {signal} after update {update + 1}; run the same command again to go on")

@@ -3,35 +3,34 @@
 from collections.abc import Callable
 
 from perdure.train.checkpoint import Keeper
-from perdure.train.learning import Learning
+from perdure.train.learner import Learner
 from perdure.train.optimizer import clip, make_optimizer, make_schedule
 
 Progress = Callable[[int, int, float], None]  # (updates done, of how many, loss)
 
 
-def train(learning: Learning, keeper: Keeper | None = None, progress: Progress | None = None) -> None:
-    """Run every update of `learning` and settle; resumes from the keeper's checkpoint if there is one.
+def train(learner: Learner, keeper: Keeper | None = None, progress: Progress | None = None) -> None:
+    """Run every update of `learner` and settle; resumes from the keeper's checkpoint if there is one.
 
     Raises:
         Diverged: A loss term is not finite.
         Interrupted: The keeper was asked to stop.
     """
-    settings, params = learning.recipe.settings, list(learning.params.values())
+    settings, params = learner.recipe.settings, list(learner.params.values())
     optimizer = make_optimizer(params, settings)
-    keeper = keeper or Keeper(None, learning)
-    learning.begin()
+    keeper = keeper or Keeper(None, learner)
     start = keeper.resume(optimizer)
-    schedule = make_schedule(optimizer, settings, learning.total, start)
-    learning.model.train()
-    for update in range(start, learning.total):
-        loss = sum(learning.accumulate(micro) for micro in learning.open(update))
-        learning.turn(update)
+    schedule = make_schedule(optimizer, settings, learner.total, start)
+    learner.model.train()
+    for n in range(start, learner.total):
+        update = learner.update(n)
+        loss = update.gradients()
         clip(params, settings)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        learning.close(update)
-        keeper.after(update, optimizer)
+        update.finish()
+        keeper.after(n, optimizer)
         if progress:
-            progress(update + 1, learning.total, loss)
-    learning.settle()
+            progress(n + 1, learner.total, loss)
+    learner.settle()

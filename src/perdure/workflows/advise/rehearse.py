@@ -1,6 +1,6 @@
 """A recipe tried on a network of a few weights, to count what it costs before anything real runs.
 
-What a method does is its own business, and a number it declared would go stale. So its cost is counted: the same `Learning`
+What a method does is its own business, and a number it declared would go stale. So its cost is counted: the same `Learner`
 that trains language models learns two tiny tasks, and what passes through the network, and what methods keep, is counted.
 """
 
@@ -17,9 +17,10 @@ from perdure.core.recipe import Recipe
 from perdure.core.seams import State, pool_of
 from perdure.memory.pool import Pool
 from perdure.model.features import Example, Features
-from perdure.train.asked import Asked
-from perdure.train.learning import Learning
+from perdure.train.inference import Inference
+from perdure.train.learner import Learner
 from perdure.train.optimizer import make_optimizer
+from perdure.train.task import TaskInputs, Trainable
 
 ROWS, UPDATES = 512, 4  # new rows, and updates at least: enough for every method to reach its own size
 KEPT = 32  # rows of each memory pool
@@ -72,9 +73,9 @@ def rehearse(recipe: Recipe) -> Cost:
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, CLASSES))
-        first = _learning(model, recipe, first=True)
+        first = _learner(model, recipe, first=True)
         _counted(first)
-        return _counted(_learning(model, recipe, state=first.kept))
+        return _counted(_learner(model, recipe, state=first.kept))
 
 
 @contextmanager
@@ -88,64 +89,60 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _learning(
+def _learner(
     model: nn.Module, recipe: Recipe, first: bool = False, state: Mapping[str, State] | None = None
-) -> Learning:
+) -> Learner:
     settings = recipe.settings
     rows = max(ROWS, UPDATES * settings.per_device_train_batch_size * settings.gradient_accumulation_steps)
     change = {"num_train_epochs": 1, "learning_rate": 1e-6, "logging_steps": 10**9}
     small = Recipe(recipe.name, settings.model_copy(update=change), recipe.methods)
     pools = {pool_of(method) for method in recipe.owners("draw")}
-    new, asked = _examples(rows), Asked(model, Features())
-    told = {c.name: asked.top_k(new, min(c.top_k, CLASSES)) for c in recipe.columns("new") if c.teacher != "start"}
-    return Learning(
-        model,
-        dict(model.named_parameters()),
-        small,
+    new, inference = _examples(rows), Inference(model, Features())
+    wanted = [column for column in recipe.columns("new") if column.teacher != "start"]
+    inputs = TaskInputs(
+        "first" if first else "second",
         new,
-        pools={} if first else {name: _pool(name, small, asked) for name in pools},
+        pools={} if first else {name: _pool(name, small, inference) for name in pools},
         validation=_examples(KEPT),
-        state=state,
-        columns=told,
-        task="first" if first else "second",
+        columns={column.name: inference.top_k(new, min(column.top_k, CLASSES)) for column in wanted},
+        state=state or {},
         first=first,
-        reader=Features(),
     )
+    return Learner(Trainable(model, dict(model.named_parameters()), Features()), small, inputs)
 
 
 def _examples(n: int) -> list[Example]:
     return [Example(point, i % CLASSES) for i, point in enumerate(torch.randn(n, 6))]
 
 
-def _pool(name: str, recipe: Recipe, asked: Asked) -> Pool:
+def _pool(name: str, recipe: Recipe, inference: Inference) -> Pool:
     rows, keys = _examples(KEPT), [str(i) for i in range(KEPT)]
     columns = {
-        column.name: dict(zip(keys, asked.top_k(rows, min(column.top_k, CLASSES)), strict=True))
+        column.name: dict(zip(keys, inference.top_k(rows, min(column.top_k, CLASSES)), strict=True))
         for column in recipe.columns(name)
     }
     return Pool(keys, rows, [str(row.label) for row in rows], ["first"] * KEPT, columns)  # type: ignore[arg-type]
 
 
-def _counted(made: Learning) -> Cost:
-    """Learn the task as a host does and return what it took; the first and last update, which are told, are not counted."""
-    counts: dict[str, Counter[str]] = {phase: Counter() for phase in ("before", "update", "told", "after")}
+def _counted(made: Learner) -> Cost:
+    """Learn the task as a host does and return what it took; the first and last update, which are measured, are not counted."""
+    counts: dict[str, Counter[str]] = {phase: Counter() for phase in ("before", "update", "measured", "after")}
     drawn: Counter[str] = Counter()
     held, total = 0, made.total
     optimizer = make_optimizer(list(made.params.values()), made.recipe.settings)
     with _counting(made.model, counts) as enter:
         made.begin()
-        for update in range(total):
-            enter("update" if 0 < update < total - 1 else "told")
-            for micro in made.open(update):
-                made.accumulate(micro)
-            made.turn(update)
-            drawn.update(made.drawn.sizes)
-            held = max(held, len(made.refs) + bool(made.before) + bool(made.task_grad))
+        for n in range(total):
+            enter("update" if 0 < n < total - 1 else "measured")
+            update = made.update(n)
+            update.gradients()
+            drawn.update({str(draw): rows for draw, rows in update.drawn.sizes.items()})
+            held = max(held, len(update.references) + bool(update.before) + bool(update.task_gradient))
             optimizer.step()
             optimizer.zero_grad()
-            made.close(update)
+            update.finish()
         enter("after")
-        learning = {name: dict(state) for name, state in made.state.items()}
+        while_learned = {name: dict(state) for name, state in made.state.items()}
         made.settle()
     new = sum(len(batch) for batches in made.updates[1:-1] for batch in batches)
     return Cost(
@@ -153,9 +150,9 @@ def _counted(made: Learning) -> Cost:
         counts["update"]["forward"] / new,
         counts["update"]["backward"] / new,
         4 * held,
-        counts["before"]["forward"] / len(made.rows),
+        counts["before"]["forward"] / len(made.inputs.rows),
         counts["after"]["forward"],
-        _states(learning, made),
+        _states(while_learned, made),
     )
 
 
@@ -180,7 +177,7 @@ def _counting(model: nn.Module, counts: Mapping[str, Counter[str]]) -> Iterator[
         handle.remove()
 
 
-def _states(learning: Mapping[str, State], made: Learning) -> dict[str, StateBytes]:
+def _states(learning: Mapping[str, State], made: Learner) -> dict[str, StateBytes]:
     numbers = sum(value.numel() for value in made.params.values())
     found = {}
     for name in sorted(name for name in {*learning, *made.kept} if learning.get(name) or made.kept.get(name)):

@@ -25,7 +25,8 @@ from perdure.memory.columns import pack
 from perdure.memory.tokens import Kept, TokenMemory
 from perdure.model.features import Example, Features
 from perdure.train import loop
-from perdure.train.learning import Learning
+from perdure.train.learner import Learner
+from perdure.train.task import TaskInputs, Trainable
 from perdure.workflows.bench.run import Json, Told, machine, mean_beats, short_items
 from perdure.workflows.bench.suite import RowFields, Suite, SuiteTask, rows_of
 
@@ -69,18 +70,18 @@ def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: P
             state = {}
         seen = [sample for known in parts[:stage] for sample in known.train] if recipe.settings.data == "all" else []
         began, computed = time.perf_counter(), time.process_time()
-        learning = _learning(model, recipe, seen or part.train, part.name, memory, state, seed)
-        nll_before = losses(learning, part.train, "nll_before")
-        loop.train(learning)
+        learner = _learner(model, recipe, seen or part.train, part.name, memory, state, seed)
+        nll_before = losses(learner, part.train, "nll_before")
+        loop.train(learner)
         spent = {
             "train_seconds": round(time.perf_counter() - began, 3),
             "train_cpu_seconds": round(time.process_time() - computed, 3),
         }
-        memory = remembered(memory, part.train, learning, stage=stage, nll_before=nll_before)
-        state |= learning.kept
+        memory = remembered(memory, part.train, learner, stage=stage, nll_before=nll_before)
+        state |= learner.kept
         began = time.perf_counter()
         records.append([_score(model, other) for other in parts])
-        learned.append(_told(learning, spent, time.perf_counter() - began))
+        learned.append(_told(learner, spent, time.perf_counter() - began))
         told(part.name)
     stages = [{"kind": "base"}, *({"kind": "learn", "task": part.name} for part in parts)]
     return {
@@ -118,27 +119,24 @@ def _mlp(spec: str, features: int, classes: int, seed: int) -> nn.Sequential:
     return nn.Sequential(*hidden, nn.Linear(sizes[-1], classes))
 
 
-def _learning(
+def _learner(
     model: nn.Module, recipe: Recipe, samples: Sequence[Sample], task: str, memory: TokenMemory, state: Any, seed: int
-) -> Learning:
+) -> Learner:
     """Return the learn of one task; validation rows are held out where the recipe asks for them."""
     rows: list[Any] = [sample.row for sample in samples]
     validation: list[Any] = []
     if recipe.settings.keep == "best" or recipe.needs("validation"):
         rows, validation = held_out(rows, recipe.settings.validation_share, seed, task)
-    return Learning(
-        model,
-        dict(model.named_parameters()),
-        recipe,
+    inputs = TaskInputs(
+        task,
         rows,
-        pools=memory.pools() if recipe.owners("draw") else {},
         validation=validation,
+        pools=memory.pools() if recipe.owners("draw") else {},
         state=state,
-        seed=seed,
-        task=task,
         first=not memory.tasks,
-        reader=Features(),
+        seed=seed,
     )
+    return Learner(Trainable(model, dict(model.named_parameters()), Features()), recipe, inputs)
 
 
 @torch.no_grad()
@@ -156,15 +154,15 @@ def _items(column: Sequence[Json]) -> Json:
     return {"rows": rows, "scores": [short_items(record["items"]) for record in column]}
 
 
-def _told(learning: Learning, spent: dict[str, float], eval_seconds: float) -> Json:
-    record = learning.record
+def _told(learner: Learner, spent: dict[str, float], eval_seconds: float) -> Json:
+    record = learner.record
     return {
-        "task": learning.task,
+        "task": learner.inputs.name,
         **spent,
         "eval_seconds": round(eval_seconds, 3),
         "tokens": record.tokens,
         "warnings": [],
-        "updates": learning.total,
+        "updates": learner.total,
         "heartbeats": mean_beats(record.heartbeats),
     }
 

@@ -33,7 +33,7 @@ from perdure.workflows.signals import asked_to_stop
 
 if TYPE_CHECKING:
     from perdure.train.checkpoint import Keeper
-    from perdure.train.learning import Learning
+    from perdure.train.learner import Learner
     from perdure.workflows.workspace import Workspace
 
 EFFECTS = ("pull", "moved", "masked", "turned")  # heartbeats that show an effect
@@ -80,13 +80,13 @@ class _Learn:
     def run(self) -> dict[str, Any]:
         self.runtime.notices.clear()
         before = self._score_before()
-        memory, learning = self._train()
+        memory, learner = self._train()
         took = self.clock.read()
         spent = {
             "train_seconds": round(took["seconds"], 3),
             "train_cpu_seconds": round(took["cpu_seconds"], 3),
         }
-        entry, memory = self._draft(memory, learning)
+        entry, memory = self._draft(memory, learner)
         scores = self._score_after(entry)
         facts = self.carried.facts if self.carried else ()
         evidence = None
@@ -100,17 +100,17 @@ class _Learn:
         record = {
             **spent,
             "eval_seconds": round(self.clock.scored, 3),
-            "updates": learning.total,
-            **learning.record.to_json(),
+            "updates": learner.total,
+            **learner.record.to_json(),
             "gate": verdict,
             "settings": self.recipe.to_json(),
             "warnings": [
                 *self.notices,
                 *self.runtime.notices,
                 *(self.carried.warnings if self.carried else ()),
-                *self._idle(learning),
-                *learning.unused.values(),
-                *_unmoved(self.task.name, before["head"], scores[self.task.name], learning.total),
+                *self._idle(learner),
+                *learner.unused.values(),
+                *_unmoved(self.task.name, before["head"], scores[self.task.name], learner.total),
             ],
         }
         notes = {
@@ -132,7 +132,7 @@ class _Learn:
             "task": self.task.name,
             **spent,
             "eval_seconds": round(self.clock.scored, 3),
-            "tokens": learning.record.tokens,
+            "tokens": learner.record.tokens,
             "gate": verdict,
             "scores": {name: brief(record) for name, record in scores.items()},
             "before": {name: brief(record) for name, record in before.items()},
@@ -148,11 +148,12 @@ class _Learn:
             "head": self._cell(self.parent, self.task),
         }
 
-    def _train(self) -> tuple[remember.Memory, "Learning"]:
-        """Train under the recipe's host; return the memory drawn from, and the settled learning."""
+    def _train(self) -> tuple[remember.Memory, "Learner"]:
+        """Train under the recipe's host; return the memory drawn from, and the settled learner."""
         from perdure.data.encode import encode
-        from perdure.train.checkpoint import Keeper, save
-        from perdure.train.learning import Learning
+        from perdure.train.checkpoint import Keeper
+        from perdure.train.learner import Learner
+        from perdure.train.task import TaskInputs
 
         self.clock.start()
         runtime, settings = self.runtime, self.recipe.settings
@@ -179,34 +180,29 @@ class _Learn:
         }
         dense = settings.train == "full"
         params = runtime.start_dense() if dense else runtime.start_adapter(settings, self.seed, self.task.name)
-        learning = Learning(
-            runtime.model,
-            params,
-            self.recipe,
+        inputs = TaskInputs(
+            self.task.name,
             encoded,
-            pools=memory.pools(tokenizer, settings.max_length) if self.recipe.owners("draw") else {},
             validation=[encode(row, tokenizer, settings.max_length) for row in validation],
-            state=remember.states_at(self.ledger, self._continued(), runtime.base.device),
+            pools=memory.pools(tokenizer, settings.max_length) if self.recipe.owners("draw") else {},
             columns=said,
-            seed=self.seed,
-            task=self.task.name,
+            state=remember.states_at(self.ledger, self._continued(), runtime.base.device),
             first=self._first(),
-            pad=runtime.base.pad,
-            precision=runtime.precision,
-            clock=self.clock,
+            seed=self.seed,
         )
+        learner = Learner(runtime.trainable(params), self.recipe, inputs)
         self.nll_before = None
         if self.recipe.needs("nll_before"):
-            self.nll_before = learning.nll(self.plan.encoded)
+            self.nll_before = learner.inference.nll(self.plan.encoded)
         path = self._folder() / CHECKPOINT
         note(path.parent, self.task.name, self.parent.id)
-        keeper = Keeper(path, learning, stop=self.stop)
+        keeper = Keeper(path, learner, stop=self.stop, clock=self.clock)
         logs = {"logs": self.ledger.root / "trackers"} if settings.trackers else {}
-        _host(settings.host)(learning, keeper, self._progress(keeper), **logs)
+        _host(settings.host)(learner, keeper, self._progress(keeper), **logs)
         runtime.freeze()
         if time.perf_counter() - began > CLOSE_OFF:
-            save(path, learning, None, learning.total)
-        return memory, learning
+            keeper.save(None, learner.total)
+        return memory, learner
 
     @cached_property
     def tests(self) -> set[str]:
@@ -236,7 +232,7 @@ class _Learn:
             rows = [row for row in distinct(rows) if row.question not in kept_out]
         return rows, validation
 
-    def _draft(self, memory: remember.Memory, learning: "Learning") -> tuple[Entry, remember.Memory]:
+    def _draft(self, memory: remember.Memory, learner: "Learner") -> tuple[Entry, remember.Memory]:
         """Store objects, rows and manifest, and return the entry that would be recorded."""
         stage = len(self.ledger.ancestors(self.parent))
         if (tested := sum(row.question in self.tests for row in self.task.train)) and self.recipe.remembers:
@@ -247,7 +243,7 @@ class _Learn:
             memory,
             self.task,
             self.recipe,
-            learning,
+            learner,
             self.runtime,
             stage=stage,
             seed=self.seed,
@@ -279,7 +275,7 @@ class _Learn:
             slots=slots,
             memory=manifest,
             columns=columns,
-            state=remember.keep_states(self.ledger, self._continued(), learning.kept),
+            state=remember.keep_states(self.ledger, self._continued(), learner.kept),
         )
         if self.carried is None:  # else the edits lie over it as well, in the slots of the draft
             self.runtime.laid = self.ledger.state(entry)
@@ -329,15 +325,15 @@ class _Learn:
 
         return told
 
-    def _idle(self, learning: "Learning") -> list[str]:
+    def _idle(self, learner: "Learner") -> list[str]:
         """Name the methods that had something to act on, or were meant to, and did nothing over the whole task."""
         idle = []
         anew = self._continued() is None and bool(self.parent.tasks)
-        for method in learning.recipe.methods:
-            beats = learning.record.heartbeats.get(method.name, [])
+        for method in learner.recipe.methods:
+            beats = learner.record.heartbeats.get(method.name, [])
             told = any(abs(value) > 0 for _, beat in beats for key, value in beat.items() if key in EFFECTS)
-            acted = told or method.name in learning.record.acted
-            could = method.name in learning.record.fed if "draw" in method.seams else bool(beats) or anew
+            acted = told or method.name in learner.record.acted
+            could = method.name in learner.record.fed if "draw" in method.seams else bool(beats) or anew
             if could and not acted and {"loss", "settle", "mask", "gradient"} & set(method.seams):
                 why = "start: base leaves it no task before" if anew else "check its fields"
                 idle.append(f"method {method.name} had no effect over the whole task; {why}, or leave it out")

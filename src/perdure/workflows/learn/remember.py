@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from perdure.data.encode import Encoded
     from perdure.memory.columns import Columns
     from perdure.memory.pool import Pool
-    from perdure.train.learning import Learning
+    from perdure.train.learner import Learner
 
 Item = tuple[dict[str, Any], Row]
 
@@ -151,7 +151,7 @@ def after(
     memory: Memory,
     task: TaskData,
     recipe: Recipe,
-    learning: "Learning",
+    learner: "Learner",
     runtime: "Runtime",
     *,
     stage: int,
@@ -165,7 +165,7 @@ def after(
         memory: The memory the learn drew from.
         task: The task just learned.
         recipe: Whose admitting method ranks the rows; a reservoir where methods draw and none ranks.
-        learning: The settled learn.
+        learner: The settled learn.
         runtime: Holds the settled model.
         stage: Number of the learn; kept beside each admitted row.
         seed: Seed of the learn.
@@ -181,9 +181,11 @@ def after(
     rows = [task.train[i] for i in free]
     nll_after = None
     if recipe.needs("nll_after"):
-        nll_after = learning.nll([encode(row, runtime.base.tokenizer, recipe.settings.max_length) for row in rows])
+        nll_after = learner.inference.nll(
+            [encode(row, runtime.base.tokenizer, recipe.settings.max_length) for row in rows]
+        )
     context = AdmitContext(seed, task.name, nll_before and [nll_before[i] for i in free], nll_after)
-    scores = ranked(rows, context, learning)
+    scores = ranked(rows, context, learner)
     best = [(rows[i], scores[i]) for i in admitted(rows, scores, lambda row: row.label, recipe.settings)]
     known = {item["row"] for item, _ in memory.items}
     items = [*memory.items]
@@ -200,12 +202,12 @@ def after(
     return new
 
 
-def ranked(rows: Sequence[Row], context: AdmitContext, learning: "Learning") -> list[float]:
+def ranked(rows: Sequence[Row], context: AdmitContext, learner: "Learner") -> list[float]:
     """Return the score of each row for memory: the admitting method's, or a reservoir's where no method ranks."""
-    method = learning.recipe.owner("admit")
+    method = learner.recipe.owner("admit")
     if method is None:
         return admission_scores("reservoir", rows, context)
-    return method.admit(rows, context, learning.state[method.name])
+    return method.admit(rows, context, learner.state[method.name])
 
 
 def states_at(ledger: Ledger, entry: Entry | None, device: Any) -> "dict[str, State]":

@@ -1,7 +1,7 @@
-"""What a method sees of the model between tasks: losses, outputs and per-row gradients, read only."""
+"""What a method sees of the model when a task begins and when it ends: losses, outputs and per-row gradients, read only."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,31 +11,28 @@ from perdure.core.keyed import keyed
 from perdure.core.step import Slice, row_weights
 from perdure.maths.sampling import drawn_at
 from perdure.train.per_row import RowGrads, linear_layers, per_row_gradients
-
-if TYPE_CHECKING:
-    from perdure.train.learning import Learning
+from perdure.train.task import OpenTask
 
 FLOATS = 2**25  # per-row gradients of one parameter held at once: 128 MiB
 
 
-class Between:
-    """`core.seams.Model` for one learn."""
+class ModelView:
+    """`core.seams.Model` for one task."""
 
-    def __init__(self, learning: "Learning"):
-        self.learning, self.params = learning, learning.params
-        self.task, self.first = learning.task, learning.first
+    def __init__(self, task: OpenTask):
+        self.open_task, self.params = task, task.params
+        self.task, self.first = task.inputs.name, task.inputs.first
 
     def nll(self, rows: str, weights: Mapping[str, Tensor] | None = None, size: int | None = None) -> float | None:
         """Return the mean negative log-likelihood per row in nats, under other `weights` if given; None without rows."""
-        chosen = self._rows(rows, size)
-        losses = self.learning.nll(chosen, weights=weights)
+        losses = self.open_task.inference.nll(self._rows(rows, size), weights=weights)
         return sum(losses) / len(losses) if losses else None
 
     @torch.no_grad()
     def slices(self, rows: str, size: int | None = None) -> Iterator[Slice]:
         """Yield the outputs at label positions, a batch of rows at a time."""
         chosen = self._rows(rows, size)
-        for indices, batch, out in self.learning.forwards(chosen):
+        for indices, batch, out in self.open_task.inference.forwards(chosen):
             row_of = batch.at[0].to(out.logits.device)
             labels, weight = batch.labels.to(out.logits.device), row_weights(row_of, len(chosen))
             yield Slice(out.logits, labels, weight, out.hidden, torch.tensor(indices, device=row_of.device)[row_of])
@@ -44,47 +41,45 @@ class Between:
         self, rows: str, size: int | None = None, of: Literal["data", "sampled", "outputs"] = "data"
     ) -> Iterator[RowGrads]:
         """Yield per-row gradients (rows, *shape) by parameter name, each formed when asked for, a batch of rows at a time."""
-        learning = self.learning
+        trainable, inputs = self.open_task.trainable, self.open_task.inputs
         chosen = sorted(self._rows(rows, size), key=len)
         batch_size = self._rows_at_once()
-        was_training = learning.model.training
-        learning.model.eval()
-        for start in range(0, len(chosen), batch_size):
-            part = chosen[start : start + batch_size]
-            batch = learning.reader.collate(part, share_prefix=False)
+        with self.open_task.inference.eval_mode():
+            for start in range(0, len(chosen), batch_size):
+                part = chosen[start : start + batch_size]
+                batch = trainable.reader.collate(part, share_prefix=False)
 
-            def score(batch: Any = batch, part: Sequence[Any] = part, start: int = start) -> Tensor:
-                with learning.precision():
-                    logits = learning.reader.forward(learning.model, batch).logits
-                labels = batch.labels
-                if of == "sampled":
-                    keys = [(learning.seed, learning.task, "sampled", start + i) for i in range(len(part))]
-                    chances = [keyed(*key).random(row.targets) for key, row in zip(keys, part, strict=True)]
-                    labels = drawn_at(logits.detach(), torch.from_numpy(np.concatenate(chances)))
-                return _scores(logits, batch.at[0], None if of == "outputs" else labels)
+                def score(batch: Any = batch, part: Sequence[Any] = part, start: int = start) -> Tensor:
+                    with trainable.precision():
+                        logits = trainable.reader.forward(trainable.model, batch).logits
+                    labels = batch.labels
+                    if of == "sampled":
+                        keys = [(inputs.seed, inputs.name, "sampled", start + i) for i in range(len(part))]
+                        chances = [keyed(*key).random(row.targets) for key, row in zip(keys, part, strict=True)]
+                        labels = drawn_at(logits.detach(), torch.from_numpy(np.concatenate(chances)))
+                    return _scores(logits, batch.at[0], None if of == "outputs" else labels)
 
-            yield per_row_gradients(learning.model, self.params, score)
-        learning.model.train(was_training)
+                yield per_row_gradients(trainable.model, self.params, score)
 
     def _rows_at_once(self) -> int:
         """Return how many rows one backward serves: a training batch, if every parameter is a linear layer's."""
-        if not self.params or len(linear_layers(self.learning.model, self.params)) < len(self.params):
+        if not self.params or len(linear_layers(self.open_task.model, self.params)) < len(self.params):
             return 1
         largest = max(value.numel() for value in self.params.values())
-        return max(1, min(self.learning.recipe.settings.per_device_train_batch_size, FLOATS // largest))
+        return max(1, min(self.open_task.recipe.settings.per_device_train_batch_size, FLOATS // largest))
 
     def _rows(self, rows: str, size: int | None) -> Sequence[Any]:
-        learning = self.learning
+        inputs, pools = self.open_task.inputs, self.open_task.pools
         if rows == "new":
-            found = learning.rows
+            chosen = inputs.rows
         elif rows == "validation":
-            found = learning.validation
+            chosen = inputs.validation
         else:
-            found = learning.pools[rows].rows if rows in learning.pools else ()
-        if size is None or size >= len(found):
-            return found
-        order = keyed(learning.seed, learning.task, "measure", rows).permutation(len(found))
-        return [found[i] for i in sorted(order[:size].tolist())]
+            chosen = pools[rows].rows if rows in pools else ()
+        if size is None or size >= len(chosen):
+            return chosen
+        order = keyed(inputs.seed, inputs.name, "measure", rows).permutation(len(chosen))
+        return [chosen[i] for i in sorted(order[:size].tolist())]
 
 
 def _scores(logits: Tensor, row_of: Tensor, labels: Tensor | None) -> Tensor:

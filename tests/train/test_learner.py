@@ -11,16 +11,18 @@ from perdure.core.errors import BadSpec, Diverged
 from perdure.core.rows import Row
 from perdure.data.encode import encode
 from perdure.model.batch import collate
-from perdure.train import draws, loop
-from perdure.train.draws import fitted, forwards_of, rows_in
+from perdure.train import loop, splitting
+from perdure.train.draws import DrawName, rows_in
+from perdure.train.splitting import fitted, forwards_of
 from streams import close, label_logits, run, same, weights
 
 BOTH = ("replay", "general")
+REPLAY, GENERAL = map(DrawName, BOTH)
 
 
 def task_loss(made, update, smoothing=0.0):
     """The mean cross-entropy over the label tokens of an update's new rows, in one plain forward."""
-    rows = [made.rows[i] for batch in made.updates[update] for i in batch]
+    rows = [made.inputs.rows[i] for batch in made.updates[update] for i in batch]
     batch = collate(rows, 0, share_prefix=False)
     return F.cross_entropy(label_logits(made.model, batch), batch.labels, label_smoothing=smoothing)
 
@@ -28,7 +30,7 @@ def task_loss(made, update, smoothing=0.0):
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_the_loss_of_an_update_is_the_mean_over_its_label_tokens(stream, smoothing, accumulation):
-    made = stream.learning({}, label_smoothing_factor=smoothing, gradient_accumulation_steps=accumulation)
+    made = stream.learner({}, label_smoothing_factor=smoothing, gradient_accumulation_steps=accumulation)
     expected = task_loss(made, 0, smoothing).item()
     assert run(made, 0) == pytest.approx(expected, rel=1e-5)
     assert len(made.updates[0]) == accumulation
@@ -36,7 +38,7 @@ def test_the_loss_of_an_update_is_the_mean_over_its_label_tokens(stream, smoothi
 
 
 def test_label_smoothing_concerns_the_task_alone(stream):
-    made = [stream.learning({"replay": {}}, pools=("replay",), label_smoothing_factor=s) for s in (0.0, 0.3)]
+    made = [stream.learner({"replay": {}}, pools=("replay",), label_smoothing_factor=s) for s in (0.0, 0.3)]
     for one in made:
         run(one, 0)
     plain, smooth = (one.record.heartbeats["replay"][0][1]["loss"] for one in made)
@@ -45,34 +47,33 @@ def test_label_smoothing_concerns_the_task_alone(stream):
 
 
 def test_rows_drawn_join_the_batch_and_the_task_loss_does_not_see_them(stream):
-    made = stream.learning({"replay": {"mix": 0.5}}, pools=("replay",))
+    made = stream.learner({"replay": {"mix": 0.5}}, pools=("replay",))
     expected = task_loss(made, 0).item()
-    run(made, 0)
-    assert made.drawn.sizes["replay"] == len(made.updates[0][0])
+    update = made.update(0)
+    update.gradients()
+    assert update.drawn.sizes[REPLAY] == len(made.updates[0][0])
     assert made.record.loss[0][1] == pytest.approx(expected, rel=1e-5)
     assert made.record.heartbeats["replay"][0][1]["rows"] == len(made.updates[0][0])
 
 
 def test_every_row_of_an_epoch_is_trained_once_and_epochs_end_where_they_end(stream):
-    made = stream.learning({}, per_device_train_batch_size=3, gradient_accumulation_steps=4, num_train_epochs=2)
+    made = stream.learner({}, per_device_train_batch_size=3, gradient_accumulation_steps=4, num_train_epochs=2)
     epoch = made.total // 2
     for first in (0, epoch):
         seen = [i for update in made.updates[first : first + epoch] for batch in update for i in batch]
-        assert sorted(seen) == list(range(len(made.rows)))
+        assert sorted(seen) == list(range(len(made.inputs.rows)))
     assert made.epoch_ends == {epoch - 1, 2 * epoch - 1}
 
 
 def test_keep_best_writes_the_weights_of_the_epoch_that_did_best_on_validation_rows(stream):
-    made = stream.learning({}, keep="best", validation=stream.old, num_train_epochs=3)  # each epoch forgets them more
-    ends, close_update = {}, made.close
+    made = stream.learner({}, keep="best", validation=stream.old, num_train_epochs=3)  # each epoch forgets them more
+    ends = {}
 
-    def watched(update):
-        close_update(update)
-        if update in made.epoch_ends:
-            ends[update] = (sum(made.nll(stream.old)), weights(made))
+    def watched(done, total, loss):
+        if done - 1 in made.epoch_ends:
+            ends[done] = (sum(made.inference.nll(stream.old)), weights(made))
 
-    made.close = watched
-    loop.train(made)
+    loop.train(made, progress=watched)
     best = min(ends, key=lambda update: ends[update][0])
     assert best != max(ends)  # or the test shows nothing
     assert same(weights(made), ends[best][1])
@@ -82,22 +83,20 @@ def test_keep_best_writes_the_weights_of_the_epoch_that_did_best_on_validation_r
 def test_keep_best_takes_the_better_of_the_best_epoch_and_of_what_a_method_settles_on(stream, monkeypatch):
     for rows, average_wins in ((stream.old, True), (stream.held_out, False)):  # these are learned, and those forgotten
         whole = {"tail_average": {"share": 1.0}}
-        made = stream.learning(whole, keep="best", validation=rows, num_train_epochs=3, lr_scheduler_type="constant")
-        ends, found, close_update, settle = {}, {}, made.close, made.settle
+        made = stream.learner(whole, keep="best", validation=rows, num_train_epochs=3, lr_scheduler_type="constant")
+        ends, found, settle = {}, {}, made.settle
 
-        def watched(update, made=made, ends=ends, rows=rows, close_update=close_update):
-            close_update(update)
-            if update in made.epoch_ends:
-                ends[update] = (sum(made.nll(rows)) / len(rows), weights(made))
+        def watched(done, total, loss, made=made, ends=ends, rows=rows):
+            if done - 1 in made.epoch_ends:
+                ends[done] = (sum(made.inference.nll(rows)) / len(rows), weights(made))
 
         def settled(made=made, found=found, rows=rows, settle=settle):
             found |= {n: made.state["tail_average"][f"mean.{n}"].to(v.dtype) for n, v in made.params.items()}
-            found["loss"] = sum(made.nll(rows, weights=dict(found))) / len(rows)
+            found["loss"] = sum(made.inference.nll(rows, weights=dict(found))) / len(rows)
             settle()
 
-        monkeypatch.setattr(made, "close", watched)
         monkeypatch.setattr(made, "settle", settled)
-        loop.train(made)
+        loop.train(made, progress=watched)
         of_mean, best = found.pop("loss"), min(ends.values(), key=lambda end: end[0])
         assert (of_mean < best[0]) is average_wins  # or the test shows nothing
         assert same(weights(made), found if average_wins else best[1])
@@ -106,14 +105,14 @@ def test_keep_best_takes_the_better_of_the_best_epoch_and_of_what_a_method_settl
 
 def test_keep_last_and_no_validation_rows_keep_the_last_weights(stream):
     runs = [{}, {"validation": stream.old}, {"keep": "best", "validation": ()}]
-    plain, *others = [stream.train(stream.learning({}, **run)).weights for run in runs]
+    plain, *others = [stream.train(stream.learner({}, **run)).weights for run in runs]
     assert all(same(plain, other) for other in others)
 
 
 def test_nll_is_the_mean_per_label_token_of_each_row_and_leaves_the_model_training(stream):
-    made = stream.learning({}, lora_dropout=0.5)
+    made = stream.learner({}, lora_dropout=0.5)
     made.model.train()
-    found = made.nll(stream.new, batch_size=3)
+    found = made.inference.nll(stream.new, batch_size=3)
     assert made.model.training
     made.model.eval()
     for row, value in zip(stream.new, found, strict=True):
@@ -125,8 +124,8 @@ def test_nll_is_the_mean_per_label_token_of_each_row_and_leaves_the_model_traini
 
 
 def test_the_teacher_is_what_the_model_says_at_the_label_positions_of_each_row(stream):
-    made = stream.learning({})
-    told = made.top_k(stream.new, 4, batch_size=3)
+    made = stream.learner({})
+    told = made.inference.top_k(stream.new, 4, batch_size=3)
     for row, stored in zip(stream.new, told, strict=True):
         with torch.no_grad():
             expected = label_logits(made.model, collate([row], 0)).log_softmax(-1)
@@ -136,14 +135,14 @@ def test_the_teacher_is_what_the_model_says_at_the_label_positions_of_each_row(s
 
 
 def test_rows_told_with_different_k_may_be_drawn_together(stream):
-    made = stream.learning({"replay": {"mix": 0.5}, "distill": {}}, pools=("replay",))
+    made = stream.learner({"replay": {"mix": 0.5}, "distill": {}}, pools=("replay",))
     taught = made.pools["replay"].columns["teacher"]
     made.pools["replay"].columns = {"teacher": {k: t.narrowed(2 + int(k) % 3) for k, t in taught.items()}}
     assert math.isfinite(run(made, 0))
 
 
 def test_a_task_loss_that_is_not_finite_stops_the_learn(stream):
-    made = stream.learning({})
+    made = stream.learner({})
     with torch.no_grad():
         next(iter(made.params.values())).fill_(torch.nan)
     with pytest.raises(Diverged, match=r"the task loss gave nan at update 0 of 8; lower the learning rate"):
@@ -152,22 +151,25 @@ def test_a_task_loss_that_is_not_finite_stops_the_learn(stream):
 
 def test_dropout_is_keyed_by_the_update_and_not_by_what_ran_before(stream):
     def loss(noise):
-        made = stream.learning({}, lora_dropout=0.5)
+        made = stream.learner({}, lora_dropout=0.5)
         made.model.train()
         torch.rand(noise)
-        return made.accumulate(made.open(3)[0])
+        return made.update(3).gradients()
 
     assert loss(0) == loss(7)
-    assert loss(0) != pytest.approx(run(stream.learning({}), 3), rel=1e-6)
+    assert loss(0) != pytest.approx(run(stream.learner({}), 3), rel=1e-6)
 
 
 @pytest.mark.parametrize(("mix", "drawn"), [(0.25, [1, 0, 0]), (0.5, [2, 1, 1])])
 def test_drawn_rows_are_spread_over_micro_batches_and_count_the_same(stream, mix, drawn):
     def run(parts):
-        made = stream.learning({"replay": {"mix": mix}}, pools=("replay",), learning_rate=1e-3)
+        made = stream.learner({"replay": {"mix": mix}}, pools=("replay",), learning_rate=1e-3)
         made.updates = [[batch[i::parts] for i in range(parts)] for (batch,) in made.updates]
         made.room = math.inf
-        return [len(micro.drawn["replay"]) for micro in made.open(0)], stream.train(made)
+        drawn = [len(micro.drawn[REPLAY]) for micro in made.update(0).micro_batches]
+        made.open = None  # only looked at
+        made.pools["replay"].served.clear()
+        return drawn, stream.train(made)
 
     (together, whole), (apart, split) = run(1), run(3)
     assert (together, apart) == ([sum(drawn)], drawn)
@@ -178,13 +180,12 @@ def test_drawn_rows_are_spread_over_micro_batches_and_count_the_same(stream, mix
 
 def test_a_forward_that_drawn_rows_make_too_large_is_cut_and_the_update_stays_the_same(stream):
     def update(**room):
-        made = stream.learning({"replay": {"mix": 0.6}, "distill": {}}, pools=("replay",))
-        made.begin()
+        made = stream.learner({"replay": {"mix": 0.6}, "distill": {}}, pools=("replay",))
         vars(made).update(room)
-        micros = made.open(0)
-        loss = torch.tensor(sum(made.accumulate(micro) for micro in micros))
+        update = made.update(0)
+        loss = torch.tensor(update.gradients())
         pool = made.pools["replay"].rows
-        rows = [[made.rows[i] for i in m.new] + [pool[i] for i in m.drawn["replay"]] for m in micros]
+        rows = [[made.inputs.rows[i] for i in m.new] + [pool[i] for i in m.drawn[REPLAY]] for m in update.micro_batches]
         grads = [value.grad.clone() for value in made.params.values()]
         return made.room, [[len(row) for row in part] for part in rows], [loss, *grads]
 
@@ -202,38 +203,37 @@ def long_rows(stream, n, words):
 
 def test_rows_that_would_pad_all_others_run_by_themselves_and_the_update_stays_the_same(stream, monkeypatch):
     def update(limit):
-        monkeypatch.setattr(draws, "APART", limit)
-        made = stream.learning(
+        monkeypatch.setattr(splitting, "APART", limit)
+        made = stream.learner(
             {"replay": {"mix": 0.5}, "instruction_replay": {"mix": 0.25, "strength": 1.0}}, pools=BOTH
         )
         made.pools["general"] = replace(made.pools["general"], rows=long_rows(stream, 8, 12), columns={})
         made.begin()
         made.room, seen = math.inf, []
         handle = made.model.register_forward_hook(lambda *_: seen.append(1))
-        (micro,) = made.open(0)
-        forwards = forwards_of(micro, made.rows, made.pools, made.reader.padded_tokens)
-        loss = torch.tensor(made.accumulate(micro))
-        made._beat(0, {})
+        update = made.update(0)
+        (micro,) = update.micro_batches
+        forwards = forwards_of(micro, made.inputs.rows, made.pools, made.trainable.reader.padded_tokens)
+        loss = torch.tensor(update.gradients())
         handle.remove()
         told = {name: beats[0][1] for name, beats in made.record.heartbeats.items()}
         return forwards, len(seen), [loss, *(value.grad.clone() for value in made.params.values())], told
 
     (together, one, expected, beats), (apart, two, found, told) = update(math.inf), update(1.5)
-    assert [set(part.drawn) for part in together] == [{"replay", "general"}]
-    assert [(len(part.new), set(part.drawn)) for part in apart] == [(4, {"replay"}), (0, {"general"})]
+    assert [set(part.drawn) for part in together] == [{REPLAY, GENERAL}]
+    assert [(len(part.new), set(part.drawn)) for part in apart] == [(4, {REPLAY}), (0, {GENERAL})]
     assert (one, two) == (1, 2)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
     assert told["instruction_replay"] == pytest.approx(beats["instruction_replay"], rel=1e-3)
 
 
 def test_two_draws_that_would_pad_the_new_rows_run_together_and_apart_from_them(stream):
-    made = stream.learning({"replay": {"mix": 0.5}, "instruction_replay": {"mix": 0.5}}, pools=BOTH)
+    made = stream.learner({"replay": {"mix": 0.5}, "instruction_replay": {"mix": 0.5}}, pools=BOTH)
     for name in BOTH:
         made.pools[name] = replace(made.pools[name], rows=long_rows(stream, 8, 12), columns={})
-    made.begin()
     made.room = math.inf
-    (micro,) = made.open(0)
-    first, second = forwards_of(micro, made.rows, made.pools, made.reader.padded_tokens)
+    (micro,) = made.update(0).micro_batches
+    first, second = forwards_of(micro, made.inputs.rows, made.pools, made.trainable.reader.padded_tokens)
     assert (len(first.new), first.drawn) == (4, {})
     assert (len(second.new), second.drawn) == (0, micro.drawn)
 
@@ -241,23 +241,22 @@ def test_two_draws_that_would_pad_the_new_rows_run_together_and_apart_from_them(
 def test_cut_into_pieces_the_rows_that_run_apart_are_dealt_out(stream):
     """Cut as they stand, shortest first, the last piece would hold all the long ones."""
     methods = {"replay": {"mix": 0.25}, "instruction_replay": {"mix": 0.4}}
-    made = stream.learning(methods, pools=BOTH, per_device_train_batch_size=12)
+    made = stream.learner(methods, pools=BOTH, per_device_train_batch_size=12)
     made.pools["general"] = replace(made.pools["general"], rows=long_rows(stream, 8, 9), columns={})
-    made.begin()
     made.room = math.inf
-    (whole,) = made.open(0)
-    forwards = forwards_of(whole, made.rows, made.pools, made.reader.padded_tokens)
-    assert len(whole.drawn["general"]) == 8
-    assert [set(part.drawn) for part in forwards] == [{"replay"}, {"general"}]
+    (whole,) = made.update(0).micro_batches
+    forwards = forwards_of(whole, made.inputs.rows, made.pools, made.trainable.reader.padded_tokens)
+    assert len(whole.drawn[GENERAL]) == 8
+    assert [set(part.drawn) for part in forwards] == [{REPLAY}, {GENERAL}]
 
     def tokens(micro):
-        parts = forwards_of(micro, made.rows, made.pools, made.reader.padded_tokens)
-        rows = [[len(row) for row in rows_in(part, made.rows, made.pools)] for part in parts]
+        parts = forwards_of(micro, made.inputs.rows, made.pools, made.trainable.reader.padded_tokens)
+        rows = [[len(row) for row in rows_in(part, made.inputs.rows, made.pools)] for part in parts]
         return sum(len(own) * max(own) for own in rows)
 
     room = tokens(whole) / 4
-    pieces = fitted(whole, made.rows, made.pools, forwards, room)
-    assert [len(piece.drawn["general"]) for piece in pieces] == [2] * 4
+    pieces = fitted(whole, made.inputs.rows, made.pools, forwards, room)
+    assert [len(piece.drawn[GENERAL]) for piece in pieces] == [2] * 4
     assert max(map(tokens, pieces)) <= 1.15 * room
     for draw, rows in whole.drawn.items():
         assert sorted(rows) == sorted(i for piece in pieces for i in piece.drawn[draw])
@@ -265,22 +264,26 @@ def test_cut_into_pieces_the_rows_that_run_apart_are_dealt_out(stream):
 
 
 def test_rows_of_like_length_run_with_the_others(stream):
-    made = stream.learning({"replay": {"mix": 0.5}, "instruction_replay": {"mix": 0.25}}, pools=BOTH)
-    made.begin()
-    assert all(
-        len(forwards_of(micro, made.rows, made.pools, made.reader.padded_tokens)) == 1
-        for update in range(made.total)
-        for micro in made.open(update)
-    )
+    made = stream.learner({"replay": {"mix": 0.5}, "instruction_replay": {"mix": 0.25}}, pools=BOTH)
+    for n in range(made.total):
+        update = made.update(n)
+        for micro in update.micro_batches:
+            assert len(forwards_of(micro, made.inputs.rows, made.pools, made.trainable.reader.padded_tokens)) == 1
+        update.gradients()
+        update.finish()
 
 
 def test_no_forward_is_cut_where_nothing_is_drawn(stream):
-    made = stream.learning({}, per_device_train_batch_size=3)
-    assert all(len(made.open(update)) == 1 for update in range(made.total))
+    made = stream.learner({}, per_device_train_batch_size=3)
+    for n in range(made.total):
+        update = made.update(n)
+        assert len(update.micro_batches) == 1
+        update.gradients()
+        update.finish()
 
 
 def test_a_method_acted_though_no_told_update_shows_it(stream):
-    made = stream.learning({"replay": {"mix": 0.15}}, pools=("replay",), logging_steps=99)
+    made = stream.learner({"replay": {"mix": 0.15}}, pools=("replay",), logging_steps=99)
     loop.train(made)
     first_and_last = [update for update, _ in made.record.heartbeats.get("replay", [])]
     assert 1 not in first_and_last
@@ -295,4 +298,42 @@ def test_what_was_kept_of_parameters_that_are_trained_no_more_is_refused_in_word
     with pytest.raises(
         BadSpec, match=r"ogd kept basis.dense.weight and 0 more, but no parameter of theirs is trained now"
     ):
-        stream.learning({"ogd": {}, "contrastive": {}}, state=elsewhere)
+        stream.learner({"ogd": {}, "contrastive": {}}, state=elsewhere)
+
+
+def test_an_update_is_driven_in_one_order_and_none_is_left_open(stream):
+    made = stream.learner({})
+    update = made.update(0)
+    with pytest.raises(RuntimeError, match="finished once, after its gradients"):
+        update.finish()
+    with pytest.raises(RuntimeError, match="update 0 is not finished"):
+        made.update(1)
+    update.gradients()
+    with pytest.raises(RuntimeError, match="computed already"):
+        update.gradients()
+    with pytest.raises(RuntimeError, match="update 0 is not finished"):
+        made.settle()
+    update.finish()
+    with pytest.raises(RuntimeError, match="finished once"):
+        update.finish()
+    assert made.update(1).index == 1
+
+
+def test_the_first_update_begins_the_task_and_no_later_one_does(stream, monkeypatch):
+    made, calls = stream.learner({"lwf": {}}, pools=("replay",)), []
+    top_k = made.inference.top_k
+    monkeypatch.setattr(made.inference, "top_k", lambda *given: (calls.append(given), top_k(*given))[1])
+    for n in range(2):
+        run(made, n)
+    made.begin()
+    assert len(calls) == 1
+
+
+def test_of_two_wishes_for_one_draw_the_larger_is_served_and_of_equal_ones_the_order_decides_nothing(stream):
+    def drawn(*methods):
+        made = stream.learner(dict(methods), pools=("replay",))
+        return made.update(0).drawn.rows[REPLAY]
+
+    small, large = ("replay", {"mix": 0.2}), ("distill", {"mix": 0.5})
+    assert drawn(small, large) == drawn(large, small) == drawn(large)
+    assert len(drawn(large)) > len(drawn(small))

@@ -1,4 +1,4 @@
-"""A model that is asked about rows, in eval mode and batches of like length: losses, distributions, outputs."""
+"""A model that is queried about rows, in eval mode and batches of like length: losses, distributions, outputs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,12 +15,12 @@ from perdure.model.grouping import of_like_length
 MOST = 2048  # padded tokens that one forward may hold: long rows go few at a time, as their logits fill the memory
 
 
-class Asked:
-    """Asks a model about rows.
+class Inference:
+    """Runs a model over rows without training it.
 
     Args:
         model: The model.
-        reader: Turns rows into outputs.
+        reader: Turns rows into batches, and batches into outputs.
         precision: Makes the context in which forwards run, such as autocast.
     """
 
@@ -57,7 +57,7 @@ class Asked:
 
         The context of a forward has ended when its outputs are yielded: what is computed from them is not rounded to its width.
         """
-        with self.still():
+        with self.eval_mode():
             for indices in of_like_length([len(row) for row in rows], batch_size, MOST):
                 batch = self.reader.collate([rows[i] for i in indices])
                 with self.precision():
@@ -65,8 +65,8 @@ class Asked:
                 yield indices, batch, out
 
     @contextmanager
-    def still(self) -> Iterator[None]:
-        """Eval mode inside, the mode that was outside."""
+    def eval_mode(self) -> Iterator[None]:
+        """Eval mode inside; the mode of before is restored."""
         was = self.model.training
         self.model.eval()
         try:

@@ -13,7 +13,15 @@ from perdure.maths.precision import wide
 
 @dataclass
 class Record:
-    """What is told of a learn: loss by update, heartbeats by method, who was given rows and who acted at least once, tokens."""
+    """What is recorded of a learn.
+
+    Args:
+        loss: Update and task loss, at each logging interval.
+        heartbeats: For each method, update and what it did there.
+        fed: Methods that were given rows.
+        acted: Methods that changed an update at least once.
+        tokens: Tokens that ran forward in training.
+    """
 
     loss: list[tuple[int, float]] = field(default_factory=list)
     heartbeats: dict[str, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
@@ -22,13 +30,13 @@ class Record:
     tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
+        """Return the record as plain JSON."""
         return {**vars(self), "fed": sorted(self.fed), "acted": sorted(self.acted)}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> "Record":
-        """Return the record that `to_json` told."""
-        return cls(**{**told, "fed": set(told["fed"]), "acted": set(told["acted"])})
+    def from_json(cls, stored: Mapping[str, Any]) -> "Record":
+        """Return the record of which `to_json` gave this JSON."""
+        return cls(**{**stored, "fed": set(stored["fed"]), "acted": set(stored["acted"])})
 
     def beat(self, update: int, name: str, what: Mapping[str, float]) -> None:
         """Add to what a method did in an update."""
@@ -38,11 +46,11 @@ class Record:
         beats[-1][1].update(what)
 
 
-class Gauge:
+class EffectMeter:
     """Measures one update: each loss term, and the size of its pull relative to the task's.
 
     The pull of a term is the norm of its gradient on the shared logits over that of the task loss. A term that does not touch
-    them (a penalty on weights, a forward of its own) is gauged by its gradient on the parameters, over the update's.
+    them (a penalty on weights, a forward of its own) is measured by its gradient on the parameters, over the update's.
     """
 
     def __init__(self) -> None:
@@ -50,14 +58,14 @@ class Gauge:
         self.squares: dict[str, float] = {}  # of the gradient on the logits
         self.vectors: dict[str, list[Tensor]] = {}  # the gradient on the parameters
 
-    def note(self, terms: Mapping[str, Tensor], logits: Sequence[Tensor], params: Mapping[str, Tensor]) -> None:
+    def add(self, terms: Mapping[str, Tensor], logits: Sequence[Tensor], params: Mapping[str, Tensor]) -> None:
         """Add a micro-batch's terms. Cost: one backward through the head, and one through any forward of a method's own."""
         for name, term in terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + term.item()
             if not term.requires_grad:
                 continue
-            found = torch.autograd.grad(term, logits, retain_graph=True, allow_unused=True)
-            if squares := [grad.square().sum().item() for grad in found if grad is not None]:
+            grads = torch.autograd.grad(term, logits, retain_graph=True, allow_unused=True)
+            if squares := [grad.square().sum().item() for grad in grads if grad is not None]:
                 self.squares[name] = self.squares.get(name, 0.0) + sum(squares)
                 continue
             pulls = torch.autograd.grad(term, list(params.values()), retain_graph=True, allow_unused=True)
@@ -68,15 +76,15 @@ class Gauge:
     def pulls(self, update_norm: float) -> dict[str, dict[str, float]]:
         """Return loss and pull of each method's term."""
         task = max(self.squares.get("task", 0.0) ** 0.5, 1e-12)
-        told = {}
+        found = {}
         for name, value in self.terms.items():
             if name == "task":
                 continue
             pull = self.squares.get(name, 0.0) ** 0.5 / task
             if name in self.vectors:
                 pull = sum(v.square().sum().item() for v in self.vectors[name]) ** 0.5 / max(update_norm, 1e-12)
-            told[name] = {"loss": value, "pull": pull}
-        return told
+            found[name] = {"loss": value, "pull": pull}
+        return found
 
 
 def norm(grads: Mapping[str, Tensor]) -> float:

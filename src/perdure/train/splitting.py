@@ -1,0 +1,92 @@
+"""How a micro-batch is split into forwards, so that rows of unlike length do not pad each other and memory is bounded."""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from perdure.memory.pool import Pool
+from perdure.train.draws import DrawName, MicroBatch, rows_in
+
+APART = 1.5  # a draw runs by itself where all rows together would compute so many times the tokens; a forward has its own cost
+
+
+def forwards_of(
+    micro: MicroBatch, rows: Sequence[Any], pools: Mapping[str, Pool], padded_tokens: Callable[[Sequence[Any]], int]
+) -> list[MicroBatch]:
+    """Return the parts of a micro-batch that run in a forward each: all together, or the one with the new rows and another.
+
+    Draws run apart that would make all rows longer than they are, or keep them from sharing their prompt, as general
+    instructions among short classified texts do.
+
+    Args:
+        micro: What runs.
+        rows: The new rows.
+        pools: Memory by pool name.
+        padded_tokens: What a forward over rows computes.
+    """
+    draws = sorted(draw for draw, own in micro.drawn.items() if own)
+    if not draws or not micro.new:
+        return [micro]
+    of_a_pool = [{draw for draw in draws if draw.pool == pool} for pool in sorted({draw.pool for draw in draws})]
+
+    def cost(parts: Sequence[MicroBatch]) -> int:
+        return sum(padded_tokens(rows_in(part, rows, pools)) for part in parts)
+
+    ways = [_in_two(micro, those) for those in [*({draw} for draw in draws), *of_a_pool, {*draws}]]
+    best = min(ways, key=cost)
+    return best if cost([micro]) > APART * cost(best) else [micro]
+
+
+def _in_two(micro: MicroBatch, draws: Collection[DrawName]) -> list[MicroBatch]:
+    """Return a micro-batch in two: without some draws, and those."""
+    rest = {draw: own for draw, own in micro.drawn.items() if draw not in draws}
+    return [
+        replace(micro, drawn=rest),
+        replace(micro, new=(), drawn={draw: micro.drawn[draw] for draw in sorted(draws)}),
+    ]
+
+
+def fitted(
+    micro: MicroBatch, rows: Sequence[Any], pools: Mapping[str, Pool], forwards: Sequence[MicroBatch], room: float
+) -> list[MicroBatch]:
+    """Split a micro-batch that drawn rows make too large for one forward; the shortest rows go together, to save padding.
+
+    Args:
+        micro: What to split; without drawn rows it stays.
+        rows: The new rows.
+        pools: Memory by pool name.
+        forwards: Its `forwards_of`; the rows of another than the first are dealt out, as none pads the others.
+        room: Padded tokens that they may hold together.
+    """
+    lengths = [[len(row) for row in rows_in(part, rows, pools)] for part in forwards]
+    parts = min(math.ceil(sum(len(own) * max(own) for own in lengths) / room), len(micro.new))
+    if not any(micro.drawn.values()) or parts < 2:
+        return [micro]
+    first, *others = forwards
+    new = _pieces({i: len(rows[i]) for i in first.new}, parts)
+    drawn = _pieces(_lengths(first, pools), parts)
+    dealt = sorted((length, key) for part in others for key, length in _lengths(part, pools).items())
+    return [
+        replace(
+            micro,
+            new=new[n],
+            drawn={
+                draw: [i for name, i in (*drawn[n], *(key for _, key in dealt[n::parts])) if name == draw]
+                for draw in micro.drawn
+            },
+            share=micro.share / parts,
+        )
+        for n in range(parts)
+    ]
+
+
+def _lengths(micro: MicroBatch, pools: Mapping[str, Pool]) -> dict[tuple[DrawName, int], int]:
+    """Return the tokens of each drawn row."""
+    return {(draw, i): len(pools[draw.pool].rows[i]) for draw, own in micro.drawn.items() for i in own}
+
+
+def _pieces(lengths: Mapping[Any, int], parts: int) -> list[list[Any]]:
+    """Cut the keys, shortest first, into `parts` runs that differ by one key at most."""
+    keys = sorted(lengths, key=lengths.__getitem__)
+    return [keys[len(keys) * n // parts : len(keys) * (n + 1) // parts] for n in range(parts)]

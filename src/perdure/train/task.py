@@ -1,0 +1,125 @@
+"""What a learn is given, and what its updates share: the trainable model, the inputs of the task, and what changes on the way."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perdure.core.errors import BadSpec, Diverged
+from perdure.core.recipe import Recipe
+from perdure.core.seams import State
+from perdure.core.step import TopK
+from perdure.memory.pool import Pool
+from perdure.model.forward import Reader
+from perdure.train.effects import Record
+from perdure.train.inference import Inference
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """A model and those of its parameters that are trained.
+
+    Args:
+        model: The model.
+        params: Trainable parameters by name.
+        reader: Turns rows into batches, and batches into outputs.
+        precision: Makes the context in which forwards run, such as autocast.
+    """
+
+    model: Any
+    params: Mapping[str, Tensor]
+    reader: Reader
+    precision: Callable[[], AbstractContextManager] = nullcontext
+
+    def inference(self) -> Inference:
+        """Return the model as it is queried in eval mode."""
+        return Inference(self.model, self.reader, self.precision)
+
+
+@dataclass(frozen=True)
+class TaskInputs:
+    """What one task is learned from.
+
+    Args:
+        name: Name of the task; part of the key of everything that is random.
+        rows: The new rows, as the reader takes them.
+        validation: Rows held out of training; may be empty.
+        pools: Memory by pool name.
+        columns: Distributions of other models beside the new rows, by column name. Those of the model itself are computed when
+            the task begins.
+        state: What each method's `measure` returned after the last task.
+        first: Whether no task was learned before; methods then have nothing to protect.
+        seed: Seed of everything that is random.
+    """
+
+    name: str
+    rows: Sequence[Any]
+    validation: Sequence[Any] = ()
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    columns: Mapping[str, Sequence[TopK]] = field(default_factory=dict)
+    state: Mapping[str, State] = field(default_factory=dict)
+    first: bool = False
+    seed: int = 0
+
+
+class OpenTask:
+    """A task while it is learned: what its updates read, and what they change.
+
+    Args:
+        trainable: What is trained.
+        recipe: Settings and methods.
+        inputs: What it is learned from.
+
+    Attributes:
+        pools: Memory by pool name, without empty pools.
+        columns: Distributions beside the new rows, by column name.
+        state: State of each method, by name.
+        record: Losses and heartbeats so far.
+        best: With `keep: best`, the lowest validation loss of an epoch and the weights that gave it.
+
+    Raises:
+        BadSpec: A method's state belongs to parameters of other shapes.
+    """
+
+    def __init__(self, trainable: Trainable, recipe: Recipe, inputs: TaskInputs):
+        self.trainable, self.recipe, self.inputs = trainable, recipe, inputs
+        self.model, self.params = trainable.model, trainable.params
+        self.inference = trainable.inference()
+        self.pools = {name: pool for name, pool in inputs.pools.items() if pool.keys}
+        self.columns: dict[str, Sequence[TopK]] = dict(inputs.columns)
+        self.state: dict[str, State] = {m.name: dict(inputs.state.get(m.name, {})) for m in recipe.methods}
+        self.record = Record()
+        self.best: tuple[float, dict[str, Tensor]] | None = None
+        _check_state(self.state, self.params)
+
+    @property
+    def kept(self) -> dict[str, State]:
+        """What `measure` returned of each method that has it, for the next task."""
+        return {method.name: self.state[method.name] for method in self.recipe.owners("measure")}
+
+
+def check_finite(values: Mapping[str, Tensor], what: str, update: int, total: int) -> None:
+    """Raise Diverged unless all values are finite; `what` names who gave which values, up to the verb."""
+    if not all(torch.isfinite(value).all() for value in values.values()):
+        raise Diverged(f"{what} not finite at update {update} of {total}; lower the learning rate")
+
+
+def _check_state(states: Mapping[str, State], params: Mapping[str, Tensor]) -> None:
+    for method, state in states.items():
+        tied = [key for key in state if "." in key and key.partition(".")[0].isidentifier()]  # <what>.<parameter>
+        if tied and not any(key.partition(".")[2] in params for key in tied):
+            raise BadSpec(
+                f"method {method} kept {tied[0]} and {len(tied) - 1} more, but no parameter of theirs is trained now; "
+                "train what was trained before, drop the method, or start: base"
+            )
+        for key, value in state.items():
+            name = key.partition(".")[2]
+            shape = params[name].shape if name in params else torch.Size()
+            if value.shape[value.dim() - len(shape) :] != shape:  # several of a parameter's shape may be stacked
+                raise BadSpec(
+                    f"method {method} kept {key} of shape {tuple(value.shape)}, but the parameter has "
+                    f"{tuple(shape)} now; keep the adapter's rank, or start: base"
+                )

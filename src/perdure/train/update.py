@@ -1,0 +1,237 @@
+"""One update of a task: rows drawn, forwards and backwards, and what methods make of the gradient and of the new weights."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from perdure.core.errors import Diverged
+from perdure.core.keyed import seed_of
+from perdure.core.seams import DrawContext, Grads
+from perdure.core.step import Step
+from perdure.train.draws import MicroBatch, draw_rows
+from perdure.train.effects import EffectMeter, norm, turned
+from perdure.train.grads import Backward, added, apart, grad_of
+from perdure.train.splitting import fitted, forwards_of
+from perdure.train.steps import parts_of, run, step_of
+from perdure.train.task import OpenTask, check_finite
+
+
+class Update:
+    """One update, from the rows that it draws to what its watchers see of the new weights.
+
+    A host calls `gradients`, clips, steps its optimizer, and calls `finish`; any other order is refused.
+
+    Args:
+        task: The task that is learned.
+        index: The update, from 0.
+        total: Updates of the whole task.
+        batches: New rows of each micro-batch.
+        room: Padded tokens that one forward may hold.
+        closing: Called when the update is finished.
+
+    Attributes:
+        drawn: The rows that methods drew from memory.
+        micro_batches: What runs forward and backward, one after the other.
+        before: Parameters before the optimizer step, where a method needs them.
+        task_gradient: Gradient of the task loss alone, where a method needs it.
+        references: Gradients of the reference losses, by name.
+        finished: Whether `finish` was called.
+    """
+
+    def __init__(
+        self,
+        task: OpenTask,
+        index: int,
+        total: int,
+        batches: Sequence[Sequence[int]],
+        room: float,
+        closing: Callable[[], None],
+    ):
+        self.task, self.index, self.total, self.closing = task, index, total, closing
+        self.recipe, self.params, self.record = task.recipe, task.params, task.record
+        self.meter = EffectMeter() if index % self.recipe.settings.logging_steps == 0 or index == total - 1 else None
+        self.before: dict[str, Tensor] = {}
+        self.task_gradient: Grads = {}
+        self.references: dict[str, Grads] = {}
+        self.row_losses: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        self.ran = self.finished = False
+
+        rows, inputs = task.inputs.rows, task.inputs
+        new = [i for batch in batches for i in batch]
+        sizes = {name: len(pool.keys) for name, pool in task.pools.items()}
+        context = DrawContext(index, total, len(new), sizes)
+        longest = max(len(rows[i]) for i in new)
+        self.drawn = draw_rows(self.recipe, task.pools, task.state, context, longest, inputs.seed, inputs.name)
+        self.record.fed |= {part.method for part in self.drawn.parts if part.draw in self.drawn.rows}
+        self.whole = MicroBatch(index, new, self.drawn.rows, sum(rows[i].targets for i in new), self.drawn.sizes)
+        self.micro_batches = [part for micro in self._dealt(batches) for part in self._split(micro, room)]
+
+    def gradients(self, backward: Backward = Tensor.backward) -> float:
+        """Give every parameter the gradient with which the optimizer is to step, before clipping; return the loss.
+
+        The gradients of the micro-batches sum to those of the update. Masks remove entries and directions of the sum, and the
+        owner of the gradient may turn what is left.
+
+        Args:
+            backward: The host's backward.
+
+        Raises:
+            Diverged: A term or a gradient is not finite; the message names the method and the update.
+        """
+        if self.ran:
+            raise RuntimeError(f"the gradients of update {self.index} were computed already")
+        self.ran = True
+        torch.manual_seed(seed_of(self.task.inputs.seed, self.task.inputs.name, "dropout", self.index))
+        if self.recipe.needs("before"):
+            self.before = {name: value.detach().clone() for name, value in self.params.items()}
+        loss = sum(self._accumulate(micro, backward) for micro in self.micro_batches)
+        self._mask_and_turn()
+        return loss
+
+    def finish(self) -> None:
+        """Let watchers see the weights after the optimizer step."""
+        if self.finished or not self.ran:
+            raise RuntimeError(f"update {self.index} is finished once, after its gradients and the optimizer step")
+        losses = {part: tuple(map(torch.cat, zip(*found, strict=True))) for part, found in self.row_losses.items()}
+        step = Step(
+            self.index,
+            self.total,
+            self.params,
+            parts=parts_of(self.drawn, self.whole),
+            before=self.before,
+            task_grad=self.task_gradient,
+            row_losses=losses,  # type: ignore[arg-type]
+            runner=partial(run, self.task, self.drawn, self.whole),
+        )
+        with torch.no_grad():
+            for method in self.recipe.owners("watch"):
+                self.task.state[method.name] = method.watch(step, self.task.state[method.name])
+        self.finished = True
+        self.closing()
+
+    def _dealt(self, batches: Sequence[Sequence[int]]) -> list[MicroBatch]:
+        """Return the micro-batches, the drawn rows dealt out over them."""
+        parts = len(batches)
+        return [
+            replace(
+                self.whole,
+                new=batch,
+                drawn={draw: rows[i::parts] for draw, rows in self.drawn.rows.items()},
+                share=1 / parts,
+            )
+            for i, batch in enumerate(batches)
+        ]
+
+    def _split(self, micro: MicroBatch, room: float) -> list[MicroBatch]:
+        """Return the micro-batch, split where its forwards would hold too much."""
+        rows, pools = self.task.inputs.rows, self.task.pools
+        forwards = forwards_of(micro, rows, pools, self.task.trainable.reader.padded_tokens)
+        return fitted(micro, rows, pools, forwards, room)
+
+    def _accumulate(self, micro: MicroBatch, backward: Backward) -> float:
+        """Run one micro-batch forward and backward; return its share of the update's loss."""
+        step, logits = step_of(self.task, self.drawn, micro, self.total)
+        smoothing = self.recipe.settings.label_smoothing_factor
+        terms = {"task": step.new.mean(step.new.cross_entropy(smoothing))}  # type: ignore[union-attr]
+        for method in self.recipe.owners("loss"):
+            if (term := method.loss(step, self.task.state[method.name])) is not None:
+                terms[method.name] = term
+        references: dict[str, Tensor] = {}
+        if method := self.recipe.owner("reference"):
+            references = method.reference(step, self.task.state[method.name])
+        amounts = self._numbers(terms)
+        self._numbers(references, method.name if method else None)
+        self.record.acted |= {name for name, value in amounts.items() if value and terms[name].requires_grad} - {"task"}
+        if self.meter:
+            self.meter.add(terms, logits, self.params)
+        self._note_row_losses(step)
+        loss = torch.stack(list(terms.values())).sum()
+        for name, reference in sorted(references.items()):
+            self.references[name] = added(self.references.get(name), apart(reference, self.params, backward))
+        if self.recipe.needs("task_grad"):
+            self._backward_apart(terms, backward)
+        else:
+            backward(loss)
+        return sum(amounts.values())
+
+    def _backward_apart(self, terms: Mapping[str, Tensor], backward: Backward) -> None:
+        """Add the gradients of all terms to the parameters', and keep that of the task loss for those who need it."""
+        rest = [term for name, term in terms.items() if name != "task" and term.requires_grad]
+        own = apart(terms["task"], self.params, backward)
+        self.task_gradient = added(self.task_gradient or None, own)
+        for name, value in self.params.items():
+            value.grad = grad_of(value) + own[name]
+        if rest:
+            backward(torch.stack(rest).sum())
+
+    def _mask_and_turn(self) -> None:
+        """Mask the gradients, and let the gradient's owner turn them."""
+        masks, owner = self.recipe.owners("mask"), self.recipe.owner("gradient")
+        if not masks and not owner:
+            self._record_effects({})
+            return
+        grads = {name: grad_of(value) for name, value in self.params.items()}
+        self._record_effects(grads)
+        for method in masks:
+            masked = method.mask(grads, self.task.state[method.name])
+            self._check(masked, f"method {method.name} gave a masked gradient that is")
+            self.references = {
+                name: method.mask(ref, self.task.state[method.name]) for name, ref in self.references.items()
+            }
+            if self.meter:
+                share = 1 - (norm(masked) / max(norm(grads), 1e-30)) ** 2
+                self.record.beat(self.index, method.name, {"masked": share})
+            grads = masked
+        if owner:
+            step = Step(self.index, self.total, self.params)
+            made = owner.gradient(grads, self.references, step, self.task.state[owner.name])
+            if any(made[name] is not grads[name] for name in grads):
+                self.record.acted.add(owner.name)
+            self._check(made, f"method {owner.name} gave a gradient that is")
+            if self.meter:
+                self.record.beat(
+                    self.index, owner.name, {"turned": turned(grads, made), **self._rows_drawn(owner.name)}
+                )
+            grads = made
+        for name, value in self.params.items():
+            value.grad = grads[name].to(value.dtype)
+
+    def _record_effects(self, grads: Grads) -> None:
+        """Record the loss and what each method's term did, if this update is measured."""
+        if not self.meter:
+            return
+        self.record.loss.append((self.index, self.meter.terms["task"]))
+        size = norm(grads or {n: grad_of(v) for n, v in self.params.items()}) if self.meter.vectors else 0.0
+        for name, beat in self.meter.pulls(size).items():
+            self.record.beat(self.index, name, {**beat, **self._rows_drawn(name)})
+
+    def _rows_drawn(self, method: str) -> dict[str, float]:
+        rows = self.drawn.rows_read_by(method)
+        return {} if rows is None else {"rows": float(rows)}
+
+    def _note_row_losses(self, step: Step) -> None:
+        """Keep the loss of each drawn row for the watchers that need it."""
+        needing = self.recipe.needs("row_losses")
+        for part in self.drawn.parts if needing else ():
+            drawn = step.drawn.get(part.name)
+            if part.method in needing and drawn is not None and drawn.row is not None:
+                losses = drawn.by_row(drawn.cross_entropy().detach())
+                self.row_losses.setdefault(part.name, []).append(losses)
+
+    def _numbers(self, terms: Mapping[str, Tensor], owner: str | None = None) -> dict[str, float]:
+        """Return the terms as numbers; one that is not finite is an error which names its method."""
+        amounts = torch.stack([term.detach().float() for term in terms.values()]).tolist() if terms else []
+        for name, value in zip(terms, amounts, strict=True):
+            if not math.isfinite(value):
+                what = "the task loss" if name == "task" else f"method {owner or name}"
+                raise Diverged(
+                    f"{what} gave {value} at update {self.index} of {self.total}; lower the learning rate or its strength"
+                )
+        return dict(zip(terms, amounts, strict=True))
+
+    def _check(self, values: Mapping[str, Tensor], what: str) -> None:
+        check_finite(values, what, self.index, self.total)
