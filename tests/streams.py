@@ -22,6 +22,7 @@ from perdure.train.checkpoint import Keeper
 from perdure.train.effects import Record
 from perdure.train.learner import Learner
 from perdure.train.task import TaskInputs, Trainable
+from perdure.train.update import Update
 
 Tensors = dict[str, torch.Tensor]
 SETTINGS = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "learning_rate": 2e-2, "logging_steps": 1}
@@ -167,10 +168,15 @@ class FeatureStream(Stream):
 
 def run(learner: Learner, n: int) -> float:
     """Run update `n` without an optimizer step; return its loss."""
+    return finished(learner, n)[1]
+
+
+def finished(learner: Learner, n: int) -> tuple[Update, float]:
+    """Run update `n` without an optimizer step; return it and its loss."""
     update = learner.update(n)
     loss = update.gradients()
     update.finish()
-    return loss
+    return update, loss
 
 
 def label_logits(model: Any, batch: Any) -> torch.Tensor:

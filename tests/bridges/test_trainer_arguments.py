@@ -219,7 +219,7 @@ def test_epochs_steps_rows_and_tokens_are_logged_as_they_are(tiny_model, tokeniz
     rows, steps = done.metrics["train_samples_per_second"], done.metrics["train_steps_per_second"]
     assert rows / steps == pytest.approx(30 / 9, rel=0.02)
     tokens = 3 * sum(len(kept.row) for kept in trainer.fresh)
-    assert heard.logs[-2][1]["num_input_tokens_seen"] == tokens == trainer.learning.record.tokens
+    assert heard.logs[-2][1]["num_input_tokens_seen"] == tokens == trainer.learner.record.tokens
     assert done.training_loss == pytest.approx(sum(logs["loss"] for _, logs in heard.logs if "loss" in logs) / 9)
 
 
@@ -263,7 +263,7 @@ def test_the_model_is_saved_when_it_is_to_be(tiny_model, tokenizer, tmp_path, sa
         assert not list(last.glob("optimizer*"))
         base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
         loaded = dict(PeftModel.from_pretrained(base, last).named_parameters())
-        trained = dict(trainer.learning.model.named_parameters())  # nothing settles in naive
+        trained = dict(trainer.learner.model.named_parameters())  # nothing settles in naive
         assert all(torch.equal(loaded[name], value) for name, value in trained.items() if "lora_" in name)
 
 
@@ -285,5 +285,5 @@ def test_it_is_evaluated_when_it_is_to_be_and_trains_the_same(tiny_model, tokeni
     assert last["eval_loss"] == pytest.approx(trainer.evaluate()["eval_loss"], rel=1e-5)
     without = make(tiny_model, tokenizer, arguments(tmp_path))
     without.train()
-    ours, theirs = (dict(one.learning.params) for one in (trainer, without))
+    ours, theirs = (dict(one.learner.params) for one in (trainer, without))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from perdure.core.step import Slice, Step, row_weights
 from perdure.maths.projection import dot
 from perdure.methods.registry import all_methods
-from streams import FeatureStream, close, run, weights
+from perdure.train.draws import DrawName
+from streams import FeatureStream, close, finished, weights
 
 METHODS = all_methods()
 FAMILY = ["a_gem", "gem", "pcgrad", "cagrad"]
@@ -29,13 +30,12 @@ def gradient_of(stream, rows):
 def conflicting_update(points, methods, **more):
     """Run updates without steps until one has new and drawn rows in conflict; return it with both gradients."""
     made = points.learner(methods, pools=("replay",), **more)
-    made.begin()
-    for update in range(made.total):
-        run(made, update)
-        new = gradient_of(points, [points.new[i] for batch in made.updates[update] for i in batch])
-        old = gradient_of(points, [points.old[i] for i in made.drawn.rows["replay"]])
+    for n in range(made.total):
+        update, _ = finished(made, n)
+        new = gradient_of(points, [points.new[i] for batch in made.updates[n] for i in batch])
+        old = gradient_of(points, [points.old[i] for i in update.drawn.rows[DrawName("replay")]])
         if dot(new, old) < 0:
-            return made, new, old
+            return update, new, old
         points.model.zero_grad()
     raise AssertionError("the stream has no conflict")
 
@@ -43,7 +43,7 @@ def conflicting_update(points, methods, **more):
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_plain_sgd_step_does_not_raise_the_loss_of_the_rows_drawn(name, points):
     made, new, old = conflicting_update(points, {name: {}})
-    close(made.refs.get("memory") or made.refs["task 0"], old, atol=1e-6)  # the reference is what it says
+    close(made.references.get("memory") or made.references["task 0"], old, atol=1e-6)  # the reference is what it says
     before = weights(made)
     optimizer = torch.optim.SGD(made.params.values(), lr=1e-3)
     optimizer.step()
@@ -56,14 +56,16 @@ def test_a_plain_sgd_step_does_not_raise_the_loss_of_the_rows_drawn(name, points
 @pytest.mark.parametrize(("name", "replayed"), [("a_gem", 0), ("gem", 0), ("pcgrad", 1)])
 def test_where_nothing_conflicts_it_is_plain_training_or_plain_replay(name, replayed, points):
     made, plain = (points.learner(m, pools=("replay",), rows=points.old) for m in ({name: {}}, {}))
-    for update in range(made.total):
+    references = {}
+    for n in range(made.total):
         grads = []
-        for learning in (made, plain):
+        for learner in (made, plain):
             points.model.zero_grad()
-            run(learning, update)
-            grads.append({n: p.grad.clone() for n, p in learning.params.items()})
+            update, _ = finished(learner, n)
+            references = references if learner is plain else update.references
+            grads.append({name: p.grad.clone() for name, p in learner.params.items()})
         turned, own = grads
-        drawn = made.refs.get("memory") or made.refs["task 0"]
+        drawn = references.get("memory") or references["task 0"]
         if dot(own, drawn) > 0:
             close(turned, {n: own[n] + replayed * drawn[n] for n in own}, atol=1e-6)
             return

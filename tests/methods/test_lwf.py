@@ -112,5 +112,5 @@ def test_the_host_asks_the_model_before_the_task_once_a_row_and_no_one_in_the_fi
     later, first = (points.learner({"lwf": {}}, pools=pools) for pools in (("replay",), ()))
     for made in (later, first):
         made.begin()
-    assert len(later.columns["start"]) == len(later.rows)
+    assert len(later.columns["start"]) == len(later.inputs.rows)
     assert first.columns == {}

@@ -106,7 +106,7 @@ def test_on_our_host_priority_draws_what_surprises_and_changes_what_is_learned()
         for priority in (0.0, 1.0)
     )
     prior.begin()
-    asked = prior.nll(prior.pools["replay"].rows)
+    asked = prior.inference.nll(prior.pools["replay"].rows)
     assert prior.state["surprise_replay"]["surprise"].tolist() == pytest.approx(asked, rel=1e-5)
     assert "surprise" not in even.state["surprise_replay"]
     even, prior = (
