@@ -336,3 +336,23 @@ def test_a_rolled_back_head_has_its_state_and_memory_again(ledger: Ledger, draft
     assert ledger.state(head) == state
     assert [row for _, row in ledger.manifest_rows(head.memory)] == rows[:1]
     assert torch.equal(ledger.objects.get(ledger.slots(head)["skill"])["weight"], tensors["weight"])
+
+
+def test_a_task_with_slots_of_its_own_sees_them_whatever_comes_later(ledger: Ledger, draft) -> None:
+    """What an isolated task sees has one identity for ever, and its score is kept under it."""
+    skill, own = (ledger.objects.put({"x": torch.full((1,), float(n))}) for n in (1, 2))
+    shared = ledger.record(draft(1, slots={"skill": skill}), {})
+    isolated = ledger.record(draft(2, parent=shared, slots={"task:b": own, "task:b/skill": skill}), {})
+    later = ledger.record(draft(3, parent=isolated, slots={"skill": own}), {})
+    assert ledger.view(later, "b") == {"task:b": own, "task:b/skill": skill}
+    assert ledger.seen(isolated, "b") == ledger.seen(later, "b")
+    assert ledger.view(later) == ledger.view(later, "a") == {"skill": own}
+    assert ledger.seen(shared, "a") == ledger.seen(isolated, "a") == ledger.state(shared)
+    assert ledger.seen(later, "a") != ledger.seen(isolated, "a")
+    assert ledger.state(isolated) != ledger.seen(isolated, "a")
+
+
+def test_tasks_of_other_names_with_the_same_slots_see_the_same_model(ledger: Ledger, draft) -> None:
+    own = ledger.objects.put({"x": torch.ones(1)})
+    one = ledger.record(draft(1, slots={"task:a": own, "task:b": own}), {})
+    assert ledger.seen(one, "a") == ledger.seen(one, "b")

@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,22 @@ from perdure.bridges.models import Base, load_base
 from perdure.bridges.targets import chosen
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
+from perdure.core.plan import AdapterPlan
 from perdure.core.recipe import Settings
+from perdure.core.slots import DENSE
 from perdure.core.step import TopK
 from perdure.data.encode import Encoded
 from perdure.maths.low_rank import Patch, Patches, combine, from_tensors, to_tensors
 from perdure.model.batching import Batching
 from perdure.model.forward import Tokens
-from perdure.model.layers import text_part
+from perdure.model.layers import text_part, weight_of
 from perdure.model.probing import batching_of, remember
 from perdure.train.inference import Inference
 from perdure.train.task import Trainable
 
 Slots = Mapping[str, Mapping[str, Tensor]]  # slot name -> its tensors, as the ledger keeps them
 
-SKILL, DENSE = "skill", "dense"
+BASE_BLOCK, OWN_BLOCK = "default", "new"  # names of adapters in PEFT: what is loaded, and what trains over it
 PREFIX = "base_model.model."
 
 
@@ -49,6 +51,7 @@ class Runtime:
         self.laid: str | None = None  # name of the state that lies over the base now, if the caller gave one
         self.notices: list[str] = []  # what the user should know of what was asked, each once
         self._shape: Any = None
+        self._own: dict[str, tuple[int, float]] | None = None  # of the second block, where one trains over a frozen one
 
     def notice(self, text: str) -> None:
         """Keep something that the user should know, once."""
@@ -58,19 +61,47 @@ class Runtime:
     def lay(self, slots: Slots) -> None:
         """Make the model the one that `slots` describe: base plus combined adapter, or dense weights plus adapter."""
         self.laid = None
+        if self._own is not None:
+            self._remove_adapter()
         self._lay_dense(slots.get(DENSE))
         patches = combine([from_tensors(slots[name]) for name in sorted(slots) if name != DENSE])
         if not patches:
             self._remove_adapter()
             return
         self._fit(_shape_of(patches))
-        with torch.no_grad():
-            for module, patch in patches.items():
-                layer = self._layer(module)
-                layer.lora_A["default"].weight.copy_(patch.down)
-                layer.lora_B["default"].weight.copy_(patch.up)
-                layer.scaling["default"] = patch.scale
+        self._write(BASE_BLOCK, self._shape, patches)
         self.model.eval()
+
+    def begin(self, plan: AdapterPlan, slots: Slots, settings: Settings, seed: int, task: str) -> dict[str, Tensor]:
+        """Return the trainable parameters of a plan by name, over what lies frozen under them.
+
+        Where nothing lies under it, the adapter that is loaded trains itself, or a fresh one. Else all that lies under it is one
+        frozen block, and what trains is a second one over it: no optimizer knows what is frozen.
+
+        Args:
+            plan: Which slot trains, and which lie under it.
+            slots: Content of the slots that the plan names.
+            settings: Rank, scale, modules and dropout of what trains.
+            seed: Seed of the learn.
+            task: Name of the task; with the seed the key of a fresh adapter.
+
+        Raises:
+            BadSpec: The slot goes on with another rank, scale or modules than the settings ask for.
+        """
+        beneath = {name: slots[name] for name in plan.beneath if name in slots}
+        own = slots.get(plan.slot)
+        if beneath:
+            self.lay(beneath)
+            self._add_block(settings, seed, task, None if own is None else from_tensors(own))
+        else:
+            self.lay({} if own is None else {plan.slot: own})
+            self.start_adapter(settings, seed, task)
+        self._set_start(plan)
+        return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
+
+    def trained(self) -> dict[str, Tensor]:
+        """Return what `begin` made trainable, as the tensors of its slot."""
+        return self._tensors_of(self._block)
 
     def start_adapter(self, settings: Settings, seed: int, task: str) -> dict[str, Tensor]:
         """Return the trainable LoRA parameters by name: the ones laid, or fresh ones (B = 0) where none are.
@@ -85,18 +116,8 @@ class Runtime:
                 torch.manual_seed(seed_of(seed, task, "adapter"))
                 self._fit(fresh)
         elif self._shape != fresh:
-            rank, scale = next(iter(self._shape.values()))
-            raise BadSpec(
-                "the recipe's LoRA rank, scale or modules differ from the adapter that head goes on training "
-                f"({len(self._shape)} modules, rank {rank}, lora_alpha {rank * scale:g}); keep lora_r, lora_alpha and "
-                "lora_target_modules as they were, or start from the base with start: base"
-            )
-        for layer in (self._layer(module) for module in fresh):
-            layer.lora_dropout["default"] = (
-                torch.nn.Dropout(settings.lora_dropout) if settings.lora_dropout else torch.nn.Identity()
-            )
-            layer.lora_A["default"].weight.requires_grad_(True)
-            layer.lora_B["default"].weight.requires_grad_(True)
+            raise BadSpec(_differs(self._shape))
+        self._train(BASE_BLOCK, fresh, settings)
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
     def start_dense(self) -> dict[str, Tensor]:
@@ -117,13 +138,22 @@ class Runtime:
         return dict(self.model.named_parameters())
 
     def skill(self) -> dict[str, Tensor]:
-        """Return the laid adapter as the tensors of a slot."""
+        """Return the loaded adapter as the tensors of a slot."""
+        return self._tensors_of(BASE_BLOCK)
+
+    def _tensors_of(self, block: str) -> dict[str, Tensor]:
         patches = {}
         for module in self._shape or {}:
             layer = self._layer(module)
-            down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-            patches[module] = Patch(down.detach().clone(), up.detach().clone(), layer.scaling["default"])
+            if block in layer.lora_A:
+                down, up = layer.lora_A[block].weight, layer.lora_B[block].weight
+                patches[module] = Patch(down.detach().clone(), up.detach().clone(), layer.scaling[block])
         return to_tensors(patches)
+
+    @property
+    def _block(self) -> str:
+        """Name of the adapter, as PEFT has it, that trains."""
+        return BASE_BLOCK if self._own is None else OWN_BLOCK
 
     def weights(self) -> dict[str, Tensor]:
         """Return every weight, as the tensors of the slot `dense`: values, since (w + d) - d differs from w."""
@@ -153,17 +183,19 @@ class Runtime:
         Under autocast, PEFT's own cast of every input to float32 is undone at once; leaving both out changes no bit and takes
         a quarter off a step. The adapter's scale is taken where its rows are narrow, which takes another 4% off.
         """
-        layers = [self._layer(module) for module in self._shape or {}]
+        layers = [self._layer(module) for module in {**(self._shape or {}), **(self._own or {})}]
         for layer in layers:
             layer.cast_input_dtype_enabled = self.base.dtype == torch.float32
-            layer.lora_variant["default"] = NarrowScale
+            for block in layer.lora_A:
+                layer.lora_variant[block] = NarrowScale
         try:
             with self.base.precision():
                 yield
         finally:
             for layer in layers:
                 layer.cast_input_dtype_enabled = True
-                layer.lora_variant.pop("default", None)
+                for block in (BASE_BLOCK, OWN_BLOCK):
+                    layer.lora_variant.pop(block, None)
 
     def top_k(self, rows: Sequence[Encoded], k: int) -> list[TopK]:
         """Return the distribution at the label positions of each row, kept to k, of the state laid now. Cost: a forward a row."""
@@ -194,34 +226,82 @@ class Runtime:
                 for value, was in trainable.items():
                     value.requires_grad_(was)
 
+    def _add_block(self, settings: Settings, seed: int, task: str, content: Patches | None) -> None:
+        """Add a second adapter over the loaded one, which stays frozen; fresh, or with `content`."""
+        shape = self._chosen_shape(settings)
+        if content is not None and _shape_of(content) != shape:
+            raise BadSpec(_differs(_shape_of(content)))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed_of(seed, task, "adapter"))  # the key of a first adapter: so are the bits
+            self.model.add_adapter(OWN_BLOCK, _config(shape), autocast_adapter_dtype=True)
+        self._own = shape
+        self.model.base_model.set_adapter([BASE_BLOCK, OWN_BLOCK])
+        self.freeze()  # PEFT makes every adapter trainable that it turns on
+        self._write(OWN_BLOCK, shape, content or {})
+        self._train(OWN_BLOCK, shape, settings)
+
+    def _train(self, block: str, modules: Iterable[str], settings: Settings) -> None:
+        """Make the factors of a block trainable."""
+        for layer in (self._layer(module) for module in modules):
+            layer.lora_dropout[block] = (
+                torch.nn.Dropout(settings.lora_dropout) if settings.lora_dropout else torch.nn.Identity()
+            )
+            layer.lora_A[block].weight.requires_grad_(True)
+            layer.lora_B[block].weight.requires_grad_(True)
+
+    def _set_start(self, plan: AdapterPlan) -> None:
+        """Write the factors that a plan starts from, and freeze those that it does not train."""
+        for module, factors in (plan.start or {}).items():
+            layer = self._layer(module)
+            down, up = layer.lora_A[self._block].weight, layer.lora_B[self._block].weight
+            with torch.no_grad():
+                down.copy_(factors.down)
+                up.copy_(factors.up)
+            down.requires_grad_(factors.trains != "up")
+            up.requires_grad_(factors.trains != "down")
+
+    def _write(self, block: str, shape: Mapping[str, tuple[int, float]], content: Patches) -> None:
+        """Write scales, and the factors of `content`, into a block."""
+        with torch.no_grad():
+            for module, (_, scale) in shape.items():
+                layer = self._layer(module)
+                layer.scaling[block] = scale
+                if patch := content.get(module):
+                    layer.lora_A[block].weight.copy_(patch.down)
+                    layer.lora_B[block].weight.copy_(patch.up)
+
     def _layer(self, module: str) -> Any:
         return self.model.get_submodule(PREFIX + module)
 
     def _fresh_shape(self, settings: Settings) -> dict[str, tuple[int, float]]:
+        """Return rank and scale of each module of an adapter that goes on from what is loaded, or of a fresh one."""
+        # Adapters loaded before these parts were left out, which nothing ever trained, stay as they are.
+        text = text_part(self._root())
+        idle = {name: known for name, known in (self._shape or {}).items() if not name.startswith(text)}
+        return idle | self._chosen_shape(settings)
+
+    def _chosen_shape(self, settings: Settings) -> dict[str, tuple[int, float]]:
         """Return rank and scale of each module that the settings give an adapter."""
-        root = self.base.model if self._shape is None else self.model.get_base_model()
-        text, own = text_part(root), (settings.lora_r, settings.lora_alpha / settings.lora_r)
-        # Adapters laid before these parts were left out, which nothing ever trained, go on lying there.
-        idle = {name: laid for name, laid in (self._shape or {}).items() if not name.startswith(text)}
-        return idle | {name: own for name in chosen(root, settings.lora_target_modules)}
+        own = (settings.lora_r, settings.lora_alpha / settings.lora_r)
+        return {name: own for name in chosen(self._root(), settings.lora_target_modules)}
+
+    def _root(self) -> Any:
+        """Return the base model under the adapter."""
+        return self.base.model if self._shape is None else self.model.get_base_model()
+
+    def shapes(self, settings: Settings) -> dict[str, tuple[int, int]]:
+        """Return (out, in) of each module that the settings give an adapter."""
+        weights = {name: weight_of(self._root().get_submodule(name)) for name in self._chosen_shape(settings)}
+        return {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
 
     def _fit(self, shape: dict[str, tuple[int, float]]) -> None:
         """Give the model an adapter of this shape; a fitting one stays, any other is replaced."""
         if shape == self._shape:
             return
-        from peft import LoraConfig, get_peft_model
+        from peft import get_peft_model
 
         self._remove_adapter()
-        ranks = {module: rank for module, (rank, _) in shape.items()}
-        most = max(ranks.values())
-        config = LoraConfig(
-            r=most,
-            lora_alpha=most,
-            target_modules=sorted(shape),
-            rank_pattern={f"^{m}$".replace(".", r"\."): r for m, r in ranks.items() if r != most},
-            task_type="CAUSAL_LM",
-        )
-        self.model = get_peft_model(self.base.model, config, autocast_adapter_dtype=True)
+        self.model = get_peft_model(self.base.model, _config(shape), autocast_adapter_dtype=True)
         self._shape = shape
         for module, (_, scale) in shape.items():
             self._layer(module).scaling["default"] = scale
@@ -230,7 +310,7 @@ class Runtime:
     def _remove_adapter(self) -> None:
         if self._shape is not None:
             self.base.model = self.model.unload()
-            self.model, self._shape = self.base.model, None
+            self.model, self._shape, self._own = self.base.model, None, None
 
     def _lay_dense(self, weights: Mapping[str, Tensor] | None) -> None:
         if weights is None and not self.dense:
@@ -265,6 +345,31 @@ class NarrowScale:
         """Return `result` + B (scale A x)."""
         down, up = module.lora_A[active_adapter], module.lora_B[active_adapter]
         return result + up(down(module.lora_dropout[active_adapter](x)) * module.scaling[active_adapter])
+
+
+def _config(shape: Mapping[str, tuple[int, float]]) -> Any:
+    """Return PEFT's configuration of an adapter with these ranks; scales are set afterwards."""
+    from peft import LoraConfig
+
+    ranks = {module: rank for module, (rank, _) in shape.items()}
+    most = max(ranks.values())
+    return LoraConfig(
+        r=most,
+        lora_alpha=most,
+        target_modules=sorted(shape),
+        rank_pattern={f"^{m}$".replace(".", r"\."): r for m, r in ranks.items() if r != most},
+        task_type="CAUSAL_LM",
+    )
+
+
+def _differs(shape: Mapping[str, tuple[int, float]]) -> str:
+    """Say that a recipe does not go on with an adapter of this shape."""
+    rank, scale = next(iter(shape.values()))
+    return (
+        "the recipe's LoRA rank, scale or modules differ from the adapter that head goes on training "
+        f"({len(shape)} modules, rank {rank}, lora_alpha {rank * scale:g}); keep lora_r, lora_alpha and "
+        "lora_target_modules as they were, or start from the base with start: base"
+    )
 
 
 def _shape_of(patches: Patches) -> dict[str, tuple[int, float]]:

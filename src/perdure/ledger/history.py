@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound
+from perdure.core.slots import view_of, without_task
 from perdure.ledger.database import Database, candidate, entries, manifests, notes, now, reflog, refs, tasks
 from perdure.ledger.entry import Entry, state_hash
 from perdure.ledger.objects import ObjectStore
@@ -87,8 +88,25 @@ class History(Database):
         return {slot: found_hash for slot, found_hash in sorted(found.items()) if found_hash is not None}
 
     def state(self, entry: Entry) -> str:
-        """Return the identity of the model state at an entry; scores are kept under it."""
+        """Return the identity of the whole model state at an entry; scores of requests whose task is unknown have it as key."""
         return state_hash(entry.base, self.slots(entry))
+
+    def view(self, entry: Entry, task: str | None = None) -> dict[str, str]:
+        """Return object hash by slot of what a request for `task` goes through at an entry; see `core.slots`.
+
+        Args:
+            entry: An entry or a draft.
+            task: Name of a task; None for what all tasks share.
+        """
+        return view_of(self.slots(entry), task)
+
+    def seen(self, entry: Entry, task: str | None) -> str:
+        """Return the identity of the model that `task` goes through at an entry; scores of the task have it as key.
+
+        A task without slots of its own sees the shared view, which is the whole state where nothing is isolated. What is learned
+        later does not change what an isolated task sees.
+        """
+        return state_hash(entry.base, without_task(self.view(entry, task), task))
 
     def log(self, entry: Entry | None = None) -> list[dict[str, Any]]:
         """Return entry, parent, kind, task, time and refs of all entries, or of one entry's line, newest first."""

@@ -1,0 +1,93 @@
+"""Which adapter a task trains, what lies frozen under it, and the slot it ends in."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from perdure.core.slots import DENSE, EDITS, SKILL, sum_slot, task_slot, view_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from perdure.core.recipe import Settings
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What the adapter of one module starts from.
+
+    Args:
+        down: (rank, in), PEFT's lora_A.
+        up: (out, rank), PEFT's lora_B.
+        trains: Which of the two are trained.
+    """
+
+    down: "Tensor"
+    up: "Tensor"
+    trains: Literal["both", "up", "down"] = "both"
+
+
+@dataclass(frozen=True)
+class AdapterPlan:
+    """What the seam `adapter` returns.
+
+    Args:
+        slot: Where the trained adapter ends: "skill", "sum:<task>" or "task:<task>".
+        beneath: Slots that lie frozen under it while it trains, and in the view that it belongs to.
+        start: Factors by module; None for what the slot holds at head, else fresh ones (Kaiming down, zero up).
+        carries: Whether the parameters are those of the last task, so that what methods keep of parameters is still about them.
+    """
+
+    slot: str = SKILL
+    beneath: tuple[str, ...] = ()
+    start: "Mapping[str, Factors] | None" = None
+    carries: bool = True
+
+
+@dataclass(frozen=True)
+class Bare:
+    """What the seam `adapter` sees: the model before the task has parameters. Read only.
+
+    Args:
+        task: Name of the task.
+        seed: Seed of the learn.
+        settings: Training settings.
+        shapes: (out, in) of each module that the settings give an adapter.
+        slots: Tensors of each slot at head, without edits; an adapter's are `<module>.down`, `.up` and `.scale`.
+    """
+
+    task: str
+    seed: int
+    settings: "Settings"
+    shapes: Mapping[str, tuple[int, int]]
+    slots: "Mapping[str, Mapping[str, Tensor]]"
+
+
+def shared_plan(bare: Bare) -> AdapterPlan:
+    """Return the plan of one adapter that goes on from task to task, over whatever else all tasks share."""
+    return AdapterPlan(SKILL, _shared(bare, SKILL))
+
+
+def sum_plan(bare: Bare) -> AdapterPlan:
+    """Return the plan of an adapter of the task's own, summed with those of the tasks before, which stay frozen."""
+    slot = sum_slot(bare.task)
+    return AdapterPlan(slot, _shared(bare, slot), carries=False)
+
+
+def task_plan(bare: Bare, over: Literal["shared", "base"] = "shared") -> AdapterPlan:
+    """Return the plan of an adapter that belongs to the task alone.
+
+    Args:
+        bare: The model before the task.
+        over: What lies under it: what all tasks share, or nothing. A task that is learned again keeps what lay under it then.
+    """
+    slot = task_slot(bare.task)
+    if slot in bare.slots:
+        return AdapterPlan(
+            slot, tuple(sorted(name for name in bare.slots if name.startswith(f"{slot}/"))), carries=False
+        )
+    return AdapterPlan(slot, _shared(bare, slot) if over == "shared" else (), carries=False)
+
+
+def _shared(bare: Bare, slot: str) -> tuple[str, ...]:
+    return tuple(sorted(name for name in view_of(bare.slots) if name not in (slot, EDITS, DENSE)))

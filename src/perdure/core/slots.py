@@ -1,0 +1,59 @@
+"""How slots are named, and which of them the model of one task consists of.
+
+    skill            the adapter that a continuing recipe goes on training
+    sum:<task>       an adapter that is summed with the others
+    task:<task>      an adapter that belongs to that task alone
+    task:<task>/...  what lay frozen under it when it was learned, named again so that it stays the same for ever
+    route            the router, which says whose task a request is
+    edits            edited facts, over every view
+    dense            every weight of the model
+
+A *view* is the slots that a request for one task goes through.
+"""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+SKILL, EDITS, DENSE, ROUTE = "skill", "edits", "dense", "route"
+
+Content = TypeVar("Content")
+
+
+def sum_slot(task: str) -> str:
+    """Return the slot of an adapter that `task` adds to the sum."""
+    return f"sum:{task}"
+
+
+def task_slot(task: str, beneath: str = "") -> str:
+    """Return the slot that belongs to `task` alone, or the one that names again what lies in slot `beneath` under it."""
+    return f"task:{task}/{beneath}" if beneath else f"task:{task}"
+
+
+def view_of(slots: Mapping[str, Content], task: str | None = None) -> dict[str, Content]:
+    """Return the slots of one view: a task's own if it has some, else those that all tasks share; edits are in both.
+
+    Args:
+        slots: Content by slot.
+        task: Name of the task; None for the shared view.
+    """
+    own = None if task is None else task_slot(task)
+    if own in slots:
+        return {name: content for name, content in slots.items() if name in (own, EDITS) or name.startswith(f"{own}/")}
+    return {name: content for name, content in slots.items() if name != ROUTE and not name.startswith("task:")}
+
+
+def without_task(slots: Mapping[str, Content], task: str | None) -> dict[str, Content]:
+    """Return a view under names that do not tell whose it is: two tasks with the same content then have the same state."""
+    own = task_slot(task) if task is not None else ""
+    return {"task" + name.removeprefix(own) if own and name.startswith(own) else name: slots[name] for name in slots}
+
+
+def is_isolated(slots: Mapping[str, Content], task: str) -> bool:
+    """Say whether `task` has slots of its own."""
+    return task_slot(task) in slots
+
+
+def slots_of_task(slots: Mapping[str, Content], task: str) -> list[str]:
+    """Return the slots that go when `task` is taken out: its own, and what it adds to the sum."""
+    own = task_slot(task)
+    return [name for name in slots if name in (own, sum_slot(task)) or name.startswith(f"{own}/")]
