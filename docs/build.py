@@ -21,17 +21,18 @@ ROOT = DOCS.parent
 
 
 def method_card(method: type) -> str:
-    from perdure.workflows.advise.explain import describe, seam_words
+    from perdure.core.seams import SEAMS
+    from perdure.workflows.advise.explain import describe
 
-    told, words = describe(method), seam_words()
+    told = describe(method)
     says = told["says"]
     lines = [f"# {told['name']}", "", told["idea"], "", told["formula"], ""]
     for head in ("when to use", "cost", "state", "needs"):
         if head in says:
             lines += [f"**{head.capitalize()}.** {says[head][0].upper()}{says[head][1:]}", ""]
     lines += ["| seam | what for | room for |", "|---|---|---|"]
-    for seam in told["seams"]:
-        lines.append(f"| `{seam}` | {words[seam]} | {'one method' if seam in told['exclusive'] else 'many'} |")
+    for seam in (SEAMS[name] for name in told["seams"]):
+        lines.append(f"| `{seam.name}` | {seam.purpose} | {'one method' if seam.exclusive else 'many'} |")
     lines += ["", "| field | range | default | meaning |", "|---|---|---|---|"]
     for name, field in told["fields"].items():
         lines.append(f"| `{name}` | {field['range'] or ''} | `{field['default']!r}` | {field['about']} |")

@@ -68,12 +68,7 @@ class Stream:
         keys = [str(i) for i in range(len(self.old))]
         taught = dict(zip(keys, self.teachers, strict=True))
         labels = [str(i % 2) for i in range(len(self.old))]
-        columns = {
-            column.name: taught
-            for m in all_methods().values()
-            for column in getattr(m(), "columns", ())
-            if column.of != "new"
-        }
+        columns = {column.name: taught for m in all_methods().values() for column in m().columns if column.of != "new"}
         return {name: Pool(keys, self.old, labels, ["old"] * len(keys), columns) for name in names}
 
     def learner(

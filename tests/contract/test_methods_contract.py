@@ -9,12 +9,14 @@ import itertools
 import json
 import math
 
+import pydantic.dataclasses
 import pytest
 import torch
 
 from perdure.core.errors import Conflict, Diverged, Interrupted, PerdureError
-from perdure.core.recipe import Recipe, build_recipe, check_seams
-from perdure.core.seams import EXCLUSIVE, SEAMS, pool_of, spec_of
+from perdure.core.fields import described
+from perdure.core.recipe import Recipe, build_recipe
+from perdure.core.seams import NEEDS, SEAMS, SUPPORTS, checked_method
 from perdure.methods.registry import all_methods
 from perdure.train.checkpoint import Keeper
 from perdure.train.model_view import ModelView
@@ -31,9 +33,9 @@ every_method = pytest.mark.parametrize("name", METHODS)
 def partners(name: str, registry=METHODS) -> list[str]:
     """Return the methods that must draw for `name` to have rows; none where it draws its own, or needs none."""
     mine = registry[name]()
-    if "draw" not in registry[name].seams or wish(mine).size:
+    if mine.pool is None or wish(mine).size:
         return []
-    return [o for o in ("replay", "instruction_replay") if o != name and pool_of(registry[o]) == pool_of(mine)]
+    return [o for o in ("replay", "instruction_replay") if o != name and registry[o]().pool == mine.pool]
 
 
 def company(name: str, registry=METHODS) -> dict[str, dict]:
@@ -43,7 +45,7 @@ def company(name: str, registry=METHODS) -> dict[str, dict]:
 
 def clash(name: str, other: str) -> bool:
     """Say whether two methods want a seam that has room for one."""
-    return any(seam in METHODS[name].seams and seam in METHODS[other].seams for seam in EXCLUSIVE)
+    return any(seam in METHODS[name].seams and seam in METHODS[other].seams for seam in SEAMS if SEAMS[seam].exclusive)
 
 
 def acting_in(name: str) -> dict[str, dict]:
@@ -51,13 +53,13 @@ def acting_in(name: str) -> dict[str, dict]:
     return {name: {"choose": "fixed"} if name == "wise_ft" else {}}
 
 
-POOLS = tuple({pool_of(method) for method in METHODS.values() if "draw" in method.seams})
+POOLS = tuple({method().pool for method in METHODS.values()} - {None})
 
 
 def second(stream, methods, registry=METHODS, first=None, **more):
     """Return a learn of the second task with full memory, and with what the methods (of `first`) kept of the first."""
     spec = methods.methods if isinstance(methods, Recipe) else methods
-    known = {m.name: spec_of(m) for m in spec} if isinstance(methods, Recipe) else methods
+    known = {m.name: m.to_json() for m in spec} if isinstance(methods, Recipe) else methods
     keeps = {name: fields for name, fields in known.items() if "measure" in registry[name].seams}
     state = stream.kept(keeps, registry=first or registry) if keeps else None
     return stream.learner(methods, pools=POOLS, registry=registry, state=state, **more)
@@ -111,15 +113,19 @@ def plain(stream):
 @every_method
 def test_it_is_a_frozen_dataclass_that_says_what_it_is(name):
     method = METHODS[name]
-    check_seams(method)
+    assert checked_method(method) is method
     assert dataclasses.fields(method)
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(method(), dataclasses.fields(method)[0].name, 0.5)
     assert method.name == name
     assert method.family
     assert any(word in method.source for word in ("arXiv", "doi", "http"))
-    assert {f.default for f in dataclasses.fields(method)}.isdisjoint({dataclasses.MISSING})
+    for field, about in described(method).items():
+        assert about.default == getattr(method(), field)
+        assert about.about
     assert method().active
+    assert method.supports <= SUPPORTS.keys()
+    assert set(method().needs) <= NEEDS.keys()
     assert set(vars(method())) == {field.name for field in dataclasses.fields(method)}
 
 
@@ -127,7 +133,7 @@ def test_it_is_a_frozen_dataclass_that_says_what_it_is(name):
 def test_its_spec_comes_back_from_json_as_the_same_object(name):
     recipe = build_recipe({"methods": company(name)}, METHODS)
     assert build_recipe(json.loads(json.dumps(recipe.to_json())), METHODS) == recipe
-    assert METHODS[name](**json.loads(json.dumps(spec_of(METHODS[name]())))) == METHODS[name]()
+    assert METHODS[name](**json.loads(json.dumps(METHODS[name]().to_json()))) == METHODS[name]()
 
 
 # --- that it acts
@@ -149,7 +155,7 @@ def test_it_leaves_a_heartbeat_that_shows_the_effect(name, alone):
 
 
 def broken(method: type, **seams) -> type:
-    return dataclasses.dataclass(frozen=True)(type(f"Broken{method.__name__}", (method,), seams))
+    return pydantic.dataclasses.dataclass(frozen=True)(type(f"Broken{method.__name__}", (method,), seams))
 
 
 BREAKS = {
@@ -212,7 +218,7 @@ def test_with_nothing_remembered_it_is_plain_training_to_the_bit(name, stream, p
 
 @every_method
 def test_some_field_at_zero_switches_it_off_to_the_bit(name, stream, plain):
-    zero = {f.name: 0 for f in dataclasses.fields(METHODS[name]) if isinstance(f.default, float)}
+    zero = {field: 0 for field, about in described(METHODS[name]).items() if isinstance(about.default, float)}
     off = [field for field in zero if not _try_active(METHODS[name], {field: 0})]
     assert off
     made = stream.learner({name: {off[0]: 0}}, pools=POOLS)
@@ -298,7 +304,7 @@ def test_draws_of_its_own_are_the_same_whoever_draws_beside_it(pair, points):
     if clash(*pair):
         pytest.skip("the two cannot be in one recipe")
     together, alone = served(*pair), {name: served(name) for name in pair}
-    pools = [pool_of(METHODS[name]) for name in pair]
+    pools = [METHODS[name]().pool for name in pair]
     for name in pair:
         for drawn, expected in zip(together, alone[name], strict=True):
             mine = {draw: rows for draw, rows in expected.items() if draw.part or pools[0] != pools[1]}

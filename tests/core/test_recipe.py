@@ -1,25 +1,29 @@
 """Recipes: what is wrong is named with the nearest right word, and a recipe is the same after a trip through JSON."""
 
+import inspect
 import json
-from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from perdure.core.errors import BadInput, BadSpec, Conflict
-from perdure.core.recipe import Recipe, Settings, build_recipe, check_seams
-from perdure.core.seams import spec_of
+from perdure.core.recipe import Recipe, Settings, build_recipe
+from perdure.core.seams import SEAMS, Method, checked_method
 from perdure.methods.registry import METHODS, all_methods, load_recipe, recipe_names, register
 
 KNOWN = all_methods()
 
 
 @dataclass(frozen=True)
-class First:
+class First(Method):
     name: ClassVar[str] = "first"
+    family: ClassVar[str] = "test"
+    source: ClassVar[str] = "arXiv"
     seams: ClassVar[tuple[str, ...]] = ("admit",)
 
-    active: bool = True
+    active: bool = Field(default=True, description="whether it acts")
 
     def admit(self, rows, context, state):
         return [0.0] * len(rows)
@@ -122,9 +126,81 @@ def test_an_inactive_owner_leaves_the_seam_free():
     ("seams", "filled"), [((), ["admit"]), (("admit", "loss"), ["admit"]), (("admot",), ["admit"]), ((), [])]
 )
 def test_a_method_fills_what_it_declares(seams, filled):
-    made = type("Made", (), {"name": "made", "seams": seams, **dict.fromkeys(filled, lambda self: None)})
+    about = {"name": "made", "family": "test", "source": "arXiv"}
+    made = type("Made", (Method,), {**about, "seams": seams, **dict.fromkeys(filled, lambda self: None)})
     with pytest.raises(BadSpec, match="declares seams"):
-        check_seams(made)
+        checked_method(made)
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (type("Made", (), {"name": "made"}), "derives from perdure.core.seams.Method"),
+        (First(), "derives from perdure.core.seams.Method"),
+        (type("Made", (First,), {"name": ""}), "method Made has no name"),
+        (type("Made", (First,), {"source": ""}), "method Made has no source"),
+    ],
+)
+def test_a_method_derives_from_the_base_and_describes_itself(method, words):
+    with pytest.raises(BadSpec, match=words):
+        checked_method(method)
+
+
+def test_a_seam_that_is_filled_by_a_base_class_is_filled():
+    assert checked_method(Second) is Second
+
+
+def test_the_defaults_of_the_base_do_nothing():
+    class Nothing(Method):
+        pass
+
+    made, state, grads = Nothing(), {"a": 1}, {"w": 2}
+    assert (made.active, made.needs, made.columns, made.pool, made.mix) == (True, (), (), None, 0)
+    assert made.prepare(None, state) is made.watch(None, state) is state
+    assert made.draw(None, state) is made.loss(None, state) is None
+    assert made.mask(grads, state) is made.gradient(grads, {}, None, state) is grads
+    assert made.settle(None, state) == ({}, state)
+    assert (made.reference(None, state), made.measure(None, state), made.admit(["a"], None, state)) == ({}, {}, [0.0])
+
+
+def test_every_seam_of_the_table_has_a_default_with_the_arguments_of_its_signature():
+    for seam in SEAMS.values():
+        function = inspect.signature(getattr(Method, seam.name))
+        written = seam.signature.partition(") -> ")[0].removeprefix("(").split(", ")
+        assert list(function.parameters) == ["self", *written]
+
+
+@dataclass(frozen=True)
+class Careless(Method):
+    """Counts on seeing an update whole."""
+
+    name: ClassVar[str] = "careless"
+    family: ClassVar[str] = "test"
+    seams: ClassVar[tuple[str, ...]] = ("loss",)
+    source: ClassVar[str] = "arXiv"
+    supports: ClassVar[frozenset[str]] = frozenset()
+
+    need: str = "before"
+
+    @property
+    def needs(self):
+        return (self.need,)
+
+    def loss(self, step, state):
+        return None
+
+
+def test_a_method_that_does_not_support_accumulation_excludes_it():
+    known = {**KNOWN, "careless": Careless}
+    assert build_recipe({"methods": {"careless": {}}}, known).refusing("accumulation") == ["careless"]
+    spec = {"gradient_accumulation_steps": 2, "methods": {"careless": {}, "replay": {}}}
+    with pytest.raises(Conflict, match=r"method careless does not support .*; set gradient_accumulation_steps: 1"):
+        build_recipe(spec, known)
+
+
+def test_a_need_that_no_host_provides_is_refused():
+    with pytest.raises(BadSpec, match=r"method careless needs \['tomorrow'\]; a host provides nll_before"):
+        build_recipe({"methods": {"careless": {"need": "tomorrow"}}}, {"careless": Careless})
 
 
 def test_two_methods_of_one_name_are_refused():
@@ -180,7 +256,7 @@ def test_the_shipped_recipes_are_those_the_documents_name():
 
 
 def test_a_spec_is_the_fields_and_nothing_else():
-    assert spec_of(KNOWN["tail_average"](share=0.5)) == {"share": 0.5}
+    assert KNOWN["tail_average"](share=0.5).to_json() == {"share": 0.5}
     assert build_recipe({}, KNOWN) == Recipe("custom", Settings(), ())
 
 

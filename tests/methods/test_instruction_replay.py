@@ -49,7 +49,7 @@ def test_without_drawn_rows_or_column_it_adds_nothing(rows):
 def test_it_draws_its_share_of_the_final_mix_from_the_general_rows(mix, new_rows):
     wishes = [InstructionReplay(mix=mix).draw(DrawContext(u, 10, new_rows, {"general": 9}), {}) for u in range(10)]
     assert {wish.balance for wish in wishes} == {"row"}
-    assert InstructionReplay.pool == "general"
+    assert InstructionReplay().pool == "general"
     assert InstructionReplay(top_k=8).columns == (Column("base", "general", "base", 8),)
     drawn = sum(wish.size for wish in wishes)
     assert abs(drawn - mix * (10 * new_rows + drawn)) <= 1 / (1 - mix)

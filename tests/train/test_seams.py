@@ -1,13 +1,13 @@
 """What the host gives methods at each seam: other forwards, single gradients, references, and a state that lasts."""
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
 import torch
+from pydantic.dataclasses import dataclass
 
 from perdure.core.errors import BadSpec
-from perdure.core.seams import Column, Draw
+from perdure.core.seams import Column, Draw, Method
 from perdure.methods.registry import all_methods
 from perdure.train.draws import DrawName
 from streams import FeatureStream, Stream, close, run, same, weights
@@ -16,7 +16,7 @@ SEEN = {}
 
 
 @dataclass(frozen=True)
-class Spy:
+class Spy(Method):
     """Looks at everything a step shows, adds a term of the weights, and turns nothing."""
 
     name: ClassVar[str] = "spy"

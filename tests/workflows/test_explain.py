@@ -8,17 +8,15 @@ import pytest
 from perdure.bridges.sizes import sizes
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.recipe import Settings, build_recipe
-from perdure.core.seams import EXCLUSIVE, SEAMS
+from perdure.core.seams import SEAMS
 from perdure.methods.registry import all_methods
 from perdure.workflows.advise.explain import (
-    MOMENTS,
     columns,
     describe,
     exclusive,
     explain,
     memory,
     moments,
-    seam_words,
     sections,
 )
 from perdure.workflows.advise.rehearse import rehearse
@@ -85,13 +83,14 @@ def test_ranges_are_told_as_a_recipe_checks_them():
 
 
 def test_the_moments_of_a_task_hold_every_seam_once_in_order():
-    assert sorted(seam for order in MOMENTS.values() for seam in order) == sorted(SEAMS)
-    assert set(seam_words()) == set(SEAMS)
     told = moments(recipe(replay={}, ewc={}, ema={}))
     owners = {line["seam"]: line["owners"] for line in told if line["owners"]}
     assert list(owners) == ["prepare", "draw", "loss", "watch", "settle", "measure", "admit"]
     assert owners["loss"] == ["ewc", "replay"]
-    assert {line["seam"] for line in told if line["room"] == "one"} == set(EXCLUSIVE)
+    assert [line["seam"] for line in told] == list(SEAMS)
+    assert {line["seam"] for line in told if line["room"] == "one"} == {"reference", "gradient", "settle", "admit"}
+    assert all(line["for"] for line in told)
+    assert list(dict.fromkeys(line["moment"] for line in told)) == ["task opens", "each update", "task closes"]
 
 
 def test_an_exclusive_seam_names_whom_it_keeps_out_and_nobody_else():

@@ -19,7 +19,7 @@ def methods(
     """List the methods a recipe can use, or explain one: formula, seams, cost, when to use it, fields, source."""
     from perdure.core.recipe import nearest
     from perdure.methods.registry import all_methods
-    from perdure.workflows.advise.explain import describe, seam_words
+    from perdure.workflows.advise.explain import describe
 
     known = all_methods()
     if name is not None and name not in known:
@@ -30,13 +30,15 @@ def methods(
     if name is None:
         rows = [[m["name"], m["family"], ", ".join(m["seams"]), m["source"]] for m in found]
         return tell(table(["method", "family", "seams", "source"], rows))
-    tell(_card(found[0], seam_words()))
+    tell(_card(found[0]))
 
 
-def _card(method: dict[str, Any], words: dict[str, str]) -> str:
+def _card(method: dict[str, Any]) -> str:
     """Return one method explained, as it is read from top to bottom."""
-    says, one = method["says"], method["exclusive"]
-    seams = {seam: words[seam] + (" (room for one method)" if seam in one else "") for seam in method["seams"]}
+    from perdure.core.seams import SEAMS
+
+    says, filled = method["says"], [SEAMS[name] for name in method["seams"]]
+    seams = {seam.name: seam.purpose + (" (room for one method)" if seam.exclusive else "") for seam in filled}
     told = [
         f"{head.upper()}\n{_wrapped(says[head])}" for head in ("when to use", "cost", "state", "needs") if head in says
     ]
@@ -49,6 +51,7 @@ def _card(method: dict[str, Any], words: dict[str, str]) -> str:
         f"FIELDS\n{textwrap.indent(table(['field', 'type', 'range', 'default', 'what it is'], rows), '  ')}",
         f"SOURCE\n{_wrapped(method['source'])}",
         *([f"DEVIATION\n{_wrapped(says['deviation'])}"] if "deviation" in says else []),
+        f"MODULE\n  {method['module']}",
     ]
     return "\n\n".join(parts)
 

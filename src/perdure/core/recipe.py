@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from perdure.core.errors import BadSpec, Conflict
 from perdure.core.fields import LARGEST, MANY
-from perdure.core.seams import EXCLUSIVE, NEEDS, SEAMS, Column, pool_of, spec_of
+from perdure.core.seams import EXCLUSIVE, NEEDS, SUPPORTS, Column, Method, Support
 from perdure.core.values import as_number, shown
 
 
@@ -101,24 +101,28 @@ class Recipe:
 
     name: str
     settings: Settings
-    methods: tuple[Any, ...]
+    methods: tuple[Method, ...]
 
-    def owners(self, seam: str) -> list[Any]:
+    def owners(self, seam: str) -> list[Method]:
         """Return the methods that fill `seam`, in name order."""
         return [method for method in self.methods if seam in method.seams]
 
-    def owner(self, seam: str) -> Any | None:
+    def owner(self, seam: str) -> Method | None:
         """Return the one method that owns an exclusive seam, or None."""
         return next(iter(self.owners(seam)), None)
 
     def needs(self, what: str) -> list[str]:
-        """Return the names of the methods that ask the host for `what` (see `seams.NEEDS`)."""
-        return [method.name for method in self.methods if what in getattr(method, "needs", ())]
+        """Return the names of the methods that need `what` from the host (see `seams.NEEDS`)."""
+        return [method.name for method in self.methods if what in method.needs]
+
+    def refusing(self, what: Support) -> list[str]:
+        """Return the names of the methods that do not support `what` (see `seams.SUPPORTS`)."""
+        return [method.name for method in self.methods if what not in method.supports]
 
     def columns(self, of: str) -> list[Column]:
         """Return the columns that methods want beside the rows `of`; one a name, with the largest top_k wanted."""
         wanted: dict[str, Column] = {}
-        for column in (c for method in self.methods for c in getattr(method, "columns", ()) if c.of == of):
+        for column in (c for method in self.methods for c in method.columns if c.of == of):
             known = wanted.get(column.name, column)
             if known.teacher != column.teacher:
                 raise Conflict(
@@ -131,18 +135,21 @@ class Recipe:
     @property
     def remembers(self) -> bool:
         """Whether rows of the task are kept for later ones: a method ranks them, or one draws a `mix` of replay memory."""
-        drawing = [method for method in self.drawing if pool_of(method) == "replay"]
-        return bool(self.owners("admit")) or any(getattr(method, "mix", 0) > 0 for method in drawing)
+        return bool(self.owners("admit")) or any(method.mix > 0 for method in self.drawing_from("replay"))
 
     @property
-    def drawing(self) -> list[Any]:
-        """The methods that draw as they are set: all owners of `draw` but those that act on new rows alone."""
-        return [method for method in self.owners("draw") if getattr(method, "on", None) != "new"]
+    def drawing(self) -> list[Method]:
+        """The methods that draw rows as they are set: all owners of `draw` but those that act on new rows alone."""
+        return [method for method in self.owners("draw") if method.pool is not None]
+
+    def drawing_from(self, pool: str) -> list[Method]:
+        """Return the methods that draw rows from a memory pool."""
+        return [method for method in self.drawing if method.pool == pool]
 
     @property
     def starved(self) -> list[str]:
-        """Names of the methods that act on rows of memory alone, ask for none, and have no other method to share with."""
-        waiting = [m.name for m in self.methods if getattr(m, "on", None) == "memory" and not m.mix]
+        """Names of the methods that act on rows of memory alone, request none, and have no other method to share with."""
+        waiting = [m.name for m in self.methods if m.memory_only and not m.mix]
         return [] if self.remembers else waiting
 
     def to_json(self) -> dict[str, Any]:
@@ -150,18 +157,18 @@ class Recipe:
         return {
             "name": self.name,
             **self.settings.model_dump(mode="json"),
-            "methods": {method.name: spec_of(method) for method in self.methods},
+            "methods": {method.name: method.to_json() for method in self.methods},
         }
 
 
-def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type]) -> Recipe:
+def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type[Method]]) -> Recipe:
     """Return the recipe that `spec` describes: settings by name, and `methods:` as a mapping of name to fields.
 
     A method that maps to null is left out.
 
     Raises:
         BadSpec: An unknown key or method (with the nearest known one), or a value out of range.
-        Conflict: Two methods own one exclusive seam.
+        Conflict: Two methods own one exclusive seam, or a method does not support a setting.
     """
     spec = dict(spec)
     name = spec.pop("name", "custom")
@@ -182,39 +189,35 @@ def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type]) -> Recip
         raise BadSpec(f"recipe {name}: {first_problem(error)}") from None
     fields = {key: value for key, value in (wanted or {}).items() if _wanted(key, value, registry)}
     built = [_build_method(key, value, registry) for key, value in fields.items()]
-    methods = tuple(sorted((m for m in built if m.active), key=lambda m: m.name))
+    recipe = Recipe(name, settings, tuple(sorted((m for m in built if m.active), key=lambda m: m.name)))
+    _check_conflicts(recipe)
+    return recipe
+
+
+def _check_conflicts(recipe: Recipe) -> None:
+    """Refuse methods that exclude each other, or a setting.
+
+    Raises:
+        Conflict: With their names.
+    """
     for seam in EXCLUSIVE:
-        owners = [m.name for m in methods if seam in m.seams]
+        owners = [method.name for method in recipe.owners(seam)]
         if len(owners) > 1:
             raise Conflict(f"the seam '{seam}' has room for one method, got {owners}; drop all but one")
-    following = [m.name for m in methods if "task_grad" in getattr(m, "needs", ())]
-    if settings.keep == "best" and following:
+    following = recipe.needs("task_grad")
+    if recipe.settings.keep == "best" and following:
         raise Conflict(
             f"keep: best goes back to an earlier epoch, and {following[0]} measures the whole way to the last; set keep: last, "
             f"or drop {following[0]}"
         )
-    recipe = Recipe(name, settings, methods)
+    refusing = recipe.refusing("accumulation")
+    if recipe.settings.gradient_accumulation_steps > 1 and refusing:
+        raise Conflict(
+            f"method {refusing[0]} does not support {SUPPORTS['accumulation']}; set gradient_accumulation_steps: 1, or drop "
+            f"{refusing[0]}"
+        )
     for of in ("new", "replay", "general"):
         recipe.columns(of)
-    return recipe
-
-
-def check_seams(method: type) -> None:
-    """Refuse a method class that declares seams it does not fill, fills others, or fills none.
-
-    Raises:
-        BadSpec: With the names; a misspelt seam must not pass silently.
-    """
-    filled = {seam for seam in SEAMS if callable(getattr(method, seam, None))}
-    declared = set(method.seams)  # type: ignore[attr-defined]
-    if declared != filled or not filled:
-        raise BadSpec(
-            f"method {method.__name__} declares seams {sorted(declared)} but fills {sorted(filled)}; "
-            f"make them agree (seams are {', '.join(SEAMS)})"
-        )
-    needs = getattr(method, "needs", ())
-    if not isinstance(needs, property) and (unknown := set(needs) - set(NEEDS)):
-        raise BadSpec(f"method {method.__name__} needs {sorted(unknown)}; a host knows {', '.join(NEEDS)}")
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -234,7 +237,7 @@ def first_problem(error: ValidationError) -> str:
     return f"{where}: {said}, got {'null; leave it out for its default' if given is None else shown(given)}"
 
 
-def _wanted(name: Any, fields: Any, registry: Mapping[str, type]) -> bool:
+def _wanted(name: Any, fields: Any, registry: Mapping[str, type[Method]]) -> bool:
     """Say whether a method is wanted: null takes it out. What is neither null nor a mapping is refused.
 
     Raises:
@@ -250,20 +253,23 @@ def _wanted(name: Any, fields: Any, registry: Mapping[str, type]) -> bool:
     return fields is not None
 
 
-def _first_field(method: type) -> str:
+def _first_field(method: type[Method]) -> str:
     return next((field.name for field in fields_of(method)), "FIELD")
 
 
-def _build_method(name: str, fields: Mapping[str, Any], registry: Mapping[str, type]) -> Any:
+def _build_method(name: str, fields: Mapping[str, Any], registry: Mapping[str, type[Method]]) -> Method:
     known = [field.name for field in fields_of(registry[name])]
     for key in fields:
         if key not in known:
             raise BadSpec(f"method {name}: unknown field {key!r}{nearest(key, known)}")
     numbers = _with_numbers(fields, get_type_hints(registry[name]), f"method {name}")
     try:
-        return TypeAdapter(registry[name]).validate_python(numbers)  # types and choices, as in Settings
+        method = TypeAdapter(registry[name]).validate_python(numbers)  # types and choices, as in Settings
     except ValidationError as error:
         raise BadSpec(f"method {name}: {first_problem(error)}") from None
+    if unknown := sorted(set(method.needs) - NEEDS.keys()):
+        raise BadSpec(f"method {name} needs {unknown}; a host provides {', '.join(NEEDS)}")
+    return method
 
 
 def _with_numbers(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -1,19 +1,19 @@
-"""The moments at which a method may act. A method returns values; it never mutates, never keeps state in attributes.
-
-A method is a frozen dataclass whose fields are its configuration, with class variables `name`, `family`, `seams` and
-`source`, and one function for each seam it declares. Its state is a flat dict of named tensors that the host owns; what
-`measure` returns is kept with the ledger entry and is the state that the next task begins with.
+"""The seams: the moments of a task at which a method may act, and `Method`, the base class of every method.
 
     task opens:   prepare
     each update:  draw -> per micro-batch: (one forward) -> loss, reference -> (backward) ->
                   mask -> gradient -> (clip) -> (optimizer) -> watch
     task closes:  settle -> measure -> admit
+
+`SEAMS` is the one table of them. To add a seam, add an entry there and a default that does nothing to `Method`.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from perdure.core.errors import BadSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,37 +23,97 @@ if TYPE_CHECKING:
 
 State = dict[str, "Tensor"]  # a key "<what>.<parameter>" belongs to that parameter, and no other key has a dot
 Grads = dict[str, "Tensor"]
-
-EXCLUSIVE = ("reference", "gradient", "settle", "admit")  # seams with room for one owner
-SEAMS = ("prepare", "draw", "loss", "mask", "reference", "gradient", "watch", "settle", "measure", "admit")
-
-NEEDS = ("nll_before", "nll_after", "before", "task_grad", "row_losses", "validation")
-"""What a method may ask its host for, in a class variable or property `needs`:
-
-nll_before, nll_after: losses of the task's rows before it and when it has settled, for `admit`.
-before: `step.before` in `watch`, the parameters before the optimizer step; a copy of them.
-task_grad: `step.task_grad` in `watch`, the gradient of the task loss alone; one more backward where other terms use the forward.
-row_losses: `step.row_losses` in `watch`, the loss of each row drawn into the shared forward; free.
-validation: rows held out of training, as `keep: best` does.
-"""
+Moment = Literal["task opens", "each update", "task closes"]
+Support = Literal["accumulation", "processes", "sharding"]
 
 
-class Method(Protocol):
-    """What every method class declares; the seams are the Protocols below.
+@dataclass(frozen=True)
+class SeamSpec:
+    """One seam.
 
-    Optional class variables or properties: `needs` (see NEEDS), `columns` (a tuple of `Column`), and `pool`, the memory
-    that it draws from ("replay" unless it says otherwise).
+    Args:
+        name: Name of the seam, and of the function that fills it.
+        moment: When in a task a host calls it.
+        signature: The function as a method writes it, without `self`.
+        purpose: What the seam is for.
+        exclusive: Whether one method of a recipe may fill it, and not many.
     """
 
-    name: ClassVar[str]
-    family: ClassVar[str]
-    seams: ClassVar[tuple[str, ...]]
-    source: ClassVar[str]
+    name: str
+    moment: Moment
+    signature: str
+    purpose: str
+    exclusive: bool = False
 
-    @property
-    def active(self) -> bool:
-        """False when the configuration makes the method do nothing; it is then left out of the recipe."""
-        ...
+
+SEAMS: dict[str, SeamSpec] = {
+    seam.name: seam
+    for seam in (
+        SeamSpec("prepare", "task opens", "(model, state) -> state", "the state before the first update"),
+        SeamSpec(
+            "draw",
+            "each update",
+            "(context, state) -> Draw, {suffix: Draw} or None",
+            "rows wanted for this update, or None for none",
+        ),
+        SeamSpec("loss", "each update", "(step, state) -> Tensor or None", "a scalar added to the task loss"),
+        SeamSpec(
+            "reference",
+            "each update",
+            "(step, state) -> {name: Tensor}",
+            "losses whose gradients, masked and accumulated over the update, are given to `gradient`",
+            exclusive=True,
+        ),
+        SeamSpec(
+            "mask",
+            "each update",
+            "(grads, state) -> grads",
+            "linear, idempotent removal of gradient entries or directions",
+        ),
+        SeamSpec(
+            "gradient",
+            "each update",
+            "(grads, refs, step, state) -> grads",
+            "another gradient for the optimizer, inside the free subspace that the masks leave",
+            exclusive=True,
+        ),
+        SeamSpec(
+            "watch", "each update", "(step, state) -> state", "new state from the weights after the optimizer step"
+        ),
+        SeamSpec(
+            "settle", "task closes", "(model, state) -> values, state", "the final weights of the task", exclusive=True
+        ),
+        SeamSpec("measure", "task closes", "(model, state) -> state", "reads the settled model for the next task"),
+        SeamSpec(
+            "admit",
+            "task closes",
+            "(rows, context, state) -> [float]",
+            "rank the task's rows for memory, best first by the highest score",
+            exclusive=True,
+        ),
+    )
+}
+"""Every seam by name, in the order in which a host calls them."""
+
+EXCLUSIVE = tuple(name for name, seam in SEAMS.items() if seam.exclusive)
+
+NEEDS = {
+    "nll_before": "losses of the task's rows under the model before the task, for `admit`",
+    "nll_after": "losses of the task's rows under the settled model, for `admit`",
+    "before": "`step.before` in `watch`: a copy of the parameters before the optimizer step",
+    "task_grad": "`step.task_grad` in `watch`: the gradient of the task loss alone; one more backward where other terms use the "
+    "forward",
+    "row_losses": "`step.row_losses` in `watch`: the loss of each row drawn into the shared forward; free",
+    "validation": "rows that are not trained on, as `keep: best` has",
+}
+"""What a method may need from its host (`Method.needs`)."""
+
+SUPPORTS: dict[Support, str] = {
+    "accumulation": "an update that is spread over several micro-batches",
+    "processes": "an update that is spread over several processes",
+    "sharding": "parameters of which each process holds a part",
+}
+"""What a method may support (`Method.supports`)."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +123,10 @@ class Column:
     Args:
         name: Key in `Slice.columns`; methods that name the same column share it, stored with the largest `top_k`.
         of: Which rows carry it: those "new" in this task, or those of a memory pool ("replay", "general").
-        teacher: Who says it: "start" (the model before the task; no one in the first), "settled" (the model that learned the
-            row's task, said when the row is kept), "base" (the adapter off), or the folder or hub id of another model with the
-            same tokenizer.
-        top_k: Log-probabilities kept a label token.
+        teacher: Which model gives it: "start" (the model before the task; none in the first), "settled" (the model that learned
+            the row's task, when the row enters memory), "base" (the adapter off), or the folder or hub id of another model with
+            the same tokenizer.
+        top_k: Log-probabilities stored for each label token.
         refresh: Write the column of all rows anew after each task, not only of rows without one.
 
     Cost: one forward a row when it is written; 6 x top_k bytes a label token.
@@ -81,11 +141,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Draw:
-    """A wish for rows from memory for one update.
+    """A request for rows from memory for one update.
 
     Args:
         size: Rows wanted; fewer are served when the pool holds fewer. Methods that draw from one pool share the same rows;
-            the largest wish decides how many, and how they are balanced.
+            the largest request decides how many, and how they are balanced.
         balance: How service is spread: "label", "task" or "row", each with equal chances.
         own: Draw rows independent of what others draw from the pool.
         weights: Chances of the pool's rows, in its order, met exactly, instead of balanced service; implies `own`.
@@ -139,14 +199,20 @@ class Model(Protocol):
     `rows` below names rows: "new" (the task's train rows), "validation", or a memory pool; `size` of them, keyed (all if None).
     """
 
-    params: Mapping[str, "Tensor"]
-    """Trainable parameters by name."""
+    @property
+    def params(self) -> Mapping[str, "Tensor"]:
+        """Trainable parameters by name."""
+        ...
 
-    task: str
-    """Name of the task that is learned."""
+    @property
+    def task(self) -> str:
+        """Name of the task that is learned."""
+        ...
 
-    first: bool
-    """Whether no task was learned before, so that there is nothing to forget."""
+    @property
+    def first(self) -> bool:
+        """Whether no task was learned before, so that there is nothing to forget."""
+        ...
 
     def nll(self, rows: str, weights: Mapping[str, "Tensor"] | None = None, size: int | None = None) -> float | None:
         """Return the mean negative log-likelihood per row in nats, under other `weights` if given; None without rows."""
@@ -170,94 +236,132 @@ class Model(Protocol):
         ...
 
 
-class Preparing(Protocol):
-    """Seam `prepare`: the state before the first update; it sees what `measure` left after the last task."""
+@dataclass(frozen=True)
+class Method:
+    """Base of every method: one idea against forgetting, as a frozen dataclass.
 
-    def prepare(self, model: Model, state: State) -> State:
-        """Return the state with which the task begins."""
-        ...
+    Its fields are its configuration, as the ledger records it. It fills the seams that it names in `seams`; each is a function
+    that returns values. It never mutates the model and holds nothing in attributes: its state is a flat dict of named tensors
+    that the host holds, saves and restores. What `measure` returns is stored with the ledger entry, and is the state that the
+    next task begins with.
 
-
-class Drawing(Protocol):
-    """Seam `draw`: rows wanted for this update, or None for none.
-
-    A mapping of suffix to `Draw` draws several sets; they arrive as `step.drawn["name.suffix"]`.
+    `supports` and the properties below may be overridden by a class variable, or by a property that reads the fields.
     """
 
+    name: ClassVar[str] = ""
+    """Name in recipes."""
+
+    family: ClassVar[str] = ""
+    """Group of methods in the lists."""
+
+    seams: ClassVar[tuple[str, ...]] = ()
+    """Names of the seams that it fills."""
+
+    source: ClassVar[str] = ""
+    """Paper, year and number."""
+
+    supports: ClassVar[frozenset[Support]] = frozenset({"accumulation"})
+    """What it can be trained with (see `SUPPORTS`). No host has several processes yet, so none are claimed here."""
+
+    @property
+    def active(self) -> bool:
+        """False where the configuration makes the method do nothing; it is then left out of the recipe."""
+        return True
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the host must provide (see `NEEDS`)."""
+        return ()
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Teachers' distributions that the rows must carry."""
+        return ()
+
+    @property
+    def pool(self) -> str | None:
+        """Memory pool that it draws from, "replay" or "general"; None where it draws no row."""
+        return "replay" if "draw" in self.seams else None
+
+    @property
+    def mix(self) -> float:
+        """Share of rows from memory in the final mix that it requests; 0 where it shares the rows that others draw."""
+        return 0.0
+
+    @property
+    def memory_only(self) -> bool:
+        """Whether it acts on rows from memory alone, so that it does nothing while there are none."""
+        return False
+
+    @property
+    def general_rows(self) -> int:
+        """Rows that the pool "general" holds at most, where it draws from that pool."""
+        return 200
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON, from which the class makes an equal method."""
+        return asdict(self)
+
+    def prepare(self, model: Model, state: State) -> State:
+        """Return the state with which the task begins; `state` is what `measure` returned after the last task."""
+        return state
+
     def draw(self, context: DrawContext, state: State) -> Draw | Mapping[str, Draw] | None:
-        """Return the wish of this update."""
-        ...
+        """Return the rows wanted for this update.
 
-
-class Adding(Protocol):
-    """Seam `loss`: a scalar added to the task loss; None adds nothing. A term of weights alone goes through `step.once`."""
+        A mapping of suffix to `Draw` draws several sets; they arrive as `step.drawn["name.suffix"]`.
+        """
+        return None
 
     def loss(self, step: "Step", state: State) -> "Tensor | None":
-        """Return the term for this micro-batch."""
-        ...
-
-
-class Masking(Protocol):
-    """Seam `mask`: linear, idempotent removal of gradient entries or directions; references are masked too."""
-
-    def mask(self, grads: Grads, state: State) -> Grads:
-        """Return the gradients without what is removed."""
-        ...
-
-
-class Referring(Protocol):
-    """Seam `reference`: losses whose gradients, masked and accumulated over the update, are given to `gradient`."""
+        """Return this micro-batch's share of the term; None adds nothing. A term of weights alone goes through `step.once`."""
+        return None
 
     def reference(self, step: "Step", state: State) -> "dict[str, Tensor]":
         """Return this micro-batch's share of each reference loss, by name."""
-        ...
+        return {}
 
-
-class Turning(Protocol):
-    """Seam `gradient`: another gradient for the optimizer, inside the free subspace that the masks leave."""
+    def mask(self, grads: Grads, state: State) -> Grads:
+        """Return the gradients without what is removed; the gradients of references are masked too."""
+        return grads
 
     def gradient(self, grads: Grads, refs: Mapping[str, Grads], step: "Step", state: State) -> Grads:
-        """Return the gradients to use, by name."""
-        ...
-
-
-class Watching(Protocol):
-    """Seam `watch`: new state from the weights after the optimizer step."""
+        """Return the gradients for the optimizer, by name; `refs` are those of the reference losses."""
+        return grads
 
     def watch(self, step: "Step", state: State) -> State:
         """Return the state after this update."""
-        ...
+        return state
 
-
-class Settling(Protocol):
-    """Seam `settle`: the final weights of the task."""
-
-    def settle(self, model: Model, state: State) -> tuple[dict[str, "Tensor"], State]:
+    def settle(self, model: Model, state: State) -> "tuple[dict[str, Tensor], State]":
         """Return the values to write, by parameter name, and the state."""
-        ...
-
-
-class Measuring(Protocol):
-    """Seam `measure`: reads the settled model; what it returns is kept for the next task."""
+        return {}, state
 
     def measure(self, model: Model, state: State) -> State:
-        """Return the state to keep."""
-        ...
-
-
-class Admitting(Protocol):
-    """Seam `admit`: rank the task's rows for memory, best first by the highest score."""
+        """Return the state to store for the next task."""
+        return {}
 
     def admit(self, rows: "Sequence[Row]", context: AdmitContext, state: State) -> list[float]:
-        """Return one score a row."""
-        ...
+        """Return one score for each row."""
+        return [0.0] * len(rows)
 
 
-def pool_of(method: Any) -> str:
-    """Return the name of the memory pool that `method` draws from."""
-    return getattr(method, "pool", "replay")
+def checked_method(method: object) -> type[Method]:
+    """Return `method` as the method class that it is: it describes itself, and its declared seams are those that it fills.
 
-
-def spec_of(method: Any) -> dict[str, Any]:
-    """Return the configuration of `method` as plain JSON: its fields."""
-    return {field.name: getattr(method, field.name) for field in fields(method)}
+    Raises:
+        BadSpec: With the names; a misspelt seam must not pass silently.
+    """
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise BadSpec(f"{method!r} is no class that derives from perdure.core.seams.Method")
+    described = {"name": method.name, "family": method.family, "source": method.source}
+    if missing := [what for what, text in described.items() if not text]:
+        raise BadSpec(f"method {method.__name__} has no {missing[0]}; set it as a class variable")
+    filled = {seam for seam in SEAMS if getattr(method, seam) is not getattr(Method, seam)}
+    declared = set(method.seams)
+    if declared != filled or not filled:
+        raise BadSpec(
+            f"method {method.__name__} declares seams {sorted(declared)} but fills {sorted(filled)}; "
+            f"make them agree (seams are {', '.join(SEAMS)})"
+        )
+    return method

@@ -13,29 +13,39 @@ import yaml
 import perdure.methods
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_yaml import read_yaml_file
-from perdure.core.recipe import Recipe, build_recipe, check_seams, nearest
+from perdure.core.recipe import Recipe, build_recipe, nearest
+from perdure.core.seams import Method, checked_method
 from perdure.core.values import shown
+from perdure.methods.outside import outside_methods
 
-METHODS: dict[str, type] = {}
+METHODS: dict[str, type[Method]] = {}
 RECIPES = Path(__file__).parent / "recipes"
 
 M = TypeVar("M", bound=type)
 
 
 def register(method: M) -> M:
-    """Class decorator: make `method` known under its name, after checking the seams it declares."""
-    check_seams(method)
-    if METHODS.get(method.name, method) is not method:  # type: ignore[attr-defined]
-        raise BadSpec(f"two methods are named {method.name!r}; rename one")  # type: ignore[attr-defined]
-    METHODS[method.name] = method  # type: ignore[attr-defined]
+    """Class decorator: make `method` known under its name, after checking it.
+
+    Raises:
+        BadSpec: Another method has its name, or see `checked_method`.
+    """
+    checked = checked_method(method)
+    if METHODS.get(checked.name, checked) is not checked:
+        raise BadSpec(f"two methods are named {checked.name!r}; rename one")
+    METHODS[checked.name] = checked
     return method
 
 
-def all_methods() -> dict[str, type]:
-    """Return every method by name, after importing each file of each family once."""
+def all_methods() -> dict[str, type[Method]]:
+    """Return every method by name: those of perdure, whose files are imported once, and those of other packages.
+
+    Raises:
+        BadSpec: See `outside_methods`.
+    """
     for module in pkgutil.walk_packages(perdure.methods.__path__, "perdure.methods."):
         importlib.import_module(module.name)
-    return dict(sorted(METHODS.items()))
+    return dict(sorted({**METHODS, **outside_methods(METHODS)}.items()))
 
 
 def recipe_names() -> list[str]:

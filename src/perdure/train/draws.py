@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perdure.core.recipe import Recipe
-from perdure.core.seams import Draw, DrawContext, State, pool_of
+from perdure.core.seams import Draw, DrawContext, State
 from perdure.memory.pool import Pool
 
 
@@ -126,9 +126,9 @@ def draw_rows(
     wishes: dict[DrawName, Draw] = {}
     parts: list[DrawnPart] = []
     shared: set[DrawName] = set()
-    for method in recipe.owners("draw"):
-        pool = pool_of(method)
-        if pool not in pools or (wish := method.draw(context, states[method.name])) is None:
+    for method in recipe.drawing:
+        pool = method.pool
+        if pool is None or pool not in pools or (wish := method.draw(context, states[method.name])) is None:
             continue
         for suffix, want in wish.items() if isinstance(wish, Mapping) else [("", wish)]:
             part = DrawnPart(method.name, DrawName(pool), suffix)

@@ -141,10 +141,10 @@ class Update:
             if (term := method.loss(step, self.task.state[method.name])) is not None:
                 terms[method.name] = term
         references: dict[str, Tensor] = {}
-        if method := self.recipe.owner("reference"):
-            references = method.reference(step, self.task.state[method.name])
+        if owner := self.recipe.owner("reference"):
+            references = owner.reference(step, self.task.state[owner.name])
         amounts = self._numbers(terms)
-        self._numbers(references, method.name if method else None)
+        self._numbers(references, owner.name if owner else None)
         self.record.acted |= {name for name, value in amounts.items() if value and terms[name].requires_grad} - {"task"}
         if self.meter:
             self.meter.add(terms, logits, self.params)

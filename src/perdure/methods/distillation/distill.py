@@ -6,11 +6,12 @@ Continual Learning", NeurIPS 2020 for distilling on stored rows with stored outp
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Count, ShareBelowOne, Strength, Temperature
-from perdure.core.seams import Column, Draw, DrawContext, State
+from perdure.core.seams import Column, Draw, DrawContext, Method, State
 from perdure.core.step import Step
 from perdure.maths.divergence import Kind
 from perdure.methods.registry import register
@@ -20,7 +21,7 @@ WHOLE = 2**31 - 1  # a top_k that every vocabulary is below
 
 @register
 @dataclass(frozen=True)
-class Distill:
+class Distill(Method):
     """Add strength x T^2 KL(teacher || model) on rows that a teacher has spoken about.
 
     Teacher `settled`: on the rows that replay draws, the model at the entry that last wrote the row's column. `refresh` rewrites
@@ -46,14 +47,23 @@ class Distill:
     seams: ClassVar[tuple[str, ...]] = ("draw", "loss")
     source: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531; Buzzega et al. 2020, arXiv 2004.07211"
 
-    strength: Strength = 1.0  # factor of the divergence
-    temperature: Temperature = 1.0  # T^2 keeps the size of the gradient
-    top_k: Count = 32  # log-probabilities stored a label token; 0 stores the whole vocabulary
-    refresh: bool = False  # rewrite the columns of all rows after each task, not only those of new rows
-    divergence: Kind = "forward"  # direction: forward, reverse or symmetric
-    teacher: str = "settled"  # settled, base, or the folder or hub id of another model with the same tokenizer
-    on: Literal["memory", "new", "both"] = "memory"  # rows that are distilled on
-    mix: ShareBelowOne = 0.0  # share of replayed rows it asks for in the final mix; 0 shares what other methods draw
+    strength: Strength = Field(default=1.0, description="factor of the divergence")
+    temperature: Temperature = Field(default=1.0, description="T^2 keeps the size of the gradient")
+    top_k: Count = Field(
+        default=32, description="log-probabilities stored for each label token; 0 stores the whole vocabulary"
+    )
+    refresh: bool = Field(
+        default=False, description="rewrite the columns of all rows after each task, not only those of new rows"
+    )
+    divergence: Kind = Field(default="forward", description="direction: forward, reverse or symmetric")
+    teacher: str = Field(
+        default="settled", description="settled, base, or the folder or hub id of another model with the same tokenizer"
+    )
+    on: Literal["memory", "new", "both"] = Field(default="memory", description="rows that are distilled on")
+    mix: ShareBelowOne = Field(
+        default=0.0,
+        description="share of replayed rows in the final mix; 0 draws none and shares the rows of other methods",
+    )
 
     def __post_init__(self) -> None:
         if self.teacher in ("settled", "start") and (self.on != "memory" or self.teacher == "start"):
@@ -76,6 +86,16 @@ class Distill:
         """What the teacher says of the rows that are kept, or of the new ones, or of both."""
         k, of = self.top_k or WHOLE, {"memory": ("replay",), "new": ("new",), "both": ("new", "replay")}[self.on]
         return tuple(Column(self.column, rows, self.teacher, k, self.refresh) for rows in of)  # type: ignore[arg-type]
+
+    @property
+    def pool(self) -> str | None:
+        """Memory; none where it acts on new rows alone."""
+        return None if self.on == "new" else "replay"
+
+    @property
+    def memory_only(self) -> bool:
+        """Whether it acts on rows from memory alone."""
+        return self.on == "memory"
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
         """Ask for the share `mix` of the final mix, or share the rows that others draw; none for new rows alone."""

@@ -7,11 +7,12 @@ error between hidden states of language models.
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import ShareBelowOne, Strength
-from perdure.core.seams import Draw, DrawContext, Model, State
+from perdure.core.seams import Draw, DrawContext, Method, Model, State
 from perdure.core.step import Slice, Step
 from perdure.maths.importance import copies, kept_as
 from perdure.maths.precision import wide
@@ -20,7 +21,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class FeatureDistill:
+class FeatureDistill(Method):
     """Add strength x mean of ||h - h*||^2 / ||h*||^2 at label positions, h* from the weights before the task.
 
     h is what the head is given (after the last norm), so the term has no unit: 1 means features as far apart as they are large,
@@ -44,14 +45,27 @@ class FeatureDistill:
     seams: ClassVar[tuple[str, ...]] = ("prepare", "draw", "loss")
     source: ClassVar[str] = "Hou et al. 2019, doi 10.1109/CVPR.2019.00092; Jiao et al. 2020, arXiv 1909.10351"
 
-    strength: Strength = 1.0  # factor of the relative squared distance
-    on: Literal["memory", "new", "both"] = "both"  # rows whose features are kept
-    mix: ShareBelowOne = 0.25  # share of replayed rows it asks for in the final mix; 0 shares what other methods draw
+    strength: Strength = Field(default=1.0, description="factor of the relative squared distance")
+    on: Literal["memory", "new", "both"] = Field(default="both", description="rows whose features are held")
+    mix: ShareBelowOne = Field(
+        default=0.25,
+        description="share of replayed rows in the final mix; 0 draws none and shares the rows of other methods",
+    )
 
     @property
     def active(self) -> bool:
         """No strength, no method."""
         return self.strength > 0
+
+    @property
+    def pool(self) -> str | None:
+        """Memory; none where it acts on new rows alone."""
+        return None if self.on == "new" else "replay"
+
+    @property
+    def memory_only(self) -> bool:
+        """Whether it acts on rows from memory alone."""
+        return self.on == "memory"
 
     def prepare(self, model: Model, state: State) -> State:
         """Keep the weights before the task; nothing in the first."""

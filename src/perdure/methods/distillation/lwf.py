@@ -6,11 +6,12 @@ Source: Li & Hoiem, "Learning without Forgetting", ECCV 2016, equations 2 and 3.
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Strength, Temperature
-from perdure.core.seams import Column, Model, State
+from perdure.core.seams import Column, Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.divergence import kl
 from perdure.maths.importance import copies, kept_as
@@ -19,7 +20,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class Lwf:
+class Lwf(Method):
     """Add strength x T^2 KL(model before the task || model) on the new rows, at label positions.
 
     No row of an older task is kept: the new rows are the questions, and the old model's answers to them are what is preserved.
@@ -50,12 +51,12 @@ class Lwf:
     source: ClassVar[str] = "Li & Hoiem 2016, arXiv 1606.09282"
     column: ClassVar[str] = "start"
 
-    strength: Strength = 0.25  # factor of the divergence
-    temperature: Temperature = 2.0  # T^2 keeps the size of the gradient
-    vocabulary: Literal["top_k", "full"] = (
-        "top_k"  # what is compared: the largest and the rest, asked once, or all tokens
+    strength: Strength = Field(default=0.25, description="factor of the divergence")
+    temperature: Temperature = Field(default=2.0, description="T^2 keeps the size of the gradient")
+    vocabulary: Literal["top_k", "full"] = Field(
+        default="top_k", description="what is compared: the largest and the rest, asked once, or all tokens"
     )
-    top_k: Positive = 32  # log-probabilities kept a label token
+    top_k: Positive = Field(default=32, description="log-probabilities stored for each label token")
 
     @property
     def active(self) -> bool:

@@ -6,11 +6,12 @@ Source: Chaudhry et al., "Efficient Lifelong Learning with A-GEM", ICLR 2019.
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import ShareBelowOne
-from perdure.core.seams import Draw, DrawContext, Grads, State
+from perdure.core.seams import Draw, DrawContext, Grads, Method, State
 from perdure.core.step import Step
 from perdure.maths.projection import project_conflict
 from perdure.methods.registry import register
@@ -18,7 +19,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class AGem:
+class AGem(Method):
     """Take from the gradient g what is against r, the gradient of the mean CE on rows drawn from memory.
 
     g - (g.r / r.r) r   where g.r < 0, else g: the nearest vector along which the loss of the memory does not grow.
@@ -40,8 +41,11 @@ class AGem:
     seams: ClassVar[tuple[str, ...]] = ("draw", "reference", "gradient")
     source: ClassVar[str] = "Chaudhry et al. 2019, arXiv 1812.00420"
 
-    mix: ShareBelowOne = 0.5  # share of drawn rows in the final mix; few make a noisy reference, which protects little
-    balance: Literal["label", "task", "row"] = "label"  # what gets equal service
+    mix: ShareBelowOne = Field(
+        default=0.5,
+        description="share of drawn rows in the final mix; few make a noisy reference, which protects little",
+    )
+    balance: Literal["label", "task", "row"] = Field(default="label", description="what gets equal service")
 
     @property
     def active(self) -> bool:

@@ -6,11 +6,12 @@ Source: Liu et al., "Conflict-Averse Gradient Descent for Multi-task Learning", 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import ShareBelowOne, Strength
-from perdure.core.seams import Draw, DrawContext, Grads, State
+from perdure.core.seams import Draw, DrawContext, Grads, Method, State
 from perdure.core.step import Step
 from perdure.maths.projection import avert_conflict, combine
 from perdure.methods.registry import register
@@ -18,7 +19,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class CAGrad:
+class CAGrad(Method):
     """Use 2 d,  d = argmax min(<g, d>, <r, d>)  subject to  |d - m| <= radius |m|,   m = (g + r) / 2.
 
     g is the update's gradient, r = strength x the gradient of the mean CE on rows drawn from memory.
@@ -40,10 +41,12 @@ class CAGrad:
     seams: ClassVar[tuple[str, ...]] = ("draw", "reference", "gradient")
     source: ClassVar[str] = "Liu et al. 2021, arXiv 2110.14048"
 
-    mix: ShareBelowOne = 0.25  # share of drawn rows in the final mix
-    strength: Strength = 1.0  # factor of the memory's gradient
-    radius: ShareBelowOne = 0.4  # how far from the mean, relative to its length; the paper's c
-    balance: Literal["label", "task", "row"] = "label"  # what gets equal service
+    mix: ShareBelowOne = Field(default=0.25, description="share of drawn rows in the final mix")
+    strength: Strength = Field(default=1.0, description="factor of the memory's gradient")
+    radius: ShareBelowOne = Field(
+        default=0.4, description="how far from the mean, relative to its length; the paper's c"
+    )
+    balance: Literal["label", "task", "row"] = Field(default="label", description="what gets equal service")
 
     @property
     def active(self) -> bool:

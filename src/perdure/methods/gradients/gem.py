@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import ShareBelowOne, Strength
-from perdure.core.seams import Draw, DrawContext, Grads, State
+from perdure.core.seams import Draw, DrawContext, Grads, Method, State
 from perdure.core.step import Step
 from perdure.maths.projection import project_cone
 from perdure.methods.registry import register
@@ -19,7 +20,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class Gem:
+class Gem(Method):
     """Use the vector nearest to the gradient g that raises the loss of no past task, as seen on rows drawn from memory.
 
     g + sum_k v_k r_k,   v = argmin |g + sum_k v_k r_k|^2  subject to  v_k >= margin,   where g.r_k < 0 for some k; else g.
@@ -43,8 +44,12 @@ class Gem:
     seams: ClassVar[tuple[str, ...]] = ("draw", "reference", "gradient")
     source: ClassVar[str] = "Lopez-Paz & Ranzato 2017, arXiv 1706.08840"
 
-    mix: ShareBelowOne = 0.5  # share of drawn rows in the final mix; few may show no conflict
-    margin: Strength = 0.5  # least weight of the memory's gradient where tasks conflict; the paper's gamma
+    mix: ShareBelowOne = Field(
+        default=0.5, description="share of drawn rows in the final mix; few may show no conflict"
+    )
+    margin: Strength = Field(
+        default=0.5, description="least weight of the memory's gradient where tasks conflict; the paper's gamma"
+    )
 
     @property
     def active(self) -> bool:

@@ -7,11 +7,12 @@ from collections import defaultdict
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Share
-from perdure.core.seams import Grads, Model, State
+from perdure.core.seams import Grads, Method, Model, State
 from perdure.maths.projection import extend_basis, project_out
 from perdure.methods.registry import register
 
@@ -20,7 +21,7 @@ BASIS = "basis."
 
 @register
 @dataclass(frozen=True)
-class Ogd:
+class Ogd(Method):
     """Mask the gradient g to g - sum_k <g, u_k> u_k: no part of it is along a direction u_k kept of past tasks.
 
     When a task closes, the gradients of the log-likelihood of `size` of its rows, each with length 1, extend the orthonormal
@@ -42,8 +43,10 @@ class Ogd:
     seams: ClassVar[tuple[str, ...]] = ("mask", "measure")
     source: ClassVar[str] = "Farajtabar et al. 2020, arXiv 1910.07104"
 
-    size: Positive = 20  # rows of a task whose gradients are taken
-    keep: Share = 0.95  # share of their squared length that the basis holds; 1 is the paper's
+    size: Positive = Field(default=20, description="rows of a task whose gradients are taken")
+    keep: Share = Field(
+        default=0.95, description="share of their squared length that the basis holds; 1 is the paper's"
+    )
 
     @property
     def active(self) -> bool:

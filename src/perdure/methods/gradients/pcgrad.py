@@ -6,11 +6,12 @@ Source: Yu et al., "Gradient Surgery for Multi-Task Learning", NeurIPS 2020.
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import ShareBelowOne, Strength
-from perdure.core.seams import Draw, DrawContext, Grads, State
+from perdure.core.seams import Draw, DrawContext, Grads, Method, State
 from perdure.core.step import Step
 from perdure.maths.projection import combine, deconflict
 from perdure.methods.registry import register
@@ -18,7 +19,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class PCGrad:
+class PCGrad(Method):
     """Use g' + r', the sum of the update's gradient g and the memory's r, each without its part against the other.
 
     g' = g - (g.r / r.r) r,   r' = r - (g.r / g.g) g   where g.r < 0; else g + r.   r = strength x gradient of the mean CE
@@ -40,9 +41,9 @@ class PCGrad:
     seams: ClassVar[tuple[str, ...]] = ("draw", "reference", "gradient")
     source: ClassVar[str] = "Yu et al. 2020, arXiv 2001.06782"
 
-    mix: ShareBelowOne = 0.25  # share of drawn rows in the final mix
-    strength: Strength = 1.0  # factor of the memory's gradient
-    balance: Literal["label", "task", "row"] = "label"  # what gets equal service
+    mix: ShareBelowOne = Field(default=0.25, description="share of drawn rows in the final mix")
+    strength: Strength = Field(default=1.0, description="factor of the memory's gradient")
+    balance: Literal["label", "task", "row"] = Field(default="label", description="what gets equal service")
 
     @property
     def active(self) -> bool:

@@ -8,11 +8,12 @@ Compress", ICML 2018, for the online form; van de Ven, "On the Computation of th
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Share, Strength
-from perdure.core.seams import Model, State
+from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import joined, quadratic
 from perdure.maths.importance import added, copies, kept_as, kept_in, mean_square, unit_mean
@@ -21,7 +22,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class Ewc:
+class Ewc(Method):
     """Add strength x 1/2 sum_i F_i (w_i - w*_i)^2, F the diagonal Fisher information of the tasks before.
 
     F_i = mean over rows x of (d log p(y | x) / d w_i)^2 on the settled model, the log-likelihood summed over a row's label
@@ -43,11 +44,17 @@ class Ewc:
     seams: ClassVar[tuple[str, ...]] = ("loss", "measure")
     source: ClassVar[str] = "Kirkpatrick et al. 2017, arXiv 1612.00796; Schwarz et al. 2018, arXiv 1805.06370"
 
-    strength: Strength = 0.03  # factor, at a Fisher information of mean 1
-    mode: Literal["offline", "online"] = "offline"  # one penalty a task, or one that is carried along
-    decay: Share = 1.0  # online: what is left of the older tasks' information after each task
-    labels: Literal["sampled", "data"] = "sampled"  # whose labels are scored: the model's, or the written answers
-    size: Positive = 256  # rows of a task that are measured
+    strength: Strength = Field(default=0.03, description="factor, at a Fisher information of mean 1")
+    mode: Literal["offline", "online"] = Field(
+        default="offline", description="one penalty a task, or one that is carried along"
+    )
+    decay: Share = Field(
+        default=1.0, description="online: what is left of the older tasks' information after each task"
+    )
+    labels: Literal["sampled", "data"] = Field(
+        default="sampled", description="whose labels are scored: the model's, or the written answers"
+    )
+    size: Positive = Field(default=256, description="rows of a task that are measured")
 
     @property
     def active(self) -> bool:

@@ -7,11 +7,12 @@ Regularization", 2025.
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import AboveZero, Strength
-from perdure.core.seams import Model, State
+from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import quadratic
 from perdure.maths.importance import (
@@ -30,7 +31,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class Hler:
+class Hler(Method):
     """Add strength x 1/2 sum_l c_l sum_{i in l} Omega_i (w_i - w*_i)^2, c_l the factor of layer l.
 
     w* are the weights before the task. Omega is the path integral of si: over each task, -(gradient of the task loss) x
@@ -55,8 +56,8 @@ class Hler:
     source: ClassVar[str] = "Song et al. 2025, arXiv 2501.13669"
     needs: ClassVar[tuple[str, ...]] = ("before", "task_grad")
 
-    strength: Strength = 0.1  # factor, at an importance of mean 1
-    damping: AboveZero = 1.0  # xi in units of the task's mean squared way
+    strength: Strength = Field(default=0.1, description="factor, at an importance of mean 1")
+    damping: AboveZero = Field(default=1.0, description="xi in units of the task's mean squared way")
 
     @property
     def active(self) -> bool:

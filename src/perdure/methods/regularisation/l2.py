@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Strength
-from perdure.core.seams import Model, State
+from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import Factors, product_gap, quadratic
 from perdure.maths.importance import copies, kept_as, kept_in
@@ -22,7 +23,7 @@ DOWN, UP = ".lora_A.", ".lora_B."
 
 @register
 @dataclass(frozen=True)
-class L2:
+class L2(Method):
     """Add strength x 1/2 ||w - w*||^2 for each anchor w*; of a LoRA pair, strength x 1/2 ||B A - B* A*||_F^2.
 
     Anchors: "previous", the weights that the last task left; "start", the model before the stream (L2-SP: of a LoRA pair
@@ -42,8 +43,10 @@ class L2:
     seams: ClassVar[tuple[str, ...]] = ("prepare", "loss", "measure")
     source: ClassVar[str] = "Li et al. 2018, arXiv 1802.01483"
 
-    strength: Strength = 0.3  # factor; 1 pulls a weight by its distance, a LoRA product likewise
-    anchor: Literal["start", "previous", "both"] = "previous"  # what the weights are held to
+    strength: Strength = Field(
+        default=0.3, description="factor; 1 pulls a weight by its distance, a LoRA product likewise"
+    )
+    anchor: Literal["start", "previous", "both"] = Field(default="previous", description="what the weights are held to")
 
     @property
     def active(self) -> bool:

@@ -5,11 +5,12 @@ Source: Aljundi et al., "Memory Aware Synapses: Learning what (not) to forget", 
 
 from typing import ClassVar
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Strength
-from perdure.core.seams import Model, State
+from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import quadratic
 from perdure.maths.importance import added, copies, kept_as, kept_in, mean_size, unit_mean
@@ -18,7 +19,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class Mas:
+class Mas(Method):
     """Add strength x 1/2 sum_i Omega_i (w_i - w*_i)^2, Omega_i how much weight i moves the outputs.
 
     w* are the weights before the task. Omega_i = sum over tasks of the mean over rows of |d ||F(x)||^2 / d w_i|, F the
@@ -37,8 +38,8 @@ class Mas:
     seams: ClassVar[tuple[str, ...]] = ("prepare", "loss", "measure")
     source: ClassVar[str] = "Aljundi et al. 2018, arXiv 1711.09601"
 
-    strength: Strength = 0.1  # factor, at an importance of mean 1
-    size: Positive = 256  # rows of a task that are measured
+    strength: Strength = Field(default=0.1, description="factor, at an importance of mean 1")
+    size: Positive = Field(default=256, description="rows of a task that are measured")
 
     @property
     def active(self) -> bool:

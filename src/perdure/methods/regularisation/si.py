@@ -6,11 +6,12 @@ Source: Zenke, Poole & Ganguli, "Continual Learning Through Synaptic Intelligenc
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import AboveZero, Strength
-from perdure.core.seams import Model, State
+from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import quadratic
 from perdure.maths.importance import added, along_path, copies, kept_as, kept_in, path_importance, unit_mean
@@ -19,7 +20,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class Si:
+class Si(Method):
     """Add strength x 1/2 sum_i Omega_i (w_i - w*_i)^2, Omega_i what weight i did for the tasks before.
 
     w* are the weights before the task. omega_i <- omega_i - g_i (w_i' - w_i)  after each update, g the gradient of the
@@ -40,8 +41,8 @@ class Si:
     source: ClassVar[str] = "Zenke et al. 2017, arXiv 1703.04200"
     needs: ClassVar[tuple[str, ...]] = ("before", "task_grad")
 
-    strength: Strength = 0.1  # factor, at an importance of mean 1
-    damping: AboveZero = 1.0  # xi in units of the task's mean squared way
+    strength: Strength = Field(default=0.1, description="factor, at an importance of mean 1")
+    damping: AboveZero = Field(default=1.0, description="xi in units of the task's mean squared way")
 
     @property
     def active(self) -> bool:

@@ -8,11 +8,12 @@ making replayed rows harder by a gradient in their inputs.
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import ShareBelowOne, Strength
-from perdure.core.seams import Draw, DrawContext, State
+from perdure.core.seams import Draw, DrawContext, Method, State
 from perdure.core.step import Step
 from perdure.maths.perturbation import climb, mean_lengths
 from perdure.methods.registry import register
@@ -20,7 +21,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class AdversarialReplay:
+class AdversarialReplay(Method):
     """Add strength x CE(drawn rows | embeddings e + d),   d = radius x (gradient of the row's CE in e, at length 1).
 
     The radius is epsilon x the mean length of the row's embeddings that its loss depends on, so epsilon means the same for
@@ -42,10 +43,12 @@ class AdversarialReplay:
     seams: ClassVar[tuple[str, ...]] = ("draw", "loss")
     source: ClassVar[str] = "Miyato et al. 2017, arXiv 1605.07725; Jin et al. 2021, arXiv 2006.15294"
 
-    mix: ShareBelowOne = 0.25  # share of drawn rows in the final mix
-    strength: Strength = 1.0  # factor of the moved rows' cross-entropy
-    epsilon: Strength = 0.02  # length of a row's perturbation, in mean lengths of its embeddings
-    balance: Literal["label", "task", "row"] = "label"  # what gets equal service
+    mix: ShareBelowOne = Field(default=0.25, description="share of drawn rows in the final mix")
+    strength: Strength = Field(default=1.0, description="factor of the moved rows' cross-entropy")
+    epsilon: Strength = Field(
+        default=0.02, description="length of a row's perturbation, in mean lengths of its embeddings"
+    )
+    balance: Literal["label", "task", "row"] = Field(default="label", description="what gets equal service")
 
     @property
     def active(self) -> bool:

@@ -5,11 +5,12 @@ Source: Buzzega et al., "Dark Experience for General Continual Learning: a Stron
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, ShareBelowOne, Strength
-from perdure.core.seams import Column, Draw, DrawContext, State
+from perdure.core.seams import Column, Draw, DrawContext, Method, State
 from perdure.core.step import Step
 from perdure.maths.logits import logit_error
 from perdure.methods.registry import register
@@ -17,7 +18,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class Der:
+class Der(Method):
     """Add strength x mean over drawn rows of |z - h|^2, z the logits stored beside the row, h the model's now.
 
     The squared error is a mean over the stored logits, as in the authors' code, for which the published strengths are. The
@@ -38,10 +39,12 @@ class Der:
     source: ClassVar[str] = "Buzzega et al. 2020, arXiv 2004.07211"
     column: ClassVar[str] = "teacher"
 
-    mix: ShareBelowOne = 0.25  # share of drawn rows in the final mix
-    strength: Strength = 0.03  # factor of the squared error; the paper's alpha is .1 to .5, for far smaller logits
-    top_k: Positive = 32  # logits stored a label token
-    balance: Literal["label", "task", "row"] = "label"  # what gets equal service
+    mix: ShareBelowOne = Field(default=0.25, description="share of drawn rows in the final mix")
+    strength: Strength = Field(
+        default=0.03, description="factor of the squared error; the paper's alpha is .1 to .5, for far smaller logits"
+    )
+    top_k: Positive = Field(default=32, description="logits stored for each label token")
+    balance: Literal["label", "task", "row"] = Field(default="label", description="what gets equal service")
 
     @property
     def active(self) -> bool:

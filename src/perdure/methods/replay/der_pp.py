@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, ShareBelowOne, Strength
-from perdure.core.seams import Column, Draw, DrawContext, State
+from perdure.core.seams import Column, Draw, DrawContext, Method, State
 from perdure.core.step import Step
 from perdure.maths.logits import logit_error
 from perdure.methods.registry import register
@@ -19,7 +20,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class DerPlusPlus:
+class DerPlusPlus(Method):
     """Add strength x mean |z - h|^2 on some drawn rows, and label_strength x CE with the labels on others.
 
     The two sets are drawn independently of each other, half of the rows each. z are the logits stored beside a row, h the
@@ -39,11 +40,13 @@ class DerPlusPlus:
     source: ClassVar[str] = "Buzzega et al. 2020, arXiv 2004.07211"
     column: ClassVar[str] = "teacher"
 
-    mix: ShareBelowOne = 0.25  # share of drawn rows in the final mix, both sets together
-    strength: Strength = 0.03  # factor of the squared error; the paper's alpha is .1 to .5, for far smaller logits
-    label_strength: Strength = 0.5  # factor of the cross-entropy; the paper's beta
-    top_k: Positive = 32  # logits stored a label token
-    balance: Literal["label", "task", "row"] = "label"  # what gets equal service
+    mix: ShareBelowOne = Field(default=0.25, description="share of drawn rows in the final mix, both sets together")
+    strength: Strength = Field(
+        default=0.03, description="factor of the squared error; the paper's alpha is .1 to .5, for far smaller logits"
+    )
+    label_strength: Strength = Field(default=0.5, description="factor of the cross-entropy; the paper's beta")
+    top_k: Positive = Field(default=32, description="logits stored for each label token")
+    balance: Literal["label", "task", "row"] = Field(default="label", description="what gets equal service")
 
     @property
     def active(self) -> bool:

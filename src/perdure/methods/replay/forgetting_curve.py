@@ -6,11 +6,12 @@ Source: Feng et al., "FOREVER: Forgetting Curve-Inspired Memory Replay for Langu
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, ShareAboveZero, ShareBelowOne, Strength
-from perdure.core.seams import Draw, DrawContext, Model, State
+from perdure.core.seams import Draw, DrawContext, Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.importance import copies, kept_as
 from perdure.maths.precision import wide
@@ -21,7 +22,7 @@ DAYS = (1, 2, 4, 7, 15, 30, 60, 90, 120)  # Ebbinghaus's, as the authors' code c
 
 @register
 @dataclass(frozen=True)
-class ForgettingCurve:
+class ForgettingCurve(Method):
     """Replay the whole memory when the model is 1, 2, 4, 7, 15, ... days old; add strength x (CE + pull x |w - w0|^2) then.
 
     age = sum of m_t,   m_t = |w_t - w_(t-1)|,   a day = the sum over the first `day` share of the task's updates
@@ -46,12 +47,14 @@ class ForgettingCurve:
     source: ClassVar[str] = "Feng et al. 2026, arXiv 2601.03938"
     needs: ClassVar[tuple[str, ...]] = ("before", "row_losses")
 
-    mix: ShareBelowOne = 0.5  # share of replayed rows in an update of a review
-    strength: Strength = 1.0  # factor of both terms
-    anchor: Strength = 1e-3  # pull to the weights before the task, per squared distance, while a review lasts
-    day: ShareAboveZero = 0.05  # updates that make a day, as a share of the task's
-    passes: Positive = 1  # passes over the memory a review; the authors take 2
-    balance: Literal["label", "task", "row"] = "row"  # what gets equal service
+    mix: ShareBelowOne = Field(default=0.5, description="share of replayed rows in an update of a review")
+    strength: Strength = Field(default=1.0, description="factor of both terms")
+    anchor: Strength = Field(
+        default=1e-3, description="pull to the weights before the task, per squared distance, while a review lasts"
+    )
+    day: ShareAboveZero = Field(default=0.05, description="updates that make a day, as a share of the task's")
+    passes: Positive = Field(default=1, description="passes over the memory a review; the authors take 2")
+    balance: Literal["label", "task", "row"] = Field(default="row", description="what gets equal service")
 
     @property
     def active(self) -> bool:

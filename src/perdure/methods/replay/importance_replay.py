@@ -7,11 +7,12 @@ et al., "Upweighting Easy Samples in Fine-Tuning Mitigates Forgetting", ICML 202
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import AboveZero, Share, ShareBelowOne, Strength, Temperature
-from perdure.core.seams import Draw, DrawContext, Model, State
+from perdure.core.seams import Draw, DrawContext, Method, Model, State
 from perdure.core.step import Slice, Step
 from perdure.memory.losses import losses_of, renewed
 from perdure.memory.service import chances
@@ -20,7 +21,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class ImportanceReplay:
+class ImportanceReplay(Method):
     """Add strength x mean of w CE over drawn rows,  w = P / Q,  an estimate of the mean CE under P.
 
     P ~ exp(-loss before the task / (temperature x median))   what is replayed in expectation: rows that the model held
@@ -44,11 +45,11 @@ class ImportanceReplay:
     source: ClassVar[str] = "Schaul et al. 2016, arXiv 1511.05952; Sanyal et al. 2025, arXiv 2502.02797"
     needs: ClassVar[tuple[str, ...]] = ("row_losses",)
 
-    mix: ShareBelowOne = 0.25  # share of replayed rows in the final mix
-    strength: Strength = 1.0  # factor of the weighted cross-entropy
-    temperature: Temperature = 1.0  # of P, in median losses; large makes P uniform
-    priority: Share = 0.5  # power of the loss in Q; 0 draws all rows with equal chances
-    clip: AboveZero = 5.0  # largest weight, before weights are scaled to a mean of 1
+    mix: ShareBelowOne = Field(default=0.25, description="share of replayed rows in the final mix")
+    strength: Strength = Field(default=1.0, description="factor of the weighted cross-entropy")
+    temperature: Temperature = Field(default=1.0, description="of P, in median losses; large makes P uniform")
+    priority: Share = Field(default=0.5, description="power of the loss in Q; 0 draws all rows with equal chances")
+    clip: AboveZero = Field(default=5.0, description="largest weight, before weights are scaled to a mean of 1")
 
     @property
     def active(self) -> bool:

@@ -6,18 +6,19 @@ the divergence to the base model follows Li & Hoiem, "Learning without Forgettin
 
 from typing import ClassVar
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Count, Positive, ShareBelowOne, Strength, Temperature
-from perdure.core.seams import Column, Draw, DrawContext, State
+from perdure.core.seams import Column, Draw, DrawContext, Method, State
 from perdure.core.step import Step
 from perdure.methods.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class InstructionReplay:
+class InstructionReplay(Method):
     """Add strength x CE + distill x T^2 KL(base model || model) on rows of general instruction data.
 
     Acts when the task names `general` data. The base model's top k log-probabilities are computed once, with the adapter
@@ -39,12 +40,15 @@ class InstructionReplay:
     pool: ClassVar[str] = "general"
     column: ClassVar[str] = "base"  # not "teacher", whose k another method chooses
 
-    mix: ShareBelowOne = 0.1  # share of general rows in the final mix
-    strength: Strength = 0.0  # factor of the cross-entropy with the written answers
-    distill: Strength = 1.0  # factor of the divergence to the base model
-    temperature: Temperature = 1.0  # of both distributions
-    size: Count = 200  # most general rows kept; no more than a task draws, the nearest in length of so many
-    top_k: Positive = 32  # log-probabilities stored a label token
+    mix: ShareBelowOne = Field(default=0.1, description="share of general rows in the final mix")
+    strength: Strength = Field(default=0.0, description="factor of the cross-entropy with the written answers")
+    distill: Strength = Field(default=1.0, description="factor of the divergence to the base model")
+    temperature: Temperature = Field(default=1.0, description="of both distributions")
+    size: Count = Field(
+        default=200,
+        description="most general rows in memory; a task adds no more than it draws, those nearest to its rows in length",
+    )
+    top_k: Positive = Field(default=32, description="log-probabilities stored for each label token")
 
     @property
     def active(self) -> bool:
@@ -55,6 +59,11 @@ class InstructionReplay:
     def columns(self) -> tuple[Column, ...]:
         """What the base model says of the general rows."""
         return (Column(self.column, "general", "base", self.top_k),)
+
+    @property
+    def general_rows(self) -> int:
+        """Most general rows in memory."""
+        return self.size
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
         """Ask for the share `mix` of the final mix from the pool of general rows."""

@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, ShareBelowOne, Strength
-from perdure.core.seams import Draw, DrawContext, State
+from perdure.core.seams import Draw, DrawContext, Method, State
 from perdure.core.step import Step
 from perdure.methods.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class Mir:
+class Mir(Method):
     """Add strength x CE on the candidates whose loss rises most:  s(x) = CE(x | w after) - CE(x | w before).
 
     Each update draws candidates and scores them on the step that it took; the worst are replayed in the next update. Both
@@ -39,9 +40,9 @@ class Mir:
     source: ClassVar[str] = "Aljundi et al. 2019, arXiv 1908.04742"
     needs: ClassVar[tuple[str, ...]] = ("before",)
 
-    mix: ShareBelowOne = 0.25  # share of replayed rows in the final mix, candidates apart
-    strength: Strength = 1.0  # factor of the replayed rows' cross-entropy
-    candidates: Positive = 3  # candidates scored for each row replayed; the paper takes 5
+    mix: ShareBelowOne = Field(default=0.25, description="share of replayed rows in the final mix, candidates apart")
+    strength: Strength = Field(default=1.0, description="factor of the replayed rows' cross-entropy")
+    candidates: Positive = Field(default=3, description="candidates scored for each row replayed; the paper takes 5")
 
     @property
     def active(self) -> bool:

@@ -7,12 +7,13 @@ Continual Learning", NeurIPS 2019.
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import ShareBelowOne, Strength
 from perdure.core.rows import Row
-from perdure.core.seams import AdmitContext, Draw, DrawContext, State
+from perdure.core.seams import AdmitContext, Draw, DrawContext, Method, State
 from perdure.core.step import Step
 from perdure.memory.admission import admission_scores
 from perdure.methods.registry import register
@@ -20,7 +21,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class Replay:
+class Replay(Method):
     """Add strength x CE(replayed rows) to the loss, and decide which rows of a finished task are kept.
 
     The rows drawn are mix / (1 - mix) x the new rows of the update, so `mix` is their share of the final mix; they are spread
@@ -39,10 +40,12 @@ class Replay:
     seams: ClassVar[tuple[str, ...]] = ("draw", "loss", "admit")
     source: ClassVar[str] = "Chaudhry et al. 2019, arXiv 1902.10486"
 
-    mix: ShareBelowOne = 0.25  # share of replayed rows in the final mix
-    strength: Strength = 1.0  # factor of the replayed rows' cross-entropy
-    balance: Literal["label", "task", "row"] = "label"  # what gets equal service
-    admission: Literal["reservoir", "hard", "surprise"] = "reservoir"  # which rows are kept
+    mix: ShareBelowOne = Field(default=0.25, description="share of replayed rows in the final mix")
+    strength: Strength = Field(default=1.0, description="factor of the replayed rows' cross-entropy")
+    balance: Literal["label", "task", "row"] = Field(default="label", description="what gets equal service")
+    admission: Literal["reservoir", "hard", "surprise"] = Field(
+        default="reservoir", description="which rows enter memory"
+    )
 
     @property
     def active(self) -> bool:

@@ -6,12 +6,13 @@ Source: Hazard et al., "SuRe: Surprise-Driven Prioritised Replay for Continual L
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Share, ShareBelowOne, Strength
 from perdure.core.rows import Row
-from perdure.core.seams import AdmitContext, Draw, DrawContext, Model, State
+from perdure.core.seams import AdmitContext, Draw, DrawContext, Method, Model, State
 from perdure.core.step import Step
 from perdure.memory.admission import admission_scores
 from perdure.memory.losses import losses_of, renewed
@@ -20,7 +21,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class SurpriseReplay:
+class SurpriseReplay(Method):
     """Keep the rows of highest surprise s = - 1/T sum log p(y_t | y_<t, x), serve them by s, and add strength x CE on them.
 
     When rows are kept, p is the model before the task, so s ranks what was new in it; a quota a task (the recipe's
@@ -43,10 +44,14 @@ class SurpriseReplay:
     seams: ClassVar[tuple[str, ...]] = ("prepare", "draw", "loss", "watch", "admit")
     source: ClassVar[str] = "Hazard et al. 2025, arXiv 2511.22367"
 
-    mix: ShareBelowOne = 0.25  # share of replayed rows in the final mix
-    strength: Strength = 1.0  # factor of the replayed rows' cross-entropy
-    balance: Literal["label", "task", "row"] = "task"  # what gets equal service where `priority` is 0
-    priority: Share = 1.0  # power of the rank by surprise in a row's chance to be drawn; 0 draws by `balance`
+    mix: ShareBelowOne = Field(default=0.25, description="share of replayed rows in the final mix")
+    strength: Strength = Field(default=1.0, description="factor of the replayed rows' cross-entropy")
+    balance: Literal["label", "task", "row"] = Field(
+        default="task", description="what gets equal service where `priority` is 0"
+    )
+    priority: Share = Field(
+        default=1.0, description="power of the rank by surprise in a row's chance to be drawn; 0 draws by `balance`"
+    )
 
     @property
     def active(self) -> bool:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Strength, Temperature
-from perdure.core.seams import Draw, DrawContext, Model, State
+from perdure.core.seams import Draw, DrawContext, Method, Model, State
 from perdure.core.step import Slice, Step
 from perdure.maths.clusters import spherical_means
 from perdure.maths.precision import wide
@@ -25,7 +26,7 @@ KEY = "prototypes/"  # no dot: what follows a dot is a parameter
 
 @register
 @dataclass(frozen=True)
-class Contrastive:
+class Contrastive(Method):
     """Add strength x mean of -log( sum e^(z.o / T) / (sum e^(z.o / T) + sum e^(z.c / T)) ) over rows.
 
     A new row counts by its label tokens, as it does in the task loss; replayed rows count alike.
@@ -55,9 +56,9 @@ class Contrastive:
     seams: ClassVar[tuple[str, ...]] = ("prepare", "draw", "loss", "measure")
     source: ClassVar[str] = "Cha et al. 2021, arXiv 2106.14413; Khosla et al. 2020, arXiv 2004.11362"
 
-    strength: Strength = 1.0  # factor of the term
-    temperature: Temperature = 0.1  # of the similarities
-    size: Positive = 8  # prototypes a task
+    strength: Strength = Field(default=1.0, description="factor of the term")
+    temperature: Temperature = Field(default=0.1, description="of the similarities")
+    size: Positive = Field(default=8, description="prototypes a task")
 
     @property
     def active(self) -> bool:

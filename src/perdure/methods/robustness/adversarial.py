@@ -7,11 +7,12 @@ gradient method); Madry et al., "Towards Deep Learning Models Resistant to Adver
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Positive, Strength
-from perdure.core.seams import State
+from perdure.core.seams import Method, State
 from perdure.core.step import Step
 from perdure.maths.perturbation import climb, mean_lengths
 from perdure.methods.registry import register
@@ -19,7 +20,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class Adversarial:
+class Adversarial(Method):
     """Add strength x CE(new rows | embeddings e + d),   d = radius x (gradient of the row's CE in e, at length 1).
 
     The radius is epsilon x the mean length of the row's embeddings that its loss depends on, so epsilon means the same for
@@ -39,9 +40,13 @@ class Adversarial:
     seams: ClassVar[tuple[str, ...]] = ("loss",)
     source: ClassVar[str] = "Miyato et al. 2017, arXiv 1605.07725; Madry et al. 2018, arXiv 1706.06083"
 
-    strength: Strength = 1.0  # factor of the perturbed rows' cross-entropy
-    epsilon: Strength = 0.02  # length of a row's perturbation, in mean lengths of its embeddings
-    steps: Positive = 1  # 1 is the fast gradient method (FGM), more is projected gradient ascent (PGD)
+    strength: Strength = Field(default=1.0, description="factor of the perturbed rows' cross-entropy")
+    epsilon: Strength = Field(
+        default=0.02, description="length of a row's perturbation, in mean lengths of its embeddings"
+    )
+    steps: Positive = Field(
+        default=1, description="1 is the fast gradient method (FGM), more is projected gradient ascent (PGD)"
+    )
 
     @property
     def active(self) -> bool:

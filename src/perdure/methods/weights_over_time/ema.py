@@ -6,11 +6,12 @@ Reducing Catastrophic Forgetting in Parameter Efficient Tuning" (I-LoRA), 2024.
 
 from typing import ClassVar
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import ShareBelowOne
-from perdure.core.seams import Model, State
+from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.importance import copies, kept_as
 from perdure.maths.precision import wide
@@ -19,7 +20,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class Ema:
+class Ema(Method):
     """Settle on the slow weights:  slow <- decay x slow + (1 - decay) x w  after every update.
 
     The slow weights begin as the weights before the task, so that decay^updates of what was is kept besides the average over the
@@ -41,7 +42,7 @@ class Ema:
     seams: ClassVar[tuple[str, ...]] = ("prepare", "watch", "settle")
     source: ClassVar[str] = "Tarvainen & Valpola 2017, arXiv 1703.01780; Ren et al. 2024, arXiv 2402.18865"
 
-    decay: ShareBelowOne = 0.9  # weight of the old average; 0 is the last weights
+    decay: ShareBelowOne = Field(default=0.9, description="weight of the old average; 0 is the last weights")
 
     @property
     def active(self) -> bool:

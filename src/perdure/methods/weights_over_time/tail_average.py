@@ -7,11 +7,12 @@ Wasting My Time! Saving Days of ImageNet and BERT Training with LAtest Weight Av
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.fields import Share
-from perdure.core.seams import Model, State
+from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.precision import wide
 from perdure.methods.registry import register
@@ -19,7 +20,7 @@ from perdure.methods.registry import register
 
 @register
 @dataclass(frozen=True)
-class TailAverage:
+class TailAverage(Method):
     """Settle on the mean of the trainable weights over the last `share` of the updates.
 
     mean <- mean + (w - mean) / n  after each of those updates, n counting them.
@@ -36,7 +37,7 @@ class TailAverage:
     seams: ClassVar[tuple[str, ...]] = ("watch", "settle")
     source: ClassVar[str] = "Izmailov et al. 2018, arXiv 1803.05407"
 
-    share: Share = 0.25  # last share of the updates that is averaged
+    share: Share = Field(default=0.25, description="last share of the updates that is averaged")
 
     @property
     def active(self) -> bool:

@@ -7,19 +7,20 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from perdure.core.errors import BadSpec
 from perdure.core.fields import Positive, Share
-from perdure.core.seams import Model, State
+from perdure.core.seams import Method, Model, State
 from perdure.maths.importance import copies, kept_as, kept_in
 from perdure.methods.registry import register
 
 
 @register
 @dataclass(frozen=True)
-class WiseFt:
+class WiseFt(Method):
     """Settle on (1 - s) x w + s x the weights before the task.
 
     `choose: validation` tries s = 0, 1/steps, ..., 1 of `share` and takes the least loss on rows held out of training: how far
@@ -45,10 +46,14 @@ class WiseFt:
     seams: ClassVar[tuple[str, ...]] = ("prepare", "settle")
     source: ClassVar[str] = "Wortsman et al. 2022, arXiv 2109.01903"
 
-    share: Share = 0.5  # of the weights before the task: what is taken, or the largest that is tried
-    choose: Literal["validation", "both", "fixed"] = "validation"  # held-out rows, these and memory, or none
-    steps: Positive = 5  # shares that are tried besides 0
-    size: Positive = 256  # rows of each kind that choose
+    share: Share = Field(
+        default=0.5, description="of the weights before the task: what is taken, or the largest that is tried"
+    )
+    choose: Literal["validation", "both", "fixed"] = Field(
+        default="validation", description="held-out rows, these and memory, or none"
+    )
+    steps: Positive = Field(default=5, description="shares that are tried besides 0")
+    size: Positive = Field(default=256, description="rows of each kind that choose")
 
     @property
     def active(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import Recipe, build_recipe
-from perdure.core.seams import pool_of
+from perdure.core.seams import Method
 from perdure.workflows.advise.guidance import FIELD, Needs, Rule
 
 Json = dict[str, Any]
@@ -63,7 +63,7 @@ def read_rehearsal(path: Path = TABLE) -> list[Json]:
 def advise(
     needs: Needs,
     suites: Sequence[Json],
-    registry: Mapping[str, type],
+    registry: Mapping[str, type[Method]],
     shipped: Mapping[str, Json],
     rehearsal: Sequence[Json] = (),
 ) -> Json:
@@ -123,7 +123,7 @@ def nearest_suite(needs: Needs, suites: Iterable[Json]) -> Json | None:
 
 
 def candidates(
-    suite: Json | None, field: Sequence[Rule], registry: Mapping[str, type], shipped: Mapping[str, Json]
+    suite: Json | None, field: Sequence[Rule], registry: Mapping[str, type[Method]], shipped: Mapping[str, Json]
 ) -> list[Candidate]:
     """Return the measured arms, the default and the last resorts, and what the field advises, each set of methods once."""
     found: dict[str, Candidate] = {}
@@ -145,7 +145,7 @@ def candidates(
     return list(found.values())
 
 
-def missing(rule: Rule, registry: Mapping[str, type]) -> list[str]:
+def missing(rule: Rule, registry: Mapping[str, type[Method]]) -> list[str]:
     """Return what a rule advises that no method here does yet."""
     return [what for name, what in rule.parts.items() if name not in registry]
 
@@ -161,7 +161,7 @@ def refusal(candidate: Candidate, needs: Needs) -> str | None:
     if settings.train == "full":
         return "it trains and stores every weight of the model for each task: a baseline"
     if candidate.recipe.remembers and not needs.rows_allowed:
-        drawing = [m.name for m in candidate.recipe.owners("draw") if pool_of(m) == "replay"]
+        drawing = [method.name for method in candidate.recipe.drawing_from("replay")]
         return f"{', '.join(drawing) or 'it'} would keep rows of older tasks"
     if needs.time is not None and (ratio := measured.get("train_ratio")) and ratio["value"] > needs.time:
         return f"training took {ratio['value']:.2f} times as long as naive, and you allow {needs.time:g}"
@@ -251,7 +251,7 @@ def _reasons(
     everything: Sequence[Candidate],
     refused: Mapping[str, str],
     field: Sequence[Rule],
-    registry: Mapping[str, type],
+    registry: Mapping[str, type[Method]],
     suite: Json | None,
 ) -> list[Json]:
     """Return where the field and the numbers agree, disagree, or cannot be compared."""
@@ -299,7 +299,7 @@ def against(rule: Rule, advised: Candidate, chosen: Candidate) -> str:
 # ---- the recipe
 
 
-def fitted(chosen: Candidate, needs: Needs, registry: Mapping[str, type]) -> Json:
+def fitted(chosen: Candidate, needs: Needs, registry: Mapping[str, type[Method]]) -> Json:
     """Return the recipe as a file, with what the needs change."""
     written = {**chosen.written, "name": "advised"}
     rows = rows_within(chosen, needs)
@@ -312,7 +312,7 @@ def fitted(chosen: Candidate, needs: Needs, registry: Mapping[str, type]) -> Jso
 
 
 def changes(
-    chosen: Candidate, needs: Needs, registry: Mapping[str, type], rehearsal: Sequence[Json] = ()
+    chosen: Candidate, needs: Needs, registry: Mapping[str, type[Method]], rehearsal: Sequence[Json] = ()
 ) -> list[Json]:
     """Return why the recipe differs from the one it rests on, and what the user has to bring."""
     told = []

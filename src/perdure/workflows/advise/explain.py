@@ -4,13 +4,12 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
-from perdure.core import seams
-from perdure.core.fields import LARGEST, MANY, Share
+from perdure.core.fields import described
 from perdure.core.recipe import Recipe, Settings
-from perdure.core.seams import EXCLUSIVE, SEAMS, pool_of, spec_of
+from perdure.core.seams import NEEDS, SEAMS, Method
 
 if TYPE_CHECKING:
     from perdure.bridges.sizes import Size
@@ -18,11 +17,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-MOMENTS = {
-    "task opens": ("prepare",),
-    "each update": ("draw", "loss", "reference", "mask", "gradient", "watch"),
-    "task closes": ("settle", "measure", "admit"),
-}
 SECTIONS = ("Seams", "State", "Cost", "Needs", "When to use", "Source", "Deviation")
 _HEADS = re.compile(rf"(?:^|(?<=[.;]\s))({'|'.join(SECTIONS)})s?( from [^:\n]{{1,40}})?:\s+", re.MULTILINE)
 
@@ -30,19 +24,21 @@ _HEADS = re.compile(rf"(?:^|(?<=[.;]\s))({'|'.join(SECTIONS)})s?( from [^:\n]{{1
 # ---- methods
 
 
-def describe(method: Any) -> Json:
+def describe(method: type[Method]) -> Json:
     """Return a method class as plain JSON: what `perdure methods --json` prints of it."""
     formula, says = sections(inspect.getdoc(method) or "")
     return {
         "name": method.name,
         "family": method.family,
         "seams": list(method.seams),
-        "fields": {name: about for name, about in _fields(method).items()},
+        "fields": {name: asdict(about) for name, about in described(method).items()},
+        "supports": sorted(method.supports),
         "source": method.source,
         "idea": (sys.modules[method.__module__].__doc__ or "").strip().split("\n\n")[0].replace("\n", " "),
         "formula": formula,
         "says": says,
-        "exclusive": [seam for seam in method.seams if seam in EXCLUSIVE],
+        "exclusive": [seam for seam in method.seams if SEAMS[seam].exclusive],
+        "module": method.__module__,
         "about": inspect.getdoc(method),
     }
 
@@ -63,51 +59,13 @@ def sections(text: str) -> tuple[str, dict[str, str]]:
     return text[: heads[0].start() if heads else None].strip(), said
 
 
-def seam_words() -> dict[str, str]:
-    """Return what each seam is for: the first clause of what its Protocol says."""
-    found = {}
-    for protocol in vars(seams).values():
-        if match := re.match(r"Seam `(\w+)`: (.*?)(?:[.;]\s|\.?$)", inspect.getdoc(protocol) or "", re.DOTALL):
-            found[match[1]] = " ".join(match[2].split())
-    return found
-
-
-def _fields(method: Any) -> dict[str, Json]:
-    """Return type, range, default and meaning of each field; the meaning is the comment beside it."""
-    source = inspect.getsource(method)
-    said = dict(re.findall(r"^    (\w+): (?:.|\n(?=     ))*?  # (.*)$", source, re.MULTILINE))  # over wrapped lines too
-    plain, full = get_type_hints(method), get_type_hints(method, include_extras=True)
-    return {
-        field.name: {
-            "type": inspect.formatannotation(plain[field.name]).removeprefix("typing."),
-            "range": _range(full[field.name]),
-            "default": None if field.default is MISSING else field.default,
-            "about": said.get(field.name, ""),
-        }
-        for field in fields(method)
-    }
-
-
-def _range(hint: Any) -> str | None:
-    """Return the range that a recipe is checked against, in words, without bounds beyond reason; None where there is none."""
-    if get_origin(hint) is Literal:
-        return " or ".join(map(str, get_args(hint)))
-    if hint == Share:
-        return "0 to 1"
-    bounds = [bound for extra in getattr(hint, "__metadata__", ()) for bound in getattr(extra, "metadata", ())]
-    words = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    found = [(word, getattr(bound, key)) for bound in bounds for key, word in words.items() if hasattr(bound, key)]
-    told = [f"{word} {value:g}" for word, value in found if value not in (LARGEST, MANY)]
-    return " and ".join(told) or None
-
-
 # ---- recipes
 
 
 def explain(
     recipe: Recipe,
     written: Mapping[str, Any],
-    registry: Mapping[str, type],
+    registry: Mapping[str, type[Method]],
     *,
     size: "Size | None" = None,
     ledger: "Ledger | None" = None,
@@ -126,13 +84,13 @@ def explain(
     cost = rehearse(recipe)
     return {
         "name": recipe.name,
-        "methods": {method.name: spec_of(method) for method in recipe.methods},
+        "methods": {method.name: method.to_json() for method in recipe.methods},
         "off": sorted(set(written.get("methods") or {}) - {method.name for method in recipe.methods}),
         "settings": recipe.settings.model_dump(mode="json"),
         "changed": [n for n, f in Settings.model_fields.items() if getattr(recipe.settings, n) != f.default],
         "moments": moments(recipe),
         "exclusive": exclusive(recipe, registry),
-        "needs": {what: names for what in seams.NEEDS if (names := recipe.needs(what))},
+        "needs": {what: names for what in NEEDS if (names := recipe.needs(what))},
         "columns": columns(recipe),
         "memory": memory(recipe, ledger),
         "cost": asdict(cost),
@@ -142,31 +100,29 @@ def explain(
 
 def moments(recipe: Recipe) -> list[Json]:
     """Return every seam in the order of a task, with its owners, what it is for, and whether it has room for many."""
-    words = seam_words()
     return [
         {
-            "moment": moment,
-            "seam": seam,
-            "owners": [method.name for method in (recipe.drawing if seam == "draw" else recipe.owners(seam))],
-            "room": "one" if seam in EXCLUSIVE else "many",
-            "for": words[seam],
+            "moment": seam.moment,
+            "seam": name,
+            "owners": [method.name for method in (recipe.drawing if name == "draw" else recipe.owners(name))],
+            "room": "one" if seam.exclusive else "many",
+            "for": seam.purpose,
         }
-        for moment, order in MOMENTS.items()
-        for seam in order
+        for name, seam in SEAMS.items()
     ]
 
 
-def exclusive(recipe: Recipe, registry: Mapping[str, type]) -> list[Json]:
+def exclusive(recipe: Recipe, registry: Mapping[str, type[Method]]) -> list[Json]:
     """Return the exclusive seams that are taken, by whom, and which methods cannot be added for it."""
     names = {method.name for method in recipe.methods}
     return [
         {
-            "seam": seam,
+            "seam": name,
             "owner": owner.name,
-            "keeps_out": [n for n, m in registry.items() if seam in m.seams and n not in names],  # type: ignore[attr-defined]
+            "keeps_out": [n for n, method in registry.items() if name in method.seams and n not in names],
         }
-        for seam in SEAMS
-        if seam in EXCLUSIVE and (owner := recipe.owner(seam))
+        for name, seam in SEAMS.items()
+        if seam.exclusive and (owner := recipe.owner(name))
     ]
 
 
@@ -179,9 +135,7 @@ def columns(recipe: Recipe) -> list[Json]:
     found = []
     for of in ("new", "replay", "general"):
         for column in recipe.columns(of):
-            wanting = [
-                m.name for m in recipe.methods for c in getattr(m, "columns", ()) if (c.name, c.of) == (column.name, of)
-            ]
+            wanting = [m.name for m in recipe.methods for c in m.columns if (c.name, c.of) == (column.name, of)]
             whole = column.top_k >= WHOLE
             size = None if whole else (6 * column.top_k + 6) * (2 if of == "new" else 1)
             about = {"name": column.name, "rows": of, "teacher": column.teacher, "refresh": column.refresh}
@@ -196,10 +150,10 @@ WHOLE = 10**6  # a top_k that no vocabulary reaches
 
 def memory(recipe: Recipe, ledger: "Ledger | None" = None) -> Json:
     """Return which pools methods draw from, what may be kept in them, and what a workspace holds now."""
-    settings, pools = recipe.settings, sorted({pool_of(method) for method in recipe.drawing})
+    settings, pools = recipe.settings, sorted({method.pool for method in recipe.drawing if method.pool})
     ranks = recipe.owner("admit")
     told: Json = {
-        "pools": {pool: [m.name for m in recipe.drawing if pool_of(m) == pool] for pool in pools},
+        "pools": {pool: [method.name for method in recipe.drawing_from(pool)] for pool in pools},
         "keeps_rows": recipe.remembers,
         "starved": recipe.starved,
         "admission": (ranks.name if ranks else "reservoir") if recipe.remembers else None,

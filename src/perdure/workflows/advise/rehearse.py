@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from perdure.core.recipe import Recipe
-from perdure.core.seams import State, pool_of
+from perdure.core.seams import State
 from perdure.memory.pool import Pool
 from perdure.model.features import Example, Features
 from perdure.train.inference import Inference
@@ -96,7 +96,7 @@ def _learner(
     rows = max(ROWS, UPDATES * settings.per_device_train_batch_size * settings.gradient_accumulation_steps)
     change = {"num_train_epochs": 1, "learning_rate": 1e-6, "logging_steps": 10**9}
     small = Recipe(recipe.name, settings.model_copy(update=change), recipe.methods)
-    pools = {pool_of(method) for method in recipe.owners("draw")}
+    pools = {method.pool for method in recipe.drawing if method.pool}
     new, inference = _examples(rows), Inference(model, Features())
     wanted = [column for column in recipe.columns("new") if column.teacher != "start"]
     inputs = TaskInputs(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
-from perdure.core.seams import pool_of
 from perdure.core.values import shown
 from perdure.core.words import counted
 from perdure.data.encode import Encoded
@@ -184,7 +183,7 @@ def _general(
     if task.spec.general is None:
         return (), []
     rows, read = read_rows(task.spec.general)
-    if not any(pool_of(method) == "general" for method in recipe.owners("draw")):
+    if not recipe.drawing_from("general"):
         return rows, [
             *read,
             "no method rehearses the general rows; add instruction_replay (--set methods.instruction_replay.mix=0.1)",

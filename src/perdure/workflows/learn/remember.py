@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
-from perdure.core.seams import AdmitContext, Column, DrawContext, pool_of
+from perdure.core.seams import AdmitContext, Column, DrawContext
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, row_key
 from perdure.memory.admission import admission_scores, admitted, shrink
@@ -98,15 +98,15 @@ def with_general(
 
     allowed = [(item, row) for item, row in memory.items if item["pool"] != "general" or row.question not in held_out]
     memory = Memory(allowed, memory.columns)
-    method = next((m for m in recipe.owners("draw") if pool_of(m) == "general"), None)
+    method = next(iter(recipe.drawing_from("general")), None)
     if method is None:
         return memory
     settings, longest = recipe.settings, max(map(len, new))
     drawn = DrawContext(0, 1, len(new) * settings.num_train_epochs, {}).rows_for(method.mix)
-    room = max(0, min(method.size, drawn) - sum(item["pool"] == "general" for item, _ in memory.items))
+    room = max(0, min(method.general_rows, drawn) - sum(item["pool"] == "general" for item, _ in memory.items))
     known = {item["row"] for item, _ in memory.items}
     unknown = [row for row in rows if row_key(row) not in known]
-    sample = shrink(unknown, lambda row: row.label, method.size, seed, "general") if room else []
+    sample = shrink(unknown, lambda row: row.label, method.general_rows, seed, "general") if room else []
     apart = {row.hash: abs(len(encode(row, runtime.base.tokenizer, settings.max_length)) - longest) for row in sample}
     fresh = sorted(sample, key=lambda row: apart[row.hash])[:room]
     if not fresh:
