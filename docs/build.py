@@ -1,7 +1,8 @@
 """Write the parts of the docs that come from code, or with --check say which of them are stale and which links are broken.
 
-docs/methods/<name>.md      one card a method: idea, formula, when to use it, cost, seams, fields with their comments, source
+docs/methods/<name>.md      one card a method: idea, formula, when to use it, cost, seams, fields with their meaning, source
 docs/methods/README.md      the cards by family, with the papers, and what each shipped recipe costs
+docs/reference/seams.md     every seam with its signature and the methods that fill it
 docs/reference/recipes.md   every setting with default and meaning, and the recipes that are shipped
 docs/reference/cli.md       every command with its help
 docs/benchmarks.md          the tables between `<!-- bench SUITE: COLUMN, ... -->` and `<!-- end bench -->`, from what
@@ -16,12 +17,13 @@ import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
+from perdure.core.seams import NEEDS, SEAMS, SUPPORTS, Method
+
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 
 
-def method_card(method: type) -> str:
-    from perdure.core.seams import SEAMS
+def method_card(method: type[Method]) -> str:
     from perdure.workflows.advise.explain import describe
 
     told = describe(method)
@@ -36,13 +38,13 @@ def method_card(method: type) -> str:
     lines += ["", "| field | range | default | meaning |", "|---|---|---|---|"]
     for name, field in told["fields"].items():
         lines.append(f"| `{name}` | {field['range'] or ''} | `{field['default']!r}` | {field['about']} |")
-    lines += ["", f"Family: {told['family']}. Source: {told['source']}.", ""]
+    lines += ["", f"Family: {told['family']}. Source: {told['source']}. Module: `{told['module']}`.", ""]
     if "deviation" in says:
         lines += [f"**Deviation** {says['deviation']}", ""]
     return "\n".join(lines)
 
 
-def methods_index(registry: dict[str, type]) -> str:
+def methods_index(registry: dict[str, type[Method]]) -> str:
     """The cards by family, with the papers: every method has a row."""
     from perdure.workflows.advise.explain import describe
 
@@ -91,14 +93,14 @@ def cost_table() -> list[str]:
 def measured_times() -> dict[str, str]:
     """The train time beside naive of each shipped recipe that ran on clinc5 as it is, whatever its arm is called."""
     from perdure.core.recipe import build_recipe
-    from perdure.methods.registry import all_methods, load_recipe, recipe_names
+    from perdure.methods.registry import load_recipe, own_methods, recipe_names
 
     def nameless(recipe) -> dict:
         return {**recipe.to_json(), "name": None}
 
     folder = ROOT / "benchmarks" / "results" / "clinc5"
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-0.json"))]
-    ran = {run["arm"]: nameless(build_recipe(run["written"], all_methods())) for run in runs}
+    ran = {run["arm"]: nameless(build_recipe(run["written"], own_methods())) for run in runs}
     head, rows = read_table("clinc5")
     told = {row[0]: row[head.index("train time / naive")] for row in rows}
     shipped = {name: nameless(load_recipe(name)) for name in recipe_names()}
@@ -106,14 +108,36 @@ def measured_times() -> dict[str, str]:
     return {name: told[same[0]] for name, same in arms.items() if same}
 
 
+def seams_page(registry: dict[str, type[Method]]) -> str:
+    """Every seam of the table with the methods that fill it, and what a method may declare."""
+    lines = [
+        "# Seams",
+        "",
+        "A seam is a moment of a task at which a method may act. A method fills it with a function of its name, which returns",
+        "values and changes nothing; see [add a method](../how-to/add-a-method.md). A host calls the seams in this order.",
+        "",
+        "| moment | seam | what for | room for | methods |",
+        "|---|---|---|---|---|",
+    ]
+    for seam in SEAMS.values():
+        owners = ", ".join(f"`{name}`" for name, method in registry.items() if seam.name in method.seams)
+        room = "one method" if seam.exclusive else "many"
+        lines.append(f"| {seam.moment} | `{seam.name}{seam.signature}` | {seam.purpose} | {room} | {owners} |")
+    for head, known in (("needs", NEEDS), ("supports", SUPPORTS)):
+        lines += ["", f"A method may declare in `{head}`:", "", f"| {head} | meaning |", "|---|---|"]
+        lines += [f"| `{name}` | {meaning} |" for name, meaning in known.items()]
+    return "\n".join(lines)
+
+
 def recipes_page() -> str:
+    from perdure.core.fields import described
     from perdure.core.recipe import Settings
     from perdure.methods.registry import RECIPES, recipe_names
 
     lines = ["# Recipes", "", "A recipe is a YAML file: training settings, and `methods:` with the fields of each.", ""]
-    lines += ["## Settings", "", "| key | default | meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        lines.append(f"| `{name}` | `{field.default!r}` | {field.description} |")
+    lines += ["## Settings", "", "| key | range | default | meaning |", "|---|---|---|---|"]
+    for name, field in described(Settings).items():
+        lines.append(f"| `{name}` | {field.range or ''} | `{field.default!r}` | {field.about} |")
     lines += ["", "## Shipped recipes", ""]
     for name in recipe_names():
         lines += [
@@ -203,11 +227,12 @@ def with_tables(text: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    from perdure.methods.registry import all_methods
+    from perdure.methods.registry import own_methods
 
-    registry = all_methods()
+    registry = own_methods()
     made = {DOCS / "methods" / f"{name}.md": method_card(method) for name, method in registry.items()}
     made[DOCS / "methods" / "README.md"] = methods_index(registry)
+    made[DOCS / "reference" / "seams.md"] = seams_page(registry)
     made[DOCS / "reference" / "recipes.md"] = recipes_page()
     made[DOCS / "reference" / "cli.md"] = cli_page()
     made[DOCS / "benchmarks.md"] = with_tables((DOCS / "benchmarks.md").read_text(encoding="utf-8"))
@@ -216,9 +241,9 @@ def pages() -> dict[Path, str]:
 
 def stale_times() -> list[str]:
     """The methods whose docstring does not say, to a tenth, the time that was measured of the recipe of their name."""
-    from perdure.methods.registry import all_methods
+    from perdure.methods.registry import own_methods
 
-    stale, registry = [], all_methods()
+    stale, registry = [], own_methods()
     for name, told in measured_times().items():
         if name not in registry:
             continue

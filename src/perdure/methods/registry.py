@@ -37,15 +37,21 @@ def register(method: M) -> M:
     return method
 
 
+def own_methods() -> dict[str, type[Method]]:
+    """Return the methods of perdure by name, after importing each file of each family once."""
+    for module in pkgutil.walk_packages(perdure.methods.__path__, "perdure.methods."):
+        importlib.import_module(module.name)
+    return dict(sorted(METHODS.items()))
+
+
 def all_methods() -> dict[str, type[Method]]:
-    """Return every method by name: those of perdure, whose files are imported once, and those of other packages.
+    """Return every method by name: those of perdure, and those that installed packages bring.
 
     Raises:
         BadSpec: See `outside_methods`.
     """
-    for module in pkgutil.walk_packages(perdure.methods.__path__, "perdure.methods."):
-        importlib.import_module(module.name)
-    return dict(sorted({**METHODS, **outside_methods(METHODS)}.items()))
+    own = own_methods()
+    return dict(sorted({**own, **outside_methods(own)}.items()))
 
 
 def recipe_names() -> list[str]:

@@ -46,7 +46,7 @@ class FeatureDistill(Method):
     source: ClassVar[str] = "Hou et al. 2019, doi 10.1109/CVPR.2019.00092; Jiao et al. 2020, arXiv 1909.10351"
 
     strength: Strength = Field(default=1.0, description="factor of the relative squared distance")
-    on: Literal["memory", "new", "both"] = Field(default="both", description="rows whose features are held")
+    on: Literal["memory", "new", "both"] = Field(default="both", description="rows whose features are compared")
     mix: ShareBelowOne = Field(
         default=0.25,
         description="share of replayed rows in the final mix; 0 draws none and shares the rows of other methods",
