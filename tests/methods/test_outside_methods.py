@@ -87,7 +87,7 @@ def test_a_method_of_another_package_is_listed_described_and_learned_with(site, 
     assert build_recipe(json.loads(json.dumps(recipe.to_json())), registry) == recipe
     with pytest.raises(BadSpec, match=r"method shrink: strength: .*greater than or equal to 0"):
         build_recipe({"methods": {"shrink": {"strength": -1}}}, registry)
-    smaller, plain = (stream.train(stream.learning(methods)).weights for methods in ({"shrink": {}}, {}))
+    smaller, plain = (stream.train(stream.learner(methods)).weights for methods in ({"shrink": {}}, {}))
     assert sum(w.square().sum() for w in smaller.values()) < sum(w.square().sum() for w in plain.values())
 
 
