@@ -157,7 +157,7 @@ def test_what_is_added_at_the_subject_is_felt_to_its_right_alone_and_blocks_run_
     change = torch.randn(len(asked), site.layout.hidden, generator=torch.Generator().manual_seed(0))
     block = site.layout.blocks[1]
     at = torch.tensor([(row, p) for row, answer in enumerate(tails.answers) for p, _ in answer]).T
-    with torch.no_grad(), adding(block, lambda: change):
+    with torch.no_grad(), adding(block, change):
         moved = run(site, tails, at)
 
     def slow(line, row):

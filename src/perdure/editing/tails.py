@@ -1,6 +1,6 @@
 """Forwards that compute nothing twice: what stands left of the subject's last token, and the blocks below, run once."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -112,12 +112,12 @@ def raise_to(site: Site, tails: Tails, layer: int) -> Tails:
 
 
 @contextmanager
-def adding(module: nn.Module, change: Callable[[], Tensor]) -> Iterator[None]:
-    """Add `change()` (rows, hidden) to what a module returns at position 0 of every tail."""
+def adding(module: nn.Module, change: Tensor) -> Iterator[None]:
+    """Add `change` (rows, hidden) to what a module returns at position 0 of every tail."""
 
     def add(_: nn.Module, __: tuple, output: Any) -> Any:
         hidden = hidden_of(output)
-        first = hidden[:, :1] + change()[:, None].to(hidden.dtype)
+        first = hidden[:, :1] + change[:, None].to(hidden.dtype)
         return with_hidden(output, torch.cat([first, hidden[:, 1:]], dim=1))
 
     with hooked(module.register_forward_hook(add)):

@@ -16,7 +16,7 @@ from perdure.editing.spec import SPREAD, EditSpec
 from perdure.editing.tails import Tails, adding, cut, raise_to, run
 from perdure.model.hooks import hidden_of, hooked
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's own
+TINY = 1e-8  # a norm that is divided by is at least this
 DRIFT = "{} is a"  # what a subject is must stay
 FORWARD = 64  # tokens that cost as much as a forward does before the first one (measured on a processor's bfloat16)
 
@@ -95,23 +95,19 @@ def find_values(
         (official code: .05). The answers before are weighted means over contexts, for methods that spread too (official: the
         bare prompt's). The KL is read where "SUBJECT is a" ends, as in the paper (official code: at the subject).
     """
-    place = _place(site, spec, layer)
-    whole = parts = _parts(site, _asks(site, units, contexts), layer)
-    change = torch.zeros(len(units), site.layout.hidden, device=site.device)
-    mean, square = torch.zeros_like(change), torch.zeros_like(change)
-    live = list(range(len(units)))
+    place, parts = _place(site, spec, layer), _parts(site, _asks(site, units, contexts), layer)
+    changes = [torch.zeros(site.layout.hidden, device=site.device, requires_grad=True) for _ in units]
+    live, running = list(range(len(units))), parts
     steps, losses = [0] * len(units), [0.0] * len(units)
     for step in range(spec.steps + 1):
-        variable = change.clone().requires_grad_(True)
-        runs = []
-        for part in parts:
-            with adding(place, lambda p=part, v=variable: v[p.rows]), _reading(site, place, layer) as read:  # type: ignore[misc]
-                runs.append((part, run(site, part.tails, part.at).log_softmax(-1), read))
+        change = torch.stack(changes)
+        runs = _run(site, place, layer, running, change)
         if step == 0:
             keys, size = _means(runs, "key", len(units)), _means(runs, "answer", len(units)).norm(dim=1)
             before = _continuations(runs, len(units))
+            optimizer = _optimizer(changes, spec, size)
         nll, kl = _losses(runs, before)
-        total = nll + spec.kl * kl + spec.decay * variable.square().sum(1) / size.square()
+        total = nll + spec.kl * kl + spec.decay * change.square().sum(1) / size.square()
         if not torch.isfinite(total[live]).all():
             raise Diverged(f"the loss of an edit is not finite at step {step}; lower lr, or load the model in float32")
         for n in live:
@@ -119,17 +115,28 @@ def find_values(
         going = [n for n in live if losses[n] > spec.until]
         if step == spec.steps or not going:
             break
-        grad = torch.autograd.grad(total[going].sum(), variable)[0]
-        mean = BETAS[0] * mean + (1 - BETAS[0]) * grad
-        square = BETAS[1] * square + (1 - BETAS[1]) * grad.square()
-        direction = (mean / (1 - BETAS[0] ** (step + 1))) / ((square / (1 - BETAS[1] ** (step + 1))).sqrt() + EPSILON)
-        moved = change - spec.pace * size[:, None] / change.shape[1] ** 0.5 * direction
-        limit = spec.limit * size[:, None] / moved.norm(dim=1, keepdim=True).clamp(min=EPSILON)
-        change[going] = (moved * limit.clamp(max=1))[going]
+        optimizer.zero_grad()  # a fact that has arrived has no gradient, and Adam leaves it where it is
+        total[going].sum().backward(inputs=[changes[n] for n in going])
+        optimizer.step()
+        _shorten([changes[n] for n in going], spec.limit * size[going])
         if going != live:
-            live, parts = going, [kept for part in whole if (kept := part.of(going))]
-    sizes = (change.norm(dim=1) / size).tolist()
-    return [Value(keys[n].cpu(), change[n].cpu(), losses[n], steps[n], sizes[n]) for n in range(len(units))]
+            live, running = going, [some for part in parts if (some := part.of(going))]
+    found = torch.stack(changes).detach()
+    sizes = (found.norm(dim=1) / size).tolist()
+    return [Value(keys[n].cpu(), found[n].cpu(), losses[n], steps[n], sizes[n]) for n in range(len(units))]
+
+
+def _optimizer(changes: Sequence[Tensor], spec: EditSpec, size: Tensor) -> torch.optim.Adam:
+    """Return Adam over the changes, each with its own learning rate: a first step is `spec.pace` times the answer's norm long."""
+    rates = (spec.pace * size / changes[0].numel() ** 0.5).tolist()
+    return torch.optim.Adam([{"params": [change], "lr": lr} for change, lr in zip(changes, rates, strict=True)])
+
+
+@torch.no_grad()
+def _shorten(changes: Sequence[Tensor], limits: Tensor) -> None:
+    """Scale down, in place, each change that is longer than its limit."""
+    for change, limit in zip(changes, limits, strict=True):
+        change *= (limit / change.norm().clamp(min=TINY)).clamp(max=1)
 
 
 @dataclass(frozen=True)
@@ -171,6 +178,15 @@ class _Part:
 
 
 _Run = tuple[_Part, Tensor, dict[str, Tensor]]  # a part, its log-probabilities (tokens, vocab), what was read
+
+
+def _run(site: Site, place: nn.Module, layer: int, parts: Sequence[_Part], change: Tensor) -> list[_Run]:
+    """Return the log-probabilities of all parts with each fact's change (facts, hidden) added to the answer of `place`."""
+    runs = []
+    for part in parts:
+        with adding(place, change[part.rows]), _reading(site, place, layer) as read:
+            runs.append((part, run(site, part.tails, part.at).log_softmax(-1), read))
+    return runs
 
 
 def _asks(site: Site, units: Sequence[Sequence[Fact]], contexts: Sequence[Context]) -> list[_Ask]:
