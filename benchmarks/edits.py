@@ -30,17 +30,18 @@ from safetensors.torch import load_file
 
 from perdure.bridges.models import find_model, load_base
 from perdure.core.files import save_tensors, write_atomically
-from perdure.editing.edit import contexts_of, edit, opened, pin, settle
+from perdure.editing.contexts import contexts_of
+from perdure.editing.edit import edit, pin, settle
 from perdure.editing.edit_set import EditSet
 from perdure.editing.facts import Fact
 from perdure.editing.lora import train_facts
 from perdure.editing.measures import Verdict
 from perdure.editing.moments import Statistics, second_moments
-from perdure.editing.overlay import Over, laid, one_each
-from perdure.editing.site import Site
+from perdure.editing.overlay import Overlay, no_overlay, one_each, overlaid
+from perdure.editing.site import Site, open_site
 from perdure.editing.solve import Factors
 from perdure.editing.spec import SPREAD, EditSpec
-from perdure.editing.verification import bare, drift, relative_norms, verify
+from perdure.editing.verification import drift, relative_norms, verify
 from perdure.workflows.edit.again import tries
 
 HERE = Path(__file__).parent
@@ -101,9 +102,9 @@ class Lab:
 
     def site(self):
         """Open the model."""
-        return opened(self.model, self.tokenizer, self.precision)
+        return open_site(self.model, self.tokenizer, self.precision)
 
-    def ask(self, facts: Sequence[Fact], over: Over = bare, *, generation: bool = True) -> list[Verdict]:
+    def ask(self, facts: Sequence[Fact], over: Overlay = no_overlay, *, generation: bool = True) -> list[Verdict]:
         """Ask about facts under an update."""
         with self.site() as site:
             return verify(site, facts, over, generation=generation)
@@ -135,7 +136,7 @@ def _alone(lab: Lab, facts: Sequence[Fact], some: EditSet) -> list[Verdict]:
     return lab.ask(facts, one_each_of(lab, [lab.together(replace(some, written=(w,))).factors() for w in some.written]))
 
 
-def one_each_of(lab: Lab, factors: Sequence[dict[str, Factors]]) -> Over:
+def one_each_of(lab: Lab, factors: Sequence[dict[str, Factors]]) -> Overlay:
     """Return what lays over each row the update of its fact alone."""
     joined = {
         name: Factors(torch.cat([f[name].left for f in factors]), torch.cat([f[name].right for f in factors], 1))
@@ -155,7 +156,7 @@ def _trained(lab: Lab, facts: Sequence[Fact]) -> tuple[list[Verdict], float]:
             began = time.process_time()
             update = train_facts(site, [fact], contexts, layers, lab.texts, seed=lab.seed)
             seconds += time.process_time() - began
-            with laid(site, update):
+            with overlaid(site, update):
                 after += verify(site, [fact])
     return after, seconds / len(facts)
 
@@ -180,9 +181,9 @@ def sets(lab: Lab, method: str, options: argparse.Namespace, size: int) -> dict:
 def _measured(lab: Lab, asked: Sequence[Fact], update: dict[str, Factors]) -> dict:
     with lab.site() as site:
         before = verify(site, asked, generation=False)
-        with laid(site, update):
+        with overlaid(site, update):
             after = verify(site, asked)
-        cost = drift(site, lab.texts[TEXTS // 2 :], lambda: laid(site, update))
+        cost = drift(site, lab.texts[TEXTS // 2 :], lambda: overlaid(site, update))
         norms = relative_norms(site, update)
     return {"before": told_of(before), "after": told_of(after), "drift": cost, "norms": norms}
 
@@ -196,7 +197,7 @@ def undo(lab: Lab, method: str, options: argparse.Namespace) -> dict:
     with lab.site() as site:
         plain = verify(site, facts)
         old = _logits(site, facts)
-        with laid(site, whole.factors()):
+        with overlaid(site, whole.factors()):
             held = verify(site, facts, generation=False, forms=False)
         for n in _evenly(count, DROPS):
             w = whole.written[n]
@@ -210,7 +211,7 @@ def undo(lab: Lab, method: str, options: argparse.Namespace) -> dict:
                 (patch[rest.modules[layer]].delta @ gone.keys[d]).norm().item() / w.residuals[d].norm().item()
                 for d, layer in enumerate(w.layers)
             )
-            with laid(site, rest.factors()):
+            with overlaid(site, rest.factors()):
                 now = verify(site, facts, generation=False, forms=False)
                 (own,) = verify(site, [facts[n]])
                 new = _logits(site, [facts[n]])[0]

@@ -27,10 +27,11 @@ import torch
 from edits import HERE, RESULTS, SHARED, TEXTS, Lab, one_each_of, told_of
 
 from perdure import Workspace
-from perdure.editing.edit import contexts_of, opened
+from perdure.editing.contexts import contexts_of
 from perdure.editing.edit_set import EditSet
 from perdure.editing.moments import Statistics, Store, measured, own_texts
-from perdure.editing.overlay import laid
+from perdure.editing.overlay import overlaid
+from perdure.editing.site import open_site
 from perdure.editing.solve import Factors, metric
 from perdure.editing.spec import SPREAD, EditSpec
 from perdure.editing.spread import spread
@@ -62,7 +63,7 @@ class LearnedLab(Lab):
             for number, name in enumerate(("own", "other")):
                 if name in wanted:
                     found[name] = self.statistics.moments(site, layers, seed=self.seed + number)
-        with opened(self.base, self.tokenizer, self.precision) as site:
+        with open_site(self.base, self.tokenizer, self.precision) as site:
             base = self.base_statistics.moments(site, layers, seed=self.seed)
             texts = own_texts(site, self.seed, Store.of(site, self.seed, self.base_statistics.cache, None))
         with self.site() as site:
@@ -132,9 +133,9 @@ def weighed(lab: LearnedLab, some: EditSet, spec: EditSpec, moments: Moments) ->
 def _together(lab: LearnedLab, facts: Sequence, update: Mapping[str, Factors]) -> dict:
     with lab.site() as site:
         before = verify(site, facts, generation=False)
-        cost = drift(site, lab.texts[TEXTS // 2 :], lambda: laid(site, update))
+        cost = drift(site, lab.texts[TEXTS // 2 :], lambda: overlaid(site, update))
         norms = relative_norms(site, update)
-        with laid(site, update):
+        with overlaid(site, update):
             after, tasks = verify(site, facts), lab.tasks()
     return {"before": told_of(before), "after": told_of(after), "drift": cost, "norms": norms, "tasks": tasks}
 

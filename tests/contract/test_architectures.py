@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from architectures import ARCHITECTURES, WINDOW, make
 from perdure.core.errors import BadInput
 from perdure.data.encode import Encoded
-from perdure.editing.edit import opened
 from perdure.editing.prompts import Line
+from perdure.editing.site import open_site
 from perdure.editing.tails import cut, raise_to, run
 from perdure.editing.verification import answers
 from perdure.model.decode import choice_log_likelihoods, generate, read_prompts
@@ -136,7 +136,7 @@ class NoTokenizer:
 
 def test_editing_reads_the_logits_of_each_row_alone(name, model, texts):
     if name not in EDITED:
-        with pytest.raises(BadInput), opened(model, NoTokenizer()):
+        with pytest.raises(BadInput), open_site(model, NoTokenizer()):
             pass
         return
     lines = [
@@ -144,7 +144,7 @@ def test_editing_reads_the_logits_of_each_row_alone(name, model, texts):
         for n, ids in enumerate(texts)
     ]
     expected = [alone(model, ids)[-4:-1] for ids in texts]
-    with opened(model, NoTokenizer()) as site, torch.no_grad():
+    with open_site(model, NoTokenizer()) as site, torch.no_grad():
         tails = cut(site, lines)
         at = torch.tensor([(row, t) for row, own in enumerate(tails.answers) for t, _ in own]).T
         for some in (tails, raise_to(site, tails, 1), tails.rows([0, 1, 2])):

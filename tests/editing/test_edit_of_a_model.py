@@ -9,13 +9,15 @@ import torch
 import people
 from perdure.bridges.runtime import Runtime
 from perdure.core.errors import BadInput, BadSpec
-from perdure.editing.edit import edit, opened, pin, rewrite, settle, sweep_layers
+from perdure.editing.edit import edit, pin, rewrite, settle
 from perdure.editing.edit_set import EditSet
 from perdure.editing.measures import summary
 from perdure.editing.moments import Statistics, weights_hash
-from perdure.editing.overlay import laid
+from perdure.editing.overlay import overlaid
 from perdure.editing.prompts import BARE, encode
+from perdure.editing.site import open_site
 from perdure.editing.spec import EditSpec
+from perdure.editing.sweep import sweep_layers
 from perdure.editing.verification import _begins, answers, drift, relative_norms, verify
 from perdure.maths.low_rank import to_tensors
 
@@ -46,12 +48,12 @@ def made(gpt2, statistics):
 
 
 def losses(site, edit_set, facts=FACTS):
-    with laid(site, edit_set.factors()):
+    with overlaid(site, edit_set.factors()):
         return torch.tensor([v.prompt.target for v in verify(site, facts, generation=False)])
 
 
 def said(site, edit_set, facts=FACTS):
-    with laid(site, edit_set.factors()):
+    with overlaid(site, edit_set.factors()):
         return [v.prompt.said for v in verify(site, facts, generation=False)]
 
 
@@ -66,7 +68,7 @@ def test_every_method_makes_the_facts_likelier_and_leaves_the_model_as_it_was(ki
     assert weights_hash(model) == before
     assert not any("forward" in module.__dict__ for module in model.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    with opened(model, tokenizer) as site:
+    with open_site(model, tokenizer) as site:
         gained = losses(site, EditSet()) - losses(site, made)
         assert (gained > 0.5).all(), gained
         assert all(share > 0 for share in relative_norms(site, made.factors()).values())
@@ -90,7 +92,7 @@ def test_the_update_answers_each_stored_key_and_none_that_was_dropped(made):
 
 
 def test_a_fact_taken_out_is_no_longer_said_and_the_others_are(gpt2, made):
-    with opened(*gpt2) as site:
+    with open_site(*gpt2) as site:
         assert said(site, EditSet()) == [False, False, False]
         assert said(site, made) == [True, True, True]
         assert said(site, made.drop(made.written[1].id)) == [True, False, True]
@@ -129,7 +131,7 @@ def key_now(site, edit_set, fact, layer):
     seen = []
     line = encode(site.tokenizer, BARE, fact.question, fact.subject, "", fact.at)
     hook = site.layout.module(site.model, name).register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    with torch.no_grad(), laid(site, below):
+    with torch.no_grad(), overlaid(site, below):
         site.model(input_ids=torch.tensor([line.ids]))
     hook.remove()
     return seen[0][0, line.last].double()
@@ -138,7 +140,7 @@ def key_now(site, edit_set, fact, layer):
 def test_the_update_of_facts_that_are_spread_is_zero_at_the_key_a_dropped_fact_has_without_it(gpt2, statistics):
     spec = dataclasses.replace(QUICK, method="memit", layers=(0, 1), contexts=0, chat=False)
     left = edit(*gpt2, FACTS, spec, statistics=statistics).drop(FACTS[1].id)
-    with opened(*gpt2) as site:
+    with open_site(*gpt2) as site:
 
         def at_key(edit_set, layer):
             factors = edit_set.factors()[site.layout.down[layer]]
@@ -146,11 +148,11 @@ def test_the_update_of_facts_that_are_spread_is_zero_at_the_key_a_dropped_fact_h
 
         assert at_key(left, 1) > 1e-3  # its stored key was read with its own update below
     pinned = pin(*gpt2, left, statistics=statistics)
-    with opened(*gpt2) as site:
+    with open_site(*gpt2) as site:
         assert at_key(pinned, 0) < 1e-4
         assert at_key(pinned, 1) < 1e-4
     more = edit(*gpt2, [people.fact("Ann Eco", "Rome")], spec, onto=pinned, statistics=statistics)
-    with opened(*gpt2) as site:
+    with open_site(*gpt2) as site:
         assert at_key(more, 1) < 1e-4
 
 
@@ -174,7 +176,7 @@ def test_facts_with_one_and_the_same_key_are_said_by_one_change_and_taken_out_by
     assert all(factors.left.shape[0] == 2 for factors in made.factors().values())
     with pytest.raises(BadInput, match="shares its key with another fact"):
         made.drop(home.id)
-    with opened(*gpt2) as site:
+    with open_site(*gpt2) as site:
         gained = losses(site, EditSet(), [lives, home]) - losses(site, made, [lives, home])
         assert (gained > 0.5).all()
     alone = settle(*gpt2, made.resolve(home.id), statistics=statistics)
@@ -186,7 +188,7 @@ def test_facts_with_one_and_the_same_key_are_said_by_one_change_and_taken_out_by
 def test_a_second_edit_stands_on_the_first_and_only_on_the_same_model(llama, gpt2, statistics):
     first = edit(*gpt2, FACTS[:2], QUICK, statistics=statistics)
     both = edit(*gpt2, FACTS[2:], QUICK, onto=first, statistics=statistics)
-    with opened(*gpt2) as site:
+    with open_site(*gpt2) as site:
         assert said(site, both) == [True, True, True]
     with pytest.raises(BadInput, match="in force already"):
         edit(*gpt2, FACTS[:1], QUICK, onto=first, statistics=statistics)
@@ -199,7 +201,7 @@ def test_a_second_edit_stands_on_the_first_and_only_on_the_same_model(llama, gpt
 def test_a_set_is_written_again_on_another_model(llama, statistics, made):
     moved = rewrite(*llama, made.drop(FACTS[1].id), statistics=statistics)
     assert [w.fact for w in moved.written] == [FACTS[0], FACTS[2]]
-    with opened(*llama) as site:
+    with open_site(*llama) as site:
         assert (losses(site, EditSet()) - losses(site, moved))[[0, 2]].min() > 0.5
     assert rewrite(*llama, EditSet(), statistics=statistics) == EditSet()
 
@@ -211,7 +213,7 @@ def test_the_slot_laid_by_the_runtime_says_what_the_hooks_said_and_edits_stand_o
     tokenizer.save_pretrained(tmp_path)
     runtime = Runtime(tmp_path, "float32", "cpu")
     runtime.lay({"edits": to_tensors(made.patches())})
-    with opened(runtime.model, runtime.base.tokenizer, runtime.precision) as site, opened(*llama) as own:
+    with open_site(runtime.model, runtime.base.tokenizer, runtime.precision) as site, open_site(*llama) as own:
         torch.testing.assert_close(losses(site, EditSet()), losses(own, made), rtol=1e-3, atol=1e-3)
     over = edit(runtime.model, runtime.base.tokenizer, [people.fact("Bob Fox", "Lima")], QUICK)
     assert list(over.factors()) == list(made.factors())  # named as in the bare model
@@ -219,7 +221,7 @@ def test_the_slot_laid_by_the_runtime_says_what_the_hooks_said_and_edits_stand_o
 
 def test_single_edits_tried_at_once_are_what_each_is_alone(gpt2, statistics):
     found = sweep_layers(*gpt2, FACTS, [0], QUICK, statistics=statistics)[0]
-    with opened(*gpt2) as site:
+    with open_site(*gpt2) as site:
         for fact, at_once in zip(FACTS, found, strict=True):
             alone = losses(site, edit(*gpt2, [fact], QUICK, statistics=statistics), [fact])
             assert alone.item() == pytest.approx(at_once.prompt.target, abs=1e-2)
@@ -229,12 +231,12 @@ def test_single_edits_tried_at_once_are_what_each_is_alone(gpt2, statistics):
 
 def test_verification_reads_generation_paraphrases_neighbours_and_drift(gpt2, made):
     texts = [list(range(5, 30)), list(range(9, 20))]
-    with opened(*gpt2) as site:
+    with open_site(*gpt2) as site:
         before = verify(site, FACTS)
-        with laid(site, made.factors()):
+        with overlaid(site, made.factors()):
             after = verify(site, FACTS)
-        moved = drift(site, texts, lambda: laid(site, made.factors()))
-        still = drift(site, texts, lambda: laid(site, {}))
+        moved = drift(site, texts, lambda: overlaid(site, made.factors()))
+        still = drift(site, texts, lambda: overlaid(site, {}))
     assert [v.generation for v in before] == [False] * 3
     assert [v.generation for v in after] == [True] * 3
     assert [v.generated.split()[0] for v in after] == [fact.target for fact in FACTS]
@@ -251,7 +253,7 @@ def test_verification_reads_generation_paraphrases_neighbours_and_drift(gpt2, ma
 
 def test_verification_counts_the_loss_of_each_token_of_the_answer(gpt2):
     line = encode(gpt2[1], BARE, "Ann Lee lives in", "Ann Lee", "Rome . Bob")
-    with opened(*gpt2) as site:
+    with open_site(*gpt2) as site:
         ((loss, hit),) = answers(site, [line])
     with torch.no_grad():
         logp = gpt2[0](input_ids=torch.tensor([line.ids])).logits[0].log_softmax(-1)
@@ -265,7 +267,7 @@ def test_a_model_in_training_comes_back_as_it_was():
     model, tokenizer = people.make("llama", steps=0)
     model.train()
     model.lm_head.requires_grad_(True)
-    with opened(model, tokenizer):
+    with open_site(model, tokenizer):
         assert not model.training
         assert not any(p.requires_grad for p in model.parameters())
     assert model.training

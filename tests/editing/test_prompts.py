@@ -10,10 +10,11 @@ from perdure.core.errors import BadInput, Unsolvable
 from perdure.core.rows import Message, Row
 from perdure.data.encode import encode as trained_as
 from perdure.editing import moments
-from perdure.editing.edit import contexts_of, opened
+from perdure.editing.contexts import chat_context, contexts_of
 from perdure.editing.facts import Fact
 from perdure.editing.moments import Store, own_texts, second_moments
-from perdure.editing.prompts import BARE, Context, chat_context, encode, shares, usable
+from perdure.editing.prompts import BARE, Context, encode, shares, usable
+from perdure.editing.site import open_site
 from perdure.editing.spec import EditSpec
 from perdure.editing.tails import adding, cut, raise_to, run
 
@@ -25,7 +26,7 @@ def bpe(tiny_model):
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
 def site(request):
-    with opened(*people.make(request.param, steps=0)) as opened_site:
+    with open_site(*people.make(request.param, steps=0)) as opened_site:
         yield opened_site
 
 
@@ -113,7 +114,7 @@ def test_a_subject_without_a_token_is_refused_in_words():
 
 
 def test_contexts_depend_on_model_and_seed_alone():
-    with opened(*people.make("llama", steps=0)) as site:
+    with open_site(*people.make("llama", steps=0)) as site:
         first, again, other = (contexts_of(site, EditSpec(contexts=4, seed=seed)) for seed in (0, 0, 5))
         assert first == again != other
         assert len(first) == 5  # the bare one and four texts; this tokenizer has no chat template
@@ -202,7 +203,7 @@ def test_the_second_moment_is_that_of_the_keys_without_the_first_position(site):
 
 def test_the_models_own_text_is_said_once_for_all_layers(tmp_path, monkeypatch):
     model, tokenizer = people.make("llama", steps=0)
-    with opened(model, tokenizer) as site:
+    with open_site(model, tokenizer) as site:
         alone = second_moments(site, [0])[0]
         second_moments(site, [1], cache=tmp_path)
         monkeypatch.setattr(moments, "_say", None)
@@ -211,7 +212,7 @@ def test_the_models_own_text_is_said_once_for_all_layers(tmp_path, monkeypatch):
 
 def test_moments_are_kept_under_the_hash_of_all_they_depend_on(tmp_path):
     model, tokenizer = people.make("llama", steps=0)
-    with opened(model, tokenizer) as site:
+    with open_site(model, tokenizer) as site:
         first = second_moments(site, [1], cache=tmp_path)[1]
         file = max(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)  # the other is the text
         assert len(list(tmp_path.iterdir())) == 2
@@ -277,7 +278,7 @@ def test_text_of_a_model_whose_logits_are_not_finite_is_an_error_in_words():
     model, tokenizer = people.make("llama", steps=0)
     with torch.no_grad():
         model.model.norm.weight.mul_(float("inf"))
-    with opened(model, tokenizer) as site, pytest.raises(Unsolvable, match="not finite on text of its own"):
+    with open_site(model, tokenizer) as site, pytest.raises(Unsolvable, match="not finite on text of its own"):
         second_moments(site, [1])
 
 

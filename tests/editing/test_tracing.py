@@ -6,10 +6,11 @@ import torch
 
 import people
 from perdure.core.errors import BadInput
-from perdure.editing.edit import contexts_of, opened
+from perdure.editing.contexts import contexts_of
 from perdure.editing.lora import train_facts
 from perdure.editing.moments import weights_hash
-from perdure.editing.overlay import laid
+from perdure.editing.overlay import overlaid
+from perdure.editing.site import open_site
 from perdure.editing.spec import EditSpec
 from perdure.editing.tracing import trace
 from perdure.editing.verification import drift, verify
@@ -63,7 +64,7 @@ def test_training_an_adapter_says_the_facts_and_its_locality_loss_keeps_other_te
     facts = [people.fact("Ann Lee", next(c for c in people.CITIES if c != people.HOME["Ann Lee"]))]
     texts = [known[1](f"{name} lives in {people.HOME[name]} .")["input_ids"] for name in people.PEOPLE[1:9]]
     before = weights_hash(known[0])
-    with opened(*known) as site:
+    with open_site(*known) as site:
         contexts = contexts_of(site, EditSpec(contexts=1))
         moved = []
         for locality in (0.0, 3.0):
@@ -71,8 +72,8 @@ def test_training_an_adapter_says_the_facts_and_its_locality_loss_keeps_other_te
                 update = train_facts(
                     site, facts, contexts, [0, 1], texts, steps=60, lr=0.02, locality=locality, until=1e-9
                 )
-            with laid(site, update):
+            with overlaid(site, update):
                 assert verify(site, facts, generation=False)[0].prompt.said
-            moved.append(drift(site, texts, lambda update=update: laid(site, update))["kl"])
+            moved.append(drift(site, texts, lambda update=update: overlaid(site, update))["kl"])
     assert moved[1] < 0.7 * moved[0]
     assert weights_hash(known[0]) == before

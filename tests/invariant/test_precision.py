@@ -6,8 +6,8 @@ import torch
 import people
 from perdure.bridges.models import Base
 from perdure.editing import moments
-from perdure.editing.edit import opened
 from perdure.editing.moments import Store, measured
+from perdure.editing.site import open_site
 from perdure.editing.solve import second_moment_metric
 from perdure.maths.importance import mean_square
 from perdure.methods.registry import all_methods
@@ -35,7 +35,7 @@ def moments_and_keys(model, tokenizer, monkeypatch):
     base = Base(model, tokenizer, torch.bfloat16, torch.device("cpu"))
     monkeypatch.setattr(moments, "READ", 8)  # several forwards
     keys = {0: [], 2: []}
-    with opened(model, tokenizer, base.precision) as site:
+    with open_site(model, tokenizer, base.precision) as site:
         rows = [[(7 * n + 3 * t) % len(tokenizer) for t in range(20)] for n in range(30)]
         hooks = [
             site.layout.module(site.model, site.layout.down[layer]).register_forward_pre_hook(

@@ -9,7 +9,7 @@ import pytest
 import people
 from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec, NotFound
-from perdure.editing import edit
+from perdure.editing import sweep as sweeps
 from perdure.editing.facts import Fact
 from perdure.editing.measures import Answer, Verdict
 from perdure.editing.spec import EditSpec
@@ -169,7 +169,7 @@ def test_a_sweep_edits_each_fact_alone_and_leaves_the_state_as_it_was(ws):
 
 def test_a_sweep_in_which_no_edit_is_said_names_no_layer(ws, monkeypatch):
     unsaid = [Verdict(Answer(9.0, 0.1, False))] * 2
-    monkeypatch.setattr(edit, "sweep_layers", lambda *args, **options: {0: unsaid, 2: unsaid})
+    monkeypatch.setattr(sweeps, "sweep_layers", lambda *args, **options: {0: unsaid, 2: unsaid})
     told = sweep(ws, moved("Ann Lee", "Bob Ash"))
     assert [line["score"]["value"] for line in told["layers"]] == [0.0, 0.0]
     assert told["best"] is None

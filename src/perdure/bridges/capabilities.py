@@ -9,7 +9,7 @@ from perdure.bridges.models import Base
 from perdure.bridges.targets import left_out, linear_layers
 from perdure.core.errors import BadInput
 from perdure.core.words import some
-from perdure.editing.edit import opened
+from perdure.editing.site import open_site
 from perdure.model.batching import Batching
 from perdure.model.layers import text_part
 from perdure.model.probing import measure, remember
@@ -76,7 +76,7 @@ def capabilities_of(base: Base) -> Capabilities:
     remember(model, batching)
     _refuse_untrainable(base)
     try:
-        with opened(model, base.tokenizer, base.precision):
+        with open_site(model, base.tokenizer, base.precision):
             reason = None if base.tokenizer.is_fast else "editing needs a fast tokenizer, to find a subject's tokens"
     except BadInput as error:
         reason = str(error)

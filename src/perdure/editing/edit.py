@@ -1,35 +1,30 @@
 """Knowledge editing of a model in memory: from facts to an edit set, with the model as it was."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from perdure.core.errors import BadInput, BadSpec, Unsolvable
+from perdure.core.errors import BadInput, BadSpec
 from perdure.core.progress import Tick
 from perdure.editing.batches import batch_name
+from perdure.editing.contexts import contexts_of
 from perdure.editing.edit_set import EditSet, Written
 from perdure.editing.facts import Fact, refuse_repeats
-from perdure.editing.measures import Verdict
 from perdure.editing.moments import Statistics, weights_hash
-from perdure.editing.overlay import one_each
-from perdure.editing.prompts import Context, make_contexts
-from perdure.editing.site import Site
-from perdure.editing.solve import Factors, metric
+from perdure.editing.prompts import Context
+from perdure.editing.site import Site, Tokenizer, open_site
 from perdure.editing.spec import SPREAD, EditSpec
 from perdure.editing.spread import pinned, spread
 from perdure.editing.values import Value, find_each, find_values
-from perdure.editing.verification import verify
-from perdure.model.layout import Precision, find_layout
-from perdure.model.probing import batching_of
+from perdure.model.layout import Precision
 
 
 def edit(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     facts: Sequence[Fact],
     spec: EditSpec | None = None,
     *,
@@ -63,7 +58,7 @@ def edit(
     refuse_repeats(facts)
     if onto is not None:
         onto.check(facts, spec)
-    with opened(model, tokenizer, precision) as site:
+    with open_site(model, tokenizer, precision) as site:
         state = weights_hash(model)
         if onto is not None and onto.written and onto.state != state:
             raise BadInput(
@@ -71,24 +66,26 @@ def edit(
             )
         layers = spec.at(site.layout.depth)
         modules = {**(onto.modules if onto else {}), **{layer: site.layout.down[layer] for layer in layers}}
-        held = replace(onto or EditSet(), modules=modules, state=state)
+        current = replace(onto or EditSet(), modules=modules, state=state)
         contexts = contexts_of(site, spec)
         needed = (
-            sorted({layer for w in held.live for layer in w.layers} | set(layers)) if spec.method in SPREAD else layers
+            sorted({layer for w in current.live for layer in w.layers} | set(layers))
+            if spec.method in SPREAD
+            else layers
         )
-        reaches = _reaches(site, spec, needed, statistics, tick, state)
+        reaches = statistics.reaches(site, spec, needed, state=state, tick=tick)
         done = (lambda n: tick("values", n, len(facts))) if tick else None
         values = find_each(site, facts, contexts, spec, layers[-1], done)
         beside = tuple(fact.core for fact in facts) if len(facts) > 1 < spec.batch else ()
         written = [
             _written(fact, value, spec, layers, reaches, beside) for fact, value in zip(facts, values, strict=True)
         ]
-        return _settled(site, held.add(written), contexts, reaches)
+        return _settled(site, current.add(written), contexts, reaches)
 
 
 def settle(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     edit_set: EditSet,
     *,
     precision: Precision = nullcontext,
@@ -105,16 +102,16 @@ def settle(
     if not edit_set.unfinished:
         return edit_set
     spec, stale = edit_set.live[0].spec, edit_set.stale()
-    with opened(model, tokenizer, precision) as site:
+    with open_site(model, tokenizer, precision) as site:
         layers = sorted({layer for w in (edit_set.written if spec.method in SPREAD else stale) for layer in w.layers})
-        reaches = _reaches(site, spec, layers, statistics, tick) if layers else {}
+        reaches = statistics.reaches(site, spec, layers, tick=tick) if layers else {}
         contexts = {one: contexts_of(site, one) for one in {spec, *(w.spec for w in stale)}}
         return _settled(site, _found_again(site, edit_set, stale, contexts, reaches), contexts[spec], reaches)
 
 
 def pin(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     edit_set: EditSet,
     *,
     precision: Precision = nullcontext,
@@ -131,16 +128,16 @@ def pin(
     spec = edit_set.live[0].spec
     if not edit_set.dropped:
         return edit_set
-    with opened(model, tokenizer, precision) as site:
+    with open_site(model, tokenizer, precision) as site:
         if spec.method not in SPREAD and edit_set.state == weights_hash(model):
             return edit_set
         layers = sorted({layer for w in edit_set.written for layer in w.layers})
-        return pinned(site, edit_set, contexts_of(site, spec), _reaches(site, spec, layers, statistics, tick))
+        return pinned(site, edit_set, contexts_of(site, spec), statistics.reaches(site, spec, layers, tick=tick))
 
 
 def rewrite(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     edit_set: EditSet,
     *,
     precision: Precision = nullcontext,
@@ -164,87 +161,6 @@ def rewrite(
         )
         waiting = [w for w in waiting if w.spec != same[0].spec]
     return made or EditSet()
-
-
-def sweep_layers(
-    model: Any,
-    tokenizer: Any,
-    facts: Sequence[Fact],
-    layers: Sequence[int],
-    spec: EditSpec | None = None,
-    *,
-    generation: bool = False,
-    precision: Precision = nullcontext,
-    statistics: Statistics = Statistics(),
-    tick: Tick | None = None,
-) -> dict[int, list[Verdict]]:
-    """Return how single edits of each fact turn out in each layer, since causal tracing does not predict where to edit.
-
-    Every fact is written alone; facts of one layer are verified in the same forwards, each under its own update. With
-    `generation` the model also goes on freely from each prompt, one after the other.
-
-    Raises:
-        BadSpec: The method spreads facts over layers; sweep with emmet.
-
-    Source: Hase et al., "Does Localization Inform Editing?", 2023, arXiv 2301.04213, for the reason.
-    """
-    spec = spec or EditSpec()
-    if spec.method in SPREAD:
-        raise BadSpec(f"{spec.method} spreads facts over layers; sweep with method emmet")
-    found = {}
-    with opened(model, tokenizer, precision) as site:
-        contexts = contexts_of(site, spec)
-        moments = statistics.moments(site, layers, seed=spec.seed, tick=tick)
-        for n, layer in enumerate(layers):
-
-            def done(written: int, n: int = n, layer: int = layer) -> None:
-                if tick:
-                    tick(f"single edits, layer {layer}", n * len(facts) + written, len(layers) * len(facts))
-
-            values = find_each(site, facts, contexts, spec, layer, done)
-            alone = single_edits(values, _metric_of(layer, moments[layer], spec))
-            found[layer] = verify(site, facts, one_each(site, {site.layout.down[layer]: alone}), generation=generation)
-    return found
-
-
-def single_edits(values: Sequence[Value], reach: Callable[[Tensor], Tensor]) -> Factors:
-    """Return each fact's own rank-one update, row by row: r (C^-1 k)^T / (k^T C^-1 k), as if it were the only one."""
-    keys = torch.stack([value.key for value in values], 1).double()
-    reaches = reach(keys)
-    return Factors((reaches / (keys * reaches).sum(0)).T, torch.stack([value.change for value in values], 1).double())
-
-
-@contextmanager
-def opened(model: Any, tokenizer: Any, precision: Precision = nullcontext) -> Iterator[Site]:
-    """Yield the model as a site: in eval mode, with nothing trainable; both are as they were afterwards.
-
-    Raises:
-        BadInput: The model cannot be edited; see `find_layout`.
-    """
-    training = [module for module in model.modules() if module.training]
-    trainable = [value for value in model.parameters() if value.requires_grad]
-    model.eval()
-    model.requires_grad_(False)
-    try:
-        layout = find_layout(model, precision)
-        if not batching_of(model).spans:
-            raise BadInput(
-                "this model cannot read several tokens behind the cache of padded rows, which editing does all the time. Train "
-                "the facts instead (perdure learn)"
-            )
-        yield Site(model, tokenizer, layout, precision)
-    finally:
-        for module in training:
-            module.training = True
-        for value in trainable:
-            value.requires_grad_(True)
-
-
-def contexts_of(site: Site, spec: EditSpec) -> tuple[Context, ...]:
-    """Return the contexts that the settings name; the same for the same model and seed."""
-    return make_contexts(
-        site.model, site.tokenizer, spec.contexts, chat=spec.chat, seed=spec.seed, precision=site.precision
-    )
 
 
 def _found_again(
@@ -287,26 +203,6 @@ def _settled(
             fresh[w.id] = replace(w, change=value.change, residuals=residuals, told=told, shared=shared)
     made = replace(edit_set, written=tuple(fresh.get(w.id, w) for w in edit_set.written))
     return spread(site, made, contexts, reaches) if made.live[0].spec.method in SPREAD else made
-
-
-def _reaches(
-    site: Site,
-    spec: EditSpec,
-    layers: Sequence[int],
-    statistics: Statistics,
-    tick: Tick | None = None,
-    state: str | None = None,
-) -> dict[int, Callable[[Tensor], Tensor]]:
-    moments = statistics.moments(site, layers, seed=spec.seed, state=state, tick=tick)
-    return {layer: _metric_of(layer, moments[layer], spec) for layer in layers}
-
-
-def _metric_of(layer: int, moment: Tensor, spec: EditSpec) -> Callable[[Tensor], Tensor]:
-    """Return the metric of a layer's keys; an error names the layer."""
-    try:
-        return metric(moment, spec.method, spec.ridge, spec.energy)
-    except Unsolvable as error:
-        raise Unsolvable(f"layer {layer} cannot be edited: {error}") from error
 
 
 def _written(

@@ -8,7 +8,7 @@ from torch import Tensor
 from perdure.core.errors import Diverged
 from perdure.core.keyed import keyed, seed_of
 from perdure.editing.facts import Fact
-from perdure.editing.overlay import laid_tensors
+from perdure.editing.overlay import overlaid_tensors
 from perdure.editing.prompts import Context, Line, usable
 from perdure.editing.site import Site
 from perdure.editing.solve import Factors
@@ -67,14 +67,14 @@ def train_facts(
     order = keyed(seed, "lora order")
     for step in range(steps):
         some = [lines[i] for i in order.choice(len(lines), size=min(ROWS, len(lines)), replace=False)]
-        with laid_tensors(site, {name: (down[name], up[name].T) for name in names}):
+        with overlaid_tensors(site, {name: (down[name], up[name].T) for name in names}):
             said = _loss(site, some)
         loss = said
         if texts:
             text = texts[step % len(texts)]
             with torch.no_grad():
                 before = _distribution(site, text)
-            with laid_tensors(site, {name: (down[name], up[name].T) for name in names}):
+            with overlaid_tensors(site, {name: (down[name], up[name].T) for name in names}):
                 after = _distribution(site, text)
             loss = loss + locality * (before.exp() * (before - after)).sum(-1).mean()
         if not torch.isfinite(loss):

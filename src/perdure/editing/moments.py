@@ -22,6 +22,8 @@ from perdure.core.files import save_tensors, write_atomically
 from perdure.core.keyed import keyed
 from perdure.core.progress import Tick
 from perdure.editing.site import Site
+from perdure.editing.solve import metric
+from perdure.editing.spec import EditSpec
 from perdure.maths.precision import without_autocast
 from perdure.model.decode import continued
 from perdure.model.head import only_at
@@ -59,6 +61,22 @@ class Statistics:
         """Return the second moment of the keys of each layer; see `second_moments`."""
         with self.bare():
             return second_moments(site, layers, seed=seed, cache=self.cache, model=self.model or state, tick=tick)
+
+    def reaches(
+        self, site: Site, spec: EditSpec, layers: Sequence[int], *, state: str | None = None, tick: Tick | None = None
+    ) -> dict[int, Callable[[Tensor], Tensor]]:
+        """Return the metric of the keys of each layer; see `solve.metric`.
+
+        Raises:
+            Unsolvable: A layer's statistics give no metric; the message names the layer.
+        """
+        found = {}
+        for layer, moment in self.moments(site, layers, seed=spec.seed, state=state, tick=tick).items():
+            try:
+                found[layer] = metric(moment, spec.method, spec.ridge, spec.energy)
+            except Unsolvable as error:
+                raise Unsolvable(f"layer {layer} cannot be edited: {error}") from error
+        return found
 
 
 def second_moments(

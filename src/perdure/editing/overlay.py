@@ -1,7 +1,7 @@
-"""Low-rank updates laid over a model by hooks: what is tried is never written."""
+"""Low-rank updates added to a model by hooks: what is tried is never written."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,18 +12,24 @@ from perdure.editing.solve import Factors
 from perdure.maths.precision import without_autocast
 from perdure.model.hooks import hidden_of, hooked, with_hidden
 
-Over = Callable[[Sequence[int]], AbstractContextManager]  # lays an update over the model for the facts of these numbers
+Overlay = Callable[[Sequence[int]], AbstractContextManager]
+"""Returns the context in which the model has the update for the facts of these numbers, one for each row of a forward."""
+
+
+def no_overlay(_: Sequence[int]) -> AbstractContextManager:
+    """Return a context that adds nothing."""
+    return nullcontext()
 
 
 @contextmanager
-def laid(site: Site, updates: Mapping[str, Factors]) -> Iterator[None]:
+def overlaid(site: Site, updates: Mapping[str, Factors]) -> Iterator[None]:
     """Add low-rank updates to what the named layers return, in float32 as an adapter does."""
-    with laid_tensors(site, {name: (_float(f.left, site), _float(f.right.T, site)) for name, f in updates.items()}):
+    with overlaid_tensors(site, {name: (_float(f.left, site), _float(f.right.T, site)) for name, f in updates.items()}):
         yield
 
 
 @contextmanager
-def laid_tensors(site: Site, updates: Mapping[str, tuple[Tensor, Tensor]]) -> Iterator[None]:
+def overlaid_tensors(site: Site, updates: Mapping[str, tuple[Tensor, Tensor]]) -> Iterator[None]:
     """Add x down^T up to what the named layers return for x; gradients flow into down (N, in) and up (N, out), float32."""
     with ExitStack() as stack:
         for name, (down, up) in updates.items():
@@ -31,8 +37,8 @@ def laid_tensors(site: Site, updates: Mapping[str, tuple[Tensor, Tensor]]) -> It
         yield
 
 
-def one_each(site: Site, updates: Mapping[str, Factors]) -> Over:
-    """Return what lays over each row only the update of one fact, so that many single edits are tried in one forward.
+def one_each(site: Site, updates: Mapping[str, Factors]) -> Overlay:
+    """Return an overlay that adds to each row the update of one fact, so that many single edits are tried in one forward.
 
     Args:
         site: The model.

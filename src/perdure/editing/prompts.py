@@ -2,24 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from perdure.core.errors import BadInput
-from perdure.core.keyed import keyed
-from perdure.core.rows import Message
-from perdure.data.chat import chat_text, frame
 from perdure.data.encode import behind
 from perdure.editing.facts import Fact, place_of
-from perdure.model.decode import continued
-from perdure.model.layout import Precision
-
-OPENERS = ("The", "Therefore", "Because", "I", "You")
-CHOICES = 5  # most likely tokens that a context is drawn from, as in the official code
-LENGTHS = (5, 10)  # tokens of a context, in turn
-MARK = "\u241eprompt\u241e"  # stands for the prompt in a rendered chat template
+from perdure.editing.site import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -63,7 +50,7 @@ class Line:
 
 
 def encode(
-    tokenizer: Any, context: Context, prompt: str, subject: str | None, answer: str = "", at: int | None = None
+    tokenizer: Tokenizer, context: Context, prompt: str, subject: str | None, answer: str = "", at: int | None = None
 ) -> Line:
     """Return the tokens of `context(prompt) answer`, and the subject's place, found by the tokenizer's offsets.
 
@@ -98,38 +85,7 @@ def encode(
     return Line(tuple(ids[:size]), covering[0], covering[-1], first_of_answer)
 
 
-def make_contexts(
-    model: Any, tokenizer: Any, count: int, *, chat: bool, seed: int, precision: Precision
-) -> tuple[Context, ...]:
-    """Return the bare context, `count` texts that the model goes on from common openers, and the chat template.
-
-    Args:
-        model: Makes the texts; its most likely 5 tokens are drawn from by probability.
-        tokenizer: Its tokenizer.
-        count: Number of texts.
-        chat: Add the tokenizer's chat template, where it has one.
-        seed: Of the draws.
-        precision: Context of the forwards.
-
-    Source: Meng et al. 2022, arXiv 2202.05262, appendix E.5.
-    Deviation: seeded and kept by the caller; openers instead of the end-of-text token, which not every model has.
-    """
-    made = [BARE, *_own_texts(model, tokenizer, count, seed, precision)]
-    if chat and tokenizer.chat_template:
-        made.append(chat_context(tokenizer))
-    return tuple(made)
-
-
-def chat_context(tokenizer: Any) -> Context:
-    """Return the context in which the prompt is a user's turn and the answer opens the assistant's."""
-    text = chat_text((Message("user", MARK),), tokenizer, prompt=True, source="an edit's chat form")
-    before, found, after = text.partition(MARK)
-    if not found:
-        raise BadInput("the tokenizer's chat template does not show the user's text; edit with chat: false")
-    return Context(before, after + frame(tokenizer).before, special=False)  # as an empty thought block
-
-
-def opens(tokenizer: Any, fact: Fact) -> bool:
+def opens(tokenizer: Tokenizer, fact: Fact) -> bool:
     """Say whether the subject is the first token of the prompt as it is asked.
 
     A first token's state says that it is the first (an attention sink) and next to nothing about the subject.
@@ -143,7 +99,7 @@ def texts_of(fact: Fact) -> list[str]:
     return [f"{fact.question} {fact.target}", *fact.paraphrases, *neighbours]
 
 
-def too_long(tokenizer: Any, texts: Sequence[str], positions: int | None, spare: float = 0.0) -> str | None:
+def too_long(tokenizer: Tokenizer, texts: Sequence[str], positions: int | None, spare: float = 0.0) -> str | None:
     """Return why texts do not fit a model; None if they do.
 
     Args:
@@ -159,7 +115,9 @@ def too_long(tokenizer: Any, texts: Sequence[str], positions: int | None, spare:
     return f"its longest text has {longest} tokens; the model has {positions} positions{kept}"
 
 
-def refuse_long(tokenizer: Any, fact: Fact, texts: Sequence[str], positions: int | None, spare: float = 0.0) -> None:
+def refuse_long(
+    tokenizer: Tokenizer, fact: Fact, texts: Sequence[str], positions: int | None, spare: float = 0.0
+) -> None:
     """Refuse a fact whose texts do not fit the model; see `too_long`.
 
     Raises:
@@ -169,7 +127,7 @@ def refuse_long(tokenizer: Any, fact: Fact, texts: Sequence[str], positions: int
         raise BadInput(f"the fact about {fact.subject!r}: {why}; shorten it, or leave the fact out")
 
 
-def usable(contexts: Sequence[Context], tokenizer: Any, fact: Fact) -> list[Line]:
+def usable(contexts: Sequence[Context], tokenizer: Tokenizer, fact: Fact) -> list[Line]:
     """Return the lines of a fact in its contexts, without those in which the subject ends at position 0 (see `opens`)."""
     lines = [encode(tokenizer, c, fact.question, fact.subject, fact.target, fact.at) for c in contexts]
     kept = [line for line in lines if line.last > 0]
@@ -187,26 +145,3 @@ def shares(lines: Sequence[Line], contexts: Sequence[Context]) -> list[float]:
     if len(lines) < len(contexts) or contexts[0] != BARE or len(lines) == 1:  # the bare line alone can be missing
         return [1 / len(lines)] * len(lines)
     return [0.5, *[0.5 / (len(lines) - 1)] * (len(lines) - 1)]
-
-
-@torch.no_grad()
-def _own_texts(model: Any, tokenizer: Any, count: int, seed: int, precision: Precision) -> list[Context]:
-    if count == 0:
-        return []
-    starts = [OPENERS[n % len(OPENERS)] for n in range(count)]
-    prompts = [tokenizer(start)["input_ids"] for start in starts]
-    draw = keyed(seed, "contexts")
-
-    def choose(logits: Tensor) -> Tensor:
-        chances, tokens = logits.softmax(-1).topk(CHOICES)
-        scaled = (chances / chances.sum(-1, keepdim=True)).double().cpu().numpy()
-        picks = [int(draw.choice(CHOICES, p=row / row.sum())) for row in scaled]
-        return tokens[torch.arange(count), torch.tensor(picks)]
-
-    with precision():
-        written = continued(model, prompts, max(LENGTHS), choose, pad=tokenizer.pad_token_id or 0).tolist()
-    texts = []
-    for number, (start, row) in enumerate(zip(starts, written, strict=True)):
-        text = tokenizer.decode(row[: LENGTHS[number % len(LENGTHS)]], skip_special_tokens=True)
-        texts.append(Context(before=" ".join(f"{start}{text}".split()).rstrip(".") + ". "))
-    return texts

@@ -11,7 +11,7 @@ from perdure.data.formats import FORMATS, detect, to_rows
 from perdure.data.read import Record
 from perdure.data.split import part_named
 from perdure.editing.facts import HOLE, Fact, refuse_repeats
-from perdure.editing.routing_rules import Asked, File, prompt_of, why_trained
+from perdure.editing.routing_rules import Candidate, File, prompt_of, why_trained
 
 GIVEN = "it gives subject, prompt and target"
 TRIPLE = "it gives subject, relation and object"
@@ -176,10 +176,10 @@ def _found(
     format = format or detect(records, template, mapped, how=IN_TASK)
     rows = to_rows(records, format, template=template, labels=labels, mapped=mapped)
     file, pairs = File.of(rows), zip(records, rows, strict=True)
-    return [_decided(record, Asked(row, file, _column(record, prompt_of(row)))) for record, row in pairs]
+    return [_decided(record, Candidate(row, file, _column(record, prompt_of(row)))) for record, row in pairs]
 
 
-def _decided(record: Record, asked: Asked) -> Route:
+def _decided(record: Record, asked: Candidate) -> Route:
     kind = _kind(record)
     why = MARKED if kind == "skill" else None if kind else why_trained(asked)
     if why:

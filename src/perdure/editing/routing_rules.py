@@ -75,7 +75,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Candidate:
     """One row as the rules see it.
 
     Args:
@@ -153,7 +153,7 @@ class Asked:
         return rows >= SHARED and self.file.asked[form(self.prompt, self.name)] < FORMS
 
 
-RULES: tuple[tuple[str, Callable[[Asked], bool]], ...] = (
+RULES: tuple[tuple[str, Callable[[Candidate], bool]], ...] = (
     ("it is a conversation of several turns, or has a system text, reasoning or tools", lambda row: not row.single),
     ("it is text without a question", lambda row: not row.prompt.strip()),
     ("it has a label, so it is classification", lambda row: row.row.label is not None),
@@ -176,7 +176,7 @@ RULES: tuple[tuple[str, Callable[[Asked], bool]], ...] = (
 """Why a row is trained, in words; the first rule that holds is the reason."""
 
 
-def why_trained(row: Asked) -> str | None:
+def why_trained(row: Candidate) -> str | None:
     """Return the reason to train a row; None if it is a fact."""
     return next((reason for reason, holds in RULES if holds(row)), None)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from perdure.editing.edit_set import EditSet
-from perdure.editing.overlay import laid
+from perdure.editing.overlay import overlaid
 from perdure.editing.prompts import Context, Line, shares, usable
 from perdure.editing.site import Site
 from perdure.editing.solve import Factors
@@ -129,7 +129,12 @@ def _read(
         width = lines[live[-1]].last + 1  # nothing right of a subject matters to it
         ids, _ = padded([lines[i].ids[:width] for i in live], site.pad)  # the mask is left out: padding is to the right
         at = torch.tensor([lines[i].last for i in live], device=site.device)
-        context = (site.precision(), attention_for(width, site.device), only_at(site.model, None), laid(site, updates))
+        context = (
+            site.precision(),
+            attention_for(width, site.device),
+            only_at(site.model, None),
+            overlaid(site, updates),
+        )
         with (
             context[0],
             context[1],

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
-from perdure.editing.edit import opened
 from perdure.editing.prompts import BARE, Line, encode, too_long
-from perdure.editing.site import Site
+from perdure.editing.site import Site, Tokenizer, open_site
 from perdure.editing.traces import Kind, Trace
 from perdure.model.hooks import hidden_of, hooked, with_hidden
 from perdure.model.layers import positions_of
@@ -23,7 +22,7 @@ ROWS = 64  # noisy copies in a forward
 @torch.no_grad()
 def trace(
     model: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompt: str,
     subject: str,
     *,
@@ -65,7 +64,7 @@ def trace(
     """
     if why := too_long(tokenizer, [prompt], positions_of(model.config)):
         raise BadInput(f"the prompt cannot be traced: {why}; shorten it")
-    with opened(model, tokenizer, precision) as site:
+    with open_site(model, tokenizer, precision) as site:
         line = encode(tokenizer, BARE, prompt, subject, at=at)
         depth, width = site.layout.depth, len(line.ids)
         reach = 1 if kind == "block" else min(window or max(1, depth // 5), depth)

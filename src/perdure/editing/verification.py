@@ -1,7 +1,7 @@
 """Asking an edited model: whether each fact is said, in other words and in a chat too, and whether anything else changed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from math import exp
 from unicodedata import name as name_of
 from unicodedata import normalize
@@ -9,10 +9,11 @@ from unicodedata import normalize
 import torch
 from torch import Tensor
 
+from perdure.editing.contexts import chat_context
 from perdure.editing.facts import Fact
 from perdure.editing.measures import Answer, Verdict
-from perdure.editing.overlay import Over
-from perdure.editing.prompts import BARE, Context, Line, chat_context, encode
+from perdure.editing.overlay import Overlay, no_overlay
+from perdure.editing.prompts import BARE, Context, Line, encode
 from perdure.editing.site import Site
 from perdure.editing.solve import Factors, norm
 from perdure.model.decode import generate
@@ -24,13 +25,8 @@ UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER"
 DRIFT_ROWS = 4  # texts in a forward of which every token's distribution is compared
 
 
-def bare(_: Sequence[int]) -> AbstractContextManager:
-    """Lay nothing over the model."""
-    return nullcontext()
-
-
 def verify(
-    site: Site, facts: Sequence[Fact], over: Over = bare, *, generation: bool = True, forms: bool = True
+    site: Site, facts: Sequence[Fact], over: Overlay = no_overlay, *, generation: bool = True, forms: bool = True
 ) -> list[Verdict]:
     """Return for each fact how the model answers its prompt, paraphrases, neighbours and chat form.
 
@@ -90,7 +86,7 @@ def verify(
 
 @torch.no_grad()
 def answers(
-    site: Site, lines: Sequence[Line], owners: Sequence[int] = (), over: Over = bare
+    site: Site, lines: Sequence[Line], owners: Sequence[int] = (), over: Overlay = no_overlay
 ) -> list[tuple[float, bool]]:
     """Return for each line the mean loss of its answer in nats a token, and whether each of its tokens is the likeliest.
 
@@ -105,7 +101,7 @@ def answers(
     found: list[tuple[float, bool]] = [(0.0, False)] * len(lines)
     same: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for i, line in enumerate(lines):
-        same.setdefault((line.ids[:-1], owners[i] if over is not bare else 0), []).append(i)
+        same.setdefault((line.ids[:-1], owners[i] if over is not no_overlay else 0), []).append(i)
     order = sorted(same, key=lambda key: (len(key[0]), key))
     for start in range(0, len(order), ROWS):
         live = order[start : start + ROWS]
@@ -155,11 +151,11 @@ def relative_norms(site: Site, updates: Mapping[str, Factors]) -> dict[str, floa
     return {name: norm(factors) / weights[name].double().norm().item() for name, factors in updates.items()}
 
 
-def _generated(site: Site, facts: Sequence[Fact], over: Over) -> list[str]:
+def _generated(site: Site, facts: Sequence[Fact], over: Overlay) -> list[str]:
     """Return how the model goes on from each fact's prompt; facts that share an update are asked together."""
     prompts = [list(encode(site.tokenizer, BARE, fact.question, fact.subject).ids) for fact in facts]
     most = [len(site.tokenizer(" " + fact.target, add_special_tokens=False)["input_ids"]) + MORE for fact in facts]
-    groups = [list(range(len(facts)))] if over is bare else [[n] for n in range(len(facts))]
+    groups = [list(range(len(facts)))] if over is no_overlay else [[n] for n in range(len(facts))]
     texts = [""] * len(facts)
     for group in groups:
         with over(group):

@@ -129,10 +129,10 @@ class Drafting:
 
     def _before(self, held: "EditSet") -> dict[str, "Verdict"]:
         """Return how the new facts are answered without them."""
-        from perdure.editing.overlay import laid
+        from perdure.editing.overlay import overlaid
         from perdure.editing.verification import verify
 
-        with self.place.site() as site, laid(site, held.factors()):
+        with self.place.site() as site, overlaid(site, held.factors()):
             self.depth, self.width = site.layout.depth, site.layout.inner
             return {f.id: v for f, v in zip(self.fresh, verify(site, self.fresh, generation=False), strict=True)}
 

@@ -62,9 +62,9 @@ class Place:
     @contextmanager
     def site(self) -> "Iterator[Site]":
         """Yield the model as it is laid now."""
-        from perdure.editing.edit import opened
+        from perdure.editing.site import open_site
 
-        with opened(self.ws.runtime.model, self.ws.tokenizer, self.ws.runtime.precision) as site:
+        with open_site(self.ws.runtime.model, self.ws.tokenizer, self.ws.runtime.precision) as site:
             yield site
 
     def ask(
@@ -92,14 +92,14 @@ class Place:
 
     def cost(self, edit_set: "EditSet", entry: "Entry") -> tuple[dict[str, float], dict[str, float]]:
         """Lay the slots without edits; return what a set does to held-out text, and its relative norm by layer name."""
-        from perdure.editing.overlay import laid
+        from perdure.editing.overlay import overlaid
         from perdure.editing.verification import drift, relative_norms
 
         self.lay()
         texts = self.held_out(entry)
         factors = edit_set.factors()
         with self.site() as site:
-            return drift(site, texts, lambda: laid(site, factors)), relative_norms(site, factors)
+            return drift(site, texts, lambda: overlaid(site, factors)), relative_norms(site, factors)
 
     def held_out(self, entry: "Entry") -> list[list[int]]:
         """Return held-out text as tokens: fixed passages, and test rows of the tasks that an entry knows."""

@@ -59,7 +59,7 @@ def check_adapter(ws: "Workspace", entry: Entry, folder: Path, dtype: str | None
 
 def check_merged_facts(ws: "Workspace", entry: Entry, written: "Base") -> Json:
     """Return {"facts"}: what a merged model says, whose sums were rounded to its dtype, beside what `entry` says."""
-    from perdure.editing.edit import opened
+    from perdure.editing.site import open_site
     from perdure.editing.verification import verify
 
     facts = facts_at(ws, entry)
@@ -67,7 +67,7 @@ def check_merged_facts(ws: "Workspace", entry: Entry, written: "Base") -> Json:
         return {"facts": None}
     ws.lay(entry)
     before = _asked(Place.at(ws, entry), facts)
-    with opened(written.model, written.tokenizer, written.precision) as site:
+    with open_site(written.model, written.tokenizer, written.precision) as site:
         return {"facts": said(facts, before, verify(site, facts, generation=False))}
 
 

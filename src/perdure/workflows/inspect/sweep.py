@@ -59,8 +59,8 @@ def sweep(
 
     Cost: each fact's optimisation and verification, for each layer; see `editing.edit.find_values`.
     """
-    from perdure.editing.edit import sweep_layers
     from perdure.editing.prompts import refuse_long, texts_of
+    from perdure.editing.sweep import sweep_layers
     from perdure.editing.verification import verify
 
     asked, entry = facts_of(facts), ws.ledger.resolve(at)

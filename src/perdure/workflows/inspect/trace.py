@@ -171,12 +171,12 @@ def average_facts(ws: "Workspace", asked: Sequence[Fact], entry: Entry, spec: Tr
 
 def said(ws: "Workspace", facts: Sequence[Fact]) -> list[Fact]:
     """Return the facts whose ground truth, where there is one, is what the model that is laid now says."""
-    from perdure.editing.edit import opened
     from perdure.editing.prompts import BARE, encode
+    from perdure.editing.site import open_site
     from perdure.editing.verification import answers
 
     known = [fact for fact in facts if fact.ground_truth]
-    with opened(ws.runtime.model, ws.tokenizer, ws.runtime.precision) as site:
+    with open_site(ws.runtime.model, ws.tokenizer, ws.runtime.precision) as site:
         lines = [encode(ws.tokenizer, BARE, fact.question, None, fact.ground_truth or "") for fact in known]
         wrong = {
             fact.id
