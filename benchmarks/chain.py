@@ -94,10 +94,10 @@ class Chain:
         """Say whether what is kept of each task's score is what scoring the state again gives."""
         head = self.ws.ledger.resolve("head")
         for name in head.tasks:
-            task = self.ws.task(name, head)
-            kept, _ = self.ws.cell(head, task)
-            self.ws.lay(head)
-            anew = measure(self.ws.runtime, task)
+            task = self.ws.session.task(name, head)
+            kept = self.ws.session.score(head, task).record
+            self.ws.session.load(head)
+            anew = measure(self.ws.runtime, task).record
             if (kept["items"], kept["predictions"]) != (anew["items"], anew["predictions"]):
                 return False
         return True
@@ -106,7 +106,7 @@ class Chain:
         """Say whether everything that looks at the workspace can."""
         ledger = self.ws.ledger
         told = [views.status(ledger), ledger.log(), views.show(ledger, "head"), listed(ledger), self.ws.matrix()]
-        return bool(json.dumps(told)) and bool(render(report_data(self.ws)))
+        return bool(json.dumps(told)) and bool(render(report_data(self.ws.ledger)))
 
 
 def main() -> None:
@@ -143,9 +143,9 @@ def walk(options: argparse.Namespace, folder: Path) -> Chain:
     chain.step("revert one of them", lambda: ws.revert(edited["applied"][-1]) if edited["applied"] else None)
     chain.step("rollback to the first edit", lambda: ws.rollback("head~3" if edited["applied"] else "head~1"))
     chain.step("rollback forward again", lambda: ws.rollback(ws.ledger.entries()[-1].id))
-    chain.step("export the adapter", lambda: export(ws, folder / "adapter"))
+    chain.step("export the adapter", lambda: export(ws.session, folder / "adapter"))
     chain.lines[-1]["failed"] += [] if served(ws, folder / "adapter") else ["PEFT computes what was scored"]
-    chain.step("export merged", lambda: export(ws, folder / "merged", merged=True))
+    chain.step("export merged", lambda: export(ws.session, folder / "merged", merged=True))
     chain.step("collect garbage", ws.gc)
     return chain
 

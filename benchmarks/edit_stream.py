@@ -17,7 +17,8 @@ import counterfact
 
 from perdure import Workspace
 from perdure.ledger import Entry
-from perdure.workflows.edit.state import SLOT, Place
+from perdure.workflows.edit.state import Place
+from perdure.workflows.slots import EDITS
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"
@@ -69,7 +70,7 @@ def state(ws: Workspace, edits: list[Entry]) -> dict:
     """Return how the tasks are answered at head, and the facts of every edit, re-solved and as written."""
     head = ws.ledger.resolve("head")
     found = ws.evaluate()["tasks"]
-    place = Place.at(ws, head)
+    place = Place.at(ws.session, head)
     carried = place.ask(place.in_force(head)) if edits else {}
     lines = []
     for entry in edits:
@@ -82,11 +83,10 @@ def state(ws: Workspace, edits: list[Entry]) -> dict:
                 "as_written": sum(written[n].efficacy for n in mine if n in written),
             }
         )
-    ws.runtime.laid = None
     return {
         "tasks": {name: cell["score"] for name, cell in found.items()},
         "edits": lines,
-        "slot": SLOT in ws.ledger.slots(head),
+        "slot": EDITS in ws.ledger.slots(head),
     }
 
 

@@ -51,7 +51,7 @@ class LearnedLab(Lab):
         self.ws = _learned(options)
         self.head = self.ws.ledger.resolve("head")
         self.base = self.model
-        self.ws.lay(self.head)
+        self.ws.session.load(self.head)
         self.model, self.precision = self.ws.runtime.model, self.ws.runtime.precision
         self.base_statistics, self.cache = self.statistics, options.cache / "learned"
         self.statistics = Statistics(self.cache / "moments")
@@ -72,7 +72,10 @@ class LearnedLab(Lab):
 
     def tasks(self) -> dict[str, list[float]]:
         """Return the score of each test row of each task under what is laid."""
-        return {name: measure(self.ws.runtime, self.ws.task(name, self.head))["items"] for name in self.head.tasks}
+        session = self.ws.session
+        return {
+            name: measure(session.runtime, session.task(name, self.head)).record["items"] for name in self.head.tasks
+        }
 
 
 def _learned(options: argparse.Namespace) -> Workspace:

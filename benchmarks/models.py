@@ -175,7 +175,7 @@ def difference(ws: Workspace) -> float:
     entry = ws.ledger.resolve("head")
     largest = 0.0
     for task in TASKS:
-        data = ws.task(task, entry)
+        data = ws.session.task(task, entry)
         prompts = [prompt_ids(row, words) for row in data.test]
         for got, ids in zip(read_prompts(model, prompts, 0).logits, prompts, strict=True):
             largest = max(largest, (got - alone(model, ids)[-1]).abs().max().item())
@@ -191,11 +191,11 @@ def difference(ws: Workspace) -> float:
 @torch.no_grad()
 def reloaded(ws: Workspace, base: Path, folder: Path) -> float:
     """Return the largest difference of a logit between head and its export, loaded by PEFT as anybody would."""
-    export(ws, folder)
+    export(ws.session, folder)
     fresh = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), str(folder)
     ).eval()
-    ids = prompt_ids(ws.task("places", ws.ledger.resolve("head")).test[0], ws.tokenizer)
+    ids = prompt_ids(ws.session.task("places", ws.ledger.resolve("head")).test[0], ws.tokenizer)
     return (alone(fresh, ids) - alone(ws.model(), ids)).abs().max().item()
 
 

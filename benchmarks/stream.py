@@ -98,9 +98,12 @@ def recipe(options, arm, seed, folder, records, scratch) -> dict:
         seconds.append(done["train_seconds"])
         evals.append(done["eval_seconds"])
         tokens.append(done["tokens"])
-        learned[domain] = ws.cell(ws.ledger.resolve("head"), ws.task(domain, ws.ledger.resolve("head")))[0]["items"]
+        head = ws.ledger.resolve("head")
+        learned[domain] = ws.session.score(head, ws.session.task(domain, head)).record["items"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    final = {d: measure(ws.runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed)))["items"] for d in domains}
+    final = {
+        d: measure(ws.runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed))).record["items"] for d in domains
+    }
     return {
         "seconds": seconds,
         "eval_seconds": evals,
@@ -138,8 +141,10 @@ def score_adapter(folder: Path, adapter: Path, records, domains, seed: int) -> d
     from perdure.workflows.scoring import measure
 
     runtime = Runtime(folder)
-    runtime.lay({"skill": as_served(adapter, torch.float32)})
-    return {d: measure(runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed)))["items"] for d in domains}
+    runtime.load({"skill": as_served(adapter, torch.float32)})
+    return {
+        d: measure(runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed))).record["items"] for d in domains
+    }
 
 
 if __name__ == "__main__":

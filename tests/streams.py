@@ -107,7 +107,7 @@ class Stream:
 
     def trainable(self, recipe: Recipe) -> Trainable:
         """Return the model as the first task left it."""
-        self.runtime.lay(self.slots)
+        self.runtime.load(self.slots)
         return self.runtime.trainable(self.runtime.start_adapter(recipe.settings, 0, "new"))
 
     def kept(self, methods: Mapping[str, Any], **more: Any) -> dict[str, Tensors]:

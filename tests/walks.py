@@ -141,7 +141,7 @@ class Walk:
             return None
         merged = bool(self.draw.random() < 0.3)
         target = self.folder / f"export-{len(self.log)}"
-        return export(self.ws, target, merged=merged)["kind"]
+        return export(self.ws.session, target, merged=merged)["kind"]
 
     def _delete(self):
         anywhere = self.draw.random() < 0.5  # a test row too
@@ -164,14 +164,14 @@ class Walk:
         ws.evaluate()
         matrix = ws.matrix()
         scores = zip(matrix["tasks"], matrix["score"][-1], strict=True)
-        missing = [name for name, score in scores if score is None and ws.task(name, head).test]
+        missing = [name for name, score in scores if score is None and ws.session.task(name, head).test]
         assert not missing, (last, missing)
         assert set(matrix["tasks"]) == set(head.tasks), last
         said = ws.predict([f"{people.PEOPLE[0]} lives in"], max_new_tokens=2)
         assert len(said) == 1, last
         for view in (views.status(ws.ledger), views.show(ws.ledger, "head"), memory_views.memory_stats(ws.ledger)):
             json.dumps(view)
-        json.dumps(report_data(ws))
+        json.dumps(report_data(ws.ledger))
         mine = logits(ws)
         afresh = Workspace.open(ws.ledger.root)
         assert torch.equal(mine, logits(afresh)), f"head is another model when opened afresh, after {last}"

@@ -59,7 +59,7 @@ def test_what_lies_under_a_task_keeps_its_bits_and_what_trains_is_stored_alone(r
     own = runtime.trained()
     assert own.keys() == start.keys() == old.keys()
     assert not same(own, start)
-    runtime.lay({"skill": old, "sum:b": own})
+    runtime.load({"skill": old, "sum:b": own})
     whole = from_tensors(runtime.skill())
     for name, patch in combine([from_tensors(old), from_tensors(own)]).items():
         assert torch.equal(whole[name].down, patch.down)
@@ -70,9 +70,9 @@ def test_the_stored_form_computes_what_the_two_blocks_computed(runtime, old):
     params = runtime.begin(OVER, {"skill": old}, SETTINGS, 0, "b")
     trained(runtime, params)
     two = logits(runtime)
-    runtime.lay({"skill": old, "sum:b": runtime.trained()})
+    runtime.load({"skill": old, "sum:b": runtime.trained()})
     torch.testing.assert_close(logits(runtime), two, rtol=1e-4, atol=1e-5)
-    runtime.lay({"skill": old})
+    runtime.load({"skill": old})
     assert (logits(runtime) - two).abs().max() > 1e-3
 
 
@@ -90,7 +90,7 @@ def test_a_frozen_block_that_is_left_trainable_is_moved(runtime, old):
 def test_with_nothing_under_it_a_task_starts_as_a_first_one_does(runtime):
     first = runtime.begin(AdapterPlan(), {}, SETTINGS, 0, "b")
     alone = {name: value.clone() for name, value in first.items()}
-    runtime.lay({})
+    runtime.load({})
     again = runtime.begin(AdapterPlan("task:b", ("skill",)), {}, SETTINGS, 0, "b")
     assert same(again, alone)
 

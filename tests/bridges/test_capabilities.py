@@ -93,7 +93,7 @@ def test_what_init_found_is_not_found_out_again_but_by_other_code(tiny_model, tm
     (ws.ledger.root / "perdure.json").write_text(json.dumps(config))
     old = Workspace.open(ws.ledger.root)
     assert old.runtime.batching is None
-    old.refuse_editing()
+    old.session.refuse_editing()
 
 
 def test_experts_without_adapter_are_told_at_init_and_with_every_plan(folder, rows, tmp_path):

@@ -147,7 +147,7 @@ def test_the_report_stands_beside_another_workspace(ws: Path, learned: Path, tmp
     from perdure.workflows.inspect.report_data import report_data
     from perdure.workflows.workspace import Workspace
 
-    data = report_data(Workspace.open(ws), {"other": Workspace.open(learned)})
+    data = report_data(Workspace.open(ws).ledger, {"other": Workspace.open(learned).ledger})
     assert [entry["kind"] for entry in data["entries"]] == ["base", "learn", "learn"]
     assert set(data["entries"][0]["scores"]) == {"parcel", "invoice"}  # what the base could do
     assert data["entries"][2]["record"]["gate"] is None  # it was off

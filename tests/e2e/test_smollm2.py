@@ -79,7 +79,7 @@ def test_the_exported_adapter_answers_like_the_workspace(taught, smollm2, tmp_pa
     from transformers import AutoModelForCausalLM
 
     ws, _ = taught
-    export(ws, tmp_path / "adapter")
+    export(ws.session, tmp_path / "adapter")
     base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.bfloat16)
     served = PeftModel.from_pretrained(base, tmp_path / "adapter")
     ids = ws.tokenizer("Message: the engineer never came\nIntent:", return_tensors="pt")["input_ids"]

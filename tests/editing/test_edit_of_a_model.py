@@ -212,7 +212,7 @@ def test_the_slot_laid_by_the_runtime_says_what_the_hooks_said_and_edits_stand_o
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     runtime = Runtime(tmp_path, "float32", "cpu")
-    runtime.lay({"edits": to_tensors(made.patches())})
+    runtime.load({"edits": to_tensors(made.patches())})
     with open_site(runtime.model, runtime.base.tokenizer, runtime.precision) as site, open_site(*llama) as own:
         torch.testing.assert_close(losses(site, EditSet()), losses(own, made), rtol=1e-3, atol=1e-3)
     over = edit(runtime.model, runtime.base.tokenizer, [people.fact("Bob Fox", "Lima")], QUICK)

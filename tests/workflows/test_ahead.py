@@ -19,6 +19,7 @@ from perdure.workflows.inspect.sweep import sweep
 from perdure.workflows.inspect.trace import TraceSpec
 from perdure.workflows.learn import ahead
 from perdure.workflows.learn.plan import plan
+from perdure.workflows.learn.request import Request
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
 FACT = {"subject": "Ann", "prompt": "{} lives in", "target": "Oslo"}
@@ -189,17 +190,21 @@ def test_overrides_of_a_built_recipe_reach_the_plan(ws, tmp_path):
         (lambda ws, to: ws.edit(FACT, spec=EditSpec(method="lora")), BadInput, "leaves no edit set"),
         (lambda ws, to: ws.edit({"subject": "Ann"}), BadInput, "prompt"),
         (lambda ws, to: ws.revert("abc"), NotFound, "no fact or entry 'abc'"),
-        (lambda ws, to: sweep(ws, FACT, [5]), BadSpec, "layer 5 cannot be edited"),
-        (lambda ws, to: sweep(ws, FACT, at="hed"), NotFound, "hed"),
+        (lambda ws, to: sweep(ws.session, FACT, [5]), BadSpec, "layer 5 cannot be edited"),
+        (lambda ws, to: sweep(ws.session, FACT, at="hed"), NotFound, "hed"),
         (lambda ws, to: ws.trace("Ann lives in", "Bob"), BadInput, "does not name the subject"),
         (lambda ws, to: ws.trace("Ann lives in", "Ann", at="hed"), NotFound, "hed"),
-        (lambda ws, to: export(ws, to, dtype="int8"), BadInput, "unknown dtype 'int8'"),
-        (lambda ws, to: export(ws, to, rank=600), BadInput, "a rank is from 1 to the cap of 512"),
-        (lambda ws, to: export(ws, to, max_rank=4), BadInput, "has rank 8, above the cap of 4"),
-        (lambda ws, to: export(ws, to, merged=True, max_rank=4), BadInput, "rank and dtype are of an adapter"),
-        (lambda ws, to: export(ws, ws.ledger.root), BadInput, "not an empty folder"),
-        (lambda ws, to: export(ws, ws.ledger.root / "perdure.json" / "x"), PerdureError, "belongs to the workspace"),
-        (lambda ws, to: export(ws, to, at="base"), BadInput, "no adapter to export"),
+        (lambda ws, to: export(ws.session, to, dtype="int8"), BadInput, "unknown dtype 'int8'"),
+        (lambda ws, to: export(ws.session, to, rank=600), BadInput, "a rank is from 1 to the cap of 512"),
+        (lambda ws, to: export(ws.session, to, max_rank=4), BadInput, "has rank 8, above the cap of 4"),
+        (lambda ws, to: export(ws.session, to, merged=True, max_rank=4), BadInput, "rank and dtype are of an adapter"),
+        (lambda ws, to: export(ws.session, ws.ledger.root), BadInput, "not an empty folder"),
+        (
+            lambda ws, to: export(ws.session, ws.ledger.root / "perdure.json" / "x"),
+            PerdureError,
+            "belongs to the workspace",
+        ),
+        (lambda ws, to: export(ws.session, to, at="base"), BadInput, "no adapter to export"),
     ],
 )
 def test_what_the_other_verbs_can_know_they_say_before(ws, tmp_path, call, error, words):
@@ -218,7 +223,7 @@ def test_a_busy_workspace_is_told_before(ws, tmp_path):
 def test_a_merged_export_needs_room_for_the_model(ws, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(PerdureError, match="free some space"):
-        export(ws, tmp_path / "to", merged=True)
+        export(ws.session, tmp_path / "to", merged=True)
 
 
 # ---- settings of editing and tracing
@@ -251,7 +256,10 @@ def test_settings_of_edits_and_traces_are_numbers_within_reason(make, fields, wo
 
 def test_plans_without_a_host_are_what_the_facade_gives(ws, tmp_path):
     data = write(tmp_path / "new.jsonl", "new")
-    assert plan(ws, "new", data, recipe=load_recipe("naive")).encoded == ws.plan("new", data, recipe="naive").encoded
+    assert (
+        plan(ws.session, Request("new", data, load_recipe("naive"))).encoded
+        == ws.plan("new", data, recipe="naive").encoded
+    )
 
 
 # ---- two ways of saying one thing

@@ -246,7 +246,7 @@ def test_verification_is_noted_and_finds_what_is_lost(edited, monkeypatch):
 
 def test_an_export_says_what_the_workspace_says(edited, people_folder, tmp_path):
     edited.revert(A)
-    export(edited, tmp_path / "out")
+    export(edited.session, tmp_path / "out")
     model = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(people_folder, dtype=torch.float32), tmp_path / "out"
     )
@@ -543,9 +543,9 @@ def test_facts_are_refused_where_no_layer_can_be_solved_with_and_retried_where_o
 def test_the_statistics_are_the_bases_measured_once_for_all_states_and_workspaces(learned, tmp_path, monkeypatch):
     base, runtime = Workspace.init(tmp_path / "other", str(learned.runtime.folder), dtype="bfloat16"), learned.runtime
     monkeypatch.setenv("PERDURE_CACHE", str(tmp_path / "cache"))
-    learned.lay(learned.ledger.resolve("head"))
-    place, found = Place.at(learned, learned.ledger.resolve("head")), []
-    place.lay()
+    learned.session.load(learned.ledger.resolve("head"))
+    place, found = Place.at(learned.session, learned.ledger.resolve("head")), []
+    place.load()
     with place.site() as site:
         found.append(place.statistics().moments(site, [0, 1]))
         assert not any(value.requires_grad for value in runtime.model.parameters())
@@ -575,4 +575,4 @@ def test_statistics_are_kept_in_the_workspace_where_the_users_cache_cannot_be_wr
     for name in ("PERDURE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
-    assert edit_state.moments_folder(ws) == ws.ledger.root / "moments"
+    assert edit_state.moments_folder(ws.session) == ws.ledger.root / "moments"

@@ -39,12 +39,12 @@ def said_by(model, tokenizer, fact):
 
 
 def test_the_facts_are_asked_of_the_adapter_as_its_server_holds_it(edited, people_folder, tmp_path):
-    told = export(edited, tmp_path / "out", dtype="bfloat16")
+    told = export(edited.session, tmp_path / "out", dtype="bfloat16")
     asked = told["facts"]
     assert (told["dtype"], told["rank"], told["max_lora_rank"]) == ("bfloat16", 8, 8)
     assert (asked["n"], asked["said_before"], asked["said"], asked["lost"]) == (3, 3, 3, [])
     assert 0 < abs(asked["nll"] - asked["nll_before"]) < 0.1
-    same = export(edited, tmp_path / "same")  # the workspace is float32, and so is the file: nothing is rounded
+    same = export(edited.session, tmp_path / "same")  # the workspace is float32, and so is the file: nothing is rounded
     assert same["dtype"] == "float32"
     assert same["facts"]["nll"] == pytest.approx(same["facts"]["nll_before"], abs=1e-5)
     assert "Of 3 facts 3 are said by this adapter in bfloat16, 3 by the state" in card(tmp_path / "out")
@@ -59,7 +59,7 @@ def test_facts_that_a_smaller_rank_loses_are_counted_named_and_lost_indeed(ws, p
         moved(name, skip) for skip, name in enumerate(NAMES)
     ]  # to three cities, for which one direction is not enough
     assert write(ws, *facts)["refused"] == []
-    told = export(ws, tmp_path / "out", rank=1)
+    told = export(ws.session, tmp_path / "out", rank=1)
     asked = told["facts"]
     assert told["relative_error"] > 0.1
     assert asked["said_before"] == 3
@@ -70,14 +70,14 @@ def test_facts_that_a_smaller_rank_loses_are_counted_named_and_lost_indeed(ws, p
     lost = [fact for fact in facts if not said_by(model, ws.tokenizer, fact)]
     assert [gone["fact"] for gone in asked["lost"]] == [fact.id for fact in lost]
     assert all(fact.subject in card(tmp_path / "out") for fact in lost)
-    whole = export(ws, tmp_path / "whole", rank=3)
+    whole = export(ws.session, tmp_path / "whole", rank=3)
     assert whole["facts"]["said"] == 3
     assert whole["held_out"]["nll"] == pytest.approx(whole["held_out"]["nll_before"], abs=1e-5)
 
 
 def test_an_adapter_of_edits_has_one_rank_and_sides_of_one_length(edited, tmp_path):
     learn(edited, tmp_path / "homes.jsonl")
-    told = export(edited, tmp_path / "out")
+    told = export(edited.session, tmp_path / "out")
     assert told["rank"] == 8  # 4 of the skill and 3 of the facts, padded
     tensors = load_file(tmp_path / "out/adapter_model.safetensors")
     assert {value.shape[0] for name, value in tensors.items() if "lora_A" in name} == {8}
@@ -90,7 +90,7 @@ def test_an_adapter_of_edits_has_one_rank_and_sides_of_one_length(edited, tmp_pa
 
 
 def test_a_merged_model_is_asked_too(edited, tmp_path):
-    told = export(edited, tmp_path / "out", merged=True)
+    told = export(edited.session, tmp_path / "out", merged=True)
     assert (told["facts"]["n"], told["facts"]["said"], told["facts"]["said_before"]) == (3, 3, 3)
     assert told["facts"]["nll"] == pytest.approx(told["facts"]["nll_before"], abs=1e-3)
     assert "3 are said by this model" in card(tmp_path / "out")
@@ -100,7 +100,7 @@ def test_the_card_of_a_head_made_by_an_edit_lists_its_facts_and_the_last_recipe(
     learn(ws, tmp_path / "homes.jsonl")
     write(ws, *FACTS)
     ws.revert(B)
-    export(ws, tmp_path / "out")
+    export(ws.session, tmp_path / "out")
     text = card(tmp_path / "out")
     assert "# homes + 2 edited facts" in text
     assert "2 of 2 facts in force were said when last verified." in text
@@ -117,7 +117,7 @@ def test_the_card_of_a_head_made_by_an_edit_lists_its_facts_and_the_last_recipe(
 
 def test_a_card_lists_twenty_facts_and_counts_the_rest(edited, tmp_path, monkeypatch):
     monkeypatch.setattr("perdure.workflows.export.card.FACTS", 2)
-    export(edited, tmp_path / "out")
+    export(edited.session, tmp_path / "out")
     text = card(tmp_path / "out")
     assert "# 3 edited facts" in text
     assert "And 1 more." in text
@@ -286,7 +286,7 @@ def test_other_layers_are_tried_where_the_settings_name_none_and_then_a_gentler_
 def stored(ws):
     """The edit set in force at head."""
     head = ws.ledger.resolve("head")
-    return edit_state.Place.at(ws, head).in_force(head)
+    return edit_state.Place.at(ws.session, head).in_force(head)
 
 
 @pytest.mark.parametrize("batch", [1, 8])

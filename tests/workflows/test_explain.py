@@ -187,10 +187,10 @@ def test_a_rehearsal_leaves_randomness_and_threads_as_they_were():
 def test_sizes_are_those_of_the_adapter_that_is_trained(stream, tiny_model):
     for wanted in ("all-linear", ["q_proj", "v_proj"]):
         settings = Settings(lora_r=3, lora_target_modules=wanted)
-        stream.runtime.lay({})
+        stream.runtime.load({})
         params = stream.runtime.start_adapter(settings, 0, "t")
         assert sizes(str(tiny_model), settings).trainable == sum(value.numel() for value in params.values())
-    stream.runtime.lay({})
+    stream.runtime.load({})
     total = sum(value.numel() for value in stream.runtime.model.parameters())
     assert sizes(str(tiny_model), Settings(train="full")) == (total, total)
 

@@ -129,7 +129,7 @@ def test_what_learning_needs_of_rows_without_text_is_still_known(ws, tmp_path):
         learn(ws, _rows(tmp_path / "v.jsonl", path, "test"), "b", test=_rows(tmp_path / "test.jsonl", path, "train"))
     again = ws.plan("a", path, recipe="naive")
     assert "every train row of a was learned before" in again.notices
-    assert ws.task("a", ws.ledger.resolve("head")).labels == ["ant0", "ant1"]
+    assert ws.session.task("a", ws.ledger.resolve("head")).labels == ["ant0", "ant1"]
     assert ws.ledger.entries_trained_on(_hash(ws, path)) == [ws.ledger.resolve("head").id]
 
 
@@ -159,7 +159,7 @@ def test_choices_outlive_the_rows_they_stood_in(ws, tmp_path):
     path = data(tmp_path / "a.jsonl", "ant", label=True)
     options = {"settings": {"scorer": "choice"}}
     learn(ws, path, "a", **options)
-    assert ws.task("a", ws.ledger.resolve("head")).choices == (" ant0", " ant1")
+    assert ws.session.task("a", ws.ledger.resolve("head")).choices == (" ant0", " ant1")
     learn(ws, data(tmp_path / "b.jsonl", "bee"), "b")  # scores a again
     assert ws.ledger.verify()["ok"]
 
@@ -262,7 +262,7 @@ def test_a_changed_name_or_text_of_a_row_is_found(ws, tmp_path):
         connection.exec_driver_sql("UPDATE rows SET body = replace(body, 'anttest1q', 'anttest9q')")
     assert not ws.verify()["ok"]
     with pytest.raises(BrokenStore, match=r"row .* of the ledger is damaged"):
-        ws.task("a", ws.ledger.resolve("head"))
+        ws.session.task("a", ws.ledger.resolve("head"))
 
 
 def test_a_setting_that_is_none_is_refused(tiny_model, tmp_path):

@@ -42,7 +42,7 @@ def planned(ws, path, **options):
 
 
 def carry_out(ws, path, gate=None, spec=SPEC):
-    return learn_knowledge(ws, planned(ws, path), gate=gate, edit_gate=SAID, spec=spec)
+    return learn_knowledge(ws.session, planned(ws, path), gate=gate, edit_gate=SAID, spec=spec)
 
 
 def kinds(ws):
@@ -55,7 +55,7 @@ def test_skills_are_trained_and_then_facts_are_edited_in_two_entries(ws, file):
     assert kinds(ws) == ["edit", "learn", "base"]
     assert told["entry"] == told["edited"]["entry"] == head.id
     assert told["learned"]["entry"] == head.parent
-    assert [row.source for row in ws.task("homes", head).taught] == [f"rows.jsonl:{n}" for n in range(3, 9)]
+    assert [row.source for row in ws.session.task("homes", head).taught] == [f"rows.jsonl:{n}" for n in range(3, 9)]
     assert told["edited"]["applied"] == [fact.id for fact in FACTS]
     assert [said(ws, fact.subject) for fact in FACTS] == [fact.target for fact in FACTS]
     assert [(group["kind"], group["rows"]) for group in told["routes"]] == [("fact", 2), ("skill", 9)]

@@ -1,6 +1,7 @@
 """Learn through a workspace: memory, teacher columns, recipes that start over, and rollback to the bit."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from perdure import Gate, Workspace
 from perdure.core.errors import BadInput, BadSpec, Interrupted
 from perdure.train.learner import Learner
+from perdure.workflows.inspect.evaluate import predict
 from perdure.workflows.learn.remember import Memory
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
@@ -68,7 +70,7 @@ def test_memory_keeps_per_label_rows_of_train_parts_only(ws, tmp_path):
     assert sorted((row.task, row.label) for row in rows) == sorted(
         (task, f"{task} {end}") for task in ("refund", "parcel") for end in ("late", "other")
     )
-    tests = {row.question for task in ws.all_versions() for row in task.test}
+    tests = {row.question for task in ws.session.tasks.versions(ws.ledger.entries()) for row in task.test}
     assert not tests & {row.question for row in rows}
 
 
@@ -235,9 +237,9 @@ def test_a_method_that_can_do_nothing_is_named(ws, tmp_path):
 
 def test_more_data_for_a_known_task_is_an_update_that_keeps_its_test_rows(ws, tmp_path):
     learn(ws, tmp_path, "refund")
-    first = ws.task("refund", ws.ledger.resolve("head"))
+    first = ws.session.task("refund", ws.ledger.resolve("head"))
     learn(ws, tmp_path, "refund", label="broken")
-    second = ws.task("refund", ws.ledger.resolve("head"))
+    second = ws.session.task("refund", ws.ledger.resolve("head"))
     assert second.version != first.version
     assert {row.hash for row in first.test} <= {row.hash for row in second.test}
     assert len(ws.matrix()["stages"]) == 3
@@ -247,10 +249,10 @@ def test_nothing_is_scored_twice(ws, tmp_path, monkeypatch):
     learn(ws, tmp_path, "refund")
     learn(ws, tmp_path, "parcel")
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("scored again")
 
-    monkeypatch.setattr("perdure.workflows.workspace.measure", refuse)
+    monkeypatch.setattr("perdure.workflows.session.measure", refuse)
     assert ws.evaluate()["tasks"].keys() == {"refund", "parcel"}
     assert ws.matrix()["score"][2][0] is not None
 
@@ -274,7 +276,7 @@ def test_a_learn_that_raises_leaves_ledger_and_memory_as_they_were(ws, tmp_path,
     def fail(*_, **__):
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("perdure.workflows.learn.learn.remember.after", fail)
+    monkeypatch.setattr("perdure.workflows.learn.draft.remember.after", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         learn(ws, tmp_path, "parcel")
     assert (ws.ledger.log(), ws.ledger.refs(), [item for item, _ in memory(ws).items]) == before
@@ -297,7 +299,7 @@ def test_a_learn_that_is_stopped_leaves_word_of_what_it_was(ws, tmp_path, monkey
     def stop(*_):
         raise Interrupted("stopped")
 
-    monkeypatch.setattr("perdure.workflows.learn.learn._host", lambda _: stop)
+    monkeypatch.setattr("perdure.workflows.learn.train.host", lambda _: stop)
     with pytest.raises(Interrupted):
         learn(ws, tmp_path, "refund")
     (about,) = (ws.ledger.root / "runs").glob("*/*.json")
@@ -350,15 +352,15 @@ def test_texts_longer_than_the_models_positions_are_cut_and_counted(narrow, tmp_
 
 
 def test_an_answer_has_no_more_tokens_than_the_model_has_positions_for(narrow):
-    (answer,) = narrow.predict(["lives in " * 50], max_new_tokens=200)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        (answer,) = narrow.predict(["lives in " * 50], max_new_tokens=200)
     assert len(narrow.tokenizer(answer)["input_ids"]) <= 32
-    assert narrow.runtime.notices == [
+    assert [str(one.message) for one in told if one.filename == __file__] == [
         "1 prompt was longer than the model's 64 positions allow and lost the start",
         "answers have at most 32 tokens, not 200: the model has 64 positions",
     ]
-    narrow.runtime.notices.clear()
-    narrow.predict(["lives in"], max_new_tokens=62)
-    assert narrow.runtime.notices == []
+    assert predict(narrow.session, ["lives in"], max_new_tokens=62).notices == ()
 
 
 def test_a_leak_that_is_allowed_is_trained_and_told_and_not_remembered(ws, tmp_path):
@@ -397,7 +399,7 @@ def test_a_teacher_that_cannot_be_asked_is_refused_before_training(ws, tmp_path,
 
 def test_a_task_whose_test_rows_were_all_deleted_does_not_stop_later_learns(ws, tmp_path):
     learn(ws, tmp_path, "refund", recipe="naive")
-    for row in ws.task("refund", ws.ledger.resolve("head")).test:
+    for row in ws.session.task("refund", ws.ledger.resolve("head")).test:
         ws.delete_row(row.hash)
     made = Workspace.open(ws.ledger.root).learn(
         "parcel", data(tmp_path / "b.jsonl", "parcel", "late"), recipe="naive", overrides=FAST, gate=Gate()

@@ -74,7 +74,7 @@ def test_the_table_of_a_learn_compares_the_same_rows_after_a_task_was_updated(up
 
 
 def test_rows_deleted_since_are_left_out_of_the_score_before(ws, tmp_path):
-    test_row = ws.task("parcel", ws.ledger.resolve("head")).test[0]
+    test_row = ws.session.task("parcel", ws.ledger.resolve("head")).test[0]
     ws.delete_row(test_row.hash)
     learn(ws, tmp_path, "return")
     cells = views.score_table(ws.ledger, ws.ledger.resolve("head"))["parcel"]
@@ -97,7 +97,7 @@ def test_the_matrix_marks_what_was_scored_on_other_rows(updated):
 
 def test_a_matrix_on_the_same_rows_has_no_marks(ws):
     assert "other test rows" not in plain_text(ws.matrix())
-    assert "other test rows" not in render(report_data(ws))
+    assert "other test rows" not in render(report_data(ws.ledger))
 
 
 def test_the_card_counts_the_rows_of_each_number(updated, tmp_path):
@@ -115,12 +115,12 @@ def test_the_card_counts_the_rows_of_each_number(updated, tmp_path):
 def test_each_interval_is_named_by_its_method(ws, tmp_path):
     assert interval_name([0, 1, 1.0]) == "Wilson"
     assert interval_name([0, 0.5]) == "bootstrap"
-    page = unescape(render(report_data(ws)))
+    page = unescape(render(report_data(ws.ledger)))
     assert "95% bootstrap intervals over test items" not in page
     assert "are Wilson's where answers are right or wrong" in page
     assert "95% Wilson interval" in page
     assert "95% bootstrap interval" not in page
-    export(ws, tmp_path / "out")
+    export(ws.session, tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Wilson's, of answers that are right or wrong" in card
     assert "Those of the metrics are bootstrapped over test rows." in card
@@ -156,18 +156,20 @@ def test_a_resumed_learn_counts_the_seconds_of_both_processes(ws, tmp_path, monk
     assert record["train_seconds"] == 80.0
     whole = record["tokens"] / 80
     assert all(0.5 * whole < speed < 2 * whole for speed in speeds)
-    assert f"{round(whole):,} tokens/s" in render(report_data(ws))
+    assert f"{round(whole):,} tokens/s" in render(report_data(ws.ledger))
 
 
 # --- beside another workspace
 
 
 def test_equal_streams_are_said_to_be_equal(ws, two_tasks):
-    found = side_by_side(ws, Workspace.open(two_tasks))
+    found = side_by_side(ws.ledger, Workspace.open(two_tasks).ledger)
     assert found["differs"] == []
     assert found["curves"] == ["parcel", "invoice"]
     assert found["shared"]["ours"] == found["shared"]["theirs"] == ws.matrix()["metrics"]
-    assert "The same tasks in the same order" in render(report_data(ws, {"other": Workspace.open(two_tasks)}))
+    assert "The same tasks in the same order" in render(
+        report_data(ws.ledger, {"other": Workspace.open(two_tasks).ledger})
+    )
 
 
 def test_other_tasks_rows_and_order_are_named_and_left_out(ws, tiny_model, tmp_path):
@@ -177,7 +179,7 @@ def test_other_tasks_rows_and_order_are_named_and_left_out(ws, tiny_model, tmp_p
     learn(other, folder, "invoice", test=range(103, 110))
     learn(other, folder, "return")
     learn(other, folder, "parcel")
-    found = side_by_side(ws, other)
+    found = side_by_side(ws.ledger, other.ledger)
     assert found["differs"] == [
         "the base is held in float32 here and in bfloat16 there",
         "1 task only there: return",
@@ -187,19 +189,19 @@ def test_other_tasks_rows_and_order_are_named_and_left_out(ws, tiny_model, tmp_p
     assert list(found["shared"]["ours"]) == ["acc"]
     assert found["shared"]["ours"]["acc"]["n"] == found["shared"]["theirs"]["acc"]["n"] == 6 + 3
     assert found["curves"] == []
-    page = render(report_data(ws, {"other": other}))
+    page = render(report_data(ws.ledger, {"other": other.ledger}))
     assert "The same tasks in the same order" not in page
     assert "1 task only there: return" in page
 
 
 def test_workspaces_without_a_common_row_are_not_compared(ws, tiny_model, tmp_path):
     other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")
-    assert side_by_side(ws, other)["shared"] is None
+    assert side_by_side(ws.ledger, other.ledger)["shared"] is None
     learn(other, tmp_path, "return")
-    found = side_by_side(ws, other)
+    found = side_by_side(ws.ledger, other.ledger)
     assert found["shared"] is None
     assert found["differs"] == ["2 tasks only here: parcel, invoice", "1 task only there: return"]
-    assert "nothing is compared" in render(report_data(ws, {"other": other}))
+    assert "nothing is compared" in render(report_data(ws.ledger, {"other": other.ledger}))
 
 
 # --- the gate
@@ -233,13 +235,13 @@ def test_what_is_not_there_is_not_counted(ws):
 
 def test_a_head_at_the_base_is_not_said_to_be_all_there_is(ws):
     ws.rollback("base")
-    page = render(report_data(ws))
+    page = render(report_data(ws.ledger))
     assert "Head knows no task and no edited fact." in page
     assert "holds the base model alone" not in page
 
 
 def test_a_task_whose_test_rows_are_gone_is_left_out_of_a_whole_evaluation(ws, tmp_path):
-    for row in ws.task("parcel", ws.ledger.resolve("head")).test:
+    for row in ws.session.task("parcel", ws.ledger.resolve("head")).test:
         ws.delete_row(row.hash)
     assert set(ws.evaluate()["tasks"]) == {"parcel", "invoice"}  # parcel was measured before
     done = learn(ws, tmp_path, "return", gate=Gate())
@@ -250,9 +252,9 @@ def test_a_task_whose_test_rows_are_gone_is_left_out_of_a_whole_evaluation(ws, t
 
 def test_the_memory_of_an_entry_is_what_it_remembers_now(ws):
     row = next(line["row"] for line in memory_views.remembered(ws.ledger))
-    before = {e["entry"]: e["memory"]["rows"] for e in report_data(ws)["entries"]}
+    before = {e["entry"]: e["memory"]["rows"] for e in report_data(ws.ledger)["entries"]}
     ws.delete_row(row)
-    after = {e["entry"]: e["memory"]["rows"] for e in report_data(ws)["entries"]}
+    after = {e["entry"]: e["memory"]["rows"] for e in report_data(ws.ledger)["entries"]}
     head = ws.ledger.resolve("head").id
     assert after[head] == before[head] - 1 == len(memory_views.remembered(ws.ledger))
 
@@ -264,9 +266,9 @@ def test_the_card_says_how_the_tasks_were_learned(tiny_model, tmp_path, recipe, 
     made = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32", keep_rows="all")
     for task in ("parcel", "invoice"):
         learn(made, tmp_path, task, recipe=recipe)
-    export(made, tmp_path / "out")
+    export(made.session, tmp_path / "out")
     assert words in (tmp_path / "out" / "README.md").read_text()
-    export(made, tmp_path / "one", at="head~1")
+    export(made.session, tmp_path / "one", at="head~1")
     assert "that learned 1 task with perdure" in (tmp_path / "one" / "README.md").read_text()
-    export(made, tmp_path / "base", at="base", merged=True)
+    export(made.session, tmp_path / "base", at="base", merged=True)
     assert "A copy of the base model made with perdure" in (tmp_path / "base" / "README.md").read_text()

@@ -52,11 +52,11 @@ def moved(*names):
 
 def test_a_prompt_is_traced_on_the_state_with_its_edits(ws):
     now = ws.trace("{} lives in", "Dan Kim", QUICK)
-    before = trace_prompt(ws, "Dan Kim lives in", "Dan Kim", QUICK, at="base")
+    before = trace_prompt(ws.session, "Dan Kim lives in", "Dan Kim", QUICK, at="base")
     assert (now["answer"], before["answer"]) == (ELSEWHERE, people.HOME["Dan Kim"])
     assert (now["tokens"], now["span"]) == (["Dan", "Kim", "lives", "in"], [0, 2])
     assert list(now["kinds"]) == ["block", "mlp", "attention"]
-    ws.lay(ws.ledger.resolve("base"))
+    ws.session.load(ws.ledger.resolve("base"))
     alone = trace(ws.runtime.model, ws.tokenizer, "Dan Kim lives in", "Dan Kim", kind="mlp", samples=3)
     assert before["kinds"]["mlp"]["restored"] == alone.restored.tolist()
     assert (before["clean"], before["corrupted"]) == (alone.clean, alone.corrupted)
@@ -72,7 +72,7 @@ def test_it_is_noted_beside_its_entry_the_newest_first_and_makes_no_entry(ws, mo
     entries, verified = len(ws.ledger.entries()), ws.ledger.notes(ws.ledger.resolve("head").id)
     one = TraceSpec(kinds=("block",), samples=1)
     for name in ("Ann Lee", "Bob Ash", "Ann Lee"):
-        told = trace_prompt(ws, "{} lives in", name, one)
+        told = trace_prompt(ws.session, "{} lives in", name, one)
     assert told["kept"]
     head = ws.ledger.resolve("head").id
     notes = ws.ledger.notes(head)
@@ -80,17 +80,17 @@ def test_it_is_noted_beside_its_entry_the_newest_first_and_makes_no_entry(ws, mo
     assert notes[NOTE]["prompts"][0] == {key: value for key, value in told.items() if key != "kept"}
     assert {key: value for key, value in notes.items() if key != NOTE} == verified
     assert len(ws.ledger.entries()) == entries
-    assert report_data(ws)["entries"][-1]["traces"] == notes[NOTE]
+    assert report_data(ws.ledger)["entries"][-1]["traces"] == notes[NOTE]
     assert NOTE not in show(ws.ledger, "head")
     monkeypatch.setattr(traces, "KEPT", 1)
-    trace_prompt(ws, "{} lives in", "Cid Ray", one)
+    trace_prompt(ws.session, "{} lives in", "Cid Ray", one)
     assert [found["subject"] for found in ws.ledger.notes(head)[NOTE]["prompts"]] == ["Cid Ray"]
     assert KEPT > 1
 
 
 def test_while_another_process_writes_it_is_told_but_not_kept(ws):
     with writing(ws.ledger.root):
-        told = trace_prompt(ws, "{} lives in", "Ann Lee", TraceSpec(kinds=("block",), samples=1))
+        told = trace_prompt(ws.session, "{} lives in", "Ann Lee", TraceSpec(kinds=("block",), samples=1))
     assert not told["kept"]
     assert NOTE not in ws.ledger.notes(ws.ledger.resolve("head").id)
 
@@ -98,15 +98,23 @@ def test_while_another_process_writes_it_is_told_but_not_kept(ws):
 @pytest.mark.parametrize(
     ("ask", "error", "message"),
     [
-        (lambda ws: trace_prompt(ws, "He lives in", "Ann Lee"), BadInput, "does not name the subject 'Ann Lee'"),
-        (lambda ws: trace_prompt(ws, "Ann Lee lives in", " "), BadInput, "does not name the subject ''"),
-        (lambda ws: trace_prompt(ws, "{} lives in", "Ann Lee", at="nowhere"), NotFound, "nowhere"),
+        (
+            lambda ws: trace_prompt(ws.session, "He lives in", "Ann Lee"),
+            BadInput,
+            "does not name the subject 'Ann Lee'",
+        ),
+        (lambda ws: trace_prompt(ws.session, "Ann Lee lives in", " "), BadInput, "does not name the subject ''"),
+        (lambda ws: trace_prompt(ws.session, "{} lives in", "Ann Lee", at="nowhere"), NotFound, "nowhere"),
         (lambda ws: TraceSpec(kinds=("block",), window=2), BadSpec, "a window"),
         (lambda ws: TraceSpec(kinds=("value",)), BadSpec, "choose from block, mlp, attention"),
         (lambda ws: TraceSpec(noise=-1.0), BadSpec, "noise is -1"),
         (lambda ws: TraceSpec(samples=0), BadSpec, "samples 0"),
-        (lambda ws: sweep(ws, moved("Ann Lee"), [3]), BadSpec, "choose from 0 to 2"),
-        (lambda ws: trace_facts(ws, [Fact("Ann Lee", "{} lives in", "Rome", "Mars")]), BadInput, "none of 1 facts"),
+        (lambda ws: sweep(ws.session, moved("Ann Lee"), [3]), BadSpec, "choose from 0 to 2"),
+        (
+            lambda ws: trace_facts(ws.session, [Fact("Ann Lee", "{} lives in", "Rome", "Mars")]),
+            BadInput,
+            "none of 1 facts",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(ws, ask, error, message):
@@ -120,11 +128,11 @@ def test_facts_are_averaged_over_those_that_the_model_says(ws):
     wrong = Fact("Cid Ray", "{} lives in", home, other)  # what is called its ground truth is not what the model says
     facts = [*moved("Ann Lee", "Bob Ash", "Dan Kim"), untold, wrong]
     ticks = []
-    told = trace_facts(ws, facts, QUICK, tick=lambda *what: ticks.append(what))
+    told = trace_facts(ws.session, facts, QUICK, tick=lambda *what: ticks.append(what))
     assert (told["facts"], told["n"]) == (5, 3)
     assert [left["subject"] for left in told["left_out"]] == ["Dan Kim", "Cid Ray"]  # Dan Kim was edited
     assert ticks[-1] == ("tracing facts", 9, 9)
-    alone = [trace_prompt(ws, "{} lives in", name, QUICK) for name in ("Ann Lee", "Bob Ash", "Dan Bly")]
+    alone = [trace_prompt(ws.session, "{} lives in", name, QUICK) for name in ("Ann Lee", "Bob Ash", "Dan Bly")]
     costs = [one["clean"] - one["corrupted"] for one in alone]
     assert told["total_effect"]["value"] == pytest.approx(np.mean(costs))
     part = told["kinds"]["attention"]
@@ -143,7 +151,7 @@ def test_facts_are_averaged_over_those_that_the_model_says(ws):
 def test_a_sweep_edits_each_fact_alone_and_leaves_the_state_as_it_was(ws):
     names = ["Ann Lee", "Bob Ash", "Dan Kim"]
     head, laid = ws.ledger.resolve("head"), ws.predict(["Dan Kim lives in"], max_new_tokens=1)
-    told = sweep(ws, moved(*names), tracing=TraceSpec(kinds=("mlp",), samples=2))
+    told = sweep(ws.session, moved(*names), tracing=TraceSpec(kinds=("mlp",), samples=2))
     assert [line["layer"] for line in told["layers"]] == [0, 1, 2]  # all that can be edited of four
     assert told["before"]["efficacy"]["value"] == 0.0  # without the edit in force
     assert told["before"]["neighbourhood"] == {"value": 1.0, "low": pytest.approx(0.438, abs=1e-3), "high": 1.0, "n": 3}
@@ -163,14 +171,14 @@ def test_a_sweep_edits_each_fact_alone_and_leaves_the_state_as_it_was(ws):
     noted = ws.ledger.notes(head.id)[NOTE]
     assert list(noted) == ["sweep"]  # the average of a sweep takes the place of none
     assert noted["sweep"]["best"] == told["best"]
-    again = sweep(ws, moved(*names), [1])
+    again = sweep(ws.session, moved(*names), [1])
     assert again["layers"] == [line for line in told["layers"] if line["layer"] == 1]
 
 
 def test_a_sweep_in_which_no_edit_is_said_names_no_layer(ws, monkeypatch):
     unsaid = [Verdict(Answer(9.0, 0.1, False))] * 2
     monkeypatch.setattr(sweeps, "sweep_layers", lambda *args, **options: {0: unsaid, 2: unsaid})
-    told = sweep(ws, moved("Ann Lee", "Bob Ash"))
+    told = sweep(ws.session, moved("Ann Lee", "Bob Ash"))
     assert [line["score"]["value"] for line in told["layers"]] == [0.0, 0.0]
     assert told["best"] is None
 
@@ -182,9 +190,9 @@ def test_texts_beyond_the_models_positions_are_refused_in_words(ws):
         ws.trace(long, "Dan Kim", QUICK)
     for more in ({}, {"ground_truth": "Rome"}):
         with pytest.raises(BadInput, match=r"the fact about 'Dan Kim': .* the model has 64 positions; shorten it"):
-            trace_facts(ws, {**fact, **more}, QUICK)
+            trace_facts(ws.session, {**fact, **more}, QUICK)
     with pytest.raises(BadInput, match="64 positions, and 25% of them are for contexts; shorten it"):
-        sweep(ws, {**fact, "prompt": "Dan Kim lives in", "paraphrases": [long]}, [0])
+        sweep(ws.session, {**fact, "prompt": "Dan Kim lives in", "paraphrases": [long]}, [0])
 
 
 def test_the_noise_is_put_where_an_edit_would_write(ws, monkeypatch):
@@ -192,5 +200,5 @@ def test_the_noise_is_put_where_an_edit_would_write(ws, monkeypatch):
     assert ws.trace(prompt, "Ann", QUICK)["span"] == [0, 1]
     assert ws.trace(prompt.format("Ann"), "Ann", QUICK)["span"] == [7, 8]
     monkeypatch.setattr(traces, "average", lambda found: spans.extend(one.subject for one in found) or average(found))
-    trace_facts(ws, {"subject": "Ann", "prompt": prompt, "target": "Oslo"}, TraceSpec(("block",), samples=3))
+    trace_facts(ws.session, {"subject": "Ann", "prompt": prompt, "target": "Oslo"}, TraceSpec(("block",), samples=3))
     assert spans == [(0, 1)]

@@ -1,4 +1,4 @@
-"""A base model in memory, and the state that is laid over it: one combined adapter, or a whole set of weights."""
+"""A base model in memory, and the state that is loaded over it: one combined adapter, or a whole set of weights."""
 
 import ctypes
 import sys
@@ -34,7 +34,7 @@ PREFIX = "base_model.model."
 
 
 class Runtime:
-    """Holds one base model and lays states over it; the base weights are never written while adapters are used.
+    """Holds one base model and loads states over it; the base weights are never written while adapters are used.
 
     Args:
         folder: Local folder of the base model.
@@ -48,26 +48,29 @@ class Runtime:
         self.base: Base = self._load(dtype)
         self.model: Any = self.base.model
         self.dense = False
-        self.laid: str | None = None  # name of the state that lies over the base now, if the caller gave one
-        self.notices: list[str] = []  # what the user should know of what was asked, each once
+        self.loaded: str | None = None  # name of the state that the model is, where `load` was given one; set here alone
         self._shape: Any = None
         self._own: dict[str, tuple[int, float]] | None = None  # of the second block, where one trains over a frozen one
 
-    def notice(self, text: str) -> None:
-        """Keep something that the user should know, once."""
-        if text not in self.notices:
-            self.notices.append(text)
+    def load(self, slots: Slots, state: str | None = None) -> None:
+        """Make the model the one that `slots` describe: base plus combined adapter, or dense weights plus adapter.
 
-    def lay(self, slots: Slots) -> None:
-        """Make the model the one that `slots` describe: base plus combined adapter, or dense weights plus adapter."""
-        self.laid = None
+        Args:
+            slots: Tensors by slot name.
+            state: Name of this state, which `loaded` then is; None for a state that nobody looks for again.
+        """
+        self.loaded = None
         if self._own is not None:
             self._remove_adapter()
-        self._lay_dense(slots.get(DENSE))
+        self._load_dense(slots.get(DENSE))
         patches = combine([from_tensors(slots[name]) for name in sorted(slots) if name != DENSE])
-        if not patches:
+        if patches:
+            self._load_adapter(patches)
+        else:
             self._remove_adapter()
-            return
+        self.loaded = state
+
+    def _load_adapter(self, patches: Patches) -> None:
         self._fit(_shape_of(patches))
         self._write(BASE_BLOCK, self._shape, patches)
         self.model.eval()
@@ -91,10 +94,10 @@ class Runtime:
         beneath = {name: slots[name] for name in plan.beneath if name in slots}
         own = slots.get(plan.slot)
         if beneath:
-            self.lay(beneath)
+            self.load(beneath)
             self._add_block(settings, seed, task, None if own is None else from_tensors(own))
         else:
-            self.lay({} if own is None else {plan.slot: own})
+            self.load({} if own is None else {plan.slot: own})
             self.start_adapter(settings, seed, task)
         self._set_start(plan)
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
@@ -104,12 +107,12 @@ class Runtime:
         return self._tensors_of(self._block)
 
     def start_adapter(self, settings: Settings, seed: int, task: str) -> dict[str, Tensor]:
-        """Return the trainable LoRA parameters by name: the ones laid, or fresh ones (B = 0) where none are.
+        """Return the trainable LoRA parameters by name: the ones loaded, or fresh ones (B = 0) where none are.
 
         Raises:
-            BadSpec: The laid adapter has another rank, scale or modules than the settings ask for, or no module fits.
+            BadSpec: The loaded adapter has another rank, scale or modules than the settings ask for, or no module fits.
         """
-        self.laid = None
+        self.loaded = None
         fresh = self._fresh_shape(settings)
         if self._shape is None:
             with torch.random.fork_rng():
@@ -124,13 +127,14 @@ class Runtime:
         """Return every weight as a float32 trainable parameter, by name.
 
         Raises:
-            BadSpec: An adapter is laid over the base; its tasks would be lost.
+            BadSpec: An adapter is loaded over the base; its tasks would be lost.
         """
         if self._shape is not None:
             raise BadSpec(
                 "the recipe trains every weight, but head already carries an adapter; begin a new workspace for it, "
                 "or use a LoRA recipe"
             )
+        self.loaded = None
         if not self.dense:
             self._reload("float32")
             self.dense = True  # from here on the weights are written, and only a reload brings the base back
@@ -198,12 +202,12 @@ class Runtime:
                     layer.lora_variant.pop(block, None)
 
     def top_k(self, rows: Sequence[Encoded], k: int) -> list[TopK]:
-        """Return the distribution at the label positions of each row, kept to k, of the state laid now. Cost: a forward a row."""
+        """Return the distribution of the loaded model at the label positions of each row, kept to k. Cost: a forward a row."""
         return Inference(self.model, self.reader, self.precision).top_k(rows, k)
 
     @property
     def reader(self) -> Tokens:
-        """What turns rows of tokens into batches, and batches into outputs of the model as it is laid now."""
+        """What turns rows of tokens into batches, and batches into outputs of the loaded model."""
         return Tokens(self.base.pad, batching_of(self.model).prefix)
 
     def trainable(self, params: Mapping[str, Tensor]) -> Trainable:
@@ -214,7 +218,7 @@ class Runtime:
     def bare(self) -> Iterator[None]:
         """Inside, the model is the base: the adapter is off. No second copy of a model exists."""
         if self.dense:
-            raise BadSpec("the base cannot be asked while dense weights are laid over it; use a LoRA recipe")
+            raise BadSpec("the base cannot be asked while dense weights are loaded over it; use a LoRA recipe")
         if self._shape is None:
             yield
         else:
@@ -312,11 +316,12 @@ class Runtime:
             self.base.model = self.model.unload()
             self.model, self._shape, self._own = self.base.model, None, None
 
-    def _lay_dense(self, weights: Mapping[str, Tensor] | None) -> None:
+    def _load_dense(self, weights: Mapping[str, Tensor] | None) -> None:
         if weights is None and not self.dense:
             return
         self._remove_adapter()
-        self._reload(self.dtype if weights is None else "float32")
+        if weights is None or not self.dense:
+            self._reload(self.dtype if weights is None else "float32")
         if weights is not None:
             with torch.no_grad():
                 for name, value in self.model.named_parameters():

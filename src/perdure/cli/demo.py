@@ -20,5 +20,6 @@ def demo(
 
     with progress("fetching the model") as tick:
         done = run(out, model=model, say=tell, tick=tick)
-    write_report(report_data(done["workspace"], {"naive": done["beside"]}), out / "report.html")
+    found = report_data(done["workspace"].ledger, {"naive": done["beside"].ledger})
+    write_report(found, out / "report.html")
     say(f"report written to {out / 'report.html'}; look around with 'perdure log -w {out / 'dual_replay'}'")

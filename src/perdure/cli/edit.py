@@ -62,7 +62,7 @@ def edit(
     ws = open_workspace(folder)
     spec = _spec(ws, method, layer, batch)
     with progress("loading the model") as tick:
-        result = carry_out(ws, given, spec=spec, gate=None if no_gate else EditGate(**rule), tick=tick)
+        result = carry_out(ws.session, given, spec=spec, gate=None if no_gate else EditGate(**rule), tick=tick)
     if as_json:
         emit({key: result[key] for key in TOLD})
     elif result["applied"]:
@@ -92,7 +92,7 @@ def _spec(ws: "Workspace", method: str | None, layers: list[int] | None, batch: 
 
     named: dict[str, Any] = {"method": method, "layers": tuple(layers or ()), "batch": batch}
     named = {name: value for name, value in named.items() if value}
-    return replace(usual_spec(ws), **named) if named else None
+    return replace(usual_spec(ws.session), **named) if named else None
 
 
 def show_result(result: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def verify(folder: Folder = None, as_json: AsJson = False) -> None:
 
     ws = open_workspace(folder)
     with progress("loading the model") as tick:
-        found = verify_edits(ws, tick)
+        found = verify_edits(ws.session, tick)
     if as_json:
         emit(found)
     elif found["facts"]:

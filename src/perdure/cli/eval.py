@@ -16,14 +16,17 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score tasks at an entry. What was measured before is looked up, not measured again."""
-    ws = open_workspace(folder)
+    from perdure.workflows.inspect.evaluate import evaluate as carry_out
+
+    session = open_workspace(folder).session
     with progress("looking up scores") as tick:
-        found = ws.evaluate(tasks or (), at, tick)
+        evaluation = carry_out(session, tasks or (), at, tick)
+    found = evaluation.to_json()
     if as_json:
         return emit({"ref": found["ref"], "tasks": found["tasks"]})
     if not found["tasks"]:
         return say(knows_nothing(at))
     rows = [[name, percent(s), interval(s), s["n"], s["scorer"]] for name, s in found["tasks"].items()]
     tell(table(["task", "score", "95% interval", "n", "scorer"], rows, right=(1, 2, 3)))
-    for notice in ws.notices:
+    for notice in evaluation.notices:
         warn(notice)

@@ -27,7 +27,7 @@ def export(
 
     ws = open_workspace(folder)
     with progress("exporting"):
-        found = write(ws, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype)
+        found = write(ws.session, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype)
     if as_json:
         return emit(found)
     tell(facts({**found, "files": ", ".join(found["files"]), **_told(found)}))

@@ -32,13 +32,14 @@ def learn_knowledge(
     from perdure.workflows.edit.gate import EditGate
     from perdure.workflows.inspect import views
     from perdure.workflows.learn.knowledge import learn_knowledge as carry_out
+    from perdure.workflows.learn.preview import preview
 
     planned = ws.plan_knowledge(task, data, **options)
     if dry_run:
-        skill = views.preview(ws, planned.skill) if planned.skill else None
+        skill = preview(planned.skill) if planned.skill else None
         return _preview(planned, skill, as_json)
     with progress("loading the model") as tick:
-        result = carry_out(ws, planned, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
+        result = carry_out(ws.session, planned, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
     learned, edited = result["learned"], result["edited"]
     if as_json:
         told = {"edited": edited and {key: edited[key] for key in edit.TOLD}}

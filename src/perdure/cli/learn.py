@@ -61,6 +61,7 @@ def learn(
     from perdure.evaluate.gate import Gate
     from perdure.workflows.inspect import views
     from perdure.workflows.learn.learn import learn as carry_out
+    from perdure.workflows.learn.preview import preview
 
     limits = {"strict": strict, "tolerance": tolerance, "floor": floor, "lost_facts": lost_facts}
     rule: dict[str, Any] = {k: v for k, v in limits.items() if v is not None and v is not False}
@@ -83,10 +84,10 @@ def learn(
         return learn_knowledge(ws, task, data, options, gate=gate, dry_run=dry_run, as_json=as_json)
     planned = ws.plan(task, data, **options)
     if dry_run:
-        found = views.preview(ws, planned)
+        found = preview(planned)
         return emit(found) if as_json else show_preview(found)
     with progress("loading the model") as tick:
-        result = carry_out(ws, planned, gate=gate, tick=tick)
+        result = carry_out(ws.session, planned, gate=gate, tick=tick)
     if as_json:
         emit(result)
     else:

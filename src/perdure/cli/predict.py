@@ -25,7 +25,8 @@ def predict(
 
     With - the answers stand a line each, line breaks in them written as \n; a blank line is answered by an empty one.
     """
-    from perdure.workflows.scoring import newest_task
+    from perdure.workflows.inspect.evaluate import newest_task
+    from perdure.workflows.inspect.evaluate import predict as carry_out
 
     texts = read_stdin().removesuffix("\n").split("\n") if text == "-" else [text]
     refuse_no_text("".join(texts))
@@ -35,9 +36,10 @@ def predict(
     ws = open_workspace(folder)
     task = task or newest_task(ws.ledger, ws.ledger.resolve(at))
     with progress("loading the model"):
-        found = iter(ws.predict(asked, task, at, max_new_tokens))
-    answers = [next(found) if line.strip() else "" for line in texts]
-    for notice in ws.notices:
+        found = carry_out(ws.session, asked, task, at, max_new_tokens)
+    given = iter(found.texts)
+    answers = [next(given) if line.strip() else "" for line in texts]
+    for notice in found.notices:
         warn(notice)
     if as_json:
         pairs = [{"prompt": t, "answer": a} for t, a in zip(texts, answers, strict=True)]

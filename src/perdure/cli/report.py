@@ -25,7 +25,13 @@ def report(
     ws, others = open_workspace(folder), {name: open_workspace(path) for name, path in _named(compare or []).items()}
     roots = [one.ledger.root for one in (ws, *others.values())]
     check_output(output, REPORT, force=force, workspaces=roots)
-    write_report(report_data(ws, others), output, force=force, workspaces=roots)
+    found = report_data(ws.ledger, {name: other.ledger for name, other in others.items()})
+    write_report(
+        found,
+        output,
+        force=force,
+        workspaces=roots,
+    )
     say(f"report written to {output}")
 
 

@@ -25,7 +25,7 @@ def revert(
 
     ws = open_workspace(folder)
     with progress("loading the model") as tick:
-        result = carry_out(ws, what, resolve=resolve, tick=tick)
+        result = carry_out(ws.session, what, resolve=resolve, tick=tick)
     if as_json:
         return emit(result)
     if result["already"]:

@@ -75,11 +75,11 @@ def trace(
         with progress("loading the model") as tick:
             if sweep and facts:
                 tracing = spec if kind else None
-                found = sweep_layers(ws, facts, layers or (), tracing=tracing, seed=seed, at=at, tick=tick)
+                found = sweep_layers(ws.session, facts, layers or (), tracing=tracing, seed=seed, at=at, tick=tick)
             elif facts:
-                found = trace_facts(ws, facts, spec, at=at, tick=tick)
+                found = trace_facts(ws.session, facts, spec, at=at, tick=tick)
             else:
-                found = trace_prompt(ws, prompt or "", subject or "", spec, at=at, tick=tick)
+                found = trace_prompt(ws.session, prompt or "", subject or "", spec, at=at, tick=tick)
         if aside:
             _write(found, aside)
     emit(found) if as_json else tell(told(found))

@@ -235,6 +235,11 @@ class Database:
             )
 
     @property
+    def stamp(self) -> tuple[object, ...]:
+        """What changes whenever a transaction writes: time and size of the file and of its log."""
+        return _stamp(self.path), _stamp(self.path.with_name(f"{self.path.name}-wal"))
+
+    @property
     def at_rest(self) -> bool:
         """Whether the file holds everything, and no log lies beside it that has something in it."""
         return _at_rest(self.path)

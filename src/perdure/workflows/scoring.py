@@ -1,7 +1,8 @@
-"""Scores of states on tasks: measured once, kept by (state, task version), never computed again."""
+"""Ask the model that is loaded: answers to rows, and the score of a task."""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
@@ -9,7 +10,6 @@ from perdure.core.progress import Tick
 from perdure.core.rows import Row
 from perdure.data.task import TaskData
 from perdure.evaluate.scorers import choice_score, get_scorer, read_scorer, score_record
-from perdure.ledger import Entry, Ledger
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -17,8 +17,42 @@ if TYPE_CHECKING:
 LONGEST = 256  # tokens of an answer where the task does not say
 
 
-def measure(runtime: "Runtime", task: TaskData, tick: Tick | None = None) -> dict[str, Any]:
-    """Return the Score record of the model as it is laid now on the task's test rows.
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers.
+
+    Args:
+        texts: An answer for each row.
+        notices: What the user should know, such as prompts that had to be cut.
+    """
+
+    texts: list[str]
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A task scored now.
+
+    Args:
+        record: The Score record.
+        notices: What the user should know of how the model was asked.
+    """
+
+    record: dict[str, Any]
+    notices: tuple[str, ...] = ()
+
+
+def measure(
+    runtime: "Runtime", task: TaskData, tick: Tick | None = None, *, prompts: Sequence[list[int]] | None = None
+) -> Measured:
+    """Score the model that is loaded on the task's test rows.
+
+    Args:
+        runtime: Holds the model.
+        task: The task.
+        tick: Called with (what, rows done, rows in all).
+        prompts: The test rows as tokens, where the caller has them.
 
     Raises:
         BadInput: The task has no test rows, or scores by choice and has no choices.
@@ -33,16 +67,24 @@ def measure(runtime: "Runtime", task: TaskData, tick: Tick | None = None) -> dic
         if tick:
             tick(f"scoring {task.name}", done, len(task.test))
 
+    asked = prompts if prompts is not None else prompts_of(runtime, task.test)
     if name == "choice":
-        items, said = _choose(runtime, task, options, told)
+        items, found = _choose(runtime, task, asked, options, told)
     else:
         from perdure.data.answers import Reader
 
-        said = answers(runtime, task.test, answer_length(runtime, task), told)
+        found = answers(runtime, task.test, answer_length(runtime, task), told, prompts=asked)
         score, reader = get_scorer(task.scorer), Reader.of(runtime.base.tokenizer, task.test)
-        items = [score(text, reader.reference(row)) for text, row in zip(said, task.test, strict=True)]
+        items = [score(text, reader.reference(row)) for text, row in zip(found.texts, task.test, strict=True)]
     seconds = time.perf_counter() - began
-    return score_record(name, items, said, [row.hash for row in task.test], seconds)
+    return Measured(score_record(name, items, found.texts, [row.hash for row in task.test], seconds), found.notices)
+
+
+def prompts_of(runtime: "Runtime", rows: Sequence[Row]) -> list[list[int]]:
+    """Return the tokens with which each row is asked."""
+    from perdure.data.encode import prompt_ids
+
+    return [prompt_ids(row, runtime.base.tokenizer) for row in rows]
 
 
 def answers(
@@ -51,8 +93,9 @@ def answers(
     max_new_tokens: int,
     tick: Callable[[int], None] | None = None,
     known: Sequence[Row] = (),
-) -> list[str]:
-    """Return what the model as it is laid now answers to each row, by greedy decoding; what had to be cut is a notice.
+    prompts: Sequence[list[int]] | None = None,
+) -> Answers:
+    """Return what the model that is loaded answers to each row, by greedy decoding; what had to be cut is a notice.
 
     A thought before an answer is left out; an answer whose thought did not end is empty, and a notice.
 
@@ -62,16 +105,17 @@ def answers(
         max_new_tokens: Most tokens of an answer, its thought included.
         tick: Called with the number of answers finished.
         known: Rows that show what answers look like, where `rows` have none.
+        prompts: The rows as tokens, where the caller has them.
     """
     from perdure.data.answers import Reader
-    from perdure.data.encode import prompt_ids
     from perdure.model.decode import generate
 
     base, tokenizer = runtime.base, runtime.base.tokenizer
-    prompts, new = _fitted(runtime, [prompt_ids(row, tokenizer) or base.stops[:1] for row in rows], max_new_tokens)
+    asked = prompts if prompts is not None else prompts_of(runtime, rows)
+    short, new, notices = _fitted(runtime, [ids or base.stops[:1] for ids in asked], max_new_tokens)
     said = generate(
         runtime.model,
-        prompts,
+        short,
         max_new_tokens=new,
         stops=base.stops,
         pad=base.pad,
@@ -83,8 +127,8 @@ def answers(
     lost = sum(not text and bool(reader.whole(ids).strip()) for text, ids in zip(found, said, strict=True))
     if lost:
         what = "answer was" if lost == 1 else "answers were"
-        runtime.notice(f"{lost} {what} still a thought after {new} tokens, and left empty; raise max_new_tokens")
-    return found
+        notices.append(f"{lost} {what} still a thought after {new} tokens, and left empty; raise max_new_tokens")
+    return Answers(found, tuple(notices))
 
 
 def answer_length(runtime: "Runtime", task: TaskData) -> int:
@@ -102,31 +146,30 @@ def answer_length(runtime: "Runtime", task: TaskData) -> int:
     return min(longest + 4, LONGEST) + max((thought for thought, _ in sizes), default=0)
 
 
-def newest_task(ledger: Ledger, entry: Entry) -> str | None:
-    """Return the name of the task that was learned last at `entry`; None where it knows none."""
-    return next((e.task for e in ledger.ancestors(entry) if e.kind == "learn" and e.task in entry.tasks), None)
-
-
-def _fitted(runtime: "Runtime", prompts: list[list[int]], new: int) -> tuple[list[list[int]], int]:
-    """Return prompts and number of new tokens that the model has positions for, with a notice of what was cut."""
+def _fitted(runtime: "Runtime", prompts: list[list[int]], new: int) -> tuple[list[list[int]], int, list[str]]:
+    """Return prompts and number of new tokens that the model has positions for, and notices of what was cut."""
     from perdure.model.decode import fitted
 
     positions = runtime.base.positions
     prompts, room, cut = fitted(prompts, new, positions)
+    notices = []
     if cut:
         what = "prompt was" if cut == 1 else "prompts were"
-        runtime.notice(f"{cut} {what} longer than the model's {positions} positions allow and lost the start")
+        notices.append(f"{cut} {what} longer than the model's {positions} positions allow and lost the start")
     if room < new:
-        runtime.notice(f"answers have at most {room} tokens, not {new}: the model has {positions} positions")
-    return prompts, room
+        notices.append(f"answers have at most {room} tokens, not {new}: the model has {positions} positions")
+    return prompts, room, notices
 
 
 def _choose(
-    runtime: "Runtime", task: TaskData, options: dict[str, Any], told: Callable[[int], None]
-) -> tuple[list[float], list[str]]:
+    runtime: "Runtime",
+    task: TaskData,
+    asked: Sequence[list[int]],
+    options: dict[str, Any],
+    told: Callable[[int], None],
+) -> tuple[list[float], Answers]:
     """Score by log-likelihood over the task's answers: every answer that its rows had is a choice."""
     from perdure.data.answers import Choices
-    from perdure.data.encode import prompt_ids
     from perdure.model.decode import choice_log_likelihoods
 
     base, tokenizer = runtime.base, runtime.base.tokenizer
@@ -138,7 +181,7 @@ def _choose(
         )
     ids = [choices.ids(row) for row in task.test]
     longest = max(len(tokens) for options in ids for tokens in options)
-    prompts, room = _fitted(runtime, [prompt_ids(row, tokenizer) for row in task.test], longest)
+    prompts, room, notices = _fitted(runtime, list(asked), longest)
     ids = [[tokens[:room] for tokens in options] for options in ids]
     found = choice_log_likelihoods(runtime.model, prompts, ids, pad=base.pad, precision=runtime.precision, tick=told)
     items, said = [], []
@@ -147,4 +190,4 @@ def _choose(
         item, chosen = choice_score(likelihoods, [len(i) for i in tokens], gold, options.get("normalise", "none"))
         items.append(item)
         said.append(texts[chosen].strip())
-    return items, said
+    return items, Answers(said, tuple(notices))

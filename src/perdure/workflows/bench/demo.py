@@ -41,7 +41,7 @@ def demo(folder: Path, *, model: str = DEFAULT_MODEL, say: Say, tick: Tick | Non
     data = files("perdure.data") / "demo"
     for line in LINES:
         for ws, recipe, overrides in ((ours, "dual_replay", {**SETTINGS, **MEMORY}), (plain, "naive", SETTINGS)):
-            plain.runtime = ours.runtime  # one model in memory serves both
+            plain.session.runtime = ours.session.runtime  # one model in memory serves both
             done = ws.learn(line, Path(str(data / f"{line}.yaml")), recipe=recipe, overrides=overrides, tick=tick)
             say(f"{recipe:>12} learned {line}: {_scores(done)}; gate: {done['gate']['verdict']}")
             if not done["moved"]:

@@ -60,7 +60,7 @@ def run_text(suite: Suite, recipe: "Recipe", seed: int, data: Path, scratch: Pat
         taught += [load_rows(file) for file in general.values()]
         refuse_taught(watched.values(), {row.question: row for rows in taught for row in rows})
     for probe in watched.values():  # now, so that what cannot be scored fails before anything is trained
-        ws.cell(ws.ledger.resolve("base"), probe)
+        ws.session.score(ws.ledger.resolve("base"), probe)
     learned = []
     for task in suite.tasks:
         settings = {**general, **task.task}
@@ -93,7 +93,7 @@ def refuse_taught(watched: Iterable["TaskData"], taught: Mapping[str, "Row"]) ->
 
 def before_and_after(ws: "Workspace", task: "TaskData") -> Json:
     """Return what the base model and the last state score on each row of a watched task."""
-    (before, _), (after, _) = (ws.cell(ws.ledger.resolve(ref), task) for ref in ("base", "head"))
+    before, after = (ws.session.score(ws.ledger.resolve(ref), task).record for ref in ("base", "head"))
     return {"rows": [row[:16] for row in before["rows"]], "before": before["items"], "after": after["items"]}
 
 

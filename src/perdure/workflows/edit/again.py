@@ -54,7 +54,7 @@ def strengthened(
     """
     if not lost(verdicts, wanted):
         return edit_set, verdicts
-    place.lay()
+    place.load()
     with place.site() as site:
         depth = site.layout.depth
     begun = {w.id: _others(asked.get(w.id, w.spec), w.spec, depth) for w in edit_set.live if w.id in wanted}
@@ -85,7 +85,7 @@ def _tried(place: Place, edit_set: "EditSet", ids: Sequence[str], spec: EditSpec
     if not ids:
         return None
     rest = replace(edit_set, written=tuple(w for w in edit_set.written if w.id not in ids))
-    place.lay()
+    place.load()
     try:
         trial, _ = written(place, [edit_set.find(fact_id).fact for fact_id in ids], spec, rest)
         told = place.ask(trial)

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput, Diverged
 from perdure.core.progress import Tick
-from perdure.ledger import Entry, writing
+from perdure.ledger import Entry
 from perdure.workflows.edit.again import Verdicts, lost, strengthened
 from perdure.workflows.edit.gate import EditGate, risen
 from perdure.workflows.edit.records import VERIFIED, Json, asked_specs, note_of, noted, record_at
-from perdure.workflows.edit.state import SLOT, Place
+from perdure.workflows.edit.state import Place
+from perdure.workflows.session import Session
+from perdure.workflows.slots import EDITS
 
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet
-    from perdure.workflows.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,17 @@ class Carried:
     warnings: tuple[str, ...]
 
 
-def carry(ws: "Workspace", parent: Entry, slots: Mapping[str, str | None], tick: Tick | None = None) -> Carried | None:
+def carry(session: Session, parent: Entry, slots: Mapping[str, str | None], tick: Tick | None = None) -> Carried | None:
     """Return the facts in force at `parent` on the state of a learn that left `slots`; None if there are none.
 
     Cost: a verification; where a fact is lost, all facts written again, a second one and a reading of held-out text, and see
     `strengthened`.
     """
-    if SLOT not in ws.ledger.slots(parent):
+    if EDITS not in session.ledger.slots(parent):
         return None
-    others = {**ws.ledger.slots(parent), **slots}
-    place = Place(ws, {name: found for name, found in sorted(others.items()) if found and name != SLOT}, tick)
-    record, edit_set = record_at(ws.ledger, parent), place.in_force(parent)
+    others = {**session.ledger.slots(parent), **slots}
+    place = Place(session, {name: found for name, found in sorted(others.items()) if found and name != EDITS}, tick)
+    record, edit_set = record_at(session.ledger, parent), place.in_force(parent)
     said = [line["fact"] for line in record["facts"] if line["efficacy"]]
     verdicts: Verdicts = place.ask(edit_set)
     slot, warnings = None, []
@@ -69,7 +70,7 @@ def carry(ws: "Workspace", parent: Entry, slots: Mapping[str, str | None], tick:
         warnings.append(f"edited facts that are no longer said: {', '.join(names)}; edit them again")
     drift, norms = place.cost(edit_set, parent)
     note = noted(record["about"], edit_set, verdicts, record, drift, norms)
-    told = note_of(ws.ledger, parent, {**note, "rewritten": slot is not None})
+    told = note_of(session.ledger, parent, {**note, "rewritten": slot is not None})
     return Carried(slot, told, _judged(record, verdicts), tuple(warnings))
 
 
@@ -103,21 +104,21 @@ def _written_again(
     record: Json,
 ) -> "tuple[EditSet, Verdicts, str | None]":
     """Return the set written on the state laid at `place`, how it answers, and why it cannot be taken, if so."""
-    place.lay()
+    place.load()
     try:
         again = place.current(edit_set)
         plain = again, place.ask(again)
     except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
         return edit_set, verdicts, str(error)
     drift = record["drift"]
-    strong = strengthened(place, *plain, said, asked_specs(place.ws.ledger, record))
+    strong = strengthened(place, *plain, said, asked_specs(place.session.ledger, record))
     far = _too_far(drift, place.cost(strong[0], parent)[0])
     if far and strong[0] is not again and not _too_far(drift, place.cost(again, parent)[0]):
         return *plain, None
     return *strong, far
 
 
-def verify_edits(ws: "Workspace", tick: Tick | None = None) -> dict[str, Any]:
+def verify_edits(session: Session, tick: Tick | None = None) -> dict[str, Any]:
     """Ask head about every fact in force, and note beside it what came out.
 
     Returns:
@@ -127,18 +128,17 @@ def verify_edits(ws: "Workspace", tick: Tick | None = None) -> dict[str, Any]:
     Raises:
         Busy: Another process writes to the workspace.
     """
-    with writing(ws.ledger.root):
+    with session.writing():
         began = time.perf_counter()
-        head = ws.ledger.resolve("head")
-        record, place = record_at(ws.ledger, head), Place.at(ws, head, tick)
+        head = session.ledger.resolve("head")
+        record, place = record_at(session.ledger, head), Place.at(session, head, tick)
         edit_set = place.in_force(head)
         drift, norms = place.cost(edit_set, head) if edit_set.live else (None, {})
         verdicts = place.ask(edit_set)
         note = noted(record["about"], edit_set, verdicts, record, drift, norms)
         if edit_set.written:
-            found = note_of(ws.ledger, head, {**note, "rewritten": record["rewritten"]})
-            ws.ledger.annotate(head.id, VERIFIED, found)
-        ws.runtime.laid = ws.ledger.state(head)
+            found = note_of(session.ledger, head, {**note, "rewritten": record["rewritten"]})
+            session.ledger.annotate(head.id, VERIFIED, found)
         return {
             "entry": head.id,
             "facts": note["facts"],

@@ -85,7 +85,7 @@ class Drafting:
     def _written_again(self) -> str | None:
         """Write the facts in force again where head learned since; return why nothing can be written beside them, if so."""
         self.base = self.held
-        self.place.lay()
+        self.place.load()
         try:
             self.base = self.place.current(self.held)
             if self.base is self.held:
@@ -96,14 +96,14 @@ class Drafting:
             return f"the facts in force cannot be written again on the new head: {error} ({named}); {REVERT}"
         self.rewritten, wanted = len(self.base.live), self._unreplaced()
         self.base, now = strengthened(self.place, self.base, found, wanted, self.asked_for)
-        self.place.lay()
+        self.place.load()
         gone = lost(now, wanted) if self.gate else []
         return _undoing([self.base.find(fact_id).fact for fact_id in gone]) if gone else None
 
     def _culprits(self, edit_set: "EditSet", error: Exception) -> list[Fact]:
         """Return the facts that diverge where they are written again, or those whose keys are most alike."""
         if isinstance(error, Diverged):
-            self.place.lay()
+            self.place.load()
             specs = {w.spec: [other.fact for other in edit_set.live if other.spec == w.spec] for w in edit_set.live}
             bad = {fact_id for spec, facts in specs.items() for fact_id in diverging(self.place, facts, spec)}
         else:
@@ -124,7 +124,7 @@ class Drafting:
         """Return what to do about a fact that does not pass because its prompt leaves little to write on."""
         from perdure.editing.prompts import opens
 
-        alone = opens(self.place.ws.tokenizer, fact)
+        alone = opens(self.place.session.tokenizer, fact)
         return "; a model reads little from a first token: put a word before it" if alone else ""
 
     def _before(self, held: "EditSet") -> dict[str, "Verdict"]:
@@ -146,7 +146,7 @@ class Drafting:
         """Write facts beside those of a draft; return it with those that pass, and why the others do not."""
         base = draft.edit_set
         self._refuse_crowd(base, facts, spec)
-        self.place.lay()
+        self.place.load()
         trial, why = written(self.place, facts, spec, base)
         mine = {fact.id for fact in facts}
         trial, alike = self._solvable(base, trial, [w for w in trial.written if w.id in mine])
@@ -218,7 +218,7 @@ class Drafting:
                 far = self.gate.too_far(self.drift) if self.gate else None
                 why = {fact.id: far + self._remedy() for fact in self.fresh if far and fact.id not in draft.why}
                 if not why:
-                    self.place.lay(draft.edit_set)
+                    self.place.load(draft.edit_set)
                     break
             kept = [w for w in draft.edit_set.written if w.id in self._new(draft) - set(why)]
             draft = Draft(self._with(self.base, draft.edit_set, kept), {**draft.why, **why})

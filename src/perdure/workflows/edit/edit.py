@@ -10,16 +10,17 @@ from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.editing.facts import Fact, read_facts, refuse_repeats, superseded
 from perdure.editing.spec import EditSpec
-from perdure.ledger import Entry, writing
+from perdure.ledger import Entry
 from perdure.workflows.edit.again import lost
 from perdure.workflows.edit.draft import Draft, Drafting
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.records import NOTE, asked_specs, named, note_of, noted, record_at
-from perdure.workflows.edit.state import SLOT, Place, pruned, refuse_busy
+from perdure.workflows.edit.state import Place, pruned
+from perdure.workflows.session import Session
+from perdure.workflows.slots import EDITS
 
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet
-    from perdure.workflows.workspace import Workspace
 
 SOLVED = ("emmet", "rome", "memit", "alphaedit")  # methods whose facts can be taken out again
 CONTEXTS = 0.25  # share of a model's positions that is left to the contexts around a fact's texts
@@ -27,7 +28,7 @@ Facts = str | PathLike[str] | Fact | Mapping[str, Any] | Iterable[Fact | Mapping
 
 
 def edit(
-    ws: "Workspace",
+    session: Session,
     facts: Facts,
     *,
     spec: EditSpec | None = None,
@@ -40,7 +41,7 @@ def edit(
     then refused; the others are applied. Whatever stops this half-way leaves the ledger as it was.
 
     Args:
-        ws: The workspace.
+        session: Of the workspace.
         facts: A file of facts, one fact, or several; a fact may be its JSON object.
         spec: Settings; those of the facts in force, where there are some, else the defaults.
         gate: What a fact must show; None records whatever comes.
@@ -59,10 +60,10 @@ def edit(
     """
     asked = facts_of(facts)
     refuse_repeats(asked)
-    ws.refuse_editing()
-    with writing(ws.ledger.root):
-        refuse_busy(ws)
-        return _Edit(ws, asked, spec, gate, tick).run()
+    session.refuse_editing()
+    with session.writing():
+        session.refuse_candidate()
+        return _Edit(session, asked, spec, gate, tick).run()
 
 
 def facts_of(given: Facts) -> list[Fact]:
@@ -85,26 +86,26 @@ class _Edit:
     """The steps of one edit, in the order `run` names them."""
 
     def __init__(
-        self, ws: "Workspace", facts: Sequence[Fact], spec: EditSpec | None, gate: EditGate | None, tick: Tick | None
+        self, session: Session, facts: Sequence[Fact], spec: EditSpec | None, gate: EditGate | None, tick: Tick | None
     ):
         from perdure.editing.prompts import texts_of, too_long
 
-        self.ws, self.ledger, self.gate = ws, ws.ledger, gate
-        self.parent = ws.ledger.resolve("head")
-        self.place = Place.at(ws, self.parent, tick)
-        self.record = record_at(ws.ledger, self.parent)
+        self.session, self.ledger, self.gate = session, session.ledger, gate
+        self.parent = session.ledger.resolve("head")
+        self.place = Place.at(session, self.parent, tick)
+        self.record = record_at(session.ledger, self.parent)
         self.held = self.place.in_force(self.parent)
-        self.seed = ws.ledger.config.get("seed", 0)
-        self.spec = spec or usual_spec(ws, self.held)
+        self.seed = session.seed
+        self.spec = spec or usual_spec(session, self.held)
         if self.spec.method not in SOLVED:
             raise BadInput(f"method {self.spec.method} leaves no edit set; choose one of {', '.join(SOLVED)}")
-        refuse_layers(ws, self.spec)
+        refuse_layers(session, self.spec)
         live = {w.id for w in self.held.live}
         self.already = [fact.id for fact in facts if fact.id in live]
         facts, why = [fact for fact in facts if fact.id not in live], {}
         if facts:  # else no model is needed
-            positions = ws.runtime.base.positions
-            why = {f.id: long for f in facts if (long := too_long(ws.tokenizer, texts_of(f), positions, CONTEXTS))}
+            positions = session.runtime.base.positions
+            why = {f.id: long for f in facts if (long := too_long(session.tokenizer, texts_of(f), positions, CONTEXTS))}
         self.fresh = [fact for fact in facts if fact.id not in why]
         self.refused = [_refusal(fact, why[fact.id]) for fact in facts if fact.id in why]
         self.said = [line["fact"] for line in self.record["facts"] if line["efficacy"]]
@@ -119,8 +120,6 @@ class _Edit:
         told: dict[str, Any] = {"entry": None, "applied": [], "refused": self.refused, "superseded": [], "facts": []}
         told |= {"already": self.already, "drift": None, "rewritten": 0, "lost": [], "known": []}
         if not applied:
-            if self.fresh:
-                self.ws.runtime.laid = None
             return {**told, "seconds": round(time.perf_counter() - began, 3)}
         made = pruned(draft.edit_set)
         entry = self._entry(made, applied)
@@ -146,7 +145,6 @@ class _Edit:
         self.ledger.record(
             entry, {NOTE: note_of(self.ledger, self.parent, note), "edit": beside}, why=f"edit {note['about']}"
         )
-        self.ws.runtime.laid = self.ledger.state(entry)
         return told
 
     def _entry(self, made: "EditSet", applied: Sequence[Fact]) -> Entry:
@@ -159,7 +157,7 @@ class _Edit:
             tasks=parent.tasks,
             data={"facts": [fact.id for fact in applied], "spec": self.spec.to_json()},
             seed=self.seed,
-            slots={SLOT: self.place.keep(made)},
+            slots={EDITS: self.place.keep(made)},
             memory=parent.memory,
             columns=parent.columns,
             state=parent.state,
@@ -173,18 +171,18 @@ class _Edit:
         return [{"subject": old.subject, "fact": old.id, "by": new.id} for old, new in pairs]
 
 
-def usual_spec(ws: "Workspace", edit_set: "EditSet | None" = None) -> EditSpec:
+def usual_spec(session: Session, edit_set: "EditSet | None" = None) -> EditSpec:
     """Return the settings of the facts in force at head, which one joint solve shares, else the defaults."""
-    seed = ws.ledger.config.get("seed", 0)
-    head = ws.ledger.resolve("head")
-    held = edit_set or Place.at(ws, head).in_force(head)
+    seed = session.seed
+    head = session.ledger.resolve("head")
+    held = edit_set or Place.at(session, head).in_force(head)
     if not held.live:
         return EditSpec(seed=seed)
     first = held.live[0].spec
     return EditSpec(seed=seed, method=first.method, gain=first.gain, ridge=first.ridge, energy=first.energy)
 
 
-def refuse_layers(ws: "Workspace", spec: EditSpec) -> None:
+def refuse_layers(session: Session, spec: EditSpec) -> None:
     """Refuse layers that the model does not have, before it is loaded.
 
     Raises:
@@ -192,7 +190,7 @@ def refuse_layers(ws: "Workspace", spec: EditSpec) -> None:
     """
     from perdure.bridges.sizes import shape_of
 
-    layers = shape_of(ws.base_folder).layers
+    layers = shape_of(session.base_folder).layers
     if spec.layers and layers is not None:
         spec.at(layers)
 

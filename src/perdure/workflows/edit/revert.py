@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
-from perdure.ledger import Entry, Ledger, writing
+from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.records import NOTE, SHORTEST, Json, matching, named, note_of, noted, record_at
-from perdure.workflows.edit.state import SLOT, Place, pruned, refuse_busy
+from perdure.workflows.edit.state import Place, pruned
+from perdure.workflows.session import Session
+from perdure.workflows.slots import EDITS
 
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet
-    from perdure.workflows.workspace import Workspace
 
 
-def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | None = None) -> dict[str, Any]:
+def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | None = None) -> dict[str, Any]:
     """Take facts out of head's state and record one entry; with the last fact the slot goes, and all is as before it.
 
     Args:
-        ws: The workspace.
+        session: Of the workspace.
         what: Id of a fact, or an entry of kind edit, which means all of its facts; the beginning of either will do.
         resolve: Solve the others again as if the facts had never been made. Else the update vanishes at their keys, and the
             others stay as they are.
@@ -36,20 +37,20 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
         NotFound: Nothing has this name.
         BadInput: It cannot be separated from the rest, or a candidate is waiting.
     """
-    with writing(ws.ledger.root):
+    with session.writing():
         began = time.perf_counter()
-        parent = ws.ledger.resolve("head")
-        record = record_at(ws.ledger, parent)
-        if taken := taken_out(ws.ledger, record, parent, what, resolve):
+        parent = session.ledger.resolve("head")
+        record = record_at(session.ledger, parent)
+        if taken := taken_out(session.ledger, record, parent, what, resolve):
             return {
                 **taken,
                 "seconds": round(time.perf_counter() - began, 3),
                 "facts": record["facts"],
                 "drift": record["drift"],
             }
-        refuse_busy(ws)
-        chosen = facts_meant(ws.ledger, record, what, resolve)
-        place = Place.at(ws, parent, tick)
+        session.refuse_candidate()
+        chosen = facts_meant(session.ledger, record, what, resolve)
+        place = Place.at(session, parent, tick)
         before = place.in_force(parent)
         made = _without(place, before, [line["fact"] for line in chosen], resolve)
         drift, norms = place.cost(made, parent) if made.live else (None, {})
@@ -62,8 +63,8 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
             base=parent.base,
             tasks=parent.tasks,
             data={"facts": [fact.id for fact in gone], "resolve": resolve},
-            seed=ws.ledger.config.get("seed", 0),
-            slots={SLOT: place.keep(made)},
+            seed=session.seed,
+            slots={EDITS: place.keep(made)},
             memory=parent.memory,
             columns=parent.columns,
             state=parent.state,
@@ -87,8 +88,9 @@ def revert(ws: "Workspace", what: str, *, resolve: bool = False, tick: Tick | No
             "resolve": resolve,
             "seconds": round(time.perf_counter() - began, 3),
         }
-        ws.ledger.record(entry, {NOTE: note_of(ws.ledger, parent, note), "revert": told}, why=f"revert {note['about']}")
-        ws.runtime.laid = ws.ledger.state(entry)
+        session.ledger.record(
+            entry, {NOTE: note_of(session.ledger, parent, note), "revert": told}, why=f"revert {note['about']}"
+        )
         return {"entry": entry.id, **told, "facts": note["facts"], "drift": drift}
 
 
@@ -169,7 +171,7 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
         return pruned(place.pin(edit_set.drop(*gone)))
     made = edit_set.resolve(*gone)
     if made.unfinished:
-        place.lay()
+        place.load()
         current = place.current(made)
         made = place.settle(made) if current is made else current
     return pruned(made)

@@ -1,7 +1,7 @@
 """The edit set of a state on the workspace's one model: laid with the other slots, asked, and written again."""
 
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.workflows.edit.held_out import PASSAGES
+from perdure.workflows.session import Session
+from perdure.workflows.slots import EDITS, factors_of, tensors_of
 
 if TYPE_CHECKING:
-    from perdure.editing.edit_set import EditSet, Tensors
+    from perdure.editing.edit_set import EditSet
     from perdure.editing.facts import Fact
     from perdure.editing.measures import Verdict
     from perdure.editing.moments import Statistics
     from perdure.editing.site import Site
     from perdure.editing.spec import EditSpec
-    from perdure.ledger import Entry, Ledger
-    from perdure.workflows.workspace import Workspace
+    from perdure.ledger import Entry
 
-SLOT = "edits"
 TEST_ROWS = 16  # test rows of a task whose text counts as held out
 LONGEST = 128  # tokens of a held-out text
 
@@ -31,40 +31,40 @@ class Place:
     """A workspace's model with the slots that edits stand on.
 
     Args:
-        ws: The workspace.
+        session: Of the workspace.
         others: Object hash by slot, of all slots but the edits.
         tick: Called as work goes on.
     """
 
-    ws: "Workspace"
+    session: Session
     others: dict[str, str]
     tick: Tick | None = None
 
     @classmethod
-    def at(cls, ws: "Workspace", entry: "Entry", tick: Tick | None = None) -> "Place":
+    def at(cls, session: Session, entry: "Entry", tick: Tick | None = None) -> "Place":
         """Return the place of an entry."""
-        return cls(ws, {name: found for name, found in ws.ledger.slots(entry).items() if name != SLOT}, tick)
+        return cls(session, {name: found for name, found in session.ledger.slots(entry).items() if name != EDITS}, tick)
 
     def in_force(self, entry: "Entry") -> "EditSet":
         """Return the edit set at an entry; an empty one where it has none."""
         from perdure.editing.edit_set import EditSet
 
-        found = self.ws.ledger.slots(entry).get(SLOT)
-        return EditSet.from_tensors(self.ws.ledger.objects.get(found)) if found else EditSet()
+        found = self.session.ledger.slots(entry).get(EDITS)
+        return EditSet.from_tensors(self.session.ledger.objects.get(found)) if found else EditSet()
 
-    def lay(self, edit_set: "EditSet | None" = None) -> None:
+    def load(self, edit_set: "EditSet | None" = None) -> None:
         """Make the workspace's model the canonical form of these slots with an edit set, or without edits."""
-        slots = tensors_of(self.ws.ledger, self.others)
+        slots = tensors_of(self.session.ledger, self.others)
         if edit_set is not None and edit_set.live:
-            slots[SLOT] = _update(edit_set)
-        self.ws.runtime.lay(slots)
+            slots[EDITS] = factors_of(edit_set)
+        self.session.runtime.load(slots)
 
     @contextmanager
     def site(self) -> "Iterator[Site]":
         """Yield the model as it is laid now."""
         from perdure.editing.site import open_site
 
-        with open_site(self.ws.runtime.model, self.ws.tokenizer, self.ws.runtime.precision) as site:
+        with open_site(self.session.runtime.model, self.session.tokenizer, self.session.runtime.precision) as site:
             yield site
 
     def ask(
@@ -83,7 +83,7 @@ class Place:
         asked = [w.fact for w in edit_set.live] if facts is None else list(facts)
         whole = [fact for fact in asked if full is None or fact.id in full]
         rest = [fact for fact in asked if full is not None and fact.id not in full]
-        self.lay(edit_set)
+        self.load(edit_set)
         self._told("verifying facts", 0, len(asked))
         with self.site() as site:
             found = verify(site, whole) if whole else []
@@ -95,7 +95,7 @@ class Place:
         from perdure.editing.overlay import overlaid
         from perdure.editing.verification import drift, relative_norms
 
-        self.lay()
+        self.load()
         texts = self.held_out(entry)
         factors = edit_set.factors()
         with self.site() as site:
@@ -103,10 +103,10 @@ class Place:
 
     def held_out(self, entry: "Entry") -> list[list[int]]:
         """Return held-out text as tokens: fixed passages, and test rows of the tasks that an entry knows."""
-        rows = [row for name in entry.tasks for row in self.ws.task(name, entry).test[:TEST_ROWS]]
+        rows = [row for name in entry.tasks for row in self.session.task(name, entry).test[:TEST_ROWS]]
         texts = [row.prompt + row.completion + "\n".join(m.content for m in row.messages) for row in rows]
-        most = min(LONGEST, self.ws.runtime.base.positions or LONGEST)
-        coded = [self.ws.tokenizer(text)["input_ids"][:most] for text in (*PASSAGES, *texts)]
+        most = min(LONGEST, self.session.runtime.base.positions or LONGEST)
+        coded = [self.session.tokenizer(text)["input_ids"][:most] for text in (*PASSAGES, *texts)]
         return [ids for ids in coded if len(ids) > 1]
 
     def write(self, facts: "Sequence[Fact]", spec: "EditSpec", onto: "EditSet") -> "EditSet":
@@ -120,7 +120,7 @@ class Place:
         from perdure.editing.edit import rewrite
         from perdure.editing.moments import weights_hash
 
-        if not edit_set.written or edit_set.state == weights_hash(self.ws.runtime.model):
+        if not edit_set.written or edit_set.state == weights_hash(self.session.runtime.model):
             return edit_set
         return rewrite(*self._model(), edit_set, **self._settings())
 
@@ -130,7 +130,7 @@ class Place:
 
         if not edit_set.live:
             return edit_set
-        self.lay()
+        self.load()
         return settle(*self._model(), edit_set, **self._settings())
 
     def pin(self, edit_set: "EditSet") -> "EditSet":
@@ -139,34 +139,34 @@ class Place:
 
         if not edit_set.live:
             return edit_set
-        self.lay()
+        self.load()
         return pin(*self._model(), edit_set, **self._settings())
 
     def keep(self, edit_set: "EditSet") -> str | None:
         """Store a set as an object, each fact a part of it, and return its hash; None for a set without live facts."""
-        return self.ws.ledger.objects.put(*pruned(edit_set).packed()) if edit_set.live else None
+        return self.session.ledger.objects.put(*pruned(edit_set).packed()) if edit_set.live else None
 
     def _model(self) -> tuple[Any, Any]:
-        return self.ws.runtime.model, self.ws.tokenizer
+        return self.session.runtime.model, self.session.tokenizer
 
     def statistics(self) -> "Statistics":
         """Return where the keys' second moments come from: the base model, or its state where that has other weights."""
         from perdure.editing.moments import Statistics
 
-        runtime, folder = self.ws.runtime, moments_folder(self.ws)
+        runtime, folder = self.session.runtime, moments_folder(self.session)
         if runtime.dense:
             return Statistics(folder)
-        return Statistics(folder, f"{self.ws.ledger.config['base']} {runtime.base.dtype}", runtime.bare)
+        return Statistics(folder, f"{self.session.ledger.config['base']} {runtime.base.dtype}", runtime.bare)
 
     def _settings(self) -> dict[str, Any]:
-        return {"precision": self.ws.runtime.precision, "statistics": self.statistics(), "tick": self.tick}
+        return {"precision": self.session.runtime.precision, "statistics": self.statistics(), "tick": self.tick}
 
     def _told(self, what: str, done: int, total: int) -> None:
         if self.tick:
             self.tick(what, done, total)
 
 
-def moments_folder(ws: "Workspace") -> Path:
+def moments_folder(session: Session) -> Path:
     """Return where second moments are kept: in the user's cache, for all workspaces of a base; else in the workspace."""
     from perdure.bridges.embedded import cache_folder
 
@@ -174,35 +174,11 @@ def moments_folder(ws: "Workspace") -> Path:
         folder = cache_folder() / "moments"
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, BadInput):  # not writable, or there is no home
-        return ws.ledger.root / "moments"
-    return folder if os.access(folder, os.W_OK) else ws.ledger.root / "moments"
-
-
-def tensors_of(ledger: "Ledger", slots: Mapping[str, str]) -> "dict[str, Tensors]":
-    """Return what the runtime lays for slot objects: the stored tensors, but of an edit set the update solved from them."""
-    from perdure.editing.edit_set import EditSet
-
-    found = {name: ledger.objects.get(object_hash) for name, object_hash in slots.items()}
-    return {**found, **({SLOT: _update(EditSet.from_tensors(found[SLOT]))} if SLOT in found else {})}
-
-
-def _update(edit_set: "EditSet") -> "Tensors":
-    from perdure.maths.low_rank import to_tensors
-
-    return to_tensors(edit_set.patches())
+        return session.ledger.root / "moments"
+    return folder if os.access(folder, os.W_OK) else session.ledger.root / "moments"
 
 
 def pruned(edit_set: "EditSet") -> "EditSet":
     """Return the set with the names of only those layers that a fact is written into: equal sets are equal to the bit."""
     used = {layer for w in edit_set.written for layer in w.layers}
     return replace(edit_set, modules={layer: name for layer, name in sorted(edit_set.modules.items()) if layer in used})
-
-
-def refuse_busy(ws: "Workspace") -> None:
-    """Refuse to change head while a candidate waits, which was made on it.
-
-    Raises:
-        BadInput: One waits.
-    """
-    if ws.ledger.candidate() is not None:
-        raise BadInput("a candidate is waiting; 'perdure accept' or 'perdure discard' it first")

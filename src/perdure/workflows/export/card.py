@@ -1,20 +1,18 @@
 """The model card of an export: what it was made from and how, what it scores, and how to load it."""
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from perdure.core.plain_text import visible
 from perdure.core.words import counted
 from perdure.evaluate.matrix import MEANING, learned_stages
-from perdure.ledger import Entry
+from perdure.ledger import Entry, Ledger
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import about, record_at
+from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.views import paired
-
-if TYPE_CHECKING:
-    from perdure.workflows.workspace import Workspace
 
 EMBEDDED = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # what the embedded model was quantised from
 
@@ -22,36 +20,36 @@ FACTS = 20  # listed; the rest are counted
 LEVELS = ("acc", "learning_accuracy")  # metrics that are scores; the others are differences of scores
 
 
-def card(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> str:
+def card(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str:
     """Return the card, Markdown with the front matter the hub reads.
 
     Args:
-        ws: The workspace.
+        ledger: Of the workspace.
         entry: What is exported.
         kind: "adapter" or "merged".
         told: What the export found out; see `export`.
     """
-    record = record_at(ws.ledger, entry)
+    record = record_at(ledger, entry)
     count = len(record["facts"])
     facts = counted(count, "edited fact")
     title = " + ".join([*entry.tasks, *([facts] if count else [])]) or "base model"
     parts = [
-        _front(ws, kind),
+        _front(ledger, kind),
         f"# {title}",
-        _intro(ws, entry, kind, told),
+        _intro(ledger, entry, kind, told),
         "## Scores",
-        *_scores(ws, entry),
+        *_scores(ledger, entry),
         *_facts(record),
         "## Load it",
-        _usage(ws, kind, told),
+        _usage(ledger, kind, told),
         "## How it was made",
-        *_history(ws, entry),
+        *_history(ledger, entry),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front(ws: "Workspace", kind: str) -> str:
-    base = _origin(ws)
+def _front(ledger: Ledger, kind: str) -> str:
+    base = _origin(ledger)
     adapter = kind == "adapter"
     facts = {
         "library_name": "peft" if adapter else "transformers",
@@ -63,15 +61,15 @@ def _front(ws: "Workspace", kind: str) -> str:
     return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
 
 
-def _intro(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> str:
-    config = ws.ledger.config
+def _intro(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str:
+    config = ledger.config
     what = f"LoRA adapter of rank {told['rank']}" if kind == "adapter" else "whole model, no adapter needed,"
-    what = what if ws.ledger.slots(entry) else "copy of the base model"
-    did = _did(ws, entry, edited=bool(told.get("facts")))
+    what = what if ledger.slots(entry) else "copy of the base model"
+    did = _did(ledger, entry, edited=bool(told.get("facts")))
     lines = [
         f"A {what} {did} with perdure, exported from entry `{entry.id[:12]}`.",
         "",
-        f"- Base model: {_code(_origin(ws))}"
+        f"- Base model: {_code(_origin(ledger))}"
         + (f", revision {_code(config['revision'])}" if config.get("revision") else "")
         + f", {config['dtype']}, hash of weights, configuration, tokenizer and dtype `{config['base']}`",
         f"- Entry: `{entry.id}`",
@@ -97,9 +95,9 @@ def _intro(ws: "Workspace", entry: Entry, kind: str, told: dict[str, Any]) -> st
     return "\n".join(lines)
 
 
-def _did(ws: "Workspace", entry: Entry, edited: bool) -> str:
+def _did(ledger: Ledger, entry: Entry, edited: bool) -> str:
     """Return what was done to the base model, as a clause."""
-    learned = [one for one in ws.ledger.ancestors(entry) if one.kind == "learn"]
+    learned = [one for one in ledger.ancestors(entry) if one.kind == "learn"]
     also = "and whose facts were edited" if edited else ""
     if not learned:
         return "whose facts were edited" if edited else "made"
@@ -118,46 +116,46 @@ def _did(ws: "Workspace", entry: Entry, edited: bool) -> str:
     ).rstrip()
 
 
-def _scores(ws: "Workspace", entry: Entry) -> list[str]:
+def _scores(ledger: Ledger, entry: Entry) -> list[str]:
     """Return the table of scores, the metrics, and the gate's verdict."""
     if not entry.tasks:
         return ["No task was learned."]
-    matrix = ws.matrix(entry.id)
-    state = ws.ledger.state(entry)
-    found = ws.ledger.scores([state], entry.tasks.values())
+    measured = matrix(ledger, entry.id)
+    state = ledger.state(entry)
+    found = ledger.scores([state], entry.tasks.values())
     makers: dict[str, list[str]] = {}
     table = ["| Task | Scorer | Score | 95% interval | n | When learned | Change |", "|---|---|---|---|---|---|---|"]
-    for name, stage in zip(matrix["tasks"], learned_stages(matrix), strict=True):
+    for name, stage in zip(measured["tasks"], learned_stages(measured), strict=True):
         record = found.get((state, entry.tasks[name]))
         if record is None:
             table.append(f"| {name} | | not measured | | | | |")
             continue
         interval = f"{_percent(record['low'])} to {_percent(record['high'])}"
-        since = _since(ws, entry, name, None if stage is None else matrix["stages"][stage]["entry"], record)
+        since = _since(ledger, entry, name, None if stage is None else measured["stages"][stage]["entry"], record)
         table.append(
             f"| {name} | {record['scorer']} | {_percent(record['score'])} | {interval} | {record['n']} {since}"
         )
         makers.setdefault(interval_name(record["items"]), []).append(name)
     metrics = ["| Metric | Value | 95% interval | Meaning |", "|---|---|---|---|"]
     for name, meaning in MEANING.items():
-        metric = matrix["metrics"][name]
+        metric = measured["metrics"][name]
         if metric["value"] is None:
             metrics.append(f"| {name} | | | {meaning} ({metric['missing']}) |")
         else:
             shown = _percent if name in LEVELS else _points
             interval = f"{shown(metric['low'])} to {shown(metric['high'])}"
             metrics.append(f"| {name} | {shown(metric['value'])} | {interval} | {meaning} |")
-    gate = (_notes_of_learn(ws, entry).get("record") or {}).get("gate")
+    gate = (_notes_of_learn(ledger, entry).get("record") or {}).get("gate")
     whose = "Gate" if entry.kind == "learn" else "Gate of the last learn"
     verdict = f"{whose}: **{gate['verdict']}** ({plain(gate.get('reason', ''))})." if gate else ""
     return ["\n".join(table), "\n".join(metrics), _intervals(makers), verdict]
 
 
-def _since(ws: "Workspace", entry: Entry, task: str, learned: str | None, now: dict[str, Any]) -> str:
+def _since(ledger: Ledger, entry: Entry, task: str, learned: str | None, now: dict[str, Any]) -> str:
     """Return the cells of a task's score when it was learned first, and the change since, over the test rows of both."""
     if learned is None:
         return "| | |"
-    pair = paired(ws.ledger, ws.ledger.entry(learned), entry, task)
+    pair = paired(ledger, ledger.entry(learned), entry, task)
     then, change = pair["a"], pair["change"]
     if then is None or change is None:
         return "| | |"
@@ -196,7 +194,7 @@ def _facts(record: dict[str, Any]) -> list[str]:
     return ["## Facts", " ".join(lines), "\n".join(table), more]
 
 
-def _usage(ws: "Workspace", kind: str, told: dict[str, Any]) -> str:
+def _usage(ledger: Ledger, kind: str, told: dict[str, Any]) -> str:
     if kind == "merged":
         return (
             "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
@@ -204,11 +202,11 @@ def _usage(ws: "Workspace", kind: str, told: dict[str, Any]) -> str:
             'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")\n```\n\n'
             "```bash\nvllm serve PATH_OF_THIS_FOLDER\n```"
         )
-    base, revision = _origin(ws), ws.ledger.config.get("revision")
+    base, revision = _origin(ledger), ledger.config.get("revision")
     at = f', revision="{revision}"' if revision else ""
     return (
         "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{base}", dtype="{ws.ledger.config["dtype"]}"{at})\n'
+        f'base = AutoModelForCausalLM.from_pretrained("{base}", dtype="{ledger.config["dtype"]}"{at})\n'
         'model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")\n'
         'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")\n```\n\n'
         + (
@@ -220,20 +218,20 @@ def _usage(ws: "Workspace", kind: str, told: dict[str, Any]) -> str:
     )
 
 
-def _history(ws: "Workspace", entry: Entry) -> list[str]:
+def _history(ledger: Ledger, entry: Entry) -> list[str]:
     """Return the line of entries with data and seeds, the recipe, and the software."""
     table = ["| Entry | Kind | What | Task version | Train data | Seed |", "|---|---|---|---|---|---|"]
-    for one in reversed(ws.ledger.ancestors(entry)):
+    for one in reversed(ledger.ancestors(entry)):
         cells = [
             _hash(one.id),
             one.kind,
-            plain(about(ws.ledger, one.id, one.task) or ""),
+            plain(about(ledger, one.id, one.task) or ""),
             _hash(one.tasks.get(one.task or "")),
             _hash(one.data.get("train")),
             str(one.seed),
         ]
         table.append(_row(cells))
-    learned, notes = _last_learn(ws, entry), _notes_of_learn(ws, entry)
+    learned, notes = _last_learn(ledger, entry), _notes_of_learn(ledger, entry)
     software = ", ".join(f"{name} {version}" for name, version in (notes.get("software") or {}).items())
     recipe = f"```yaml\n{yaml.safe_dump(learned.recipe, sort_keys=False)}```" if learned else ""
     return [
@@ -244,18 +242,18 @@ def _history(ws: "Workspace", entry: Entry) -> list[str]:
     ]
 
 
-def _last_learn(ws: "Workspace", entry: Entry) -> Entry | None:
+def _last_learn(ledger: Ledger, entry: Entry) -> Entry | None:
     """Return the newest learn that an entry stands on, itself among them."""
-    return next((one for one in ws.ledger.ancestors(entry) if one.kind == "learn"), None)
+    return next((one for one in ledger.ancestors(entry) if one.kind == "learn"), None)
 
 
-def _notes_of_learn(ws: "Workspace", entry: Entry) -> dict[str, Any]:
-    learned = _last_learn(ws, entry)
-    return ws.ledger.notes(learned.id) if learned else {}
+def _notes_of_learn(ledger: Ledger, entry: Entry) -> dict[str, Any]:
+    learned = _last_learn(ledger, entry)
+    return ledger.notes(learned.id) if learned else {}
 
 
-def _origin(ws: "Workspace") -> str:
-    model = ws.ledger.config["model"]
+def _origin(ledger: Ledger) -> str:
+    model = ledger.config["model"]
     return EMBEDDED.get(model, model)
 
 

@@ -7,23 +7,24 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from perdure.ledger import Entry
-from perdure.workflows.edit.state import SLOT, Place
+from perdure.workflows.edit.state import Place
+from perdure.workflows.session import Session
+from perdure.workflows.slots import EDITS
 
 if TYPE_CHECKING:
     from perdure.bridges.models import Base
     from perdure.editing.facts import Fact
     from perdure.editing.measures import Verdict
-    from perdure.workflows.workspace import Workspace
 
 DTYPES = ("bfloat16", "float16", "float32")
 Json = dict[str, Any]
 
 
-def check_adapter(ws: "Workspace", entry: Entry, folder: Path, dtype: str | None, compressed: bool) -> Json:
+def check_adapter(session: Session, entry: Entry, folder: Path, dtype: str | None, compressed: bool) -> Json:
     """Return what the adapter in `folder` says, its factors cast to the dtype of the server, beside what `entry` says.
 
     Args:
-        ws: The workspace.
+        session: Of the workspace.
         entry: What was exported.
         folder: The files.
         dtype: One of `DTYPES`, that the server holds the factors in; None takes that of the workspace's model.
@@ -37,36 +38,36 @@ def check_adapter(ws: "Workspace", entry: Entry, folder: Path, dtype: str | None
 
     from perdure.bridges.export import as_served, text_loss
 
-    name = dtype or str(ws.runtime.base.dtype).removeprefix("torch.")
-    place, facts = Place.at(ws, entry), facts_at(ws, entry)
+    name = dtype or str(session.runtime.base.dtype).removeprefix("torch.")
+    place, facts = Place.at(session, entry), facts_at(session, entry)
     told: Json = {"dtype": name, "facts": None}
     if not facts and not compressed:
         return told
     texts = place.held_out(entry)
 
     def asked() -> "tuple[list[Verdict], float]":
-        loss = text_loss(ws.runtime.base, ws.runtime.model, texts) if compressed else 0.0
+        loss = text_loss(session.runtime.base, session.runtime.model, texts) if compressed else 0.0
         return _asked(place, facts), loss
 
-    ws.lay(entry)
+    session.load(entry)
     before, loss_before = asked()
-    ws.runtime.lay({"export": as_served(folder, getattr(torch, name))})
+    session.runtime.load({"export": as_served(folder, getattr(torch, name))})
     after, loss = asked()
     if facts:
         told["facts"] = said(facts, before, after)
     return told | ({"held_out": {"nll_before": loss_before, "nll": loss}} if compressed else {})
 
 
-def check_merged_facts(ws: "Workspace", entry: Entry, written: "Base") -> Json:
+def check_merged_facts(session: Session, entry: Entry, written: "Base") -> Json:
     """Return {"facts"}: what a merged model says, whose sums were rounded to its dtype, beside what `entry` says."""
     from perdure.editing.site import open_site
     from perdure.editing.verification import verify
 
-    facts = facts_at(ws, entry)
+    facts = facts_at(session, entry)
     if not facts:
         return {"facts": None}
-    ws.lay(entry)
-    before = _asked(Place.at(ws, entry), facts)
+    session.load(entry)
+    before = _asked(Place.at(session, entry), facts)
     with open_site(written.model, written.tokenizer, written.precision) as site:
         return {"facts": said(facts, before, verify(site, facts, generation=False))}
 
@@ -90,11 +91,11 @@ def said(facts: "Sequence[Fact]", before: "Sequence[Verdict]", after: "Sequence[
     }
 
 
-def facts_at(ws: "Workspace", entry: Entry) -> "list[Fact]":
+def facts_at(session: Session, entry: Entry) -> "list[Fact]":
     """Return the facts in force at an entry, without what is only asked beside their prompts."""
-    if SLOT not in ws.ledger.slots(entry):
+    if EDITS not in session.ledger.slots(entry):
         return []
-    live = Place.at(ws, entry).in_force(entry).live
+    live = Place.at(session, entry).in_force(entry).live
     return [replace(w.fact, paraphrases=(), neighbours=()) for w in live]
 
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -15,9 +15,7 @@ from perdure.core.outputs import refuse_own
 from perdure.ledger import Entry
 from perdure.workflows.export.card import card
 from perdure.workflows.export.check import DTYPES, check_adapter, check_merged_facts
-
-if TYPE_CHECKING:
-    from perdure.workflows.workspace import Workspace
+from perdure.workflows.session import Session
 
 PROBE = "The quick brown fox jumps over the lazy dog. 12 + 30 = 42.\nQ: What is the capital of France?\nA: Paris\n"
 MAX_RANK = 512  # the largest that vLLM serves
@@ -25,7 +23,7 @@ PROBE_ROWS = 4  # test rows that the probe takes along, since merging must agree
 
 
 def export(
-    ws: "Workspace",
+    session: Session,
     folder: str | os.PathLike[str],
     at: str = "head",
     merged: bool = False,
@@ -36,7 +34,7 @@ def export(
     """Write the state at a ref as files that other tools load; the folder appears whole or not at all.
 
     Args:
-        ws: The workspace; it is only read.
+        session: Of the workspace; it is only read.
         folder: Folder to make; it may exist if it is empty.
         at: Ref or entry.
         merged: Write a whole model that needs no PEFT, checked against the adapter on its base; else a PEFT adapter.
@@ -56,8 +54,8 @@ def export(
         NotFound: No such ref.
         PerdureError: The disk is full, or the merged model disagrees with the adapter.
     """
-    entry = ws.ledger.resolve(at)
-    slots = ws.ledger.slots(entry)
+    entry = session.ledger.resolve(at)
+    slots = session.ledger.slots(entry)
     if merged and (rank is not None or dtype is not None or max_rank != MAX_RANK):
         raise BadInput("rank and dtype are of an adapter; leave them out, or export without merging")
     if rank is not None and not 1 <= rank <= max_rank:
@@ -74,33 +72,39 @@ def export(
             "or export a copy of the base with --merged"
         )
     if not merged and rank is None:
-        _refuse_rank(ws, slots, max_rank)
+        _refuse_rank(session, slots, max_rank)
     with new_folder(Path(folder)) as aside:
         if merged:
-            _refuse_small_disk(ws, aside)
-        told = _write_merged(ws, entry, aside) if merged else _write_adapter(ws, entry, aside, rank, max_rank, dtype)
+            _refuse_small_disk(session, aside)
+        told = (
+            _write_merged(session, entry, aside)
+            if merged
+            else _write_adapter(session, entry, aside, rank, max_rank, dtype)
+        )
         kind = "merged" if merged else "adapter"
-        (aside / "README.md").write_text(card(ws, entry, kind, told), encoding="utf-8")
+        (aside / "README.md").write_text(card(session.ledger, entry, kind, told), encoding="utf-8")
         files = sorted(path.name for path in aside.iterdir())
     return {"folder": str(Path(folder)), "entry": entry.id, "kind": kind, "files": files, "rank": None, **told}
 
 
-def _refuse_rank(ws: "Workspace", slots: Mapping[str, str], max_rank: int) -> None:
+def _refuse_rank(session: Session, slots: Mapping[str, str], max_rank: int) -> None:
     """Refuse a state whose slots together have a larger rank in a module than may be written."""
     from perdure.bridges.export import too_large
     from perdure.maths.low_rank import combine, from_tensors
 
-    patches = combine([from_tensors(ws.ledger.objects.get(found)) for name, found in slots.items() if name != "dense"])
+    patches = combine(
+        [from_tensors(session.ledger.objects.get(found)) for name, found in slots.items() if name != "dense"]
+    )
     most = max((patch.down.shape[0] for patch in patches.values()), default=0)
     if most > max_rank:
         raise BadInput(too_large(most, max_rank))
 
 
-def _refuse_small_disk(ws: "Workspace", aside: Path) -> None:
+def _refuse_small_disk(session: Session, aside: Path) -> None:
     """Refuse to write a model where the disk has no room for the weights of its base."""
     from perdure.bridges.sizes import weight_bytes
 
-    needed, free = weight_bytes(ws.base_folder), shutil.disk_usage(aside).free
+    needed, free = weight_bytes(session.base_folder), shutil.disk_usage(aside).free
     if needed > free:
         raise PerdureError(
             f"a merged model takes {needed / 1e6:,.0f} MB, and the disk of {aside.parent} has {free / 1e6:,.0f} MB free; free "
@@ -145,35 +149,35 @@ def _to_disk(path: Path) -> None:
 
 
 def _write_adapter(
-    ws: "Workspace", entry: Entry, aside: Path, rank: int | None, max_rank: int, dtype: str | None
+    session: Session, entry: Entry, aside: Path, rank: int | None, max_rank: int, dtype: str | None
 ) -> dict[str, Any]:
     from perdure.bridges.export import write_adapter
 
-    ws.lay(entry)
-    model = ws.ledger.config["model"]
+    session.load(entry)
+    model = session.ledger.config["model"]
     # A hub id loads the same weights anywhere; the embedded model stands in no hub, only in its cache folder.
-    base = model if model.count("/") == 1 and not Path(model).is_absolute() else str(ws.runtime.folder)
-    revision = ws.ledger.config.get("revision")
-    told = write_adapter(aside, ws.runtime, base=base, revision=revision, rank=rank, max_rank=max_rank)
-    return {**told, **check_adapter(ws, entry, aside, dtype, compressed=rank is not None)}
+    base = model if model.count("/") == 1 and not Path(model).is_absolute() else str(session.runtime.folder)
+    revision = session.ledger.config.get("revision")
+    told = write_adapter(aside, session.runtime, base=base, revision=revision, rank=rank, max_rank=max_rank)
+    return {**told, **check_adapter(session, entry, aside, dtype, compressed=rank is not None)}
 
 
-def _write_merged(ws: "Workspace", entry: Entry, aside: Path) -> dict[str, Any]:
+def _write_merged(session: Session, entry: Entry, aside: Path) -> dict[str, Any]:
     from perdure.bridges.export import check_merged, load_merged, probe, write_merged
     from perdure.maths.low_rank import from_tensors
 
-    ws.lay(entry)
-    text = _probe_text(ws, entry)
-    expected = probe(ws.runtime.base, ws.runtime.model, text)
-    patches = from_tensors(ws.runtime.skill())
-    ws.lay_slots({name: found for name, found in ws.ledger.slots(entry).items() if name == "dense"})
-    write_merged(aside, ws.runtime, patches)
-    written = load_merged(aside, ws.runtime.base)
-    return {**check_merged(written, text, expected), **check_merged_facts(ws, entry, written)}
+    session.load(entry)
+    text = _probe_text(session, entry)
+    expected = probe(session.runtime.base, session.runtime.model, text)
+    patches = from_tensors(session.runtime.skill())
+    session.load_slots({name: found for name, found in session.ledger.slots(entry).items() if name == "dense"})
+    write_merged(aside, session.runtime, patches)
+    written = load_merged(aside, session.runtime.base)
+    return {**check_merged(written, text, expected), **check_merged_facts(session, entry, written)}
 
 
-def _probe_text(ws: "Workspace", entry: Entry) -> str:
+def _probe_text(session: Session, entry: Entry) -> str:
     """Return a fixed text with some test rows of each task in front of it."""
-    rows = [row for name in entry.tasks for row in ws.task(name, entry).test[:PROBE_ROWS]]
+    rows = [row for name in entry.tasks for row in session.task(name, entry).test[:PROBE_ROWS]]
     texts = [row.prompt + row.completion + "\n".join(message.content for message in row.messages) for row in rows]
     return "\n".join([*texts[-2 * PROBE_ROWS :], PROBE])

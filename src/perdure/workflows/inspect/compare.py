@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.words import counted
 from perdure.evaluate.matrix import build_matrix, named_rows
+from perdure.workflows.inspect.matrix import cells
 from perdure.workflows.inspect.views import Json, over_rows
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
-    from perdure.workflows.workspace import Workspace
 
 Cells = list[list[dict[str, Any] | None]]  # Score records, (stages, tasks)
 ONLY_NOW = ("acc",)  # what another order of the tasks leaves comparable
 
 
-def side_by_side(ours: "Workspace", theirs: "Workspace") -> Json:
+def side_by_side(ours: "Ledger", theirs: "Ledger") -> Json:
     """Return what of another workspace can be compared with ours, and what cannot.
 
     Returns:
@@ -28,7 +28,7 @@ def side_by_side(ours: "Workspace", theirs: "Workspace") -> Json:
     scorers = [task for task in rows if mine.scorer(task) != other.scorer(task)]
     shared = [task for task in rows if rows[task] and task not in scorers]
     differs = [
-        *_bases(ours.ledger, theirs.ledger),
+        *_bases(ours, theirs),
         *_tasks(mine, other),
         *[f"{task} is scored by {mine.scorer(task)} here and by {other.scorer(task)} there" for task in scorers],
         *_rows(mine, other, [task for task in rows if task not in scorers], rows),
@@ -45,7 +45,7 @@ def side_by_side(ours: "Workspace", theirs: "Workspace") -> Json:
         names = list(mine.matrix["metrics"]) if order else list(ONLY_NOW)
         cut = {"ours": mine.over(shared, rows), "theirs": other.over(shared, rows)}
         found["shared"] = {side: {name: metrics[name] for name in names} for side, metrics in cut.items()}
-    same = ours.ledger.resolve("head").base == theirs.ledger.resolve("head").base
+    same = ours.resolve("head").base == theirs.resolve("head").base
     if same and order:
         found["curves"] = [task for task in shared if mine.every(task) == other.every(task)]
     return found
@@ -54,10 +54,10 @@ def side_by_side(ours: "Workspace", theirs: "Workspace") -> Json:
 class _Side:
     """One workspace's matrix at head, with the records of its cells."""
 
-    def __init__(self, ws: "Workspace"):
-        entry = ws.ledger.resolve("head")
-        self.tasks, self.stages, self.records = ws.cells(entry)
-        line = reversed(ws.ledger.ancestors(entry))
+    def __init__(self, ledger: "Ledger"):
+        entry = ledger.resolve("head")
+        self.tasks, self.stages, self.records = cells(ledger, entry)
+        line = reversed(ledger.ancestors(entry))
         self.taught = [(one.task, one.data.get("train")) for one in line if one.kind == "learn"]
         matrix = build_matrix([{"name": name} for name in self.tasks], self.stages, self.records)
         self.matrix = {**matrix, "test": named_rows(self.records)}

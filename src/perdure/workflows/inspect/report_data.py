@@ -7,24 +7,23 @@ from typing import TYPE_CHECKING
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import NOTE, counted, records
 from perdure.workflows.inspect.compare import side_by_side
+from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.memory_views import held
 from perdure.workflows.inspect.views import Json, brief
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
-    from perdure.workflows.workspace import Workspace
 
 
-def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = None) -> Json:
+def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None) -> Json:
     """Return the records that `perdure.report` draws.
 
     Args:
-        ws: The workspace.
-        compare: Other workspaces by the name they get, whose matrix stands beside this one's.
+        ledger: Of the workspace.
+        compare: Ledgers of other workspaces by the name they get, whose matrix stands beside this one's.
     """
     from perdure import __version__
 
-    ledger = ws.ledger
     head, entries = ledger.resolve("head"), ledger.entries()
     logged = {line["entry"]: line for line in ledger.log()}
     scores, line = _all_scores(ledger, head, entries), list(reversed(ledger.ancestors(head)))
@@ -41,10 +40,10 @@ def report_data(ws: "Workspace", compare: Mapping[str, "Workspace"] | None = Non
         },
         "head": head.id,
         "facts": edited[head.id]["facts"],
-        "matrix": ws.matrix(parts=True),
+        "matrix": matrix(ledger, parts=True),
         "entries": [{**logged[e.id], "scores": scores[e.id], **_reported(ledger, e, edited)} for e in entries],
         "reflog": [move for move in reversed(ledger.reflog()) if move["old"]],
-        "compare": [{"name": name, **side_by_side(ws, other)} for name, other in (compare or {}).items()],
+        "compare": [{"name": name, **side_by_side(ledger, other)} for name, other in (compare or {}).items()],
     }
 
 

@@ -12,10 +12,10 @@ from perdure.workflows.edit.edit import CONTEXTS, Facts, facts_of, refuse_layers
 from perdure.workflows.edit.records import MEASURES
 from perdure.workflows.edit.state import Place
 from perdure.workflows.inspect.trace import TraceSpec, average_facts, keep
+from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
     from perdure.editing.measures import Verdict
-    from perdure.workflows.workspace import Workspace
 
 Json = dict[str, Any]
 SCORED = MEASURES[:3]  # what the score is the harmonic mean of, as in the literature
@@ -23,7 +23,7 @@ SPREAD = 8  # layers that are tried where none are named
 
 
 def sweep(
-    ws: "Workspace",
+    session: Session,
     facts: Facts,
     layers: Sequence[int] = (),
     *,
@@ -37,7 +37,7 @@ def sweep(
     The facts are written, as `edit` would, on the state at the ref without the edits in force there.
 
     Args:
-        ws: The workspace; no entry is made.
+        session: Of the workspace; no entry is made.
         facts: A file of facts, one fact, or several.
         layers: Blocks to try; without any, eight evenly over the depth and the one that `edit` takes by default.
         tracing: Trace the facts too, so that the average can stand beside the sweep.
@@ -63,30 +63,30 @@ def sweep(
     from perdure.editing.sweep import sweep_layers
     from perdure.editing.verification import verify
 
-    asked, entry = facts_of(facts), ws.ledger.resolve(at)
-    ws.refuse_editing()
-    spec = EditSpec(seed=ws.ledger.config.get("seed", 0) if seed is None else seed)
+    asked, entry = facts_of(facts), session.ledger.resolve(at)
+    session.refuse_editing()
+    spec = EditSpec(seed=session.seed if seed is None else seed)
     for layer in layers:
-        refuse_layers(ws, replace(spec, layers=(layer,)))
+        refuse_layers(session, replace(spec, layers=(layer,)))
     for fact in asked:
-        refuse_long(ws.tokenizer, fact, texts_of(fact), ws.runtime.base.positions, CONTEXTS)
-    place = Place.at(ws, entry, tick)
-    place.lay()
+        refuse_long(session.tokenizer, fact, texts_of(fact), session.runtime.base.positions, CONTEXTS)
+    place = Place.at(session, entry, tick)
+    place.load()
     with place.site() as site:
         chosen = _layers(layers, site.layout.depth, spec)
         before = verify(site, asked)
     traced = None
     if tracing:
-        traced = average_facts(ws, asked, entry, tracing, tick)
-        place.lay()
+        traced = average_facts(session, asked, entry, tracing, tick)
+        place.load()
     found = sweep_layers(
-        ws.runtime.model,
-        ws.tokenizer,
+        session.runtime.model,
+        session.tokenizer,
         asked,
         chosen,
         spec,
         generation=True,
-        precision=ws.runtime.precision,
+        precision=session.runtime.precision,
         statistics=place.statistics(),
         tick=tick,
     )
@@ -101,7 +101,7 @@ def sweep(
         "layers": lines,
         "best": best["layer"] if best["score"]["value"] > 0 else None,
     }
-    return {**told, "tracing": traced, "kept": keep(ws, entry, "sweep", told)}
+    return {**told, "tracing": traced, "kept": keep(session, entry, "sweep", told)}
 
 
 def _layers(asked: Sequence[int], depth: int, spec: EditSpec) -> list[int]:

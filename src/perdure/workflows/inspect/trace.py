@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,7 @@ from perdure.editing.facts import HOLE, Fact
 from perdure.editing.traces import ROLES, Average, Kind, Trace, average, mean_over
 from perdure.ledger import Entry, writing
 from perdure.workflows.edit.edit import Facts, facts_of
-
-if TYPE_CHECKING:
-    from perdure.workflows.workspace import Workspace
+from perdure.workflows.session import Session
 
 Json = dict[str, Any]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -55,7 +53,7 @@ def _is_count(value: object) -> bool:
 
 
 def trace_prompt(
-    ws: "Workspace",
+    session: Session,
     prompt: str,
     subject: str,
     spec: TraceSpec = TraceSpec(),
@@ -66,7 +64,7 @@ def trace_prompt(
     """Trace one prompt on the state at a ref, the facts in force among it, and keep the result beside its entry.
 
     Args:
-        ws: The workspace; no entry is made.
+        session: Of the workspace; no entry is made.
         prompt: Beginning of a sentence that names the subject, or has "{}" in its place.
         subject: What the noise is put on.
         spec: Settings.
@@ -89,15 +87,15 @@ def trace_prompt(
         raise BadInput(
             f"the prompt {prompt!r} does not name the subject {fact.subject!r}; spell it as it stands there, or write {HOLE}"
         )
-    ws.refuse_editing()
-    entry = ws.ledger.resolve(at)
-    ws.lay(entry)
+    session.refuse_editing()
+    entry = session.ledger.resolve(at)
+    session.load(entry)
 
     def told(kind: int, done: int, width: int) -> None:
         if tick:
             tick(f"tracing, {spec.kinds[kind]}", kind * width + done, len(spec.kinds) * width)
 
-    traces = _traced(ws, fact, spec, told)
+    traces = _traced(session, fact, spec, told)
     one = next(iter(traces.values()))
     found = {
         "entry": entry.id,
@@ -111,11 +109,11 @@ def trace_prompt(
         **_settings(spec),
         "kinds": {kind: _kind(trace) for kind, trace in traces.items()},
     }
-    return {**found, "kept": keep(ws, entry, "prompts", found)}
+    return {**found, "kept": keep(session, entry, "prompts", found)}
 
 
 def trace_facts(
-    ws: "Workspace", facts: Facts, spec: TraceSpec = TraceSpec(), *, at: str = "head", tick: Tick | None = None
+    session: Session, facts: Facts, spec: TraceSpec = TraceSpec(), *, at: str = "head", tick: Tick | None = None
 ) -> Json:
     """Trace the facts that the model says, and keep the average by role of a token beside the entry.
 
@@ -136,20 +134,22 @@ def trace_facts(
     Cost: see `editing.tracing.trace`, for each fact and kind.
     """
     asked = facts_of(facts)
-    entry = ws.ledger.resolve(at)
-    found = average_facts(ws, asked, entry, spec, tick)
-    return {**found, "kept": keep(ws, entry, "average", found)}
+    entry = session.ledger.resolve(at)
+    found = average_facts(session, asked, entry, spec, tick)
+    return {**found, "kept": keep(session, entry, "average", found)}
 
 
-def average_facts(ws: "Workspace", asked: Sequence[Fact], entry: Entry, spec: TraceSpec, tick: Tick | None) -> Json:
+def average_facts(session: Session, asked: Sequence[Fact], entry: Entry, spec: TraceSpec, tick: Tick | None) -> Json:
     """Return what `trace_facts` returns, but for "kept"; nothing is kept."""
     from perdure.editing.prompts import refuse_long
 
-    ws.refuse_editing()
+    session.refuse_editing()
     for fact in asked:
-        refuse_long(ws.tokenizer, fact, [f"{fact.question} {fact.ground_truth or ''}"], ws.runtime.base.positions)
-    ws.lay(entry)
-    chosen = said(ws, asked)
+        refuse_long(
+            session.tokenizer, fact, [f"{fact.question} {fact.ground_truth or ''}"], session.runtime.base.positions
+        )
+    session.load(entry)
+    chosen = said(session, asked)
     if not chosen:
         raise BadInput(
             f"none of {len(asked)} facts is left to trace: the model says the ground truth of none; "
@@ -163,21 +163,21 @@ def average_facts(ws: "Workspace", asked: Sequence[Fact], entry: Entry, spec: Tr
             if tick and done == width:
                 tick("tracing facts", number * kinds + kind + 1, len(chosen) * kinds)
 
-        found.append(_traced(ws, fact, spec, told))
+        found.append(_traced(session, fact, spec, told))
     traced, reason = {fact.id for fact in chosen}, "the model does not say its ground truth"
     left = [{"fact": f.id, "subject": f.subject, "reason": reason} for f in asked if f.id not in traced]
     return {"entry": entry.id, "facts": len(asked), **_averaged(chosen, found, spec), "left_out": left}
 
 
-def said(ws: "Workspace", facts: Sequence[Fact]) -> list[Fact]:
+def said(session: Session, facts: Sequence[Fact]) -> list[Fact]:
     """Return the facts whose ground truth, where there is one, is what the model that is laid now says."""
     from perdure.editing.prompts import BARE, encode
     from perdure.editing.site import open_site
     from perdure.editing.verification import answers
 
     known = [fact for fact in facts if fact.ground_truth]
-    with open_site(ws.runtime.model, ws.tokenizer, ws.runtime.precision) as site:
-        lines = [encode(ws.tokenizer, BARE, fact.question, None, fact.ground_truth or "") for fact in known]
+    with open_site(session.runtime.model, session.tokenizer, session.runtime.precision) as site:
+        lines = [encode(session.tokenizer, BARE, fact.question, None, fact.ground_truth or "") for fact in known]
         wrong = {
             fact.id
             for fact, (_, right) in zip(known, answers(site, lines, range(len(lines))), strict=True)
@@ -186,22 +186,22 @@ def said(ws: "Workspace", facts: Sequence[Fact]) -> list[Fact]:
     return [fact for fact in facts if fact.id not in wrong]
 
 
-def keep(ws: "Workspace", entry: Entry, what: str, found: Json) -> bool:
+def keep(session: Session, entry: Entry, what: str, found: Json) -> bool:
     """Note a result beside a recorded entry, for the report; return whether it could be noted.
 
     Of "prompts" the newest are kept, one for each prompt and subject; of anything else the newest one.
     """
-    if entry.id not in {known.id for known in ws.ledger.entries()}:
+    if entry.id not in {known.id for known in session.ledger.entries()}:
         return False
     try:
-        with writing(ws.ledger.root):
-            note = ws.ledger.notes(entry.id).get(NOTE) or {}
+        with writing(session.ledger.root):
+            note = session.ledger.notes(entry.id).get(NOTE) or {}
             if what == "prompts":
                 others = [old for old in note.get(what, []) if _about(old) != _about(found)]
                 note[what] = [found, *others][:KEPT]
             else:
                 note[what] = found
-            ws.ledger.annotate(entry.id, NOTE, note)
+            session.ledger.annotate(entry.id, NOTE, note)
     except Busy:
         return False
     return True
@@ -217,14 +217,14 @@ def interval(found: Average) -> Json:
     return {"value": plain(found.mean), "low": plain(found.low), "high": plain(found.high), "n": int(found.n)}
 
 
-def _traced(ws: "Workspace", fact: Fact, spec: TraceSpec, tick: Callable[[int, int, int], None]) -> dict[Kind, Trace]:
+def _traced(session: Session, fact: Fact, spec: TraceSpec, tick: Callable[[int, int, int], None]) -> dict[Kind, Trace]:
     """Return the traces of a fact's prompt by kind; `tick` is called with the kind's number and the tokens done, and of all."""
     from perdure.editing.tracing import trace
 
     return {
         kind: trace(
-            ws.runtime.model,
-            ws.tokenizer,
+            session.runtime.model,
+            session.tokenizer,
             fact.question,
             fact.subject,
             kind=kind,
@@ -233,7 +233,7 @@ def _traced(ws: "Workspace", fact: Fact, spec: TraceSpec, tick: Callable[[int, i
             samples=spec.samples,
             seed=spec.seed,
             at=fact.at,
-            precision=ws.runtime.precision,
+            precision=session.runtime.precision,
             tick=lambda done, width, number=number: tick(number, done, width),  # type: ignore[misc]
         )
         for number, kind in enumerate(spec.kinds)

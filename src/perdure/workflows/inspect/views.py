@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,6 @@ from perdure.workflows.inspect.memory_views import Json, held, memory_diff, rows
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
-    from perdure.workflows.learn.plan import Plan
-    from perdure.workflows.workspace import Workspace
 
 LEFT_OUT = ("evidence", "memory", "traces", VERIFIED)  # notes that `show` leaves out, or tells otherwise
 
@@ -176,39 +173,6 @@ def save_evidence(ledger: "Ledger", path: Path, at: str | None = None, *, force:
         raise BadInput(f"entry {found['entry'][:12]} was learned with its gate switched off, so there is no evidence")
     text = json.dumps(found["evidence"], indent=1).removeprefix("{\n")
     write_output(path, f"{EVIDENCE_LINE}\n{text}\n", EVIDENCE, force=force, workspaces=[ledger.root])
-
-
-# ---- a learn that is not begun
-
-
-def preview(ws: "Workspace", planned: "Plan") -> Json:
-    """Return what a learn would do: rows by part, one example as the model meets it, rows cut, and the recipe.
-
-    Loads the tokenizer alone. "example" is a list of {"text", "trained"} in order.
-    """
-    from perdure.bridges.models import load_tokenizer
-
-    task, settings, rows = planned.task, planned.recipe.settings, planned.encoded
-    tokenizer = load_tokenizer(ws.base_folder)
-    tokens = zip(rows[0].ids, rows[0].trained, strict=True)
-    parts = [(trained, [i for i, _ in run]) for trained, run in groupby(tokens, key=lambda token: token[1])]
-    return {
-        "task": task.name,
-        "update": planned.known is not None,
-        "format": task.format,
-        "rows": {part: len(getattr(task, part)) for part in ("train", "validation", "test")},
-        "test_made": task.test_made,
-        "general": len(planned.general),
-        "labels": len(task.labels),
-        "unread": list(task.unread),
-        "scorer": task.scorer,
-        "tokens": {"longest": max(len(row) + row.cut for row in rows), "trained": sum(row.targets for row in rows)},
-        "cut": sum(row.cut > 0 for row in rows),
-        "max_length": settings.max_length,
-        "example": [{"text": tokenizer.decode(ids), "trained": trained} for trained, ids in parts],
-        "recipe": planned.recipe.to_json(),
-        "notices": list(planned.notices),
-    }
 
 
 # ---- what the views share

@@ -8,18 +8,19 @@ from perdure.core.errors import BadInput, BadSpec, PerdureError
 from perdure.core.recipe import Recipe, Settings
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
+from perdure.workflows.learn.encoder import RowEncoder
+from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
     from perdure.bridges.sizes import Shape
     from perdure.core.rows import Row
     from perdure.data.encode import Encoded
-    from perdure.workflows.workspace import Workspace
 
 MOST = 10**8  # rows times epochs: what the order of the rows takes is gigabytes from there
 KEPT = 16  # bytes a trained number: its weight twice, as it is trained and as it is recorded, and AdamW's two moments
 
 
-def check_recipe(ws: "Workspace", parent: Entry, recipe: Recipe) -> None:
+def check_recipe(session: Session, parent: Entry, recipe: Recipe) -> None:
     """Refuse a recipe that this workspace cannot carry out, from the model's configuration and what head has learned.
 
     Raises:
@@ -33,22 +34,22 @@ def check_recipe(ws: "Workspace", parent: Entry, recipe: Recipe) -> None:
 
     settings = recipe.settings
     refuse_missing(settings.trackers)
-    limit = positions(ws.base_folder)
+    limit = positions(session.base_folder)
     if limit is not None and settings.max_length > limit and settings.max_length != _default("max_length"):
         raise BadSpec(f"max_length is {settings.max_length}, and the model has {limit} positions; lower it")
-    width = shape_of(ws.base_folder).width
+    width = shape_of(session.base_folder).width
     if settings.train == "lora" and width is not None and settings.lora_r > width:
         raise BadSpec(
             f"lora_r is {settings.lora_r}, and no layer of this model has a rank above its width of {width}; lower it"
         )
     layers = None  # all of them, as by default
     if settings.train == "lora" and settings.lora_target_modules != ALL:
-        layers = targets(ws.base_folder, settings)
+        layers = targets(session.base_folder, settings)
     if settings.start == "head":
-        _check_adapter(ws, parent, settings, layers)
+        _check_adapter(session, parent, settings, layers)
 
 
-def check_sizes(ws: "Workspace", recipe: Recipe, rows: "Sequence[Encoded]") -> None:
+def check_sizes(session: Session, recipe: Recipe, rows: "Sequence[Encoded]") -> None:
     """Refuse what no machine, or not this one, can hold, by what it takes at least.
 
     Raises:
@@ -57,7 +58,7 @@ def check_sizes(ws: "Workspace", recipe: Recipe, rows: "Sequence[Encoded]") -> N
     """
     from perdure.bridges.sizes import memory_bytes, shape_of, weight_bytes
 
-    settings, shape = recipe.settings, shape_of(ws.base_folder)
+    settings, shape = recipe.settings, shape_of(session.base_folder)
     if len(rows) * settings.num_train_epochs > MOST:
         raise BadSpec(
             f"num_train_epochs is {settings.num_train_epochs:,}, and {len(rows):,} rows as often are more than {MOST:,}; lower it"
@@ -69,45 +70,60 @@ def check_sizes(ws: "Workspace", recipe: Recipe, rows: "Sequence[Encoded]") -> N
             f"per_device_train_batch_size is {settings.per_device_train_batch_size:,}: such a batch takes {needed / 1e9:.0f} GB "
             f"at least, and there are {there / 1e9:.0f} GB; lower it, gradient_accumulation_steps makes up for it"
         )
-    trained = 2 * weight_bytes(ws.base_folder) / KEPT  # of float32 weights; of bfloat16 ones there are twice as many
+    trained = (
+        2 * weight_bytes(session.base_folder) / KEPT
+    )  # of float32 weights; of bfloat16 ones there are twice as many
     if settings.train == "lora":
         trained = 8 * settings.lora_r * (shape.width or 0) * (shape.layers or 0)  # four modules of a block, at least
-    free = shutil.disk_usage(ws.ledger.root).free
+    free = shutil.disk_usage(session.ledger.root).free
     if trained * KEPT > free:
         raise PerdureError(
-            f"a checkpoint and the result take {trained * KEPT / 1e6:,.0f} MB at least, and the disk of {ws.ledger.root} has "
-            f"{free / 1e6:,.0f} MB free; free some space"
+            f"a checkpoint and the result take {trained * KEPT / 1e6:,.0f} MB at least, and the disk of {session.ledger.root} "
+            f"has {free / 1e6:,.0f} MB free; free some space"
         )
 
 
-def encode_all(
-    ws: "Workspace", task: TaskData, general: "Sequence[Row]", max_length: int
-) -> "tuple[tuple[Encoded, ...], list[str]]":
-    """Return the train rows as tokens, and what is to be told of how the model's tokenizer and template take the rows.
-
-    Every row is tried that is trained on, scored, or rehearsed.
+def check_rows(session: Session, task: TaskData, general: "Sequence[Row]", encoder: RowEncoder) -> list[str]:
+    """Try every row that is trained on, scored, or rehearsed; return notices of how tokenizer and template take the rows.
 
     Raises:
         BadInput: A row cannot be written in the model's template, has nothing to train, or a token that the model has no
             embedding for; the message names it.
     """
-    from perdure.bridges.models import load_tokenizer
     from perdure.bridges.sizes import shape_of
-    from perdure.data.encode import answer_ids, encode, prompt_ids
+    from perdure.data.encode import answer_ids
     from perdure.data.examine import examine
 
-    tokenizer = load_tokenizer(ws.base_folder)
-    rows = tuple(encode(row, tokenizer, max_length) for row in task.train)
-    known = shape_of(ws.base_folder).vocabulary
-    for row, encoded in zip(task.train, rows, strict=True):
-        _refuse_outside(row, encoded.ids, tokenizer, known)
-    for row in (*task.validation, *general):
-        _refuse_outside(row, encode(row, tokenizer, max_length).ids, tokenizer, known)
+    tokenizer, known = encoder.tokenizer, shape_of(session.base_folder).vocabulary
+    rows = (*task.train, *task.validation, *general)
+    encoder.all(task.train)
+    for row in rows:
+        _refuse_outside(row, encoder(row).ids, tokenizer, known)
     for row in task.test:
         answer_ids(row, tokenizer)
-        _refuse_outside(row, prompt_ids(row, tokenizer), tokenizer, known)
+    for row, ids in zip(task.test, session.tasks.prompts(task, tokenizer), strict=True):
+        _refuse_outside(row, ids, tokenizer, known)
     notices = examine((*task.train, *task.validation, *task.test), tokenizer)
-    return rows, [*notices, *(f"general rows: {text}" for text in examine(general, tokenizer))]
+    return [*notices, *(f"general rows: {text}" for text in examine(general, tokenizer))]
+
+
+def check_teachers(session: Session, recipe: Recipe) -> None:
+    """Refuse a recipe whose methods ask a model that cannot be had, before anything is trained.
+
+    Raises:
+        BadInput: No such model, or one with another tokenizer.
+        BadSpec: The base is to teach while every weight of it is trained.
+    """
+    from perdure.bridges.models import find_model, load_tokenizer
+    from perdure.bridges.teacher import refuse_other_tokenizer
+
+    columns = [column for of in ("new", "replay", "general") for column in recipe.columns(of)]
+    if recipe.settings.train == "full" and any(c.teacher == "base" and c.of != "general" for c in columns):
+        raise BadSpec(
+            "a method asks the base model, but this recipe trains its weights; use a LoRA recipe or another teacher"
+        )
+    for teacher in sorted({column.teacher for column in columns} - {"start", "settled", "base"}):
+        refuse_other_tokenizer(teacher, load_tokenizer(find_model(teacher)), load_tokenizer(session.base_folder))
 
 
 def _refuse_outside(row: "Row", ids: Sequence[int], tokenizer: Any, known: int | None) -> None:
@@ -118,9 +134,9 @@ def _refuse_outside(row: "Row", ids: Sequence[int], tokenizer: Any, known: int |
         raise BadInput(f"{row.source or 'a row'}: {without_embedding(tokenizer, highest, known)}")
 
 
-def _check_adapter(ws: "Workspace", parent: Entry, settings: Settings, layers: list[str] | None) -> None:
+def _check_adapter(session: Session, parent: Entry, settings: Settings, layers: list[str] | None) -> None:
     """Refuse to go on with an adapter that is not the one that head has, as `Runtime` would once it is loaded."""
-    slot = ws.ledger.slots(parent).get("skill")
+    slot = session.ledger.slots(parent).get("skill")
     if slot is None:
         return
     if settings.train == "full":
@@ -130,7 +146,7 @@ def _check_adapter(ws: "Workspace", parent: Entry, settings: Settings, layers: l
         )
     from perdure.maths.low_rank import from_tensors  # here, as reading loads no torch
 
-    patches = from_tensors(ws.ledger.objects.get(slot))
+    patches = from_tensors(session.ledger.objects.get(slot))
     patch = next(iter(patches.values()))
     rank, alpha = patch.down.shape[0], patch.down.shape[0] * patch.scale
     names = {module.split(".")[-1] for module in patches}

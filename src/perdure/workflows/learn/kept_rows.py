@@ -7,7 +7,7 @@ Every other row is kept by name: its hashes, with which leaks and repeated data 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.files import write_text
@@ -17,9 +17,7 @@ from perdure.data.split import distinct
 from perdure.data.task import TaskData, read_again
 from perdure.ledger import Entry, Ledger, row_key, row_name
 from perdure.ledger.store import CONFIG
-
-if TYPE_CHECKING:
-    from perdure.workflows.workspace import Workspace
+from perdure.workflows.session import Session
 
 
 def keeps_all(ledger: Ledger, task: TaskData) -> bool:
@@ -39,12 +37,12 @@ def parts_to_keep(ledger: Ledger, task: TaskData) -> dict[str, Sequence[Row | Ro
 
 
 def old_rows(
-    ws: "Workspace", parent: Entry, task: TaskData, recipe: Recipe, given: Mapping[str, Sequence[Path]]
+    session: Session, parent: Entry, task: TaskData, recipe: Recipe, given: Mapping[str, Sequence[Path]]
 ) -> tuple[Row, ...]:
     """Return the train rows of every other task version in an entry's history, for a recipe that trains on them again.
 
     Args:
-        ws: The workspace.
+        session: Of the workspace.
         parent: The entry.
         task: The task to learn.
         recipe: How it is learned; empty unless it trains on all rows.
@@ -57,14 +55,14 @@ def old_rows(
         if given:
             raise BadInput(f"recipe {recipe.name} reads no rows of older tasks; leave out --rows (rows=...)")
         return ()
-    versions = [other for other in ws.history(parent) if other.version != task.version]
+    versions = [other for other in session.history(parent) if other.version != task.version]
     if unknown := sorted(given.keys() - {other.name for other in versions}):
         raise BadInput(f"--rows names {', '.join(unknown)}, which head did not learn before")
     texts: dict[str, Row] = {}
     for name, files in given.items():
-        texts |= _given(ws, [other for other in versions if other.name == name], name, files)
+        texts |= _given(session, [other for other in versions if other.name == name], name, files)
     texts |= {row_key(row): row for other in versions for row in other.train}
-    wanted = {other.version: ws.ledger.train_keys(other.version) for other in versions}
+    wanted = {other.version: session.ledger.train_keys(other.version) for other in versions}
     missing: dict[str, int] = {}
     for other in versions:
         if lost := sum(key not in texts for key in wanted[other.version]):
@@ -74,12 +72,12 @@ def old_rows(
     return distinct(texts[key] for keys in wanted.values() for key in keys)
 
 
-def _given(ws: "Workspace", versions: Sequence[TaskData], name: str, files: Sequence[Path]) -> dict[str, Row]:
+def _given(session: Session, versions: Sequence[TaskData], name: str, files: Sequence[Path]) -> dict[str, Row]:
     """Return the rows that files give for a task, by key. Each must be a row of the task, of whatever part of it."""
-    known = set[str]().union(*(ws.ledger.row_hashes(version.version) for version in versions))
+    known = set[str]().union(*(session.ledger.row_hashes(version.version) for version in versions))
     rows = [row for file in files for row in read_again(versions[-1], Path(file))]
     strange = [row for row in rows if row.hash not in known]
-    if strange and (gone := ws.ledger.deleted(row.hash for row in strange)):
+    if strange and (gone := session.ledger.deleted(row.hash for row in strange)):
         strange = [row for row in strange if row.hash not in gone]
     if strange:
         raise BadInput(
@@ -105,13 +103,13 @@ def _missing(recipe: str, missing: Mapping[str, int], given: Mapping[str, Sequen
     )
 
 
-def prune(ws: "Workspace", tasks: Iterable[str] = ()) -> dict[str, Any]:
+def prune(session: Session, tasks: Iterable[str] = ()) -> dict[str, Any]:
     """Keep by name every row whose text nothing needs, and from now on no other text.
 
     A task whose own setting is "all" keeps its rows unless it is named.
 
     Args:
-        ws: The workspace; the caller holds its write lock.
+        session: Of the workspace.
         tasks: Names of such tasks.
 
     Returns:
@@ -121,8 +119,14 @@ def prune(ws: "Workspace", tasks: Iterable[str] = ()) -> dict[str, Any]:
         NotFound: No task has one of the names.
         Busy: All that is done, but a reader holds the log, where the text still stands; calling this again is enough.
     """
-    ledger, versions = ws.ledger, ws.all_versions()
-    tasks = set(tasks)
+    with session.writing():
+        found = _prune(session, set(tasks))
+        session.tasks.clear()
+        return found
+
+
+def _prune(session: Session, tasks: set[str]) -> dict[str, Any]:
+    ledger, versions = session.ledger, session.tasks.versions(session.ledger.entries())
     if unknown := sorted(tasks - {task.name for task in versions}):
         raise NotFound(f"no task {unknown[0]!r} in this workspace; 'perdure status' lists the tasks")
     kept = sorted({task.name for task in versions if task.spec.keep_rows == "all"} - tasks)

@@ -1,12 +1,10 @@
 """Learn knowledge: of the rows of one file, skills are trained first, then facts are edited into what came of it."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec, Diverged
 from perdure.core.progress import Tick
-from perdure.core.recipe import Recipe
 from perdure.data.columns import check, read_by
 from perdure.data.formats import detect, names_in
 from perdure.data.task import TaskSpec, read_columns, task_settings
@@ -17,12 +15,10 @@ from perdure.evaluate.gate import Gate
 from perdure.ledger import Entry
 from perdure.workflows.edit.edit import edit
 from perdure.workflows.edit.gate import EditGate
-from perdure.workflows.edit.state import refuse_busy
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
-
-if TYPE_CHECKING:
-    from perdure.workflows.workspace import Workspace
+from perdure.workflows.learn.request import Request
+from perdure.workflows.session import Session
 
 MANY = 1000  # facts from which a warning is due; no limit
 WAITS = "the gate refused what was trained, so nothing is edited; after 'perdure accept', run the same command again"
@@ -52,16 +48,7 @@ class Knowledge:
         return self.routing.facts
 
 
-def plan_knowledge(
-    ws: "Workspace",
-    name: str,
-    data: Path,
-    *,
-    recipe: Recipe,
-    test: Path | None = None,
-    settings: dict[str, Any] | None = None,
-    allow_leaks: bool = False,
-) -> Knowledge:
+def plan_knowledge(session: Session, request: Request) -> Knowledge:
     """Read and route the rows, and check everything that can be checked before a model is loaded; see `learn.plan`.
 
     Raises:
@@ -69,22 +56,21 @@ def plan_knowledge(
             test file to score.
         BadSpec: A setting is not valid.
     """
-    parent = ws.ledger.resolve("head")
-    refuse_busy(ws)
-    known = ws.task(name, parent) if name in parent.tasks else None
-    spec = task_settings(name, data, test=test, overrides=settings, known=known)
+    parent, name = session.ledger.resolve("head"), request.name
+    session.refuse_candidate()
+    known = session.task(name, parent) if name in parent.tasks else None
+    spec = task_settings(name, request.data, test=request.test, overrides=request.settings, known=known)
     records, told = read_columns(spec.train, spec.columns)
     routing = route(records, format=spec.format, template=spec.template, labels=spec.labels, mapped=spec.columns)
     if routing.facts:
         try:
-            ws.refuse_editing()
+            session.refuse_editing()
         except BadInput as error:
             raise BadInput(f"{len(routing.facts)} rows are facts, but {error}; --kind task trains all rows") from error
     skill = None
     if routing.skills:
-        options: dict[str, Any] = {"test": test, "recipe": recipe, "settings": settings, "allow_leaks": allow_leaks}
         try:
-            skill = plan(ws, name, data, **options, records=routing.skills)
+            skill = plan(session, replace(request, records=routing.skills))
         except BadInput as error:
             some = f"{len(routing.skills)} of {len(routing.routes)} rows, the first {routing.skills[0].source}, are trained"
             raise BadInput(f"{error} ({some}; 'kind': 'fact' in a row sends it to editing)") from error
@@ -94,12 +80,12 @@ def plan_knowledge(
         )
     if skill is None:
         told += _unread(routing, spec)
-    learned = _learned(ws, skill) if skill else None
+    learned = _learned(session, skill) if skill else None
     return Knowledge(name, routing, skill, learned, (*told, *_notices(name, routing, learned)))
 
 
 def learn_knowledge(
-    ws: "Workspace",
+    session: Session,
     planned: Knowledge,
     *,
     gate: Gate | None,
@@ -113,7 +99,7 @@ def learn_knowledge(
     others and the skills stay. The same command run again trains nothing that it learned before, and edits what is missing.
 
     Args:
-        ws: The workspace.
+        session: Of the workspace.
         planned: What `plan_knowledge` returned.
         gate: What training may not lose; None records whatever comes.
         edit_gate: What a fact must show; None records whatever comes. Where conversations give facts, it asks for the
@@ -131,13 +117,13 @@ def learn_knowledge(
     """
     learned = edited = None
     if planned.skill is not None and planned.learned is None:
-        learned = learn(ws, planned.skill, gate=gate, tick=tick)
+        learned = learn(session, planned.skill, gate=gate, tick=tick)
     stopped = learned is not None and not learned["moved"]
     if planned.facts and not stopped:
         if edit_gate is not None and planned.routing.chat:
             edit_gate = replace(edit_gate, chat=True)
         try:
-            edited = edit(ws, planned.facts, spec=spec, gate=edit_gate, tick=tick)
+            edited = edit(session, planned.facts, spec=spec, gate=edit_gate, tick=tick)
         except (BadInput, BadSpec, Diverged) as error:
             if learned is None:
                 raise
@@ -165,12 +151,12 @@ def _unread(routing: Routing, spec: TaskSpec) -> tuple[str, ...]:
     return check(plain, format, read, columns=spec.columns, chosen=True, facts=True).notices
 
 
-def _learned(ws: "Workspace", skill: Plan) -> Entry | None:
+def _learned(session: Session, skill: Plan) -> Entry | None:
     """Return the entry that learned these very rows with this recipe, if head still knows them as it taught them."""
     name = skill.task.name
     if skill.parent.tasks.get(name) != skill.task.version:
         return None
-    newest = next(e for e in ws.ledger.ancestors(skill.parent) if e.kind == "learn" and e.task == name)
+    newest = next(e for e in session.ledger.ancestors(skill.parent) if e.kind == "learn" and e.task == name)
     return newest if newest.recipe == skill.recipe.to_json() else None
 
 

@@ -1,6 +1,7 @@
 """Memory across entries: what head's manifest gives a learn to draw from, and the manifest that the learn leaves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.recipe import Recipe
@@ -9,6 +10,7 @@ from perdure.core.seams import AdmitContext, Column, DrawContext
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, row_key
 from perdure.memory.admission import admission_scores, admitted, shrink
+from perdure.workflows.learn.encoder import RowEncoder
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -41,9 +43,8 @@ class Memory:
             columns = unpack(ledger.objects.get(entry.columns), ledger.manifest_keys(entry.memory))
         return cls(ledger.manifest_rows(entry.memory), columns)
 
-    def pools(self, tokenizer: Any, max_length: int) -> "dict[str, Pool]":
+    def pools(self, encoder: RowEncoder) -> "dict[str, Pool]":
         """Return the rows as pools to draw from, tokenised."""
-        from perdure.data.encode import encode
         from perdure.memory.pool import Pool
 
         made = {}
@@ -51,7 +52,7 @@ class Memory:
             mine = [(item, row) for item, row in self.items if item["pool"] == name]
             made[name] = Pool(
                 [item["row"] for item, _ in mine],
-                [encode(row, tokenizer, max_length) for _, row in mine],
+                encoder.all(row for _, row in mine),
                 [row.label for _, row in mine],
                 [row.task for _, row in mine],
                 self.columns,
@@ -70,15 +71,54 @@ class Memory:
         return ledger.put_manifest([item for item, _ in self.items]), columns
 
 
+@dataclass(frozen=True)
+class Teachers:
+    """The models that a recipe's columns ask.
+
+    Args:
+        recipe: Names the columns, and the teacher of each.
+        encoder: Turns rows into tokens.
+        runtime: Holds the model, whose state and base are two of the teachers.
+    """
+
+    recipe: Recipe
+    encoder: RowEncoder
+    runtime: "Runtime"
+
+    def query(self, column: Column, rows: "Sequence[Encoded]") -> "list[TopK]":
+        """Return the distribution of the column's teacher on each row: the model as it is loaded now, the base, or another."""
+        if not rows:
+            return []
+        if column.teacher == "settled":
+            return self.runtime.top_k(rows, column.top_k)
+        if column.teacher == "base":
+            with self.runtime.bare():
+                return self.runtime.top_k(rows, column.top_k)
+        from perdure.bridges.teacher import said_by
+
+        return said_by(column.teacher, rows, column.top_k, self.runtime)
+
+    def teach(self, memory: Memory, pool: str, rows: Sequence[Row]) -> None:
+        """Write the columns that the recipe wants beside `rows` of a pool. Cost: one forward a row each.
+
+        Rows that have a column keep it, unless it is to be refreshed.
+        """
+        for column in self.recipe.columns(pool):
+            known = {} if column.refresh else memory.columns.get(column.name, {})
+            fresh = [row for row in rows if row_key(row) not in known]
+            found = self.query(column, self.encoder.all(fresh))
+            by_key = dict(zip([row_key(row) for row in fresh], found, strict=True))
+            memory.columns[column.name] = {**memory.columns.get(column.name, {}), **by_key}
+
+
 def with_general(
     memory: Memory,
     rows: Sequence[Row],
-    recipe: Recipe,
-    runtime: "Runtime",
+    teachers: Teachers,
     new: "Sequence[Encoded]",
     *,
     seed: int,
-    held_out: set[str],
+    tests: Collection[str],
 ) -> Memory:
     """Return the memory with general rows taken in, each with the base model's distribution, computed once.
 
@@ -88,103 +128,59 @@ def with_general(
     Args:
         memory: The memory so far.
         rows: The general rows that may be rehearsed.
-        recipe: Whose method draws them; without one the memory stays.
-        runtime: Holds the base model.
+        teachers: Of the recipe whose method draws them; without one the memory stays.
         new: The rows that the learn trains.
         seed: Chooses the sample.
-        held_out: Questions of every task's test rows.
+        tests: Questions of every task's test rows.
     """
-    from perdure.data.encode import encode
-
-    allowed = [(item, row) for item, row in memory.items if item["pool"] != "general" or row.question not in held_out]
-    memory = Memory(allowed, memory.columns)
+    allowed = [(item, row) for item, row in memory.items if item["pool"] != "general" or row.question not in tests]
+    memory, recipe = Memory(allowed, memory.columns), teachers.recipe
     method = next(iter(recipe.drawing_from("general")), None)
     if method is None:
         return memory
-    settings, longest = recipe.settings, max(map(len, new))
-    drawn = DrawContext(0, 1, len(new) * settings.num_train_epochs, {}).rows_for(method.mix)
+    longest = max(map(len, new))
+    drawn = DrawContext(0, 1, len(new) * recipe.settings.num_train_epochs, {}).rows_for(method.mix)
     room = max(0, min(method.general_rows, drawn) - sum(item["pool"] == "general" for item, _ in memory.items))
     known = {item["row"] for item, _ in memory.items}
     unknown = [row for row in rows if row_key(row) not in known]
     sample = shrink(unknown, lambda row: row.label, method.general_rows, seed, "general") if room else []
-    apart = {row.hash: abs(len(encode(row, runtime.base.tokenizer, settings.max_length)) - longest) for row in sample}
-    fresh = sorted(sample, key=lambda row: apart[row.hash])[:room]
+    fresh = sorted(sample, key=lambda row: abs(len(teachers.encoder(row)) - longest))[:room]
     if not fresh:
         return memory
     items = [({"row": row_key(row), "pool": "general", "task": row.task, "label": row.label}, row) for row in fresh]
     grown = Memory([*memory.items, *items], dict(memory.columns))
-    teach(grown, "general", fresh, recipe, runtime)
+    teachers.teach(grown, "general", fresh)
     return grown
-
-
-def teach(memory: Memory, pool: str, rows: Sequence[Row], recipe: Recipe, runtime: "Runtime") -> None:
-    """Write the columns that `recipe` wants beside `rows` of a pool, as their teachers say them. Cost: one forward a row each.
-
-    Rows that have a column keep it, unless it is to be refreshed.
-    """
-    from perdure.data.encode import encode
-
-    for column in recipe.columns(pool):
-        known = {} if column.refresh else memory.columns.get(column.name, {})
-        fresh = [row for row in rows if row_key(row) not in known]
-        encoded = [encode(row, runtime.base.tokenizer, recipe.settings.max_length) for row in fresh]
-        told = ask(column, encoded, runtime)
-        by_key = dict(zip([row_key(row) for row in fresh], told, strict=True))
-        memory.columns[column.name] = {**memory.columns.get(column.name, {}), **by_key}
-
-
-def ask(column: Column, rows: "Sequence[Encoded]", runtime: "Runtime") -> "list[TopK]":
-    """Return what the column's teacher says of each row: the model as it is laid now, the base, or another model."""
-    if not rows:
-        return []
-    if column.teacher == "settled":
-        return runtime.top_k(rows, column.top_k)
-    if column.teacher == "base":
-        with runtime.bare():
-            return runtime.top_k(rows, column.top_k)
-    from perdure.bridges.teacher import said_by
-
-    return said_by(column.teacher, rows, column.top_k, runtime)
 
 
 def after(
     memory: Memory,
     task: TaskData,
-    recipe: Recipe,
+    teachers: Teachers,
     learner: "Learner",
-    runtime: "Runtime",
     *,
     stage: int,
-    seed: int,
     nll_before: Sequence[float] | None,
-    held_out: set[str],
+    tests: Collection[str],
 ) -> Memory:
     """Return the memory after `task`: its admitted rows beside the older ones, within the budget, columns fresh.
 
     Args:
         memory: The memory the learn drew from.
         task: The task just learned.
-        recipe: Whose admitting method ranks the rows; a reservoir where methods draw and none ranks.
+        teachers: Of the recipe whose admitting method ranks the rows; a reservoir where methods draw and none ranks.
         learner: The settled learn.
-        runtime: Holds the settled model.
         stage: Number of the learn; kept beside each admitted row.
-        seed: Seed of the learn.
         nll_before: Losses of the train rows before the task, if the method needs them.
-        held_out: Questions of every task's test rows; a row that asks one is never admitted.
-
+        tests: Questions of every task's test rows; a row that asks one is never admitted.
     """
-    from perdure.data.encode import encode
-
-    free = [i for i, row in enumerate(task.train) if row.question not in held_out]
+    recipe = teachers.recipe
+    free = [i for i, row in enumerate(task.train) if row.question not in tests]
     if not recipe.remembers or not free:
         return memory
     rows = [task.train[i] for i in free]
-    nll_after = None
-    if recipe.needs("nll_after"):
-        nll_after = learner.inference.nll(
-            [encode(row, runtime.base.tokenizer, recipe.settings.max_length) for row in rows]
-        )
-    context = AdmitContext(seed, task.name, nll_before and [nll_before[i] for i in free], nll_after)
+    nll_after = learner.inference.nll(teachers.encoder.all(rows)) if recipe.needs("nll_after") else None
+    context = AdmitContext(learner.inputs.seed, task.name, nll_before and [nll_before[i] for i in free], nll_after)
     scores = ranked(rows, context, learner)
     best = [(rows[i], scores[i]) for i in admitted(rows, scores, lambda row: row.label, recipe.settings)]
     known = {item["row"] for item, _ in memory.items}
@@ -195,10 +191,10 @@ def after(
             items.append(({**facts, "stage": stage, "score": round(score, 6)}, row))
     replay = [pair for pair in items if pair[0]["pool"] == "replay"]
     size = recipe.settings.memory_size
-    fitting = shrink(replay, lambda pair: (pair[1].task, pair[1].label), size, seed, stage)
+    fitting = shrink(replay, lambda pair: (pair[1].task, pair[1].label), size, learner.inputs.seed, stage)
     kept = {pair[0]["row"] for pair in fitting}
     new = Memory([p for p in items if p[0]["pool"] != "replay" or p[0]["row"] in kept], dict(memory.columns))
-    teach(new, "replay", [row for item, row in new.items if item["pool"] == "replay"], recipe, runtime)
+    teachers.teach(new, "replay", [row for item, row in new.items if item["pool"] == "replay"])
     return new
 
 

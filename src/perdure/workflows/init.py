@@ -1,0 +1,45 @@
+"""Make a workspace: check the base model, and write its ledger."""
+
+import os
+from pathlib import Path
+
+from perdure.core.canonical import content_hash
+from perdure.core.errors import BadInput
+from perdure.core.values import shown
+from perdure.ledger import Ledger
+from perdure.ledger.store import KeepRows
+
+
+def init(
+    path: str | os.PathLike[str], model: str, *, revision: str | None, dtype: str, seed: int, keep_rows: KeepRows
+) -> Ledger:
+    """Make a workspace in a folder and return its ledger; for the arguments see `Workspace.init`.
+
+    Raises:
+        BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
+            batches, or `seed` or `keep_rows` is not valid. Nothing is made then.
+    """
+    from perdure.bridges import models
+    from perdure.bridges.capabilities import capabilities_of
+
+    if keep_rows not in ("needed", "all"):
+        raise BadInput(f"keep_rows is {keep_rows!r}; it is needed (text of memory and test rows) or all")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise BadInput(f"seed is {shown(seed)}; it is a whole number from 0 to 2^63 - 1")
+    Ledger.refuse_existing(Path(path))
+    folder = models.find_model(model, revision)
+    base = models.check_base(folder, dtype)
+    kind = str(base.dtype).removeprefix("torch.")
+    weights = models.fingerprint(folder)
+    config = {
+        "model": str(folder) if Path(model).is_dir() else model,
+        "revision": revision,
+        "dtype": kind,
+        "seed": seed,
+        "weights": weights,
+        "base": content_hash([weights, kind]),
+        "stamp": models.stamp(folder),
+        "keep_rows": keep_rows,
+        "capabilities": capabilities_of(base).to_json(),
+    }
+    return Ledger.create(Path(path), config)

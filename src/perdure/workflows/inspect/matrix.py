@@ -1,0 +1,35 @@
+"""Stage x task: what was measured of every task after every entry."""
+
+from typing import Any
+
+from perdure.evaluate.matrix import build_matrix, named_rows
+from perdure.ledger import Entry, Ledger
+from perdure.workflows.inspect.views import task_order
+
+
+def matrix(ledger: Ledger, at: str = "head", *, parts: bool = False) -> dict[str, Any]:
+    """Return stage x task with its metrics, from what was measured; what `perdure matrix --json` prints.
+
+    Args:
+        ledger: The ledger.
+        at: Ref or entry.
+        parts: Name the test rows of each cell too, as "test"; see `evaluate.matrix.named_rows`.
+    """
+    names, stages, records = cells(ledger, ledger.resolve(at))
+    made = build_matrix([{"name": name} for name in names], stages, records)
+    return {**made, "test": named_rows(records)} if parts else made
+
+
+def cells(ledger: Ledger, entry: Entry) -> tuple[list[str], list[dict[str, Any]], list[list[dict[str, Any] | None]]]:
+    """Return the tasks of an entry, the stages that led to it, and the Score record of each stage and task, if measured."""
+    stages = list(reversed(ledger.ancestors(entry)))
+    states = [ledger.state(stage) for stage in stages]
+    versions: dict[str, list[str]] = {}  # of each task at each stage: the one known then, else the first one
+    for name in task_order(ledger, entry):
+        known = [stage.tasks.get(name) for stage in stages]
+        first = next(v for v in known if v)
+        versions[name] = [v or first for v in known]
+    found = ledger.scores(states, {v for row in versions.values() for v in row})
+    records = [[found.get((state, versions[name][i])) for name in versions] for i, state in enumerate(states)]
+    about = [{"entry": stage.id, "kind": stage.kind, "task": stage.task} for stage in stages]
+    return list(versions), about, records

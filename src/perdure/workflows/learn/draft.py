@@ -1,0 +1,86 @@
+"""Draft: store what was trained, the memory after it and the edits on it, as the entry that would be recorded."""
+
+from dataclasses import dataclass
+
+from perdure.core.canonical import content_hash
+from perdure.core.words import counted
+from perdure.ledger import Entry, row_key
+from perdure.workflows.edit.carry import Carried, carry
+from perdure.workflows.learn import remember
+from perdure.workflows.learn.kept_rows import parts_to_keep
+from perdure.workflows.learn.prepare import Prepared
+from perdure.workflows.learn.run import Run
+from perdure.workflows.learn.train import Trained
+from perdure.workflows.slots import DENSE, EDITS, SKILL
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An entry that could be recorded: its objects, rows and manifest are stored.
+
+    Args:
+        entry: The entry.
+        memory: What it remembers.
+        carried: The facts in force on the new state; None where there are none.
+        notices: What the user should know.
+    """
+
+    entry: Entry
+    memory: remember.Memory
+    carried: Carried | None
+    notices: tuple[str, ...]
+
+
+def draft(run: Run, prepared: Prepared, trained: Trained) -> Draft:
+    """Store objects, rows and manifest, and return the entry that would be recorded."""
+    session, plan, learner = run.session, run.plan, trained.learner
+    ledger, task, parent = session.ledger, plan.task, plan.parent
+    memory = remember.after(
+        prepared.memory,
+        task,
+        remember.Teachers(plan.recipe, plan.encoder, session.runtime),
+        learner,
+        stage=len(ledger.ancestors(parent)),
+        nll_before=trained.nll_before,
+        tests=prepared.tests,
+    )
+    slots = _stored_slots(run)  # objects before rows: a full disk then leaves no row behind
+    carried = carry(session, parent, slots, run.tick)
+    if carried and carried.slot:
+        slots[EDITS] = carried.slot
+    ledger.put_task(task.name, task.version, task.to_json(), parts_to_keep(ledger, task))
+    manifest, columns = memory.save(ledger)
+    entry = Entry(
+        parent=parent.id,
+        kind="learn",
+        base=parent.base,
+        task=task.name,
+        recipe=plan.recipe.to_json(),
+        tasks={**parent.tasks, task.name: task.version},
+        data={"train": task.fingerprint, "general": content_hash([row_key(row) for row in plan.general])},
+        seed=session.seed,
+        slots=slots,
+        memory=manifest,
+        columns=columns,
+        state=remember.keep_states(ledger, plan.continued, learner.kept),
+    )
+    return Draft(entry, memory, carried, _left_out(run, prepared))
+
+
+def _stored_slots(run: Run) -> dict[str, str | None]:
+    """Store what was trained; return the slots that the entry writes, or takes away."""
+    session, plan = run.session, run.plan
+    slots: dict[str, str | None] = {}
+    if plan.continued is None:  # what was trained from the base has nothing else under it, or over it
+        slots = dict.fromkeys(session.ledger.slots(plan.parent).keys() - {EDITS})
+    full = plan.recipe.settings.train == "full"
+    tensors = session.runtime.weights() if full else session.runtime.skill()
+    slots[DENSE if full else SKILL] = session.ledger.objects.put(tensors)
+    return slots
+
+
+def _left_out(run: Run, prepared: Prepared) -> tuple[str, ...]:
+    tested = sum(row.question in prepared.tests for row in run.plan.task.train)
+    if not tested or not run.plan.recipe.remembers:
+        return ()
+    return (f"trained on, and not remembered, as a test row asks the same: {counted(tested, 'train row')}",)

@@ -1,0 +1,38 @@
+"""What a learn should have done and did not: methods without an effect, and a task that was not learned."""
+
+from typing import TYPE_CHECKING, Any
+
+from perdure.workflows.learn.plan import Plan
+
+if TYPE_CHECKING:
+    from perdure.train.learner import Learner
+
+EFFECTS = ("pull", "moved", "masked", "turned")  # heartbeats that show an effect
+ACTING = {"loss", "settle", "mask", "gradient"}  # seams whose methods should have one
+FEW = 50  # updates; fewer rarely teach a task
+
+
+def idle(plan: Plan, learner: "Learner") -> list[str]:
+    """Name the methods that had something to act on, or were meant to, and did nothing over the whole task."""
+    idle = []
+    anew = plan.continued is None and bool(plan.parent.tasks)
+    record = learner.record
+    for method in learner.recipe.methods:
+        beats = record.heartbeats.get(method.name, [])
+        shown = any(abs(value) > 0 for _, beat in beats for key, value in beat.items() if key in EFFECTS)
+        could = method.name in record.fed if "draw" in method.seams else bool(beats) or anew
+        if could and not shown and method.name not in record.acted and ACTING & set(method.seams):
+            why = "start: base leaves it no task before" if anew else "check its fields"
+            idle.append(f"method {method.name} had no effect over the whole task; {why}, or leave it out")
+    return idle
+
+
+def unmoved(task: str, before: dict[str, Any], now: dict[str, Any], updates: int) -> list[str]:
+    """Say that a task was not learned: its score did not rise, though it could."""
+    if now["score"] > before["score"] or before["score"] >= 1:
+        return []
+    few = f"fewer than {FEW} updates (here {updates}) rarely teach a task: " if updates < FEW else ""
+    return [
+        f"the score of {task} did not rise ({before['score']:.1%} before, {now['score']:.1%} now); {few}train longer "
+        "(num_train_epochs), in smaller batches, or at another learning_rate"
+    ]

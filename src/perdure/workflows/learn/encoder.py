@@ -1,0 +1,30 @@
+"""The rows of one learn as tokens."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from perdure.core.rows import Row
+from perdure.data.encode import Encoded, encode
+
+
+class RowEncoder:
+    """Turns rows into tokens, each row once however often it is wanted: to be checked, trained, drawn, and ranked for memory.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        max_length: Most tokens of a row.
+    """
+
+    def __init__(self, tokenizer: Any, max_length: int):
+        self.tokenizer, self.max_length = tokenizer, max_length
+        self._rows: dict[str, Encoded] = {}
+
+    def __call__(self, row: Row) -> Encoded:
+        """Return a row as tokens; see `data.encode.encode`."""
+        if row.hash not in self._rows:
+            self._rows[row.hash] = encode(row, self.tokenizer, self.max_length)
+        return self._rows[row.hash]
+
+    def all(self, rows: Iterable[Row]) -> tuple[Encoded, ...]:
+        """Return rows as tokens, in order."""
+        return tuple(self(row) for row in rows)

@@ -1,0 +1,42 @@
+"""General instruction rows that a learn may rehearse."""
+
+from collections.abc import Sequence
+
+from perdure.core.recipe import Recipe
+from perdure.core.rows import Row
+from perdure.core.words import counted
+from perdure.data.task import TaskData, read_rows
+from perdure.ledger import Entry, Ledger
+
+
+def general_rows(
+    ledger: Ledger, task: TaskData, history: Sequence[TaskData], recipe: Recipe
+) -> tuple[tuple[Row, ...], list[str]]:
+    """Return the general rows that may be rehearsed, none of them a test row or deleted before, and notices."""
+    if task.spec.general is None:
+        return (), []
+    rows, notices = read_rows(task.spec.general)
+    if not recipe.drawing_from("general"):
+        advice = (
+            "no method rehearses the general rows; add instruction_replay (--set methods.instruction_replay.mix=0.1)"
+        )
+        return rows, [*notices, advice]
+    tests = {row.question for version in [task, *history] for row in version.held_out}
+    gone = ledger.deleted({row.hash for row in rows})
+    kept = tuple(row for row in rows if row.question not in tests and row.hash not in gone)
+    tested = sum(row.question in tests for row in rows)
+    if tested:
+        notices.append(f"not rehearsed, as a test or validation row asks the same: {counted(tested, 'general row')}")
+    if deleted := len(rows) - len(kept) - tested:
+        notices.append(f"deleted from this workspace before, and left out: {counted(deleted, 'general row')}")
+    return kept, notices
+
+
+def rehearsed_before(ledger: Ledger, parent: Entry, task: TaskData) -> list[str]:
+    """Say how many test rows ask what a general row in memory asks: the model was held to what the base says of it."""
+    items = ledger.manifest_rows(parent.memory) if parent.memory else []
+    rehearsed = {row.question for item, row in items if item["pool"] == "general"}
+    asked = sum(row.question in rehearsed for row in task.test)
+    if not asked:
+        return []
+    return [f"rehearsed no longer, as test rows ask the same: the general rows of {counted(asked, 'question')}"]

@@ -1,0 +1,75 @@
+"""Judge: score the drafted entry on every task, and ask the gate."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perdure.evaluate.evidence import make_evidence
+from perdure.evaluate.gate import Gate
+from perdure.workflows.learn.draft import Draft
+from perdure.workflows.learn.run import Run
+from perdure.workflows.session import Scored
+
+OFF = {"verdict": "off", "reason": "the gate was switched off", "tasks": []}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the drafted entry scores, and what the gate says of it.
+
+    Args:
+        scores: Of every task, at the draft.
+        learned: Of the guarded tasks, at the entry that learned each.
+        evidence: What the gate judged; None where it was switched off.
+        verdict: What it says.
+        notices: What the user should know.
+    """
+
+    scores: Mapping[str, Scored]
+    learned: Mapping[str, Scored]
+    evidence: dict[str, Any] | None
+    verdict: dict[str, Any]
+    notices: tuple[str, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether the gate refuses the entry."""
+        return bool(self.verdict["verdict"] == "fail")
+
+
+def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
+    """Score every task at the drafted entry, and return what the gate says.
+
+    Raises:
+        Interrupted: A stop was asked for while a task was scored.
+    """
+    plan, entry = run.plan, draft.entry
+    tasks = {name: plan.task if name == plan.task.name else run.session.task(name, entry) for name in entry.tasks}
+    notices = tuple(
+        f"task {name} has no test rows left, as they were deleted; it is neither scored nor guarded"
+        for name, task in tasks.items()
+        if not task.test
+    )
+    scores = {name: run.score(entry, task) for name, task in tasks.items() if task.test}
+    if gate is None:
+        return Judged(scores, {}, None, OFF, notices)
+    learned = _when_learned(run, scores)
+    guarded: dict[str, dict[str, Any]] = {}
+    for name in (plan.task.name, *learned):  # the new task has nothing to lose yet, unless this is an update
+        then = learned[name].record if name in learned else None
+        guarded[name] = {"version": entry.tasks[name], "learned": then, "now": scores[name].record}
+    unguarded = [name for name in plan.parent.tasks if name not in guarded]
+    facts = draft.carried.facts if draft.carried else ()
+    evidence = make_evidence(gate, plan.task.name, guarded, facts, unguarded)
+    return Judged(scores, learned, evidence, evidence["verdict"], notices)
+
+
+def _when_learned(run: Run, scores: Mapping[str, Scored]) -> dict[str, Scored]:
+    """Return the score of each guarded task at the entry that learned it last."""
+    plan, found = run.plan, {}
+    line, wanted = run.session.ledger.ancestors(plan.parent), plan.task.spec.guard
+    for name in plan.parent.tasks:
+        if name in scores and (wanted is None or name in wanted or name == plan.task.name):
+            entry = next(e for e in line if e.kind == "learn" and e.task == name)
+            found[name] = run.score(entry, run.session.task(name, entry))
+    return found

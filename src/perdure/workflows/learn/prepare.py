@@ -1,0 +1,86 @@
+"""Prepare a learn: score the new task, load the state to train from, and turn rows and memory into tokens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perdure.core.rows import Row
+from perdure.core.words import counted
+from perdure.data.encode import Encoded
+from perdure.data.split import distinct, held_out
+from perdure.workflows.learn import remember
+from perdure.workflows.learn.plan import Plan
+from perdure.workflows.learn.run import Run
+from perdure.workflows.session import Scored
+from perdure.workflows.slots import EDITS
+
+if TYPE_CHECKING:
+    from perdure.core.step import TopK
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training starts from; the model that is loaded is the state to train from, without edits.
+
+    Args:
+        before: The new task's scores at "base" and at "head": transfer needs both.
+        rows: The rows to train on, as tokens.
+        validation: Rows that choose the weights, as tokens.
+        memory: What may be drawn.
+        columns: What other models say of the rows to train on, by column.
+        tests: Questions of every test row in head's history and of the new task, which memory may not hold.
+        notices: What the user should know.
+    """
+
+    before: Mapping[str, Scored]
+    rows: tuple[Encoded, ...]
+    validation: tuple[Encoded, ...]
+    memory: remember.Memory
+    columns: "Mapping[str, list[TopK]]"
+    tests: frozenset[str]
+    notices: tuple[str, ...]
+
+
+def prepare(run: Run) -> Prepared:
+    """Return what `run` trains from, with the state to train from loaded.
+
+    Raises:
+        Interrupted: A stop was asked for while the task was scored.
+    """
+    session, plan = run.session, run.plan
+    ledger, settings = session.ledger, plan.recipe.settings
+    before = {"base": run.score(ledger.resolve("base"), plan.task), "head": run.score(plan.parent, plan.task)}
+    run.clock.start()
+    slots = ledger.slots(plan.continued) if plan.continued else {}
+    session.load_slots(
+        {name: found for name, found in slots.items() if name != EDITS}
+    )  # edits are carried over at the end
+    texts, validation, notices = training_rows(plan, session.seed)
+    rows = plan.encoder.all(texts)
+    if cut := sum(row.cut > 0 for row in rows):
+        notices.append(
+            f"longer than {settings.max_length} tokens, and cut: {cut:,} of {counted(len(rows), 'train row')}"
+        )
+    tests = frozenset(row.question for task in [plan.task, *session.history(plan.parent)] for row in task.test)
+    memory = remember.Memory.at(ledger, plan.parent)
+    teachers = remember.Teachers(plan.recipe, plan.encoder, session.runtime)
+    memory = remember.with_general(memory, plan.general, teachers, rows, seed=session.seed, tests=tests)
+    columns = {
+        column.name: teachers.query(column, rows) for column in plan.recipe.columns("new") if column.teacher != "start"
+    }
+    return Prepared(before, rows, plan.encoder.all(validation), memory, columns, tests, tuple(notices))
+
+
+def training_rows(plan: Plan, seed: int) -> tuple[list[Row], list[Row], list[str]]:
+    """Return the rows to train on, those that choose the weights, and notices; a hold-out is drawn where none is given."""
+    rows, validation, notices = [*plan.task.train], [*plan.task.validation], []
+    settings = plan.recipe.settings
+    chosen_by = settings.keep == "best" or (plan.recipe.needs("validation") and not plan.first)
+    if chosen_by and not validation:
+        rows, validation = held_out(rows, settings.validation_share, seed, plan.task.name)
+        if not validation:
+            notices.append("one train row is too few to hold any out: no validation row chooses the weights")
+    if settings.data == "all":
+        kept_out = {row.question for row in validation}
+        rows = [row for row in distinct([*rows, *plan.old]) if row.question not in kept_out]
+    return rows, validation, notices

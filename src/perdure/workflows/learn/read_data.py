@@ -1,0 +1,136 @@
+"""Read the data of a learn: the new task version, checked against all that the workspace knows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from perdure.core.errors import BadInput, BadSpec
+from perdure.core.values import shown
+from perdure.core.words import counted
+from perdure.data.leaks import refuse_leaks
+from perdure.data.spec import read_settings
+from perdure.data.task import TaskData, load_task, update_task
+from perdure.evaluate.scorers import read_scorer
+from perdure.ledger import Entry, Ledger
+from perdure.workflows.learn.request import Request
+from perdure.workflows.session import Session
+
+
+@dataclass(frozen=True)
+class ReadData:
+    """A new task version.
+
+    Args:
+        task: The version.
+        known: The version at the parent, if this is an update.
+        notices: What the user should know of the data.
+    """
+
+    task: TaskData
+    known: TaskData | None
+    notices: tuple[str, ...]
+
+
+def read_data(session: Session, parent: Entry, request: Request, history: Sequence[TaskData]) -> ReadData:
+    """Return the task version that `request` makes on `parent`, without rows that were deleted before.
+
+    Raises:
+        BadInput: The data cannot be used, a test row leaks, or no test row is left.
+        BadSpec: A setting is not valid.
+    """
+    name, ledger = request.name, session.ledger
+    known = session.task(name, parent) if name in parent.tasks else None
+    versions = [task for task in history if task.name == name]
+    replaced = _replaced(request)
+    task = load_task(
+        name, request.data, test=request.test, overrides=request.settings, known=known, records=request.records
+    )
+    read_scorer(task.scorer)
+    if known is not None:
+        task = update_task(known, task, versions)
+    unknown = [guarded for guarded in task.spec.guard or [] if guarded not in parent.tasks]
+    if unknown:
+        raise BadInput(f"guard names tasks that head does not know: {unknown}; it knows {sorted(parent.tasks)}")
+    if not request.allow_leaks:
+        refuse_leaks(task, history)
+    task, dropped = _without_deleted(ledger, task)
+    notices = [*task.notices, *replaced, *_leaks_elsewhere(session, parent, task)]
+    taught = {row.hash for version in versions for row in version.taught} if known else set()
+    if all(row.hash in taught for row in task.train):
+        notices.append(f"every train row of {name} was learned before")
+    if dropped:
+        notices.append(f"deleted from this workspace before, and left out: {counted(dropped, 'row')}")
+    if not task.test:
+        raise BadInput(f"every test row of task {name!r} was deleted from this workspace; give others with --test FILE")
+    return ReadData(task, known, tuple(notices))
+
+
+def _replaced(request: Request) -> list[str]:
+    """Say which settings of a task file give way to those given beside it.
+
+    Raises:
+        BadSpec: The name of the task, or its data file, is given twice.
+    """
+    name, data, test, settings = request.name, request.data, request.test, request.settings
+    given = {**settings, **({"test": test} if test else {})}
+    if given.get("name", name) != name:
+        raise BadSpec(
+            f"the settings name the task {given['name']!r}, and {name!r} is to be learned; leave the name out"
+        )
+    if test and settings.get("test"):
+        raise BadSpec(f"test rows are given twice, as {test} and in the settings; leave one out")
+    if data.suffix.lower() not in (".yaml", ".yml"):
+        if "train" in given:
+            raise BadSpec(
+                f"the settings name the train file {given['train']}, and the data file is {data}; leave one out"
+            )
+        return []
+    written = {key: value for key, value in read_settings(data).items() if key in given or key == "name"}
+    return [
+        f"{data} says {key}: {shown(_plain(value))}, which gives way to what is given beside it"
+        for key, value in written.items()
+        if _plain(value) != _plain(given.get(key, name))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as it is compared: a path by where it leads."""
+    return str(value.resolve()) if isinstance(value, Path) else value
+
+
+def _leaks_elsewhere(session: Session, parent: Entry, task: TaskData) -> list[str]:
+    """Say which entries outside the history of `parent` have rows of this task on the other side of a test."""
+    notices = []
+    for entry, other in _elsewhere(session, parent):
+        try:
+            refuse_leaks(task, [other], itself=False)
+        except BadInput as error:
+            leak = str(error).partition(";")[0]
+            notices.append(
+                f"{leak}; entry {entry.id[:12]}, which knows that, is outside head's history, so this learn goes on: do not "
+                f"compare its scores with those of {entry.id[:12]}"
+            )
+    return notices
+
+
+def _elsewhere(session: Session, entry: Entry) -> list[tuple[Entry, TaskData]]:
+    """Return the task versions that `entry` and its ancestors do not know, each with the first entry that does."""
+    ledger = session.ledger
+    known = {version for ancestor in ledger.ancestors(entry) for version in ancestor.tasks.values()}
+    found: dict[str, tuple[Entry, TaskData]] = {}
+    for other in ledger.entries():
+        for name, version in other.tasks.items():
+            if version not in known and version not in found:
+                found[version] = (other, session.task(name, other))
+    return list(found.values())
+
+
+def _without_deleted(ledger: Ledger, task: TaskData) -> tuple[TaskData, int]:
+    gone = ledger.deleted({row.hash for row in (*task.train, *task.validation, *task.test)})
+    if not gone:
+        return task, 0
+    names = ("train", "validation", "test")
+    parts: dict[str, Any] = {p: tuple(r for r in getattr(task, p) if r.hash not in gone) for p in names}
+    lost = sum(len(getattr(task, part)) - len(rows) for part, rows in parts.items())
+    return replace(task, **parts, fingerprint="", version="", default="", choices=()), lost

@@ -1,0 +1,57 @@
+"""What every step of one learn is given."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perdure.core.canonical import content_hash
+from perdure.core.clock import Clock
+from perdure.core.errors import Interrupted
+from perdure.core.progress import Tick
+from perdure.data.task import TaskData
+from perdure.ledger import Entry, row_key
+from perdure.workflows.learn.plan import Plan
+from perdure.workflows.session import Scored, Session
+
+
+@dataclass(frozen=True)
+class Run:
+    """One learn: what it is of, how far it is, and whether it has to stop.
+
+    Args:
+        session: Of the workspace; the caller holds its write lock.
+        plan: What is to be learned.
+        tick: Called with (what, done, total) as work goes on.
+        stop: Returns the name of a signal that asks to stop, or None.
+        clock: Counts the seconds of training and of scoring.
+    """
+
+    session: Session
+    plan: Plan
+    tick: Tick | None
+    stop: Callable[[], str | None]
+    clock: Clock = field(default_factory=Clock)
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint of this learn is: the same folder for the same learn, in whichever process."""
+        plan = self.plan
+        data = [plan.task.version, plan.task.fingerprint, *map(row_key, plan.general)]
+        key = content_hash([plan.parent.id, plan.recipe.to_json(), *data, self.session.seed])
+        return self.session.ledger.root / "runs" / key[:16]
+
+    def score(self, entry: Entry, task: TaskData) -> Scored:
+        """Score a task at an entry.
+
+        Raises:
+            Interrupted: A stop was asked for; what is not scored yet has no record.
+        """
+        scored = self.session.score(entry, task, self._scoring)
+        self.clock.scored += scored.seconds
+        return scored
+
+    def _scoring(self, what: str, done: int, total: int) -> None:
+        if signal := self.stop():
+            raise Interrupted(f"stopped by {signal} while {what}; run the same command again to go on")
+        if self.tick:
+            self.tick(what, done, total)

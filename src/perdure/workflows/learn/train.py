@@ -1,0 +1,99 @@
+"""Train: the adapter, the recipe's host, and the settled weights."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from perdure.ledger.runs import CHECKPOINT, note
+from perdure.workflows.learn.prepare import Prepared
+from perdure.workflows.learn.remember import states_at
+from perdure.workflows.learn.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from perdure.train.checkpoint import Keeper
+    from perdure.train.learner import Learner
+
+CLOSE_OFF = 20.0  # seconds of training from which the end is checkpointed too: scoring may take as long
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A settled learn; the runtime's model has its weights.
+
+    Args:
+        learner: What was trained, with its heartbeats.
+        nll_before: Losses of the task's train rows before training, if memory is admitted by them.
+        seconds: Seconds of training, of all processes together.
+        cpu_seconds: The processor's seconds.
+    """
+
+    learner: "Learner"
+    nll_before: list[float] | None
+    seconds: float
+    cpu_seconds: float
+
+
+def train(run: Run, prepared: Prepared) -> Trained:
+    """Train under the recipe's host and settle; goes on from this learn's checkpoint if there is one.
+
+    Raises:
+        Interrupted: A stop was asked for; the checkpoint is on disk.
+        Diverged: A loss is not finite.
+    """
+    from perdure.train.checkpoint import Keeper
+
+    session, plan = run.session, run.plan
+    runtime, settings = session.runtime, plan.recipe.settings
+    dense = settings.train == "full"
+    params = runtime.start_dense() if dense else runtime.start_adapter(settings, session.seed, plan.task.name)
+    learner = make_learner(run, prepared, params)
+    nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
+    path = run.folder / CHECKPOINT
+    note(path.parent, plan.task.name, plan.parent.id)
+    keeper = Keeper(path, learner, stop=run.stop, clock=run.clock)
+    logs = {"logs": session.ledger.root / "trackers"} if settings.trackers else {}
+    host(settings.host)(learner, keeper, _progress(run, keeper), **logs)
+    runtime.freeze()
+    if run.clock.read()["seconds"] > CLOSE_OFF:
+        keeper.save(None, learner.total)
+    took = run.clock.read()
+    return Trained(learner, nll_before, round(took["seconds"], 3), round(took["cpu_seconds"], 3))
+
+
+def make_learner(run: Run, prepared: Prepared, params: "Mapping[str, Tensor]") -> "Learner":
+    """Return the learner of this task, not begun."""
+    from perdure.train.learner import Learner
+    from perdure.train.task import TaskInputs
+
+    session, plan = run.session, run.plan
+    inputs = TaskInputs(
+        plan.task.name,
+        prepared.rows,
+        validation=prepared.validation,
+        pools=prepared.memory.pools(plan.encoder) if plan.recipe.owners("draw") else {},
+        columns=prepared.columns,
+        state=states_at(session.ledger, plan.continued, session.runtime.base.device),
+        first=plan.first,
+        seed=session.seed,
+    )
+    return Learner(session.runtime.trainable(params), plan.recipe, inputs)
+
+
+def host(name: str) -> Callable[..., None]:
+    """Return the function that runs the training loop."""
+    if name == "loop":
+        from perdure.train.loop import train
+    else:
+        from perdure.bridges.transformers_host import train
+    return train
+
+
+def _progress(run: Run, keeper: "Keeper") -> Any:
+    def progress(done: int, total: int, loss: float) -> None:
+        if run.tick:
+            what = f"learning {run.plan.task.name}, loss {loss:.3f}, {keeper.speed:,.0f} tokens/s"
+            run.tick(what, done, total)
+
+    return progress

@@ -1,0 +1,154 @@
+"""The session: what every verb is given. One ledger, one base model in memory, decoded tasks; load a state, score a task."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
+from perdure.data.task import TaskData
+from perdure.ledger import Entry, Ledger, writing
+from perdure.workflows.scoring import measure
+from perdure.workflows.slots import tensors_of
+from perdure.workflows.task_cache import TaskCache
+
+if TYPE_CHECKING:
+    from perdure.bridges.runtime import Runtime
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A task scored at an entry.
+
+    Args:
+        record: The Score record, as the ledger stores it.
+        seconds: What scoring took now; 0 where the score was stored before.
+        notices: What the user should know of how the model was asked.
+    """
+
+    record: dict[str, Any]
+    seconds: float = 0.0
+    notices: tuple[str, ...] = ()
+
+
+class Session:
+    """A ledger with the model that it was made for. Nothing is loaded before it is needed.
+
+    Args:
+        ledger: The ledger of the workspace.
+    """
+
+    def __init__(self, ledger: Ledger):
+        self.ledger = ledger
+        self.tasks = TaskCache(ledger)
+
+    @cached_property
+    def runtime(self) -> "Runtime":
+        """The base model in memory; refused if it changed on disk since the workspace was made."""
+        from perdure.bridges import models
+        from perdure.bridges.capabilities import kept_batching
+        from perdure.bridges.runtime import Runtime
+
+        config, folder = self.ledger.config, self.base_folder
+        if models.stamp(folder) != config.get("stamp"):
+            models.check_unchanged(folder, config["weights"])
+        return Runtime(folder, config["dtype"], batching=kept_batching(self.capabilities))
+
+    @property
+    def tokenizer(self) -> Any:
+        """The base model's tokenizer."""
+        return self.runtime.base.tokenizer
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything random in this workspace."""
+        return int(self.ledger.config.get("seed", 0))
+
+    @property
+    def capabilities(self) -> dict[str, Any]:
+        """What can be done with the base model, as `init` determined; empty in a workspace that is older than that."""
+        return self.ledger.config.get("capabilities", {})
+
+    @property
+    def base_folder(self) -> Path:
+        """Local folder of the base model.
+
+        Raises:
+            BadInput: It is not where it was when the workspace was made; the message says how to name another place.
+        """
+        from perdure.bridges.models import find_model
+
+        config = self.ledger.config
+        try:
+            return find_model(config["model"], config.get("revision"))
+        except BadInput as error:
+            raise BadInput(
+                f'{error}; this workspace was made with it. Put it back, or write where it is now as "model" in '
+                f"{self.ledger.root / 'perdure.json'} (its weights are checked)"
+            ) from error
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the workspace's write lock; decoded tasks are valid throughout, as nobody else writes.
+
+        Raises:
+            Busy: Another process writes to the workspace.
+        """
+        with writing(self.ledger.root):
+            self.tasks.refresh()
+            self.tasks.locked = True
+            try:
+                yield
+            finally:
+                self.tasks.unlock()
+
+    def load(self, entry: Entry) -> None:
+        """Make the runtime's model the one at `entry`."""
+        state = self.ledger.state(entry)
+        if self.runtime.loaded != state:
+            self.runtime.load(tensors_of(self.ledger, self.ledger.slots(entry)), state)
+
+    def load_slots(self, slots: Mapping[str, str]) -> None:
+        """Make the runtime's model the one that these slot objects describe; nobody looks for that state again."""
+        self.runtime.load(tensors_of(self.ledger, slots))
+
+    def score(self, entry: Entry, task: TaskData, tick: Tick | None = None) -> Scored:
+        """Return the score of `task` at `entry`: the stored one, else the one that is measured and stored now."""
+        state = self.ledger.state(entry)
+        record = self.ledger.score(state, task.version, task.scoring)
+        if record is not None:
+            return Scored(record)
+        self.load(entry)
+        measured = measure(self.runtime, task, tick, prompts=self.tasks.prompts(task, self.tokenizer))
+        self.runtime.release()
+        self.ledger.put_score(state, task.version, measured.record, task.scoring)
+        return Scored(measured.record, measured.record["seconds"], measured.notices)
+
+    def task(self, name: str, entry: Entry) -> TaskData:
+        """Return the version of a task that `entry` knows."""
+        return self.tasks.get(name, entry.tasks[name])
+
+    def history(self, entry: Entry) -> list[TaskData]:
+        """Return every version of every task that an entry or one before it knows, oldest first."""
+        return self.tasks.versions(reversed(self.ledger.ancestors(entry)))
+
+    def refuse_editing(self) -> None:
+        """Refuse to edit or trace a model that `init` determined cannot be edited, before it is loaded.
+
+        Raises:
+            BadInput: It cannot; the message says why.
+        """
+        if reason := self.capabilities.get("no_editing"):
+            raise BadInput(reason)
+
+    def refuse_candidate(self) -> None:
+        """Refuse to change head while a candidate waits, which was made on it.
+
+        Raises:
+            BadInput: One waits.
+        """
+        if self.ledger.candidate() is not None:
+            raise BadInput("a candidate is waiting; 'perdure accept' or 'perdure discard' it first")

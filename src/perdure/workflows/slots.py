@@ -1,0 +1,26 @@
+"""What the runtime loads for the slots of an entry."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from perdure.ledger import Ledger
+
+if TYPE_CHECKING:
+    from perdure.editing.edit_set import EditSet, Tensors
+
+EDITS, SKILL, DENSE = "edits", "skill", "dense"
+
+
+def tensors_of(ledger: Ledger, slots: Mapping[str, str]) -> "dict[str, Tensors]":
+    """Return what the runtime loads for slot objects: the stored tensors, but for an edit set the factors solved from it."""
+    from perdure.editing.edit_set import EditSet
+
+    found = {name: ledger.objects.get(object_hash) for name, object_hash in slots.items()}
+    return {**found, **({EDITS: factors_of(EditSet.from_tensors(found[EDITS]))} if EDITS in found else {})}
+
+
+def factors_of(edit_set: "EditSet") -> "Tensors":
+    """Return the update of an edit set as the tensors of a slot."""
+    from perdure.maths.low_rank import to_tensors
+
+    return to_tensors(edit_set.patches())

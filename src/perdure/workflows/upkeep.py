@@ -1,0 +1,60 @@
+"""Move head, erase rows, free space, and check that everything is as it was recorded."""
+
+from typing import Any
+
+from perdure.core.errors import BadInput, BrokenStore
+from perdure.ledger import Entry
+from perdure.workflows.session import Session
+
+
+def accept(session: Session) -> Entry:
+    """Make the candidate that a failed gate left aside the new head."""
+    with session.writing():
+        return session.ledger.accept()
+
+
+def discard(session: Session) -> Entry:
+    """Drop the candidate that a failed gate left aside."""
+    with session.writing():
+        return session.ledger.discard()
+
+
+def rollback(session: Session, ref: str) -> Entry:
+    """Move head to `ref`: the same logits, to the bit, and the same memory, as it had then."""
+    with session.writing():
+        entry = session.ledger.resolve(ref)
+        session.ledger.move("head", entry.id, f"rollback {ref}")
+        return entry
+
+
+def delete_row(session: Session, row_hash: str) -> dict[str, Any]:
+    """Erase a row's text from every manifest and task, by its hash or the beginning of it; see `Ledger.delete_row`."""
+    with session.writing():
+        session.tasks.clear()
+        return session.ledger.delete_row(session.ledger.row_hash(row_hash))
+
+
+def gc(session: Session) -> dict[str, int]:
+    """Delete what no entry and no candidate needs, and statistics of edits that older versions kept in the workspace."""
+    ledger = session.ledger
+    with session.writing():
+        session.tasks.clear()
+        cached = [path for path in (ledger.root / "moments").glob("*") if path.is_file()]
+        freed = sum(path.stat().st_size for path in cached)
+        for path in cached:
+            path.unlink()
+        found = ledger.gc()
+        return {**found, "bytes": found["bytes"] + freed}
+
+
+def verify(session: Session) -> dict[str, Any]:
+    """Hash everything again, the base's weights too, and load the base; return what `perdure verify --json` prints."""
+    from perdure.bridges import models
+
+    report, config = session.ledger.verify(), session.ledger.config
+    try:
+        models.check_unchanged(session.base_folder, config["weights"])
+        models.load_base(session.base_folder, config["dtype"])
+    except (BadInput, BrokenStore) as error:
+        report["problems"].append(str(error))
+    return {**report, "ok": not report["problems"]}
