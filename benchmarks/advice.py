@@ -25,8 +25,9 @@ from perdure.bridges.sizes import sizes
 from perdure.core.recipe import Settings
 from perdure.report.bench_numbers import BASELINE, by_arm, compare, paired, watched_minus
 from perdure.workflows.advise.advise import TABLE
-from perdure.workflows.bench.bench import results
-from perdure.workflows.bench.suite import Suite, load_suite
+from perdure.workflows.bench.jobs import results
+from perdure.workflows.bench.suite import Suite
+from perdure.workflows.bench.suite_files import load_suite
 
 RESULTS = Path(__file__).parent / "results"
 SUITES = {"clinc5": "alike", "clinc10": "alike", "olora4": "different"}  # not clinc3: its rows were tuned on

@@ -29,8 +29,9 @@ from perdure.core.recipe import build_recipe
 from perdure.methods.registry import all_methods
 from perdure.model.grouping import plan_epoch
 from perdure.workflows.bench import features as bench_features
-from perdure.workflows.bench.bench import bench, read_arm, results
-from perdure.workflows.bench.suite import load_suite
+from perdure.workflows.bench.bench import bench
+from perdure.workflows.bench.jobs import read_arm, results
+from perdure.workflows.bench.suite_files import load_suite
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -350,7 +350,7 @@ def _recipe(path: Path) -> None:
 
 
 def _suite(path: Path) -> None:
-    from perdure.workflows.bench.suite import load_suite
+    from perdure.workflows.bench.suite_files import load_suite
 
     load_suite(str(path))
 

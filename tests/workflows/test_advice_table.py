@@ -10,8 +10,8 @@ from perdure.bridges.sizes import Size
 from perdure.methods.registry import all_methods, recipe_names, recipe_spec
 from perdure.workflows.advise.advise import advise, read_rehearsal, read_table
 from perdure.workflows.advise.guidance import Needs
-from perdure.workflows.bench.bench import read_arm
-from perdure.workflows.bench.suite import load_suite
+from perdure.workflows.bench.jobs import read_arm
+from perdure.workflows.bench.suite_files import load_suite
 
 SUITE = load_suite("clinc5")
 LABELS, TESTS = 15, 8

@@ -12,8 +12,9 @@ from perdure.core.errors import BadInput, BadSpec, Busy, NotFound, PerdureError
 from perdure.editing.spec import EditSpec
 from perdure.ledger import writing
 from perdure.methods.registry import load_recipe
-from perdure.workflows.bench.bench import bench, read_arm
-from perdure.workflows.bench.suite import load_suite
+from perdure.workflows.bench.bench import bench
+from perdure.workflows.bench.jobs import read_arm
+from perdure.workflows.bench.suite_files import load_suite
 from perdure.workflows.export.export import export
 from perdure.workflows.inspect.sweep import sweep
 from perdure.workflows.inspect.trace import TraceSpec

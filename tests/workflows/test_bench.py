@@ -15,11 +15,13 @@ from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec
 from perdure.data.task import load_probe
 from perdure.methods.registry import load_recipe
-from perdure.workflows.bench import bench as bench_module
-from perdure.workflows.bench.bench import Job, bench, read_arm, results
+from perdure.workflows.bench import runner as runner_module
+from perdure.workflows.bench.bench import bench
 from perdure.workflows.bench.features import run_features
-from perdure.workflows.bench.run import run_text
-from perdure.workflows.bench.suite import load_suite, rows_of
+from perdure.workflows.bench.jobs import Job, read_arm, results
+from perdure.workflows.bench.rows import rows_of
+from perdure.workflows.bench.suite_files import load_suite
+from perdure.workflows.bench.text import run_text
 
 QUICK = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 0.01}
 
@@ -319,7 +321,7 @@ def test_what_runs_is_noted_under_the_lock_alone(tmp_path, monkeypatch):
     """`_stop` goes through the processes under the lock, while workers end theirs."""
     suite = load_suite("digits5")
     job = Job(suite, read_arm("naive", suite.settings), 0)
-    runner = bench_module._Runner(tmp_path, tmp_path / "out", 1, None, 5)
+    runner = runner_module.Runner(tmp_path, tmp_path / "out", 1, None, 5)
     under_lock = []
 
     class Watched(set):

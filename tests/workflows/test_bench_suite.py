@@ -8,7 +8,9 @@ import pytest
 import yaml
 
 from perdure.core.errors import BadInput, BadSpec
-from perdure.workflows.bench.suite import DIGITS, Part, Watched, check_files, choose, load_suite, rows_of, suite_names
+from perdure.workflows.bench.rows import DIGITS, choose, rows_of
+from perdure.workflows.bench.suite import Part, Watched
+from perdure.workflows.bench.suite_files import check_files, load_suite, suite_names
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 CLINC = SHARED / "intents" / "clinc150.jsonl.gz"

@@ -70,8 +70,8 @@ def bench(
     from perdure.report.bench_numbers import BASELINE, compare
     from perdure.report.bench_table import markdown, page
     from perdure.workflows.bench.bench import bench as run
-    from perdure.workflows.bench.bench import read_arm, results
-    from perdure.workflows.bench.suite import load_suite
+    from perdure.workflows.bench.jobs import read_arm, results
+    from perdure.workflows.bench.suite_files import load_suite
 
     if table and (recipes or seeds):
         warn("--table runs nothing, and shows every arm and seed; --recipes and --seeds are not used")

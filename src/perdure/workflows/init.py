@@ -9,9 +9,17 @@ from perdure.core.values import shown
 from perdure.ledger import Ledger
 from perdure.ledger.store import KeepRows
 
+DEFAULT_MODEL = "smollm2-135m"
+
 
 def init(
-    path: str | os.PathLike[str], model: str, *, revision: str | None, dtype: str, seed: int, keep_rows: KeepRows
+    path: str | os.PathLike[str],
+    model: str = DEFAULT_MODEL,
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    seed: int = 0,
+    keep_rows: KeepRows = "needed",
 ) -> Ledger:
     """Make a workspace in a folder and return its ledger; for the arguments see `Workspace.init`.
 

@@ -19,7 +19,7 @@ from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.records import listed
 from perdure.workflows.edit.revert import revert
 from perdure.workflows.export.export import MAX_RANK, export
-from perdure.workflows.init import init
+from perdure.workflows.init import DEFAULT_MODEL, init
 from perdure.workflows.inspect.evaluate import evaluate, predict
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.sweep import sweep
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
     from perdure.editing.spec import EditSpec
 
-DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_RECIPE = "dual_replay"
 
 Json = dict[str, Any]

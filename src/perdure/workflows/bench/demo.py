@@ -7,8 +7,16 @@ from typing import Any
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
+from perdure.evaluate.gate import Gate
 from perdure.evaluate.matrix import plain_text
-from perdure.workflows.workspace import DEFAULT_MODEL, Workspace
+from perdure.methods.registry import load_recipe
+from perdure.workflows import upkeep
+from perdure.workflows.init import DEFAULT_MODEL, init
+from perdure.workflows.inspect.matrix import matrix
+from perdure.workflows.learn.learn import learn
+from perdure.workflows.learn.plan import plan
+from perdure.workflows.learn.request import Request
+from perdure.workflows.session import Session
 
 LINES = ("broadband", "mobile", "smart_home", "tv")
 SETTINGS = {"per_device_train_batch_size": 8, "num_train_epochs": 5}  # 96 rows a line are few: smaller, more updates
@@ -29,42 +37,47 @@ def demo(folder: Path, *, model: str = DEFAULT_MODEL, say: Say, tick: Tick | Non
         tick: Gets the progress.
 
     Returns:
-        Both workspaces, and whether the rollback gave the logits it had, to the bit.
+        The sessions of both workspaces, and whether the rollback gave the logits it had, to the bit.
 
     Raises:
         BadInput: The folder is there already.
     """
     if folder.exists():
         raise BadInput(f"{folder} is there already; remove it, or choose another folder with --out")
-    ours = Workspace.init(folder / "dual_replay", model)
-    plain = Workspace.init(folder / "naive", model)
+    ours = Session(init(folder / "dual_replay", model))
+    plain = Session(init(folder / "naive", model))
     data = files("perdure.data") / "demo"
     for line in LINES:
-        for ws, recipe, overrides in ((ours, "dual_replay", {**SETTINGS, **MEMORY}), (plain, "naive", SETTINGS)):
-            plain.session.runtime = ours.session.runtime  # one model in memory serves both
-            done = ws.learn(line, Path(str(data / f"{line}.yaml")), recipe=recipe, overrides=overrides, tick=tick)
-            say(f"{recipe:>12} learned {line}: {_scores(done)}; gate: {done['gate']['verdict']}")
+        for session, name, overrides in ((ours, "dual_replay", {**SETTINGS, **MEMORY}), (plain, "naive", SETTINGS)):
+            plain.runtime = ours.runtime  # one model in memory serves both
+            request = Request(line, Path(str(data / f"{line}.yaml")), load_recipe(name, overrides))
+            done = learn(session, plan(session, request), gate=Gate(), tick=tick)
+            say(f"{name:>12} learned {line}: {_scores(done)}; gate: {done['gate']['verdict']}")
             if not done["moved"]:
-                ws.accept()  # a user would stop here; the demo goes on to show what happens
-    say(f"\nWith dual_replay:\n{plain_text(ours.matrix())}\n\nWith naive fine-tuning:\n{plain_text(plain.matrix())}")
+                upkeep.accept(session)  # a user would stop here; the demo goes on to show what happens
+    say(
+        f"\nWith dual_replay:\n{plain_text(matrix(ours.ledger))}\n\nWith naive fine-tuning:\n{plain_text(matrix(plain.ledger))}"
+    )
     exact = _roll_back(ours)
     say(f"\nRolled back to the entry before the last and forward again: the same logits to the bit: {exact}")
     return {"workspace": ours, "beside": plain, "rollback_exact": exact}
 
 
-def _roll_back(ws: Workspace) -> bool:
+def _roll_back(session: Session) -> bool:
     """Move head back by one entry and forward again; say whether the model came back to the bit."""
     import torch
 
     def logits() -> torch.Tensor:
-        ids = ws.tokenizer("My bill is wrong again", return_tensors="pt")["input_ids"].to(ws.runtime.base.device)
-        with torch.no_grad(), ws.runtime.precision():
-            return ws.model()(input_ids=ids).logits
+        session.load(session.ledger.resolve("head"))
+        runtime = session.runtime
+        ids = session.tokenizer("My bill is wrong again", return_tensors="pt")["input_ids"].to(runtime.base.device)
+        with torch.no_grad(), runtime.precision():
+            return runtime.model(input_ids=ids).logits
 
-    newest, before = ws.ledger.resolve("head").id, logits()
-    ws.rollback("head~1")
+    newest, before = session.ledger.resolve("head").id, logits()
+    upkeep.rollback(session, "head~1")
     earlier = logits()
-    ws.rollback(newest)
+    upkeep.rollback(session, newest)
     return torch.equal(before, logits()) and not torch.equal(before, earlier)
 
 

@@ -27,8 +27,9 @@ from perdure.model.features import Example, Features
 from perdure.train import loop
 from perdure.train.learner import Learner
 from perdure.train.task import TaskInputs, Trainable
-from perdure.workflows.bench.run import Json, Told, machine, mean_beats, short_items
-from perdure.workflows.bench.suite import RowFields, Suite, SuiteTask, rows_of
+from perdure.workflows.bench.measures import Json, Told, machine, mean_beats, short_items
+from perdure.workflows.bench.rows import RowFields, rows_of
+from perdure.workflows.bench.suite import Suite, SuiteTask
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Part:
 
 
 def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told) -> Json:
-    """Learn a suite's tasks one after the other with an MLP on the reference loop; see `bench_run.run_text`.
+    """Learn a suite's tasks one after the other with an MLP on the reference loop; see `text.run_text`.
 
     What a recipe says of LoRA and of the host means nothing here. Memory and the methods' state go from task to task as
     they do in a workspace, and `start: base` begins each task from the first weights.

@@ -1,0 +1,49 @@
+"""What every run of a benchmark tells of itself."""
+
+import platform
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+Json = dict[str, Any]
+Told = Callable[[str], None]  # called with the name of each task when it is learned
+
+
+def peak_mib() -> float:
+    """Return the most memory this process ever held, in MiB.
+
+    Linux tells it of the program alone; `getrusage` would count what the parent held when it started us.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
+
+
+def mean_beats(heartbeats: Mapping[str, Sequence[tuple[int, dict[str, float]]]]) -> dict[str, dict[str, float]]:
+    """Return what each method did over one learn: the mean of each number it told."""
+    means = {}
+    for method, beats in heartbeats.items():
+        keys = dict.fromkeys(key for _, beat in beats for key in beat)
+        means[method] = {key: fmean(beat[key] for _, beat in beats if key in beat) for key in keys}
+    return means
+
+
+def short_items(items: Sequence[float]) -> list[float]:
+    """Return scores of test rows as a file keeps them: 1 for 1.0."""
+    return [int(item) if item in (0.0, 1.0) else item for item in items]
+
+
+def machine(device: Any, dtype: str) -> Json:
+    """Return what times and memory depend on."""
+    import torch
+
+    found = {"device": str(device), "threads": torch.get_num_threads(), "dtype": dtype}
+    if device.type == "cuda":
+        found |= {"gpu": torch.cuda.get_device_name(), "gpu_peak_mib": torch.cuda.max_memory_allocated() / 2**20}
+    return found | {"processor": platform.machine(), "python": platform.python_version()}

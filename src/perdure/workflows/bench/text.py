@@ -1,0 +1,128 @@
+"""A benchmark run with a language model: a suite's tasks learned one after the other in a workspace."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+from perdure.core.errors import BadInput
+from perdure.core.recipe import Recipe
+from perdure.core.rows import Row
+from perdure.data.task import TaskData, load_probe, load_rows, load_task
+from perdure.ledger import Entry, Ledger
+from perdure.workflows.bench.measures import Json, Told, machine, mean_beats, short_items
+from perdure.workflows.bench.rows import rows_of
+from perdure.workflows.bench.suite import Source, Suite
+from perdure.workflows.init import init
+from perdure.workflows.inspect.matrix import matrix
+from perdure.workflows.inspect.memory_views import memory_stats
+from perdure.workflows.learn.learn import learn
+from perdure.workflows.learn.plan import plan
+from perdure.workflows.learn.request import Request
+from perdure.workflows.session import Session
+
+
+def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told) -> Json:
+    """Learn a suite's tasks one after the other in a new workspace, exactly as `perdure learn --no-gate` does.
+
+    Args:
+        suite: Tasks and model.
+        recipe: How to learn.
+        seed: Chooses the rows, and is the workspace's seed.
+        data: Folder of the data files.
+        scratch: Empty folder for the workspace and what it reads.
+        told: Called as each task is learned.
+
+    Returns:
+        What was measured, as plain JSON; docs/how-to/benchmark.md names the fields.
+    """
+
+    def file_of(source: Source, name: str, seed: int) -> Path:
+        file = scratch / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows_of(source, data, seed)), encoding="utf-8")
+        return file
+
+    keep: Literal["all", "needed"] = "all" if recipe.settings.data == "all" else "needed"
+    session = Session(init(scratch / "workspace", suite.model, dtype=suite.dtype, seed=seed, keep_rows=keep))
+    ledger = session.ledger
+    general = {"general": file_of(suite.general, "general instructions", seed)} if suite.general else {}
+    files = {task.name: file_of(task, task.name, seed) for task in suite.tasks}
+    watched = {one.name: load_probe(one.name, file_of(one, one.name, 0), one.task) for one in suite.watch}
+    if watched:
+        taught = [load_task(task.name, files[task.name], overrides=task.task).train for task in suite.tasks]
+        taught += [load_rows(file) for file in general.values()]
+        refuse_taught(watched.values(), {row.question: row for rows in taught for row in rows})
+    for probe in watched.values():  # now, so that what cannot be scored fails before anything is trained
+        session.score(ledger.resolve("base"), probe)
+    learned = []
+    for task in suite.tasks:
+        request = Request(task.name, files[task.name], recipe, settings={**general, **task.task})
+        learned.append(learn(session, plan(session, request), gate=None))
+        told(task.name)
+    return {
+        "matrix": matrix(ledger),
+        "items": all_items(ledger),
+        **({"watched": {name: before_and_after(session, task) for name, task in watched.items()}} if watched else {}),
+        "tasks": [_told(ledger, done) for done in learned],
+        "stored": stored(ledger, ledger.resolve("head")),
+        "machine": machine(session.runtime.base.device, ledger.config["dtype"]),
+        "software": ledger.notes(learned[-1]["entry"])["software"],
+    }
+
+
+def refuse_taught(watched: Iterable[TaskData], taught: Mapping[str, Row]) -> None:
+    """Raise if a watched row is trained on or rehearsed: its score would say nothing of what the model keeps by itself.
+
+    Raises:
+        BadInput: Such rows exist; the message counts them and names the first on both sides.
+    """
+    for probe in watched:
+        if found := [row for row in probe.test if row.question in taught]:
+            raise BadInput(
+                f"{len(found)} of {len(probe.test)} rows of the watched {probe.name!r} are trained on or rehearsed too, the "
+                f"first {found[0].source} as {taught[found[0].question].source}; take them from another file, or by `where`"
+            )
+
+
+def before_and_after(session: Session, task: TaskData) -> Json:
+    """Return what the base model and the last state score on each row of a watched task."""
+    before, after = (session.score(session.ledger.resolve(ref), task).record for ref in ("base", "head"))
+    return {"rows": [row[:16] for row in before["rows"]], "before": before["items"], "after": after["items"]}
+
+
+def all_items(ledger: Ledger) -> Json:
+    """Return by task its test rows (16 digits of their hashes) and what each stage scored on them; None where not scored."""
+    head = ledger.resolve("head")
+    states = [ledger.state(entry) for entry in reversed(ledger.ancestors(head))]
+    found = ledger.scores(states, head.tasks.values())
+    items = {}
+    for name, version in head.tasks.items():
+        records = [found.get((state, version)) for state in states]
+        rows = next(record["rows"] for record in records if record)
+        items[name] = {
+            "rows": [row[:16] for row in rows],
+            "scores": [record and short_items(record["items"]) for record in records],
+        }
+    return items
+
+
+def stored(ledger: Ledger, entry: Entry) -> dict[str, int]:
+    """Return the bytes that a state needs kept: weights learned, remembered text, its columns, the methods' state."""
+    slots = set(ledger.slots(entry).values())
+    memory = memory_stats(ledger, entry.id)
+    rest = entry.objects - slots - {entry.columns}
+    return {
+        "weights": sum(map(ledger.objects.size, slots)),
+        "memory_rows": memory["text_bytes"],
+        "memory_columns": memory["column_bytes"],
+        "method_state": sum(ledger.objects.size(name) for name in rest if name),
+    }
+
+
+def _told(ledger: Ledger, done: Json) -> Json:
+    """Return what is kept of one learn."""
+    record = ledger.notes(done["entry"])["record"]
+    kept = {
+        key: done[key] for key in ("task", "train_seconds", "train_cpu_seconds", "eval_seconds", "tokens", "warnings")
+    }
+    return {**kept, "updates": record["updates"], "heartbeats": mean_beats(record["heartbeats"])}
