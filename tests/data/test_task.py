@@ -347,7 +347,8 @@ def test_columns_are_refused_where_one_text_is_asked(tmp_path):
 
 def updated(tmp_path, known, rows, earlier=(), **overrides):
     path = rows_file(tmp_path / "more.jsonl", rows)
-    return update_task(known, load_task("cards", path, overrides=overrides, known=known), earlier)
+    taught = {row.question for task in earlier for row in task.taught}
+    return update_task(known, load_task("cards", path, overrides=overrides, known=known), taught)
 
 
 def test_update_keeps_the_known_test_rows_and_adds_new_ones(tmp_path, data):

@@ -208,6 +208,7 @@ def old_layout(root):
     """Make a workspace look as the first released version left it."""
     with sqlite3.connect(root / "ledger.sqlite") as connection:
         connection.execute("DROP TABLE row_names")
+        connection.execute("DROP TABLE questions")
         connection.execute("UPDATE meta SET schema_version = 1")
     connection.close()
     config = json.loads((root / "perdure.json").read_text())

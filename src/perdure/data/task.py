@@ -1,6 +1,6 @@
 """A task as perdure learns it: its settings, its rows by part, and what identifies them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -350,7 +350,7 @@ def load_probe(name: str, data: Path, settings: Mapping[str, Any] | None = None)
     return TaskData(spec, (), (), distinct(_rows(records, spec, format)[0]), format)
 
 
-def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()) -> TaskData:
+def update_task(known: TaskData, new: TaskData, taught: Collection[str] = ()) -> TaskData:
     """Return the next version of `known`: the train rows of `new`, and the test rows of both, those of `known` first.
 
     If the test part of `new` was made, a question that a version before has put on one side stays there, because new
@@ -359,7 +359,7 @@ def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()
     Args:
         known: The version in force.
         new: What `load_task` returned, given `known`.
-        earlier: Versions before `known`, whose train rows were learned too.
+        taught: Questions of the train rows of versions before `known`, which were learned too.
 
     Raises:
         BadSpec: The two ask differently (name, format, template, scorer, text of a label): their rows do not belong together.
@@ -377,7 +377,7 @@ def update_task(known: TaskData, new: TaskData, earlier: Iterable[TaskData] = ()
     train, test = new.train, new.test
     if new.test_made:
         asked = {row.question for row in known.test}
-        taught = {row.question for task in (known, *earlier) for row in task.taught}
+        taught = {*taught, *(row.question for row in known.taught)}
         drawn = {row.question for row in test}
         train = tuple(
             r for r in (*train, *test) if r.question not in asked and (r.question in taught or r.question not in drawn)

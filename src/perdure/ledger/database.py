@@ -2,8 +2,8 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json import JSONDecodeError
@@ -33,6 +33,7 @@ from sqlalchemy.pool import NullPool
 
 from perdure.core.canonical import canonical_json
 from perdure.core.errors import BadInput, BrokenStore, Busy, PerdureError
+from perdure.core.rows import Row
 
 metadata = MetaData()
 
@@ -94,6 +95,13 @@ row_names = Table(
     Column("label", Text),
     Column("source", Text, nullable=False),
 )
+# What each row asks, of rows with their text and of rows by name: leaks are found without reading every text.
+questions = Table(
+    "questions",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("question", Text, nullable=False, index=True),
+)
 tasks = Table(
     "tasks",
     metadata,
@@ -129,15 +137,30 @@ class Migration:
         version: Schema version that it leads to.
         about: What it is for.
         tables: Tables that it adds.
+        fill: Writes into them what follows from the older tables.
     """
 
     version: int
     about: str
     tables: tuple[Table, ...]
+    fill: Callable[[Connection], None] | None = None
+
+
+def _fill_questions(connection: Connection) -> None:
+    """Write down what each row asks."""
+    found = dict(connection.execute(select(row_names.c.key, row_names.c.question)).tuples().all())
+    for key, body in connection.execute(select(rows.c.key, rows.c.body).where(rows.c.body.is_not(None))):
+        with suppress(AttributeError, KeyError, TypeError, ValueError):  # damaged: whoever reads the row says so
+            found[key] = Row.from_json(body).question
+    if found:
+        connection.execute(insert(questions), [{"key": key, "question": asked} for key, asked in found.items()])
 
 
 # Applied in this order by the first transaction that writes; `meta` says how far a file is. Readers read older files too.
-MIGRATIONS = (Migration(2, "rows whose text is not kept", (row_names,)),)
+MIGRATIONS = (
+    Migration(2, "rows whose text is not kept", (row_names,)),
+    Migration(3, "leaks are found without reading every row", (questions,), _fill_questions),
+)
 SCHEMA_VERSION = MIGRATIONS[-1].version
 
 
@@ -288,6 +311,8 @@ def _migrate(connection: Connection) -> None:
     for step in MIGRATIONS:
         if step.version > found:
             metadata.create_all(connection, tables=step.tables)
+            if step.fill:
+                step.fill(connection)
     connection.execute(update(meta).values(schema_version=SCHEMA_VERSION))
 
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, delete, func, insert, select, type_coerce, update
@@ -13,6 +14,7 @@ from perdure.core.rows import Row, RowName
 from perdure.ledger.database import (
     Database,
     manifests,
+    questions,
     row_names,
     rows,
     task_rows,
@@ -39,6 +41,23 @@ def row_name(row: Row, part: str, *, label: bool) -> RowName:
         label: Keep its label too. A label that stands beside an answer is text like any other.
     """
     return RowName(row_key(row), row.hash, row.question, row.label if label else None, row.source, part)
+
+
+@dataclass(frozen=True)
+class RowPlace:
+    """A row of a task version.
+
+    Args:
+        version: The task version.
+        part: Part of it that the row is in: "train", "validation" or "test".
+        hash: The row's `hash`.
+        question: The row's `question`.
+    """
+
+    version: str
+    part: str
+    hash: str
+    question: str
 
 
 class Shelf(Database):
@@ -151,10 +170,31 @@ class Shelf(Database):
             found = [_read_row(key, body) for key, body in connection.execute(query)]
         return sorted(found, key=lambda row: row.task)
 
+    def places_of(self, batch: Iterable[Row | RowName]) -> list[RowPlace]:
+        """Return where a row of a task version asks what one of these asks, or has the same text; deleted rows are skipped.
+
+        Cost: it depends on the rows given and on what is returned, not on how many rows the workspace has.
+        """
+        asked = {name: row for row in batch for name in (row.question, row.hash)}
+        with self.reading() as connection:
+            found = _same_rows(connection, asked)
+            places = []
+            for chunk in _chunks(found):
+                query = select(task_rows.c.version, task_rows.c.split, task_rows.c.key).where(
+                    task_rows.c.key.in_(chunk)
+                )
+                places += [RowPlace(version, part, *found[key]) for version, part, key in connection.execute(query)]
+        return places
+
     def deleted(self, hashes: Iterable[str]) -> set[str]:
         """Return those of the row hashes that were deleted here, so that new data holding them can be refused."""
+        found: dict[str, str] = {}
         with self.reading() as connection:
-            return set(hashes) & set(_deleted(connection).values())
+            for chunk in _chunks(hashes):
+                query = select(rows.c.key, rows.c.hash).where(rows.c.hash.in_(chunk), rows.c.body.is_(None))
+                found.update(connection.execute(query).tuples().all())
+            names = _name_keys(connection, found)
+        return {row_hash for key, row_hash in found.items() if key not in names}
 
     def row_hash(self, beginning: str) -> str:
         """Return the full hash of the one kept row whose hash begins like this (4 digits at least).
@@ -289,6 +329,7 @@ class Shelf(Database):
             for chunk in _chunks(loose):
                 connection.execute(delete(rows).where(rows.c.key.in_(chunk)))
                 connection.execute(delete(row_names).where(row_names.c.key.in_(chunk)))
+                connection.execute(delete(questions).where(questions.c.key.in_(chunk)))
         return len(lost) + len(forgotten) + len(loose)
 
     def _items(self, connection: Connection, name: str) -> list[dict[str, Any]]:
@@ -312,6 +353,7 @@ class Shelf(Database):
                 raise NotFound(f"no row {row_hash[:12]} in {self.path}; 'perdure memory list --all' shows the rows")
             connection.execute(update(rows).where(rows.c.hash == row_hash).values(body=None))
             connection.execute(delete(row_names).where(row_names.c.key.in_(keys)))
+            connection.execute(delete(questions).where(questions.c.key.in_(keys)))
         self.forget_deleted()
         return keys
 
@@ -321,12 +363,13 @@ def _put_rows(connection: Connection, batch: Iterable[Row | RowName]) -> list[st
     keyed = [(row.key if isinstance(row, RowName) else row_key(row), row) for row in batch]
     missing = dict(keyed)
     known = _known_keys(connection, missing)
-    if new := [{"key": key, "hash": row.hash, "body": _body(row)} for key, row in missing.items() if key not in known]:
-        connection.execute(insert(rows), new)
-    fresh = [_name_values(row) for key, row in missing.items() if isinstance(row, RowName) and key not in known]
-    if fresh:
-        connection.execute(insert(row_names), fresh)
-    for key in _name_keys(connection) & known:
+    if fresh := {key: row for key, row in missing.items() if key not in known}:
+        values = [{"key": key, "hash": row.hash, "body": _body(row)} for key, row in fresh.items()]
+        connection.execute(insert(rows), values)
+        connection.execute(insert(questions), [{"key": key, "question": row.question} for key, row in fresh.items()])
+    if names := [_name_values(row) for row in fresh.values() if isinstance(row, RowName)]:
+        connection.execute(insert(row_names), names)
+    for key in _name_keys(connection, known):
         row = missing[key]
         if isinstance(row, Row):
             connection.execute(update(rows).where(rows.c.key == key).values(body=row.to_json()))
@@ -348,9 +391,39 @@ def _name(connection: Connection, name: RowName) -> None:
     connection.execute(update(rows).where(rows.c.key == name.key).values(body=None))
 
 
-def _name_keys(connection: Connection) -> set[str]:
-    """Return the keys of the rows that are kept by name."""
-    return set(connection.execute(select(row_names.c.key)).scalars()) if version_of(connection) >= 2 else set()
+def _same_rows(connection: Connection, asked: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Return hash and question, by key, of the rows that have one of these hashes or questions, without deleted ones."""
+    if version_of(connection) < 3:  # nobody has written to the file since, so that every row has to be read once
+        every = _questions_of_old(connection)
+        return {key: pair for key, pair in every.items() if pair[0] in asked or pair[1] in asked}
+    found: dict[str, tuple[str, str]] = {}
+    joined = select(rows.c.key, rows.c.hash, questions.c.question).join(questions, questions.c.key == rows.c.key)
+    for chunk in _chunks(asked):
+        for column in (rows.c.hash, questions.c.question):
+            found.update((key, (name, text)) for key, name, text in connection.execute(joined.where(column.in_(chunk))))
+    return found
+
+
+def _questions_of_old(connection: Connection) -> dict[str, tuple[str, str]]:
+    """Return hash and question of every row by key, in a file of before schema version 3."""
+    bodies = select(rows.c.key, rows.c.hash, rows.c.body).where(rows.c.body.is_not(None))
+    found = {key: (name, _read_row(key, body).question) for key, name, body in connection.execute(bodies)}
+    if version_of(connection) >= 2:
+        named = select(rows.c.key, rows.c.hash, row_names.c.question).join(row_names, row_names.c.key == rows.c.key)
+        found.update((key, (name, question)) for key, name, question in connection.execute(named))
+    return found
+
+
+def _name_keys(connection: Connection, among: Iterable[str] | None = None) -> set[str]:
+    """Return the keys of the rows that are kept by name; of some rows, where some are given."""
+    if version_of(connection) < 2:
+        return set()
+    if among is None:
+        return set(connection.execute(select(row_names.c.key)).scalars())
+    found: set[str] = set()
+    for chunk in _chunks(among):
+        found.update(connection.execute(select(row_names.c.key).where(row_names.c.key.in_(chunk))).scalars())
+    return found
 
 
 def _deleted(connection: Connection) -> dict[str, str]:

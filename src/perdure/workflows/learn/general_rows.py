@@ -1,17 +1,14 @@
 """General instruction rows that a learn may rehearse."""
 
-from collections.abc import Sequence
-
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.core.words import counted
 from perdure.data.task import TaskData, read_rows
 from perdure.ledger import Entry, Ledger
+from perdure.workflows.learn.known_rows import HELD_OUT, KnownRows
 
 
-def general_rows(
-    ledger: Ledger, task: TaskData, history: Sequence[TaskData], recipe: Recipe
-) -> tuple[tuple[Row, ...], list[str]]:
+def general_rows(ledger: Ledger, parent: Entry, task: TaskData, recipe: Recipe) -> tuple[tuple[Row, ...], list[str]]:
     """Return the general rows that may be rehearsed, none of them a test row or deleted before, and notices."""
     if task.spec.general is None:
         return (), []
@@ -21,7 +18,8 @@ def general_rows(
             "no method rehearses the general rows; add instruction_replay (--set methods.instruction_replay.mix=0.1)"
         )
         return rows, [*notices, advice]
-    tests = {row.question for version in [task, *history] for row in version.held_out}
+    known = KnownRows.of(ledger, parent, rows)
+    tests = {row.question for row in task.held_out} | known.questions(HELD_OUT)
     gone = ledger.deleted({row.hash for row in rows})
     kept = tuple(row for row in rows if row.question not in tests and row.hash not in gone)
     tested = sum(row.question in tests for row in rows)

@@ -70,10 +70,9 @@ def plan(session: Session, request: Request) -> Plan:
     parent = ledger.resolve("head")
     session.refuse_candidate()
     check_recipe(session, parent, recipe)
-    history = session.history(parent)
-    read = read_data(session, parent, request, history)
+    read = read_data(session, parent, request)
     task = read.task
-    general, notices = general_rows(ledger, task, history, recipe)
+    general, notices = general_rows(ledger, parent, task, recipe)
     old = old_rows(session, parent, task, recipe, request.rows)
     check_teachers(session, recipe)
     recipe = _for_model(session, recipe)

@@ -8,7 +8,9 @@ from perdure.core.rows import Row
 from perdure.core.words import counted
 from perdure.data.encode import Encoded
 from perdure.data.split import distinct, held_out
+from perdure.ledger import Ledger
 from perdure.workflows.learn import remember
+from perdure.workflows.learn.known_rows import KnownRows
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.learn.run import Run
 from perdure.workflows.session import Scored
@@ -28,7 +30,8 @@ class Prepared:
         validation: Rows that choose the weights, as tokens.
         memory: What may be drawn.
         columns: What other models say of the rows to train on, by column.
-        tests: Questions of every test row in head's history and of the new task, which memory may not hold.
+        tests: Questions that a test row of the new task or of head's history asks, among those of the rows at hand: memory may
+            not hold them.
         notices: What the user should know.
     """
 
@@ -61,14 +64,20 @@ def prepare(run: Run) -> Prepared:
         notices.append(
             f"longer than {settings.max_length} tokens, and cut: {cut:,} of {counted(len(rows), 'train row')}"
         )
-    tests = frozenset(row.question for task in [plan.task, *session.history(plan.parent)] for row in task.test)
     memory = remember.Memory.at(ledger, plan.parent)
+    tests = _tests(ledger, plan, memory)
     teachers = remember.Teachers(plan.recipe, plan.encoder, session.runtime)
     memory = remember.with_general(memory, plan.general, teachers, rows, seed=session.seed, tests=tests)
     columns = {
         column.name: teachers.query(column, rows) for column in plan.recipe.columns("new") if column.teacher != "start"
     }
     return Prepared(before, rows, plan.encoder.all(validation), memory, columns, tests, tuple(notices))
+
+
+def _tests(ledger: Ledger, plan: Plan, memory: remember.Memory) -> frozenset[str]:
+    rows = (*plan.task.train, *plan.general, *(row for _, row in memory.items))
+    known = KnownRows.of(ledger, plan.parent, rows)
+    return frozenset({row.question for row in plan.task.test} | known.questions(["test"]))
 
 
 def training_rows(plan: Plan, seed: int) -> tuple[list[Row], list[Row], list[str]]:

@@ -1,6 +1,5 @@
 """Read the data of a learn: the new task version, checked against all that the workspace knows."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from perdure.data.spec import read_settings
 from perdure.data.task import TaskData, load_task, update_task
 from perdure.evaluate.scorers import read_scorer
 from perdure.ledger import Entry, Ledger
+from perdure.workflows.learn.known_rows import KnownRows
 from perdure.workflows.learn.request import Request
 from perdure.workflows.session import Session
 
@@ -32,7 +32,7 @@ class ReadData:
     notices: tuple[str, ...]
 
 
-def read_data(session: Session, parent: Entry, request: Request, history: Sequence[TaskData]) -> ReadData:
+def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
     """Return the task version that `request` makes on `parent`, without rows that were deleted before.
 
     Raises:
@@ -41,22 +41,23 @@ def read_data(session: Session, parent: Entry, request: Request, history: Sequen
     """
     name, ledger = request.name, session.ledger
     known = session.task(name, parent) if name in parent.tasks else None
-    versions = [task for task in history if task.name == name]
     replaced = _replaced(request)
     task = load_task(
         name, request.data, test=request.test, overrides=request.settings, known=known, records=request.records
     )
     read_scorer(task.scorer)
     if known is not None:
-        task = update_task(known, task, versions)
+        before = KnownRows.of(ledger, parent, (*task.train, *task.test))
+        task = update_task(known, task, before.questions(["train"], name))
+    rows = KnownRows.of(ledger, parent, (*task.learned, *task.test))
     unknown = [guarded for guarded in task.spec.guard or [] if guarded not in parent.tasks]
     if unknown:
         raise BadInput(f"guard names tasks that head does not know: {unknown}; it knows {sorted(parent.tasks)}")
     if not request.allow_leaks:
-        refuse_leaks(task, history)
+        _refuse_leaks(session, task, rows)
     task, dropped = _without_deleted(ledger, task)
-    notices = [*task.notices, *replaced, *_leaks_elsewhere(session, parent, task)]
-    taught = {row.hash for version in versions for row in version.taught} if known else set()
+    notices = [*task.notices, *replaced, *_leaks_elsewhere(session, task, rows)]
+    taught = rows.hashes(["train"], name) if known else set()
     if all(row.hash in taught for row in task.train):
         notices.append(f"every train row of {name} was learned before")
     if dropped:
@@ -99,12 +100,20 @@ def _plain(value: Any) -> Any:
     return str(value.resolve()) if isinstance(value, Path) else value
 
 
-def _leaks_elsewhere(session: Session, parent: Entry, task: TaskData) -> list[str]:
-    """Say which entries outside the history of `parent` have rows of this task on the other side of a test."""
+def _refuse_leaks(session: Session, task: TaskData, rows: KnownRows) -> None:
+    """Raise if a test row is learned from, within the task or across the task versions of head's history."""
+    refuse_leaks(task, [])
+    for version in rows.leaks(task):
+        refuse_leaks(task, [session.tasks.get(rows.history[version], version)], itself=False)
+
+
+def _leaks_elsewhere(session: Session, task: TaskData, rows: KnownRows) -> list[str]:
+    """Say which entries outside head's history have rows of this task on the other side of a test."""
     notices = []
-    for entry, other in _elsewhere(session, parent):
+    for entry, version in rows.leaks_elsewhere(task):
+        name = next(name for name, known in entry.tasks.items() if known == version)
         try:
-            refuse_leaks(task, [other], itself=False)
+            refuse_leaks(task, [session.tasks.get(name, version)], itself=False)
         except BadInput as error:
             leak = str(error).partition(";")[0]
             notices.append(
@@ -112,18 +121,6 @@ def _leaks_elsewhere(session: Session, parent: Entry, task: TaskData) -> list[st
                 f"compare its scores with those of {entry.id[:12]}"
             )
     return notices
-
-
-def _elsewhere(session: Session, entry: Entry) -> list[tuple[Entry, TaskData]]:
-    """Return the task versions that `entry` and its ancestors do not know, each with the first entry that does."""
-    ledger = session.ledger
-    known = {version for ancestor in ledger.ancestors(entry) for version in ancestor.tasks.values()}
-    found: dict[str, tuple[Entry, TaskData]] = {}
-    for other in ledger.entries():
-        for name, version in other.tasks.items():
-            if version not in known and version not in found:
-                found[version] = (other, session.task(name, other))
-    return list(found.values())
 
 
 def _without_deleted(ledger: Ledger, task: TaskData) -> tuple[TaskData, int]:
