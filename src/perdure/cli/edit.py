@@ -88,7 +88,7 @@ def _spec(ws: "Workspace", method: str | None, layers: list[int] | None, batch: 
     """Return the settings asked for; None where none are."""
     from dataclasses import replace
 
-    from perdure.workflows.edit.edit import usual_spec
+    from perdure.workflows.edit.request import usual_spec
 
     named: dict[str, Any] = {"method": method, "layers": tuple(layers or ()), "batch": batch}
     named = {name: value for name, value in named.items() if value}

@@ -14,9 +14,10 @@ from perdure.ledger import Entry, Ledger
 from perdure.ledger.store import KeepRows
 from perdure.workflows import upkeep
 from perdure.workflows.edit.carry import verify_edits
-from perdure.workflows.edit.edit import Facts, edit
+from perdure.workflows.edit.edit import edit
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.records import listed
+from perdure.workflows.edit.request import Facts
 from perdure.workflows.edit.revert import revert
 from perdure.workflows.export.export import MAX_RANK, export
 from perdure.workflows.init import DEFAULT_MODEL, init

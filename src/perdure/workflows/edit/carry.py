@@ -1,7 +1,7 @@
 """Facts across a learn, and facts asked again: what they are worth on another state, and how they come back into force.
 
 A learn trains the skill without the edits, since a fact's vectors belong to the state that they were read from. Then the edits
-are laid beside the new skill as they are. If all that were said are said still, they stay; else they are written again there,
+are loaded beside the new skill as they are. If all that were said are said still, they stay; else they are written again there,
 and those that are not said even then in other layers and with another strength. A set that would then change other text
 by much more than it did is not taken: its facts stay lost, which is for the gate to judge.
 """
@@ -103,7 +103,7 @@ def _written_again(
     said: Sequence[str],
     record: Json,
 ) -> "tuple[EditSet, Verdicts, str | None]":
-    """Return the set written on the state laid at `place`, how it answers, and why it cannot be taken, if so."""
+    """Return the set written on the state loaded at `place`, how it answers, and why it cannot be taken, if so."""
     place.load()
     try:
         again = place.current(edit_set)

@@ -8,9 +8,8 @@ from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.records import NOTE, SHORTEST, Json, matching, named, note_of, noted, record_at
-from perdure.workflows.edit.state import Place, pruned
+from perdure.workflows.edit.state import Place, entry_with, pruned
 from perdure.workflows.session import Session
-from perdure.workflows.slots import EDITS
 
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet
@@ -57,18 +56,8 @@ def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | N
         gone = [before.find(line["fact"]).fact for line in chosen]
         fresh = _found_again(before, made)
         verdicts = place.ask(made, [*[w.fact for w in made.live], *gone], full=fresh)
-        entry = Entry(
-            parent=parent.id,
-            kind="revert",
-            base=parent.base,
-            tasks=parent.tasks,
-            data={"facts": [fact.id for fact in gone], "resolve": resolve},
-            seed=session.seed,
-            slots={EDITS: place.keep(made)},
-            memory=parent.memory,
-            columns=parent.columns,
-            state=parent.state,
-        )
+        data = {"facts": [fact.id for fact in gone], "resolve": resolve}
+        entry = entry_with(parent, "revert", data, session.seed, place.keep(made))
         note = noted(named([fact.subject for fact in gone]), made, verdicts, record, drift, norms, full=fresh)
         said = {line["fact"] for line in record["facts"] if line["efficacy"]}
         told = {

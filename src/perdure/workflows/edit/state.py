@@ -1,4 +1,4 @@
-"""The edit set of a state on the workspace's one model: laid with the other slots, asked, and written again."""
+"""The edit set of a state on the workspace's one model: loaded with the other slots, verified, and written again."""
 
 import os
 from collections.abc import Container, Iterator, Sequence
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
+from perdure.ledger import Entry
+from perdure.ledger.entry import Kind
 from perdure.workflows.edit.held_out import PASSAGES
 from perdure.workflows.session import Session
 from perdure.workflows.slots import EDITS, factors_of, tensors_of
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from perdure.editing.moments import Statistics
     from perdure.editing.site import Site
     from perdure.editing.spec import EditSpec
-    from perdure.ledger import Entry
 
 TEST_ROWS = 16  # test rows of a task whose text counts as held out
 LONGEST = 128  # tokens of a held-out text
@@ -41,11 +42,11 @@ class Place:
     tick: Tick | None = None
 
     @classmethod
-    def at(cls, session: Session, entry: "Entry", tick: Tick | None = None) -> "Place":
+    def at(cls, session: Session, entry: Entry, tick: Tick | None = None) -> "Place":
         """Return the place of an entry."""
         return cls(session, {name: found for name, found in session.ledger.slots(entry).items() if name != EDITS}, tick)
 
-    def in_force(self, entry: "Entry") -> "EditSet":
+    def in_force(self, entry: Entry) -> "EditSet":
         """Return the edit set at an entry; an empty one where it has none."""
         from perdure.editing.edit_set import EditSet
 
@@ -61,7 +62,7 @@ class Place:
 
     @contextmanager
     def site(self) -> "Iterator[Site]":
-        """Yield the model as it is laid now."""
+        """Yield the model that is loaded."""
         from perdure.editing.site import open_site
 
         with open_site(self.session.runtime.model, self.session.tokenizer, self.session.runtime.precision) as site:
@@ -70,7 +71,7 @@ class Place:
     def ask(
         self, edit_set: "EditSet", facts: "Sequence[Fact] | None" = None, full: Container[str] | None = None
     ) -> "dict[str, Verdict]":
-        """Lay a set and return how the model answers its live facts, or others, by fact id.
+        """Load a set and return how the model answers its live facts, or others, by fact id.
 
         Args:
             edit_set: The set.
@@ -90,8 +91,8 @@ class Place:
             found += verify(site, rest, generation=False, forms=False) if rest else []
         return {fact.id: verdict for fact, verdict in zip((*whole, *rest), found, strict=True)}
 
-    def cost(self, edit_set: "EditSet", entry: "Entry") -> tuple[dict[str, float], dict[str, float]]:
-        """Lay the slots without edits; return what a set does to held-out text, and its relative norm by layer name."""
+    def cost(self, edit_set: "EditSet", entry: Entry) -> tuple[dict[str, float], dict[str, float]]:
+        """Load the slots without edits; return what a set does to held-out text, and its relative norm by layer name."""
         from perdure.editing.overlay import overlaid
         from perdure.editing.verification import drift, relative_norms
 
@@ -101,7 +102,7 @@ class Place:
         with self.site() as site:
             return drift(site, texts, lambda: overlaid(site, factors)), relative_norms(site, factors)
 
-    def held_out(self, entry: "Entry") -> list[list[int]]:
+    def held_out(self, entry: Entry) -> list[list[int]]:
         """Return held-out text as tokens: fixed passages, and test rows of the tasks that an entry knows."""
         rows = [row for name in entry.tasks for row in self.session.task(name, entry).test[:TEST_ROWS]]
         texts = [row.prompt + row.completion + "\n".join(m.content for m in row.messages) for row in rows]
@@ -110,13 +111,13 @@ class Place:
         return [ids for ids in coded if len(ids) > 1]
 
     def write(self, facts: "Sequence[Fact]", spec: "EditSpec", onto: "EditSet") -> "EditSet":
-        """Write facts beside those of `onto`, with the slots laid without edits."""
+        """Write facts beside those of `onto`, with the slots loaded without edits."""
         from perdure.editing.edit import edit
 
         return edit(*self._model(), facts, spec, onto=onto, **self._settings())
 
     def current(self, edit_set: "EditSet") -> "EditSet":
-        """Return the set, written again if it was written on another state than the one laid now; lay no edits before."""
+        """Return the set, written again if it was written on another state than the one that is loaded, without edits."""
         from perdure.editing.edit import rewrite
         from perdure.editing.moments import weights_hash
 
@@ -125,7 +126,7 @@ class Place:
         return rewrite(*self._model(), edit_set, **self._settings())
 
     def settle(self, edit_set: "EditSet") -> "EditSet":
-        """Lay the slots without edits; return the set with all found again that depended on a fact that is gone."""
+        """Load the slots without edits; return the set with all found again that depended on a fact that is gone."""
         from perdure.editing.edit import settle
 
         if not edit_set.live:
@@ -134,7 +135,7 @@ class Place:
         return settle(*self._model(), edit_set, **self._settings())
 
     def pin(self, edit_set: "EditSet") -> "EditSet":
-        """Lay the slots without edits; return the set with the keys of its dropped facts as the model has them now."""
+        """Load the slots without edits; return the set with the keys of its dropped facts as the model has them now."""
         from perdure.editing.edit import pin
 
         if not edit_set.live:
@@ -176,6 +177,22 @@ def moments_folder(session: Session) -> Path:
     except (OSError, BadInput):  # not writable, or there is no home
         return session.ledger.root / "moments"
     return folder if os.access(folder, os.W_OK) else session.ledger.root / "moments"
+
+
+def entry_with(parent: Entry, kind: Kind, data: dict[str, Any], seed: int, edits: str | None) -> Entry:
+    """Return the entry on `parent` that has another edit set, or none, and is the same in all else."""
+    return Entry(
+        parent=parent.id,
+        kind=kind,
+        base=parent.base,
+        tasks=parent.tasks,
+        data=data,
+        seed=seed,
+        slots={EDITS: edits},
+        memory=parent.memory,
+        columns=parent.columns,
+        state=parent.state,
+    )
 
 
 def pruned(edit_set: "EditSet") -> "EditSet":

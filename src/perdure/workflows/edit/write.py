@@ -20,7 +20,7 @@ def written(place: Place, facts: Sequence[Fact], spec: EditSpec, onto: "EditSet"
     Where the statistics of a layer cannot be solved with, none is in it.
 
     Args:
-        place: The workspace's model, laid without edits.
+        place: The workspace's model, loaded without edits.
         facts: What to write.
         spec: Settings.
         onto: The set.

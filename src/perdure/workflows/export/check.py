@@ -100,7 +100,7 @@ def facts_at(session: Session, entry: Entry) -> "list[Fact]":
 
 
 def _asked(place: Place, facts: "Sequence[Fact]") -> "list[Verdict]":
-    """Return how the model that is laid now answers."""
+    """Return how the model that is loaded answers."""
     from perdure.editing.verification import verify
 
     if not facts:

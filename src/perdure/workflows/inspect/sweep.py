@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.progress import Tick
 from perdure.editing.spec import EditSpec
 from perdure.maths.statistics import paired_difference
-from perdure.workflows.edit.edit import CONTEXTS, Facts, facts_of, refuse_layers
 from perdure.workflows.edit.records import MEASURES
+from perdure.workflows.edit.request import CONTEXTS, Facts, facts_of, refuse_layers
 from perdure.workflows.edit.state import Place
 from perdure.workflows.inspect.trace import TraceSpec, average_facts, keep
 from perdure.workflows.session import Session

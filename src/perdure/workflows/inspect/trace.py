@@ -12,7 +12,7 @@ from perdure.core.progress import Tick
 from perdure.editing.facts import HOLE, Fact
 from perdure.editing.traces import ROLES, Average, Kind, Trace, average, mean_over
 from perdure.ledger import Entry, writing
-from perdure.workflows.edit.edit import Facts, facts_of
+from perdure.workflows.edit.request import Facts, facts_of
 from perdure.workflows.session import Session
 
 Json = dict[str, Any]

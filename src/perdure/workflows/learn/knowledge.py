@@ -15,6 +15,7 @@ from perdure.evaluate.gate import Gate
 from perdure.ledger import Entry
 from perdure.workflows.edit.edit import edit
 from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.edit.request import Refused
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
 from perdure.workflows.learn.request import Request
@@ -135,7 +136,7 @@ def learn_knowledge(
         "routes": planned.routing.summary(),
         "learned": learned,
         "edited": edited,
-        "left": [_told(fact, WAITS) for fact in planned.facts] if stopped else [],
+        "left": [Refused.of(fact, WAITS).to_json() for fact in planned.facts] if stopped else [],
         "warnings": [*planned.notices, *(learned["warnings"] if learned else ())],
     }
 
@@ -177,7 +178,7 @@ def _notices(name: str, routing: Routing, learned: Entry | None) -> list[str]:
 
 
 def _all_refused(facts: tuple[Fact, ...], reason: str) -> dict[str, Any]:
-    refused = [_told(fact, reason) for fact in facts]
+    refused = [Refused.of(fact, reason).to_json() for fact in facts]
     return {
         "entry": None,
         "applied": [],
@@ -188,7 +189,3 @@ def _all_refused(facts: tuple[Fact, ...], reason: str) -> dict[str, Any]:
         "lost": [],
         "seconds": 0.0,
     }
-
-
-def _told(fact: Fact, reason: str) -> dict[str, str]:
-    return {"subject": fact.subject, "fact": fact.id, "reason": reason}

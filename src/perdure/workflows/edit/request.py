@@ -1,0 +1,166 @@
+"""An edit that was checked and not begun."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.errors import BadInput
+from perdure.editing.facts import Fact, read_facts
+from perdure.editing.spec import EditSpec
+from perdure.ledger import Entry
+from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.edit.records import Json, asked_specs, record_at
+from perdure.workflows.edit.state import Place
+from perdure.workflows.session import Session
+
+if TYPE_CHECKING:
+    from perdure.editing.edit_set import EditSet
+
+SOLVED = ("emmet", "rome", "memit", "alphaedit")  # methods whose facts can be taken out again
+CONTEXTS = 0.25  # share of a model's positions that is left to the contexts around a fact's texts
+Facts = str | PathLike[str] | Fact | Mapping[str, Any] | Iterable[Fact | Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A fact that is not written.
+
+    Args:
+        subject: What it is about.
+        fact: Its id.
+        reason: Why, for people.
+    """
+
+    subject: str
+    fact: str
+    reason: str
+
+    @classmethod
+    def of(cls, fact: Fact, reason: str) -> "Refused":
+        """Return a fact with the reason why it is not written."""
+        return cls(fact.subject, fact.id, reason)
+
+    def to_json(self) -> dict[str, str]:
+        """Return it as plain JSON."""
+        return {"subject": self.subject, "fact": self.fact, "reason": self.reason}
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """Facts to write on head.
+
+    Args:
+        parent: Head.
+        record: What was last verified of the facts in force there.
+        held: Those facts.
+        fresh: The facts to write.
+        already: Ids of facts given that are in force already.
+        refused: Facts given that cannot be written at all.
+        spec: Settings.
+        gate: What a fact must show; None lets whatever comes pass.
+        asked_for: Settings that the facts in force were asked for with, by id.
+    """
+
+    parent: Entry
+    record: Json
+    held: "EditSet"
+    fresh: tuple[Fact, ...]
+    already: tuple[str, ...]
+    refused: tuple[Refused, ...]
+    spec: EditSpec
+    gate: EditGate | None
+    asked_for: Mapping[str, EditSpec]
+
+    @property
+    def said(self) -> list[str]:
+        """Ids of the facts in force that were said when they were last verified."""
+        return [line["fact"] for line in self.record["facts"] if line["efficacy"]]
+
+    @property
+    def unreplaced(self) -> list[str]:
+        """Ids of the facts in force that are said, and whose place no new fact is to take."""
+        filled, said = {slot for fact in self.fresh for slot in fact.slots}, set(self.said)
+        return [w.id for w in self.held.live if w.id in said and not w.fact.slots & filled]
+
+
+def make_request(
+    session: Session, place: Place, parent: Entry, facts: Sequence[Fact], spec: EditSpec | None, gate: EditGate | None
+) -> EditRequest:
+    """Return the edit of some facts on an entry.
+
+    Args:
+        session: Of the workspace.
+        place: The entry's place.
+        parent: The entry.
+        facts: What is to be written.
+        spec: Settings; those of the facts in force, where there are some, else the defaults.
+        gate: What a fact must show.
+
+    Raises:
+        BadInput: The method leaves no edit set.
+        BadSpec: The model has no such layers.
+    """
+    from perdure.editing.prompts import texts_of, too_long
+
+    record, held = record_at(session.ledger, parent), place.in_force(parent)
+    spec = spec or usual_spec(session, held)
+    if spec.method not in SOLVED:
+        raise BadInput(f"method {spec.method} leaves no edit set; choose one of {', '.join(SOLVED)}")
+    refuse_layers(session, spec)
+    live = {w.id for w in held.live}
+    new, why = [fact for fact in facts if fact.id not in live], {}
+    if new:  # else no model is needed
+        positions, tokenizer = session.runtime.base.positions, session.tokenizer
+        why = {f.id: long for f in new if (long := too_long(tokenizer, texts_of(f), positions, CONTEXTS))}
+    return EditRequest(
+        parent,
+        record,
+        held,
+        fresh=tuple(fact for fact in new if fact.id not in why),
+        already=tuple(fact.id for fact in facts if fact.id in live),
+        refused=tuple(Refused.of(fact, why[fact.id]) for fact in new if fact.id in why),
+        spec=spec,
+        gate=gate,
+        asked_for=asked_specs(session.ledger, record),
+    )
+
+
+def facts_of(given: Facts) -> list[Fact]:
+    """Return facts from a file, from their JSON, or as they are.
+
+    Raises:
+        BadInput: There is none, or one is not valid.
+    """
+    if isinstance(given, str | PathLike):
+        found = read_facts(Path(given))
+    else:
+        several = list(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else [given]
+        found = [Fact.from_json(fact.to_json() if isinstance(fact, Fact) else fact) for fact in several]
+    if not found:
+        raise BadInput("there is no fact to edit; give one at least")
+    return found
+
+
+def usual_spec(session: Session, edit_set: "EditSet | None" = None) -> EditSpec:
+    """Return the settings of the facts in force at head, which one joint solve shares, else the defaults."""
+    head = session.ledger.resolve("head")
+    held = edit_set or Place.at(session, head).in_force(head)
+    if not held.live:
+        return EditSpec(seed=session.seed)
+    first = held.live[0].spec
+    return EditSpec(seed=session.seed, method=first.method, gain=first.gain, ridge=first.ridge, energy=first.energy)
+
+
+def refuse_layers(session: Session, spec: EditSpec) -> None:
+    """Refuse layers that the model does not have, before it is loaded.
+
+    Raises:
+        BadSpec: One is beyond it, or a method that writes into one layer got several.
+    """
+    from perdure.bridges.sizes import shape_of
+
+    layers = shape_of(session.base_folder).layers
+    if spec.layers and layers is not None:
+        spec.at(layers)

@@ -1,0 +1,79 @@
+"""The facts in force, written again where head learned since: what new facts are written beside."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from perdure.core.errors import BadInput, Diverged
+from perdure.editing.facts import Fact
+from perdure.workflows.edit.again import lost, strengthened
+from perdure.workflows.edit.request import EditRequest
+from perdure.workflows.edit.state import Place
+from perdure.workflows.edit.write import diverging
+
+if TYPE_CHECKING:
+    from perdure.editing.edit_set import EditSet
+
+NAMED = 5  # facts that a reason names
+REVERT = "'perdure revert FACT' takes one out"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The set that new facts are written beside.
+
+    Args:
+        edit_set: The set.
+        rewritten: How many of its facts were written again.
+        problem: Why nothing can be written beside them, if so.
+    """
+
+    edit_set: "EditSet"
+    rewritten: int = 0
+    problem: str | None = None
+
+
+def write_again(place: Place, request: EditRequest) -> Base:
+    """Return the facts in force as they are on head, with the state loaded that they are written on."""
+    made = held = request.held
+    place.load()
+    try:
+        made = place.current(held)
+        if made is held:
+            return Base(held)
+        found = place.ask(made)
+    except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
+        named = _listed(_culprits(place, made, error))
+        why = f"the facts in force cannot be written again on the new head: {error} ({named}); {REVERT}"
+        return Base(held, problem=why)
+    wanted = request.unreplaced
+    made, now = strengthened(place, made, found, wanted, request.asked_for)
+    place.load()
+    gone = lost(now, wanted) if request.gate else []
+    problem = _undoing([made.find(fact_id).fact for fact_id in gone]) if gone else None
+    return Base(made, len(made.live), problem)
+
+
+def _culprits(place: Place, edit_set: "EditSet", error: Exception) -> list[Fact]:
+    """Return the facts that diverge where they are written again, or those whose keys are most alike."""
+    if isinstance(error, Diverged):
+        place.load()
+        specs = {w.spec: [other.fact for other in edit_set.live if other.spec == w.spec] for w in edit_set.live}
+        bad = {fact_id for spec, facts in specs.items() for fact_id in diverging(place, facts, spec)}
+    else:
+        bad = set(max(edit_set.overlap(edit_set.live), key=lambda pair: pair[2], default=())[:2])
+    return [w.fact for w in edit_set.live if w.id in bad] or [w.fact for w in edit_set.live]
+
+
+def _undoing(gone: Sequence[Fact]) -> str:
+    """Say which facts that are said now would not be, so that no new one is written beside them."""
+    return (
+        f"head learned since the facts in force were written, and with all written again it no longer says {_listed(gone)}; "
+        f"{REVERT}, --no-gate records what comes"
+    )
+
+
+def _listed(facts: Sequence[Fact]) -> str:
+    """Return what facts say, the first of many."""
+    more = [f"{len(facts) - NAMED} more"] if len(facts) > NAMED else []
+    return ", ".join([*(f"{fact.question!r} {fact.target!r}" for fact in facts[:NAMED]), *more])
