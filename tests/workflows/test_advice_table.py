@@ -8,7 +8,8 @@ import pytest
 
 from perdure.bridges.sizes import Size
 from perdure.methods.registry import all_methods, recipe_names, recipe_spec
-from perdure.workflows.advise.advise import advise, read_rehearsal, read_table
+from perdure.workflows.advise.advise import advise
+from perdure.workflows.advise.candidates import read_rehearsal, read_table
 from perdure.workflows.advise.guidance import Needs
 from perdure.workflows.bench.jobs import read_arm
 from perdure.workflows.bench.suite_files import load_suite

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from perdure.core.recipe import build_recipe
 from perdure.methods.registry import all_methods, recipe_names, recipe_spec
-from perdure.workflows.advise.advise import advise, nearest_suite, read_table
+from perdure.workflows.advise.advise import advise
+from perdure.workflows.advise.candidates import nearest_suite, read_table
 from perdure.workflows.advise.guidance import FIELD, LARGE, Needs
 
 METHODS = all_methods()

@@ -48,7 +48,9 @@ class Runtime:
         self.base: Base = self._load(dtype)
         self.model: Any = self.base.model
         self.dense = False
-        self.loaded: str | None = None  # name of the state that the model is, where `load` was given one; set here alone
+        self.loaded: str | None = (
+            None  # name of the state that the model is, where `load` was given one; set here alone
+        )
         self._shape: Any = None
         self._own: dict[str, tuple[int, float]] | None = None  # of the second block, where one trains over a frozen one
 

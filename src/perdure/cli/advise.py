@@ -42,7 +42,7 @@ def advise(
     from perdure.core.outputs import RECIPE, check_output, write_output
     from perdure.methods.registry import all_methods, recipe_names, recipe_spec
     from perdure.workflows.advise.advise import advise as workflow
-    from perdure.workflows.advise.advise import read_rehearsal, read_table
+    from perdure.workflows.advise.candidates import read_rehearsal, read_table
     from perdure.workflows.advise.guidance import Needs
 
     given: dict[str, Any] = {

@@ -1,0 +1,99 @@
+"""Where the field and our numbers agree, disagree, or cannot be compared, and what the user has to bring."""
+
+from collections.abc import Mapping, Sequence
+
+from perdure.core.seams import Method
+from perdure.workflows.advise.candidates import Candidate, Json, missing, of_rule
+from perdure.workflows.advise.comparison import above, acc_minus, accuracy_of, apart, pairs, signed
+from perdure.workflows.advise.constraints import rows_within
+from perdure.workflows.advise.guidance import Needs, Rule
+
+REHEARSING = "instruction_replay"
+
+
+def reasons(
+    chosen: Candidate,
+    everything: Sequence[Candidate],
+    refused: Mapping[str, str],
+    field: Sequence[Rule],
+    registry: Mapping[str, type[Method]],
+    suite: Json | None,
+) -> list[Json]:
+    """Return where the field and the numbers agree, disagree, or cannot be compared."""
+    reasons = []
+    if suite is None:
+        says = "nothing was measured here yet, so no number of ours stands behind this"
+        reasons.append({"says": says, "source": "none"})
+    for rule in (rule for rule in field if not missing(rule, registry)):
+        advised = of_rule(rule, [c for c in everything if c.name not in refused]) or of_rule(rule, everything)
+        if advised is None:
+            continue
+        if advised.name in refused:
+            says = f"{rule.situation} the field advises {rule.says}; but {refused[advised.name]}"
+        elif advised is not chosen:
+            says = against(rule, advised, chosen)
+        elif chosen.measured:
+            says = f"the field agrees: {rule.situation}, {rule.says}"
+        else:
+            continue  # it is the reason that was given
+        reasons.append({"says": says, "source": rule.source})
+    return reasons
+
+
+def against(rule: Rule, advised: Candidate, chosen: Candidate) -> str:
+    """Return in words how the field's advice and the choice compare in our numbers."""
+    says = f"{rule.situation} the field advises {rule.says}"
+    if advised.measured is None or chosen.measured is None:
+        return f"{says}; {advised.name} was not measured here, so no number of ours says whether it would do better"
+    if above(chosen, advised):
+        verdict = "go further" if {*rule.parts} < {*chosen.methods} else "disagree"
+        return f"{says}; our numbers {verdict}: {apart(chosen, advised)}"
+    gap = acc_minus(advised, chosen)
+    told = f": {signed(gap)}, {pairs(gap)}" if gap else ""
+    both = f"{advised.name} ({accuracy_of(advised)}) and {chosen.name} ({accuracy_of(chosen)})"
+    return f"{says}; in our numbers {both} cannot be told apart{told}"
+
+
+def changes(
+    chosen: Candidate, needs: Needs, registry: Mapping[str, type[Method]], rehearsal: Sequence[Json] = ()
+) -> list[Json]:
+    """Return why the recipe differs from the one it rests on, and what the user has to bring."""
+    told = []
+    rows, measured = rows_within(chosen, needs), chosen.measured or {}
+    if chosen.recipe.remembers and rows is not None:
+        had = measured.get("memory_rows")
+        less = f"; it was measured with {had} rows, so expect less" if had and had > rows else ""
+        size = chosen.recipe.settings.memory_size
+        says = f"memory_size {rows} is what your memory budget holds{less}"
+        says = says if rows < size else f"your memory budget would hold {rows} rows; the recipe keeps at most {size}"
+        told.append({"says": says, "source": "your answers"})
+    if needs.instructions and REHEARSING in registry:
+        says = (
+            "instruction_replay holds the model to what the base says of general instructions, and does nothing without them: "
+            "name a file of them as `general:` in the task file. Replay of tasks alone keeps the tasks, and still loses "
+            "helpfulness"
+        )
+        told.append(
+            {
+                "says": says,
+                "source": "Wang et al. 2023 (TRACE), arXiv 2310.06762; Scialom et al. 2022, arXiv 2205.12393",
+            }
+        )
+        told += _rehearsed(chosen, rehearsal)
+    return told
+
+
+def _rehearsed(chosen: Candidate, rehearsal: Sequence[Json]) -> list[Json]:
+    """Return what the rehearsal kept and cost where it was measured: with the chosen recipe, else with the first that was."""
+    pair = next((pair for pair in rehearsal if pair["arm"] == chosen.name), next(iter(rehearsal), None))
+    if pair is None:
+        return []
+    kept = "; ".join(
+        f"{name} {told['with']:.3f} with it and {told['without']:.3f} without ({told['base']:.3f} before any task; by row "
+        f"{signed(told['minus'])}, n = {told['minus']['n']})"
+        for name, told in pair["watched"].items()
+    )
+    cost = f"{pair['train_ratio']:.2f} times the training time, and ACC {signed(pair['acc_minus'])}"
+    says = f"measured with {pair['arm']} on {pair['suite']}: {kept}; for {cost}"
+    seeds = len(pair["seeds"])
+    return [{"says": says, "source": f"perdure bench, {seeds} seed{'s' if seeds != 1 else ''}"}]
