@@ -90,7 +90,7 @@ def test_the_matrix_marks_what_was_scored_on_other_rows(updated):
     text = plain_text(found)
     assert text.count("%'") == 3
     assert "' scored on other test rows than the newest" in text
-    page = render(report_data(updated))
+    page = render(report_data(updated.ledger))
     assert page.count("other test rows than the newest") >= 4
     assert "when learned on other test rows" in page
 
