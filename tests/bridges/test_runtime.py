@@ -20,7 +20,7 @@ def logits(runtime):
 
 def trained(runtime, seed, **fields):
     """Lay a fresh adapter and move it, as training would; return its slots."""
-    runtime.lay({})
+    runtime.load({})
     torch.manual_seed(seed)
     with torch.no_grad():
         for value in runtime.start_adapter(Settings(**fields), seed, "task").values():
@@ -37,7 +37,7 @@ def shared(tiny_model):
 
 @pytest.fixture
 def runtime(shared):
-    shared.lay({})
+    shared.load({})
     return shared
 
 
@@ -45,11 +45,11 @@ def test_the_base_is_the_same_before_and_after_to_the_bit(runtime):
     before, weights = logits(runtime), runtime.weights()
     slots = trained(runtime, 1)
     assert not torch.equal(logits(runtime), before)
-    runtime.lay({})
+    runtime.load({})
     assert torch.equal(logits(runtime), before)
     assert same(runtime.weights(), weights)
-    runtime.lay(slots)
-    runtime.lay({})
+    runtime.load(slots)
+    runtime.load({})
     assert torch.equal(logits(runtime), before)
 
 
@@ -58,7 +58,7 @@ def test_states_come_back_to_the_bit_whatever_was_laid_between(runtime):
     told = {}
     for name in "aba" + "sab" + "0a":
         state = {"a": a, "b": b, "s": small, "0": {}}[name]
-        runtime.lay(state)
+        runtime.load(state)
         assert torch.equal(told.setdefault(name, logits(runtime)), logits(runtime))
         if state:
             assert same(runtime.skill(), state[SKILL])
@@ -68,7 +68,7 @@ def test_states_come_back_to_the_bit_whatever_was_laid_between(runtime):
 def test_another_process_would_see_the_same_bits(runtime, tiny_model):
     slots = trained(runtime, 1)
     fresh = Runtime(tiny_model, "float32", "cpu")
-    fresh.lay(slots)
+    fresh.load(slots)
     assert torch.equal(logits(fresh), logits(runtime))
 
 
@@ -85,9 +85,9 @@ def test_without_the_adapter_it_is_the_base(runtime):
 def test_slots_add_up_in_one_adapter(runtime):
     base, skill = runtime.weights(), trained(runtime, 1, lora_r=2)
     slots = {**skill, "edits": trained(runtime, 2, lora_r=3, lora_target_modules=["down_proj"])[SKILL]}
-    runtime.lay(slots)
+    runtime.load(slots)
     patched = logits(runtime)
-    runtime.lay({})
+    runtime.load({})
     with torch.no_grad():
         for slot in slots.values():
             for module, patch in from_tensors(slot).items():
@@ -101,7 +101,7 @@ def test_a_fresh_adapter_says_what_the_base_says_and_depends_on_seed_and_task(ru
     base = logits(runtime)
 
     def start(seed, task):
-        runtime.lay({})
+        runtime.load({})
         state = torch.get_rng_state()
         params = runtime.start_adapter(Settings(), seed, task)
         assert torch.equal(torch.get_rng_state(), state)  # the global stream is as it was
@@ -126,7 +126,7 @@ def test_only_the_adapter_is_trainable_and_after_freezing_nothing(runtime):
 
 def test_training_goes_on_from_the_adapter_that_is_laid(runtime):
     slots = trained(runtime, 1)
-    runtime.lay(slots)
+    runtime.load(slots)
     runtime.start_adapter(Settings(lora_dropout=0.5), 9, "next")
     assert same(runtime.skill(), slots[SKILL])
 
@@ -135,7 +135,7 @@ def test_training_goes_on_from_the_adapter_that_is_laid(runtime):
     "fields", [{"lora_r": 4, "lora_alpha": 8}, {"lora_alpha": 4}, {"lora_target_modules": "q_proj"}]
 )
 def test_another_rank_scale_or_set_of_modules_cannot_go_on(runtime, fields):
-    runtime.lay(trained(runtime, 1))
+    runtime.load(trained(runtime, 1))
     with pytest.raises(BadSpec, match=r"differ from the adapter.*or start from the base"):
         runtime.start_adapter(Settings(**fields), 0, "next")
 
@@ -163,9 +163,9 @@ def test_dense_weights_make_the_round_trip_to_the_bit_and_the_base_comes_back(de
             value.add_(0.01)
     dense.freeze()
     slots, moved = {DENSE: dense.weights()}, logits(dense)
-    dense.lay({})
+    dense.load({})
     assert torch.equal(logits(dense), base)
-    dense.lay(slots)
+    dense.load(slots)
     assert torch.equal(logits(dense), moved)
     with pytest.raises(BadSpec, match="base cannot be asked"), dense.bare():
         pass
@@ -177,12 +177,12 @@ def test_a_learn_of_every_weight_that_stopped_half_way_leaves_the_base(dense):
     with torch.no_grad():
         for value in dense.start_dense().values():
             value.add_(0.01)
-    dense.lay({})
+    dense.load({})
     assert torch.equal(logits(dense), base)
 
 
 def test_every_weight_cannot_be_trained_under_an_adapter(runtime):
-    runtime.lay(trained(runtime, 1))
+    runtime.load(trained(runtime, 1))
     with pytest.raises(BadSpec, match="already carries an adapter"):
         runtime.start_dense()
 
@@ -194,13 +194,13 @@ def test_a_bfloat16_base_carries_a_float32_adapter_and_is_trained_whole_in_float
     assert {value.dtype for name, value in runtime.model.named_parameters() if "lora_" not in name} == {torch.bfloat16}
     with runtime.base.precision():
         told = logits(runtime)
-    runtime.lay({})
-    runtime.lay(slots)
+    runtime.load({})
+    runtime.load(slots)
     with runtime.base.precision():
         assert torch.equal(logits(runtime), told)
-    runtime.lay({})
+    runtime.load({})
     assert {value.dtype for value in runtime.start_dense().values()} == {torch.float32}
-    runtime.lay({})
+    runtime.load({})
     assert {value.dtype for value in runtime.model.parameters()} == {torch.bfloat16}
 
 

@@ -552,7 +552,7 @@ def test_the_statistics_are_the_bases_measured_once_for_all_states_and_workspace
     kept = sorted((tmp_path / "cache" / "moments").iterdir())
     assert len(kept) == 3
     monkeypatch.setattr(moments, "measured", None)  # nothing is measured again
-    place = Place.at(base, base.ledger.resolve("head"))
+    place = Place.at(base.session, base.ledger.resolve("head"))
     with place.site() as site:
         found.append(place.statistics().moments(site, [0, 1]))
         monkeypatch.undo()

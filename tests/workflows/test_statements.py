@@ -101,7 +101,7 @@ def test_a_matrix_on_the_same_rows_has_no_marks(ws):
 
 
 def test_the_card_counts_the_rows_of_each_number(updated, tmp_path):
-    export(updated, tmp_path / "out")
+    export(updated.session, tmp_path / "out")
     (line,) = (x for x in (tmp_path / "out" / "README.md").read_text().splitlines() if x.startswith("| parcel |"))
     cells = [cell.strip() for cell in line.split("|")]
     assert cells[5] == "10"
