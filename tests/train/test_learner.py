@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic.dataclasses import dataclass
 
 from perdure.core.errors import BadSpec, Diverged
 from perdure.core.rows import Row
 from perdure.data.encode import encode
+from perdure.methods.replay.replay import Replay
 from perdure.model.batch import collate
 from perdure.train import loop, splitting
 from perdure.train.draws import DrawName, rows_in
@@ -261,6 +264,20 @@ def test_cut_into_pieces_the_rows_that_run_apart_are_dealt_out(stream):
     for draw, rows in whole.drawn.items():
         assert sorted(rows) == sorted(i for piece in pieces for i in piece.drawn[draw])
     assert sorted(whole.new) == sorted(i for piece in pieces for i in piece.new)
+
+
+def test_a_micro_batch_stays_whole_for_a_method_that_does_not_support_accumulation(stream):
+    @dataclass(frozen=True)
+    class Whole(Replay):
+        supports: ClassVar[frozenset[str]] = frozenset()
+
+    def micro_batches(method: type[Replay]) -> int:
+        made = stream.learner({"replay": {"mix": 0.5}}, pools=("replay",), registry={"replay": method})
+        made.room = 1.0
+        return len(made.update(0).micro_batches)
+
+    assert micro_batches(Replay) > 1
+    assert micro_batches(Whole) == 1
 
 
 def test_rows_of_like_length_run_with_the_others(stream):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from perdure.core.errors import BadSpec, Conflict
 from perdure.core.fields import LARGEST, MANY
-from perdure.core.seams import EXCLUSIVE, NEEDS, SUPPORTS, Column, Method, Support
+from perdure.core.seams import EXCLUSIVE, NEEDS, Column, Method, Support
 from perdure.core.values import as_number, shown
 
 
@@ -213,7 +213,7 @@ def _check_conflicts(recipe: Recipe) -> None:
     refusing = recipe.refusing("accumulation")
     if recipe.settings.gradient_accumulation_steps > 1 and refusing:
         raise Conflict(
-            f"method {refusing[0]} does not support {SUPPORTS['accumulation']}; set gradient_accumulation_steps: 1, or drop "
+            f"method {refusing[0]} does not support gradient accumulation; set gradient_accumulation_steps: 1, or drop "
             f"{refusing[0]}"
         )
     for of in ("new", "replay", "general"):

@@ -109,7 +109,7 @@ NEEDS = {
 """What a method may need from its host (`Method.needs`)."""
 
 SUPPORTS: dict[Support, str] = {
-    "accumulation": "an update that is spread over several micro-batches",
+    "accumulation": "an update in several micro-batches, by `gradient_accumulation_steps` or to save memory",
     "processes": "an update that is spread over several processes",
     "sharding": "parameters of which each process holds a part",
 }

@@ -127,7 +127,9 @@ class Update:
         ]
 
     def _split(self, micro: MicroBatch, room: float) -> list[MicroBatch]:
-        """Return the micro-batch, split where its forwards would hold too much."""
+        """Return the micro-batch, split where its forwards would hold too much and the methods support it."""
+        if self.recipe.refusing("accumulation"):
+            return [micro]
         rows, pools = self.task.inputs.rows, self.task.pools
         forwards = forwards_of(micro, rows, pools, self.task.trainable.reader.padded_tokens)
         return fitted(micro, rows, pools, forwards, room)
