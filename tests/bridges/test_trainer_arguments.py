@@ -11,8 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCa
 
 from perdure.bridges import trainer_settings
 from perdure.bridges.continual_trainer import ContinualTrainer
-from perdure.bridges.trainer_settings import HONOURED, INIT, METHODS, PASSED, TAKEN, settings_of
-from perdure.core.errors import BadInput, BadSpec
+from perdure.bridges.trainer_settings import HONOURED, INIT, METHODS, PASSED, TAKEN, settings_of, with_settings
+from perdure.core.errors import BadInput, BadSpec, Conflict
+from perdure.methods.registry import load_recipe
+from perdure.methods.replay.replay import Replay
 from perdure.train import checkpoint
 
 FIELDS = {field.name: field for field in fields(TrainingArguments)}
@@ -130,6 +132,14 @@ def test_a_recipe_whose_settings_the_arguments_overrule_is_told(tiny_model, toke
 
 
 # ---- Trainer.__init__ and methods
+
+
+def test_arguments_that_a_method_excludes_are_refused_by_its_name(monkeypatch):
+    recipe = load_recipe("replay")
+    assert with_settings(recipe, {"gradient_accumulation_steps": 2}).methods == recipe.methods
+    monkeypatch.setattr(Replay, "supports", frozenset())
+    with pytest.raises(Conflict, match="method replay does not support gradient accumulation"):
+        with_settings(recipe, {"gradient_accumulation_steps": 2})
 
 
 def test_every_argument_of_trainers_init_is_taken_or_refused_by_name(tiny_model, tokenizer, plain):

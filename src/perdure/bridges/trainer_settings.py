@@ -9,7 +9,7 @@ from transformers import SchedulerType, TrainingArguments
 
 from perdure.bridges.trackers import refuse_missing
 from perdure.core.errors import BadSpec
-from perdure.core.recipe import Recipe, Settings, build_recipe
+from perdure.core.recipe import Recipe, Settings, build_recipe, without_conflicts
 
 TAKEN = (  # settings of the recipe
     "learning_rate",
@@ -124,9 +124,14 @@ def refuse_init(given: Mapping[str, Any]) -> None:
 
 
 def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
-    """Return the recipe with other training settings, checked as in a recipe file."""
+    """Return the recipe with other training settings, checked as in a recipe file.
+
+    Raises:
+        BadSpec: A setting is out of its range.
+        Conflict: A method excludes a setting.
+    """
     spec = {"name": recipe.name, **recipe.settings.model_dump(), **settings}
-    return replace(recipe, settings=build_recipe(spec, {}).settings)
+    return without_conflicts(replace(recipe, settings=build_recipe(spec, {}).settings))
 
 
 def overruled(recipe: Recipe, used: Settings) -> list[str]:

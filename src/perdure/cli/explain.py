@@ -83,7 +83,7 @@ def _screen(found: dict[str, Any], model: str | None) -> str:
         f"recipe {found['name']}": facts({"methods": ", ".join(found["methods"]) or "none: plain training", **changed}),
         "who acts when": table(["", "seam", "methods", "what for"], shown) if shown else "",
         "seams with room for one": "\n".join(owners),
-        "asked of the host": facts({what: ", ".join(names) for what, names in found["needs"].items()}),
+        "needed from the host": facts({what: ", ".join(names) for what, names in found["needs"].items()}),
         "memory": facts(_memory(found["memory"])),
         "columns beside rows": _columns(found["columns"]),
         "cost from the second task on": facts(_cost(found["cost"])),

@@ -189,13 +189,13 @@ def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type[Method]]) 
         raise BadSpec(f"recipe {name}: {first_problem(error)}") from None
     fields = {key: value for key, value in (wanted or {}).items() if _wanted(key, value, registry)}
     built = [_build_method(key, value, registry) for key, value in fields.items()]
-    recipe = Recipe(name, settings, tuple(sorted((m for m in built if m.active), key=lambda m: m.name)))
-    _check_conflicts(recipe)
-    return recipe
+    return without_conflicts(
+        Recipe(name, settings, tuple(sorted((m for m in built if m.active), key=lambda m: m.name)))
+    )
 
 
-def _check_conflicts(recipe: Recipe) -> None:
-    """Refuse methods that exclude each other, or a setting.
+def without_conflicts(recipe: Recipe) -> Recipe:
+    """Return the recipe, if none of its methods excludes another one or a setting.
 
     Raises:
         Conflict: With their names.
@@ -218,6 +218,7 @@ def _check_conflicts(recipe: Recipe) -> None:
         )
     for of in ("new", "replay", "general"):
         recipe.columns(of)
+    return recipe
 
 
 def nearest(word: str, known: list[str]) -> str:
