@@ -141,7 +141,7 @@ def score_adapter(folder: Path, adapter: Path, records, domains, seed: int) -> d
     from perdure.workflows.scoring import measure
 
     runtime = Runtime(folder)
-    runtime.load({"skill": as_served(adapter, torch.float32)})
+    runtime.load({"skill": as_served(adapter, runtime, torch.float32)})
     return {
         d: measure(runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed))).record["items"] for d in domains
     }

@@ -97,7 +97,7 @@ def test_what_init_found_is_not_found_out_again_but_by_other_code(tiny_model, tm
 
 
 def test_experts_without_adapter_are_told_at_init_and_with_every_plan(folder, rows, tmp_path):
-    ws = Workspace.init(tmp_path / "ws", folder("qwen3_moe"), dtype="float32")
+    ws = Workspace.init(tmp_path / "ws", folder("llama4_text"), dtype="float32")
     told = ws.capabilities["no_adapter"]
     assert "% of the weights" in told
     assert "experts.gate_up_proj" in told

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from architectures import COMMON, ONE_WINDOW, make
-from perdure.bridges.targets import chosen, left_out, linear_layers
+from perdure.bridges.targets import chosen, left_out, linear_layers, taken_for_experts, without_adapter
 from perdure.core.errors import BadSpec
 
 QV = ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"]
@@ -83,13 +83,38 @@ def test_layers_that_text_does_not_run_through_get_no_adapter(pictures):
         chosen(pictures, ["fc1"])
 
 
-def test_experts_in_one_parameter_are_told_with_their_share():
+def test_experts_get_an_adapter_and_are_known_by_the_names_of_their_parameters():
     made = make("qwen3_moe")
-    rest = left_out(made)
+    found = chosen(made, "all-linear")
+    assert [name for name in found if "expert" in name] == [
+        f"model.layers.{layer}.mlp.experts.{end}" for layer in (0, 1) for end in ("gate_up_proj", "down_proj")
+    ]
+    assert chosen(made, ["q_proj", "experts.down_proj"]) == [
+        name for name in found if name.endswith(("q_proj", "down_proj"))
+    ]
+    assert chosen(made, r".*\.1\.mlp\.experts\..*") == found[-2:]
+    assert left_out(made).share < 0.02
+    assert without_adapter(made) is None
+    with pytest.raises(BadSpec, match=r"'gate_proj' matches no linear layer.*did you mean gate_up_proj"):
+        chosen(made, ["q_proj", "gate_proj"])
+
+
+def test_experts_of_an_adapter_without_them_are_told_with_their_share():
+    made = make("qwen3_moe")
+    layers = linear_layers(made)
+    rest = left_out(made, layers)
     assert rest.names[0] == "model.layers.*.mlp.experts.gate_up_proj"
     experts = sum(v.numel() for n, v in made.named_parameters() if ".experts." in n)
-    layers = sum(m.weight.numel() for m in linear_layers(made).values())
-    assert 0.6 < experts / (experts + layers) < rest.share + 0.02 < 0.75
+    assert 0.6 < experts / (experts + sum(m.weight.numel() for m in layers.values())) < rest.share + 0.02 < 0.75
+    assert "head goes on training was begun without them" in without_adapter(made, layers)
+
+
+def test_experts_of_another_layout_are_told_with_their_share():
+    made = make("llama4_text")
+    rest = left_out(made)
+    assert rest.names[0] == "model.layers.*.feed_forward.experts.gate_up_proj"
+    assert 0.5 < rest.share < 0.6
+    assert "as they stand in no layer that LoRA knows" in without_adapter(made)
     with pytest.raises(BadSpec, match="'gate_up_proj' is a parameter"):
         chosen(made, ["q_proj", "gate_up_proj"])
 
@@ -103,9 +128,17 @@ def test_gpt2_keeps_its_layers_as_conv1d_and_they_get_adapters_all_the_same():
     assert {name.rsplit(".", 1)[-1] for name in chosen(make("gpt2"), "all-linear")} == {"c_attn", "c_proj", "c_fc"}
 
 
-@pytest.mark.parametrize(
-    ("name", "end"), [("mamba", "out_proj"), ("qwen3_next", "gate_proj"), ("llama4_text", "router")]
-)
+@pytest.mark.parametrize("name", ["qwen3_next", "deepseek_v3"])
+def test_dense_layers_that_peft_takes_for_experts_get_an_adapter_too(name):
+    made = make(name)
+    found = chosen(made, "all-linear")
+    shared = taken_for_experts(made, linear_layers(made))
+    assert len(shared) == 6
+    assert shared < set(found)
+    assert {layer.rsplit(".", 1)[-1] for layer in shared} == {"gate_proj", "up_proj", "down_proj"}
+
+
+@pytest.mark.parametrize(("name", "end"), [("mamba", "out_proj"), ("llama4_text", "router")])
 def test_what_peft_does_not_adapt_is_left_out_and_told(name, end):
     from peft import LoraConfig, get_peft_model
 

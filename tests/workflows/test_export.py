@@ -253,7 +253,7 @@ def test_an_adapter_larger_than_any_that_vllm_serves_says_so(ws, tmp_path, monke
 def test_what_a_server_computes_with_is_the_file_rounded(ws, tmp_path):
     export(ws.session, tmp_path / "out")
     tensors = load_file(tmp_path / "out/adapter_model.safetensors")
-    found = bridge.as_served(tmp_path / "out", torch.bfloat16)
+    found = bridge.as_served(tmp_path / "out", ws.runtime, torch.bfloat16)
     name = "model.layers.0.mlp.up_proj"
     for part, lora in (("down", "lora_A"), ("up", "lora_B")):
         value = tensors[f"base_model.model.{name}.{lora}.weight"]
@@ -287,7 +287,7 @@ def test_two_exports_of_an_entry_are_equal_to_the_byte(ws, tmp_path, monkeypatch
         write(self, *args, **kwargs)
 
     monkeypatch.setattr(LoraConfig, "save_pretrained", backwards)
-    export(perdure.Workspace.open(ws.ledger.root), tmp_path / "b", **options)
+    export(perdure.Workspace.open(ws.ledger.root).session, tmp_path / "b", **options)
     assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
     if not options.get("merged"):
         modules = json.loads((tmp_path / "b" / "adapter_config.json").read_text())["target_modules"]

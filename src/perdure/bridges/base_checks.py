@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from perdure.bridges.experts import is_mixture
 from perdure.core.errors import BadInput
 from perdure.core.rows import Message
 from perdure.core.words import some
@@ -149,7 +150,7 @@ def refuse_reading_ahead(folder: Path, model: Any, rows: int) -> None:
     Raises:
         BadInput: It reads ahead, or cannot compute at all.
     """
-    if any("expert" in name for name, _ in model.named_modules()):
+    if is_mixture(model):
         return
     random = torch.Generator().manual_seed(0)
     one, other = torch.randint(0, rows, (2, 1, LENGTH), generator=random).to(model.device)

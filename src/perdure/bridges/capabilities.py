@@ -5,16 +5,14 @@ from typing import Any
 
 import torch
 
+from perdure.bridges.experts import expert_parameters
 from perdure.bridges.models import Base
-from perdure.bridges.targets import left_out, linear_layers
+from perdure.bridges.targets import linear_layers, without_adapter
 from perdure.core.errors import BadInput
-from perdure.core.words import some
 from perdure.editing.site import open_site
 from perdure.model.batching import Batching
 from perdure.model.layers import text_part
 from perdure.model.probing import measure, remember
-
-TOLD = 0.01  # share of the weights without adapter from which on it is told
 
 
 @dataclass(frozen=True)
@@ -25,12 +23,14 @@ class Capabilities:
         batching: How its rows run in batches.
         no_editing: Why facts cannot be edited; None where they can.
         no_adapter: Which weights get no adapter, and how many; None where these are few.
+        experts: How many parameters of experts get factors.
         notes: What the user should know of the rest.
     """
 
     batching: Batching
     no_editing: str | None
     no_adapter: str | None
+    experts: int
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -43,6 +43,7 @@ class Capabilities:
             "export": True,
             "no_editing": self.no_editing,
             "no_adapter": self.no_adapter,
+            "experts": self.experts,
             "notes": list(self.notes),
             "batching": self.batching.to_json(),
             "transformers": _version(),
@@ -80,7 +81,8 @@ def capabilities_of(base: Base) -> Capabilities:
             reason = None if base.tokenizer.is_fast else "editing needs a fast tokenizer, to find a subject's tokens"
     except BadInput as error:
         reason = str(error)
-    return Capabilities(batching, reason, _without_adapter(model), tuple(_notes(model, batching)))
+    experts = len(expert_parameters(model))
+    return Capabilities(batching, reason, without_adapter(model), experts, tuple(_notes(model, batching)))
 
 
 def _version() -> str:
@@ -110,16 +112,6 @@ def _refuse_untrainable(base: Base) -> None:
         weight.requires_grad_(False)
     if not torch.isfinite(gradient).all():
         raise BadInput(f"{type(base.model).__name__} cannot be trained: the gradient of its first layer is not finite")
-
-
-def _without_adapter(model: Any) -> str | None:
-    rest = left_out(model)
-    if rest.share < TOLD:
-        return None
-    return (
-        f"{rest.share:.0%} of the weights get no adapter, as they stand in no layer that LoRA knows: "
-        f"{some(rest.names)}; --recipe full trains them"
-    )
 
 
 def _notes(model: Any, batching: Batching) -> list[str]:

@@ -3,15 +3,16 @@
 import ctypes
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from perdure.bridges import experts
 from perdure.bridges.models import Base, load_base
-from perdure.bridges.targets import chosen
+from perdure.bridges.targets import ALL, chosen, known_later, taken_for_experts
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
 from perdure.core.plan import AdapterPlan
@@ -29,6 +30,7 @@ from perdure.train.task import Trainable
 
 Slots = Mapping[str, Mapping[str, Tensor]]  # slot name -> its tensors, as the ledger keeps them
 
+Shape = Mapping[str, tuple[int, float]]  # rank and scale by module
 BASE_BLOCK, OWN_BLOCK = "default", "new"  # names of adapters in PEFT: what is loaded, and what trains over it
 PREFIX = "base_model.model."
 
@@ -189,7 +191,7 @@ class Runtime:
         Under autocast, PEFT's own cast of every input to float32 is undone at once; leaving both out changes no bit and takes
         a quarter off a step. The adapter's scale is taken where its rows are narrow, which takes another 4% off.
         """
-        layers = [self._layer(module) for module in {**(self._shape or {}), **(self._own or {})}]
+        layers = self._peft_layers()
         for layer in layers:
             layer.cast_input_dtype_enabled = self.base.dtype == torch.float32
             for block in layer.lora_A:
@@ -226,7 +228,10 @@ class Runtime:
         else:
             trainable = {value: value.requires_grad for value in self.model.parameters()}
             try:
-                with self.model.disable_adapter():
+                with (
+                    self.model.disable_adapter() if self._peft_layers() else nullcontext(),
+                    experts.disabled(self.model),
+                ):
                     yield
             finally:  # PEFT makes every adapter trainable that it turns on again
                 for value, was in trainable.items():
@@ -239,7 +244,9 @@ class Runtime:
             raise BadSpec(_differs(_shape_of(content)))
         with torch.random.fork_rng():
             torch.manual_seed(seed_of(seed, task, "adapter"))  # the key of a first adapter: so are the bits
-            self.model.add_adapter(OWN_BLOCK, _config(shape), autocast_adapter_dtype=True)
+            named, alone, stacked = self._kinds(shape)
+            self.model.add_adapter(OWN_BLOCK, _config(named), autocast_adapter_dtype=True)
+            self._attach(OWN_BLOCK, alone, stacked)
         self._own = shape
         self.model.base_model.set_adapter([BASE_BLOCK, OWN_BLOCK])
         self.freeze()  # PEFT makes every adapter trainable that it turns on
@@ -276,15 +283,26 @@ class Runtime:
                     layer.lora_A[block].weight.copy_(patch.down)
                     layer.lora_B[block].weight.copy_(patch.up)
 
+    def _peft_layers(self) -> list[Any]:
+        """Return the layers of the adapter that are PEFT's own: those of experts are ours."""
+        layers = [self._layer(module) for module in {**(self._shape or {}), **(self._own or {})}]
+        return [layer for layer in layers if not isinstance(layer, experts.ExpertFactors)]
+
     def _layer(self, module: str) -> Any:
-        return self.model.get_submodule(PREFIX + module)
+        """Return what holds the factors of a layer, or of a parameter of experts."""
+        return experts.factors(self.model, PREFIX + module) or self.model.get_submodule(PREFIX + module)
 
     def _fresh_shape(self, settings: Settings) -> dict[str, tuple[int, float]]:
         """Return rank and scale of each module of an adapter that goes on from what is loaded, or of a fresh one."""
         # Adapters loaded before these parts were left out, which nothing ever trained, stay as they are.
         text = text_part(self._root())
         idle = {name: known for name, known in (self._shape or {}).items() if not name.startswith(text)}
-        return idle | self._chosen_shape(settings)
+        fresh = self._chosen_shape(settings)
+        if self._shape is not None and settings.lora_target_modules == ALL:
+            later = known_later(self._root())  # an adapter that was begun before experts got one goes on without
+            if later.isdisjoint(self._shape):
+                fresh = {name: own for name, own in fresh.items() if name not in later}
+        return idle | fresh
 
     def _chosen_shape(self, settings: Settings) -> dict[str, tuple[int, float]]:
         """Return rank and scale of each module that the settings give an adapter."""
@@ -295,10 +313,15 @@ class Runtime:
         """Return the base model under the adapter."""
         return self.base.model if self._shape is None else self.model.get_base_model()
 
-    def shapes(self, settings: Settings) -> dict[str, tuple[int, int]]:
-        """Return (out, in) of each module that the settings give an adapter."""
-        weights = {name: weight_of(self._root().get_submodule(name)) for name in self._chosen_shape(settings)}
-        return {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
+    def shapes(self, settings: Settings) -> dict[str, tuple[int, ...]]:
+        """Return (out, in) of each module that the settings give an adapter, and (experts, out, in) of experts."""
+        root = self._root()
+        stacked = experts.expert_parameters(root)
+        weights = {
+            name: experts.weights_of(root, name) if name in stacked else weight_of(root.get_submodule(name))
+            for name in self._chosen_shape(settings)
+        }
+        return {name: tuple(weight.shape) for name, weight in weights.items()}
 
     def _fit(self, shape: dict[str, tuple[int, float]]) -> None:
         """Give the model an adapter of this shape; a fitting one stays, any other is replaced."""
@@ -307,14 +330,40 @@ class Runtime:
         from peft import get_peft_model
 
         self._remove_adapter()
-        self.model = get_peft_model(self.base.model, _config(shape), autocast_adapter_dtype=True)
+        named, alone, stacked = self._kinds(shape)
+        self.model = get_peft_model(self.base.model, _config(named), autocast_adapter_dtype=True)
+        self._attach(BASE_BLOCK, alone, stacked)
         self._shape = shape
         for module, (_, scale) in shape.items():
             self._layer(module).scaling["default"] = scale
         self.freeze()
 
+    def _kinds(self, shape: Shape) -> tuple[Shape, Shape, Shape]:
+        """Split a shape into layers that PEFT finds by name, layers whose names it takes for experts, and experts."""
+        root = self._root()
+        stacked = experts.expert_parameters(root).keys() & shape
+        alone = taken_for_experts(root, shape.keys() - stacked)
+        parts = (shape.keys() - stacked - alone, alone, stacked)
+        return tuple({name: shape[name] for name in sorted(part)} for part in parts)  # type: ignore[return-value]
+
+    def _attach(self, block: str, alone: Shape, stacked: Shape) -> None:
+        """Add a block to layers that PEFT does not find by name, and to experts."""
+        root = self.model.get_base_model()
+        for module, own in alone.items():
+            parent, _, end = module.rpartition(".")
+            owner = root.get_submodule(parent)
+            config = _config({module: own})  # PEFT adds the block to its layer, or makes the layer one of its own
+            self.model.base_model._create_and_replace(
+                config, block, getattr(owner, end), end, owner, current_key=module
+            )
+            getattr(owner, end).lora_A.float()
+            getattr(owner, end).lora_B.float()
+        for module, (rank, _) in stacked.items():
+            experts.attach(root, module, rank, block)
+
     def _remove_adapter(self) -> None:
         if self._shape is not None:
+            experts.detach(self.base.model)
             self.base.model = self.model.unload()
             self.model, self._shape, self._own = self.base.model, None, None
 
@@ -357,13 +406,14 @@ class NarrowScale:
 def _config(shape: Mapping[str, tuple[int, float]]) -> Any:
     """Return PEFT's configuration of an adapter with these ranks; scales are set afterwards."""
     from peft import LoraConfig
+    from peft.utils.constants import DUMMY_TARGET_MODULES
 
     ranks = {module: rank for module, (rank, _) in shape.items()}
-    most = max(ranks.values())
+    most = max(ranks.values(), default=1)
     return LoraConfig(
         r=most,
         lora_alpha=most,
-        target_modules=sorted(shape),
+        target_modules=sorted(shape) or DUMMY_TARGET_MODULES,
         rank_pattern={f"^{m}$".replace(".", r"\."): r for m, r in ranks.items() if r != most},
         task_type="CAUSAL_LM",
     )
@@ -380,4 +430,4 @@ def _differs(shape: Mapping[str, tuple[int, float]]) -> str:
 
 
 def _shape_of(patches: Patches) -> dict[str, tuple[int, float]]:
-    return {module: (patch.down.shape[0], patch.scale) for module, patch in patches.items()}
+    return {module: (patch.rank, patch.scale) for module, patch in patches.items()}

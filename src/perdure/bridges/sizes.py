@@ -1,6 +1,8 @@
-"""How many numbers a recipe trains on a model: from the model's configuration alone, no weight is read."""
+"""How much of a model a recipe trains, and what it leaves: from the model's configuration alone, no weight is read."""
 
 import os
+from collections.abc import Collection
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +10,7 @@ import torch
 
 from perdure.bridges.embedded import NAME
 from perdure.bridges.models import choose_device, configuration, find_model, in_words
-from perdure.bridges.targets import chosen
+from perdure.bridges.targets import adaptable, chosen, without_adapter
 from perdure.core.recipe import Settings
 
 
@@ -62,12 +64,13 @@ def sizes(model: str, settings: Settings, revision: str | None = None) -> Size:
         BadInput: There is no such model, or it is not known to transformers.
         BadSpec: `lora_target_modules` names what cannot get an adapter; see `targets.chosen`.
     """
-    shell = _shell(model, revision)
-    parameters = sum(value.numel() for value in shell.parameters())
+    made = shell(model, revision)
+    parameters = sum(value.numel() for value in made.parameters())
     if settings.train == "full":
         return Size(parameters, parameters)
-    shapes = [shell.get_submodule(name).weight.shape for name in chosen(shell, settings.lora_target_modules)]
-    return Size(parameters, sum(settings.lora_r * (rows + columns) for rows, columns in shapes))
+    known = adaptable(made)
+    shapes = [known[name].shape for name in chosen(made, settings.lora_target_modules)]
+    return Size(parameters, sum(settings.lora_r * prod(shape[:-2]) * sum(shape[-2:]) for shape in shapes))
 
 
 def targets(folder: Path, settings: Settings) -> list[str]:
@@ -76,10 +79,20 @@ def targets(folder: Path, settings: Settings) -> list[str]:
     Raises:
         BadSpec: A name in `lora_target_modules` means none; see `targets.chosen`.
     """
-    return chosen(_shell(str(folder), None), settings.lora_target_modules)
+    return chosen(shell(str(folder)), settings.lora_target_modules)
 
 
-def _shell(model: str, revision: str | None) -> Any:
+def left_without(folder: Path, names: Collection[str] | None) -> str | None:
+    """Return what to say of the weights of the model in a local folder that get no adapter; no weight is read.
+
+    Args:
+        folder: Of the model.
+        names: What has an adapter; None for what "all-linear" gives one.
+    """
+    return without_adapter(shell(str(folder)), names)
+
+
+def shell(model: str, revision: str | None = None) -> Any:
     """Return the model without storage for its weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
 

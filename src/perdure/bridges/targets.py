@@ -1,7 +1,7 @@
-"""Which layers of a model get an adapter: found by structure, named by the user, and what stays without one."""
+"""Which layers and experts of a model get an adapter: found by structure, named by the user, and what stays without one."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -9,18 +9,20 @@ from typing import Any
 import torch
 from torch import nn
 
+from perdure.bridges.experts import expert_parameters
 from perdure.core.errors import BadSpec
+from perdure.core.words import some
 from perdure.model.layers import is_linear, is_transposed, modules_of, text_part
 
 ALL = "all-linear"
+TOLD = 0.01  # share of the weights without adapter from which on it is told
 
 
 def linear_layers(model: Any) -> dict[str, nn.Module]:
     """Return by name the layers of a model that can get an adapter, or have one.
 
-    These are the linear layers that text runs through, except the output layer and what PEFT adapts in another way or not at all
-    (a Mamba layer's fused output, dense layers that have the names of experts). Where a model takes pictures or sound too, they
-    are those of its text decoder.
+    These are the linear layers that text runs through, except the output layer and what PEFT does not adapt (a Mamba layer's
+    fused output). Where a model takes pictures or sound too, they are those of its text decoder.
 
     Args:
         model: Without PEFT's wrapper around it; its layers may be wrapped.
@@ -35,19 +37,33 @@ def linear_layers(model: Any) -> dict[str, nn.Module]:
     return {name: module for name, module in found.items() if _end(name) not in refused}
 
 
+def adaptable(model: Any) -> dict[str, nn.Parameter]:
+    """Return by name the weights that can get an adapter, or have one: of linear layers, and all experts of a mixture in one.
+
+    A linear layer has its own name, experts that of their parameter (`mlp.experts.down_proj`).
+
+    Args:
+        model: As for `linear_layers`.
+    """
+    text = text_part(model)
+    experts = {name: value for name, value in expert_parameters(model).items() if name.startswith(text)}
+    layers: dict[str, Any] = linear_layers(model)
+    return {name: layer.weight for name, layer in layers.items()} | experts
+
+
 def chosen(model: Any, wanted: str | Sequence[str]) -> list[str]:
-    """Return the names of the layers that `lora_target_modules` means, in the model's order.
+    """Return the names of what `lora_target_modules` means: of linear layers, in the model's order, then of experts.
 
     Args:
         model: As for `linear_layers`; its weights may be on the meta device.
-        wanted: "all-linear"; names or ends of names ("q_proj", "self_attn.q_proj"); or, as one string, a regular expression
-            that matches whole names, as in PEFT.
+        wanted: "all-linear"; names or ends of names ("q_proj", "self_attn.q_proj", "experts.down_proj"); or, as one string, a
+            regular expression that matches whole names, as in PEFT.
 
     Raises:
         BadSpec: A name matches no module, or only modules that cannot get an adapter; the message has each of them, with the
             nearest known names.
     """
-    layers = linear_layers(model)
+    layers = adaptable(model)
     if wanted == ALL:
         if not layers:
             raise BadSpec(
@@ -69,7 +85,7 @@ def chosen(model: Any, wanted: str | Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Weights of a model's blocks that stand in no linear layer, so that LoRA leaves them as they are.
+    """Weights of a model's blocks that get no adapter, so that LoRA leaves them as they are.
 
     Args:
         names: Names of the parameters without the numbers of their blocks, the largest first.
@@ -80,19 +96,60 @@ class LeftOut:
     share: float
 
 
-def left_out(model: Any) -> LeftOut:
-    """Return the weights that "all-linear" gives no adapter, such as experts that stand in one parameter."""
+def left_out(model: Any, names: Collection[str] | None = None) -> LeftOut:
+    """Return the weights without an adapter.
+
+    Args:
+        model: As for `linear_layers`.
+        names: What has an adapter, as `chosen` names it; None for what "all-linear" gives one.
+    """
     text, tables = text_part(model), [m for m in model.modules() if isinstance(m, nn.Embedding)]
     apart = {id(value) for table in (*tables, model.get_output_embeddings()) for value in table.parameters()}
     own = {n: v for n, v in model.named_parameters() if n.startswith(text) and id(v) not in apart and ".lora_" not in n}
-    adapted = {id(value) for layer in linear_layers(model).values() for value in layer.parameters()}
+    known = adaptable(model)
+    adapted = {id(value) for name, value in known.items() if names is None or name in names}
     sizes: dict[str, int] = {}
     for name, value in own.items():
-        if id(value) not in adapted and value.ndim > 1:
+        bias = value.ndim < 2 or name.endswith("bias")  # those of experts have two dimensions
+        if id(value) not in adapted and not bias:
             kind = re.sub(r"\.\d+(?=\.|$)", ".*", name)
             sizes[kind] = sizes.get(kind, 0) + value.numel()
     total = sum(value.numel() for value in own.values())
     return LeftOut(tuple(sorted(sizes, key=lambda kind: -sizes[kind])), sum(sizes.values()) / max(total, 1))
+
+
+def without_adapter(model: Any, names: Collection[str] | None = None) -> str | None:
+    """Return what to say of the weights without an adapter; None where they are few. Arguments are those of `left_out`."""
+    rest = left_out(model, names)
+    if rest.share < TOLD:
+        return None
+    why = "as they stand in no layer that LoRA knows"
+    if names is not None and not known_later(model).isdisjoint(adaptable(model).keys() - set(names)):
+        why = "since the adapter that head goes on training was begun without them; start: base begins one with experts"
+    return f"{rest.share:.0%} of the weights get no adapter, {why}: {some(rest.names)}; --recipe full trains them"
+
+
+def known_later(model: Any) -> set[str]:
+    """Return the names of what "all-linear" left out once: experts, and linear layers that PEFT takes for experts."""
+    linear = linear_layers(model)
+    return {name for name in adaptable(model) if name not in linear} | taken_for_experts(model, linear)
+
+
+def taken_for_experts(model: Any, names: Collection[str]) -> set[str]:
+    """Return the names of those linear layers that PEFT takes for experts: it knows experts by the names they once had."""
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    ends = set()
+    for end in {_end(name) for name in names}:
+        config = LoraConfig(target_modules=[end])
+        try:
+            convert_peft_config_for_transformers(config, model, None)
+        except ValueError:  # one of two that are one parameter now
+            ends.add(end)
+        if set(config.target_modules or ()) != {end}:
+            ends.add(end)
+    return {name for name in names if _end(name) in ends}
 
 
 def _end(name: str) -> str:
@@ -112,18 +169,15 @@ def _adaptable(module: Any) -> bool:
 
 
 def _peft_refuses(model: Any, end: str) -> bool:
-    """Say whether PEFT, told to adapt the layers whose names end so, refuses, or takes the name for that of fused experts."""
+    """Say whether PEFT refuses to adapt the layers whose names end so."""
     from peft import LoraConfig
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
-    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 
-    config = LoraConfig(target_modules=[end])
     try:
-        _check_lora_target_modules_mamba(config, model, end)
-        convert_peft_config_for_transformers(config, model, None)
+        _check_lora_target_modules_mamba(LoraConfig(target_modules=[end]), model, end)
     except ValueError:
         return True
-    return set(config.target_modules or ()) != {end}
+    return False
 
 
 def _matches(name: str, layers: Mapping[str, Any], *, pattern: bool) -> list[str]:
@@ -150,7 +204,7 @@ def _why_not(model: Any, name: str, layers: Mapping[str, Any]) -> str:
     if at:
         return f"{name!r} is a {type(modules[at[0]]).__name__}, and only linear layers get an adapter"
     if parameters:
-        return f"{name!r} is a parameter ({parameters[0]}), and only linear layers get an adapter"
+        return f"{name!r} is a parameter ({parameters[0]}) of a kind that gets no adapter"
     ends = sorted({_end(layer) for layer in layers})
     near = get_close_matches(_end(name), ends, n=2, cutoff=0.5)
     meant = f"did you mean {' or '.join(near)}" if near else f"known are {', '.join(ends)}"

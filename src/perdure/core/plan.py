@@ -17,8 +17,8 @@ class Factors:
     """What the adapter of one module starts from.
 
     Args:
-        down: (rank, in), PEFT's lora_A.
-        up: (out, rank), PEFT's lora_B.
+        down: (rank, in), PEFT's lora_A; of experts (experts, rank, in).
+        up: (out, rank), PEFT's lora_B; of experts (experts, out, rank).
         trains: Which of the two are trained.
     """
 
@@ -52,14 +52,14 @@ class Bare:
         task: Name of the task.
         seed: Seed of the learn.
         settings: Training settings.
-        shapes: (out, in) of each module that the settings give an adapter.
+        shapes: (out, in) of each module that the settings give an adapter; of experts, (experts, out, in).
         slots: Tensors of each slot at head, without edits; an adapter's are `<module>.down`, `.up` and `.scale`.
     """
 
     task: str
     seed: int
     settings: "Settings"
-    shapes: Mapping[str, tuple[int, int]]
+    shapes: Mapping[str, tuple[int, ...]]
     slots: "Mapping[str, Mapping[str, Tensor]]"
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Patch:
-    """A low-rank update of one weight: scale x up @ down.
+    """A low-rank update of one weight, or of as many as there are experts: scale x up @ down.
 
     Args:
-        down: (rank, in), PEFT's lora_A.
-        up: (out, rank), PEFT's lora_B.
+        down: (rank, in), PEFT's lora_A; or (experts, rank, in).
+        up: (out, rank), PEFT's lora_B; or (experts, out, rank).
         scale: Factor of the product, PEFT's lora_alpha / r.
     """
 
@@ -22,8 +22,13 @@ class Patch:
     scale: float
 
     @property
+    def rank(self) -> int:
+        """The rank, of each expert where there are some."""
+        return self.down.shape[-2]
+
+    @property
     def delta(self) -> Tensor:
-        """The dense update (out, in)."""
+        """The dense update (out, in), or (experts, out, in)."""
         return self.scale * (self.up @ self.down)
 
 
@@ -42,8 +47,8 @@ def combine(slots: Sequence[Mapping[str, Patch]]) -> Patches:
         if len(own) == 1:
             combined[module] = own[0]
         else:
-            up = torch.cat([patch.up * patch.scale for patch in own], dim=1)
-            combined[module] = Patch(torch.cat([patch.down for patch in own]), up, 1.0)
+            up = torch.cat([patch.up * patch.scale for patch in own], dim=-1)
+            combined[module] = Patch(torch.cat([patch.down for patch in own], dim=-2), up, 1.0)
     return combined
 
 
@@ -75,16 +80,16 @@ def truncate(patch: Patch, rank: int) -> Patch:
     Source: Eckart and Young, "The approximation of one matrix by another of lower rank", 1936.
     Deviation: none; the QR factors keep the decomposition at (rank, rank) instead of (out, in).
     """
-    if patch.down.shape[0] <= rank:
+    if patch.rank <= rank:
         return patch
     left, up = torch.linalg.qr(patch.up.double())
-    right, down = torch.linalg.qr(patch.down.double().T)
-    u, s, v = torch.linalg.svd(up @ down.T)
-    rank = min(rank, len(s))  # no update has a rank above the sides of its weight
-    root = s[:rank].sqrt()
+    right, down = torch.linalg.qr(patch.down.double().mT)
+    u, s, v = torch.linalg.svd(up @ down.mT)
+    rank = min(rank, s.shape[-1])  # no update has a rank above the sides of its weight
+    root = s[..., :rank].sqrt()
     return Patch(
-        (root[:, None] * (right @ v[:rank].T).T).to(patch.down.dtype),
-        (left @ u[:, :rank] * root).to(patch.up.dtype),
+        (root[..., None] * (right @ v[..., :rank, :].mT).mT).to(patch.down.dtype),
+        (left @ u[..., :rank] * root[..., None, :]).to(patch.up.dtype),
         patch.scale,
     )
 
@@ -100,8 +105,8 @@ def relative_error(patches: Mapping[str, Patch], others: Mapping[str, Patch]) ->
 def _square(patch: Patch) -> float:
     """Return the squared Frobenius norm of the update, without making it."""
     up = torch.linalg.qr(patch.up.double(), mode="r").R
-    down = torch.linalg.qr(patch.down.double().T, mode="r").R
-    return (patch.scale**2 * (up @ down.T).square().sum()).item()
+    down = torch.linalg.qr(patch.down.double().mT, mode="r").R
+    return (patch.scale**2 * (up @ down.mT).square().sum()).item()
 
 
 def uniform(patches: Mapping[str, Patch], rank: int) -> tuple[Patches, float]:
@@ -118,7 +123,7 @@ def uniform(patches: Mapping[str, Patch], rank: int) -> tuple[Patches, float]:
     shared = scales.pop() if len(scales) == 1 else 1.0
     padded = {}
     for module, patch in patches.items():
-        missing = rank - patch.down.shape[0]
+        missing = rank - patch.rank
         up = patch.up if patch.scale == shared else patch.up * patch.scale
         padded[module] = Patch(
             torch.nn.functional.pad(patch.down, (0, 0, 0, missing)), torch.nn.functional.pad(up, (0, missing)), shared

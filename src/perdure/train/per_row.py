@@ -75,7 +75,8 @@ def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Cal
     others = {name: value for name, value in params.items() if name not in layers}
     along = list(others.values()) if rows == 1 else []  # of a single row, the sum's gradient is the row's
     wanted: list[Any] = [*outputs.values(), *along]
-    pulled = torch.autograd.grad(scores.sum(), wanted, retain_graph=bool(others) and not along, allow_unused=True)
+    more = bool(others) and not along
+    pulled = torch.autograd.grad(scores.sum(), wanted, retain_graph=more, allow_unused=True) if wanted else ()
     by_place = dict(zip(outputs, pulled[: len(outputs)], strict=True))
     makers: dict[str, Callable[[], Tensor]] = {}
     for name, layer in layers.items():

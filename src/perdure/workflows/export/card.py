@@ -209,12 +209,22 @@ def _usage(ledger: Ledger, kind: str, told: dict[str, Any]) -> str:
         f'base = AutoModelForCausalLM.from_pretrained("{base}", dtype="{ledger.config["dtype"]}"{at})\n'
         'model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")\n'
         'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")\n```\n\n'
-        + (
-            f"```bash\nvllm serve {base}{f' --revision {revision}' if revision else ''} --enable-lora "
-            f"--max-lora-rank {told['max_lora_rank']} --lora-modules NAME=PATH_OF_THIS_FOLDER\n```"
-            if told["max_lora_rank"]
-            else f"vLLM serves no adapter of rank {told['rank']}."
+        + _served(f"{base}{f' --revision {revision}' if revision else ''}", told)
+    )
+
+
+def _served(base: str, told: dict[str, Any]) -> str:
+    """Return how a server takes the adapter, or why not."""
+    if told["experts"]:
+        return (
+            "The adapter has factors of experts. PEFT adds their product to the weights and rounds the sum to the dtype of the "
+            "weights: a base in float32 computes what was trained. vLLM was not tried with factors of experts."
         )
+    if not told["max_lora_rank"]:
+        return f"vLLM serves no adapter of rank {told['rank']}."
+    return (
+        f"```bash\nvllm serve {base} --enable-lora "
+        f"--max-lora-rank {told['max_lora_rank']} --lora-modules NAME=PATH_OF_THIS_FOLDER\n```"
     )
 
 

@@ -51,7 +51,7 @@ def check_adapter(session: Session, entry: Entry, folder: Path, dtype: str | Non
 
     session.load(entry)
     before, loss_before = asked()
-    session.runtime.load({"export": as_served(folder, getattr(torch, name))})
+    session.runtime.load({"export": as_served(folder, session.runtime, getattr(torch, name))})
     after, loss = asked()
     if facts:
         told["facts"] = said(facts, before, after)

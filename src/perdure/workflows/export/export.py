@@ -46,8 +46,9 @@ def export(
     Returns:
         "folder", "entry", "kind" ("adapter" or "merged"), "files", "rank" (None when merged), and "facts" (how many are said by
         what was written, see `export_check.said`; None where none is in force). Of an adapter also "max_lora_rank", the
-        setting with which vLLM takes it, and "dtype"; with `rank` also "relative_error" of the truncation and "held_out", the
-        loss of held-out text; when merged "difference" and "tolerance" of the largest logit.
+        setting with which vLLM takes it, "experts" (parameters of experts that have factors) and "dtype"; with `rank` also
+        "relative_error" of the truncation and "held_out", the loss of held-out text; when merged "difference"
+        and "tolerance" of the largest logit.
 
     Raises:
         BadInput: The folder is not empty, the state has no adapter, or its rank, `rank` or `dtype` does not fit.
@@ -95,7 +96,7 @@ def _refuse_rank(session: Session, slots: Mapping[str, str], max_rank: int) -> N
     patches = combine(
         [from_tensors(session.ledger.objects.get(found)) for name, found in slots.items() if name != "dense"]
     )
-    most = max((patch.down.shape[0] for patch in patches.values()), default=0)
+    most = max((patch.rank for patch in patches.values()), default=0)
     if most > max_rank:
         raise BadInput(too_large(most, max_rank))
 

@@ -49,6 +49,23 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe) -> None:
         _check_adapter(session, parent, settings, layers)
 
 
+def untrained(session: Session, parent: Entry, recipe: Recipe) -> list[str]:
+    """Return what to say of the weights that an adapter leaves as they are; nothing where these are few.
+
+    The workspace of a mixture may have been made, or the adapter that head goes on training begun, before experts got one.
+    """
+    told, known = session.capabilities.get("no_adapter"), session.capabilities.get("experts")
+    if recipe.settings.train != "lora" or not (told or known):
+        return []
+    slot = session.ledger.slots(parent).get("skill") if recipe.settings.start == "head" else None
+    if slot or known is None:
+        from perdure.bridges.sizes import left_without
+        from perdure.maths.low_rank import from_tensors
+
+        told = left_without(session.base_folder, from_tensors(session.ledger.objects.get(slot)) if slot else None)
+    return [told] if told else []
+
+
 def check_sizes(session: Session, recipe: Recipe, rows: "Sequence[Encoded]") -> None:
     """Refuse what no machine, or not this one, can hold, by what it takes at least.
 
@@ -148,7 +165,7 @@ def _check_adapter(session: Session, parent: Entry, settings: Settings, layers: 
 
     patches = from_tensors(session.ledger.objects.get(slot))
     patch = next(iter(patches.values()))
-    rank, alpha = patch.down.shape[0], patch.down.shape[0] * patch.scale
+    rank, alpha = patch.rank, patch.rank * patch.scale
     names = {module.split(".")[-1] for module in patches}
     others = layers is not None and set(layers) != set(patches)
     if rank != settings.lora_r or abs(alpha - settings.lora_alpha) > 1e-6 * alpha or others:

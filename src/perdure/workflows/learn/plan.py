@@ -7,7 +7,7 @@ from perdure.core.rows import Row
 from perdure.data.encode import Encoded
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
-from perdure.workflows.learn.ahead import check_recipe, check_rows, check_sizes, check_teachers
+from perdure.workflows.learn.ahead import check_recipe, check_rows, check_sizes, check_teachers, untrained
 from perdure.workflows.learn.encoder import RowEncoder
 from perdure.workflows.learn.general_rows import general_rows, rehearsed_before
 from perdure.workflows.learn.kept_rows import keeps_all, old_rows
@@ -85,7 +85,7 @@ def plan(session: Session, request: Request) -> Plan:
         *notices,
         *rehearsed_before(ledger, parent, task),
         *_not_kept(session, task, recipe),
-        *_untrained(session, recipe),
+        *untrained(session, parent, recipe),
         *doubts,
     ]
     return Plan(task, recipe, parent, read.known, general, old, tuple(notices), encoder)
@@ -115,9 +115,3 @@ def _not_kept(session: Session, task: TaskData, recipe: Recipe) -> list[str]:
         f"recipe {recipe.name} trains on the rows of every task, and those of {task.name} are not kept: its next learn needs "
         f"--rows {task.name}=FILE ('keep_rows: all' in a task file keeps them)"
     ]
-
-
-def _untrained(session: Session, recipe: Recipe) -> list[str]:
-    """Say which parts of the model have no adapter, as `init` determined."""
-    untrained = session.capabilities.get("no_adapter")
-    return [untrained] if untrained and recipe.settings.train == "lora" else []
