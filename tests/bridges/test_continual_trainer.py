@@ -13,7 +13,7 @@ from perdure.bridges.continual_trainer import MEMORY, ContinualTrainer
 from perdure.core.errors import BadInput, BadSpec, BrokenStore
 from perdure.core.rows import Row
 from perdure.data.encode import encode
-from perdure.memory import tokens
+from perdure.memory import file as store
 from perdure.memory.pool import Pool
 from perdure.methods.registry import load_recipe
 from perdure.model.forward import Tokens
@@ -154,7 +154,7 @@ def test_state_is_one_safetensors_file_that_gives_the_memory_back(tiny_model, to
     with safe_open(path, "pt") as file:
         told = json.loads(file.metadata()["perdure"])
     assert told["tasks"] == ["a"]
-    memory = tokens.load(path)
+    memory = store.load(path)
     assert len(memory.rows) == 12  # 4 of each of 3 labels
     assert {kept.row for kept in memory.rows} == {kept.row for kept in trainer.fresh}
     assert {kept.label for kept in memory.rows} == {"a-0", "a-1", "a-2"}
@@ -165,7 +165,7 @@ def test_state_is_one_safetensors_file_that_gives_the_memory_back(tiny_model, to
         assert torch.equal(stored.index, top.index.int())
         assert torch.equal(stored.logprob, top.logprob.half())
         assert torch.equal(stored.tail, top.tail.half())
-    tokens.save(tmp_path / "copy", memory)
+    store.save(tmp_path / "copy", memory)
     assert (tmp_path / "copy").read_bytes() == path.read_bytes()
 
 
@@ -176,7 +176,7 @@ def test_memory_stays_within_its_budget_and_keeps_every_task(tiny_model, tokeniz
             make_model(tiny_model), args(tmp_path, num_train_epochs=1), train_dataset=texts(task, turn),
             processing_class=tokenizer, recipe=recipe, state=tmp_path, task=task,
         ).train()  # fmt: skip
-    memory = tokens.load(tmp_path / MEMORY)
+    memory = store.load(tmp_path / MEMORY)
     assert len(memory.rows) == 9
     assert {kept.task for kept in memory.rows} == {"a", "b"}
     assert [kept.stage for kept in memory.rows if kept.task == "b"] == [2] * sum(k.task == "b" for k in memory.rows)
@@ -194,7 +194,7 @@ def test_surprise_is_measured_before_the_task_and_hardness_after(tiny_model, tok
         trainer.train()
         after = trainer.learner.inference.nll(rows)
         assert max(after) < min(before)
-        scores = {kept.row: kept.score for kept in tokens.load(tmp_path / policy / MEMORY).rows}
+        scores = {kept.row: kept.score for kept in store.load(tmp_path / policy / MEMORY).rows}
         assert [scores[row] for row in rows] == (before if policy == "surprise" else after)
 
 
@@ -311,7 +311,7 @@ def test_each_task_needs_a_trainer_made_after_the_last(tiny_model, tokenizer, tm
         with pytest.raises(BadInput, match="make a new ContinualTrainer"):
             trainer.train()
     make("b").train()
-    assert tokens.load(tmp_path / MEMORY).tasks == ["a", "b"]
+    assert store.load(tmp_path / MEMORY).tasks == ["a", "b"]
 
 
 @pytest.mark.parametrize(

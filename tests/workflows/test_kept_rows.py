@@ -10,7 +10,7 @@ from perdure import Gate, Workspace
 from perdure.core.errors import BadInput, BrokenStore, Interrupted
 from perdure.train.update import Update
 from perdure.workflows.inspect.memory_views import memory_stats
-from perdure.workflows.learn.remember import Memory
+from perdure.workflows.learn.remember import LedgerMemory
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
 REFUSED = Gate(floor=1.0)  # a random model never says every answer
@@ -63,7 +63,7 @@ def test_after_a_learn_without_memory_the_texts_of_the_test_rows_stay_alone(ws, 
 def test_with_memory_its_rows_stay_too_and_no_other(ws, tmp_path):
     overrides = {**FAST, "memory_size": 6}
     ws.learn("a", data(tmp_path / "a.jsonl", "ant", n=16), recipe="replay", overrides=overrides, gate=None)
-    remembered = len(Memory.at(ws.ledger, ws.ledger.resolve("head")).items)
+    remembered = len(LedgerMemory.at(ws.ledger, ws.ledger.resolve("head")).rows)
     assert 0 < remembered < 16
     assert texts(ws.ledger.root, "ant") == {"test": 4, "train": remembered}
     learn(ws, data(tmp_path / "b.jsonl", "bee"), "b", recipe="replay")  # draws from it

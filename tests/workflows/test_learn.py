@@ -10,7 +10,7 @@ from perdure import Gate, Workspace
 from perdure.core.errors import BadInput, BadSpec, Interrupted
 from perdure.train.learner import Learner
 from perdure.workflows.inspect.evaluate import predict
-from perdure.workflows.learn.remember import Memory
+from perdure.workflows.learn.remember import LedgerMemory
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
 WORDS = {"refund": "money back", "parcel": "where is it", "invoice": "what do I owe"}
@@ -43,17 +43,22 @@ def logits(ws, at="head"):
 
 
 def memory(ws, at="head"):
-    return Memory.at(ws.ledger, ws.ledger.resolve(at))
+    return LedgerMemory.at(ws.ledger, ws.ledger.resolve(at))
+
+
+def items(memory):
+    """The items of a memory with their rows."""
+    return [(remembered.item, remembered.row) for remembered in memory.rows]
 
 
 def test_a_rolled_back_head_has_the_logits_and_the_memory_it_had_then(ws, tmp_path):
     learn(ws, tmp_path, "refund")
-    then, kept = logits(ws), [item for item, _ in memory(ws).items]
+    then, kept = logits(ws), [item for item, _ in items(memory(ws))]
     learn(ws, tmp_path, "parcel")
     assert not torch.equal(logits(ws), then)
     ws.rollback("head~1")
     assert torch.equal(logits(ws), then)
-    assert [item for item, _ in memory(ws).items] == kept
+    assert [item for item, _ in items(memory(ws))] == kept
     assert torch.equal(logits(Workspace.open(ws.ledger.root)), then)  # another process would see the same
 
 
@@ -66,7 +71,7 @@ def test_the_same_work_gives_the_same_entry(ws, tmp_path, tiny_model):
 def test_memory_keeps_per_label_rows_of_train_parts_only(ws, tmp_path):
     learn(ws, tmp_path, "refund", **{"memory_per_label": 1})
     learn(ws, tmp_path, "parcel", **{"memory_per_label": 1})
-    rows = [row for _, row in memory(ws).items]
+    rows = [row for _, row in items(memory(ws))]
     assert sorted((row.task, row.label) for row in rows) == sorted(
         (task, f"{task} {end}") for task in ("refund", "parcel") for end in ("late", "other")
     )
@@ -77,7 +82,7 @@ def test_memory_keeps_per_label_rows_of_train_parts_only(ws, tmp_path):
 def test_the_budget_in_rows_holds_and_the_largest_groups_give_way(ws, tmp_path):
     learn(ws, tmp_path, "refund", **{"memory_per_label": 3})
     learn(ws, tmp_path, "parcel", **{"memory_per_label": 3, "memory_size": 4})
-    rows = [row for _, row in memory(ws).items]
+    rows = [row for _, row in items(memory(ws))]
     assert len(rows) == 4
     assert len({(row.task, row.label) for row in rows}) == 4
 
@@ -85,7 +90,7 @@ def test_the_budget_in_rows_holds_and_the_largest_groups_give_way(ws, tmp_path):
 @pytest.mark.parametrize("admission", ["hard", "surprise"])
 def test_admission_by_loss_keeps_the_rows_with_the_largest(ws, tmp_path, admission):
     learn(ws, tmp_path, "refund", **{"memory_per_label": 2, "methods.replay.admission": admission})
-    kept = {item["row"]: item["score"] for item, _ in memory(ws).items}
+    kept = {item["row"]: item["score"] for item, _ in items(memory(ws))}
     assert len(kept) == 4
     everything = learn(
         Workspace.init(tmp_path / "all", ws.ledger.config["model"], dtype="float32"),
@@ -96,7 +101,7 @@ def test_admission_by_loss_keeps_the_rows_with_the_largest(ws, tmp_path, admissi
     whole = Workspace.open(tmp_path / "all")
     assert everything["moved"]
     by_label = {}
-    for item, row in memory(whole).items:
+    for item, row in items(memory(whole)):
         by_label.setdefault(row.label, []).append(item["score"])
     best = sorted(score for scores in by_label.values() for score in sorted(scores)[-2:])
     assert sorted(kept.values()) == pytest.approx(best, abs=1e-5)
@@ -110,7 +115,7 @@ def test_a_refreshed_column_is_what_the_new_head_says_and_a_kept_one_what_the_ol
     ws.rollback("head~1")
     learn(ws, tmp_path, "parcel", **{"methods.distill.refresh": True})
     fresh = memory(ws)
-    key = old.items[0][0]["row"]
+    key = old.keys[0]
     assert torch.equal(kept.columns["teacher"][key].logprob, old.columns["teacher"][key].logprob)
     assert not torch.equal(fresh.columns["teacher"][key].logprob, old.columns["teacher"][key].logprob)
 
@@ -123,9 +128,9 @@ def test_general_rows_are_rehearsed_with_the_base_models_own_distribution(ws, tm
     done = ws.learn("refund", path, overrides=mixed, gate=None, settings={"general": str(general)})
     beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["instruction_replay"]
     assert all(beat["rows"] >= 1 for _, beat in beats)
-    pools = [item["pool"] for item, _ in memory(ws).items]
+    pools = [item["pool"] for item, _ in items(memory(ws))]
     assert pools.count("general") == 6
-    general_key = next(item["row"] for item, _ in memory(ws).items if item["pool"] == "general")
+    general_key = next(item["row"] for item, _ in items(memory(ws)) if item["pool"] == "general")
     before = memory(ws).columns["base"][general_key].logprob
     learn(ws, tmp_path, "parcel")
     assert torch.equal(memory(ws).columns["base"][general_key].logprob, before)  # the base does not change
@@ -139,7 +144,7 @@ def test_no_general_row_is_rehearsed_that_is_a_test_row_or_was_deleted(ws, tmp_p
     mixed = {**FAST, "methods.instruction_replay.mix": 0.6}
 
     def rehearsed():
-        return sorted(asked.index(row.prompt) for item, row in memory(ws).items if item["pool"] == "general")
+        return sorted(asked.index(row.prompt) for item, row in items(memory(ws)) if item["pool"] == "general")
 
     def task(name, text):
         path = data(tmp_path / f"{name}.jsonl", name, "late")
@@ -153,7 +158,7 @@ def test_no_general_row_is_rehearsed_that_is_a_test_row_or_was_deleted(ws, tmp_p
     done = ws.learn("refund", path, overrides=mixed, **said)
     assert "not rehearsed, as a test or validation row asks the same: 1 general row" in done["warnings"]
     assert rehearsed() == [0, 1, 2, 4, 5]
-    ws.delete_row(next(row.hash for _, row in memory(ws).items if row.prompt == asked[0]))
+    ws.delete_row(next(row.hash for _, row in items(memory(ws)) if row.prompt == asked[0]))
     done = ws.learn("parcel", task("parcel", "say 5"), overrides=mixed, **said)
     assert rehearsed() == [1, 2, 4]
     assert "rehearsed no longer, as test rows ask the same: the general rows of 1 question" in done["warnings"]
@@ -170,7 +175,7 @@ def test_no_more_general_rows_are_asked_about_than_a_task_draws(ws, tmp_path):
         done = ws.learn(task, path, overrides=mixed, gate=None, settings={"general": str(general)})
         beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["instruction_replay"]
         drawn = sum(beat["rows"] for _, beat in beats)
-        return drawn, sum(item["pool"] == "general" for item, _ in memory(ws).items)
+        return drawn, sum(item["pool"] == "general" for item, _ in items(memory(ws)))
 
     drawn, first = kept("refund", 0.2)
     assert drawn == first == 0.25 * 8 * FAST["num_train_epochs"]
@@ -186,7 +191,7 @@ def test_of_many_general_rows_those_nearest_in_length_are_rehearsed(ws, tmp_path
     path = data(tmp_path / "refund.jsonl", "refund", "late")
     mixed = {**FAST, "methods.instruction_replay.mix": 0.34}
     ws.learn("refund", path, overrides=mixed, gate=None, settings={"general": str(general)})
-    kept = {row.prompt.count("again") for item, row in memory(ws).items if item["pool"] == "general"}
+    kept = {row.prompt.count("again") for item, row in items(memory(ws)) if item["pool"] == "general"}
     assert kept == {1, 2, 3, 4}
 
 
@@ -271,7 +276,7 @@ def test_a_gate_that_fails_leaves_head_and_keeps_the_candidate_aside(ws, tmp_pat
 
 def test_a_learn_that_raises_leaves_ledger_and_memory_as_they_were(ws, tmp_path, monkeypatch):
     learn(ws, tmp_path, "refund")
-    before = (ws.ledger.log(), ws.ledger.refs(), [item for item, _ in memory(ws).items])
+    before = (ws.ledger.log(), ws.ledger.refs(), [item for item, _ in items(memory(ws))])
 
     def fail(*_, **__):
         raise RuntimeError("power cut")
@@ -279,7 +284,7 @@ def test_a_learn_that_raises_leaves_ledger_and_memory_as_they_were(ws, tmp_path,
     monkeypatch.setattr("perdure.workflows.learn.draft.remember.after", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         learn(ws, tmp_path, "parcel")
-    assert (ws.ledger.log(), ws.ledger.refs(), [item for item, _ in memory(ws).items]) == before
+    assert (ws.ledger.log(), ws.ledger.refs(), [item for item, _ in items(memory(ws))]) == before
 
 
 def test_a_learn_that_taught_nothing_says_so(ws, tmp_path):
@@ -369,8 +374,8 @@ def test_a_leak_that_is_allowed_is_trained_and_told_and_not_remembered(ws, tmp_p
     path.write_text(path.read_text("utf-8") + "\n" + json.dumps(tested), "utf-8")
     made = ws.learn("refund", path, recipe="dual_replay", overrides=FAST, gate=None, allow_leaks=True)
     assert any("as a test row asks the same: 1 train row" in warning for warning in made["warnings"])
-    assert len(memory(ws).items) > 0
-    assert not any("100 late" in row.prompt for _, row in memory(ws).items)
+    assert len(items(memory(ws))) > 0
+    assert not any("100 late" in row.prompt for _, row in items(memory(ws)))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from perdure.bridges.runtime import Runtime
 from perdure.bridges.teacher import said_by
 from perdure.core.errors import BadInput
 from perdure.data.encode import Encoded, encode
-from perdure.workflows.learn.remember import Memory
+from perdure.workflows.learn.remember import LedgerMemory
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "memory_per_label": 2}
 KINDS = ("refund", "parcel")
@@ -68,12 +68,12 @@ def test_new_and_remembered_rows_carry_what_the_other_model_says_and_the_student
     assert all(beat["pull"] > 0 for _, beat in record["heartbeats"]["distill"])
     assert [said for said in record["warnings"] if "did not rise" not in said] == []
     assert skill(ws) != skill(plain)
-    memory = Memory.at(ws.ledger, ws.ledger.resolve("head"))
+    memory = LedgerMemory.at(ws.ledger, ws.ledger.resolve("head"))
     kept = memory.columns[f"teacher@{teacher}"]
-    assert len(kept) == len(memory.items) == 4
+    assert len(kept) == len(memory.rows) == 4
     other = Runtime(teacher, "float32", "cpu")
-    said = other.top_k([encode(row, other.base.tokenizer, 512) for _, row in memory.items], 8)
-    for (item, _), expected in zip(memory.items, said, strict=True):
+    said = other.top_k([encode(row, other.base.tokenizer, 512) for row in (own.row for own in memory.rows)], 8)
+    for item, expected in zip([own.item for own in memory.rows], said, strict=True):
         torch.testing.assert_close(kept[item["row"]].logprob.float(), expected.logprob, rtol=1e-2, atol=1e-2)
 
 
@@ -84,7 +84,7 @@ def test_in_the_next_task_the_remembered_rows_teach_too(tiny_model, teacher, row
     done = ws.learn("more", second, recipe=str(tmp_path / "ws.yaml"), overrides=FAST, gate=None)
     beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["distill"]
     assert all(beat["rows"] > 0 and beat["loss"] > 0 for _, beat in beats)
-    assert len(Memory.at(ws.ledger, ws.ledger.resolve("head")).columns[f"teacher@{teacher}"]) == 8
+    assert len(LedgerMemory.at(ws.ledger, ws.ledger.resolve("head")).columns[f"teacher@{teacher}"]) == 8
 
 
 def test_asked_for_everything_it_speaks_of_no_token_the_student_does_not_have(tiny_model, teacher):

@@ -21,7 +21,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.files import file_hash
 from perdure.core.recipe import Recipe
 from perdure.ledger.lock import writing
-from perdure.memory.tokens import Kept, TokenMemory, load, save
+from perdure.memory.file import TokenMemory, TokenRow, load, save
 from perdure.methods.registry import load_recipe
 from perdure.model.forward import Tokens
 from perdure.model.layers import positions_of
@@ -172,7 +172,7 @@ class ContinualTrainer(RecipeTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _rows(self, dataset: Any, name: str) -> list[Kept]:
+    def _rows(self, dataset: Any, name: str) -> list[TokenRow]:
         length = min(self.recipe.settings.max_length, self.positions)
         return rows_of(dataset, self.tokenizer, task=self.task, stage=self.stage, max_length=length, name=name)
 
@@ -211,7 +211,7 @@ class ContinualTrainer(RecipeTrainer):
             self.task,
             [kept.row for kept in self.fresh],
             validation=[kept.row for kept in self.held_out],
-            pools=self.memory.pools() if self.recipe.owners("draw") else {},
+            pools=self.memory.token_pools() if self.recipe.owners("draw") else {},
             state={
                 name: {key: value.to(args.device) for key, value in state.items()}
                 for name, state in self.memory.states.items()

@@ -14,14 +14,14 @@ from perdure.data.formats import detect, to_rows
 from perdure.data.read import Record
 from perdure.data.tables import class_names, named
 from perdure.data.turns import unread_fields
-from perdure.memory.tokens import Kept
+from perdure.memory.file import TokenRow
 
 IGNORED = -100  # label of a token that is not trained, as in transformers
 
 
 def rows_of(
     dataset: Any, tokenizer: Any, *, task: str, stage: int, max_length: int, name: str = "train_dataset"
-) -> list[Kept]:
+) -> list[TokenRow]:
     """Return the rows of a dataset, in order.
 
     Args:
@@ -45,7 +45,7 @@ def rows_of(
         raise BadInput(f"{name} has no rows; there is nothing to learn")
     if "input_ids" in fields[0]:
         return [
-            Kept(_from_tokens(row, f"{name}[{i}]"), task, _label(row.get("label")), stage)
+            TokenRow(_from_tokens(row, f"{name}[{i}]"), task, _label(row.get("label")), stage)
             for i, row in enumerate(fields)
         ]
     if tokenizer is None:
@@ -53,7 +53,7 @@ def rows_of(
     rows = to_rows(*_read(dataset, fields, name), task=task)
     for text in examine(rows, tokenizer):
         warnings.warn(f"{name}: {text}", stacklevel=2)
-    return [Kept(encode(row, tokenizer, max_length), task, row.label, stage) for row in rows]
+    return [TokenRow(encode(row, tokenizer, max_length), task, row.label, stage) for row in rows]
 
 
 def _read(dataset: Any, fields: Sequence[Mapping[str, Any]], name: str) -> tuple[list[Record], str]:

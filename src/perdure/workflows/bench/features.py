@@ -22,7 +22,7 @@ from perdure.data.split import held_out
 from perdure.evaluate.matrix import build_matrix
 from perdure.evaluate.scorers import score_record
 from perdure.memory.columns import pack
-from perdure.memory.tokens import Kept, TokenMemory
+from perdure.memory.file import TokenMemory, TokenRow
 from perdure.model.features import Example, Features
 from perdure.train import loop
 from perdure.train.learner import Learner
@@ -33,7 +33,7 @@ from perdure.workflows.bench.suite import Suite, SuiteTask
 
 
 @dataclass(frozen=True)
-class Sample(Kept):
+class Sample(TokenRow):
     """One row of a task, as features: `row` is its `Example`."""
 
     @cached_property
@@ -132,7 +132,7 @@ def _learner(
         task,
         rows,
         validation=validation,
-        pools=memory.pools() if recipe.owners("draw") else {},
+        pools=memory.token_pools() if recipe.owners("draw") else {},
         state=state,
         first=not memory.tasks,
         seed=seed,

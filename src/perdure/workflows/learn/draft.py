@@ -26,7 +26,7 @@ class Draft:
     """
 
     entry: Entry
-    memory: remember.Memory
+    memory: remember.LedgerMemory
     carried: Carried | None
     notices: tuple[str, ...]
 

@@ -38,7 +38,7 @@ class Prepared:
     before: Mapping[str, Scored]
     rows: tuple[Encoded, ...]
     validation: tuple[Encoded, ...]
-    memory: remember.Memory
+    memory: remember.LedgerMemory
     columns: "Mapping[str, list[TopK]]"
     tests: frozenset[str]
     notices: tuple[str, ...]
@@ -64,7 +64,7 @@ def prepare(run: Run) -> Prepared:
         notices.append(
             f"longer than {settings.max_length} tokens, and cut: {cut:,} of {counted(len(rows), 'train row')}"
         )
-    memory = remember.Memory.at(ledger, plan.parent)
+    memory = remember.LedgerMemory.at(ledger, plan.parent)
     tests = _tests(ledger, plan, memory)
     teachers = remember.Teachers(plan.recipe, plan.encoder, session.runtime)
     memory = remember.with_general(memory, plan.general, teachers, rows, seed=session.seed, tests=tests)
@@ -74,8 +74,8 @@ def prepare(run: Run) -> Prepared:
     return Prepared(before, rows, plan.encoder.all(validation), memory, columns, tests, tuple(notices))
 
 
-def _tests(ledger: Ledger, plan: Plan, memory: remember.Memory) -> frozenset[str]:
-    rows = (*plan.task.train, *plan.general, *(row for _, row in memory.items))
+def _tests(ledger: Ledger, plan: Plan, memory: remember.LedgerMemory) -> frozenset[str]:
+    rows = (*plan.task.train, *plan.general, *(own.row for own in memory.rows))
     known = KnownRows.of(ledger, plan.parent, rows)
     return frozenset({row.question for row in plan.task.test} | known.questions(["test"]))
 

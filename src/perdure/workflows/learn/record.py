@@ -36,7 +36,7 @@ def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged:
             "warnings": warnings,
         },
         "evidence": judged.evidence,
-        "memory": {"rows": len(draft.memory.items), "tasks": dict(Counter(row.task for _, row in draft.memory.items))},
+        "memory": {"rows": len(draft.memory.rows), "tasks": dict(Counter(own.task for own in draft.memory.rows))},
         "software": {name: version(name) for name in ("perdure", "torch", "transformers", "peft")},
         "machine": {"python": platform.python_version(), "processor": platform.machine()},
         **({NOTE: draft.carried.note} if draft.carried else {}),

@@ -1,7 +1,7 @@
 """Memory across entries: what head's manifest gives a learn to draw from, and the manifest that the learn leaves."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.recipe import Recipe
@@ -9,7 +9,8 @@ from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, Column, DrawContext
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, row_key
-from perdure.memory.admission import admission_scores, admitted, shrink
+from perdure.memory.admission import shrink
+from perdure.memory.memory import Memory, scores_of
 from perdure.workflows.learn.encoder import RowEncoder
 
 if TYPE_CHECKING:
@@ -18,21 +19,43 @@ if TYPE_CHECKING:
     from perdure.core.step import TopK
     from perdure.data.encode import Encoded
     from perdure.memory.columns import Columns
-    from perdure.memory.pool import Pool
     from perdure.train.learner import Learner
 
-Item = tuple[dict[str, Any], Row]
+
+@dataclass(frozen=True)
+class LedgerRow:
+    """A remembered row with the item that names it in a manifest."""
+
+    item: Mapping[str, Any]
+    row: Row
+
+    @property
+    def key(self) -> str:
+        """Key of the row in the ledger."""
+        return self.item["row"]
+
+    @property
+    def pool(self) -> str:
+        """Name of the pool that draws it."""
+        return self.item["pool"]
+
+    @property
+    def task(self) -> str:
+        """Name of its task."""
+        return self.row.task
+
+    @property
+    def label(self) -> str | None:
+        """Its class, where the task has classes."""
+        return self.row.label
 
 
-class Memory:
-    """The rows an entry remembers, with their columns. `items` pair a manifest item with its row."""
-
-    def __init__(self, items: Sequence[Item] = (), columns: "Columns | None" = None):
-        self.items: list[Item] = list(items)
-        self.columns: Columns = columns or {}
+@dataclass(frozen=True)
+class LedgerMemory(Memory[LedgerRow]):
+    """The rows that an entry remembers, with their columns."""
 
     @classmethod
-    def at(cls, ledger: Ledger, entry: Entry) -> "Memory":
+    def at(cls, ledger: Ledger, entry: Entry) -> "LedgerMemory":
         """Return the memory of `entry`, without rows deleted since."""
         if entry.memory is None:
             return cls()
@@ -41,34 +64,18 @@ class Memory:
             from perdure.memory.columns import unpack
 
             columns = unpack(ledger.objects.get(entry.columns), ledger.manifest_keys(entry.memory))
-        return cls(ledger.manifest_rows(entry.memory), columns)
-
-    def pools(self, encoder: RowEncoder) -> "dict[str, Pool]":
-        """Return the rows as pools to draw from, tokenised."""
-        from perdure.memory.pool import Pool
-
-        made = {}
-        for name in sorted({item["pool"] for item, _ in self.items}):
-            mine = [(item, row) for item, row in self.items if item["pool"] == name]
-            made[name] = Pool(
-                [item["row"] for item, _ in mine],
-                encoder.all(row for _, row in mine),
-                [row.label for _, row in mine],
-                [row.task for _, row in mine],
-                self.columns,
-            )
-        return made
+        return cls([LedgerRow(item, row) for item, row in ledger.manifest_rows(entry.memory)], columns)
 
     def save(self, ledger: Ledger) -> tuple[str | None, str | None]:
         """Keep rows, manifest and columns; return the hashes of manifest and columns."""
-        if not self.items:
+        if not self.rows:
             return None, None
         from perdure.memory.columns import pack
 
-        tensors = pack(self.columns, [item["row"] for item, _ in self.items])
+        tensors = pack(self.columns, self.keys)
         columns = ledger.objects.put(tensors) if tensors else None
-        ledger.put_rows(row for _, row in self.items)
-        return ledger.put_manifest([item for item, _ in self.items]), columns
+        ledger.put_rows(remembered.row for remembered in self.rows)
+        return ledger.put_manifest([remembered.item for remembered in self.rows]), columns
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,10 @@ class Teachers:
     encoder: RowEncoder
     runtime: "Runtime"
 
+    def teach(self, memory: LedgerMemory, rows: Sequence[LedgerRow], pool: str) -> LedgerMemory:
+        """Return the memory with the columns that the recipe wants for these rows of a pool. Cost: one forward a row each."""
+        return memory.with_columns(rows, self.recipe.columns(pool), self._query)
+
     def query(self, column: Column, rows: "Sequence[Encoded]") -> "list[TopK]":
         """Return the distribution of the column's teacher on each row: the model as it is loaded now, the base, or another."""
         if not rows:
@@ -98,28 +109,19 @@ class Teachers:
 
         return said_by(column.teacher, rows, column.top_k, self.runtime)
 
-    def teach(self, memory: Memory, pool: str, rows: Sequence[Row]) -> None:
-        """Write the columns that the recipe wants beside `rows` of a pool. Cost: one forward a row each.
-
-        Rows that have a column keep it, unless it is to be refreshed.
-        """
-        for column in self.recipe.columns(pool):
-            known = {} if column.refresh else memory.columns.get(column.name, {})
-            fresh = [row for row in rows if row_key(row) not in known]
-            found = self.query(column, self.encoder.all(fresh))
-            by_key = dict(zip([row_key(row) for row in fresh], found, strict=True))
-            memory.columns[column.name] = {**memory.columns.get(column.name, {}), **by_key}
+    def _query(self, column: Column, rows: Sequence[LedgerRow]) -> "list[TopK]":
+        return self.query(column, self.encoder.all(remembered.row for remembered in rows))
 
 
 def with_general(
-    memory: Memory,
+    memory: LedgerMemory,
     rows: Sequence[Row],
     teachers: Teachers,
     new: "Sequence[Encoded]",
     *,
     seed: int,
     tests: Collection[str],
-) -> Memory:
+) -> LedgerMemory:
     """Return the memory with general rows taken in, each with the base model's distribution, computed once.
 
     It takes in no more than this learn will draw: of a sample those nearest in length to the new rows, as a long row costs
@@ -133,28 +135,26 @@ def with_general(
         seed: Chooses the sample.
         tests: Questions of every task's test rows.
     """
-    allowed = [(item, row) for item, row in memory.items if item["pool"] != "general" or row.question not in tests]
-    memory, recipe = Memory(allowed, memory.columns), teachers.recipe
+    allowed = [own for own in memory.rows if own.pool != "general" or own.row.question not in tests]
+    memory, recipe = replace(memory, rows=allowed), teachers.recipe
     method = next(iter(recipe.drawing_from("general")), None)
     if method is None:
         return memory
     longest = max(map(len, new))
     drawn = DrawContext(0, 1, len(new) * recipe.settings.num_train_epochs, {}).rows_for(method.mix)
-    room = max(0, min(method.general_rows, drawn) - sum(item["pool"] == "general" for item, _ in memory.items))
-    known = {item["row"] for item, _ in memory.items}
+    room = max(0, min(method.general_rows, drawn) - len(memory.of("general")))
+    known = set(memory.keys)
     unknown = [row for row in rows if row_key(row) not in known]
     sample = shrink(unknown, lambda row: row.label, method.general_rows, seed, "general") if room else []
     fresh = sorted(sample, key=lambda row: abs(len(teachers.encoder(row)) - longest))[:room]
     if not fresh:
         return memory
-    items = [({"row": row_key(row), "pool": "general", "task": row.task, "label": row.label}, row) for row in fresh]
-    grown = Memory([*memory.items, *items], dict(memory.columns))
-    teachers.teach(grown, "general", fresh)
-    return grown
+    new_rows = [LedgerRow(_item(row, "general", row.task), row) for row in fresh]
+    return teachers.teach(memory.add(new_rows), new_rows, "general")
 
 
 def after(
-    memory: Memory,
+    memory: LedgerMemory,
     task: TaskData,
     teachers: Teachers,
     learner: "Learner",
@@ -162,7 +162,7 @@ def after(
     stage: int,
     nll_before: Sequence[float] | None,
     tests: Collection[str],
-) -> Memory:
+) -> LedgerMemory:
     """Return the memory after `task`: its admitted rows beside the older ones, within the budget, columns fresh.
 
     Args:
@@ -181,29 +181,18 @@ def after(
     rows = [task.train[i] for i in free]
     nll_after = learner.inference.nll(teachers.encoder.all(rows)) if recipe.needs("nll_after") else None
     context = AdmitContext(learner.inputs.seed, task.name, nll_before and [nll_before[i] for i in free], nll_after)
-    scores = ranked(rows, context, learner)
-    best = [(rows[i], scores[i]) for i in admitted(rows, scores, lambda row: row.label, recipe.settings)]
-    known = {item["row"] for item, _ in memory.items}
-    items = [*memory.items]
-    for row, score in best:
-        if row_key(row) not in known:
-            facts = {"row": row_key(row), "pool": "replay", "task": task.name, "label": row.label}
-            items.append(({**facts, "stage": stage, "score": round(score, 6)}, row))
-    replay = [pair for pair in items if pair[0]["pool"] == "replay"]
-    size = recipe.settings.memory_size
-    fitting = shrink(replay, lambda pair: (pair[1].task, pair[1].label), size, learner.inputs.seed, stage)
-    kept = {pair[0]["row"] for pair in fitting}
-    new = Memory([p for p in items if p[0]["pool"] != "replay" or p[0]["row"] in kept], dict(memory.columns))
-    teachers.teach(new, "replay", [row for item, row in new.items if item["pool"] == "replay"])
-    return new
+    scores = scores_of(recipe, rows, context, learner.state)
+    fresh = [
+        LedgerRow({**_item(row, "replay", task.name), "stage": stage, "score": round(score, 6)}, row)
+        for row, score in zip(rows, scores, strict=True)
+    ]
+    grown = memory.admit(fresh, scores, recipe.settings, learner.inputs.seed, stage)
+    return teachers.teach(grown, grown.of("replay"), "replay")
 
 
-def ranked(rows: Sequence[Row], context: AdmitContext, learner: "Learner") -> list[float]:
-    """Return the score of each row for memory: the admitting method's, or a reservoir's where no method ranks."""
-    method = learner.recipe.owner("admit")
-    if method is None:
-        return admission_scores("reservoir", rows, context)
-    return method.admit(rows, context, learner.state[method.name])
+def _item(row: Row, pool: str, task: str) -> dict[str, Any]:
+    """Return the item of a manifest that names a row."""
+    return {"row": row_key(row), "pool": pool, "task": task, "label": row.label}
 
 
 def states_at(ledger: Ledger, entry: Entry | None, device: Any) -> "dict[str, State]":

@@ -72,7 +72,9 @@ def make_learner(run: Run, prepared: Prepared, params: "Mapping[str, Tensor]") -
         plan.task.name,
         prepared.rows,
         validation=prepared.validation,
-        pools=prepared.memory.pools(plan.encoder) if plan.recipe.owners("draw") else {},
+        pools=prepared.memory.pools(lambda rows: plan.encoder.all(own.row for own in rows))
+        if plan.recipe.owners("draw")
+        else {},
         columns=prepared.columns,
         state=states_at(session.ledger, plan.continued, session.runtime.base.device),
         first=plan.first,

@@ -1,11 +1,11 @@
-"""Memory of a trainer that has no ledger: rows as tokens, since their text may never have been there, all in one file."""
+"""The memory of a trainer without a ledger, in one file: rows as tokens, since their text may never have been there."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,8 +17,8 @@ from perdure.core.files import save_tensors, write_atomically
 from perdure.core.plain_json import read_json
 from perdure.core.seams import State
 from perdure.data.encode import Encoded
-from perdure.memory.admission import admitted, shrink
-from perdure.memory.columns import Columns, pack, unpack
+from perdure.memory.columns import pack, unpack
+from perdure.memory.memory import Memory
 from perdure.memory.pool import Pool
 
 FORMAT = 1
@@ -27,7 +27,7 @@ STATE = "state/"  # prefix of what methods keep
 
 
 @dataclass(frozen=True)
-class Kept:
+class TokenRow:
     """One row of a task, as tokens.
 
     Args:
@@ -35,7 +35,7 @@ class Kept:
         task: Name of its task.
         label: Its class, where the task has classes.
         stage: Number of the task in the stream, from 1.
-        score: What admission gave it.
+        score: Its score when it was admitted.
     """
 
     row: Encoded
@@ -43,6 +43,7 @@ class Kept:
     label: str | None = None
     stage: int = 0
     score: float = 0.0
+    pool: ClassVar[str] = "replay"
 
     @cached_property
     def key(self) -> str:
@@ -51,45 +52,19 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class TokenMemory:
-    """Rows of the tasks learned so far, their columns, the tasks' names in the order they were learned, and what methods keep."""
+class TokenMemory(Memory[TokenRow]):
+    """The memory of a trainer: rows as tokens, the tasks' names in the order they were learned, and what methods keep."""
 
-    rows: Sequence[Kept] = ()
-    columns: Columns = field(default_factory=dict)
     tasks: Sequence[str] = ()
     states: Mapping[str, State] = field(default_factory=dict)
 
-    @property
-    def keys(self) -> list[str]:
-        """Keys of the rows, in order."""
-        return [kept.key for kept in self.rows]
-
-    def pools(self) -> dict[str, Pool]:
+    def token_pools(self) -> dict[str, Pool]:
         """Return the rows as the pool that replay draws from."""
-        rows = self.rows
-        return {
-            "replay": Pool(
-                self.keys, [k.row for k in rows], [k.label for k in rows], [k.task for k in rows], self.columns
-            )
-        }
+        return self.pools(lambda rows: [row.row for row in rows])
 
-    def after(self, task: str, fresh: Sequence[Kept] = (), recipe: Any = None, *key: object) -> "TokenMemory":
-        """Return the memory after a task: its best rows beside the older ones, within the budget of `recipe`.
-
-        Args:
-            task: Its name.
-            fresh: Its rows, scored.
-            recipe: Its settings bound the memory; None, or one that remembers nothing, admits nothing.
-            *key: Key of the choice of rows that give way, such as the seed.
-        """
-        rows = [*self.rows]
-        if recipe is not None and recipe.remembers:
-            scores = [kept.score for kept in fresh]
-            best = [fresh[i] for i in admitted(fresh, scores, lambda kept: kept.label, recipe.settings)]
-            known = set(self.keys)
-            rows += {kept.key: kept for kept in best if kept.key not in known}.values()
-            rows = shrink(rows, lambda kept: (kept.task, kept.label), recipe.settings.memory_size, *key)
-        return TokenMemory(rows, self.columns, [*self.tasks, task], self.states)
+    def _entering(self, best: Sequence[TokenRow]) -> list[TokenRow]:
+        """Return those of the best rows that are not in memory, each once: a dataset may hold a row twice."""
+        return list({row.key: row for row in super()._entering(best)}.values())
 
 
 def save(path: Path, memory: TokenMemory) -> None:
@@ -99,9 +74,9 @@ def save(path: Path, memory: TokenMemory) -> None:
         PerdureError: The disk is full; what was at `path` is as it was.
     """
     tensors: dict[str, Tensor] = {
-        "ids": torch.tensor([i for kept in memory.rows for i in kept.row.ids], dtype=torch.int32),
-        "trained": torch.tensor([t for kept in memory.rows for t in kept.row.trained], dtype=torch.bool),
-        "length": torch.tensor([len(kept.row) for kept in memory.rows], dtype=torch.int32),
+        "ids": torch.tensor([i for row in memory.rows for i in row.row.ids], dtype=torch.int32),
+        "trained": torch.tensor([t for row in memory.rows for t in row.row.trained], dtype=torch.bool),
+        "length": torch.tensor([len(row.row) for row in memory.rows], dtype=torch.int32),
         **{COLUMN + name: value.contiguous() for name, value in pack(memory.columns, memory.keys).items()},
         **{f"{STATE}{m}/{key}": v.cpu().contiguous() for m, state in memory.states.items() for key, v in state.items()},
     }
@@ -127,7 +102,7 @@ def load(path: Path) -> TokenMemory:
         lengths = tensors["length"].tolist()
         ids, trained = tensors["ids"].split(lengths), tensors["trained"].split(lengths)
         rows = [
-            Kept(Encoded(tuple(i.tolist()), tuple(t.tolist())), **facts)
+            TokenRow(Encoded(tuple(i.tolist()), tuple(t.tolist())), **facts)
             for i, t, facts in zip(ids, trained, told["rows"], strict=True)
         ]
         packed = {name.removeprefix(COLUMN): value for name, value in tensors.items() if name.startswith(COLUMN)}
@@ -136,7 +111,7 @@ def load(path: Path) -> TokenMemory:
             if name.startswith(STATE):
                 method, _, key = name.removeprefix(STATE).partition("/")
                 states.setdefault(method, {})[key] = value
-        return TokenMemory(rows, unpack(packed, [kept.key for kept in rows]), told["tasks"], states)
+        return TokenMemory(rows, unpack(packed, [row.key for row in rows]), told["tasks"], states)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise BrokenStore(
             f"memory {path} cannot be read ({error}); restore it, or start with another folder"
