@@ -8,7 +8,7 @@ from shell import init_people, run, run_json, settings, write_rows
 
 from perdure.core.errors import BadInput
 from perdure.report.markup import el
-from perdure.workflows.export.card import plain
+from perdure.workflows.export.card_words import plain
 
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 HOSTILE = "\x1b[31m[red]a\u202eb\r\x07"

@@ -17,7 +17,7 @@ from perdure.workflows.bench.jobs import read_arm
 from perdure.workflows.bench.suite_files import load_suite
 from perdure.workflows.export.export import export
 from perdure.workflows.inspect.sweep import sweep
-from perdure.workflows.inspect.trace import TraceSpec
+from perdure.workflows.inspect.trace_spec import TraceSpec
 from perdure.workflows.learn import ahead
 from perdure.workflows.learn.plan import plan
 from perdure.workflows.learn.request import Request

@@ -116,7 +116,7 @@ def test_the_card_of_a_head_made_by_an_edit_lists_its_facts_and_the_last_recipe(
 
 
 def test_a_card_lists_twenty_facts_and_counts_the_rest(edited, tmp_path, monkeypatch):
-    monkeypatch.setattr("perdure.workflows.export.card.FACTS", 2)
+    monkeypatch.setattr("perdure.workflows.export.card_scores.FACTS", 2)
     export(edited.session, tmp_path / "out")
     text = card(tmp_path / "out")
     assert "# 3 edited facts" in text

@@ -17,10 +17,12 @@ from perdure.editing.traces import average
 from perdure.editing.tracing import trace
 from perdure.ledger import writing
 from perdure.workflows.edit.gate import EditGate
-from perdure.workflows.inspect import trace as traces
+from perdure.workflows.inspect import trace_json, trace_notes
 from perdure.workflows.inspect.report_data import report_data
 from perdure.workflows.inspect.sweep import sweep
-from perdure.workflows.inspect.trace import KEPT, NOTE, TraceSpec, trace_facts, trace_prompt
+from perdure.workflows.inspect.trace import trace_facts, trace_prompt
+from perdure.workflows.inspect.trace_notes import KEPT, NOTE
+from perdure.workflows.inspect.trace_spec import TraceSpec
 from perdure.workflows.inspect.views import show
 
 QUICK = TraceSpec(samples=3)
@@ -82,7 +84,7 @@ def test_it_is_noted_beside_its_entry_the_newest_first_and_makes_no_entry(ws, mo
     assert len(ws.ledger.entries()) == entries
     assert report_data(ws.ledger)["entries"][-1]["traces"] == notes[NOTE]
     assert NOTE not in show(ws.ledger, "head")
-    monkeypatch.setattr(traces, "KEPT", 1)
+    monkeypatch.setattr(trace_notes, "KEPT", 1)
     trace_prompt(ws.session, "{} lives in", "Cid Ray", one)
     assert [found["subject"] for found in ws.ledger.notes(head)[NOTE]["prompts"]] == ["Cid Ray"]
     assert KEPT > 1
@@ -199,6 +201,8 @@ def test_the_noise_is_put_where_an_edit_would_write(ws, monkeypatch):
     spans, prompt = [], "{} Lee lives in Rome . Bob Ann lives in"
     assert ws.trace(prompt, "Ann", QUICK)["span"] == [0, 1]
     assert ws.trace(prompt.format("Ann"), "Ann", QUICK)["span"] == [7, 8]
-    monkeypatch.setattr(traces, "average", lambda found: spans.extend(one.subject for one in found) or average(found))
+    monkeypatch.setattr(
+        trace_json, "average", lambda found: spans.extend(one.subject for one in found) or average(found)
+    )
     trace_facts(ws.session, {"subject": "Ann", "prompt": prompt, "target": "Oslo"}, TraceSpec(("block",), samples=3))
     assert spans == [(0, 1)]

@@ -14,7 +14,7 @@ from perdure.cli.trace_told import told, what
 from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
-    from perdure.workflows.inspect.trace import TraceSpec
+    from perdure.workflows.inspect.trace_spec import TraceSpec
     from perdure.workflows.workspace import Workspace
 
 Json = dict[str, Any]
@@ -104,7 +104,7 @@ def _refuse_unclear(
 
 
 def _spec(ws: "Workspace", kind: str | None, seed: int | None, given: Json) -> "TraceSpec":
-    from perdure.workflows.inspect.trace import KINDS, TraceSpec
+    from perdure.workflows.inspect.trace_spec import KINDS, TraceSpec
 
     kinds = tuple(name for name in KINDS if kind in (None, "all", name))
     return TraceSpec(kinds=kinds, seed=ws.ledger.config.get("seed", 0) if seed is None else seed, **given)

@@ -24,7 +24,8 @@ from perdure.workflows.init import DEFAULT_MODEL, init
 from perdure.workflows.inspect.evaluate import evaluate, predict
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.sweep import sweep
-from perdure.workflows.inspect.trace import TraceSpec, trace_facts, trace_prompt
+from perdure.workflows.inspect.trace import trace_facts, trace_prompt
+from perdure.workflows.inspect.trace_spec import TraceSpec
 from perdure.workflows.learn.kept_rows import prune
 from perdure.workflows.learn.knowledge import Knowledge, learn_knowledge, plan_knowledge
 from perdure.workflows.learn.learn import learn

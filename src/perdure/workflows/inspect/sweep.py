@@ -11,7 +11,9 @@ from perdure.maths.statistics import paired_difference
 from perdure.workflows.edit.records import MEASURES
 from perdure.workflows.edit.request import CONTEXTS, Facts, facts_of, refuse_layers
 from perdure.workflows.edit.state import Place
-from perdure.workflows.inspect.trace import TraceSpec, average_facts, keep
+from perdure.workflows.inspect.trace import average_facts
+from perdure.workflows.inspect.trace_notes import keep
+from perdure.workflows.inspect.trace_spec import TraceSpec
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:

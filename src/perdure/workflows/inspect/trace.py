@@ -1,55 +1,17 @@
-"""Trace: where a state of the workspace keeps what it says, for one prompt and on average over facts."""
+"""Trace: where a state of the workspace stores what it says, for one prompt and on average over facts."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from perdure.core.errors import BadInput, BadSpec, Busy
+from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.editing.facts import HOLE, Fact
-from perdure.editing.traces import ROLES, Average, Kind, Trace, average, mean_over
-from perdure.ledger import Entry, writing
+from perdure.editing.traces import Kind, Trace
+from perdure.ledger import Entry
 from perdure.workflows.edit.request import Facts, facts_of
+from perdure.workflows.inspect.trace_json import about_kind, averaged, settings_of
+from perdure.workflows.inspect.trace_notes import Json, keep
+from perdure.workflows.inspect.trace_spec import TraceSpec
 from perdure.workflows.session import Session
-
-Json = dict[str, Any]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-NOTE = "traces"
-MOST_SAMPLES = 10_000
-KEPT = 8  # prompts whose traces stand beside an entry, newest first: some 25 KB each for 30 layers
-
-
-@dataclass(frozen=True)
-class TraceSpec:
-    """Settings of a trace; what they mean is said in `editing.tracing.trace`."""
-
-    kinds: tuple[Kind, ...] = KINDS
-    window: int | None = None
-    noise: float = 3.0
-    samples: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        if not self.kinds or (wrong := set(self.kinds) - set(KINDS)):
-            raise BadSpec(
-                f"cannot restore {sorted(wrong) if self.kinds else 'nothing'}; choose from {', '.join(KINDS)}"
-            )
-        if wrong_type := [name for name in ("window", "samples", "seed") if not _is_count(getattr(self, name))]:
-            raise BadSpec(f"{wrong_type[0]} is {getattr(self, wrong_type[0])!r}; it is a whole number")
-        if self.window is not None and (self.window < 1 or self.kinds == ("block",)):
-            raise BadSpec("a window is a number of layers, 1 or more, whose mlp or attention is restored together")
-        if not 0 <= self.noise < float("inf") or self.samples < 1:
-            raise BadSpec(f"noise is {self.noise} and samples {self.samples}; give 0 or more, and 1 or more")
-        if self.samples > MOST_SAMPLES:
-            raise BadSpec(f"samples is {self.samples:,}, each a forward a layer; take {MOST_SAMPLES:,} at most")
-
-
-def _is_count(value: object) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool))
 
 
 def trace_prompt(
@@ -95,7 +57,7 @@ def trace_prompt(
         if tick:
             tick(f"tracing, {spec.kinds[kind]}", kind * width + done, len(spec.kinds) * width)
 
-    traces = _traced(session, fact, spec, told)
+    traces = traces_of(session, fact, spec, told)
     one = next(iter(traces.values()))
     found = {
         "entry": entry.id,
@@ -106,8 +68,8 @@ def trace_prompt(
         "answer": one.answer,
         "clean": one.clean,
         "corrupted": one.corrupted,
-        **_settings(spec),
-        "kinds": {kind: _kind(trace) for kind, trace in traces.items()},
+        **settings_of(spec),
+        "kinds": {kind: about_kind(trace) for kind, trace in traces.items()},
     }
     return {**found, "kept": keep(session, entry, "prompts", found)}
 
@@ -163,10 +125,10 @@ def average_facts(session: Session, asked: Sequence[Fact], entry: Entry, spec: T
             if tick and done == width:
                 tick("tracing facts", number * kinds + kind + 1, len(chosen) * kinds)
 
-        found.append(_traced(session, fact, spec, told))
+        found.append(traces_of(session, fact, spec, told))
     traced, reason = {fact.id for fact in chosen}, "the model does not say its ground truth"
     left = [{"fact": f.id, "subject": f.subject, "reason": reason} for f in asked if f.id not in traced]
-    return {"entry": entry.id, "facts": len(asked), **_averaged(chosen, found, spec), "left_out": left}
+    return {"entry": entry.id, "facts": len(asked), **averaged(chosen, found, spec), "left_out": left}
 
 
 def said(session: Session, facts: Sequence[Fact]) -> list[Fact]:
@@ -186,38 +148,9 @@ def said(session: Session, facts: Sequence[Fact]) -> list[Fact]:
     return [fact for fact in facts if fact.id not in wrong]
 
 
-def keep(session: Session, entry: Entry, what: str, found: Json) -> bool:
-    """Note a result beside a recorded entry, for the report; return whether it could be noted.
-
-    Of "prompts" the newest are kept, one for each prompt and subject; of anything else the newest one.
-    """
-    if entry.id not in {known.id for known in session.ledger.entries()}:
-        return False
-    try:
-        with writing(session.ledger.root):
-            note = session.ledger.notes(entry.id).get(NOTE) or {}
-            if what == "prompts":
-                others = [old for old in note.get(what, []) if _about(old) != _about(found)]
-                note[what] = [found, *others][:KEPT]
-            else:
-                note[what] = found
-            session.ledger.annotate(entry.id, NOTE, note)
-    except Busy:
-        return False
-    return True
-
-
-def plain(values: NDArray[np.float64]) -> Any:
-    """Return an array as nested lists in which None stands for NaN."""
-    return np.where(np.isnan(values), np.array(None), values).tolist()
-
-
-def interval(found: Average) -> Json:
-    """Return an average of single numbers as {"value", "low", "high", "n"}."""
-    return {"value": plain(found.mean), "low": plain(found.low), "high": plain(found.high), "n": int(found.n)}
-
-
-def _traced(session: Session, fact: Fact, spec: TraceSpec, tick: Callable[[int, int, int], None]) -> dict[Kind, Trace]:
+def traces_of(
+    session: Session, fact: Fact, spec: TraceSpec, tick: Callable[[int, int, int], None]
+) -> dict[Kind, Trace]:
     """Return the traces of a fact's prompt by kind; `tick` is called with the kind's number and the tokens done, and of all."""
     from perdure.editing.tracing import trace
 
@@ -238,62 +171,3 @@ def _traced(session: Session, fact: Fact, spec: TraceSpec, tick: Callable[[int, 
         )
         for number, kind in enumerate(spec.kinds)
     }
-
-
-def _kind(trace: Trace) -> Json:
-    roles = zip(ROLES, plain(trace.by_role()), strict=True)
-    return {
-        "window": trace.window,
-        "restored": trace.restored.tolist(),
-        "strongest": _strongest(trace, 0, len(trace.tokens)),
-        "strongest_subject": _strongest(trace, *trace.subject),
-        "by_role": {role: None if effects[0] is None else effects for role, effects in roles},
-    }
-
-
-def _strongest(trace: Trace, first: int, stop: int) -> Json:
-    """Return the token of a span, and the layer, whose restoration brings back most."""
-    token, layer = np.unravel_index(int(trace.restored[first:stop].argmax()), trace.restored[first:stop].shape)
-    position = first + int(token)
-    told = {"token": trace.tokens[position], "position": position, "layer": int(layer)}
-    return {**told, "restored": float(trace.restored[position, layer])}
-
-
-def _averaged(facts: Sequence[Fact], found: Sequence[dict[Kind, Trace]], spec: TraceSpec) -> Json:
-    ones = [next(iter(traces.values())) for traces in found]
-    means = {kind: average([traces[kind] for traces in found]) for kind in spec.kinds}
-    return {
-        "n": len(facts),
-        "clean": interval(mean_over(np.array([one.clean for one in ones]))),
-        "corrupted": interval(mean_over(np.array([one.corrupted for one in ones]))),
-        "total_effect": interval(mean_over(np.array([one.total_effect for one in ones]))),
-        **_settings(spec),
-        "roles": list(ROLES),
-        "kinds": {
-            kind: {
-                "window": found[0][kind].window,
-                **{name: plain(getattr(mean, name)) for name in ("mean", "low", "high")},
-                "n": mean.n[:, 0].tolist(),
-            }
-            for kind, mean in means.items()
-        },
-        "traced": [
-            {
-                "fact": fact.id,
-                "subject": fact.subject,
-                "prompt": fact.question,
-                "answer": one.answer,
-                "clean": one.clean,
-                "corrupted": one.corrupted,
-            }
-            for fact, one in zip(facts, ones, strict=True)
-        ],
-    }
-
-
-def _settings(spec: TraceSpec) -> Json:
-    return {name: value for name, value in asdict(spec).items() if name in ("noise", "samples", "seed")}
-
-
-def _about(found: Json) -> tuple[str, str]:
-    return found["prompt"], found["subject"]

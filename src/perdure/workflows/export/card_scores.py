@@ -1,0 +1,117 @@
+"""Scores, facts and history of a model card."""
+
+from typing import Any
+
+import yaml
+
+from perdure.evaluate.matrix import MEANING, learned_stages
+from perdure.ledger import Entry, Ledger
+from perdure.maths.statistics import interval_name
+from perdure.workflows.edit.records import about
+from perdure.workflows.export.card_record import last_learn, notes_of_learn
+from perdure.workflows.export.card_words import percent, plain, points, row_of, share_of, short_hash
+from perdure.workflows.inspect.matrix import matrix
+from perdure.workflows.inspect.views import paired
+
+FACTS = 20  # listed; the rest are counted
+LEVELS = ("acc", "learning_accuracy")  # metrics that are scores; the others are differences of scores
+
+
+def scores(ledger: Ledger, entry: Entry) -> list[str]:
+    """Return the table of scores, the metrics, and the gate's verdict."""
+    if not entry.tasks:
+        return ["No task was learned."]
+    measured = matrix(ledger, entry.id)
+    state = ledger.state(entry)
+    found = ledger.scores([state], entry.tasks.values())
+    makers: dict[str, list[str]] = {}
+    table = ["| Task | Scorer | Score | 95% interval | n | When learned | Change |", "|---|---|---|---|---|---|---|"]
+    for name, stage in zip(measured["tasks"], learned_stages(measured), strict=True):
+        record = found.get((state, entry.tasks[name]))
+        if record is None:
+            table.append(f"| {name} | | not measured | | | | |")
+            continue
+        interval = f"{percent(record['low'])} to {percent(record['high'])}"
+        since = _since(ledger, entry, name, None if stage is None else measured["stages"][stage]["entry"], record)
+        table.append(f"| {name} | {record['scorer']} | {percent(record['score'])} | {interval} | {record['n']} {since}")
+        makers.setdefault(interval_name(record["items"]), []).append(name)
+    metrics = ["| Metric | Value | 95% interval | Meaning |", "|---|---|---|---|"]
+    for name, meaning in MEANING.items():
+        metric = measured["metrics"][name]
+        if metric["value"] is None:
+            metrics.append(f"| {name} | | | {meaning} ({metric['missing']}) |")
+        else:
+            shown = percent if name in LEVELS else points
+            interval = f"{shown(metric['low'])} to {shown(metric['high'])}"
+            metrics.append(f"| {name} | {shown(metric['value'])} | {interval} | {meaning} |")
+    gate = (notes_of_learn(ledger, entry).get("record") or {}).get("gate")
+    whose = "Gate" if entry.kind == "learn" else "Gate of the last learn"
+    verdict = f"{whose}: **{gate['verdict']}** ({plain(gate.get('reason', ''))})." if gate else ""
+    return ["\n".join(table), "\n".join(metrics), _intervals(makers), verdict]
+
+
+def _since(ledger: Ledger, entry: Entry, task: str, learned: str | None, now: dict[str, Any]) -> str:
+    """Return the cells of a task's score when it was learned first, and the change since, over the test rows of both."""
+    if learned is None:
+        return "| | |"
+    pair = paired(ledger, ledger.entry(learned), entry, task)
+    then, change = pair["a"], pair["change"]
+    if then is None or change is None:
+        return "| | |"
+    other = f" (n = {then['n']})" if then["n"] != now["n"] else ""
+    common = f" (n = {change['n']})" if change["n"] != now["n"] or other else ""
+    return f"| {percent(then['score'])}{other} | {points(change['value'])}{common} |"
+
+
+def _intervals(makers: dict[str, list[str]]) -> str:
+    """Return by which method each interval was made."""
+    how = {"Wilson": "Wilson's, of answers that are right or wrong", "bootstrap": "bootstrapped over graded answers"}
+    scores = "; ".join(f"{', '.join(names)}: {how[maker]}" for maker, names in makers.items())
+    return f"Intervals of scores: {scores}. Those of the metrics are bootstrapped over test rows." if makers else ""
+
+
+def fact_lines(record: dict[str, Any]) -> list[str]:
+    """Return the facts in force as they were last verified in the workspace, how they were written, and what they cost."""
+    facts = record["facts"]
+    if not facts:
+        return []
+    head = ["Subject", "Prompt", "Target", "Said", "Said freely", "Paraphrases", "Neighbours kept"]
+    table = [row_of(head), "|---" * len(head) + "|"]
+    for fact in facts[:FACTS]:
+        shares = [share_of(fact[name]) for name in ("efficacy", "generation", "paraphrase", "neighbourhood")]
+        table.append(row_of([*(plain(fact[name]) for name in ("subject", "prompt", "target")), *shares]))
+    more = f"And {len(facts) - FACTS} more." if len(facts) > FACTS else ""
+    said = f"{sum(fact['efficacy'] for fact in facts)} of {len(facts)} facts in force were said when last verified."
+    ways = sorted({f"{fact['method']}, layer {', '.join(map(str, fact['layers']))}" for fact in facts})
+    lines = [said, f"Written by {'; '.join(ways)}."]
+    if drift := record["drift"]:
+        before, after = drift["perplexity_before"], drift["perplexity"]
+        lines.append(
+            f"Held-out text: perplexity {before:.2f} without them, {after:.2f} with them ({100 * (after / before - 1):+.2f}%), "
+            f"KL {drift['kl']:.2g} nats a token."
+        )
+    return ["## Facts", " ".join(lines), "\n".join(table), more]
+
+
+def history(ledger: Ledger, entry: Entry) -> list[str]:
+    """Return the line of entries with data and seeds, the recipe, and the software."""
+    table = ["| Entry | Kind | What | Task version | Train data | Seed |", "|---|---|---|---|---|---|"]
+    for one in reversed(ledger.ancestors(entry)):
+        cells = [
+            short_hash(one.id),
+            one.kind,
+            plain(about(ledger, one.id, one.task) or ""),
+            short_hash(one.tasks.get(one.task or "")),
+            short_hash(one.data.get("train")),
+            str(one.seed),
+        ]
+        table.append(row_of(cells))
+    learned, notes = last_learn(ledger, entry), notes_of_learn(ledger, entry)
+    software = ", ".join(f"{name} {version}" for name, version in (notes.get("software") or {}).items())
+    recipe = f"```yaml\n{yaml.safe_dump(learned.recipe, sort_keys=False)}```" if learned else ""
+    return [
+        "\n".join(table),
+        "Recipe of the last learn:" if recipe else "",
+        recipe,
+        f"Software: {software}" * bool(software),
+    ]
