@@ -49,9 +49,9 @@ class Settings(BaseModel):
     )
     validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of train rows held out when keep is best")
     memory_per_label: int = Field(
-        2, ge=0, le=MANY, description="rows kept of each label, for methods that draw from memory"
+        2, ge=0, le=MANY, description="rows stored of each label, for methods that draw from memory"
     )
-    memory_per_task: int = Field(100, ge=0, le=MANY, description="rows kept of a task without labels")
+    memory_per_task: int = Field(100, ge=0, le=MANY, description="rows stored of a task without labels")
     memory_size: int = Field(
         5000, ge=0, le=MANY, description="rows in memory, in all; the largest groups give way first"
     )
@@ -120,7 +120,7 @@ class Recipe:
         return [method.name for method in self.methods if what not in method.supports]
 
     def columns(self, of: str) -> list[Column]:
-        """Return the columns that methods want beside the rows `of`; one a name, with the largest top_k wanted."""
+        """Return the columns that methods want for the rows `of`; one a name, with the largest top_k wanted."""
         wanted: dict[str, Column] = {}
         for column in (c for method in self.methods for c in method.columns if c.of == of):
             known = wanted.get(column.name, column)
@@ -134,7 +134,7 @@ class Recipe:
 
     @property
     def remembers(self) -> bool:
-        """Whether rows of the task are kept for later ones: a method ranks them, or one draws a `mix` of replay memory."""
+        """Whether rows of the task are stored for later ones: a method ranks them, or one draws a `mix` of replay memory."""
         return bool(self.owners("admit")) or any(method.mix > 0 for method in self.drawing_from("replay"))
 
     @property
@@ -231,15 +231,15 @@ def first_problem(error: ValidationError) -> str:
     """Return the first problem of a pydantic error in words: where, what, and the value given."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    said = problem["msg"].removeprefix("Value error, ")
+    reason = problem["msg"].removeprefix("Value error, ")
     if not where:  # of the whole, whose parts the message names
-        return said
+        return reason
     given = problem.get("input")
-    return f"{where}: {said}, got {'null; leave it out for its default' if given is None else shown(given)}"
+    return f"{where}: {reason}, got {'null; leave it out for its default' if given is None else shown(given)}"
 
 
 def _wanted(name: Any, fields: Any, registry: Mapping[str, type[Method]]) -> bool:
-    """Say whether a method is wanted: null takes it out. What is neither null nor a mapping is refused.
+    """Return whether a method is wanted: null takes it out. What is neither null nor a mapping is refused.
 
     Raises:
         BadSpec: No method has this name, or its value is not a mapping.

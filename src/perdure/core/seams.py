@@ -118,7 +118,7 @@ SUPPORTS: dict[Support, str] = {
 
 @dataclass(frozen=True)
 class Column:
-    """A teacher's distribution beside rows, at label positions: its `top_k` log-probabilities and the mass of the rest.
+    """A teacher's distribution for rows, at label positions: its `top_k` log-probabilities and the mass of the rest.
 
     Args:
         name: Key in `Slice.columns`; methods that name the same column share it, stored with the largest `top_k`.
@@ -227,7 +227,7 @@ class Model(Protocol):
     ) -> Iterator[Mapping[str, "Tensor"]]:
         """Yield per-row gradients (rows, *shape) by parameter name, a batch of rows at a time, in float32.
 
-        Each is formed when it is asked for, so ask once, and let it go before the next.
+        Each is computed when it is read, so read it once, and release it before the next.
 
         of "data": of the row's summed log-likelihood; "sampled": the same for labels sampled from the model, keyed;
         "outputs": of the summed squared L2 norm of its logits, centred over the vocabulary.

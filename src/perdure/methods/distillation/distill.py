@@ -1,4 +1,4 @@
-"""Distillation: stay near what a teacher said, of replayed rows when they were stored, or of new rows by a larger model.
+"""Distillation: stay near a teacher's outputs, stored with the replayed rows, or a larger model's on the new rows.
 
 Source: Hinton et al. 2015 for the loss; Rebuffi et al., "iCaRL", CVPR 2017 and Buzzega et al., "Dark Experience for General
 Continual Learning", NeurIPS 2020 for distilling on stored rows with stored outputs.
@@ -27,11 +27,11 @@ class Distill(Method):
     Teacher `settled`: on the rows that replay draws, the model at the entry that last wrote the row's column. `refresh` rewrites
     the columns of older rows after every task, and so what `der` and `der_pp` hold them to. Teacher `base`, or the folder or hub
     id of another model with the same tokenizer: that model, on replayed rows, on the new rows (classic teacher-student
-    distillation), or on `both`; the terms of `both` are added. It is asked once a row and then dropped; it never trains.
+    distillation), or on `both`; the terms of `both` are added. It runs once for each row and is then dropped; it never trains.
 
     A column is the teacher's `top_k` log-probabilities and the mass of the rest, at label positions; `top_k: 0` keeps the whole
-    vocabulary, and the divergence is then the exact one. `divergence`: forward covers all that the teacher says, reverse avoids
-    what it would not say, symmetric is half of each. The term carries T^2.
+    vocabulary, and the divergence is then the exact one. `divergence`: forward covers all that the teacher gives weight to,
+    reverse avoids what the teacher gives none, symmetric is half of each. The term carries T^2.
 
     Seams: draw (the same rows as every method that draws from the pool), loss. State: none.
     Cost: no forward in an update (1.00 x replay); 6 x top_k bytes a label token in memory (300 kB where a vocabulary of 50 000 is
@@ -83,7 +83,7 @@ class Distill(Method):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What the teacher says of the rows that are kept, or of the new ones, or of both."""
+        """The teacher's distribution, for the rows that enter memory, the new ones, or both."""
         k, of = self.top_k or WHOLE, {"memory": ("replay",), "new": ("new",), "both": ("new", "replay")}[self.on]
         return tuple(Column(self.column, rows, self.teacher, k, self.refresh) for rows in of)  # type: ignore[arg-type]
 
@@ -98,7 +98,7 @@ class Distill(Method):
         return self.on == "memory"
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix, or share the rows that others draw; none for new rows alone."""
+        """Return a draw of the share `mix` of the final mix, which shares the rows that others draw; None for new rows alone."""
         return None if self.on == "new" else Draw(context.rows_for(self.mix))
 
     def loss(self, step: Step, state: State) -> Tensor | None:

@@ -74,7 +74,7 @@ class FeatureDistill(Method):
         return kept_as("anchor", copies(model.params))
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix, or share the rows that others draw; none for new rows alone."""
+        """Return a draw of the share `mix` of the final mix, which shares the rows that others draw; None for new rows alone."""
         return None if self.on == "new" else Draw(context.rows_for(self.mix))
 
     def loss(self, step: Step, state: State) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Learning without forgetting: on the new rows, stay near what the model said about them before the task.
+"""Learning without forgetting: on the new rows, stay near the outputs of the model before the task.
 
 Source: Li & Hoiem, "Learning without Forgetting", ECCV 2016, equations 2 and 3.
 """
@@ -23,12 +23,12 @@ from perdure.methods.registry import register
 class Lwf(Method):
     """Add strength x T^2 KL(model before the task || model) on the new rows, at label positions.
 
-    No row of an older task is kept: the new rows are the questions, and the old model's answers to them are what is preserved.
+    No row of an older task is stored: the new rows are the questions, and the old model's answers to them are what is preserved.
     The term carries T^2 (Hinton et al. 2015), so that strength means the same at every temperature; the paper's does not:
     its lambda_o = 1 at T = 2 is strength 0.25 here, the default.
 
-    With `vocabulary: top_k` the old model is asked once a row, before the first update, and its `top_k` log-probabilities and
-    the mass of the rest are compared. With `full` it is asked in every update about the whole vocabulary.
+    With `vocabulary: top_k` the old model runs once for each row, before the first update, and its `top_k` log-probabilities and
+    the mass of the rest are compared. With `full` it runs in every update, and the whole vocabulary is compared.
 
     In the first task of a stream there is no task to forget and it does nothing; `distill` with `teacher: base, on: new` holds
     a first task to the base model.
@@ -54,7 +54,7 @@ class Lwf(Method):
     strength: Strength = Field(default=0.25, description="factor of the divergence")
     temperature: Temperature = Field(default=2.0, description="T^2 keeps the size of the gradient")
     vocabulary: Literal["top_k", "full"] = Field(
-        default="top_k", description="what is compared: the largest and the rest, asked once, or all tokens"
+        default="top_k", description="what is compared: the largest and the rest, computed once, or all tokens"
     )
     top_k: Positive = Field(default=32, description="log-probabilities stored for each label token")
 
@@ -65,11 +65,11 @@ class Lwf(Method):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What the model says of the new rows before the task."""
+        """The distribution of the model before the task, for the new rows."""
         return (Column(self.column, "new", "start", self.top_k),) if self.vocabulary == "top_k" else ()
 
     def prepare(self, model: Model, state: State) -> State:
-        """Keep the weights before the task, if they are to be asked; nothing in the first task."""
+        """Copy the weights before the task, if the old model runs in every update; nothing in the first task."""
         if model.first:
             return {}
         anchors = model.params if self.vocabulary == "full" else {}

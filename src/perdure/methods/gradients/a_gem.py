@@ -53,7 +53,7 @@ class AGem(Method):
         return self.mix > 0
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix."""
+        """Return a draw of the share `mix` of the final mix."""
         return Draw(context.rows_for(self.mix), balance=self.balance)
 
     def reference(self, step: Step, state: State) -> dict[str, Tensor]:

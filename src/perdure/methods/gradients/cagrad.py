@@ -54,7 +54,7 @@ class CAGrad(Method):
         return self.mix > 0 and self.strength > 0
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix."""
+        """Return a draw of the share `mix` of the final mix."""
         return Draw(context.rows_for(self.mix), balance=self.balance)
 
     def reference(self, step: Step, state: State) -> dict[str, Tensor]:

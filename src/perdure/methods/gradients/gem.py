@@ -57,7 +57,7 @@ class Gem(Method):
         return self.mix > 0
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix, spread over the past tasks."""
+        """Return a draw of the share `mix` of the final mix, spread over the past tasks."""
         return Draw(context.rows_for(self.mix), balance="task")
 
     def reference(self, step: Step, state: State) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Orthogonal gradient descent: updates keep out of the directions that would change what was said of rows of past tasks.
+"""Orthogonal gradient descent: updates stay out of the directions that would change the outputs on rows of past tasks.
 
 Source: Farajtabar et al., "Orthogonal Gradient Descent for Continual Learning", AISTATS 2020.
 """
@@ -50,7 +50,7 @@ class Ogd(Method):
 
     @property
     def active(self) -> bool:
-        """With nothing kept, nothing is masked."""
+        """With an empty basis, nothing is masked."""
         return self.keep > 0
 
     def mask(self, grads: Grads, state: State) -> Grads:
@@ -63,14 +63,14 @@ class Ogd(Method):
 
     def measure(self, model: Model, state: State) -> State:
         """Return the basis extended by the gradients of this task's rows."""
-        found: dict[str, list[Tensor]] = defaultdict(list)
+        gradients: dict[str, list[Tensor]] = defaultdict(list)
         for batch in model.gradients("new", self.size):
             for name, value in batch.items():
-                found[name].append(value)
-        basis = extend_basis(basis_in(state), {name: torch.cat(rows) for name, rows in found.items()}, self.keep)
+                gradients[name].append(value)
+        basis = extend_basis(basis_in(state), {name: torch.cat(rows) for name, rows in gradients.items()}, self.keep)
         return {BASIS + name: value for name, value in basis.items()}
 
 
 def basis_in(state: State) -> Grads:
-    """Return the directions kept in `state` by parameter name."""
+    """Return the directions in `state` by parameter name."""
     return {key.removeprefix(BASIS): value for key, value in state.items()}

@@ -54,7 +54,7 @@ class L2(Method):
         return self.strength > 0
 
     def prepare(self, model: Model, state: State) -> State:
-        """Lay down the anchors: the weights as they are, unless a start is known already."""
+        """Return the anchors: the weights as they are, unless a start is known already."""
         now = copies(model.params)
         begun: State = {}
         if self.anchor != "previous":

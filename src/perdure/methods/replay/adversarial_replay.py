@@ -56,7 +56,7 @@ class AdversarialReplay(Method):
         return self.mix > 0 and self.strength > 0
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix."""
+        """Return a draw of the share `mix` of the final mix."""
         return Draw(context.rows_for(self.mix), balance=self.balance, shared=False)
 
     def loss(self, step: Step, state: State) -> Tensor | None:

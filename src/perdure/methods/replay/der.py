@@ -1,4 +1,4 @@
-"""Dark experience replay: replayed rows are held to the logits that the model gave for them when they were kept.
+"""Dark experience replay: replayed rows are held to the logits that the model gave for them when they entered memory.
 
 Source: Buzzega et al., "Dark Experience for General Continual Learning: a Strong, Simple Baseline", NeurIPS 2020.
 """
@@ -27,7 +27,7 @@ class Der(Method):
     Seams: draw (shares the rows that others draw from the pool), loss. State: none.
     Cost: no extra forward; the shared forward is mix / (1 - mix) wider; 6 x top_k bytes a label token in memory, shared with
     `distill`, and one forward over the rows that are kept. 1.1 x naive's time (clinc5).
-    When to use: old rows may be kept, and what the model said of them is worth more than their labels.
+    When to use: old rows may be kept, and the model's outputs on them are worth more than their labels.
     Deviation: of a vocabulary the `top_k` largest logits are stored, and all others count as one, their log-sum-exp: exact only
     where top_k reaches the vocabulary less one. Logits are stored when the task settles, by the settled model, not when the
     row passes in the stream.
@@ -53,11 +53,11 @@ class Der(Method):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What the settled model says of each row that is kept."""
+        """The settled model's distribution, for each row that enters memory."""
         return (Column(self.column, "replay", "settled", self.top_k),)
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix."""
+        """Return a draw of the share `mix` of the final mix."""
         return Draw(context.rows_for(self.mix), balance=self.balance)
 
     def loss(self, step: Step, state: State) -> Tensor | None:

@@ -55,11 +55,11 @@ class DerPlusPlus(Method):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What the settled model says of each row that is kept."""
+        """The settled model's distribution, for each row that enters memory."""
         return (Column(self.column, "replay", "settled", self.top_k),)
 
     def draw(self, context: DrawContext, state: State) -> Mapping[str, Draw]:
-        """Ask for two independent sets that are together the share `mix` of the final mix."""
+        """Return draws of two independent sets that are together the share `mix` of the final mix."""
         size = context.rows_for(self.mix)
         odd = size % 2 and context.update % 2  # a row that is left over goes to either in turn
         return {

@@ -62,11 +62,11 @@ class ForgettingCurve(Method):
         return self.mix > 0 and self.strength > 0
 
     def prepare(self, model: Model, state: State) -> State:
-        """Remember the weights at the start of the task."""
+        """Copy the weights at the start of the task."""
         return kept_as("anchor", copies(model.params))
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for what the reviews that are due have left, at most the share `mix` of this update."""
+        """Return a draw of what the reviews that are due have left, at most the share `mix` of this update."""
         due = self.passes * context.pools.get("replay", 0) * reviews(state) - int(state.get("rows", torch.zeros(())))
         most = max(1, round(self.mix / (1 - self.mix) * context.new_rows))
         return Draw(min(most, due), balance=self.balance) if due > 0 else None

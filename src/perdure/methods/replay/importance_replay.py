@@ -57,12 +57,12 @@ class ImportanceReplay(Method):
         return self.mix > 0 and self.strength > 0
 
     def prepare(self, model: Model, state: State) -> State:
-        """Ask the model before the task for the loss of each row of memory."""
+        """Compute the loss of each row of memory under the model before the task."""
         before = losses_of(model.slices("replay"))
         return {} if before is None else {"before": before, "loss": before.clone()}
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix, by Q; by equal chances where no loss is known."""
+        """Return a draw of the share `mix` of the final mix, by Q; by equal chances where no loss is known."""
         losses = state.get("loss", torch.ones(context.pools.get("replay", 0)))
         return Draw(context.rows_for(self.mix), weights=service(losses, self.priority).tolist())
 
@@ -79,7 +79,7 @@ class ImportanceReplay(Method):
         return self.strength * rows.mean(per_token)
 
     def watch(self, step: Step, state: State) -> State:
-        """Remember the losses of the rows that were drawn."""
+        """Store the losses of the rows that were drawn."""
         if self.name not in step.row_losses or "loss" not in state:
             return state
         return {**state, "loss": renewed(state["loss"], step.row_losses[self.name])}

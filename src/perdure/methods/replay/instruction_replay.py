@@ -29,7 +29,7 @@ class InstructionReplay(Method):
     begin otherwise. Once, one forward over the rows kept without gradients. 6 x top_k bytes a label token in memory.
     1.8 x the time of `dual_replay` without it (clinc5_instruct: short rows of the task, long general ones).
     When to use: the model was tuned to follow instructions before any task and has to go on doing so.
-    Deviation from Scialom et al.: general instructions instead of the older tasks', and held to what the base model says of
+    Deviation from Scialom et al.: general instructions instead of the older tasks', and held to the base model's outputs on
     them rather than learned again.
     """
 
@@ -57,7 +57,7 @@ class InstructionReplay(Method):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """What the base model says of the general rows."""
+        """The base model's distribution, for the general rows."""
         return (Column(self.column, "general", "base", self.top_k),)
 
     @property
@@ -66,7 +66,7 @@ class InstructionReplay(Method):
         return self.size
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix from the pool of general rows."""
+        """Return a draw of the share `mix` of the final mix from the pool of general rows."""
         return Draw(context.rows_for(self.mix), balance="row")
 
     def loss(self, step: Step, state: State) -> Tensor | None:

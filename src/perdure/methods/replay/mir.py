@@ -40,7 +40,7 @@ class Mir(Method):
     source: ClassVar[str] = "Aljundi et al. 2019, arXiv 1908.04742"
     needs: ClassVar[tuple[str, ...]] = ("before",)
 
-    mix: ShareBelowOne = Field(default=0.25, description="share of replayed rows in the final mix, candidates apart")
+    mix: ShareBelowOne = Field(default=0.25, description="share of replayed rows in the final mix, without candidates")
     strength: Strength = Field(default=1.0, description="factor of the replayed rows' cross-entropy")
     candidates: Positive = Field(default=3, description="candidates scored for each row replayed; the paper takes 5")
 
@@ -50,7 +50,7 @@ class Mir(Method):
         return self.mix > 0 and self.strength > 0
 
     def draw(self, context: DrawContext, state: State) -> Mapping[str, Draw]:
-        """Ask for the worst of the last candidates, the share `mix` of the final mix, and for new candidates."""
+        """Return draws of the worst of the last candidates, the share `mix` of the final mix, and of new candidates."""
         coming = replace(context, update=context.update + 1)
         size, scored = context.rows_for(self.mix), self.candidates * coming.rows_for(self.mix)
         worst = set(state["worst"][:size].tolist()) if "worst" in state else set()

@@ -1,4 +1,4 @@
-"""Experience replay: a few kept rows of older tasks in every update.
+"""Experience replay: a few stored rows of older tasks in every update.
 
 Source: Chaudhry et al., "On Tiny Episodic Memories in Continual Learning", 2019; Rolnick et al., "Experience Replay for
 Continual Learning", NeurIPS 2019.
@@ -22,10 +22,10 @@ from perdure.methods.registry import register
 @register
 @dataclass(frozen=True)
 class Replay(Method):
-    """Add strength x CE(replayed rows) to the loss, and decide which rows of a finished task are kept.
+    """Add strength x CE(replayed rows) to the loss, and decide which rows of a finished task enter memory.
 
     The rows drawn are mix / (1 - mix) x the new rows of the update, so `mix` is their share of the final mix; they are spread
-    evenly over `balance`, and matched in length to the batch. Which rows of a task are kept is `admission`'s; how many is the
+    evenly over `balance`, and matched in length to the batch. Which rows of a task enter memory is `admission`'s; how many is the
     recipe's (`memory_per_label`, `memory_per_task`, `memory_size`).
 
     Seams: draw, loss, admit. State: none (the memory belongs to the ledger entry).
@@ -54,11 +54,11 @@ class Replay(Method):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What admission must be told: hard examples need the settled model's losses, surprise those before the task."""
+        """What admission needs: hard examples the settled model's losses, surprise those before the task."""
         return {"hard": ("nll_after",), "surprise": ("nll_before",)}.get(self.admission, ())
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix."""
+        """Return a draw of the share `mix` of the final mix."""
         return Draw(context.rows_for(self.mix), balance=self.balance)
 
     def loss(self, step: Step, state: State) -> Tensor | None:

@@ -64,12 +64,12 @@ class SurpriseReplay(Method):
         return ("nll_before", "row_losses") if self.priority else ("nll_before",)
 
     def prepare(self, model: Model, state: State) -> State:
-        """Ask the model before the task how surprising each row of memory is to it now, if service follows that."""
+        """Compute how surprising each row of memory is to the model before the task, if service follows that."""
         surprise = losses_of(model.slices("replay")) if self.priority else None
         return {} if surprise is None else {"surprise": surprise}
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
-        """Ask for the share `mix` of the final mix, by surprise where it is known."""
+        """Return a draw of the share `mix` of the final mix, by surprise where it is known."""
         size = context.rows_for(self.mix)
         if "surprise" not in state:
             return Draw(size, balance=self.balance)
@@ -82,7 +82,7 @@ class SurpriseReplay(Method):
         return None if rows is None else self.strength * rows.mean(rows.cross_entropy())
 
     def watch(self, step: Step, state: State) -> State:
-        """Remember how surprising the drawn rows were."""
+        """Store how surprising the drawn rows were."""
         if self.name not in step.row_losses or "surprise" not in state:
             return state
         return {**state, "surprise": renewed(state["surprise"], step.row_losses[self.name])}

@@ -44,7 +44,7 @@ class Contrastive(Method):
     learned.
     Cost: no forward in an update (1.00 x replay on SmolLM2-135M); up to 512 rows of the task forward before it and after it.
     With replay 1.5 x naive's time (clinc5).
-    When to use: beside replay, or where rows may not be kept, and tasks are told apart by their questions.
+    When to use: beside replay, or where rows may not be kept, and tasks differ in their questions.
     Source: Cha et al. 2021, arXiv 2106.14413; Khosla et al. 2020, arXiv 2004.11362; Li et al. 2021, arXiv 2005.04966.
     Deviation: prototypes instead of rows as positives and negatives, so that the term does not depend on how a batch is cut;
     tasks instead of classes; the model's own hidden state, without a projection head and without views of a row; older
@@ -66,7 +66,7 @@ class Contrastive(Method):
         return self.strength > 0
 
     def prepare(self, model: Model, state: State) -> State:
-        """Look where the new task begins, if there are older ones to keep it apart from."""
+        """Compute the prototypes of the new task as it begins, if there are older ones to separate it from."""
         if not _older(state, model.task):
             return state
         return {key: value for key, value in state.items() if key != KEY + model.task} | {"own": self._centres(model)}

@@ -90,9 +90,9 @@ class WiseFt(Method):
         return between(model.params, state, share), {}
 
     def _loss(self, model: Model, weights: dict[str, Tensor]) -> float:
-        """Return the loss that chooses, in nats: of validation rows, plus of memory if it is asked and there is one."""
-        asked = ("validation", "replay") if self.choose == "both" else ("validation",)
-        return sum(model.nll(rows, weights, self.size) or 0.0 for rows in asked)
+        """Return the loss that chooses, in nats: of validation rows, plus of memory if it is wanted and there is one."""
+        chosen = ("validation", "replay") if self.choose == "both" else ("validation",)
+        return sum(model.nll(rows, weights, self.size) or 0.0 for rows in chosen)
 
 
 def between(params: Mapping[str, Tensor], state: State, share: float) -> dict[str, Tensor]:

@@ -49,14 +49,14 @@ def sections(text: str) -> tuple[str, dict[str, str]]:
     The sections are those of `SECTIONS`; "Deviation from X:" begins with "from X: ".
     """
     heads = list(_HEADS.finditer(text))
-    said: dict[str, str] = {}
+    bodies: dict[str, str] = {}
     ends = [*(head.start() for head in heads[1:]), len(text)]
     for head, end in zip(heads, ends, strict=False):
         words = text[head.end() : end]
         body = f"{(head[2] or '').strip()}: {words}" if head[2] else words
         name = head[1].lower()
-        said[name] = " ".join([*filter(None, [said.get(name)]), *body.split()])
-    return text[: heads[0].start() if heads else None].strip(), said
+        bodies[name] = " ".join([*filter(None, [bodies.get(name)]), *body.split()])
+    return text[: heads[0].start() if heads else None].strip(), bodies
 
 
 # ---- recipes
@@ -77,7 +77,7 @@ def explain(
         written: The same as it was written: methods that stand there and not in `recipe` are switched off.
         registry: All methods, for what could not be added.
         size: Parameters of a model and of what the recipe trains on it; bytes are then absolute too.
-        ledger: A workspace whose memory is told.
+        ledger: A workspace whose memory is described.
     """
     from perdure.workflows.advise.rehearse import rehearse
 
@@ -127,32 +127,32 @@ def exclusive(recipe: Recipe, registry: Mapping[str, type[Method]]) -> list[Json
 
 
 def columns(recipe: Recipe) -> list[Json]:
-    """Return the columns that are written beside rows: whose, who says them, for whom, and bytes a label token.
+    """Return the columns that rows carry: which rows, whose distribution, for which methods, and bytes for each label token.
 
-    Kept beside remembered rows: 4 + 2 bytes for each of top_k, and 6 for the rest of the mass and the partition function.
-    Beside new rows they are held while the task is learned, at twice the size.
+    Stored with rows in memory: 4 + 2 bytes for each of top_k, and 6 for the rest of the mass and the partition function.
+    With new rows they are in memory while the task is learned, at twice the size.
     """
-    found = []
+    carried = []
     for of in ("new", "replay", "general"):
         for column in recipe.columns(of):
             wanting = [m.name for m in recipe.methods for c in m.columns if (c.name, c.of) == (column.name, of)]
             whole = column.top_k >= WHOLE
             size = None if whole else (6 * column.top_k + 6) * (2 if of == "new" else 1)
             about = {"name": column.name, "rows": of, "teacher": column.teacher, "refresh": column.refresh}
-            found.append(
+            carried.append(
                 {**about, "top_k": None if whole else column.top_k, "bytes_per_label_token": size, "for": wanting}
             )
-    return found
+    return carried
 
 
 WHOLE = 10**6  # a top_k that no vocabulary reaches
 
 
 def memory(recipe: Recipe, ledger: "Ledger | None" = None) -> Json:
-    """Return which pools methods draw from, what may be kept in them, and what a workspace holds now."""
+    """Return which pools methods draw from, what may enter them, and what a workspace holds now."""
     settings, pools = recipe.settings, sorted({method.pool for method in recipe.drawing if method.pool})
     ranks = recipe.owner("admit")
-    told: Json = {
+    known: Json = {
         "pools": {pool: [method.name for method in recipe.drawing_from(pool)] for pool in pools},
         "keeps_rows": recipe.remembers,
         "starved": recipe.starved,
@@ -165,8 +165,8 @@ def memory(recipe: Recipe, ledger: "Ledger | None" = None) -> Json:
         from perdure.workflows.inspect.memory_views import memory_stats
 
         now = memory_stats(ledger)
-        told["now"] = {key: now[key] for key in ("rows", "pools", "text_bytes", "column_bytes")}
-    return told
+        known["now"] = {key: now[key] for key in ("rows", "pools", "text_bytes", "column_bytes")}
+    return known
 
 
 def _absolute(recipe: Recipe, size: "Size", cost: Any) -> Json:
