@@ -33,8 +33,18 @@ def test_a_refused_candidate_waits_and_is_accepted(refused: Path, files: Path):
     assert "waiting" in learn_quickly(refused, files, "invoice", code=1).stderr
     assert candidate["entry"][:12] in run("-w", refused, "accept").stdout
     assert run_json("-w", refused, "status")["head"]["entry"] == candidate["entry"]
-    assert "no candidate" in run("-w", refused, "accept", code=1).stderr
+    log = run_json("-w", refused, "log")
+    assert "accepted before; nothing is changed" in run("-w", refused, "accept").stdout
+    assert run_json("-w", refused, "accept") == {
+        "entry": candidate["entry"],
+        "task": "invoice",
+        "accepted": True,
+        "already": True,
+    }
+    assert run_json("-w", refused, "log") == log
     assert run("-w", refused, "gate", code=3).stdout.startswith("gate: FAIL")
+    run("-w", refused, "rollback", "head~1")
+    assert "no candidate" in run("-w", refused, "accept", code=1).stderr
 
 
 def test_a_refused_candidate_is_discarded_and_its_objects_freed(refused: Path):
@@ -42,6 +52,8 @@ def test_a_refused_candidate_is_discarded_and_its_objects_freed(refused: Path):
     assert run_json("-w", refused, "gc")["removed"] == 0  # a candidate's objects are named
     found = run_json("-w", refused, "discard")
     assert found["accepted"] is False
+    assert "no candidate waits; nothing is changed" in run("-w", refused, "discard").stdout
+    assert run_json("-w", refused, "discard") == {"entry": None, "task": None, "accepted": False, "already": True}
     assert found["task"] == "invoice"
     assert run_json("-w", refused, "gc")["removed"] >= 1
     after = contents(refused)

@@ -172,6 +172,7 @@ def test_memory_is_listed_counted_deleted_and_learned_from_again(ws: Path, fresh
     assert len(told["entries"]) == 2
     assert gone["row"] not in {row["row"] for row in run_json("-w", ws, "memory", "list")}
     assert json.dumps(gone["prompt"]) not in json.dumps(contents(ws)["rows"]["rows"])
+    assert "was erased before; nothing is changed" in run("-w", ws, "memory", "delete", gone["row"][:10]).stdout
     assert "no row" in run("-w", ws, "memory", "delete", gone["row"][:3], code=1).stderr
     assert run_json("-w", ws, "verify")["ok"]
 

@@ -149,3 +149,25 @@ def test_a_pipe_is_written_and_stays_one(tmp_path):
     os.close(reader)
     write_output(os.devnull, "text", REPORT)
     assert not os.path.isfile(os.devnull)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "generation_config.json", "chat.jinja"])
+def test_a_model_s_files_are_never_replaced_and_nothing_is_put_among_them_that_would_be_loaded(tmp_path, name):
+    for file in ("config.json", "model.safetensors", "README.md"):
+        (tmp_path / file).write_text(file)
+    before = {file.name: file.read_text() for file in tmp_path.iterdir()}
+    with pytest.raises(BadInput, match="belongs to the model in"):
+        write_output(tmp_path / name, "x", REPORT, force=True)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == before
+
+
+def test_a_link_to_a_model_s_file_is_refused_and_a_report_beside_a_model_is_written(tmp_path):
+    (tmp_path / "model").mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / "model" / file).write_text(file)
+    (tmp_path / "out.html").symlink_to(tmp_path / "model" / "config.json")
+    with pytest.raises(BadInput, match="belongs to the model in"):
+        write_output(tmp_path / "out.html", "x", REPORT, force=True)
+    for _ in range(2):
+        write_output(tmp_path / "model" / "out.html", OURS[REPORT], REPORT)
+    assert (tmp_path / "model" / "out.html").read_text() == OURS[REPORT]

@@ -76,7 +76,8 @@ def test_a_deleted_row_is_gone_from_tasks_manifests_and_files_and_ids_stay(ledge
     first = ledger.record(draft(1, parent=base, tasks={"faq": version}, memory=memory), {})
     second = ledger.record(draft(2), {})
     report = ledger.delete_row(secret.hash)
-    assert report == {"row": secret.hash, "rows": 1, "entries": [first.id, second.id], "tests": []}
+    assert report == {"row": secret.hash, "rows": 1, "already": False, "entries": [first.id, second.id], "tests": []}
+    assert ledger.delete_row(secret.hash) == {**report, "already": True}
     assert aside.id not in report["entries"]
     assert ledger.task_rows(version, "train") == rows
     assert [row for _, row in ledger.manifest_rows(memory)] == rows[:2]

@@ -203,6 +203,16 @@ def test_a_fact_resolved_is_to_the_bit_as_if_it_had_never_been_made(ws, bare, tm
     assert torch.equal(logits(ws), logits(never))
 
 
+def test_a_revert_of_what_head_was_rolled_back_from_names_the_entry_that_has_it(ws):
+    made = write(ws, FACTS[0])["entry"]
+    ws.rollback("base")
+    for what in (A, A[:8], made, made[:10]):
+        with pytest.raises(NotFound, match=f"not in head's history: entry {made[:12]}.*'perdure rollback {made[:12]}'"):
+            ws.revert(what)
+    ws.rollback(made[:12])
+    assert ws.revert(A)["reverted"][0]["fact"] == A
+
+
 @pytest.mark.parametrize("resolve", [False, True])
 def test_with_all_facts_reverted_the_parent_is_back_to_the_bit(edited, resolve):
     first = edited.ledger.resolve("head~1").id

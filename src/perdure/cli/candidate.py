@@ -6,9 +6,13 @@ from perdure.cli.output import emit, short, tell
 
 def accept(folder: Folder = None, as_json: AsJson = False) -> None:
     """Make the candidate that a failed gate left aside the new head."""
-    entry = open_workspace(folder).accept()
+    ws = open_workspace(folder)
+    already = ws.ledger.accepted() is not None
+    entry = ws.accept()
     if as_json:
-        return emit({"entry": entry.id, "task": entry.task, "accepted": True})
+        return emit({"entry": entry.id, "task": entry.task, "accepted": True, "already": already})
+    if already:
+        return tell(f"head is {short(entry.id)}, accepted before; nothing is changed")
     tell(f"head is {short(entry.id)} now (learn {entry.task}, accepted against its gate)")
 
 
@@ -16,5 +20,8 @@ def discard(folder: Folder = None, as_json: AsJson = False) -> None:
     """Drop the candidate that a failed gate left aside; head stays."""
     entry = open_workspace(folder).discard()
     if as_json:
-        return emit({"entry": entry.id, "task": entry.task, "accepted": False})
+        found = {"entry": entry.id, "task": entry.task} if entry else {"entry": None, "task": None}
+        return emit({**found, "accepted": False, "already": entry is None})
+    if entry is None:
+        return tell("no candidate waits; nothing is changed")
     tell(f"dropped {short(entry.id)} (learn {entry.task}); 'perdure gc' frees its space")

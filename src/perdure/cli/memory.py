@@ -95,6 +95,8 @@ def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
     found = open_workspace(folder).delete_row(row)
     if as_json:
         return emit(found)
+    if found["already"]:
+        return tell(f"row {short(found['row'])} was erased before; nothing is changed")
     tell(f"erased row {short(found['row'])} ({counted(found['rows'], 'kept copy')})")
     if found["entries"]:
         tell("trained on it: " + ", ".join(short(entry) for entry in found["entries"]))

@@ -1,6 +1,6 @@
 """Files that a user names for perdure to write: they replace what perdure wrote before, and nothing else unasked.
 
-The workspace's own files are never written this way. A file that is there is replaced if its first line is one of perdure's, and
+The files of a workspace and of a model are never written this way. A file that is there is replaced if its first line is one of perdure's, and
 any other only if the caller says so (`--force`).
 """
 
@@ -19,6 +19,8 @@ OWN = (
     "runs",
     "lock",
 )  # of a workspace, beside the files whose name begins with that of the database
+CONFIGURATIONS = ("config.json", "adapter_config.json")  # beside weights: the folder is a model's or an adapter's
+LOADED = (".json", ".jinja", ".model", ".safetensors", ".tiktoken", ".txt")  # what is read from such a folder, by its suffix
 LONGEST = 65_536  # bytes of a first line that are looked at
 
 
@@ -87,7 +89,7 @@ def check_output(path: Path, kind: Kind, *, force: bool = False, workspaces: Seq
     """Refuse a file that must not be written, before anything is computed for it.
 
     Raises:
-        BadInput: It is a workspace's own, a folder, in no folder, or there and not perdure's while `force` is off.
+        BadInput: It is a workspace's or a model's own, a folder, in no folder, or there and not perdure's while `force` is off.
     """
     path = Path(path)
     refuse_own(path, workspaces)
@@ -95,7 +97,10 @@ def check_output(path: Path, kind: Kind, *, force: bool = False, workspaces: Seq
         raise BadInput(f"{path} is a folder; name a file in it")
     if not path.resolve().parent.is_dir():
         raise BadInput(f"there is no folder {path.parent}; make it first, or check the path")
-    if path.is_file() and not force and not kind.is_first_line(_first_line(path)):
+    ours = path.is_file() and kind.is_first_line(_first_line(path))
+    if not ours:
+        _refuse_model_file(path)
+    if path.is_file() and not force and not ours:
         raise BadInput(f"{path} is there already and is no {kind.name} of perdure; choose another file, or add --force")
 
 
@@ -116,6 +121,16 @@ def refuse_own(path: Path, workspaces: Sequence[Path] = ()) -> None:
         same = next((file for root in workspaces for file in _own_files(Path(root)) if file.samefile(place)), None)
         if same is not None:
             raise BadInput(f"{path} is a link to {same}, which belongs to the workspace; choose another place")
+
+
+def _refuse_model_file(path: Path) -> None:
+    """Refuse a file that a model's or an adapter's folder holds, or that would be loaded as one of its files."""
+    for place in dict.fromkeys((path.absolute(), path.resolve())):  # the files of the hub's cache are links
+        folder = place.parent
+        if not any((folder / name).is_file() for name in CONFIGURATIONS) or not any(folder.glob("*.safetensors*")):
+            continue
+        if place.exists() or place.suffix.casefold() in LOADED:
+            raise BadInput(f"{path} belongs to the model in {folder}, or would be taken for its file; choose another place")
 
 
 def _own_files(root: Path) -> Iterator[Path]:

@@ -242,6 +242,11 @@ class History(Database):
             connection.execute(delete(candidate))
         return entry
 
+    def accepted(self) -> Entry | None:
+        """Return head where accepting it was head's last move and no other candidate waits."""
+        last = self.reflog()[0]
+        return None if self.candidate() or last["why"] != "accept" else self.entry(last["new"])
+
     def discard(self) -> Entry:
         """Drop the candidate and return it; `gc` frees its objects.
 

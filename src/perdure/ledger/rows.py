@@ -340,8 +340,8 @@ class Shelf(Database):
             raise BrokenStore(f"memory manifest {name[:12]} is damaged in {self.path}; restore it from a backup")
         return items
 
-    def _blank(self, row_hash: str) -> list[str]:
-        """Erase the text of every row with this hash and return the keys of those rows.
+    def _blank(self, row_hash: str) -> tuple[list[str], int]:
+        """Erase the text of every row with this hash; return the keys of these rows, and how many were not erased before.
 
         Raises:
             NotFound: No row has this hash.
@@ -351,11 +351,12 @@ class Shelf(Database):
             keys = list(connection.execute(select(rows.c.key).where(rows.c.hash == row_hash)).scalars())
             if not keys:
                 raise NotFound(f"no row {row_hash[:12]} in {self.path}; 'perdure memory list --all' shows the rows")
+            fresh = set(keys) - _deleted(connection).keys()
             connection.execute(update(rows).where(rows.c.hash == row_hash).values(body=None))
             connection.execute(delete(row_names).where(row_names.c.key.in_(keys)))
             connection.execute(delete(questions).where(questions.c.key.in_(keys)))
         self.forget_deleted()
-        return keys
+        return keys, len(fresh)
 
 
 def _put_rows(connection: Connection, batch: Iterable[Row | RowName]) -> list[str]:

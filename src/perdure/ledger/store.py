@@ -124,8 +124,11 @@ class Ledger(History, ScoreBook):
     def delete_row(self, row_hash: str) -> dict[str, Any]:
         """Erase the text of a row from every task part and every manifest, for good; ids and hashes stay as they are.
 
+        A row that was erased before stays so.
+
         Returns:
             "row": the hash; "rows": how many kept rows had it (a text can stand under several labels and tasks);
+            "already": whether all of them were erased before;
             "entries": ids of the entries trained on it; "tests": names of the tasks that lost it from a held-out part,
             whose earlier scores count an item more.
 
@@ -133,12 +136,13 @@ class Ledger(History, ScoreBook):
             NotFound: No row has this hash.
             Busy: The text is erased, but a reader holds the log, where it still stands; calling this again is enough.
         """
-        keys = self._blank(row_hash)
+        keys, fresh = self._blank(row_hash)
         query = select(tasks.c.name).join(task_rows, task_rows.c.version == tasks.c.version)
         held_out = task_rows.c.key.in_(keys) & task_rows.c.split.in_(HELD_OUT)
         with self.reading() as connection:
             tests = sorted(set(connection.execute(query.where(held_out)).scalars()))
-        return {"row": row_hash, "rows": len(keys), "entries": self.entries_trained_on(row_hash), "tests": tests}
+        trained = self.entries_trained_on(row_hash)
+        return {"row": row_hash, "rows": len(keys), "already": not fresh, "entries": trained, "tests": tests}
 
     def verify(self) -> dict[str, Any]:
         """Hash everything again; see `integrity.verify`."""

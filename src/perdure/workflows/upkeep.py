@@ -10,13 +10,13 @@ from perdure.workflows.session import Session
 def accept(session: Session) -> Entry:
     """Make the candidate that a failed gate left aside the new head."""
     with session.writing():
-        return session.ledger.accept()
+        return session.ledger.accepted() or session.ledger.accept()
 
 
-def discard(session: Session) -> Entry:
+def discard(session: Session) -> Entry | None:
     """Drop the candidate that a failed gate left aside."""
     with session.writing():
-        return session.ledger.discard()
+        return session.ledger.discard() if session.ledger.candidate() else None
 
 
 def rollback(session: Session, ref: str) -> Entry:

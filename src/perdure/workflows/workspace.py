@@ -204,11 +204,11 @@ class Workspace:
         return revert(self.session, what, resolve=resolve, tick=tick)
 
     def accept(self) -> Entry:
-        """Make the candidate that a failed gate left aside the new head."""
+        """Make the candidate that a failed gate left aside the new head; where it is head already, nothing is changed."""
         return upkeep.accept(self.session)
 
-    def discard(self) -> Entry:
-        """Drop the candidate that a failed gate left aside."""
+    def discard(self) -> Entry | None:
+        """Drop the candidate that a failed gate left aside and return it; None where none waits."""
         return upkeep.discard(self.session)
 
     def rollback(self, ref: str) -> Entry:

@@ -120,14 +120,35 @@ def facts_meant(ledger: Ledger, record: Json, what: str, resolve: bool) -> list[
     if facts:
         return facts
     if entry is None:
+        if away := _made_elsewhere(ledger, what):
+            raise NotFound(_outside(away, f"fact {what[:12]}"))
         raise NotFound(f"no fact or entry '{what}'; 'perdure edits list' shows the facts, 'perdure log' the entries")
     if entry.kind != "edit":
         raise BadInput(_inseparable(entry, what))
     every = [*record["facts"], *(record["dropped"] if resolve else [])]
     mine = [line for line in every if line["entry"] == entry.id]
+    if not mine and entry not in ledger.ancestors(ledger.resolve("head")):
+        raise NotFound(_outside(entry, f"edit {entry.id[:12]}"))
     if not mine:
         raise BadInput(f"none of the facts of entry {entry.id[:12]} is in force at head; there is nothing to revert")
     return mine
+
+
+def _made_elsewhere(ledger: Ledger, fact: str) -> Entry | None:
+    """Return the newest edit that made a fact whose id begins so and that head does not rest on."""
+    if len(fact) < SHORTEST:
+        return None
+    line = {entry.id for entry in ledger.ancestors(ledger.resolve("head"))}
+    made = [entry for entry in ledger.entries() if entry.kind == "edit" and entry.id not in line]
+    return next((e for e in reversed(made) if any(one.startswith(fact) for one in e.data["facts"])), None)
+
+
+def _outside(entry: Entry, what: str) -> str:
+    """Say that head does not have what another line of entries has, and what can be done."""
+    return (
+        f"{what} is not in head's history: entry {entry.id[:12]} made it, and head was rolled back or went on without it, so "
+        f"that nothing is to be taken out; 'perdure rollback {entry.id[:12]}' goes to the state that has it"
+    )
 
 
 def _entry_of(ledger: Ledger, what: str) -> Entry | None:
