@@ -151,7 +151,9 @@ def test_a_pipe_is_written_and_stays_one(tmp_path):
     assert not os.path.isfile(os.devnull)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md", "generation_config.json", "chat.jinja"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "README.md", "generation_config.json", "chat.jinja"]
+)
 def test_a_model_s_files_are_never_replaced_and_nothing_is_put_among_them_that_would_be_loaded(tmp_path, name):
     for file in ("config.json", "model.safetensors", "README.md"):
         (tmp_path / file).write_text(file)

@@ -142,7 +142,10 @@ def test_settings_of_text_label_are_refused_for_other_formats(setting):
         ({"prompt": "a", "completion": " \n"}, "completion is empty"),
         ({"prompt": "a"}, "has no completion"),
         ({"prompt": "a", "completion": None}, "has no completion"),
-        ({"prompt": "a", "completion": 4}, "completion must be text, got a int"),
+        ({"prompt": "a", "completion": 0.1}, "completion must be text, got the number 0.1; put it in quotes"),
+        ({"prompt": "a", "completion": True}, "completion must be text, got true; write what the model is to say"),
+        ({"prompt": "a", "completion": {"text": ["b"], "at": [1]}}, "got an object (text, at); write the one text"),
+        ({"query": "a", "response": ["b", "c"]}, "got a list of 2; write the one text"),
         ({"prompt": [USER], "completion": "x"}, "both text or both lists"),
         ({"prompt": "a", "completion": "b", "label": [1]}, "label must be one text or number"),
         ({"prompt": "a", "completion": "\ud800"}, "surrogate"),
@@ -179,6 +182,24 @@ def test_row_with_nothing_to_train_or_of_wrong_shape_is_refused_with_its_line(fi
         to_rows(rows, detect(rows))
     assert "f.jsonl:3" in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_a_whole_number_is_read_as_the_text_that_writes_it():
+    rows = records({"prompt": "what is 2 + 2?", "completion": 4}, {"prompt": 7, "completion": "seven"})
+    assert [(row.prompt, row.completion) for row in to_rows(rows, detect(rows))] == [
+        ("what is 2 + 2?", " 4"),
+        ("7", " seven"),
+    ]
+
+
+def test_a_hint_that_would_map_a_nested_column_says_first_that_it_is_no_text():
+    squad = {"context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [1]}}
+    with pytest.raises(
+        BadInput, match=r"answers holds an object \(text, answer_start\); write the one text .* in a column"
+    ):
+        detect(records(squad))
+    with pytest.raises(BadInput, match="answers holds a list of 2; write the one text"):
+        detect(records({"question": "q", "answers": ["a", "b"]}))
 
 
 def test_label_missing_in_one_row_is_named_with_its_line():

@@ -166,6 +166,21 @@ def test_a_gz_that_holds_far_more_than_its_size_is_refused_before_it_is_in_memor
     assert most < 6 * 2**20
 
 
+def test_the_user_sets_what_a_packed_file_may_hold(tmp_path, monkeypatch):
+    monkeypatch.setattr(unpack, "PLENTY", 2**20)
+    path = written(tmp_path, "a.jsonl.gz", '{"text": "a"}\n' * 100_000)  # 1.3 MiB
+    with pytest.raises(BadInput, match=f"set {unpack.SETTING} to the MiB"):
+        read_records(path)
+    monkeypatch.setenv(unpack.SETTING, "2")
+    assert len(read_records(path)) == 100_000
+    monkeypatch.setenv(unpack.SETTING, "1")
+    with pytest.raises(BadInput, match="holds more than 1 MiB"):
+        read_records(path)
+    monkeypatch.setenv(unpack.SETTING, "1 GiB")
+    with pytest.raises(BadInput, match=f"{unpack.SETTING} is '1 GiB'; it is a whole number of MiB"):
+        read_records(path)
+
+
 def test_a_packed_file_may_hold_what_a_text_does_and_not_much_more():
     assert unpack.most(10) == 64 * 2**20
     assert unpack.most(10 * 2**20) == 500 * 2**20

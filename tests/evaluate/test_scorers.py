@@ -1,10 +1,12 @@
 import math
+import re
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.core.errors import BadInput, BadSpec
+from perdure.evaluate import scorers
 from perdure.evaluate.scorers import (
     SCORERS,
     choice_score,
@@ -161,6 +163,39 @@ def test_a_choice_that_does_not_fit_together_is_refused(likelihoods, lengths, go
 def test_a_wrong_spec_says_what_to_write(spec, says):
     with pytest.raises(BadSpec, match=says):
         get_scorer(spec)
+
+
+def test_a_pattern_that_tries_without_end_is_an_error_that_names_it(monkeypatch):
+    monkeypatch.setattr(scorers, "SECONDS", 0.05)
+    score = get_scorer({"name": "regex", "pattern": r"(a|aa)+$"})
+    with pytest.raises(BadInput, match=r"did not end within 0.05 s on 'aaa.*repetition inside a repetition"):
+        score("a" * 60 + "!", "a")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\\boxed{(.*?)}",
+        r"####\s*(-?[\d,]+)",
+        r"(?i)answer[:\s]+(\w+)",
+        r"\b[A-D]\b",
+        r"(?P<x>é|\d)$",
+        r"{e<=1}",
+        r"[{s]",
+        r"\{e",
+        r"\N{LATIN SMALL LETTER E WITH ACUTE}",
+        r"s{1,}",
+        r"[a&&b]",
+    ],
+)
+def test_patterns_find_what_python_s_own_find(pattern):
+    texts = ["so \\boxed{4{2}} #### -1,234", "ANSWER: B é", "the answer is {e<=1} & b", "K\u212a 7", ""]
+    for text in texts:
+        ours, own = (
+            scorers._found(read_scorer({"name": "regex", "pattern": pattern})[1]["pattern"], text),
+            re.search(pattern, text),
+        )
+        assert ours == (own and own.group(1 if own.re.groups else 0).strip())
 
 
 def test_every_scorer_can_be_read_by_its_name():

@@ -1,7 +1,7 @@
 """Files that a user names for perdure to write: they replace what perdure wrote before, and nothing else unasked.
 
-The files of a workspace and of a model are never written this way. A file that is there is replaced if its first line is one of perdure's, and
-any other only if the caller says so (`--force`).
+The files of a workspace and of a model are never written this way. A file that is there is replaced if its first line is one of
+perdure's, and any other only if the caller says so (`--force`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,14 @@ OWN = (
     "lock",
 )  # of a workspace, beside the files whose name begins with that of the database
 CONFIGURATIONS = ("config.json", "adapter_config.json")  # beside weights: the folder is a model's or an adapter's
-LOADED = (".json", ".jinja", ".model", ".safetensors", ".tiktoken", ".txt")  # what is read from such a folder, by its suffix
+LOADED = (
+    ".json",
+    ".jinja",
+    ".model",
+    ".safetensors",
+    ".tiktoken",
+    ".txt",
+)  # what is read from such a folder, by its suffix
 LONGEST = 65_536  # bytes of a first line that are looked at
 
 
@@ -130,7 +137,9 @@ def _refuse_model_file(path: Path) -> None:
         if not any((folder / name).is_file() for name in CONFIGURATIONS) or not any(folder.glob("*.safetensors*")):
             continue
         if place.exists() or place.suffix.casefold() in LOADED:
-            raise BadInput(f"{path} belongs to the model in {folder}, or would be taken for its file; choose another place")
+            raise BadInput(
+                f"{path} belongs to the model in {folder}, or would be taken for its file; choose another place"
+            )
 
 
 def _own_files(root: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_text import clipped, quoted, visible
@@ -178,6 +179,13 @@ def advice(records: Sequence[Record], how: str) -> str:
     """Return what to do with a file of no known format: the mapping that its columns suggest, or how to write one."""
     names = list(_counts(records, filled=True))
     found = pair(names)
+    deep = {name: value for name in (found or {}).values() if isinstance(value := _first(records, name), dict | list)}
+    if deep:
+        name, value = next(iter(deep.items()))
+        return (
+            f"{visible(clipped(name, 40))} holds {nested(value)}; write the one text that is meant in a column of its own, then "
+            f"{written(found or {}, how)} with that column"
+        )
     if found:
         return written(found, how)
     if "label" in names or "label" in map(str.casefold, names):
@@ -186,6 +194,15 @@ def advice(records: Sequence[Record], how: str) -> str:
         return f"name what asks in a template (--template '{holes}')"
     columns = dict(zip(("prompt", "completion"), [*names[:2], "COLUMN", "COLUMN"], strict=False))
     return f"say which column is what: {written(columns, how)}"
+
+
+def nested(value: dict[str, Any] | list[Any]) -> str:
+    """Return what a cell holds that is no text, in words: "a list of 2", "an object (text, answer_start)"."""
+    return f"an object ({listed(value)})" if isinstance(value, dict) else f"a list of {len(value)}"
+
+
+def _first(records: Sequence[Record], name: str) -> Any:
+    return next((value for record in records if (value := record.fields.get(name)) not in (None, "", [], {})), None)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_text import quoted
 from perdure.core.rows import Message, Row
 from perdure.data.columns import FORMATS as FORMATS
-from perdure.data.columns import IN_FILE, advice, listed, refuse_pairs
+from perdure.data.columns import IN_FILE, advice, listed, nested, refuse_pairs
 from perdure.data.read import Record
 from perdure.data.turns import conversation, turns_of
 
@@ -211,13 +211,26 @@ def _text(record: Record, column: str, *, required: bool = False) -> str:
     if value is None:
         value = ""
     _refuse_missing(value, column, record)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)  # a whole number is written in one way alone; 0.1 and true are not
     if not isinstance(value, str):
-        raise BadInput(f"{record.source}: {column} must be text, got a {type(value).__name__}; put it in quotes")
+        raise BadInput(f"{record.source}: {column} must be text, got {_not_text(value)}")
     if required and not value.strip():
         raise BadInput(
             f"{record.source}: {column} is empty, so there is nothing to train; fill it in or remove the row"
         )
     return value
+
+
+def _not_text(value: Any) -> str:
+    """Return what stands in the place of a text, and what to do about it."""
+    if isinstance(value, bool):
+        return f"{str(value).lower()}; write what the model is to say, in quotes: 'yes', 'no' or 'true'"
+    if isinstance(value, int | float):
+        return f"the number {value}; put it in quotes, as the model is to write it"
+    if isinstance(value, dict | list):
+        return f"{nested(value)}; write the one text that is meant in a column of its own"
+    return f"a {type(value).__name__}; put it in quotes"
 
 
 def _prompted(prompt: str, completion: str) -> Row:

@@ -2,14 +2,17 @@
 
 import codecs
 import gzip
+import os
 import zlib
 from pathlib import Path
 
 from perdure.core.errors import BadInput
+from perdure.core.plain_text import quoted
 
 PLENTY = 64 * 2**20  # bytes that any .gz may hold, however well they were packed
 RATIO = 50  # times its size that a larger one may hold; texts are packed to a third or a tenth
 MOST, ORDINARY = 2**30, 20  # bytes that it may hold at all, unless that is no more than so many times its size
+SETTING = "PERDURE_GZ_MIB"  # environment variable: MiB that a .gz may hold, in the place of these bounds
 _PIECE = 2**20
 
 
@@ -45,13 +48,22 @@ def _unpacked(path: Path) -> bytes:
             if len(data) > limit:
                 raise BadInput(
                     f"{path} holds more than {limit // 2**20:,} MiB, {len(data) // path.stat().st_size:,} times its size, which "
-                    f"no text does that is meant; if this one is, unpack it ('gunzip -k {path.name}') and give the unpacked file"
+                    f"no text does that is meant; if this one is, set {SETTING} to the MiB that it may hold, or unpack it "
+                    f"('gunzip -k {path.name}') and give the unpacked file"
                 )
     return bytes(data)
 
 
 def most(size: int) -> int:
-    """Return how many bytes a packed file of `size` bytes may hold."""
+    """Return how many bytes a packed file of `size` bytes may hold.
+
+    Raises:
+        BadInput: The environment sets another bound, and it is no whole number of MiB.
+    """
+    if own := os.environ.get(SETTING):
+        if not own.isdecimal() or not int(own):
+            raise BadInput(f"{SETTING} is {quoted(own)}; it is a whole number of MiB, from 1")
+        return int(own) * 2**20
     return max(PLENTY, min(RATIO * size, max(MOST, ORDINARY * size)))
 
 

@@ -9,8 +9,12 @@ from functools import partial
 from typing import Any
 from unicodedata import normalize
 
+import regex
+from regex import Pattern
+
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.keyed import seed_of
+from perdure.core.plain_text import quoted
 from perdure.core.script import UNSPACED, has_unspaced, narrowed, words
 from perdure.maths.statistics import mean_interval
 
@@ -22,6 +26,9 @@ NUMBER = re.compile(
     rf"(?:(?:(?<![\w)])|(?<=[{UNSPACED}]))[-\u2212])?"
     r"(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?!,?\d)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 )
+# A brace that stands for itself in Python's patterns, and that regex may take for a fuzzy match.
+BRACE = re.compile(r"(\\N\{[^}]*\}|\\.)|\{(?![\d,])", re.DOTALL)
+SECONDS = 2.0  # that a pattern of the user's may search one text; the libraries' own is without bound
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 STOPS = "".join(map(chr, range(0x3000, 0x3040)))  # punctuation of Chinese and Japanese, beside the fullwidth forms
@@ -71,19 +78,28 @@ def number(prediction: str, reference: str, *, tolerance: float = 0.0) -> float:
     return float(found is not None and (found == wanted or abs(found - wanted) <= tolerance))
 
 
-def regex(prediction: str, reference: str, *, pattern: re.Pattern[str]) -> float:
+def regex_found(prediction: str, reference: str, *, pattern: Pattern) -> float:
     """Return 1 if what `pattern` finds first in the prediction is what it finds in the reference, outer white space aside.
 
     What it finds is its first group, or the whole match where it has no group. A prediction without a match scores 0; a
     reference without one is taken whole.
+
+    Raises:
+        BadInput: The search in one text took longer than `SECONDS`: a pattern such as (a+)+$ tries every way to split a text.
     """
     found = _found(pattern, prediction)
     wanted = _found(pattern, reference)
     return float(found is not None and found == (reference.strip() if wanted is None else wanted))
 
 
-def _found(pattern: re.Pattern[str], text: str) -> str | None:
-    match = pattern.search(text)
+def _found(pattern: Pattern, text: str) -> str | None:
+    try:
+        match = pattern.search(text, timeout=SECONDS)
+    except TimeoutError:
+        raise BadInput(
+            f"the pattern {quoted(pattern.pattern)} of the scorer 'regex' did not end within {SECONDS:g} s on {quoted(text)}; "
+            "write it without a repetition inside a repetition, such as (a+)+"
+        ) from None
     found = match.group(1 if pattern.groups else 0) if match else None
     return None if found is None else found.strip()
 
@@ -231,12 +247,13 @@ def _amount(what: str, value: object) -> float:
     return float(value)
 
 
-def _pattern(what: str, value: object) -> re.Pattern[str]:
+def _pattern(what: str, value: object) -> Pattern:
     if not isinstance(value, str):
         raise BadSpec(f"{what} is {value!r}; write a regular expression in quotes")
     try:
-        return re.compile(value)
-    except re.error as error:
+        re.compile(value)  # what Python takes for a pattern, and nothing that regex has beyond it
+        return regex.compile(BRACE.sub(lambda found: found[1] or r"\{", value), regex.VERSION0)
+    except (re.error, regex.error) as error:
         raise BadSpec(f"{what} is not a regular expression: {error} in {value!r}; correct it") from error
 
 
@@ -258,5 +275,5 @@ SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, o
     "f1": (f1, {}),
     "rouge_l": (rouge_l, {}),
     "number": (number, {"tolerance": _amount}),
-    "regex": (regex, {"pattern": _pattern}),
+    "regex": (regex_found, {"pattern": _pattern}),
 }
