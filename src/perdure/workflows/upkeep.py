@@ -8,13 +8,13 @@ from perdure.workflows.session import Session
 
 
 def accept(session: Session) -> Entry:
-    """Make the candidate that a failed gate left aside the new head."""
+    """Make the candidate that a failed gate left aside the new head; where it is head already, nothing is changed."""
     with session.writing():
         return session.ledger.accepted() or session.ledger.accept()
 
 
 def discard(session: Session) -> Entry | None:
-    """Drop the candidate that a failed gate left aside."""
+    """Drop the candidate that a failed gate left aside and return it; None where none waits."""
     with session.writing():
         return session.ledger.discard() if session.ledger.candidate() else None
 
