@@ -1,5 +1,6 @@
 """What a learn reads, decodes and tokenises: once, and no more of it the longer the workspace lives."""
 
+import inspect
 import json
 import sqlite3
 from collections import Counter
@@ -187,3 +188,21 @@ def test_what_the_model_holds_is_known_by_the_runtime_alone(tiny_model, tmp_path
     assert ws.runtime.loaded is None
     ws.session.load(head)
     assert len(loads) == 1
+
+
+def test_the_facade_says_what_each_verb_takes():
+    verbs = {
+        name: verb for name, verb in vars(Workspace).items() if inspect.isfunction(verb) and not name.startswith("_")
+    }
+    assert {"plan", "plan_knowledge", "learn", "edit", "export", "trace_facts"} <= verbs.keys()
+    loose = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    assert not [name for name, verb in verbs.items() if any(p.kind in loose for p in signature(verb))]
+    shared = ("recipe", "overrides", "test", "settings", "allow_leaks", "rows")
+    for name in ("plan", "plan_knowledge", "learn"):
+        assert {p.name: p.default for p in signature(verbs[name]) if p.name in shared} == dict(
+            zip(shared, ("dual_replay", None, None, None, False, None), strict=True)
+        )
+
+
+def signature(verb):
+    return inspect.signature(verb).parameters.values()
