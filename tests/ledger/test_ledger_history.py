@@ -50,7 +50,8 @@ def test_opening_says_what_is_wrong(ledger: Ledger, root, tmp_path) -> None:
         Ledger.open(tmp_path / "nowhere")
     with ledger.changing() as connection:
         connection.exec_driver_sql(f"UPDATE meta SET schema_version = {database.SCHEMA_VERSION + 1}")
-    with pytest.raises(BrokenStore, match="schema version 3, this perdure knows up to 2; upgrade"):
+    known = database.SCHEMA_VERSION
+    with pytest.raises(BrokenStore, match=f"schema version {known + 1}, this perdure knows up to {known}; upgrade"):
         Ledger.open(root)
     config = json.loads((root / "perdure.json").read_text())
     (root / "perdure.json").write_text(json.dumps({**config, "format": 2}))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perdure.cli import edit, learn
+from perdure.cli import edit, learn_screen
 from perdure.cli.output import clip, counted, emit, say, table, tell, warn
 from perdure.cli.progress import progress
 
@@ -48,7 +48,7 @@ def learn_knowledge(
         tell(_table(result["routes"]))
         if learned:
             tell("")
-            learn.show_result(learned, views.score_table(ws.ledger, ws.ledger.resolve(learned["entry"])))
+            learn_screen.show_result(learned, views.score_table(ws.ledger, ws.ledger.resolve(learned["entry"])))
         if edited and edited["applied"]:
             tell("")
             edit.show_result(edited)
@@ -69,7 +69,7 @@ def _preview(planned: "Knowledge", skill: dict[str, Any] | None, as_json: bool) 
     for text in planned.notices:
         warn(text)
     if skill:
-        return learn.show_preview(skill)
+        return learn_screen.show_preview(skill)
     say("dry run: nothing was changed")
 
 
@@ -96,7 +96,7 @@ def _conclude(result: dict[str, Any]) -> None:
             f"{counted(len(left), 'fact')} not edited ({clip(', '.join(f['subject'] for f in left), 60)}): {left[0]['reason']}"
         )
     if result["learned"]:
-        learn.conclude(result["learned"])
+        learn_screen.conclude(result["learned"])
     if done:
         return say(f"every fact is in force already ({len(already):,}): nothing is edited")
     if edited and not edited["applied"]:

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from perdure.cli.learn_screen import conclude, show_preview, show_result
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import NOTHING, clip, counted, emit, facts, interval, percent, say, short, table, tell, warn
+from perdure.cli.output import emit, warn
 from perdure.cli.progress import progress
 from perdure.core.plain_yaml import read_yaml
 
@@ -144,69 +145,3 @@ def _yaml(text: str | None) -> Any:
         return text if text is None else read_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
         raise typer.BadParameter(f"{text!r} is no YAML: {error}") from None
-
-
-def show_result(result: dict[str, Any], scores: dict[str, Any]) -> None:
-    """Print what was learned, each task before and after, and the gate's screen."""
-    from perdure.evaluate.gate import screen
-
-    speed = f"{result['train_seconds']:.1f} s of training, {result['eval_seconds']:.1f} s of scoring"
-    tell(f"learned {result['task']}: entry {short(result['entry'])}, {result['tokens']:,} tokens, {speed}\n")
-    tell(score_lines(scores, result["task"]) + "\n")
-    if result["gate"]["verdict"] == "off":
-        tell(f"gate: OFF, {result['gate']['reason']}")
-    else:
-        tell(screen(result["gate"]).rstrip())
-
-
-def score_lines(scores: dict[str, Any], learned: str | None = None) -> str:
-    """Return a table of scores before and now; a star marks the task just learned."""
-    rows = []
-    for task, cells in scores.items():
-        now = cells["now"]
-        name = f"{task} *" if task == learned else task
-        measured = [now["n"], now["scorer"]] if now else [NOTHING, NOTHING]
-        rows.append([name, percent(cells["before"]), percent(now), interval(now), *measured])
-    return table(["task", "before", "now", "95% interval", "n", "scorer"], rows, right=(1, 2, 3, 4))
-
-
-def conclude(result: dict[str, Any]) -> None:
-    """Say loudly what is not a plain pass, and exit with 3 if the gate failed."""
-    verdict, head = result["gate"]["verdict"], short(result["entry"])
-    if verdict == "inconclusive":
-        say(f"INCONCLUSIVE: {result['gate']['reason']}. Head moved to {head} all the same.", fg="yellow", bold=True)
-    if verdict == "fail":
-        say(f"GATE FAILED: {result['gate']['reason']}.", fg="red", bold=True)
-        say(f"Head stays; entry {head} waits for 'perdure accept' or 'perdure discard'.")
-        raise typer.Exit(3)
-
-
-def show_preview(found: dict[str, Any]) -> None:
-    """Print a dry run; the part of the example that is not trained is dimmed, and has no mark before its lines."""
-    recipe, parts = found["recipe"], found["rows"]
-    settings = {key: value for key, value in recipe.items() if key not in ("name", "methods")}
-    made = " (made from the train rows)" if found["test_made"] else ""
-    pairs = {
-        "task": f"{found['task']}{', more data for a known task' if found['update'] else ''}",
-        "format": found["format"],
-        "rows": f"{parts['train']} train, {parts['validation']} validation, {parts['test']} test{made}",
-        "labels": found["labels"] or None,
-        "not read": ", ".join(clip(name, 40) for name in found["unread"][:8])
-        + (f" and {len(found['unread']) - 8} more" if len(found["unread"]) > 8 else ""),
-        "general": found["general"] and counted(found["general"], "row"),
-        "scorer": ", ".join(f"{key}: {value}" for key, value in found["scorer"].items()),
-        "tokens": f"{found['tokens']['trained']:,} trained, longest row {found['tokens']['longest']}",
-        "cut": f"{found['cut']} of {parts['train']} rows, at max_length {found['max_length']}",
-    }
-    tell(facts({name: value for name, value in pairs.items() if value != 0}))
-    tell("\nexample (> is trained)")
-    for part in found["example"]:
-        for line in part["text"].split("\n"):
-            tell(f"  {'>' if part['trained'] else '|'} {line}", dim=not part["trained"])
-    tell(f"\nrecipe {recipe['name']}")
-    tell(facts({f"  {key}": value for key, value in settings.items()}))
-    for name, fields in recipe["methods"].items():
-        tell(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()))
-    for text in found["notices"]:
-        warn(text)
-    say("dry run: nothing was changed")

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.edits import fact_pairs
-from perdure.cli.learn import score_lines
+from perdure.cli.learn_screen import score_lines
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import clock, counted, emit, facts, short, tell, warn
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection, Text, null, select, type_coerce
 
@@ -25,13 +25,11 @@ from perdure.ledger.database import (
     version_of,
 )
 from perdure.ledger.entry import Entry
+from perdure.ledger.folder import LedgerFolder
 from perdure.ledger.rows import row_key
 
-if TYPE_CHECKING:
-    from perdure.ledger.store import Ledger
 
-
-def verify(ledger: "Ledger") -> dict[str, Any]:
+def verify(ledger: LedgerFolder) -> dict[str, Any]:
     """Hash everything again, and return ok, entries and objects (how many were checked), and problems in words.
 
     Notes, the reflog, and what the model answered have no hash, and are not checked. A score is checked against its items
@@ -45,12 +43,12 @@ def verify(ledger: "Ledger") -> dict[str, Any]:
     return {"ok": not problems, "entries": len(found), "objects": len(stored), "problems": problems}
 
 
-def damage(ledger: "Ledger") -> str | None:
+def damage(ledger: LedgerFolder) -> str | None:
     """Return the first thing that is wrong with the ledger's records, None where they are sound; objects are not read."""
     return next(iter(_record_problems(ledger)[0]), None)
 
 
-def _record_problems(ledger: "Ledger") -> tuple[list[str], dict[str, Entry | None]]:
+def _record_problems(ledger: LedgerFolder) -> tuple[list[str], dict[str, Entry | None]]:
     problems: list[str] = []
     found: dict[str, Entry | None] = {}
     try:
@@ -80,7 +78,7 @@ def _collected(part: Callable[[], Iterator[str]]) -> Iterator[str]:
         yield f"ledger.sqlite holds a record that cannot be read ({error!r})"
 
 
-def gc(ledger: "Ledger") -> dict[str, int]:
+def gc(ledger: LedgerFolder) -> dict[str, int]:
     """Delete the objects, task versions, memories, rows and scores that no entry and no candidate needs.
 
     The checkpoints of learns that began at another head go too, and what killed writers left. Objects go first, so that a full
@@ -113,7 +111,7 @@ def gc(ledger: "Ledger") -> dict[str, int]:
     return {"removed": len(loose), "rows": rows, "runs": len(left), "bytes": freed}
 
 
-def _drop_records(ledger: "Ledger", kept: list[Entry]) -> int:
+def _drop_records(ledger: LedgerFolder, kept: list[Entry]) -> int:
     """Delete the records that none of these entries needs; an unfinished learn needs the scores that it measured so far."""
     versions = {version for entry in kept for version in entry.tasks.values()}
     dropped = ledger.drop_unnamed(versions, {entry.memory for entry in kept if entry.memory})
@@ -122,7 +120,7 @@ def _drop_records(ledger: "Ledger", kept: list[Entry]) -> int:
     return dropped
 
 
-def _with_parts(ledger: "Ledger", names: Iterable[str]) -> set[str]:
+def _with_parts(ledger: LedgerFolder, names: Iterable[str]) -> set[str]:
     """Return objects and those that they are stored in."""
     return {part for name in names for part in (name, *ledger.objects.parts(name))}
 
@@ -147,7 +145,7 @@ def _column_problems(connection: Connection) -> Iterator[str]:
             yield f"entry {name[:12]} is not what was recorded: its parent, kind or task differ from its body"
 
 
-def _entry_problems(ledger: "Ledger", connection: Connection, found: dict[str, Entry | None]) -> Iterator[str]:
+def _entry_problems(ledger: LedgerFolder, connection: Connection, found: dict[str, Entry | None]) -> Iterator[str]:
     kept = {(name, version) for version, name in connection.execute(select(tasks.c.version, tasks.c.name))}
     memories = set(connection.execute(select(manifests.c.hash)).scalars())
     stored = ledger.objects.all()
@@ -166,7 +164,7 @@ def _entry_problems(ledger: "Ledger", connection: Connection, found: dict[str, E
         )
 
 
-def _ref_problems(ledger: "Ledger", connection: Connection, found: dict[str, Entry | None]) -> Iterator[str]:
+def _ref_problems(ledger: LedgerFolder, connection: Connection, found: dict[str, Entry | None]) -> Iterator[str]:
     targets = {row.name: row.entry for row in connection.execute(select(refs))}
     yield from (f"ref '{ref}' is missing" for ref in ("base", "head") if ref not in targets)
     yield from (

@@ -14,30 +14,22 @@ from perdure.core.plain_text import quoted
 from perdure.ledger import integrity
 from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
-from perdure.ledger.history import History
-from perdure.ledger.objects import ObjectStore
+from perdure.ledger.folder import DATABASE, LedgerFolder
 from perdure.ledger.rows import HELD_OUT
-from perdure.ledger.scores import ScoreBook
 
 FORMAT = 1  # of the folder; the schema of ledger.sqlite has its own number
 NEEDED = ("base", "model", "weights", "dtype")  # what perdure.json must say beside its format
-CONFIG, DATABASE, OBJECTS = "perdure.json", "ledger.sqlite", "objects"
+CONFIG = "perdure.json"
 
 KeepRows = Literal["all", "needed"]
 
 
-class Ledger(History, ScoreBook):
+class Ledger(LedgerFolder):
     """All that a workspace recorded.
 
     Reading needs no lock. Whoever writes holds `writing(root)` around the whole of its work, from the first object put
     to the last note.
     """
-
-    def __init__(self, root: Path, config: dict[str, Any]) -> None:
-        root = root.absolute()  # connections are opened late, perhaps from another folder
-        super().__init__(root / DATABASE, ObjectStore(root / OBJECTS))
-        self.root = root
-        self.config = config
 
     @classmethod
     def create(cls, root: Path | str, config: Mapping[str, Any]) -> "Ledger":

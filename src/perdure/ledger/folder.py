@@ -1,0 +1,25 @@
+"""The records of a workspace in its folder: what its checks and its verbs work on."""
+
+from pathlib import Path
+from typing import Any
+
+from perdure.ledger.history import History
+from perdure.ledger.objects import ObjectStore
+from perdure.ledger.scores import ScoreBook
+
+DATABASE, OBJECTS = "ledger.sqlite", "objects"
+
+
+class LedgerFolder(History, ScoreBook):
+    """Entries, refs, rows, objects and scores of one workspace.
+
+    Args:
+        root: Its folder.
+        config: What `perdure.json` says.
+    """
+
+    def __init__(self, root: Path, config: dict[str, Any]) -> None:
+        root = root.absolute()  # connections are opened late, perhaps from another folder
+        super().__init__(root / DATABASE, ObjectStore(root / OBJECTS))
+        self.root = root
+        self.config = config
