@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 from perdure.bridges.sizes import sizes
-from perdure.core.recipe import Settings
+from perdure.core.settings import Settings
 from perdure.report.bench_numbers import BASELINE, by_arm, compare, paired, watched_minus
 from perdure.workflows.advise.candidates import TABLE
 from perdure.workflows.bench.jobs import results

@@ -16,9 +16,9 @@ import clinc
 import counterfact
 
 from perdure import Workspace
+from perdure.core.slots import EDITS
 from perdure.ledger import Entry
 from perdure.workflows.edit.state import Place
-from perdure.workflows.slots import EDITS
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared"

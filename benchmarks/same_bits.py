@@ -54,13 +54,13 @@ def edited(model: str, folder: Path) -> dict[str, Any]:
     ws = Workspace.init(folder, model)
     done = ws.edit(FACTS, gate=None)
     first = ws.edits()
-    ws.revert(first[0]["id"])
+    ws.revert(first[0]["fact"])
     return {"refused": len(done["refused"]), "facts": verdicts(first), "after_revert": verdicts(ws.edits())}
 
 
 def verdicts(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each fact's id and what was found true of it, without the numbers behind that."""
-    return [{key: value for key, value in fact.items() if isinstance(value, str | bool)} for fact in facts]
+    """Return each fact's id, and whether it is said where it was edited, freely, and in other words."""
+    return [{key: fact[key] for key in ("fact", "efficacy", "generation", "paraphrase")} for fact in facts]
 
 
 def here() -> dict[str, Any]:
@@ -85,6 +85,13 @@ def differences(before: Any, now: Any, where: str = "") -> list[str]:
     return [] if before == now else [f"{where.lstrip('.')}: {before} before, {now} now"]
 
 
+def save(now: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write what was done so far, if it is to be saved."""
+    if options.save:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Run everything, and compare or save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,14 +105,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="perdure-same-bits-") as folder:
         for recipe in options.recipes:
             now["learned"][recipe] = learned(recipe, options.model, Path(folder) / recipe)
+            save(now, options)
             print(f"{recipe}: {now['learned'][recipe][-1]['scores']}", flush=True)
         if not options.no_edits:
             now["edited"] = edited(options.model, Path(folder) / "edits")
+            save(now, options)
             print(f"edits: {len(now['edited']['facts'])} in force", flush=True)
     if options.save:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
-        print(f"wrote {options.out}")
         return
     before = json.loads(options.out.read_text(encoding="utf-8"))
     if before["here"] != now["here"]:

@@ -131,7 +131,7 @@ def seams_page(registry: dict[str, type[Method]]) -> str:
 
 def recipes_page() -> str:
     from perdure.core.fields import described
-    from perdure.core.recipe import Settings
+    from perdure.core.settings import Settings
     from perdure.methods.registry import RECIPES, recipe_names
 
     lines = ["# Recipes", "", "A recipe is a YAML file: training settings, and `methods:` with the fields of each.", ""]

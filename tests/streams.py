@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from perdure.bridges.runtime import Runtime
+from perdure.core.plan import Bare
 from perdure.core.recipe import Recipe, build_recipe
 from perdure.core.rows import Row
 from perdure.core.seams import Draw, DrawContext
@@ -95,6 +96,7 @@ class Stream:
         task = more.pop("task", "new")
         spec = {**SETTINGS, **more, "methods": methods}
         recipe = methods if isinstance(methods, Recipe) else build_recipe(spec, registry)
+        trainable, beneath = self.begun(recipe, task, state or {})
         inputs = TaskInputs(
             task,
             self.new if rows is None else rows,
@@ -102,13 +104,18 @@ class Stream:
             pools=self.pools(pools),
             state=state or {},
             first=not pools,
+            beneath=beneath,
         )
-        return Learner(self.trainable(recipe), recipe, inputs)
+        return Learner(trainable, recipe, inputs)
 
-    def trainable(self, recipe: Recipe) -> Trainable:
-        """Return the model as the first task left it."""
-        self.runtime.load(self.slots)
-        return self.runtime.trainable(self.runtime.start_adapter(recipe.settings, 0, "new"))
+    def begun(
+        self, recipe: Recipe, task: str, state: Mapping[str, dict[str, Tensors]]
+    ) -> tuple[Trainable, dict[str, Tensors]]:
+        """Return the model as the first task left it, with what trains now, and what lies frozen under that."""
+        shapes = self.runtime.shapes(recipe.settings)
+        self.plan = recipe.adapter_plan(Bare(task, 0, recipe.settings, shapes, self.slots), state)
+        params = self.runtime.begin(self.plan, self.slots, recipe.settings, 0, "new")
+        return self.runtime.trainable(params), {name: self.slots[name] for name in self.plan.beneath}
 
     def kept(self, methods: Mapping[str, Any], **more: Any) -> dict[str, Tensors]:
         """Return what the methods keep when they learn the first task from the start."""
@@ -152,13 +159,15 @@ class FeatureStream(Stream):
         self.slots = {"skill": weights(plain)}
         self.teachers = plain.inference.top_k(self.old, 3)
 
-    def trainable(self, recipe: Recipe) -> Trainable:
-        """Return the network as the first task left it."""
+    def begun(
+        self, recipe: Recipe, task: str, state: Mapping[str, dict[str, Tensors]]
+    ) -> tuple[Trainable, dict[str, Tensors]]:
+        """Return the network as the first task left it; every weight of it trains."""
         with torch.no_grad():
             for name, value in self.model.named_parameters():
                 value.copy_(self.slots.get("skill", self.start)[name])
         self.model.zero_grad()
-        return Trainable(self.model, dict(self.model.named_parameters()), Features())
+        return Trainable(self.model, dict(self.model.named_parameters()), Features()), {}
 
 
 def run(learner: Learner, n: int) -> float:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from perdure.bridges.models import check_base, load_base, load_tokenizer
 from perdure.core.errors import BadInput, BrokenStore
-from perdure.core.recipe import Settings
+from perdure.core.settings import Settings
 from perdure.workflows.workspace import Workspace
 
 UP = "model.layers.0.mlp.up_proj.weight"

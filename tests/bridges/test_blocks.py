@@ -6,12 +6,12 @@ import torch
 from perdure.bridges.runtime import Runtime
 from perdure.core.errors import BadSpec
 from perdure.core.plan import AdapterPlan, Factors
-from perdure.core.recipe import Settings
+from perdure.core.settings import Settings
 from perdure.maths.low_rank import Patch, combine, from_tensors, to_tensors
 from streams import same
 
 SETTINGS = Settings(lora_r=4, lora_alpha=8, weight_decay=0.1)
-OVER = AdapterPlan("sum:b", ("skill",), carries=False)
+OVER = AdapterPlan("sum:b", ("skill",))
 IDS = torch.arange(20)[None]
 
 

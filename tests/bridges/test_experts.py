@@ -16,7 +16,7 @@ from perdure.bridges.runtime import Runtime
 from perdure.bridges.sizes import sizes
 from perdure.bridges.targets import chosen, linear_layers
 from perdure.core.plan import AdapterPlan
-from perdure.core.recipe import Settings
+from perdure.core.settings import Settings
 from perdure.core.slots import SKILL
 from perdure.maths.low_rank import Patch, combine, from_tensors, relative_error, truncate, uniform
 from perdure.train.per_row import per_row_gradients
@@ -209,7 +209,7 @@ def test_slots_of_experts_add_up_in_one_adapter(runtime):
 def test_what_lies_under_a_task_is_frozen_in_experts_too(runtime):
     old = trained(runtime, 1)[SKILL]
     settings = Settings(lora_r=2, lora_alpha=4)
-    params = runtime.begin(AdapterPlan("sum:b", ("skill",), carries=False), {SKILL: old}, settings, 0, "b")
+    params = runtime.begin(AdapterPlan("sum:b", ("skill",)), {SKILL: old}, settings, 0, "b")
     assert all(".new." in name for name in params)
     frozen = {name: value.clone() for name, value in runtime.model.named_parameters() if name not in params}
     start = logits(runtime.model)

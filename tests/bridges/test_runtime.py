@@ -5,7 +5,7 @@ import torch
 
 from perdure.bridges.runtime import Runtime
 from perdure.core.errors import BadSpec
-from perdure.core.recipe import Settings
+from perdure.core.settings import Settings
 from perdure.core.slots import DENSE, SKILL
 from perdure.maths.low_rank import from_tensors
 from streams import same

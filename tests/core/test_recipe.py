@@ -9,8 +9,9 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from perdure.core.errors import BadInput, BadSpec, Conflict
-from perdure.core.recipe import Recipe, Settings, build_recipe
+from perdure.core.recipe import Recipe, build_recipe
 from perdure.core.seams import SEAMS, Method, checked_method
+from perdure.core.settings import Settings
 from perdure.methods.registry import METHODS, all_methods, load_recipe, recipe_names, register
 
 KNOWN = all_methods()
@@ -354,3 +355,19 @@ def test_a_field_out_of_its_range_is_refused_by_name(method, field, value):
 def test_a_method_that_acts_on_new_rows_alone_keeps_none():
     assert build_recipe({"methods": {"feature_distill": {}}}, KNOWN).remembers
     assert not build_recipe({"methods": {"feature_distill": {"on": "new"}}}, KNOWN).remembers
+
+
+def test_methods_that_protect_parameters_exclude_those_that_train_fresh_ones():
+    with pytest.raises(
+        Conflict, match="ewc protects the parameters of the tasks before, and per_task trains fresh ones"
+    ):
+        load_recipe({"methods": {"ewc": {}, "per_task": {}}})
+    assert load_recipe({"methods": {"ewc": {}, "shared": {}}}).owner("adapter").name == "shared"
+    assert load_recipe({"methods": {"lwf": {}, "incremental": {}}})
+
+
+def test_one_method_says_which_adapter_trains_and_none_where_every_weight_does():
+    with pytest.raises(Conflict, match=r"seam 'adapter' has room for one method, got \['incremental', 'o_lora'\]"):
+        load_recipe({"methods": {"incremental": {}, "o_lora": {}}})
+    with pytest.raises(Conflict, match="train: full trains every weight, and per_task says which adapter trains"):
+        load_recipe({"train": "full", "methods": {"per_task": {}}})

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from perdure.core.errors import BadSpec
-from perdure.core.recipe import Settings
 from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, DrawContext
+from perdure.core.settings import Settings
 from perdure.core.step import Slice, Step, row_weights
 from perdure.data.encode import Encoded
 from perdure.memory.admission import admitted

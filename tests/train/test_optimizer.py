@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.core.recipe import Settings
+from perdure.core.settings import Settings
 from perdure.train.optimizer import clip, learning_rate_share, make_optimizer, make_schedule
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from perdure.bridges.sizes import sizes
 from perdure.core.errors import BadInput, BadSpec
-from perdure.core.recipe import Settings, build_recipe
+from perdure.core.recipe import build_recipe
 from perdure.core.seams import SEAMS
+from perdure.core.settings import Settings
 from perdure.methods.registry import all_methods
 from perdure.workflows.advise.explain import (
     columns,

@@ -186,6 +186,12 @@ class ContinualTrainer(RecipeTrainer):
             raise BadSpec(
                 f"recipe {self.recipe.name} trains on all data so far, which only a workspace keeps; choose another"
             )
+        owner = self.recipe.owner("adapter")
+        if owner is not None and not owner.carries:
+            raise BadSpec(
+                f"recipe {self.recipe.name} trains an adapter of its own for each task ({owner.name}), which only a workspace "
+                "keeps apart; drop it"
+            )
         strangers = {c.teacher for of in ("new", "replay") for c in self.recipe.columns(of)} - {"start", "settled"}
         if strangers:
             raise BadSpec(

@@ -15,8 +15,8 @@ from perdure.bridges.models import Base, load_base
 from perdure.bridges.targets import ALL, chosen, known_later, taken_for_experts
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
-from perdure.core.plan import AdapterPlan
-from perdure.core.recipe import Settings
+from perdure.core.plan import PREFIX, AdapterPlan
+from perdure.core.settings import Settings
 from perdure.core.slots import DENSE
 from perdure.core.step import TopK
 from perdure.data.encode import Encoded
@@ -32,7 +32,6 @@ Slots = Mapping[str, Mapping[str, Tensor]]  # slot name -> its tensors, as the l
 
 Shape = Mapping[str, tuple[int, float]]  # rank and scale by module
 BASE_BLOCK, OWN_BLOCK = "default", "new"  # names of adapters in PEFT: what is loaded, and what trains over it
-PREFIX = "base_model.model."
 
 
 class Runtime:
@@ -250,6 +249,8 @@ class Runtime:
         self._own = shape
         self.model.base_model.set_adapter([BASE_BLOCK, OWN_BLOCK])
         self.freeze()  # PEFT makes every adapter trainable that it turns on
+        for module in self._shape or {}:  # a block that trained before has the dropout of its training
+            self._layer(module).lora_dropout[BASE_BLOCK] = torch.nn.Identity()
         self._write(OWN_BLOCK, shape, content or {})
         self._train(OWN_BLOCK, shape, settings)
 

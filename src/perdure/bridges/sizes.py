@@ -11,7 +11,7 @@ import torch
 from perdure.bridges.embedded import NAME
 from perdure.bridges.models import choose_device, configuration, find_model, in_words
 from perdure.bridges.targets import adaptable, chosen, without_adapter
-from perdure.core.recipe import Settings
+from perdure.core.settings import Settings
 
 
 class Size(NamedTuple):

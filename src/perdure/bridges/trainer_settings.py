@@ -9,7 +9,8 @@ from transformers import SchedulerType, TrainingArguments
 
 from perdure.bridges.trackers import refuse_missing
 from perdure.core.errors import BadSpec
-from perdure.core.recipe import Recipe, Settings, build_recipe, without_conflicts
+from perdure.core.recipe import Recipe, build_recipe, without_conflicts
+from perdure.core.settings import Settings
 
 TAKEN = (  # settings of the recipe
     "learning_rate",

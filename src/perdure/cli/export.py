@@ -19,6 +19,10 @@ def export(
     dtype: Annotated[
         str | None, typer.Option(show_default="the model's", help="Dtype that the server holds the adapter in.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(show_default="what all tasks share", help="Write the adapter that this task alone has."),
+    ] = None,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -27,7 +31,7 @@ def export(
 
     ws = open_workspace(folder)
     with progress("exporting"):
-        found = write(ws.session, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype)
+        found = write(ws.session, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)
     if as_json:
         return emit(found)
     tell(facts({**found, "files": ", ".join(found["files"]), **_told(found)}))

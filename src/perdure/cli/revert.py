@@ -1,6 +1,6 @@
-"""`perdure revert`: take facts out again."""
+"""`perdure revert`: take facts, or a task, out again."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,24 +10,29 @@ from perdure.cli.progress import progress
 
 
 def revert(
-    what: Annotated[str, typer.Argument(metavar="ENTRY_OR_FACT", help="Id of a fact, or of an edit: all its facts.")],
+    what: Annotated[
+        str, typer.Argument(metavar="TASK_OR_FACT", help="A task, id of a fact, or of an edit: all its facts.")
+    ],
     resolve: Annotated[
         bool, typer.Option("--resolve", help="Solve the others again, as if the fact had never been made.")
     ] = False,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take a fact, or all facts of an edit, out of head in a new entry; the others are verified again.
+    """Take a fact, all facts of an edit, or a task with an adapter of its own out of head in a new entry.
 
-    What was learned cannot be taken out alone: 'perdure rollback' goes back to before it.
+    A task that was learned in weights which other tasks share cannot be taken out alone: 'perdure rollback' goes back to
+    before it.
     """
-    from perdure.workflows.edit.revert import revert as carry_out
+    from perdure.workflows.revert import revert as carry_out
 
     ws = open_workspace(folder)
     with progress("loading the model") as tick:
         result = carry_out(ws.session, what, resolve=resolve, tick=tick)
     if as_json:
         return emit(result)
+    if "task" in result:
+        return _tell_task(result)
     if result["already"]:
         named = ", ".join(map(short, result["already"]))
         return tell(f"taken out before, in entry {short(result['entry'])}: {named}; nothing is changed")
@@ -40,3 +45,20 @@ def revert(
     tell(left if result["facts"] else "no fact is in force any more")
     if result["lost"]:
         warn(f"no longer said: {', '.join(map(short, result['lost']))}; 'perdure edits show' tells more")
+
+
+def _tell_task(result: dict[str, Any]) -> None:
+    """Say that a task was taken out, and what that did to the others."""
+    if result["already"]:
+        return tell(
+            f"task {result['task']} was taken out before, in entry {short(result['entry'])}; nothing is changed"
+        )
+    tell(f"reverted task {result['task']}: entry {short(result['entry'])}")
+    if result["rows"]:
+        tell(f"  {counted(result['rows'], 'row')} taken out of memory")
+    for name, score in result["scores"].items():
+        before = result["before"][name]["score"]
+        changed = "unchanged" if score["score"] == before else f"{before:.1%} before"
+        tell(f"  {name}: {score['score']:.1%}, {changed}")
+    for warning in result["warnings"]:
+        warn(warning)

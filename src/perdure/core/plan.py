@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from perdure.core.settings import Settings
 from perdure.core.slots import DENSE, EDITS, SKILL, sum_slot, task_slot, view_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from perdure.core.recipe import Settings
+
+PREFIX = "base_model.model."  # of parameters, as PEFT names them
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,11 @@ class AdapterPlan:
         slot: Where the trained adapter ends: "skill", "sum:<task>" or "task:<task>".
         beneath: Slots that lie frozen under it while it trains, and in the view that it belongs to.
         start: Factors by module; None for what the slot holds at head, else fresh ones (Kaiming down, zero up).
-        carries: Whether the parameters are those of the last task, so that what methods keep of parameters is still about them.
     """
 
     slot: str = SKILL
     beneath: tuple[str, ...] = ()
     start: "Mapping[str, Factors] | None" = None
-    carries: bool = True
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,15 @@ class Bare:
 
     task: str
     seed: int
-    settings: "Settings"
+    settings: Settings
     shapes: Mapping[str, tuple[int, ...]]
     slots: "Mapping[str, Mapping[str, Tensor]]"
+
+
+def module_of_down(parameter: str) -> str | None:
+    """Return the module whose A is the trainable parameter of this name; None where it is no A."""
+    module, found, _ = parameter.removeprefix(PREFIX).partition(".lora_A.")
+    return module if found else None
 
 
 def shared_plan(bare: Bare) -> AdapterPlan:
@@ -71,7 +77,7 @@ def shared_plan(bare: Bare) -> AdapterPlan:
 def sum_plan(bare: Bare) -> AdapterPlan:
     """Return the plan of an adapter of the task's own, summed with those of the tasks before, which stay frozen."""
     slot = sum_slot(bare.task)
-    return AdapterPlan(slot, _shared(bare, slot), carries=False)
+    return AdapterPlan(slot, _shared(bare, slot))
 
 
 def task_plan(bare: Bare, over: Literal["shared", "base"] = "shared") -> AdapterPlan:
@@ -83,11 +89,10 @@ def task_plan(bare: Bare, over: Literal["shared", "base"] = "shared") -> Adapter
     """
     slot = task_slot(bare.task)
     if slot in bare.slots:
-        return AdapterPlan(
-            slot, tuple(sorted(name for name in bare.slots if name.startswith(f"{slot}/"))), carries=False
-        )
-    return AdapterPlan(slot, _shared(bare, slot) if over == "shared" else (), carries=False)
+        return AdapterPlan(slot, tuple(sorted(name for name in bare.slots if name.startswith(f"{slot}/"))))
+    return AdapterPlan(slot, _shared(bare, slot) if over == "shared" else ())
 
 
 def _shared(bare: Bare, slot: str) -> tuple[str, ...]:
-    return tuple(sorted(name for name in view_of(bare.slots) if name not in (slot, EDITS, DENSE)))
+    names = {name: name for name in bare.slots}  # contents are read when they are needed
+    return tuple(sorted(name for name in view_of(names) if name not in (slot, EDITS, DENSE)))

@@ -4,95 +4,15 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import TypeAdapter, ValidationError
 
 from perdure.core.errors import BadSpec, Conflict
-from perdure.core.fields import LARGEST, MANY
-from perdure.core.seams import EXCLUSIVE, NEEDS, Column, Method, Support
+from perdure.core.plan import AdapterPlan, Bare, shared_plan
+from perdure.core.seams import EXCLUSIVE, NEEDS, Column, Method, State, Support
+from perdure.core.settings import Settings
 from perdure.core.values import as_number, shown
-
-
-class Settings(BaseModel):
-    """Training settings, under the names Hugging Face and TRL use."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    learning_rate: float = Field(1e-3, gt=0, le=100, description="peak learning rate of AdamW")
-    num_train_epochs: int = Field(3, ge=1, le=100_000, description="passes over the new rows")
-    per_device_train_batch_size: int = Field(
-        16, ge=1, le=65_536, description="new rows a micro-batch; replayed rows come on top"
-    )
-    gradient_accumulation_steps: int = Field(1, ge=1, le=65_536, description="micro-batches an update")
-    max_grad_norm: float = Field(1.0, ge=0, le=LARGEST, description="clip the gradient to this norm; 0 does not clip")
-    weight_decay: float = Field(0.0, ge=0, le=100, description="AdamW's decoupled weight decay")
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field("linear", description="decay after warm-up")
-    warmup_steps: float = Field(0.0, ge=0, le=MANY, description="updates of warm-up; below 1 a share of all updates")
-    label_smoothing_factor: float = Field(0.0, ge=0, lt=1, description="label smoothing of the task loss")
-    max_length: int = Field(
-        512,
-        ge=8,
-        le=MANY,
-        description="tokens a row; longer prompts lose their start. The default is lowered to the positions that a model has; "
-        "another value beyond them is an error",
-    )
-    train: Literal["lora", "full"] = Field("lora", description="train a LoRA adapter, or every weight in float32")
-    lora_r: int = Field(8, ge=1, le=65_536, description="LoRA rank, at most the width of the model")
-    lora_alpha: float = Field(16.0, gt=0, le=1e6, description="LoRA scale is lora_alpha / lora_r")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before LoRA's down-projection")
-    lora_target_modules: str | list[str] = Field("all-linear", description="modules that get an adapter")
-    keep: Literal["last", "best"] = Field(
-        "last",
-        description="weights of the last epoch, or the best on validation rows: of those after each epoch, and of what a method "
-        "that settles (tail_average, ema, wise_ft) makes of the last",
-    )
-    validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of train rows held out when keep is best")
-    memory_per_label: int = Field(
-        2, ge=0, le=MANY, description="rows stored of each label, for methods that draw from memory"
-    )
-    memory_per_task: int = Field(100, ge=0, le=MANY, description="rows stored of a task without labels")
-    memory_size: int = Field(
-        5000, ge=0, le=MANY, description="rows in memory, in all; the largest groups give way first"
-    )
-    data: Literal["task", "all"] = Field("task", description="train on the new task, or on all kept tasks together")
-    start: Literal["head", "base"] = Field("head", description="go on from head, or start again from the base model")
-    host: Literal["transformers", "loop"] = Field("transformers", description="what runs the training loop")
-    logging_steps: int = Field(10, ge=1, le=LARGEST, description="updates between loss records and heartbeats")
-    report_to: str | list[str] = Field(
-        "none",
-        description="experiment trackers by the names of transformers, with commas between them; none, or all that "
-        "are installed",
-    )
-
-    @property
-    def trackers(self) -> list[str]:
-        """Names of the trackers; empty for none."""
-        named = self.report_to.split(",") if isinstance(self.report_to, str) else self.report_to
-        return [name for one in named if (name := one.strip()) != "none"]
-
-    @field_validator("report_to")
-    @classmethod
-    def _trackers(cls, value: str | list[str]) -> str | list[str]:
-        named = [one.strip() for one in (value.split(",") if isinstance(value, str) else value)]
-        if not all(named):
-            raise ValueError("name each tracker, or write none")
-        if len(named) > 1 and (alone := {"none", "all"} & set(named)):
-            raise ValueError(f"{min(alone)} stands alone, or not at all")
-        return value
-
-    @field_validator("lora_target_modules")
-    @classmethod
-    def _some_modules(cls, value: str | list[str]) -> str | list[str]:
-        if not value or not all(name.strip() for name in ([value] if isinstance(value, str) else value)):
-            raise ValueError("name each module, or write all-linear")
-        return value
-
-    @model_validator(mode="after")
-    def _tracked(self) -> "Settings":
-        if self.host == "loop" and self.trackers:
-            raise ValueError("host: loop reports to no tracker; set report_to: none, or host: transformers")
-        return self
 
 
 @dataclass(frozen=True)
@@ -131,6 +51,16 @@ class Recipe:
             refresh = known.refresh or column.refresh
             wanted[column.name] = replace(column, top_k=max(known.top_k, column.top_k), refresh=refresh)
         return [wanted[name] for name in sorted(wanted)]
+
+    def adapter_plan(self, bare: Bare, states: Mapping[str, State]) -> AdapterPlan:
+        """Return which adapter a task trains: the owner of `adapter` decides, and without one a shared adapter goes on.
+
+        Args:
+            bare: The model before the task has parameters.
+            states: What `measure` returned after the last task, by method.
+        """
+        owner = self.owner("adapter")
+        return shared_plan(bare) if owner is None else owner.adapter(bare, states.get(owner.name, {}))
 
     @property
     def remembers(self) -> bool:
@@ -216,9 +146,29 @@ def without_conflicts(recipe: Recipe) -> Recipe:
             f"method {refusing[0]} does not support gradient accumulation; set gradient_accumulation_steps: 1, or drop "
             f"{refusing[0]}"
         )
+    _check_adapter(recipe)
     for of in ("new", "replay", "general"):
         recipe.columns(of)
     return recipe
+
+
+def _check_adapter(recipe: Recipe) -> None:
+    """Refuse what the owner of `adapter` cannot go with.
+
+    Raises:
+        Conflict: With the names.
+    """
+    owner = recipe.owner("adapter")
+    if owner is None:
+        return
+    if recipe.settings.train == "full":
+        raise Conflict(f"train: full trains every weight, and {owner.name} says which adapter trains; drop one of them")
+    anchored = [method.name for method in recipe.methods if method.anchors]
+    if anchored and not owner.carries:
+        raise Conflict(
+            f"{anchored[0]} protects the parameters of the tasks before, and {owner.name} trains fresh ones for each task; drop "
+            "one of them"
+        )
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -1,8 +1,8 @@
 """The seams: the moments of a task at which a method may act, and `Method`, the base class of every method.
 
-    task opens:   prepare
+    task opens:   adapter -> prepare
     each update:  draw -> per micro-batch: (one forward) -> loss, reference -> (backward) ->
-                  mask -> gradient -> (clip) -> (optimizer) -> watch
+                  mask -> gradient -> (clip) -> (optimizer) -> hold -> watch
     task closes:  settle -> measure -> admit
 
 `SEAMS` is the one table of them. To add a seam, add an entry there and a default that does nothing to `Method`.
@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from perdure.core.errors import BadSpec
+from perdure.core.plan import AdapterPlan, Bare, shared_plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,6 +50,13 @@ class SeamSpec:
 SEAMS: dict[str, SeamSpec] = {
     seam.name: seam
     for seam in (
+        SeamSpec(
+            "adapter",
+            "task opens",
+            "(bare, state) -> AdapterPlan",
+            "which parameters exist and train in this task, what lies frozen under them, and the slot they end in",
+            exclusive=True,
+        ),
         SeamSpec("prepare", "task opens", "(model, state) -> state", "the state before the first update"),
         SeamSpec(
             "draw",
@@ -78,6 +86,12 @@ SEAMS: dict[str, SeamSpec] = {
             exclusive=True,
         ),
         SeamSpec(
+            "hold",
+            "each update",
+            "(step, state) -> values",
+            "parameter values written after the optimizer step, before `watch`; no two methods hold one parameter",
+        ),
+        SeamSpec(
             "watch", "each update", "(step, state) -> state", "new state from the weights after the optimizer step"
         ),
         SeamSpec(
@@ -103,6 +117,7 @@ NEEDS = {
     "before": "`step.before` in `watch`: a copy of the parameters before the optimizer step",
     "task_grad": "`step.task_grad` in `watch`: the gradient of the task loss alone; one more backward where other terms use the "
     "forward",
+    "refs": "`step.refs` in `hold` and `watch`: the masked gradients of the reference losses; free",
     "row_losses": "`step.row_losses` in `watch`: the loss of each row drawn into the shared forward; free",
     "validation": "rows that are not trained on, as `keep: best` has",
 }
@@ -214,6 +229,11 @@ class Model(Protocol):
         """Whether no task was learned before, so that there is nothing to forget."""
         ...
 
+    @property
+    def slots(self) -> "Mapping[str, Mapping[str, Tensor]]":
+        """Tensors of each slot that lies frozen under the parameters, by slot."""
+        ...
+
     def nll(self, rows: str, weights: Mapping[str, "Tensor"] | None = None, size: int | None = None) -> float | None:
         """Return the mean negative log-likelihood per row in nats, under other `weights` if given; None without rows."""
         ...
@@ -302,6 +322,20 @@ class Method:
         """Return the fields as plain JSON, from which the class makes an equal method."""
         return asdict(self)
 
+    @property
+    def anchors(self) -> bool:
+        """Whether it protects the parameters of the tasks before; there are none where a task trains fresh ones."""
+        return False
+
+    @property
+    def carries(self) -> bool:
+        """Of an owner of `adapter`: whether a task goes on with the parameters of the last one."""
+        return True
+
+    def adapter(self, bare: Bare, state: State) -> AdapterPlan:
+        """Return the plan of this task's adapter."""
+        return shared_plan(bare)
+
     def prepare(self, model: Model, state: State) -> State:
         """Return the state with which the task begins; `state` is what `measure` returned after the last task."""
         return state
@@ -328,6 +362,10 @@ class Method:
     def gradient(self, grads: Grads, refs: Mapping[str, Grads], step: "Step", state: State) -> Grads:
         """Return the gradients for the optimizer, by name; `refs` are those of the reference losses."""
         return grads
+
+    def hold(self, step: "Step", state: State) -> "dict[str, Tensor]":
+        """Return values to write after the optimizer step, by parameter name; the others stay as the step left them."""
+        return {}
 
     def watch(self, step: "Step", state: State) -> State:
         """Return the state after this update."""

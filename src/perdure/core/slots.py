@@ -48,9 +48,9 @@ def without_task(slots: Mapping[str, Content], task: str | None) -> dict[str, Co
     return {"task" + name.removeprefix(own) if own and name.startswith(own) else name: slots[name] for name in slots}
 
 
-def is_isolated(slots: Mapping[str, Content], task: str) -> bool:
+def is_isolated(slots: Mapping[str, Content], task: str | None) -> bool:
     """Say whether `task` has slots of its own."""
-    return task_slot(task) in slots
+    return task is not None and task_slot(task) in slots
 
 
 def slots_of_task(slots: Mapping[str, Content], task: str) -> list[str]:

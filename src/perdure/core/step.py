@@ -100,6 +100,7 @@ class Step:
         parts: The sets of drawn rows that `run` and `embed` know.
         before: In `watch`, the parameters before the optimizer step, if asked for with `needs`.
         task_grad: In `watch`, the gradient of the task loss alone, before mask, gradient and clip; if asked for.
+        refs: In `hold` and `watch`, the masked gradients of the reference losses, by name; if asked for.
         row_losses: In `watch`, for each drawn set its rows (rows,) and their losses (rows,) in nats a token; if asked for.
         runner: How `run` computes; the host's.
         embedder: How `embed` computes; the host's.
@@ -115,6 +116,7 @@ class Step:
     before: Mapping[str, Tensor] = field(default_factory=dict)
     task_grad: Mapping[str, Tensor] = field(default_factory=dict)
     row_losses: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    refs: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     runner: Runner | None = None
     embedder: Callable[[str], Tensor] | None = None
 

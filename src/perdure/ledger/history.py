@@ -1,7 +1,7 @@
 """Entries, the refs that name them, and the one candidate that a gate may leave aside."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound
-from perdure.core.slots import view_of, without_task
+from perdure.core.slots import is_isolated, view_of, without_task
 from perdure.ledger.database import Database, candidate, entries, manifests, notes, now, reflog, refs, tasks
 from perdure.ledger.entry import Entry, state_hash
 from perdure.ledger.objects import ObjectStore
@@ -106,7 +106,18 @@ class History(Database):
         A task without slots of its own sees the shared view, which is the whole state where nothing is isolated. What is learned
         later does not change what an isolated task sees.
         """
-        return state_hash(entry.base, without_task(self.view(entry, task), task))
+        return self.seen_by(entry, [task])[task]
+
+    def seen_by(self, entry: Entry, tasks: Iterable[str | None]) -> dict[str | None, str]:
+        """Return `seen` of several tasks; those without slots of their own see the same."""
+        slots = self.slots(entry)
+        shared = state_hash(entry.base, view_of(slots))
+        return {
+            task: state_hash(entry.base, without_task(view_of(slots, task), task))
+            if is_isolated(slots, task)
+            else shared
+            for task in tasks
+        }
 
     def log(self, entry: Entry | None = None) -> list[dict[str, Any]]:
         """Return entry, parent, kind, task, time and refs of all entries, or of one entry's line, newest first."""

@@ -116,7 +116,8 @@ def _drop_records(ledger: LedgerFolder, kept: list[Entry]) -> int:
     versions = {version for entry in kept for version in entry.tasks.values()}
     dropped = ledger.drop_unnamed(versions, {entry.memory for entry in kept if entry.memory})
     if not runs.unfinished(ledger.root):
-        dropped += ledger.drop_scores({ledger.state(entry) for entry in kept}, versions)
+        every = {name for entry in kept for name in entry.tasks}
+        dropped += ledger.drop_scores({seen for one in kept for seen in ledger.seen_by(one, every).values()}, versions)
     return dropped
 
 

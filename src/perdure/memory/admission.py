@@ -6,9 +6,9 @@ from typing import Any, Literal, TypeVar
 
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import keyed
-from perdure.core.recipe import Settings
 from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext
+from perdure.core.settings import Settings
 
 T = TypeVar("T")
 Policy = Literal["reservoir", "hard", "surprise"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from perdure.core.recipe import Settings
+from perdure.core.settings import Settings
 
 
 def make_optimizer(params: Iterable[Tensor], settings: Settings) -> torch.optim.AdamW:

@@ -52,6 +52,7 @@ class TaskInputs:
             the task begins.
         state: What each method's `measure` returned after the last task.
         first: Whether no task was learned before; methods then have nothing to protect.
+        beneath: Tensors of each slot that lies frozen under what trains, by slot.
         seed: Seed of everything that is random.
     """
 
@@ -62,6 +63,7 @@ class TaskInputs:
     columns: Mapping[str, Sequence[TopK]] = field(default_factory=dict)
     state: Mapping[str, State] = field(default_factory=dict)
     first: bool = False
+    beneath: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     seed: int = 0
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perdure.core.errors import Diverged
+from perdure.core.errors import Conflict, Diverged
 from perdure.core.keyed import seed_of
 from perdure.core.seams import DrawContext, Grads
 from perdure.core.step import Step
@@ -93,7 +93,12 @@ class Update:
         return loss
 
     def finish(self) -> None:
-        """Let watchers see the weights after the optimizer step."""
+        """Write the values that methods hold, and let watchers see the weights after the optimizer step.
+
+        Raises:
+            Conflict: Two methods hold one parameter.
+            Diverged: A value that a method holds is not finite.
+        """
         if self.finished or not self.ran:
             raise RuntimeError(f"update {self.index} is finished once, after its gradients and the optimizer step")
         losses = {part: tuple(map(torch.cat, zip(*found, strict=True))) for part, found in self.row_losses.items()}
@@ -105,13 +110,34 @@ class Update:
             before=self.before,
             task_grad=self.task_gradient,
             row_losses=losses,  # type: ignore[arg-type]
+            refs=self.references if self.recipe.needs("refs") else {},
             runner=partial(run, self.task, self.drawn, self.whole),
         )
         with torch.no_grad():
+            self._hold(step)
             for method in self.recipe.owners("watch"):
                 self.task.state[method.name] = method.watch(step, self.task.state[method.name])
         self.finished = True
         self.closing()
+
+    def _hold(self, step: Step) -> None:
+        """Write the parameters that methods hold; where the optimizer moved none of them away, nothing changes."""
+        owners: dict[str, str] = {}
+        for method in self.recipe.owners("hold"):
+            values = method.hold(step, self.task.state[method.name])
+            self._check(values, f"method {method.name} held values that are")
+            for name in values:
+                if name in owners:
+                    raise Conflict(f"{owners[name]} and {method.name} both hold {name}; drop one of them")
+                owners[name] = method.name
+            moved = {name: value - self.params[name].detach() for name, value in values.items()}
+            size = norm(moved)
+            if size:
+                self.record.acted.add(method.name)
+            if self.meter and values:
+                self.record.beat(self.index, method.name, {"held": size})
+            for name, value in values.items():
+                self.params[name].copy_(value)
 
     def _dealt(self, batches: Sequence[Sequence[int]]) -> list[MicroBatch]:
         """Return the micro-batches, the drawn rows dealt out over them."""

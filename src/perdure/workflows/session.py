@@ -105,23 +105,23 @@ class Session:
             finally:
                 self.tasks.unlock()
 
-    def load(self, entry: Entry) -> None:
-        """Make the runtime's model the one at `entry`."""
-        state = self.ledger.state(entry)
+    def load(self, entry: Entry, task: str | None = None) -> None:
+        """Make the runtime's model the one that requests for `task` go through at `entry`; None for what all tasks share."""
+        state = self.ledger.seen(entry, task)
         if self.runtime.loaded != state:
-            self.runtime.load(tensors_of(self.ledger, self.ledger.slots(entry)), state)
+            self.runtime.load(tensors_of(self.ledger, self.ledger.view(entry, task)), state)
 
     def load_slots(self, slots: Mapping[str, str]) -> None:
         """Make the runtime's model the one that these slot objects describe; nobody looks for that state again."""
         self.runtime.load(tensors_of(self.ledger, slots))
 
     def score(self, entry: Entry, task: TaskData, tick: Tick | None = None) -> Scored:
-        """Return the score of `task` at `entry`: the stored one, else the one that is measured and stored now."""
-        state = self.ledger.state(entry)
+        """Return the score of `task` at `entry`, its name known: the stored one, else the one measured and stored now."""
+        state = self.ledger.seen(entry, task.name)
         record = self.ledger.score(state, task.version, task.scoring)
         if record is not None:
             return Scored(record)
-        self.load(entry)
+        self.load(entry, task.name)
         measured = measure(self.runtime, task, tick, prompts=self.tasks.prompts(task, self.tokenizer))
         self.runtime.release()
         self.ledger.put_score(state, task.version, measured.record, task.scoring)

@@ -1,14 +1,34 @@
 """What the runtime loads for the slots of an entry."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from perdure.core.slots import EDITS
 from perdure.ledger import Ledger
 
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet, Tensors
 
-EDITS, SKILL, DENSE = "edits", "skill", "dense"
+
+class SlotTensors(Mapping[str, "Tensors"]):
+    """Tensors by slot, each read when it is looked at: a learn reads the slots it needs, however many tasks there are.
+
+    Args:
+        ledger: Where the objects are.
+        slots: Object hash by slot.
+    """
+
+    def __init__(self, ledger: Ledger, slots: Mapping[str, str]):
+        self.ledger, self.slots = ledger, slots
+
+    def __getitem__(self, slot: str) -> "Tensors":
+        return self.ledger.objects.get(self.slots[slot])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.slots)
+
+    def __len__(self) -> int:
+        return len(self.slots)
 
 
 def tensors_of(ledger: Ledger, slots: Mapping[str, str]) -> "dict[str, Tensors]":

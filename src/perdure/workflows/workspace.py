@@ -18,7 +18,6 @@ from perdure.workflows.edit.edit import edit
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.records import listed
 from perdure.workflows.edit.request import Facts
-from perdure.workflows.edit.revert import revert
 from perdure.workflows.export.export import MAX_RANK, export
 from perdure.workflows.init import DEFAULT_MODEL, init
 from perdure.workflows.inspect.evaluate import evaluate, predict
@@ -31,6 +30,7 @@ from perdure.workflows.learn.knowledge import Knowledge, learn_knowledge, plan_k
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
 from perdure.workflows.learn.request import Request
+from perdure.workflows.revert import revert
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Workspace:
         return edit(self.session, facts, spec=spec, gate=gate, tick=tick)
 
     def revert(self, what: str, *, resolve: bool = False, tick: Tick | None = None) -> Json:
-        """Record an entry without a fact, or without all facts of an edit; see `workflows.edit.revert`."""
+        """Record an entry without a task, a fact, or all facts of an edit; see `workflows.revert`."""
         return revert(self.session, what, resolve=resolve, tick=tick)
 
     def accept(self) -> Entry:
@@ -255,9 +255,14 @@ class Workspace:
         _warn(found.notices)
         return found.texts
 
-    def model(self, at: str = "head") -> Any:
-        """Return the model at a ref, in eval mode: the one that was scored."""
-        self.session.load(self.ledger.resolve(at))
+    def model(self, at: str = "head", task: str | None = None) -> Any:
+        """Return the model at a ref, in eval mode: the one that was scored.
+
+        Args:
+            at: Ref or entry.
+            task: Task whose requests it is for, where that has an adapter of its own; None for what all tasks share.
+        """
+        self.session.load(self.ledger.resolve(at), task)
         return self.runtime.model
 
     def matrix(self, at: str = "head", *, parts: bool = False) -> Json:
@@ -301,9 +306,10 @@ class Workspace:
         rank: int | None = None,
         max_rank: int = MAX_RANK,
         dtype: str | None = None,
+        task: str | None = None,
     ) -> Json:
         """Write the state at a ref as files that other tools load; see `workflows.export.export`."""
-        return export(self.session, folder, at, merged, rank, max_rank, dtype)
+        return export(self.session, folder, at, merged, rank, max_rank, dtype, task)
 
     def verify(self) -> Json:
         """Hash everything again, the base's weights too, and load the base; return what `perdure verify --json` prints."""

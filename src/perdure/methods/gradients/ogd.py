@@ -42,6 +42,7 @@ class Ogd(Method):
     family: ClassVar[str] = "gradients"
     seams: ClassVar[tuple[str, ...]] = ("mask", "measure")
     source: ClassVar[str] = "Farajtabar et al. 2020, arXiv 1910.07104"
+    anchors: ClassVar[bool] = True
 
     size: Positive = Field(default=20, description="rows of a task whose gradients are taken")
     keep: Share = Field(

@@ -43,6 +43,7 @@ class Ewc(Method):
     family: ClassVar[str] = "regularisation"
     seams: ClassVar[tuple[str, ...]] = ("loss", "measure")
     source: ClassVar[str] = "Kirkpatrick et al. 2017, arXiv 1612.00796; Schwarz et al. 2018, arXiv 1805.06370"
+    anchors: ClassVar[bool] = True
 
     strength: Strength = Field(default=0.03, description="factor, at a Fisher information of mean 1")
     mode: Literal["offline", "online"] = Field(

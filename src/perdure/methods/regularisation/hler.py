@@ -54,6 +54,7 @@ class Hler(Method):
     family: ClassVar[str] = "regularisation"
     seams: ClassVar[tuple[str, ...]] = ("prepare", "loss", "watch", "measure")
     source: ClassVar[str] = "Song et al. 2025, arXiv 2501.13669"
+    anchors: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("before", "task_grad")
 
     strength: Strength = Field(default=0.1, description="factor, at an importance of mean 1")

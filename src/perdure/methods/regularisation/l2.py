@@ -42,6 +42,7 @@ class L2(Method):
     family: ClassVar[str] = "regularisation"
     seams: ClassVar[tuple[str, ...]] = ("prepare", "loss", "measure")
     source: ClassVar[str] = "Li et al. 2018, arXiv 1802.01483"
+    anchors: ClassVar[bool] = True
 
     strength: Strength = Field(
         default=0.3, description="factor; 1 pulls a weight by its distance, a LoRA product likewise"

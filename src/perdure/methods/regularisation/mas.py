@@ -37,6 +37,7 @@ class Mas(Method):
     family: ClassVar[str] = "regularisation"
     seams: ClassVar[tuple[str, ...]] = ("prepare", "loss", "measure")
     source: ClassVar[str] = "Aljundi et al. 2018, arXiv 1711.09601"
+    anchors: ClassVar[bool] = True
 
     strength: Strength = Field(default=0.1, description="factor, at an importance of mean 1")
     size: Positive = Field(default=256, description="rows of a task that are measured")

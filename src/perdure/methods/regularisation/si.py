@@ -39,6 +39,7 @@ class Si(Method):
     family: ClassVar[str] = "regularisation"
     seams: ClassVar[tuple[str, ...]] = ("prepare", "loss", "watch", "measure")
     source: ClassVar[str] = "Zenke et al. 2017, arXiv 1703.04200"
+    anchors: ClassVar[bool] = True
     needs: ClassVar[tuple[str, ...]] = ("before", "task_grad")
 
     strength: Strength = Field(default=0.1, description="factor, at an importance of mean 1")

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.fields import described
-from perdure.core.recipe import Recipe, Settings
+from perdure.core.recipe import Recipe
 from perdure.core.seams import NEEDS, SEAMS, Method
+from perdure.core.settings import Settings
 
 if TYPE_CHECKING:
     from perdure.bridges.sizes import Size

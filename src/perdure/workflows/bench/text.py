@@ -93,11 +93,11 @@ def before_and_after(session: Session, task: TaskData) -> Json:
 def all_items(ledger: Ledger) -> Json:
     """Return by task its test rows (16 digits of their hashes) and what each stage scored on them; None where not scored."""
     head = ledger.resolve("head")
-    states = [ledger.state(entry) for entry in reversed(ledger.ancestors(head))]
-    found = ledger.scores(states, head.tasks.values())
+    seen = [ledger.seen_by(entry, head.tasks) for entry in reversed(ledger.ancestors(head))]
+    found = ledger.scores({state for line in seen for state in line.values()}, head.tasks.values())
     items = {}
     for name, version in head.tasks.items():
-        records = [found.get((state, version)) for state in states]
+        records = [found.get((line[name], version)) for line in seen]
         rows = next(record["rows"] for record in records if record)
         items[name] = {
             "rows": [row[:16] for row in rows],

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput, Diverged
 from perdure.core.progress import Tick
+from perdure.core.slots import EDITS, view_of
 from perdure.ledger import Entry
 from perdure.workflows.edit.again import Verdicts, lost, strengthened
 from perdure.workflows.edit.gate import EditGate, risen
 from perdure.workflows.edit.records import VERIFIED, Json, asked_specs, note_of, noted, record_at
 from perdure.workflows.edit.state import Place
 from perdure.workflows.session import Session
-from perdure.workflows.slots import EDITS
 
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet
@@ -50,7 +50,7 @@ def carry(session: Session, parent: Entry, slots: Mapping[str, str | None], tick
     """
     if EDITS not in session.ledger.slots(parent):
         return None
-    others = {**session.ledger.slots(parent), **slots}
+    others = view_of({**session.ledger.slots(parent), **slots})
     place = Place(session, {name: found for name, found in sorted(others.items()) if found and name != EDITS}, tick)
     record, edit_set = record_at(session.ledger, parent), place.in_force(parent)
     said = [line["fact"] for line in record["facts"] if line["efficacy"]]

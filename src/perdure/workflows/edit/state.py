@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
+from perdure.core.slots import EDITS
 from perdure.ledger import Entry
 from perdure.ledger.entry import Kind
 from perdure.workflows.edit.held_out import PASSAGES
 from perdure.workflows.session import Session
-from perdure.workflows.slots import EDITS, factors_of, tensors_of
+from perdure.workflows.slots import factors_of, tensors_of
 
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet
@@ -44,7 +45,7 @@ class Place:
     @classmethod
     def at(cls, session: Session, entry: Entry, tick: Tick | None = None) -> "Place":
         """Return the place of an entry."""
-        return cls(session, {name: found for name, found in session.ledger.slots(entry).items() if name != EDITS}, tick)
+        return cls(session, {name: found for name, found in session.ledger.view(entry).items() if name != EDITS}, tick)
 
     def in_force(self, entry: Entry) -> "EditSet":
         """Return the edit set at an entry; an empty one where it has none."""

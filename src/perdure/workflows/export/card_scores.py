@@ -22,12 +22,12 @@ def scores(ledger: Ledger, entry: Entry) -> list[str]:
     if not entry.tasks:
         return ["No task was learned."]
     measured = matrix(ledger, entry.id)
-    state = ledger.state(entry)
-    found = ledger.scores([state], entry.tasks.values())
+    seen = ledger.seen_by(entry, entry.tasks)
+    found = ledger.scores(seen.values(), entry.tasks.values())
     makers: dict[str, list[str]] = {}
     table = ["| Task | Scorer | Score | 95% interval | n | When learned | Change |", "|---|---|---|---|---|---|---|"]
     for name, stage in zip(measured["tasks"], learned_stages(measured), strict=True):
-        record = found.get((state, entry.tasks[name]))
+        record = found.get((seen[name], entry.tasks[name]))
         if record is None:
             table.append(f"| {name} | | not measured | | | | |")
             continue

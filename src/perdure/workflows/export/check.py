@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.slots import EDITS
 from perdure.ledger import Entry
 from perdure.workflows.edit.state import Place
 from perdure.workflows.session import Session
-from perdure.workflows.slots import EDITS
 
 if TYPE_CHECKING:
     from perdure.bridges.models import Base
@@ -20,12 +20,15 @@ DTYPES = ("bfloat16", "float16", "float32")
 Json = dict[str, Any]
 
 
-def check_adapter(session: Session, entry: Entry, folder: Path, dtype: str | None, compressed: bool) -> Json:
+def check_adapter(
+    session: Session, entry: Entry, task: str | None, folder: Path, dtype: str | None, compressed: bool
+) -> Json:
     """Return what the adapter in `folder` says, its factors cast to the dtype of the server, beside what `entry` says.
 
     Args:
         session: Of the workspace.
         entry: What was exported.
+        task: Whose adapter, where it has one of its own; None for what all tasks share.
         folder: The files.
         dtype: One of `DTYPES`, that the server holds the factors in; None takes that of the workspace's model.
         compressed: The rank was cut, so that the loss of held-out text is measured too.
@@ -49,7 +52,7 @@ def check_adapter(session: Session, entry: Entry, folder: Path, dtype: str | Non
         loss = text_loss(session.runtime.base, session.runtime.model, texts) if compressed else 0.0
         return _asked(place, facts), loss
 
-    session.load(entry)
+    session.load(entry, task)
     before, loss_before = asked()
     session.runtime.load({"export": as_served(folder, session.runtime, getattr(torch, name))})
     after, loss = asked()
@@ -58,7 +61,7 @@ def check_adapter(session: Session, entry: Entry, folder: Path, dtype: str | Non
     return told | ({"held_out": {"nll_before": loss_before, "nll": loss}} if compressed else {})
 
 
-def check_merged_facts(session: Session, entry: Entry, written: "Base") -> Json:
+def check_merged_facts(session: Session, entry: Entry, task: str | None, written: "Base") -> Json:
     """Return {"facts"}: what a merged model says, whose sums were rounded to its dtype, beside what `entry` says."""
     from perdure.editing.site import open_site
     from perdure.editing.verification import verify
@@ -66,7 +69,7 @@ def check_merged_facts(session: Session, entry: Entry, written: "Base") -> Json:
     facts = facts_at(session, entry)
     if not facts:
         return {"facts": None}
-    session.load(entry)
+    session.load(entry, task)
     before = _asked(Place.at(session, entry), facts)
     with open_site(written.model, written.tokenizer, written.precision) as site:
         return {"facts": said(facts, before, verify(site, facts, generation=False))}

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from perdure.core.errors import BadInput, PerdureError
+from perdure.core.errors import BadInput, NotFound, PerdureError
 from perdure.core.files import folder_aside
 from perdure.core.outputs import refuse_own
 from perdure.ledger import Entry
@@ -30,6 +30,7 @@ def export(
     rank: int | None = None,
     max_rank: int = MAX_RANK,
     dtype: str | None = None,
+    task: str | None = None,
 ) -> dict[str, Any]:
     """Write the state at a ref as files that other tools load; the folder appears whole or not at all.
 
@@ -42,21 +43,24 @@ def export(
         max_rank: Largest rank of an adapter; the default is the largest that vLLM serves.
         dtype: Dtype that the adapter's server holds it in, with which the facts in force are asked again; that of the
             workspace's model by default. The files keep the dtype that was trained and scored.
+        task: Task whose requests it is for, where that has an adapter of its own; None for what all tasks share.
 
     Returns:
-        "folder", "entry", "kind" ("adapter" or "merged"), "files", "rank" (None when merged), and "facts" (how many are said by
-        what was written, see `export_check.said`; None where none is in force). Of an adapter also "max_lora_rank", the
+        "folder", "entry", "task", "kind" ("adapter" or "merged"), "files", "rank" (None when merged), and "facts" (how many are
+        said by what was written, see `export_check.said`; None where none is in force). Of an adapter also "max_lora_rank", the
         setting with which vLLM takes it, "experts" (parameters of experts that have factors) and "dtype"; with `rank` also
         "relative_error" of the truncation and "held_out", the loss of held-out text; when merged "difference"
         and "tolerance" of the largest logit.
 
     Raises:
         BadInput: The folder is not empty, the state has no adapter, or its rank, `rank` or `dtype` does not fit.
-        NotFound: No such ref.
+        NotFound: No such ref or task.
         PerdureError: The disk is full, or the merged model disagrees with the adapter.
     """
     entry = session.ledger.resolve(at)
-    slots = session.ledger.slots(entry)
+    if task is not None and task not in entry.tasks:
+        raise NotFound(f"no task {task!r} is known at {at}; known are {', '.join(sorted(entry.tasks)) or 'none yet'}")
+    slots = session.ledger.view(entry, task)
     if merged and (rank is not None or dtype is not None or max_rank != MAX_RANK):
         raise BadInput("rank and dtype are of an adapter; leave them out, or export without merging")
     if rank is not None and not 1 <= rank <= max_rank:
@@ -66,6 +70,10 @@ def export(
     if not merged and "dense" in slots:
         raise BadInput(
             f"entry {entry.id[:12]} trained every weight (recipe `full`), which no adapter holds; export it with --merged"
+        )
+    if not merged and not slots and session.ledger.slots(entry):
+        raise BadInput(
+            f"at entry {entry.id[:12]} every task has an adapter of its own, and nothing is shared; export one with --task"
         )
     if not merged and not slots:
         raise BadInput(
@@ -78,14 +86,22 @@ def export(
         if merged:
             _refuse_small_disk(session, aside)
         told = (
-            _write_merged(session, entry, aside)
+            _write_merged(session, entry, task, aside)
             if merged
-            else _write_adapter(session, entry, aside, rank, max_rank, dtype)
+            else _write_adapter(session, entry, task, aside, rank, max_rank, dtype)
         )
         kind = "merged" if merged else "adapter"
         (aside / "README.md").write_text(card(session.ledger, entry, kind, told), encoding="utf-8")
         files = sorted(path.name for path in aside.iterdir())
-    return {"folder": str(Path(folder)), "entry": entry.id, "kind": kind, "files": files, "rank": None, **told}
+    return {
+        "folder": str(Path(folder)),
+        "entry": entry.id,
+        "task": task,
+        "kind": kind,
+        "files": files,
+        "rank": None,
+        **told,
+    }
 
 
 def _refuse_rank(session: Session, slots: Mapping[str, str], max_rank: int) -> None:
@@ -150,31 +166,31 @@ def _to_disk(path: Path) -> None:
 
 
 def _write_adapter(
-    session: Session, entry: Entry, aside: Path, rank: int | None, max_rank: int, dtype: str | None
+    session: Session, entry: Entry, task: str | None, aside: Path, rank: int | None, max_rank: int, dtype: str | None
 ) -> dict[str, Any]:
     from perdure.bridges.export import write_adapter
 
-    session.load(entry)
+    session.load(entry, task)
     model = session.ledger.config["model"]
     # A hub id loads the same weights anywhere; the embedded model stands in no hub, only in its cache folder.
     base = model if model.count("/") == 1 and not Path(model).is_absolute() else str(session.runtime.folder)
     revision = session.ledger.config.get("revision")
     told = write_adapter(aside, session.runtime, base=base, revision=revision, rank=rank, max_rank=max_rank)
-    return {**told, **check_adapter(session, entry, aside, dtype, compressed=rank is not None)}
+    return {**told, **check_adapter(session, entry, task, aside, dtype, compressed=rank is not None)}
 
 
-def _write_merged(session: Session, entry: Entry, aside: Path) -> dict[str, Any]:
+def _write_merged(session: Session, entry: Entry, task: str | None, aside: Path) -> dict[str, Any]:
     from perdure.bridges.export import check_merged, load_merged, probe, write_merged
     from perdure.maths.low_rank import from_tensors
 
-    session.load(entry)
+    session.load(entry, task)
     text = _probe_text(session, entry)
     expected = probe(session.runtime.base, session.runtime.model, text)
     patches = from_tensors(session.runtime.skill())
-    session.load_slots({name: found for name, found in session.ledger.slots(entry).items() if name == "dense"})
+    session.load_slots({name: found for name, found in session.ledger.view(entry, task).items() if name == "dense"})
     write_merged(aside, session.runtime, patches)
     written = load_merged(aside, session.runtime.base)
-    return {**check_merged(written, text, expected), **check_merged_facts(session, entry, written)}
+    return {**check_merged(written, text, expected), **check_merged_facts(session, entry, task, written)}
 
 
 def _probe_text(session: Session, entry: Entry) -> str:

@@ -51,8 +51,10 @@ def evaluate(session: Session, tasks: Sequence[str] = (), at: str = "head", tick
     named = list(tasks) or task_order(session.ledger, entry)
     known = {name: task_at(session, name, entry) for name in named}  # before the first is scored
     if not tasks:  # a task whose test rows were all deleted has no score any more
-        state = session.ledger.state(entry)
-        known = {name: task for name, task in known.items() if task.test or session.ledger.score(state, task.version)}
+        seen = session.ledger.seen_by(entry, known)
+        known = {
+            name: task for name, task in known.items() if task.test or session.ledger.score(seen[name], task.version)
+        }
     return Evaluation(at, entry.id, {name: session.score(entry, task, tick) for name, task in known.items()})
 
 
@@ -75,7 +77,7 @@ def predict(
     name = task or newest_task(session.ledger, entry)
     data = task_at(session, name, entry) if name else None
     rows = [data.ask(text) for text in texts] if data else []  # before the model is loaded
-    session.load(entry)
+    session.load(entry, name)
     if data is None:
         rows = [_without_task(text, chat=bool(session.tokenizer.chat_template)) for text in texts]
         return answers(session.runtime, rows, max_new_tokens or LONGEST)

@@ -23,13 +23,14 @@ def matrix(ledger: Ledger, at: str = "head", *, parts: bool = False) -> dict[str
 def cells(ledger: Ledger, entry: Entry) -> tuple[list[str], list[dict[str, Any]], list[list[dict[str, Any] | None]]]:
     """Return the tasks of an entry, the stages that led to it, and the Score record of each stage and task, if measured."""
     stages = list(reversed(ledger.ancestors(entry)))
-    states = [ledger.state(stage) for stage in stages]
     versions: dict[str, list[str]] = {}  # of each task at each stage: the one known then, else the first one
     for name in task_order(ledger, entry):
         known = [stage.tasks.get(name) for stage in stages]
         first = next(v for v in known if v)
         versions[name] = [v or first for v in known]
+    seen = [ledger.seen_by(stage, versions) for stage in stages]
+    states = {state for line in seen for state in line.values()}
     found = ledger.scores(states, {v for row in versions.values() for v in row})
-    records = [[found.get((state, versions[name][i])) for name in versions] for i, state in enumerate(states)]
+    records = [[found.get((line[name], versions[name][i])) for name in versions] for i, line in enumerate(seen)]
     about = [{"entry": stage.id, "kind": stage.kind, "task": stage.task} for stage in stages]
     return list(versions), about, records

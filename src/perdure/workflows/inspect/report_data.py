@@ -62,10 +62,11 @@ def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> 
     first: dict[str, str] = {}
     for entry in chain(reversed(ledger.ancestors(head)), entries):
         first = {**entry.tasks, **first}
-    states = {entry.id: ledger.state(entry) for entry in entries}
+    seen = {entry.id: ledger.seen_by(entry, first) for entry in entries}
+    states = {state for line in seen.values() for state in line.values()}
     wanted = {version for entry in entries for version in (*entry.tasks.values(), *first.values())}
-    found = ledger.scores(states.values(), wanted)
-    cells = {e.id: {t: found.get((states[e.id], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
+    found = ledger.scores(states, wanted)
+    cells = {e.id: {t: found.get((seen[e.id][t], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
     return {name: {task: _named(record) for task, record in line.items() if record} for name, line in cells.items()}
 
 

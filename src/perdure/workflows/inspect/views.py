@@ -74,10 +74,10 @@ def score_table(ledger: "Ledger", entry: "Entry") -> dict[str, dict[str, Json | 
     table: dict[str, dict[str, Json | None]] = {}
     for task in task_order(ledger, entry):
         version = entry.tasks[task]
-        now = _score(ledger, entry, version)
-        before = _score(ledger, parent, version) if parent else None
+        now = _score(ledger, entry, task, version)
+        before = _score(ledger, parent, task, version) if parent else None
         if parent and before is None and task in parent.tasks:
-            before = _score(ledger, parent, parent.tasks[task])
+            before = _score(ledger, parent, task, parent.tasks[task])
         if before and now:
             before = over_rows(before, now["rows"])
         table[task] = {"before": before and brief(before), "now": now and brief(now)}
@@ -190,8 +190,8 @@ def over_rows(record: Json, rows: Iterable[str]) -> Json | None:
     return {**record, **score_record(record["scorer"], items, said, names, record["seconds"])} if kept else None
 
 
-def _score(ledger: "Ledger", entry: "Entry", version: str) -> Json | None:
-    return ledger.score(ledger.state(entry), version)
+def _score(ledger: "Ledger", entry: "Entry", task: str, version: str) -> Json | None:
+    return ledger.score(ledger.seen(entry, task), version)
 
 
 def _times(ledger: "Ledger") -> dict[str, str]:
@@ -220,7 +220,7 @@ def paired(ledger: "Ledger", a: "Entry", b: "Entry", task: str) -> Json:
     from perdure.maths.statistics import paired_difference
 
     versions = [a.tasks.get(task) or b.tasks[task], b.tasks.get(task) or a.tasks[task]]
-    old, new = (_score(ledger, entry, version) for entry, version in zip((a, b), versions, strict=True))
+    old, new = (_score(ledger, entry, task, version) for entry, version in zip((a, b), versions, strict=True))
     pair: Json = {"a": old and brief(old), "b": new and brief(new), "change": None}
     if old and new:
         earlier = dict(zip(old["rows"], old["items"], strict=True))

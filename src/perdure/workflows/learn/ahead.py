@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput, BadSpec, PerdureError
-from perdure.core.recipe import Recipe, Settings
+from perdure.core.plan import Bare
+from perdure.core.recipe import Recipe
+from perdure.core.settings import Settings
+from perdure.core.slots import DENSE, EDITS
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
 from perdure.workflows.learn.encoder import RowEncoder
@@ -20,7 +23,7 @@ MOST = 10**8  # rows times epochs: what the order of the rows takes is gigabytes
 KEPT = 16  # bytes a trained number: its weight twice, as it is trained and as it is recorded, and AdamW's two moments
 
 
-def check_recipe(session: Session, parent: Entry, recipe: Recipe) -> None:
+def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> None:
     """Refuse a recipe that this workspace cannot carry out, from the model's configuration and what head has learned.
 
     Raises:
@@ -46,7 +49,7 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe) -> None:
     if settings.train == "lora" and settings.lora_target_modules != ALL:
         layers = targets(session.base_folder, settings)
     if settings.start == "head":
-        _check_adapter(session, parent, settings, layers)
+        _check_adapter(session, parent, recipe, task, layers)
 
 
 def untrained(session: Session, parent: Entry, recipe: Recipe) -> list[str]:
@@ -151,16 +154,22 @@ def _refuse_outside(row: "Row", ids: Sequence[int], tokenizer: Any, known: int |
         raise BadInput(f"{row.source or 'a row'}: {without_embedding(tokenizer, highest, known)}")
 
 
-def _check_adapter(session: Session, parent: Entry, settings: Settings, layers: list[str] | None) -> None:
+def _check_adapter(session: Session, parent: Entry, recipe: Recipe, task: str, layers: list[str] | None) -> None:
     """Refuse to go on with an adapter that is not the one that head has, as `Runtime` would once it is loaded."""
-    slot = session.ledger.slots(parent).get("skill")
-    if slot is None:
-        return
+    slots, settings = session.ledger.slots(parent), recipe.settings
     if settings.train == "full":
+        if slots.keys() <= {EDITS, DENSE}:
+            return
         raise BadSpec(
             "the recipe trains every weight, but head already carries an adapter; begin a new workspace for it, or use a LoRA "
             "recipe"
         )
+    bare = Bare(
+        task, session.seed, settings, {}, {name: {} for name in slots}
+    )  # which slot goes on is a matter of names
+    slot = slots.get(recipe.adapter_plan(bare, {}).slot)
+    if slot is None:
+        return
     from perdure.maths.low_rank import from_tensors  # here, as reading loads no torch
 
     patches = from_tensors(session.ledger.objects.get(slot))

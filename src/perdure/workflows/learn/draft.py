@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from perdure.core.canonical import content_hash
+from perdure.core.plan import AdapterPlan
+from perdure.core.slots import DENSE, EDITS, task_slot
 from perdure.core.words import counted
 from perdure.ledger import Entry, row_key
 from perdure.workflows.edit.carry import Carried, carry
@@ -11,7 +13,6 @@ from perdure.workflows.learn.kept_rows import parts_to_keep
 from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.train import Trained
-from perdure.workflows.slots import DENSE, EDITS, SKILL
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def draft(run: Run, prepared: Prepared, trained: Trained) -> Draft:
         nll_before=trained.nll_before,
         tests=prepared.tests,
     )
-    slots = _stored_slots(run)  # objects before rows: a full disk then leaves no row behind
+    slots = _stored_slots(run, trained.adapter)  # objects before rows: a full disk then leaves no row behind
     carried = carry(session, parent, slots, run.tick)
     if carried and carried.slot:
         slots[EDITS] = carried.slot
@@ -67,15 +68,20 @@ def draft(run: Run, prepared: Prepared, trained: Trained) -> Draft:
     return Draft(entry, memory, carried, _left_out(run, prepared))
 
 
-def _stored_slots(run: Run) -> dict[str, str | None]:
+def _stored_slots(run: Run, adapter: AdapterPlan | None) -> dict[str, str | None]:
     """Store what was trained; return the slots that the entry writes, or takes away."""
     session, plan = run.session, run.plan
     slots: dict[str, str | None] = {}
     if plan.continued is None:  # what was trained from the base has nothing else under it, or over it
-        slots = dict.fromkeys(session.ledger.slots(plan.parent).keys() - {EDITS})
-    full = plan.recipe.settings.train == "full"
-    tensors = session.runtime.weights() if full else session.runtime.skill()
-    slots[DENSE if full else SKILL] = session.ledger.objects.put(tensors)
+        slots = dict.fromkeys(session.ledger.view(plan.parent).keys() - {EDITS})
+    if adapter is None:
+        return {**slots, DENSE: session.ledger.objects.put(session.runtime.weights())}
+    slots[adapter.slot] = session.ledger.objects.put(session.runtime.trained())
+    own = task_slot(plan.task.name)
+    if adapter.slot == own:  # what lies under it is named again with the task, and stays so whatever is learned later
+        known = session.ledger.slots(plan.parent)
+        pinned = {f"{own}/{name}": known[name] for name in adapter.beneath if not name.startswith(f"{own}/")}
+        slots |= pinned
     return slots
 
 

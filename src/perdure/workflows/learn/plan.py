@@ -4,9 +4,10 @@ from dataclasses import dataclass, field, replace
 
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
+from perdure.core.slots import EDITS, view_of
 from perdure.data.encode import Encoded
 from perdure.data.task import TaskData
-from perdure.ledger import Entry
+from perdure.ledger import Entry, Ledger
 from perdure.workflows.learn.ahead import check_recipe, check_rows, check_sizes, check_teachers, untrained
 from perdure.workflows.learn.encoder import RowEncoder
 from perdure.workflows.learn.general_rows import general_rows, rehearsed_before
@@ -50,6 +51,15 @@ class Plan:
         """The entry whose adapter, and so whose method state, goes on; None where training starts from the base."""
         return None if self.recipe.settings.start == "base" else self.parent
 
+    def slots(self, ledger: Ledger) -> dict[str, str]:
+        """Return the object hash of each slot that training may go on from or lie over; edits are carried over at the end.
+
+        Where training starts from the base these are the slots of single tasks: what all tasks share is begun anew.
+        """
+        every = ledger.slots(self.parent)
+        begun_anew = view_of(every) if self.continued is None else {}
+        return {name: found for name, found in every.items() if name != EDITS and name not in begun_anew}
+
     @property
     def first(self) -> bool:
         """Whether no task went before, as far as the weights know."""
@@ -69,7 +79,7 @@ def plan(session: Session, request: Request) -> Plan:
     ledger, recipe = session.ledger, request.recipe
     parent = ledger.resolve("head")
     session.refuse_candidate()
-    check_recipe(session, parent, recipe)
+    check_recipe(session, parent, recipe, request.name)
     read = read_data(session, parent, request)
     task = read.task
     general, notices = general_rows(ledger, parent, task, recipe)

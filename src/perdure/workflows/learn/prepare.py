@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perdure.core.rows import Row
+from perdure.core.slots import EDITS
 from perdure.core.words import counted
 from perdure.data.encode import Encoded
 from perdure.data.split import distinct, held_out
@@ -14,7 +15,6 @@ from perdure.workflows.learn.known_rows import KnownRows
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.learn.run import Run
 from perdure.workflows.session import Scored
-from perdure.workflows.slots import EDITS
 
 if TYPE_CHECKING:
     from perdure.core.step import TopK
@@ -54,7 +54,7 @@ def prepare(run: Run) -> Prepared:
     ledger, settings = session.ledger, plan.recipe.settings
     before = {"base": run.score(ledger.resolve("base"), plan.task), "head": run.score(plan.parent, plan.task)}
     run.clock.start()
-    slots = ledger.slots(plan.continued) if plan.continued else {}
+    slots = ledger.view(plan.continued) if plan.continued else {}
     session.load_slots(
         {name: found for name, found in slots.items() if name != EDITS}
     )  # edits are carried over at the end

@@ -4,14 +4,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.plan import AdapterPlan, Bare
 from perdure.ledger.runs import CHECKPOINT, note
 from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.remember import states_at
 from perdure.workflows.learn.run import Run
+from perdure.workflows.slots import SlotTensors
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from perdure.core.seams import State
     from perdure.train.checkpoint import Keeper
     from perdure.train.learner import Learner
 
@@ -24,12 +27,14 @@ class Trained:
 
     Args:
         learner: What was trained, with its heartbeats.
+        adapter: Where the adapter that was trained ends; None where every weight was.
         nll_before: Losses of the task's train rows before training, if memory is admitted by them.
         seconds: Seconds of training, of all processes together.
         cpu_seconds: The processor's seconds.
     """
 
     learner: "Learner"
+    adapter: AdapterPlan | None
     nll_before: list[float] | None
     seconds: float
     cpu_seconds: float
@@ -46,9 +51,16 @@ def train(run: Run, prepared: Prepared) -> Trained:
 
     session, plan = run.session, run.plan
     runtime, settings = session.runtime, plan.recipe.settings
-    dense = settings.train == "full"
-    params = runtime.start_dense() if dense else runtime.start_adapter(settings, session.seed, plan.task.name)
-    learner = make_learner(run, prepared, params)
+    states = states_at(session.ledger, plan.continued, runtime.base.device)
+    slots = SlotTensors(session.ledger, plan.slots(session.ledger))
+    if settings.train == "full":
+        adapter, params = None, runtime.start_dense()
+    else:
+        bare = Bare(plan.task.name, session.seed, settings, runtime.shapes(settings), slots)
+        adapter = plan.recipe.adapter_plan(bare, states)
+        params = runtime.begin(adapter, slots, settings, session.seed, plan.task.name)
+    beneath = {name: slots[name] for name in adapter.beneath} if adapter else {}
+    learner = make_learner(run, prepared, params, states, beneath)
     nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
     path = run.folder / CHECKPOINT
     note(path.parent, plan.task.name, plan.parent.id)
@@ -59,10 +71,16 @@ def train(run: Run, prepared: Prepared) -> Trained:
     if run.clock.read()["seconds"] > CLOSE_OFF:
         keeper.save(None, learner.total)
     took = run.clock.read()
-    return Trained(learner, nll_before, round(took["seconds"], 3), round(took["cpu_seconds"], 3))
+    return Trained(learner, adapter, nll_before, round(took["seconds"], 3), round(took["cpu_seconds"], 3))
 
 
-def make_learner(run: Run, prepared: Prepared, params: "Mapping[str, Tensor]") -> "Learner":
+def make_learner(
+    run: Run,
+    prepared: Prepared,
+    params: "Mapping[str, Tensor]",
+    states: "Mapping[str, State]",
+    beneath: "Mapping[str, Mapping[str, Tensor]]",
+) -> "Learner":
     """Return the learner of this task, not begun."""
     from perdure.train.learner import Learner
     from perdure.train.task import TaskInputs
@@ -76,8 +94,9 @@ def make_learner(run: Run, prepared: Prepared, params: "Mapping[str, Tensor]") -
         if plan.recipe.owners("draw")
         else {},
         columns=prepared.columns,
-        state=states_at(session.ledger, plan.continued, session.runtime.base.device),
+        state=states,
         first=plan.first,
+        beneath=beneath,
         seed=session.seed,
     )
     return Learner(session.runtime.trainable(params), plan.recipe, inputs)

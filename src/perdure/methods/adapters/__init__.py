@@ -1,0 +1,1 @@
+"""Which adapter a task trains, and what lies frozen under it."""

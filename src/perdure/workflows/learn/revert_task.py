@@ -1,0 +1,110 @@
+"""Take a task out of head as if it had never been learned, where its slots are its own."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
+from perdure.core.slots import EDITS, slots_of_task
+from perdure.ledger import Entry, Ledger
+from perdure.workflows.edit.carry import carry
+from perdure.workflows.edit.records import NOTE
+from perdure.workflows.inspect.views import brief
+from perdure.workflows.learn.remember import LedgerMemory
+from perdure.workflows.session import Session
+
+Json = dict[str, Any]
+
+
+def revert_task(session: Session, task: str, tick: Tick | None = None) -> Json:
+    """Record an entry without a task: its slots, its rows in memory and its name are gone, everything else stays.
+
+    What other tasks see changes only where the task's adapter was one of a sum; their scores before and after are returned. A
+    task that was taken out before stays out: nothing is recorded then.
+
+    Args:
+        session: Of the workspace.
+        task: A task that head knows, or that was taken out of it.
+        tick: Called with (what, done, total) as work goes on.
+
+    Returns:
+        "entry", "task", "rows" (taken out of memory), "before" and "scores" (of the tasks that are left), "warnings", "already"
+        (whether it was taken out before) and "seconds".
+
+    Raises:
+        BadInput: The task trained weights that other tasks go through too, or a candidate is waiting.
+    """
+    with session.writing():
+        began, ledger = time.perf_counter(), session.ledger
+        parent = ledger.resolve("head")
+        if task not in parent.tasks:
+            past = next(e for e in ledger.ancestors(parent) if e.kind == "revert" and e.data.get("task") == task)
+            record = ledger.notes(past.id).get("revert") or {}
+            return {**record, "entry": past.id, "already": True, "seconds": round(time.perf_counter() - began, 3)}
+        session.refuse_candidate()
+        _refuse_shared(ledger, parent, task)
+        memory = LedgerMemory.at(ledger, parent)
+        kept = replace(memory, rows=[row for row in memory.rows if row.task != task])
+        slots: dict[str, str | None] = dict.fromkeys(slots_of_task(ledger.slots(parent), task))
+        carried = carry(session, parent, slots, tick)
+        if carried and carried.slot:
+            slots[EDITS] = carried.slot
+        manifest, columns = kept.save(ledger)
+        entry = Entry(
+            parent=parent.id,
+            kind="revert",
+            base=parent.base,
+            task=task,
+            tasks={name: version for name, version in parent.tasks.items() if name != task},
+            data={"task": task},
+            seed=session.seed,
+            slots=slots,
+            memory=manifest,
+            columns=columns,
+            state=parent.state,
+        )
+        record = {
+            "task": task,
+            "rows": len(memory.rows) - len(kept.rows),
+            "before": _scores(session, parent, entry, tick),
+            "scores": _scores(session, entry, entry, tick),
+            "warnings": list(carried.warnings) if carried else [],
+        }
+        notes = {"revert": record, **({NOTE: carried.note} if carried else {})}
+        ledger.record(entry, notes, why=f"revert {task}")
+        return {"entry": entry.id, **record, "already": False, "seconds": round(time.perf_counter() - began, 3)}
+
+
+def was_taken_out(ledger: Ledger, head: Entry, task: str) -> bool:
+    """Say whether a task that head does not know was taken out of it."""
+    return task not in head.tasks and any(
+        e.data.get("task") == task for e in ledger.ancestors(head) if e.kind == "revert"
+    )
+
+
+def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:
+    """Refuse a task that was learned, at any time, in slots that are not its own.
+
+    Raises:
+        BadInput: With the choices that exist.
+    """
+    own = set(slots_of_task(ledger.slots(head), task))
+    for entry in ledger.ancestors(head):
+        if (
+            entry.kind == "learn"
+            and entry.task == task
+            and not {name for name, new in entry.slots.items() if new} - {EDITS} <= own
+        ):
+            name = entry.id[:12]
+            raise BadInput(
+                f"task {task} was learned in weights that other tasks go through too (entry {name}), and cannot be taken out "
+                f"alone. 'perdure rollback {name}~1' goes back to before it, without all that came after; a task that may have "
+                "to go is learned with the method per_task, incremental or o_lora"
+            )
+
+
+def _scores(session: Session, at: Entry, left: Entry, tick: Tick | None) -> Json:
+    """Return the scores at an entry of the tasks that are left and have test rows."""
+    tasks = {name: session.task(name, at) for name in left.tasks}
+    return {name: brief(session.score(at, task, tick).record) for name, task in tasks.items() if task.test}

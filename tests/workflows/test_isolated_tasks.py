@@ -1,0 +1,220 @@
+"""Tasks with an adapter of their own: what later work cannot touch, what a request goes through, and how one is taken out."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from perdure import Workspace
+from perdure.core.errors import BadInput, BadSpec, NotFound
+from perdure.workflows.learn.remember import LedgerMemory
+
+FAST = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 4, "weight_decay": 0.1}
+WORDS = {"refund": "money back", "parcel": "where is it", "invoice": "what do I owe", "tariff": "what does it cost"}
+OWN = {"methods": {"per_task": {}}}
+SUM = {"methods": {"incremental": {}}}
+
+
+def learn(ws, tmp_path, task, recipe, **overrides):
+    rows = [
+        {"text": f"{WORDS[task]} {i}", "label": f"{task} {i % 2}", "split": split}
+        for split, start in (("train", 0), ("test", 100))
+        for i in range(start, start + 8)
+    ]
+    path = tmp_path / f"{task}.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return ws.learn(task, path, recipe=recipe, overrides={**FAST, **overrides}, gate=None)
+
+
+def logits(ws, task=None, at="head"):
+    ids = ws.tokenizer("money back 3", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        return ws.model(at, task)(input_ids=ids).logits
+
+
+def slots(ws, at="head"):
+    return ws.ledger.slots(ws.ledger.resolve(at))
+
+
+def seen(ws, task):
+    return ws.ledger.seen(ws.ledger.resolve("head"), task)
+
+
+@pytest.fixture
+def ws(tiny_model, tmp_path):
+    return Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
+
+
+@pytest.fixture
+def mixed(ws, tmp_path):
+    """A shared task, an isolated one over it, a shared one that goes on, and another isolated one."""
+    learn(ws, tmp_path, "refund", "naive")
+    learn(ws, tmp_path, "parcel", OWN)
+    learn(ws, tmp_path, "invoice", "naive")
+    learn(ws, tmp_path, "tariff", OWN)
+    return ws
+
+
+def test_what_an_isolated_task_goes_through_never_changes_again(ws, tmp_path):
+    learn(ws, tmp_path, "refund", "naive")
+    done = learn(ws, tmp_path, "parcel", OWN)
+    before, name, found = logits(ws, "parcel"), seen(ws, "parcel"), slots(ws)
+    assert found["task:parcel/skill"] == found["skill"]
+    assert not torch.equal(before, logits(ws))
+    learn(ws, tmp_path, "invoice", "naive")
+    learn(ws, tmp_path, "tariff", OWN)
+    assert seen(ws, "parcel") == name
+    assert torch.equal(logits(ws, "parcel"), before)
+    assert ws.evaluate(["parcel"])["tasks"]["parcel"] == done["scores"]["parcel"]
+    assert torch.equal(logits(Workspace.open(ws.ledger.root), "parcel"), before)
+    assert ws.verify()["ok"]
+
+
+def test_scores_of_isolated_tasks_are_looked_up_and_the_matrix_has_them(mixed, monkeypatch):
+    monkeypatch.setattr("perdure.workflows.session.measure", None)  # nothing is scored anew
+    matrix = mixed.matrix()
+    assert None not in matrix["score"][-1]
+    stage = matrix["tasks"].index("parcel")
+    assert len({line[stage] for line in matrix["score"][2:]}) == 1
+
+
+def test_a_first_isolated_task_is_what_a_shared_one_would_be(ws, tmp_path, tiny_model):
+    learn(ws, tmp_path, "refund", OWN)
+    other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")
+    learn(other, tmp_path, "refund", "naive")
+    assert slots(ws)["task:refund"] == slots(other)["skill"]
+    assert ws.ledger.view(ws.ledger.resolve("head")) == {}
+
+
+def test_a_task_that_is_learned_again_goes_on_from_its_own_adapter(mixed, tmp_path):
+    before = slots(mixed)
+    learn(mixed, tmp_path, "parcel", OWN, num_train_epochs=1)
+    after = slots(mixed)
+    assert after["task:parcel"] != before["task:parcel"]
+    assert {name: found for name, found in after.items() if name != "task:parcel"} == {
+        name: found for name, found in before.items() if name != "task:parcel"
+    }
+
+
+def test_reverting_an_isolated_task_leaves_every_other_view_as_it_was(mixed):
+    others = {task: (seen(mixed, task), logits(mixed, task)) for task in ("refund", "invoice", "tariff", None)}
+    done = mixed.revert("parcel")
+    assert not [name for name in slots(mixed) if name.startswith("task:parcel")]
+    assert set(done["scores"]) == {"invoice", "refund", "tariff"}
+    assert done["scores"] == done["before"]
+    for task, (name, before) in others.items():
+        assert seen(mixed, task) == name
+        assert torch.equal(logits(mixed, task), before)
+    assert "parcel" not in mixed.matrix()["tasks"]
+    again = mixed.revert("parcel")
+    assert (again["entry"], again["already"]) == (done["entry"], True)
+    assert "parcel" not in mixed.evaluate()["tasks"]
+    mixed.rollback("head~1")
+    assert "task:parcel" in slots(mixed)
+
+
+def test_reverting_one_of_a_sum_leaves_exactly_the_sum_of_the_others(ws, tmp_path):
+    recipe = {"methods": {"incremental": {}, "replay": {}}}
+    for task in ("refund", "parcel", "invoice"):
+        learn(ws, tmp_path, task, recipe)
+    assert [name for name in slots(ws) if name.startswith("sum:")] == ["sum:invoice", "sum:parcel", "sum:refund"]
+    kept = {name: found for name, found in slots(ws).items() if name != "sum:parcel"}
+    ws.session.load_slots(kept)
+    ids = ws.tokenizer("money back 3", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        expected = ws.runtime.model(input_ids=ids).logits
+    done = ws.revert("parcel")
+    assert slots(ws) == kept
+    assert torch.equal(logits(ws), expected)
+    assert done["rows"] > 0
+    assert {row.task for row in LedgerMemory.at(ws.ledger, ws.ledger.resolve("head")).rows} == {"refund", "invoice"}
+    assert ws.verify()["ok"]
+
+
+def test_adapters_of_a_sum_stay_as_they_were_learned(ws, tmp_path):
+    learn(ws, tmp_path, "refund", SUM)
+    first = slots(ws)["sum:refund"]
+    learn(ws, tmp_path, "parcel", {"methods": {"o_lora": {"exact": True}}})
+    assert slots(ws)["sum:refund"] == first
+    learn(ws, tmp_path, "invoice", "naive")  # a shared adapter over the sum
+    assert slots(ws)["sum:refund"] == first
+    old, new = (ws.ledger.objects.get(slots(ws)[name]) for name in ("sum:refund", "sum:parcel"))
+    overlap = [
+        ((new[name] @ old[name].T).norm() / (new[name].norm() * old[name].norm())).item()
+        for name in new
+        if name.endswith(".down")
+    ]
+    assert max(overlap) < 1e-5
+
+
+def test_a_task_in_shared_weights_is_not_taken_out_and_the_choices_are_named(mixed):
+    with pytest.raises(
+        BadInput, match=r"task refund was learned in weights that other tasks go through too .*rollback"
+    ):
+        mixed.revert("refund")
+    assert "task:parcel" in slots(mixed)
+
+
+def test_starting_from_the_base_leaves_isolated_tasks_alone(mixed, tmp_path):
+    before = logits(mixed, "parcel")
+    learn(mixed, tmp_path, "refund", "naive", start="base")
+    assert torch.equal(logits(mixed, "parcel"), before)
+
+
+def test_nothing_looks_ahead_the_first_entries_do_not_depend_on_how_many_follow(ws, tmp_path, tiny_model):
+    first = [learn(ws, tmp_path, task, OWN)["entry"] for task in ("refund", "parcel", "invoice")]
+    other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")
+    assert [learn(other, tmp_path, task, OWN)["entry"] for task in ("refund", "parcel")] == first[:2]
+
+
+def test_an_export_by_task_is_the_model_that_was_scored(mixed, tmp_path, tiny_model):
+    for task in ("parcel", None):
+        folder = tmp_path / f"export-{task}"
+        told = mixed.export(folder, task=task)
+        assert told["task"] == task
+        served = PeftModel.from_pretrained(
+            AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), folder
+        )
+        ids = mixed.tokenizer("money back 3", return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            torch.testing.assert_close(served(input_ids=ids).logits, logits(mixed, task), rtol=1e-4, atol=1e-5)
+    with pytest.raises(NotFound, match="no task 'none' is known at head"):
+        mixed.export(tmp_path / "none", task="none")
+
+
+def test_where_nothing_is_shared_the_export_names_the_option(ws, tmp_path):
+    learn(ws, tmp_path, "refund", OWN)
+    with pytest.raises(
+        BadInput, match="every task has an adapter of its own, and nothing is shared; export one with --task"
+    ):
+        ws.export(tmp_path / "out")
+
+
+def test_predict_goes_through_the_adapter_of_the_task(mixed, monkeypatch):
+    loaded, load = [], type(mixed.session).load
+
+    def watched(self, entry, task=None):
+        loaded.append(task)
+        load(self, entry, task)
+
+    monkeypatch.setattr(type(mixed.session), "load", watched)
+    mixed.predict(["money back 3"], task="parcel")
+    mixed.predict(["money back 3"], task="refund")
+    assert loaded == ["parcel", "refund"]
+    assert mixed.runtime.loaded == seen(mixed, "refund") != seen(mixed, "parcel")
+
+
+def test_another_rank_is_refused_for_a_slot_that_goes_on_and_free_for_a_fresh_one(mixed, tmp_path):
+    with pytest.raises(BadSpec, match="differ from the adapter that head goes on training"):
+        learn(mixed, tmp_path, "parcel", OWN, lora_r=2)
+    learn(mixed, tmp_path, "refund", OWN, lora_r=2)
+    assert slots(mixed)["task:refund"]
+
+
+def test_gc_keeps_the_scores_and_objects_of_every_view(mixed):
+    scores = mixed.matrix()["score"]
+    mixed.gc()
+    assert mixed.matrix()["score"] == scores
+    assert mixed.verify()["ok"]
