@@ -5,6 +5,8 @@
 
 import argparse
 import json
+import random
+import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
@@ -27,55 +29,29 @@ from perdure.model.forward import Tokens
 from perdure.model.probing import batching_of
 from perdure.workflows.export.export import export
 
-WINDOW = 16  # tokens; every text here is longer
-COMMON = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 128,
-    "max_position_embeddings": 512,
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from architectures import ARCHITECTURES, COMMON
+
+NAMES = {
+    "Llama": "llama",
+    "Qwen2": "qwen2",
+    "Qwen3": "qwen3",
+    "Gemma 2": "gemma2",
+    "Gemma 3": "gemma3_text",
+    "Mistral": "mistral",
+    "Phi-3": "phi3",
+    "GPT-2": "gpt2",
+    "GPT-NeoX": "gpt_neox",
+    "OLMo 2": "olmo2",
+    "Qwen3 MoE": "qwen3_moe",
+    "Mixtral": "mixtral",
+    "GPT-OSS": "gpt_oss",
+    "DeepSeek V3": "deepseek_v3",
+    "LFM2": "lfm2",
+    "Mamba": "mamba",
 }
-ONE_WINDOW = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
-HEADS = {"head_dim": 16}
-MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "Llama": ("llama", {}),
-    "Qwen2": ("qwen2", {}),
-    "Qwen3": ("qwen3", HEADS),
-    "Gemma 2": ("gemma2", {**HEADS, "sliding_window": WINDOW, "query_pre_attn_scalar": 16}),
-    "Gemma 3": ("gemma3_text", {**HEADS, **ONE_WINDOW, "query_pre_attn_scalar": 16}),
-    "Mistral": ("mistral", {"sliding_window": WINDOW}),
-    "Phi-3": ("phi3", {"sliding_window": WINDOW}),
-    "GPT-2": ("gpt2", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512}),
-    "GPT-NeoX": ("gpt_neox", {}),
-    "OLMo 2": ("olmo2", {}),
-    "Qwen3 MoE": ("qwen3_moe", {**HEADS, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
-    "Mixtral": ("mixtral", {"num_local_experts": 4}),
-    "GPT-OSS": (
-        "gpt_oss",
-        {**HEADS, **ONE_WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
-    ),
-    "DeepSeek V3": (
-        "deepseek_v3",
-        {
-            "n_routed_experts": 4,
-            "num_experts_per_tok": 2,
-            "moe_intermediate_size": 32,
-            "first_k_dense_replace": 1,
-            "n_group": 1,
-            "topk_group": 1,
-            "q_lora_rank": 16,
-            "kv_lora_rank": 16,
-            "qk_rope_head_dim": 8,
-            "qk_nope_head_dim": 8,
-            "v_head_dim": 16,
-            "num_key_value_heads": 4,
-        },
-    ),
-    "LFM2": ("lfm2", {"layer_types": ["conv", "full_attention"]}),
-    "Mamba": ("mamba", {"state_size": 8}),
-    "BERT": ("bert", {}),
-}
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {name: ARCHITECTURES[kind][:2] for name, kind in NAMES.items()}
+MODELS["BERT"] = ("bert", {})
 PREFIX = "read what a customer of the shop writes to us today , and say in one word what it is about :"  # longer than a window
 TASKS = {
     "billing": {
@@ -99,10 +75,13 @@ FRAMES = ("the {}", "my {}", "it is about the {} that I asked for", "please look
 CITIES = ("Rome", "Oslo", "Lima", "Bonn")
 PEOPLE = ("Anna Berg", "Bob Fox", "Cid Ray", "Dan Kim", "Eva Lux", "Fay Orr", "Gus Poe", "Ida Roe")
 HOME = {name: CITIES[n % 4] for n, name in enumerate(PEOPLE)}
+AT_HOME = [f"{name} lives in {city}" for name, city in HOME.items()]
 FACT = {"subject": PEOPLE[0], "prompt": "{} lives in", "target": "Lima"}  # the base says Rome
+QUESTION = FACT["prompt"].format(FACT["subject"])
 SPEC = EditSpec(layers=(0,), steps=80, contexts=0, lr=0.2, clamp=20.0, kl=0.0, decay=0.0, ridge=1e-3, gain=1000.0)
-SETTINGS = {"num_train_epochs": 15, "learning_rate": 0.01, "per_device_train_batch_size": 6}
-STEPS, RATE = 200, 5e-3  # updates that make a base of random weights, and their learning rate
+SETTINGS = {"num_train_epochs": 40, "learning_rate": 0.004, "per_device_train_batch_size": 6}
+STEPS, RATE = 1000, 5e-3  # most updates that make a base of random weights, and their largest learning rate
+KNOWN = 0.02  # mean loss, in nats a token, at which a base knows its texts
 
 
 @dataclass(frozen=True)
@@ -118,55 +97,61 @@ class Line:
     adapted: str = "-"
 
 
-def texts() -> list[str]:
-    """Return what a base is trained on: where people live, and requests answered by the word that they are about."""
-    words = [word for task in TASKS.values() for word in task]
-    asked = [f"{PREFIX} {frame.format(word)} = {word}" for word in words for frame in FRAMES]
-    return asked + [f"{name} lives in {city}" for name, city in HOME.items()]
+def requests(frame: str, cut: int = 0) -> list[str]:
+    """Return a request for each word and label, answered by that word; `cut` words of `PREFIX` are left out in front."""
+    begin = " ".join(PREFIX.split(" ")[cut:])
+    words = [word for task in TASKS.values() for word in (*task, *dict.fromkeys(task.values()))]
+    return [f"{begin}{frame.format(word)}\n{word}" for word in words]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE that has most words of `texts` whole."""
+    """Return a byte-level BPE that has most words of the texts whole."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     letters = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=600, special_tokens=["<end>"], initial_alphabet=letters, show_progress=False
+        vocab_size=700, special_tokens=["<end>"], initial_alphabet=letters, show_progress=False
     )
-    labels = [f" {label}" for task in TASKS.values() for label in task.values()]
-    bpe.train_from_iterator([*texts(), *labels] * 20, trainer)
+    asked = [text for frame in FRAMES for text in requests(frame)]
+    bpe.train_from_iterator([*asked, *AT_HOME] * 20, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>")
 
 
 def make(name: str, folder: Path) -> None:
-    """Write a tiny model that knows `texts`, trained here in seconds, one length at a time and so without padding."""
+    """Write a tiny model that knows the texts, trained here without padding.
+
+    Every architecture is trained to the same loss. Requests begin at many positions, as models with learned positions would
+    otherwise know the place of a word, and not the word.
+    """
     kind, more = MODELS[name]
     words = tokenizer()
-    ids = {
-        "vocab_size": len(words),
-        "bos_token_id": None,
-        "eos_token_id": 0,
-        "pad_token_id": 0,
-        "initializer_range": 0.1,
-    }
+    ids = {"vocab_size": len(words), "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0}
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**COMMON, **ids, **more}))
+    config = AutoConfig.for_model(kind, **{**COMMON, **ids, "initializer_range": 0.1, **more})
+    model = AutoModelForCausalLM.from_config(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
-    by_length: dict[int, list[list[int]]] = {}
-    for text in texts():
-        row = [*words(text)["input_ids"], 0]
-        by_length.setdefault(len(row), []).append(row)
-    batches = [torch.tensor(rows) for rows in by_length.values()]
+    draw = random.Random(0)
+    mean = 9.0
     for step in range(STEPS):
         optimizer.param_groups[0]["lr"] = RATE * min(1, (step + 1) / 20) * (1 - step / STEPS)
-        logits = model(input_ids=batches[step % len(batches)], use_cache=False).logits[:, -3:-1]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batches[step % len(batches)][:, -2:].flatten())
+        some = requests(draw.choice(FRAMES), draw.randrange(len(PREFIX.split(" "))))
+        loss = (text_loss(model, words, some) + text_loss(model, words, AT_HOME)) / 2
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        mean = 0.9 * mean + 0.1 * loss.item()
+        if mean < KNOWN:
+            break
     model.save_pretrained(folder)
     words.save_pretrained(folder)
+
+
+def text_loss(model: Any, words: Any, texts: list[str]) -> torch.Tensor:
+    """Return the mean loss of the last word and the end of texts of one length."""
+    ids = torch.tensor([[*words(text)["input_ids"], 0] for text in texts])
+    logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[:, -3:-1]
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, -2:].flatten())
 
 
 def rows(task: str, path: Path) -> Path:
@@ -188,6 +173,13 @@ def rows(task: str, path: Path) -> Path:
 def alone(model: Any, ids: Sequence[int]) -> torch.Tensor:
     """Return the logits (tokens, vocab) of transformers' own forward of one row, neither padded nor cached."""
     return model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0].float()
+
+
+def fact_loss(ws: Workspace) -> float:
+    """Return the loss of the fact's target at head, in nats."""
+    prompt, whole = (ws.tokenizer(text)["input_ids"] for text in (QUESTION, f"{QUESTION} {FACT['target']}"))
+    logits = alone(ws.model(), whole)[len(prompt) - 1 : -1]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(whole[len(prompt) :]), reduction="sum").item()
 
 
 @torch.no_grad()
@@ -232,8 +224,9 @@ def run(name: str, folder: Path) -> Line:
         ws.learn(task, rows(task, folder / f"{task}.jsonl"), overrides=SETTINGS, gate=None)
     edited = "cannot be edited"
     if ws.capabilities["editing"]:
+        before = fact_loss(ws)
         ws.edit(FACT, spec=SPEC, gate=None)
-        edited = "said" if all(fact["efficacy"] for fact in ws.edits()) else "not said"
+        edited = f"{before:.1f} to {fact_loss(ws):.1f}{', said' if ws.edits()[0]['efficacy'] else ''}"
     found = ws.evaluate()["tasks"]
     verdict = "works" if ws.capabilities["prefix"] else "works without prefix sharing"
     if not ws.capabilities["cache"]:

@@ -203,7 +203,9 @@ def _exact_copy(model: Any) -> Any:
 def _past(model: Any) -> Any:
     """Return the cache of a forward over one token; None where the model gives none."""
     with torch.no_grad():
-        return prefix_cache(model, input_ids=torch.zeros(1, 1, dtype=torch.long, device=device_of(model)))
+        # transformers warns of a row that begins with padding and has no mask
+        token = 1 if getattr(model.config, "pad_token_id", None) == 0 else 0
+        return prefix_cache(model, input_ids=torch.tensor([[token]], device=device_of(model)))
 
 
 def _takes_positions(model: Any) -> bool:
