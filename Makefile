@@ -2,6 +2,8 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# Processes that the tests are spread over; each may hold the embedded model, about 1 GB.
+WORKERS ?= 2
 
 .PHONY: help setup browser demo test check format docs bench-stream bench-mutate bench-chain clean
 
@@ -26,7 +28,7 @@ demo: $(READY)  ## learn four product lines on a real model, beside the naive re
 	$(PY) -m perdure.cli.main demo --out demo
 
 test: setup  ## every test, at most 20 minutes on 2 cores with set-up
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 check: $(READY)  ## format, lint, types, architecture, docs
 	$(VENV)/bin/ruff format --check .

@@ -40,7 +40,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Run what is tiny on one thread: two wait for each other longer than they compute, 30 times longer on a busy machine."""
     if torch := sys.modules.get("torch"):
-        torch.set_num_threads((os.cpu_count() or 1) if item.get_closest_marker("model") else 1)
+        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+        cores = max((os.cpu_count() or 1) // workers, 1)
+        torch.set_num_threads(cores if item.get_closest_marker("model") else 1)
 
 
 @pytest.fixture(scope="session")
