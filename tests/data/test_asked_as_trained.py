@@ -9,6 +9,7 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.rows import Message, Row
 from perdure.data.answers import Choices, Reader
+from perdure.data.chat import writes_date
 from perdure.data.encode import answer_ids, chat_text, encode, prompt_ids, stop_ids
 from perdure.data.examine import examine
 from perdure.data.formats import detect, to_rows
@@ -165,6 +166,19 @@ def test_what_a_template_raises_is_one_error_with_the_rows_place(template, says)
     for function in (lambda: encode(row, tokenizer, 99), lambda: prompt_ids(row, tokenizer)):
         with pytest.raises(BadInput, match=f"f.jsonl:7: .*{says}"):
             function()
+
+
+def test_a_template_that_asks_for_the_date_writes_the_same_one_on_any_day():
+    """Llama 3's: tokens that change from day to day would make scores of two days scores of two prompts."""
+    body = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    row = ask("spam?", "yes")
+    dated, plain = (chats.byte_bpe(start + body) for start in ("Today is {{ strftime_now('%d %b %Y') }}. ", ""))
+    assert encode(row, dated, 99).ids[-len(encode(row, plain, 99).ids) :] == encode(row, plain, 99).ids
+    assert chat_text(row.messages, dated, prompt=False) == "Today is 26 Jul 2024. " + chat_text(
+        row.messages, plain, prompt=False
+    )
+    assert writes_date(dated)
+    assert not writes_date(plain)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from perdure.bridges.experts import expert_parameters
 from perdure.bridges.models import Base
 from perdure.bridges.targets import linear_layers, without_adapter
 from perdure.core.errors import BadInput
+from perdure.data.chat import DATE, writes_date
 from perdure.editing.site import open_site
 from perdure.model.batching import Batching
 from perdure.model.layers import text_part
@@ -82,7 +83,7 @@ def capabilities_of(base: Base) -> Capabilities:
     except BadInput as error:
         reason = str(error)
     experts = len(expert_parameters(model))
-    return Capabilities(batching, reason, without_adapter(model), experts, tuple(_notes(model, batching)))
+    return Capabilities(batching, reason, without_adapter(model), experts, tuple(_notes(base, batching)))
 
 
 def _version() -> str:
@@ -114,8 +115,13 @@ def _refuse_untrainable(base: Base) -> None:
         raise BadInput(f"{type(base.model).__name__} cannot be trained: the gradient of its first layer is not finite")
 
 
-def _notes(model: Any, batching: Batching) -> list[str]:
-    notes = []
+def _notes(base: Base, batching: Batching) -> list[str]:
+    model, notes = base.model, []
+    if writes_date(base.tokenizer):
+        notes.append(
+            f"its chat template writes today's date; rows are trained and scored with {DATE:%d %b %Y} on any day, so that "
+            "scores of two days can be compared"
+        )
     if not batching.prefix:
         notes.append(
             "a prefix that rows share runs for each of them: what the model keeps of it cannot serve several rows"

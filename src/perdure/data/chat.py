@@ -5,6 +5,7 @@ The template comes from the model's folder: it may raise, drop what it is given,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from perdure.data.turns import REASONING
 
 SECONDS, MEMORY = 5.0, 2**31  # that writing one conversation may take
 LONGEST = 10_000_000  # characters of one
+DATE = date(2024, 7, 26)  # that templates write which ask for today's: Llama 3's own, where it is not told one
 MARK = "\u241eanswer\u241e"  # stands for an answer
 
 
@@ -77,6 +79,8 @@ def chat_text(
 
     more = dict(given or {})
     options = {**more.pop("chat_template_kwargs", {}), **more}
+    if writes_date(tokenizer):
+        options.setdefault("strftime_now", DATE.strftime)
     turns = [turn.fields for turn in messages]
     place = source or "a row"
     try:
@@ -99,6 +103,11 @@ def chat_text(
     if len(text) > LONGEST:
         raise BadInput(f"{place}: the model's chat template writes {len(text):,} characters; {LONGEST:,} are the most")
     return text
+
+
+def writes_date(tokenizer: Any) -> bool:
+    """Say whether the chat template asks for today's date: what is trained and scored then has `DATE`, on any day."""
+    return "strftime_now" in str(getattr(tokenizer, "chat_template", None) or "")
 
 
 def chat(row: Row, tokenizer: Any) -> Chat:
