@@ -172,11 +172,10 @@ def test_a_template_that_asks_for_the_date_writes_the_same_one_on_any_day():
     """Llama 3's: tokens that change from day to day would make scores of two days scores of two prompts."""
     body = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     row = ask("spam?", "yes")
-    dated, plain = (chats.byte_bpe(start + body) for start in ("Today is {{ strftime_now('%d %b %Y') }}. ", ""))
-    assert encode(row, dated, 99).ids[-len(encode(row, plain, 99).ids) :] == encode(row, plain, 99).ids
-    assert chat_text(row.messages, dated, prompt=False) == "Today is 26 Jul 2024. " + chat_text(
-        row.messages, plain, prompt=False
-    )
+    starts = ("Today is {{ strftime_now('%d %b %Y') }}. ", "Today is 26 Jul 2024. ")
+    dated, plain = (chats.byte_bpe(start + body) for start in starts)
+    assert encode(row, dated, 99) == encode(row, plain, 99)
+    assert prompt_ids(row, dated) == prompt_ids(row, plain)
     assert writes_date(dated)
     assert not writes_date(plain)
 

@@ -5,7 +5,7 @@ The template comes from the model's folder: it may raise, drop what it is given,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +17,7 @@ from perdure.data.turns import REASONING
 
 SECONDS, MEMORY = 5.0, 2**31  # that writing one conversation may take
 LONGEST = 10_000_000  # characters of one
-DATE = date(2024, 7, 26)  # that templates write which ask for today's: Llama 3's own, where it is not told one
+DATE = datetime(2024, 7, 26)  # that templates write which ask for today's: Llama 3's own, where it is not told one
 MARK = "\u241eanswer\u241e"  # stands for an answer
 
 
@@ -80,7 +80,7 @@ def chat_text(
     more = dict(given or {})
     options = {**more.pop("chat_template_kwargs", {}), **more}
     if writes_date(tokenizer):
-        options.setdefault("strftime_now", DATE.strftime)
+        options["chat_template"] = _DATED + tokenizer.get_chat_template(None, options.get("tools"))
     turns = [turn.fields for turn in messages]
     place = source or "a row"
     try:
@@ -103,6 +103,15 @@ def chat_text(
     if len(text) > LONGEST:
         raise BadInput(f"{place}: the model's chat template writes {len(text):,} characters; {LONGEST:,} are the most")
     return text
+
+
+# A macro, since a template is given plain data alone, no function. It has the name of the function that it stands for.
+_CODES = ["%d", "%e", "%m", "%b", "%B", "%y", "%Y", "%a", "%A", "%j", "%H", "%I", "%M", "%S", "%p"]
+_DATED = (
+    "{%- macro strftime_now(form) -%}{{ form"
+    + "".join(f" | replace('{code}', '{DATE.strftime(code)}')" for code in _CODES)
+    + " }}{%- endmacro -%}"
+)
 
 
 def writes_date(tokenizer: Any) -> bool:
