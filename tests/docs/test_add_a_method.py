@@ -31,8 +31,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    shutil.copytree(ROOT / "tests" / "contract", folder / "tests" / "contract")
-    for name in ("tests/conftest.py", "tests/architectures.py", "tests/streams.py", "pyproject.toml"):
+    for part in ("contract", "support"):
+        shutil.copytree(ROOT / "tests" / part, folder / "tests" / part)
+    for name in ("tests/conftest.py", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     family = (folder / METHOD_FILE).parent
     (folder / "sitecustomize.py").write_text(

@@ -9,7 +9,7 @@ from torch import nn
 
 from perdure.core.step import Slice
 
-GOLDEN = json.loads((Path(__file__).parent / "methods" / "golden.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads((Path(__file__).parents[1] / "methods" / "golden.json").read_text(encoding="utf-8"))
 SHAPES = {name: tuple(shape) for name, shape in GOLDEN["problem"]["shapes"].items()}
 SIXTH = torch.full((6,), 1 / 6, dtype=torch.float64)  # weight of each of six rows in their mean
 
