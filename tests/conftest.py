@@ -94,3 +94,11 @@ def stream(tiny_model: Path):  # type: ignore[no-untyped-def]
     from streams import Stream
 
     return Stream(tiny_model)
+
+
+@pytest.fixture(scope="session")
+def points():  # type: ignore[no-untyped-def]
+    """The same of points in the plane and a small network; see `streams.FeatureStream`."""
+    from streams import FeatureStream
+
+    return FeatureStream()

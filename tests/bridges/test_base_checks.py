@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from json_files import change
 from perdure.bridges.models import check_base, load_base, load_tokenizer
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.settings import Settings
@@ -21,10 +22,6 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 def folder(tiny_model, tmp_path):
     """A copy of the tiny model, to spoil."""
     return Path(shutil.copytree(tiny_model, tmp_path / "model"))
-
-
-def change(path, **fields):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 def config(**fields):

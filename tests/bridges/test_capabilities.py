@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from transformers import AutoTokenizer
 
 from architectures import ARCHITECTURES, COMMON, make
 from perdure import Workspace
@@ -12,11 +11,6 @@ from perdure.bridges.capabilities import capabilities_of
 from perdure.bridges.models import Base
 from perdure.core.errors import BadInput, BadSpec
 from perdure.model.probing import measure
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_model):
-    return AutoTokenizer.from_pretrained(tiny_model)
 
 
 @pytest.fixture(scope="module")

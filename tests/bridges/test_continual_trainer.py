@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
 
 import perdure
 from perdure.bridges.continual_trainer import MEMORY, ContinualTrainer
@@ -20,14 +20,10 @@ from perdure.model.forward import Tokens
 from perdure.train import checkpoint, loop
 from perdure.train.learner import Learner
 from perdure.train.task import TaskInputs, Trainable
+from streams import same
 
 FAST = {"learning_rate": 0.03, "num_train_epochs": 4, "per_device_train_batch_size": 8, "seed": 3}
 REPLAY = {"name": "kept", "memory_per_label": 4, "methods": {"replay": {"mix": 0.5}, "distill": {"top_k": 8}}}
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_model):
-    return AutoTokenizer.from_pretrained(tiny_model)
 
 
 def make_model(folder, dropout: float = 0.0):
@@ -76,10 +72,6 @@ def tokenised(rows: list[dict], tokenizer, width: int = 0) -> list[dict]:
 
 def weights(model) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
-
-
-def same(a, b) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_it_is_public():

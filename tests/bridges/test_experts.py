@@ -21,6 +21,7 @@ from perdure.core.slots import SKILL
 from perdure.maths.low_rank import Patch, combine, from_tensors, relative_error, truncate, uniform
 from perdure.train.per_row import per_row_gradients
 from perdure.workflows.export.export import export
+from runtimes import trained
 from streams import same
 
 MIXTURES = ["qwen3_moe", "mixtral", "olmoe", "gpt_oss", "deepseek_v3", "qwen3_next"]
@@ -88,17 +89,6 @@ def tasks(tmp_path_factory):
 @pytest.fixture(scope="module")
 def runtime(folder):
     return Runtime(folder("deepseek_v3"), "float32", "cpu")
-
-
-def trained(runtime, seed, **fields):
-    """Lay a fresh adapter and move it, as training would; return its slots."""
-    runtime.load({})
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for value in runtime.start_adapter(Settings(**fields), seed, "task").values():
-            value.add_(0.1 * torch.randn_like(value))
-    runtime.freeze()
-    return {SKILL: runtime.skill()}
 
 
 @pytest.mark.parametrize("name", [*MIXTURES, "granitemoe", "jamba", "minimax"])

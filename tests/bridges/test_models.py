@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from json_files import change
 from perdure.bridges import embedded
 from perdure.bridges.models import (
     check_unchanged,
@@ -27,10 +28,6 @@ from perdure.core.errors import BadInput, BrokenStore
 def folder(tiny_model, tmp_path):
     """A copy of the tiny model, to spoil."""
     return shutil.copytree(tiny_model, tmp_path / "model")
-
-
-def change(path, **fields):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
 # --- found

@@ -8,6 +8,7 @@ from perdure.core.errors import BadSpec
 from perdure.core.settings import Settings
 from perdure.core.slots import DENSE, SKILL
 from perdure.maths.low_rank import from_tensors
+from runtimes import trained
 from streams import same
 
 IDS = torch.arange(2, 42).reshape(2, 20)
@@ -16,17 +17,6 @@ IDS = torch.arange(2, 42).reshape(2, 20)
 def logits(runtime):
     with torch.no_grad():
         return runtime.model(IDS).logits
-
-
-def trained(runtime, seed, **fields):
-    """Lay a fresh adapter and move it, as training would; return its slots."""
-    runtime.load({})
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for value in runtime.start_adapter(Settings(**fields), seed, "task").values():
-            value.add_(0.1 * torch.randn_like(value))
-    runtime.freeze()
-    return {SKILL: runtime.skill()}
 
 
 @pytest.fixture(scope="module")

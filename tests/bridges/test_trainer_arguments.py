@@ -7,7 +7,7 @@ from dataclasses import fields
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from perdure.bridges import trainer_settings
 from perdure.bridges.continual_trainer import ContinualTrainer
@@ -44,11 +44,6 @@ def beside_default(name):
     if isinstance(default, bool):
         return not default
     return default + 1 if isinstance(default, int | float) else "another"
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tiny_model):
-    return AutoTokenizer.from_pretrained(tiny_model)
 
 
 @pytest.fixture

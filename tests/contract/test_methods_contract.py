@@ -21,7 +21,7 @@ from perdure.core.seams import NEEDS, SEAMS, SUPPORTS, Method, checked_method
 from perdure.methods.registry import all_methods
 from perdure.train.checkpoint import Keeper
 from perdure.train.model_view import ModelView
-from streams import SETTINGS, FeatureStream, Learned, apart, close, run, same, weights, wish
+from streams import SETTINGS, Learned, apart, close, run, same, weights, wish
 
 METHODS = {  # what says which adapter a task trains owes something else: test_adapters_contract.py
     name: method for name, method in all_methods().items() if "adapter" not in method.seams
@@ -90,11 +90,6 @@ def second(stream, methods, registry=METHODS, first=None, **more):
 
 def learned(stream, name: str, registry=METHODS, **more) -> Learned:
     return stream.train(second(stream, company(name), registry, **more))  # a broken method keeps its company
-
-
-@pytest.fixture(scope="module")
-def points():
-    return FeatureStream()
 
 
 @pytest.fixture(scope="module")

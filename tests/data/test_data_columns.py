@@ -1,19 +1,13 @@
 """Every column of a file is read, or named; one that carries the task is not left out without a word."""
 
-import json
-
 import pytest
 
+from json_files import rows_file
 from perdure.bridges.trainer_rows import rows_of
 from perdure.core.errors import BadInput, BadSpec
 from perdure.data.task import load_probe, load_rows, load_task, update_task
 
 CLASSIFY = "Classify the text.\nText: {}\nLabel:"
-
-
-def rows_file(path, rows):
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return path
 
 
 def many(**fields):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from json_files import rows_file
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row
 from perdure.data.leaks import refuse_leaks
@@ -14,11 +15,6 @@ from perdure.data.spec import make_spec
 from perdure.data.task import TaskData, default_scorer, load_rows, load_spec, load_task, update_task
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
-
-
-def rows_file(path, rows):
-    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return path
 
 
 def intents(start, stop, **more):

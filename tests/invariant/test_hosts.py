@@ -17,6 +17,7 @@ from perdure.train import loop
 from perdure.train.checkpoint import Keeper
 from perdure.train.learner import Learner
 from perdure.train.task import TaskInputs
+from streams import same
 
 SETTINGS = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "lora_dropout": 0.1, "logging_steps": 2}
 
@@ -44,10 +45,6 @@ def learner(folder, **overrides) -> Learner:
 
 def weights(made: Learner) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in made.params.items()}
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_the_two_hosts_agree_to_the_bit(tiny_model):

@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 
 from perdure.core.step import Step
 from perdure.methods.regularisation.ewc import Ewc
-
-
-def tensor(*values):
-    return torch.tensor(values, dtype=torch.float64)
+from tensors import tensor
 
 
 def settled(at, gradients, asked=None):

@@ -8,15 +8,10 @@ from perdure.core.step import Slice, Step, row_weights
 from perdure.maths.projection import dot
 from perdure.methods.registry import all_methods
 from perdure.train.draws import DrawName
-from streams import FeatureStream, close, finished, weights
+from streams import close, finished, weights
 
 METHODS = all_methods()
 FAMILY = ["a_gem", "gem", "pcgrad", "cagrad"]
-
-
-@pytest.fixture(scope="module")
-def points():
-    return FeatureStream()
 
 
 def gradient_of(stream, rows):

@@ -8,12 +8,9 @@ import torch
 
 from perdure.core.step import Step
 from perdure.methods.regularisation.hler import Hler
+from tensors import tensor
 
 FIRST, SECOND = "model.layers.0.up.weight", "model.layers.1.up.weight"
-
-
-def tensor(*values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def model(at):

@@ -10,7 +10,7 @@ from perdure.core.seams import Column
 from perdure.core.step import Slice, Step, TopK
 from perdure.maths.divergence import top_k
 from perdure.methods.distillation.lwf import Lwf
-from streams import FeatureStream, apart, close
+from streams import apart, close
 
 VOCAB = 6
 START = torch.tensor([[1.0, 0.0, -1.0, 2.0, 0.5, -2.0], [0.0, 3.0, 1.0, -1.0, 0.0, 0.0]], dtype=torch.float64)
@@ -88,11 +88,6 @@ def test_a_temperature_of_zero_is_refused_and_no_strength_is_no_method():
     with pytest.raises(ValueError, match=r"temperature\n.*greater than 0"):
         Lwf(temperature=0)
     assert not Lwf(strength=0).active
-
-
-@pytest.fixture(scope="module")
-def points():
-    return FeatureStream()
 
 
 def test_on_a_whole_task_asking_once_ends_where_asking_in_every_update_ends(points):

@@ -6,10 +6,7 @@ import torch
 
 from perdure.core.step import Step
 from perdure.methods.regularisation.mas import Mas
-
-
-def tensor(*values):
-    return torch.tensor(values, dtype=torch.float64)
+from tensors import tensor
 
 
 def model(at, gradients=None, asked=None):

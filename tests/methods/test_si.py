@@ -7,10 +7,7 @@ import torch
 
 from perdure.core.step import Step
 from perdure.methods.regularisation.si import Si
-
-
-def tensor(*values):
-    return torch.tensor(values, dtype=torch.float64)
+from tensors import tensor
 
 
 def model(at):

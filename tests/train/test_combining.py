@@ -18,7 +18,7 @@ from perdure.core.settings import Settings
 from perdure.memory.pool import Pool
 from perdure.model.features import Example
 from perdure.train.draws import DrawName, draw_rows
-from streams import FeatureStream, close, finished
+from streams import close, finished
 
 CONTEXT = DrawContext(update=3, total=8, new_rows=8, pools={"replay": 12, "general": 12})
 KEY = (0, "task")
@@ -110,11 +110,6 @@ def updated(points, *methods: Method):
     return loss, {name: value.grad.clone() for name, value in made.params.items()}
 
 
-@pytest.fixture(scope="module")
-def points():
-    return FeatureStream()
-
-
 # --- draws
 
 
@@ -165,7 +160,7 @@ def test_a_shared_draw_is_as_large_as_the_largest_wish_and_own_draws_are_what_th
         assert rows[reads[method.name]] == drawn([method])[0][reads[method.name]]
 
 
-@pytest.mark.parametrize("wishes", itertools.permutations([Draw(4, "label"), Draw(4, "row"), Draw(4, "task")]))
+@pytest.mark.parametrize("wishes", list(itertools.permutations([Draw(4, "label"), Draw(4, "row"), Draw(4, "task")])))
 def test_of_wishes_of_one_size_the_last_balance_of_the_alphabet_is_served(wishes):
     methods = [Drawing(label=f"m{i}", wish=wish) for i, wish in enumerate(wishes)]
     assert drawn(methods)[0] == drawn([Drawing(wish=Draw(4, "task"))])[0]
