@@ -345,3 +345,17 @@ def test_merging_is_compared_where_no_token_went_to_another_expert(folder):
     jumped[:: len(jumped) // 5] += 5.0
     with pytest.raises(PerdureError, match="differs from the adapter"):
         check_merged(base, text, jumped)
+
+
+def test_exact_orthogonality_holds_the_factors_of_each_expert(folder, tasks, tmp_path):
+    ws = Workspace.init(tmp_path / "ws", str(folder("qwen3_moe")), dtype="float32")
+    for name, rows in zip("tu", tasks, strict=True):
+        ws.learn(
+            name, rows, recipe={"methods": {"o_lora": {"exact": True}}}, overrides={**QUICK, "lora_r": 4}, gate=None
+        )
+    slots = ws.ledger.slots(ws.ledger.resolve("head"))
+    old, new = (from_tensors(ws.ledger.objects.get(slots[f"sum:{name}"])) for name in "tu")
+    assert sum(patch.down.ndim == 3 for patch in new.values()) == 4
+    for module, patch in new.items():
+        overlap = (patch.down @ old[module].down.mT).abs().max()
+        assert overlap < 1e-5 * patch.down.norm() * old[module].down.norm(), module

@@ -15,10 +15,10 @@ def bare(task, slots=HEAD):
 @pytest.mark.parametrize(
     ("plan", "slot", "beneath"),
     [
-        (shared_plan(bare("b")), "skill", ("sum:a",)),
-        (sum_plan(bare("b")), "sum:b", ("skill", "sum:a")),
-        (sum_plan(bare("a")), "sum:a", ("skill",)),
-        (task_plan(bare("b")), "task:b", ("skill", "sum:a")),
+        (shared_plan(bare("b")), "skill", ("dense", "sum:a")),
+        (sum_plan(bare("b")), "sum:b", ("dense", "skill", "sum:a")),
+        (sum_plan(bare("a")), "sum:a", ("dense", "skill")),
+        (task_plan(bare("b")), "task:b", ("dense", "skill", "sum:a")),
         (task_plan(bare("b"), "base"), "task:b", ()),
         (task_plan(bare("c")), "task:c", ("task:c/skill",)),
         (shared_plan(bare("b", {})), "skill", ()),
@@ -32,3 +32,4 @@ def test_the_module_of_an_a_is_read_from_its_parameter_and_no_other_has_one():
     assert module_of_down("base_model.model.layers.0.q.lora_A.new.weight") == "layers.0.q"
     assert module_of_down("base_model.model.layers.0.q.lora_B.new.weight") is None
     assert module_of_down("fc.weight") is None
+    assert module_of_down("base_model.model.layers.0.experts.lora_up.lora_A.new.weight") == "layers.0.experts.up"

@@ -25,3 +25,17 @@ def test_what_is_outside_is_orthogonal_to_the_basis_and_the_rest_lies_in_it():
 def test_nothing_of_rows_in_the_space_is_outside():
     basis = row_basis(torch.eye(4)[:2])
     assert torch.equal(outside(torch.tensor([[2.0, -1, 0, 0]]), basis), torch.zeros(1, 4))
+
+
+def test_of_stacked_matrices_each_has_a_basis_of_its_own():
+    torch.manual_seed(0)
+    rows = torch.randn(3, 4, 8)
+    rows[1, 2:] = rows[1, :2]  # spans two directions only
+    basis = row_basis(rows)
+    assert basis.shape == (3, 4, 8)
+    assert not basis[1, 2:].any()
+    left = outside(torch.randn(3, 5, 8), basis)
+    for n in range(3):
+        alone = row_basis(rows[n])
+        torch.testing.assert_close(basis[n, : len(alone)], alone)
+        assert (left[n] @ rows[n].T).abs().max() < 1e-5

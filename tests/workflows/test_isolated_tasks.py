@@ -218,3 +218,67 @@ def test_gc_keeps_the_scores_and_objects_of_every_view(mixed):
     mixed.gc()
     assert mixed.matrix()["score"] == scores
     assert mixed.verify()["ok"]
+
+
+def test_a_task_that_is_learned_in_shared_weights_again_gives_up_its_own_adapter(ws, tmp_path):
+    learn(ws, tmp_path, "refund", OWN)
+    before = seen(ws, "refund")
+    done = learn(ws, tmp_path, "refund", "naive")
+    assert any("refund had an adapter of its own" in said for said in done["warnings"])
+    assert list(slots(ws)) == ["skill"]
+    assert seen(ws, "refund") == seen(ws, None) != before
+    with pytest.raises(BadInput, match="weights that other tasks go through too"):
+        ws.revert("refund")
+
+
+def test_a_task_that_was_isolated_first_and_summed_later_can_be_taken_out(ws, tmp_path):
+    learn(ws, tmp_path, "refund", OWN)
+    learn(ws, tmp_path, "refund", SUM)
+    assert list(slots(ws)) == ["sum:refund"]
+    ws.revert("refund")
+    assert slots(ws) == {}
+
+
+def test_an_adapter_on_other_modules_than_what_lies_under_it_is_stored(ws, tmp_path):
+    learn(ws, tmp_path, "refund", "naive", lora_target_modules=["q_proj"])
+    learn(ws, tmp_path, "parcel", OWN, lora_target_modules=["q_proj", "v_proj"])
+    modules = {name.split(".")[-2] for name in ws.ledger.objects.get(slots(ws)["task:parcel"])}
+    assert modules == {"q_proj", "v_proj"}
+
+
+def test_dense_weights_lie_under_what_is_learned_on_them(ws, tmp_path):
+    learn(ws, tmp_path, "invoice", OWN)
+    isolated = logits(ws, "invoice")
+    learn(ws, tmp_path, "refund", "full")
+    assert torch.equal(logits(ws, "invoice"), isolated)
+    dense, still = logits(ws), {"learning_rate": 1e-12}
+    learn(ws, tmp_path, "parcel", OWN, **still)
+    torch.testing.assert_close(logits(ws, "parcel"), dense)
+    assert slots(ws)["task:parcel/dense"] == slots(ws)["dense"]
+    with pytest.raises(BadInput, match="trained every weight"):
+        ws.export(tmp_path / "out", task="parcel")
+    learn(ws, tmp_path, "tariff", SUM, **still)
+    learn(ws, tmp_path, "refund", "naive", **still)
+    torch.testing.assert_close(logits(ws), dense)
+    torch.testing.assert_close(logits(ws, "parcel"), dense)
+
+
+def test_a_method_finds_its_state_again_when_adapters_came_to_lie_under_the_shared_one(ws, tmp_path):
+    learn(ws, tmp_path, "refund", {"methods": {"ewc": {}}})
+    first = ws.ledger.objects.get(ws.ledger.resolve("head").state)
+    learn(ws, tmp_path, "parcel", SUM)
+    learn(ws, tmp_path, "invoice", {"methods": {"ewc": {}}})
+    assert ws.ledger.objects.get(ws.ledger.resolve("head").state).keys() == first.keys()
+
+
+def test_a_task_is_found_by_its_name_before_entries_that_begin_like_it(ws, tmp_path, monkeypatch):
+    learn(ws, tmp_path, "refund", OWN)
+    resolve = type(ws.ledger).resolve
+
+    def several(self, ref):
+        if ref == "refund":
+            raise BadInput("several entries begin like this")
+        return resolve(self, ref)
+
+    monkeypatch.setattr(type(ws.ledger), "resolve", several)
+    assert ws.revert("refund")["task"] == "refund"

@@ -16,8 +16,9 @@ from perdure.bridges.targets import ALL, chosen, known_later, taken_for_experts
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
 from perdure.core.plan import PREFIX, AdapterPlan
+from perdure.core.seams import State
 from perdure.core.settings import Settings
-from perdure.core.slots import DENSE
+from perdure.core.slots import is_dense
 from perdure.core.step import TopK
 from perdure.data.encode import Encoded
 from perdure.maths.low_rank import Patch, Patches, combine, from_tensors, to_tensors
@@ -65,8 +66,8 @@ class Runtime:
         self.loaded = None
         if self._own is not None:
             self._remove_adapter()
-        self._load_dense(slots.get(DENSE))
-        patches = combine([from_tensors(slots[name]) for name in sorted(slots) if name != DENSE])
+        self._load_dense(next((slots[name] for name in slots if is_dense(name)), None))
+        patches = combine([from_tensors(slots[name]) for name in sorted(slots) if not is_dense(name)])
         if patches:
             self._load_adapter(patches)
         else:
@@ -81,7 +82,7 @@ class Runtime:
     def begin(self, plan: AdapterPlan, slots: Slots, settings: Settings, seed: int, task: str) -> dict[str, Tensor]:
         """Return the trainable parameters of a plan by name, over what lies frozen under them.
 
-        Where nothing lies under it, the adapter that is loaded trains itself, or a fresh one. Else all that lies under it is one
+        Where no adapter lies under it, the one of its slot trains itself, or a fresh one. Else all adapters under it are one
         frozen block, and what trains is a second one over it: no optimizer knows what is frozen.
 
         Args:
@@ -96,11 +97,11 @@ class Runtime:
         """
         beneath = {name: slots[name] for name in plan.beneath if name in slots}
         own = slots.get(plan.slot)
-        if beneath:
+        if any(not is_dense(name) for name in beneath):
             self.load(beneath)
             self._add_block(settings, seed, task, None if own is None else from_tensors(own))
         else:
-            self.load({} if own is None else {plan.slot: own})
+            self.load(beneath if own is None else {**beneath, plan.slot: own})
             self.start_adapter(settings, seed, task)
         self._set_start(plan)
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
@@ -108,6 +109,14 @@ class Runtime:
     def trained(self) -> dict[str, Tensor]:
         """Return what `begin` made trainable, as the tensors of its slot."""
         return self._tensors_of(self._block)
+
+    def as_trained(self, states: Mapping[str, State]) -> dict[str, State]:
+        """Return what methods kept with keys that name the parameters which `begin` made trainable."""
+        return _renamed(states, BASE_BLOCK, self._block)
+
+    def as_kept(self, states: Mapping[str, State]) -> dict[str, State]:
+        """Return what methods keep with keys that do not depend on whether the adapter trained over a frozen one."""
+        return _renamed(states, OWN_BLOCK, BASE_BLOCK)
 
     def start_adapter(self, settings: Settings, seed: int, task: str) -> dict[str, Tensor]:
         """Return the trainable LoRA parameters by name: the ones loaded, or fresh ones (B = 0) where none are.
@@ -150,11 +159,10 @@ class Runtime:
 
     def _tensors_of(self, block: str) -> dict[str, Tensor]:
         patches = {}
-        for module in self._shape or {}:
+        for module in (self._shape if block == BASE_BLOCK else self._own) or {}:
             layer = self._layer(module)
-            if block in layer.lora_A:
-                down, up = layer.lora_A[block].weight, layer.lora_B[block].weight
-                patches[module] = Patch(down.detach().clone(), up.detach().clone(), layer.scaling[block])
+            down, up = layer.lora_A[block].weight, layer.lora_B[block].weight
+            patches[module] = Patch(down.detach().clone(), up.detach().clone(), layer.scaling[block])
         return to_tensors(patches)
 
     @property
@@ -389,6 +397,15 @@ class Runtime:
         if self.batching is not None:
             remember(base.model, self.batching)
         return base
+
+
+def _renamed(states: Mapping[str, State], old: str, new: str) -> dict[str, State]:
+    """Return states in whose keys the factors of one block have the names of another's."""
+    pairs = [(f".lora_{factor}.{old}", f".lora_{factor}.{new}") for factor in "AB"]
+    return {
+        method: {key.replace(*pairs[0]).replace(*pairs[1]): value for key, value in state.items()}
+        for method, state in states.items()
+    }
 
 
 class NarrowScale:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from perdure.core.settings import Settings
-from perdure.core.slots import DENSE, EDITS, SKILL, sum_slot, task_slot, view_of
+from perdure.core.slots import EDITS, SKILL, sum_slot, task_slot, view_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,7 +66,10 @@ class Bare:
 def module_of_down(parameter: str) -> str | None:
     """Return the module whose A is the trainable parameter of this name; None where it is no A."""
     module, found, _ = parameter.removeprefix(PREFIX).partition(".lora_A.")
-    return module if found else None
+    owner, dot, end = module.rpartition(".")
+    return (
+        f"{owner}{dot}{end.removeprefix('lora_')}" if found else None
+    )  # of experts: `experts.lora_up_proj.lora_A.new.weight`
 
 
 def shared_plan(bare: Bare) -> AdapterPlan:
@@ -95,4 +98,4 @@ def task_plan(bare: Bare, over: Literal["shared", "base"] = "shared") -> Adapter
 
 def _shared(bare: Bare, slot: str) -> tuple[str, ...]:
     names = {name: name for name in bare.slots}  # contents are read when they are needed
-    return tuple(sorted(name for name in view_of(names) if name not in (slot, EDITS, DENSE)))
+    return tuple(sorted(name for name in view_of(names) if name not in (slot, EDITS)))

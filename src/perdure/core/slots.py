@@ -11,7 +11,7 @@
 A *view* is the slots that a request for one task goes through.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 SKILL, EDITS, DENSE, ROUTE = "skill", "edits", "dense", "route"
@@ -53,7 +53,12 @@ def is_isolated(slots: Mapping[str, Content], task: str | None) -> bool:
     return task is not None and task_slot(task) in slots
 
 
-def slots_of_task(slots: Mapping[str, Content], task: str) -> list[str]:
+def is_dense(slot: str) -> bool:
+    """Say whether a slot holds every weight of the model: those that all tasks share, or those that lie under one task."""
+    return slot == DENSE or (slot.startswith("task:") and slot.endswith(f"/{DENSE}"))
+
+
+def slots_of_task(slots: Iterable[str], task: str) -> list[str]:
     """Return the slots that go when `task` is taken out: its own, and what it adds to the sum."""
     own = task_slot(task)
     return [name for name in slots if name in (own, sum_slot(task)) or name.startswith(f"{own}/")]

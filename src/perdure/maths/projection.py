@@ -199,22 +199,24 @@ def project_out(rows: Mapping[str, Tensor], basis: Mapping[str, Tensor]) -> Tens
 
 
 def row_basis(rows: Tensor) -> Tensor:
-    """Return an orthonormal basis (k, numbers) of the space that `rows` (rows, numbers) span, in float32.
+    """Return an orthonormal basis (..., k, numbers) of the space that `rows` (..., rows, numbers) span, in float32.
 
-    Directions whose singular value is below 1e-6 of the largest are left out: rounding made them. Cost: one SVD in float64.
+    Directions whose singular value is below 1e-6 of the largest are left out: rounding made them. Of stacked matrices, those
+    that span less than the others have zeros in their place. Cost: one SVD in float64.
     """
     _, sizes, directions = torch.linalg.svd(rows.detach().double().cpu(), full_matrices=False)
-    return directions[sizes > 1e-6 * sizes.max()].float()
+    there = sizes > 1e-6 * sizes.amax(-1, keepdim=True)  # the largest come first
+    return (directions * there[..., None])[..., : int(there.sum(-1).max()), :].float()
 
 
 def outside(rows: Tensor, basis: Tensor) -> Tensor:
-    """Return `rows` (rows, numbers) without their part in the space of an orthonormal `basis` (k, numbers).
+    """Return `rows` (..., rows, numbers) without their part in the space of an orthonormal `basis` (..., k, numbers).
 
     r - (r Q^T) Q, in float64, because in float32 once leaves as much of the space as rounding makes.
     """
     wide = rows.detach().double()
     q = basis.to(wide.device).double()
-    return (wide - (wide @ q.T) @ q).to(rows.dtype)
+    return (wide - (wide @ q.mT) @ q).to(rows.dtype)
 
 
 def extend_basis(basis: Mapping[str, Tensor], rows: Mapping[str, Tensor], keep: float = 1.0) -> Tensors:

@@ -4,6 +4,7 @@ from typing import Any
 
 from perdure.core.errors import NotFound
 from perdure.core.progress import Tick
+from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.revert import revert as revert_facts
 from perdure.workflows.learn.revert_task import revert_task, was_taken_out
 from perdure.workflows.session import Session
@@ -24,12 +25,16 @@ def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | N
     """
     ledger = session.ledger
     head = ledger.resolve("head")
+    if _is_task(ledger, head, what):  # first, as a name may begin like an entry
+        return revert_task(session, what, tick)
     try:
         entry = ledger.resolve(what)
     except NotFound:
         entry = None
-    learned = entry.task if entry is not None and entry.kind == "learn" and entry.task else None
-    task = what if what in head.tasks or was_taken_out(ledger, head, what) else learned
-    if task is not None and (task in head.tasks or was_taken_out(ledger, head, task)):
-        return revert_task(session, task, tick)
+    if entry is not None and entry.kind == "learn" and entry.task and _is_task(ledger, head, entry.task):
+        return revert_task(session, entry.task, tick)
     return revert_facts(session, what, resolve=resolve, tick=tick)
+
+
+def _is_task(ledger: Ledger, head: Entry, name: str) -> bool:
+    return name in head.tasks or was_taken_out(ledger, head, name)

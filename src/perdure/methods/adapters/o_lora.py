@@ -74,7 +74,7 @@ class OLora(Method):
         pairs = [] if self.exact else _pairs(step.params, state)
         if not pairs:
             return None
-        shares = [((rows @ basis.T).square().sum(1) / rows.square().sum(1)).mean() for _, rows, basis in pairs]
+        shares = [((rows @ basis.mT).square().sum(-1) / rows.square().sum(-1)).mean() for _, rows, basis in pairs]
         return step.once(self.strength * torch.stack(shares).mean())
 
     def mask(self, grads: Grads, state: State) -> Grads:
@@ -91,12 +91,12 @@ class OLora(Method):
 
 
 def _bases(slots: Mapping[str, Mapping[str, Tensor]], names: Iterable[str]) -> dict[str, Tensor]:
-    """Return an orthonormal basis (k, in) of the rows of A in these slots together, by module."""
+    """Return an orthonormal basis (k, in) of the rows of A in these slots together, by module; of experts one each."""
     rows: dict[str, list[Tensor]] = {}
     for name in sorted(names):
         for module, patch in from_tensors(slots[name]).items():
             rows.setdefault(module, []).append(patch.down)
-    return {module: row_basis(torch.cat(found)) for module, found in rows.items()}
+    return {module: row_basis(torch.cat(found, -2)) for module, found in rows.items()}
 
 
 def _start(module: str, basis: Tensor, bare: Bare) -> Factors:
@@ -105,15 +105,15 @@ def _start(module: str, basis: Tensor, bare: Bare) -> Factors:
     Raises:
         BadSpec: The old space leaves fewer directions than the rank.
     """
-    rank, (out, width) = bare.settings.lora_r, bare.shapes[module]
-    if (left := width - len(basis)) < rank:
+    rank, (*experts, out, width) = bare.settings.lora_r, bare.shapes[module]
+    if (left := width - basis.shape[-2]) < rank:
         raise BadSpec(
-            f"o_lora with exact: of the {width} input directions of {module} the earlier adapters take {len(basis)}, which "
+            f"o_lora with exact: of the {width} input directions of {module} the earlier adapters take {basis.shape[-2]}, which "
             f"leaves {left} for a rank of {rank}; lower lora_r, set exact: false, or begin a new workspace"
         )
-    drawn = keyed(bare.seed, bare.task, "o_lora", module).uniform(-1, 1, (rank, width)) / width**0.5
+    drawn = keyed(bare.seed, bare.task, "o_lora", module).uniform(-1, 1, (*experts, rank, width)) / width**0.5
     down = outside(torch.from_numpy(drawn).float(), basis.cpu())
-    return Factors(down, torch.zeros(out, rank))
+    return Factors(down, torch.zeros(*experts, out, rank))
 
 
 def _pairs(values: Mapping[str, Tensor], state: State) -> list[tuple[str, Tensor, Tensor]]:

@@ -56,7 +56,16 @@ def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: P
 
     What a recipe says of LoRA and of the host means nothing here. Memory and the methods' state go from task to task as
     they do in a workspace, and `start: base` begins each task from the first weights.
+
+    Raises:
+        BadSpec: A method gives each task an adapter of its own; an MLP has none.
     """
+    owner = recipe.owner("adapter")
+    if owner is not None and not owner.carries:
+        raise BadSpec(
+            f"recipe {recipe.name} trains an adapter of its own for each task ({owner.name}), and the MLP of this suite has no "
+            "adapter; take a suite with a language model, or drop the method"
+        )
     torch.set_num_threads(1)  # on layers this small two threads wait for each other longer than they compute
     parts = _parts(suite, data, seed)
     classes = 1 + max(sample.row.label for part in parts for sample in part.train)  # type: ignore[attr-defined]

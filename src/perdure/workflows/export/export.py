@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from perdure.core.errors import BadInput, NotFound, PerdureError
 from perdure.core.files import folder_aside
 from perdure.core.outputs import refuse_own
+from perdure.core.slots import is_dense
 from perdure.ledger import Entry
 from perdure.workflows.export.card import card
 from perdure.workflows.export.check import DTYPES, check_adapter, check_merged_facts
@@ -67,7 +68,7 @@ def export(
         raise BadInput(f"a rank is from 1 to the cap of {max_rank}, got {rank}; --max-rank raises the cap")
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"unknown dtype {dtype!r}; a server holds an adapter in {', '.join(DTYPES)}")
-    if not merged and "dense" in slots:
+    if not merged and any(map(is_dense, slots)):
         raise BadInput(
             f"entry {entry.id[:12]} trained every weight (recipe `full`), which no adapter holds; export it with --merged"
         )
@@ -110,7 +111,7 @@ def _refuse_rank(session: Session, slots: Mapping[str, str], max_rank: int) -> N
     from perdure.maths.low_rank import combine, from_tensors
 
     patches = combine(
-        [from_tensors(session.ledger.objects.get(found)) for name, found in slots.items() if name != "dense"]
+        [from_tensors(session.ledger.objects.get(found)) for name, found in slots.items() if not is_dense(name)]
     )
     most = max((patch.rank for patch in patches.values()), default=0)
     if most > max_rank:
@@ -187,7 +188,7 @@ def _write_merged(session: Session, entry: Entry, task: str | None, aside: Path)
     text = _probe_text(session, entry)
     expected = probe(session.runtime.base, session.runtime.model, text)
     patches = from_tensors(session.runtime.skill())
-    session.load_slots({name: found for name, found in session.ledger.view(entry, task).items() if name == "dense"})
+    session.load_slots({name: found for name, found in session.ledger.view(entry, task).items() if is_dense(name)})
     write_merged(aside, session.runtime, patches)
     written = load_merged(aside, session.runtime.base)
     return {**check_merged(written, text, expected), **check_merged_facts(session, entry, task, written)}

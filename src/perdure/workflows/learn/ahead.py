@@ -8,7 +8,7 @@ from perdure.core.errors import BadInput, BadSpec, PerdureError
 from perdure.core.plan import Bare
 from perdure.core.recipe import Recipe
 from perdure.core.settings import Settings
-from perdure.core.slots import DENSE, EDITS
+from perdure.core.slots import DENSE, EDITS, view_of
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
 from perdure.workflows.learn.encoder import RowEncoder
@@ -158,7 +158,7 @@ def _check_adapter(session: Session, parent: Entry, recipe: Recipe, task: str, l
     """Refuse to go on with an adapter that is not the one that head has, as `Runtime` would once it is loaded."""
     slots, settings = session.ledger.slots(parent), recipe.settings
     if settings.train == "full":
-        if slots.keys() <= {EDITS, DENSE}:
+        if view_of(slots).keys() <= {EDITS, DENSE}:
             return
         raise BadSpec(
             "the recipe trains every weight, but head already carries an adapter; begin a new workspace for it, or use a LoRA "

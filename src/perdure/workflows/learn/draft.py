@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from perdure.core.canonical import content_hash
 from perdure.core.plan import AdapterPlan
-from perdure.core.slots import DENSE, EDITS, task_slot
+from perdure.core.slots import DENSE, EDITS, is_isolated, task_slot
 from perdure.core.words import counted
 from perdure.ledger import Entry, row_key
 from perdure.workflows.edit.carry import Carried, carry
@@ -63,9 +63,9 @@ def draft(run: Run, prepared: Prepared, trained: Trained) -> Draft:
         slots=slots,
         memory=manifest,
         columns=columns,
-        state=remember.keep_states(ledger, plan.continued, learner.kept),
+        state=remember.keep_states(ledger, plan.continued, session.runtime.as_kept(learner.kept)),
     )
-    return Draft(entry, memory, carried, _left_out(run, prepared))
+    return Draft(entry, memory, carried, (*_left_out(run, prepared), *_given_up(run, trained.adapter)))
 
 
 def _stored_slots(run: Run, adapter: AdapterPlan | None) -> dict[str, str | None]:
@@ -74,15 +74,27 @@ def _stored_slots(run: Run, adapter: AdapterPlan | None) -> dict[str, str | None
     slots: dict[str, str | None] = {}
     if plan.continued is None:  # what was trained from the base has nothing else under it, or over it
         slots = dict.fromkeys(session.ledger.view(plan.parent).keys() - {EDITS})
+    own, known = task_slot(plan.task.name), session.ledger.slots(plan.parent)
+    if adapter is None or adapter.slot != own:  # a request goes through what the task was learned in last
+        slots |= dict.fromkeys(name for name in known if name == own or name.startswith(f"{own}/"))
     if adapter is None:
         return {**slots, DENSE: session.ledger.objects.put(session.runtime.weights())}
     slots[adapter.slot] = session.ledger.objects.put(session.runtime.trained())
-    own = task_slot(plan.task.name)
     if adapter.slot == own:  # what lies under it is named again with the task, and stays so whatever is learned later
-        known = session.ledger.slots(plan.parent)
         pinned = {f"{own}/{name}": known[name] for name in adapter.beneath if not name.startswith(f"{own}/")}
         slots |= pinned
     return slots
+
+
+def _given_up(run: Run, adapter: AdapterPlan | None) -> tuple[str, ...]:
+    """Say that the task's own adapter is gone, where it had one and was learned in another slot now."""
+    task = run.plan.task.name
+    own, known = task_slot(task), run.session.ledger.slots(run.plan.parent)
+    if not is_isolated(known, task) or (adapter is not None and adapter.slot == own):
+        return ()
+    return (
+        f"{task} had an adapter of its own, and was learned without one now: requests for it no longer go through that adapter",
+    )
 
 
 def _left_out(run: Run, prepared: Prepared) -> tuple[str, ...]:

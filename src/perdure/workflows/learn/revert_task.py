@@ -89,12 +89,12 @@ def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:
     Raises:
         BadInput: With the choices that exist.
     """
-    own = set(slots_of_task(ledger.slots(head), task))
     for entry in ledger.ancestors(head):
         if (
             entry.kind == "learn"
             and entry.task == task
-            and not {name for name, new in entry.slots.items() if new} - {EDITS} <= own
+            and not {name for name, new in entry.slots.items() if new} - {EDITS}
+            <= set(slots_of_task(entry.slots, task))
         ):
             name = entry.id[:12]
             raise BadInput(

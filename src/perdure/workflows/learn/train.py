@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.plan import AdapterPlan, Bare
+from perdure.core.slots import is_dense
 from perdure.ledger.runs import CHECKPOINT, note
 from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.remember import states_at
@@ -59,8 +60,8 @@ def train(run: Run, prepared: Prepared) -> Trained:
         bare = Bare(plan.task.name, session.seed, settings, runtime.shapes(settings), slots)
         adapter = plan.recipe.adapter_plan(bare, states)
         params = runtime.begin(adapter, slots, settings, session.seed, plan.task.name)
-    beneath = {name: slots[name] for name in adapter.beneath} if adapter else {}
-    learner = make_learner(run, prepared, params, states, beneath)
+    beneath = {name: slots[name] for name in adapter.beneath if not is_dense(name)} if adapter else {}
+    learner = make_learner(run, prepared, params, runtime.as_trained(states), beneath)
     nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
     path = run.folder / CHECKPOINT
     note(path.parent, plan.task.name, plan.parent.id)
