@@ -5,6 +5,7 @@ docs/methods/README.md      the cards by family, with the papers, and what each 
 docs/reference/seams.md     every seam with its signature and the methods that fill it
 docs/reference/recipes.md   every setting with default and meaning, and the recipes that are shipped
 docs/reference/cli.md       every command with its help
+docs/matrix.svg             the picture of the README, drawn from result files
 docs/benchmarks.md          the tables between `<!-- bench SUITE: COLUMN, ... -->` and `<!-- end bench -->`, from what
                             `perdure bench` left in benchmarks/results/SUITE/table.md; all else there is written by hand
 """
@@ -16,6 +17,8 @@ import re
 import sys
 from pathlib import Path
 from typing import Literal, get_args, get_origin
+
+from picture import picture
 
 from perdure.core.seams import NEEDS, SEAMS, SUPPORTS, Method
 
@@ -235,6 +238,7 @@ def pages() -> dict[Path, str]:
     made[DOCS / "reference" / "seams.md"] = seams_page(registry)
     made[DOCS / "reference" / "recipes.md"] = recipes_page()
     made[DOCS / "reference" / "cli.md"] = cli_page()
+    made[DOCS / "matrix.svg"] = picture()
     made[DOCS / "benchmarks.md"] = with_tables((DOCS / "benchmarks.md").read_text(encoding="utf-8"))
     return {path: text.rstrip() + "\n" for path, text in made.items()}
 
@@ -263,6 +267,17 @@ def broken_links() -> list[str]:
     return broken
 
 
+def unnamed_rooms() -> list[str]:
+    """Return a line for each room that docs/architecture.md does not name in its table, or names although it does not exist."""
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE))
+    rooms = {path.parent.name for path in (ROOT / "src" / "perdure").glob("*/__init__.py")}
+    missing = [f"docs/architecture.md does not name the room {name}/" for name in sorted(rooms - named)]
+    return missing + [
+        f"docs/architecture.md names the room {name}/, which is not there" for name in sorted(named - rooms)
+    ]
+
+
 def main() -> int:
     check = "--check" in sys.argv
     problems = []
@@ -272,7 +287,7 @@ def main() -> int:
         elif not check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    problems += stale_times() + broken_links()
+    problems += stale_times() + broken_links() + unnamed_rooms()
     print("\n".join(problems) or "docs are current")
     return 1 if problems else 0
 

@@ -61,7 +61,14 @@ Folder = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there, whatever it is.")]
-At = Annotated[str, typer.Option("--at", metavar="REF", help="Ref, entry id or its beginning, or REF~N.")]
+At = Annotated[
+    str,
+    typer.Option(
+        "--at",
+        metavar="REF",
+        help="Entry: head, base, its id or the first digits of it, or REF~N, which is N entries before REF.",
+    ),
+]
 
 
 def open_ledger(folder: Path | None) -> "Ledger":

@@ -14,7 +14,7 @@ from perdure.core.errors import BadInput
 def predict(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="What to ask; - reads one prompt a line from stdin.")],
     task: Annotated[
-        str | None, typer.Option(show_default="the newest", help="Task in whose format the text is asked.")
+        str | None, typer.Option(show_default="the newest", help="Task whose prompt format and adapter are used.")
     ] = None,
     at: At = "head",
     max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; else as the task needs.")] = None,
