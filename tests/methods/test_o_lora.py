@@ -34,7 +34,7 @@ def penalty(rows, strength=1.0, state=STATE):
     return term.item(), grad
 
 
-def test_the_penalty_is_the_share_of_the_rows_that_lies_in_the_old_space():
+def test_golden_the_penalty_is_the_share_of_the_rows_that_lies_in_the_old_space():
     """Rows (3, 4, 0) and (0, 0, 2): shares 9/25 and 0."""
     value, grad = penalty(torch.tensor([[3.0, 4, 0], [0, 0, 2]]), strength=0.5)
     assert value == pytest.approx(0.5 * (9 / 25 + 0) / 2)
