@@ -46,7 +46,9 @@ TOGETHER = {"replayed": {"replay", "der", "der_pp"}}  # parts of golden.json tha
 def test_every_method_has_golden_numbers_here_or_in_a_test_of_its_own():
     numbered = set().union(*(TOGETHER.get(part, {part}) for part in GOLDEN))
     own = {path.stem.removeprefix("test_") for path in HERE.glob("test_*.py") if "def test_golden" in path.read_text()}
-    computing = {name for name, method in all_methods().items() if method.seams != ("adapter",)}  # the rest have no formula
+    computing = {
+        name for name, method in all_methods().items() if method.seams != ("adapter",)
+    }  # the rest have no formula
     assert computing <= numbered | own
 
 
