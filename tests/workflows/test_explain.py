@@ -89,7 +89,13 @@ def test_the_moments_of_a_task_hold_every_seam_once_in_order():
     assert list(owners) == ["prepare", "draw", "loss", "watch", "settle", "measure", "admit"]
     assert owners["loss"] == ["ewc", "replay"]
     assert [line["seam"] for line in told] == list(SEAMS)
-    assert {line["seam"] for line in told if line["room"] == "one"} == {"reference", "gradient", "settle", "admit"}
+    assert {line["seam"] for line in told if line["room"] == "one"} == {
+        "adapter",
+        "reference",
+        "gradient",
+        "settle",
+        "admit",
+    }
     assert all(line["for"] for line in told)
     assert list(dict.fromkeys(line["moment"] for line in told)) == ["task opens", "each update", "task closes"]
 

@@ -48,7 +48,7 @@ def logits(model, ids):
 
 
 def two_slots(ws, monkeypatch) -> None:
-    """Let the head carry a second slot of another rank and scale, on some modules, as an isolated task would."""
+    """Let the head carry a second slot of another rank and scale, on some modules, as a task of a sum has."""
     real = ws.ledger.slots
     skill = ws.ledger.objects.get(real(ws.ledger.resolve("head"))["skill"])
     module = next(name.removesuffix(".down") for name in skill if name.endswith("down_proj.down"))
@@ -60,8 +60,7 @@ def two_slots(ws, monkeypatch) -> None:
         f"{module}.scale": torch.tensor(1.0, dtype=torch.float64),
     }
     stored = ws.ledger.objects.put(other)
-    monkeypatch.setattr(ws.ledger, "slots", lambda entry: {**real(entry), "task:other": stored})
-    monkeypatch.setattr(ws.ledger, "state", lambda entry: f"two slots of {entry.id}")
+    monkeypatch.setattr(ws.ledger, "slots", lambda entry: {**real(entry), "sum:other": stored})
 
 
 def test_peft_loads_an_adapter_that_computes_what_was_scored_to_the_bit(ws, ids, tiny_model, tmp_path):
