@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from perdure.core.settings import Settings
-from perdure.core.slots import EDITS, SKILL, sum_slot, task_slot, view_of
+from perdure.core.slots import EDITS, SKILL, own_slots, sum_slot, task_slot, view_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,7 +92,7 @@ def task_plan(bare: Bare, over: Literal["shared", "base"] = "shared") -> Adapter
     """
     slot = task_slot(bare.task)
     if slot in bare.slots:
-        return AdapterPlan(slot, tuple(sorted(name for name in bare.slots if name.startswith(f"{slot}/"))))
+        return AdapterPlan(slot, tuple(sorted(name for name in own_slots(bare.slots, bare.task) if name != slot)))
     return AdapterPlan(slot, _shared(bare, slot) if over == "shared" else ())
 
 

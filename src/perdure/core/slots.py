@@ -36,9 +36,9 @@ def view_of(slots: Mapping[str, Content], task: str | None = None) -> dict[str, 
         slots: Content by slot.
         task: Name of the task; None for the shared view.
     """
-    own = None if task is None else task_slot(task)
-    if own in slots:
-        return {name: content for name, content in slots.items() if name in (own, EDITS) or name.startswith(f"{own}/")}
+    if task is not None and is_isolated(slots, task):
+        own = {*own_slots(slots, task), EDITS}
+        return {name: content for name, content in slots.items() if name in own}
     return {name: content for name, content in slots.items() if name != ROUTE and not name.startswith("task:")}
 
 
@@ -46,6 +46,12 @@ def without_task(slots: Mapping[str, Content], task: str | None) -> dict[str, Co
     """Return a view under names that do not tell whose it is: two tasks with the same content then have the same state."""
     own = task_slot(task) if task is not None else ""
     return {"task" + name.removeprefix(own) if own and name.startswith(own) else name: slots[name] for name in slots}
+
+
+def own_slots(slots: Iterable[str], task: str) -> list[str]:
+    """Return the slots that belong to `task` alone: its adapter, and what lies under it."""
+    own = task_slot(task)
+    return [name for name in slots if name == own or name.startswith(f"{own}/")]
 
 
 def is_isolated(slots: Mapping[str, Content], task: str | None) -> bool:
@@ -60,5 +66,5 @@ def is_dense(slot: str) -> bool:
 
 def slots_of_task(slots: Iterable[str], task: str) -> list[str]:
     """Return the slots that go when `task` is taken out: its own, and what it adds to the sum."""
-    own = task_slot(task)
-    return [name for name in slots if name in (own, sum_slot(task)) or name.startswith(f"{own}/")]
+    going = {*own_slots(slots, task), sum_slot(task)}
+    return [name for name in slots if name in going]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from perdure.core.canonical import content_hash
 from perdure.core.plan import AdapterPlan
-from perdure.core.slots import DENSE, EDITS, is_isolated, task_slot
+from perdure.core.slots import DENSE, EDITS, is_isolated, own_slots, task_slot
 from perdure.core.words import counted
 from perdure.ledger import Entry, row_key
 from perdure.workflows.edit.carry import Carried, carry
@@ -74,23 +74,24 @@ def _stored_slots(run: Run, adapter: AdapterPlan | None) -> dict[str, str | None
     slots: dict[str, str | None] = {}
     if plan.continued is None:  # what was trained from the base has nothing else under it, or over it
         slots = dict.fromkeys(session.ledger.view(plan.parent).keys() - {EDITS})
-    own, known = task_slot(plan.task.name), session.ledger.slots(plan.parent)
-    if adapter is None or adapter.slot != own:  # a request goes through what the task was learned in last
-        slots |= dict.fromkeys(name for name in known if name == own or name.startswith(f"{own}/"))
+    task, known = plan.task.name, session.ledger.slots(plan.parent)
+    isolated = adapter is not None and adapter.slot == task_slot(task)
+    if not isolated:  # a request goes through what the task was learned in last
+        slots |= dict.fromkeys(own_slots(known, task))
     if adapter is None:
         return {**slots, DENSE: session.ledger.objects.put(session.runtime.weights())}
     slots[adapter.slot] = session.ledger.objects.put(session.runtime.trained())
-    if adapter.slot == own:  # what lies under it is named again with the task, and stays so whatever is learned later
-        pinned = {f"{own}/{name}": known[name] for name in adapter.beneath if not name.startswith(f"{own}/")}
-        slots |= pinned
+    if isolated:  # what lies under it is named again with the task, and stays so whatever is learned later
+        pinned = own_slots(known, task)
+        slots |= {task_slot(task, name): known[name] for name in adapter.beneath if name not in pinned}
     return slots
 
 
 def _given_up(run: Run, adapter: AdapterPlan | None) -> tuple[str, ...]:
     """Say that the task's own adapter is gone, where it had one and was learned in another slot now."""
     task = run.plan.task.name
-    own, known = task_slot(task), run.session.ledger.slots(run.plan.parent)
-    if not is_isolated(known, task) or (adapter is not None and adapter.slot == own):
+    known = run.session.ledger.slots(run.plan.parent)
+    if not is_isolated(known, task) or (adapter is not None and adapter.slot == task_slot(task)):
         return ()
     return (
         f"{task} had an adapter of its own, and was learned without one now: requests for it no longer go through that adapter",
