@@ -60,7 +60,10 @@ def train(run: Run, prepared: Prepared) -> Trained:
         bare = Bare(plan.task.name, session.seed, settings, runtime.shapes(settings), slots)
         adapter = plan.recipe.adapter_plan(bare, states)
         params = runtime.begin(adapter, slots, settings, session.seed, plan.task.name)
-    beneath = {name: slots[name] for name in adapter.beneath if not is_dense(name)} if adapter else {}
+    under = [name for name in adapter.beneath if not is_dense(name)] if adapter else []
+    beneath = SlotTensors(
+        session.ledger, {name: slots.slots[name] for name in under}
+    )  # read where a method looks at them
     learner = make_learner(run, prepared, params, runtime.as_trained(states), beneath)
     nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
     path = run.folder / CHECKPOINT
