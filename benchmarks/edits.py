@@ -117,7 +117,7 @@ def single(lab: Lab, method: str, options: argparse.Namespace) -> dict:
     before = lab.ask(facts)
     if method == "lora":
         after, cost = _trained(lab, facts)
-        return {"before": told_of(before), "after": told_of(after), "seconds": round(cost, 2)}
+        return {"before": verdict_lines(before), "after": verdict_lines(after), "seconds": round(cost, 2)}
     first = _alone(lab, facts, lab.found(method, count))
     after = list(first)
     with lab.site() as site:
@@ -128,7 +128,7 @@ def single(lab: Lab, method: str, options: argparse.Namespace) -> dict:
             again = _alone(lab, [facts[n] for n in left], lab.edit([facts[n] for n in left], spec))
             for n, verdict in zip(left, again, strict=True):
                 after[n] = verdict if verdict.efficacy else after[n]
-    return {"before": told_of(before), "first": told_of(first), "after": told_of(after)}
+    return {"before": verdict_lines(before), "first": verdict_lines(first), "after": verdict_lines(after)}
 
 
 def _alone(lab: Lab, facts: Sequence[Fact], some: EditSet) -> list[Verdict]:
@@ -185,7 +185,7 @@ def _measured(lab: Lab, asked: Sequence[Fact], update: dict[str, Factors]) -> di
             after = verify(site, asked)
         cost = drift(site, lab.texts[TEXTS // 2 :], lambda: overlaid(site, update))
         norms = relative_norms(site, update)
-    return {"before": told_of(before), "after": told_of(after), "drift": cost, "norms": norms}
+    return {"before": verdict_lines(before), "after": verdict_lines(after), "drift": cost, "norms": norms}
 
 
 def undo(lab: Lab, method: str, options: argparse.Namespace) -> dict:
@@ -264,7 +264,7 @@ def seconds(lab: Lab, method: str, options: argparse.Namespace) -> dict:
     }
 
 
-def told_of(verdicts: Sequence[Verdict]) -> list[dict]:
+def verdict_lines(verdicts: Sequence[Verdict]) -> list[dict]:
     """Return verdicts without the losses."""
     return [
         {

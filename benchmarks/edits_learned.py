@@ -24,7 +24,7 @@ from pathlib import Path
 
 import clinc
 import torch
-from edits import HERE, RESULTS, SHARED, TEXTS, Lab, one_each_of, told_of
+from edits import HERE, RESULTS, SHARED, TEXTS, Lab, one_each_of, verdict_lines
 
 from perdure import Workspace
 from perdure.editing.contexts import contexts_of
@@ -102,9 +102,13 @@ def learned(lab: LearnedLab, method: str, options: argparse.Namespace) -> Iterat
     count = max(options.facts, *options.sizes)
     found, facts = lab.found(method, count), lab.facts[: options.facts]
     alone = [lab.together(replace(found, written=(w,))) for w in found.written[: options.facts]]
-    told: dict = {"unlike": _unlike(moments, alone), "before": told_of(lab.ask(facts)), "tasks_before": lab.tasks()}
+    told: dict = {
+        "unlike": _unlike(moments, alone),
+        "before": verdict_lines(lab.ask(facts)),
+        "tasks_before": lab.tasks(),
+    }
     told["single"] = {
-        name: told_of(lab.ask(facts, one_each_of(lab, [weighed(lab, one, spec, own).factors() for one in alone])))
+        name: verdict_lines(lab.ask(facts, one_each_of(lab, [weighed(lab, one, spec, own).factors() for one in alone])))
         for name, own in moments.items()
     }
     told["sets"] = []
@@ -140,7 +144,13 @@ def _together(lab: LearnedLab, facts: Sequence, update: Mapping[str, Factors]) -
         norms = relative_norms(site, update)
         with overlaid(site, update):
             after, tasks = verify(site, facts), lab.tasks()
-    return {"before": told_of(before), "after": told_of(after), "drift": cost, "norms": norms, "tasks": tasks}
+    return {
+        "before": verdict_lines(before),
+        "after": verdict_lines(after),
+        "drift": cost,
+        "norms": norms,
+        "tasks": tasks,
+    }
 
 
 def _unlike(moments: Mapping[str, Moments], alone: Sequence[EditSet]) -> dict[str, dict]:

@@ -143,6 +143,22 @@ def _learned(runs: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
+def official(theirs: dict, ours: dict) -> str:
+    """Return the table of the official code and ours on the same facts, and of the paired differences."""
+    n = theirs["n"]
+    lines = [
+        "| | n | efficacy | said freely | paraphrase | neighbourhood, change | chat |",
+        "|---|---|---|---|---|---|---|",
+        f"| official ROME | {n} | {_row(theirs['before'], theirs['after'])} |",
+    ]
+    first, last = ours["first"][:n], ours["after"][:n]
+    lines.append(f"| `emmet`, first try | {n} | {_row(ours['before'][:n], first)} |")
+    for name, own in {"first try": first, "after all tries": last}.items():
+        cells = [_points(_values(own, what), _values(theirs["after"], what)) for what in SHOWN]
+        lines.append(f"| {name} minus official, paired | {n} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _points(values: list[float], others: list[float]) -> str:
     """Return the mean paired difference in points."""
     return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * x for x in paired_difference(values, others)))
