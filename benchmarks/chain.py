@@ -95,10 +95,10 @@ class Chain:
         head = self.ws.ledger.resolve("head")
         for name in head.tasks:
             task = self.ws.session.task(name, head)
-            kept = self.ws.session.score(head, task).record
+            kept = self.ws.session.score(head, task).score
             self.ws.session.load(head)
-            anew = measure(self.ws.runtime, task).record
-            if (kept["items"], kept["predictions"]) != (anew["items"], anew["predictions"]):
+            anew = measure(self.ws.runtime, task).score
+            if (kept.items, kept.predictions) != (anew.items, anew.predictions):
                 return False
         return True
 

@@ -73,9 +73,7 @@ class LearnedLab(Lab):
     def tasks(self) -> dict[str, list[float]]:
         """Return the score of each test row of each task under what is laid."""
         session = self.ws.session
-        return {
-            name: measure(session.runtime, session.task(name, self.head)).record["items"] for name in self.head.tasks
-        }
+        return {name: measure(session.runtime, session.task(name, self.head)).score.items for name in self.head.tasks}
 
 
 def _learned(options: argparse.Namespace) -> Workspace:

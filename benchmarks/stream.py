@@ -99,10 +99,10 @@ def recipe(options, arm, seed, folder, records, scratch) -> dict:
         evals.append(done["eval_seconds"])
         tokens.append(done["tokens"])
         head = ws.ledger.resolve("head")
-        learned[domain] = ws.session.score(head, ws.session.task(domain, head)).record["items"]
+        learned[domain] = ws.session.score(head, ws.session.task(domain, head)).score.items
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     final = {
-        d: measure(ws.runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed))).record["items"] for d in domains
+        d: measure(ws.runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed))).score.items for d in domains
     }
     return {
         "seconds": seconds,
@@ -142,9 +142,7 @@ def score_adapter(folder: Path, adapter: Path, records, domains, seed: int) -> d
 
     runtime = Runtime(folder)
     runtime.load({"skill": as_served(adapter, runtime, torch.float32)})
-    return {
-        d: measure(runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed))).record["items"] for d in domains
-    }
+    return {d: measure(runtime, clinc.task(d, clinc.part(records, d, "test", 30, seed))).score.items for d in domains}
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.core.errors import BadInput, BadSpec
-from perdure.evaluate.evidence import check_evidence, make_evidence
+from perdure.evaluate.evidence import GuardedTask, check_evidence, make_evidence
 from perdure.evaluate.gate import Gate, decide, screen
+from record_examples import score
 
 
 def items(right, n):
@@ -15,16 +16,16 @@ def items(right, n):
 
 
 def scored(right, n=120, first=0):
-    return {"rows": [f"row {k}" for k in range(first, first + n)], "items": items(right, n)}
+    return score(items(right, n), [f"row {k}" for k in range(first, first + n)])
 
 
 def task(learned, now, n=120):
     """A guarded task of which the first `learned` of n items were right, and the first `now` are."""
-    return {"version": "v1", "learned": scored(learned, n), "now": scored(now, n)}
+    return GuardedTask("v1", scored(learned, n), scored(now, n))
 
 
 def new(right, n=120):
-    return {"version": "v1", "learned": None, "now": scored(right, n)}
+    return GuardedTask("v1", None, scored(right, n))
 
 
 def verdict(gate=Gate(), **tasks):
@@ -107,11 +108,7 @@ def test_a_task_can_have_its_own_tolerance():
 
 
 def test_pairing_sees_a_loss_that_two_equal_means_hide_nothing_of():
-    swapped = {
-        "version": "v1",
-        "learned": scored(60),
-        "now": {"rows": scored(60)["rows"], "items": items(60, 120)[::-1]},
-    }
+    swapped = GuardedTask("v1", scored(60), score(items(60, 120)[::-1], scored(60).rows))
     steady = task(60, 60)
     (moved,), (still,) = verdict(bank=swapped)["tasks"], verdict(bank=steady)["tasks"]
     assert moved["drop"] == still["drop"] == 0
@@ -124,7 +121,7 @@ def test_graded_items_are_judged_too():
     before = [0.6 + 0.002 * (k % 50) for k in range(200)]
     for loss, expected in ((0.0, "pass"), (0.01, "pass"), (0.2, "fail")):
         after = [x - loss * (1 + (k % 7) / 70) for k, x in enumerate(before)]
-        graded = {"version": "v1", "learned": {"rows": rows, "items": before}, "now": {"rows": rows, "items": after}}
+        graded = GuardedTask("v1", score(before, rows), score(after, rows))
         assert verdict(bank=graded)["verdict"] == expected
 
 
@@ -143,7 +140,7 @@ def test_the_floor_is_for_the_new_tasks_own_score():
 
 
 def test_an_update_of_an_old_task_is_guarded_over_the_rows_that_both_scored():
-    update = {"version": "v2", "learned": scored(110), "now": scored(120, n=240, first=-120)}
+    update = GuardedTask("v2", scored(110), scored(120, n=240, first=-120))
     found = make_evidence(Gate(), "bank", {"bank": update})
     assert found["tasks"]["bank"]["rows"] == [f"row {k}" for k in range(120)]
     assert found["tasks"]["bank"]["now"] == [0.0] * 120
@@ -153,8 +150,8 @@ def test_an_update_of_an_old_task_is_guarded_over_the_rows_that_both_scored():
 @pytest.mark.parametrize(
     ("guarded", "says"),
     [
-        ({"version": "v", "learned": scored(5), "now": None}, "no score of the new state"),
-        ({"version": "v", "learned": scored(5), "now": scored(5, first=500)}, "no test row that was scored both"),
+        (GuardedTask("v", scored(5), None), "no score of the new state"),
+        (GuardedTask("v", scored(5), scored(5, first=500)), "no test row that was scored both"),
     ],
 )
 def test_what_cannot_be_compared_is_an_error_never_a_zero(guarded, says):
@@ -230,9 +227,8 @@ def test_evidence_is_self_contained_and_judged_the_same_again(tmp_path, evidence
 
 def test_graded_evidence_is_judged_the_same_again(tmp_path):
     rows = [str(k) for k in range(40)]
-    half = {"rows": rows, "items": [k / 40 for k in range(40)]}
-    more = {"rows": rows, "items": [(k * 7 % 40) / 40 for k in range(40)]}
-    made = make_evidence(Gate(), "new", {"bank": {"version": "v1", "learned": half, "now": more}})
+    half, more = score([k / 40 for k in range(40)], rows), score([(k * 7 % 40) / 40 for k in range(40)], rows)
+    made = make_evidence(Gate(), "new", {"bank": GuardedTask("v1", half, more)})
     assert check(tmp_path, made)["differences"] == []
 
 

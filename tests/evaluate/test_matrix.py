@@ -62,7 +62,7 @@ def test_a_task_is_learned_at_its_first_learn_and_a_guarded_ability_never():
 def test_a_new_version_of_the_test_part_is_compared_over_the_rows_in_common():
     stages = [*STAGES, {"entry": "e3", "kind": "learn", "task": "banking"}]
     grown = record(14)  # 14 of the old 20 right, and 20 new rows all right
-    grown = score_record("exact", grown["items"] + [1.0] * 20, [""] * 40, [*grown["rows"], *map(str, range(20))], 0.1)
+    grown = score_record("exact", [*grown.items, *[1.0] * 20], [""] * 40, [*grown.rows, *map(str, range(20))], 0.1)
     records = [[record(2), record(1)], [record(18), record(4)], [record(14), record(16)], [grown, record(16)]]
     found = build_matrix(TASKS, stages, records, resamples=50)
     assert found["n"][3] == [40, 20]

@@ -208,9 +208,10 @@ def test_every_scorer_can_be_read_by_its_name():
 
 def test_a_record_holds_the_mean_its_interval_and_everything_per_item():
     record = score_record("f1", [1, 0.5, 0.0, 1], ["a", "b", "c", "d"], ["h1", "h2", "h3", "h4"], 1.5)
-    assert record["score"] == 0.625
-    assert record["low"] < 0.625 < record["high"]
-    assert {key: record[key] for key in ("scorer", "n", "items", "predictions", "rows", "seconds")} == {
+    assert record.score == 0.625
+    assert record.low < 0.625 < record.high
+    told = record.to_json()
+    assert {key: told[key] for key in ("scorer", "n", "items", "predictions", "rows", "seconds")} == {
         "scorer": "f1",
         "n": 4,
         "items": [1.0, 0.5, 0.0, 1.0],

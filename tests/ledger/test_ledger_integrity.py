@@ -16,6 +16,7 @@ from disks import full_after
 from perdure.core.errors import Busy, NotFound, PerdureError
 from perdure.ledger import Ledger, row_key, runs, writing
 from perdure.ledger.lock import writer
+from record_examples import score
 
 HOLD = """
 import sys, time
@@ -101,7 +102,7 @@ def test_readers_read_while_a_writer_writes(ledger, root, draft) -> None:
     assert Ledger.open(root).resolve("head~1") == entry
 
 
-SCORE = {"scorer": "exact", "score": 2 / 3, "n": 3, "items": [1.0, 0.0, 1.0]}
+SCORE = score([1.0, 0.0, 1.0])
 
 
 def test_a_sound_ledger_verifies(ledger, draft, keep, rows) -> None:

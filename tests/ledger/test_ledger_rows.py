@@ -10,6 +10,7 @@ from perdure.core.errors import BadInput, Busy, NotFound
 from perdure.core.rows import Message, Row
 from perdure.ledger import Ledger, row_key
 from perdure.ledger.database import tasks
+from record_examples import score
 
 
 def test_a_task_version_comes_back_as_it_was(ledger: Ledger, rows) -> None:
@@ -152,14 +153,14 @@ def test_rows_reach_entries_by_train_part_memory_and_descent_but_not_by_test(led
 
 
 def test_scores_are_measured_once(ledger: Ledger) -> None:
-    record = {"scorer": "exact", "score": 0.5, "n": 2, "items": [1.0, 0.0], "seconds": 1.2}
+    record = score([1.0, 0.0])
     ledger.put_score("s1", "v1", record)
-    ledger.put_score("s1", "v1", {**record, "seconds": 9.9})
+    ledger.put_score("s1", "v1", dataclasses.replace(record, seconds=9.9))
     assert ledger.score("s1", "v1") == record
     assert ledger.score("s1", "v2") is None
     with pytest.raises(BadInput, match="scores are never replaced"):
-        ledger.put_score("s1", "v1", {**record, "items": [0.0, 1.0]})
-    other = {**record, "items": [1.0, 1.0]}
+        ledger.put_score("s1", "v1", score([0.0, 1.0]))
+    other = score([1.0, 1.0])
     ledger.put_score("s2", "v2", other)
     assert ledger.scores(["s1", "s2", "s3"], ["v1", "v2"]) == {("s1", "v1"): record, ("s2", "v2"): other}
     assert ledger.scores([], ["v1"]) == {}
@@ -168,8 +169,7 @@ def test_scores_are_measured_once(ledger: Ledger) -> None:
 def test_a_cell_of_another_scoring_version_is_kept_and_read_no_more(ledger: Ledger, keep) -> None:
     plain, chinese = Row(prompt="ask", completion="Tokyo"), Row(prompt="ask", completion="东京")
     same, changed = keep([plain], [plain]), keep([chinese], [chinese])
-    old = {"scorer": "exact", "score": 0.0, "n": 1, "items": [0.0]}
-    new = {**old, "score": 1.0, "items": [1.0]}
+    old, new = score([0.0]), score([1.0])
     for version in (same, changed):
         ledger.put_score("s1", version, old)  # as it was written before there were scoring versions
     assert ledger.scoring([same, changed]) == {same: 1, changed: 2}

@@ -233,7 +233,7 @@ def test_a_text_run_is_what_a_workspace_does(tiny_model, tmp_path):
     assert result["tasks"][0]["heartbeats"]["instruction_replay"]["rows"] > 0
     probe = load_probe("talk", tmp_path / "scratch" / "talk.jsonl", {"scorer": "f1"})
     for ref, key in (("base", "before"), ("head", "after")):
-        assert result["watched"]["talk"][key] == ws.session.score(ws.ledger.resolve(ref), probe).record["items"]
+        assert result["watched"]["talk"][key] == list(ws.session.score(ws.ledger.resolve(ref), probe).score.items)
     assert len(result["watched"]["talk"]["rows"]) == 6
     json.dumps(result, allow_nan=False)
 

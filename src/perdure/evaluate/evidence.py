@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,31 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_json import BadJson, read_json
 from perdure.core.plain_text import clipped, quoted
 from perdure.evaluate.gate import Gate, decide, is_number
+from perdure.ledger.records import Score
 
 FORMAT = 1
 FACT = ("fact", "prompt", "target", "before", "now")
 
 
+@dataclass(frozen=True)
+class GuardedTask:
+    """The scores of a task that a gate compares.
+
+    Args:
+        version: The task's version.
+        learned: Its score when it was learned; None for a task with nothing to lose.
+        now: Its score now.
+    """
+
+    version: str
+    learned: Score | None
+    now: Score | None
+
+
 def make_evidence(
     gate: Gate,
     new_task: str,
-    tasks: Mapping[str, Mapping[str, Any]],
+    tasks: Mapping[str, GuardedTask],
     facts: Sequence[Mapping[str, Any]] = (),
     unguarded: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -26,10 +43,7 @@ def make_evidence(
     Args:
         gate: The rule.
         new_task: Name of the task just learned.
-        tasks: By name `{"version", "learned", "now"}`: the task's version, and its Score records (or any dict with
-            "rows" and "items") when it was learned and now. `learned` is None for a task with nothing to lose, such as
-            the new one, which is only needed for the floor. A new task that is an update of an old one has both and is
-            guarded.
+        tasks: By name. The new task is only needed for the floor; one that is an update of an old one is guarded.
         facts: The edited facts in force, each `{"fact", "prompt", "target", "before", "now"}`: its id, its texts, and whether
             it was said before the learn and is said after it.
         unguarded: Names of older tasks that are not judged: `guard` leaves them out, or they have no test row.
@@ -67,21 +81,24 @@ def check_evidence(path: Path | str) -> dict[str, Any]:
     return verdict | {"differences": _differences(evidence["verdict"], verdict)}
 
 
-def _shared_items(name: str, task: Mapping[str, Any]) -> dict[str, Any]:
+def _shared_items(name: str, task: GuardedTask) -> dict[str, Any]:
     """The task's items now, and those when learned, over the rows that both scored, in today's order."""
-    now, then = task["now"], task["learned"]
+    now, then = task.now, task.learned
     if now is None:
         raise BadInput(f"task {name!r} has no score of the new state; score it before the gate")
-    if then is None or then["rows"] == now["rows"]:
-        items = None if then is None else list(then["items"])
-        shape = {"version": task["version"], "rows": list(now["rows"]), "learned": items, "now": list(now["items"])}
+    if then is None or then.rows == now.rows:
+        items = None if then is None else list(then.items)
+        shape: dict[str, Any] = {
+            "version": task.version,
+            "rows": list(now.rows),
+            "learned": items,
+            "now": list(now.items),
+        }
     else:
-        before = dict(zip(then["rows"], then["items"], strict=True))
-        shared = [
-            (row, before[row], item) for row, item in zip(now["rows"], now["items"], strict=True) if row in before
-        ]
+        before = dict(zip(then.rows, then.items, strict=True))
+        shared = [(row, before[row], item) for row, item in zip(now.rows, now.items, strict=True) if row in before]
         keys = ("rows", "learned", "now")
-        shape = {"version": task["version"], **{key: [triple[k] for triple in shared] for k, key in enumerate(keys)}}
+        shape = {"version": task.version, **{key: [triple[k] for triple in shared] for k, key in enumerate(keys)}}
     if not shape["rows"]:
         raise BadInput(
             f"task {name!r} has no test row that was scored both when it was learned and now; score one part twice"

@@ -6,6 +6,7 @@ from typing import Any
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.keyed import seed_of
+from perdure.ledger.records import Score
 from perdure.maths.metrics import matrix_metrics
 
 Matrix = dict[str, Any]
@@ -22,7 +23,7 @@ WIDTH = 14  # columns of a long task name that the table shows
 def build_matrix(
     tasks: Sequence[Mapping[str, Any]],
     stages: Sequence[Mapping[str, Any]],
-    records: Sequence[Sequence[Mapping[str, Any] | None]],
+    records: Sequence[Sequence[Score | None]],
     *,
     confidence: float = 0.95,
     seed: int = 0,
@@ -37,7 +38,7 @@ def build_matrix(
     Args:
         tasks: `{"name": ...}` each, one per column; other keys are ignored.
         stages: `{"entry", "kind", "task"}` each, the base first; other keys are ignored.
-        records: (stages, tasks) Score records, None where not measured.
+        records: (stages, tasks) scores, None where not measured.
         confidence: Of the metrics' intervals, two-sided.
         seed: Names the bootstrap's resamples.
         resamples: Number of bootstrap replicates.
@@ -76,12 +77,12 @@ def build_matrix(
     return matrix
 
 
-def named_rows(records: Sequence[Sequence[Mapping[str, Any] | None]]) -> list[list[str | None]]:
+def named_rows(records: Sequence[Sequence[Score | None]]) -> list[list[str | None]]:
     """Return a name for the test rows of each cell, which `plain_text` and the report take from the matrix as "test".
 
     Two cells of a column with other names were scored on other rows: the task was updated, or a row deleted, between them.
     """
-    return [[content_hash(record["rows"])[:12] if record else None for record in line] for line in records]
+    return [[content_hash(record.rows)[:12] if record else None for record in line] for line in records]
 
 
 def learned_stages(matrix: Mapping[str, Any]) -> list[int | None]:
@@ -138,8 +139,8 @@ def _aligned(lines: list[list[str]]) -> list[str]:
     ]
 
 
-def _each(records: Sequence[Sequence[Mapping[str, Any] | None]], key: str) -> list[list[Any]]:
-    return [[record[key] if record else None for record in line] for line in records]
+def _each(records: Sequence[Sequence[Score | None]], key: str) -> list[list[Any]]:
+    return [[getattr(record, key) if record else None for record in line] for line in records]
 
 
 def _span(counts: Sequence[int | None]) -> str:

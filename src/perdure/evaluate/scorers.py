@@ -16,6 +16,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.keyed import seed_of
 from perdure.core.plain_text import quoted
 from perdure.core.script import UNSPACED, has_unspaced, narrowed, words
+from perdure.ledger.records import Score
 from perdure.maths.statistics import mean_interval
 
 Scorer = Callable[[str, str], float]
@@ -170,8 +171,8 @@ def get_scorer(spec: str | Mapping[str, Any]) -> Scorer:
 
 def score_record(
     scorer_name: str, items: Sequence[float], predictions: Sequence[str], row_hashes: Sequence[str], seconds: float
-) -> dict[str, Any]:
-    """Return the Score record of one task at one state: the mean with its 95% interval, and everything per item.
+) -> Score:
+    """Return the score of one task at one state: the mean with its 95% interval, and everything per item.
 
     Args:
         scorer_name: Name of the scorer.
@@ -189,17 +190,17 @@ def score_record(
             "a score needs at least one test row, and one prediction for each"
         )
     score, low, high = mean_interval(items, seed=seed_of("score", list(row_hashes)))
-    return {
-        "scorer": scorer_name,
-        "score": score,
-        "low": low,
-        "high": high,
-        "n": len(items),
-        "items": [float(x) for x in items],
-        "predictions": list(predictions),
-        "rows": list(row_hashes),
-        "seconds": float(seconds),
-    }
+    return Score(
+        scorer=scorer_name,
+        score=score,
+        low=low,
+        high=high,
+        n=len(items),
+        items=tuple(float(x) for x in items),
+        predictions=tuple(predictions),
+        rows=tuple(row_hashes),
+        seconds=float(seconds),
+    )
 
 
 def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:

@@ -6,8 +6,10 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 
 from perdure.core.errors import BadInput
+from perdure.core.records import from_store
 from perdure.data.scoring import FIRST
 from perdure.ledger.database import now, scores, tasks
+from perdure.ledger.records import Score
 from perdure.ledger.rows import Shelf
 
 
@@ -17,39 +19,39 @@ class ScoreBook(Shelf):
     A cell of an earlier scoring version than its task's stays in the table, and is read no more.
     """
 
-    def put_score(self, state: str, task_version: str, record: Mapping[str, Any], scoring: int = FIRST) -> None:
-        """Append the score record of a cell. The same items again change nothing.
+    def put_score(self, state: str, task_version: str, score: Score, scoring: int = FIRST) -> None:
+        """Append the score of a cell. The same items again change nothing.
 
         Args:
             state: Hash of the state.
             task_version: The task's version.
-            record: What was measured.
+            score: What was measured.
             scoring: The task's scoring version, `TaskData.scoring`.
 
         Raises:
-            BadInput: The cell has a record with other items.
+            BadInput: The cell has a score with other items.
         """
         key = _key(task_version, scoring)
         with self.changing() as connection:
             query = select(scores.c.record).where(scores.c.state == state, scores.c.version == key)
             old = connection.execute(query).scalar()
             if old is None:
-                values = {"state": state, "version": key, "time": now(), "record": dict(record)}
+                values = {"state": state, "version": key, "time": now(), "record": score.to_json()}
                 connection.execute(insert(scores).values(values))
-            elif old["items"] != list(record["items"]):
+            elif _score(old, state, key).items != score.items:
                 raise BadInput(
                     f"state {state[:12]} has a score on task version {task_version[:12]} with other items; scores are "
                     "never replaced: if scorer or test rows changed, give the task a new version"
                 )
 
-    def score(self, state: str, task_version: str, scoring: int | None = None) -> dict[str, Any] | None:
-        """Return the score record of a cell, None if it was not measured; see `scores`."""
+    def score(self, state: str, task_version: str, scoring: int | None = None) -> Score | None:
+        """Return the score of a cell, None if it was not measured; see `scores`."""
         known = None if scoring is None else {task_version: scoring}
         return self.scores([state], [task_version], known).get((state, task_version))
 
     def scores(
         self, states: Iterable[str], task_versions: Iterable[str], scoring: Mapping[str, int] | None = None
-    ) -> dict[tuple[str, str], dict[str, Any]]:
+    ) -> dict[tuple[str, str], Score]:
         """Return the measured cells among these states and task versions, by (state, task version).
 
         Args:
@@ -63,7 +65,8 @@ class ScoreBook(Shelf):
             scores.c.state.in_(set(states)), scores.c.version.in_(set(versions))
         )
         with self.reading() as connection:
-            return {(state, versions[key]): record for state, key, record in connection.execute(query)}
+            found = connection.execute(query).all()
+        return {(state, versions[key]): _score(record, state, key) for state, key, record in found}
 
     def scoring(self, task_versions: Iterable[str]) -> dict[str, int]:
         """Return the scoring version of each task version: as kept, or, of a task from before there were any, as its rows say."""
@@ -92,6 +95,10 @@ class ScoreBook(Shelf):
         from perdure.data.task import TaskData  # here, as tasks of today need no rows for it
 
         return TaskData.from_json(dict(spec), test=self.task_rows(version, "test")).scoring
+
+
+def _score(record: object, state: str, key: str) -> Score:
+    return from_store(Score, record, f"the score of state {state[:12]} on task version {key[:12]}")
 
 
 def _key(task_version: str, scoring: int) -> str:

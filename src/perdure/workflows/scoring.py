@@ -10,6 +10,7 @@ from perdure.core.progress import Tick
 from perdure.core.rows import Row
 from perdure.data.task import TaskData
 from perdure.evaluate.scorers import choice_score, get_scorer, read_scorer, score_record
+from perdure.ledger.records import Score
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -35,11 +36,11 @@ class Measured:
     """A task scored now.
 
     Args:
-        record: The Score record.
+        score: What it scores.
         notices: What the user should know of how the model was asked.
     """
 
-    record: dict[str, Any]
+    score: Score
     notices: tuple[str, ...] = ()
 
 

@@ -11,6 +11,7 @@ from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, writing
+from perdure.ledger.records import Score
 from perdure.workflows.scoring import measure
 from perdure.workflows.slots import tensors_of
 from perdure.workflows.task_cache import TaskCache
@@ -24,12 +25,12 @@ class Scored:
     """A task scored at an entry.
 
     Args:
-        record: The Score record, as the ledger stores it.
+        score: What it scores, as the ledger stores it.
         seconds: What scoring took now; 0 where the score was stored before.
         notices: What the user should know of how the model was asked.
     """
 
-    record: dict[str, Any]
+    score: Score
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
 
@@ -118,14 +119,14 @@ class Session:
     def score(self, entry: Entry, task: TaskData, tick: Tick | None = None) -> Scored:
         """Return the score of `task` at `entry`, its name known: the stored one, else the one measured and stored now."""
         state = self.ledger.seen(entry, task.name)
-        record = self.ledger.score(state, task.version, task.scoring)
-        if record is not None:
-            return Scored(record)
+        stored = self.ledger.score(state, task.version, task.scoring)
+        if stored is not None:
+            return Scored(stored)
         self.load(entry, task.name)
         measured = measure(self.runtime, task, tick, prompts=self.tasks.prompts(task, self.tokenizer))
         self.runtime.release()
-        self.ledger.put_score(state, task.version, measured.record, task.scoring)
-        return Scored(measured.record, measured.record["seconds"], measured.notices)
+        self.ledger.put_score(state, task.version, measured.score, task.scoring)
+        return Scored(measured.score, measured.score.seconds, measured.notices)
 
     def task(self, name: str, entry: Entry) -> TaskData:
         """Return the version of a task that `entry` knows."""

@@ -21,6 +21,7 @@ from perdure.core.seams import State
 from perdure.data.split import held_out
 from perdure.evaluate.matrix import build_matrix
 from perdure.evaluate.scorers import score_record
+from perdure.ledger.records import Score
 from perdure.memory.columns import pack
 from perdure.memory.file import TokenMemory, TokenRow
 from perdure.model.features import Example, Features
@@ -150,7 +151,7 @@ def _learner(
 
 
 @torch.no_grad()
-def _score(model: nn.Module, part: Part) -> Json:
+def _score(model: nn.Module, part: Part) -> Score:
     model.eval()
     batch = Features().collate([sample.row for sample in part.test])  # type: ignore[misc]
     said = model(batch.features).argmax(-1)
@@ -158,10 +159,10 @@ def _score(model: nn.Module, part: Part) -> Json:
     return score_record("exact", items, list(map(str, said.tolist())), [sample.key for sample in part.test], 0.0)
 
 
-def _items(column: Sequence[Json]) -> Json:
+def _items(column: Sequence[Score]) -> Json:
     """Return what `bench_run.all_items` says of one task."""
-    rows = [row[:16] for row in column[0]["rows"]]
-    return {"rows": rows, "scores": [short_items(record["items"]) for record in column]}
+    rows = [row[:16] for row in column[0].rows]
+    return {"rows": rows, "scores": [short_items(record.items) for record in column]}
 
 
 def _told(learner: Learner, spent: dict[str, float], eval_seconds: float) -> Json:

@@ -86,8 +86,8 @@ def refuse_taught(watched: Iterable[TaskData], taught: Mapping[str, Row]) -> Non
 
 def before_and_after(session: Session, task: TaskData) -> Json:
     """Return what the base model and the last state score on each row of a watched task."""
-    before, after = (session.score(session.ledger.resolve(ref), task).record for ref in ("base", "head"))
-    return {"rows": [row[:16] for row in before["rows"]], "before": before["items"], "after": after["items"]}
+    before, after = (session.score(session.ledger.resolve(ref), task).score for ref in ("base", "head"))
+    return {"rows": [row[:16] for row in before.rows], "before": list(before.items), "after": list(after.items)}
 
 
 def all_items(ledger: Ledger) -> Json:
@@ -98,10 +98,10 @@ def all_items(ledger: Ledger) -> Json:
     items = {}
     for name, version in head.tasks.items():
         records = [found.get((line[name], version)) for line in seen]
-        rows = next(record["rows"] for record in records if record)
+        rows = next(record.rows for record in records if record)
         items[name] = {
             "rows": [row[:16] for row in rows],
-            "scores": [record and short_items(record["items"]) for record in records],
+            "scores": [record and short_items(record.items) for record in records],
         }
     return items
 

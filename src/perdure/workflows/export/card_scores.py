@@ -6,6 +6,7 @@ import yaml
 
 from perdure.evaluate.matrix import MEANING, learned_stages
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import Score
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import about
 from perdure.workflows.export.card_record import last_learn, notes_of_learn
@@ -31,10 +32,10 @@ def scores(ledger: Ledger, entry: Entry) -> list[str]:
         if record is None:
             table.append(f"| {name} | | not measured | | | | |")
             continue
-        interval = f"{percent(record['low'])} to {percent(record['high'])}"
+        interval = f"{percent(record.low)} to {percent(record.high)}"
         since = _since(ledger, entry, name, None if stage is None else measured["stages"][stage]["entry"], record)
-        table.append(f"| {name} | {record['scorer']} | {percent(record['score'])} | {interval} | {record['n']} {since}")
-        makers.setdefault(interval_name(record["items"]), []).append(name)
+        table.append(f"| {name} | {record.scorer} | {percent(record.score)} | {interval} | {record.n} {since}")
+        makers.setdefault(interval_name(record.items), []).append(name)
     metrics = ["| Metric | Value | 95% interval | Meaning |", "|---|---|---|---|"]
     for name, meaning in MEANING.items():
         metric = measured["metrics"][name]
@@ -50,7 +51,7 @@ def scores(ledger: Ledger, entry: Entry) -> list[str]:
     return ["\n".join(table), "\n".join(metrics), _intervals(makers), verdict]
 
 
-def _since(ledger: Ledger, entry: Entry, task: str, learned: str | None, now: dict[str, Any]) -> str:
+def _since(ledger: Ledger, entry: Entry, task: str, learned: str | None, now: Score) -> str:
     """Return the cells of a task's score when it was learned first, and the change since, over the test rows of both."""
     if learned is None:
         return "| | |"
@@ -58,8 +59,8 @@ def _since(ledger: Ledger, entry: Entry, task: str, learned: str | None, now: di
     then, change = pair["a"], pair["change"]
     if then is None or change is None:
         return "| | |"
-    other = f" (n = {then['n']})" if then["n"] != now["n"] else ""
-    common = f" (n = {change['n']})" if change["n"] != now["n"] or other else ""
+    other = f" (n = {then['n']})" if then["n"] != now.n else ""
+    common = f" (n = {change['n']})" if change["n"] != now.n or other else ""
     return f"| {percent(then['score'])}{other} | {points(change['value'])}{common} |"
 
 

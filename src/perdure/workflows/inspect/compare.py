@@ -1,17 +1,18 @@
 """Two workspaces side by side: what they have in common, what differs, and the metrics of what can be compared."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.core.words import counted
 from perdure.evaluate.matrix import build_matrix, named_rows
+from perdure.ledger.records import Score
 from perdure.workflows.inspect.matrix import cells
 from perdure.workflows.inspect.views import Json, over_rows
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
 
-Cells = list[list[dict[str, Any] | None]]  # Score records, (stages, tasks)
+Cells = list[list[Score | None]]  # (stages, tasks)
 ONLY_NOW = ("acc",)  # what another order of the tasks leaves comparable
 
 
@@ -65,18 +66,18 @@ class _Side:
     def newest(self, task: str) -> set[str]:
         """Return the test rows of a task that were scored at head."""
         record = self.records[-1][self.tasks.index(task)]
-        return set(record["rows"]) if record else set()
+        return set(record.rows) if record else set()
 
-    def every(self, task: str) -> list[list[str]]:
+    def every(self, task: str) -> list[tuple[str, ...]]:
         """Return the test rows that each stage scored."""
         column = self.tasks.index(task)
         found = [line[column] for line in self.records]
-        return [record["rows"] for record in found if record]
+        return [record.rows for record in found if record]
 
     def scorer(self, task: str) -> str | None:
         """Return the name of the task's scorer; None where it was never scored."""
         column = self.tasks.index(task)
-        return next((line[column]["scorer"] for line in reversed(self.records) if line[column]), None)
+        return next((cell.scorer for line in reversed(self.records) if (cell := line[column])), None)
 
     def learned(self, tasks: Sequence[str]) -> list[str]:
         """Return those of `tasks` that were learned, in that order, each as often as it was."""

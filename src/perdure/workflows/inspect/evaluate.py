@@ -9,7 +9,7 @@ from perdure.core.progress import Tick
 from perdure.core.rows import Message, Row
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
-from perdure.workflows.inspect.views import brief, task_order
+from perdure.workflows.inspect.views import task_order
 from perdure.workflows.scoring import Answers, answer_length, answers
 from perdure.workflows.session import Scored, Session
 
@@ -37,7 +37,7 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Return "ref", "entry" and "tasks": score, interval, n and scorer of each."""
-        tasks = {name: brief(found.record) for name, found in self.scores.items()}
+        tasks = {name: found.score.summary.to_json() for name, found in self.scores.items()}
         return {"ref": self.ref, "entry": self.entry, "tasks": tasks}
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from perdure.evaluate.matrix import build_matrix, named_rows
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import Score
 from perdure.workflows.inspect.views import task_order
 
 
@@ -20,8 +21,8 @@ def matrix(ledger: Ledger, at: str = "head", *, parts: bool = False) -> dict[str
     return {**made, "test": named_rows(records)} if parts else made
 
 
-def cells(ledger: Ledger, entry: Entry) -> tuple[list[str], list[dict[str, Any]], list[list[dict[str, Any] | None]]]:
-    """Return the tasks of an entry, the stages that led to it, and the Score record of each stage and task, if measured."""
+def cells(ledger: Ledger, entry: Entry) -> tuple[list[str], list[dict[str, Any]], list[list[Score | None]]]:
+    """Return the tasks of an entry, the stages that led to it, and the score of each stage and task, if measured."""
     stages = list(reversed(ledger.ancestors(entry)))
     versions: dict[str, list[str]] = {}  # of each task at each stage: the one known then, else the first one
     for name in task_order(ledger, entry):

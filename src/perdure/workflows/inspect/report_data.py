@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from perdure.ledger.records import Score
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import NOTE, counted, records
 from perdure.workflows.inspect.compare import side_by_side
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.memory_views import held
-from perdure.workflows.inspect.views import Json, brief
+from perdure.workflows.inspect.views import Json
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -67,9 +68,9 @@ def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> 
     wanted = {version for entry in entries for version in (*entry.tasks.values(), *first.values())}
     found = ledger.scores(states, wanted)
     cells = {e.id: {t: found.get((seen[e.id][t], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
-    return {name: {task: _named(record) for task, record in line.items() if record} for name, line in cells.items()}
+    return {name: {task: _named(score) for task, score in line.items() if score} for name, line in cells.items()}
 
 
-def _named(record: Json) -> Json:
+def _named(score: Score) -> Json:
     """Return a score with its interval, and by whose method that was made."""
-    return {**brief(record), "interval": interval_name(record["items"])}
+    return {**score.summary.to_json(), "interval": interval_name(score.items)}

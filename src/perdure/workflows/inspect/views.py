@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput
 from perdure.core.outputs import EVIDENCE, EVIDENCE_LINE, write_output
 from perdure.ledger.lock import writer
+from perdure.ledger.records import Score
 from perdure.ledger.runs import unfinished
 from perdure.workflows.edit.records import NOTE, VERIFIED, about, record_at
 from perdure.workflows.inspect.memory_views import Json, held, memory_diff, rows_kept
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
 
 LEFT_OUT = ("evidence", "memory", "traces", VERIFIED)  # notes that `show` leaves out, or tells otherwise
-
-
-def brief(record: Mapping[str, Any]) -> Json:
-    """Return a Score record without its items: score, interval, n and scorer."""
-    return {key: record[key] for key in ("score", "low", "high", "n", "scorer")}
 
 
 def status(ledger: "Ledger") -> Json:
@@ -79,8 +75,8 @@ def score_table(ledger: "Ledger", entry: "Entry") -> dict[str, dict[str, Json | 
         if parent and before is None and task in parent.tasks:
             before = _score(ledger, parent, task, parent.tasks[task])
         if before and now:
-            before = over_rows(before, now["rows"])
-        table[task] = {"before": before and brief(before), "now": now and brief(now)}
+            before = over_rows(before, now.rows)
+        table[task] = {"before": _summary(before), "now": _summary(now)}
     return table
 
 
@@ -178,19 +174,25 @@ def save_evidence(ledger: "Ledger", path: Path, at: str | None = None, *, force:
 # ---- what the views share
 
 
-def over_rows(record: Json, rows: Iterable[str]) -> Json | None:
-    """Return a Score record over those of its test rows that are among `rows`; None where none is."""
+def over_rows(score: Score, rows: Iterable[str]) -> Score | None:
+    """Return a score over those of its test rows that are among `rows`; None where none is."""
     wanted = set(rows)
-    if wanted >= set(record["rows"]):
-        return record
+    if wanted >= set(score.rows):
+        return score
     from perdure.evaluate.scorers import score_record  # only here: it loads numpy
 
-    kept = [i for i, row in enumerate(record["rows"]) if row in wanted]
-    items, said, names = ([record[key][i] for i in kept] for key in ("items", "predictions", "rows"))
-    return {**record, **score_record(record["scorer"], items, said, names, record["seconds"])} if kept else None
+    kept = [i for i, row in enumerate(score.rows) if row in wanted]
+    if not kept:
+        return None
+    items, said = [score.items[i] for i in kept], [score.predictions[i] for i in kept]
+    return score_record(score.scorer, items, said, [score.rows[i] for i in kept], score.seconds)
 
 
-def _score(ledger: "Ledger", entry: "Entry", task: str, version: str) -> Json | None:
+def _summary(score: Score | None) -> Json | None:
+    return score.summary.to_json() if score else None
+
+
+def _score(ledger: "Ledger", entry: "Entry", task: str, version: str) -> Score | None:
     return ledger.score(ledger.seen(entry, task), version)
 
 
@@ -221,10 +223,10 @@ def paired(ledger: "Ledger", a: "Entry", b: "Entry", task: str) -> Json:
 
     versions = [a.tasks.get(task) or b.tasks[task], b.tasks.get(task) or a.tasks[task]]
     old, new = (_score(ledger, entry, task, version) for entry, version in zip((a, b), versions, strict=True))
-    pair: Json = {"a": old and brief(old), "b": new and brief(new), "change": None}
+    pair: Json = {"a": _summary(old), "b": _summary(new), "change": None}
     if old and new:
-        earlier = dict(zip(old["rows"], old["items"], strict=True))
-        items = [(now, earlier[row]) for row, now in zip(new["rows"], new["items"], strict=True) if row in earlier]
+        earlier = dict(zip(old.rows, old.items, strict=True))
+        items = [(now, earlier[row]) for row, now in zip(new.rows, new.items, strict=True) if row in earlier]
         if items:
             value, low, high = paired_difference([now for now, _ in items], [then for _, then in items])
             pair["change"] = {"value": value, "low": low, "high": high, "n": len(items)}

@@ -1,7 +1,8 @@
 """What a learn should have done and did not: methods without an effect, and a task that was not learned."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from perdure.ledger.records import Score
 from perdure.workflows.learn.plan import Plan
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ def idle(plan: Plan, learner: "Learner") -> list[str]:
     return idle
 
 
-def unmoved(task: str, before: dict[str, Any], now: dict[str, Any], updates: int) -> list[str]:
+def unmoved(task: str, before: Score, now: Score, updates: int) -> list[str]:
     """Say that a task was not learned: its score did not rise, though it could."""
-    if now["score"] > before["score"] or before["score"] >= 1:
+    if now.score > before.score or before.score >= 1:
         return []
     few = f"fewer than {FEW} updates (here {updates}) rarely teach a task: " if updates < FEW else ""
     return [
-        f"the score of {task} did not rise ({before['score']:.1%} before, {now['score']:.1%} now); {few}train longer "
+        f"the score of {task} did not rise ({before.score:.1%} before, {now.score:.1%} now); {few}train longer "
         "(num_train_epochs), in smaller batches, or at another learning_rate"
     ]

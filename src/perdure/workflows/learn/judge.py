@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from perdure.evaluate.evidence import make_evidence
+from perdure.evaluate.evidence import GuardedTask, make_evidence
 from perdure.evaluate.gate import Gate
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.run import Run
@@ -54,10 +54,10 @@ def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
     if gate is None:
         return Judged(scores, {}, None, OFF, notices)
     learned = _when_learned(run, scores)
-    guarded: dict[str, dict[str, Any]] = {}
+    guarded: dict[str, GuardedTask] = {}
     for name in (plan.task.name, *learned):  # the new task has nothing to lose yet, unless this is an update
-        then = learned[name].record if name in learned else None
-        guarded[name] = {"version": entry.tasks[name], "learned": then, "now": scores[name].record}
+        then = learned[name].score if name in learned else None
+        guarded[name] = GuardedTask(entry.tasks[name], then, scores[name].score)
     unguarded = [name for name in plan.parent.tasks if name not in guarded]
     facts = draft.carried.facts if draft.carried else ()
     evidence = make_evidence(gate, plan.task.name, guarded, facts, unguarded)

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Any
 
 from perdure.workflows.edit.records import NOTE
-from perdure.workflows.inspect.views import brief
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.effects import idle, unmoved
 from perdure.workflows.learn.judge import Judged
@@ -72,9 +71,9 @@ def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judg
         *(draft.carried.warnings if draft.carried else ()),
         *idle(run.plan, learner),
         *learner.unused.values(),
-        *unmoved(task, prepared.before["head"].record, judged.scores[task].record, learner.total),
+        *unmoved(task, prepared.before["head"].score, judged.scores[task].score, learner.total),
     ]
 
 
 def _briefly(scores: Mapping[str, Scored]) -> Json:
-    return {name: brief(scored.record) for name, scored in scores.items()}
+    return {name: scored.score.summary.to_json() for name, scored in scores.items()}

@@ -10,7 +10,6 @@ from perdure.core.slots import EDITS, slots_of_task
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.carry import carry
 from perdure.workflows.edit.records import NOTE
-from perdure.workflows.inspect.views import brief
 from perdure.workflows.learn.remember import LedgerMemory
 from perdure.workflows.session import Session
 
@@ -107,4 +106,4 @@ def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:
 def _scores(session: Session, at: Entry, left: Entry, tick: Tick | None) -> Json:
     """Return the scores at an entry of the tasks that are left and have test rows."""
     tasks = {name: session.task(name, at) for name in left.tasks}
-    return {name: brief(session.score(at, task, tick).record) for name, task in tasks.items() if task.test}
+    return {name: session.score(at, task, tick).score.summary.to_json() for name, task in tasks.items() if task.test}

@@ -1,0 +1,56 @@
+"""The score of a task at one state of the model."""
+
+from dataclasses import dataclass
+
+from perdure.core.records import Record
+
+
+@dataclass(frozen=True)
+class ScoreSummary(Record):
+    """A score without its items.
+
+    Args:
+        score: Mean over the test rows.
+        low: Lower end of its 95% interval.
+        high: Upper end.
+        n: Number of test rows.
+        scorer: Name of the scorer.
+    """
+
+    score: float
+    low: float
+    high: float
+    n: int
+    scorer: str
+
+
+@dataclass(frozen=True)
+class Score(Record):
+    """The score of a task at one state, with everything per test row.
+
+    Args:
+        scorer: Name of the scorer.
+        score: Mean of the items.
+        low: Lower end of its 95% interval.
+        high: Upper end.
+        n: Number of test rows.
+        items: Score of each test row, in [0, 1].
+        predictions: What the model answered to each.
+        rows: `Row.hash` of each.
+        seconds: Wall time that scoring took.
+    """
+
+    scorer: str
+    score: float
+    low: float
+    high: float
+    n: int
+    items: tuple[float, ...]
+    predictions: tuple[str, ...]
+    rows: tuple[str, ...]
+    seconds: float
+
+    @property
+    def summary(self) -> ScoreSummary:
+        """The score without its items."""
+        return ScoreSummary(self.score, self.low, self.high, self.n, self.scorer)
