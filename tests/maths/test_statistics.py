@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from perdure.maths.statistics import items_needed, mean_interval, mean_of_means, paired_difference, unseen
 
@@ -29,6 +30,13 @@ def test_wilson_interval_of_a_textbook_case():
     value, low, high = mean_interval(items(81, 182))
     assert value == pytest.approx(81 / 263)
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+
+
+@pytest.mark.parametrize("n", [1, 7, 120])
+def test_the_wilson_interval_is_that_of_scipy(n):
+    for right in range(n + 1):
+        expected = binomtest(right, n).proportion_ci(0.95, "wilson")
+        assert mean_interval(items(right, n - right))[1:] == pytest.approx((expected.low, expected.high), abs=1e-15)
 
 
 @pytest.mark.parametrize("n", [1, 12, 120])

@@ -1,6 +1,8 @@
 """How commands speak: data on stdout, talk on stderr, tables in plain aligned text."""
 
+import io
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +14,7 @@ from perdure.core.words import counted as counted
 
 NOTHING = "-"
 LONGEST = 8000  # characters of a message
+INDENT = 2  # columns by which some commands indent a table
 
 
 def emit(value: Any) -> None:
@@ -49,14 +52,54 @@ def warn(text: str) -> None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
-    """Return rows under their heads in aligned columns; those in `right` are flush right."""
+    """Return rows under their heads in aligned columns.
+
+    A row is one line, however long, where stdout is no terminal. On a terminal that is too narrow for the table, long cells
+    are folded inside their columns.
+
+    Args:
+        head: Names of the columns.
+        rows: Cells, in the order of `head`.
+        right: Indices of the columns that are flush right.
+    """
     lines = [[visible(str(cell)).replace("\n", "\\n").replace("\t", "\\t") for cell in line] for line in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    edges = ["rjust" if i in right else "ljust" for i in range(len(head))]
-    return "\n".join(
-        "  ".join(getattr(cell, edge)(width) for cell, edge, width in zip(line, edges, widths, strict=True)).rstrip()
-        for line in lines
+    widths = [max(map(_width, column)) for column in zip(*lines, strict=True)]
+    room = shutil.get_terminal_size().columns - INDENT
+    if sys.stdout.isatty() and sum(widths) + 2 * (len(widths) - 1) > room:
+        return _folded(lines, right, room)
+    padded = (
+        [
+            f"{' ' * (w - _width(c))}{c}" if i in right else f"{c}{' ' * (w - _width(c))}"
+            for i, (c, w) in enumerate(cells)
+        ]
+        for cells in (zip(line, widths, strict=True) for line in lines)
     )
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def _width(text: str) -> int:
+    """Return the columns that a text takes in a terminal; a Chinese character takes two."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _folded(lines: Sequence[Sequence[str]], right: Sequence[int], width: int) -> str:
+    """Return a table of at most `width` columns; its first line holds the heads."""
+    from rich.console import Console  # not above: `status` starts without it
+    from rich.table import Table
+    from rich.text import Text
+
+    folded = Table(box=None, pad_edge=False)
+    for i, name in enumerate(lines[0]):
+        folded.add_column(Text(name), justify="right" if i in right else "left", overflow="fold")
+    for cells in lines[1:]:
+        folded.add_row(*map(Text, cells))  # as Text, so that brackets in data are no markup
+    console = Console(file=io.StringIO(), width=width, color_system=None, legacy_windows=False)
+    console.print(folded)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines())  # type: ignore[attr-defined]
 
 
 def facts(pairs: Mapping[str, object]) -> str:

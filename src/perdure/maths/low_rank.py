@@ -1,4 +1,8 @@
-"""Low-rank patches: factors per weight, their concatenation, their compression, and what they add."""
+"""Low-rank patches: factors per weight, their concatenation, their compression, and what they add.
+
+Own code instead of PEFT's `add_weighted_adapter`: that needs a loaded model, and its "cat" multiplies the factors by the scale
+also where one slot alone patches a weight. Here the factors of such a slot stay the same to the bit.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -85,40 +85,29 @@ def project_cone(
 
 
 def nonnegative_quadratic(products: np.ndarray, linear: np.ndarray) -> np.ndarray:
-    """Return argmin over v >= 0 of 1/2 v.P v + q.v, exact up to rounding, by Lawson & Hanson's active sets.
+    """Return argmin over v >= 0 of 1/2 v.P v + q.v, by nonnegative least squares on a square root of P.
+
+    |A v - b|^2 / 2 has this P and q where A'A = P and A'b = -q; eigenvectors of P give A and b.
 
     Args:
         products: P (n, n), symmetric and positive semidefinite, such as a Gram matrix; it may be singular.
         linear: q (n,), in the range of P.
 
-    Cost: a few n x n solves, typically n of them.
-    Source: Lawson & Hanson, "Solving Least Squares Problems", 1974, chapter 23 (on P and q instead of the factors of P).
+    Returns:
+        v (n,), exact to some 1e-13; to some 1e-7 where vectors of the Gram matrix agree to 1e-7, which is float32's rounding.
+
+    Cost: an eigendecomposition and a few least squares, all n x n.
     Deviation: variables are scaled so that P has a unit diagonal, and one whose P_kk is 0 stays 0.
     """
+    from scipy.optimize import nnls  # not above: it takes longer to import than numpy, and few methods need it
+
     length = np.sqrt(np.maximum(np.diag(products), 0.0))
     scale = np.divide(1.0, length, out=np.zeros_like(length), where=length > 0)
-    scaled, pull = products * np.outer(scale, scale), -linear * scale
-    tolerance = 1e-12 * max(1.0, float(np.abs(pull).max(initial=0.0)))
-    free, found = np.zeros(len(pull), dtype=bool), np.zeros(len(pull))
-    for _ in range(10 * len(pull)):
-        wish = np.where(free | (length == 0), -np.inf, pull - scaled @ found)
-        if wish.max(initial=-np.inf) <= tolerance:
-            break
-        free[wish.argmax()] = True
-        while free.any():
-            best = np.zeros_like(found)
-            best[free] = np.linalg.lstsq(scaled[np.ix_(free, free)], pull[free], rcond=1e-12)[0]
-            if (best[free] > 0).all():
-                break
-            blocked = free & (best <= 0)  # go as far as all stay nonnegative, and hold who stopped there
-            ratios = found[blocked] / (found[blocked] - best[blocked] + 1e-300)
-            found = found + ratios.min() * (best - found)
-            free &= found > tolerance
-            found[~free] = 0.0
-        else:
-            break
-        found = best
-    return found * scale
+    values, vectors = np.linalg.eigh(products * np.outer(scale, scale))
+    large = values > len(values) * np.finfo(float).eps  # the rest is rounding: the largest is at least 1
+    root = np.sqrt(values[large])
+    matrix, target = root[:, None] * vectors[:, large].T, -(vectors[:, large].T @ (linear * scale)) / root
+    return nnls(matrix, target)[0] * scale
 
 
 def deconflict(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tensors:

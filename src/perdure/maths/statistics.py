@@ -6,6 +6,10 @@ Other items are resampled: by percentiles for a mean over tasks, corrected for s
 cannot see what it never drew: 120 equal items would give an interval of no width. So where few items differ from the
 commonest value, the interval is widened by `unseen(n, z)`, what a Wilson interval leaves open after n items of which
 none differed: over tasks where fewer than `SPARSE` do, for one task by a share that falls as `SPARSE` over their number.
+
+Own code instead of scipy: Tango's interval is not in scipy, and its bootstrap has no widening and no closed form for the
+constants of BCa. Wilson's four lines agree with `scipy.stats.binomtest` to 4e-16 (a test says so) in a thousandth of its
+time, and spare every learn the import of `scipy.stats`, which takes some twelve times that of numpy.
 """
 
 import math

@@ -1,4 +1,8 @@
-"""Gradients of each row by itself, from one backward of the whole batch."""
+"""Gradients of each row by itself, from one backward of the whole batch.
+
+Own code instead of `torch.func.vmap(grad(...))`, with which it agrees to 4e-7: it takes nine tenths of the time (a Llama of 4
+layers, 16 rows of 64 tokens, on a CPU), holds the gradients of one parameter at a time, and needs no model that vmap can run.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping

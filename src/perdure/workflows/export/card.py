@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import yaml
-
+from perdure.bridges.card import model_card
+from perdure.core.plain_text import visible
 from perdure.core.words import counted
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.records import record_at
@@ -26,7 +26,6 @@ def card(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str:
     facts = counted(count, "edited fact")
     title = " + ".join([*entry.tasks, *([facts] if count else [])]) or "base model"
     parts = [
-        _front(ledger, kind),
         f"# {title}",
         _intro(ledger, entry, kind, told),
         "## Scores",
@@ -37,20 +36,15 @@ def card(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str:
         "## How it was made",
         *history(ledger, entry),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _front(ledger: Ledger, kind: str) -> str:
-    base = origin(ledger)
     adapter = kind == "adapter"
-    facts = {
-        "library_name": "peft" if adapter else "transformers",
-        "base_model": base,
-        "base_model_relation": "adapter" if adapter else "finetune",
-        "pipeline_tag": "text-generation",
-        "tags": ["continual-learning", *(["lora"] if adapter else []), "perdure"],
-    }
-    return f"---\n{yaml.safe_dump(facts, sort_keys=False)}---"
+    return model_card(
+        "\n\n".join(part for part in parts if part) + "\n",
+        library_name="peft" if adapter else "transformers",
+        base_model=visible(origin(ledger)),
+        base_model_relation="adapter" if adapter else "finetune",
+        pipeline_tag="text-generation",
+        tags=["continual-learning", *(["lora"] if adapter else []), "perdure"],
+    )
 
 
 def _intro(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str:
