@@ -24,7 +24,7 @@ from pathlib import Path
 from perdure.bridges.sizes import sizes
 from perdure.core.settings import Settings
 from perdure.report.bench_numbers import BASELINE, by_arm, compare, paired, watched_minus
-from perdure.workflows.advise.candidates import TABLE
+from perdure.workflows.advise.table import TABLE
 from perdure.workflows.bench.jobs import results
 from perdure.workflows.bench.suite import Suite
 from perdure.workflows.bench.suite_files import load_suite

@@ -17,7 +17,7 @@ from pathlib import Path
 import perdure
 from perdure.data.read import read_records
 from perdure.methods.registry import load_recipe, recipe_names
-from perdure.workflows.advise.candidates import read_table
+from perdure.workflows.advise.table import read_table
 from perdure.workflows.bench.suite_files import load_suite, suite_names
 folder = Path(perdure.__file__).parent
 for file in sorted((folder / "data" / "demo").glob("*.jsonl")):

@@ -9,8 +9,8 @@ import pytest
 from perdure.bridges.sizes import Size
 from perdure.methods.registry import all_methods, recipe_names, recipe_spec
 from perdure.workflows.advise.advise import advise
-from perdure.workflows.advise.candidates import read_rehearsal, read_table
 from perdure.workflows.advise.guidance import Needs
+from perdure.workflows.advise.table import read_rehearsal, read_table
 from perdure.workflows.bench.jobs import read_arm
 from perdure.workflows.bench.suite_files import load_suite
 
@@ -74,20 +74,20 @@ def test_the_table_has_what_was_measured_and_advice_stands_on_it(script, tmp_pat
     assert "1 results of another version" in capsys.readouterr().err
 
     (entry,) = read_table(tmp_path / "advice.json")
-    assert (entry["name"], entry["tasks"], entry["tasks_are"]) == ("clinc5", 5, "alike")
-    replay, naive = entry["arms"]
-    assert (replay["arm"], replay["seeds"]) == ("replay", [0, 1])
-    assert replay["acc"]["value"] == pytest.approx(0.8)
-    assert replay["train_ratio"]["value"] == pytest.approx(1.5)
-    assert replay["memory_rows"] == 2 * LABELS * 5
-    assert (replay["memory_bytes"], replay["state_bytes"]) == (60_000, 0)
-    assert naive["memory_rows"] == 0
-    assert replay["recipe"] == recipe_spec("replay")
+    assert (entry.name, entry.tasks, entry.tasks_are) == ("clinc5", 5, "alike")
+    replay, naive = entry.arms
+    assert (replay.arm, replay.seeds) == ("replay", (0, 1))
+    assert replay.acc.value == pytest.approx(0.8)
+    assert replay.train_ratio.value == pytest.approx(1.5)
+    assert replay.memory_rows == 2 * LABELS * 5
+    assert (replay.memory_bytes, replay.state_bytes) == (60_000, 0)
+    assert naive.memory_rows == 0
+    assert replay.recipe == recipe_spec("replay")
 
     shipped = {name: recipe_spec(name) for name in recipe_names()}
     found = advise(Needs(memory_mb=0.02), [entry], all_methods(), shipped)
-    assert found["from"] == "replay"
-    assert found["recipe"]["memory_size"] == 50  # at 400 bytes a row
+    assert found.based_on == "replay"
+    assert found.recipe["memory_size"] == 50  # at 400 bytes a row
 
 
 def test_where_intervals_overlap_the_difference_by_test_row_is_in_the_table(script, tmp_path, monkeypatch):
@@ -101,14 +101,14 @@ def test_where_intervals_overlap_the_difference_by_test_row_is_in_the_table(scri
     script.main(tmp_path / "results", tmp_path / "advice.json")
 
     (entry,) = read_table(tmp_path / "advice.json")
-    minus = {line["arm"]: line["acc_minus"] for line in entry["arms"]}
+    minus = {line.arm: line.acc_minus for line in entry.arms}
     assert {arm: set(gaps) for arm, gaps in minus.items() if gaps} == {"dual_replay": {"replay"}}
     gap = minus["dual_replay"]["replay"]
-    assert gap["value"] == pytest.approx(2 / 120, abs=1e-4)  # 98 and 96 of 120 rows in each task
-    assert 0 < gap["low"] < gap["value"] < gap["high"]
+    assert gap.value == pytest.approx(2 / 120, abs=1e-4)  # 98 and 96 of 120 rows in each task
+    assert 0 < gap.low < gap.value < gap.high
     shipped = {name: recipe_spec(name) for name in recipe_names()}
     found = advise(Needs(), [entry], all_methods(), shipped)
-    assert [line["recipe"] for line in found["rivals"]] == ["lwf"]  # no seed is shared, and the intervals overlap
+    assert [line.recipe for line in found.rivals] == ["lwf"]  # no seed is shared, and the intervals overlap
 
 
 def test_what_rehearsal_kept_is_told_by_pairs_of_arms_that_differ_in_it_alone(script, tmp_path):
@@ -127,11 +127,11 @@ def test_what_rehearsal_kept_is_told_by_pairs_of_arms_that_differ_in_it_alone(sc
         (folder / f"{n}.json").write_text(json.dumps({**made, "arm": label.partition("=")[0]}))
     script.main(tmp_path / "results", tmp_path / "advice.json")
     (pair,) = read_rehearsal(tmp_path / "advice.json")
-    assert (pair["suite"], pair["arm"], pair["without"], pair["train_ratio"]) == (suite.name, "with", "naive", 1.5)
-    assert pair["acc_minus"]["value"] == 0
-    told = pair["watched"]["talk"]
-    assert (told["base"], told["with"], told["without"]) == (1.0, 0.75, 0.25)
-    assert (told["minus"]["value"], told["minus"]["n"]) == (0.5, 4)
+    assert (pair.suite, pair.arm, pair.without, pair.train_ratio) == (suite.name, "with", "naive", 1.5)
+    assert pair.acc_minus.value == 0
+    talk = pair.watched["talk"]
+    assert (talk.base, talk.with_method, talk.without) == (1.0, 0.75, 0.25)
+    assert (talk.minus.value, talk.minus.n) == (0.5, 4)
 
 
 def test_a_suite_on_which_few_methods_ran_is_left_out(script, tmp_path):

@@ -1,16 +1,29 @@
 """Advice: what cannot be is left out, what was measured is ranked, and the field stands beside it, with its own name."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perdure.core.estimates import Estimate
 from perdure.core.recipe import build_recipe
 from perdure.methods.registry import all_methods, recipe_names, recipe_spec
 from perdure.workflows.advise.advise import advise
-from perdure.workflows.advise.candidates import nearest_suite, read_table
+from perdure.workflows.advise.answer import Advice, PairedGap
 from perdure.workflows.advise.guidance import FIELD, LARGE, Needs
+from perdure.workflows.advise.table import TABLE as SHIPPED_TABLE
+from perdure.workflows.advise.table import (
+    Arm,
+    Difference,
+    MeasuredSuite,
+    RehearsalPair,
+    WatchedPair,
+    nearest_suite,
+    read_rehearsal,
+    read_table,
+)
 
 METHODS = all_methods()
 SHIPPED = {name: recipe_spec(name) for name in recipe_names()}
@@ -18,23 +31,22 @@ SHIPPED = {name: recipe_spec(name) for name in recipe_names()}
 
 def arm(name, acc, wide=0.02, ratio=1.2, rows=150, state=0, methods=None):
     """A line of the table; the bytes are 100 a row."""
-    written = {"name": name, "methods": methods} if methods is not None else SHIPPED[name]
-    spread = {"value": acc, "low": acc - wide, "high": acc + wide, "n": 600}
-    return {
-        "arm": name,
-        "recipe": written,
-        "seeds": [0],
-        "acc": spread,
-        "train_ratio": {"value": ratio, "low": ratio, "high": ratio, "n": 1},
-        "memory_rows": rows,
-        "memory_bytes": 100 * rows,
-        "state_bytes": state,
-    }
+    return Arm(
+        arm=name,
+        seeds=(0,),
+        acc=Estimate(acc, acc - wide, acc + wide, 600),
+        learning_accuracy=None,
+        forgetting=None,
+        train_ratio=Estimate(ratio, ratio, ratio, 1),
+        recipe={"name": name, "methods": methods} if methods is not None else SHIPPED[name],
+        memory_rows=rows,
+        memory_bytes=100 * rows,
+        state_bytes=state,
+    )
 
 
 def suite(*arms, name="clinc5", tasks=5, are="alike"):
-    about = {"about": "made up", "model": "smollm2-135m", "parameters": 135e6}
-    return {"name": name, **about, "tasks": tasks, "tasks_are": are, "arms": list(arms)}
+    return MeasuredSuite(name, "made up", "smollm2-135m", 135_000_000, tasks, are, arms)
 
 
 TABLE = [
@@ -54,11 +66,11 @@ def advised(table=TABLE, **needs):
 
 
 def said(found):
-    return " ".join(reason["says"] for reason in found["reasons"])
+    return " ".join(reason.says for reason in found.reasons)
 
 
 def why(found, name):
-    return {line["recipe"]: line["why"] for line in found["refused"]}[name]
+    return {line.recipe: line.why for line in found.refused}[name]
 
 
 # --- what cannot be
@@ -66,10 +78,10 @@ def why(found, name):
 
 def test_without_rows_no_method_that_draws_from_replay_memory_is_advised():
     found = advised(keep_rows=False)
-    assert found["from"] == "ewc_lwf"
-    assert "dual_replay" not in found["recipe"]["methods"]
+    assert found.based_on == "ewc_lwf"
+    assert "dual_replay" not in found.recipe["methods"]
     assert "would keep rows" in why(found, "dual_replay")
-    assert any("of train rows it keeps hashes alone" in text for text in found["cautions"])
+    assert any("of train rows it keeps hashes alone" in text for text in found.cautions)
 
 
 needed = st.builds(
@@ -90,40 +102,38 @@ needed = st.builds(
 @given(needed, st.booleans())
 def test_whatever_is_asked_the_recipe_builds_and_keeps_within_every_hard_limit(needs, known):
     found = advise(needs, TABLE if known else [], METHODS, SHIPPED)
-    recipe = build_recipe(found["recipe"], METHODS)
-    assert found == json.loads(json.dumps(found))
-    assert found["reasons"]
+    recipe = build_recipe(found.recipe, METHODS)
+    assert found == Advice.from_json(json.loads(json.dumps(found.to_json())))
+    assert found.reasons
     assert not (recipe.remembers and not needs.rows_allowed)
     assert (recipe.settings.data, recipe.settings.train) == ("task", "lora")
     if recipe.remembers and needs.memory_rows is not None:
         assert recipe.settings.memory_size <= needs.memory_rows
-    if found["measured"]:
-        assert needs.time is None or found["measured"]["train_ratio"]["value"] <= needs.time
+    if found.measured:
+        assert needs.time is None or found.measured.train_ratio.value <= needs.time
         if needs.memory_mb is not None and recipe.remembers:
-            assert 100 * recipe.settings.memory_size + found["measured"]["state_bytes"] <= 1e6 * needs.memory_mb
+            assert 100 * recipe.settings.memory_size + found.measured.state_bytes <= 1e6 * needs.memory_mb
     if needs.instructions:
-        assert "instruction_replay" in found["recipe"]["methods"]
+        assert "instruction_replay" in found.recipe["methods"]
 
 
-PAIR = {
-    "suite": "s",
-    "arm": "dual_replay",
-    "without": "alone",
-    "seeds": [0],
-    "acc_minus": {"value": 0.01, "low": -0.01, "high": 0.03},
-    "train_ratio": 1.25,
-    "watched": {
-        "talk": {"base": 0.3, "without": 0.1, "with": 0.28, "minus": {"value": 0.18, "low": 0.1, "high": 0.26, "n": 50}}
-    },
-}
+PAIR = RehearsalPair(
+    suite="s",
+    arm="dual_replay",
+    without="alone",
+    seeds=(0,),
+    acc_minus=Estimate(0.01, -0.01, 0.03, 600),
+    train_ratio=1.25,
+    watched={"talk": WatchedPair(0.3, 0.1, 0.28, Estimate(0.18, 0.1, 0.26, 50))},
+)
 
 
 def test_who_needs_instructions_followed_is_told_to_name_some_and_what_that_was_measured_to_keep():
     def reasons(needs, *rehearsal):
-        return [reason["says"] for reason in advise(needs, TABLE, METHODS, SHIPPED, rehearsal)["reasons"]]
+        return [reason.says for reason in advise(needs, TABLE, METHODS, SHIPPED, rehearsal).reasons]
 
     for needs in (Needs(instructions=True), Needs(instructions=True, keep_rows=False)):
-        said = reasons(needs, {**PAIR, "arm": "other"}, PAIR)
+        said = reasons(needs, replace(PAIR, arm="other"), PAIR)
         assert any("name a file of them as `general:`" in says for says in said)
         assert any(
             "talk 0.280 with it and 0.100 without (0.300 before any task; by row +0.180 (+0.100 to +0.260), n = 50); "
@@ -133,20 +143,20 @@ def test_who_needs_instructions_followed_is_told_to_name_some_and_what_that_was_
         assert len(reasons(needs)) == len(said) - 1
     assert any(
         "measured with dual_replay on s" in says
-        for says in reasons(Needs(instructions=True), {**PAIR, "arm": "other"}, PAIR)
+        for says in reasons(Needs(instructions=True), replace(PAIR, arm="other"), PAIR)
     )
     assert not any("general" in says for says in reasons(Needs(), PAIR))
 
 
 def test_a_budget_of_time_leaves_out_what_took_longer():
     found = advised(time=1.1)
-    assert found["from"] == "naive"
+    assert found.based_on == "naive"
     assert "1.70 times" in why(found, "replay")
 
 
 def test_a_budget_of_megabytes_leaves_out_state_that_does_not_fit_and_bounds_the_rows():
     found = advised(memory_mb=0.005)
-    assert found["recipe"]["memory_size"] == 50
+    assert found.recipe["memory_size"] == 50
     assert "measured with 150 rows" in said(found)
     assert "20.0 MB" in why(found, "ewc_lwf")
 
@@ -154,20 +164,18 @@ def test_a_budget_of_megabytes_leaves_out_state_that_does_not_fit_and_bounds_the
 def test_the_field_is_compared_with_an_arm_of_its_methods_that_fits_not_with_one_that_was_refused():
     little = arm("replay_0.1", 0.79, ratio=1.09, methods={"replay": {"mix": 0.1}})
     table = [
-        suite(
-            *TABLE[0]["arms"], little, arm("dual_replay_0.1", 0.86, ratio=1.02, methods={"replay": {}, "distill": {}})
-        )
+        suite(*TABLE[0].arms, little, arm("dual_replay_0.1", 0.86, ratio=1.02, methods={"replay": {}, "distill": {}}))
     ]
     found = advised(table, time=1.1)
-    assert found["from"] == "dual_replay_0.1"
-    assert "replay" in {line["recipe"] for line in found["refused"]}
+    assert found.based_on == "dual_replay_0.1"
+    assert "replay" in {line.recipe for line in found.refused}
     assert "a little replay" in said(found)
     assert "training took 1.70 times" not in said(found)
     assert "above replay_0.1" in said(found) or "replay_0.1 reached" in said(found)
 
 
 def test_joint_and_full_are_never_advised():
-    assert advised()["from"] == "dual_replay"
+    assert advised().based_on == "dual_replay"
     assert "upper bound" in why(advised(), "joint")
 
 
@@ -177,20 +185,20 @@ def test_joint_and_full_are_never_advised():
 def test_the_best_measured_is_taken_and_those_that_cannot_be_told_apart_are_named():
     table = [suite(arm("dual_replay", 0.85), arm("replay", 0.83, ratio=1.0), arm("naive", 0.4, rows=0))]
     found = advised(table)
-    assert found["from"] == "dual_replay"
-    assert [line["recipe"] for line in found["rivals"]] == ["replay"]
-    assert found["reasons"][0]["source"] == "perdure bench, 1 seed, n = 600"
+    assert found.based_on == "dual_replay"
+    assert [line.recipe for line in found.rivals] == ["replay"]
+    assert found.reasons[0].source == "perdure bench, 1 seed, n = 600"
     assert "; 2 others fit" in said(found)
-    assert "; 1 other fits" in said(advised([suite(*table[0]["arms"][:2])]))
+    assert "; 1 other fits" in said(advised([suite(*table[0].arms[:2])]))
 
 
 @pytest.mark.parametrize(("acc", "words"), [(0.84, "our numbers disagree"), (0.87, "cannot be told apart")])
 def test_where_numbers_and_the_field_differ_both_are_told_and_the_numbers_decide(acc, words):
     table = [suite(arm("dual_replay", 0.89, wide=0.01), arm("few", acc, wide=0.015, methods={"ewc": {}, "lwf": {}}))]
     found = advised(table, memory_rows=40)
-    assert found["from"] == "dual_replay"
+    assert found.based_on == "dual_replay"
     assert words in said(found)
-    assert any("1612.00796" in reason["source"] for reason in found["reasons"])
+    assert any("1612.00796" in reason.source for reason in found.reasons)
 
 
 def test_a_choice_that_does_all_that_the_field_advises_and_more_does_not_disagree_with_it():
@@ -201,16 +209,16 @@ def test_a_choice_that_does_all_that_the_field_advises_and_more_does_not_disagre
             arm("replay_0.1", 0.7, methods={"replay": {"mix": 0.1}}),
         )
     ]
-    (told,) = (reason["says"] for reason in advised(table)["reasons"] if "a little replay" in reason["says"])
+    (told,) = (reason.says for reason in advised(table).reasons if "a little replay" in reason.says)
     assert "our numbers go further: " in told
     assert "replay_0.1" in told  # the arm that is most like the advice, not the best one
 
 
 def test_a_memory_budget_beyond_the_recipes_size_changes_nothing_and_says_so():
     small, large = advised(memory_rows=40), advised(memory_rows=10**6)
-    assert any("memory_size 40 is what your memory budget holds" in reason["says"] for reason in small["reasons"])
-    assert any("the recipe keeps at most 5000" in reason["says"] for reason in large["reasons"])
-    assert (small["recipe"]["memory_size"], large["recipe"]["memory_size"]) == (40, 5000)
+    assert any("memory_size 40 is what your memory budget holds" in reason.says for reason in small.reasons)
+    assert any("the recipe keeps at most 5000" in reason.says for reason in large.reasons)
+    assert (small.recipe["memory_size"], large.recipe["memory_size"]) == (40, 5000)
 
 
 def test_where_they_agree_it_is_said():
@@ -230,29 +238,29 @@ def test_the_suite_most_like_the_work_is_taken():
 
 def test_far_from_what_was_measured_it_warns():
     found = advised(parameters=7e9, tasks=50, similarity="different")
-    assert sum("measured" in text for text in found["cautions"]) == 3
-    assert advised(parameters=135e6, tasks=5, similarity="alike")["cautions"] == []
+    assert sum("measured" in text for text in found.cautions) == 3
+    assert advised(parameters=135e6, tasks=5, similarity="alike").cautions == ()
 
 
 def test_an_arm_of_methods_that_are_not_there_is_no_candidate():
     table = [suite(arm("gone", 0.99, methods={"gone": {}}), arm("replay", 0.8))]
-    assert advised(table)["from"] == "replay"
+    assert advised(table).based_on == "replay"
 
 
 def paired(above, below, gap, half=0.01):
     """The first arm with its difference by test row from the second."""
-    gaps = {below["arm"]: {"value": gap, "low": gap - half, "high": gap + half}}
-    return {**above, "acc_minus": {**above.get("acc_minus", {}), **gaps}}
+    gaps = {below.arm: Difference(gap, gap - half, gap + half)}
+    return replace(above, acc_minus={**above.acc_minus, **gaps})
 
 
 def test_arms_whose_intervals_overlap_are_told_apart_by_test_row():
     replay, few = arm("replay", 0.86), arm("few", 0.87, methods={"ewc": {}, "lwf": {}})
     best = paired(paired(arm("dual_replay", 0.88), replay, 0.03), few, 0.002)
     found = advised([suite(best, few, replay)])
-    assert found["from"] == "dual_replay"
-    assert [line["recipe"] for line in found["rivals"]] == ["few"]
-    gap = found["rivals"][0]["acc_minus"]
-    assert gap == {"value": -0.002, "low": pytest.approx(-0.012), "high": pytest.approx(0.008), "seeds": 1}
+    assert found.based_on == "dual_replay"
+    assert [line.recipe for line in found.rivals] == ["few"]
+    gap = found.rivals[0].acc_minus
+    assert gap == PairedGap(-0.002, pytest.approx(-0.012), pytest.approx(0.008), 1)
     assert "dual_replay stands +0.030 (+0.020 to +0.040) above replay, paired by test row over 1 shared seed" in said(
         found
     )
@@ -263,9 +271,9 @@ def test_arms_whose_intervals_overlap_are_told_apart_by_test_row():
 def test_an_arm_of_easier_seeds_that_is_below_another_by_test_row_is_passed_over():
     replay = arm("replay", 0.86)
     found = advised([suite(paired(arm("easy", 0.87, methods={"mir": {}}), replay, -0.03), replay)])
-    assert found["from"] == "replay"
+    assert found.based_on == "replay"
     assert "easy reached 0.870 (0.850 to 0.890), but replay stands +0.030 (+0.020 to +0.040) above easy" in said(found)
-    assert found["rivals"] == []
+    assert found.rivals == ()
 
 
 # --- where nothing was measured
@@ -273,15 +281,15 @@ def test_an_arm_of_easier_seeds_that_is_below_another_by_test_row_is_passed_over
 
 def test_without_a_table_the_advice_rests_on_the_field_and_says_so():
     found = advised([], time=1.1)
-    assert found["recipe"] == {"name": "advised", "methods": {"ewc": {}, "lwf": {}}}
+    assert found.recipe == {"name": "advised", "methods": {"ewc": {}, "lwf": {}}}
     assert "literature alone" in said(found)
     assert "nothing was measured here yet" in said(found)
-    assert found["suite"] is None
+    assert found.suite is None
 
 
 def test_a_baseline_alone_is_no_measured_best():
     found = advised([suite(arm("naive", 0.44, rows=0))], keep_rows=False)
-    assert set(found["recipe"]["methods"]) == {"ewc", "lwf"}
+    assert set(found.recipe["methods"]) == {"ewc", "lwf"}
 
 
 @pytest.mark.parametrize(
@@ -295,8 +303,8 @@ def test_a_baseline_alone_is_no_measured_best():
 def test_what_is_not_here_yet_is_named_and_not_advised(needs, what):
     found = advised(**needs)
     names = {part for rule in FIELD for part in rule.parts if part not in METHODS}
-    assert any(line["what"].startswith(what) for line in found["not_here"])
-    assert not names & found["recipe"]["methods"].keys()
+    assert any(line.what.startswith(what) for line in found.not_here)
+    assert not names & found.recipe["methods"].keys()
 
 
 def test_every_rule_of_the_field_names_its_source_and_what_is_here_builds():
@@ -311,25 +319,46 @@ def test_every_rule_of_the_field_names_its_source_and_what_is_here_builds():
 
 def test_the_shipped_table_can_be_read_and_every_arm_in_it_builds():
     for entry in read_table():
-        assert entry["tasks_are"] in ("alike", "different")
-        for line in entry["arms"]:
-            build_recipe(line["recipe"], METHODS)
-            assert line["acc"]["low"] <= line["acc"]["value"] <= line["acc"]["high"]
-            assert line["memory_rows"] >= 0
-            assert line["state_bytes"] >= 0
+        assert entry.tasks_are in ("alike", "different")
+        for line in entry.arms:
+            build_recipe(line.recipe, METHODS)
+            assert line.acc.low <= line.acc.value <= line.acc.high
+            assert line.memory_rows >= 0
+            assert line.state_bytes >= 0
+
+
+def test_the_records_of_the_shipped_table_are_its_json_with_the_same_keys_in_the_same_order():
+    written = json.loads(SHIPPED_TABLE.read_text(encoding="utf-8"))
+    assert json.dumps([entry.to_json() for entry in read_table()]) == json.dumps(written["suites"])
+    assert json.dumps([pair.to_json() for pair in read_rehearsal()]) == json.dumps(written["rehearsal"])
+
+
+def test_the_keys_of_an_advice_as_it_is_printed_stay():
+    found = advised(instructions=True, keep_rows=False).to_json()
+    assert list(found) == [
+        *("recipe", "from", "measured", "suite", "reasons", "rivals", "refused", "not_here", "cautions")
+    ]
+    assert list(found["suite"]) == ["name", "about", "model", "tasks"]
+    assert list(found["reasons"][0]) == ["says", "source"]
+    assert list(found["refused"][0]) == ["recipe", "why"]
+    assert list(found["not_here"][0]) == ["what", "says", "source"]
+    few = arm("few", 0.87, methods={"ewc": {}, "lwf": {}})
+    (rival,) = advised([suite(paired(arm("dual_replay", 0.88), few, 0.002), few)]).to_json()["rivals"]
+    assert list(rival) == ["recipe", "acc", "acc_minus", "train_ratio"]
+    assert list(rival["acc_minus"]) == ["value", "low", "high", "seeds"]
 
 
 def test_in_the_shipped_table_each_difference_lies_in_its_interval_and_is_from_an_arm_that_shares_a_seed():
     for entry in read_table():
-        seeds = {line["arm"]: set(line["seeds"]) for line in entry["arms"]}
-        for line in entry["arms"]:
-            for other, gap in line["acc_minus"].items():
-                assert gap["low"] <= gap["value"] <= gap["high"]
-                assert seeds[line["arm"]] & seeds[other]
+        seeds = {line.arm: set(line.seeds) for line in entry.arms}
+        for line in entry.arms:
+            for other, gap in line.acc_minus.items():
+                assert gap.low <= gap.value <= gap.high
+                assert seeds[line.arm] & seeds[other]
 
 
 def test_of_the_shipped_table_nothing_below_dual_replay_by_test_row_is_as_good():
     found = advised(read_table(), tasks=5)
-    assert found["from"] == "dual_replay"
-    assert not {line["recipe"] for line in found["rivals"]} & {"replay_2e-3", "adversarial_replay_0.02", "der_pp"}
-    assert all(line["acc_minus"]["low"] <= 0 <= line["acc_minus"]["high"] for line in found["rivals"])
+    assert found.based_on == "dual_replay"
+    assert not {line.recipe for line in found.rivals} & {"replay_2e-3", "adversarial_replay_0.02", "der_pp"}
+    assert all(line.acc_minus.low <= 0 <= line.acc_minus.high for line in found.rivals)

@@ -2,13 +2,18 @@
 
 import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from perdure.cli.options import AsJson, Force
 from perdure.cli.output import counted, emit, say, tell
 from perdure.cli.stdin import at_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from perdure.workflows.advise.answer import Advice, Rival
 
 WIDTH = 100
 SIMILARITY = ("alike", "mixed", "different")
@@ -42,8 +47,8 @@ def advise(
     from perdure.core.outputs import RECIPE, check_output, write_output
     from perdure.methods.registry import all_methods, recipe_names, recipe_spec
     from perdure.workflows.advise.advise import advise as workflow
-    from perdure.workflows.advise.candidates import read_rehearsal, read_table
     from perdure.workflows.advise.guidance import Needs
+    from perdure.workflows.advise.table import read_rehearsal, read_table
 
     given: dict[str, Any] = {
         "tasks": tasks,
@@ -70,85 +75,86 @@ def advise(
             f"{given['similarity']!r} is none of {', '.join(SIMILARITY)}", param_hint="--similarity"
         )
     shipped = {name: recipe_spec(name) for name in recipe_names()}
-    found = workflow(Needs(**given), read_table(), all_methods(), shipped, read_rehearsal())
+    advice = workflow(Needs(**given), read_table(), all_methods(), shipped, read_rehearsal())
     if out:
-        write_output(out, recipe_file(found), RECIPE, force=force)
+        write_output(out, recipe_file(advice), RECIPE, force=force)
         say(f"wrote {out}; use it as 'perdure learn TASK DATA --recipe {out}'")
     if as_json:
-        emit(found)
+        emit(advice.to_json())
     else:
-        tell(recipe_file(found).rstrip() if as_yaml else _screen(found))
+        tell(recipe_file(advice).rstrip() if as_yaml else _screen(advice))
 
 
 def questions() -> dict[str, Any]:
     """Ask on stderr, so that stdout stays data; an empty answer is "does not matter" or "not known"."""
     say("An empty answer means: does not matter, or not known.")
     tasks, rows = (
-        _asked("How many tasks, in all", int),
-        _asked("Most rows of older tasks in memory (0: none may be kept)", int),
+        _answer("How many tasks, in all", int),
+        _answer("Most rows of older tasks in memory (0: none may be kept)", int),
     )
     return {
         "tasks": tasks,
         "keep_rows": rows != 0,
         "memory_rows": rows or None,
-        "memory_mb": _asked("Most megabytes of memory", float) if rows != 0 else None,
-        "time": _asked("Most training time, in multiples of naive fine-tuning's", float),
-        "parameters": _asked("Size of the model, as 135M or 7B", str),
-        "similarity": _asked(f"How alike are the tasks ({', '.join(SIMILARITY)})", str),
-        "instructions": _yes("Must it go on following instructions beside its tasks"),
-        "task_known": _yes("Is it known at use which task a question belongs to"),
+        "memory_mb": _answer("Most megabytes of memory", float) if rows != 0 else None,
+        "time": _answer("Most training time, in multiples of naive fine-tuning's", float),
+        "parameters": _answer("Size of the model, as 135M or 7B", str),
+        "similarity": _answer(f"How alike are the tasks ({', '.join(SIMILARITY)})", str),
+        "instructions": _confirmed("Must it go on following instructions beside its tasks"),
+        "task_known": _confirmed("Is it known at use which task a question belongs to"),
     }
 
 
-def recipe_file(found: dict[str, Any]) -> str:
+def recipe_file(advice: "Advice") -> str:
     """Return the advised recipe as a YAML file, with the reasons as comments."""
-    import yaml
-
     from perdure.core.outputs import RECIPE_LINE
 
-    lines = [line for text in _why(found) for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]
+    lines = [line for text in _why(advice) for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]
     head = "".join(f"# {line}\n" for line in lines)
-    return f"{RECIPE_LINE}\n{head}" + yaml.safe_dump(found["recipe"], sort_keys=False, allow_unicode=True)
+    return f"{RECIPE_LINE}\n{head}{_yaml(advice)}"
 
 
-def _screen(found: dict[str, Any]) -> str:
+def _yaml(advice: "Advice") -> str:
     import yaml
 
-    written = yaml.safe_dump(found["recipe"], sort_keys=False, allow_unicode=True).rstrip()
-    rivals = [f"{r['recipe']}: ACC {r['acc']['value']:.3f}{_minus(r)}{_times(r)}" for r in found["rivals"]]
+    return yaml.safe_dump(dict(advice.recipe), sort_keys=False, allow_unicode=True)
+
+
+def _screen(advice: "Advice") -> str:
+    rivals = [f"{r.recipe}: ACC {r.acc.value:.3f}{_minus(r)}{_times(r)}" for r in advice.rivals]
     parts = {
-        "recipe": textwrap.indent(written, "  "),
-        "why": _list(_why(found)),
+        "recipe": textwrap.indent(_yaml(advice).rstrip(), "  "),
+        "why": _list(_why(advice)),
         "as good, as far as the intervals tell": _list(rivals),
-        "be warned": _list(found["cautions"]),
-        "advised by the field, and not here yet": _list(
-            f"{n['what']} ({n['says']}; {n['source']})" for n in found["not_here"]
-        ),
-        "left out": _list(f"{r['recipe']}: {r['why']}" for r in found["refused"]),
+        "be warned": _list(advice.cautions),
+        "advised by the field, and not here yet": _list(f"{n.what} ({n.says}; {n.source})" for n in advice.not_here),
+        "left out": _list(f"{r.recipe}: {r.why}" for r in advice.refused),
     }
     return "\n\n".join(f"{title.upper()}\n{body}" for title, body in parts.items() if body)
 
 
-def _why(found: dict[str, Any]) -> list[str]:
-    return [r["says"] + (f" [{r['source']}]" if r["source"] != "none" else "") for r in found["reasons"]]
+def _why(advice: "Advice") -> list[str]:
+    from perdure.workflows.advise.answer import NO_SOURCE
+
+    return [r.says + (f" [{r.source}]" if r.source != NO_SOURCE else "") for r in advice.reasons]
 
 
-def _minus(rival: dict[str, Any]) -> str:
-    if not (gap := rival["acc_minus"]):
+def _minus(rival: "Rival") -> str:
+    if not (gap := rival.acc_minus):
         return ""
-    over = counted(gap["seeds"], "shared seed")
-    return f", by test row {gap['value']:+.3f} ({gap['low']:+.3f} to {gap['high']:+.3f}) over {over}"
+    over = counted(gap.seeds, "shared seed")
+    return f", by test row {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f}) over {over}"
 
 
-def _times(rival: dict[str, Any]) -> str:
-    return f", {rival['train_ratio']['value']:.2f} times naive's time" if rival["train_ratio"] else ""
+def _times(rival: "Rival") -> str:
+    return f", {rival.train_ratio.value:.2f} times naive's time" if rival.train_ratio else ""
 
 
-def _list(texts: Any) -> str:
+def _list(texts: "Iterable[str]") -> str:
     return "\n".join(textwrap.fill(t, WIDTH, initial_indent="- ", subsequent_indent="  ") for t in texts)
 
 
-def _asked(question: str, kind: Any) -> Any:
+def _answer(question: str, kind: Any) -> Any:
     """Ask until the answer is empty or of this kind."""
     while True:
         answer = typer.prompt(question, default="", show_default=False, err=True).strip()
@@ -158,7 +164,7 @@ def _asked(question: str, kind: Any) -> Any:
             say(f"{answer!r} is no number")
 
 
-def _yes(question: str) -> bool:
+def _confirmed(question: str) -> bool:
     return typer.confirm(question, default=False, err=True)
 
 

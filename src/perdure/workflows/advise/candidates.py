@@ -1,20 +1,15 @@
 """The recipes that could be advised, and what was measured of them."""
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import Recipe, build_recipe
 from perdure.core.seams import Method
-from perdure.workflows.advise.guidance import Needs, Rule
+from perdure.workflows.advise.guidance import Rule
+from perdure.workflows.advise.table import Arm, MeasuredSuite, WrittenRecipe
 
-Json = dict[str, Any]
-TABLE = Path(__file__).parent / "advice.json"
 DEFAULT = "dual_replay"
 LAST_RESORTS = ("lwf", "naive")  # recipes that keep no rows, the better idea first
 
@@ -31,9 +26,9 @@ class Candidate:
     """
 
     name: str
-    written: Json
+    written: WrittenRecipe
     recipe: Recipe
-    measured: Json | None = None
+    measured: Arm | None = None
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -41,36 +36,17 @@ class Candidate:
         return tuple(method.name for method in self.recipe.methods)
 
 
-def read_table(path: Path = TABLE) -> list[Json]:
-    """Return the measured suites; benchmarks/advice.py says what stands in one."""
-    suites: list[Json] = json.loads(path.read_text(encoding="utf-8"))["suites"]
-    return suites
-
-
-def read_rehearsal(path: Path = TABLE) -> list[Json]:
-    """Return what rehearsing general instructions was measured to keep, pair of arms by pair."""
-    pairs: list[Json] = json.loads(path.read_text(encoding="utf-8")).get("rehearsal", [])
-    return pairs
-
-
-def nearest_suite(needs: Needs, suites: Iterable[Json]) -> Json | None:
-    """Return the measured suite most like the work ahead: its kind of tasks first, then their number, then how many arms."""
-
-    def distance(suite: Json) -> tuple[bool, float, int]:
-        other = needs.similarity in ("alike", "different") and suite["tasks_are"] != needs.similarity
-        return other, abs(math.log((needs.tasks or suite["tasks"]) / suite["tasks"])), -len(suite["arms"])
-
-    return min((suite for suite in suites if suite["arms"]), key=distance, default=None)
-
-
 def candidates(
-    suite: Json | None, field: Sequence[Rule], registry: Mapping[str, type[Method]], shipped: Mapping[str, Json]
+    suite: MeasuredSuite | None,
+    field: Sequence[Rule],
+    registry: Mapping[str, type[Method]],
+    shipped: Mapping[str, WrittenRecipe],
 ) -> list[Candidate]:
     """Return the measured arms, the default and the last resorts, and what the field advises, each set of methods once."""
     found: dict[str, Candidate] = {}
-    for arm in suite["arms"] if suite else ():
+    for arm in suite.arms if suite else ():
         try:
-            found[arm["arm"]] = Candidate(arm["arm"], arm["recipe"], build_recipe(arm["recipe"], registry), arm)
+            found[arm.arm] = Candidate(arm.arm, arm.recipe, build_recipe(arm.recipe, registry), arm)
         except BadSpec:  # an arm of methods that are no longer there says nothing of those that are
             continue
     for name in (DEFAULT, *LAST_RESORTS):
@@ -80,7 +56,7 @@ def candidates(
     for rule in field:
         if not missing(rule, registry) and tuple(sorted(rule.parts)) not in known:
             name = " + ".join(rule.parts) + " (defaults)"
-            written = {"name": name, "methods": {part: {} for part in rule.parts}}
+            written: WrittenRecipe = {"name": name, "methods": {part: {} for part in rule.parts}}
             found[name] = Candidate(name, written, build_recipe(written, registry))
             known.add(found[name].methods)
     return list(found.values())
@@ -95,4 +71,4 @@ def of_rule(rule: Rule, among: Iterable[Candidate]) -> Candidate | None:
     """Return the recipe of a rule's methods and no others: the arm that it names, else the best measured of several."""
     same = [candidate for candidate in among if candidate.methods == tuple(sorted(rule.parts))]
     same = [candidate for candidate in same if candidate.name == rule.arm] or same
-    return max(same, key=lambda c: c.measured["acc"]["value"] if c.measured else -1.0, default=None)
+    return max(same, key=lambda c: c.measured.acc.value if c.measured else -1.0, default=None)

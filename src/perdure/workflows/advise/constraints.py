@@ -6,7 +6,7 @@ from perdure.workflows.advise.guidance import Needs
 
 def refusal(candidate: Candidate, needs: Needs) -> str | None:
     """Return why a recipe cannot be advised whatever its score; None where nothing stands against it."""
-    settings, measured = candidate.recipe.settings, candidate.measured or {}
+    settings, measured = candidate.recipe.settings, candidate.measured
     if settings.data == "all":
         return "it learns all tasks again each time, from all their rows: the upper bound, and no way to go on"
     if settings.train == "full":
@@ -14,10 +14,10 @@ def refusal(candidate: Candidate, needs: Needs) -> str | None:
     if candidate.recipe.remembers and not needs.rows_allowed:
         drawing = [method.name for method in candidate.recipe.drawing_from("replay")]
         return f"{', '.join(drawing) or 'it'} would keep rows of older tasks"
-    if needs.time is not None and (ratio := measured.get("train_ratio")) and ratio["value"] > needs.time:
-        return f"training took {ratio['value']:.2f} times as long as naive, and you allow {needs.time:g}"
-    if needs.memory_mb is not None and measured.get("state_bytes", 0) > 1e6 * needs.memory_mb:
-        return f"its methods keep {measured['state_bytes'] / 1e6:.1f} MB, and you allow {needs.memory_mb:g}"
+    if needs.time is not None and measured and (ratio := measured.train_ratio) and ratio.value > needs.time:
+        return f"training took {ratio.value:.2f} times as long as naive, and you allow {needs.time:g}"
+    if needs.memory_mb is not None and measured and measured.state_bytes > 1e6 * needs.memory_mb:
+        return f"its methods keep {measured.state_bytes / 1e6:.1f} MB, and you allow {needs.memory_mb:g}"
     if rows_within(candidate, needs) == 0 and candidate.recipe.remembers:
         return "not one row fits beside what its methods keep"
     return None
@@ -26,8 +26,8 @@ def refusal(candidate: Candidate, needs: Needs) -> str | None:
 def rows_within(candidate: Candidate, needs: Needs) -> int | None:
     """Return how many rows the memory budget holds; None where there is none, or where bytes a row were not measured."""
     limits = [] if needs.memory_rows is None else [needs.memory_rows]
-    measured = candidate.measured or {}
-    if needs.memory_mb is not None and measured.get("memory_rows"):
-        each = measured["memory_bytes"] / measured["memory_rows"]
-        limits.append(max(0, int((1e6 * needs.memory_mb - measured["state_bytes"]) / each)))
+    measured = candidate.measured
+    if needs.memory_mb is not None and measured and measured.memory_rows:
+        each = measured.memory_bytes / measured.memory_rows
+        limits.append(max(0, int((1e6 * needs.memory_mb - measured.state_bytes) / each)))
     return min(limits, default=None)

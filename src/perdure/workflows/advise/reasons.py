@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from perdure.core.seams import Method
-from perdure.workflows.advise.candidates import Candidate, Json, missing, of_rule
+from perdure.core.words import counted
+from perdure.workflows.advise.answer import NO_SOURCE, Reason
+from perdure.workflows.advise.candidates import Candidate, missing, of_rule
 from perdure.workflows.advise.comparison import above, acc_minus, accuracy_of, apart, pairs, signed
 from perdure.workflows.advise.constraints import rows_within
 from perdure.workflows.advise.guidance import Needs, Rule
+from perdure.workflows.advise.table import MeasuredSuite, RehearsalPair
 
 REHEARSING = "instruction_replay"
 
@@ -17,13 +20,13 @@ def reasons(
     refused: Mapping[str, str],
     field: Sequence[Rule],
     registry: Mapping[str, type[Method]],
-    suite: Json | None,
-) -> list[Json]:
+    suite: MeasuredSuite | None,
+) -> list[Reason]:
     """Return where the field and the numbers agree, disagree, or cannot be compared."""
-    reasons = []
+    found = []
     if suite is None:
         says = "nothing was measured here yet, so no number of ours stands behind this"
-        reasons.append({"says": says, "source": "none"})
+        found.append(Reason(says, NO_SOURCE))
     for rule in (rule for rule in field if not missing(rule, registry)):
         advised = of_rule(rule, [c for c in everything if c.name not in refused]) or of_rule(rule, everything)
         if advised is None:
@@ -36,8 +39,8 @@ def reasons(
             says = f"the field agrees: {rule.situation}, {rule.says}"
         else:
             continue  # it is the reason that was given
-        reasons.append({"says": says, "source": rule.source})
-    return reasons
+        found.append(Reason(says, rule.source))
+    return found
 
 
 def against(rule: Rule, advised: Candidate, chosen: Candidate) -> str:
@@ -45,55 +48,49 @@ def against(rule: Rule, advised: Candidate, chosen: Candidate) -> str:
     says = f"{rule.situation} the field advises {rule.says}"
     if advised.measured is None or chosen.measured is None:
         return f"{says}; {advised.name} was not measured here, so no number of ours says whether it would do better"
-    if above(chosen, advised):
+    if above(chosen.measured, advised.measured):
         verdict = "go further" if {*rule.parts} < {*chosen.methods} else "disagree"
-        return f"{says}; our numbers {verdict}: {apart(chosen, advised)}"
-    gap = acc_minus(advised, chosen)
-    told = f": {signed(gap)}, {pairs(gap)}" if gap else ""
-    both = f"{advised.name} ({accuracy_of(advised)}) and {chosen.name} ({accuracy_of(chosen)})"
-    return f"{says}; in our numbers {both} cannot be told apart{told}"
+        return f"{says}; our numbers {verdict}: {apart(chosen.measured, advised.measured)}"
+    gap = acc_minus(advised.measured, chosen.measured)
+    by_row = f": {signed(gap)}, {pairs(gap)}" if gap else ""
+    both = f"{advised.name} ({accuracy_of(advised.measured)}) and {chosen.name} ({accuracy_of(chosen.measured)})"
+    return f"{says}; in our numbers {both} cannot be told apart{by_row}"
 
 
 def changes(
-    chosen: Candidate, needs: Needs, registry: Mapping[str, type[Method]], rehearsal: Sequence[Json] = ()
-) -> list[Json]:
+    chosen: Candidate, needs: Needs, registry: Mapping[str, type[Method]], rehearsal: Sequence[RehearsalPair] = ()
+) -> list[Reason]:
     """Return why the recipe differs from the one it rests on, and what the user has to bring."""
-    told = []
-    rows, measured = rows_within(chosen, needs), chosen.measured or {}
+    found = []
+    rows = rows_within(chosen, needs)
     if chosen.recipe.remembers and rows is not None:
-        had = measured.get("memory_rows")
-        less = f"; it was measured with {had} rows, so expect less" if had and had > rows else ""
+        had = chosen.measured.memory_rows if chosen.measured else 0
+        less = f"; it was measured with {had} rows, so expect less" if had > rows else ""
         size = chosen.recipe.settings.memory_size
         says = f"memory_size {rows} is what your memory budget holds{less}"
         says = says if rows < size else f"your memory budget would hold {rows} rows; the recipe keeps at most {size}"
-        told.append({"says": says, "source": "your answers"})
+        found.append(Reason(says, "your answers"))
     if needs.instructions and REHEARSING in registry:
         says = (
             "instruction_replay holds the model to what the base says of general instructions, and does nothing without them: "
             "name a file of them as `general:` in the task file. Replay of tasks alone keeps the tasks, and still loses "
             "helpfulness"
         )
-        told.append(
-            {
-                "says": says,
-                "source": "Wang et al. 2023 (TRACE), arXiv 2310.06762; Scialom et al. 2022, arXiv 2205.12393",
-            }
-        )
-        told += _rehearsed(chosen, rehearsal)
-    return told
+        found.append(Reason(says, "Wang et al. 2023 (TRACE), arXiv 2310.06762; Scialom et al. 2022, arXiv 2205.12393"))
+        found += _rehearsed(chosen, rehearsal)
+    return found
 
 
-def _rehearsed(chosen: Candidate, rehearsal: Sequence[Json]) -> list[Json]:
+def _rehearsed(chosen: Candidate, rehearsal: Sequence[RehearsalPair]) -> list[Reason]:
     """Return what the rehearsal kept and cost where it was measured: with the chosen recipe, else with the first that was."""
-    pair = next((pair for pair in rehearsal if pair["arm"] == chosen.name), next(iter(rehearsal), None))
+    pair = next((pair for pair in rehearsal if pair.arm == chosen.name), next(iter(rehearsal), None))
     if pair is None:
         return []
-    kept = "; ".join(
-        f"{name} {told['with']:.3f} with it and {told['without']:.3f} without ({told['base']:.3f} before any task; by row "
-        f"{signed(told['minus'])}, n = {told['minus']['n']})"
-        for name, told in pair["watched"].items()
+    scores = "; ".join(
+        f"{name} {score.with_method:.3f} with it and {score.without:.3f} without ({score.base:.3f} before any task; by row "
+        f"{signed(score.minus)}, n = {score.minus.n})"
+        for name, score in pair.watched.items()
     )
-    cost = f"{pair['train_ratio']:.2f} times the training time, and ACC {signed(pair['acc_minus'])}"
-    says = f"measured with {pair['arm']} on {pair['suite']}: {kept}; for {cost}"
-    seeds = len(pair["seeds"])
-    return [{"says": says, "source": f"perdure bench, {seeds} seed{'s' if seeds != 1 else ''}"}]
+    cost = f"{pair.train_ratio:.2f} times the training time, and ACC {signed(pair.acc_minus)}"
+    says = f"measured with {pair.arm} on {pair.suite}: {scores}; for {cost}"
+    return [Reason(says, f"perdure bench, {counted(len(pair.seeds), 'seed')}")]

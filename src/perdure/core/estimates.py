@@ -1,0 +1,22 @@
+"""Numbers with their errors."""
+
+from dataclasses import dataclass
+
+from perdure.core.records import Record
+
+
+@dataclass(frozen=True)
+class Estimate(Record):
+    """A mean with its 95% interval.
+
+    Args:
+        value: The mean.
+        low: Lower end of the interval.
+        high: Upper end.
+        n: How many items the mean is over.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
