@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from perdure.core.errors import BrokenStore
-from perdure.core.records import BadRecord, JsonObject, Record, from_store, in_stored_order, omitted
+from perdure.core.records import BadRecord, JsonObject, Record, from_store, in_stored_order, omitted, written_as
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,20 @@ def test_the_keys_are_the_fields_in_their_order_and_numbers_stay_as_they_are():
     )
     assert Whole.from_json(json.loads(text)) == WHOLE
     assert json.dumps(Whole.from_json(json.loads(text)).to_json()) == text
+
+
+def test_a_key_that_is_a_word_of_python_has_a_field_of_another_name():
+    @dataclass(frozen=True)
+    class Moved(Record):
+        source: str = field(metadata=written_as("from"))
+        to: str
+
+    assert Moved("a", "b").to_json() == {"from": "a", "to": "b"}
+    assert Moved.from_json({"from": "a", "to": "b"}) == Moved("a", "b")
+    with pytest.raises(BadRecord, match="source is not known"):
+        Moved.from_json({"source": "a", "to": "b"})
+    with pytest.raises(BadRecord, match="from is missing"):
+        Moved.from_json({"to": "b"})
 
 
 def test_fields_that_came_later_have_their_defaults():

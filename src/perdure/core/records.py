@@ -20,7 +20,7 @@ Reader = Callable[[Any], Any]
 T = TypeVar("T")
 R = TypeVar("R", bound="Record")
 
-OMIT = "omit"
+OMIT, KEY = "omit", "key"
 SCALARS: dict[type, tuple[str, tuple[type, ...]]] = {
     str: ("a text", (str,)),
     bool: ("true or false", (bool,)),
@@ -53,6 +53,11 @@ def omitted(default: T) -> T:
     return made
 
 
+def written_as(key: str) -> dict[str, str]:
+    """Return the metadata of a field whose key in the JSON is a word that Python keeps for itself, as "from"."""
+    return {KEY: key}
+
+
 @dataclass(frozen=True)
 class Record:
     """A frozen value with a JSON form.
@@ -64,7 +69,7 @@ class Record:
         """Return the record as plain JSON; `from_json` restores an equal one."""
         found = {one: getattr(self, one.name) for one in fields(self)}
         return {
-            one.name: plain(value)
+            one.metadata.get(KEY, one.name): plain(value)
             for one, value in found.items()
             if not (OMIT in one.metadata and value == one.default)
         }
@@ -81,9 +86,9 @@ class Record:
         known = _readers(cls)  # type: ignore[arg-type]  # a class can be hashed
         if unknown := [key for key in data if key not in known]:
             raise BadRecord("is not known", str(unknown[0]))
-        if missing := [name for name, (_, needed) in known.items() if needed and name not in data]:
+        if missing := [key for key, (_, _, needed) in known.items() if needed and key not in data]:
             raise BadRecord("is missing", missing[0])
-        return cls(**{name: _read(known[name][0], value, name) for name, value in data.items()})
+        return cls(**{known[key][0]: _read(known[key][1], value, key) for key, value in data.items()})
 
 
 def plain(value: Any) -> JsonValue:
@@ -126,11 +131,15 @@ def from_store(kind: type[R], data: object, where: str) -> R:
 
 
 @cache
-def _readers(kind: "type[Record]") -> dict[str, tuple[Reader, bool]]:
-    """Return for each field of a record what reads it, and whether it has to be there."""
+def _readers(kind: "type[Record]") -> dict[str, tuple[str, Reader, bool]]:
+    """Return for each key of a record's JSON the field, what reads it, and whether it has to be there."""
     hints = get_type_hints(kind)
     return {
-        one.name: (_reader(hints[one.name]), one.default is MISSING and one.default_factory is MISSING)
+        one.metadata.get(KEY, one.name): (
+            one.name,
+            _reader(hints[one.name]),
+            one.default is MISSING and one.default_factory is MISSING,
+        )
         for one in fields(kind)
     }
 
