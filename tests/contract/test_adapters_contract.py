@@ -1,6 +1,7 @@
 """What every method owes that says which adapter a task trains. A new one is covered by its registry line alone."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -32,13 +33,19 @@ def bare(stream, methods):
 
 
 @every_policy
-def test_its_plan_depends_on_what_it_is_given_alone_and_changes_none_of_it(methods, stream):
+def test_its_plan_depends_on_what_it_is_given_alone_and_on_names_where_slots_are_concerned(methods, stream):
     recipe, given = bare(stream, methods)
     before = copy.deepcopy(dict(given.slots))
     one, other = (recipe.adapter_plan(given, {}) for _ in range(2))
-    assert (one.slot, one.beneath) == (other.slot, other.beneath)
-    for module, factors in (one.start or {}).items():
-        assert torch.equal(factors.down, other.start[module].down)
+    by_names = recipe.adapter_plan(dataclasses.replace(given, shapes={}, slots={name: {} for name in given.slots}), {})
+    assert (one.slot, one.beneath) == (by_names.slot, by_names.beneath)
+    assert (one.start is None) == (by_names.start is None)
+    if one.start:
+        found, again = one.start(), other.start()
+        assert found.keys() == again.keys()
+        for module, factors in found.items():
+            assert torch.equal(factors.down, again[module].down)
+            assert torch.equal(factors.up, again[module].up)
     assert all(same(given.slots[name], before[name]) for name in before)
     assert one.slot not in one.beneath
     assert set(one.beneath) <= set(given.slots)

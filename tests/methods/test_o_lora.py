@@ -66,7 +66,7 @@ def trained(hold, steps=60):
     old, width = torch.randn(8, 32), 32
     basis = {"basis/q": row_basis(old)}
     method = OLora(exact=True)
-    start = method.adapter(bare(4, width, slots(old, torch.ones(2, 8))), {}).start["q"]
+    start = method.adapter(bare(4, width, slots(old, torch.ones(2, 8))), {}).start()["q"]
     rows = start.down.clone().requires_grad_(True)
     optimizer = torch.optim.AdamW([rows], lr=1e-2, weight_decay=0.1)
     for _ in range(steps):
@@ -89,16 +89,16 @@ def test_without_hold_the_optimizer_leaves_the_free_space():
 
 
 def test_exact_starts_outside_the_old_space_with_keyed_rows_and_refuses_when_none_is_left():
-    start = OLora(exact=True).adapter(bare(), {}).start["q"]
+    start = OLora(exact=True).adapter(bare(), {}).start()["q"]
     assert (start.down @ OLD.T).abs().max() < 1e-6
     assert (start.up == 0).all()
-    again, other = (OLora(exact=True).adapter(bare(task=task), {}).start["q"].down for task in ("b", "c"))
+    again, other = (OLora(exact=True).adapter(bare(task=task), {}).start()["q"].down for task in ("b", "c"))
     assert torch.equal(start.down, again)
     assert not torch.equal(start.down, other)
     with pytest.raises(
         BadSpec, match=r"of the 3 input directions of q the earlier adapters take 1, which leaves 2 for a rank of 3"
     ):
-        OLora(exact=True).adapter(bare(rank=3), {})
+        OLora(exact=True).adapter(bare(rank=3), {}).start()
 
 
 def test_a_task_that_is_learned_again_goes_on_from_its_own_adapter():

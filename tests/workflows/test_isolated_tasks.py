@@ -163,6 +163,46 @@ def test_starting_from_the_base_leaves_isolated_tasks_alone(mixed, tmp_path):
     assert torch.equal(logits(mixed, "parcel"), before)
 
 
+def test_an_isolated_task_that_starts_from_the_base_begins_its_own_adapter_anew_and_leaves_what_is_shared(
+    mixed, tmp_path, tiny_model
+):
+    before = slots(mixed)
+    assert "task:parcel/skill" in before
+    learn(mixed, tmp_path, "parcel", OWN, start="base")
+    other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")
+    learn(other, tmp_path, "parcel", OWN)
+    gone = {"task:parcel", "task:parcel/skill"}
+    assert slots(mixed) == {name: found for name, found in before.items() if name not in gone} | slots(other)
+    assert seen(mixed, "parcel") == seen(other, "parcel")
+
+
+def test_a_task_on_the_base_model_alone_is_a_first_one_for_every_method(ws, tmp_path):
+    learn(ws, tmp_path, "refund", OWN)
+    learn(ws, tmp_path, "parcel", OWN)
+    plain = slots(ws)
+    ws.rollback("head~1")
+    methods = {"per_task": {}, "lwf": {}, "feature_distill": {}, "wise_ft": {}}
+    told = learn(ws, tmp_path, "parcel", {"methods": methods})["warnings"]
+    assert slots(ws) == plain
+    assert any("lwf had no effect" in said and "on the base model alone" in said for said in told)
+    learn(ws, tmp_path, "invoice", {"methods": {"lwf": {}}})  # the first in shared weights
+    assert not any("lwf had no effect" in said for said in learn(ws, tmp_path, "tariff", {"methods": methods})["warnings"])
+
+
+@pytest.mark.parametrize("recipe", ["naive", OWN, SUM, "full"])
+def test_what_is_trained_on_is_loaded_once(ws, tmp_path, recipe, monkeypatch):
+    learn(ws, tmp_path, "refund", "full" if recipe == "full" else "naive")
+    unnamed, load = [], type(ws.runtime).load
+
+    def watched(self, found, state=None):
+        unnamed.extend([sorted(found)] if state is None else [])
+        load(self, found, state)
+
+    monkeypatch.setattr(type(ws.runtime), "load", watched)
+    learn(ws, tmp_path, "parcel", recipe)
+    assert unnamed == [["dense"] if recipe == "full" else ["skill"]]
+
+
 def test_nothing_looks_ahead_the_first_entries_do_not_depend_on_how_many_follow(ws, tmp_path, tiny_model):
     first = [learn(ws, tmp_path, task, OWN)["entry"] for task in ("refund", "parcel", "invoice")]
     other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")

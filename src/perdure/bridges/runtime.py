@@ -15,7 +15,7 @@ from perdure.bridges.models import Base, load_base
 from perdure.bridges.targets import ALL, chosen, known_later, taken_for_experts
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
-from perdure.core.plan import PREFIX, AdapterPlan
+from perdure.core.plan import PREFIX, AdapterPlan, Factors
 from perdure.core.seams import State
 from perdure.core.settings import Settings
 from perdure.core.slots import is_dense
@@ -97,13 +97,14 @@ class Runtime:
         """
         beneath = {name: slots[name] for name in plan.beneath if name in slots}
         own = slots.get(plan.slot)
-        if any(not is_dense(name) for name in beneath):
-            self.load(beneath)
+        over_adapters = any(not is_dense(name) for name in beneath)
+        self.load(beneath if over_adapters or own is None else {**beneath, plan.slot: own})
+        start = plan.start() if plan.start else {}  # which may depend on the model as it is loaded now
+        if over_adapters:
             self._add_block(settings, seed, task, None if own is None else from_tensors(own))
         else:
-            self.load(beneath if own is None else {**beneath, plan.slot: own})
             self.start_adapter(settings, seed, task)
-        self._set_start(plan)
+        self._set_start(start)
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
     def trained(self) -> dict[str, Tensor]:
@@ -271,9 +272,9 @@ class Runtime:
             layer.lora_A[block].weight.requires_grad_(True)
             layer.lora_B[block].weight.requires_grad_(True)
 
-    def _set_start(self, plan: AdapterPlan) -> None:
+    def _set_start(self, start: Mapping[str, Factors]) -> None:
         """Write the factors that a plan starts from, and freeze those that it does not train."""
-        for module, factors in (plan.start or {}).items():
+        for module, factors in start.items():
             layer = self._layer(module)
             down, up = layer.lora_A[self._block].weight, layer.lora_B[self._block].weight
             with torch.no_grad():

@@ -1,6 +1,6 @@
 """Which adapter a task trains, what lies frozen under it, and the slot it ends in."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -29,19 +29,28 @@ class Factors:
     trains: Literal["both", "up", "down"] = "both"
 
 
+Start = Callable[[], Mapping[str, Factors]]  # factors by module; the other modules start as they would without it
+
+
 @dataclass(frozen=True)
 class AdapterPlan:
-    """What the seam `adapter` returns.
+    """What the seam `adapter` returns. `slot` and `beneath` depend on the names of slots alone, so that they are known early.
 
     Args:
         slot: Where the trained adapter ends: "skill", "sum:<task>" or "task:<task>".
         beneath: Slots that lie frozen under it while it trains, and in the view that it belongs to.
-        start: Factors by module; None for what the slot holds at head, else fresh ones (Kaiming down, zero up).
+        start: Computes what it starts from. A host calls it once for a learn, before the first update, and stores the result: a
+            learn that goes on after a stop has the same factors. None for what the slot holds at head, else fresh ones
+            (Kaiming down, zero up).
     """
 
     slot: str = SKILL
     beneath: tuple[str, ...] = ()
-    start: "Mapping[str, Factors] | None" = None
+    start: Start | None = None
+
+    def is_first(self, slots: Container[str]) -> bool:
+        """Say whether it trains on the base model alone: nothing lies under it, and its slot is not among `slots`."""
+        return not self.beneath and self.slot not in slots
 
 
 @dataclass(frozen=True)

@@ -226,7 +226,7 @@ class Model(Protocol):
 
     @property
     def first(self) -> bool:
-        """Whether no task was learned before, so that there is nothing to forget."""
+        """Whether what trains begins on the base model alone, so that these weights have nothing to forget."""
         ...
 
     @property

@@ -49,7 +49,11 @@ class Settings(BaseModel):
         5000, ge=0, le=MANY, description="rows in memory, in all; the largest groups give way first"
     )
     data: Literal["task", "all"] = Field("task", description="train on the new task, or on all kept tasks together")
-    start: Literal["head", "base"] = Field("head", description="go on from head, or start again from the base model")
+    start: Literal["head", "base"] = Field(
+        "head",
+        description="go on from head, or start again from the base model: what all tasks share is begun anew, or, where the task "
+        "trains an adapter of its own, that adapter alone",
+    )
     host: Literal["transformers", "loop"] = Field("transformers", description="what runs the training loop")
     logging_steps: int = Field(10, ge=1, le=LARGEST, description="updates between loss records and heartbeats")
     report_to: str | list[str] = Field(

@@ -153,6 +153,14 @@ class Step:
         return self.embedder(part)
 
 
+def memory_reference(step: Step, method: str) -> dict[str, Tensor]:
+    """Return the mean cross-entropy of the rows that a method drew as its one reference loss, "memory"; none without rows."""
+    if method not in step.drawn:
+        return {}
+    rows = step.drawn[method]
+    return {"memory": rows.mean(rows.cross_entropy())}
+
+
 def row_weights(row_of: Tensor, rows: int) -> Tensor:
     """Return a weight a token so that every row counts 1 / `rows`, whatever its length.
 

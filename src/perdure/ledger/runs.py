@@ -1,4 +1,7 @@
-"""Learns that were stopped: a folder each under `runs/`, with a checkpoint and, beside it, what it is of."""
+"""Learns that were stopped: a folder each under `runs/`, with a checkpoint and, beside it, what it is of.
+
+Where the adapter starts from factors that were computed from data, these are beside it too.
+"""
 
 import json
 import shutil
@@ -9,7 +12,7 @@ from pathlib import Path
 
 from perdure.core.files import write_text
 
-CHECKPOINT, ABOUT = "checkpoint.safetensors", "about.json"
+CHECKPOINT, START, ABOUT = "checkpoint.safetensors", "start.safetensors", "about.json"
 
 
 @dataclass(frozen=True)

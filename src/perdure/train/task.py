@@ -51,7 +51,8 @@ class TaskInputs:
         columns: Distributions of other models beside the new rows, by column name. Those of the model itself are computed when
             the task begins.
         state: What each method's `measure` returned after the last task.
-        first: Whether no task was learned before; methods then have nothing to protect.
+        first: Whether what trains begins on the base model alone: these weights know no task yet, and methods have nothing to
+            protect.
         beneath: Tensors of each slot that lies frozen under what trains, by slot.
         seed: Seed of everything that is random.
     """

@@ -5,6 +5,7 @@ Source: Wang et al., "Orthogonal Subspace Learning for Language Model Continual 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -53,15 +54,12 @@ class OLora(Method):
     def adapter(self, bare: Bare, state: State) -> AdapterPlan:
         """Return the plan of the slot `sum:<task>`; with `exact` its A starts outside the row space of the earlier ones.
 
-        Raises:
-            BadSpec: With `exact`, a module has too few directions left.
+        Computing that start raises BadSpec where a module has too few directions left.
         """
         plan = sum_plan(bare)
-        if not self.exact or plan.slot in bare.slots:
+        if not self.exact or plan.slot in bare.slots or not plan.beneath:
             return plan
-        bases = _bases(bare.slots, plan.beneath)
-        start = {module: _start(module, basis, bare) for module, basis in bases.items() if module in bare.shapes}
-        return replace(plan, start=start or None)
+        return replace(plan, start=partial(_starts, bare, plan.beneath))
 
     def prepare(self, model: Model, state: State) -> State:
         """Return the bases of the earlier rows, by module."""
@@ -97,6 +95,16 @@ def _bases(slots: Mapping[str, Mapping[str, Tensor]], names: Iterable[str]) -> d
         for module, patch in from_tensors(slots[name]).items():
             rows.setdefault(module, []).append(patch.down)
     return {module: row_basis(torch.cat(found, -2)) for module, found in rows.items()}
+
+
+def _starts(bare: Bare, beneath: Iterable[str]) -> dict[str, Factors]:
+    """Return what each module starts from whose earlier adapters take some directions.
+
+    Raises:
+        BadSpec: They leave fewer than the rank.
+    """
+    bases = _bases(bare.slots, beneath)
+    return {module: _start(module, basis, bare) for module, basis in bases.items() if module in bare.shapes}
 
 
 def _start(module: str, basis: Tensor, bare: Bare) -> Factors:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from perdure.core.fields import ShareBelowOne
 from perdure.core.seams import Draw, DrawContext, Grads, Method, State
-from perdure.core.step import Step
+from perdure.core.step import Step, memory_reference
 from perdure.maths.projection import project_conflict
 from perdure.methods.registry import register
 
@@ -58,10 +58,7 @@ class AGem(Method):
 
     def reference(self, step: Step, state: State) -> dict[str, Tensor]:
         """Return the mean cross-entropy of the drawn rows."""
-        if self.name not in step.drawn:
-            return {}
-        rows = step.drawn[self.name]
-        return {"memory": rows.mean(rows.cross_entropy())}
+        return memory_reference(step, self.name)
 
     def gradient(self, grads: Grads, refs: Mapping[str, Grads], step: Step, state: State) -> Grads:
         """Return the gradients without what goes against the memory's."""

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput, BadSpec, PerdureError
-from perdure.core.plan import Bare
 from perdure.core.recipe import Recipe
 from perdure.core.settings import Settings
-from perdure.core.slots import DENSE, EDITS, view_of
+from perdure.core.slots import DENSE, view_of
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
+from perdure.workflows.learn.adapter import planned_adapter, usable_slots
 from perdure.workflows.learn.encoder import RowEncoder
 from perdure.workflows.session import Session
 
@@ -48,7 +48,7 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
     layers = None  # all of them, as by default
     if settings.train == "lora" and settings.lora_target_modules != ALL:
         layers = targets(session.base_folder, settings)
-    if settings.start == "head":
+    if settings.start == "head":  # what is begun anew fits
         _check_adapter(session, parent, recipe, task, layers)
 
 
@@ -156,18 +156,16 @@ def _refuse_outside(row: "Row", ids: Sequence[int], tokenizer: Any, known: int |
 
 def _check_adapter(session: Session, parent: Entry, recipe: Recipe, task: str, layers: list[str] | None) -> None:
     """Refuse to go on with an adapter that is not the one that head has, as `Runtime` would once it is loaded."""
-    slots, settings = session.ledger.slots(parent), recipe.settings
-    if settings.train == "full":
-        if view_of(slots).keys() <= {EDITS, DENSE}:
+    slots, settings = usable_slots(session.ledger.slots(parent), recipe, task), recipe.settings
+    adapter = planned_adapter(slots, recipe, task, session.seed)
+    if adapter is None:
+        if view_of(slots).keys() <= {DENSE}:
             return
         raise BadSpec(
             "the recipe trains every weight, but head already carries an adapter; begin a new workspace for it, or use a LoRA "
             "recipe"
         )
-    bare = Bare(
-        task, session.seed, settings, {}, {name: {} for name in slots}
-    )  # which slot goes on is a matter of names
-    slot = slots.get(recipe.adapter_plan(bare, {}).slot)
+    slot = slots.get(adapter.slot)
     if slot is None:
         return
     from perdure.maths.low_rank import from_tensors  # here, as reading loads no torch

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from perdure.core.canonical import content_hash
-from perdure.core.plan import AdapterPlan
-from perdure.core.slots import DENSE, EDITS, is_isolated, own_slots, task_slot
+from perdure.core.slots import DENSE, EDITS, is_isolated, own_slots, task_slot, view_of
 from perdure.core.words import counted
 from perdure.ledger import Entry, row_key
 from perdure.workflows.edit.carry import Carried, carry
@@ -45,7 +44,7 @@ def draft(run: Run, prepared: Prepared, trained: Trained) -> Draft:
         nll_before=trained.nll_before,
         tests=prepared.tests,
     )
-    slots = _stored_slots(run, trained.adapter)  # objects before rows: a full disk then leaves no row behind
+    slots = _stored_slots(run)  # objects before rows: a full disk then leaves no row behind
     carried = carry(session, parent, slots, run.tick)
     if carried and carried.slot:
         slots[EDITS] = carried.slot
@@ -65,33 +64,31 @@ def draft(run: Run, prepared: Prepared, trained: Trained) -> Draft:
         columns=columns,
         state=remember.keep_states(ledger, plan.continued, session.runtime.as_kept(learner.kept)),
     )
-    return Draft(entry, memory, carried, (*_left_out(run, prepared), *_given_up(run, trained.adapter)))
+    return Draft(entry, memory, carried, (*_left_out(run, prepared), *_given_up(run)))
 
 
-def _stored_slots(run: Run, adapter: AdapterPlan | None) -> dict[str, str | None]:
+def _stored_slots(run: Run) -> dict[str, str | None]:
     """Store what was trained; return the slots that the entry writes, or takes away."""
-    session, plan = run.session, run.plan
-    slots: dict[str, str | None] = {}
-    if plan.continued is None:  # what was trained from the base has nothing else under it, or over it
-        slots = dict.fromkeys(session.ledger.view(plan.parent).keys() - {EDITS})
+    session, plan, adapter = run.session, run.plan, run.plan.adapter
     task, known = plan.task.name, session.ledger.slots(plan.parent)
-    isolated = adapter is not None and adapter.slot == task_slot(task)
-    if not isolated:  # a request goes through what the task was learned in last
+    slots: dict[str, str | None] = {}
+    if plan.continued is None and not plan.isolated:  # what was trained from the base has nothing under it, or over it
+        slots = dict.fromkeys(view_of(known).keys() - {EDITS})
+    if plan.continued is None or not plan.isolated:  # a request goes through what the task was learned in last
         slots |= dict.fromkeys(own_slots(known, task))
     if adapter is None:
         return {**slots, DENSE: session.ledger.objects.put(session.runtime.weights())}
     slots[adapter.slot] = session.ledger.objects.put(session.runtime.trained())
-    if isolated:  # what lies under it is named again with the task, and stays so whatever is learned later
+    if plan.isolated:  # what lies under it is named again with the task, and stays so whatever is learned later
         pinned = own_slots(known, task)
         slots |= {task_slot(task, name): known[name] for name in adapter.beneath if name not in pinned}
     return slots
 
 
-def _given_up(run: Run, adapter: AdapterPlan | None) -> tuple[str, ...]:
+def _given_up(run: Run) -> tuple[str, ...]:
     """Say that the task's own adapter is gone, where it had one and was learned in another slot now."""
     task = run.plan.task.name
-    known = run.session.ledger.slots(run.plan.parent)
-    if not is_isolated(known, task) or (adapter is not None and adapter.slot == task_slot(task)):
+    if run.plan.isolated or not is_isolated(run.session.ledger.slots(run.plan.parent), task):
         return ()
     return (
         f"{task} had an adapter of its own, and was learned without one now: requests for it no longer go through that adapter",

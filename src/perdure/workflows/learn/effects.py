@@ -16,16 +16,22 @@ FEW = 50  # updates; fewer rarely teach a task
 def idle(plan: Plan, learner: "Learner") -> list[str]:
     """Name the methods that had something to act on, or were meant to, and did nothing over the whole task."""
     idle = []
-    anew = plan.continued is None and bool(plan.parent.tasks)
+    anew = plan.first and bool(plan.parent.tasks)
     record = learner.record
     for method in learner.recipe.methods:
         beats = record.heartbeats.get(method.name, [])
         shown = any(abs(value) > 0 for _, beat in beats for key, value in beat.items() if key in EFFECTS)
         could = method.name in record.fed if "draw" in method.seams else bool(beats) or anew
         if could and not shown and method.name not in record.acted and ACTING & set(method.seams):
-            why = "start: base leaves it no task before" if anew else "check its fields"
+            why = _no_task_before(plan) if anew else "check its fields"
             idle.append(f"method {method.name} had no effect over the whole task; {why}, or leave it out")
     return idle
+
+
+def _no_task_before(plan: Plan) -> str:
+    if plan.continued is None:
+        return "start: base leaves it no task before"
+    return f"{plan.task.name} is learned on the base model alone, which leaves it no task before"
 
 
 def unmoved(task: str, before: Score, now: Score, updates: int) -> list[str]:

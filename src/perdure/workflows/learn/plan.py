@@ -1,13 +1,16 @@
 """Plan: what a learn would do, with data read and checked before a model is loaded."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from perdure.core.plan import AdapterPlan
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
-from perdure.core.slots import EDITS, view_of
+from perdure.core.slots import task_slot
 from perdure.data.encode import Encoded
 from perdure.data.task import TaskData
-from perdure.ledger import Entry, Ledger
+from perdure.ledger import Entry
+from perdure.workflows.learn.adapter import is_first, planned_adapter, usable_slots
 from perdure.workflows.learn.ahead import check_recipe, check_rows, check_sizes, check_teachers, untrained
 from perdure.workflows.learn.encoder import RowEncoder
 from perdure.workflows.learn.general_rows import general_rows, rehearsed_before
@@ -28,6 +31,8 @@ class Plan:
         known: The task's version at the parent, if this is an update.
         general: General instruction rows, if the task names a file.
         old: Train rows of older tasks, if the recipe trains on them again.
+        slots: Object hash of each slot that training may go on from or lie over; see `adapter.usable_slots`.
+        adapter: Where the adapter ends that is trained, and what lies under it; None where every weight is.
         notices: What the user should know: of the data (see `TaskData`), rows dropped, methods without work.
         encoder: Turns rows into tokens; the rows that were checked are tokenised already.
     """
@@ -39,6 +44,8 @@ class Plan:
     general: tuple[Row, ...]
     old: tuple[Row, ...]
     notices: tuple[str, ...]
+    slots: Mapping[str, str]
+    adapter: AdapterPlan | None
     encoder: RowEncoder = field(repr=False, compare=False)
 
     @property
@@ -51,19 +58,15 @@ class Plan:
         """The entry whose adapter, and so whose method state, goes on; None where training starts from the base."""
         return None if self.recipe.settings.start == "base" else self.parent
 
-    def slots(self, ledger: Ledger) -> dict[str, str]:
-        """Return the object hash of each slot that training may go on from or lie over; edits are carried over at the end.
-
-        Where training starts from the base these are the slots of single tasks: what all tasks share is begun anew.
-        """
-        every = ledger.slots(self.parent)
-        begun_anew = view_of(every) if self.continued is None else {}
-        return {name: found for name, found in every.items() if name != EDITS and name not in begun_anew}
-
     @property
     def first(self) -> bool:
-        """Whether no task went before, as far as the weights know."""
-        return self.continued is None or not self.parent.tasks
+        """Whether what trains begins on the base model alone: as far as these weights know, no task went before."""
+        return is_first(self.slots, self.adapter)
+
+    @property
+    def isolated(self) -> bool:
+        """Whether the task trains an adapter of its own, that no other task goes through."""
+        return self.adapter is not None and self.adapter.slot == task_slot(self.task.name)
 
 
 def plan(session: Session, request: Request) -> Plan:
@@ -98,7 +101,9 @@ def plan(session: Session, request: Request) -> Plan:
         *untrained(session, parent, recipe),
         *doubts,
     ]
-    return Plan(task, recipe, parent, read.known, general, old, tuple(notices), encoder)
+    slots = usable_slots(ledger.slots(parent), recipe, task.name)
+    adapter = planned_adapter(slots, recipe, task.name, session.seed)
+    return Plan(task, recipe, parent, read.known, general, old, tuple(notices), slots, adapter, encoder)
 
 
 def _for_model(session: Session, recipe: Recipe) -> Recipe:

@@ -1,11 +1,12 @@
-"""Prepare a learn: score the new task, load the state to train from, and turn rows and memory into tokens."""
+"""Prepare a learn: score the new task, and turn rows and memory into tokens, with what other models say of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
-from perdure.core.slots import EDITS
+from perdure.core.slots import view_of
 from perdure.core.words import counted
 from perdure.data.encode import Encoded
 from perdure.data.split import distinct, held_out
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training starts from; the model that is loaded is the state to train from, without edits.
+    """What training starts from.
 
     Args:
         before: The new task's scores at "base" and at "head": transfer needs both.
@@ -45,7 +46,7 @@ class Prepared:
 
 
 def prepare(run: Run) -> Prepared:
-    """Return what `run` trains from, with the state to train from loaded.
+    """Return what `run` trains from.
 
     Raises:
         Interrupted: A stop was asked for while the task was scored.
@@ -54,10 +55,8 @@ def prepare(run: Run) -> Prepared:
     ledger, settings = session.ledger, plan.recipe.settings
     before = {"base": run.score(ledger.resolve("base"), plan.task), "head": run.score(plan.parent, plan.task)}
     run.clock.start()
-    slots = ledger.view(plan.continued) if plan.continued else {}
-    session.load_slots(
-        {name: found for name, found in slots.items() if name != EDITS}
-    )  # edits are carried over at the end
+    if _asks_a_teacher(plan.recipe):  # which answers with what all tasks share, or with the base under it
+        session.load_slots(view_of(plan.slots))
     texts, validation, notices = training_rows(plan, session.seed)
     rows = plan.encoder.all(texts)
     if cut := sum(row.cut > 0 for row in rows):
@@ -72,6 +71,12 @@ def prepare(run: Run) -> Prepared:
         column.name: teachers.query(column, rows) for column in plan.recipe.columns("new") if column.teacher != "start"
     }
     return Prepared(before, rows, plan.encoder.all(validation), memory, columns, tests, tuple(notices))
+
+
+def _asks_a_teacher(recipe: Recipe) -> bool:
+    """Say whether a model gives columns before training begins."""
+    columns = [column for of in ("new", "general") for column in recipe.columns(of)]
+    return any(column.teacher != "start" for column in columns)
 
 
 def _tests(ledger: Ledger, plan: Plan, memory: remember.LedgerMemory) -> frozenset[str]:

@@ -1,12 +1,12 @@
 """Train: the adapter, the recipe's host, and the settled weights."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.plan import AdapterPlan, Bare
-from perdure.core.slots import is_dense
-from perdure.ledger.runs import CHECKPOINT, note
+from perdure.core.plan import Bare
+from perdure.core.slots import is_dense, view_of
+from perdure.ledger.runs import CHECKPOINT, START, note
 from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.remember import states_at
 from perdure.workflows.learn.run import Run
@@ -28,14 +28,12 @@ class Trained:
 
     Args:
         learner: What was trained, with its heartbeats.
-        adapter: Where the adapter that was trained ends; None where every weight was.
         nll_before: Losses of the task's train rows before training, if memory is admitted by them.
         seconds: Seconds of training, of all processes together.
         cpu_seconds: The processor's seconds.
     """
 
     learner: "Learner"
-    adapter: AdapterPlan | None
     nll_before: list[float] | None
     seconds: float
     cpu_seconds: float
@@ -53,21 +51,11 @@ def train(run: Run, prepared: Prepared) -> Trained:
     session, plan = run.session, run.plan
     runtime, settings = session.runtime, plan.recipe.settings
     states = states_at(session.ledger, plan.continued, runtime.base.device)
-    slots = SlotTensors(session.ledger, plan.slots(session.ledger))
-    if settings.train == "full":
-        adapter, params = None, runtime.start_dense()
-    else:
-        bare = Bare(plan.task.name, session.seed, settings, runtime.shapes(settings), slots)
-        adapter = plan.recipe.adapter_plan(bare, states)
-        params = runtime.begin(adapter, slots, settings, session.seed, plan.task.name)
-    under = [name for name in adapter.beneath if not is_dense(name)] if adapter else []
-    beneath = SlotTensors(
-        session.ledger, {name: slots.slots[name] for name in under}
-    )  # read where a method looks at them
-    learner = make_learner(run, prepared, params, runtime.as_trained(states), beneath)
-    nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
     path = run.folder / CHECKPOINT
     note(path.parent, plan.task.name, plan.parent.id)
+    params = _start_adapter(run, states) if plan.adapter else _start_dense(run)
+    learner = make_learner(run, prepared, params, runtime.as_trained(states))
+    nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
     keeper = Keeper(path, learner, stop=run.stop, clock=run.clock)
     logs = {"logs": session.ledger.root / "trackers"} if settings.trackers else {}
     host(settings.host)(learner, keeper, _progress(run, keeper), **logs)
@@ -75,21 +63,40 @@ def train(run: Run, prepared: Prepared) -> Trained:
     if run.clock.read()["seconds"] > CLOSE_OFF:
         keeper.save(None, learner.total)
     took = run.clock.read()
-    return Trained(learner, adapter, nll_before, round(took["seconds"], 3), round(took["cpu_seconds"], 3))
+    return Trained(learner, nll_before, round(took["seconds"], 3), round(took["cpu_seconds"], 3))
+
+
+def _start_adapter(run: Run, states: "Mapping[str, State]") -> "dict[str, Tensor]":
+    """Load what lies under the adapter; return the parameters that it trains, by name."""
+    from perdure.train.adapter_start import computed_once
+
+    session, plan = run.session, run.plan
+    runtime, settings, slots = session.runtime, plan.recipe.settings, SlotTensors(session.ledger, plan.slots)
+    bare = Bare(plan.task.name, session.seed, settings, runtime.shapes(settings), slots)
+    adapter = plan.recipe.adapter_plan(bare, states)
+    if adapter.start is not None:
+        adapter = replace(adapter, start=computed_once(run.folder / START, adapter.start))
+    return runtime.begin(adapter, slots, settings, session.seed, plan.task.name)
+
+
+def _start_dense(run: Run) -> "dict[str, Tensor]":
+    """Load what is trained on; return every weight by name."""
+    run.session.load_slots(view_of(run.plan.slots))
+    return run.session.runtime.start_dense()
 
 
 def make_learner(
-    run: Run,
-    prepared: Prepared,
-    params: "Mapping[str, Tensor]",
-    states: "Mapping[str, State]",
-    beneath: "Mapping[str, Mapping[str, Tensor]]",
+    run: Run, prepared: Prepared, params: "Mapping[str, Tensor]", states: "Mapping[str, State]"
 ) -> "Learner":
     """Return the learner of this task, not begun."""
     from perdure.train.learner import Learner
     from perdure.train.task import TaskInputs
 
     session, plan = run.session, run.plan
+    under = [name for name in plan.adapter.beneath if not is_dense(name)] if plan.adapter else []
+    beneath = SlotTensors(
+        session.ledger, {name: plan.slots[name] for name in under}
+    )  # read where a method looks at them
     inputs = TaskInputs(
         plan.task.name,
         prepared.rows,

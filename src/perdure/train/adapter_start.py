@@ -1,0 +1,63 @@
+"""What an adapter starts from, where that is computed from data: computed once for a learn, whatever stops it."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from perdure.core.errors import BrokenStore
+from perdure.core.files import save_tensors, write_atomically
+from perdure.core.plain_json import read_json
+from perdure.core.plan import Factors, Start
+
+
+def computed_once(path: Path, start: Start) -> Start:
+    """Return a start that is computed the first time, and read from `path` after that.
+
+    The factors of a decomposition have free signs and depend on the number of threads, and those that are frozen are in no
+    checkpoint: computed again, a learn that goes on after a stop would go on with others.
+
+    Args:
+        path: File in the folder of the learn.
+        start: Computes the factors.
+    """
+    return partial(_read_or_compute, path, start)
+
+
+def _read_or_compute(path: Path, start: Start) -> dict[str, Factors]:
+    """Return the factors by module.
+
+    Raises:
+        BrokenStore: The file cannot be read.
+        PerdureError: The disk is full.
+    """
+    if not path.exists():
+        _write(path, dict(start()))
+    return _read(path)
+
+
+def _write(path: Path, made: dict[str, Factors]) -> None:
+    tensors = {
+        f"{end}/{module}": value.detach().cpu().contiguous().clone()
+        for module, factors in made.items()
+        for end, value in (("down", factors.down), ("up", factors.up))
+    }
+    about = {"trains": json.dumps({module: factors.trains for module, factors in made.items()})}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda aside: save_tensors(tensors, aside, about))
+
+
+def _read(path: Path) -> dict[str, Factors]:
+    try:
+        with safe_open(path, "pt") as file:
+            trains = read_json((file.metadata() or {})["trains"])
+            return {
+                module: Factors(file.get_tensor(f"down/{module}"), file.get_tensor(f"up/{module}"), which)
+                for module, which in trains.items()
+            }
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise BrokenStore(
+            f"{path}, what the adapter of this learn starts from, cannot be read ({error}); delete its folder to start this "
+            "learn again"
+        ) from error

@@ -1,0 +1,46 @@
+"""Which adapter a learn trains, as far as the names of slots tell before a model is loaded."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from perdure.core.plan import AdapterPlan, Bare
+from perdure.core.recipe import Recipe
+from perdure.core.slots import EDITS, own_slots, view_of
+
+Content = TypeVar("Content")
+
+
+def usable_slots(slots: Mapping[str, Content], recipe: Recipe, task: str) -> dict[str, Content]:
+    """Return the slots that training may go on from or lie over; edits are carried over at the end.
+
+    Where training starts from the base, these are the slots of other single tasks: what all tasks share is begun anew, and the
+    adapter of the task itself too.
+    """
+    anew = {EDITS}
+    if recipe.settings.start == "base":
+        anew |= {*view_of(slots), *own_slots(slots, task)}
+    return {name: content for name, content in slots.items() if name not in anew}
+
+
+def planned_adapter(slots: Mapping[str, object], recipe: Recipe, task: str, seed: int) -> AdapterPlan | None:
+    """Return where the adapter ends that a recipe trains and what lies under it; None where every weight is trained.
+
+    Args:
+        slots: Those that training may go on from or lie over, whatever is in them.
+        recipe: Its owner of `adapter` decides.
+        task: Name of the task.
+        seed: Seed of the workspace.
+    """
+    if recipe.settings.train == "full":
+        return None
+    return recipe.adapter_plan(Bare(task, seed, recipe.settings, {}, {name: {} for name in slots}), {})
+
+
+def is_first(slots: Mapping[str, object], adapter: AdapterPlan | None) -> bool:
+    """Say whether what trains begins on the base model alone, so that it has no task before it.
+
+    Args:
+        slots: Those that training may go on from or lie over.
+        adapter: What `planned_adapter` returned.
+    """
+    return not view_of(slots) if adapter is None else adapter.is_first(slots)
