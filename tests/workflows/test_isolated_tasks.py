@@ -186,7 +186,9 @@ def test_a_task_on_the_base_model_alone_is_a_first_one_for_every_method(ws, tmp_
     assert slots(ws) == plain
     assert any("lwf had no effect" in said and "on the base model alone" in said for said in told)
     learn(ws, tmp_path, "invoice", {"methods": {"lwf": {}}})  # the first in shared weights
-    assert not any("lwf had no effect" in said for said in learn(ws, tmp_path, "tariff", {"methods": methods})["warnings"])
+    assert not any(
+        "lwf had no effect" in said for said in learn(ws, tmp_path, "tariff", {"methods": methods})["warnings"]
+    )
 
 
 @pytest.mark.parametrize("recipe", ["naive", OWN, SUM, "full"])
