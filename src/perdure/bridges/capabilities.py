@@ -8,7 +8,7 @@ import torch
 from perdure.bridges.experts import expert_parameters
 from perdure.bridges.models import Base
 from perdure.bridges.targets import linear_layers, without_adapter
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, BrokenStore
 from perdure.data.chat import DATE, writes_date
 from perdure.editing.site import open_site
 from perdure.model.batching import Batching
@@ -52,10 +52,19 @@ class Capabilities:
 
 
 def kept_batching(capabilities: dict[str, Any]) -> Batching | None:
-    """Return how rows run in batches as a workspace keeps it; None where it is to be found out again: the code has changed."""
+    """Return how rows run in batches as a workspace keeps it; None where it is to be found out again: the code has changed.
+
+    Raises:
+        BrokenStore: The workspace keeps something else.
+    """
     if capabilities.get("transformers") != _version():
         return None
-    return Batching.from_json(capabilities["batching"])
+    try:
+        return Batching.from_json(capabilities["batching"])
+    except (KeyError, ValueError) as error:
+        raise BrokenStore(
+            "perdure.json does not say how rows run in batches ('capabilities', 'batching'); restore it from a backup"
+        ) from error
 
 
 def capabilities_of(base: Base) -> Capabilities:

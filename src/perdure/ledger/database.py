@@ -15,12 +15,14 @@ from sqlalchemy import (
     URL,
     Column,
     Connection,
+    Dialect,
     Engine,
     Index,
     Integer,
     MetaData,
     Table,
     Text,
+    TypeDecorator,
     create_engine,
     event,
     insert,
@@ -37,6 +39,27 @@ from perdure.core.rows import Row
 
 metadata = MetaData()
 
+
+class Words(TypeDecorator[str]):
+    """A text column. SQLite stores a value of any type in it, so that what is read is checked."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        """Return the text.
+
+        Raises:
+            BrokenStore: It is none.
+        """
+        if value is not None and not isinstance(value, str):
+            raise BrokenStore(
+                f"ledger.sqlite is damaged: {value!r:.40} stands where a text belongs; restore it from a backup "
+                "('perdure verify' lists what is wrong)"
+            )
+        return value
+
+
 meta = Table("meta", metadata, Column("schema_version", Integer, nullable=False))
 
 # `number` is the order of recording. Clocks go backwards; numbers do not.
@@ -44,87 +67,87 @@ entries = Table(
     "entries",
     metadata,
     Column("number", Integer, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),
-    Column("parent", Text),
-    Column("kind", Text, nullable=False),
-    Column("task", Text),
-    Column("time", Text, nullable=False),
+    Column("id", Words, nullable=False, unique=True),
+    Column("parent", Words),
+    Column("kind", Words, nullable=False),
+    Column("task", Words),
+    Column("time", Words, nullable=False),
     Column("body", JSON, nullable=False),
 )
 notes = Table(
     "notes",
     metadata,
-    Column("entry", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
+    Column("entry", Words, primary_key=True),
+    Column("key", Words, primary_key=True),
     Column("value", JSON),
 )
 candidate = Table(  # one row at most
     "candidate",
     metadata,
     Column("place", Integer, primary_key=True),
-    Column("id", Text, nullable=False),
-    Column("time", Text, nullable=False),
+    Column("id", Words, nullable=False),
+    Column("time", Words, nullable=False),
     Column("body", JSON, nullable=False),
     Column("notes", JSON, nullable=False),
 )
-refs = Table("refs", metadata, Column("name", Text, primary_key=True), Column("entry", Text, nullable=False))
+refs = Table("refs", metadata, Column("name", Words, primary_key=True), Column("entry", Words, nullable=False))
 reflog = Table(
     "reflog",
     metadata,
     Column("number", Integer, primary_key=True),
-    Column("ref", Text, nullable=False),
-    Column("time", Text, nullable=False),
-    Column("old", Text),
-    Column("new", Text, nullable=False),
-    Column("why", Text, nullable=False),
+    Column("ref", Words, nullable=False),
+    Column("time", Words, nullable=False),
+    Column("old", Words),
+    Column("new", Words, nullable=False),
+    Column("why", Words, nullable=False),
 )
 # A row without a body has a line in `row_names` if its text is not kept. Without that line it was deleted: the key stays, so
 # that nothing brings the text back.
 rows = Table(
     "rows",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("hash", Text, nullable=False, index=True),
+    Column("key", Words, primary_key=True),
+    Column("hash", Words, nullable=False, index=True),
     Column("body", JSON(none_as_null=True)),
 )
 row_names = Table(
     "row_names",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("question", Text, nullable=False),
-    Column("label", Text),
-    Column("source", Text, nullable=False),
+    Column("key", Words, primary_key=True),
+    Column("question", Words, nullable=False),
+    Column("label", Words),
+    Column("source", Words, nullable=False),
 )
 # What each row asks, of rows with their text and of rows by name: leaks are found without reading every text.
 questions = Table(
     "questions",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("question", Text, nullable=False, index=True),
+    Column("key", Words, primary_key=True),
+    Column("question", Words, nullable=False, index=True),
 )
 tasks = Table(
     "tasks",
     metadata,
-    Column("version", Text, primary_key=True),
-    Column("name", Text, nullable=False),
+    Column("version", Words, primary_key=True),
+    Column("name", Words, nullable=False),
     Column("spec", JSON, nullable=False),
 )
 task_rows = Table(
     "task_rows",
     metadata,
-    Column("version", Text, primary_key=True),
-    Column("split", Text, primary_key=True),
+    Column("version", Words, primary_key=True),
+    Column("split", Words, primary_key=True),
     Column("position", Integer, primary_key=True),
-    Column("key", Text, nullable=False),
+    Column("key", Words, nullable=False),
     Index("task_rows_by_key", "key"),
 )
-manifests = Table("manifests", metadata, Column("hash", Text, primary_key=True), Column("items", JSON, nullable=False))
+manifests = Table("manifests", metadata, Column("hash", Words, primary_key=True), Column("items", JSON, nullable=False))
 scores = Table(
     "scores",
     metadata,
-    Column("state", Text, primary_key=True),
-    Column("version", Text, primary_key=True),
-    Column("time", Text, nullable=False),
+    Column("state", Words, primary_key=True),
+    Column("version", Words, primary_key=True),
+    Column("time", Words, nullable=False),
     Column("record", JSON, nullable=False),
 )
 
@@ -148,7 +171,7 @@ class Migration:
 
 def _fill_questions(connection: Connection) -> None:
     """Write down what each row asks."""
-    found = dict(connection.execute(select(row_names.c.key, row_names.c.question)).tuples().all())
+    found = dict(connection.execute(select(row_names.c.key, row_names.c.question)).all())
     for key, body in connection.execute(select(rows.c.key, rows.c.body).where(rows.c.body.is_not(None))):
         with suppress(AttributeError, KeyError, TypeError, ValueError):  # damaged: whoever reads the row says so
             found[key] = Row.from_json(body).question
@@ -225,7 +248,7 @@ class Database:
         """
         with self.reading() as connection:
             found = connection.execute(select(meta.c.schema_version)).scalar()
-        if found is None:
+        if not isinstance(found, int):
             raise BrokenStore(f"{self.path} has no schema version; restore it from a backup")
         if found < 1:
             raise BrokenStore(
@@ -373,7 +396,7 @@ def _in_words(path: Path) -> Iterator[None]:
     """Turn the driver's errors into ours."""
     try:
         yield
-    except (JSONDecodeError, UnicodeDecodeError) as error:
+    except (JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BrokenStore(f"{path} is not a sound ledger ({error}); restore it from a backup") from error
     except DatabaseError as error:
         code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the low byte is the kind, the rest detail

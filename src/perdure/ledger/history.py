@@ -188,12 +188,12 @@ class History(Database):
         with self.reading() as connection:
             held = connection.execute(select(candidate).where(candidate.c.id == entry_id)).first()
             found = connection.execute(select(notes.c.key, notes.c.value).where(notes.c.entry == entry_id)).all()
-        return {**(held.notes if held else {}), **{row.key: row.value for row in found}}
+        return {**(_beside(held) if held else {}), **{row.key: row.value for row in found}}
 
     def noted(self, key: str) -> dict[str, Any]:
         """Return the notes of this key by the entry, or candidate, that they stand beside."""
         with self.reading() as connection:
-            held = [(row.id, row.notes[key]) for row in connection.execute(select(candidate)) if key in row.notes]
+            held = [(row.id, _beside(row)[key]) for row in connection.execute(select(candidate)) if key in _beside(row)]
             found = connection.execute(select(notes.c.entry, notes.c.value).where(notes.c.key == key)).all()
         return {**dict(held), **{row.entry: row.value for row in found}}
 
@@ -248,15 +248,15 @@ class History(Database):
                     f"head moved to {str(head)[:12]}, candidate {entry.id[:12]} was made on {str(entry.parent)[:12]}; "
                     "run 'perdure discard' and learn again, or roll back to that entry and accept"
                 )
-            self._insert(connection, entry, held.notes)
+            self._insert(connection, entry, _beside(held))
             self._point(connection, "head", entry.id, "accept")
             connection.execute(delete(candidate))
         return entry
 
     def accepted(self) -> Entry | None:
         """Return head where accepting it was head's last move and no other candidate waits."""
-        last = self.reflog()[0]
-        return None if self.candidate() or last["why"] != "accept" else self.entry(last["new"])
+        last = next(iter(self.reflog()), None)
+        return None if last is None or self.candidate() or last["why"] != "accept" else self.entry(last["new"])
 
     def discard(self) -> Entry:
         """Drop the candidate and return it; `gc` frees its objects.
@@ -353,7 +353,7 @@ def _read(name: str, body: Any) -> Entry:
     """Restore a recorded entry."""
     try:
         entry = Entry.from_json(body)
-        sound = entry.id == name
+        sound = entry.id == name and isinstance(entry.task, str | None)
     except (AttributeError, TypeError, ValueError) as error:  # a field that we do not know, or one that is not there
         raise BrokenStore(
             f"entry {name[:12]} was written by another version of perdure, or damaged ({error}); upgrade perdure, or "
@@ -364,6 +364,15 @@ def _read(name: str, body: Any) -> Entry:
             f"entry {name[:12]} is not what was recorded: it was damaged, or changed by hand; restore the workspace from a backup"
         )
     return entry
+
+
+def _beside(held: Row[Any]) -> dict[str, Any]:
+    """Return the notes of the candidate."""
+    if not isinstance(held.notes, dict):
+        raise BrokenStore(
+            f"what is noted of candidate {held.id[:12]} is damaged in ledger.sqlite; run 'perdure discard' and learn again"
+        )
+    return dict(held.notes)
 
 
 def _no_candidate() -> NoReturn:

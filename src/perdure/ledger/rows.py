@@ -192,7 +192,7 @@ class Shelf(Database):
         with self.reading() as connection:
             for chunk in _chunks(hashes):
                 query = select(rows.c.key, rows.c.hash).where(rows.c.hash.in_(chunk), rows.c.body.is_(None))
-                found.update(connection.execute(query).tuples().all())
+                found.update(connection.execute(query).all())
             names = _name_keys(connection, found)
         return {row_hash for key, row_hash in found.items() if key not in names}
 
@@ -337,7 +337,7 @@ class Shelf(Database):
         if items is None:
             raise NotFound(f"no memory manifest {name[:12]} in {self.path}; 'perdure verify' says what is missing")
         if content_hash(items) != name:
-            raise BrokenStore(f"memory manifest {name[:12]} is damaged in {self.path}; restore it from a backup")
+            raise _damaged_manifest(name)
         return items
 
     def _blank(self, row_hash: str) -> tuple[list[str], int]:
@@ -439,9 +439,13 @@ def _places(connection: Connection) -> dict[str, set[str]]:
     places: dict[str, set[str]] = {}
     for key, part in connection.execute(select(task_rows.c.key, task_rows.c.split).distinct()):
         places.setdefault(key, set()).add(part)
-    for items in connection.execute(select(manifests.c["items"])).scalars():
-        for item in items:
-            places.setdefault(item["row"], set()).add("memory")
+    for name, items in connection.execute(select(manifests.c.hash, manifests.c["items"])):
+        try:
+            keys = [item["row"] for item in items]
+        except (KeyError, TypeError) as error:
+            raise _damaged_manifest(name) from error
+        for key in keys:
+            places.setdefault(key, set()).add("memory")
     return places
 
 
@@ -498,6 +502,10 @@ def _read_row(key: str, body: Any) -> Row:
     if not sound:
         raise BrokenStore(f"row {key[:12]} of the ledger is damaged; restore ledger.sqlite from a backup")
     return row
+
+
+def _damaged_manifest(name: str) -> BrokenStore:
+    return BrokenStore(f"memory manifest {name[:12]} is damaged in ledger.sqlite; restore it from a backup")
 
 
 def _chunks(keys: Iterable[str]) -> Iterable[list[str]]:

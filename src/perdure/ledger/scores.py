@@ -11,6 +11,7 @@ from perdure.data.scoring import FIRST
 from perdure.ledger.database import now, scores, tasks
 from perdure.ledger.records import Score
 from perdure.ledger.rows import Shelf
+from perdure.ledger.tasks import read_task, scoring_of
 
 
 class ScoreBook(Shelf):
@@ -75,8 +76,11 @@ class ScoreBook(Shelf):
         with self.reading() as connection:
             kept = {version: (name, spec) for version, name, spec in connection.execute(query)}
         found = dict.fromkeys(wanted, FIRST)
-        for version, (_, spec) in kept.items():
-            found[version] = spec["scoring"] if "scoring" in spec else self._read(version, spec)
+        for version, (name, spec) in kept.items():
+            number = scoring_of(name, version, spec)
+            if number is None:  # as tasks of today need no rows for it
+                number = read_task(name, version, spec, {"test": self.task_rows(version, "test")}).scoring
+            found[version] = number
         return found
 
     def drop_scores(self, states: Collection[str], versions: Collection[str]) -> int:
@@ -90,11 +94,6 @@ class ScoreBook(Shelf):
             for state, version in lost:
                 connection.execute(delete(scores).where(scores.c.state == state, scores.c.version == version))
         return len(lost)
-
-    def _read(self, version: str, spec: Mapping[str, Any]) -> int:
-        from perdure.data.task import TaskData  # here, as tasks of today need no rows for it
-
-        return TaskData.from_json(dict(spec), test=self.task_rows(version, "test")).scoring
 
 
 def _score(record: object, state: str, key: str) -> Score:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from sqlalchemy import Text, or_, select, type_coerce
@@ -20,6 +21,13 @@ from perdure.ledger.rows import HELD_OUT
 FORMAT = 1  # of the folder; the schema of ledger.sqlite has its own number
 NEEDED = ("base", "model", "weights", "dtype")  # what perdure.json must say beside its format
 CONFIG = "perdure.json"
+# What perdure.json may say besides: a workspace of an older perdure lacks some of it.
+OPTIONAL: dict[str, tuple[type, ...]] = {
+    "seed": (int,),
+    "revision": (str, NoneType),
+    "keep_rows": (str,),
+    "capabilities": (dict,),
+}
 
 KeepRows = Literal["all", "needed"]
 
@@ -159,6 +167,7 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = read_json(path.read_text(encoding="utf-8"))
         newer, sound = config["format"] > FORMAT, config["format"] >= 1
         lacks = [key for key in NEEDED if not isinstance(config.get(key), str)]
+        wrong = [key for key, kinds in OPTIONAL.items() if key in config and not isinstance(config[key], kinds)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenStore(f"{path} cannot be read ({quoted(error)}); restore it from a backup") from error
     if newer:
@@ -171,4 +180,6 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     if lacks:
         raise BrokenStore(f"{path} does not say {', '.join(lacks)}; restore it from a backup")
+    if wrong:
+        raise BrokenStore(f"{path} says of {wrong[0]} what no perdure wrote; restore it from a backup")
     return config

@@ -1,7 +1,10 @@
 """How a causal language model may be run in batches: what gives every row the logits that it has alone."""
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from pydantic import TypeAdapter
 
 Decoding = Literal["between", "before", "padded", "whole"]
 
@@ -36,8 +39,12 @@ class Batching:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Batching":
-        """Return what `to_json` wrote."""
-        return cls(**fields)
+        """Return what `to_json` wrote.
+
+        Raises:
+            ValueError: A field has another type or name.
+        """
+        return TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
 
     def fits(self, columns: int | None) -> bool:
         """Return whether padding may stand between prefix and row when `columns` are read at most; None is an unknown number."""

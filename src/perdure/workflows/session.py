@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, BrokenStore
+from perdure.core.plain_text import quoted
 from perdure.core.progress import Tick
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, writing
@@ -54,6 +55,11 @@ class Session:
         from perdure.bridges.runtime import Runtime
 
         config, folder = self.ledger.config, self.base_folder
+        if config["dtype"] not in models.DTYPES:
+            raise BrokenStore(
+                f"{self.ledger.root / 'perdure.json'} says dtype {quoted(config['dtype'])}, which is none of "
+                f"{', '.join(models.DTYPES)}; restore it from a backup"
+            )
         if models.stamp(folder) != config.get("stamp"):
             models.check_unchanged(folder, config["weights"])
         return Runtime(folder, config["dtype"], batching=kept_batching(self.capabilities))

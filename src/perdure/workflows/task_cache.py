@@ -6,6 +6,7 @@ from typing import Any
 from perdure.data.encode import prompt_ids
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.tasks import read_task
 
 
 class TaskCache:
@@ -28,7 +29,7 @@ class TaskCache:
         self.refresh()
         if version not in self._tasks:
             spec, parts = self.ledger.task(name, version)
-            self._tasks[version] = TaskData.from_json(spec, **parts, names=self.ledger.row_names(version))
+            self._tasks[version] = read_task(name, version, spec, parts, self.ledger.row_names(version))
         return self._tasks[version]
 
     def versions(self, entries: Iterable[Entry]) -> list[TaskData]:
