@@ -15,7 +15,7 @@ from perdure.core.errors import PerdureError
 from perdure.workflows.inspect import memory_views, views
 from perdure.workflows.inspect.report_data import report_data
 
-SEEDS, PLACES = range(int(os.environ.get("DAMAGE_SEEDS", "1"))), int(os.environ.get("DAMAGE_PLACES", "50"))
+SEEDS, PLACES = range(int(os.environ.get("DAMAGE_SEEDS", "1"))), int(os.environ.get("DAMAGE_PLACES", "40"))
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 2}
 VERBS = {
     "status": lambda ws: views.status(ws.ledger),
