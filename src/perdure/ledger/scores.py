@@ -1,7 +1,6 @@
 """Scores by (state, task version, scoring version): measured once, appended, never changed."""
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from sqlalchemy import delete, insert, select
 
