@@ -11,13 +11,13 @@ from perdure.maths.importance import (
     added,
     along_path,
     copies,
-    kept_as,
-    kept_in,
+    from_state,
     layer_factors,
     layer_of,
     mean_size,
     mean_square,
     path_importance,
+    to_state,
     unit_mean,
 )
 
@@ -66,8 +66,8 @@ def test_added_decays_the_old_and_takes_names_that_only_one_has():
 
 def test_state_keys_come_back_as_parameter_names():
     tensors = {"layers.0.weight": torch.ones(2), "bias": torch.zeros(1)}
-    state = kept_as("omega", tensors) | kept_as("omega2", {"bias": torch.ones(1)})
-    assert kept_in(state, "omega") == tensors
+    state = to_state("omega", tensors) | to_state("omega2", {"bias": torch.ones(1)})
+    assert from_state(state, "omega") == tensors
 
 
 def test_copies_are_no_aliases_and_at_least_float32():

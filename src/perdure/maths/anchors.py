@@ -27,8 +27,8 @@ def quadratic(
     """
     pulled = anchors if importance is None else importance
     names = [name for name in params if name in pulled]  # in one order, whatever a checkpoint made of the others'
-    held = None if importance is None else [importance[name] for name in names]
-    return _Quadratic.apply([anchors[name] for name in names], held, *(params[name] for name in names))
+    factors = None if importance is None else [importance[name] for name in names]
+    return _Quadratic.apply([anchors[name] for name in names], factors, *(params[name] for name in names))
 
 
 class _Quadratic(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Centres that stand for a set of directions."""
+"""Centres that represent a set of directions."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Divergences between a teacher and a student: in either direction, over kept events or the whole vocabulary."""
+"""Divergences between a teacher and a student: in either direction, over selected events or the whole vocabulary."""
 
 from typing import Literal
 
@@ -61,8 +61,8 @@ def kl_to_teacher(
     Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2015, section 2.
     Deviation: top-k events and one tail bucket instead of the whole vocabulary; the bucket is tempered as one event.
     """
-    kept, rest = events_of(wide(logits), index.long())
-    events = torch.cat([kept, rest[:, None]], dim=-1)
+    selected, rest = events_of(wide(logits), index.long())
+    events = torch.cat([selected, rest[:, None]], dim=-1)
     target = torch.cat([wide(logprob), wide(tail)[:, None]], dim=-1)
     return kl(events, target, temperature, kind)
 
@@ -71,8 +71,8 @@ def kl(logits: Tensor, teacher: Tensor, temperature: float = 1.0, kind: Kind = "
     """Return T^2 times the divergence between teacher and student per token, in nats.
 
     With p = softmax(teacher / T), q = softmax(logits / T):  forward KL(p || q) = sum p (log p - log q), which covers all that
-    the teacher says; reverse KL(q || p), which avoids what the teacher would not say; symmetric, half the sum of both.
-    T^2 keeps the size of the gradient, which falls with 1 / T^2 (Hinton et al. 2015).
+    the teacher predicts; reverse KL(q || p), which avoids what the teacher would not predict; symmetric, half the sum of both.
+    T^2 preserves the size of the gradient, which falls with 1 / T^2 (Hinton et al. 2015).
 
     Args:
         logits: The student's, (tokens, events).

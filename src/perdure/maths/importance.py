@@ -12,14 +12,14 @@ from perdure.maths.precision import wide
 Tensors = dict[str, Tensor]
 
 
-def kept_as(what: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Return `tensors` under the keys of a method's state: "<what>.<parameter name>"."""
-    return {f"{what}.{name}": value for name, value in tensors.items()}
+def to_state(kind: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Return `tensors` under the keys of a method's state: "<kind>.<parameter name>"."""
+    return {f"{kind}.{name}": value for name, value in tensors.items()}
 
 
-def kept_in(state: Mapping[str, Tensor], what: str) -> Tensors:
-    """Return the tensors that stand in `state` as `what`, by parameter name."""
-    start = f"{what}."
+def from_state(state: Mapping[str, Tensor], kind: str) -> Tensors:
+    """Return the tensors of this kind from a method's state, by parameter name: "anchor.<name>" has kind "anchor"."""
+    start = f"{kind}."
     return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
 
 
@@ -86,7 +86,7 @@ def path_importance(path: Mapping[str, Tensor], moved: Mapping[str, Tensor], dam
     Args:
         path: What each weight took off the loss over the task.
         moved: How far each went in it.
-        damping: Above 0; keeps weights that hardly moved from counting most.
+        damping: Above 0; stops weights that hardly moved from counting most.
 
     Source: Zenke et al., "Continual Learning Through Synaptic Intelligence", ICML 2017, arXiv 1703.04200, eq. 5.
     Deviation: xi is relative, so that it means the same for weights that move by 0.01 (LoRA) as by 1.
@@ -100,8 +100,8 @@ def path_importance(path: Mapping[str, Tensor], moved: Mapping[str, Tensor], dam
 
 def layer_of(name: str) -> str:
     """Return the layer of a parameter: its name up to the first number, the block; without one, up to its last part."""
-    found = re.match(r"(?:.*?\.)?\d+(?=\.)", name)
-    return found.group() if found else name.rpartition(".")[0]
+    block = re.match(r"(?:.*?\.)?\d+(?=\.)", name)
+    return block.group() if block else name.rpartition(".")[0]
 
 
 def layer_factors(importance: Mapping[str, Tensor]) -> dict[str, float]:

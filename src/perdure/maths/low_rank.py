@@ -57,7 +57,7 @@ def combine(slots: Sequence[Mapping[str, Patch]]) -> Patches:
 
 
 def to_tensors(patches: Mapping[str, Patch]) -> dict[str, Tensor]:
-    """Return patches as the flat named tensors that an object store keeps."""
+    """Return patches as the flat named tensors of an object store."""
     tensors: dict[str, Tensor] = {}
     for module, patch in patches.items():
         tensors[f"{module}.down"] = patch.down
@@ -78,7 +78,7 @@ def truncate(patch: Patch, rank: int) -> Patch:
     With up = Qu Ru, down^T = Qd Rd and Ru Rd^T = U S V^T:  up' = Qu U_r sqrt(S_r),  down' = sqrt(S_r) V_r^T Qd^T.
 
     Args:
-        patch: Not modified; its dtype and scale are kept, and the work is done in float64.
+        patch: Not modified; its dtype and scale stay, and the work is done in float64.
         rank: At least 1.
 
     Source: Eckart and Young, "The approximation of one matrix by another of lower rank", 1936.
@@ -101,9 +101,9 @@ def truncate(patch: Patch, rank: int) -> Patch:
 def relative_error(patches: Mapping[str, Patch], others: Mapping[str, Patch]) -> float:
     """Return ||patches - others|| / ||patches||, Frobenius norms over all weights together; 0 where all is zero."""
     minus = {module: Patch(patch.down, -patch.up, patch.scale) for module, patch in others.items()}
-    apart = combine([patches, minus])
+    difference = combine([patches, minus])
     whole = sum(_square(patch) for patch in patches.values())
-    return (sum(_square(patch) for patch in apart.values()) / whole) ** 0.5 if whole else 0.0
+    return (sum(_square(patch) for patch in difference.values()) / whole) ** 0.5 if whole else 0.0
 
 
 def _square(patch: Patch) -> float:

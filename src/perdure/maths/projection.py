@@ -32,8 +32,8 @@ def gram(vectors: Sequence[Mapping[str, Tensor]]) -> np.ndarray:
 
 def combine(factors: Sequence[float], vectors: Sequence[Mapping[str, Tensor]]) -> Tensors:
     """Return the sum of factor x vector; vectors whose factor is 0 cost nothing."""
-    kept = [(float(f), v) for f, v in zip(factors, vectors, strict=True) if f]
-    return {name: sum((f * wide(v[name]) for f, v in kept), torch.zeros_like(vectors[0][name])) for name in vectors[0]}
+    terms = [(float(f), v) for f, v in zip(factors, vectors, strict=True) if f]
+    return {name: sum((f * wide(v[name]) for f, v in terms), torch.zeros_like(vectors[0][name])) for name in vectors[0]}
 
 
 def project_conflict(grad: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Tensors:
@@ -209,14 +209,14 @@ def outside(rows: Tensor, basis: Tensor) -> Tensor:
 
 
 def extend_basis(basis: Mapping[str, Tensor], rows: Mapping[str, Tensor], keep: float = 1.0) -> Tensors:
-    """Return the basis with as few new directions as hold, with the old ones, the share `keep` of the rows.
+    """Return the basis with the fewest new directions that, with the old ones, contain the share `keep` of the rows.
 
-    Rows count by their direction alone. What the basis lacks of them is split into principal directions, largest first.
+    Rows count by their direction alone. Their part outside the basis is split into principal directions, largest first.
 
     Args:
         basis: Directions (k, *shape) by parameter name, orthonormal over all parameters together; may be empty.
         rows: Vectors (rows, *shape) by parameter name, of any length; those of length 0 count for nothing.
-        keep: Share of the rows' squared length that the basis shall hold, in [0, 1]; 1 spans them.
+        keep: Share of the rows' squared length that the basis must contain, in [0, 1]; 1 spans them.
 
     Returns:
         New dict of (k + new, *shape), float32, orthonormal to about 1e-6; directions below a length of 1e-3 are left out.
@@ -232,22 +232,22 @@ def extend_basis(basis: Mapping[str, Tensor], rows: Mapping[str, Tensor], keep: 
     old = {name: value.float().flatten(1) for name, value in basis.items()}
     left = project_out({name: value[seen] / length[seen, None] for name, value in flat.items()}, old)
     lacked = sum(value.square().sum().item() for value in left.values())
-    found = _principal(left, lacked - (1 - keep) * int(seen.sum()))
-    found = _principal(project_out(found, old), torch.inf)  # again: once leaves rounding behind in float32
+    new = _principal(left, lacked - (1 - keep) * int(seen.sum()))
+    new = _principal(project_out(new, old), torch.inf)  # again: once leaves rounding behind in float32
     return {
         name: torch.cat([old.get(name, value[:0]), value]).reshape(-1, *rows[name].shape[1:])
-        for name, value in found.items()
+        for name, value in new.items()
     }
 
 
 def _principal(rows: Tensors, wanted: float) -> Tensors:
-    """Return orthonormal directions (k, numbers) of `rows` (rows, numbers), largest first, that hold `wanted` squared length."""
+    """Return orthonormal directions (k, numbers) of `rows` (rows, numbers), largest first, that contain `wanted` squared length."""
     products = (
         torch.stack([(value @ value.T).cpu() for value in rows.values()]).double().sum(0)
     )  # not all devices have it
     values, vectors = torch.linalg.eigh(products)
     values, vectors = values.flip(0), vectors.flip(1)
-    before = values.cumsum(0) - values  # squared length that the larger ones hold
-    kept = (values > FAINT**2) & (before < wanted - 1e-9)
-    turn = (vectors[:, kept] / values[kept].sqrt()).T.float()
+    before = values.cumsum(0) - values  # squared length in the larger directions
+    chosen = (values > FAINT**2) & (before < wanted - 1e-9)
+    turn = (vectors[:, chosen] / values[chosen].sqrt()).T.float()
     return {name: turn.to(value.device) @ value for name, value in rows.items()}

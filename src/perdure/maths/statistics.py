@@ -3,7 +3,7 @@
 Items are scores of single test rows, each in [0, 1]. Where every item is 0 or 1, the interval is a score interval in
 closed form (Wilson for a mean, Tango for a paired difference): it needs no seed and stays honest when all items agree.
 Other items are resampled: by percentiles for a mean over tasks, corrected for skewness (BCa) for one task. A bootstrap
-cannot see what it never drew: 120 equal items would give an interval of no width. So where few items differ from the
+cannot draw what is not in its sample: 120 equal items would give an interval of no width. So where few items differ from the
 commonest value, the interval is widened by `unseen(n, z)`, what a Wilson interval leaves open after n items of which
 none differed: over tasks where fewer than `SPARSE` do, for one task by a share that falls as `SPARSE` over their number.
 
@@ -29,12 +29,12 @@ def mean_interval(items: ArrayLike, confidence: float = 0.95, seed: int = 0, res
 
     Args:
         items: Scores of single test rows, (n,), each in [0, 1].
-        confidence: Chance that the interval holds the true mean, in (0, 1).
+        confidence: Chance that the interval contains the true mean, in (0, 1).
         seed: Names the resamples; the same items and seed give the same interval. Unused where all items are 0 or 1.
         resamples: Number of bootstrap replicates.
 
     Raises:
-        ValueError: `items` is empty, not flat, or holds a value outside [0, 1].
+        ValueError: `items` is empty, not flat, or contains a value outside [0, 1].
 
     Source: Wilson, JASA 1927; Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
 
@@ -49,7 +49,7 @@ def mean_interval(items: ArrayLike, confidence: float = 0.95, seed: int = 0, res
 
 
 def interval_name(items: ArrayLike) -> str:
-    """Return who made the interval that `mean_interval` gives these items: "Wilson", or "bootstrap"."""
+    """Return the method of the interval that `mean_interval` gives these items: "Wilson" or "bootstrap"."""
     return "Wilson" if _binary(_scores(items)) else "bootstrap"
 
 
@@ -65,7 +65,7 @@ def paired_difference(
     """Return the mean of `a - b` over the same test rows and its interval, inside [-1, 1].
 
     With 0/1 items only those that changed carry information: w items where `a` alone is right, l where `b` alone is.
-    The interval holds every d that the score test of w/n - l/n = d does not reject (Tango). With no changed item it is
+    The interval contains every d that the score test of w/n - l/n = d does not reject (Tango). With no changed item it is
     not empty: z²/(n + z²) on both sides. Other items: paired bootstrap (BCa), widened where few items changed.
 
     Args:
@@ -73,7 +73,7 @@ def paired_difference(
         b: Scores of the same rows in the same order, (n,).
         confidence: In (0, 1).
         one_sided: Each of the two bounds holds with `confidence` by itself (for a test against one limit); otherwise
-            both together.
+            both hold together.
         seed: Names the resamples.
         resamples: Number of bootstrap replicates.
 
@@ -134,8 +134,8 @@ def _graded(
 ) -> Interval:
     """Return the mean of graded items and its bootstrap interval, corrected for bias and skewness, widened where few vary.
 
-    Rare large drops skew the mean: where 6% of 200 items drop, plain percentiles at 95% one-sided held the true drop in 89% of
-    400 draws, these in 97%.
+    Rare large drops skew the mean: where 6% of 200 items drop, plain percentiles at 95% one-sided contained the true drop in
+    89% of 400 draws, these in 97%.
 
     Source: Efron, "Better Bootstrap Confidence Intervals", JASA 1987; of a mean both constants are sum u^3 / (6 (sum u^2)^1.5).
     """
@@ -169,7 +169,7 @@ def unseen(n: int, z: float) -> float:
 
 
 def items_needed(a: ArrayLike, b: ArrayLike, limit: float, confidence: float = 0.95) -> int | None:
-    """Return how many more test items would tell on which side of `limit` the mean of `a - b` lies, if it stays so.
+    """Return how many more test items would decide on which side of `limit` the mean of `a - b` is, if that mean stays.
 
     (d - limit)² = z² v / N  solved for N, minus n,      where d is the mean difference now, v the variance of one
     item's difference. For 0/1 items v is that of Tango's test at `limit`, so that the answer agrees with
@@ -178,11 +178,11 @@ def items_needed(a: ArrayLike, b: ArrayLike, limit: float, confidence: float = 0
     Args:
         a: Scores of single test rows, (n,), each in [0, 1].
         b: Scores of the same rows, (n,).
-        limit: The difference to be told from, in [0, 1].
+        limit: The difference to compare with, in [0, 1].
         confidence: One-sided.
 
     Returns:
-        0 if it is decided already; None if the mean difference equals `limit`, where no number of items decides.
+        0 if the items decide already; None if the mean difference equals `limit`, where no number of items decides.
     """
     first, second = _pair(a, b)
     difference = first - second

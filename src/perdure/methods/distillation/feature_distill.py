@@ -14,7 +14,7 @@ from torch import Tensor
 from perdure.core.fields import ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, Method, Model, State
 from perdure.core.step import Slice, Step
-from perdure.maths.importance import copies, kept_as
+from perdure.maths.importance import copies, to_state
 from perdure.maths.precision import wide
 from perdure.methods.registry import register
 
@@ -71,7 +71,7 @@ class FeatureDistill(Method):
         """Keep the weights before the task; nothing in the first."""
         if model.first:
             return {}
-        return kept_as("anchor", copies(model.params))
+        return to_state("anchor", copies(model.params))
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
         """Return a draw of the share `mix` of the final mix, which shares the rows that others draw; None for new rows alone."""

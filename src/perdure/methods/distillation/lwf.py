@@ -14,7 +14,7 @@ from perdure.core.fields import Positive, Strength, Temperature
 from perdure.core.seams import Column, Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.divergence import kl
-from perdure.maths.importance import copies, kept_as
+from perdure.maths.importance import copies, to_state
 from perdure.methods.registry import register
 
 
@@ -73,7 +73,7 @@ class Lwf(Method):
         if model.first:
             return {}
         anchors = model.params if self.vocabulary == "full" else {}
-        return {"taught": torch.ones(())} | kept_as("anchor", copies(anchors))
+        return {"taught": torch.ones(())} | to_state("anchor", copies(anchors))
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return strength x the mean divergence of the new rows."""

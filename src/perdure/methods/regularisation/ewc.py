@@ -16,7 +16,7 @@ from perdure.core.fields import Positive, Share, Strength
 from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import joined, quadratic
-from perdure.maths.importance import added, copies, kept_as, kept_in, mean_square, unit_mean
+from perdure.maths.importance import added, copies, from_state, mean_square, to_state, unit_mean
 from perdure.methods.registry import register
 
 
@@ -66,16 +66,16 @@ class Ewc(Method):
         """Return strength x the penalty; None before a task is known."""
         if "rest" not in state:
             return None
-        penalty = quadratic(step.params, kept_in(state, "anchor"), kept_in(state, "fisher"))
+        penalty = quadratic(step.params, from_state(state, "anchor"), from_state(state, "fisher"))
         return step.once(self.strength * (penalty + state["rest"]))
 
     def measure(self, model: Model, state: State) -> State:
         """Fold the Fisher information of this task into what is known of the older ones."""
         fisher, now = unit_mean(mean_square(model.gradients("new", self.size, self.labels))), copies(model.params)
-        known, rest = kept_in(state, "fisher"), torch.zeros(())
+        known, rest = from_state(state, "fisher"), torch.zeros(())
         if self.mode == "online":
             fisher, anchors = added(known, fisher, self.decay), now
         else:
-            fisher, anchors, more = joined(known, kept_in(state, "anchor"), fisher, now)
+            fisher, anchors, more = joined(known, from_state(state, "anchor"), fisher, now)
             rest = state.get("rest", rest) + more
-        return {"rest": rest, **kept_as("fisher", fisher), **kept_as("anchor", anchors)}
+        return {"rest": rest, **to_state("fisher", fisher), **to_state("anchor", anchors)}

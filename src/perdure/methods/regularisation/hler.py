@@ -19,11 +19,11 @@ from perdure.maths.importance import (
     added,
     along_path,
     copies,
-    kept_as,
-    kept_in,
+    from_state,
     layer_factors,
     layer_of,
     path_importance,
+    to_state,
     unit_mean,
 )
 from perdure.methods.registry import register
@@ -67,27 +67,27 @@ class Hler(Method):
 
     def prepare(self, model: Model, state: State) -> State:
         """Anchor the weights that the last task left, begin a new path there, and weigh the layers."""
-        now, omega = copies(model.params), kept_in(state, "omega")
+        now, omega = copies(model.params), from_state(state, "omega")
         nothing = {name: torch.zeros_like(value) for name, value in now.items()}
         factors = layer_factors(unit_mean(omega) if omega else omega)
         pull = {name: factors[layer_of(name)] * value for name, value in omega.items()}
-        return state | kept_as("anchor", now) | kept_as("path", nothing) | kept_as("pull", pull)
+        return state | to_state("anchor", now) | to_state("path", nothing) | to_state("pull", pull)
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return strength x the penalty; None before a task is known."""
-        pull = kept_in(state, "pull")
+        pull = from_state(state, "pull")
         if not pull:
             return None
-        return step.once(self.strength * quadratic(step.params, kept_in(state, "anchor"), pull))
+        return step.once(self.strength * quadratic(step.params, from_state(state, "anchor"), pull))
 
     def watch(self, step: Step, state: State) -> State:
         """Add what this update's moves took off the task loss."""
-        path = along_path(kept_in(state, "path"), step.task_grad, step.before, step.params)
-        return state | kept_as("path", path)
+        path = along_path(from_state(state, "path"), step.task_grad, step.before, step.params)
+        return state | to_state("path", path)
 
     def measure(self, model: Model, state: State) -> State:
         """Add the importance that this task's path shows."""
-        anchors = kept_in(state, "anchor")
+        anchors = from_state(state, "anchor")
         moved = {name: value.detach() - anchors[name] for name, value in model.params.items()}
-        fresh = unit_mean(path_importance(kept_in(state, "path"), moved, self.damping))
-        return kept_as("omega", added(kept_in(state, "omega"), fresh))
+        fresh = unit_mean(path_importance(from_state(state, "path"), moved, self.damping))
+        return to_state("omega", added(from_state(state, "omega"), fresh))

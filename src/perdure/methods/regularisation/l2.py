@@ -15,7 +15,7 @@ from perdure.core.fields import Strength
 from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import Factors, product_gap, quadratic
-from perdure.maths.importance import copies, kept_as, kept_in
+from perdure.maths.importance import copies, from_state, to_state
 from perdure.methods.registry import register
 
 DOWN, UP = ".lora_A.", ".lora_B."
@@ -59,22 +59,24 @@ class L2(Method):
         now = copies(model.params)
         begun: State = {}
         if self.anchor != "previous":
-            begun |= kept_as("start", {n: v for n, v in now.items() if not paired(n, now)} | kept_in(state, "start"))
+            begun |= to_state(
+                "start", {n: v for n, v in now.items() if not paired(n, now)} | from_state(state, "start")
+            )
         if self.anchor != "start" and not model.first:
-            begun |= kept_as("previous", now)
+            begun |= to_state("previous", now)
         return begun
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return strength x the penalty of each anchor."""
-        previous = kept_in(state, "previous")
+        previous = from_state(state, "previous")
         terms = [gap(step.params, previous)] if previous else []
         if self.anchor != "previous":
-            terms.append(gap(step.params, kept_in(state, "start"), pretrained=True))
+            terms.append(gap(step.params, from_state(state, "start"), pretrained=True))
         return step.once(self.strength * torch.stack(terms).sum()) if terms else None
 
     def measure(self, model: Model, state: State) -> State:
         """Keep the start of the stream."""
-        return kept_as("start", kept_in(state, "start"))
+        return to_state("start", from_state(state, "start"))
 
 
 def gap(params: Mapping[str, Tensor], anchors: Mapping[str, Tensor], pretrained: bool = False) -> Tensor:

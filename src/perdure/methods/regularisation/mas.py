@@ -13,7 +13,7 @@ from perdure.core.fields import Positive, Strength
 from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import quadratic
-from perdure.maths.importance import added, copies, kept_as, kept_in, mean_size, unit_mean
+from perdure.maths.importance import added, copies, from_state, mean_size, to_state, unit_mean
 from perdure.methods.registry import register
 
 
@@ -49,16 +49,16 @@ class Mas(Method):
 
     def prepare(self, model: Model, state: State) -> State:
         """Anchor the weights that the last task left."""
-        return state | kept_as("anchor", copies(model.params)) if state else state
+        return state | to_state("anchor", copies(model.params)) if state else state
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return strength x the penalty; None before a task is known."""
-        omega = kept_in(state, "omega")
+        omega = from_state(state, "omega")
         if not omega:
             return None
-        return step.once(self.strength * quadratic(step.params, kept_in(state, "anchor"), omega))
+        return step.once(self.strength * quadratic(step.params, from_state(state, "anchor"), omega))
 
     def measure(self, model: Model, state: State) -> State:
         """Add the sensitivity of the outputs on this task's rows."""
         fresh = unit_mean(mean_size(model.gradients("new", self.size, "outputs")))
-        return kept_as("omega", added(kept_in(state, "omega"), fresh))
+        return to_state("omega", added(from_state(state, "omega"), fresh))

@@ -14,7 +14,7 @@ from perdure.core.fields import AboveZero, Strength
 from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.anchors import quadratic
-from perdure.maths.importance import added, along_path, copies, kept_as, kept_in, path_importance, unit_mean
+from perdure.maths.importance import added, along_path, copies, from_state, path_importance, to_state, unit_mean
 from perdure.methods.registry import register
 
 
@@ -54,23 +54,23 @@ class Si(Method):
         """Begin a new path at the weights that the last task left, and anchor them."""
         now = copies(model.params)
         nothing = {name: torch.zeros_like(value) for name, value in now.items()}
-        return state | kept_as("anchor", now) | kept_as("path", nothing)
+        return state | to_state("anchor", now) | to_state("path", nothing)
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return strength x the penalty; None before a task is known."""
-        omega = kept_in(state, "omega")
+        omega = from_state(state, "omega")
         if not omega:
             return None
-        return step.once(self.strength * quadratic(step.params, kept_in(state, "anchor"), omega))
+        return step.once(self.strength * quadratic(step.params, from_state(state, "anchor"), omega))
 
     def watch(self, step: Step, state: State) -> State:
         """Add what this update's moves took off the task loss."""
-        path = along_path(kept_in(state, "path"), step.task_grad, step.before, step.params)
-        return state | kept_as("path", path)
+        path = along_path(from_state(state, "path"), step.task_grad, step.before, step.params)
+        return state | to_state("path", path)
 
     def measure(self, model: Model, state: State) -> State:
         """Add the importance that this task's path shows."""
-        anchors = kept_in(state, "anchor")
+        anchors = from_state(state, "anchor")
         moved = {name: value.detach() - anchors[name] for name, value in model.params.items()}
-        fresh = unit_mean(path_importance(kept_in(state, "path"), moved, self.damping))
-        return kept_as("omega", added(kept_in(state, "omega"), fresh))
+        fresh = unit_mean(path_importance(from_state(state, "path"), moved, self.damping))
+        return to_state("omega", added(from_state(state, "omega"), fresh))

@@ -13,7 +13,7 @@ from torch import Tensor
 from perdure.core.fields import Positive, ShareAboveZero, ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, Method, Model, State
 from perdure.core.step import Step
-from perdure.maths.importance import copies, kept_as
+from perdure.maths.importance import copies, to_state
 from perdure.maths.precision import wide
 from perdure.methods.registry import register
 
@@ -63,7 +63,7 @@ class ForgettingCurve(Method):
 
     def prepare(self, model: Model, state: State) -> State:
         """Copy the weights at the start of the task."""
-        return kept_as("anchor", copies(model.params))
+        return to_state("anchor", copies(model.params))
 
     def draw(self, context: DrawContext, state: State) -> Draw | None:
         """Return a draw of what the reviews that are due have left, at most the share `mix` of this update."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from perdure.core.fields import ShareBelowOne
 from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
-from perdure.maths.importance import copies, kept_as
+from perdure.maths.importance import copies, to_state
 from perdure.maths.precision import wide
 from perdure.methods.registry import register
 
@@ -53,7 +53,7 @@ class Ema(Method):
         """Begin at the weights before the task; in the first task there are none worth keeping."""
         if model.first:
             return {}
-        return kept_as("slow", copies(model.params))
+        return to_state("slow", copies(model.params))
 
     def watch(self, step: Step, state: State) -> State:
         """Let the slow weights follow those of this update."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from perdure.core.errors import BadSpec
 from perdure.core.fields import Positive, Share
 from perdure.core.seams import Method, Model, State
-from perdure.maths.importance import copies, kept_as, kept_in
+from perdure.maths.importance import copies, from_state, to_state
 from perdure.methods.registry import register
 
 
@@ -77,7 +77,7 @@ class WiseFt(Method):
             raise BadSpec(
                 "wise_ft chooses its share on validation rows, and there are none; give some, or set choose: fixed"
             )
-        return kept_as("anchor", copies(model.params))
+        return to_state("anchor", copies(model.params))
 
     def settle(self, model: Model, state: State) -> tuple[dict[str, Tensor], State]:
         """Return the interpolated weights; the weights themselves in the first task."""
@@ -99,5 +99,5 @@ def between(params: Mapping[str, Tensor], state: State, share: float) -> dict[st
     """Return (1 - share) x each parameter + share x its anchor, in the parameter's dtype; the parameters to the bit at 0."""
     return {
         name: torch.lerp(params[name].detach().to(old.dtype), old, share).to(params[name].dtype)
-        for name, old in kept_in(state, "anchor").items()
+        for name, old in from_state(state, "anchor").items()
     }
