@@ -101,7 +101,7 @@ ADMITTING = {"first": First, "second": Second}
         # words
         ({"report_to": ""}, ["report_to", "name each tracker"]),
         ({"report_to": "wandb,"}, ["report_to", "name each tracker"]),
-        ({"report_to": ["none", "wandb"]}, ["report_to", "none stands alone"]),
+        ({"report_to": ["none", "wandb"]}, ["report_to", "none must be the only name"]),
         ({"report_to": "wandb", "host": "loop"}, ["host: loop reports to no tracker"]),
         ({"lora_target_modules": []}, ["lora_target_modules", "name each module"]),
     ],
@@ -369,5 +369,5 @@ def test_methods_that_protect_parameters_exclude_those_that_train_fresh_ones():
 def test_one_method_says_which_adapter_trains_and_none_where_every_weight_does():
     with pytest.raises(Conflict, match=r"seam 'adapter' has room for one method, got \['incremental', 'o_lora'\]"):
         load_recipe({"methods": {"incremental": {}, "o_lora": {}}})
-    with pytest.raises(Conflict, match="train: full trains every weight, and per_task says which adapter trains"):
+    with pytest.raises(Conflict, match="train: full trains every weight, and per_task plans the adapter that trains"):
         load_recipe({"train": "full", "methods": {"per_task": {}}})

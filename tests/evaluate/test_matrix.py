@@ -71,7 +71,7 @@ def test_a_new_version_of_the_test_part_is_compared_over_the_rows_in_common():
 
 
 def test_one_column_per_task_and_one_line_per_stage():
-    with pytest.raises(BadInput, match="stands twice"):
+    with pytest.raises(BadInput, match="appears twice"):
         build_matrix([TASKS[0], TASKS[0]], STAGES[:1], [[None, None]])
     for records in ([[None, None]], [[None]] * 3):
         with pytest.raises(BadInput, match="one line of records per stage"):

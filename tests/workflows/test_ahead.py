@@ -62,7 +62,7 @@ SETTINGS = {
         {"report_to": "wandb"},
         "report_to: wandb is not installed; 'pip install wandb'",
     ),
-    "one of several": ({"report_to": ["all", "x"]}, "all stands alone"),
+    "one of several": ({"report_to": ["all", "x"]}, "all must be the only name"),
     "a tracker that is unknown": ({"report_to": "wanbd"}, "no tracker 'wanbd'; did you mean 'wandb'"),
     "trackers in a text": ({"report_to": "trackio, mlfow"}, "report_to: trackio is not installed"),
     "more positions than the model has": ({"max_length": 300}, "max_length is 300, and the model has 256 positions"),

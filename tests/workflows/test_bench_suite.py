@@ -132,7 +132,7 @@ def test_a_part_without_rows_is_told_with_the_splits_there_are(suite, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"tasks": [SUITE["tasks"][0]] * 2}, "a task stands twice"),
+        ({"tasks": [SUITE["tasks"][0]] * 2}, "a task appears twice"),
         ({"tasks": []}, "tasks"),
         ({"tasks": ["bank"]}, "a list of mappings"),
         ({"settings": {"methods.replay.mix": 0.5}}, "methods belong to the recipes"),
@@ -143,7 +143,7 @@ def test_a_part_without_rows_is_told_with_the_splits_there_are(suite, tmp_path):
         ({"defaults": [1]}, "`defaults` must be a mapping"),
         ({"tasks": 5}, "`tasks` must be a list"),
         ({"tasks": [{**SUITE["tasks"][0], "name": "a/b"}]}, "name"),
-        ({"watch": [{"name": "bank", "file": "x", "test": {"split": "test"}}]}, "a task stands twice"),
+        ({"watch": [{"name": "bank", "file": "x", "test": {"split": "test"}}]}, "a task appears twice"),
         ({"kind": "features", "general": {"file": "x", "train": {"split": "train"}}}, "no instructions to rehearse"),
     ],
 )

@@ -8,7 +8,7 @@ class Clock:
     """Seconds that a learn took: in this process, and in those whose checkpoint it went on from.
 
     Attributes:
-        scored: Seconds of scoring, which the caller adds; training is counted apart.
+        scored: Seconds of scoring, which the caller adds; training is counted separately.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Clock:
         }
 
     def to_json(self) -> dict[str, float]:
-        """Return what a checkpoint keeps."""
+        """Return the seconds as a checkpoint stores them."""
         return {**self.read(), "scored": self.scored}
 
     def go_on(self, spent: Mapping[str, float]) -> None:

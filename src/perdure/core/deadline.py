@@ -12,7 +12,7 @@ try:
 except ImportError:  # there is none on Windows
     resource = None  # type: ignore[assignment]
 
-PAGES = "/proc/self/statm"  # its first number: pages of memory that the process has asked for
+PAGES = "/proc/self/statm"  # its first number: pages of memory that the process has allocated
 
 
 class TooLong(Exception):
@@ -21,7 +21,7 @@ class TooLong(Exception):
 
 @contextmanager
 def at_most(seconds: float, memory: int) -> Iterator[None]:
-    """Raise `TooLong` inside once `seconds` are over, and MemoryError where `memory` more bytes are asked for.
+    """Raise `TooLong` inside once `seconds` are over, and MemoryError where `memory` more bytes are allocated.
 
     Only the main thread of a Unix system is limited, and its memory on Linux alone. A timer that would run out before goes first.
     """

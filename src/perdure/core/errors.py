@@ -1,4 +1,4 @@
-"""The errors perdure raises. Each says what is wrong, where, and what to do; the command line prints them as they are."""
+"""The errors perdure raises. Each names what is wrong, where, and what to do; the command line prints them as they are."""
 
 
 class PerdureError(Exception):

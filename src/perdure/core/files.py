@@ -19,7 +19,7 @@ YOUNG = 1.0  # seconds in which a process surely locks what it made
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, fsync it, and rename it to `path`.
+    """Let `write` fill a temporary file next to `path`, fsync it, and rename it to `path`.
 
     Raises:
         PerdureError: The disk is full or not writable; `path` is as it was and the temporary file is gone.
@@ -30,7 +30,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{ASIDE}")
         aside = Path(name)
         try:
-            _hold(handle)
+            _lock(handle)
             write(aside)
             _replace(aside, path)
         finally:
@@ -40,7 +40,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def folder_aside(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`, to be filled and renamed to it, that is gone when the block ends any other way.
+    """Yield a new folder next to `folder`, for the caller to fill and rename; it is removed when the block ends any other way.
 
     Such folders that killed processes left in the same place are removed first.
 
@@ -52,7 +52,7 @@ def folder_aside(folder: Path) -> Iterator[Path]:
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}{ASIDE}"))
     handle = os.open(aside, os.O_RDONLY)
     try:
-        _hold(handle)
+        _lock(handle)
         yield aside
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -68,7 +68,7 @@ def make_folder(path: Path) -> None:
     """Make a folder, and those above it, unless it is there.
 
     Raises:
-        PerdureError: It cannot be made: the place is a file, lies under one, or is not writable.
+        PerdureError: It cannot be made: the place is a file, is under one, or is not writable.
     """
     with _in_words(path):
         _make(path)
@@ -79,13 +79,13 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda aside: _put(aside, text))
 
 
-def save_tensors(tensors: dict[str, Any], path: Path, told: dict[str, str] | None = None) -> None:
+def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file; its own error for a failed write, such as a full disk, becomes the OSError it was."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
-        save_file(tensors, path, told)
+        save_file(tensors, path, metadata)
     except SafetensorError as error:
         raise OSError(errno.EIO, str(error)) from error
 
@@ -98,7 +98,7 @@ def file_hash(path: Path) -> str:
 
 @contextmanager
 def _in_words(path: Path) -> Iterator[None]:
-    """Turn the system's errors into ours."""
+    """Turn the system's errors into PerdureError."""
     try:
         yield
     except OSError as error:
@@ -108,21 +108,21 @@ def _in_words(path: Path) -> Iterator[None]:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder and those above it, each one on the disk in the folder that holds it."""
+    """Make a folder and those above it, each one synced to the disk with its parent folder."""
     new = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in new:
         _sync(one.parent)
 
 
-def _hold(handle: int) -> None:
-    """Mark what lies open as in use, for as long as this process lives and has it open."""
+def _lock(handle: int) -> None:
+    """Lock an open file or folder for as long as this process has it open."""
     with suppress(OSError):  # a file system without locks: nothing is ever taken for left over there
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove_left(parent: Path, start: str, *, folders: bool = False) -> int:
-    """Remove what `_hold` marked and no process holds any more: temporary files, or folders, whose name begins like this."""
+    """Remove temporary files, or folders, whose name begins with `start` and that no process has locked with `_lock`."""
     removed = 0
     with suppress(OSError):  # a folder that may not be read, or another process that removes the same
         for entry in os.scandir(parent):

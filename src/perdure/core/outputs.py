@@ -1,7 +1,7 @@
-"""Files that a user names for perdure to write: they replace what perdure wrote before, and nothing else unasked.
+"""Files that a user names for perdure to write: they replace what perdure wrote before, and nothing else without `--force`.
 
 The files of a workspace and of a model are never written this way. A file that is there is replaced if its first line is one of
-perdure's, and any other only if the caller says so (`--force`).
+perdure's, and any other only with `--force`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +18,8 @@ OWN = (
     "objects",
     "runs",
     "lock",
-)  # of a workspace, beside the files whose name begins with that of the database
-CONFIGURATIONS = ("config.json", "adapter_config.json")  # beside weights: the folder is a model's or an adapter's
+)  # of a workspace, with the files whose name begins with that of the database
+CONFIGURATIONS = ("config.json", "adapter_config.json")  # next to weights: the folder is a model's or an adapter's
 LOADED = (
     ".json",
     ".jinja",
@@ -37,7 +37,7 @@ class Kind:
 
     Args:
         name: What it is, for messages.
-        is_first_line: Says whether the first line of a file is one that perdure writes at the top of this kind.
+        is_first_line: Returns whether a line is the first line that perdure writes in this kind.
     """
 
     name: str
@@ -112,7 +112,7 @@ def check_output(path: Path, kind: Kind, *, force: bool = False, workspaces: Seq
 
 
 def refuse_own(path: Path, workspaces: Sequence[Path] = ()) -> None:
-    """Refuse a path that is, or would be, one of the files that a workspace keeps itself in.
+    """Refuse a path that is, or would be, one of the files of a workspace.
 
     Raises:
         BadInput: It is; `force` does not help.
@@ -131,7 +131,7 @@ def refuse_own(path: Path, workspaces: Sequence[Path] = ()) -> None:
 
 
 def _refuse_model_file(path: Path) -> None:
-    """Refuse a file that a model's or an adapter's folder holds, or that would be loaded as one of its files."""
+    """Refuse a file of a model's or an adapter's folder, or one that would be loaded as such a file."""
     for place in dict.fromkeys((path.absolute(), path.resolve())):  # the files of the hub's cache are links
         folder = place.parent
         if not any((folder / name).is_file() for name in CONFIGURATIONS) or not any(folder.glob("*.safetensors*")):

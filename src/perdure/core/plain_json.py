@@ -1,4 +1,4 @@
-"""JSON as others wrote it: every fault is one kind of error, nesting and numbers are bounded, each name stands once."""
+"""JSON as others wrote it: every fault is one kind of error, nesting and numbers are bounded, each name appears once."""
 
 import json
 from typing import Any
@@ -16,13 +16,13 @@ class BadJson(ValueError):
     """
 
     def __init__(self, problem: str, line: int | None = None, column: int | None = None) -> None:
-        """Keep what is wrong and where."""
+        """Store what is wrong and where."""
         super().__init__(problem)
         self.problem, self.line, self.column = problem, line, column
 
 
 def read_json(text: str) -> Any:
-    """Return what a JSON text says.
+    """Return the value of a JSON text.
 
     Raises:
         BadJson: It is broken, nested deeper than `DEPTH`, has a number with thousands of digits, or names something twice.
@@ -33,7 +33,7 @@ def read_json(text: str) -> Any:
         raise BadJson(error.msg, error.lineno, error.colno) from None
     except BadJson:
         raise
-    except ValueError:  # what Python says of such a number
+    except ValueError:  # Python's error for such a number
         raise BadJson("a number has more digits than are read (4,300)") from None
     except RecursionError:
         raise BadJson(f"it is nested deeper than {DEPTH} levels") from None
@@ -43,12 +43,12 @@ def read_json(text: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise BadJson(f"{twice[:80]!r} is named twice in one object")
-    return found
+    return value
 
 
 def _deeper(value: Any, levels: int) -> bool:

@@ -11,13 +11,13 @@ QUOTED = 120  # characters of a value that an error quotes
 
 
 def visible(text: str) -> str:
-    r"""Return `text` with each character that steers instead of being seen written as "\x1b", "\u202e" and the like."""
-    return _STEERING.sub(lambda found: _escape(ord(found[0])), text)
+    r"""Return `text` with each control character, which steers a terminal, written as "\x1b", "\u202e" and the like."""
+    return _STEERING.sub(lambda match: _escape(ord(match[0])), text)
 
 
 def visible_json(text: str) -> str:
-    """Return a JSON text that says the same and in which nothing steers: these characters only ever stand in its strings."""
-    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    """Return an equal JSON text without control characters: these characters appear only in its strings."""
+    return _STEERING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def quoted(value: Any, most: int = QUOTED) -> str:

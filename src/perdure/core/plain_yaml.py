@@ -1,7 +1,7 @@
 """YAML as people write it: `on`, `off`, `yes` and `no` are words, and only `true` and `false` are booleans, as in YAML 1.2.
 
-A key that stands twice is an error, and so is a file beyond what anybody writes: in bytes, nesting, values, what its aliases
-stand for, or the digits of a number.
+A key that appears twice is an error. So is a file that is larger than anybody writes: in bytes, nesting, values (its
+aliases included), or the digits of a number.
 """
 
 import re
@@ -15,9 +15,9 @@ from perdure.core.plain_text import clipped
 
 BYTES = 2**19
 DEPTH = 50  # levels of nesting
-VALUES = 20_000  # scalars, lists and mappings, each alias counted as all that it stands for
+VALUES = 20_000  # scalars, lists and mappings, each alias counted with all its values
 DIGITS = 100  # of a whole number
-_HALF = re.compile("[\ud800-\udfff]")  # has no bytes, so that nothing can be hashed or written that holds it
+_HALF = re.compile("[\ud800-\udfff]")  # has no bytes, so a text that contains it can be neither hashed nor written
 
 
 class _Loader(yaml.SafeLoader):
@@ -39,11 +39,11 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             node = super().compose_node(parent, index)
             if id(node) not in self._sizes:
-                raise _problem(f"the alias *{clipped(event.anchor, 40)} stands inside what it stands for", event)
+                raise _problem(f"the alias *{clipped(event.anchor, 40)} is used inside its own value", event)
             self._count(self._sizes[id(node)], event)
             return node
         if isinstance(event, yaml.ScalarEvent) and _HALF.search(event.value):
-            raise _problem("a text holds half of a surrogate pair (\\ud800 to \\udfff); remove it", event)
+            raise _problem("a text contains half of a surrogate pair (\\ud800 to \\udfff); remove it", event)
         before = self._values
         self._count(1, event)
         self._depth += 1
@@ -55,7 +55,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
-        """Construct a value; what Python says of one that its tag does not fit is told as a fault of the file."""
+        """Construct a value; a value that does not fit its tag is reported as a fault of the file."""
         scalar = isinstance(node, yaml.ScalarNode)
         if scalar and node.tag == "tag:yaml.org,2002:int" and len(node.value) > DIGITS:
             raise _problem(f"a number has more than {DIGITS} digits", node)
@@ -66,20 +66,20 @@ class _Loader(yaml.SafeLoader):
             raise _problem(f"{value!r} is no {kind} value; put it in quotes", node) from None
 
     def compose_mapping_node(self, anchor: Any) -> Any:
-        """Compose a mapping, each key of which stands once; what `<<` merges in is not counted, it gives way."""
+        """Compose a mapping in which each key appears once. A key that `<<` merges in may appear again: the other one wins."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if (name := (key.tag, key.value)) in seen:
-                    raise _problem(f"the key {clipped(key.value, 60)!r} stands twice; keep one", key)
+                    raise _problem(f"the key {clipped(key.value, 60)!r} appears twice; delete one", key)
                 seen.add(name)
         return node
 
     def _count(self, values: int, event: Any) -> None:
         self._values += values
         if self._values > VALUES:
-            raise _problem(f"it holds more than {VALUES:,} values, with what its aliases stand for", event)
+            raise _problem(f"it has more than {VALUES:,} values, with those of its aliases", event)
 
 
 def _problem(text: str, where: Any) -> yaml.MarkedYAMLError:
@@ -87,7 +87,7 @@ def _problem(text: str, where: Any) -> yaml.MarkedYAMLError:
 
 
 def read_yaml(text: str) -> Any:
-    """Return what a YAML text says.
+    """Return the value of a YAML text.
 
     Raises:
         yaml.YAMLError: It is no valid YAML, or beyond the bounds; the error is short.
@@ -102,7 +102,7 @@ def read_yaml(text: str) -> Any:
 
 
 def read_yaml_file(path: Path, what: str) -> Any:
-    """Return what a YAML file says, which is `what` ("recipe", "task file", ...) in the errors.
+    """Return the value of a YAML file; `what` ("recipe", "task file", ...) names it in errors.
 
     Raises:
         BadInput: The file is missing or not UTF-8.

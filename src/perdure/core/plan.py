@@ -1,4 +1,4 @@
-"""Which adapter a task trains, what lies frozen under it, and the slot it ends in."""
+"""Which adapter a task trains, what is frozen under it, and the slot it ends in."""
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class AdapterPlan:
 
     Args:
         slot: Where the trained adapter ends: "skill", "sum:<task>" or "task:<task>".
-        beneath: Slots that lie frozen under it while it trains, and in the view that it belongs to.
+        beneath: Slots that are frozen under it while it trains, and in its view.
         start: Computes what it starts from. A host calls it once for a learn, before the first update, and stores the result: a
             learn that goes on after a stop has the same factors. None for what the slot holds at head, else fresh ones
             (Kaiming down, zero up).
@@ -74,10 +74,10 @@ class Bare:
 
 def module_of_down(parameter: str) -> str | None:
     """Return the module whose A is the trainable parameter of this name; None where it is no A."""
-    module, found, _ = parameter.removeprefix(PREFIX).partition(".lora_A.")
+    module, separator, _ = parameter.removeprefix(PREFIX).partition(".lora_A.")
     owner, dot, end = module.rpartition(".")
     return (
-        f"{owner}{dot}{end.removeprefix('lora_')}" if found else None
+        f"{owner}{dot}{end.removeprefix('lora_')}" if separator else None
     )  # of experts: `experts.lora_up_proj.lora_A.new.weight`
 
 
@@ -97,7 +97,8 @@ def task_plan(bare: Bare, over: Literal["shared", "base"] = "shared") -> Adapter
 
     Args:
         bare: The model before the task.
-        over: What lies under it: what all tasks share, or nothing. A task that is learned again keeps what lay under it then.
+        over: What is frozen under it: what all tasks share, or nothing. A task that is learned again keeps the slots that were
+            under it the first time.
     """
     slot = task_slot(bare.task)
     if slot in bare.slots:

@@ -1,5 +1,5 @@
-"""How work that takes time tells how far it is."""
+"""The callback by which long work reports its progress."""
 
 from collections.abc import Callable
 
-Tick = Callable[[str, int, int], None]  # (what, done, of how many)
+Tick = Callable[[str, int, int], None]  # (description, done, total)

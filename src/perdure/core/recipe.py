@@ -162,7 +162,9 @@ def _check_adapter(recipe: Recipe) -> None:
     if owner is None:
         return
     if recipe.settings.train == "full":
-        raise Conflict(f"train: full trains every weight, and {owner.name} says which adapter trains; drop one of them")
+        raise Conflict(
+            f"train: full trains every weight, and {owner.name} plans the adapter that trains; drop one of them"
+        )
     anchored = [method.name for method in recipe.methods if method.anchors]
     if anchored and not owner.carries:
         raise Conflict(
@@ -224,7 +226,7 @@ def _build_method(name: str, fields: Mapping[str, Any], registry: Mapping[str, t
 
 
 def _with_numbers(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return values in which whatever stands for a number is one, and 1e-4 too, which YAML 1.1 reads as a text.
+    """Return values in which every text that is a number is one; YAML 1.1 reads 1e-4 as a text.
 
     Raises:
         BadSpec: It is a truth value or another text.

@@ -67,10 +67,10 @@ class Record:
 
     def to_json(self) -> JsonObject:
         """Return the record as plain JSON; `from_json` restores an equal one."""
-        found = {one: getattr(self, one.name) for one in fields(self)}
+        values = {one: getattr(self, one.name) for one in fields(self)}
         return {
             one.metadata.get(KEY, one.name): plain(value)
-            for one, value in found.items()
+            for one, value in values.items()
             if not (OMIT in one.metadata and value == one.default)
         }
 
@@ -79,7 +79,7 @@ class Record:
         """Return the record of which `to_json` gave this JSON.
 
         Raises:
-            BadRecord: A field is missing, unknown or of another type; the message says which.
+            BadRecord: A field is missing, unknown or of another type; the message names it.
         """
         if not isinstance(data, Mapping):
             raise BadRecord(f"is {quoted(data)}, not an object")
@@ -119,7 +119,7 @@ def from_store(kind: type[R], data: object, where: str) -> R:
         where: What the store calls it, as "the note 'record' of entry 1234".
 
     Raises:
-        BrokenStore: The JSON is not that of such a record; the message says where and what to do.
+        BrokenStore: The JSON is not that of such a record; the message names the place and what to do.
     """
     try:
         return kind.from_json(data)

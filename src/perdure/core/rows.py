@@ -14,7 +14,7 @@ class Message:
 
     Args:
         role: Who speaks, as the chat template calls it.
-        content: What is said.
+        content: Text of the turn.
         extra: What else the turn carries for the template (reasoning, tool calls), as canonical JSON; empty where nothing.
     """
 
@@ -24,12 +24,12 @@ class Message:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What a chat template is given of the turn."""
+        """The turn as a chat template reads it."""
         return {"role": self.role, "content": self.content, **_object(self.extra)}
 
     @property
     def identity(self) -> list[str]:
-        """What tells the turn from another one."""
+        """What makes the turn differ from another one."""
         return [self.role, self.content, *([self.extra] if self.extra else [])]
 
 
@@ -44,7 +44,7 @@ class Row:
         label: Class name, where the task has classes.
         task: Name of the task it belongs to.
         source: Where it came from, as "file.jsonl:7"; not part of its identity.
-        extra: What else the chat template is given with the conversation (tools), as canonical JSON; empty where nothing.
+        extra: Other arguments of the chat template (tools), as canonical JSON; empty where nothing.
     """
 
     prompt: str = ""
@@ -62,7 +62,7 @@ class Row:
 
     @cached_property
     def question(self) -> str:
-        """Identity of what is asked (the prompt, or the turns before the last): the same question in train and test is a leak."""
+        """Identity of the question (the prompt, or the turns before the last): the same question in train and test is a leak."""
         return content_hash([self.prompt or self.completion, [m.identity for m in self.messages[:-1]], *self._more])
 
     @property
@@ -72,7 +72,7 @@ class Row:
 
     @property
     def given(self) -> dict[str, Any]:
-        """What a chat template is given beside the turns, by the template's name for it."""
+        """Arguments of the chat template other than the turns, by their names in the template."""
         return _object(self.extra)
 
     @property
@@ -81,11 +81,11 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain JSON; `from_json` restores an equal row."""
-        told = asdict(self)
-        for part in (told, *told["messages"]):
+        data = asdict(self)
+        for part in (data, *data["messages"]):
             if not part["extra"]:
                 del part["extra"]
-        return told
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "Row":
@@ -95,7 +95,7 @@ class Row:
 
 @dataclass(frozen=True)
 class RowName:
-    """What stays of a row whose text is not kept: enough to recognise the row, and nothing of what it says.
+    """What remains of a row whose text is not stored: enough to recognise the row, and nothing of its text.
 
     Args:
         key: Key of the row in the ledger.

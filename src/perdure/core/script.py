@@ -22,7 +22,7 @@ _JOINERS = "\u200c\u200d"
 
 
 def has_unspaced(text: str) -> bool:
-    """Say whether a text has a letter of a script that puts no spaces between words."""
+    """Return whether a text has a letter of a script that puts no spaces between words."""
     return not text.isascii() and bool(_UNSPACED.search(text))
 
 
@@ -38,20 +38,20 @@ def words(text: str) -> list[str]:
     """
     if text.isascii():
         return re.findall(r"\w+", text)
-    found: list[str] = []
-    before = ""  # what the last character was: of a "run", a "letter" of its own, or nothing that a mark could stand on
+    runs: list[str] = []
+    before = ""  # what the last character was: of a "run", a "letter" of its own, or nothing that can carry a mark
     for letter in text:
         if _is_mark(letter):
             if before:
-                found[-1] += letter
+                runs[-1] += letter
             continue
         kind = "" if not (letter.isalnum() or letter == "_") else "letter" if _UNSPACED.match(letter) else "run"
         if kind == "run" == before:
-            found[-1] += letter
+            runs[-1] += letter
         elif kind:
-            found.append(letter)
+            runs.append(letter)
         before = kind
-    return found
+    return runs
 
 
 def count_words(text: str) -> int:

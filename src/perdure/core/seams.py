@@ -54,7 +54,7 @@ SEAMS: dict[str, SeamSpec] = {
             "adapter",
             "task opens",
             "(bare, state) -> AdapterPlan",
-            "which parameters exist and train in this task, what lies frozen under them, and the slot they end in",
+            "which parameters exist and train in this task, what is frozen under them, and the slot they end in",
             exclusive=True,
         ),
         SeamSpec("prepare", "task opens", "(model, state) -> state", "the state before the first update"),
@@ -126,7 +126,7 @@ NEEDS = {
 SUPPORTS: dict[Support, str] = {
     "accumulation": "an update in several micro-batches, by `gradient_accumulation_steps` or to save memory",
     "processes": "an update that is spread over several processes",
-    "sharding": "parameters of which each process holds a part",
+    "sharding": "parameters of which each process has a part",
 }
 """What a method may support (`Method.supports`)."""
 
@@ -159,13 +159,13 @@ class Draw:
     """A request for rows from memory for one update.
 
     Args:
-        size: Rows wanted; fewer are served when the pool holds fewer. Methods that draw from one pool share the same rows;
+        size: Rows wanted; fewer are served when the pool has fewer. Methods that draw from one pool share the same rows;
             the largest request decides how many, and how they are balanced.
         balance: How service is spread: "label", "task" or "row", each with equal chances.
         own: Draw rows independent of what others draw from the pool.
         weights: Chances of the pool's rows, in its order, met exactly, instead of balanced service; implies `own`.
         shared: They run in the shared forward and arrive in `step.drawn`; else they wait for `step.run`. Rows that one method
-            wants in the shared forward are there for all who draw them.
+            requests in the shared forward are in it for every method that draws them.
     """
 
     size: int
@@ -177,7 +177,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class DrawContext:
-    """What is known when rows are drawn: the update, how many there are, its new rows, and the rows each pool holds."""
+    """What a method knows when it draws rows: the update, how many there are, its new rows, and how many rows each pool has."""
 
     update: int
     total: int
@@ -185,14 +185,14 @@ class DrawContext:
     pools: Mapping[str, int]
 
     def rows_for(self, mix: float) -> int:
-        """Return the rows that are the share `mix` of the final mix; what is less than a row waits for a later update."""
+        """Return the number of rows that makes the share `mix` of the final mix; a fraction of a row waits for a later update."""
         wanted = mix / (1 - mix) * self.new_rows
         return math.floor(wanted * (self.update + 1) + 1e-9) - math.floor(wanted * self.update + 1e-9)
 
 
 @dataclass(frozen=True)
 class AdmitContext:
-    """What is known when rows are ranked for memory.
+    """What a method knows when it ranks rows for memory.
 
     Args:
         seed: Seed of the learn.
@@ -231,7 +231,7 @@ class Model(Protocol):
 
     @property
     def slots(self) -> "Mapping[str, Mapping[str, Tensor]]":
-        """Tensors of each slot that lies frozen under the parameters, by slot."""
+        """Tensors of each slot that is frozen under the parameters, by slot."""
         ...
 
     def nll(self, rows: str, weights: Mapping[str, "Tensor"] | None = None, size: int | None = None) -> float | None:
@@ -261,8 +261,8 @@ class Method:
     """Base of every method: one idea against forgetting, as a frozen dataclass.
 
     Its fields are its configuration, as the ledger records it. It fills the seams that it names in `seams`; each is a function
-    that returns values. It never mutates the model and holds nothing in attributes: its state is a flat dict of named tensors
-    that the host holds, saves and restores. What `measure` returns is stored with the ledger entry, and is the state that the
+    that returns values. It never mutates the model and stores nothing in attributes: its state is a flat dict of named tensors
+    that the host stores, saves and restores. What `measure` returns is stored with the ledger entry, and is the state that the
     next task begins with.
 
     `supports` and the properties below may be overridden by a class variable, or by a property that reads the fields.
@@ -315,7 +315,7 @@ class Method:
 
     @property
     def general_rows(self) -> int:
-        """Rows that the pool "general" holds at most, where it draws from that pool."""
+        """Most rows of the pool "general", where it draws from that pool."""
         return 200
 
     def to_json(self) -> dict[str, Any]:
@@ -385,7 +385,7 @@ class Method:
 
 
 def checked_method(method: object) -> type[Method]:
-    """Return `method` as the method class that it is: it describes itself, and its declared seams are those that it fills.
+    """Return `method`, checked: it is a method class, describes itself, and fills exactly the seams that it declares.
 
     Raises:
         BadSpec: With the names; a misspelt seam must not pass silently.

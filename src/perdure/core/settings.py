@@ -1,4 +1,4 @@
-"""Training settings: what a recipe says beside its methods."""
+"""Training settings: a recipe without its methods."""
 
 from typing import Literal
 
@@ -40,7 +40,9 @@ class Settings(BaseModel):
         description="weights of the last epoch, or the best on validation rows: of those after each epoch, and of what a method "
         "that settles (tail_average, ema, wise_ft) makes of the last",
     )
-    validation_share: float = Field(0.1, gt=0, lt=0.5, description="share of train rows held out when keep is best")
+    validation_share: float = Field(
+        0.1, gt=0, lt=0.5, description="share of train rows that are held out when keep is best"
+    )
     memory_per_label: int = Field(
         2, ge=0, le=MANY, description="rows stored of each label, for methods that draw from memory"
     )
@@ -48,7 +50,7 @@ class Settings(BaseModel):
     memory_size: int = Field(
         5000, ge=0, le=MANY, description="rows in memory, in all; the largest groups give way first"
     )
-    data: Literal["task", "all"] = Field("task", description="train on the new task, or on all kept tasks together")
+    data: Literal["task", "all"] = Field("task", description="train on the new task, or on all stored tasks together")
     start: Literal["head", "base"] = Field(
         "head",
         description="go on from head, or start again from the base model: what all tasks share is begun anew, or, where the task "
@@ -75,7 +77,7 @@ class Settings(BaseModel):
         if not all(named):
             raise ValueError("name each tracker, or write none")
         if len(named) > 1 and (alone := {"none", "all"} & set(named)):
-            raise ValueError(f"{min(alone)} stands alone, or not at all")
+            raise ValueError(f"{min(alone)} must be the only name; drop it, or the others")
         return value
 
     @field_validator("lora_target_modules")

@@ -3,8 +3,8 @@
     skill            the adapter that a continuing recipe goes on training
     sum:<task>       an adapter that is summed with the others
     task:<task>      an adapter that belongs to that task alone
-    task:<task>/...  what lay frozen under it when it was learned, named again so that it stays the same for ever
-    route            the router, which says whose task a request is
+    task:<task>/...  what was frozen under it when it was learned, under a second name so that it stays the same for ever
+    route            the router, which names the task of a request
     edits            edited facts, over every view
     dense            every weight of the model
 
@@ -25,7 +25,7 @@ def sum_slot(task: str) -> str:
 
 
 def task_slot(task: str, beneath: str = "") -> str:
-    """Return the slot that belongs to `task` alone, or the one that names again what lies in slot `beneath` under it."""
+    """Return the slot of `task` alone, or its slot that has the content of slot `beneath`, frozen under the adapter."""
     return f"task:{task}/{beneath}" if beneath else f"task:{task}"
 
 
@@ -43,28 +43,28 @@ def view_of(slots: Mapping[str, Content], task: str | None = None) -> dict[str, 
 
 
 def without_task(slots: Mapping[str, Content], task: str | None) -> dict[str, Content]:
-    """Return a view under names that do not tell whose it is: two tasks with the same content then have the same state."""
+    """Return a view under names without the task: two tasks with the same content then have the same state."""
     own = task_slot(task) if task is not None else ""
     return {"task" + name.removeprefix(own) if own and name.startswith(own) else name: slots[name] for name in slots}
 
 
 def own_slots(slots: Iterable[str], task: str) -> list[str]:
-    """Return the slots that belong to `task` alone: its adapter, and what lies under it."""
+    """Return the slots that belong to `task` alone: its adapter, and what is frozen under the adapter."""
     own = task_slot(task)
     return [name for name in slots if name == own or name.startswith(f"{own}/")]
 
 
 def is_isolated(slots: Mapping[str, Content], task: str | None) -> bool:
-    """Say whether `task` has slots of its own."""
+    """Return whether `task` has slots of its own."""
     return task is not None and task_slot(task) in slots
 
 
 def is_dense(slot: str) -> bool:
-    """Say whether a slot holds every weight of the model: those that all tasks share, or those that lie under one task."""
+    """Return whether a slot has every weight of the model: those that all tasks share, or those under one task's adapter."""
     return slot == DENSE or (slot.startswith("task:") and slot.endswith(f"/{DENSE}"))
 
 
 def slots_of_task(slots: Iterable[str], task: str) -> list[str]:
-    """Return the slots that go when `task` is taken out: its own, and what it adds to the sum."""
+    """Return the slots that a revert of `task` removes: its own, and its adapter in the sum."""
     going = {*own_slots(slots, task), sum_slot(task)}
     return [name for name in slots if name in going]

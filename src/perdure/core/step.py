@@ -12,7 +12,7 @@ from perdure.maths.divergence import Kind, kl_to_teacher
 
 @dataclass(frozen=True)
 class TopK:
-    """A teacher's distribution at each label position, kept small: its k largest log-probabilities and the mass of the rest.
+    """A teacher's distribution at each label position, stored small: its k largest log-probabilities and the mass of the rest.
 
     Args:
         index: Token ids (tokens, k).
@@ -27,7 +27,7 @@ class TopK:
     total: Tensor
 
     def narrowed(self, k: int) -> "TopK":
-        """Return the same distribution with at most its `k` largest log-probabilities kept, the others' mass in the tail."""
+        """Return the same distribution with at most its `k` largest log-probabilities, and the mass of the others in the tail."""
         rest = torch.cat([self.logprob[:, k:], self.tail[:, None]], dim=-1)
         tail = rest.float().logsumexp(-1).to(self.tail.dtype)
         return TopK(self.index[:, :k], self.logprob[:, :k], tail, self.total) if k < self.logprob.shape[1] else self
@@ -98,10 +98,11 @@ class Step:
         new: The new rows.
         drawn: For each method that drew, its rows, if they ran in the shared forward.
         parts: The sets of drawn rows that `run` and `embed` know.
-        before: In `watch`, the parameters before the optimizer step, if asked for with `needs`.
-        task_grad: In `watch`, the gradient of the task loss alone, before mask, gradient and clip; if asked for.
-        refs: In `hold` and `watch`, the masked gradients of the reference losses, by name; if asked for.
-        row_losses: In `watch`, for each drawn set its rows (rows,) and their losses (rows,) in nats a token; if asked for.
+        before: In `watch`, the parameters before the optimizer step, if the method declares it in `needs`.
+        task_grad: In `watch`, the gradient of the task loss alone, before mask, gradient and clip; if in `needs`.
+        refs: In `hold` and `watch`, the masked gradients of the reference losses, by name; if in `needs`.
+        row_losses: In `watch`, for each drawn set its rows (rows,) and their losses (rows,) in nats a token; if
+            in `needs`.
         runner: How `run` computes; the host's.
         embedder: How `embed` computes; the host's.
     """

@@ -114,7 +114,7 @@ class TaskSpec(BaseModel):
             raise ValueError("YAML reads a bare true or false as a truth value; put quotes around it")
         texts = {str(label): str(text) if isinstance(text, int | float) else text for label, text in value.items()}
         if len(texts) < len(value):
-            raise ValueError("a label stands twice, as a number and in quotes; keep one")
+            raise ValueError("a label appears twice, as a number and in quotes; keep one")
         return texts
 
     @field_validator("scorer")

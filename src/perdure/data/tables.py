@@ -91,7 +91,7 @@ def _names(header: list[str], path: Path, line: int) -> list[str]:
     names = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1] if len(set(names)) < len(names) else []
     if twice:
-        raise BadInput(f"{path}:{line} must name each column once, and {quoted(twice[0])} stands twice; rename one")
+        raise BadInput(f"{path}:{line} must name each column once, and {quoted(twice[0])} appears twice; rename one")
     return names
 
 

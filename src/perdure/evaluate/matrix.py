@@ -44,12 +44,12 @@ def build_matrix(
         resamples: Number of bootstrap replicates.
 
     Raises:
-        BadInput: A task stands twice, or `records` has another shape.
+        BadInput: A task appears twice, or `records` has another shape.
     """
     names = [task["name"] for task in tasks]
     if len(set(names)) < len(names):
         raise BadInput(
-            f"a task stands twice in the matrix: {names}; give one column per task, with the scores of all versions"
+            f"a task appears twice in the matrix: {names}; give one column per task, with the scores of all versions"
         )
     if not stages or len(records) != len(stages) or any(len(line) != len(names) for line in records):
         raise BadInput(

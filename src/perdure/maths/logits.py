@@ -9,9 +9,9 @@ def logit_error(logits: Tensor, index: Tensor, logprob: Tensor, tail: Tensor, to
 
     1 / (k + 1) x sum over k + 1 numbers of (z - h)^2,   z = log-probability + log partition function
 
-    The numbers are the k stored logits, and one number for all other tokens: the log-sum-exp of their logits. With k = vocab - 1 it is
-    the last logit itself, and the result the mean over the whole vocabulary. Unlike a divergence it sees what all logits
-    have in common.
+    The numbers are the k stored logits, and one number for all other tokens: the log-sum-exp of their logits. With
+    k = vocab - 1 that is the last logit itself, and the result is the mean over the whole vocabulary. Unlike a divergence it
+    depends on what all logits have in common.
 
     Args:
         logits: h (tokens, vocab); the only argument that gets a gradient.

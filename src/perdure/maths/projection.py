@@ -241,7 +241,7 @@ def extend_basis(basis: Mapping[str, Tensor], rows: Mapping[str, Tensor], keep: 
 
 
 def _principal(rows: Tensors, wanted: float) -> Tensors:
-    """Return orthonormal directions (k, numbers) of `rows` (rows, numbers), largest first, that contain `wanted` squared length."""
+    """Return orthonormal directions (k, numbers) of `rows` (rows, numbers), largest first, up to `wanted` squared length."""
     products = (
         torch.stack([(value @ value.T).cpu() for value in rows.values()]).double().sum(0)
     )  # not all devices have it

@@ -1,4 +1,4 @@
-"""Which rows of a finished task are kept, and which give way when memory is full."""
+"""Which rows of a finished task enter memory, and which are removed when memory is full."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -15,7 +15,7 @@ Policy = Literal["reservoir", "hard", "surprise"]
 
 
 def admission_scores(policy: Policy, rows: Sequence[Row], context: AdmitContext) -> list[float]:
-    """Return one score a row; the rows with the highest scores are kept.
+    """Return one score a row; the rows with the highest scores enter memory.
 
     reservoir: a keyed random number, so that every row has the same chance (Vitter 1985, in its random-key form).
     hard: the negative log-likelihood under the settled model (lowest confidence first).
@@ -35,8 +35,8 @@ def keep_best(items: Sequence[T], scores: Sequence[float], group: Callable[[T], 
     members: dict[Hashable, list[int]] = defaultdict(list)
     for i, item in enumerate(items):
         members[group(item)].append(i)
-    kept = {i for own in members.values() for i in sorted(own, key=lambda i: -scores[i])[:size]}
-    return [item for i, item in enumerate(items) if i in kept]
+    chosen = {i for own in members.values() for i in sorted(own, key=lambda i: -scores[i])[:size]}
+    return [item for i, item in enumerate(items) if i in chosen]
 
 
 def admitted(
@@ -61,5 +61,5 @@ def shrink(items: Sequence[T], group: Callable[[T], Hashable], size: int, *key: 
         own[:] = [own[j] for j in keyed(*key, "shrink", name).permutation(len(own))]
     for _ in range(len(items) - size):
         max(members.items(), key=lambda pair: (len(pair[1]), str(pair[0])))[1].pop()
-    kept = {i for own in members.values() for i in own}
-    return [item for i, item in enumerate(items) if i in kept]
+    chosen = {i for own in members.values() for i in own}
+    return [item for i, item in enumerate(items) if i in chosen]

@@ -14,7 +14,7 @@ def pack(columns: Columns, keys: Sequence[str]) -> dict[str, Tensor]:
     """Return `columns` of the rows `keys` as named tensors, in the order of `keys`; a row without the column has length 0.
 
     Per column: `<name>.index` (tokens, k) int32, `<name>.logprob` (tokens, k) and `<name>.tail` (tokens,) in float16,
-    `<name>.total` (tokens,) float32, and `<name>.length` (rows,) int32. Rows told with different k are narrowed to the smallest.
+    `<name>.total` (tokens,) float32, and `<name>.length` (rows,) int32. Rows with different k are narrowed to the smallest.
     """
     tensors: dict[str, Tensor] = {}
     for name, by_row in sorted(columns.items()):

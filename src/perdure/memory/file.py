@@ -23,7 +23,7 @@ from perdure.memory.pool import Pool
 
 FORMAT = 1
 COLUMN = "column/"  # prefix of the tensors that `pack` made
-STATE = "state/"  # prefix of what methods keep
+STATE = "state/"  # prefix of the methods' states
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class TokenRow:
 
 @dataclass(frozen=True)
 class TokenMemory(Memory[TokenRow]):
-    """The memory of a trainer: rows as tokens, the tasks' names in the order they were learned, and what methods keep."""
+    """The memory of a trainer: rows as tokens, the tasks' names in the order they were learned, and the methods' states."""
 
     tasks: Sequence[str] = ()
     states: Mapping[str, State] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class TokenMemory(Memory[TokenRow]):
         return self.pools(lambda rows: [row.row for row in rows])
 
     def _entering(self, best: Sequence[TokenRow]) -> list[TokenRow]:
-        """Return those of the best rows that are not in memory, each once: a dataset may hold a row twice."""
+        """Return those of the best rows that are not in memory, each once: a dataset may have a row twice."""
         return list({row.key: row for row in super()._entering(best)}.values())
 
 
@@ -81,8 +81,8 @@ def save(path: Path, memory: TokenMemory) -> None:
         **{f"{STATE}{m}/{key}": v.cpu().contiguous() for m, state in memory.states.items() for key, v in state.items()},
     }
     facts = [{"task": k.task, "label": k.label, "stage": k.stage, "score": k.score} for k in memory.rows]
-    told = {"perdure": json.dumps({"format": FORMAT, "tasks": list(memory.tasks), "rows": facts})}
-    write_atomically(path, lambda aside: save_tensors(tensors, aside, told))
+    header = {"perdure": json.dumps({"format": FORMAT, "tasks": list(memory.tasks), "rows": facts})}
+    write_atomically(path, lambda aside: save_tensors(tensors, aside, header))
 
 
 def load(path: Path) -> TokenMemory:
@@ -95,15 +95,17 @@ def load(path: Path) -> TokenMemory:
         return TokenMemory()
     try:
         with safe_open(path, "pt") as file:
-            told = read_json((file.metadata() or {})["perdure"])
+            header = read_json((file.metadata() or {})["perdure"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        if told["format"] > FORMAT:
-            raise BrokenStore(f"{path} has format {told['format']}, this perdure knows up to {FORMAT}; upgrade perdure")
+        if header["format"] > FORMAT:
+            raise BrokenStore(
+                f"{path} has format {header['format']}, this perdure knows up to {FORMAT}; upgrade perdure"
+            )
         lengths = tensors["length"].tolist()
         ids, trained = tensors["ids"].split(lengths), tensors["trained"].split(lengths)
         rows = [
             TokenRow(Encoded(tuple(i.tolist()), tuple(t.tolist())), **facts)
-            for i, t, facts in zip(ids, trained, told["rows"], strict=True)
+            for i, t, facts in zip(ids, trained, header["rows"], strict=True)
         ]
         packed = {name.removeprefix(COLUMN): value for name, value in tensors.items() if name.startswith(COLUMN)}
         states: dict[str, State] = {}
@@ -111,7 +113,7 @@ def load(path: Path) -> TokenMemory:
             if name.startswith(STATE):
                 method, _, key = name.removeprefix(STATE).partition("/")
                 states.setdefault(method, {})[key] = value
-        return TokenMemory(rows, unpack(packed, [row.key for row in rows]), told["tasks"], states)
+        return TokenMemory(rows, unpack(packed, [row.key for row in rows]), header["tasks"], states)
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise BrokenStore(
             f"memory {path} cannot be read ({error}); restore it, or start with another folder"

@@ -14,10 +14,10 @@ def losses_of(slices: Iterable[Slice]) -> Tensor | None:
     Args:
         slices: The model's outputs on all rows of a pool, in any order.
     """
-    told = [rows.by_row(rows.cross_entropy()) for rows in slices]
-    if not told:
+    measured = [rows.by_row(rows.cross_entropy()) for rows in slices]
+    if not measured:
         return None
-    places, losses = (torch.cat(part) for part in zip(*told, strict=True))
+    places, losses = (torch.cat(part) for part in zip(*measured, strict=True))
     return losses[places.argsort()].float().cpu()
 
 

@@ -1,6 +1,6 @@
-"""What is remembered of the tasks learned so far: rows with their columns, in whatever store they are kept.
+"""The memory of the tasks learned so far: rows with their columns, in any store.
 
-A store derives from `Memory` and says how its rows are read and written: a manifest of the ledger, or one file.
+A store derives from `Memory` and defines how its rows are read and written: a manifest of the ledger, or one file.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # reading a workspace loads no torch
     from perdure.memory.pool import Pool
 
 
-class Remembered(Protocol):
+class StoredRow(Protocol):
     """A row in memory, as text or as tokens."""
 
     @property
@@ -44,12 +44,12 @@ class Remembered(Protocol):
         ...
 
 
-R = TypeVar("R", bound=Remembered)
+R = TypeVar("R", bound=StoredRow)
 
 
 @dataclass(frozen=True)
 class Memory(Generic[R]):
-    """The remembered rows and their columns; every change is a new memory."""
+    """The stored rows and their columns; every change makes a new memory."""
 
     rows: Sequence[R] = ()
     columns: "Columns" = field(default_factory=dict)
@@ -95,7 +95,7 @@ class Memory(Generic[R]):
     def with_columns(
         self, rows: Sequence[R], wanted: Iterable[Column], query: "Callable[[Column, Sequence[R]], Sequence[TopK]]"
     ) -> Self:
-        """Return the memory with columns of some of its rows. A row that has a column keeps it, unless it is to be refreshed.
+        """Return the memory with columns of some of its rows. A row that has a column keeps it, unless the column is refreshed.
 
         Args:
             rows: Rows of this memory.
@@ -106,8 +106,8 @@ class Memory(Generic[R]):
         for column in wanted:
             known = {} if column.refresh else columns.get(column.name, {})
             missing = [row for row in rows if row.key not in known]
-            found = dict(zip([row.key for row in missing], query(column, missing), strict=True))
-            columns[column.name] = {**columns.get(column.name, {}), **found}
+            fresh = dict(zip([row.key for row in missing], query(column, missing), strict=True))
+            columns[column.name] = {**columns.get(column.name, {}), **fresh}
         return replace(self, columns=columns)
 
     def _entering(self, best: Sequence[R]) -> Iterable[R]:
@@ -123,7 +123,7 @@ def scores_of(recipe: Recipe, rows: Sequence[Row], context: AdmitContext, states
         recipe: The recipe.
         rows: The rows of the task.
         context: Seed, task and losses.
-        states: What each method keeps, by name.
+        states: State of each method, by name.
     """
     method: Any = recipe.owner("admit")
     if method is None:

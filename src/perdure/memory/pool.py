@@ -29,20 +29,20 @@ class Pool:
     columns: Mapping[str, Mapping[str, TopK]] = field(default_factory=dict)
     served: dict[str, list[int]] = field(default_factory=dict)
 
-    def draw(self, wish: Draw, length: int, *key: object, account: str = "") -> list[int]:
-        """Return the indices of the rows that serve `wish` beside a batch of `length` tokens, and count the service.
+    def draw(self, request: Draw, length: int, *key: object, account: str = "") -> list[int]:
+        """Return the indices of the rows that serve `request` with a batch of `length` tokens, and count the service.
 
         Args:
-            wish: What is wanted.
+            request: How many rows, and how they are chosen.
             length: Tokens of the longest row of the batch.
             *key: Key of this draw.
             account: Whose service is counted; draws of another account do not see it.
         """
-        if wish.weights is not None:
-            return by_weight(wish.weights, wish.size, *key)
+        if request.weights is not None:
+            return by_weight(request.weights, request.size, *key)
         served = self.served.setdefault(account, [0] * len(self.keys))
-        return Server(self._groups(wish.balance), [len(row) for row in self.rows], served).serve(
-            wish.size, length, *key
+        return Server(self._groups(request.balance), [len(row) for row in self.rows], served).serve(
+            request.size, length, *key
         )
 
     @cached_property

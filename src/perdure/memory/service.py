@@ -10,7 +10,7 @@ from perdure.core.keyed import keyed
 
 @dataclass
 class Server:
-    """Serves one pool evenly: who was served least goes first, and among equals the row nearest in length.
+    """Serves one pool evenly: the row that was served least goes first, and among equals the row nearest in length.
 
     Args:
         groups: Group of each row (its label, its task, or itself); every group gets the same service.
@@ -83,7 +83,7 @@ def chances(weights: Sequence[float], size: int) -> np.ndarray:
 def by_weight(weights: Sequence[float], size: int, *key: object) -> list[int]:
     """Return `size` different rows, each drawn with exactly its `chances`.
 
-    The chances are laid end to end in a keyed order and met at equal steps from a keyed start.
+    The chances are concatenated in a keyed order, and rows are taken at equal steps from a keyed start.
 
     Source: Madow, "On the theory of systematic sampling, II", Annals of Mathematical Statistics 1949, doi
     10.1214/aoms/1177729988. Exact chances make a sum over the drawn rows, each divided by its chance, unbiased.

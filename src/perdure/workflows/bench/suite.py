@@ -119,7 +119,7 @@ class Suite(BaseModel):
     def _named_once(self) -> "Suite":
         names = [*(task.name for task in self.tasks), *(one.name for one in self.watch)]
         if len(set(names)) < len(names):
-            raise ValueError("a task stands twice; give each a name of its own")
+            raise ValueError("a task appears twice; give each a name of its own")
         if self.kind == "features" and (self.general or self.watch):
             raise ValueError("rows with features have no instructions to rehearse and nothing to watch; leave both out")
         return self
