@@ -22,19 +22,19 @@ def outside_methods(known: Mapping[str, type[Method]]) -> dict[str, type[Method]
     Raises:
         BadSpec: A package's method cannot be loaded, is no method, or has a name that is taken; the message names the package.
     """
-    found: dict[str, type[Method]] = {}
+    methods: dict[str, type[Method]] = {}
     brought_by = dict.fromkeys(known, "perdure")
     for point in entry_points(group=GROUP):
         package = f"{point.dist.name} {point.dist.version}" if point.dist else "a package without a name"
         method = _load(point, package)
-        if {**known, **found}.get(method.name, method) is not method:
+        if {**known, **methods}.get(method.name, method) is not method:
             raise BadSpec(
                 f"packages {brought_by[method.name]} and {package} both have a method {method.name!r}; rename one, or uninstall "
                 "a package"
             )
-        found[method.name] = method
+        methods[method.name] = method
         brought_by[method.name] = package
-    return found
+    return methods
 
 
 def _load(point: EntryPoint, package: str) -> type[Method]:

@@ -65,7 +65,7 @@ def load_recipe(
     """Return a recipe with `overrides` applied.
 
     Args:
-        recipe: Name of a shipped recipe, path of a YAML file, what such a file says, or a `Recipe`.
+        recipe: Name of a shipped recipe, path of a YAML file, the content of such a file, or a `Recipe`.
         overrides: Dotted keys to values, such as {"learning_rate": 1e-4, "methods.replay.mix": 0.3}. None for a method
             ("methods.tail_average": None) takes it out.
 
@@ -104,7 +104,7 @@ def recipe_spec(name_or_path: str | PathLike[str], overrides: Mapping[str, Any] 
 
 
 def overridden(spec: Mapping[str, Any], overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what a recipe says with dotted keys set in it; `spec` stays as it is.
+    """Return the content of a recipe with dotted keys set in it; `spec` stays as it is.
 
     Raises:
         BadSpec: A key is none, leads through what is not a mapping, or is set together with a part of it.
@@ -139,7 +139,7 @@ def _refuse_blank(text: str, path: Path) -> None:
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     methods = [value for key, value in (root.value if root else ()) if key.value == "methods"]
-    pairs = [pair for found in methods if isinstance(found, yaml.MappingNode) for pair in found.value]
+    pairs = [pair for node in methods if isinstance(node, yaml.MappingNode) for pair in node.value]
     for key, value in pairs:
         if isinstance(value, yaml.ScalarNode) and value.value == "" and value.style is None:
             raise BadSpec(

@@ -29,15 +29,15 @@ class Distill(Method):
     id of another model with the same tokenizer: that model, on replayed rows, on the new rows (classic teacher-student
     distillation), or on `both`; the terms of `both` are added. It runs once for each row and is then dropped; it never trains.
 
-    A column is the teacher's `top_k` log-probabilities and the mass of the rest, at label positions; `top_k: 0` keeps the whole
+    A column is the teacher's `top_k` log-probabilities and the mass of the rest, at label positions; `top_k: 0` stores the whole
     vocabulary, and the divergence is then the exact one. `divergence`: forward covers all that the teacher gives weight to,
     reverse avoids what the teacher gives none, symmetric is half of each. The term carries T^2.
 
     Seams: draw (the same rows as every method that draws from the pool), loss. State: none.
     Cost: no forward in an update (1.00 x replay); 6 x top_k bytes a label token in memory (300 kB where a vocabulary of 50 000 is
-    kept whole), twice that beside new rows, and one forward of the teacher over the rows whose column is written. With a quarter
+    stored whole), twice that with new rows, and one forward of the teacher over the rows whose column is written. With a quarter
     of replayed rows 1.3 x naive's time (clinc5, `dual_replay`).
-    When to use: with replay, where few rows of old tasks are kept; with another model, where a better and larger one exists.
+    When to use: with replay, where few rows of old tasks are stored; with another model, where a better and larger one exists.
     Deviation from DER: KL over the top k and a tail bucket instead of a squared error over all logits. From Hinton: the
     cross-entropy keeps factor 1.
     """
@@ -48,7 +48,7 @@ class Distill(Method):
     source: ClassVar[str] = "Hinton et al. 2015, arXiv 1503.02531; Buzzega et al. 2020, arXiv 2004.07211"
 
     strength: Strength = Field(default=1.0, description="factor of the divergence")
-    temperature: Temperature = Field(default=1.0, description="T^2 keeps the size of the gradient")
+    temperature: Temperature = Field(default=1.0, description="T^2 preserves the size of the gradient")
     top_k: Count = Field(
         default=32, description="log-probabilities stored for each label token; 0 stores the whole vocabulary"
     )

@@ -32,9 +32,9 @@ class FeatureDistill(Method):
 
     Seams: prepare, draw (shares the rows of every method that draws from the pool), loss.
     State: `anchor.<param>`, float32, 4 bytes per trainable parameter.
-    Cost: one forward of the rows concerned an update, without gradients: 1.45 x naive for new rows, 1.5 x replay beside it, on
-    SmolLM2-135M. Replayed rows come on top where no other method draws. With replay 1.9 x naive's time (clinc5).
-    When to use: the answers are long or many, so that features say more than the next token does; beside replay.
+    Cost: one forward of the rows concerned an update, without gradients: 1.45 x naive for new rows, 1.5 x replay together with
+    replay, on SmolLM2-135M. Replayed rows come on top where no other method draws. With replay 1.9 x naive's time (clinc5).
+    When to use: the answers are long or many, so that features carry more than the next token does; together with replay.
     Source: Hou et al. 2019, doi 10.1109/CVPR.2019.00092; Jiao et al. 2020, arXiv 1909.10351.
     Deviation: the last hidden states alone (PODNet and TinyBERT: every layer), squared and not cosine (LUCIR), and strength does
     not grow with the number of classes (LUCIR).

@@ -38,10 +38,10 @@ class Lwf(Method):
     Cost: with `top_k` one forward a new row a task and 12 x top_k bytes a label token while the task is learned, no forward in
     an update (1.03 x naive on SmolLM2-135M); with `full` one of the new rows, without gradients (1.5 x).
     1.1 x naive's time (clinc5).
-    When to use: old rows may not be kept. It protects as far as the new rows resemble the old ones.
+    When to use: old rows may not be stored. It protects as far as the new rows resemble the old ones.
     Source: Li & Hoiem 2016, arXiv 1606.09282.
-    Deviation: T^2; all outputs are held, not those of older tasks alone: a language model has none that belong to a task, and a
-    classifier learns new classes against it; no warm-up of a new head and no weight decay of its own, since there is one head
+    Deviation: T^2; all outputs are matched, not those of older tasks alone: a language model has none that belong to a task, and
+    a classifier learns new classes against it; no warm-up of a new head and no weight decay of its own, since there is one head
     for all tasks; KL instead of cross-entropy, which has the same gradient.
     """
 
@@ -52,7 +52,7 @@ class Lwf(Method):
     column: ClassVar[str] = "start"
 
     strength: Strength = Field(default=0.25, description="factor of the divergence")
-    temperature: Temperature = Field(default=2.0, description="T^2 keeps the size of the gradient")
+    temperature: Temperature = Field(default=2.0, description="T^2 preserves the size of the gradient")
     vocabulary: Literal["top_k", "full"] = Field(
         default="top_k", description="what is compared: the largest and the rest, computed once, or all tokens"
     )

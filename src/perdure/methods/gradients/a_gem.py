@@ -28,8 +28,8 @@ class AGem(Method):
     products are over all trainable parameters of one process; sharded ones would have to be reduced.
 
     Seams: draw, reference, gradient. State: none.
-    Cost: its rows run apart, forward and backward, and no second pass over the new ones; two dot products over the parameters.
-    2.3 x naive's time (clinc5).
+    Cost: its rows run separately, forward and backward, and no second pass over the new ones; two dot products over the
+    parameters. 2.3 x naive's time (clinc5).
     When to use: old rows may be seen but not learned by heart: it takes no step towards them. Replay, and `gem`, keep far more
     (clinc5).
     Deviation: rows are drawn evenly over labels, those least served first, instead of at random. AdamW scales the turned gradient

@@ -25,12 +25,12 @@ class CAGrad(Method):
     g is the update's gradient, r = strength x the gradient of the mean CE on rows drawn from memory.
 
     Twice, because a plain update is the sum of both: with radius 0 it is that of `replay` with this strength. It replays by
-    itself; beside `replay`, g holds the memory's gradient already and it counts twice. Masks come first, clipping after; dot
-    products are over all trainable parameters of one process; sharded ones would have to be reduced.
+    itself; together with `replay`, g contains the memory's gradient already and it counts twice. Masks come first, clipping
+    after; dot products are over all trainable parameters of one process; sharded ones would have to be reduced.
 
     Seams: draw, reference, gradient. State: none.
-    Cost: its rows run apart, forward and backward, and no second pass over the new ones; three dot products over the parameters.
-    1.5 x naive's time (clinc5).
+    Cost: its rows run separately, forward and backward, and no second pass over the new ones; three dot products over the
+    parameters. 1.5 x naive's time (clinc5).
     When to use: replay in which new and old rows shall gain alike, also where they do not conflict outright.
     Deviation: two tasks, the new one and the memory; no division by 1 + radius^2 (see `avert_conflict`). AdamW scales the
     result entry by entry.

@@ -30,8 +30,8 @@ class Gem(Method):
     parameters of one process; sharded ones would have to be reduced.
 
     Seams: draw, reference, gradient. State: none.
-    Cost: its rows run apart, with one backward for each past task among the drawn rows; those gradients are held until the
-    update turns: 4 bytes per trainable parameter and past task. 1.8 x naive's time (clinc5).
+    Cost: its rows run separately, with one backward for each past task among the drawn rows; those gradients are in memory until
+    the update turns: 4 bytes per trainable parameter and past task. 1.8 x naive's time (clinc5).
     When to use: few past tasks, each of which must not lose; with many, `a_gem` costs one backward whatever their number.
     Deviation: rows are drawn in each update instead of all of memory. The margin is relative to the mean over tasks, not the sum,
     and so does not grow with their number; it bounds v from below as in the authors' code (see `project_cone`). That code adds

@@ -22,17 +22,18 @@ BASIS = "basis."
 @register
 @dataclass(frozen=True)
 class Ogd(Method):
-    """Mask the gradient g to g - sum_k <g, u_k> u_k: no part of it is along a direction u_k kept of past tasks.
+    """Mask the gradient g to g - sum_k <g, u_k> u_k: no part of it is along a stored direction u_k of past tasks.
 
     When a task closes, the gradients of the log-likelihood of `size` of its rows, each with length 1, extend the orthonormal
-    basis u by as few principal directions as hold the share `keep` of them. No row of text is kept. Dot products are over all
-    trainable parameters of one process; sharded ones would have to be reduced.
+    basis u by as few principal directions as contain the share `keep` of them. No row of text is stored. Dot products are over
+    all trainable parameters of one process; sharded ones would have to be reduced.
 
     Seams: mask, measure. State: `basis.<param>` (directions, *shape) float32: 4 bytes x directions per trainable parameter,
     and at most `size` more directions with every task. Every ledger entry stores it: 0.17 GB after one task and 0.58 GB after
     four at rank 8 on 135M parameters. Lower `size` or `keep` for larger adapters; as it grows, less is left to learn in.
     Cost: two passes over the basis an update; one forward and backward over `size` rows a task. 1.1 x naive's time (clinc5).
-    When to use: old rows must not be kept, not even as text, and tasks are few or small. On clinc5 it held nothing, for 800 MB.
+    When to use: old rows must not be stored, not even as text, and tasks are few or small. On clinc5 it retained nothing, for 800
+    MB.
     Deviation: gradients of the row's log-likelihood, not of its true label's logit: for a well-learned row it is that of its
     margin over the runners-up. Principal directions instead of every row's (keep 1 spans them all). AdamW scales the masked
     gradient entry by entry, so an update is exactly orthogonal for plain SGD only.

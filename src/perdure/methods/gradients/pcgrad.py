@@ -26,12 +26,12 @@ class PCGrad(Method):
     on rows drawn from memory.
 
     The sum, and not the mean: where nothing conflicts, an update is that of `replay` with this strength. It replays by itself;
-    beside `replay`, g holds the memory's gradient already and it counts twice. Masks come first, clipping after; dot products
-    are over all trainable parameters of one process; sharded ones would have to be reduced.
+    together with `replay`, g contains the memory's gradient already and it counts twice. Masks come first, clipping after; dot
+    products are over all trainable parameters of one process; sharded ones would have to be reduced.
 
     Seams: draw, reference, gradient. State: none.
-    Cost: its rows run apart, forward and backward, and no second pass over the new ones; three dot products over the parameters.
-    1.6 x naive's time (clinc5).
+    Cost: its rows run separately, forward and backward, and no second pass over the new ones; three dot products over the
+    parameters. 1.6 x naive's time (clinc5).
     When to use: replay where new and old rows pull in opposite directions, as a task that is corrected.
     Deviation: none; two tasks, the new one and the memory. AdamW scales the sum entry by entry.
     """

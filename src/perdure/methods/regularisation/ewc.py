@@ -28,13 +28,13 @@ class Ewc(Method):
     F_i = mean over rows x of (d log p(y | x) / d w_i)^2 on the settled model, the log-likelihood summed over a row's label
     tokens, y sampled from the model (`labels: sampled`) or the written answer (`data`, the empirical Fisher). Each task's F is
     divided by its mean over all trainable weights, so that a strength of 1 is a plain 1/2 ||w - w*||^2 spread unevenly, in
-    every model. `mode: offline` sums one penalty a task, each with its own w*: kept as one quadratic, which is the same
-    function. `online` keeps F = decay x F + F_task, and the last weights as w*.
+    every model. `mode: offline` sums one penalty a task, each with its own w*: stored as one quadratic, which is the same
+    function. `online` stores F = decay x F + F_task, and the last weights as w*.
 
-    Seams: loss, measure. State: `fisher.<param>`, `anchor.<param>`, 8 bytes per trainable parameter, kept; `rest`.
+    Seams: loss, measure. State: `fisher.<param>`, `anchor.<param>`, 8 bytes per trainable parameter, stored; `rest`.
     Cost: no forward in training; after each task one forward and backward over `size` rows. 1.4 x naive's time (clinc5).
-    When to use: old rows may not be kept, and tasks share their weights; hler with lwf held more (clinc5). On tasks of few
-    updates it holds little at any strength that lets an adapter learn, and beside replay or lwf it lowered both.
+    When to use: old rows may not be stored, and tasks share their weights; hler with lwf retained more (clinc5). On tasks of few
+    updates it retains little at any strength that lets an adapter learn, and together with replay or lwf it lowered both.
     Deviation: each token of y is sampled after the written ones before it, not after sampled ones; F has mean 1 per task; F is of
     the adapter's factors, a proxy of the product's.
     """

@@ -41,10 +41,10 @@ class Hler(Method):
 
     The paper's two phases are two tasks: learn a general corpus first, then the domain.
 
-    Seams: prepare, loss, watch, measure. State: `omega.<param>`, 4 bytes per trainable parameter, kept; `pull.<param>`,
+    Seams: prepare, loss, watch, measure. State: `omega.<param>`, 4 bytes per trainable parameter, stored; `pull.<param>`,
     `path.<param>` and `anchor.<param>`, 12 bytes, during a task. Cost: no forward; a few passes over the weights an update.
     1.1 x naive's time (clinc5).
-    When to use: as si, when the tasks before live in some of the layers. With lwf beside it, it held most of what keeps no
+    When to use: as si, when the tasks before live in some of the layers. Together with lwf, it retained most of what stores no
     rows (clinc5).
     Deviation: importance adds up over all tasks before instead of one general task; Omega has mean 1 per task, so the softmax
     takes root mean squares instead of L2 norms (which would grow with the layer's size and leave one layer); the factor 1/2.

@@ -1,4 +1,4 @@
-"""Keep near: a penalty on how far the weights are from where they started, and from where the last task left them.
+"""A penalty on how far the weights are from where they started, and from where the last task left them.
 
 Source: Li, Grandvalet & Davoine, "Explicit Inductive Bias for Transfer Learning with Convolutional Networks", ICML 2018.
 """
@@ -31,7 +31,7 @@ class L2(Method):
     task on; or "both", the sum. The product counts, not its factors: B A is what changes the model, and many B, A give one.
 
     Seams: prepare, loss, measure. State: `previous.<param>`, 4 bytes per trainable parameter, during a task;
-    `start.<param>` of weights that are no LoRA pair, 4 bytes, kept. Cost: no forward; Gram matrices of the factors.
+    `start.<param>` of weights that are no LoRA pair, 4 bytes, stored. Cost: no forward; Gram matrices of the factors.
     1.0 x naive's time (clinc5).
     When to use: a first guard that needs no data and no importance. "start" guards what the base model could do, and pulls
     back what the tasks before taught as well.
@@ -47,7 +47,9 @@ class L2(Method):
     strength: Strength = Field(
         default=0.3, description="factor; 1 pulls a weight by its distance, a LoRA product likewise"
     )
-    anchor: Literal["start", "previous", "both"] = Field(default="previous", description="what the weights are held to")
+    anchor: Literal["start", "previous", "both"] = Field(
+        default="previous", description="weights from which the distance is measured"
+    )
 
     @property
     def active(self) -> bool:
@@ -75,7 +77,7 @@ class L2(Method):
         return step.once(self.strength * torch.stack(terms).sum()) if terms else None
 
     def measure(self, model: Model, state: State) -> State:
-        """Keep the start of the stream."""
+        """Return the start of the stream."""
         return to_state("start", from_state(state, "start"))
 
 

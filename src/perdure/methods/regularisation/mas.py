@@ -26,7 +26,7 @@ class Mas(Method):
     logits at label positions, centred over the vocabulary (a constant on all of them changes no prediction). It needs no
     labels. Each task's part is divided by its mean over all trainable weights, so that strength means what ewc's does.
 
-    Seams: prepare, loss, measure. State: `omega.<param>`, 4 bytes per trainable parameter, kept; `anchor.<param>`, 4 bytes,
+    Seams: prepare, loss, measure. State: `omega.<param>`, 4 bytes per trainable parameter, stored; `anchor.<param>`, 4 bytes,
     during a task. Cost: no forward in training; after each task one forward and backward over `size` rows.
     1.4 x naive's time (clinc5).
     When to use: as ewc; it also guards outputs that the loss of the old task did not depend on.

@@ -28,7 +28,7 @@ class Si(Method):
     (Delta_i^2 + xi),  Delta its way in the task. xi is `damping` x the mean of Delta^2. Each task's part is divided by
     its mean over all trainable weights, so that strength means what ewc's does.
 
-    Seams: prepare, loss, watch, measure. State: `omega.<param>`, 4 bytes per trainable parameter, kept; `path.<param>` and
+    Seams: prepare, loss, watch, measure. State: `omega.<param>`, 4 bytes per trainable parameter, stored; `path.<param>` and
     `anchor.<param>`, 8 bytes, during a task. Cost: no forward; a few passes over the trainable weights an update.
     1.0 x naive's time (clinc5).
     When to use: as ewc, without its pass over the rows after the task.

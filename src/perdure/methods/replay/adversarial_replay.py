@@ -29,7 +29,7 @@ class AdversarialReplay(Method):
     does.
 
     Seams: draw (shares the rows that others draw from the pool), loss. State: none.
-    Cost: two forwards and backwards over the drawn rows, mix / (1 - mix) of the new rows each, beside the shared forward.
+    Cost: two forwards and backwards over the drawn rows, mix / (1 - mix) of the new rows each, in addition to the shared forward.
     1.9 x naive's time (clinc5).
     When to use: memory is so small that replay learns it by heart. Beside `replay`, rows are learned clean and moved, as in
     Miyato et al.

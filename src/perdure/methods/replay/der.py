@@ -1,4 +1,4 @@
-"""Dark experience replay: replayed rows are held to the logits that the model gave for them when they entered memory.
+"""Dark experience replay: replayed rows are trained towards the logits that the model gave for them when they entered memory.
 
 Source: Buzzega et al., "Dark Experience for General Continual Learning: a Strong, Simple Baseline", NeurIPS 2020.
 """
@@ -19,15 +19,15 @@ from perdure.methods.registry import register
 @register
 @dataclass(frozen=True)
 class Der(Method):
-    """Add strength x mean over drawn rows of |z - h|^2, z the logits stored beside the row, h the model's now.
+    """Add strength x mean over drawn rows of |z - h|^2, z the logits stored with the row, h the model's now.
 
     The squared error is a mean over the stored logits, as in the authors' code, for which the published strengths are. The
     labels of the drawn rows play no part; `der_pp` adds them.
 
     Seams: draw (shares the rows that others draw from the pool), loss. State: none.
     Cost: no extra forward; the shared forward is mix / (1 - mix) wider; 6 x top_k bytes a label token in memory, shared with
-    `distill`, and one forward over the rows that are kept. 1.1 x naive's time (clinc5).
-    When to use: old rows may be kept, and the model's outputs on them are worth more than their labels.
+    `distill`, and one forward over the rows that are stored. 1.1 x naive's time (clinc5).
+    When to use: old rows may be stored, and the model's outputs on them are worth more than their labels.
     Deviation: of a vocabulary the `top_k` largest logits are stored, and all others count as one, their log-sum-exp: exact only
     where top_k reaches the vocabulary less one. Logits are stored when the task settles, by the settled model, not when the
     row passes in the stream.

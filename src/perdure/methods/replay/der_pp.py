@@ -23,13 +23,13 @@ from perdure.methods.registry import register
 class DerPlusPlus(Method):
     """Add strength x mean |z - h|^2 on some drawn rows, and label_strength x CE with the labels on others.
 
-    The two sets are drawn independently of each other, half of the rows each. z are the logits stored beside a row, h the
+    The two sets are drawn independently of each other, half of the rows each. z are the logits stored with a row, h the
     model's now; the squared error is a mean over the stored logits, as in the authors' code.
 
     Seams: draw (the first set shares the rows that others draw from the pool), loss. State: none.
     Cost: no extra forward; the shared forward is mix / (1 - mix) wider; 6 x top_k bytes a label token in memory, shared with
-    `distill` and `der`, and one forward over the rows that are kept. 1.2 x naive's time (clinc5).
-    When to use: as `der`, where the settled model may have been wrong about a row that is kept.
+    `distill` and `der`, and one forward over the rows that are stored. 1.2 x naive's time (clinc5).
+    When to use: as `der`, where the settled model may have been wrong about a row that is stored.
     Deviation: as `der`: top_k logits and the log-sum-exp of all others, stored when the task settles. Each set is half of `mix`
     where the paper draws two sets as large as the batch.
     """

@@ -1,4 +1,4 @@
-"""Replay of general instructions: what the base model could do before any task, kept by rehearsing it.
+"""Replay of general instructions: what the base model could do before any task is rehearsed.
 
 Source: Scialom et al., "Fine-tuned Language Models are Continual Learners", EMNLP 2022 (rehearsal of instruction data);
 the divergence to the base model follows Li & Hoiem, "Learning without Forgetting", 2016.
@@ -26,11 +26,11 @@ class InstructionReplay(Method):
 
     Seams: draw, loss. State: none.
     Cost: no row runs twice: mix / (1 - mix) more rows, in a forward of their own where they are much longer than the others or
-    begin otherwise. Once, one forward over the rows kept without gradients. 6 x top_k bytes a label token in memory.
+    begin otherwise. Once, one forward over the stored rows without gradients. 6 x top_k bytes a label token in memory.
     1.8 x the time of `dual_replay` without it (clinc5_instruct: short rows of the task, long general ones).
     When to use: the model was tuned to follow instructions before any task and has to go on doing so.
-    Deviation from Scialom et al.: general instructions instead of the older tasks', and held to the base model's outputs on
-    them rather than learned again.
+    Deviation from Scialom et al.: general instructions instead of the older tasks', and trained towards the base model's outputs
+    on them rather than learned again.
     """
 
     name: ClassVar[str] = "instruction_replay"

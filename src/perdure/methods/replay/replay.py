@@ -30,7 +30,7 @@ class Replay(Method):
 
     Seams: draw, loss, admit. State: none (the memory belongs to the ledger entry).
     Cost: no extra forward; the shared forward is mix / (1 - mix) wider. 1.8 x naive's time (clinc5).
-    When to use: wherever raw rows of old tasks may be kept; what every other method has to beat.
+    When to use: wherever raw rows of old tasks may be stored; what every other method has to beat.
     Deviation: the term is a mean over its rows and weighted, not concatenated with the batch; rows are drawn evenly over
     `balance`, those least served first, instead of at random.
     """

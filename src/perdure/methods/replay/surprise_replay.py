@@ -1,4 +1,4 @@
-"""Surprise-prioritised replay: memory keeps, and serves, the rows that the model finds least likely.
+"""Surprise-prioritised replay: memory stores, and serves, the rows that the model finds least likely.
 
 Source: Hazard et al., "SuRe: Surprise-Driven Prioritised Replay for Continual LLM Learning", 2025.
 """
@@ -24,8 +24,8 @@ from perdure.methods.registry import register
 class SurpriseReplay(Method):
     """Keep the rows of highest surprise s = - 1/T sum log p(y_t | y_<t, x), serve them by s, and add strength x CE on them.
 
-    When rows are kept, p is the model before the task, so s ranks what was new in it; a quota a task (the recipe's
-    memory_per_label or memory_per_task) keeps one surprising task from filling the memory. When they are served, a row's chance
+    When rows enter memory, p is the model before the task, so s ranks what was new in it; a quota a task (the recipe's
+    memory_per_label or memory_per_task) stops one surprising task from filling the memory. When they are served, a row's chance
     is in proportion to rank^priority, rank 1 for the least surprising row of memory to the model before this task or, from then
     on, when it was last drawn: what slips away comes back more often. With a `priority` of 0 `balance` gets equal service.
 
@@ -33,7 +33,7 @@ class SurpriseReplay(Method):
     Cost: no extra forward in an update; the shared forward is mix / (1 - mix) wider; before the task one forward over its rows
     and, with `priority`, over the memory. 1.5 x naive's time (clinc5).
     When to use: with clean labels, as a wrong one is surprising too; with `ema` it is the paper's dual learner, whose slow
-    weights average the fast ones (decay 0.999 in the authors' code, unless set) and are what is kept.
+    weights average the fast ones (decay 0.999 in the authors' code, unless set) and are the result.
     Deviation: the authors serve with equal chances (`priority: 0`, `balance: row`). Surprise is measured on the label tokens, not
     over prompt and answer. The drawn rows have their own mean; the authors' code comes to mix 1/3 with strength 1/3. Where
     memory is over its size rows give way at random, in the authors' code the least surprising.

@@ -1,4 +1,4 @@
-"""Contrastive separation: a task's representations stay apart from stored prototypes of the tasks before it.
+"""Contrastive separation: a task's representations stay distant from stored prototypes of the tasks before it.
 
 Source: Cha et al., "Co2L: Contrastive Continual Learning", ICCV 2021, for contrasting the current task's rows with older
 ones; Khosla et al., "Supervised Contrastive Learning", 2020; Li et al., "Prototypical Contrastive Learning", 2021, for
@@ -40,11 +40,11 @@ class Contrastive(Method):
     them. With nothing stored it does nothing.
 
     Seams: prepare, draw (shares the rows that others draw, none of its own), loss, measure.
-    State: `prototypes/<task>` (size, hidden) float32, kept with the entry: 4 x size x hidden bytes a task; `own` while a task is
-    learned.
+    State: `prototypes/<task>` (size, hidden) float32, stored with the entry: 4 x size x hidden bytes a task; `own` while a task
+    is learned.
     Cost: no forward in an update (1.00 x replay on SmolLM2-135M); up to 512 rows of the task forward before it and after it.
     With replay 1.5 x naive's time (clinc5).
-    When to use: beside replay, or where rows may not be kept, and tasks differ in their questions.
+    When to use: together with replay, or where rows may not be stored, and tasks differ in their questions.
     Source: Cha et al. 2021, arXiv 2106.14413; Khosla et al. 2020, arXiv 2004.11362; Li et al. 2021, arXiv 2005.04966.
     Deviation: prototypes instead of rows as positives and negatives, so that the term does not depend on how a batch is cut;
     tasks instead of classes; the model's own hidden state, without a projection head and without views of a row; older
@@ -83,7 +83,7 @@ class Contrastive(Method):
         term = None
         for rows, mine, others in ((step.new, own, older), (step.drawn.get(self.name), older, own)):
             if rows is not None:
-                share = self.strength * rows.mean(self._apart(rows, mine, others))
+                share = self.strength * rows.mean(self._separation(rows, mine, others))
                 term = share if term is None else term + share
         return term
 
@@ -91,7 +91,7 @@ class Contrastive(Method):
         """Add the settled task's prototypes to those of the others."""
         return {**_older(state, model.task), KEY + model.task: self._centres(model)}
 
-    def _apart(self, rows: Slice, mine: Tensor, others: Tensor) -> Tensor:
+    def _separation(self, rows: Slice, mine: Tensor, others: Tensor) -> Tensor:
         """Return the loss of each token's row (tokens,): the same at every token of a row."""
         at, row_of = first_tokens(rows)
         z = torch.nn.functional.normalize(wide(rows.hidden[at]), dim=-1)  # type: ignore[index]

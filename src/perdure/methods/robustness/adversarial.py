@@ -29,7 +29,7 @@ class Adversarial(Method):
 
     Seams: loss. State: none; it acts in the first task too.
     Cost: `steps` + 1 forwards and backwards over the new rows an update. 3.3 x naive's time (clinc5).
-    When to use: inputs vary in wording or are noisy, and few rows show it; by itself it keeps what naive keeps, and less the
+    When to use: inputs vary in wording or are noisy, and few rows show it; by itself it retains what naive retains, and less the
     farther it pushes (clinc3, clinc5).
     Deviation: the length is relative to the embeddings' own instead of normalising these; PGD starts at 0, not at random, so
     that one step is the fast gradient method. Prompt and answer tokens are moved alike.

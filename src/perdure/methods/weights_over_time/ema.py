@@ -23,9 +23,9 @@ from perdure.methods.registry import register
 class Ema(Method):
     """Settle on the slow weights:  slow <- decay x slow + (1 - decay) x w  after every update.
 
-    The slow weights begin as the weights before the task, so that decay^updates of what was is kept besides the average over the
-    last 1 / (1 - decay) updates. In the first task of a stream they begin as the first update left them. The next task goes on
-    from the slow weights.
+    The slow weights begin as the weights before the task, so that decay^updates of them remains in addition to the average over
+    the last 1 / (1 - decay) updates. In the first task of a stream they begin as the first update left them. The next task goes
+    on from the slow weights.
 
     Seams: prepare, watch, settle. State: `slow.<param>` float32: 4 bytes per trainable parameter.
     Cost: one pass over the trainable parameters an update (1.02 x naive on SmolLM2-135M); no forward.

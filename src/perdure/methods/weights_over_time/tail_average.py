@@ -28,7 +28,7 @@ class TailAverage(Method):
     Seams: watch, settle. State: `mean.<param>` float32, `count`: 4 bytes per trainable parameter.
     Cost: one pass over the trainable parameters an update, in the last share only; no forward: no more than naive's
     time (clinc5).
-    When to use: with a constant rate, in the place of its fall; beside a rate that falls to zero it adds nothing.
+    When to use: with a constant rate, in the place of its fall; with a rate that falls to zero it adds nothing.
     Deviation from SWA: the task's own decaying schedule instead of a cyclic or constant one.
     """
 

@@ -23,7 +23,7 @@ from perdure.methods.registry import register
 class WiseFt(Method):
     """Settle on (1 - s) x w + s x the weights before the task.
 
-    `choose: validation` tries s = 0, 1/steps, ..., 1 of `share` and takes the least loss on rows held out of training: how far
+    `choose: validation` tries s = 0, 1/steps, ..., 1 of `share` and takes the least loss on rows that are held out: how far
     back the new task can spare to go. `both` adds the loss on memory, the mean over rows of each counting the same, and goes
     further back; it did no better (clinc3, clinc5), and wants replay or another method that draws in the recipe. No test row is
     looked at. `choose: fixed` takes s = `share`.
