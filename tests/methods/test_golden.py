@@ -104,7 +104,7 @@ def test_si_on_our_host_is_the_papers_path_integral_over_the_squared_way():
         max_grad_norm=0.0,
     )
     loop.train(made)
-    omega = flat({name: made.kept["si"][f"omega.{name}"] for name in SHAPES})
+    omega = flat({name: made.measured_state["si"][f"omega.{name}"] for name in SHAPES})
     torch.testing.assert_close(flat(made.params) - given("settled"), golden("si", "paper", "moved"), rtol=0, atol=1e-4)
     torch.testing.assert_close(omega, scaled(golden("si", "paper", "importance")), rtol=2e-3, atol=1e-4)
 

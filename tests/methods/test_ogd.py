@@ -89,7 +89,7 @@ def test_small_sgd_steps_leave_the_old_rows_where_they_were_and_plain_ones_do_no
 def test_a_basis_of_another_shape_is_refused_by_name():
     points = FeatureStream()
     state = {"ogd": {"basis.0.weight": torch.ones(2, 5, 6)}}
-    with pytest.raises(BadSpec, match=r"ogd kept basis\.0\.weight of shape \(2, 5, 6\)"):
+    with pytest.raises(BadSpec, match=r"ogd stored basis\.0\.weight of shape \(2, 5, 6\)"):
         points.learner({"ogd": {}}, state=state)
 
 

@@ -125,7 +125,7 @@ class Stream:
             loop.train(made)
         finally:
             self.slots = slots
-        return {name: dict(state) for name, state in made.kept.items()}
+        return {name: dict(state) for name, state in made.measured_state.items()}
 
     def train(self, learner: Learner, keeper: Keeper | None = None) -> Learned:
         """Run `learner` to its end on the reference loop."""

@@ -206,7 +206,7 @@ def long_rows(stream, n, words):
 
 def test_rows_that_would_pad_all_others_run_by_themselves_and_the_update_stays_the_same(stream, monkeypatch):
     def update(limit):
-        monkeypatch.setattr(splitting, "APART", limit)
+        monkeypatch.setattr(splitting, "SEPARATE", limit)
         made = stream.learner(
             {"replay": {"mix": 0.5}, "instruction_replay": {"mix": 0.25, "strength": 1.0}}, pools=BOTH
         )
@@ -313,7 +313,7 @@ def test_what_was_kept_of_parameters_that_are_trained_no_more_is_refused_in_word
         "contrastive": {"prototypes/v1.old": torch.zeros(2, 4)},
     }
     with pytest.raises(
-        BadSpec, match=r"ogd kept basis.dense.weight and 0 more, but no parameter of theirs is trained now"
+        BadSpec, match=r"ogd stored basis.dense.weight and 0 more, but no parameter of theirs is trained now"
     ):
         stream.learner({"ogd": {}, "contrastive": {}}, state=elsewhere)
 

@@ -180,9 +180,9 @@ def test_own_draws_and_common_ones_arrive_apart_and_row_losses_name_their_rows(a
 def test_what_measure_returns_is_kept_and_the_next_task_begins_with_it(any_stream):
     made = spied(any_stream)
     any_stream.train(made)
-    assert made.kept["spy"].keys() == {"kept", "nll"}
-    assert made.kept["spy"]["kept"].item() == made.total
-    again = any_stream.learner({"spy": {}}, registry=REGISTRY, state=made.kept)
+    assert made.measured_state["spy"].keys() == {"kept", "nll"}
+    assert made.measured_state["spy"]["kept"].item() == made.total
+    again = any_stream.learner({"spy": {}}, registry=REGISTRY, state=made.measured_state)
     again.begin()
     assert again.state["spy"].keys() == {"kept", "nll", "prepared"}
 
@@ -190,7 +190,7 @@ def test_what_measure_returns_is_kept_and_the_next_task_begins_with_it(any_strea
 def test_state_of_parameters_in_another_shape_is_refused(any_stream):
     name, value = next(iter(any_stream.learner({}).params.items()))
     state = {"spy": {f"anchor.{name}": torch.zeros(value.numel() + 1)}}
-    with pytest.raises(BadSpec, match=r"method spy kept anchor\."):
+    with pytest.raises(BadSpec, match=r"method spy stored anchor\."):
         any_stream.learner({"spy": {}}, registry=REGISTRY, state=state)
 
 

@@ -44,4 +44,4 @@ def remembered(
         return learner.inference.top_k([row.row for row in rows], column.top_k)
 
     taught = grown.with_columns(grown.rows, recipe.columns("replay"), query)
-    return replace(taught, tasks=[*memory.tasks, inputs.name], states={**memory.states, **learner.kept})
+    return replace(taught, tasks=[*memory.tasks, inputs.name], states={**memory.states, **learner.measured_state})

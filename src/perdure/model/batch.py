@@ -65,9 +65,9 @@ class Batch:
 
 
 def collate(rows: Sequence[Encoded], pad: int, *, share_prefix: bool = True) -> Batch:
-    """Return the padded batch of `rows`; the prefix common to all rows stands apart where that saves work.
+    """Return the padded batch of `rows`; the prefix common to all rows is separate where that saves work.
 
-    A row ends where its last label is predicted: no label depends on what stands behind, as the end of a turn.
+    A row ends where its last label is predicted: no label depends on the tokens after it, such as the end of a turn.
     """
     shared = prefix_to_share(rows) if share_prefix else 0
     ids, mask = padded([row.ids[shared : row.last] for row in rows], pad)
@@ -88,7 +88,7 @@ def padded_tokens(rows: Sequence[Encoded], *, share_prefix: bool = True) -> int:
 def prefix_to_share(rows: Sequence[Encoded]) -> int:
     """Return how many leading tokens of all rows run once for all, 0 where that saves little.
 
-    Each row keeps the position that predicts its first label.
+    Each row retains the position that predicts its first label.
     """
     shared = common_prefix([row.ids for row in rows], min(row.first for row in rows) - 1)
     return shared if shared * (len(rows) - 1) >= SHARED_PREFIX_WORTH else 0

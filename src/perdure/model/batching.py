@@ -1,4 +1,4 @@
-"""How a causal language model may be run in batches: what gives every row the logits that it has alone."""
+"""How a causal language model may be run in batches: which batches give every row the logits that it has alone."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -18,8 +18,8 @@ class Batching:
 
     Args:
         prefix: Whether the cache of a prefix serves several rows, each with several tokens behind it.
-        decoding: How rows are read and continued. "between": the prefix that all share runs once, and padding stands between it
-            and the rest of each row. "before": the prefix runs once, and its keys and values are moved so that padding stands
+        decoding: How rows are read and continued. "between": the prefix that all share runs once, and padding is between it
+            and the rest of each row. "before": the prefix runs once, and its keys and values are moved so that padding is
             before it. "padded": each row runs whole, with padding before it. "whole": without a cache; rows are padded on the
             right and run again for each token.
         spans: Whether several tokens at once may be read behind the cache of padded rows.
@@ -47,5 +47,5 @@ class Batching:
         return TypeAdapter(cls).validate_json(json.dumps(fields), strict=True)
 
     def fits(self, columns: int | None) -> bool:
-        """Return whether padding may stand between prefix and row when `columns` are read at most; None is an unknown number."""
+        """Return whether padding may be between prefix and row when `columns` are read at most; None is an unknown number."""
         return self.decoding == "between" and (self.window is None or (columns is not None and columns <= self.window))

@@ -30,7 +30,7 @@ def plan_epoch(lengths: Sequence[int], batch_size: int, *key: object, window: in
         lengths: Tokens of each row.
         batch_size: Rows a batch; the last one may be smaller.
         *key: Key of the permutation, such as seed, task and epoch.
-        window: Batches sorted together; 1 keeps the plain shuffle.
+        window: Batches sorted together; 1 is the plain shuffle.
 
     Source: the length-grouped sampler common since fairseq (2019). Deviation: keyed, so that every host draws the same.
     """

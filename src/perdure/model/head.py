@@ -19,7 +19,7 @@ class HeadOutput(NamedTuple):
     Args:
         logits: (tokens, vocab) in float32.
         hidden: The states (tokens, hidden) that the logits were made from.
-        past: Keys and values of all tokens up to here; None where the model keeps none.
+        past: Keys and values of all tokens up to here; None where the model has no cache.
     """
 
     logits: Tensor
@@ -45,9 +45,9 @@ def logits_at(
 
 
 def prefix_cache(model: Any, weights: Mapping[str, Tensor] | None = None, **given: Any) -> Any:
-    """Return the keys and values of a prefix, run without the head; None where the model keeps none.
+    """Return the keys and values of a prefix, run without the head; None where the model has no cache.
 
-    All prefixes run here: one that all rows of a batch share, and one for each row. What stands in front of every text, such as a
+    All prefixes run here: one that all rows of a batch share, and one for each row. What precedes every text, such as a
     trained opening, is given as `past_key_values`.
 
     Args:

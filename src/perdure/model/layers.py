@@ -1,4 +1,4 @@
-"""What the structure of a causal language model says: its text part, its modules and linear layers, its longest text."""
+"""Read from the structure of a causal language model: its text part, its modules and linear layers, its longest text."""
 
 from typing import Any
 

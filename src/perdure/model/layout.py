@@ -1,4 +1,4 @@
-"""Where a causal language model keeps what editing needs, found by its structure and by what runs, never by its name."""
+"""The layers of a causal language model that editing needs, read from its structure and from a forward, not from its name."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +24,7 @@ class Layout:
         returns_tuple: Whether a block returns a tuple that begins with the hidden states, or these alone.
         down: Name of each block's down-projection (the last linear layer of its MLP), as in the bare base model.
         mixed: Name of each block's attention output projection, likewise.
-        prefix: What stands before these names in the model at hand: "" or PEFT's own prefix.
+        prefix: Prefix of these names in this model: "" or PEFT's own prefix.
         embedding: The input embedding.
         hidden: Width of the residual stream.
         inner: Width of a key: the input of the down-projection.
@@ -53,7 +53,7 @@ class Layout:
 def find_layout(model: Any, precision: Precision = nullcontext) -> Layout:
     """Return the layout of any Hugging Face causal language model whose blocks end in one dense MLP.
 
-    The blocks are the list of modules, in the part that text runs through, that holds most parameters. One forward over two
+    The blocks are the list of modules, in the part that text runs through, that has most parameters. One forward over two
     tokens records which linear layers run in each block and in which order: the last one that writes the residual width is the
     MLP's down-projection, and the one before it of that width is attention's output projection.
 
@@ -62,7 +62,7 @@ def find_layout(model: Any, precision: Precision = nullcontext) -> Layout:
         precision: Context of the forward.
 
     Raises:
-        BadInput: Mixture of experts, quantised weights, or no such structure; it says which.
+        BadInput: Mixture of experts, quantised weights, or no such structure; the message names which.
 
     Cost: one forward over two tokens.
     """
@@ -102,8 +102,8 @@ def _blocks(root: nn.Module) -> tuple[str, list[nn.Module]]:
     ]
     if not lists:
         raise BadInput("this model has no list of decoder blocks; editing supports transformer decoders only")
-    name, found = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
-    return name, list(found)
+    name, blocks = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    return name, list(blocks)
 
 
 def _refuse_experts(blocks: list[nn.Module]) -> None:

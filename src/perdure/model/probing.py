@@ -1,4 +1,4 @@
-"""Finding out how a model may be run in batches: by its structure where that is plain, else by running it."""
+"""How a model may be run in batches: read from its structure where that is plain, else measured."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +17,7 @@ from perdure.model.batching import Batching, Decoding
 from perdure.model.head import device_of, prefix_cache
 from perdure.model.prompts import CachedPrompts
 
-KNOWN = "perdure_batching"  # a model's own attribute: what was found out about it, once
+KNOWN = "perdure_batching"  # a model's own attribute: its batching, measured once
 WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")  # in configurations
 CRASHES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)  # of a cache
 SHARED, TAILS, NEW = 8, (9, 2), 2  # tokens of the rows that are run
@@ -27,7 +27,7 @@ NOISE = 4  # times what padding on the right changes, which only rounding can: w
 
 
 def batching_of(model: Any) -> Batching:
-    """Return how a model may be run in batches; found out once for each model.
+    """Return how a model may be run in batches; measured once for each model.
 
     Raises:
         BadInput: See `measure`.
@@ -42,7 +42,7 @@ def batching_of(model: Any) -> Batching:
 
 
 def remember(model: Any, batching: Batching) -> None:
-    """Keep what was found out about a model."""
+    """Store the batching of a model on the model."""
     setattr(_bare(model), KNOWN, batching)
 
 
@@ -54,9 +54,7 @@ def plain(model: Any) -> Batching | None:
     with _still(model):
         past = _past(model)
     layers = getattr(past, "layers", [])
-    own = (
-        type(past).__name__ != "DynamicCache"
-    )  # one that a model's code adds to: MiniMax keeps recurrent states beside it
+    own = type(past).__name__ != "DynamicCache"  # one that a model's code adds to: MiniMax adds recurrent states to it
     whole = layers and not own and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
     return Batching() if whole and _takes_positions(model) and window_of(model, past) is None else None
 
@@ -74,7 +72,7 @@ def measure(model: Any) -> Batching:
     Cost: some 100 to 300 tokens through the model; a small one is copied in float32, in which rounding hides nothing.
     """
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    low = vocabulary // 4  # below it stand what most vocabularies keep for themselves
+    low = vocabulary // 4  # most vocabularies have their special tokens below it
     drawn: list[int] = keyed("batching").integers(low, max(2 * low, low + 1), size=64).tolist()
     rows = [drawn[:SHARED] + drawn[start : start + size] for start, size in zip((SHARED, 32), TAILS, strict=True)]
     more = [drawn[48 : 48 + NEW + 1], drawn[56 : 56 + NEW + 1]]
@@ -94,7 +92,7 @@ def window_of(model: Any, past: Any) -> int | None:
 
 
 class _Probe:
-    """Rows, what a model says of each alone, and whether it says the same of them in a batch."""
+    """Rows, their logits when each runs alone, and whether they are the same in a batch."""
 
     def __init__(self, model: Any, rows: Sequence[list[int]], more: Sequence[list[int]]):
         self.model, self.rows, self.more = model, rows, more
@@ -108,11 +106,11 @@ class _Probe:
         self.blur = 5e-4 if next(model.parameters()).dtype == torch.float32 else 0.5  # what cannot be rounding
         self._refuse_what_looks_ahead()
         together = self._logits(whole)
-        noise = max(self._apart(together[n, : len(row)], self.alone[n]) for n, row in enumerate(whole))
+        noise = max(self._distance(together[n, : len(row)], self.alone[n]) for n, row in enumerate(whole))
         if not noise <= self.blur * self.spread:
             raise BadInput(
-                "what this model says of a row changes with the padding behind it in a batch; perdure trains and scores in "
-                "batches of padded rows, so that it cannot use this model"
+                "the logits of this model for a row change with the padding behind the row in a batch; perdure trains and "
+                "scores in batches of padded rows, so that it cannot use this model"
             )
         self.allowed = max(self.allowed, NOISE * noise)
 
@@ -125,17 +123,17 @@ class _Probe:
         base = replace(base, prefix=self._exact(self._behind_prefix))
         ways: list[Decoding] = ["between", "before", "padded"] if base.prefix else ["padded"]
         for way in ways:
-            found = replace(base, decoding=way)
+            candidate = replace(base, decoding=way)
             if way == "between" and window is not None and not self._continues(replace(base, decoding="before"), 1):
                 continue  # beyond the window rows are read as "before" does
-            if self._continues(found, 1):
-                return replace(found, spans=self._continues(found, NEW))
+            if self._continues(candidate, 1):
+                return replace(candidate, spans=self._continues(candidate, NEW))
         return replace(base, decoding="whole", spans=False)
 
     def _refuse_what_looks_ahead(self) -> None:
         """Refuse a model whose logits at a token depend on the tokens behind it."""
         first, second = (logits[:SHARED] for logits in self.alone)
-        if not self._apart(first, second) <= self.blur * self.spread:
+        if not self._distance(first, second) <= self.blur * self.spread:
             raise BadInput(
                 "this is no causal language model: what it predicts at a token changes with the tokens behind it; choose a "
                 "model that is made to continue text"
@@ -178,18 +176,18 @@ class _Probe:
 
     def _exact(self, run: Callable[[], list[tuple[Tensor, Tensor]]]) -> bool:
         pairs = self._try(run)
-        return pairs is not None and all(self._apart(a, b) <= self.allowed for a, b in pairs)
+        return pairs is not None and all(self._distance(a, b) <= self.allowed for a, b in pairs)
 
     @staticmethod
     def _try(run: Callable[[], Any]) -> Any:
-        """Return what `run` returns, None where the model's own code fails: what it cannot do is what is looked for."""
+        """Return what `run` returns, None where the model's own code fails: such a way of batching is not supported."""
         try:
             return run()
         except CRASHES:
             return None
 
     @staticmethod
-    def _apart(a: Tensor, b: Tensor) -> float:
+    def _distance(a: Tensor, b: Tensor) -> float:
         return (a - b).abs().max().item()
 
 

@@ -48,7 +48,7 @@ class CachedPrompts:
             ids, mask = padded(prompts, pad, left=True)
             ids = ids[:, shared:]
             if shared:
-                plain = type(self._prefix(prompts[0][:1]))()  # keeps all keys, also those that a window forgets
+                plain = type(self._prefix(prompts[0][:1]))()  # stores all keys, also those outside a window
                 self.past = self._prefix(prompts[0][:shared], plain)
                 spread_over_rows(self.past, shared, ids.shape[1] + shared - mask.sum(1))
         self.mask = mask.to(self.device)

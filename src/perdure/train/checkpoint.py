@@ -73,9 +73,9 @@ def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
     device = next(iter(learner.params.values())).device
     for method in learner.state:
         prefix = f"state/{method}/"
-        begun, found = learner.state[method], {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-        places = {key: begun[key].device if key in begun else device for key in found}  # as if it had not stopped
-        learner.state[method] = {key: value.to(places[key]) for key, value in found.items()}
+        begun, saved = learner.state[method], {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        places = {key: begun[key].device if key in begun else device for key in saved}  # as if it had not stopped
+        learner.state[method] = {key: value.to(places[key]) for key, value in saved.items()}
     if stored["best"] is not None:
         learner.best = (stored["best"], {k[5:]: v for k, v in tensors.items() if k.startswith("best/")})
     for name, served in stored["served"].items():
@@ -89,15 +89,15 @@ def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
 def _fits(learner: Learner, tensors: dict[str, Tensor], stored: dict[str, Any]) -> bool:
     """Whether a checkpoint has every parameter in its shape, and the counts of every pool's rows."""
     shapes = {f"param/{name}": value.shape for name, value in learner.params.items()}
-    found = {name: value.shape for name, value in tensors.items() if name.startswith("param/")}
-    return found == shapes and stored["rows"] == {name: len(pool.keys) for name, pool in learner.pools.items()}
+    saved = {name: value.shape for name, value in tensors.items() if name.startswith("param/")}
+    return saved == shapes and stored["rows"] == {name: len(pool.keys) for name, pool in learner.pools.items()}
 
 
 class Keeper:
-    """Writes a checkpoint when `seconds` have passed since the last one, or when a stop is asked for.
+    """Writes a checkpoint when `seconds` have passed since the last one, or when a signal asks to stop.
 
     Args:
-        path: The checkpoint file; None keeps none.
+        path: The checkpoint file; None writes none.
         learner: The learn in progress.
         seconds: Work that a kill may cost.
         stop: Returns the name of a signal that asks to stop, or None.
@@ -137,7 +137,7 @@ class Keeper:
         """Write a checkpoint if one is due. Call when an update is finished.
 
         Raises:
-            Interrupted: A stop was asked for; the checkpoint is on disk.
+            Interrupted: A signal asked to stop; the checkpoint is on disk.
         """
         signal = self.stop() if self.stop else None
         due = time.monotonic() - self.last > self.seconds and update + 1 < self.learner.total

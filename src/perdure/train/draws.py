@@ -1,4 +1,4 @@
-"""Which rows serve an update: the draws that methods want from memory, and the micro-batches that they are dealt to."""
+"""Which rows serve an update: the draws that methods request from memory, and how micro-batches share the rows."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class DrawName:
 
 @dataclass(frozen=True)
 class DrawnPart:
-    """What one method reads of the draws, under the name by which it finds it in `step.drawn`.
+    """The rows that one method reads of a draw, under their name in `step.drawn`.
 
     Args:
         method: Name of the method.
@@ -108,39 +108,39 @@ def draw_rows(
     longest: int,
     *key: object,
 ) -> DrawnRows:
-    """Return the rows that the methods want for an update.
+    """Return the rows that the methods request for an update.
 
-    Methods of one pool share one draw, so that a row which several of them want runs forward once. The draw is the largest
-    that any of them wants. Where two want the same size with different balance, the balance whose name comes last in the
-    alphabet is taken: the order in which a recipe lists its methods then makes no difference. A method that wants rows of its
+    Methods of one pool share one draw, so that a row which several of them request runs forward once. The draw is the largest
+    request. Where two requests have the same size and different balance, the balance whose name comes last in the
+    alphabet is taken: the order in which a recipe lists its methods then makes no difference. A method that requests rows of its
     own, or chances of its own, has a draw to itself.
 
     Args:
-        recipe: Its methods are queried.
+        recipe: Its methods make the requests.
         pools: Memory by pool name.
         states: State of each method.
-        context: What is known of the update.
+        context: The update, and the sizes of the pools.
         longest: Tokens of the longest new row.
         *key: Key of the update's randomness, without the draw and the update.
     """
-    wishes: dict[DrawName, Draw] = {}
+    requests: dict[DrawName, Draw] = {}
     parts: list[DrawnPart] = []
     shared: set[DrawName] = set()
     for method in recipe.drawing:
         pool = method.pool
-        if pool is None or pool not in pools or (wish := method.draw(context, states[method.name])) is None:
+        if pool is None or pool not in pools or (request := method.draw(context, states[method.name])) is None:
             continue
-        for suffix, want in wish.items() if isinstance(wish, Mapping) else [("", wish)]:
+        for suffix, draw in request.items() if isinstance(request, Mapping) else [("", request)]:
             part = DrawnPart(method.name, DrawName(pool), suffix)
-            if want.own or want.weights is not None:
+            if draw.own or draw.weights is not None:
                 part = DrawnPart(method.name, DrawName(pool, part.name), suffix)
             parts.append(part)
-            shared |= {part.draw} if want.shared else set()
-            wishes[part.draw] = max(wishes.get(part.draw, want), want, key=lambda wish: (wish.size, wish.balance))
+            shared |= {part.draw} if draw.shared else set()
+            requests[part.draw] = max(requests.get(part.draw, draw), draw, key=lambda one: (one.size, one.balance))
     rows = {
-        draw: pools[draw.pool].draw(wish, longest, *key, str(draw), context.update, account=str(draw))
-        for draw, wish in wishes.items()
-        if wish.size
+        name: pools[name.pool].draw(request, longest, *key, str(name), context.update, account=str(name))
+        for name, request in requests.items()
+        if request.size
     }
     return DrawnRows(rows, parts, rows.keys() - shared)
 

@@ -1,4 +1,4 @@
-"""Heartbeats: what each method did to an update, measured while it runs, so that no method does nothing in silence."""
+"""Heartbeats: what each method did to an update, measured while it runs, so that no method fails to act without a trace."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ from perdure.maths.precision import wide
 
 @dataclass
 class Record:
-    """What is recorded of a learn.
+    """Losses and heartbeats of a learn.
 
     Args:
         loss: Update and task loss, at each logging interval.
-        heartbeats: For each method, update and what it did there.
+        heartbeats: For each method, update and what it did in that update.
         fed: Methods that were given rows.
         acted: Methods that changed an update at least once.
         tokens: Tokens that ran forward in training.
@@ -39,7 +39,7 @@ class Record:
         return cls(**{**stored, "fed": set(stored["fed"]), "acted": set(stored["acted"])})
 
     def beat(self, update: int, name: str, what: Mapping[str, float]) -> None:
-        """Add to what a method did in an update."""
+        """Add numbers to the heartbeat of a method in an update."""
         beats = self.heartbeats.setdefault(name, [])
         if not beats or beats[-1][0] != update:
             beats.append((update, {}))
@@ -76,15 +76,15 @@ class EffectMeter:
     def pulls(self, update_norm: float) -> dict[str, dict[str, float]]:
         """Return loss and pull of each method's term."""
         task = max(self.squares.get("task", 0.0) ** 0.5, 1e-12)
-        found = {}
+        pulls = {}
         for name, value in self.terms.items():
             if name == "task":
                 continue
             pull = self.squares.get(name, 0.0) ** 0.5 / task
             if name in self.vectors:
                 pull = sum(v.square().sum().item() for v in self.vectors[name]) ** 0.5 / max(update_norm, 1e-12)
-            found[name] = {"loss": value, "pull": pull}
-        return found
+            pulls[name] = {"loss": value, "pull": pull}
+        return pulls
 
 
 def norm(grads: Mapping[str, Tensor]) -> float:

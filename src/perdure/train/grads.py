@@ -1,4 +1,4 @@
-"""Gradients as values: of one loss apart from the others, and summed over micro-batches."""
+"""Gradients as values: of one loss alone, and summed over micro-batches."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,21 +12,21 @@ Backward = Callable[..., None]  # (loss, retain_graph=...): adds the loss's grad
 
 
 def grad_of(value: Tensor) -> Tensor:
-    """Return the gradient gathered so far, zeros where there is none."""
+    """Return the gradient accumulated so far, zeros where there is none."""
     return torch.zeros_like(value) if value.grad is None else value.grad
 
 
-def apart(loss: Tensor, params: Mapping[str, Tensor], backward: Backward) -> Grads:
-    """Return the gradients of `loss` alone; those gathered so far stay as they were, and so does the graph."""
-    gathered = {name: value.grad for name, value in params.items()}
+def gradients_of(loss: Tensor, params: Mapping[str, Tensor], backward: Backward) -> Grads:
+    """Return the gradients of `loss` alone; gradients that were accumulated before stay as they were, and so does the graph."""
+    before = {name: value.grad for name, value in params.items()}
     for value in params.values():
         value.grad = None
     if loss.requires_grad:
         backward(loss, retain_graph=True)
-    found = {name: grad_of(value) for name, value in params.items()}
+    grads = {name: grad_of(value) for name, value in params.items()}
     for name, value in params.items():
-        value.grad = gathered[name]
-    return found
+        value.grad = before[name]
+    return grads
 
 
 def added(known: Grads | None, more: Grads) -> Grads:

@@ -42,7 +42,7 @@ class Inference:
 
     @torch.no_grad()
     def top_k(self, rows: Sequence[Any], k: int, batch_size: int = 32) -> list[TopK]:
-        """Return the model's distribution at the label positions of each row, kept to k. Cost: one forward a row."""
+        """Return the model's distribution at the label positions of each row, its k largest values. Cost: one forward a row."""
         result: dict[int, TopK] = {}
         for indices, batch, out in self.forwards(rows, batch_size):
             lengths = torch.bincount(batch.at[0]).tolist()

@@ -1,4 +1,4 @@
-"""A task that is learned under a recipe: what every host drives, and nothing of it can be forgotten or come in another order.
+"""A task that is learned under a recipe. Every host drives it with these calls; another order is refused.
 
 learner = Learner(trainable, recipe, inputs)
 for n in range(start, learner.total):
@@ -22,7 +22,7 @@ from perdure.train.model_view import ModelView
 from perdure.train.task import OpenTask, TaskInputs, Trainable, check_finite
 from perdure.train.update import Update
 
-SPREAD = 1.75  # average batches of new rows that one forward may hold: larger ones are few, and cutting them bounds the memory
+SPREAD = 1.75  # average batches of new rows that one forward may have: larger ones are few, and splitting them bounds the memory
 
 
 class Learner(OpenTask):
@@ -37,7 +37,7 @@ class Learner(OpenTask):
     Attributes:
         updates: New rows of each micro-batch of each update.
         epoch_ends: Updates with which an epoch ends.
-        room: Padded tokens that one forward may hold.
+        room: Padded tokens that one forward may have.
         unused: Methods whose work was left out when the task settled, and why.
         settled: Whether `settle` was called.
 
@@ -108,7 +108,7 @@ class Learner(OpenTask):
         A second call, as by a host that resumes after the end, does nothing.
 
         Raises:
-            Diverged: The weights, or what a method measured, are not finite; the message names who gave them.
+            Diverged: The weights, or what a method measured, are not finite; the message names the method.
             RuntimeError: An update is not finished.
         """
         if self.settled:

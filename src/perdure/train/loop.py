@@ -14,7 +14,7 @@ def train(learner: Learner, keeper: Keeper | None = None, progress: Progress | N
 
     Raises:
         Diverged: A loss term is not finite.
-        Interrupted: The keeper was asked to stop.
+        Interrupted: The keeper received a signal to stop.
     """
     settings, params = learner.recipe.settings, list(learner.params.values())
     optimizer = make_optimizer(params, settings)

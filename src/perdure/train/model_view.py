@@ -13,7 +13,7 @@ from perdure.maths.sampling import drawn_at
 from perdure.train.per_row import RowGrads, linear_layers, per_row_gradients
 from perdure.train.task import OpenTask
 
-FLOATS = 2**25  # per-row gradients of one parameter held at once: 128 MiB
+FLOATS = 2**25  # per-row gradients of one parameter in memory at once: 128 MiB
 
 
 class ModelView:
@@ -40,7 +40,7 @@ class ModelView:
     def gradients(
         self, rows: str, size: int | None = None, of: Literal["data", "sampled", "outputs"] = "data"
     ) -> Iterator[RowGrads]:
-        """Yield per-row gradients (rows, *shape) by parameter name, each formed when asked for, a batch of rows at a time."""
+        """Yield per-row gradients (rows, *shape) by parameter name, each computed when it is read, a batch of rows at a time."""
         trainable, inputs = self.open_task.trainable, self.open_task.inputs
         chosen = sorted(self._rows(rows, size), key=len)
         batch_size = self._rows_at_once()

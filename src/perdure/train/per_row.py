@@ -18,10 +18,10 @@ from perdure.model.layers import is_linear, is_transposed
 
 
 class RowGrads(Mapping[str, Tensor]):
-    """Gradients (rows, *shape) by parameter name, each formed when it is asked for: one at a time is in memory, and in cache.
+    """Gradients (rows, *shape) by parameter name, each computed when it is read: one at a time is in memory, and in cache.
 
     Args:
-        makers: Forms the gradient of each parameter.
+        makers: Computes the gradient of each parameter.
     """
 
     def __init__(self, makers: Mapping[str, Callable[[], Tensor]]):
@@ -57,7 +57,7 @@ def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Cal
     shapes: dict[
         int, tuple[int, int]
     ] = {}  # rows and dimensions of what a layer returned; its rows count as none the second time
-    outputs: dict[int, GradientEdge] = {}  # where the backward passes: the outputs themselves need not be kept
+    outputs: dict[int, GradientEdge] = {}  # where the backward passes: the outputs themselves need not stay in memory
 
     def look(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
         shapes[id(module)] = (0 if id(module) in shapes else len(out), out.ndim)
@@ -74,7 +74,7 @@ def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Cal
     whole = (
         rows,
         max((ndim for _, ndim in shapes.values()), default=0),
-    )  # tokens that stand without their rows have fewer
+    )  # tokens without a dimension of rows have fewer
     layers = {name: layer for name, layer in layers.items() if shapes.get(id(layer), whole) == whole}
     others = {name: value for name, value in params.items() if name not in layers}
     along = list(others.values()) if rows == 1 else []  # of a single row, the sum's gradient is the row's
@@ -91,10 +91,10 @@ def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Cal
             given = None if name.endswith("bias") else inputs[id(layer)]
             makers[name] = partial(_formed, rows, grad, given)
     if along:
-        found = {name: _or_zero(g, others[name])[None] for name, g in zip(others, pulled[len(outputs) :], strict=True)}
+        rest = {name: _or_zero(g, others[name])[None] for name, g in zip(others, pulled[len(outputs) :], strict=True)}
     else:
-        found = _one_by_one(scores, others) if others else {}
-    return RowGrads(makers | {name: value.float for name, value in found.items()})
+        rest = _one_by_one(scores, others) if others else {}
+    return RowGrads(makers | {name: value.float for name, value in rest.items()})
 
 
 def _formed(rows: int, grad: Tensor, given: Tensor | None) -> Tensor:

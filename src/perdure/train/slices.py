@@ -1,4 +1,4 @@
-"""How the outputs of one forward are cut into the slices that methods read, with the columns stored beside the rows."""
+"""How the outputs of one forward are cut into the slices that methods read, with the columns stored with the rows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -8,15 +8,15 @@ from typing import Any
 from perdure.memory.pool import Pool
 from perdure.train.draws import DrawName, MicroBatch, rows_in
 
-APART = 1.5  # a draw runs by itself where all rows together would compute so many times the tokens; a forward has its own cost
+SEPARATE = 1.5  # a draw gets its own forward where one forward would compute so many times the tokens; a forward has a fixed cost
 
 
 def forwards_of(
     micro: MicroBatch, rows: Sequence[Any], pools: Mapping[str, Pool], padded_tokens: Callable[[Sequence[Any]], int]
 ) -> list[MicroBatch]:
-    """Return the parts of a micro-batch that run in a forward each: all together, or the one with the new rows and another.
+    """Return the parts of a micro-batch that run in a forward each: all together, or one with the new rows and another one.
 
-    Draws run apart that would make all rows longer than they are, or keep them from sharing their prompt, as general
+    A draw gets a forward of its own where it would pad all other rows, or stop them from sharing their prompt, as general
     instructions among short classified texts do.
 
     Args:
@@ -35,11 +35,11 @@ def forwards_of(
 
     ways = [_in_two(micro, those) for those in [*({draw} for draw in draws), *of_a_pool, {*draws}]]
     best = min(ways, key=cost)
-    return best if cost([micro]) > APART * cost(best) else [micro]
+    return best if cost([micro]) > SEPARATE * cost(best) else [micro]
 
 
 def _in_two(micro: MicroBatch, draws: Collection[DrawName]) -> list[MicroBatch]:
-    """Return a micro-batch in two: without some draws, and those."""
+    """Return a micro-batch as two: one without some draws, and one of these draws."""
     rest = {draw: own for draw, own in micro.drawn.items() if draw not in draws}
     return [
         replace(micro, drawn=rest),
@@ -56,8 +56,8 @@ def fitted(
         micro: What to split; without drawn rows it stays.
         rows: The new rows.
         pools: Memory by pool name.
-        forwards: Its `forwards_of`; the rows of another than the first are dealt out, as none pads the others.
-        room: Padded tokens that they may hold together.
+        forwards: Its `forwards_of`; the rows of a second one are divided among the parts, since they pad no others.
+        room: Padded tokens that they may have together.
     """
     lengths = [[len(row) for row in rows_in(part, rows, pools)] for part in forwards]
     parts = min(math.ceil(sum(len(own) * max(own) for own in lengths) / room), len(micro.new))

@@ -20,7 +20,8 @@ from perdure.train.task import OpenTask
 def step_of(task: OpenTask, drawn: DrawnRows, micro: MicroBatch, total: int) -> tuple[Step, list[Tensor]]:
     """Return the step of a micro-batch, with the logits of its forwards over new rows and draws; mostly that is one.
 
-    Draws that only a reference reads run by themselves, so that no backward passes through rows of which it wants nothing.
+    Draws that only a reference reads run in a forward of their own, so that no backward passes through rows that it does not
+    need.
 
     Args:
         task: The task that is learned.
@@ -29,8 +30,8 @@ def step_of(task: OpenTask, drawn: DrawnRows, micro: MicroBatch, total: int) -> 
         total: Updates of the whole task.
     """
     referred = _referred(task, drawn, micro)
-    apart = referred | set(drawn.waiting)
-    shared = replace(micro, drawn={draw: rows for draw, rows in micro.drawn.items() if draw not in apart})
+    separate = referred | set(drawn.waiting)
+    shared = replace(micro, drawn={draw: rows for draw, rows in micro.drawn.items() if draw not in separate})
     first, *others = forwards_of(shared, task.inputs.rows, task.pools, task.trainable.reader.padded_tokens)
     new, parts, out = _forward(task, drawn, first)
     logits = [out.logits]
@@ -72,7 +73,7 @@ def _forward(task: OpenTask, drawn: DrawnRows, micro: MicroBatch) -> tuple[Slice
 
 
 def _referred(task: OpenTask, drawn: DrawnRows, micro: MicroBatch) -> set[DrawName]:
-    """Return the draws that nobody reads but the owner of `reference`, who adds nothing to the loss."""
+    """Return the draws that only the owner of `reference` reads, where it adds nothing to the loss."""
     owner = task.recipe.owner("reference")
     if owner is None or "loss" in owner.seams:
         return set()
@@ -94,7 +95,7 @@ def run(
     reader, inputs = task.trainable.reader, task.inputs
     mine = _only(drawn, micro, part)
     batch = reader.collate(rows_in(mine, inputs.rows, task.pools), share_prefix=False)
-    if weights:  # as a method keeps them, in float32 or wider
+    if weights:  # methods store them in float32 or wider
         weights = {name: value.to(task.params[name].dtype) for name, value in weights.items()}
     mode = nullcontext() if grad else task.inference.eval_mode()  # without gradients there is no dropout
     with torch.random.fork_rng(), torch.set_grad_enabled(grad), task.trainable.precision(), mode:

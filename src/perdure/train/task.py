@@ -1,4 +1,4 @@
-"""What a learn is given, and what its updates share: the trainable model, the inputs of the task, and what changes on the way."""
+"""The trainable model, the inputs of a task, and the state that its updates share and change."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -46,14 +46,14 @@ class TaskInputs:
     Args:
         name: Name of the task; part of the key of everything that is random.
         rows: The new rows, as the reader takes them.
-        validation: Rows held out of training; may be empty.
+        validation: Rows that are not trained on; may be empty.
         pools: Memory by pool name.
-        columns: Distributions of other models beside the new rows, by column name. Those of the model itself are computed when
+        columns: Distributions of other models for the new rows, by column name. Those of the model itself are computed when
             the task begins.
         state: What each method's `measure` returned after the last task.
-        first: Whether what trains begins on the base model alone: these weights know no task yet, and methods have nothing to
-            protect.
-        beneath: Tensors of each slot that lies frozen under what trains, by slot.
+        first: Whether the trained parameters start on the base model alone: they have learned no task yet, and methods have
+            nothing to protect.
+        beneath: Tensors of each slot that is frozen under the trained parameters, by slot.
         seed: Seed of everything that is random.
     """
 
@@ -78,7 +78,7 @@ class OpenTask:
 
     Attributes:
         pools: Memory by pool name, without empty pools.
-        columns: Distributions beside the new rows, by column name.
+        columns: Teachers' distributions for the new rows, by column name.
         state: State of each method, by name.
         record: Losses and heartbeats so far.
         best: With `keep: best`, the lowest validation loss of an epoch and the weights that gave it.
@@ -99,13 +99,13 @@ class OpenTask:
         _check_state(self.state, self.params)
 
     @property
-    def kept(self) -> dict[str, State]:
-        """What `measure` returned of each method that has it, for the next task."""
+    def measured_state(self) -> dict[str, State]:
+        """State that `measure` returned, by method: the next task begins with it."""
         return {method.name: self.state[method.name] for method in self.recipe.owners("measure")}
 
 
 def check_finite(values: Mapping[str, Tensor], what: str, update: int, total: int) -> None:
-    """Raise Diverged unless all values are finite; `what` names who gave which values, up to the verb."""
+    """Raise Diverged unless all values are finite; `what` is the subject of the message, with its verb."""
     if not all(torch.isfinite(value).all() for value in values.values()):
         raise Diverged(f"{what} not finite at update {update} of {total}; lower the learning rate")
 
@@ -115,7 +115,7 @@ def _check_state(states: Mapping[str, State], params: Mapping[str, Tensor]) -> N
         tied = [key for key in state if "." in key and key.partition(".")[0].isidentifier()]  # <what>.<parameter>
         if tied and not any(key.partition(".")[2] in params for key in tied):
             raise BadSpec(
-                f"method {method} kept {tied[0]} and {len(tied) - 1} more, but no parameter of theirs is trained now; "
+                f"method {method} stored {tied[0]} and {len(tied) - 1} more, but no parameter of theirs is trained now; "
                 "train what was trained before, drop the method, or start: base"
             )
         for key, value in state.items():
@@ -123,6 +123,6 @@ def _check_state(states: Mapping[str, State], params: Mapping[str, Tensor]) -> N
             shape = params[name].shape if name in params else torch.Size()
             if value.shape[value.dim() - len(shape) :] != shape:  # several of a parameter's shape may be stacked
                 raise BadSpec(
-                    f"method {method} kept {key} of shape {tuple(value.shape)}, but the parameter has "
+                    f"method {method} stored {key} of shape {tuple(value.shape)}, but the parameter has "
                     f"{tuple(shape)} now; keep the adapter's rank, or start: base"
                 )

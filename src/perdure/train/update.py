@@ -14,14 +14,14 @@ from perdure.core.seams import DrawContext, Grads
 from perdure.core.step import Step
 from perdure.train.draws import MicroBatch, draw_rows
 from perdure.train.effects import EffectMeter, norm, turned
-from perdure.train.grads import Backward, added, apart, grad_of
+from perdure.train.grads import Backward, added, grad_of, gradients_of
 from perdure.train.splitting import fitted, forwards_of
 from perdure.train.steps import parts_of, run, step_of
 from perdure.train.task import OpenTask, check_finite
 
 
 class Update:
-    """One update, from the rows that it draws to what its watchers see of the new weights.
+    """One update, from the rows that it draws to the seam `watch` on the new weights.
 
     A host calls `gradients`, clips, steps its optimizer, and calls `finish`; any other order is refused.
 
@@ -30,7 +30,7 @@ class Update:
         index: The update, from 0.
         total: Updates of the whole task.
         batches: New rows of each micro-batch.
-        room: Padded tokens that one forward may hold.
+        room: Padded tokens that one forward may have.
         closing: Called when the update is finished.
 
     Attributes:
@@ -93,7 +93,7 @@ class Update:
         return loss
 
     def finish(self) -> None:
-        """Write the values that methods hold, and let watchers see the weights after the optimizer step.
+        """Write the values that methods hold, and run the seam `watch` on the weights after the optimizer step.
 
         Raises:
             Conflict: Two methods hold one parameter.
@@ -101,7 +101,7 @@ class Update:
         """
         if self.finished or not self.ran:
             raise RuntimeError(f"update {self.index} is finished once, after its gradients and the optimizer step")
-        losses = {part: tuple(map(torch.cat, zip(*found, strict=True))) for part, found in self.row_losses.items()}
+        losses = {part: tuple(map(torch.cat, zip(*parts, strict=True))) for part, parts in self.row_losses.items()}
         step = Step(
             self.index,
             self.total,
@@ -153,7 +153,7 @@ class Update:
         ]
 
     def _split(self, micro: MicroBatch, room: float) -> list[MicroBatch]:
-        """Return the micro-batch, split where its forwards would hold too much and the methods support it."""
+        """Return the micro-batch, split where its forwards would need too much memory and the methods support it."""
         if self.recipe.refusing("accumulation"):
             return [micro]
         rows, pools = self.task.inputs.rows, self.task.pools
@@ -179,17 +179,17 @@ class Update:
         self._note_row_losses(step)
         loss = torch.stack(list(terms.values())).sum()
         for name, reference in sorted(references.items()):
-            self.references[name] = added(self.references.get(name), apart(reference, self.params, backward))
+            self.references[name] = added(self.references.get(name), gradients_of(reference, self.params, backward))
         if self.recipe.needs("task_grad"):
-            self._backward_apart(terms, backward)
+            self._backward_task_separately(terms, backward)
         else:
             backward(loss)
         return sum(amounts.values())
 
-    def _backward_apart(self, terms: Mapping[str, Tensor], backward: Backward) -> None:
-        """Add the gradients of all terms to the parameters', and keep that of the task loss for those who need it."""
+    def _backward_task_separately(self, terms: Mapping[str, Tensor], backward: Backward) -> None:
+        """Add the gradients of all terms to the parameters', and store that of the task loss for methods that need it."""
         rest = [term for name, term in terms.items() if name != "task" and term.requires_grad]
-        own = apart(terms["task"], self.params, backward)
+        own = gradients_of(terms["task"], self.params, backward)
         self.task_gradient = added(self.task_gradient or None, own)
         for name, value in self.params.items():
             value.grad = grad_of(value) + own[name]
@@ -197,7 +197,7 @@ class Update:
             backward(torch.stack(rest).sum())
 
     def _mask_and_turn(self) -> None:
-        """Mask the gradients, and let the gradient's owner turn them."""
+        """Mask the gradients, and replace them by those of the method that owns `gradient`."""
         masks, owner = self.recipe.owners("mask"), self.recipe.owner("gradient")
         if not masks and not owner:
             self._record_effects({})
@@ -242,7 +242,7 @@ class Update:
         return {} if rows is None else {"rows": float(rows)}
 
     def _note_row_losses(self, step: Step) -> None:
-        """Keep the loss of each drawn row for the watchers that need it."""
+        """Store the loss of each drawn row for methods that need it in `watch`."""
         needing = self.recipe.needs("row_losses")
         for part in self.drawn.parts if needing else ():
             drawn = step.drawn.get(part.name)

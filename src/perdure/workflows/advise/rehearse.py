@@ -75,7 +75,7 @@ def rehearse(recipe: Recipe) -> Cost:
         model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, CLASSES))
         first = _learner(model, recipe, first=True)
         _counted(first)
-        return _counted(_learner(model, recipe, state=first.kept))
+        return _counted(_learner(model, recipe, state=first.measured_state))
 
 
 @contextmanager
@@ -180,9 +180,11 @@ def _counting(model: nn.Module, counts: Mapping[str, Counter[str]]) -> Iterator[
 def _states(learning: Mapping[str, State], made: Learner) -> dict[str, StateBytes]:
     numbers = sum(value.numel() for value in made.params.values())
     found = {}
-    for name in sorted(name for name in {*learning, *made.kept} if learning.get(name) or made.kept.get(name)):
+    for name in sorted(
+        name for name in {*learning, *made.measured_state} if learning.get(name) or made.measured_state.get(name)
+    ):
         during, _ = _bytes(learning.get(name, {}), made.params)
-        after, more = _bytes(made.kept.get(name, {}), made.params)
+        after, more = _bytes(made.measured_state.get(name, {}), made.params)
         found[name] = StateBytes(during / numbers, after / numbers, more > 0)
     return found
 

@@ -89,7 +89,7 @@ def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: P
             "train_cpu_seconds": round(time.process_time() - computed, 3),
         }
         memory = remembered(memory, part.train, learner, stage=stage, nll_before=nll_before)
-        state |= learner.kept
+        state |= learner.measured_state
         began = time.perf_counter()
         records.append([_score(model, other) for other in parts])
         learned.append(_told(learner, spent, time.perf_counter() - began))
