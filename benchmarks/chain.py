@@ -181,7 +181,7 @@ def asked_of(ws: Workspace, model: Any) -> torch.Tensor:
 
 def answers(ws: Workspace) -> list[str]:
     """Return what head answers."""
-    return ws.predict(ASKED, max_new_tokens=8)
+    return [answer.answer for answer in ws.predict(ASKED, max_new_tokens=8)]
 
 
 def served(ws: Workspace, adapter: Path) -> bool:

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 from shell import answered, contents, learn_quickly, run, run_json, settings, write_rows
 
 
@@ -18,7 +17,7 @@ def test_two_tasks_are_learned_measured_rolled_back_used_and_reported(tiny_model
     assert "parcel *" in first
     assert "100.0%" in first
     learn_quickly(folder, files, "invoice", "--no-gate")
-    assert run("-w", folder, "predict", "about invoice 1?").stdout == "invoice\n"
+    assert run("-w", folder, "predict", "about invoice 1?", "--task", "invoice").stdout == "invoice\n"
 
     table = run("-w", folder, "matrix").stdout
     assert "1 learn parcel" in table
@@ -32,7 +31,8 @@ def test_two_tasks_are_learned_measured_rolled_back_used_and_reported(tiny_model
     before = run_json("-w", folder, "eval", "parcel", "--at", "head~1")["tasks"]
     run("-w", folder, "rollback", "head~1")
     assert run_json("-w", folder, "eval")["tasks"] == before
-    assert run("-w", folder, "predict", "-", input="about parcel 1?\n\nparcel 7?\n").stdout == "parcel\n\nparcel\n"
+    told = run("-w", folder, "predict", "-", "--task", "parcel", input="about parcel 1?\n\nparcel 7?\n")
+    assert told.stdout == "parcel\n\nparcel\n"
     assert "(not in head)" in run("-w", folder, "log").stdout
 
     assert run_json("-w", folder, "verify") == {"ok": True, "entries": 3, "objects": 4, "problems": []}
@@ -163,20 +163,3 @@ def test_export_writes_an_adapter(ws: Path, tmp_path: Path):
     assert found["entry"] == run_json("-w", ws, "log")[1]["entry"]
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     assert "not an empty folder" in run("-w", ws, "export", tmp_path / "out", code=1).stderr
-
-
-def test_predict_names_the_task_in_whose_format_it_asked(ws: Path):
-    assert run_json("-w", ws, "predict", "about invoice 1?")["task"] == "invoice"
-    assert run_json("-w", ws, "predict", "about parcel 1?", "--at", "head~1")["task"] == "parcel"
-    assert run_json("-w", ws, "predict", "about parcel 1?", "--at", "base", "--task", "parcel")["task"] == "parcel"
-    assert run_json("-w", ws, "predict", "anything", "--at", "base", "--max-new-tokens", "1")["task"] is None
-
-
-def test_an_unknown_task_is_refused_before_a_model_is_loaded(ws: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("perdure.bridges.runtime.Runtime.__init__", lambda *_: pytest.fail("a model was loaded"))
-    assert "nope" in run("-w", ws, "predict", "--task", "nope", "hi", code=1).stderr
-
-
-def test_predict_warns_of_what_it_cut(ws: Path):
-    told = run("-w", ws, "predict", "far " * 200)
-    assert "warning: 1 prompt was longer than the model's 256 positions allow and lost the start" in told.stderr

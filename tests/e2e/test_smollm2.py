@@ -42,7 +42,7 @@ def taught(smollm2, tmp_path_factory):
 
 def test_the_dequantised_model_knows_what_the_original_knows(smollm2, tmp_path):
     ws = Workspace.init(tmp_path / "ws", str(smollm2))
-    assert "Paris" in ws.predict(["What is the capital of France?"], max_new_tokens=16)[0]
+    assert "Paris" in ws.predict("What is the capital of France?", max_new_tokens=16)[0].answer
     assert not list(smollm2.glob("*.gguf"))
     assert "quantization_config" not in json.loads((smollm2 / "config.json").read_text(encoding="utf-8"))
 
@@ -56,7 +56,8 @@ def test_it_learns_a_task_it_could_not_do(taught):
 
 def test_predict_asks_as_the_task_does(taught):
     ws, _ = taught
-    assert ws.predict(["We are moving to a new flat in June, can we take the line with us?"]) == ["moving house"]
+    (answer,) = ws.predict("We are moving to a new flat in June, can we take the line with us?", task="broadband")
+    assert answer.answer == "moving house"
 
 
 def test_rollback_and_another_process_give_the_same_logits_to_the_bit(taught):
@@ -104,6 +105,7 @@ def test_what_learned_is_edited_and_the_edit_is_taken_back_to_the_bit(taught, mo
     assert (told["applied"], told["refused"]) == ([line["fact"]], [])
     assert line["generated"].strip().startswith("Portugal")
     assert ws.tokenizer.decode(logits().argmax()).strip() == "Portugal"
-    assert ws.predict(["We are moving to a new flat in June, can we take the line with us?"]) == ["moving house"]
+    (answer,) = ws.predict("We are moving to a new flat in June, can we take the line with us?", task="broadband")
+    assert answer.answer == "moving house"
     ws.revert(line["fact"])
     assert torch.equal(logits(), before)

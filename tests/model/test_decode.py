@@ -8,6 +8,7 @@ from perdure.model import decode
 from perdure.model.batch import padded
 from perdure.model.decode import choice_log_likelihoods, fitted, generate
 from perdure.model.prompts import CachedPrompts, shared_prefix
+from perdure.model.sample import chooser
 
 PAD = 1
 NEW = 12
@@ -73,6 +74,60 @@ def test_batches_of_any_size_give_the_same_answers_and_are_told_as_they_finish(m
 
 def test_no_more_tokens_than_asked_for(model):
     assert [len(answer) for answer in generate(model, prompts(3), max_new_tokens=4, stops=[PAD], pad=PAD)] == [4] * 3
+
+
+def test_each_prompt_may_have_a_length_of_its_own(model, stops):
+    asked = prompts(10)
+    most = [1 + n % NEW for n in range(10)]
+    whole = generate(model, asked, max_new_tokens=NEW, stops=stops, pad=PAD)
+    found = generate(model, asked, max_new_tokens=most, stops=stops, pad=PAD)
+    assert found == [answer[:n] for answer, n in zip(whole, most, strict=True)]
+
+
+def test_tokens_come_one_by_one_and_are_those_of_the_answer(model, stops):
+    came: list[list[int]] = [[] for _ in range(10)]
+    asked = prompts(10)
+    found = generate(
+        model, asked, max_new_tokens=NEW, stops=stops, pad=PAD, on_token=lambda row, token: came[row].append(token)
+    )
+    assert came == found
+    assert any(found)
+
+
+def drawn(model, asked, temperature=1.0, seed=5):
+    choose = chooser(temperature, seed, asked)
+    return generate(model, asked, max_new_tokens=NEW, stops=[PAD], pad=PAD, choose=choose)
+
+
+def test_what_is_drawn_depends_on_the_prompt_and_the_seed_alone(model, monkeypatch):
+    asked = prompts(10)
+    whole = drawn(model, asked)
+    assert drawn(model, asked) == whole
+    assert drawn(model, asked[::-1]) == whole[::-1]
+    assert [drawn(model, [prompt])[0] for prompt in asked] == whole
+    monkeypatch.setattr(decode, "BATCH", 3)
+    assert drawn(model, asked) == whole
+    assert drawn(model, asked, seed=6) != whole
+    assert whole != generate(model, asked, max_new_tokens=NEW, stops=[PAD], pad=PAD)
+
+
+def test_a_low_temperature_takes_the_most_likely_token_and_zero_is_greedy(model):
+    asked = prompts(6)
+    greedy = generate(model, asked, max_new_tokens=NEW, stops=[PAD], pad=PAD)
+    for temperature in (0.0, 1e-6, 1e-300):
+        assert drawn(model, asked, temperature) == greedy
+
+
+def test_draws_have_the_temperature_that_was_asked_for(model):
+    prompt = [7, 8, 9]
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt])).logits[0, -1]
+    expected = (logits / 0.5).softmax(-1)
+    seeds = range(2000)
+    first = [int(chooser(0.5, seed, [prompt])(logits[None], [0])) for seed in seeds]
+    shares = torch.bincount(torch.tensor(first), minlength=len(logits)) / len(first)
+    likely = expected.topk(5).indices
+    torch.testing.assert_close(shares[likely], expected[likely], rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("asked", [[[3]], [[3], [3, 4], [5]], [[3, 4, 5]] * 3, [[3, 4], [3, 4, 5]]])

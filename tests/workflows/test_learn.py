@@ -9,8 +9,10 @@ import torch
 from perdure import Gate, Workspace
 from perdure.core.errors import BadInput, BadSpec, Interrupted
 from perdure.train.learner import Learner
-from perdure.workflows.inspect.evaluate import predict
 from perdure.workflows.learn.remember import LedgerMemory
+from perdure.workflows.predict.predict import predict
+from perdure.workflows.predict.prompt import prompt_of
+from perdure.workflows.predict.request import Request
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop"}
 WORDS = {"refund": "money back", "parcel": "where is it", "invoice": "what do I owe"}
@@ -360,12 +362,12 @@ def test_an_answer_has_no_more_tokens_than_the_model_has_positions_for(narrow):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         (answer,) = narrow.predict(["lives in " * 50], max_new_tokens=200)
-    assert len(narrow.tokenizer(answer)["input_ids"]) <= 32
+    assert len(narrow.tokenizer(answer.answer)["input_ids"]) <= 32
     assert [str(one.message) for one in told if one.filename == __file__] == [
         "1 prompt was longer than the model's 64 positions allow and lost the start",
         "answers have at most 32 tokens, not 200: the model has 64 positions",
     ]
-    assert predict(narrow.session, ["lives in"], max_new_tokens=62).notices == ()
+    assert predict(narrow.session, [prompt_of("lives in", "the text")], Request(max_new_tokens=62)).notices == ()
 
 
 def test_a_leak_that_is_allowed_is_trained_and_told_and_not_remembered(ws, tmp_path):

@@ -100,6 +100,7 @@ def test_what_was_learned_by_heart_scores_right(kind, answers, model, tmp_path):
     done = ws.learn(
         "spam", write(tmp_path / "t.jsonl", rows), recipe="full", overrides=settings, allow_leaks=True, gate=None
     )
-    assert done["scores"]["spam"]["score"] == 1.0, ws.predict(asked)
+    said = [answer.answer for answer in ws.predict(asked, task="spam")]
+    assert done["scores"]["spam"]["score"] == 1.0, said
     assert done["scores"]["spam"]["scorer"] == "exact"
-    assert ws.predict(asked) == [a.removeprefix("<think>a</think>").removesuffix("<|turn_end|>") for a in answers]
+    assert said == [a.removeprefix("<think>a</think>").removesuffix("<|turn_end|>") for a in answers]

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from perdure.cli.bench import Lists, bench
 from perdure.cli.candidate import accept, discard
+from perdure.cli.chat import chat
 from perdure.cli.demo import demo
 from perdure.cli.diff import diff
 from perdure.cli.edit import edit
@@ -47,7 +48,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "rollback": rollback,
         "revert": revert,
     },
-    "Use": {"demo": demo, "predict": predict, "report": report, "export": export},
+    "Use": {"demo": demo, "predict": predict, "chat": chat, "report": report, "export": export},
     "Know what there is": {"methods": methods},
     "Look after the store": {"verify": verify, "gc": gc},
 }

@@ -1,48 +1,129 @@
 """`perdure predict`: ask the model."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure.cli.options import AsJson, At, Folder, open_workspace
-from perdure.cli.output import emit, tell, warn
+from perdure.cli.output import emit, say, short, tell, warn
 from perdure.cli.progress import progress
+from perdure.cli.side_by_side import side_by_side
 from perdure.cli.stdin import read_stdin, refuse_no_text
 from perdure.core.errors import BadInput
 
+if TYPE_CHECKING:
+    from perdure.workflows.predict.predict import Answer
+    from perdure.workflows.predict.prompt import Prompt
+
+Compare = Annotated[
+    str | None,
+    typer.Option("--compare", metavar="REF", show_default=False, help="Second entry, which is asked the same."),
+]
+System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System turn of the chat template.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token; above it, tokens are drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="What is drawn: the same seed gives the same answer.")]
+
 
 def predict(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to ask; - reads one prompt a line from stdin.")],
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="What to ask; - reads one prompt a line from stdin.")
+    ] = None,
     task: Annotated[
-        str | None, typer.Option(show_default="the newest", help="Task whose prompt format and adapter are used.")
+        str | None,
+        typer.Option(show_default="none: the chat template", help="Task whose template and adapter are used."),
+    ] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, in no template.")] = False,
+    system: System = None,
+    messages: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Conversation, in the place of TEXT: JSON list of {role, content}; - is stdin."
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Prompts, in the place of TEXT: one a line, or a .jsonl with a prompt a row."
+        ),
     ] = None,
     at: At = "head",
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer; else as the task needs.")] = None,
+    compare: Compare = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, show_default="as the task needs, else 256", help="Longest answer.")
+    ] = None,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Print the model's answer to TEXT.
+    r"""Print the model's answer to TEXT, a user turn in the model's chat template, or in the template of --task.
 
-    With - the answers stand a line each, line breaks in them written as \n; a blank line is answered by an empty one.
+    A model without a chat template continues TEXT as it stands. Of several prompts (- or --file) the answers stand a line
+    each, line breaks in them written as \n; a blank line is answered by an empty one.
+
+    Example: perdure predict "My wifi is slow upstairs" --task broadband --compare base
     """
-    from perdure.workflows.inspect.evaluate import newest_task
-    from perdure.workflows.inspect.evaluate import predict as carry_out
+    from perdure.workflows.predict.predict import predict as carry_out
+    from perdure.workflows.predict.request import Request
 
-    texts = read_stdin().removesuffix("\n").split("\n") if text == "-" else [text]
-    refuse_no_text("".join(texts))
-    asked = [line for line in texts if line.strip()]
-    if not asked:
-        raise BadInput("there is nothing to ask; give a text, or lines on stdin")
+    refuse_no_text((text or "") + (system or ""))
+    prompts, notices = _prompts(text, messages, file)
     ws = open_workspace(folder)
-    task = task or newest_task(ws.ledger, ws.ledger.resolve(at))
-    with progress("loading the model"):
-        found = carry_out(ws.session, asked, task, at, max_new_tokens)
-    given = iter(found.texts)
-    answers = [next(given) if line.strip() else "" for line in texts]
-    for notice in found.notices:
+    request = Request(task, system, raw, max_new_tokens, temperature, seed)
+    with progress("loading the model") as tick:
+        found = carry_out(ws.session, prompts, request, at, compare=compare, tick=tick if len(prompts) > 1 else None)
+    say(found.how)
+    for notice in (*notices, *found.notices):
         warn(notice)
+    several = text == "-" or file is not None
     if as_json:
-        pairs = [{"prompt": t, "answer": a} for t, a in zip(texts, answers, strict=True)]
-        return emit({"ref": at, "task": task, "answers": pairs})
-    for answer in answers:
-        tell(answer.replace("\n", "\\n") if text == "-" else answer)
+        answers = [answer.to_json() for answer in found.answers]
+        return emit(answers if several else answers[0])
+    for answer in found.answers:
+        _show(answer, f"{at} {short(answer.at)}", compare, several=several)
+
+
+def _prompts(text: str | None, messages: str | None, file: Path | None) -> "tuple[list[Prompt], list[str]]":
+    """Return what is asked, and what the user should know of the file that it stands in.
+
+    Raises:
+        BadInput: Nothing is asked.
+    """
+    from perdure.workflows.predict.prompt import (
+        prompt_lines,
+        prompt_of,
+        read_messages,
+        read_messages_file,
+        read_prompts,
+    )
+
+    given = [name for name, value in (("TEXT", text), ("--messages", messages), ("--file", file)) if value is not None]
+    if len(given) != 1:
+        both = (
+            f"{' and '.join(given)} are given; give one of them"
+            if given
+            else "give TEXT, --messages FILE or --file FILE"
+        )
+        raise typer.BadParameter(both)
+    if file is not None:
+        return read_prompts(file)
+    if messages is not None:
+        return [read_messages(read_stdin(), "stdin") if messages == "-" else read_messages_file(Path(messages))], []
+    if text == "-":
+        lines = read_stdin()
+        refuse_no_text(lines)
+        return prompt_lines(lines, "stdin"), []
+    if not (text or "").strip():
+        raise BadInput("there is nothing to ask: the text is empty")
+    return [prompt_of(text or "", "the text")], []
+
+
+def _show(answer: "Answer", name: str, compare: str | None, *, several: bool) -> None:
+    """Print an answer, or two of them side by side; one of several answers takes one line."""
+    if answer.compared is not None:
+        if several:
+            tell(f"> {answer.prompt if isinstance(answer.prompt, str) else '...'}")
+        heads = name, f"{compare} {short(answer.compared.at)}"
+        return tell(side_by_side(heads, (answer.answer, answer.compared.answer)))
+    tell(answer.answer.replace("\n", "\\n") if several else answer.answer)

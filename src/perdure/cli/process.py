@@ -80,7 +80,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             _end_now()
         frame = frame.f_back
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(*(signals.TERMINATED if number == signal.SIGTERM else ()))
 
 
 def _end_if_deaf(unheard: socket.socket) -> None:

@@ -1,13 +1,37 @@
 """Reading from stdin, which may be closed, no terminal, or no text."""
 
 import sys
+from contextlib import suppress
 
+from perdure.cli.output import say
 from perdure.core.errors import BadInput
 
 
 def at_terminal() -> bool:
     """Return whether somebody can be asked."""
     return sys.stdin is not None and sys.stdin.isatty()
+
+
+def read_line(prompt: str) -> str | None:
+    """Return the next line of stdin, after a prompt where somebody can be asked; None where there are no more.
+
+    Raises:
+        BadInput: It is no text.
+    """
+    if sys.stdin is None:
+        return None
+    try:
+        if at_terminal() and sys.stdout.isatty():
+            with suppress(ImportError):
+                import readline  # noqa: F401 (from here on, input() has a history and is edited with the arrow keys)
+            return input(prompt)
+        if at_terminal():  # the answers go to a file, where no prompt belongs
+            say(prompt, nl=False)
+        return sys.stdin.readline() or None
+    except EOFError:
+        return None
+    except UnicodeDecodeError as error:
+        raise _no_text(error) from error
 
 
 def read_stdin() -> str:
@@ -21,7 +45,11 @@ def read_stdin() -> str:
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise BadInput(f"stdin is not {error.encoding} text ({error.reason}); convert it to UTF-8") from error
+        raise _no_text(error) from error
+
+
+def _no_text(error: UnicodeDecodeError) -> BadInput:
+    return BadInput(f"stdin is not {error.encoding} text ({error.reason}); convert it to UTF-8")
 
 
 def refuse_no_text(text: str) -> None:

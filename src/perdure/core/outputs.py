@@ -64,6 +64,7 @@ REPORT = Kind("report", _begins(REPORT_LINE))
 EVIDENCE = Kind("gate evidence", _begins(EVIDENCE_LINE))
 RECIPE = Kind("advised recipe", _begins(RECIPE_LINE))
 MEMORY = Kind("memory export", _is_memory_row)  # an empty memory makes an empty file
+CONVERSATIONS = Kind("file of conversations", _begins('{"messages":'))
 BENCH_TABLE = Kind("benchmark's table", _begins("| arm | seeds | ACC |"))
 BENCH_PAGE = Kind("benchmark's page", _begins(f"<!doctype html>{BENCH_LINE}"))
 BENCH_RESULT = Kind("benchmark's result", _begins('{"suite": '))
@@ -104,11 +105,16 @@ def check_output(path: Path, kind: Kind, *, force: bool = False, workspaces: Seq
         raise BadInput(f"{path} is a folder; name a file in it")
     if not path.resolve().parent.is_dir():
         raise BadInput(f"there is no folder {path.parent}; make it first, or check the path")
-    ours = path.is_file() and kind.is_first_line(_first_line(path))
+    ours = is_output(path, kind)
     if not ours:
         _refuse_model_file(path)
     if path.is_file() and not force and not ours:
         raise BadInput(f"{path} is there already and is no {kind.name} of perdure; choose another file, or add --force")
+
+
+def is_output(path: Path, kind: Kind) -> bool:
+    """Say whether a file is there, and of a kind that perdure writes."""
+    return path.is_file() and kind.is_first_line(_first_line(path))
 
 
 def refuse_own(path: Path, workspaces: Sequence[Path] = ()) -> None:

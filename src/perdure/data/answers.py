@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from perdure.core.rows import Message, Row
-from perdure.data.chat import chat, frame
+from perdure.data.chat import chat, chat_text, frame
 from perdure.data.encode import answer_ids, end_markers, stop_ids, without_end, without_markers
 from perdure.data.thoughts import CLOSING, opening, split
 
@@ -81,7 +81,14 @@ class Reader:
         return plain if thought is None or not answer.strip() else answer.strip()
 
     def tag(self, row: Row) -> str | None:
-        """Return the tag of the thought block that the prompt of a row opens and its answer closes; None where there is none."""
+        """Return the tag of the thought block that the prompt of a row opens and its answer closes; None where there is none.
+
+        A conversation whose answer is not known is asked: what the model answers there closes the block.
+        """
+        if row.messages and row.messages[-1] == Message("assistant", ""):
+            turns = row.messages[:-1]
+            asked = opening(chat_text(turns, self.tokenizer, prompt=True, given=row.given, source=row.source))
+            return asked[1] if asked else None
         if row.messages:
             return chat(without_markers(row, self.tokenizer), self.tokenizer).tag
         block = opening(row.prompt)

@@ -12,7 +12,7 @@ from perdure.core.rows import Message, Row, RowName
 from perdure.core.script import count_words
 from perdure.data.columns import IN_FILE, IN_TASK, Unread, check, listed, read_by, take
 from perdure.data.doubts import doubts
-from perdure.data.formats import DEFAULT_TEMPLATE, alpaca_prompt, detect, fill, label_text, names_in, to_rows
+from perdure.data.formats import DEFAULT_TEMPLATE, FORMATS, alpaca_prompt, detect, fill, label_text, names_in, to_rows
 from perdure.data.read import Record, read_file
 from perdure.data.scoring import scoring_version
 from perdure.data.spec import TaskSpec as TaskSpec
@@ -138,6 +138,27 @@ class TaskData:
             given = {row.extra for row in self.test}  # tools and the like that every row is given
             return Row(messages=turns, task=self.name, extra=given.pop() if len(given) == 1 else "")
         return Row(prompt=question, task=self.name)
+
+    def request(self, record: Record) -> Row:
+        """Return a row that asks what a row of a data file asks, the way the task's own rows do, with an empty answer.
+
+        Args:
+            record: The columns that the task reads, under their names in the task's own files; or a text in "prompt" or "text".
+
+        Raises:
+            BadInput: A column is missing or holds no text; the message says where.
+        """
+        taken = {role: record.fields[name] for role, name in self.spec.columns.items() if name in record.fields}
+        fields = {**record.fields, **taken}
+        *reads, answer = FORMATS[self.format]
+        reads = names_in(self.spec.template) if self.spec.template else reads or [answer]
+        text = fields.get("prompt", fields.get("text"))
+        if isinstance(text, str) and (answer in reads or not all(fields.get(name) is not None for name in reads)):
+            return self.ask(text)
+        unread = {} if answer in reads else {answer: "-"}  # stands for the answer, which is not read
+        asked = Record({**fields, **unread}, record.source)
+        (row,) = to_rows([asked], self.format, task=self.name, template=self.spec.template, mapped=self.spec.columns)
+        return replace(row, completion="", label=None)
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the rows as plain JSON; the ledger keeps those."""

@@ -51,6 +51,12 @@ def split(text: str, tag: str | None = None) -> tuple[str | None, str]:
             return "\n".join(thoughts), ""
 
 
+def may_open(text: str) -> bool:
+    """Say whether a text is the beginning of a tag that opens a thought, so that what follows decides whether one begins."""
+    begun = text.lstrip()
+    return any(tag != begun and tag.startswith(begun) for tag in CLOSING)
+
+
 def knows_thoughts(template: str) -> bool:
     """Say whether a chat template writes or reads thought blocks."""
     return any(name in template for name in (*CLOSING, *CLOSING.values(), "reasoning_content", "thinking"))

@@ -52,8 +52,17 @@ def conversation(turns: Sequence[Message], record: Record) -> Row:
         )
     if not any(turn.role == "user" for turn in turns[: answers[-1]]):
         raise BadInput(f"{source} has no user turn before the answer; add one, or write the row as text")
+    return Row(messages=tuple(turns[: answers[-1] + 1]), extra=given_beside(record))
+
+
+def given_beside(record: Record) -> str:
+    """Return what the chat template is given beside the turns of a record, as canonical JSON; empty where nothing.
+
+    Raises:
+        BadInput: A column for the template holds something else than it should.
+    """
     given = {name: found for name in ROW_FIELDS if (found := _given(record, name))}
-    return Row(messages=tuple(turns[: answers[-1] + 1]), extra=_stored(given, source) if given else "")
+    return _stored(given, record.source) if given else ""
 
 
 def unread_fields(records: Iterable[Record]) -> list[str]:

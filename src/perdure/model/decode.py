@@ -11,6 +11,7 @@ from perdure.model.batch import padded
 from perdure.model.grouping import of_like_length
 from perdure.model.probing import batching_of
 from perdure.model.prompts import CachedPrompts
+from perdure.model.sample import Choose, greedy
 
 BATCH = 64  # prompts a batch; fixed, so that padding never makes a difference between two states
 MOST = 4096  # padded tokens of a batch of prompts: one long prompt would make all others as long
@@ -54,40 +55,47 @@ def generate(
     model: Any,
     prompts: Sequence[Sequence[int]],
     *,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     stops: Sequence[int],
     pad: int,
     precision: Callable[[], AbstractContextManager] = nullcontext,
     tick: Callable[[int], None] | None = None,
+    choose: Choose = greedy,
+    on_token: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
-    """Return the greedy continuation of each prompt, without the token that ended it.
+    """Return the continuation of each prompt, greedy unless `choose` is another, without the token that ended it.
 
     Prompts are sorted by length into batches of at most 64; a row that is done leaves its batch.
 
     Args:
         model: A causal language model in eval mode.
         prompts: Token ids of each prompt, none empty.
-        max_new_tokens: Most tokens a continuation may have.
+        max_new_tokens: Most tokens a continuation may have, of all prompts or of each.
         stops: Token ids that end an answer.
         pad: Token id for padding.
         precision: Context of the forwards.
         tick: Called with the number of prompts finished, batch by batch.
+        choose: Chooses the next token of each prompt.
+        on_token: Called with prompt and token as each token is chosen, but for those that end an answer.
     """
+    most = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     answers: list[list[int]] = [[] for _ in prompts]
     ends = torch.tensor(list(stops))
     finished = 0
     for live in of_like_length([len(prompt) for prompt in prompts], BATCH, MOST):
         finished += len(live)
         with precision():
-            state = read_prompts(model, [prompts[i] for i in live], pad, max_new_tokens)
+            state = read_prompts(model, [prompts[i] for i in live], pad, max(most[i] for i in live))
             logits = state.logits
-            for step in range(max_new_tokens):
-                token = logits.argmax(-1)
+            while True:
+                token = choose(logits, live).to(state.device)
                 chosen = token.cpu()
-                going = ~torch.isin(chosen, ends)
-                for row in going.nonzero()[:, 0].tolist():
+                for row in (~torch.isin(chosen, ends)).nonzero()[:, 0].tolist():
                     answers[live[row]].append(int(chosen[row]))
-                if step == max_new_tokens - 1 or not going.any():
+                    if on_token:
+                        on_token(live[row], int(chosen[row]))
+                going = ~torch.isin(chosen, ends) & torch.tensor([len(answers[i]) < most[i] for i in live])
+                if not going.any():
                     break
                 if not going.all():
                     rows = going.nonzero()[:, 0].to(state.device)

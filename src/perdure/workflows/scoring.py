@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
@@ -25,10 +26,12 @@ class Answers:
     Args:
         texts: An answer for each row.
         notices: What the user should know, such as prompts that had to be cut.
+        tokens: How many tokens were generated for each row, a thought included; empty where answers were chosen.
     """
 
     texts: list[str]
     notices: tuple[str, ...] = ()
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,28 +111,81 @@ def answers(
         known: Rows that show what answers look like, where `rows` have none.
         prompts: The rows as tokens, where the caller has them.
     """
-    from perdure.data.answers import Reader
-    from perdure.model.decode import generate
-
-    base, tokenizer = runtime.base, runtime.base.tokenizer
+    base = runtime.base
     asked = prompts if prompts is not None else prompts_of(runtime, rows)
     short, new, notices = _fitted(runtime, [ids or base.stops[:1] for ids in asked], max_new_tokens)
+    return generated(runtime, rows, short, new, Decoding(tick=tick), known=known, notices=notices)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen, and who is told as they come.
+
+    Args:
+        temperature: 0 takes the most likely token; above it, tokens are drawn.
+        seed: Key of what is drawn.
+        tick: Called with the number of answers finished.
+        on_text: Called with the index of a row and the next piece of its answer.
+    """
+
+    temperature: float = 0.0
+    seed: int = 0
+    tick: Callable[[int], None] | None = None
+    on_text: Callable[[int, str], None] | None = None
+
+
+def generated(
+    runtime: "Runtime",
+    rows: Sequence[Row],
+    prompts: Sequence[Sequence[int]],
+    most: int | Sequence[int],
+    decoding: Decoding,
+    *,
+    known: Sequence[Row] = (),
+    notices: Sequence[str] = (),
+) -> Answers:
+    """Return what the model that is loaded answers to prompts that fit it; thoughts that did not end are one more notice.
+
+    Args:
+        runtime: Holds the model.
+        rows: What is asked.
+        prompts: The rows as tokens, none empty.
+        most: Most tokens of an answer, of all rows or of each.
+        decoding: How tokens are chosen.
+        known: Rows that show what answers look like, where `rows` have none.
+        notices: What the user should know so far.
+    """
+    from perdure.data.answers import Reader
+    from perdure.data.streaming import TextStream
+    from perdure.model.decode import generate
+    from perdure.model.sample import chooser
+
+    base = runtime.base
+    reader = Reader.of(base.tokenizer, known or rows)
+    tags = [reader.tag(row) for row in rows]
+    streams = []
+    if decoding.on_text:
+        streams = [TextStream(reader, tag, partial(decoding.on_text, i)) for i, tag in enumerate(tags)]
     said = generate(
         runtime.model,
-        short,
-        max_new_tokens=new,
+        prompts,
+        max_new_tokens=most,
         stops=base.stops,
         pad=base.pad,
         precision=runtime.precision,
-        tick=tick,
+        tick=decoding.tick,
+        choose=chooser(decoding.temperature, decoding.seed, prompts),
+        on_token=(lambda row, token: streams[row].add(token)) if streams else None,
     )
-    reader = Reader.of(tokenizer, known or rows)
-    found = [reader.text(ids, reader.tag(row)) for ids, row in zip(said, rows, strict=True)]
+    for stream in streams:
+        stream.end()
+    found = [reader.text(ids, tag) for ids, tag in zip(said, tags, strict=True)]
     lost = sum(not text and bool(reader.whole(ids).strip()) for text, ids in zip(found, said, strict=True))
+    told = list(notices)
     if lost:
-        what = "answer was" if lost == 1 else "answers were"
-        notices.append(f"{lost} {what} still a thought after {new} tokens, and left empty; raise max_new_tokens")
-    return Answers(found, tuple(notices))
+        what, new = "answer was" if lost == 1 else "answers were", most if isinstance(most, int) else max(most)
+        told.append(f"{lost} {what} still a thought after {new} tokens, and left empty; raise max_new_tokens")
+    return Answers(found, tuple(told), tuple(map(len, said)))
 
 
 def answer_length(runtime: "Runtime", task: TaskData) -> int:

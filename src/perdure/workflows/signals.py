@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
+TERMINATED = (signal.SIGTERM,)  # arguments of the KeyboardInterrupt that SIGTERM raises; Ctrl-C's has none
 _UNHEARD: list[socket.socket] = []  # what the system writes a byte into for each signal; one a process, as signals are
 
 

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +20,7 @@ from perdure.workflows.edit.records import listed
 from perdure.workflows.edit.request import Facts
 from perdure.workflows.export.export import MAX_RANK, export
 from perdure.workflows.init import DEFAULT_MODEL, init
-from perdure.workflows.inspect.evaluate import evaluate, predict
+from perdure.workflows.inspect.evaluate import evaluate
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.sweep import sweep
 from perdure.workflows.inspect.trace import trace_facts, trace_prompt
@@ -30,6 +30,9 @@ from perdure.workflows.learn.knowledge import Knowledge, learn_knowledge, plan_k
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
 from perdure.workflows.learn.request import Request
+from perdure.workflows.predict.predict import Answer, predict
+from perdure.workflows.predict.prompt import Turns, prompt_of
+from perdure.workflows.predict.request import Request as Ask
 from perdure.workflows.revert import revert
 from perdure.workflows.session import Session
 
@@ -242,18 +245,74 @@ class Workspace:
         return found.to_json()
 
     def predict(
-        self, texts: Sequence[str], task: str | None = None, at: str = "head", max_new_tokens: int | None = None
-    ) -> list[str]:
-        """Return the model's answers at a ref, asked the way `task` (else the newest task) asks; else as a chat.
+        self,
+        prompts: str | Sequence[str | Turns | Mapping[str, Any]],
+        task: str | None = None,
+        at: str = "head",
+        max_new_tokens: int | None = None,
+        *,
+        system: str | None = None,
+        raw: bool = False,
+        temperature: float = 0.0,
+        seed: int = 0,
+        tick: Tick | None = None,
+    ) -> list[Answer]:
+        """Return the model's answer to each prompt, in order; `str(answer)` is its text.
 
         What the user should know of how the model was asked, such as prompts that had to be cut, is a Python warning.
 
+        Args:
+            prompts: A text, or a list. Each is a text, a list of turns ({"role": ..., "content": ...}), or values by column for
+                the template of a task.
+            task: Task in whose template, and through whose adapter, the model is asked; None for the model's chat template and
+                what all tasks share.
+            at: Ref or entry.
+            max_new_tokens: Most tokens of an answer; else as many as the task needs, or 256.
+            system: System turn.
+            raw: Continue the text as it is, in no template.
+            temperature: 0 takes the most likely token; above it, tokens are drawn.
+            seed: Key of what is drawn: the same seed gives the same answer, whatever else is asked.
+            tick: Called with (what, prompts done, prompts in all).
+
         Raises:
+            BadInput: A prompt is empty, or does not fit the template.
             NotFound: The task or ref is not known.
         """
-        found = predict(self.session, texts, task, at, max_new_tokens)
+        given = [prompts] if isinstance(prompts, str) else prompts
+        asked = [prompt_of(value, f"prompt {n}") for n, value in enumerate(given, start=1)]
+        found = predict(self.session, asked, Ask(task, system, raw, max_new_tokens, temperature, seed), at, tick=tick)
         _warn(found.notices)
-        return found.texts
+        return list(found.answers)
+
+    def chat(
+        self,
+        messages: Turns,
+        at: str = "head",
+        max_new_tokens: int | None = None,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """Return the model's answer to a conversation, in its chat template; the oldest turns are left out if it has no room.
+
+        Args:
+            messages: The turns ({"role": ..., "content": ...}), the last one the user's.
+            at: Ref or entry.
+            max_new_tokens: Most tokens of the answer; else 256.
+            temperature: 0 takes the most likely token; above it, tokens are drawn.
+            seed: Key of what is drawn.
+            on_text: Called with each piece of the answer as it comes.
+
+        Raises:
+            BadInput: A turn is not valid, or the model has no chat template.
+            NotFound: The ref is not known.
+        """
+        ask = Ask(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        pieces = (lambda _, piece: on_text(piece)) if on_text else None
+        found = predict(self.session, [prompt_of(list(messages), "messages")], ask, at, on_text=pieces)
+        _warn(found.notices)
+        return found.answers[0]
 
     def model(self, at: str = "head", task: str | None = None) -> Any:
         """Return the model at a ref, in eval mode: the one that was scored.

@@ -1,0 +1,183 @@
+"""`perdure chat`: a conversation with the model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from perdure.cli.options import At, Folder, open_workspace
+from perdure.cli.output import say, short, tell, warn
+from perdure.cli.predict import Compare, Seed, System, Temperature
+from perdure.cli.progress import progress
+from perdure.cli.stdin import at_terminal, read_line, refuse_no_text
+from perdure.core.errors import BadInput, PerdureError
+from perdure.workflows.signals import TERMINATED
+
+if TYPE_CHECKING:
+    from perdure.core.rows import Message
+    from perdure.ledger import Entry
+    from perdure.workflows.predict.request import Request
+    from perdure.workflows.session import Session
+
+HELP = """/system TEXT  set the system turn; without TEXT, remove it
+/reset        forget the conversation
+/at REF       go on with the model of another entry; the conversation stays
+/save FILE    append the conversation to a .jsonl file, as a row that 'perdure learn' takes
+/help         show this
+/quit         end; so does Ctrl-D. Ctrl-C stops an answer.
+A line that begins with // is sent with one /."""
+
+
+@dataclass
+class Speaker:
+    """One state of the model, and its side of the conversation.
+
+    Args:
+        at: Ref or entry.
+        entry: The entry.
+        turns: What was said, without the system turn.
+    """
+
+    at: str
+    entry: "Entry"
+    turns: "tuple[Message, ...]" = ()
+
+
+def chat(
+    at: At = "head",
+    compare: Compare = None,
+    system: System = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
+    temperature: Temperature = 0.0,
+    seed: Seed = 0,
+    folder: Folder = None,
+) -> None:
+    """Talk with the model: a line is a user turn, the answer appears as it is generated. /help lists the commands.
+
+    A conversation that the model has no room for loses its oldest turns, with a notice. With --compare, two states answer each
+    line, each in a conversation of its own. Without a terminal, lines are read from stdin, and answers written to stdout.
+
+    Example: perdure chat --compare base
+    """
+    from perdure.workflows.predict.request import Request
+
+    refuse_no_text(system or "")
+    session = open_workspace(folder).session
+    request = Request(system=system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    request.check()
+    speakers = [Speaker(ref, session.ledger.resolve(ref)) for ref in (at, compare) if ref is not None]
+    with progress("loading the model"):
+        session.load(speakers[0].entry)
+    if not session.tokenizer.chat_template:
+        raise BadInput(
+            "this model's tokenizer has no chat template, so there is no conversation with it; 'perdure predict TEXT' continues "
+            "a text, or make a workspace for a model made for chat"
+        )
+    if at_terminal():
+        say(f"{speakers[0].at} {short(speakers[0].entry.id)}; /help lists the commands, Ctrl-D ends")
+    Talk(session, request, speakers).run()
+
+
+class Talk:
+    """The conversation in a terminal, or over pipes.
+
+    Args:
+        session: The session.
+        request: How the model is asked.
+        speakers: The state that answers, and the one that it is compared with, if any.
+    """
+
+    def __init__(self, session: "Session", request: "Request", speakers: list[Speaker]):
+        self.session, self.request, self.speakers = session, request, speakers
+        self.patient = at_terminal()  # somebody is there to try again: errors and Ctrl-C end what is done, not the chat
+        self.commands: dict[str, Callable[[str], None]] = {
+            "/system": self._system,
+            "/reset": self._reset,
+            "/at": self._at,
+            "/save": self._save,
+            "/help": lambda _: say(HELP),
+        }
+
+    def run(self) -> None:
+        """Read lines until there are no more, or one is /quit."""
+        while True:
+            try:
+                line = read_line("> ")
+                if line is None or line.strip() == "/quit":
+                    return
+                self._take(line)
+            except KeyboardInterrupt as stopped:
+                if not self.patient or stopped.args == TERMINATED:
+                    raise
+                say("\n(stopped; Ctrl-D ends the chat)")
+            except PerdureError as error:
+                if not self.patient:
+                    raise
+                say(f"error: {error}", fg=typer.colors.RED)
+
+    def _take(self, line: str) -> None:
+        refuse_no_text(line)
+        word, _, rest = line.strip().partition(" ")
+        if word in self.commands:
+            self.commands[word](rest.strip())
+        elif word.startswith("//"):
+            self._answer(line.strip()[1:])
+        elif word.startswith("/"):
+            raise BadInput(f"{word} is no command; /help lists them, and a line that begins with // is sent with one /")
+        elif word:
+            self._answer(line.strip())
+
+    def _answer(self, text: str) -> None:
+        """Print what each state answers; a conversation whose answer was stopped is as it was before."""
+        from perdure.core.rows import Message
+        from perdure.workflows.predict.predict import predict
+        from perdure.workflows.predict.prompt import Prompt
+
+        said = []
+        for speaker in self.speakers:
+            if len(self.speakers) > 1:
+                tell(f"{speaker.at} {short(speaker.entry.id)}:", bold=True)
+            turns = (*speaker.turns, Message("user", text))
+            prompt = Prompt(turns=turns, source="the conversation")
+            found = predict(
+                self.session, [prompt], self.request, speaker.entry.id, on_text=lambda _, piece: tell(piece, nl=False)
+            )
+            (answer,) = found.answers
+            tell("")
+            for notice in found.notices:
+                warn(notice)
+            if not answer.answer:
+                warn("the answer is empty, so that the turn is left out of the conversation")
+            if answer.stopped == "length":
+                warn(f"the answer was cut after {answer.tokens} tokens; --max-new-tokens allows more")
+            said.append((*turns, Message("assistant", answer.answer)) if answer.answer else speaker.turns)
+        for speaker, turns in zip(self.speakers, said, strict=True):
+            speaker.turns = turns
+
+    def _system(self, text: str) -> None:
+        self.request = replace(self.request, system=text or None)
+        say("system turn set" if text else "system turn removed")
+
+    def _reset(self, _: str) -> None:
+        for speaker in self.speakers:
+            speaker.turns = ()
+        say("conversation forgotten")
+
+    def _at(self, ref: str) -> None:
+        if not ref:
+            raise BadInput("/at needs the name of an entry, as in '/at head~1'")
+        entry = self.session.ledger.resolve(ref)
+        self.speakers[0].at, self.speakers[0].entry = ref, entry
+        say(f"answers are by {ref} {short(entry.id)} from here on")
+
+    def _save(self, file: str) -> None:
+        from perdure.core.rows import Message
+        from perdure.workflows.predict.save import save_conversation
+
+        if not file:
+            raise BadInput("/save needs the name of a file, as in '/save chats.jsonl'")
+        first = (Message("system", self.request.system),) if self.request.system else ()
+        save_conversation(Path(file), (*first, *self.speakers[0].turns), [self.session.ledger.root])
+        say(f"conversation appended to {file}")

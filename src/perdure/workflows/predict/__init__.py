@@ -1,0 +1,1 @@
+"""Ask the model: single texts, files of them, and conversations."""

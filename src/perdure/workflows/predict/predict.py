@@ -1,0 +1,218 @@
+"""Ask the model at an entry, and compare what two entries answer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import JsonValue
+
+from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
+from perdure.core.records import OMIT, Record
+from perdure.core.rows import Row
+from perdure.core.words import counted
+from perdure.data.task import TaskData
+from perdure.ledger import Entry
+from perdure.workflows.inspect.evaluate import task_at
+from perdure.workflows.predict.prompt import Prompt
+from perdure.workflows.predict.request import CHAT, PLAIN, Request, in_words, oldest_left_out, row_of
+from perdure.workflows.scoring import LONGEST, Decoding, answer_length, generated, prompts_of
+from perdure.workflows.session import Session
+
+Stopped = Literal["stop", "length", "blank"]
+OnText = Callable[[int, str], None]
+
+
+@dataclass(frozen=True)
+class Reply(Record):
+    """What the model of one entry answers to a prompt.
+
+    Args:
+        answer: The answer.
+        tokens: How many tokens were generated, a thought included.
+        stopped: Why it ends; see `Answer`.
+        at: Id of the entry.
+    """
+
+    answer: str
+    tokens: int
+    stopped: Stopped
+    at: str
+
+
+@dataclass(frozen=True)
+class Answer(Record):
+    """What the model answers to one prompt.
+
+    Args:
+        prompt: What was asked: a text, turns, or values by column.
+        answer: The answer, without a thought before it.
+        task: Task in whose template it was asked; None for none.
+        format: Format of the task; else "chat" (the model's chat template) or "plain" (no template).
+        tokens: How many tokens were generated, a thought included.
+        stopped: Why it ends: "stop" (the model ended it), "length" (it may have no more tokens), "blank" (nothing was asked).
+        at: Id of the entry that answered.
+        compared: What another entry answers, where two were asked.
+    """
+
+    prompt: JsonValue
+    answer: str
+    task: str | None
+    format: str
+    tokens: int
+    stopped: Stopped
+    at: str
+    compared: Reply | None = field(default=None, metadata={OMIT: True})
+
+    def __str__(self) -> str:
+        """Return the answer alone."""
+        return self.answer
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model answers to some prompts.
+
+    Args:
+        answers: One for each prompt, in order.
+        how: How the prompts were asked, in words.
+        notices: What the user should know, such as prompts that had to be cut.
+    """
+
+    answers: tuple[Answer, ...]
+    how: str
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Prompts as rows and tokens, for the model that is loaded.
+
+    Args:
+        rows: One for each prompt.
+        ids: Their tokens, cut to what the model has positions for.
+        most: Most tokens of the answer to each.
+        known: Rows that show what answers look like.
+        notices: What had to be cut.
+    """
+
+    rows: list[Row]
+    ids: list[list[int]]
+    most: list[int]
+    known: tuple[Row, ...]
+    notices: list[str]
+
+
+def predict(
+    session: Session,
+    prompts: Sequence[Prompt],
+    request: Request = Request(),
+    at: str = "head",
+    *,
+    compare: str | None = None,
+    tick: Tick | None = None,
+    on_text: OnText | None = None,
+) -> Predictions:
+    """Return what the model answers at a ref, and at a second one where `compare` names it.
+
+    With a task, its template is used and its view gone through; else what all tasks share is asked, in the model's chat
+    template, or with the text as it stands where the model has none. A state with a router (slot `route`), which none has yet,
+    would choose the task of each prompt here.
+
+    Args:
+        session: The session.
+        prompts: What is asked; a blank one gets an empty answer.
+        request: How it is asked.
+        at: Ref or entry.
+        compare: Ref or entry that is asked the same.
+        tick: Called with (what, prompts done, prompts in all).
+        on_text: Called with the index of a prompt and the next piece of its answer as it comes, those of `at` alone.
+
+    Raises:
+        BadInput: There is nothing to ask, a setting is out of range, or a prompt does not fit the template.
+        NotFound: The task or a ref is not known.
+    """
+    request.check()
+    some = [prompt for prompt in prompts if not prompt.blank]
+    if not some:
+        raise BadInput("there is nothing to ask; give a text, or lines on stdin")
+    entry = session.ledger.resolve(at)
+    other = session.ledger.resolve(compare) if compare else None
+    task = task_at(session, request.task, entry) if request.task else None
+    if task is not None or request.raw:  # refused before the model is loaded
+        rows = [row_of(prompt, request, task, chat=True) for prompt in some]
+        session.load(entry, request.task)
+    else:
+        session.load(entry, None)
+        rows = [row_of(prompt, request, None, chat=bool(session.tokenizer.chat_template)) for prompt in some]
+    asked = _fitted(session, rows, request, task)
+    index = [n for n, prompt in enumerate(prompts) if not prompt.blank]
+    streamed = (lambda n, piece: on_text(index[n], piece)) if on_text else None
+    found, notices = _answers(session, entry, request, asked, tick, streamed)
+    told = [*asked.notices, *notices]
+    others: list[Reply | None] = [None] * len(rows)
+    if other is not None:
+        session.load(other, request.task)
+        second, notices = _answers(session, other, request, asked, tick)
+        others = list(second)
+        told += [f"{other.id[:12]}: {text}" for text in notices]
+    format = task.format if task and not request.raw else (CHAT if rows[0].messages else PLAIN)
+    made = {
+        n: Answer(prompts[n].said, one.answer, request.task, format, one.tokens, one.stopped, one.at, two)
+        for n, one, two in zip(index, found, others, strict=True)
+    }
+    blank = Answer("", "", request.task, format, 0, "blank", entry.id)
+    how = in_words(request, task, rows[0], session.ledger, entry)
+    return Predictions(tuple(made.get(n, blank) for n in range(len(prompts))), how, tuple(told))
+
+
+def _fitted(session: Session, rows: list[Row], request: Request, task: TaskData | None) -> _Asked:
+    """Return rows as tokens, each cut by itself to what the model has positions for: what else is asked changes nothing."""
+    from perdure.model.decode import fitted
+
+    runtime = session.runtime
+    known = task.test if task and not request.raw else ()
+    most = request.max_new_tokens or (answer_length(runtime, task) if task and not request.raw else LONGEST)
+    positions, notices = runtime.base.positions, []
+    if positions is not None:
+        room = positions - min(most, positions // 2)
+        shorter = [
+            oldest_left_out(row, lambda one: len(prompts_of(runtime, [one])[0]) <= room) if row.messages else (row, 0)
+            for row in rows
+        ]
+        rows = [row for row, _ in shorter]
+        notices = [
+            f"the oldest {counted(n, 'turn')} left out: no room among {positions} positions" for _, n in shorter if n
+        ]
+    whole = [ids or runtime.base.stops[:1] for ids in prompts_of(runtime, rows)]
+    each = [fitted([ids], most, positions) for ids in whole]
+    if cut := sum(count for _, _, count in each):
+        what = "prompt was" if cut == 1 else "prompts were"
+        notices.append(f"{cut} {what} longer than the model's {positions} positions allow and lost the start")
+    if (least := min(new for _, new, _ in each)) < most:
+        notices.append(f"answers have at most {least} tokens, not {most}: the model has {positions} positions")
+    return _Asked(rows, [ids for (ids,), _, _ in each], [new for _, new, _ in each], known, notices)
+
+
+def _answers(
+    session: Session,
+    entry: Entry,
+    request: Request,
+    asked: _Asked,
+    tick: Tick | None,
+    on_text: OnText | None = None,
+) -> tuple[list[Reply], list[str]]:
+    """Return what the model that is loaded, that of `entry`, answers, and what is to be told of it."""
+
+    def done(count: int) -> None:
+        if tick:
+            tick("answering", count, len(asked.rows))
+
+    decoding = Decoding(request.temperature, request.seed, done, on_text)
+    found = generated(session.runtime, asked.rows, asked.ids, asked.most, decoding, known=asked.known)
+    ends: list[Stopped] = ["stop" if n < most else "length" for n, most in zip(found.tokens, asked.most, strict=True)]
+    notices = list(found.notices)
+    if request.max_new_tokens is None and request.task is None and (cut := ends.count("length")):
+        notices.append(f"{counted(cut, 'answer')} cut after {LONGEST} tokens; raise max_new_tokens")
+    made = zip(found.texts, found.tokens, ends, strict=True)
+    return [Reply(text, tokens, end, entry.id) for text, tokens, end in made], notices

@@ -1,0 +1,151 @@
+"""How a prompt is asked: in the template of a task, as a user turn of the chat template, or as plain text."""
+
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
+
+from perdure.core.errors import BadInput
+from perdure.core.rows import Message, Row
+from perdure.core.words import some
+from perdure.data.task import TaskData
+from perdure.ledger import Entry, Ledger
+from perdure.workflows.inspect.views import task_order
+from perdure.workflows.predict.prompt import Prompt
+
+CHAT, PLAIN = "chat", "plain"
+"""What `Answer.format` is where no task's template was used: the model's chat template, and none."""
+
+ANSWER = Message("assistant", "")  # stands for the answer that is not known yet
+
+
+@dataclass(frozen=True)
+class Request:
+    """How the model is asked.
+
+    Args:
+        task: Task whose template is used and whose adapter is gone through; None for none.
+        system: System turn.
+        raw: Continue the text as it is, in no template.
+        max_new_tokens: Most tokens of an answer; None for as many as the task needs, or `LONGEST`.
+        temperature: 0 takes the most likely token; above it, tokens are drawn.
+        seed: Key of what is drawn.
+    """
+
+    task: str | None = None
+    system: str | None = None
+    raw: bool = False
+    max_new_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+
+    def check(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            BadInput: A value is out of range, or there is no template for the system turn.
+        """
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise BadInput(f"max_new_tokens is {self.max_new_tokens}; an answer has one token at least")
+        if not 0 <= self.temperature < inf:
+            raise BadInput(f"temperature is {self.temperature}; give 0 (the most likely answer) or more")
+        if self.system is not None and not self.system.strip():
+            raise BadInput("the system turn is empty; leave it out")
+        if self.system is not None and self.raw:
+            raise BadInput("raw text stands in no template, so it has no system turn; leave one of the two out")
+
+
+def row_of(prompt: Prompt, request: Request, task: TaskData | None, *, chat: bool) -> Row:
+    """Return the row that asks a prompt; its answer is empty.
+
+    Args:
+        prompt: What is asked; not blank.
+        request: How.
+        task: The task whose template is used; None for none.
+        chat: Whether the model has a chat template.
+
+    Raises:
+        BadInput: The prompt does not fit the template.
+    """
+    if request.raw:
+        if not prompt.text:
+            raise BadInput(f"{prompt.source} is no plain text, and raw text is continued as it is; leave --raw out")
+        return Row(prompt=prompt.text)
+    if task is not None:
+        return _with_system(_task_row(prompt, task), request.system, task.name)
+    if prompt.text and not chat and request.system is None:
+        return Row(prompt=prompt.text)
+    if not chat:
+        what = f"{prompt.source} is a conversation" if prompt.turns else "the system turn has no place"
+        raise BadInput(
+            f"{what}, and this model's tokenizer has no chat template; give plain text alone, or use a model made for chat"
+        )
+    if not (prompt.turns or prompt.text):
+        columns = ", ".join(prompt.record.fields) if prompt.record else ""
+        raise BadInput(
+            f"{prompt.source} has columns {columns}; without a task what is asked stands in prompt, text or messages"
+        )
+    turns = prompt.turns or (Message("user", prompt.text),)
+    return _with_system(Row(messages=(*turns, ANSWER), extra=prompt.extra, source=prompt.source), request.system)
+
+
+def in_words(request: Request, task: TaskData | None, row: Row, ledger: Ledger, entry: Entry) -> str:
+    """Return how rows were asked, and how to ask in the template of a task."""
+    if request.raw:
+        return f"continued as plain text{f', by the model of task {task.name}' if task else ''}"
+    isolated = [name for name in entry.tasks if ledger.seen(entry, name) != ledger.seen(entry, None)]
+    if task is not None:
+        own = " and the adapter that it has of its own" if task.name in isolated else ""
+        return f"asked in the template of task {task.name}{own}"
+    how = (
+        "asked as a user turn of the chat template" if row.messages else "asked as it stands: there is no chat template"
+    )
+    names = task_order(ledger, entry)
+    own = " and its own adapter" if isolated else ""
+    return f"{how}; --task NAME takes a task's template{own} ({some(names)})" if names else how
+
+
+def oldest_left_out(row: Row, fits: Callable[[Row], bool]) -> tuple[Row, int]:
+    """Return a conversation without as many of its oldest turns as it takes for it to fit, and their number.
+
+    A system turn stays. What is left begins with a user turn; the last one stays in any case.
+    """
+    first = next((n for n, turn in enumerate(row.messages) if turn.role not in ("system", "developer")), 0)
+    head, turns = row.messages[:first], row.messages[first:]
+    starts = [0, *(n for n, turn in enumerate(turns) if turn.role == "user" and n)]
+
+    def shorter(start: int) -> Row:
+        return replace(row, messages=(*head, *turns[start:]))
+
+    if len(starts) == 1 or fits(row):
+        return row, 0
+    start = starts[min(bisect_left(starts, True, lo=1, key=lambda n: fits(shorter(n))), len(starts) - 1)]
+    return shorter(start), start
+
+
+def _task_row(prompt: Prompt, task: TaskData) -> Row:
+    if prompt.turns:
+        asked = task.ask(prompt.turns[-1].content) if _is_conversation(task) else None
+        if asked is None:
+            raise BadInput(
+                f"{prompt.source} is a conversation, and task {task.name!r} asks one text in its own template; give the text "
+                "alone, or no task"
+            )
+        own = asked.messages[:-2] if prompt.turns[0].role != "system" else ()  # the system turn of the task's rows
+        return replace(asked, messages=(*own, *prompt.turns, ANSWER), extra=prompt.extra or asked.extra)
+    if prompt.record is not None:
+        return task.request(prompt.record)
+    return task.ask(prompt.text)
+
+
+def _with_system(row: Row, system: str | None, task: str = "") -> Row:
+    if system is None:
+        return row
+    if not row.messages:
+        raise BadInput(f"task {task!r} asks in a template without a system turn; leave --system or --task out")
+    turns = row.messages[1:] if row.messages[0].role == "system" else row.messages
+    return replace(row, messages=(Message("system", system), *turns))
+
+
+def _is_conversation(task: TaskData) -> bool:
+    return any(row.messages for row in task.test)
