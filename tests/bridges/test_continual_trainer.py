@@ -131,8 +131,8 @@ def test_replay_keeps_what_naive_forgets(tiny_model, tokenizer, tmp_path):
     assert left["kept", "b"] < 0.5 * left["naive", "b"]
     assert left["kept", "new"] < 0.5
     beats = trainer.learner.record.heartbeats
-    assert beats["replay"][0][1]["rows"] == 8  # mix 0.5 of batches of 8
-    assert any(beat["pull"] > 0 for _, beat in beats["distill"])
+    assert beats["replay"][0][1].rows == 8  # mix 0.5 of batches of 8
+    assert any(beat.pull > 0 for _, beat in beats["distill"])
 
 
 def test_state_is_one_safetensors_file_that_gives_the_memory_back(tiny_model, tokenizer, tmp_path):

@@ -113,7 +113,7 @@ def test_o_lora_on_a_model_is_orthogonal_with_exact_and_less_parallel_with_its_p
 
 def test_hold_is_part_of_the_heartbeat_and_is_left_out_where_it_does_nothing(stream):
     exact = stream.train(stream.learner({"o_lora": {"exact": True}}, **SETTINGS)).record
-    assert any(beat.get("held", 0) > 0 for _, beat in exact.heartbeats["o_lora"])
+    assert any((beat.held or 0) > 0 for _, beat in exact.heartbeats["o_lora"])
     assert "o_lora" in exact.acted
     soft = stream.train(stream.learner({"o_lora": {}}, **SETTINGS)).record
-    assert not any("held" in beat for _, beat in soft.heartbeats["o_lora"])
+    assert not any(beat.held is not None for _, beat in soft.heartbeats["o_lora"])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from perdure.core.errors import BadInput, BadSpec
 from perdure.evaluate.evidence import GuardedTask, check_evidence, make_evidence
 from perdure.evaluate.gate import Gate, decide, screen
+from perdure.ledger.records import Evidence, FactKept, FactsVerdict, Verdict
 from record_examples import score
 
 
@@ -29,91 +30,89 @@ def new(right, n=120):
 
 
 def verdict(gate=Gate(), **tasks):
-    return make_evidence(gate, "new", tasks)["verdict"]
+    return make_evidence(gate, "new", tasks).verdict
 
 
 def test_the_first_task_has_nothing_to_lose():
     found = verdict(new=new(100))
-    assert (found["verdict"], found["reason"], found["tasks"]) == ("pass", "first task: nothing to lose", [])
-    assert verdict()["verdict"] == "pass"
+    assert (found.verdict, found.reason, found.tasks) == ("pass", "first task: nothing to lose", ())
+    assert verdict().verdict == "pass"
 
 
 def test_nothing_changed_in_enough_items_passes():
     found = verdict(bank=task(110, 110), new=new(100))
-    assert found["verdict"] == "pass"
-    (bank,) = found["tasks"]
-    assert (bank["verdict"], bank["drop"], bank["n"], bank["more_items"]) == ("pass", 0.0, 120, None)
-    assert 0 < bank["high"] <= 0.03
-    assert "bank can have lost most, 2.2 points at the worst" in found["reason"]
+    assert found.verdict == "pass"
+    (bank,) = found.tasks
+    assert (bank.verdict, bank.drop, bank.n, bank.more_items) == ("pass", 0.0, 120, None)
+    assert 0 < bank.high <= 0.03
+    assert "bank can have lost most, 2.2 points at the worst" in found.reason
 
 
 def test_nothing_changed_in_too_few_items_is_inconclusive_and_the_missing_items_are_counted_right():
-    (bank,) = verdict(bank=task(40, 40, n=60))["tasks"]
-    assert bank["verdict"] == "inconclusive"
-    assert bank["more_items"] == 28
-    assert verdict(bank=task(40, 40, n=60 + 28))["verdict"] == "pass"
-    assert verdict(bank=task(40, 40, n=60 + 27))["verdict"] == "inconclusive"
-    assert "about 28 more test items would decide" in bank["reason"]
+    (bank,) = verdict(bank=task(40, 40, n=60)).tasks
+    assert bank.verdict == "inconclusive"
+    assert bank.more_items == 28
+    assert verdict(bank=task(40, 40, n=60 + 28)).verdict == "pass"
+    assert verdict(bank=task(40, 40, n=60 + 27)).verdict == "inconclusive"
+    assert "about 28 more test items would decide" in bank.reason
 
 
 def test_a_clear_loss_fails_and_is_told_in_numbers():
     found = verdict(bank=task(110, 70), mail=task(100, 100))
-    assert found["verdict"] == "fail"
-    assert found["reason"] == "bank lost more than the tolerance; the worst is bank, from 91.7% to 58.3%"
-    bank, mail = found["tasks"]
-    assert (bank["verdict"], mail["verdict"]) == ("fail", "pass")
-    assert bank["drop"] == pytest.approx(40 / 120)
-    assert 0.03 < bank["low"] < bank["drop"] < bank["high"]
-    assert bank["reason"].startswith(
-        "91.7% when it was learned, 58.3% now (120 test items): 33.3 points lost, at least 2"
-    )
+    assert found.verdict == "fail"
+    assert found.reason == "bank lost more than the tolerance; the worst is bank, from 91.7% to 58.3%"
+    bank, mail = found.tasks
+    assert (bank.verdict, mail.verdict) == ("fail", "pass")
+    assert bank.drop == pytest.approx(40 / 120)
+    assert 0.03 < bank.low < bank.drop < bank.high
+    assert bank.reason.startswith("91.7% when it was learned, 58.3% now (120 test items): 33.3 points lost, at least 2")
 
 
 def test_a_small_loss_is_inconclusive_and_strict_counts_it_as_fail():
     loose, strict = verdict(bank=task(110, 107)), verdict(Gate(strict=True), bank=task(110, 107))
-    assert loose["verdict"] == "inconclusive"
-    assert strict["verdict"] == "fail"
-    assert strict["tasks"] == loose["tasks"]
-    assert "strict" in strict["reason"]
-    assert strict["strict"] is True
-    assert "do not tell whether bank stayed within the tolerance" in loose["reason"]
+    assert loose.verdict == "inconclusive"
+    assert strict.verdict == "fail"
+    assert strict.tasks == loose.tasks
+    assert "strict" in strict.reason
+    assert strict.strict is True
+    assert "do not tell whether bank stayed within the tolerance" in loose.reason
 
 
 def test_one_failed_task_fails_whatever_the_others_and_the_worst_comes_first():
     found = verdict(a=task(110, 110), b=task(110, 107), c=task(110, 60), d=task(110, 20))
-    assert found["verdict"] == "fail"
-    assert [t["task"] for t in found["tasks"]] == ["d", "c", "b", "a"]
-    assert [t["verdict"] for t in found["tasks"]] == ["fail", "fail", "inconclusive", "pass"]
-    assert "d, c lost more" in found["reason"]
+    assert found.verdict == "fail"
+    assert [t.task for t in found.tasks] == ["d", "c", "b", "a"]
+    assert [t.verdict for t in found.tasks] == ["fail", "fail", "inconclusive", "pass"]
+    assert "d, c lost more" in found.reason
 
 
 def test_a_gain_passes():
-    (bank,) = verdict(bank=task(70, 110))["tasks"]
-    assert bank["verdict"] == "pass"
-    assert bank["drop"] < bank["high"] < 0
-    assert "33.3 points gained, surely a gain" in bank["reason"]
+    (bank,) = verdict(bank=task(70, 110)).tasks
+    assert bank.verdict == "pass"
+    assert bank.drop < bank.high < 0
+    assert "33.3 points gained, surely a gain" in bank.reason
 
 
 def test_a_drop_on_the_tolerance_cannot_be_decided_by_more_items():
-    (bank,) = verdict(Gate(tolerance=0.1), bank=task(110, 98))["tasks"]
-    assert (bank["verdict"], bank["more_items"]) == ("inconclusive", None)
-    assert "would not decide" in bank["reason"]
+    (bank,) = verdict(Gate(tolerance=0.1), bank=task(110, 98)).tasks
+    assert (bank.verdict, bank.more_items) == ("inconclusive", None)
+    assert "would not decide" in bank.reason
 
 
 def test_a_task_can_have_its_own_tolerance():
     gate = Gate(tolerances={"bank": 0.5})
     found = verdict(gate, bank=task(110, 90), mail=task(110, 110))
-    assert found["verdict"] == "pass"
-    assert {t["task"]: t["tolerance"] for t in found["tasks"]} == {"bank": 0.5, "mail": 0.03}
+    assert found.verdict == "pass"
+    assert {t.task: t.tolerance for t in found.tasks} == {"bank": 0.5, "mail": 0.03}
 
 
 def test_pairing_sees_a_loss_that_two_equal_means_hide_nothing_of():
     swapped = GuardedTask("v1", scored(60), score(items(60, 120)[::-1], scored(60).rows))
     steady = task(60, 60)
-    (moved,), (still,) = verdict(bank=swapped)["tasks"], verdict(bank=steady)["tasks"]
-    assert moved["drop"] == still["drop"] == 0
-    assert moved["high"] > 3 * still["high"]
-    assert (moved["verdict"], still["verdict"]) == ("inconclusive", "pass")
+    (moved,), (still,) = verdict(bank=swapped).tasks, verdict(bank=steady).tasks
+    assert moved.drop == still.drop == 0
+    assert moved.high > 3 * still.high
+    assert (moved.verdict, still.verdict) == ("inconclusive", "pass")
 
 
 def test_graded_items_are_judged_too():
@@ -122,19 +121,19 @@ def test_graded_items_are_judged_too():
     for loss, expected in ((0.0, "pass"), (0.01, "pass"), (0.2, "fail")):
         after = [x - loss * (1 + (k % 7) / 70) for k, x in enumerate(before)]
         graded = GuardedTask("v1", score(before, rows), score(after, rows))
-        assert verdict(bank=graded)["verdict"] == expected
+        assert verdict(bank=graded).verdict == expected
 
 
 def test_the_floor_is_for_the_new_tasks_own_score():
     gate = Gate(floor=0.7)
-    assert verdict(gate, new=new(84))["verdict"] == "pass"
+    assert verdict(gate, new=new(84)).verdict == "pass"
     low = verdict(gate, bank=task(110, 110), new=new(83))
-    assert low["verdict"] == "fail"
-    assert low["reason"] == "the new task's 69.2% (120 test items) is below the floor of 70.0%"
-    assert low["floor"]["verdict"] == "fail"
+    assert low.verdict == "fail"
+    assert low.reason == "the new task's 69.2% (120 test items) is below the floor of 70.0%"
+    assert low.floor.verdict == "fail"
     both = verdict(gate, bank=task(110, 60), new=new(83))
-    assert "bank lost more" in both["reason"]
-    assert verdict(new=new(0))["floor"] is None
+    assert "bank lost more" in both.reason
+    assert verdict(new=new(0)).floor is None
     with pytest.raises(BadInput, match="floor"):
         verdict(gate, bank=task(110, 110))
 
@@ -142,9 +141,9 @@ def test_the_floor_is_for_the_new_tasks_own_score():
 def test_an_update_of_an_old_task_is_guarded_over_the_rows_that_both_scored():
     update = GuardedTask("v2", scored(110), scored(120, n=240, first=-120))
     found = make_evidence(Gate(), "bank", {"bank": update})
-    assert found["tasks"]["bank"]["rows"] == [f"row {k}" for k in range(120)]
-    assert found["tasks"]["bank"]["now"] == [0.0] * 120
-    assert found["verdict"]["verdict"] == "fail"
+    assert found.tasks["bank"].rows == tuple(f"row {k}" for k in range(120))
+    assert found.tasks["bank"].now == (0.0,) * 120
+    assert found.verdict.verdict == "fail"
 
 
 @pytest.mark.parametrize(
@@ -164,15 +163,15 @@ def test_what_cannot_be_compared_is_an_error_never_a_zero(guarded, says):
 def test_the_verdict_follows_from_the_bounds_and_is_monotone_in_the_score_now(learned, now, tolerance, strict):
     gate = Gate(tolerance=tolerance, strict=strict)
     found = verdict(gate, bank=task(learned, now, n=100))
-    (bank,) = found["tasks"]
-    assert bank["low"] <= bank["drop"] <= bank["high"]
-    expected = "pass" if bank["high"] <= tolerance else "fail" if bank["low"] > tolerance else "inconclusive"
-    assert bank["verdict"] == expected
-    assert found["verdict"] == ("fail" if strict and expected == "inconclusive" else expected)
-    assert bank["more_items"] is None or (expected == "inconclusive" and bank["more_items"] >= 1)
+    (bank,) = found.tasks
+    assert bank.low <= bank.drop <= bank.high
+    expected = "pass" if bank.high <= tolerance else "fail" if bank.low > tolerance else "inconclusive"
+    assert bank.verdict == expected
+    assert found.verdict == ("fail" if strict and expected == "inconclusive" else expected)
+    assert bank.more_items is None or (expected == "inconclusive" and bank.more_items >= 1)
     if now < 100:
         order = ("fail", "inconclusive", "pass")
-        better = verdict(gate, bank=task(learned, now + 1, n=100))["tasks"][0]["verdict"]
+        better = verdict(gate, bank=task(learned, now + 1, n=100)).tasks[0].verdict
         if now + 1 <= learned:  # above it, more changed items also mean more noise
             assert order.index(better) >= order.index(expected)
 
@@ -209,7 +208,7 @@ def test_a_gate_survives_json():
 @pytest.fixture
 def evidence():
     gate = Gate(floor=0.5, tolerances={"mail": 0.04})
-    return make_evidence(gate, "new", {"bank": task(110, 107), "mail": task(100, 100), "new": new(90)})
+    return make_evidence(gate, "new", {"bank": task(110, 107), "mail": task(100, 100), "new": new(90)}).to_json()
 
 
 def check(tmp_path, evidence):
@@ -220,16 +219,17 @@ def check(tmp_path, evidence):
 
 def test_evidence_is_self_contained_and_judged_the_same_again(tmp_path, evidence):
     assert set(evidence) == {"format", "gate", "new_task", "tasks", "facts", "verdict"}
-    found = check(tmp_path, evidence)
-    assert found.pop("differences") == []
-    assert found == evidence["verdict"] == decide(Gate.from_json(evidence["gate"]), evidence)
+    found, whole = check(tmp_path, evidence), Evidence.from_json(evidence)
+    assert found.differences == ()
+    assert found.to_json() == {**evidence["verdict"], "differences": []}
+    assert found.verdict == whole.verdict == decide(whole.gate, whole.new_task, whole.tasks)
 
 
 def test_graded_evidence_is_judged_the_same_again(tmp_path):
     rows = [str(k) for k in range(40)]
     half, more = score([k / 40 for k in range(40)], rows), score([(k * 7 % 40) / 40 for k in range(40)], rows)
-    made = make_evidence(Gate(), "new", {"bank": GuardedTask("v1", half, more)})
-    assert check(tmp_path, made)["differences"] == []
+    made = make_evidence(Gate(), "new", {"bank": GuardedTask("v1", half, more)}).to_json()
+    assert check(tmp_path, made).differences == ()
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_graded_evidence_is_judged_the_same_again(tmp_path):
 )
 def test_evidence_that_was_changed_afterwards_is_told(tmp_path, evidence, tamper, where):
     tamper(evidence)
-    differences = check(tmp_path, evidence)["differences"]
+    differences = check(tmp_path, evidence).differences
     assert any(line.startswith(where) for line in differences), differences
 
 
@@ -299,55 +299,49 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
 
 
 def fact(number, now=True, before=True):
-    return {"fact": f"id {number}", "prompt": f"P{number} is in", "target": "Oslo", "before": before, "now": now}
+    return FactKept(f"id {number}", f"P{number} is in", "Oslo", before, now)
 
 
 def judged(*facts, gate=Gate(), **tasks):
-    return make_evidence(gate, "new", tasks, facts)["verdict"]
+    return make_evidence(gate, "new", tasks, facts).verdict
 
 
 def test_facts_that_are_all_said_pass_and_no_facts_are_not_judged():
     found = judged(fact(1), fact(2))
-    assert found["verdict"] == "pass"
-    assert found["facts"] == {
-        "verdict": "pass",
-        "n": 2,
-        "lost": [],
-        "allowed": 0.0,
-        "reason": "all 2 edited facts are still said",
-    }
+    assert found.verdict == "pass"
+    assert found.facts == FactsVerdict("pass", 2, (), 0.0, "all 2 edited facts are still said")
     assert screen(found).splitlines()[-1] == "all 2 edited facts are still said"
-    assert judged()["facts"] is None
-    assert judged(fact(1, now=False, before=False))["facts"] is None  # it had nothing to lose
+    assert judged().facts is None
+    assert judged(fact(1, now=False, before=False)).facts is None  # it had nothing to lose
 
 
 def test_one_lost_fact_fails_the_gate_and_is_named():
     found = judged(fact(1), fact(2, now=False), bank=task(110, 110))
-    assert found["verdict"] == "fail"
-    assert found["reason"] == "1 of 2 edited facts is no longer said ('P2 is in' 'Oslo'); none may be lost"
-    assert found["facts"]["lost"] == ["id 2"]
-    assert [t["verdict"] for t in found["tasks"]] == ["pass"]
+    assert found.verdict == "fail"
+    assert found.reason == "1 of 2 edited facts is no longer said ('P2 is in' 'Oslo'); none may be lost"
+    assert found.facts.lost == ("id 2",)
+    assert [t.verdict for t in found.tasks] == ["pass"]
     many = judged(*(fact(n, now=False) for n in range(5)), bank=task(110, 20))
-    assert "5 of 5 edited facts are no longer said ('P0 is in' 'Oslo', 'P1" in many["reason"]
-    assert "and 2 more" in many["reason"]
-    assert "bank lost more than the tolerance" in many["reason"]
+    assert "5 of 5 edited facts are no longer said ('P0 is in' 'Oslo', 'P1" in many.reason
+    assert "and 2 more" in many.reason
+    assert "bank lost more than the tolerance" in many.reason
 
 
 @pytest.mark.parametrize(("allowed", "verdict"), [(0.0, "fail"), (0.09, "fail"), (0.1, "pass"), (1.0, "pass")])
 def test_a_share_of_the_facts_may_be_lost_where_the_gate_allows_it(allowed, verdict):
     found = judged(*(fact(n, now=n > 0) for n in range(10)), gate=Gate(lost_facts=allowed))
-    assert found["verdict"] == found["facts"]["verdict"] == verdict
+    assert found.verdict == found.facts.verdict == verdict
     assert "1 of 10 edited facts is no longer said" in screen(found)
 
 
 def test_evidence_of_facts_is_judged_again_and_what_was_changed_is_told(tmp_path):
-    made = make_evidence(Gate(lost_facts=0.5), "new", {"bank": task(110, 110)}, [fact(1), fact(2, now=False)])
+    made = make_evidence(Gate(lost_facts=0.5), "new", {"bank": task(110, 110)}, [fact(1), fact(2, now=False)]).to_json()
     assert made["verdict"]["verdict"] == "pass"
-    assert check(tmp_path, made)["differences"] == []
+    assert check(tmp_path, made).differences == ()
     made["facts"][0]["now"] = False
     again = check(tmp_path, made)
-    assert again["verdict"] == "fail"
-    assert any(line.startswith("verdict.facts.lost") for line in again["differences"])
+    assert again.verdict.verdict == "fail"
+    assert any(line.startswith("verdict.facts.lost") for line in again.differences)
     made["facts"][0]["now"] = "yes"
     with pytest.raises(BadInput, match="'facts' is no list"):
         check(tmp_path, made)
@@ -355,7 +349,7 @@ def test_evidence_of_facts_is_judged_again_and_what_was_changed_is_told(tmp_path
 
 def test_evidence_from_before_facts_were_judged_is_judged_as_it_was(tmp_path, evidence):
     del evidence["facts"], evidence["verdict"]["facts"], evidence["gate"]["lost_facts"]
-    assert check(tmp_path, evidence)["differences"] == []
+    assert check(tmp_path, evidence).differences == ()
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, "few", True])
@@ -368,7 +362,7 @@ def test_the_share_of_facts_is_a_share(share):
 
 
 def test_the_screen_says_what_was_decided_and_why(evidence):
-    text = screen(evidence["verdict"])
+    text = screen(Verdict.from_json(evidence["verdict"]))
     lines = text.splitlines()
     assert lines[0] == "gate: INCONCLUSIVE (tolerance 3.0 points, bounds with 95% confidence)"
     assert "would decide" in lines[1]
@@ -383,7 +377,7 @@ def test_the_screen_says_what_was_decided_and_why(evidence):
 
 def test_the_screen_tells_that_the_stored_verdict_differs(tmp_path, evidence):
     evidence["verdict"]["verdict"] = "pass"
-    assert "differs from the stored verdict: verdict.verdict" in screen(check(tmp_path, evidence))
+    assert "differs from the stored verdict: verdict.verdict" in screen(*vars(check(tmp_path, evidence)).values())
 
 
 def test_many_tasks_still_fit_on_one_screen():

@@ -20,7 +20,7 @@ from perdure.model.features import Example, Features
 from perdure.model.forward import Tokens
 from perdure.train import loop
 from perdure.train.checkpoint import Keeper
-from perdure.train.effects import Record
+from perdure.train.effects import TrainingLog
 from perdure.train.learner import Learner
 from perdure.train.task import TaskInputs, Trainable
 from perdure.train.update import Update
@@ -36,7 +36,7 @@ class Learned:
 
     weights: Tensors
     open_state: dict[str, Tensors]
-    record: Record
+    record: TrainingLog
 
 
 class Stream:

@@ -44,7 +44,7 @@ def test_label_smoothing_concerns_the_task_alone(stream):
     made = [stream.learner({"replay": {}}, pools=("replay",), label_smoothing_factor=s) for s in (0.0, 0.3)]
     for one in made:
         run(one, 0)
-    plain, smooth = (one.record.heartbeats["replay"][0][1]["loss"] for one in made)
+    plain, smooth = (one.record.heartbeats["replay"][0][1].loss for one in made)
     assert plain == smooth
     assert made[0].record.loss != made[1].record.loss
 
@@ -56,7 +56,7 @@ def test_rows_drawn_join_the_batch_and_the_task_loss_does_not_see_them(stream):
     update.gradients()
     assert update.drawn.sizes[REPLAY] == len(made.updates[0][0])
     assert made.record.loss[0][1] == pytest.approx(expected, rel=1e-5)
-    assert made.record.heartbeats["replay"][0][1]["rows"] == len(made.updates[0][0])
+    assert made.record.heartbeats["replay"][0][1].rows == len(made.updates[0][0])
 
 
 def test_every_row_of_an_epoch_is_trained_once_and_epochs_end_where_they_end(stream):
@@ -178,7 +178,7 @@ def test_drawn_rows_are_spread_over_micro_batches_and_count_the_same(stream, mix
     assert (together, apart) == ([sum(drawn)], drawn)
     close(split.weights, whole.weights, rtol=1e-3, atol=1e-4)
     told, expected = (learned.record.heartbeats["replay"] for learned in (split, whole))
-    assert [beat["loss"] for _, beat in told] == pytest.approx([beat["loss"] for _, beat in expected], rel=1e-4)
+    assert [beat.loss for _, beat in told] == pytest.approx([beat.loss for _, beat in expected], rel=1e-4)
 
 
 def test_a_forward_that_drawn_rows_make_too_large_is_cut_and_the_update_stays_the_same(stream):
@@ -219,7 +219,7 @@ def test_rows_that_would_pad_all_others_run_by_themselves_and_the_update_stays_t
         forwards = forwards_of(micro, made.inputs.rows, made.pools, made.trainable.reader.padded_tokens)
         loss = torch.tensor(update.gradients())
         handle.remove()
-        told = {name: beats[0][1] for name, beats in made.record.heartbeats.items()}
+        told = {name: beats[0][1].values for name, beats in made.record.heartbeats.items()}
         return forwards, len(seen), [loss, *(value.grad.clone() for value in made.params.values())], told
 
     (together, one, expected, beats), (apart, two, found, told) = update(math.inf), update(1.5)

@@ -152,7 +152,7 @@ def test_a_learn_that_loses_a_fact_for_good_fails_its_gate_which_names_it(edited
     assert edited.ledger.resolve("head").id == head
     views.save_evidence(edited.ledger, tmp_path / "evidence.json")
     again = check_evidence(tmp_path / "evidence.json")
-    assert (again["verdict"], again["facts"]["lost"], again["differences"]) == ("fail", [B], [])
+    assert (again.verdict.verdict, again.verdict.facts.lost, again.differences) == ("fail", (B,), ())
     candidate = edited.accept()
     assert [line["efficacy"] for line in edited.edits()] == [True, False, True]
     assert edited.ledger.resolve("head").id == candidate.id == told["entry"]

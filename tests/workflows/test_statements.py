@@ -211,7 +211,7 @@ def test_a_gate_without_a_guarded_task_does_not_call_it_the_first(ws, tmp_path):
     done = learn(ws, tmp_path, "return", gate=Gate(), settings={"guard": []})
     assert done["gate"]["reason"] == "no task is guarded: what invoice, parcel lost was not judged"
     views.save_evidence(ws.ledger, tmp_path / "evidence.json")
-    assert check_evidence(tmp_path / "evidence.json")["differences"] == []
+    assert check_evidence(tmp_path / "evidence.json").differences == ()
 
 
 # --- states in which a sentence is easily wrong

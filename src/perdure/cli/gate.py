@@ -1,13 +1,18 @@
 """`perdure gate`: what a gate decided, and whether its evidence says so."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.learn_screen import gate_screen
 from perdure.cli.options import AsJson, Folder, Force, open_ledger
 from perdure.cli.output import emit, say, tell
 from perdure.core.errors import BadInput
+from perdure.core.records import in_stored_order
+
+if TYPE_CHECKING:
+    from perdure.ledger.records import GateOff, Verdict
 
 
 def gate(
@@ -24,13 +29,18 @@ def gate(
 ) -> None:
     """Show what the gate decided and why. Exits with 3 where it failed."""
     from perdure.evaluate.evidence import check_evidence
+    from perdure.evaluate.gate import screen
 
     if evidence is not None:
         if save or at:
             raise typer.BadParameter("--evidence judges a file; --save and --at belong to a workspace")
-        verdict = check_evidence(evidence)
-        _show(verdict, as_json)
-        if verdict["differences"]:
+        checked = check_evidence(evidence)
+        verdict: Verdict | GateOff = checked.verdict
+        if as_json:
+            emit(checked.to_json())
+        else:
+            tell(screen(checked.verdict, checked.differences).rstrip())
+        if checked.differences:
             raise BadInput(
                 f"{evidence} states another verdict than its scores give; take the file as the gate wrote it"
             )
@@ -38,21 +48,13 @@ def gate(
         from perdure.workflows.inspect import views
 
         ledger = open_ledger(folder)
-        verdict = views.gate(ledger, at)["verdict"]
+        verdict = views.gate(ledger, at).verdict
         if save:
             views.save_evidence(ledger, save, at, force=force)
             say(f"evidence written to {save}")
-        _show(verdict, as_json)
-    if verdict["verdict"] == "fail":
+        if as_json:
+            emit(in_stored_order(verdict.to_json()))
+        else:
+            tell(gate_screen(verdict))
+    if verdict.verdict == "fail":
         raise typer.Exit(3)
-
-
-def _show(verdict: dict[str, Any], as_json: bool) -> None:
-    from perdure.evaluate.gate import screen
-
-    if as_json:
-        emit(verdict)
-    elif verdict["verdict"] == "off":
-        tell(f"gate: OFF, {verdict['reason']}")
-    else:
-        tell(screen(verdict).rstrip())

@@ -10,8 +10,8 @@ from perdure.cli.output import clip, counted, emit, say, table, tell, warn
 from perdure.cli.progress import progress
 
 if TYPE_CHECKING:
-    from perdure.evaluate.gate import Gate
-    from perdure.workflows.learn.knowledge import Knowledge
+    from perdure.ledger.records import Gate
+    from perdure.workflows.learn.knowledge import Knowledge, KnowledgeResult
     from perdure.workflows.workspace import Workspace
 
 GOES = {"fact": "editing", "skill": "training"}
@@ -40,19 +40,19 @@ def learn_knowledge(
         return _preview(planned, skill, as_json)
     with progress("loading the model") as tick:
         result = carry_out(ws.session, planned, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
-    learned, edited = result["learned"], result["edited"]
+    learned, edited = result.learned, result.edited
     if as_json:
         told = {"edited": edited and {key: edited[key] for key in edit.TOLD}}
-        emit({**result, **told})
+        emit({**result.to_json(), **told})
     else:
-        tell(_table(result["routes"]))
+        tell(_table(result.routes))
         if learned:
             tell("")
-            learn_screen.show_result(learned, views.score_table(ws.ledger, ws.ledger.resolve(learned["entry"])))
+            learn_screen.show_result(learned, views.score_table(ws.ledger, ws.ledger.resolve(learned.entry)))
         if edited and edited["applied"]:
             tell("")
             edit.show_result(edited)
-    for text in result["warnings"]:
+    for text in result.warnings:
         warn(text)
     _conclude(result)
 
@@ -82,25 +82,25 @@ def _table(routes: list[dict[str, Any]]) -> str:
     return table(["goes to", "rows", "because", "for example"], rows, right=(1,))
 
 
-def _conclude(result: dict[str, Any]) -> None:
+def _conclude(result: "KnowledgeResult") -> None:
     """Name the facts that are not in force, and exit with 3 if head did not move, unless all were in force before."""
-    edited, left = result["edited"], result["left"]
+    edited, left = result.edited, result.left
     refused, already = (edited["refused"], edited["already"]) if edited else ([], [])
-    done = bool(already) and not edited["applied"] and not refused
+    done = bool(edited and already and not edited["applied"] and not refused)
     if edited:
         edit.warn_lost(edited)
     for fact in refused:
         warn(f"refused {fact['subject']!r}: {fact['reason']}")
     if left:
         warn(
-            f"{counted(len(left), 'fact')} not edited ({clip(', '.join(f['subject'] for f in left), 60)}): {left[0]['reason']}"
+            f"{counted(len(left), 'fact')} not edited ({clip(', '.join(f.subject for f in left), 60)}): {left[0].reason}"
         )
-    if result["learned"]:
-        learn_screen.conclude(result["learned"])
+    if result.learned:
+        learn_screen.conclude(result.learned)
     if done:
         return say(f"every fact is in force already ({len(already):,}): nothing is edited")
     if edited and not edited["applied"]:
-        what = "nothing is recorded" if result["entry"] is None else "what was trained stays"
+        what = "nothing is recorded" if result.entry is None else "what was trained stays"
         say(f"NOTHING EDITED: no fact passed; {what}.", fg="red", bold=True)
-    if result["entry"] is None and edited:
+    if result.entry is None and edited:
         raise typer.Exit(3)

@@ -59,7 +59,7 @@ def learn(
     With --kind knowledge, rows that are facts are edited after the others were trained, and 3 means that head did not move.
     """
     from perdure.cli.knowledge import learn_knowledge
-    from perdure.evaluate.gate import Gate
+    from perdure.ledger.records import Gate
     from perdure.workflows.inspect import views
     from perdure.workflows.learn.learn import learn as carry_out
     from perdure.workflows.learn.preview import preview
@@ -90,10 +90,10 @@ def learn(
     with progress("loading the model") as tick:
         result = carry_out(ws.session, planned, gate=gate, tick=tick)
     if as_json:
-        emit(result)
+        emit(result.to_json())
     else:
-        show_result(result, views.score_table(ws.ledger, ws.ledger.resolve(result["entry"])))
-    for text in result["warnings"]:
+        show_result(result, views.score_table(ws.ledger, ws.ledger.resolve(result.entry)))
+    for text in result.warnings:
         warn(text)
     conclude(result)
 

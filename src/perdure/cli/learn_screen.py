@@ -1,23 +1,29 @@
 """The result of a learn, and of a dry run, in the terminal."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from perdure.cli.output import NOTHING, clip, counted, facts, interval, percent, say, short, table, tell, warn
 
+if TYPE_CHECKING:
+    from perdure.ledger.records import GateOff, Verdict
+    from perdure.workflows.learn.record import LearnResult
 
-def show_result(result: dict[str, Any], scores: dict[str, Any]) -> None:
+
+def show_result(result: "LearnResult", scores: dict[str, Any]) -> None:
     """Print what was learned, each task before and after, and the gate's screen."""
+    speed = f"{result.train_seconds:.1f} s of training, {result.eval_seconds:.1f} s of scoring"
+    tell(f"learned {result.task}: entry {short(result.entry)}, {result.tokens:,} tokens, {speed}\n")
+    tell(score_lines(scores, result.task) + "\n")
+    tell(gate_screen(result.gate))
+
+
+def gate_screen(verdict: "Verdict | GateOff") -> str:
+    """Return what a gate decided, as a screen of text."""
     from perdure.evaluate.gate import screen
 
-    speed = f"{result['train_seconds']:.1f} s of training, {result['eval_seconds']:.1f} s of scoring"
-    tell(f"learned {result['task']}: entry {short(result['entry'])}, {result['tokens']:,} tokens, {speed}\n")
-    tell(score_lines(scores, result["task"]) + "\n")
-    if result["gate"]["verdict"] == "off":
-        tell(f"gate: OFF, {result['gate']['reason']}")
-    else:
-        tell(screen(result["gate"]).rstrip())
+    return f"gate: OFF, {verdict.reason}" if verdict.verdict == "off" else screen(verdict).rstrip()
 
 
 def score_lines(scores: dict[str, Any], learned: str | None = None) -> str:
@@ -31,13 +37,13 @@ def score_lines(scores: dict[str, Any], learned: str | None = None) -> str:
     return table(["task", "before", "now", "95% interval", "n", "scorer"], rows, right=(1, 2, 3, 4))
 
 
-def conclude(result: dict[str, Any]) -> None:
+def conclude(result: "LearnResult") -> None:
     """Say loudly what is not a plain pass, and exit with 3 if the gate failed."""
-    verdict, head = result["gate"]["verdict"], short(result["entry"])
+    verdict, head = result.gate.verdict, short(result.entry)
     if verdict == "inconclusive":
-        say(f"INCONCLUSIVE: {result['gate']['reason']}. Head moved to {head} all the same.", fg="yellow", bold=True)
+        say(f"INCONCLUSIVE: {result.gate.reason}. Head moved to {head} all the same.", fg="yellow", bold=True)
     if verdict == "fail":
-        say(f"GATE FAILED: {result['gate']['reason']}.", fg="red", bold=True)
+        say(f"GATE FAILED: {result.gate.reason}.", fg="red", bold=True)
         say(f"Head stays; entry {head} waits for 'perdure accept' or 'perdure discard'.")
         raise typer.Exit(3)
 

@@ -42,6 +42,11 @@ def read_json(text: str) -> Any:
     return value
 
 
+def is_number(value: object) -> bool:
+    """Say whether a value of JSON is a number, which true and false are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):

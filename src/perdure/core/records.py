@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get
 
 from pydantic import JsonValue
 
-from perdure.core.errors import BrokenStore
+from perdure.core.errors import BadSpec, BrokenStore
 from perdure.core.plain_text import quoted
 
 JsonObject = dict[str, JsonValue]
@@ -123,7 +123,7 @@ def from_store(kind: type[R], data: object, where: str) -> R:
     """
     try:
         return kind.from_json(data)
-    except BadRecord as error:
+    except (BadRecord, BadSpec) as error:
         raise BrokenStore(
             f"{where} was written by another version of perdure, or damaged ({error}); upgrade perdure, or restore the "
             "workspace from a backup"

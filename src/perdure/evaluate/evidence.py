@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
-from perdure.core.plain_json import BadJson, read_json
+from perdure.core.plain_json import BadJson, is_number, read_json
 from perdure.core.plain_text import clipped, quoted
-from perdure.evaluate.gate import Gate, decide, is_number
-from perdure.ledger.records import Score
+from perdure.core.records import BadRecord, JsonObject
+from perdure.evaluate.gate import decide
+from perdure.ledger.records import Evidence, FactKept, Gate, ItemScores, Score, Verdict
 
 FORMAT = 1
-FACT = ("fact", "prompt", "target", "before", "now")
+FACT = tuple(field.name for field in fields(FactKept))
 
 
 @dataclass(frozen=True)
@@ -35,39 +36,53 @@ def make_evidence(
     gate: Gate,
     new_task: str,
     tasks: Mapping[str, GuardedTask],
-    facts: Sequence[Mapping[str, Any]] = (),
+    facts: Sequence[FactKept] = (),
     unguarded: Sequence[str] = (),
-) -> dict[str, Any]:
+) -> Evidence:
     """Return the evidence of one `learn`, with its verdict.
 
     Args:
         gate: The rule.
         new_task: Name of the task just learned.
         tasks: By name. The new task is only needed for the floor; one that is an update of an old one is guarded.
-        facts: The edited facts in force, each `{"fact", "prompt", "target", "before", "now"}`: its id, its texts, and whether
-            it was said before the learn and is said after it.
+        facts: The edited facts in force.
         unguarded: Names of older tasks that are not judged: `guard` leaves them out, or they have no test row.
 
     Raises:
         BadInput: A task has no score now, both scores have no test row in common, or a floor is set and the new task is
             not there.
     """
-    evidence = {
-        "format": FORMAT,
-        "gate": gate.to_json(),
-        "new_task": new_task,
-        "tasks": {name: _shared_items(name, task) for name, task in tasks.items()},
-        "facts": [{key: fact[key] for key in FACT} for fact in facts],
-        **({"unguarded": list(unguarded)} if unguarded else {}),
-    }
-    return evidence | {"verdict": decide(gate, evidence)}
+    shared = {name: _shared_items(name, task) for name, task in tasks.items()}
+    return Evidence(
+        format=FORMAT,
+        gate=gate,
+        new_task=new_task,
+        tasks=shared,
+        facts=tuple(facts),
+        unguarded=tuple(unguarded),
+        verdict=decide(gate, new_task, shared, facts, unguarded),
+    )
 
 
-def check_evidence(path: Path | str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Checked:
+    """Evidence that was judged again.
+
+    Args:
+        verdict: The verdict as computed again.
+        differences: Sentences on how the stored one differs; empty if it does not.
+    """
+
+    verdict: Verdict
+    differences: tuple[str, ...]
+
+    def to_json(self) -> JsonObject:
+        """Return the verdict, with the differences as one more key."""
+        return {**self.verdict.to_json(), "differences": list(self.differences)}
+
+
+def check_evidence(path: Path | str) -> Checked:
     """Judge the evidence in a file again, without a model, by the gate that the file states.
-
-    Returns:
-        The verdict as recomputed, with "differences": sentences on how the stored one differs; empty if it does not.
 
     Raises:
         BadInput: The file cannot be read, or is no evidence; the message says what is wrong and where.
@@ -75,40 +90,37 @@ def check_evidence(path: Path | str) -> dict[str, Any]:
     evidence = _read(Path(path))
     try:
         gate = Gate.from_json(evidence["gate"])
+        tasks = {name: ItemScores.from_json(task) for name, task in evidence["tasks"].items()}
+        facts = [FactKept.from_json(fact) for fact in evidence.get("facts", ())]
     except BadSpec as error:
         raise BadInput(f"{path}: {error}") from error
-    verdict = decide(gate, evidence)
-    return verdict | {"differences": _differences(evidence["verdict"], verdict)}
+    except BadRecord as error:
+        raise BadInput(f"{path} is no gate evidence: {error}; take the file as the gate wrote it") from error
+    verdict = decide(gate, evidence["new_task"], tasks, facts, evidence.get("unguarded", ()))
+    stored = evidence["verdict"] if "facts" in evidence else {"facts": None, **evidence["verdict"]}
+    return Checked(verdict, tuple(_differences(stored, verdict.to_json())))
 
 
-def _shared_items(name: str, task: GuardedTask) -> dict[str, Any]:
-    """The task's items now, and those when learned, over the rows that both scored, in today's order."""
+def _shared_items(name: str, task: GuardedTask) -> ItemScores:
+    """Return the task's items now, and those when learned, over the rows that both scored, in today's order."""
     now, then = task.now, task.learned
     if now is None:
         raise BadInput(f"task {name!r} has no score of the new state; score it before the gate")
     if then is None or then.rows == now.rows:
-        items = None if then is None else list(then.items)
-        shape: dict[str, Any] = {
-            "version": task.version,
-            "rows": list(now.rows),
-            "learned": items,
-            "now": list(now.items),
-        }
-    else:
-        before = dict(zip(then.rows, then.items, strict=True))
-        shared = [(row, before[row], item) for row, item in zip(now.rows, now.items, strict=True) if row in before]
-        keys = ("rows", "learned", "now")
-        shape = {"version": task.version, **{key: [triple[k] for triple in shared] for k, key in enumerate(keys)}}
-    if not shape["rows"]:
+        return ItemScores(task.version, now.rows, None if then is None else then.items, now.items)
+    before = dict(zip(then.rows, then.items, strict=True))
+    shared = [(row, before[row], item) for row, item in zip(now.rows, now.items, strict=True) if row in before]
+    if not shared:
         raise BadInput(
             f"task {name!r} has no test row that was scored both when it was learned and now; score one part twice"
         )
-    return shape
+    rows, learned, present = zip(*shared, strict=True)
+    return ItemScores(task.version, rows, learned, present)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Any:
     try:
-        evidence: dict[str, Any] = read_json(path.read_text(encoding="utf-8"))
+        evidence = read_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

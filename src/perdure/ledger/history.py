@@ -4,16 +4,18 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound
+from perdure.core.records import Record, from_store, plain
 from perdure.core.slots import is_isolated, view_of, without_task
 from perdure.ledger.database import Database, candidate, entries, manifests, notes, now, reflog, refs, tasks
 from perdure.ledger.entry import Entry, state_hash
 from perdure.ledger.objects import ObjectStore
 
+R = TypeVar("R", bound=Record)
 CANDIDATE = "candidate"
 
 
@@ -148,7 +150,7 @@ class History(Database):
         with self.reading() as connection:
             return [dict(row) for row in connection.execute(query.order_by(reflog.c.number.desc())).mappings()]
 
-    def record(self, entry: Entry, notes: Mapping[str, Any], ref: str = "head", why: str = "learn") -> Entry:
+    def record(self, entry: Entry, notes: Mapping[str, object], ref: str = "head", why: str = "learn") -> Entry:
         """Record an entry whose objects are stored, with its notes, and move `ref` to it: all three or nothing.
 
         Recording an entry again keeps the first notes, and leaves a ref alone that stands at it or went on from it.
@@ -190,6 +192,20 @@ class History(Database):
             found = connection.execute(select(notes.c.key, notes.c.value).where(notes.c.entry == entry_id)).all()
         return {**(_beside(held) if held else {}), **{row.key: row.value for row in found}}
 
+    def note(self, entry_id: str, key: str, kind: type[R]) -> R | None:
+        """Return one note beside an entry or the candidate; None where it has none.
+
+        Args:
+            entry_id: Id of the entry.
+            key: Name of the note.
+            kind: The type of record that it holds.
+
+        Raises:
+            BrokenStore: The note is not such a record.
+        """
+        value = self.notes(entry_id).get(key)
+        return None if value is None else from_store(kind, value, f"note '{key}' of entry {entry_id[:12]}")
+
     def noted(self, key: str) -> dict[str, Any]:
         """Return the notes of this key by the entry, or candidate, that they stand beside."""
         with self.reading() as connection:
@@ -197,7 +213,7 @@ class History(Database):
             found = connection.execute(select(notes.c.entry, notes.c.value).where(notes.c.key == key)).all()
         return {**dict(held), **{row.entry: row.value for row in found}}
 
-    def annotate(self, entry_id: str, key: str, value: Any) -> None:
+    def annotate(self, entry_id: str, key: str, value: object) -> None:
         """Write a note beside a recorded entry, in place of an older one with this key.
 
         Raises:
@@ -206,7 +222,7 @@ class History(Database):
         self.entry(entry_id)
         with self.changing() as connection:
             connection.execute(delete(notes).where(notes.c.entry == entry_id, notes.c.key == key))
-            connection.execute(insert(notes).values(entry=entry_id, key=key, value=value))
+            connection.execute(insert(notes).values(entry=entry_id, key=key, value=plain(value)))
 
     def candidate(self) -> Entry | None:
         """Return the entry that waits for `accept` or `discard`, if one does."""
@@ -214,7 +230,7 @@ class History(Database):
             held = connection.execute(select(candidate)).first()
         return _read(held.id, held.body) if held else None
 
-    def hold(self, entry: Entry, notes: Mapping[str, Any]) -> None:
+    def hold(self, entry: Entry, notes: Mapping[str, object]) -> None:
         """Keep an entry aside as the candidate, with its notes. Holding the same again changes nothing.
 
         Raises:
@@ -225,7 +241,7 @@ class History(Database):
             self._check(connection, entry)
             held = connection.execute(select(candidate)).first()
             if held is None:
-                values = {"id": entry.id, "time": now(), "body": entry.to_json(), "notes": dict(notes)}
+                values = {"id": entry.id, "time": now(), "body": entry.to_json(), "notes": plain(dict(notes))}
                 connection.execute(insert(candidate).values(values))
             elif held.id != entry.id:
                 raise BadInput(f"candidate {held.id[:12]} still waits; run 'perdure accept' or 'perdure discard' first")
@@ -321,14 +337,14 @@ class History(Database):
             if not self.objects.path(name).exists():
                 raise BrokenStore(f"object {name[:12]} of entry {entry.id[:12]} is missing; put it again, then record")
 
-    def _insert(self, connection: Connection, entry: Entry, beside: Mapping[str, Any]) -> bool:
+    def _insert(self, connection: Connection, entry: Entry, beside: Mapping[str, object]) -> bool:
         """Add the entry and its notes; say whether it is new."""
         if connection.execute(select(entries.c.id).where(entries.c.id == entry.id)).first():
             return False
         values = {"id": entry.id, "parent": entry.parent, "kind": entry.kind, "task": entry.task}
         connection.execute(insert(entries).values(**values, time=now(), body=entry.to_json()))
         if beside:
-            lines = [{"entry": entry.id, "key": key, "value": value} for key, value in beside.items()]
+            lines = [{"entry": entry.id, "key": key, "value": plain(value)} for key, value in beside.items()]
             connection.execute(insert(notes), lines)
         return True
 

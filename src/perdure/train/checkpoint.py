@@ -14,7 +14,8 @@ from perdure.core.clock import Clock
 from perdure.core.errors import BrokenStore, Interrupted
 from perdure.core.files import save_tensors, write_atomically
 from perdure.core.plain_json import read_json
-from perdure.train.effects import Record
+from perdure.ledger.records import TrainingRecord
+from perdure.train.effects import TrainingLog
 from perdure.train.learner import Learner
 
 
@@ -38,7 +39,7 @@ def save(path: Path, learner: Learner, clock: Clock, optimizer: Any, done: int) 
         "served": {name: pool.served for name, pool in learner.pools.items()},
         "best": learner.best[0] if learner.best else None,
         "closed": learner.settled,
-        "record": learner.record.to_json(),
+        "record": learner.record.frozen.to_json(),
         "spent": clock.to_json(),
     }
     flat = {name: value.contiguous().clone() for name, value in tensors.items()}
@@ -57,6 +58,7 @@ def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
     try:
         with safe_open(path, "pt") as file:
             stored = read_json((file.metadata() or {})["perdure"])
+            record = TrainingRecord.from_json(stored["record"])
             # copies: what is mapped from a file is not aligned as fresh memory is, and a product then rounds otherwise
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
@@ -81,7 +83,7 @@ def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
     for name, served in stored["served"].items():
         learner.pools[name].served = served
     learner.settled = stored["closed"]
-    learner.record = Record.from_json(stored["record"])
+    learner.record = TrainingLog.of(record)
     clock.go_on(stored.get("spent", {}))
     return stored["done"]
 

@@ -1,19 +1,19 @@
 """Heartbeats: what each method did to an update, measured while it runs, so that no method fails to act without a trace."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from perdure.core.seams import Grads
+from perdure.ledger.records import Heartbeat, TrainingRecord
 from perdure.maths.precision import wide
 
 
 @dataclass
-class Record:
-    """Losses and heartbeats of a learn.
+class TrainingLog:
+    """What happened so far while a task is trained.
 
     Args:
         loss: Update and task loss, at each logging interval.
@@ -24,26 +24,35 @@ class Record:
     """
 
     loss: list[tuple[int, float]] = field(default_factory=list)
-    heartbeats: dict[str, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
+    heartbeats: dict[str, list[tuple[int, Heartbeat]]] = field(default_factory=dict)
     fed: set[str] = field(default_factory=set)
     acted: set[str] = field(default_factory=set)
     tokens: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON."""
-        return {**vars(self), "fed": sorted(self.fed), "acted": sorted(self.acted)}
+    @property
+    def frozen(self) -> TrainingRecord:
+        """What happened, as a ledger and a checkpoint store it."""
+        return TrainingRecord(
+            loss=tuple(self.loss),
+            heartbeats={name: tuple(beats) for name, beats in self.heartbeats.items()},
+            fed=tuple(sorted(self.fed)),
+            acted=tuple(sorted(self.acted)),
+            tokens=self.tokens,
+        )
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> "Record":
-        """Return the record of which `to_json` gave this JSON."""
-        return cls(**{**stored, "fed": set(stored["fed"]), "acted": set(stored["acted"])})
+    def of(cls, record: TrainingRecord) -> "TrainingLog":
+        """Return the log that goes on from a record."""
+        beats = {name: list(of) for name, of in record.heartbeats.items()}
+        return cls(list(record.loss), beats, set(record.fed), set(record.acted), record.tokens)
 
-    def beat(self, update: int, name: str, what: Mapping[str, float]) -> None:
+    def beat(self, update: int, name: str, what: Heartbeat) -> None:
         """Add numbers to the heartbeat of a method in an update."""
         beats = self.heartbeats.setdefault(name, [])
-        if not beats or beats[-1][0] != update:
-            beats.append((update, {}))
-        beats[-1][1].update(what)
+        if beats and beats[-1][0] == update:
+            beats[-1] = (update, replace(beats[-1][1], **what.values))
+        else:
+            beats.append((update, what))
 
 
 class EffectMeter:
@@ -73,7 +82,7 @@ class EffectMeter:
             known = self.vectors.get(name)
             self.vectors[name] = flat if known is None else [a + b for a, b in zip(known, flat, strict=True)]
 
-    def pulls(self, update_norm: float) -> dict[str, dict[str, float]]:
+    def pulls(self, update_norm: float) -> dict[str, Heartbeat]:
         """Return loss and pull of each method's term."""
         task = max(self.squares.get("task", 0.0) ** 0.5, 1e-12)
         pulls = {}
@@ -83,7 +92,7 @@ class EffectMeter:
             pull = self.squares.get(name, 0.0) ** 0.5 / task
             if name in self.vectors:
                 pull = sum(v.square().sum().item() for v in self.vectors[name]) ** 0.5 / max(update_norm, 1e-12)
-            pulls[name] = {"loss": value, "pull": pull}
+            pulls[name] = Heartbeat(loss=value, pull=pull)
         return pulls
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import Recipe
+from perdure.ledger.records import Heartbeat
 from perdure.model.grouping import plan_epoch
 from perdure.train.effects import norm
 from perdure.train.model_view import ModelView
@@ -122,7 +123,7 @@ class Learner(OpenTask):
                 self._check(chosen, f"method {method.name} settled on weights that are", self.total)
                 values = self._better(chosen, method.name)
                 gap = {name: value.float() - self.params[name].detach().float() for name, value in chosen.items()}
-                self.record.beat(self.total, method.name, {"moved": norm(gap)})
+                self.record.beat(self.total, method.name, Heartbeat(moved=norm(gap)))
             with torch.no_grad():
                 for name, value in values.items():
                     self.params[name].copy_(value)

@@ -14,7 +14,7 @@ from perdure.core.seams import State
 from perdure.core.step import TopK
 from perdure.memory.pool import Pool
 from perdure.model.forward import Reader
-from perdure.train.effects import Record
+from perdure.train.effects import TrainingLog
 from perdure.train.inference import Inference
 
 
@@ -94,7 +94,7 @@ class OpenTask:
         self.pools = {name: pool for name, pool in inputs.pools.items() if pool.keys}
         self.columns: dict[str, Sequence[TopK]] = dict(inputs.columns)
         self.state: dict[str, State] = {m.name: dict(inputs.state.get(m.name, {})) for m in recipe.methods}
-        self.record = Record()
+        self.record = TrainingLog()
         self.best: tuple[float, dict[str, Tensor]] | None = None
         _check_state(self.state, self.params)
 

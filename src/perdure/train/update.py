@@ -12,6 +12,7 @@ from perdure.core.errors import Conflict, Diverged
 from perdure.core.keyed import seed_of
 from perdure.core.seams import DrawContext, Grads
 from perdure.core.step import Step
+from perdure.ledger.records import Heartbeat
 from perdure.train.draws import MicroBatch, draw_rows
 from perdure.train.effects import EffectMeter, norm, turned
 from perdure.train.grads import Backward, added, grad_of, gradients_of
@@ -135,7 +136,7 @@ class Update:
             if size:
                 self.record.acted.add(method.name)
             if self.meter and values:
-                self.record.beat(self.index, method.name, {"held": size})
+                self.record.beat(self.index, method.name, Heartbeat(held=size))
             for name, value in values.items():
                 self.params[name].copy_(value)
 
@@ -212,7 +213,7 @@ class Update:
             }
             if self.meter:
                 share = 1 - (norm(masked) / max(norm(grads), 1e-30)) ** 2
-                self.record.beat(self.index, method.name, {"masked": share})
+                self.record.beat(self.index, method.name, Heartbeat(masked=share))
             grads = masked
         if owner:
             step = Step(self.index, self.total, self.params)
@@ -221,9 +222,8 @@ class Update:
                 self.record.acted.add(owner.name)
             self._check(made, f"method {owner.name} gave a gradient that is")
             if self.meter:
-                self.record.beat(
-                    self.index, owner.name, {"turned": turned(grads, made), **self._rows_drawn(owner.name)}
-                )
+                beat = Heartbeat(turned=turned(grads, made), rows=self._rows_drawn(owner.name))
+                self.record.beat(self.index, owner.name, beat)
             grads = made
         for name, value in self.params.items():
             value.grad = grads[name].to(value.dtype)
@@ -235,11 +235,11 @@ class Update:
         self.record.loss.append((self.index, self.meter.terms["task"]))
         size = norm(grads or {n: grad_of(v) for n, v in self.params.items()}) if self.meter.vectors else 0.0
         for name, beat in self.meter.pulls(size).items():
-            self.record.beat(self.index, name, {**beat, **self._rows_drawn(name)})
+            self.record.beat(self.index, name, replace(beat, rows=self._rows_drawn(name)))
 
-    def _rows_drawn(self, method: str) -> dict[str, float]:
+    def _rows_drawn(self, method: str) -> float | None:
         rows = self.drawn.rows_read_by(method)
-        return {} if rows is None else {"rows": float(rows)}
+        return None if rows is None else float(rows)
 
     def _note_row_losses(self, step: Step) -> None:
         """Store the loss of each drawn row for methods that need it in `watch`."""

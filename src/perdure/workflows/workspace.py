@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
-from perdure.evaluate.gate import Gate
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import Gate
 from perdure.ledger.store import KeepRows
 from perdure.workflows import upkeep
 from perdure.workflows.edit.carry import verify_edits
@@ -187,9 +187,10 @@ class Workspace:
             raise BadInput(f"kind is {kind!r}; it is task (train all rows) or knowledge (edit those that are facts)")
         request = _request(task, data, recipe, overrides, test, settings, allow_leaks, rows)
         if kind == "task":
-            return learn(self.session, plan(self.session, request), gate=gate, tick=tick)
+            return learn(self.session, plan(self.session, request), gate=gate, tick=tick).to_json()
         known = plan_knowledge(self.session, request)
-        return learn_knowledge(self.session, known, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
+        found = learn_knowledge(self.session, known, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
+        return found.to_json()
 
     def edit(
         self,

@@ -7,14 +7,15 @@ from typing import Any
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
-from perdure.evaluate.gate import Gate
 from perdure.evaluate.matrix import plain_text
+from perdure.ledger.records import Gate
 from perdure.methods.registry import load_recipe
 from perdure.workflows import upkeep
 from perdure.workflows.init import DEFAULT_MODEL, init
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import plan
+from perdure.workflows.learn.record import LearnResult
 from perdure.workflows.learn.request import Request
 from perdure.workflows.session import Session
 
@@ -52,8 +53,8 @@ def demo(folder: Path, *, model: str = DEFAULT_MODEL, say: Say, tick: Tick | Non
             plain.runtime = ours.runtime  # one model in memory serves both
             request = Request(line, Path(str(data / f"{line}.yaml")), load_recipe(name, overrides))
             done = learn(session, plan(session, request), gate=Gate(), tick=tick)
-            say(f"{name:>12} learned {line}: {_scores(done)}; gate: {done['gate']['verdict']}")
-            if not done["moved"]:
+            say(f"{name:>12} learned {line}: {_scores(done)}; gate: {done.gate.verdict}")
+            if not done.moved:
                 upkeep.accept(session)  # a user would stop here; the demo goes on to show what happens
     say(
         f"\nWith dual_replay:\n{plain_text(matrix(ours.ledger))}\n\nWith naive fine-tuning:\n{plain_text(matrix(plain.ledger))}"
@@ -81,5 +82,5 @@ def _roll_back(session: Session) -> bool:
     return torch.equal(before, logits()) and not torch.equal(before, earlier)
 
 
-def _scores(done: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {score['score']:.0%}" for name, score in done["scores"].items())
+def _scores(done: LearnResult) -> str:
+    return ", ".join(f"{name} {score.score:.0%}" for name, score in done.scores.items())

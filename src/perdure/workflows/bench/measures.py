@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from perdure.ledger.records import Heartbeat
+
 Json = dict[str, Any]
 Told = Callable[[str], None]  # called with the name of each task when it is learned
 
@@ -25,12 +27,13 @@ def peak_mib() -> float:
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
 
 
-def mean_beats(heartbeats: Mapping[str, Sequence[tuple[int, dict[str, float]]]]) -> dict[str, dict[str, float]]:
+def mean_beats(heartbeats: Mapping[str, Sequence[tuple[int, Heartbeat]]]) -> dict[str, dict[str, float]]:
     """Return what each method did over one learn: the mean of each number it told."""
     means = {}
     for method, beats in heartbeats.items():
-        keys = dict.fromkeys(key for _, beat in beats for key in beat)
-        means[method] = {key: fmean(beat[key] for _, beat in beats if key in beat) for key in keys}
+        values = [beat.values for _, beat in beats]
+        keys = dict.fromkeys(key for one in values for key in one)
+        means[method] = {key: fmean(one[key] for one in values if key in one) for key in keys}
     return means
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.data.task import TaskData, load_probe, load_rows, load_task
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import LearnRecord
 from perdure.workflows.bench.measures import Json, Told, machine, mean_beats, short_items
 from perdure.workflows.bench.rows import rows_of
 from perdure.workflows.bench.suite import Source, Suite
@@ -18,6 +19,7 @@ from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.memory_views import memory_stats
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import plan
+from perdure.workflows.learn.record import LearnResult
 from perdure.workflows.learn.request import Request
 from perdure.workflows.session import Session
 
@@ -66,7 +68,7 @@ def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path,
         "tasks": [_told(ledger, done) for done in learned],
         "stored": stored(ledger, ledger.resolve("head")),
         "machine": machine(session.runtime.base.device, ledger.config["dtype"]),
-        "software": ledger.notes(learned[-1]["entry"])["software"],
+        "software": ledger.notes(learned[-1].entry)["software"],
     }
 
 
@@ -119,10 +121,18 @@ def stored(ledger: Ledger, entry: Entry) -> dict[str, int]:
     }
 
 
-def _told(ledger: Ledger, done: Json) -> Json:
+def _told(ledger: Ledger, done: LearnResult) -> Json:
     """Return what is kept of one learn."""
-    record = ledger.notes(done["entry"])["record"]
-    kept = {
-        key: done[key] for key in ("task", "train_seconds", "train_cpu_seconds", "eval_seconds", "tokens", "warnings")
+    record = ledger.note(done.entry, "record", LearnRecord)
+    if record is None:
+        raise BrokenStore(f"entry {done.entry[:12]} has no learn record; run the benchmark again")
+    return {
+        "task": done.task,
+        "train_seconds": done.train_seconds,
+        "train_cpu_seconds": done.train_cpu_seconds,
+        "eval_seconds": done.eval_seconds,
+        "tokens": done.tokens,
+        "warnings": list(done.warnings),
+        "updates": record.updates,
+        "heartbeats": mean_beats(record.heartbeats),
     }
-    return {**kept, "updates": record["updates"], "heartbeats": mean_beats(record["heartbeats"])}

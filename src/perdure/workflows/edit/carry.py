@@ -15,6 +15,7 @@ from perdure.core.errors import BadInput, Diverged
 from perdure.core.progress import Tick
 from perdure.core.slots import EDITS, view_of
 from perdure.ledger import Entry
+from perdure.ledger.records import FactKept
 from perdure.workflows.edit.again import Verdicts, lost, strengthened
 from perdure.workflows.edit.gate import EditGate, risen
 from perdure.workflows.edit.records import VERIFIED, Json, asked_specs, note_of, noted, record_at
@@ -32,13 +33,13 @@ class Carried:
     Args:
         slot: Object of the set that was written again; None if it stays as it is.
         note: What is noted about the facts at the new entry: the changes to what was noted before.
-        facts: What the gate judges of each fact: "fact", "prompt", "target", and whether it was said "before" and is "now".
+        facts: What the gate judges.
         warnings: For people: facts that were written again, or are no longer said.
     """
 
     slot: str | None
     note: Json
-    facts: tuple[Json, ...]
+    facts: tuple[FactKept, ...]
     warnings: tuple[str, ...]
 
 
@@ -80,16 +81,10 @@ def _too_far(before: Mapping[str, float] | None, now: Mapping[str, float]) -> st
     return EditGate(perplexity=rise + EditGate().perplexity).too_far(now)
 
 
-def _judged(record: Json, verdicts: Verdicts) -> tuple[Json, ...]:
+def _judged(record: Json, verdicts: Verdicts) -> tuple[FactKept, ...]:
     """Return what the gate judges of each fact in force."""
     return tuple(
-        {
-            "fact": line["fact"],
-            "prompt": line["prompt"],
-            "target": line["target"],
-            "before": line["efficacy"],
-            "now": verdicts[line["fact"]].efficacy,
-        }
+        FactKept(line["fact"], line["prompt"], line["target"], line["efficacy"], verdicts[line["fact"]].efficacy)
         for line in record["facts"]
         if line["fact"] in verdicts
     )

@@ -6,7 +6,7 @@ from math import log
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadSpec
-from perdure.evaluate.gate import is_number
+from perdure.core.plain_json import is_number
 
 if TYPE_CHECKING:
     from perdure.editing.measures import Verdict

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
+from perdure.core.records import Record
 from perdure.editing.facts import Fact, read_facts
 from perdure.editing.spec import EditSpec
 from perdure.ledger import Entry
@@ -24,7 +25,7 @@ Facts = str | PathLike[str] | Fact | Mapping[str, Any] | Iterable[Fact | Mapping
 
 
 @dataclass(frozen=True)
-class Refused:
+class Refused(Record):
     """A fact that is not written.
 
     Args:
@@ -41,10 +42,6 @@ class Refused:
     def of(cls, fact: Fact, reason: str) -> "Refused":
         """Return a fact with the reason why it is not written."""
         return cls(fact.subject, fact.id, reason)
-
-    def to_json(self) -> dict[str, str]:
-        """Return it as plain JSON."""
-        return {"subject": self.subject, "fact": self.fact, "reason": self.reason}
 
 
 @dataclass(frozen=True)

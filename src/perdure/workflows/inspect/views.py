@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
 from perdure.core.outputs import EVIDENCE, EVIDENCE_LINE, write_output
+from perdure.core.records import in_stored_order
 from perdure.ledger.lock import writer
-from perdure.ledger.records import Score
+from perdure.ledger.records import Evidence, GateOff, LearnRecord, Score, Verdict
 from perdure.ledger.runs import unfinished
 from perdure.workflows.edit.records import NOTE, VERIFIED, about, record_at
 from perdure.workflows.inspect.memory_views import Json, held, memory_diff, rows_kept
@@ -19,10 +21,25 @@ if TYPE_CHECKING:
 LEFT_OUT = ("evidence", "memory", "traces", VERIFIED)  # notes that `show` leaves out, or tells otherwise
 
 
+@dataclass(frozen=True)
+class GateView:
+    """What a gate decided.
+
+    Args:
+        entry: Id of the entry.
+        verdict: The decision.
+        evidence: What it judged; None where it was switched off.
+    """
+
+    entry: str
+    verdict: Verdict | GateOff
+    evidence: Evidence | None
+
+
 def status(ledger: "Ledger") -> Json:
     """Return where a workspace stands: model, head, what head knows and remembers, and what waits for a decision."""
     head, aside = ledger.resolve("head"), ledger.candidate()
-    verdict = (ledger.notes(head.id).get("record") or {}).get("gate")
+    learned = ledger.note(head.id, "record", LearnRecord)
     facts = record_at(ledger, head)["facts"]
     return {
         "workspace": str(ledger.root),
@@ -42,8 +59,8 @@ def status(ledger: "Ledger") -> Json:
         "memory": held(ledger, head),
         "rows": rows_kept(ledger),
         "edits": {"facts": len(facts), "held": sum(line["efficacy"] for line in facts)},
-        "gate": verdict and {"verdict": verdict["verdict"], "reason": verdict["reason"]},
-        "candidate": aside and {"entry": aside.id, "task": aside.task, "reason": gate(ledger)["verdict"]["reason"]},
+        "gate": learned and {"verdict": learned.gate.verdict, "reason": learned.gate.reason},
+        "candidate": aside and {"entry": aside.id, "task": aside.task, "reason": gate(ledger).verdict.reason},
         "writer": (busy := writer(ledger.root)),
         "unfinished": [
             {"task": run.task, "time": run.time, "goes_on": run.parent in (None, head.id)}
@@ -136,19 +153,18 @@ def diff(ledger: "Ledger", a: str, b: str) -> Json:
     }
 
 
-def gate(ledger: "Ledger", at: str | None = None) -> Json:
-    """Return entry, "verdict" and "evidence" of a learn's gate: at a ref, else the candidate's, else head's.
+def gate(ledger: "Ledger", at: str | None = None) -> GateView:
+    """Return what a learn's gate decided: at a ref, else the candidate's, else head's.
 
     Raises:
         NotFound: The ref is not known.
         BadInput: The entry has been through no gate.
     """
     entry = ledger.resolve(at) if at else ledger.candidate() or ledger.resolve("head")
-    notes = ledger.notes(entry.id)
-    verdict = (notes.get("record") or {}).get("gate")
-    if verdict is None:
+    learned = ledger.note(entry.id, "record", LearnRecord)
+    if learned is None:
         raise BadInput(f"entry {entry.id[:12]} ({entry.kind}) has been through no gate; only a learn has")
-    return {"entry": entry.id, "task": entry.task, "verdict": verdict, "evidence": notes.get("evidence")}
+    return GateView(entry.id, learned.gate, ledger.note(entry.id, "evidence", Evidence))
 
 
 def save_evidence(ledger: "Ledger", path: Path, at: str | None = None, *, force: bool = False) -> None:
@@ -165,9 +181,9 @@ def save_evidence(ledger: "Ledger", path: Path, at: str | None = None, *, force:
         PerdureError: The file cannot be written.
     """
     found = gate(ledger, at)
-    if found["evidence"] is None:
-        raise BadInput(f"entry {found['entry'][:12]} was learned with its gate switched off, so there is no evidence")
-    text = json.dumps(found["evidence"], indent=1).removeprefix("{\n")
+    if found.evidence is None:
+        raise BadInput(f"entry {found.entry[:12]} was learned with its gate switched off, so there is no evidence")
+    text = json.dumps(in_stored_order(found.evidence.to_json()), indent=1).removeprefix("{\n")
     write_output(path, f"{EVIDENCE_LINE}\n{text}\n", EVIDENCE, force=force, workspaces=[ledger.root])
 
 

@@ -8,7 +8,6 @@ from perdure.workflows.learn.plan import Plan
 if TYPE_CHECKING:
     from perdure.train.learner import Learner
 
-EFFECTS = ("pull", "moved", "masked", "turned")  # heartbeats that show an effect
 ACTING = {"loss", "settle", "mask", "gradient"}  # seams whose methods should have one
 FEW = 50  # updates; fewer rarely teach a task
 
@@ -20,7 +19,7 @@ def idle(plan: Plan, learner: "Learner") -> list[str]:
     record = learner.record
     for method in learner.recipe.methods:
         beats = record.heartbeats.get(method.name, [])
-        shown = any(abs(value) > 0 for _, beat in beats for key, value in beat.items() if key in EFFECTS)
+        shown = any(beat.acted for _, beat in beats)
         could = method.name in record.fed if "draw" in method.seams else bool(beats) or anew
         if could and not shown and method.name not in record.acted and ACTING & set(method.seams):
             why = _no_task_before(plan) if anew else "check its fields"

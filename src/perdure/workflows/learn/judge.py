@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from perdure.evaluate.evidence import GuardedTask, make_evidence
-from perdure.evaluate.gate import Gate
+from perdure.ledger.records import Evidence, Gate, GateOff, Verdict
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.run import Run
 from perdure.workflows.session import Scored
-
-OFF = {"verdict": "off", "reason": "the gate was switched off", "tasks": []}
 
 
 @dataclass(frozen=True)
@@ -27,14 +24,14 @@ class Judged:
 
     scores: Mapping[str, Scored]
     learned: Mapping[str, Scored]
-    evidence: dict[str, Any] | None
-    verdict: dict[str, Any]
+    evidence: Evidence | None
+    verdict: Verdict | GateOff
     notices: tuple[str, ...]
 
     @property
     def failed(self) -> bool:
         """Whether the gate refuses the entry."""
-        return bool(self.verdict["verdict"] == "fail")
+        return self.verdict.verdict == "fail"
 
 
 def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
@@ -52,7 +49,7 @@ def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
     )
     scores = {name: run.score(entry, task) for name, task in tasks.items() if task.test}
     if gate is None:
-        return Judged(scores, {}, None, OFF, notices)
+        return Judged(scores, {}, None, GateOff(), notices)
     learned = _when_learned(run, scores)
     guarded: dict[str, GuardedTask] = {}
     for name in (plan.task.name, *learned):  # the new task has nothing to lose yet, unless this is an update
@@ -61,7 +58,7 @@ def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
     unguarded = [name for name in plan.parent.tasks if name not in guarded]
     facts = draft.carried.facts if draft.carried else ()
     evidence = make_evidence(gate, plan.task.name, guarded, facts, unguarded)
-    return Judged(scores, learned, evidence, evidence["verdict"], notices)
+    return Judged(scores, learned, evidence, evidence.verdict, notices)
 
 
 def _when_learned(run: Run, scores: Mapping[str, Scored]) -> dict[str, Scored]:

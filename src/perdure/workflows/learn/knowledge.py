@@ -5,19 +5,21 @@ from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec, Diverged
 from perdure.core.progress import Tick
+from perdure.core.records import JsonObject, plain
 from perdure.data.columns import check, read_by
 from perdure.data.formats import detect, names_in
 from perdure.data.task import TaskSpec, read_columns, task_settings
 from perdure.editing.facts import Fact
 from perdure.editing.routing import Routing, route
 from perdure.editing.spec import EditSpec
-from perdure.evaluate.gate import Gate
 from perdure.ledger import Entry
+from perdure.ledger.records import Gate
 from perdure.workflows.edit.edit import edit
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.request import Refused
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
+from perdure.workflows.learn.record import LearnResult
 from perdure.workflows.learn.request import Request
 from perdure.workflows.session import Session
 
@@ -47,6 +49,33 @@ class Knowledge:
     def facts(self) -> tuple[Fact, ...]:
         """The facts to edit."""
         return self.routing.facts
+
+
+@dataclass(frozen=True)
+class KnowledgeResult:
+    """What came of a file of facts and skills.
+
+    Args:
+        entry: Head's new entry; None if head did not move.
+        task: Name of the task that the skills make.
+        routes: Where each row went, and why; see `Routing.summary`.
+        learned: What came of the skills; None if nothing was trained.
+        edited: What came of the facts; see `edit.edit`. None if nothing was tried.
+        left: The facts that were not tried.
+        warnings: What the user should know.
+    """
+
+    entry: str | None
+    task: str
+    routes: list[dict[str, Any]]
+    learned: LearnResult | None
+    edited: dict[str, Any] | None
+    left: tuple[Refused, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> JsonObject:
+        """Return what `perdure learn --kind knowledge --json` prints, with all of "edited"."""
+        return {name: plain(value) for name, value in vars(self).items()}
 
 
 def plan_knowledge(session: Session, request: Request) -> Knowledge:
@@ -93,7 +122,7 @@ def learn_knowledge(
     edit_gate: EditGate | None = EditGate(),
     spec: EditSpec | None = None,
     tick: Tick | None = None,
-) -> dict[str, Any]:
+) -> KnowledgeResult:
     """Train the skills, then edit the facts into the new head: two entries, each whole or not at all.
 
     If the gate refuses what was trained, no fact is edited: it was not asked for on the old head. If facts are refused, the
@@ -108,18 +137,13 @@ def learn_knowledge(
         spec: Settings of the edit; None takes the usual ones.
         tick: Called with (what, done, total) as work goes on.
 
-    Returns:
-        "entry" (head's new entry; None if head did not move), "task", "routes" (see `Routing.summary`), "learned" (see
-        `learn.learn`; None if nothing was trained), "edited" (see `edit.edit`; None if nothing was tried), "left" ({"subject",
-        "fact", "reason"} of each fact that was not tried), "warnings".
-
     Raises:
         PerdureError: See `learn.learn`, and `edit.edit` where nothing was trained.
     """
     learned = edited = None
     if planned.skill is not None and planned.learned is None:
         learned = learn(session, planned.skill, gate=gate, tick=tick)
-    stopped = learned is not None and not learned["moved"]
+    stopped = learned is not None and not learned.moved
     if planned.facts and not stopped:
         if edit_gate is not None and planned.routing.chat:
             edit_gate = replace(edit_gate, chat=True)
@@ -129,16 +153,16 @@ def learn_knowledge(
             if learned is None:
                 raise
             edited = _all_refused(planned.facts, str(error))  # what was trained stays, and is told
-    moved = (edited and edited["entry"]) or (learned["entry"] if learned and not stopped else None)
-    return {
-        "entry": moved,
-        "task": planned.task,
-        "routes": planned.routing.summary(),
-        "learned": learned,
-        "edited": edited,
-        "left": [Refused.of(fact, WAITS).to_json() for fact in planned.facts] if stopped else [],
-        "warnings": [*planned.notices, *(learned["warnings"] if learned else ())],
-    }
+    moved = (edited and edited["entry"]) or (learned.entry if learned and not stopped else None)
+    return KnowledgeResult(
+        entry=moved,
+        task=planned.task,
+        routes=planned.routing.summary(),
+        learned=learned,
+        edited=edited,
+        left=tuple(Refused.of(fact, WAITS) for fact in planned.facts) if stopped else (),
+        warnings=(*planned.notices, *(learned.warnings if learned else ())),
+    )
 
 
 def _unread(routing: Routing, spec: TaskSpec) -> tuple[str, ...]:

@@ -1,28 +1,23 @@
 """Learn: from a data file to a new entry, or to nothing at all."""
 
-from typing import Any
-
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.progress import Tick
 from perdure.core.recipe import nearest
-from perdure.evaluate.gate import Gate
+from perdure.ledger.records import Gate
 from perdure.workflows.learn.draft import draft
 from perdure.workflows.learn.judge import judge
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.learn.prepare import prepare
-from perdure.workflows.learn.record import record
+from perdure.workflows.learn.record import LearnResult, record
 from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.train import train
 from perdure.workflows.session import Session
 from perdure.workflows.signals import asked_to_stop
 
 
-def learn(session: Session, planned: Plan, *, gate: Gate | None, tick: Tick | None = None) -> dict[str, Any]:
-    """Carry out `planned`: train, score, gate, and record one entry; return what `learn --json` prints.
+def learn(session: Session, planned: Plan, *, gate: Gate | None, tick: Tick | None = None) -> LearnResult:
+    """Carry out `planned`: train, score, gate, and record one entry.
 
-    That is "entry", "task", "train_seconds", "train_cpu_seconds", "eval_seconds" (of all processes together, where it went on
-    from a checkpoint), "tokens", "gate", "scores" (of every task
-    now), "before" (of this task, at "base" and at "head"), "moved" (whether head is the new entry) and "warnings".
     With a gate that fails, head stays and the entry is kept aside as the candidate. Whatever stops this half-way leaves
     ledger and memory as they were; called again it goes on from its checkpoint, to the same final bits.
 

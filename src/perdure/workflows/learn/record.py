@@ -4,9 +4,11 @@ import platform
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 
+from perdure.core.records import Record
+from perdure.ledger.records import GateOff, LearnRecord, RowCounts, ScoreSummary, Verdict
 from perdure.workflows.edit.records import NOTE
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.effects import idle, unmoved
@@ -16,26 +18,55 @@ from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.train import Trained
 from perdure.workflows.session import Scored
 
-Json = dict[str, Any]
+
+@dataclass(frozen=True)
+class LearnResult(Record):
+    """What `learn --json` prints.
+
+    Args:
+        entry: Id of the entry, or of the candidate.
+        task: The task that was learned.
+        train_seconds: Wall time of training, of all processes together.
+        train_cpu_seconds: The processor's seconds of it.
+        eval_seconds: Wall time of scoring.
+        tokens: Tokens that ran forward in training.
+        gate: What the gate decided.
+        scores: Of every task, now.
+        before: Of the task that was learned, at "base" and at "head".
+        moved: Whether head moved to the entry.
+        warnings: What the user should know.
+    """
+
+    entry: str
+    task: str
+    train_seconds: float
+    train_cpu_seconds: float
+    eval_seconds: float
+    tokens: int
+    gate: Verdict | GateOff
+    scores: Mapping[str, ScoreSummary]
+    before: Mapping[str, ScoreSummary]
+    moved: bool
+    warnings: tuple[str, ...]
 
 
-def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged: Judged) -> Json:
-    """Record the draft and move head to it, or put it aside where the gate refuses it; return what `learn --json` prints."""
+def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged: Judged) -> LearnResult:
+    """Record the draft and move head to it, or put it aside where the gate refuses it."""
     ledger, task = run.session.ledger, run.plan.task
-    spent = {"train_seconds": trained.seconds, "train_cpu_seconds": trained.cpu_seconds}
-    spent["eval_seconds"] = round(run.clock.scored, 3)
-    warnings = _warnings(run, prepared, trained, draft, judged)
+    learned = LearnRecord(
+        **vars(trained.learner.record.frozen),
+        train_seconds=trained.seconds,
+        train_cpu_seconds=trained.cpu_seconds,
+        eval_seconds=round(run.clock.scored, 3),
+        updates=trained.learner.total,
+        gate=judged.verdict,
+        settings=run.plan.recipe.to_json(),
+        warnings=tuple(_warnings(run, prepared, trained, draft, judged)),
+    )
     notes = {
-        "record": {
-            **spent,
-            "updates": trained.learner.total,
-            **trained.learner.record.to_json(),
-            "gate": judged.verdict,
-            "settings": run.plan.recipe.to_json(),
-            "warnings": warnings,
-        },
+        "record": learned,
         "evidence": judged.evidence,
-        "memory": {"rows": len(draft.memory.rows), "tasks": dict(Counter(own.task for own in draft.memory.rows))},
+        "memory": RowCounts(len(draft.memory.rows), dict(Counter(own.task for own in draft.memory.rows))),
         "software": {name: version(name) for name in ("perdure", "torch", "transformers", "peft")},
         "machine": {"python": platform.python_version(), "processor": platform.machine()},
         **({NOTE: draft.carried.note} if draft.carried else {}),
@@ -45,17 +76,19 @@ def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged:
     else:
         ledger.record(draft.entry, notes, why=f"learn {task.name}")
     shutil.rmtree(run.folder, ignore_errors=True)
-    return {
-        "entry": draft.entry.id,
-        "task": task.name,
-        **spent,
-        "tokens": trained.learner.record.tokens,
-        "gate": judged.verdict,
-        "scores": _briefly(judged.scores),
-        "before": _briefly(prepared.before),
-        "moved": not judged.failed,
-        "warnings": warnings,
-    }
+    return LearnResult(
+        entry=draft.entry.id,
+        task=task.name,
+        train_seconds=learned.train_seconds,
+        train_cpu_seconds=learned.train_cpu_seconds,
+        eval_seconds=learned.eval_seconds,
+        tokens=learned.tokens,
+        gate=learned.gate,
+        scores=_briefly(judged.scores),
+        before=_briefly(prepared.before),
+        moved=not judged.failed,
+        warnings=learned.warnings,
+    )
 
 
 def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged: Judged) -> list[str]:
@@ -75,5 +108,5 @@ def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judg
     ]
 
 
-def _briefly(scores: Mapping[str, Scored]) -> Json:
-    return {name: scored.score.summary.to_json() for name, scored in scores.items()}
+def _briefly(scores: Mapping[str, Scored]) -> dict[str, ScoreSummary]:
+    return {name: scored.score.summary for name, scored in scores.items()}

@@ -1,0 +1,68 @@
+"""The rule of a gate: what may be lost, and how sure one must be."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from perdure.core.errors import BadSpec
+from perdure.core.plain_json import is_number
+from perdure.core.plain_text import clipped, quoted
+from perdure.core.records import Record
+
+
+@dataclass(frozen=True)
+class Gate(Record):
+    """What may be lost, and how sure one must be.
+
+    Args:
+        tolerance: Largest drop that is accepted, as a share: 0.03 is 3 points. In [0, 1).
+        confidence: One-sided, of each bound, in (0.5, 1).
+        strict: Count an inconclusive verdict as fail.
+        floor: Least score of the new task, in [0, 1]; None for no floor.
+        tolerances: Tolerance of single tasks by name, in place of `tolerance`.
+        lost_facts: Largest share of the edited facts said before that may not be said any more, in [0, 1]. A fact is there
+            because somebody asked for it, and is asked again itself, so that no sampling error excuses its loss.
+
+    Raises:
+        BadSpec: A value is out of its range.
+    """
+
+    tolerance: float = 0.03
+    confidence: float = 0.95
+    strict: bool = False
+    floor: float | None = None
+    tolerances: Mapping[str, float] = field(default_factory=dict)
+    lost_facts: float = 0.0
+
+    def __post_init__(self) -> None:
+        own = {f"tolerance of {clipped(task, 60)}": value for task, value in self.tolerances.items()}
+        for name, value in {"tolerance": self.tolerance, **own}.items():
+            if not is_number(value) or not 0 <= value < 1:
+                raise BadSpec(f"gate {name} is {quoted(value)}; give a share from 0 to below 1, as 0.03 for 3 points")
+        if not is_number(self.confidence) or not 0.5 < self.confidence < 1:
+            raise BadSpec(f"gate confidence is {quoted(self.confidence)}; give a number between 0.5 and 1, as 0.95")
+        if self.floor is not None and (not is_number(self.floor) or not 0 <= self.floor <= 1):
+            raise BadSpec(f"gate floor is {quoted(self.floor)}; give a score from 0 to 1, or none")
+        if not is_number(self.lost_facts) or not 0 <= self.lost_facts <= 1:
+            raise BadSpec(
+                f"gate lost_facts is {quoted(self.lost_facts)}; give a share of the edited facts, from 0 to 1"
+            )
+        if not isinstance(self.strict, bool):
+            raise BadSpec(f"gate strict is {quoted(self.strict)}; write true or false")
+
+    @classmethod
+    def from_json(cls, data: object) -> "Gate":
+        """Restore a gate written by `to_json`; keys that are not there keep their defaults.
+
+        Raises:
+            BadSpec: An unknown key or a value out of range.
+        """
+        if not isinstance(data, Mapping):
+            raise BadSpec(f"gate is {quoted(data)}; write an object with its settings")
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown:
+            raise BadSpec(f"unknown gate setting {quoted(unknown[0])}; known: {', '.join(f.name for f in fields(cls))}")
+        if not isinstance(data.get("tolerances", {}), Mapping):
+            raise BadSpec(
+                f"gate tolerances are {quoted(data['tolerances'])}; write a mapping of task name to tolerance"
+            )
+        return cls(**data)

@@ -1,0 +1,98 @@
+"""What came of a learn: what its methods did while it trained, what it cost, and what its gate decided."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from perdure.core.records import JsonObject, Record, omitted
+from perdure.ledger.records.verdict import GateOff, Verdict
+
+
+@dataclass(frozen=True)
+class Heartbeat(Record):
+    """What a method did in one update; None where its seams do no such thing.
+
+    Args:
+        held: L2 distance over which `hold` moved parameter values after the optimizer step.
+        loss: Value of the method's loss term.
+        masked: Share of the gradient's squared norm that the method's mask removed.
+        moved: L2 distance over which `settle` moved the weights at the end of the task.
+        pull: Norm of the gradient of the loss term over that of the task loss.
+        rows: Rows drawn from memory.
+        turned: Angle in degrees by which the method turned the gradient.
+    """
+
+    held: float | None = omitted(None)
+    loss: float | None = omitted(None)
+    masked: float | None = omitted(None)
+    moved: float | None = omitted(None)
+    pull: float | None = omitted(None)
+    rows: float | None = omitted(None)
+    turned: float | None = omitted(None)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What the method did, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @property
+    def acted(self) -> bool:
+        """Whether the update differs from the one without the method."""
+        return any(abs(value or 0.0) > 0 for value in (self.pull, self.moved, self.masked, self.turned))
+
+
+Beats = tuple[tuple[int, Heartbeat], ...]  # update, and what a method did there
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord(Record):
+    """What happened while a task was trained.
+
+    Args:
+        loss: Update and task loss, at each logging interval.
+        heartbeats: By method, at each logging interval.
+        fed: Methods that were given rows.
+        acted: Methods that changed an update at least once.
+        tokens: Tokens that ran forward in training.
+    """
+
+    loss: tuple[tuple[int, float], ...] = ()
+    heartbeats: Mapping[str, Beats]
+    fed: tuple[str, ...] = ()
+    acted: tuple[str, ...] = ()
+    tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnRecord(TrainingRecord):
+    """What came of a learn.
+
+    Args:
+        train_seconds: Wall time of training, of all processes together.
+        train_cpu_seconds: The processor's seconds of it.
+        eval_seconds: Wall time of scoring.
+        updates: Number of updates.
+        gate: What the gate decided.
+        settings: The recipe.
+        warnings: What the user should know.
+    """
+
+    train_seconds: float
+    train_cpu_seconds: float
+    eval_seconds: float
+    updates: int
+    gate: Verdict | GateOff
+    settings: JsonObject
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RowCounts(Record):
+    """Rows that memory holds after a learn.
+
+    Args:
+        rows: How many.
+        tasks: How many of each task.
+    """
+
+    rows: int
+    tasks: Mapping[str, int]
