@@ -148,12 +148,12 @@ def test_the_report_stands_beside_another_workspace(ws: Path, learned: Path, tmp
     from perdure.workflows.workspace import Workspace
 
     data = report_data(Workspace.open(ws).ledger, {"other": Workspace.open(learned).ledger})
-    assert [entry["kind"] for entry in data["entries"]] == ["base", "learn", "learn"]
-    assert set(data["entries"][0]["scores"]) == {"parcel", "invoice"}  # what the base could do
-    assert data["entries"][2]["record"]["gate"] is None  # it was off
-    assert [move["why"] for move in data["reflog"]] == ["learn parcel", "learn invoice"]
-    assert data["compare"][0]["matrix"] == data["matrix"]
-    assert data["head"] == data["entries"][2]["entry"]
+    assert [entry.kind for entry in data.entries] == ["base", "learn", "learn"]
+    assert set(data.entries[0].scores) == {"parcel", "invoice"}  # what the base could do
+    assert data.entries[2].gate is None  # it was off
+    assert [move.why for move in data.reflog] == ["learn parcel", "learn invoice"]
+    assert data.compare[0].matrix == data.matrix
+    assert data.head == data.entries[2].entry
     run("-w", ws, "report", "-o", tmp_path / "r.html", "--compare", learned)
     assert "Beside another workspace" in (tmp_path / "r.html").read_text()
 

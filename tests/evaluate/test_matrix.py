@@ -3,14 +3,14 @@ import json
 import pytest
 
 from perdure.core.errors import BadInput
-from perdure.evaluate.matrix import build_matrix, learned_stages, plain_text
+from perdure.evaluate.matrix import Matrix, Stage, build_matrix, plain_text
 from perdure.evaluate.scorers import score_record
 
-TASKS = [{"name": "banking", "version": "v2"}, {"name": "a very long task name", "version": "v1"}]
+TASKS = ["banking", "a very long task name"]
 STAGES = [
-    {"entry": "e0", "kind": "base", "task": None, "time": "ignored"},
-    {"entry": "e1", "kind": "learn", "task": "banking"},
-    {"entry": "e2", "kind": "learn", "task": "a very long task name"},
+    Stage("e0", "base", None),
+    Stage("e1", "learn", "banking"),
+    Stage("e2", "learn", "a very long task name"),
 ]
 
 
@@ -25,7 +25,7 @@ def matrix(**options):
 
 
 def test_the_json_has_the_shape_that_tools_rely_on():
-    found = matrix()
+    found = matrix().to_json()
     assert list(found) == ["tasks", "stages", "score", "n", "metrics"]
     assert found["tasks"] == ["banking", "a very long task name"]
     assert found["stages"][0] == {"entry": "e0", "kind": "base", "task": None}
@@ -37,44 +37,44 @@ def test_the_json_has_the_shape_that_tools_rely_on():
     assert found["metrics"]["bwt"]["value"] == pytest.approx(-0.2)
     assert found["metrics"]["fwt"]["value"] == pytest.approx(0.15)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found == matrix()
+    assert Matrix.from_json(found) == matrix()
 
 
 def test_a_cell_that_was_not_measured_is_null_and_what_needs_it_says_so():
     records = [[record(2), None], [record(18), record(4)], [record(14), record(16)]]
     found = build_matrix(TASKS, STAGES, records, resamples=50)
-    assert found["score"][0] == [0.1, None]
-    assert found["n"][0] == [20, None]
-    assert found["metrics"]["fwt"]["value"] is None
-    assert "after stage 0" in found["metrics"]["fwt"]["missing"]
-    assert found["metrics"]["acc"]["value"] == pytest.approx(0.75)
+    assert found.score[0] == (0.1, None)
+    assert found.n[0] == (20, None)
+    assert found.metrics["fwt"].value is None
+    assert "after stage 0" in found.metrics["fwt"].missing
+    assert found.metrics["acc"].value == pytest.approx(0.75)
 
 
 def test_a_task_is_learned_at_its_first_learn_and_a_guarded_ability_never():
     stages = [
         *STAGES,
-        {"entry": "e3", "kind": "edit", "task": "banking"},
-        {"entry": "e4", "kind": "learn", "task": "banking"},
+        Stage("e3", "edit", "banking"),
+        Stage("e4", "learn", "banking"),
     ]
-    assert learned_stages({"tasks": ["banking", "manners"], "stages": stages}) == [1, None]
+    assert Matrix(("banking", "manners"), tuple(stages), (), (), {}).learned == [1, None]
 
 
 def test_a_new_version_of_the_test_part_is_compared_over_the_rows_in_common():
-    stages = [*STAGES, {"entry": "e3", "kind": "learn", "task": "banking"}]
+    stages = [*STAGES, Stage("e3", "learn", "banking")]
     grown = record(14)  # 14 of the old 20 right, and 20 new rows all right
     grown = score_record("exact", [*grown.items, *[1.0] * 20], [""] * 40, [*grown.rows, *map(str, range(20))], 0.1)
     records = [[record(2), record(1)], [record(18), record(4)], [record(14), record(16)], [grown, record(16)]]
     found = build_matrix(TASKS, stages, records, resamples=50)
-    assert found["n"][3] == [40, 20]
-    assert found["score"][3][0] == pytest.approx(34 / 40)
-    assert found["metrics"]["bwt"]["value"] == pytest.approx((14 / 20 - 18 / 20 + 0) / 2)
+    assert found.n[3] == (40, 20)
+    assert found.score[3][0] == pytest.approx(34 / 40)
+    assert found.metrics["bwt"].value == pytest.approx((14 / 20 - 18 / 20 + 0) / 2)
 
 
 def test_one_column_per_task_and_one_line_per_stage():
     with pytest.raises(BadInput, match="appears twice"):
         build_matrix([TASKS[0], TASKS[0]], STAGES[:1], [[None, None]])
     for records in ([[None, None]], [[None]] * 3):
-        with pytest.raises(BadInput, match="one line of records per stage"):
+        with pytest.raises(BadInput, match="one line of scores per stage"):
             build_matrix(TASKS, STAGES, records)
 
 

@@ -19,7 +19,7 @@ def test_a_new_workspace_stands_at_its_base(ledger: Ledger, root) -> None:
     assert again.resolve("head") == base
     assert again.config["model"] == "tiny"
     assert again.state(base) == state_hash(BASE, {})
-    assert [move["why"] for move in again.reflog("head")] == ["init"]
+    assert [move.why for move in again.reflog("head")] == ["init"]
 
 
 def test_a_workspace_is_not_made_twice(ledger: Ledger, root) -> None:
@@ -154,13 +154,13 @@ def test_recording_moves_head_and_keeps_the_notes(ledger: Ledger, draft) -> None
     assert ledger.notes(entry.id) == {"train_seconds": 1.5, "loss": [[0, 2.0]]}
     ledger.annotate(entry.id, "train_seconds", 2.0)
     assert ledger.notes(entry.id)["train_seconds"] == 2.0
-    assert [(move["old"], move["new"], move["why"]) for move in ledger.reflog()] == [
+    assert [(move.old, move.new, move.why) for move in ledger.reflog()] == [
         (base.id, entry.id, "learn"),
         (None, base.id, "init"),
     ]
     newest = ledger.log()[0]
-    assert (newest["entry"], newest["parent"], newest["kind"], newest["task"]) == (entry.id, base.id, "learn", "faq")
-    assert newest["refs"] == ["head"]
+    assert (newest.entry, newest.parent, newest.kind, newest.task) == (entry.id, base.id, "learn", "faq")
+    assert newest.refs == ("head",)
 
 
 def everything(ledger: Ledger) -> list:
@@ -283,8 +283,8 @@ def test_the_log_shows_all_entries_and_a_line_only_its_own(ledger: Ledger, draft
     first = ledger.record(draft(1), {})
     side = ledger.record(draft(2, parent=base), {}, ref="trial", why="try")
     assert ledger.resolve("head") == first
-    assert [line["entry"] for line in ledger.log()] == [side.id, first.id, base.id]
-    assert [line["entry"] for line in ledger.log(first)] == [first.id, base.id]
+    assert [line.entry for line in ledger.log()] == [side.id, first.id, base.id]
+    assert [line.entry for line in ledger.log(first)] == [first.id, base.id]
 
 
 def test_a_candidate_is_no_entry_until_it_is_accepted(ledger: Ledger, draft) -> None:
@@ -301,7 +301,7 @@ def test_a_candidate_is_no_entry_until_it_is_accepted(ledger: Ledger, draft) -> 
     assert ledger.resolve("head") == entry
     assert ledger.candidate() is None
     assert ledger.notes(entry.id) == {"gate": {"verdict": "fail"}}
-    assert ledger.reflog()[0]["why"] == "accept"
+    assert ledger.reflog()[0].why == "accept"
 
 
 def test_a_discarded_candidate_leaves_nothing(ledger: Ledger, draft) -> None:

@@ -250,7 +250,7 @@ def test_records_from_many_threads_all_arrive(ledger, draft) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {entry.id for entry in drafts} <= {line["entry"] for line in ledger.log()}
+    assert {entry.id for entry in drafts} <= {line.entry for line in ledger.log()}
 
 
 def test_opening_and_listing_200_entries_is_quick_and_needs_no_torch(ledger, root, draft) -> None:

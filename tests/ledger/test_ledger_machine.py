@@ -103,13 +103,13 @@ class LedgerMachine(RuleBasedStateMachine):
     def refs_stand_where_they_were_put(self) -> None:
         assert self.ledger.refs() == self.refs
         assert len(self.ledger.reflog()) == self.moves
-        assert self.ledger.reflog()[0]["new"] == self.refs["head"]
+        assert self.ledger.reflog()[0].new == self.refs["head"]
         assert self.ledger.candidate() == self.held
 
     @invariant()
     def every_entry_has_the_slots_of_its_line(self) -> None:
         entries = self.ledger.entries()
-        assert {entry.id for entry in entries} == self.slots.keys() == {line["entry"] for line in self.ledger.log()}
+        assert {entry.id for entry in entries} == self.slots.keys() == {line.entry for line in self.ledger.log()}
         for entry in entries:
             assert self.ledger.slots(entry) == self.slots[entry.id]
             assert self.ledger.state(entry) == state_hash(BASE, self.slots[entry.id])

@@ -140,11 +140,11 @@ def test_values_equal_the_pure_functions_and_lie_inside_intervals_with_width(str
     found = matrix_metrics(score, items, learned, seed=seed, resamples=100)
     assert list(found) == ["acc", "bwt", "forgetting", "fwt", "learning_accuracy"]
     for name, metric in found.items():
-        assert metric["value"] == pytest.approx(getattr(metrics, name)(score, learned))
-        assert metric["low"] <= metric["value"] <= metric["high"]
-        assert metric["low"] < metric["high"]
-        assert (0 if name in ("acc", "learning_accuracy") else -1) <= metric["low"]
-        assert metric["high"] <= 1
+        assert metric.value == pytest.approx(getattr(metrics, name)(score, learned))
+        assert metric.low <= metric.value <= metric.high
+        assert metric.low < metric.high
+        assert (0 if name in ("acc", "learning_accuracy") else -1) <= metric.low
+        assert metric.high <= 1
     assert found == matrix_metrics(score, items, learned, seed=seed, resamples=100)
 
 
@@ -155,8 +155,8 @@ def test_intervals_are_paired_so_equal_noise_in_two_stages_cancels():
     items = [[list(cell) for cell in line] for line in items]
     score = [[float(np.mean(cell)) for cell in line] for line in items]
     found = matrix_metrics(score, items, [1, 2])
-    width = {name: metric["high"] - metric["low"] for name, metric in found.items()}
-    assert found["bwt"]["value"] == 0
+    width = {name: metric.high - metric.low for name, metric in found.items()}
+    assert found["bwt"].value == 0
     assert width["acc"] > 0.05
     assert width["bwt"] == pytest.approx(
         2 * 3.8415 / 203.8415, rel=1e-3
@@ -174,7 +174,7 @@ def test_an_interval_of_bwt_covers_the_truth():
         items = [[list(map(float, cell)) for cell in line] for line in items]
         score = [[float(np.mean(cell)) for cell in line] for line in items]
         bwt = matrix_metrics(score, items, [1, 2, 3], seed=trial, resamples=200)["bwt"]
-        hits += bwt["low"] <= -0.2 <= bwt["high"]
+        hits += bwt.low <= -0.2 <= bwt.high
     assert 0.88 <= hits / 150 <= 0.99
 
 
@@ -182,15 +182,15 @@ def test_a_gap_is_told_for_the_metrics_that_need_it_and_the_others_are_there():
     items = [[[1.0, 0.0]] * 2] * 3
     score = [[0.5, None], [0.5, 0.5], [0.5, 0.5]]
     found = matrix_metrics(score, [[[1.0, 0.0], None], *items[1:]], [1, 2], names=["mail", "chat"])
-    assert found["fwt"]["value"] is found["fwt"]["low"] is found["fwt"]["high"] is None
-    assert found["fwt"]["missing"] == "task 'chat' was not scored after stage 0"
-    assert found["acc"]["value"] == 0.5
-    assert "missing" not in found["bwt"]
+    assert found["fwt"].value is found["fwt"].low is found["fwt"].high is None
+    assert found["fwt"].missing == "task 'chat' was not scored after stage 0"
+    assert found["acc"].value == 0.5
+    assert found["bwt"].missing is None
 
 
 def test_before_any_learn_every_metric_says_why_it_is_missing():
     found = matrix_metrics([[0.5]], [[[1.0, 0.0]]], [None])
-    assert {metric["missing"] for metric in found.values()} == {"no task was learned yet"}
+    assert {metric.missing for metric in found.values()} == {"no task was learned yet"}
 
 
 def test_versions_of_a_task_are_compared_over_the_rows_they_share():
@@ -200,7 +200,7 @@ def test_versions_of_a_task_are_compared_over_the_rows_they_share():
     score = [[float(np.mean(cell)) for cell in line] for line in items]
     rows = [[["a", "b"], ["x"]], [["a", "b"], ["x"]], [["c", "a", "b"], ["x"]]]
     bwt = matrix_metrics(score, items, [1, 2], rows=rows)["bwt"]
-    assert (bwt["value"], bwt["n"]) == (0.0, 2)
+    assert (bwt.value, bwt.n) == (0.0, 2)
     assert metrics.bwt(score, [1, 2]) == pytest.approx(1 / 3 - 1 / 2)
 
 
@@ -208,13 +208,13 @@ def test_versions_without_a_common_row_cannot_be_compared_and_lengths_need_rows(
     items = [[[0.0], [0.0]], [[1.0], [0.0]], [[1.0], [1.0]]]
     rows = [[["a"], ["x"]], [["a"], ["x"]], [["b"], ["x"]]]
     score = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]
-    assert "in common" in matrix_metrics(score, items, [1, 2], rows=rows)["bwt"]["missing"]
+    assert "in common" in matrix_metrics(score, items, [1, 2], rows=rows)["bwt"].missing
     with pytest.raises(ValueError, match="give `rows`"):
         matrix_metrics(score, [*items[:2], [[1.0, 1.0], [1.0]]], [1, 2])
 
 
 def test_the_worst_task_stands_beside_the_mean():
     items = [[[float(cell > k / 10 + 0.05) for k in range(10)] for cell in line] for line in SCORE]
-    worst = matrix_metrics(SCORE, items, LEARNED, names=["a", "b", "c"])["bwt"]["worst"]
-    assert worst["task"] == "b"
-    assert worst["value"] == pytest.approx(-0.3)
+    worst = matrix_metrics(SCORE, items, LEARNED, names=["a", "b", "c"])["bwt"].worst
+    assert worst[0] == "b"
+    assert worst[1] == pytest.approx(-0.3)

@@ -1,130 +1,140 @@
-"""Records made by hand: a stream with a rollback and a failed gate, and the edges of it."""
+"""Records made by hand, of the types that a ledger gives: a stream with a rollback and a failed gate, and the edges of it."""
 
 import hashlib
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-Record = dict[str, Any]
+from perdure.core.records import JsonObject
+from perdure.evaluate.matrix import Matrix, Metric, Stage, Worst
+from perdure.ledger.records import GateOff, Heartbeat, LearnRecord, Move, RowCounts, TaskVerdict, Verdict
+from perdure.ledger.records.verdict import Word
+from perdure.workflows.inspect.compare import Comparison, SharedMetrics
+from perdure.workflows.inspect.report_data import ReportData, ReportedScore, ReportEntry, WorkspaceInfo
+
 N = 96
+Table = list[list[float | None]]
 
 
 def entry_id(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def score(value: float, n: int = N) -> Record:
+def score(value: float, n: int = N) -> ReportedScore:
     half = 1.96 * math.sqrt(max(value * (1 - value), 0.01) / n)
-    return {"scorer": "exact", "score": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": n}
+    return ReportedScore(value, max(0.0, value - half), min(1.0, value + half), n, "exact", "Wilson")
 
 
-def verdict(word: str, rows: list[Record], reason: str) -> Record:
-    return {
-        "verdict": word,
-        "tolerance": 0.03,
-        "confidence": 0.95,
-        "strict": False,
-        "reason": reason,
-        "tasks": rows,
-        "floor": None,
-    }
+def verdict(word: Word, rows: Sequence[TaskVerdict], reason: str) -> Verdict:
+    return Verdict(word, 0.03, 0.95, False, reason, tuple(rows), None)
 
 
-def guarded(task: str, word: str, reference: float, now: float, half: float = 0.025, more: int | None = None) -> Record:
+def guarded(
+    task: str, word: Word, reference: float, now: float, half: float = 0.025, more: int | None = None
+) -> TaskVerdict:
     drop = reference - now
-    return {
-        "task": task,
-        "verdict": word,
-        "reference": reference,
-        "now": now,
-        "drop": drop,
-        "low": drop - half,
-        "high": drop + half,
-        "n": N,
-        "tolerance": 0.03,
-        "more_items": more,
-        "reason": f"{task}: drop {100 * drop:.1f} points",
-    }
+    reason = f"{task}: drop {100 * drop:.1f} points"
+    return TaskVerdict(task, word, reference, now, drop, drop - half, drop + half, N, 0.03, more, reason)
 
 
-def learn_record(gate: Record | None, updates: int = 90, first: bool = False, phase: float = 0.0) -> Record:
-    steps = range(0, updates, 2)
-    beat = [
-        [
-            u,
-            {
-                "rows_drawn": 0 if first else 8,
-                "loss": 0 if first else 0.9 * math.exp(-u / 60) + 0.05 * math.sin(u + phase),
-                "gradient_ratio": 0 if first else 0.2 + 0.05 * math.cos(u / 7 + phase),
-            },
-        ]
-        for u in steps
-    ]
-    return {
-        "train_seconds": 61.4 + updates / 10,
-        "eval_seconds": 9.1,
-        "tokens": 410 * updates,
-        "updates": updates,
-        "loss": [[u, 2.6 * math.exp(-u / 18) + 0.12 + 0.06 * math.sin(u * 1.7 + phase)] for u in range(updates)],
-        "heartbeats": {"replay": beat, "distill": [[u, {"kl": v["loss"] / 4, "weight": 1.0}] for u, v in beat]},
-        "gate": gate,
-        "settings": {
+def learn_record(gate: Verdict | GateOff, updates: int = 90, first: bool = False, phase: float = 0.0) -> LearnRecord:
+    def beat(u: int) -> Heartbeat:
+        if first:
+            return Heartbeat(loss=0.0, pull=0.0, rows=0.0)
+        loss = 0.9 * math.exp(-u / 60) + 0.05 * math.sin(u + phase)
+        return Heartbeat(loss=loss, pull=0.2 + 0.05 * math.cos(u / 7 + phase), rows=8.0)
+
+    replay = tuple((u, beat(u)) for u in range(0, updates, 2))
+    distill = tuple((u, Heartbeat(loss=(one.loss or 0.0) / 4, pull=0.1)) for u, one in replay)
+    return LearnRecord(
+        train_seconds=61.4 + updates / 10,
+        train_cpu_seconds=120.0,
+        eval_seconds=9.1,
+        tokens=410 * updates,
+        updates=updates,
+        loss=tuple((u, 2.6 * math.exp(-u / 18) + 0.12 + 0.06 * math.sin(u * 1.7 + phase)) for u in range(updates)),
+        heartbeats={"replay": replay, "distill": distill},
+        gate=gate,
+        settings={
             "learning_rate": 2e-4,
             "num_train_epochs": 3,
             "lora_r": 16,
             "seed": 0,
             "methods": {"replay": {"mix": 0.25}, "distill": {}},
         },
-        "warnings": ["replay drew no row: the memory is empty on the first task"] if first else [],
-    }
+        warnings=("replay drew no row: the memory is empty on the first task",) if first else (),
+    )
 
 
 def entry(
-    name: str, parent: str | None, kind: str, task: str | None, time: str, scores: dict[str, float], **more: Any
-) -> Record:
-    return {
-        "entry": entry_id(name),
-        "parent": entry_id(parent) if parent else None,
-        "kind": kind,
-        "task": task,
-        "time": time,
-        "refs": more.get("refs", []),
-        "scores": {t: score(v) for t, v in scores.items()},
-        "record": more.get("record"),
-        "memory": more.get("memory"),
-    }
+    name: str,
+    parent: str | None,
+    kind: str,
+    task: str | None,
+    time: str,
+    scores: Mapping[str, float],
+    *,
+    refs: Sequence[str] = (),
+    record: LearnRecord | None = None,
+    memory: Mapping[str, int] | None = None,
+    edits: Any = None,
+    traces: JsonObject | None = None,
+) -> ReportEntry:
+    rows = memory or {}
+    return ReportEntry(
+        entry_id(name),
+        entry_id(parent) if parent else None,
+        kind,
+        task,
+        time,
+        tuple(refs),
+        {t: score(v) for t, v in scores.items()},
+        record,
+        RowCounts(sum(rows.values()), rows),
+        edits,
+        traces,
+    )
 
 
-def metric(value: float | None, half: float = 0.021, missing: str = "", n: int = 4 * N) -> Record:
+def metric(value: float | None, half: float = 0.021, missing: str = "", n: int = 4 * N) -> Metric:
     if value is None:
-        return {"value": None, "low": None, "high": None, "n": 0, "missing": missing}
-    return {"value": value, "low": value - half, "high": value + half, "n": n}
+        return Metric(None, None, None, 0, missing)
+    return Metric(value, value - half, value + half, n)
 
 
-def matrix(tasks: list[str], stages: list[Record], table: list[list[float | None]], metrics: Record) -> Record:
-    n = [[None if cell is None else N for cell in row] for row in table]
-    return {
-        "tasks": tasks,
-        "stages": [{k: e[k] for k in ("entry", "kind", "task")} for e in stages],
-        "score": table,
-        "n": n,
-        "metrics": metrics,
-    }
+def matrix(tasks: Sequence[str], stages: Sequence[ReportEntry], table: Table, metrics: Mapping[str, Metric]) -> Matrix:
+    return Matrix(
+        tuple(tasks),
+        tuple(Stage(one.entry, one.kind, one.task) for one in stages),
+        tuple(map(tuple, table)),
+        tuple(tuple(None if cell is None else N for cell in row) for row in table),
+        metrics,
+    )
 
 
-def beside(name: str, ours: Record, theirs: Record, differs: tuple[str, ...] = ()) -> Record:
-    return {
-        "name": name,
-        "matrix": theirs,
-        "differs": list(differs),
-        "shared": {"ours": ours["metrics"], "theirs": theirs["metrics"]},
-        "curves": ours["tasks"],
-    }
+def beside(name: str, ours: Matrix, theirs: Matrix, differs: tuple[str, ...] = ()) -> Comparison:
+    return Comparison(name, theirs, SharedMetrics(ours.metrics, theirs.metrics), differs, ours.tasks)
 
 
-def four_tasks() -> Record:
+def with_entry(data: ReportData, number: int, **fields: Any) -> ReportData:
+    """Return the data with other fields of one of its entries."""
+    entries = list(data.entries)
+    entries[number] = replace(entries[number], **fields)
+    return replace(data, entries=tuple(entries))
+
+
+def with_record(data: ReportData, number: int, **fields: Any) -> ReportData:
+    """Return the data with other fields of the learn record of one of its entries."""
+    record = data.entries[number].record
+    assert record is not None
+    return with_entry(data, number, record=replace(record, **fields))
+
+
+def four_tasks() -> ReportData:
     """Four product lines; the third learn failed its gate, was accepted, rolled back, and learned again."""
     tasks = ["broadband", "mobile", "television", "energy"]
-    table: list[list[float | None]] = [
+    table: Table = [
         [0.115, 0.135, 0.094, 0.125],
         [0.938, 0.302, None, None],
         [0.917, 0.906, 0.281, None],
@@ -164,7 +174,7 @@ def four_tasks() -> Record:
             "broadband",
             "2026-02-02T09:20:00+00:00",
             cells[1],
-            memory={"rows": 16, "tasks": {"broadband": 16}},
+            memory={"broadband": 16},
             record=learn_record(verdict("pass", [], "first task: nothing to lose"), first=True),
         ),
         entry(
@@ -174,7 +184,7 @@ def four_tasks() -> Record:
             "mobile",
             "2026-02-09T10:02:00+00:00",
             cells[2],
-            memory={"rows": 32, "tasks": {"broadband": 16, "mobile": 16}},
+            memory={"broadband": 16, "mobile": 16},
             record=learn_record(passed, phase=1.0),
         ),
         entry(
@@ -194,7 +204,7 @@ def four_tasks() -> Record:
             "television",
             "2026-02-17T09:05:00+00:00",
             cells[4],
-            memory={"rows": 48, "tasks": {"broadband": 16, "mobile": 16, "television": 16}},
+            memory={"broadband": 16, "mobile": 16, "television": 16},
             record=learn_record(again, 96, phase=3.0),
         ),
         entry(
@@ -205,7 +215,7 @@ def four_tasks() -> Record:
             "2026-02-23T11:30:00+00:00",
             cells[5],
             refs=["head", "production"],
-            memory={"rows": 64, "tasks": dict.fromkeys(tasks, 16)},
+            memory=dict.fromkeys(tasks, 16),
             record=learn_record(unsure, 102, phase=4.0),
         ),
     ]
@@ -216,13 +226,13 @@ def four_tasks() -> Record:
         table,
         {
             "acc": metric(0.898, 0.03),
-            "bwt": {**metric(-0.025, 0.019, n=3 * N), "worst": {"task": "broadband", "value": -0.032}},
+            "bwt": replace(metric(-0.025, 0.019, n=3 * N), worst=Worst("broadband", -0.032)),
             "forgetting": metric(0.025, 0.019, n=3 * N),
             "learning_accuracy": metric(0.917, 0.028),
             "fwt": metric(0.184, 0.05, n=3 * N),
         },
     )
-    naive_table: list[list[float | None]] = [
+    naive_table: Table = [
         table[0],
         [0.938, 0.302, None, None],
         [0.667, 0.917, 0.292, None],
@@ -250,38 +260,35 @@ def four_tasks() -> Record:
         ("b", "d", "learn television", "2026-02-17T09:05:00+00:00"),
         ("d", "e", "learn energy", "2026-02-23T11:30:00+00:00"),
     ]
-    return {
-        "workspace": {
-            "name": "support-desk",
-            "model": "smollm2-135m",
-            "base": entry_id("weights"),
-            "created": "2026-02-02T09:12:00+00:00",
-            "version": "0.1.0",
-        },
-        "head": ids["e"],
-        "matrix": ours,
-        "entries": entries,
-        "reflog": [{"old": ids[old], "new": ids[new], "why": why, "time": time} for old, new, why, time in moves],
-        "compare": [beside("naive", ours, naive)],
-    }
+    return ReportData(
+        workspace=WorkspaceInfo(
+            "support-desk", "smollm2-135m", entry_id("weights"), "2026-02-02T09:12:00+00:00", "0.1.0"
+        ),
+        head=ids["e"],
+        facts=(),
+        matrix=ours,
+        entries=tuple(entries),
+        reflog=tuple(Move(time, ids[old], ids[new], why) for old, new, why, time in moves),
+        compare=(beside("naive", ours, naive),),
+    )
 
 
-def empty() -> Record:
+def empty() -> ReportData:
     """A workspace that was just made: the base model, nothing measured."""
     base = entry("base", None, "base", None, "2026-02-02T09:12:00+00:00", {}, refs=["head"])
     missing = metric(None, missing="no task has been learned")
     metrics = dict.fromkeys(("acc", "bwt", "forgetting", "fwt", "learning_accuracy"), missing)
-    return {
-        **four_tasks(),
-        "head": base["entry"],
-        "matrix": matrix([], [base], [[]], metrics),
-        "entries": [base],
-        "reflog": [],
-        "compare": [],
-    }
+    return replace(
+        four_tasks(),
+        head=base.entry,
+        matrix=matrix([], [base], [[]], metrics),
+        entries=(base,),
+        reflog=(),
+        compare=(),
+    )
 
 
-def one_task() -> Record:
+def one_task() -> ReportData:
     """One learn without a gate, a base that was never scored."""
     base = entry("base", None, "base", None, "2026-02-02T09:12:00+00:00", {})
     learn = entry(
@@ -292,7 +299,7 @@ def one_task() -> Record:
         "2026-02-02T09:20:00+00:00",
         {"broadband": 0.938},
         refs=["head"],
-        record=learn_record(None),
+        record=learn_record(GateOff()),
     )
     missing = metric(None, missing="needs a second task")
     metrics = {
@@ -303,17 +310,10 @@ def one_task() -> Record:
         "fwt": missing,
     }
     one = matrix(["broadband"], [base, learn], [[None], [0.938]], metrics)
-    return {
-        **four_tasks(),
-        "head": learn["entry"],
-        "matrix": one,
-        "entries": [base, learn],
-        "reflog": [],
-        "compare": [],
-    }
+    return replace(four_tasks(), head=learn.entry, matrix=one, entries=(base, learn), reflog=(), compare=())
 
 
-def fifteen_tasks() -> Record:
+def fifteen_tasks() -> ReportData:
     """Fifteen tasks with long names, sparse cells, then an edit, a merge and a revert without records."""
     names = [
         f"{area} for {who} customers"
@@ -327,7 +327,7 @@ def fifteen_tasks() -> Record:
         for who in ("consumer", "business", "public-sector-and-education")
     ]
     tree = [entry("base", None, "base", None, "2025-01-01T08:00:00+00:00", dict.fromkeys(names, 0.1))]
-    table: list[list[float | None]] = [[0.1] * 15]
+    table: Table = [[0.1] * 15]
     for i, name in enumerate(names):
         row = [
             max(0.0, 0.95 - 0.02 * (i - j) ** 1.2) if j <= i else 0.1 + 0.02 * i if j == i + 1 else None
@@ -341,7 +341,7 @@ def fifteen_tasks() -> Record:
         tree.append(
             entry(
                 name,
-                tree[-1]["entry"] and (names[i - 1] if i else "base"),
+                names[i - 1] if i else "base",
                 "learn",
                 name,
                 f"2025-{1 + i // 2:02d}-{1 + 14 * (i % 2):02d}T08:00:00+00:00",
@@ -352,19 +352,18 @@ def fifteen_tasks() -> Record:
     for kind, parent in (("edit", names[-1]), ("merge", "edit"), ("revert", "merge")):
         tree.append(entry(kind, parent, kind, None, "2025-10-01T08:00:00+00:00", {}))
         table.append(table[-1] if kind == "edit" else [None] * 15)
-    tree[-1]["refs"] = ["head"]
+    tree[-1] = replace(tree[-1], refs=("head",))
     missing = metric(None, missing=f"{names[0]} is not measured at stage 18")
     metrics = {name: missing for name in ("acc", "bwt", "forgetting", "fwt")} | {"learning_accuracy": metric(0.951)}
-    return {
-        **four_tasks(),
-        "head": tree[-1]["entry"],
-        "entries": tree,
-        "matrix": matrix(names, tree, table, metrics),
-        "reflog": [
-            {"old": tree[-2]["entry"], "new": tree[-1]["entry"], "why": "revert", "time": "2025-10-01T08:00:00+00:00"}
-        ],
-        "compare": [beside("naive", {"metrics": metrics, "tasks": names}, matrix(names, tree, table, {}))],
-    }
+    whole = matrix(names, tree, table, metrics)
+    return replace(
+        four_tasks(),
+        head=tree[-1].entry,
+        entries=tuple(tree),
+        matrix=whole,
+        reflog=(Move("2025-10-01T08:00:00+00:00", tree[-2].entry, tree[-1].entry, "revert"),),
+        compare=(beside("naive", whole, whole),),
+    )
 
 
 EXAMPLES = {"four": four_tasks, "fifteen": fifteen_tasks, "one": one_task, "empty": empty}

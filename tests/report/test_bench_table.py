@@ -31,7 +31,7 @@ def run(arm, seed, first, second, *, seconds=10.0, threads=1, written="a", of=No
             "stages": stages,
             "score": [[counts["one"][i] / N, counts["two"][i] / N] for i in range(3)],
             "n": [[N, N]] * 3,
-            "metrics": {"acc": {"value": (first[1] + second) / (2 * N)}},
+            "metrics": {"acc": {"value": (first[1] + second) / (2 * N), "low": 0.0, "high": 1.0, "n": 2 * N}},
         },
         "items": items,
         "tasks": [{"train_seconds": seconds / 2}, {"train_seconds": seconds / 2}],
@@ -138,10 +138,10 @@ def test_runs_of_an_earlier_recipe_under_the_same_label_are_left_out_and_counted
 
 def test_a_mean_matrix_is_the_mean_cell_by_cell():
     matrix = mean_matrix(RUNS[2:4])
-    assert matrix["score"][2] == pytest.approx([26 / (2 * N), 32 / (2 * N)])
-    assert matrix["n"][2] == [2 * N, 2 * N]
+    assert matrix.score[2] == pytest.approx((26 / (2 * N), 32 / (2 * N)))
+    assert matrix.n[2] == (2 * N, 2 * N)
     gap = [{**r, "matrix": {**r["matrix"], "score": [[0.0, None], *r["matrix"]["score"][1:]]}} for r in RUNS[2:4]]
-    assert mean_matrix(gap)["score"][0] == [0.0, None]
+    assert mean_matrix(gap).score[0] == (0.0, None)
 
 
 def test_what_is_watched_is_compared_row_by_row_with_the_time_before_and_averaged_over_seeds():

@@ -1,9 +1,12 @@
 """The section on edited facts: every fact with what is left of it, and how that went entry by entry."""
 
+from dataclasses import replace
+
 import pytest
-from report_examples import entry, entry_id, four_tasks
+from report_examples import entry, entry_id, four_tasks, with_entry, with_record
 from test_report_page import Page
 
+from perdure.ledger.records import FactsVerdict
 from perdure.report import render
 from perdure.report.edits import edits
 from perdure.workflows.edit.records import counted
@@ -40,11 +43,9 @@ def data():
         entry("h", "g", "learn", "gas", "2026-03-03T08:00:00+00:00", {}, refs=["head"]),
     ]
     lost = [fact(0), fact(1, said=False), fact(2)]
-    for one, found in zip(
-        tree, (note([fact(n) for n in range(3)]), note(lost), note(lost, 0.05, rewritten=True)), strict=True
-    ):
-        one["edits"] = found
-    return {**data, "entries": [*data["entries"], *tree], "head": entry_id("h"), "facts": lost}
+    found = (note([fact(n) for n in range(3)]), note(lost), note(lost, 0.05, rewritten=True))
+    edited = (replace(one, edits=note) for one, note in zip(tree, found, strict=True))
+    return replace(data, entries=(*data.entries, *edited), head=entry_id("h"), facts=tuple(lost))
 
 
 def test_a_workspace_without_edits_has_no_such_section():
@@ -75,7 +76,7 @@ def test_the_share_still_said_is_told_after_each_learn_with_the_drift(data):
 
 
 def test_only_entries_that_lead_to_head_count(data):
-    data |= {"head": entry_id("f"), "facts": [fact(n) for n in range(3)]}
+    data = replace(data, head=entry_id("f"), facts=tuple(fact(n) for n in range(3)))
     words = Page(render(data)).words
     assert "3 said when edited, 3 said now" in words
     assert "water" not in words.split("What became of the edited facts")[1].split("How it came to be")[0]
@@ -83,24 +84,25 @@ def test_only_entries_that_lead_to_head_count(data):
 
 def test_many_facts_stand_behind_a_summary_and_none_is_left_out(data):
     many = [fact(n) for n in range(70)]
-    data["entries"][-1]["edits"], data["facts"] = note(many), many
+    data = replace(with_entry(data, -1, edits=note(many)), facts=tuple(many))
     page = Page(render(data))
     assert "20 more facts" in page.words
     assert all(f"Subject {n} lives in" in page.words for n in range(70))
 
 
 def test_reverted_facts_are_said_to_be_gone(data):
-    data["entries"][-1]["edits"], data["facts"] = {**note([]), "drift": None}, []
+    data = replace(with_entry(data, -1, edits={**note([]), "drift": None}), facts=())
     words = Page(render(data)).words
     assert "No fact is in force: all were reverted." in words
     assert "Rise of perplexity 2.00% now" in words
 
 
 def test_texts_of_facts_are_escaped(data):
-    data["facts"] = [fact(0, subject='<script>alert("x")</script>')]
+    data = replace(data, facts=(fact(0, subject='<script>alert("x")</script>'),))
     assert "<script>alert" not in render(data)
 
 
 def test_facts_that_did_not_decide_the_gate_are_told_beside_its_reason(data):
-    data["entries"][1]["record"]["gate"]["facts"] = {"verdict": "pass", "reason": "all 3 edited facts are still said"}
+    said = FactsVerdict("pass", 3, (), 0.0, "all 3 edited facts are still said")
+    data = with_record(data, 1, gate=replace(data.entries[1].gate, facts=said))
     assert "all 3 edited facts are still said. Tolerance 3.0 points" in Page(render(data)).words

@@ -1,15 +1,17 @@
 """The labels of every picture: no two lie over each other, and none leaves its picture."""
 
 import re
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_examples import EXAMPLES, Record, four_tasks
+from report_examples import EXAMPLES, ReportData, four_tasks, with_entry
 from test_report_edits import entry, fact, note
 from test_traces import ROLES, a_prompt, a_sweep, an_average
 
+from perdure.evaluate.matrix import Matrix, Stage
 from perdure.report import plots, render
 from perdure.report.curves import curves
 from perdure.report.edits import edits
@@ -46,15 +48,14 @@ def check(page: str) -> int:
     return count
 
 
-def told(rises: list[float]) -> Record:
+def told(rises: list[float]) -> ReportData:
     """Edits whose facts raise the perplexity by these shares, entry by entry."""
     data, parent = four_tasks(), "e"
     for number, rise in enumerate(rises):
         name = f"edit {number}"
-        data["entries"].append(entry(name, parent, "edit", None, "2026-03-01T08:00:00+00:00", {}))
-        data["entries"][-1]["edits"] = note([fact(0)], rise)
-        parent = name
-    return {**data, "head": data["entries"][-1]["entry"], "facts": [fact(0)]}
+        edited = entry(name, parent, "edit", None, "2026-03-01T08:00:00+00:00", {}, edits=note([fact(0)], rise))
+        data, parent = replace(data, entries=(*data.entries, edited)), name
+    return replace(data, head=data.entries[-1].entry, facts=(fact(0),))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -82,15 +83,14 @@ def test_whatever_a_trace_finds_its_labels_are_apart(values):
     rows = [list(values) for _ in ROLES]
     part = {"window": 1, "mean": rows, "low": rows, "high": rows, "n": [20] * len(ROLES)}
     found["kinds"] = {"block": part}
-    entries = [{"entry": "e" * 64, "traces": {"average": found}}]
-    check(traces({"entries": entries})["traces"])
+    check(traces(with_entry(four_tasks(), 0, traces={"average": found}))["traces"])
 
 
 @pytest.mark.parametrize("stages", [1, 2, 11, 12, 30, 52, 300, 2500])
 def test_the_numbers_below_a_curve_are_apart_however_many_stages_there_are(stages):
-    kinds = [{"entry": str(i), "kind": "edit", "task": None} for i in range(stages)]
-    matrix = {"tasks": ["a"], "stages": kinds, "score": [[0.5]] * stages}
-    page = curves({"matrix": matrix, "entries": [], "compare": [], "workspace": {"name": "w"}})
+    kinds = tuple(Stage(str(i), "edit", None) for i in range(stages))
+    matrix = Matrix(("a",), kinds, ((0.5,),) * stages, ((20,),) * stages, {})
+    page = curves(replace(four_tasks(), matrix=matrix, entries=(), compare=()))
     assert check(page) >= 4
 
 

@@ -1,21 +1,23 @@
 """The page as text: self-contained, escaped, whole, and honest about what was not measured."""
 
-import copy
 import re
 import subprocess
 import sys
+from dataclasses import is_dataclass, replace
 from html.parser import HTMLParser
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_examples import EXAMPLES, empty, entry_id, fifteen_tasks, four_tasks, one_task
+from report_examples import EXAMPLES, empty, entry_id, fifteen_tasks, four_tasks, one_task, with_entry, with_record
 
 from perdure.core.errors import PerdureError
 from perdure.core.plain_text import visible
+from perdure.evaluate.matrix import Metric
+from perdure.ledger.records import FloorVerdict, RowCounts
 from perdure.report import render, write_report
 from perdure.report.history import backwards, lanes
-from perdure.report.records import learned_at
+from perdure.workflows.inspect.report_data import ReportEntry
 
 SECTIONS = ["matrix", "tasks", "gate", "training", "methods", "history"]
 VOID = {"meta", "link", "br", "hr", "wbr"}
@@ -61,7 +63,7 @@ def test_every_section_is_there_and_every_tag_is_closed(name):
     page = Page(render(EXAMPLES[name]()))
     ids = [a["id"] for a in page.of("section") if "id" in a]
     assert [i for i in ids if i != "compare"] == SECTIONS
-    assert ("compare" in ids) == bool(EXAMPLES[name]()["compare"])
+    assert ("compare" in ids) == bool(EXAMPLES[name]().compare)
     assert {a["href"] for a in page.of("a")} == {f"#{i}" for i in ids}
 
 
@@ -80,6 +82,10 @@ def test_every_text_of_the_records_is_escaped():
     hostile = '<script>alert("x")</script>'
 
     def spoil(value, key=""):
+        if is_dataclass(value):
+            return type(value)(**{name: spoil(one, name) for name, one in vars(value).items()})
+        if isinstance(value, tuple):
+            return tuple(spoil(one) for one in value)
         if isinstance(value, dict):
             rename = key in ("scores", "heartbeats", "settings", "methods", "tasks")
             return {hostile + k if rename else k: spoil(v, k) for k, v in value.items()}
@@ -97,23 +103,23 @@ def test_every_text_of_the_records_is_escaped():
 @given(st.text(min_size=1, max_size=40))
 def test_any_task_name_comes_back_as_the_text_it_is(name):
     data = one_task()
-    data["matrix"]["tasks"] = [name]
-    data["matrix"]["stages"][1]["task"] = name
+    base, learn = data.matrix.stages
+    data = replace(data, matrix=replace(data.matrix, tasks=(name,), stages=(base, replace(learn, task=name))))
     titles = [a["title"] for a in Page(render(data)).of("th") if "title" in a]
     assert visible(name) in titles
 
 
 def test_a_cell_says_score_interval_and_n_and_marks_what_was_just_learned():
-    page = Page(render({**four_tasks(), "compare": []}))
+    page = Page(render(replace(four_tasks(), compare=())))
     cells = page.of("td", "just")
     assert len(cells) == 4
     assert cells[0]["title"].startswith(
-        "broadband, stage 1 (broadband): 93.8%, 95% interval 89.0 to 98.6, n = 96, exact"
+        "broadband, stage 1 (broadband): 93.8%, 95% Wilson interval 89.0 to 98.6, n = 96, exact"
     )
 
 
 def test_cells_that_were_not_measured_are_hatched_and_said_to_be_so():
-    page = Page(render({**four_tasks(), "compare": []}))
+    page = Page(render(replace(four_tasks(), compare=())))
     assert len(page.of("td", "gap")) == 3
     assert all(a["title"].endswith("not measured") for a in page.of("td", "gap"))
 
@@ -132,15 +138,17 @@ def test_the_worst_task_stands_beside_the_mean_change():
 def test_a_floor_that_did_not_decide_is_told_beside_the_reason():
     data = four_tasks()
     reason = "the new task's 92.7% (96 test items) reaches the floor of 80.0%"
-    data["entries"][-1]["record"]["gate"]["floor"] = {"task": "energy", "verdict": "pass", "reason": reason}
+    floor = FloorVerdict("energy", "pass", 0.927, 96, 0.8, reason)
+    data = with_record(data, -1, gate=replace(data.entries[-1].gate, floor=floor))
     assert f"would decide. energy: {reason}. Tolerance 3.0 points" in Page(render(data)).words
 
 
 def test_a_task_learned_twice_counts_from_its_first_learn_and_is_marked_at_both():
-    data = {**four_tasks(), "compare": []}
-    data["matrix"]["stages"][4]["task"] = "broadband"
+    data = replace(four_tasks(), compare=())
+    stages = (*data.matrix.stages[:4], replace(data.matrix.stages[4], task="broadband"))
+    data = replace(data, matrix=replace(data.matrix, stages=stages))
     page = Page(render(data))
-    assert learned_at(data["matrix"], "broadband") == 1
+    assert data.matrix.learned_at("broadband") == 1
     assert [a["title"][:18] for a in page.of("td", "just")].count("broadband, stage 4") == 1
     assert len(page.of("circle", "just")) == 4
 
@@ -151,7 +159,8 @@ def test_a_metric_that_cannot_be_computed_says_why():
 
 def test_scores_within_the_error_are_not_called_lost():
     data = four_tasks()
-    data["matrix"]["metrics"]["bwt"] = {"value": -0.004, "low": -0.02, "high": 0.01}
+    metrics = {**data.matrix.metrics, "bwt": Metric(-0.004, -0.02, 0.01, 288)}
+    data = replace(data, matrix=replace(data.matrix, metrics=metrics))
     words = Page(render(data)).words
     assert "kept their scores within the error" in words
     assert "Earlier tasks have lost" not in words
@@ -175,7 +184,7 @@ def test_a_rollback_is_seen_in_the_tree_in_the_table_and_in_the_moves_of_head():
     data = four_tasks()
     page = Page(render(data))
     assert lanes(data)[entry_id("c")] == 1
-    assert [backwards(data, move) for move in data["reflog"]] == [0, 0, 0, 1, 0, 0]
+    assert [backwards(data, move) for move in data.reflog] == [0, 0, 0, 1, 0, 0]
     assert len(page.of("g", "back")) == 1
     assert len(page.of("tr", "off")) == 1
     assert "back by 1" in page.words
@@ -183,10 +192,17 @@ def test_a_rollback_is_seen_in_the_tree_in_the_table_and_in_the_moves_of_head():
 
 def test_side_branches_have_their_own_rows_and_go_on_in_them():
     def node(name, parent):
-        return {"entry": name, "parent": parent}
+        return ReportEntry(name, parent, "learn", None, "", (), {}, None, RowCounts(0, {}))
 
     entries = [node("base", None), node("a", "base"), node("x", "base"), node("y", "x"), node("z", "x"), node("b", "a")]
-    assert lanes({"head": "b", "entries": entries}) == {"base": 0, "a": 0, "b": 0, "x": 1, "y": 1, "z": 2}
+    assert lanes(replace(four_tasks(), head="b", entries=tuple(entries))) == {
+        "base": 0,
+        "a": 0,
+        "b": 0,
+        "x": 1,
+        "y": 1,
+        "z": 2,
+    }
 
 
 def test_edits_merges_and_reverts_are_named_as_stages_without_a_task():
@@ -197,13 +213,11 @@ def test_edits_merges_and_reverts_are_named_as_stages_without_a_task():
 def test_a_method_that_did_nothing_is_said_to_have_had_no_effect():
     data = four_tasks()
     assert "no effect" in Page(render(data)).words
-    data["entries"][1]["record"]["heartbeats"] = {}
-    assert "no effect" not in Page(render(data)).words
+    assert "no effect" not in Page(render(with_record(data, 1, heartbeats={}))).words
 
 
 def test_losses_that_are_no_numbers_are_left_out():
-    data = one_task()
-    data["entries"][1]["record"]["loss"] = [[0, 2.0], [1, float("nan")], [2, None], [3, 1.0]]
+    data = with_record(one_task(), 1, loss=((0, 2.0), (1, float("nan")), (3, 1.0)))
     html = render(data)
     assert "nan" not in html.lower().replace("nanoseconds", "")
     assert "loss 2 to 1" in Page(html).words
@@ -211,8 +225,8 @@ def test_losses_that_are_no_numbers_are_left_out():
 
 def test_records_may_be_missing():
     data = four_tasks()
-    for entry in data["entries"]:
-        entry.update(record=None, memory=None, scores={})
+    for number in range(len(data.entries)):
+        data = with_entry(data, number, record=None, scores={})
     words = Page(render(data)).words
     assert "No learn has been through the gate yet." in words
     assert "Nothing has been trained yet." in words
@@ -221,9 +235,10 @@ def test_records_may_be_missing():
 def test_another_recipe_stands_beside_ours_only_where_the_streams_agree():
     data = four_tasks()
     assert len(Page(render(data)).of("path", "other")) >= 4
-    data["compare"][0]["matrix"] = copy.deepcopy(data["compare"][0]["matrix"])
-    data["compare"][0]["matrix"]["stages"][1]["task"] = "energy"
-    page = Page(render(data))
+    (naive,) = data.compare
+    base, first, *rest = naive.matrix.stages
+    other = replace(naive.matrix, stages=(base, replace(first, task="energy"), *rest))
+    page = Page(render(replace(data, compare=(replace(naive, matrix=other),))))
     assert page.of("path", "other") == []
     assert "naive" in page.words
 

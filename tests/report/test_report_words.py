@@ -2,6 +2,7 @@
 
 import pytest
 
+from perdure.evaluate.matrix import Stage
 from perdure.report.words import clip, count, duration, number, percent, points, span, title_of, when
 
 
@@ -51,6 +52,6 @@ def test_long_names_are_cut_in_the_middle():
 
 
 def test_a_learn_is_called_by_its_task_and_other_entries_by_their_kind():
-    assert title_of({"kind": "learn", "task": "mobile"}) == "mobile"
-    assert title_of({"kind": "revert", "task": "mobile"}) == "revert mobile"
-    assert title_of({"kind": "base", "task": None}) == "base"
+    assert title_of(Stage(None, "learn", "mobile")) == "mobile"
+    assert title_of(Stage(None, "revert", "mobile")) == "revert mobile"
+    assert title_of(Stage(None, "base", None)) == "base"

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from report_examples import four_tasks, one_task
+from report_examples import four_tasks, one_task, with_entry
 from test_report_page import Page
 
 from perdure.cli.trace_told import told
@@ -59,9 +59,7 @@ def a_sweep(tracing=None, most=0.9):
 
 
 def page(**note):
-    data = four_tasks()
-    data["entries"][-1]["traces"] = note
-    return Page(render(data))
+    return Page(render(with_entry(four_tasks(), -1, traces=note)))
 
 
 def test_a_page_without_traces_has_no_such_section():

@@ -215,7 +215,7 @@ def test_full_stores_weights_and_rolls_back_to_the_bit(ws, tmp_path):
     assert not torch.equal(base, trained)
     ws.rollback("base")
     assert torch.equal(logits(ws), base)
-    ws.rollback(ws.ledger.reflog()[0]["old"])
+    ws.rollback(ws.ledger.reflog()[0].old)
     assert torch.equal(logits(ws), trained)
 
 

@@ -18,6 +18,7 @@ from perdure.train.checkpoint import Keeper
 from perdure.workflows.export.export import export
 from perdure.workflows.inspect import memory_views, views
 from perdure.workflows.inspect.compare import side_by_side
+from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.report_data import report_data
 
 QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 4}
@@ -82,11 +83,11 @@ def test_rows_deleted_since_are_left_out_of_the_score_before(ws, tmp_path):
 
 
 def test_the_matrix_marks_what_was_scored_on_other_rows(updated):
-    found = updated.matrix(parts=True)
-    (parcel,) = (j for j, name in enumerate(found["tasks"]) if name == "parcel")
-    named = [line[parcel] for line in found["test"]]
+    found = matrix(updated.ledger, parts=True)
+    (parcel,) = (j for j, name in enumerate(found.tasks) if name == "parcel")
+    named = [line[parcel] for line in found.test]
     assert named[1] == named[2] != named[3]
-    assert [line[parcel] for line in found["n"]] == [6, 6, 6, 10]
+    assert [line[parcel] for line in found.n] == [6, 6, 6, 10]
     text = plain_text(found)
     assert text.count("%'") == 3
     assert "' scored on other test rows than the newest" in text
@@ -96,7 +97,7 @@ def test_the_matrix_marks_what_was_scored_on_other_rows(updated):
 
 
 def test_a_matrix_on_the_same_rows_has_no_marks(ws):
-    assert "other test rows" not in plain_text(ws.matrix())
+    assert "other test rows" not in plain_text(matrix(ws.ledger))
     assert "other test rows" not in render(report_data(ws.ledger))
 
 
@@ -163,10 +164,10 @@ def test_a_resumed_learn_counts_the_seconds_of_both_processes(ws, tmp_path, monk
 
 
 def test_equal_streams_are_said_to_be_equal(ws, two_tasks):
-    found = side_by_side(ws.ledger, Workspace.open(two_tasks).ledger)
-    assert found["differs"] == []
-    assert found["curves"] == ["parcel", "invoice"]
-    assert found["shared"]["ours"] == found["shared"]["theirs"] == ws.matrix()["metrics"]
+    found = side_by_side(ws.ledger, "other", Workspace.open(two_tasks).ledger)
+    assert found.differs == ()
+    assert found.curves == ("parcel", "invoice")
+    assert found.shared.ours == found.shared.theirs == matrix(ws.ledger).metrics
     assert "The same tasks in the same order" in render(
         report_data(ws.ledger, {"other": Workspace.open(two_tasks).ledger})
     )
@@ -179,16 +180,16 @@ def test_other_tasks_rows_and_order_are_named_and_left_out(ws, tiny_model, tmp_p
     learn(other, folder, "invoice", test=range(103, 110))
     learn(other, folder, "return")
     learn(other, folder, "parcel")
-    found = side_by_side(ws.ledger, other.ledger)
-    assert found["differs"] == [
+    found = side_by_side(ws.ledger, "other", other.ledger)
+    assert list(found.differs) == [
         "the base is held in float32 here and in bfloat16 there",
         "1 task only there: return",
         "invoice has 6 test rows here and 7 there; 3 of both are compared",
         "the tasks were learned in another order: parcel, invoice here, invoice, parcel there; so only the score now is compared",
     ]
-    assert list(found["shared"]["ours"]) == ["acc"]
-    assert found["shared"]["ours"]["acc"]["n"] == found["shared"]["theirs"]["acc"]["n"] == 6 + 3
-    assert found["curves"] == []
+    assert list(found.shared.ours) == ["acc"]
+    assert found.shared.ours["acc"].n == found.shared.theirs["acc"].n == 6 + 3
+    assert found.curves == ()
     page = render(report_data(ws.ledger, {"other": other.ledger}))
     assert "The same tasks in the same order" not in page
     assert "1 task only there: return" in page
@@ -196,11 +197,11 @@ def test_other_tasks_rows_and_order_are_named_and_left_out(ws, tiny_model, tmp_p
 
 def test_workspaces_without_a_common_row_are_not_compared(ws, tiny_model, tmp_path):
     other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")
-    assert side_by_side(ws.ledger, other.ledger)["shared"] is None
+    assert side_by_side(ws.ledger, "other", other.ledger).shared is None
     learn(other, tmp_path, "return")
-    found = side_by_side(ws.ledger, other.ledger)
-    assert found["shared"] is None
-    assert found["differs"] == ["2 tasks only here: parcel, invoice", "1 task only there: return"]
+    found = side_by_side(ws.ledger, "other", other.ledger)
+    assert found.shared is None
+    assert found.differs == ("2 tasks only here: parcel, invoice", "1 task only there: return")
     assert "nothing is compared" in render(report_data(ws.ledger, {"other": other.ledger}))
 
 
@@ -252,9 +253,9 @@ def test_a_task_whose_test_rows_are_gone_is_left_out_of_a_whole_evaluation(ws, t
 
 def test_the_memory_of_an_entry_is_what_it_remembers_now(ws):
     row = next(line["row"] for line in memory_views.remembered(ws.ledger))
-    before = {e["entry"]: e["memory"]["rows"] for e in report_data(ws.ledger)["entries"]}
+    before = {e.entry: e.memory.rows for e in report_data(ws.ledger).entries}
     ws.delete_row(row)
-    after = {e["entry"]: e["memory"]["rows"] for e in report_data(ws.ledger)["entries"]}
+    after = {e.entry: e.memory.rows for e in report_data(ws.ledger).entries}
     head = ws.ledger.resolve("head").id
     assert after[head] == before[head] - 1 == len(memory_views.remembered(ws.ledger))
 

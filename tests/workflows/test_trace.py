@@ -82,7 +82,7 @@ def test_it_is_noted_beside_its_entry_the_newest_first_and_makes_no_entry(ws, mo
     assert notes[NOTE]["prompts"][0] == {key: value for key, value in told.items() if key != "kept"}
     assert {key: value for key, value in notes.items() if key != NOTE} == verified
     assert len(ws.ledger.entries()) == entries
-    assert report_data(ws.ledger)["entries"][-1]["traces"] == notes[NOTE]
+    assert report_data(ws.ledger).entries[-1].traces == notes[NOTE]
     assert NOTE not in show(ws.ledger, "head")
     monkeypatch.setattr(trace_notes, "KEPT", 1)
     trace_prompt(ws.session, "{} lives in", "Cid Ray", one)

@@ -1,16 +1,17 @@
 """`perdure matrix`: stage x task, and what it amounts to."""
 
-from perdure.cli.options import AsJson, At, Folder, open_workspace
+from perdure.cli.options import AsJson, At, Folder, open_ledger
 from perdure.cli.output import emit, knows_nothing, say, tell
 
 
 def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
     """Print what each stage could do on each task, with accuracy, transfer and forgetting."""
     from perdure.evaluate.matrix import plain_text
+    from perdure.workflows.inspect.matrix import matrix as read
 
-    found = open_workspace(folder).matrix(at, parts=not as_json)
+    found = read(open_ledger(folder), at, parts=not as_json)
     if as_json:
-        return emit(found)
-    if not found["tasks"]:
+        return emit(found.to_json())
+    if not found.tasks:
         return say(knows_nothing(at))
     tell(plain_text(found).rstrip())

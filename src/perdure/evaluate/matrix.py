@@ -1,15 +1,16 @@
 """The score matrix: what the model could do on each task after each stage, as JSON for tools and a table for people."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.keyed import seed_of
+from perdure.core.records import Record, omitted
 from perdure.ledger.records import Score
+from perdure.maths import metrics
 from perdure.maths.metrics import matrix_metrics
 
-Matrix = dict[str, Any]
 MEANING = {
     "acc": "mean score after the last stage",
     "bwt": "change of old tasks since they were learned; up is good",
@@ -20,115 +21,198 @@ MEANING = {
 WIDTH = 14  # columns of a long task name that the table shows
 
 
+@dataclass(frozen=True)
+class Stage(Record):
+    """An entry on the way to a state.
+
+    Args:
+        entry: Its id; None where there is no ledger.
+        kind: Its kind.
+        task: The task that it learned.
+    """
+
+    entry: str | None
+    kind: str
+    task: str | None
+
+    def learns(self, task: str) -> bool:
+        """Say whether the stage learned `task`."""
+        return self.kind == "learn" and self.task == task
+
+
+@dataclass(frozen=True)
+class Worst(Record):
+    """The task that lost most since it was learned.
+
+    Args:
+        task: Its name.
+        value: Its change.
+    """
+
+    task: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Metric(Record):
+    """A metric of the matrix, with its interval.
+
+    Args:
+        value: The metric; None where it cannot be computed.
+        low: Lower end of its interval.
+        high: Upper end.
+        n: Test items in use, over all tasks.
+        missing: Why it cannot be computed.
+        worst: Of `bwt`, the task that lost most.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    missing: str | None = omitted(None)
+    worst: Worst | None = omitted(None)
+
+    @classmethod
+    def of(cls, found: metrics.Metric) -> "Metric":
+        """Return a computed metric as a record."""
+        return cls(found.value, found.low, found.high, found.n, found.missing, found.worst and Worst(*found.worst))
+
+
+Cells = Sequence[Sequence[Score | None]]  # (stages, tasks)
+
+
+@dataclass(frozen=True)
+class Matrix(Record):
+    """Stage x task: what was measured, and the metrics of it.
+
+    Args:
+        tasks: Names of the tasks, one per column, whatever their versions.
+        stages: The entries, the base first.
+        score: (stages, tasks), in [0, 1]; None where not measured.
+        n: (stages, tasks): number of test rows of each cell.
+        metrics: By name; see `perdure.maths.metrics`.
+        test: (stages, tasks): a name for the test rows of each cell. Two cells of a column with other names were scored on
+            other rows: the task was updated, or a row deleted, between them.
+    """
+
+    tasks: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    score: tuple[tuple[float | None, ...], ...]
+    n: tuple[tuple[int | None, ...], ...]
+    metrics: Mapping[str, Metric]
+    test: tuple[tuple[str | None, ...], ...] | None = omitted(None)
+
+    @property
+    def learned(self) -> list[int | None]:
+        """For each task the first stage that learned it, or None; the metrics count what is kept from there."""
+        return [next((i for i, stage in enumerate(self.stages) if stage.learns(name)), None) for name in self.tasks]
+
+    def learned_at(self, task: str) -> int | None:
+        """Return the first stage that learned `task`, or None."""
+        return next((i for i, stage in enumerate(self.stages) if stage.learns(task)), None)
+
+    def other_rows(self, stage: int, task: int) -> bool:
+        """Say whether a cell was scored on other test rows than the newest measured cell of its task."""
+        column = [line[task] for line in self.test or ()]
+        measured = [name for name in column if name is not None]
+        return bool(measured) and column[stage] not in (None, measured[-1])
+
+
 def build_matrix(
-    tasks: Sequence[Mapping[str, Any]],
-    stages: Sequence[Mapping[str, Any]],
-    records: Sequence[Sequence[Score | None]],
+    tasks: Sequence[str],
+    stages: Sequence[Stage],
+    scores: Cells,
     *,
+    parts: bool = False,
     confidence: float = 0.95,
     seed: int = 0,
     resamples: int = 1000,
 ) -> Matrix:
-    """Return the matrix JSON: `{"tasks", "stages", "score", "n", "metrics"}`.
+    """Return the matrix with its metrics.
 
     A column is a task, whatever its versions: each cell shows what was measured there, and metrics that compare two
     stages do so over the test rows that both scored. A task is learned at its first stage of kind "learn"; one that has
     none is only watched.
 
     Args:
-        tasks: `{"name": ...}` each, one per column; other keys are ignored.
-        stages: `{"entry", "kind", "task"}` each, the base first; other keys are ignored.
-        records: (stages, tasks) scores, None where not measured.
+        tasks: Their names, one per column.
+        stages: The base first.
+        scores: (stages, tasks), None where not measured.
+        parts: Name the test rows of each cell too.
         confidence: Of the metrics' intervals, two-sided.
         seed: Names the bootstrap's resamples.
         resamples: Number of bootstrap replicates.
 
     Raises:
-        BadInput: A task appears twice, or `records` has another shape.
+        BadInput: A task appears twice, or `scores` has another shape.
     """
-    names = [task["name"] for task in tasks]
-    if len(set(names)) < len(names):
+    if len(set(tasks)) < len(tasks):
         raise BadInput(
-            f"a task appears twice in the matrix: {names}; give one column per task, with the scores of all versions"
+            f"a task appears twice in the matrix: {list(tasks)}; give one column per task, with the scores of all versions"
         )
-    if not stages or len(records) != len(stages) or any(len(line) != len(names) for line in records):
+    if not stages or len(scores) != len(stages) or any(len(line) != len(tasks) for line in scores):
         raise BadInput(
-            f"the matrix needs one line of records per stage ({len(stages)}) with one cell per task ({len(names)})"
+            f"the matrix needs one line of scores per stage ({len(stages)}) with one cell per task ({len(tasks)})"
         )
-    matrix: Matrix = {
-        "tasks": names,
-        "stages": [{key: stage.get(key) for key in ("entry", "kind", "task")} for stage in stages],
-        "score": _each(records, "score"),
-        "n": _each(records, "n"),
-    }
-    matrix["metrics"] = matrix_metrics(
-        matrix["score"],
-        _each(records, "items"),
-        learned_stages(matrix),
-        rows=_each(records, "rows"),
-        names=names,
+    matrix = Matrix(
+        tuple(tasks),
+        tuple(stages),
+        tuple(tuple(cell.score if cell else None for cell in line) for line in scores),
+        tuple(tuple(cell.n if cell else None for cell in line) for line in scores),
+        {},
+        tuple(tuple(content_hash(cell.rows)[:12] if cell else None for cell in line) for line in scores)
+        if parts
+        else None,
+    )
+    found = matrix_metrics(
+        matrix.score,
+        [[cell.items if cell else None for cell in line] for line in scores],
+        matrix.learned,
+        rows=[[cell.rows if cell else None for cell in line] for line in scores],
+        names=tasks,
         confidence=confidence,
         seed=seed_of(seed, "matrix"),
         resamples=resamples,
     )
-    for metric in matrix["metrics"].values():
-        if (cell := metric.pop("cell", None)) and (entry := stages[cell["stage"]].get("entry")):
-            metric["missing"] += f"; 'perdure eval {cell['task']} --at {entry[:12]}' does it"
-    return matrix
+    return replace(matrix, metrics={name: _metric(one, stages) for name, one in found.items()})
 
 
-def named_rows(records: Sequence[Sequence[Score | None]]) -> list[list[str | None]]:
-    """Return a name for the test rows of each cell, which `plain_text` and the report take from the matrix as "test".
-
-    Two cells of a column with other names were scored on other rows: the task was updated, or a row deleted, between them.
-    """
-    return [[content_hash(record.rows)[:12] if record else None for record in line] for line in records]
-
-
-def learned_stages(matrix: Mapping[str, Any]) -> list[int | None]:
-    """Return for each task the first stage that learned it, or None."""
-    first: dict[str, int] = {}
-    for i, stage in enumerate(matrix["stages"]):
-        if stage["kind"] == "learn":
-            first.setdefault(stage["task"], i)
-    return [first.get(name) for name in matrix["tasks"]]
+def _metric(found: metrics.Metric, stages: Sequence[Stage]) -> Metric:
+    metric = Metric.of(found)
+    if found.gap and (entry := stages[found.gap[0]].entry):
+        return replace(metric, missing=f"{metric.missing}; 'perdure eval {found.gap[1]} --at {entry[:12]}' does it")
+    return metric
 
 
-def plain_text(matrix: Mapping[str, Any]) -> str:
+def plain_text(matrix: Matrix) -> str:
     """Return the matrix as an aligned table for a terminal: scores in percent, then metrics with interval and n.
 
     A star marks the cell of the task that its stage learned, a dash a cell that was not measured, an apostrophe one that was
     scored on other test rows than the newest.
     """
-    lines = [["after", *map(_short, matrix["tasks"])]]
-    some = any(other_rows(matrix, i, j) for i in range(len(matrix["stages"])) for j in range(len(matrix["tasks"])))
-    for i, (stage, scores) in enumerate(zip(matrix["stages"], matrix["score"], strict=True)):
-        learned = [stage["kind"] == "learn" and stage["task"] == name for name in matrix["tasks"]]
-        marks = [" '"[other_rows(matrix, i, j)] * some + " *"[own] for j, own in enumerate(learned)]
+    lines = [["after", *map(_short, matrix.tasks)]]
+    some = any(matrix.other_rows(i, j) for i in range(len(matrix.stages)) for j in range(len(matrix.tasks)))
+    for i, (stage, scores) in enumerate(zip(matrix.stages, matrix.score, strict=True)):
+        learned = [stage.learns(name) for name in matrix.tasks]
+        marks = [" '"[matrix.other_rows(i, j)] * some + " *"[own] for j, own in enumerate(learned)]
         cells = ["-" + mark if s is None else f"{100 * s:.1f}%{mark}" for s, mark in zip(scores, marks, strict=True)]
-        lines.append([f"{i} {stage['kind']} {_short(stage['task'] or '')}".rstrip(), *cells])
-    lines.append(["test items", *(_span(column) + " " * (1 + some) for column in zip(*matrix["n"], strict=True))])
-    metrics = [_metric_line(name, matrix["metrics"][name]) for name in MEANING]
-    worst = matrix["metrics"]["bwt"].get("worst")
-    if worst:
-        metrics.append(f"worst change: {worst['task']} {_points(worst['value'])} since it was learned")
+        lines.append([f"{i} {stage.kind} {_short(stage.task or '')}".rstrip(), *cells])
+    lines.append(["test items", *(_span(column) + " " * (1 + some) for column in zip(*matrix.n, strict=True))])
+    told = [_metric_line(name, matrix.metrics[name]) for name in MEANING]
+    if worst := matrix.metrics["bwt"].worst:
+        told.append(f"worst change: {worst.task} {_points(worst.value)} since it was learned")
     if some:
-        metrics.append("' scored on other test rows than the newest; differences are over the rows that both have")
-    return "\n".join([*_aligned(lines), "", *metrics]) + "\n"
+        told.append("' scored on other test rows than the newest; differences are over the rows that both have")
+    return "\n".join([*_aligned(lines), "", *told]) + "\n"
 
 
-def other_rows(matrix: Mapping[str, Any], stage: int, task: int) -> bool:
-    """Say whether a cell was scored on other test rows than the newest measured cell of its task."""
-    named = [line[task] for line in matrix.get("test", ()) if line[task] is not None]
-    return bool(named) and matrix["test"][stage][task] not in (None, named[-1])
-
-
-def _metric_line(name: str, metric: Mapping[str, Any]) -> str:
-    if metric["value"] is None:
-        return f"{name:<18} {'-':>11}  {metric['missing']}"
+def _metric_line(name: str, metric: Metric) -> str:
+    if metric.value is None or metric.low is None or metric.high is None:
+        return f"{name:<18} {'-':>11}  {metric.missing}"
     shown = _percent if name in ("acc", "learning_accuracy") else _points
-    interval = f"[{100 * metric['low']:.1f}, {100 * metric['high']:.1f}]"
-    return f"{name:<18} {shown(metric['value']):>11}  {interval:<15} n={metric['n']:<6} {MEANING[name]}"
+    interval = f"[{100 * metric.low:.1f}, {100 * metric.high:.1f}]"
+    return f"{name:<18} {shown(metric.value):>11}  {interval:<15} n={metric.n:<6} {MEANING[name]}"
 
 
 def _aligned(lines: list[list[str]]) -> list[str]:
@@ -137,10 +221,6 @@ def _aligned(lines: list[list[str]]) -> list[str]:
         "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]).rstrip()
         for line in lines
     ]
-
-
-def _each(records: Sequence[Sequence[Score | None]], key: str) -> list[list[Any]]:
-    return [[getattr(record, key) if record else None for record in line] for line in records]
 
 
 def _span(counts: Sequence[int | None]) -> str:

@@ -14,6 +14,7 @@ from perdure.core.slots import is_isolated, view_of, without_task
 from perdure.ledger.database import Database, candidate, entries, manifests, notes, now, reflog, refs, tasks
 from perdure.ledger.entry import Entry, state_hash
 from perdure.ledger.objects import ObjectStore
+from perdure.ledger.records import LogLine, Move
 
 R = TypeVar("R", bound=Record)
 CANDIDATE = "candidate"
@@ -121,22 +122,19 @@ class History(Database):
             for task in tasks
         }
 
-    def log(self, entry: Entry | None = None) -> list[dict[str, Any]]:
-        """Return entry, parent, kind, task, time and refs of all entries, or of one entry's line, newest first."""
+    def log(self, entry: Entry | None = None) -> list[LogLine]:
+        """Return all entries, or those of one entry's line, newest first."""
         names: dict[str, list[str]] = {}
         for ref, target in self.refs().items():
             names.setdefault(target, []).append(ref)
         wanted = None if entry is None else {ancestor.id for ancestor in self.ancestors(entry)}
         with self.reading() as connection:
             times = {row.id: row.time for row in connection.execute(select(entries.c.id, entries.c.time))}
-        told = [
-            {"entry": one.id, "parent": one.parent, "kind": one.kind, "task": one.task, "time": times[one.id]}
-            for one in reversed(
-                self.entries()
-            )  # whose ids were computed again: what stands in the columns could be anything
-        ]
+        # of entries whose ids were computed again: what stands in the columns could be anything
         return [
-            {**row, "refs": names.get(row["entry"], [])} for row in told if wanted is None or row["entry"] in wanted
+            LogLine(one.id, one.parent, one.kind, one.task, times[one.id], tuple(names.get(one.id, ())))
+            for one in reversed(self.entries())
+            if wanted is None or one.id in wanted
         ]
 
     def refs(self) -> dict[str, str]:
@@ -144,11 +142,11 @@ class History(Database):
         with self.reading() as connection:
             return {row.name: row.entry for row in connection.execute(select(refs).order_by(refs.c.name))}
 
-    def reflog(self, ref: str = "head") -> list[dict[str, Any]]:
-        """Return time, old, new and why of each move of a ref, newest first."""
+    def reflog(self, ref: str = "head") -> list[Move]:
+        """Return the moves of a ref, newest first."""
         query = select(reflog.c.time, reflog.c.old, reflog.c.new, reflog.c.why).where(reflog.c.ref == ref)
         with self.reading() as connection:
-            return [dict(row) for row in connection.execute(query.order_by(reflog.c.number.desc())).mappings()]
+            return [Move(*row) for row in connection.execute(query.order_by(reflog.c.number.desc()))]
 
     def record(self, entry: Entry, notes: Mapping[str, object], ref: str = "head", why: str = "learn") -> Entry:
         """Record an entry whose objects are stored, with its notes, and move `ref` to it: all three or nothing.
@@ -272,7 +270,7 @@ class History(Database):
     def accepted(self) -> Entry | None:
         """Return head where accepting it was head's last move and no other candidate waits."""
         last = next(iter(self.reflog()), None)
-        return None if last is None or self.candidate() or last["why"] != "accept" else self.entry(last["new"])
+        return None if last is None or self.candidate() or last.why != "accept" else self.entry(last.new)
 
     def discard(self) -> Entry:
         """Drop the candidate and return it; `gc` frees its objects.

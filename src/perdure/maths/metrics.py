@@ -23,6 +23,7 @@ Deviation: FWT's baseline is the base model, not a random initialisation; GEM's 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,29 @@ from perdure.maths.statistics import mean_of_means
 Cells = Sequence[Sequence[float | None]]  # (stages, tasks)
 Learned = Sequence[int | None]  # (tasks,)
 Term = tuple[int, int, int | None]  # task, stage, stage to subtract
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric with its interval.
+
+    Args:
+        value: The metric; None where it cannot be computed.
+        low: Lower end of its interval.
+        high: Upper end.
+        n: Test items in use, over all tasks.
+        missing: Why it cannot be computed.
+        gap: The cell that was not measured, as (stage, task), where that is why.
+        worst: Of `bwt`, the task that lost most, and its change.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    missing: str | None = None
+    gap: tuple[int, str] | None = None
+    worst: tuple[str, float] | None = None
 
 
 class Undefined(ValueError):
@@ -116,7 +140,7 @@ def matrix_metrics(
     confidence: float = 0.95,
     seed: int = 0,
     resamples: int = 1000,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Metric]:
     """Return every metric with its interval, by bootstrap over test items (see `mean_of_means`).
 
     Tasks are resampled independently; the two stages of a difference keep the same resampled items. The best stage of
@@ -134,35 +158,29 @@ def matrix_metrics(
         seed: Names the resamples.
         resamples: Number of replicates.
 
-    Returns:
-        By metric `{"value", "low", "high", "n"}`, n being the test items in use over all tasks; where it cannot be
-        computed the first three are None, n is 0 and "missing" says why; where a cell was not measured, "cell" names its
-        stage and task. `bwt` has also `"worst": {"task", "value"}`,
-        the task that lost most.
-
     Raises:
         ValueError: Shapes do not fit.
     """
     _check(score, learned, items, rows)
     labels = list(names) if names is not None else [str(j) for j in range(len(learned))]
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, Metric] = {}
     for name, find in TERMS.items():
         try:
             terms = find(score, learned)
             contrasts = [_contrast(term, items, rows) for term in terms]
         except MissingCell as gap:
             reason = f"task '{labels[gap.task]}' was not scored after stage {gap.stage}"
-            metrics[name] = {"value": None, "low": None, "high": None, "n": 0, "missing": reason}
-            metrics[name]["cell"] = {"stage": gap.stage, "task": labels[gap.task]}
+            metrics[name] = Metric(missing=reason, gap=(gap.stage, labels[gap.task]))
         except Undefined as gap:
-            metrics[name] = {"value": None, "low": None, "high": None, "n": 0, "missing": str(gap)}
+            metrics[name] = Metric(missing=str(gap))
         else:
             limits = (0.0 if terms[0][2] is None else -1.0, 1.0)
             value, low, high = mean_of_means(contrasts, limits, confidence, seed=seed, resamples=resamples)
-            metrics[name] = {"value": value, "low": low, "high": high, "n": sum(map(len, contrasts))}
+            worst = None
             if name == "bwt":
-                worst, task = min((float(c.mean()), term[0]) for c, term in zip(contrasts, terms, strict=True))
-                metrics[name]["worst"] = {"task": labels[task], "value": worst}
+                change, task = min((float(c.mean()), term[0]) for c, term in zip(contrasts, terms, strict=True))
+                worst = (labels[task], change)
+            metrics[name] = Metric(value, low, high, sum(map(len, contrasts)), worst=worst)
     return metrics
 
 

@@ -1,14 +1,16 @@
 """What a benchmark's result files say, arm by arm: scores pooled over seeds, paired differences, time, memory, bytes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perdure.evaluate.matrix import Matrix, Metric
 from perdure.maths.metrics import matrix_metrics
 from perdure.maths.statistics import mean_of_means
-from perdure.report.records import Record, learned_at
+from perdure.report.records import Record
 
 BASELINE = "naive"  # whose train time is 1
 
@@ -56,15 +58,17 @@ def by_arm(results: Sequence[Record]) -> dict[str, list[Record]]:
     return arms
 
 
-def mean_matrix(runs: Sequence[Record]) -> Record:
+def mean_matrix(runs: Sequence[Record]) -> Matrix:
     """Return the matrix of one arm, averaged over its runs: the same stages and tasks, no single entries."""
-    first = runs[0]["matrix"]
-    scores = [run["matrix"]["score"] for run in runs]
-    mean = [[_mean([s[i][j] for s in scores]) for j in range(len(first["tasks"]))] for i in range(len(first["stages"]))]
-    counts = [
-        [sum(run["matrix"]["n"][i][j] or 0 for run in runs) for j in range(len(row))] for i, row in enumerate(mean)
-    ]
-    return {**first, "stages": [{**stage, "entry": None} for stage in first["stages"]], "score": mean, "n": counts}
+    matrices = [Matrix.from_json(run["matrix"]) for run in runs]
+    first = matrices[0]
+    cells = [[(i, j) for j in range(len(first.tasks))] for i in range(len(first.stages))]
+    return replace(
+        first,
+        stages=tuple(replace(stage, entry=None) for stage in first.stages),
+        score=tuple(tuple(_mean([one.score[i][j] for one in matrices]) for i, j in line) for line in cells),
+        n=tuple(tuple(sum(one.n[i][j] or 0 for one in matrices) for i, j in line) for line in cells),
+    )
 
 
 def _line(name: str, runs: list[Record], against: list[Record], baseline: list[Record]) -> Record:
@@ -89,8 +93,8 @@ def _pooled(runs: Sequence[Record]) -> Record:
         score.append([cell for run in runs for cell in run["matrix"]["score"][stage]])
         items.append([run["items"][task]["scores"][stage] for run in runs for task in run["matrix"]["tasks"]])
     for run in runs:
-        learned += [learned_at(run["matrix"], task) for task in run["matrix"]["tasks"]]
-    return matrix_metrics(score, items, learned)
+        learned += Matrix.from_json(run["matrix"]).learned
+    return {name: Metric.of(found).to_json() for name, found in matrix_metrics(score, items, learned).items()}
 
 
 def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Record | None:

@@ -1,37 +1,41 @@
 """Another workspace beside this one: heat maps side by side, what differs, and the metrics of what both scored."""
 
+from collections.abc import Mapping
+
+from perdure.evaluate.matrix import Metric
 from perdure.report.heatmap import heatmap
 from perdure.report.lines import Scale, whisker
 from perdure.report.markup import Html, el, join, scrolling
-from perdure.report.metrics import METRICS, Metric
-from perdure.report.records import Record
+from perdure.report.metrics import METRICS, MetricWords
+from perdure.report.records import ReportData
+from perdure.workflows.inspect.compare import Comparison
 
-Side = tuple[str, Record]  # what a side is called, and its metrics
+Side = tuple[str, Mapping[str, Metric]]  # what a side is called, and its metrics
 SAME = "The same tasks in the same order, the same test rows, the same base model."
 
 
-def comparison(data: Record) -> Html:
+def comparison(data: ReportData) -> Html:
     """Return the matrices beside each other, then of each other workspace what differs, and the metrics of both sides."""
-    sides = [(own_name(data), data["matrix"])] + [(other["name"], other["matrix"]) for other in data["compare"]]
+    sides = [(own_name(data), data.matrix)] + [(other.name, other.matrix) for other in data.compare]
     maps = [el("figure", el("figcaption", el("b", name)), heatmap(matrix, {}, compact=True)) for name, matrix in sides]
-    return join(el("div", maps, class_="sides"), [_beside(own_name(data), other) for other in data["compare"]])
+    return join(el("div", maps, class_="sides"), [_beside(own_name(data), other) for other in data.compare])
 
 
-def _beside(ours: str, other: Record) -> Html:
+def _beside(ours: str, other: Comparison) -> Html:
     """Return what differs from one other workspace, and the metrics over the test rows that both scored."""
-    named = f"{ours} and {other['name']}"
-    if not other["differs"]:
+    named = f"{ours} and {other.name}"
+    if not other.differs:
         says: Html = el("p", f"{named}: {SAME}", class_="how")
     else:
-        says = join(el("p", f"{named} differ:", class_="how"), el("ul", [el("li", one) for one in other["differs"]]))
-    if other["shared"] is None:
+        says = join(el("p", f"{named} differ:", class_="how"), el("ul", [el("li", one) for one in other.differs]))
+    if other.shared is None:
         return join(says, el("p", "No task has a test row that both scored: nothing is compared.", class_="empty"))
-    return join(says, _table([(ours, other["shared"]["ours"]), (other["name"], other["shared"]["theirs"])]))
+    return join(says, _table([(ours, other.shared.ours), (other.name, other.shared.theirs)]))
 
 
-def own_name(data: Record) -> str:
+def own_name(data: ReportData) -> str:
     """Return what this workspace's side of a comparison is called: the one recipe it learned by, else its own name."""
-    return data["workspace"].get("recipe") or data["workspace"]["name"]
+    return data.workspace.recipe or data.workspace.name
 
 
 def _table(sides: list[Side]) -> Html:
@@ -42,40 +46,38 @@ def _table(sides: list[Side]) -> Html:
     return scrolling(table, "Metrics of both sides")
 
 
-def _group(metric: Metric, sides: list[Side]) -> Html:
+def _group(metric: MetricWords, sides: list[Side]) -> Html:
     x = _scale(metric, sides)
     title = el("th", metric.title, el("small", metric.name), scope="rowgroup", rowspan=len(sides))
     rows = [
         el(
             "tr",
             title if i == 0 else None,
-            _row(metric, name, metrics.get(metric.key) or {}, x, "other" if i else "own"),
+            _row(metric, name, metrics[metric.key], x, "other" if i else "own"),
         )
         for i, (name, metrics) in enumerate(sides)
     ]
     return el("tbody", rows)
 
 
-def _scale(metric: Metric, sides: list[Side]) -> Scale:
+def _scale(metric: MetricWords, sides: list[Side]) -> Scale:
     """Scores run from 0 to 1; differences as far as the widest of them all, so that their lines compare."""
     if not metric.difference:
         return Scale(0, 1, 8, 292)
-    records = [metrics.get(m.key) or {} for m in METRICS if m.difference for _, metrics in sides]
-    reach = max(
-        [0.05] + [abs(v) for r in records for v in (r.get("low"), r.get("value"), r.get("high")) if v is not None]
-    )
+    found = [metrics[m.key] for m in METRICS if m.difference for _, metrics in sides if m.key in metrics]
+    reach = max([0.05] + [abs(v) for one in found for v in (one.low, one.value, one.high) if v is not None])
     return Scale(-reach, reach, 8, 292)
 
 
-def _row(metric: Metric, side: str, record: Record, x: Scale, tone: str) -> Html:
-    value, low, high = record.get("value"), record.get("low"), record.get("high")
+def _row(metric: MetricWords, side: str, found: Metric, x: Scale, tone: str) -> Html:
+    value, low, high = found.value, found.low, found.high
     name = el("td", el("i", class_=f"key disc {tone}"), side)
     if value is None:
-        return join(name, el("td", record.get("missing") or "not measured", class_="soft reason", colspan=3))
+        return join(name, el("td", found.missing or "not measured", class_="soft reason", colspan=3))
     marks = [(0.0, "zero")] if metric.difference else [(0.0, "zero"), (1.0, "zero")]
     return join(
         name,
-        el("td", metric.number(record) + metric.unit, class_="num"),
-        el("td", metric.interval(record), class_="num"),
+        el("td", metric.number(found) + metric.unit, class_="num"),
+        el("td", metric.interval(found), class_="num"),
         el("td", whisker(x, low, value, high, marks, tone)),
     )

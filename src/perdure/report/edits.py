@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from perdure.report.gates import badge
 from perdure.report.lines import Scale, apart, path
 from perdure.report.markup import Html, el, join, scrolling
-from perdure.report.records import Record, lineage
+from perdure.report.records import Record, ReportData, ReportEntry, lineage
 from perdure.report.words import NOTHING, count, number, percent, short, title_of
 
 WIDTH, HEIGHT = 250, 146
 OPEN = 50  # facts that stand open; the rest are behind a summary
 
 
-def edits(data: Record) -> dict[str, Html]:
+def edits(data: ReportData) -> dict[str, Html]:
     """Return the section, by its name: none where no fact was ever edited into head."""
-    line = list(reversed(lineage(data, data["head"])))
-    entries = {entry["entry"]: entry for entry in data["entries"]}
-    told = [entries[name] for name in line if entries[name].get("edits")]
+    line = list(reversed(lineage(data, data.head)))
+    entries = {entry.entry: entry for entry in data.entries}
+    told = [entries[name] for name in line if entries[name].edits]
     if not told:
         return {}
-    facts = sorted(data["facts"], key=lambda fact: (fact["efficacy"], -_at_edit(fact)))
+    facts = sorted(data.facts, key=lambda fact: (fact["efficacy"], -_at_edit(fact)))
     return {"edits": join(_summary(facts, told[-1]), _panels(told), _history(told), _facts(facts))}
 
 
@@ -28,15 +28,15 @@ def _at_edit(fact: Record) -> bool:
     return fact.get("at_edit", True)
 
 
-def _summary(facts: Sequence[Record], newest: Record) -> Html:
+def _summary(facts: Sequence[Record], newest: ReportEntry) -> Html:
     if not facts:
         return el("p", "No fact is in force: all were reverted.", class_="empty")
     held, made = sum(fact["efficacy"] for fact in facts), sum(map(_at_edit, facts))
     text = f"{count(len(facts), 'fact')} in force. {count(made)} said when edited, {count(held)} said now, "
-    return el("p", text, "as verified at ", el("code", short(newest["entry"])), ".", class_="how")
+    return el("p", text, "as verified at ", el("code", short(newest.entry)), ".", class_="how")
 
 
-def _panels(told: Sequence[Record]) -> Html:
+def _panels(told: Sequence[ReportEntry]) -> Html:
     """Return what is still said, and what all facts cost held-out text, over the entries since the first edit."""
     shares = [share for entry in told if (share := _share(entry)) is not None]
     rises = [rise for entry in told if (rise := _rise(entry)) is not None]
@@ -74,11 +74,11 @@ def _panel(title: str, story: str, values: Sequence[float], top: float) -> Html:
     return el("figure", el("figcaption", el("b", title), el("span", story)), picture, class_="panel")
 
 
-def _history(told: Sequence[Record]) -> Html:
+def _history(told: Sequence[ReportEntry]) -> Html:
     heads = ["Entry", "Kind", "Facts in force", "Still said", "Share", "Rise of perplexity", "KL, nats a token", ""]
     rows = []
     for entry in told:
-        record = entry["edits"]
+        record = entry.edits
         drift = record["drift"]
         cells = [
             count(record["facts"]),
@@ -87,12 +87,12 @@ def _history(told: Sequence[Record]) -> Html:
             percent(_rise(entry), 2),
             number(drift["kl"]) if drift else NOTHING,
         ]
-        name = title_of(entry) if entry["kind"] == "learn" else record.get("about") or NOTHING
+        name = title_of(entry) if entry.kind == "learn" else record.get("about") or NOTHING
         rows.append(
             el(
                 "tr",
-                el("th", name, el("code", short(entry["entry"])), scope="row"),
-                el("td", entry["kind"]),
+                el("th", name, el("code", short(entry.entry)), scope="row"),
+                el("td", entry.kind),
                 [el("td", cell, class_="num") for cell in cells],
                 el("td", "written again" if record.get("rewritten") else ""),
             )
@@ -137,12 +137,12 @@ def _answer(value: bool | None) -> str:
     return NOTHING if value is None else "yes" if value else "no"
 
 
-def _share(entry: Record) -> float | None:
+def _share(entry: ReportEntry) -> float | None:
     """Return the share of the facts in force at an entry that are said there; None without a fact."""
-    record = entry["edits"]
+    record = entry.edits
     return record["held"] / record["facts"] if record["facts"] else None
 
 
-def _rise(entry: Record) -> float | None:
-    drift = entry["edits"]["drift"]
+def _rise(entry: ReportEntry) -> float | None:
+    drift = entry.edits["drift"]
     return drift["perplexity"] / drift["perplexity_before"] - 1 if drift else None

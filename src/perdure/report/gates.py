@@ -1,9 +1,12 @@
 """Gate verdicts: one block per learn, newest first, each guarded task with its drop against the tolerance."""
 
+from collections.abc import Sequence
+
+from perdure.ledger.records import TaskVerdict, Verdict
 from perdure.report.lines import Scale, whisker
 from perdure.report.markup import Html, el, scrolling
-from perdure.report.records import Record, gate_of
-from perdure.report.words import NOTHING, count, percent, points, sentence, short, span, title_of, when
+from perdure.report.records import ReportData, ReportEntry
+from perdure.report.words import count, percent, points, sentence, short, span, title_of, when
 
 WORDS = {"pass": "Passed", "inconclusive": "Inconclusive", "fail": "Failed"}
 SHAPES = {
@@ -27,9 +30,9 @@ def badge(verdict: str, word: bool = True) -> Html:
     return el("span", icon, el("span", WORDS[verdict], class_=None if word else "unseen"), class_=f"badge {verdict}")
 
 
-def gates(data: Record) -> Html:
+def gates(data: ReportData) -> Html:
     """Return every verdict; the newest and those that did not pass stand open."""
-    judged = [(entry, gate) for entry in reversed(data["entries"]) if (gate := gate_of(entry))]
+    judged = [(entry, gate) for entry in reversed(data.entries) if (gate := entry.gate)]
     if not judged:
         return el("p", "No learn has been through the gate yet.", class_="empty")
     return el(
@@ -37,28 +40,23 @@ def gates(data: Record) -> Html:
     )
 
 
-def _verdict(entry: Record, gate: Record, newest: bool) -> Html:
-    rule = f"Tolerance {points(gate['tolerance'], signed=False)} points, each bound with {100 * gate['confidence']:g}% confidence"
-    rule += ", strict: inconclusive counts as failed." if gate.get("strict") else "."
-    name = el("span", el("b", title_of(entry)), el("code", short(entry["entry"])), class_="who")
-    summary = el("summary", badge(gate["verdict"]), name, el("time", when(entry["time"])))
-    floor = gate.get("floor")
-    said = [sentence(gate["reason"])]
-    if floor and floor["reason"] not in gate["reason"]:
-        said.append(sentence(f"{floor['task']}: {floor['reason']}"))
-    if (facts := gate.get("facts")) and facts["reason"] not in gate["reason"]:
-        said.append(sentence(facts["reason"]))
-    table = _table(gate["tasks"]) if gate["tasks"] else None
-    return el("details", summary, el("p", " ".join([*said, rule])), table, open=newest or gate["verdict"] != "pass")
+def _verdict(entry: ReportEntry, gate: Verdict, newest: bool) -> Html:
+    rule = f"Tolerance {points(gate.tolerance, signed=False)} points, each bound with {100 * gate.confidence:g}% confidence"
+    rule += ", strict: inconclusive counts as failed." if gate.strict else "."
+    name = el("span", el("b", title_of(entry)), el("code", short(entry.entry)), class_="who")
+    summary = el("summary", badge(gate.verdict), name, el("time", when(entry.time)))
+    floor = gate.floor
+    said = [sentence(gate.reason)]
+    if floor and floor.reason not in gate.reason:
+        said.append(sentence(f"{floor.task}: {floor.reason}"))
+    if (facts := gate.facts) and facts.reason not in gate.reason:
+        said.append(sentence(facts.reason))
+    table = _table(gate.tasks) if gate.tasks else None
+    return el("details", summary, el("p", " ".join([*said, rule])), table, open=newest or gate.verdict != "pass")
 
 
-def _table(rows: list[Record]) -> Html:
-    ends = [
-        v
-        for row in rows
-        for v in (row.get("low"), row.get("high"), row.get("drop"), row.get("tolerance"))
-        if v is not None
-    ]
+def _table(rows: Sequence[TaskVerdict]) -> Html:
+    ends = [value for row in rows for value in (row.low, row.high, row.drop, row.tolerance)]
     x = Scale(min(-0.02, *ends), max(0.05, *ends), 8, 232)
     heads = ["Task", "Verdict", "When last learned", "Now", "Drop, points", "Bounds", "n"]
     head = el(
@@ -70,26 +68,19 @@ def _table(rows: list[Record]) -> Html:
     return scrolling(table, "Drop of each guarded task")
 
 
-def _row(row: Record, x: Scale) -> Html:
-    more = row.get("more_items")
-    n = count(row["n"]) if row.get("n") else NOTHING
-    drawing = whisker(
-        x, row.get("low"), row.get("drop"), row.get("high"), [(0, "zero"), (row["tolerance"], "limit")], row["verdict"]
-    )
-    cells = [
-        percent(row.get("reference")),
-        percent(row.get("now")),
-        points(row.get("drop")),
-        span(row.get("low"), row.get("high"), signed=True) or NOTHING,
-    ]
+def _row(row: TaskVerdict, x: Scale) -> Html:
+    drawing = whisker(x, row.low, row.drop, row.high, [(0, "zero"), (row.tolerance, "limit")], row.verdict)
+    cells = [percent(row.reference), percent(row.now), points(row.drop), span(row.low, row.high, signed=True)]
     return el(
         "tr",
-        el("th", row["task"], scope="row"),
+        el("th", row.task, scope="row"),
         el(
             "td",
-            badge(row["verdict"]),
-            el("small", f"{count(more, 'more item')} would decide", class_="more") if more else None,
+            badge(row.verdict),
+            el("small", f"{count(row.more_items, 'more item')} would decide", class_="more")
+            if row.more_items
+            else None,
         ),
-        [el("td", cell, class_="num") for cell in [*cells, n]],
-        el("td", drawing, title=row.get("reason") or None),
+        [el("td", cell, class_="num") for cell in [*cells, count(row.n)]],
+        el("td", drawing, title=row.reason or None),
     )

@@ -1,22 +1,23 @@
 """The matrix as a heat map: a real table, so that it reads aloud, copies as text and scrolls on a phone."""
 
+from perdure.evaluate.matrix import Matrix, Stage
 from perdure.report.colour import LEVELS, level
 from perdure.report.markup import Html, el, join, scrolling, trusted
-from perdure.report.records import Record, learned_at, learns, other_rows
+from perdure.report.records import Cells
 from perdure.report.words import DASH, clip, count, percent, short, span, title_of
 
 DENSE = 8  # more tasks than this: vertical heads, whole percents, intervals on touch only
 
 
-def heatmap(matrix: Record, scores: dict[tuple[str, str], Record], compact: bool = False) -> Html:
+def heatmap(matrix: Matrix, scores: Cells, compact: bool = False) -> Html:
     """Return stage x task as a table in its own scroll container.
 
     Args:
-        matrix: Matrix JSON; a null score is drawn hatched.
-        scores: Score records by (entry id, task), where the intervals come from.
+        matrix: The matrix; a cell that was not measured is drawn hatched.
+        scores: Where the intervals come from.
         compact: Values only, as in the side-by-side comparison.
     """
-    tasks, stages = matrix["tasks"], matrix["stages"]
+    tasks, stages = matrix.tasks, matrix.stages
     dense = len(tasks) > DENSE
     heads = [
         el("th", el("span", clip(task, 44) if dense else _breakable(task)), scope="col", title=task) for task in tasks
@@ -36,14 +37,15 @@ def heatmap(matrix: Record, scores: dict[tuple[str, str], Record], compact: bool
     return scrolling(table, "Scores by stage and task")
 
 
-def legend(matrix: Record | None = None) -> Html:
+def legend(matrix: Matrix | None = None) -> Html:
     """Return the key: colour scale, the ring of a task just learned, the hatching of a cell not measured.
 
     Args:
         matrix: The matrix below, whose cells may be marked as scored on other test rows.
     """
-    stages, tasks = (range(len(matrix[key])) for key in ("stages", "tasks")) if matrix else ((), ())
-    marked = matrix and any(other_rows(matrix, i, j) for i in stages for j in tasks)
+    marked = matrix and any(
+        matrix.other_rows(i, j) for i in range(len(matrix.stages)) for j in range(len(matrix.tasks))
+    )
     steps = [el("i", class_=f"v{step}") for step in range(0, LEVELS + 1, 4)]
     return el(
         "p",
@@ -61,41 +63,41 @@ def _breakable(name: str) -> Html:
     return join(first, [[trusted("_<wbr>"), part] for part in rest])
 
 
-def _stage(index: int, stage: Record) -> Html:
+def _stage(index: int, stage: Stage) -> Html:
     name = title_of(stage)
     return el(
         "th",
         el("span", index, class_="step"),
-        el("span", name, el("code", short(stage["entry"])) if stage["entry"] else None, class_="stage"),
+        el("span", name, el("code", short(stage.entry)) if stage.entry else None, class_="stage"),
         scope="row",
         title=name,
     )
 
 
-def _cell(matrix: Record, scores: dict[tuple[str, str], Record], i: int, j: int, compact: bool) -> Html:
-    stage, task, score = matrix["stages"][i], matrix["tasks"][j], matrix["score"][i][j]
+def _cell(matrix: Matrix, scores: Cells, i: int, j: int, compact: bool) -> Html:
+    stage, task, score = matrix.stages[i], matrix.tasks[j], matrix.score[i][j]
     where = f"{task}, stage {i} ({title_of(stage)})"
     if score is None:
         return el("td", el("span", "not measured", class_="unseen"), class_="gap", title=f"{where}: not measured")
-    record = scores.get((stage["entry"], task), {})
-    interval = span(record.get("low"), record.get("high"))
-    n = matrix["n"][i][j]
+    found = scores.get((stage.entry or "", task))
+    interval = span(found.low, found.high) if found else ""
+    n = matrix.n[i][j]
     facts = [
         f"{where}: {percent(score)}",
-        f"95% {record.get('interval', '')} interval {interval}".replace("  ", " ") if interval else "",
-        f"n = {count(n)}" + (", other test rows than the newest" if other_rows(matrix, i, j) else "") if n else "",
-        record.get("scorer", ""),
+        f"95% {found.interval} interval {interval}" if found and interval else "",
+        f"n = {count(n)}" + (", other test rows than the newest" if matrix.other_rows(i, j) else "") if n else "",
+        found.scorer if found else "",
     ]
-    just = learns(stage, task)
-    after = learned_at(matrix, task)
+    just = stage.learns(task)
+    after = matrix.learned_at(task)
     classes = f"v{level(score)}" + (" just" if just else "") + (" before" if after is None or i < after else "")
-    dense = len(matrix["tasks"]) > DENSE
+    dense = len(matrix.tasks) > DENSE
     tip = ", ".join(fact for fact in facts if fact) + (". Just learned." if just else "")
     shown = f"{100 * score:.0f}" if dense else f"{100 * score:.1f}"
     small = (
         None
-        if compact or dense or not interval
-        else el("small", span(record["low"], record["high"], digits=0).replace(" to ", DASH))
+        if compact or dense or not found or not interval
+        else el("small", span(found.low, found.high, digits=0).replace(" to ", DASH))
     )
-    mark = el("sup", "\u2020") if other_rows(matrix, i, j) else None
+    mark = el("sup", "\u2020") if matrix.other_rows(i, j) else None
     return el("td", join(el("b", shown), mark, small), class_=classes, title=tip)

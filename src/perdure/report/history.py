@@ -1,28 +1,29 @@
 """The ledger: entries as a tree that keeps what was rolled back, then as a table, then every move of head."""
 
+from perdure.ledger.records import Move
 from perdure.report.gates import badge
 from perdure.report.markup import Html, el, join, scrolling
-from perdure.report.records import Record, gate_of, lineage
+from perdure.report.records import ReportData, ReportEntry, lineage
 from perdure.report.words import NOTHING, clip, count, percent, short, title_of, when
 
 LANE, TOP = 74, 46
 
 
-def history(data: Record) -> Html:
+def history(data: ReportData) -> Html:
     """Return tree, table of entries (newest first) and reflog (newest first)."""
     return join(_tree(data), el("h3", "Entries"), _entries(data), el("h3", "Where head has been"), _reflog(data))
 
 
-def lanes(data: Record) -> dict[str, int]:
+def lanes(data: ReportData) -> dict[str, int]:
     """Return each entry's row in the tree: 0 for head and its ancestors, one more for each branch that was left."""
-    main = set(lineage(data, data["head"]))
+    main = set(lineage(data, data.head))
     rows: dict[str, int] = {}
     carried: set[str] = set()  # parents whose side branch already goes on in their own row
-    for entry in data["entries"]:
-        name, parent = entry["entry"], entry.get("parent")
+    for entry in data.entries:
+        name, parent = entry.entry, entry.parent
         if name in main:
             rows[name] = 0
-        elif rows.get(parent, 0) and parent not in carried:
+        elif parent and rows.get(parent, 0) and parent not in carried:
             rows[name] = rows[parent]
             carried.add(parent)
         else:
@@ -30,24 +31,22 @@ def lanes(data: Record) -> dict[str, int]:
     return rows
 
 
-def backwards(data: Record, move: Record) -> int:
+def backwards(data: ReportData, move: Move) -> int:
     """Return how many entries a move of head went back; 0 if it did not go to an ancestor."""
-    line = lineage(data, move["old"])
-    return line.index(move["new"]) if move["new"] in line else 0
+    line = lineage(data, move.old)
+    return line.index(move.new) if move.new in line else 0
 
 
-def _tree(data: Record) -> Html:
+def _tree(data: ReportData) -> Html:
     rows = lanes(data)
     step = max(112, min(150, 1000 // max(1, len(rows) - 1)))
-    place = {e["entry"]: (56 + step * i, TOP + LANE * rows[e["entry"]]) for i, e in enumerate(data["entries"])}
+    place = {e.entry: (56 + step * i, TOP + LANE * rows[e.entry]) for i, e in enumerate(data.entries)}
     width, height = step * (len(place) - 1) + 112, TOP + LANE * max(rows.values()) + 50
     links = [
-        _link(place[e["parent"]], place[e["entry"]], rows[e["entry"]])
-        for e in data["entries"]
-        if e.get("parent") in place
+        _link(place[e.parent], place[e.entry], rows[e.entry]) for e in data.entries if e.parent and e.parent in place
     ]
-    backs = [_back(place[move["old"]], place[move["new"]]) for move in data["reflog"] if backwards(data, move)]
-    nodes = [_node(data, e, place[e["entry"]], rows[e["entry"]]) for e in data["entries"]]
+    backs = [_back(place[move.old], place[move.new]) for move in data.reflog if move.old and backwards(data, move)]
+    nodes = [_node(data, e, place[e.entry], rows[e.entry]) for e in data.entries]
     picture = el(
         "svg",
         links,
@@ -75,10 +74,10 @@ def _back(start: tuple[int, int], end: tuple[int, int]) -> Html:
     return el("g", el("title", "head was rolled back"), el("path", d=arc), el("path", d=tip), class_="back")
 
 
-def _node(data: Record, entry: Record, at: tuple[int, int], lane: int) -> Html:
+def _node(data: ReportData, entry: ReportEntry, at: tuple[int, int], lane: int) -> Html:
     x, y = at
-    head = entry["entry"] == data["head"]
-    title = f"{entry['kind']} {entry.get('task') or ''} {short(entry['entry'])}, {when(entry['time'])}"
+    head = entry.entry == data.head
+    title = f"{entry.kind} {entry.task or ''} {short(entry.entry)}, {when(entry.time)}"
     name = clip(title_of(entry), 15)
     return el(
         "g",
@@ -86,15 +85,15 @@ def _node(data: Record, entry: Record, at: tuple[int, int], lane: int) -> Html:
         el("circle", cx=x, cy=y, r=10, class_="halo") if head else None,
         el("circle", cx=x, cy=y, r=6.5),
         el("text", name, x=x, y=y + 25, text_anchor="middle", class_="name"),
-        el("text", short(entry["entry"]) + (", head" if head else ""), x=x, y=y + 40, text_anchor="middle"),
+        el("text", short(entry.entry) + (", head" if head else ""), x=x, y=y + 40, text_anchor="middle"),
         class_="node left" if lane else "node",
     )
 
 
-def _entries(data: Record) -> Html:
-    kept = set(lineage(data, data["head"]))
+def _entries(data: ReportData) -> Html:
+    kept = set(lineage(data, data.head))
     heads = ["Entry", "Kind", "Task", "When", "Gate", "Own score", "Memory", "Parent"]
-    rows = [_entry(data, entry, entry["entry"] in kept) for entry in reversed(data["entries"])]
+    rows = [_entry(data, entry, entry.entry in kept) for entry in reversed(data.entries)]
     head = el(
         "tr", [el("th", text, scope="col", class_="num" if text in ("Own score", "Memory") else None) for text in heads]
     )
@@ -102,47 +101,47 @@ def _entries(data: Record) -> Html:
     return scrolling(table, "Entries of the ledger")
 
 
-def _entry(data: Record, entry: Record, kept: bool) -> Html:
-    gate, memory = gate_of(entry), entry.get("memory")
-    own = (entry.get("scores") or {}).get(entry.get("task") or "", {})
-    refs = [el("span", name, class_="ref head" if name == "head" else "ref") for name in entry["refs"]]
-    if data["head"] == entry["entry"] and "head" not in entry["refs"]:
+def _entry(data: ReportData, entry: ReportEntry, kept: bool) -> Html:
+    gate, memory = entry.gate, entry.memory
+    own = entry.scores.get(entry.task or "")
+    refs = [el("span", name, class_="ref head" if name == "head" else "ref") for name in entry.refs]
+    if data.head == entry.entry and "head" not in entry.refs:
         refs.insert(0, el("span", "head", class_="ref head"))
-    held = ", ".join(f"{task} {count(n)}" for task, n in (memory or {}).get("tasks", {}).items())
+    held = ", ".join(f"{task} {count(n)}" for task, n in memory.tasks.items())
     return el(
         "tr",
         el(
             "th",
-            el("code", short(entry["entry"]), title=entry["entry"]),
+            el("code", short(entry.entry), title=entry.entry),
             refs,
             None if kept else el("span", "not in head", class_="ref off"),
             scope="row",
         ),
-        el("td", entry["kind"]),
-        el("td", entry.get("task") or NOTHING),
-        el("td", el("time", when(entry["time"]), datetime=entry["time"]), class_="nowrap"),
-        el("td", badge(gate["verdict"]) if gate else NOTHING),
-        el("td", percent(own.get("score")), class_="num"),
-        el("td", count(memory["rows"], "row") if memory else NOTHING, class_="num nowrap", title=held or None),
-        el("td", el("code", short(entry["parent"])) if entry.get("parent") else NOTHING),
+        el("td", entry.kind),
+        el("td", entry.task or NOTHING),
+        el("td", el("time", when(entry.time), datetime=entry.time), class_="nowrap"),
+        el("td", badge(gate.verdict) if gate else NOTHING),
+        el("td", percent(own.score if own else None), class_="num"),
+        el("td", count(memory.rows, "row"), class_="num nowrap", title=held or None),
+        el("td", el("code", short(entry.parent)) if entry.parent else NOTHING),
         class_=None if kept else "off",
     )
 
 
-def _reflog(data: Record) -> Html:
-    if not data["reflog"]:
+def _reflog(data: ReportData) -> Html:
+    if not data.reflog:
         return el("p", "Head has not moved since the workspace was made.", class_="empty")
-    return el("ol", [_move(data, move) for move in reversed(data["reflog"])], class_="reflog")
+    return el("ol", [_move(data, move) for move in reversed(data.reflog)], class_="reflog")
 
 
-def _move(data: Record, move: Record) -> Html:
+def _move(data: ReportData, move: Move) -> Html:
     steps = backwards(data, move)
-    arrow = join(el("code", short(move["old"])), " to ", el("code", short(move["new"])))
+    arrow = join(el("code", short(move.old)), " to ", el("code", short(move.new)))
     note = el("span", f"back by {count(steps)}", class_="ref back") if steps else None
     return el(
         "li",
-        el("time", when(move["time"]), datetime=move["time"]),
+        el("time", when(move.time), datetime=move.time),
         el("span", arrow),
-        el("span", move["why"], note),
+        el("span", move.why, note),
         class_="rolled" if steps else None,
     )

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from perdure.report.records import Record
+from perdure.evaluate.matrix import Metric
 from perdure.report.words import NOTHING, percent, points, span
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One metric of the matrix JSON, in words."""
+class MetricWords:
+    """One metric of the matrix, in words."""
 
     key: str
     name: str  # as papers call it
@@ -17,9 +17,9 @@ class Metric:
     difference: bool = False  # a difference of scores, in points, rather than a score
     signed: bool = True  # whether a plus sign is written on a difference
 
-    def number(self, record: Record) -> str:
+    def number(self, found: Metric) -> str:
         """Return the value without its unit."""
-        value = record.get("value")
+        value = found.value
         if value is None:
             return NOTHING
         return points(value, self.signed) if self.difference else percent(value)[:-1]
@@ -29,15 +29,17 @@ class Metric:
         """What follows the number."""
         return " points" if self.difference else "%"
 
-    def interval(self, record: Record) -> str:
+    def interval(self, found: Metric) -> str:
         """Return the interval, empty where there is none."""
-        return span(record.get("low"), record.get("high"), signed=self.difference and self.signed)
+        return span(found.low, found.high, signed=self.difference and self.signed)
 
 
 METRICS = [
-    Metric("acc", "ACC", "Average score now", "The mean over all learned tasks, after the last stage."),
-    Metric("bwt", "BWT", "Change on earlier tasks", "Since each was learned. Below zero, something was lost.", True),
-    Metric(
+    MetricWords("acc", "ACC", "Average score now", "The mean over all learned tasks, after the last stage."),
+    MetricWords(
+        "bwt", "BWT", "Change on earlier tasks", "Since each was learned. Below zero, something was lost.", True
+    ),
+    MetricWords(
         "forgetting",
         "Forgetting",
         "Forgotten",
@@ -45,11 +47,11 @@ METRICS = [
         True,
         False,
     ),
-    Metric(
+    MetricWords(
         "learning_accuracy",
         "Learning accuracy",
         "Score when just learned",
         "How well each task is learned in its turn.",
     ),
-    Metric("fwt", "FWT", "Head start", "Score on a task before its turn, above the base model's.", True),
+    MetricWords("fwt", "FWT", "Head start", "Score on a task before its turn, above the base model's.", True),
 ]

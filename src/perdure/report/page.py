@@ -17,7 +17,7 @@ from perdure.report.headline import attention, masthead, tiles
 from perdure.report.heatmap import heatmap, legend
 from perdure.report.history import history
 from perdure.report.markup import Child, Html, el, join, trusted
-from perdure.report.records import Record, scores
+from perdure.report.records import ReportData, cells
 from perdure.report.traces import traces
 from perdure.report.training import heartbeats, losses
 
@@ -89,12 +89,11 @@ SECTIONS = {
 }
 
 
-def render(data: Record) -> str:
+def render(data: ReportData) -> str:
     """Return the report as one self-contained HTML page.
 
     Args:
-        data: Records of a workspace: `workspace`, `head`, `matrix`, `entries` (oldest first), `reflog`, `compare`.
-            Scores are in [0, 1], times ISO 8601. `workspace["recipe"]`, where given, names this side of a comparison.
+        data: Records of a workspace.
 
     Returns:
         HTML that loads nothing and is readable without its script; every text of the records is escaped.
@@ -105,16 +104,16 @@ def render(data: Record) -> str:
         "main",
         masthead(data),
         el("nav", links, aria_label="Sections"),
-        tiles(data["matrix"]),
+        tiles(data.matrix),
         attention(data),
         [_section(name, body) for name, body in bodies.items()],
-        el("footer", _footer(data["workspace"]["version"])),
+        el("footer", _footer(data.workspace.version)),
     )
     return (
         f"{REPORT_LINE}\n"
         + el(
             "html",
-            head(f"{data['workspace']['name']}: continual learning report"),
+            head(f"{data.workspace.name}: continual learning report"),
             el("body", main, el("script", _script())),
             lang="en",
         )
@@ -122,7 +121,7 @@ def render(data: Record) -> str:
     )
 
 
-def write_report(data: Record, path: Path, *, force: bool = False, workspaces: Sequence[Path] = ()) -> None:
+def write_report(data: ReportData, path: Path, *, force: bool = False, workspaces: Sequence[Path] = ()) -> None:
     """Write the page to `path`, atomically.
 
     Args:
@@ -138,11 +137,11 @@ def write_report(data: Record, path: Path, *, force: bool = False, workspaces: S
     write_output(Path(path), render(data), REPORT, force=force, workspaces=workspaces)
 
 
-def _bodies(data: Record) -> dict[str, Child]:
+def _bodies(data: ReportData) -> dict[str, Child]:
     bodies: dict[str, Child] = {}
-    if data["matrix"]["tasks"]:
-        bodies["matrix"] = join(heatmap(data["matrix"], scores(data)), legend(data["matrix"]))
-        if data["compare"]:
+    if data.matrix.tasks:
+        bodies["matrix"] = join(heatmap(data.matrix, cells(data)), legend(data.matrix))
+        if data.compare:
             bodies["compare"] = comparison(data)
         bodies["tasks"] = curves(data)
     else:

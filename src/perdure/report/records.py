@@ -1,20 +1,25 @@
-"""What several sections ask of the records: which entries learned, which lead to head, which interval a cell has."""
+"""What several sections read from the records: which entries learned, which lead to head, which interval a cell has."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from perdure.ledger.records import LearnRecord
+from perdure.workflows.inspect.report_data import ReportData, ReportedScore, ReportEntry
+
 Record = dict[str, Any]
+Cells = Mapping[tuple[str, str], ReportedScore]  # by (entry id, task)
 MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")  # of an edited fact
 
 
-def learned(data: Record) -> list[Record]:
-    """Return the entries that carry a learn record, oldest first."""
-    return [entry for entry in data["entries"] if entry.get("record")]
+def learned(data: ReportData) -> list[tuple[ReportEntry, LearnRecord]]:
+    """Return the entries that carry a learn record, oldest first, with it."""
+    return [(entry, entry.record) for entry in data.entries if entry.record]
 
 
-def lineage(data: Record, entry: str | None) -> list[str]:
+def lineage(data: ReportData, entry: str | None) -> list[str]:
     """Return `entry` and its ancestors, newest first; unknown ids end the walk."""
-    parents = {e["entry"]: e.get("parent") for e in data["entries"]}
+    parents = {one.entry: one.parent for one in data.entries}
     found: list[str] = []
     while entry is not None and entry in parents and entry not in found:
         found.append(entry)
@@ -22,32 +27,11 @@ def lineage(data: Record, entry: str | None) -> list[str]:
     return found
 
 
-def scores(data: Record) -> dict[tuple[str, str], Record]:
-    """Return the score record of every (entry id, task) that was measured."""
-    return {(e["entry"], task): score for e in data["entries"] for task, score in (e.get("scores") or {}).items()}
-
-
-def learned_at(matrix: Record, task: str) -> int | None:
-    """Return the first stage that learned `task`, or None; the metrics count what is kept from there."""
-    return next((i for i, stage in enumerate(matrix["stages"]) if learns(stage, task)), None)
-
-
-def other_rows(matrix: Record, stage: int, task: int) -> bool:
-    """Tell whether a cell was scored on other test rows than the newest measured cell of its task."""
-    named = [line[task] for line in matrix.get("test", ()) if line[task] is not None]
-    return bool(named) and matrix["test"][stage][task] not in (None, named[-1])
-
-
-def learns(stage: Record, task: str) -> bool:
-    """Tell whether a stage learned `task`."""
-    return stage["kind"] == "learn" and stage.get("task") == task
+def cells(data: ReportData) -> Cells:
+    """Return the score of every entry and task that was measured."""
+    return {(one.entry, task): score for one in data.entries for task, score in one.scores.items()}
 
 
 def finite(value: object) -> bool:
-    """Tell whether `value` is a number that can be drawn."""
+    """Say whether `value` is a number that can be drawn."""
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def gate_of(entry: Record) -> Record | None:
-    """Return the gate verdict of an entry, or None where no gate was asked."""
-    return (entry.get("record") or {}).get("gate")

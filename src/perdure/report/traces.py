@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from perdure.report.lines import Scale, apart, path, ticks
 from perdure.report.markup import Child, Html, el, join, scrolling
-from perdure.report.records import MEASURES, Record
+from perdure.report.records import MEASURES, Record, ReportData
 from perdure.report.words import NOTHING, clip, count, percent, points, short, span
 
 WIDTH, LEFT, ROW, FOOT = 360, 112, 14, 18
@@ -15,10 +15,10 @@ BROAD = "grid-template-columns:repeat(auto-fill,minmax(min(100%,320px),1fr))"  #
 FAINT = 0.01  # a share of the scale that nobody sees
 
 
-def traces(data: Record) -> dict[str, Child]:
+def traces(data: ReportData) -> dict[str, Child]:
     """Return the body of the section by its name, newest entry first; empty where nothing was traced."""
-    noted = [(entry, entry["traces"]) for entry in reversed(data["entries"]) if entry.get("traces")]
-    blocks = [block for entry, note in noted for block in _entry(short(entry["entry"]), note)]
+    noted = [(entry, entry.traces) for entry in reversed(data.entries) if entry.traces]
+    blocks = [block for entry, note in noted for block in _entry(short(entry.entry), note)]
     if not blocks:
         return {}
     parts = [el("details", el("summary", title), body, open=number == 0) for number, (title, body) in enumerate(blocks)]

@@ -2,31 +2,36 @@
 
 from statistics import fmean
 
+from perdure.core.records import JsonObject
+from perdure.ledger.records import Beats, LearnRecord
 from perdure.report.lines import Scale, path, sparkline, thin
 from perdure.report.markup import Child, Html, el, join, scrolling
-from perdure.report.records import Record, finite, learned
+from perdure.report.records import ReportData, ReportEntry, finite, learned
 from perdure.report.words import count, duration, number, short, title_of
 
 WIDTH, HEIGHT = 250, 116
 
 
-def losses(data: Record) -> Html:
+def losses(data: ReportData) -> Html:
     """Return one panel per learn, all on one scale that starts at zero."""
     entries = learned(data)
     if not entries:
         return el("p", "Nothing has been trained yet.", class_="empty")
-    lines = [thin(entry["record"].get("loss") or [], 120) for entry in entries]
+    lines = [thin(record.loss, 120) for _, record in entries]
     top = max((y for line in lines for _, y in line), default=1.0) or 1.0
-    return el("div", [_loss(entry, line, top) for entry, line in zip(entries, lines, strict=True)], class_="panels")
+    return el(
+        "div",
+        [_loss(entry, record, line, top) for (entry, record), line in zip(entries, lines, strict=True)],
+        class_="panels",
+    )
 
 
-def _loss(entry: Record, line: list[tuple[float, float]], top: float) -> Html:
-    record = entry["record"]
+def _loss(entry: ReportEntry, record: LearnRecord, line: list[tuple[float, float]], top: float) -> Html:
     story = f"loss {number(line[0][1])} to {number(line[-1][1])}" if line else "no loss recorded"
     caption = el(
         "figcaption",
         el("b", title_of(entry), title=title_of(entry)),
-        el("code", short(entry["entry"])),
+        el("code", short(entry.entry)),
         el("span", story),
     )
     return el(
@@ -34,7 +39,7 @@ def _loss(entry: Record, line: list[tuple[float, float]], top: float) -> Html:
         caption,
         _curve(line, top, story),
         el("p", _effort(record), class_="meta"),
-        _settings(record),
+        _settings(record.settings),
         class_="panel",
     )
 
@@ -60,10 +65,10 @@ def _curve(line: list[tuple[float, float]], top: float, story: str) -> Html | No
     )
 
 
-def _effort(record: Record) -> Html:
-    seconds, tokens = record.get("train_seconds"), record.get("tokens")
+def _effort(record: LearnRecord) -> Html:
+    seconds, tokens = record.train_seconds, record.tokens
     parts = [
-        count(record["updates"], "update") if record.get("updates") else "",
+        count(record.updates, "update") if record.updates else "",
         count(tokens, "token") if tokens else "",
         duration(seconds) if seconds else "",
         f"{count(round(tokens / seconds))} tokens/s" if tokens and seconds else "",
@@ -72,8 +77,7 @@ def _effort(record: Record) -> Html:
     return join([[el("span", part + ("," if part is not said[-1] else ""), class_="nowrap"), " "] for part in said])
 
 
-def _settings(record: Record) -> Html | None:
-    settings = record.get("settings") or {}
+def _settings(settings: JsonObject) -> Html | None:
     if not settings:
         return None
     pairs = [el("div", el("dt", key), el("dd", _value(value))) for key, value in settings.items()]
@@ -88,28 +92,28 @@ def _value(value: object) -> str:
     return "not set" if value is None else str(value)
 
 
-def heartbeats(data: Record) -> Html:
+def heartbeats(data: ReportData) -> Html:
     """Return one table per method: a row per learn, a column per quantity, each with its line, mean and last value."""
     entries = learned(data)
-    methods = sorted({name for entry in entries for name in entry["record"].get("heartbeats") or {}})
+    methods = sorted({name for _, record in entries for name in record.heartbeats})
     if not methods:
         return el("p", "No method has reported yet.", class_="empty")
-    return el("div", [_method(name, entries) for name in methods], class_="methods")
+    beats = {name: [(entry, record.heartbeats.get(name, ())) for entry, record in entries] for name in methods}
+    return el("div", [_method(name, [one for one in beats[name] if one[1]]) for name in methods], class_="methods")
 
 
-def _method(name: str, entries: list[Record]) -> Html:
-    beats = [(entry, beat) for entry in entries if (beat := (entry["record"].get("heartbeats") or {}).get(name))]
-    quantities = list(dict.fromkeys(key for _, beat in beats for _, values in beat for key in values))
+def _method(name: str, learns: list[tuple[ReportEntry, Beats]]) -> Html:
+    quantities = list(dict.fromkeys(key for _, beats in learns for _, beat in beats for key in beat.values))
     head = el(
         "tr", el("th", "Learn", scope="col"), [el("th", key.replace("_", " "), scope="col") for key in quantities]
     )
     rows = [
         el(
             "tr",
-            el("th", title_of(entry), el("code", short(entry["entry"])), scope="row"),
-            [_quantity(beat, key) for key in quantities],
+            el("th", title_of(entry), el("code", short(entry.entry)), scope="row"),
+            [_quantity(beats, key) for key in quantities],
         )
-        for entry, beat in beats
+        for entry, beats in learns
     ]
     table = el("table", el("thead", head), el("tbody", rows), class_="plain beats")
     return el(
@@ -119,8 +123,8 @@ def _method(name: str, entries: list[Record]) -> Html:
     )
 
 
-def _quantity(beat: list[tuple[int, Record]], key: str) -> Html:
-    line = [(update, values[key]) for update, values in beat if finite(values.get(key))]
+def _quantity(beats: Beats, key: str) -> Html:
+    line = [(update, beat.values[key]) for update, beat in beats if finite(beat.values.get(key))]
     if not line:
         return el("td", el("span", "no value", class_="soft"))
     values = [value for _, value in line]

@@ -1,7 +1,9 @@
 """Numbers, times and names as a reader wants them: scores in percent, differences in points, real minus signs."""
 
 from datetime import UTC, datetime
-from typing import Any
+
+from perdure.evaluate.matrix import Stage
+from perdure.ledger.records import LogLine
 
 DASH = "\u2013"
 MINUS = "\u2212"
@@ -84,10 +86,8 @@ def clip(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - half - 1] + "…" + text[-half:]
 
 
-def title_of(stage: dict[str, Any]) -> str:
+def title_of(stage: Stage | LogLine) -> str:
     """Return what a stage or entry is called: the task for a learn, else its kind (and task)."""
-    kind: str = stage["kind"]
-    task: str | None = stage.get("task")
-    if kind == "learn" and task:
-        return task
-    return f"{kind} {task}" if task else kind
+    if stage.kind == "learn" and stage.task:
+        return stage.task
+    return f"{stage.kind} {stage.task}" if stage.task else stage.kind

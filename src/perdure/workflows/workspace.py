@@ -327,7 +327,7 @@ class Workspace:
 
     def matrix(self, at: str = "head", *, parts: bool = False) -> Json:
         """Return stage x task with its metrics, from what was measured; see `workflows.inspect.matrix`."""
-        return matrix(self.ledger, at, parts=parts)
+        return matrix(self.ledger, at, parts=parts).to_json()
 
     def edits(self, at: str = "head") -> list[Json]:
         """Return the facts in force at a ref, as last verified; what `perdure edits list --json` prints.

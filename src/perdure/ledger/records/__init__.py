@@ -2,6 +2,7 @@
 
 from perdure.ledger.records.evidence import Evidence, FactKept, ItemScores
 from perdure.ledger.records.gate import Gate
+from perdure.ledger.records.history import LogLine, Move
 from perdure.ledger.records.learn import Beats, Heartbeat, LearnRecord, RowCounts, TrainingRecord
 from perdure.ledger.records.score import Score, ScoreSummary
 from perdure.ledger.records.verdict import FactsVerdict, FloorVerdict, GateOff, TaskVerdict, Verdict
@@ -17,6 +18,8 @@ __all__ = [
     "Heartbeat",
     "ItemScores",
     "LearnRecord",
+    "LogLine",
+    "Move",
     "RowCounts",
     "Score",
     "ScoreSummary",

@@ -19,7 +19,7 @@ from perdure.core.keyed import seed_of
 from perdure.core.recipe import Recipe
 from perdure.core.seams import State
 from perdure.data.split import held_out
-from perdure.evaluate.matrix import build_matrix
+from perdure.evaluate.matrix import Stage, build_matrix
 from perdure.evaluate.scorers import score_record
 from perdure.ledger.records import Score
 from perdure.memory.columns import pack
@@ -94,9 +94,9 @@ def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: P
         records.append([_score(model, other) for other in parts])
         learned.append(_told(learner, spent, time.perf_counter() - began))
         told(part.name)
-    stages = [{"kind": "base"}, *({"kind": "learn", "task": part.name} for part in parts)]
+    stages = [Stage(None, "base", None), *(Stage(None, "learn", part.name) for part in parts)]
     return {
-        "matrix": build_matrix([{"name": part.name} for part in parts], stages, records),
+        "matrix": build_matrix([part.name for part in parts], stages, records).to_json(),
         "items": {part.name: _items([line[j] for line in records]) for j, part in enumerate(parts)},
         "tasks": learned,
         "stored": _stored(model, memory, state),

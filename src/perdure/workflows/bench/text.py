@@ -62,7 +62,7 @@ def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path,
         learned.append(learn(session, plan(session, request), gate=None))
         told(task.name)
     return {
-        "matrix": matrix(ledger),
+        "matrix": matrix(ledger).to_json(),
         "items": all_items(ledger),
         **({"watched": {name: before_and_after(session, task) for name, task in watched.items()}} if watched else {}),
         "tasks": [_told(ledger, done) for done in learned],

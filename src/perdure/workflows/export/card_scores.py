@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from perdure.evaluate.matrix import MEANING, learned_stages
+from perdure.evaluate.matrix import MEANING
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import Score
 from perdure.maths.statistics import interval_name
@@ -27,24 +27,24 @@ def scores(ledger: Ledger, entry: Entry) -> list[str]:
     found = ledger.scores(seen.values(), entry.tasks.values())
     makers: dict[str, list[str]] = {}
     table = ["| Task | Scorer | Score | 95% interval | n | When learned | Change |", "|---|---|---|---|---|---|---|"]
-    for name, stage in zip(measured["tasks"], learned_stages(measured), strict=True):
+    for name, stage in zip(measured.tasks, measured.learned, strict=True):
         record = found.get((seen[name], entry.tasks[name]))
         if record is None:
             table.append(f"| {name} | | not measured | | | | |")
             continue
         interval = f"{percent(record.low)} to {percent(record.high)}"
-        since = _since(ledger, entry, name, None if stage is None else measured["stages"][stage]["entry"], record)
+        since = _since(ledger, entry, name, None if stage is None else measured.stages[stage].entry, record)
         table.append(f"| {name} | {record.scorer} | {percent(record.score)} | {interval} | {record.n} {since}")
         makers.setdefault(interval_name(record.items), []).append(name)
     metrics = ["| Metric | Value | 95% interval | Meaning |", "|---|---|---|---|"]
     for name, meaning in MEANING.items():
-        metric = measured["metrics"][name]
-        if metric["value"] is None:
-            metrics.append(f"| {name} | | | {meaning} ({metric['missing']}) |")
+        metric = measured.metrics[name]
+        if metric.value is None or metric.low is None or metric.high is None:
+            metrics.append(f"| {name} | | | {meaning} ({metric.missing}) |")
         else:
             shown = percent if name in LEVELS else points
-            interval = f"{shown(metric['low'])} to {shown(metric['high'])}"
-            metrics.append(f"| {name} | {shown(metric['value'])} | {interval} | {meaning} |")
+            interval = f"{shown(metric.low)} to {shown(metric.high)}"
+            metrics.append(f"| {name} | {shown(metric.value)} | {interval} | {meaning} |")
     gate = (notes_of_learn(ledger, entry).get("record") or {}).get("gate")
     whose = "Gate" if entry.kind == "learn" else "Gate of the last learn"
     verdict = f"{whose}: **{gate['verdict']}** ({plain(gate.get('reason', ''))})." if gate else ""

@@ -1,28 +1,60 @@
 """Two workspaces side by side: what they have in common, what differs, and the metrics of what can be compared."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from perdure.core.records import Record
 from perdure.core.words import counted
-from perdure.evaluate.matrix import build_matrix, named_rows
-from perdure.ledger.records import Score
-from perdure.workflows.inspect.matrix import cells
-from perdure.workflows.inspect.views import Json, over_rows
+from perdure.evaluate.matrix import Matrix, Metric, build_matrix
+from perdure.workflows.inspect.matrix import measured
+from perdure.workflows.inspect.views import over_rows
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
 
-Cells = list[list[Score | None]]  # (stages, tasks)
 ONLY_NOW = ("acc",)  # what another order of the tasks leaves comparable
 
 
-def side_by_side(ours: "Ledger", theirs: "Ledger") -> Json:
+@dataclass(frozen=True)
+class SharedMetrics(Record):
+    """The metrics of two workspaces over the test rows that both scored at their head.
+
+    Args:
+        ours: Of this workspace, by name.
+        theirs: Of the other one.
+    """
+
+    ours: Mapping[str, Metric]
+    theirs: Mapping[str, Metric]
+
+
+@dataclass(frozen=True)
+class Comparison(Record):
+    """What of another workspace can be compared with this one, and what cannot.
+
+    Args:
+        name: What the other is called.
+        matrix: Its matrix, whole.
+        shared: The metrics of both sides; None where no test row is shared.
+        differs: Sentences on what differs; empty where tasks, order, test rows and base are the same.
+        curves: The tasks that can be drawn over one another, stage by stage.
+    """
+
+    name: str
+    matrix: Matrix
+    shared: SharedMetrics | None
+    differs: tuple[str, ...]
+    curves: tuple[str, ...]
+
+
+def side_by_side(ours: "Ledger", name: str, theirs: "Ledger") -> Comparison:
     """Return what of another workspace can be compared with ours, and what cannot.
 
-    Returns:
-        "matrix": the other's, whole; "shared": the metrics of each side over the test rows that both scored at their head, as
-        `{"ours", "theirs", "names"}`, None where no row is shared; "differs": sentences, empty where tasks, order, test rows and
-        base are the same; "curves": the tasks that can be drawn over one another, stage by stage.
+    Args:
+        ours: Ledger of this workspace.
+        name: What the other is called.
+        theirs: Its ledger.
     """
     mine, other = _Side(ours), _Side(theirs)
     rows = {task: mine.newest(task) & other.newest(task) for task in mine.tasks if task in other.tasks}
@@ -41,56 +73,51 @@ def side_by_side(ours: "Ledger", theirs: "Ledger") -> Json:
             f"the tasks were learned in another order: {', '.join(mine.learned(shared))} here, "
             f"{', '.join(other.learned(shared))} there; so only the score now is compared"
         )
-    found: Json = {"matrix": other.matrix, "shared": None, "differs": differs, "curves": []}
+    metrics = None
     if shared:
-        names = list(mine.matrix["metrics"]) if order else list(ONLY_NOW)
-        cut = {"ours": mine.over(shared, rows), "theirs": other.over(shared, rows)}
-        found["shared"] = {side: {name: metrics[name] for name in names} for side, metrics in cut.items()}
+        names = list(mine.matrix.metrics) if order else list(ONLY_NOW)
+        metrics = SharedMetrics(*({name: side.over(shared, rows)[name] for name in names} for side in (mine, other)))
     same = ours.resolve("head").base == theirs.resolve("head").base
-    if same and order:
-        found["curves"] = [task for task in shared if mine.every(task) == other.every(task)]
-    return found
+    curves = [task for task in shared if mine.every(task) == other.every(task)] if same and order else []
+    return Comparison(name, other.matrix, metrics, tuple(differs), tuple(curves))
 
 
 class _Side:
-    """One workspace's matrix at head, with the records of its cells."""
+    """One workspace's matrix at head, with the scores of its cells."""
 
     def __init__(self, ledger: "Ledger"):
         entry = ledger.resolve("head")
-        self.tasks, self.stages, self.records = cells(ledger, entry)
+        found = measured(ledger, entry)
+        self.tasks, self.stages, self.scores = found.tasks, found.stages, found.scores
         line = reversed(ledger.ancestors(entry))
         self.taught = [(one.task, one.data.get("train")) for one in line if one.kind == "learn"]
-        matrix = build_matrix([{"name": name} for name in self.tasks], self.stages, self.records)
-        self.matrix = {**matrix, "test": named_rows(self.records)}
+        self.matrix = found.matrix(parts=True)
 
     def newest(self, task: str) -> set[str]:
         """Return the test rows of a task that were scored at head."""
-        record = self.records[-1][self.tasks.index(task)]
-        return set(record.rows) if record else set()
+        score = self.scores[-1][self.tasks.index(task)]
+        return set(score.rows) if score else set()
 
     def every(self, task: str) -> list[tuple[str, ...]]:
         """Return the test rows that each stage scored."""
         column = self.tasks.index(task)
-        found = [line[column] for line in self.records]
-        return [record.rows for record in found if record]
+        return [score.rows for line in self.scores if (score := line[column])]
 
     def scorer(self, task: str) -> str | None:
         """Return the name of the task's scorer; None where it was never scored."""
         column = self.tasks.index(task)
-        return next((cell.scorer for line in reversed(self.records) if (cell := line[column])), None)
+        return next((cell.scorer for line in reversed(self.scores) if (cell := line[column])), None)
 
     def learned(self, tasks: Sequence[str]) -> list[str]:
         """Return those of `tasks` that were learned, in that order, each as often as it was."""
-        return [stage["task"] for stage in self.stages if stage["kind"] == "learn" and stage["task"] in tasks]
+        learned = (stage.task for stage in self.stages if stage.kind == "learn")
+        return [task for task in learned if task is not None and task in tasks]
 
-    def over(self, tasks: Sequence[str], rows: Mapping[str, set[str]]) -> Json:
+    def over(self, tasks: Sequence[str], rows: Mapping[str, set[str]]) -> Mapping[str, Metric]:
         """Return the metrics over some tasks, and of them over some test rows."""
         columns = [self.tasks.index(task) for task in tasks]
-        cut: Cells = [
-            [(cell := line[j]) and over_rows(cell, rows[self.tasks[j]]) for j in columns] for line in self.records
-        ]
-        found: Json = build_matrix([{"name": task} for task in tasks], self.stages, cut)["metrics"]
-        return found
+        cut = [[(cell := line[j]) and over_rows(cell, rows[self.tasks[j]]) for j in columns] for line in self.scores]
+        return build_matrix(tasks, self.stages, cut).metrics
 
 
 def _bases(ours: "Ledger", theirs: "Ledger") -> list[str]:

@@ -1,27 +1,44 @@
 """Stage x task: what was measured of every task after every entry."""
 
-from typing import Any
+from dataclasses import dataclass
 
-from perdure.evaluate.matrix import build_matrix, named_rows
+from perdure.evaluate.matrix import Matrix, Stage, build_matrix
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import Score
 from perdure.workflows.inspect.views import task_order
 
 
-def matrix(ledger: Ledger, at: str = "head", *, parts: bool = False) -> dict[str, Any]:
-    """Return stage x task with its metrics, from what was measured; what `perdure matrix --json` prints.
+@dataclass(frozen=True)
+class Measured:
+    """The scores on the way to an entry.
+
+    Args:
+        tasks: The tasks of the entry.
+        stages: The entries that led to it, the base first.
+        scores: (stages, tasks); None where not measured.
+    """
+
+    tasks: list[str]
+    stages: list[Stage]
+    scores: list[list[Score | None]]
+
+    def matrix(self, *, parts: bool = False) -> Matrix:
+        """Return the matrix with its metrics, where `parts` with a name for the test rows of each cell."""
+        return build_matrix(self.tasks, self.stages, self.scores, parts=parts)
+
+
+def matrix(ledger: Ledger, at: str = "head", *, parts: bool = False) -> Matrix:
+    """Return stage x task with its metrics, from what was measured.
 
     Args:
         ledger: The ledger.
         at: Ref or entry.
-        parts: Name the test rows of each cell too, as "test"; see `evaluate.matrix.named_rows`.
+        parts: Name the test rows of each cell too.
     """
-    names, stages, records = cells(ledger, ledger.resolve(at))
-    made = build_matrix([{"name": name} for name in names], stages, records)
-    return {**made, "test": named_rows(records)} if parts else made
+    return measured(ledger, ledger.resolve(at)).matrix(parts=parts)
 
 
-def cells(ledger: Ledger, entry: Entry) -> tuple[list[str], list[dict[str, Any]], list[list[Score | None]]]:
+def measured(ledger: Ledger, entry: Entry) -> Measured:
     """Return the tasks of an entry, the stages that led to it, and the score of each stage and task, if measured."""
     stages = list(reversed(ledger.ancestors(entry)))
     versions: dict[str, list[str]] = {}  # of each task at each stage: the one known then, else the first one
@@ -32,6 +49,5 @@ def cells(ledger: Ledger, entry: Entry) -> tuple[list[str], list[dict[str, Any]]
     seen = [ledger.seen_by(stage, versions) for stage in stages]
     states = {state for line in seen for state in line.values()}
     found = ledger.scores(states, {v for row in versions.values() for v in row})
-    records = [[found.get((line[name], versions[name][i])) for name in versions] for i, line in enumerate(seen)]
-    about = [{"entry": stage.id, "kind": stage.kind, "task": stage.task} for stage in stages]
-    return list(versions), about, records
+    scores = [[found.get((line[name], versions[name][i])) for name in versions] for i, line in enumerate(seen)]
+    return Measured(list(versions), [Stage(stage.id, stage.kind, stage.task) for stage in stages], scores)

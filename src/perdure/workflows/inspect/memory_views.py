@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.rows import Row
+from perdure.ledger.records import RowCounts
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -78,10 +79,10 @@ def memory_diff(ledger: "Ledger", a: "Entry", b: "Entry") -> Json:
     }
 
 
-def held(ledger: "Ledger", entry: "Entry") -> Json:
+def held(ledger: "Ledger", entry: "Entry") -> RowCounts:
     """Return how many rows an entry remembers, in all and by task."""
     items = _items(ledger, entry)
-    return {"rows": len(items), "tasks": dict(Counter(row.task for _, row in items))}
+    return RowCounts(len(items), dict(Counter(row.task for _, row in items)))
 
 
 def _items(ledger: "Ledger", entry: "Entry") -> list[tuple[Json, Row]]:

@@ -1,22 +1,104 @@
 """The records that the report draws, of one workspace and of others beside it."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from perdure.ledger.records import Score
+from perdure.core.records import JsonObject, Record
+from perdure.evaluate.matrix import Matrix
+from perdure.ledger.records import GateOff, LearnRecord, LogLine, Move, RowCounts, ScoreSummary, Verdict
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import NOTE, counted, records
-from perdure.workflows.inspect.compare import side_by_side
+from perdure.workflows.inspect.compare import Comparison, side_by_side
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.memory_views import held
-from perdure.workflows.inspect.views import Json
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
 
 
-def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None) -> Json:
+@dataclass(frozen=True)
+class ReportedScore(ScoreSummary):
+    """A score without its items, and whose method its interval is of.
+
+    Args:
+        interval: Name of the method.
+    """
+
+    interval: str
+
+
+@dataclass(frozen=True)
+class ReportEntry(LogLine):
+    """An entry with all that a report draws of it.
+
+    Args:
+        scores: By task, where measured.
+        record: What came of the learn; None where it is none.
+        memory: The rows that it remembers now.
+        edits: The facts in force there; None where it changed none of them.
+        traces: What was traced there.
+    """
+
+    scores: Mapping[str, ReportedScore]
+    record: LearnRecord | None
+    memory: RowCounts
+    edits: Any = None
+    traces: JsonObject | None = None
+
+    @property
+    def gate(self) -> Verdict | None:
+        """What its gate decided; None where there was none, or it was off."""
+        gate = self.record.gate if self.record else None
+        return None if isinstance(gate, GateOff) else gate
+
+
+@dataclass(frozen=True)
+class WorkspaceInfo(Record):
+    """What a report says of the workspace.
+
+    Args:
+        name: Name of its folder.
+        model: Name or path of the base model.
+        base: Hash of the base model.
+        created: When it was made, as ISO 8601.
+        version: Version of perdure that writes the report.
+        recipe: The one recipe that it learned by; None where there are several or none.
+    """
+
+    name: str
+    model: str
+    base: str
+    created: str
+    version: str
+    recipe: str | None = None
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report draws.
+
+    Args:
+        workspace: About the workspace.
+        head: Id of the entry.
+        facts: The facts in force at head.
+        matrix: Scores on the way to head.
+        entries: All entries, oldest first.
+        reflog: The moves of head, oldest first.
+        compare: Other workspaces beside this one.
+    """
+
+    workspace: WorkspaceInfo
+    head: str
+    facts: tuple[Any, ...]
+    matrix: Matrix
+    entries: tuple[ReportEntry, ...]
+    reflog: tuple[Move, ...]
+    compare: tuple[Comparison, ...]
+
+
+def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None) -> ReportData:
     """Return the records that `perdure.report` draws.
 
     Args:
@@ -26,39 +108,40 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
     from perdure import __version__
 
     head, entries = ledger.resolve("head"), ledger.entries()
-    logged = {line["entry"]: line for line in ledger.log()}
+    logged = {line.entry: line for line in ledger.log()}
     scores, line = _all_scores(ledger, head, entries), list(reversed(ledger.ancestors(head)))
     recipes = {entry.recipe["name"] for entry in line if entry.recipe}
     edited = {entry.id: record for entry, record in zip(line, records(ledger, line), strict=True)}
-    return {
-        "workspace": {
-            "name": ledger.root.name,
-            "model": ledger.config.get("model"),
-            "base": head.base,
-            "created": logged[entries[0].id]["time"],
-            "version": __version__,
-            "recipe": recipes.pop() if len(recipes) == 1 else None,
-        },
-        "head": head.id,
-        "facts": edited[head.id]["facts"],
-        "matrix": matrix(ledger, parts=True),
-        "entries": [{**logged[e.id], "scores": scores[e.id], **_reported(ledger, e, edited)} for e in entries],
-        "reflog": [move for move in reversed(ledger.reflog()) if move["old"]],
-        "compare": [{"name": name, **side_by_side(ledger, other)} for name, other in (compare or {}).items()],
-    }
+    facts = {name: counted(record) for name, record in edited.items() if NOTE in ledger.notes(name)}
+    return ReportData(
+        workspace=WorkspaceInfo(
+            name=ledger.root.name,
+            model=ledger.config["model"],
+            base=head.base,
+            created=logged[entries[0].id].time,
+            version=__version__,
+            recipe=recipes.pop() if len(recipes) == 1 else None,
+        ),
+        head=head.id,
+        facts=tuple(edited[head.id]["facts"]),
+        matrix=matrix(ledger, parts=True),
+        entries=tuple(
+            ReportEntry(
+                **vars(logged[entry.id]),
+                scores=scores[entry.id],
+                record=ledger.note(entry.id, "record", LearnRecord),
+                memory=held(ledger, entry),
+                edits=facts.get(entry.id),
+                traces=ledger.notes(entry.id).get("traces"),
+            )
+            for entry in entries
+        ),
+        reflog=tuple(move for move in reversed(ledger.reflog()) if move.old),
+        compare=tuple(side_by_side(ledger, name, other) for name, other in (compare or {}).items()),
+    )
 
 
-def _reported(ledger: "Ledger", entry: "Entry", edited: Mapping[str, Json]) -> Json:
-    """Return the learn record, the memory as it is now, the edits and the traces of an entry; a gate that was off is none."""
-    notes = ledger.notes(entry.id)
-    record = notes.get("record")
-    if record and record["gate"]["verdict"] == "off":
-        record = {**record, "gate": None}
-    facts = counted(edited[entry.id]) if NOTE in notes and entry.id in edited else None
-    return {"record": record, NOTE: facts, "memory": held(ledger, entry), "traces": notes.get("traces")}
-
-
-def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> dict[str, dict[str, Json]]:
+def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> dict[str, dict[str, ReportedScore]]:
     """Return every measured cell by entry and task; before a task is known its first version counts, as in the matrix."""
     first: dict[str, str] = {}
     for entry in chain(reversed(ledger.ancestors(head)), entries):
@@ -68,9 +151,11 @@ def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> 
     wanted = {version for entry in entries for version in (*entry.tasks.values(), *first.values())}
     found = ledger.scores(states, wanted)
     cells = {e.id: {t: found.get((seen[e.id][t], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
-    return {name: {task: _named(score) for task, score in line.items() if score} for name, line in cells.items()}
-
-
-def _named(score: Score) -> Json:
-    """Return a score with its interval, and by whose method that was made."""
-    return {**score.summary.to_json(), "interval": interval_name(score.items)}
+    return {
+        name: {
+            task: ReportedScore(**vars(score.summary), interval=interval_name(score.items))
+            for task, score in line.items()
+            if score
+        }
+        for name, line in cells.items()
+    }

@@ -56,7 +56,7 @@ def status(ledger: "Ledger") -> Json:
         "entries": len(ledger.entries()),
         "refs": ledger.refs(),
         "tasks": {task: cells["now"] for task, cells in score_table(ledger, head).items()},
-        "memory": held(ledger, head),
+        "memory": held(ledger, head).to_json(),
         "rows": rows_kept(ledger),
         "edits": {"facts": len(facts), "held": sum(line["efficacy"] for line in facts)},
         "gate": learned and {"verdict": learned.gate.verdict, "reason": learned.gate.reason},
@@ -124,7 +124,7 @@ def show(ledger: "Ledger", ref: str) -> Json:
         "data": entry.data,
         "recipe": entry.recipe,
         "slots": slots,
-        "memory": held(ledger, entry),
+        "memory": held(ledger, entry).to_json(),
         "scores": score_table(ledger, entry),
         "gate": record.pop("gate", None),
         "record": record or None,
@@ -213,7 +213,7 @@ def _score(ledger: "Ledger", entry: "Entry", task: str, version: str) -> Score |
 
 
 def _times(ledger: "Ledger") -> dict[str, str]:
-    return {line["entry"]: line["time"] for line in ledger.log()}
+    return {line.entry: line.time for line in ledger.log()}
 
 
 def _own_slots(entry: "Entry") -> list[tuple[str, str]]:
