@@ -10,8 +10,14 @@ from perdure.core.records import JsonObject
 from perdure.evaluate.matrix import Matrix, Metric, Stage, Worst
 from perdure.ledger.records import GateOff, Heartbeat, LearnRecord, Move, RowCounts, TaskVerdict, Verdict
 from perdure.ledger.records.verdict import Word
-from perdure.workflows.inspect.compare import Comparison, SharedMetrics
-from perdure.workflows.inspect.report_data import ReportData, ReportedScore, ReportEntry, WorkspaceInfo
+from perdure.workflows.inspect.report_records import (
+    Comparison,
+    ReportData,
+    ReportedScore,
+    ReportEntry,
+    SharedMetrics,
+    WorkspaceInfo,
+)
 
 N = 96
 Table = list[list[float | None]]

@@ -17,7 +17,7 @@ from perdure.evaluate.matrix import Metric
 from perdure.ledger.records import FloorVerdict, RowCounts
 from perdure.report import render, write_report
 from perdure.report.history import backwards, lanes
-from perdure.workflows.inspect.report_data import ReportEntry
+from perdure.workflows.inspect.report_records import ReportEntry
 
 SECTIONS = ["matrix", "tasks", "gate", "training", "methods", "history"]
 VOID = {"meta", "link", "br", "hr", "wbr"}

@@ -8,7 +8,7 @@ from perdure.report.lines import Scale, whisker
 from perdure.report.markup import Html, el, join, scrolling
 from perdure.report.metrics import METRICS, MetricWords
 from perdure.report.records import ReportData
-from perdure.workflows.inspect.compare import Comparison
+from perdure.workflows.inspect.report_records import Comparison
 
 Side = tuple[str, Mapping[str, Metric]]  # what a side is called, and its metrics
 SAME = "The same tasks in the same order, the same test rows, the same base model."

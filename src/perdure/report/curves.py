@@ -8,7 +8,7 @@ from perdure.report.lines import Scale, path, runs, ticks
 from perdure.report.markup import Html, el, join
 from perdure.report.records import Cells, ReportData, ReportedScore, cells
 from perdure.report.words import percent, span, title_of
-from perdure.workflows.inspect.compare import Comparison
+from perdure.workflows.inspect.report_records import Comparison
 
 WIDTH, HEIGHT = 250, 146
 Y = Scale(0, 1, HEIGHT - 24, 10)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from perdure.ledger.records import LearnRecord
-from perdure.workflows.inspect.report_data import ReportData, ReportedScore, ReportEntry
+from perdure.workflows.inspect.report_records import ReportData, ReportedScore, ReportEntry
 
 Record = dict[str, Any]
 Cells = Mapping[tuple[str, str], ReportedScore]  # by (entry id, task)

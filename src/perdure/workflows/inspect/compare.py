@@ -1,51 +1,18 @@
 """Two workspaces side by side: what they have in common, what differs, and the metrics of what can be compared."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from perdure.core.records import Record
 from perdure.core.words import counted
-from perdure.evaluate.matrix import Matrix, Metric, build_matrix
+from perdure.evaluate.matrix import Metric, build_matrix
 from perdure.workflows.inspect.matrix import measured
+from perdure.workflows.inspect.report_records import Comparison, SharedMetrics
 from perdure.workflows.inspect.views import over_rows
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
 
 ONLY_NOW = ("acc",)  # what another order of the tasks leaves comparable
-
-
-@dataclass(frozen=True)
-class SharedMetrics(Record):
-    """The metrics of two workspaces over the test rows that both scored at their head.
-
-    Args:
-        ours: Of this workspace, by name.
-        theirs: Of the other one.
-    """
-
-    ours: Mapping[str, Metric]
-    theirs: Mapping[str, Metric]
-
-
-@dataclass(frozen=True)
-class Comparison(Record):
-    """What of another workspace can be compared with this one, and what cannot.
-
-    Args:
-        name: What the other is called.
-        matrix: Its matrix, whole.
-        shared: The metrics of both sides; None where no test row is shared.
-        differs: Sentences on what differs; empty where tasks, order, test rows and base are the same.
-        curves: The tasks that can be drawn over one another, stage by stage.
-    """
-
-    name: str
-    matrix: Matrix
-    shared: SharedMetrics | None
-    differs: tuple[str, ...]
-    curves: tuple[str, ...]
 
 
 def side_by_side(ours: "Ledger", name: str, theirs: "Ledger") -> Comparison:

@@ -1,101 +1,19 @@
 """The records that the report draws, of one workspace and of others beside it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from perdure.core.records import JsonObject, Record
-from perdure.evaluate.matrix import Matrix
-from perdure.ledger.records import GateOff, LearnRecord, LogLine, Move, RowCounts, ScoreSummary, Verdict
+from perdure.ledger.records import LearnRecord
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import NOTE, counted, records
-from perdure.workflows.inspect.compare import Comparison, side_by_side
+from perdure.workflows.inspect.compare import side_by_side
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.memory_views import held
+from perdure.workflows.inspect.report_records import ReportData, ReportedScore, ReportEntry, WorkspaceInfo
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
-
-
-@dataclass(frozen=True)
-class ReportedScore(ScoreSummary):
-    """A score without its items, and whose method its interval is of.
-
-    Args:
-        interval: Name of the method.
-    """
-
-    interval: str
-
-
-@dataclass(frozen=True)
-class ReportEntry(LogLine):
-    """An entry with all that a report draws of it.
-
-    Args:
-        scores: By task, where measured.
-        record: What came of the learn; None where it is none.
-        memory: The rows that it remembers now.
-        edits: The facts in force there; None where it changed none of them.
-        traces: What was traced there.
-    """
-
-    scores: Mapping[str, ReportedScore]
-    record: LearnRecord | None
-    memory: RowCounts
-    edits: Any = None
-    traces: JsonObject | None = None
-
-    @property
-    def gate(self) -> Verdict | None:
-        """What its gate decided; None where there was none, or it was off."""
-        gate = self.record.gate if self.record else None
-        return None if isinstance(gate, GateOff) else gate
-
-
-@dataclass(frozen=True)
-class WorkspaceInfo(Record):
-    """What a report says of the workspace.
-
-    Args:
-        name: Name of its folder.
-        model: Name or path of the base model.
-        base: Hash of the base model.
-        created: When it was made, as ISO 8601.
-        version: Version of perdure that writes the report.
-        recipe: The one recipe that it learned by; None where there are several or none.
-    """
-
-    name: str
-    model: str
-    base: str
-    created: str
-    version: str
-    recipe: str | None = None
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """What a report draws.
-
-    Args:
-        workspace: About the workspace.
-        head: Id of the entry.
-        facts: The facts in force at head.
-        matrix: Scores on the way to head.
-        entries: All entries, oldest first.
-        reflog: The moves of head, oldest first.
-        compare: Other workspaces beside this one.
-    """
-
-    workspace: WorkspaceInfo
-    head: str
-    facts: tuple[Any, ...]
-    matrix: Matrix
-    entries: tuple[ReportEntry, ...]
-    reflog: tuple[Move, ...]
-    compare: tuple[Comparison, ...]
 
 
 def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None) -> ReportData:

@@ -1,0 +1,121 @@
+"""The types of what a report draws; pages are made of them without torch and without a ledger."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perdure.core.records import JsonObject, Record
+from perdure.evaluate.matrix import Matrix, Metric
+from perdure.ledger.records import GateOff, LearnRecord, LogLine, Move, RowCounts, ScoreSummary, Verdict
+
+
+@dataclass(frozen=True)
+class SharedMetrics(Record):
+    """The metrics of two workspaces over the test rows that both scored at their head.
+
+    Args:
+        ours: Of this workspace, by name.
+        theirs: Of the other one.
+    """
+
+    ours: Mapping[str, Metric]
+    theirs: Mapping[str, Metric]
+
+
+@dataclass(frozen=True)
+class Comparison(Record):
+    """What of another workspace can be compared with this one, and what cannot.
+
+    Args:
+        name: What the other is called.
+        matrix: Its matrix, whole.
+        shared: The metrics of both sides; None where no test row is shared.
+        differs: Sentences on what differs; empty where tasks, order, test rows and base are the same.
+        curves: The tasks that can be drawn over one another, stage by stage.
+    """
+
+    name: str
+    matrix: Matrix
+    shared: SharedMetrics | None
+    differs: tuple[str, ...]
+    curves: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReportedScore(ScoreSummary):
+    """A score without its items, and whose method its interval is of.
+
+    Args:
+        interval: Name of the method.
+    """
+
+    interval: str
+
+
+@dataclass(frozen=True)
+class ReportEntry(LogLine):
+    """An entry with all that a report draws of it.
+
+    Args:
+        scores: By task, where measured.
+        record: What came of the learn; None where it is none.
+        memory: The rows that it remembers now.
+        edits: The facts in force there; None where it changed none of them.
+        traces: What was traced there.
+    """
+
+    scores: Mapping[str, ReportedScore]
+    record: LearnRecord | None
+    memory: RowCounts
+    edits: Any = None
+    traces: JsonObject | None = None
+
+    @property
+    def gate(self) -> Verdict | None:
+        """What its gate decided; None where there was none, or it was off."""
+        gate = self.record.gate if self.record else None
+        return None if isinstance(gate, GateOff) else gate
+
+
+@dataclass(frozen=True)
+class WorkspaceInfo(Record):
+    """What a report says of the workspace.
+
+    Args:
+        name: Name of its folder.
+        model: Name or path of the base model.
+        base: Hash of the base model.
+        created: When it was made, as ISO 8601.
+        version: Version of perdure that writes the report.
+        recipe: The one recipe that it learned by; None where there are several or none.
+    """
+
+    name: str
+    model: str
+    base: str
+    created: str
+    version: str
+    recipe: str | None = None
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What a report draws.
+
+    Args:
+        workspace: About the workspace.
+        head: Id of the entry.
+        facts: The facts in force at head.
+        matrix: Scores on the way to head.
+        entries: All entries, oldest first.
+        reflog: The moves of head, oldest first.
+        compare: Other workspaces beside this one.
+    """
+
+    workspace: WorkspaceInfo
+    head: str
+    facts: tuple[Any, ...]
+    matrix: Matrix
+    entries: tuple[ReportEntry, ...]
+    reflog: tuple[Move, ...]
+    compare: tuple[Comparison, ...]
