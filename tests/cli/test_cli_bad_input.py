@@ -25,7 +25,7 @@ FILES: dict[str, tuple[bytes | None, list[str]]] = {  # what the file holds, and
     ),
     "mixed.jsonl": ("\n".join([*GOOD, '{"instruction": "x", "output": "y"}']).encode(), ["mixed.jsonl:11", "alpaca"]),
     "binary.jsonl": (b"\x00\x01PK\xff" * 50, ["binary file"]),
-    "model.bin": (b"\x00", ["cannot tell what kind"]),
+    "model.bin": (b"\x00", ["the kind of this file"]),
     "latin.csv": ("prompt,completion\nq,caf\xe9\n".encode("latin-1"), ["latin.csv:2", "UTF-8"]),
     "broken.yaml": (b"train: [", ["broken YAML"]),
 }

@@ -268,8 +268,8 @@ def test_a_task_asks_with_the_tools_that_all_its_rows_have():
     answer = {"role": "assistant", "content": "x"}
     rows = (read(USER, answer, tools=[TOOL]), read({**USER, "content": "and now?"}, answer, tools=[TOOL]))
     task = TaskData(make_spec({"name": "t", "train": "t.jsonl"}, "t"), rows, (), rows, "messages")
-    assert task.ask("why?").given == {"tools": [TOOL]}
-    assert TaskData(task.spec, rows, (), (*rows, read(USER, answer)), "messages").ask("why?").given == {}
+    assert task.prompt_row("why?").given == {"tools": [TOOL]}
+    assert TaskData(task.spec, rows, (), (*rows, read(USER, answer)), "messages").prompt_row("why?").given == {}
 
 
 def test_fields_of_turns_that_nothing_reads_are_told():

@@ -102,9 +102,9 @@ def test_a_template_may_name_a_column_by_either_name(tmp_path):
         task = load(tmp_path, rows, columns=columns, template=f"{{passage}} {{{name}}}:")
         assert task.format == "prompt_completion"
         assert sorted(row.prompt for row in (*task.train, *task.test)) == [f"p q{i}:" for i in range(10)]
-        assert task.ask({"passage": "x", name: "y"}).prompt == "x y:"
-    with pytest.raises(BadInput, match="also asks for"):
-        task.ask("y")
+        assert task.prompt_row({"passage": "x", name: "y"}).prompt == "x y:"
+    with pytest.raises(BadInput, match="also needs"):
+        task.prompt_row("y")
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_columns_that_nothing_reads_are_told_once_with_their_rows(tmp_path):
     told = [text for text in task.notices if text.startswith("columns not read")]
     assert told == [
         "columns not read, with their filled rows: domain (10), note (1), id (10), meta (10); to use one, name it in a template "
-        "({domain}) or say what it is (--columns context=domain)"
+        "({domain}) or name its role (--columns context=domain)"
     ]
 
 
@@ -173,7 +173,7 @@ def test_tools_are_read_in_a_conversation_and_told_elsewhere(tmp_path):
     told = load(tmp_path, many(prompt="p{}", completion="c", tools=[{"name": "f"}])).notices
     assert told == (
         "columns not read, with their filled rows: tools (10); tools belong to conversations (messages), and the model "
-        "is not told of these",
+        "does not see these",
     )
 
 
@@ -224,7 +224,7 @@ def test_preferences_and_pictures_are_refused(tmp_path, fields, message):
 def test_answers_marked_true_and_false_are_preference_data(tmp_path):
     rows = [{"prompt": f"p{i}", "completion": f"a{i}", "label": i % 2 == 0} for i in range(9)]
     with pytest.raises(
-        BadInput, match=r"a.jsonl:1: a label of true or false beside free answers is preference data \(KTO\)"
+        BadInput, match=r"a.jsonl:1: a label of true or false with free answers is preference data \(KTO\)"
     ):
         load(tmp_path, rows)
     decided = [{"prompt": f"p{i}", "completion": ["no", "yes"][i % 2], "label": i % 2 == 1} for i in range(9)]

@@ -143,7 +143,7 @@ def test_settings_of_text_label_are_refused_for_other_formats(setting):
         ({"prompt": "a"}, "has no completion"),
         ({"prompt": "a", "completion": None}, "has no completion"),
         ({"prompt": "a", "completion": 0.1}, "completion must be text, got the number 0.1; put it in quotes"),
-        ({"prompt": "a", "completion": True}, "completion must be text, got true; write what the model is to say"),
+        ({"prompt": "a", "completion": True}, "completion must be text, got true; write the answer of the model"),
         ({"prompt": "a", "completion": {"text": ["b"], "at": [1]}}, "got an object (text, at); write the one text"),
         ({"query": "a", "response": ["b", "c"]}, "got a list of 2; write the one text"),
         ({"prompt": [USER], "completion": "x"}, "both text or both lists"),
@@ -238,7 +238,7 @@ def test_unknown_columns_are_named_beside_the_known_formats():
         ({"sentence": "a", "topic": "b"}, "--columns text=sentence,label=topic "),
         ({"review": "a", "intent_name": "b", "intent_id": 3}, "--columns text=review,label=intent_name "),
         ({"premise": "a", "hypothesis": "b", "label": 0}, r"--template '\{premise\} \{hypothesis\}'"),
-        ({"left": "a", "right": "b"}, "say which column is what: give --columns prompt=left,completion=right "),
+        ({"left": "a", "right": "b"}, "name the role of each column: give --columns prompt=left,completion=right "),
     ],
 )
 def test_unknown_columns_come_with_a_next_step(fields, hint):

@@ -248,10 +248,10 @@ SIX = '{"a": 1}\n' * 6
         ("a.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xe9"}', "a.jsonl:2 is not UTF-8"),
         ("a.parquet", "no parquet", "not a readable Parquet file"),
-        ("a.txt", "text", "cannot tell what kind"),
-        ("a.gz", "text", "cannot tell what kind"),
-        ("a.parquet.gz", "text", "cannot tell what kind"),
-        ("noname", "text", "cannot tell what kind"),
+        ("a.txt", "text", "the kind of this file"),
+        ("a.gz", "text", "the kind of this file"),
+        ("a.parquet.gz", "text", "the kind of this file"),
+        ("noname", "text", "the kind of this file"),
     ],
 )
 def test_what_cannot_be_read_is_refused_and_says_where(tmp_path, name, content, message):

@@ -32,5 +32,5 @@ def test_a_test_row_that_also_trains_is_found_in_real_data(tmp_path):
     shutil.copy(SHARED / "intents" / "banking77.jsonl.gz", path)
     task = load_task("banking77", path)
     assert len(task.labels) == 77
-    with pytest.raises(BadInput, match=r"6 of \d+ test rows of task 'banking77' also stand in the train part"):
+    with pytest.raises(BadInput, match=r"6 of \d+ test rows of task 'banking77' are also in the train part"):
         refuse_leaks(task, [])

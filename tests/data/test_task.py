@@ -169,8 +169,8 @@ def test_made_part_never_leaks_however_often_rows_repeat(tmp_path, picks, seed):
         ([*intents(0, 5), {"prompt": "a", "completion": "b"}], "a.jsonl:6 is prompt_completion"),
         (intents(0, 5, split="test"), "has no train rows"),
         (intents(0, 5, split="edit"), "a.jsonl:1: split is 'edit'"),
-        (intents(0, 1), "asks only one question"),
-        ([{"prompt": "same", "completion": str(i)} for i in range(9)], "asks only one question"),
+        (intents(0, 1), "has only one question"),
+        ([{"prompt": "same", "completion": str(i)} for i in range(9)], "has only one question"),
     ],
 )
 def test_unusable_data_are_refused(tmp_path, rows, message):
@@ -314,7 +314,7 @@ def made(tmp_path, rows, **overrides):
 )
 def test_asking_a_text_gives_the_question_of_the_row_made_from_it(tmp_path, rows):
     task = made(tmp_path, rows)
-    asked = [task.ask(f"m{i}") for i in range(9)]
+    asked = [task.prompt_row(f"m{i}") for i in range(9)]
     assert {row.question for row in asked} == {row.question for row in (*task.train, *task.test)}
     assert {row.answer for row in asked} == {""}
 
@@ -322,20 +322,20 @@ def test_asking_a_text_gives_the_question_of_the_row_made_from_it(tmp_path, rows
 def test_differing_system_turns_are_not_asked(tmp_path):
     turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "a"}]
     task = made(tmp_path, [{"messages": [{"role": "system", "content": str(i)}, *turns]} for i in range(12)])
-    assert task.ask("x").messages == (Message("user", "x"), Message("assistant", ""))
+    assert task.prompt_row("x").messages == (Message("user", "x"), Message("assistant", ""))
 
 
 def test_template_with_several_columns_is_asked_by_column(tmp_path):
     rows = [{"premise": f"p{i}", "claim": "c", "label": "a"} for i in range(9)]
     task = made(tmp_path, rows, template="{premise} so {claim}:")
-    assert task.ask({"premise": "p1", "claim": "c"}).prompt == "p1 so c:"
-    with pytest.raises(BadInput, match="also asks for claim; give every column: premise, claim"):
-        task.ask("p1")
+    assert task.prompt_row({"premise": "p1", "claim": "c"}).prompt == "p1 so c:"
+    with pytest.raises(BadInput, match="also needs claim; give every column: premise, claim"):
+        task.prompt_row("p1")
 
 
 def test_columns_are_refused_where_one_text_is_asked(tmp_path):
-    with pytest.raises(BadInput, match="asks one text"):
-        made(tmp_path, [{"query": str(i), "response": "a"} for i in range(9)]).ask({"query": "a"})
+    with pytest.raises(BadInput, match="is one text, not several"):
+        made(tmp_path, [{"query": str(i), "response": "a"} for i in range(9)]).prompt_row({"query": "a"})
 
 
 # --- updates
@@ -372,7 +372,7 @@ def test_updates_that_repeat_old_data_never_leak_and_lose_no_row(tmp_path, data,
     refuse_leaks(third, [first, second])
     assert hashes(first.test) <= hashes(second.test) <= hashes(third.test)
     held = set(texts((*second.train, *second.test)))
-    assert {second.ask(f"message {i}").prompt for i in range(start, stop)} <= held
+    assert {second.prompt_row(f"message {i}").prompt for i in range(start, stop)} <= held
 
 
 def test_update_with_a_given_test_file_adds_only_rows_not_there_yet(tmp_path):
@@ -451,20 +451,20 @@ def test_disjoint_tasks_pass_and_shared_train_rows_are_no_leak():
         (
             part("new", "abc", "cbz"),
             part("old"),
-            "2 of 3 test rows of task 'new' also stand in the train part of the same task",
+            "2 of 3 test rows of task 'new' are also in the train part of the same task",
         ),
         (
             part("new", "a", "bc"),
             part("old", "cd"),
-            "1 of 2 test rows of task 'new' also stand in the train part of task 'old'",
+            "1 of 2 test rows of task 'new' are also in the train part of task 'old'",
         ),
         (
             part("new", "ab", "c"),
             part("old", "d", "b"),
-            "1 of 2 train rows of task 'new' also stand in the test part of task 'old'",
+            "1 of 2 train rows of task 'new' are also in the test part of task 'old'",
         ),
-        (part("new", "a", "bc"), part("new", "cd"), "also stand in the train part of its version"),
-        (part("new", "a", "b", "b"), part("old"), "also stand in the train part of the same task"),
+        (part("new", "a", "bc"), part("new", "cd"), "are also in the train part of its version"),
+        (part("new", "a", "b", "b"), part("old"), "are also in the train part of the same task"),
     ],
 )
 def test_leaks_are_refused_with_count_both_sources_and_what_to_do(new, old, message):

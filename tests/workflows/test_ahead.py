@@ -266,7 +266,7 @@ def test_plans_without_a_host_are_what_the_facade_gives(ws, tmp_path):
 # ---- two ways of saying one thing
 
 
-def test_what_a_task_file_says_and_is_given_beside_it_is_told(ws, tmp_path):
+def test_what_a_task_file_says_and_is_template_arguments_it_is_told(ws, tmp_path):
     write(tmp_path / "new.jsonl", "new")
     write(tmp_path / "test.jsonl", "asked")
     (tmp_path / "new.yaml").write_text("name: other\ntrain: new.jsonl\ntest: test.jsonl\nscorer: rouge_l\n")

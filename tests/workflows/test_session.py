@@ -114,8 +114,8 @@ def test_a_leak_into_an_old_version_is_found_and_names_it(tiny_model, tmp_path):
     lines = [{"prompt": f"own {i}?", "completion": " x", "split": "train"} for i in range(4)]
     path = tmp_path / "elk.jsonl"
     for part, other, words in (
-        ("test", "train", "test rows of task 'elk' also stand in the train part of task 'ant'"),
-        ("train", "test", "train rows of task 'elk' also stand in the test part of task 'ant'"),
+        ("test", "train", "test rows of task 'elk' are also in the train part of task 'ant'"),
+        ("train", "test", "train rows of task 'elk' are also in the test part of task 'ant'"),
     ):
         leak = {"prompt": f"ant {other} 1?", "completion": " whatever", "split": part}
         path.write_text("\n".join(map(json.dumps, [*lines, {**lines[0], "prompt": "t?", "split": "test"}, leak])))

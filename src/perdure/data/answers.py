@@ -1,4 +1,4 @@
-"""Answers as text: what a model said, and what a row says it should have said, without thoughts and markers."""
+"""Answers as text: a model's and the reference answer of a row, without thoughts and markers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,14 +20,14 @@ class Reader:
         tokenizer: The model's tokenizer.
         stops: Tokens that end an answer.
         before: Tokens that the chat template itself writes before each answer, unless they are a thought.
-        kept: Special tokens that belong to the answers, such as labels that are tokens of their own.
+        answer_tokens: Special tokens that belong to the answers, such as labels that are tokens of their own.
         closes: Tags that close a thought in answers of plain text.
     """
 
     tokenizer: Any
     stops: frozenset[int]
     before: tuple[int, ...]
-    kept: frozenset[int]
+    answer_tokens: frozenset[int]
     closes: frozenset[str]
 
     @classmethod
@@ -39,14 +39,14 @@ class Reader:
         before = tokenizer(mark, add_special_tokens=False)["input_ids"] if mark else []
         texts = {without_markers(row, tokenizer).answer for row in rows}
         special = _special(tokenizer)
-        found = {i for text in texts for i in tokenizer(text, add_special_tokens=False)["input_ids"]}
+        ids = {i for text in texts for i in tokenizer(text, add_special_tokens=False)["input_ids"]}
         tags = {special[tag] for pair in CLOSING.items() for tag in pair if tag in special}
-        kept = frozenset((found & set(special.values()) | tags) - stops)
+        answer_tokens = frozenset((ids & set(special.values()) | tags) - stops)
         closes = frozenset(tag for tag in CLOSING.values() if any(tag in text for text in texts))
-        return cls(tokenizer, stops, tuple(before), kept, closes)
+        return cls(tokenizer, stops, tuple(before), answer_tokens, closes)
 
     def text(self, ids: Sequence[int], tag: str | None = None) -> str:
-        """Return the answer that tokens say, without the thought before it; empty where the thought does not end.
+        """Return the answer of tokens, without the thought before it; empty where the thought does not end.
 
         Args:
             ids: What was generated, or trained.
@@ -55,20 +55,20 @@ class Reader:
         return split(self.whole(ids), tag)[1].strip()
 
     def whole(self, ids: Sequence[int]) -> str:
-        """Return what tokens say, thoughts and all, without markers."""
-        said = list(ids)
-        while said and said[-1] in self.stops:
-            said.pop()
-        if self.before and tuple(said[: len(self.before)]) == self.before:
-            said = said[len(self.before) :]
-        if not self.kept:
-            return self.tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        left_out = set(_special(self.tokenizer).values()) - self.kept
-        seen = [i for i in said if i not in left_out]
+        """Return the text of tokens, with thoughts and without markers."""
+        tokens = list(ids)
+        while tokens and tokens[-1] in self.stops:
+            tokens.pop()
+        if self.before and tuple(tokens[: len(self.before)]) == self.before:
+            tokens = tokens[len(self.before) :]
+        if not self.answer_tokens:
+            return self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        left_out = set(_special(self.tokenizer).values()) - self.answer_tokens
+        seen = [i for i in tokens if i not in left_out]
         return self.tokenizer.decode(seen, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def reference(self, row: Row) -> str:
-        """Return what a row says the model should answer, read as an answer of the model is.
+        """Return the reference answer of a row, read as an answer of the model is read.
 
         Raises:
             BadInput: The chat template does not take the row.
@@ -95,12 +95,12 @@ class Reader:
         return block[1] if block and CLOSING[block[1]] in self.closes else None
 
     def lengths(self, row: Row) -> tuple[int, int]:
-        """Return how many tokens the thought and the answer of a row have, as it says them."""
+        """Return how many tokens the thought and the answer of a row have."""
         answer = self._count(self.reference(row))
         if not row.messages:
             return max(0, self._count(without_markers(row, self.tokenizer).completion) - answer), answer
-        said = [i for i in answer_ids(row, self.tokenizer) if i not in self.stops]
-        return max(0, len(said) - answer), answer
+        tokens = [i for i in answer_ids(row, self.tokenizer) if i not in self.stops]
+        return max(0, len(tokens) - answer), answer
 
     def _count(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -138,8 +138,8 @@ class Choices:
         end = "" if row.messages else row.prompt[-NEAR:]
         if (end, text) not in self._known:
             turns = (*row.messages[:-1], Message("assistant", text))
-            asked = replace(row, messages=turns) if row.messages else replace(row, completion=text)
-            self._known[end, text] = answer_ids(asked, self.tokenizer)
+            answered = replace(row, messages=turns) if row.messages else replace(row, completion=text)
+            self._known[end, text] = answer_ids(answered, self.tokenizer)
         return self._known[end, text]
 
 

@@ -1,6 +1,6 @@
-"""Conversations as a model's chat template writes them: what the model is given, and what it is to answer.
+"""Conversations as a model's chat template writes them: the prompt that the model reads, and the answer that it learns.
 
-The template comes from the model's folder: it may raise, drop what it is given, write what nobody said, or never end.
+The template comes from the model's folder: it may raise, drop what it is given, write text that no turn has, or never end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ from perdure.data.turns import REASONING
 
 SECONDS, MEMORY = 5.0, 2**31  # that writing one conversation may take
 LONGEST = 10_000_000  # characters of one
-DATE = datetime(2024, 7, 26)  # that templates write which ask for today's: Llama 3's own, where it is not told one
-MARK = "\u241eanswer\u241e"  # stands for an answer
+DATE = datetime(2024, 7, 26)  # for templates that write today's date: the date that Llama 3 writes without one
+MARK = "\u241eanswer\u241e"  # placeholder of an answer
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,17 @@ class Chat:
     """A conversation as text.
 
     Args:
-        asked: What the model is given: the turns before the last, opened for its answer.
+        prompt: The turns before the last, with the generation prompt.
         answer: What is trained behind it, the end of turn included.
         tail: White space that the template writes behind; read, and not trained.
-        earlier: Of each earlier answer, the text up to it and the text up to its end, where `asked` holds them as they are.
-        left: Number of earlier answers that `asked` holds otherwise than the model was asked; they are not trained.
+        earlier: Of each earlier answer, the text up to it and the text up to its end, where `prompt` contains it unchanged.
+        left: Number of earlier answers that `prompt` writes differently from how they were generated; they are not trained.
         thought: What became of a thought: "" (there is none, and no place for one), "written" (by the template), "opened" (the
             prompt opens a block, and the thought is trained in it), "empty" (the prompt opens a block that is closed at once),
             "cut" (the template leaves it out).
     """
 
-    asked: str
+    prompt: str
     answer: str
     tail: str = ""
     earlier: tuple[tuple[str, str], ...] = ()
@@ -46,7 +46,7 @@ class Chat:
     @property
     def tag(self) -> str | None:
         """The tag of the thought that the prompt opens and the answer closes; None where it does not."""
-        block = opening(self.asked)
+        block = opening(self.prompt)
         return block[1] if block and CLOSING[block[1]] in self.answer else None
 
 
@@ -64,8 +64,8 @@ def chat_text(
         messages: The turns.
         tokenizer: Whose template it is.
         prompt: End with the generation prompt.
-        given: What the template is given beside the turns (`Row.given`).
-        source: Where the conversation stands, for errors.
+        given: Arguments of the template other than the turns (`Row.given`).
+        source: File and line of the conversation, for errors.
 
     Raises:
         BadInput: There is no template, or it refuses the conversation, fails, or does not end.
@@ -105,7 +105,7 @@ def chat_text(
     return text
 
 
-# A macro, since a template is given plain data alone, no function. It has the name of the function that it stands for.
+# A macro, since a template is given plain data alone, no function. It has the name of the function that it replaces.
 _CODES = ["%d", "%e", "%m", "%b", "%B", "%y", "%Y", "%a", "%A", "%j", "%H", "%I", "%M", "%S", "%p"]
 _DATED = (
     "{%- macro strftime_now(form) -%}{{ form"
@@ -115,16 +115,16 @@ _DATED = (
 
 
 def writes_date(tokenizer: Any) -> bool:
-    """Say whether the chat template asks for today's date: what is trained and scored then has `DATE`, on any day."""
+    """Return whether the chat template writes today's date: training and scoring then use `DATE`, on any day."""
     return "strftime_now" in str(getattr(tokenizer, "chat_template", None) or "")
 
 
 def chat(row: Row, tokenizer: Any) -> Chat:
     """Return the conversation of `row`, whose last turn is the answer, as text.
 
-    The answer stands behind what the model is given when it is asked, whatever the template makes of it once it is written. If
-    the generation prompt opens a thought block that the template leaves out of answers, the row's own thought is trained in it,
-    or, where it has none, its end.
+    The answer follows the prompt that the model reads when it generates, even if the template writes a finished answer otherwise.
+    If the generation prompt opens a thought block that the template leaves out of answers, the row's own thought is trained in
+    it, or, where it has none, its end.
 
     Raises:
         BadInput: The last turn is no answer, or the template writes the turns before it otherwise once it is there.
@@ -136,23 +136,23 @@ def chat(row: Row, tokenizer: Any) -> Chat:
     def text(turns: Sequence[Message], prompt: bool) -> str:
         return chat_text(turns, tokenizer, prompt=prompt, given=row.given, source=row.source)
 
-    asked, whole = text(messages[:-1], True), text(messages, False)
+    prompt, whole = text(messages[:-1], True), text(messages, False)
     body = whole.rstrip()
-    found = Chat(asked, body[len(asked) :], whole[len(body) :]) if body.startswith(asked) else None
-    found = (
-        _closed(found, messages[-1])
-        if found
-        else _opened(asked, body, messages[-1], lambda: text(messages[:-1], False))
+    conversation = Chat(prompt, body[len(prompt) :], whole[len(body) :]) if body.startswith(prompt) else None
+    conversation = (
+        _closed(conversation, messages[-1])
+        if conversation
+        else _opened(prompt, body, messages[-1], lambda: text(messages[:-1], False))
     )
-    if found is None:
+    if conversation is None:
         raise BadInput(
             f"{place}: the model's chat template rewrites earlier turns once the answer is there, so that the model would "
-            "never be asked as it is trained; split the conversation into one row an answer"
+            "never be prompted as it is trained; split the conversation into one row an answer"
         )
     earlier = [i for i, turn in enumerate(messages[:-1]) if turn.role == "assistant"]
     pairs = [(text(messages[:i], True), text(messages[: i + 1], False).rstrip()) for i in earlier]
-    kept = tuple((a, b) for a, b in pairs if b.startswith(a) and asked.startswith(b))
-    return replace(found, earlier=kept, left=len(pairs) - len(kept))
+    earlier_answers = tuple((a, b) for a, b in pairs if b.startswith(a) and prompt.startswith(b))
+    return replace(conversation, earlier=earlier_answers, left=len(pairs) - len(earlier_answers))
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,8 @@ class Frame:
 
     Args:
         prompt: The generation prompt behind a question, with the question's own turn.
-        before: What stands between the generation prompt and the answer, such as an empty thought block.
-        end: What stands behind the answer, its end of turn.
+        before: Text between the generation prompt and the answer, such as an empty thought block.
+        end: Text after the answer, its end of turn.
     """
 
     prompt: str = ""
@@ -176,14 +176,14 @@ def frame(tokenizer: Any) -> Frame:
     return _frame(tokenizer, str(template)) if template else Frame()
 
 
-@lru_cache(maxsize=4)  # every row asks, and the answer is the template's
+@lru_cache(maxsize=4)  # every row needs it, and it depends on the template alone
 def _frame(tokenizer: Any, _: str) -> Frame:
     try:
-        found = chat(Row(messages=(Message("user", "Hello"), Message("assistant", MARK))), tokenizer)
-    except BadInput:  # it says so when it gets rows
+        conversation = chat(Row(messages=(Message("user", "Hello"), Message("assistant", MARK))), tokenizer)
+    except BadInput:  # the error appears when rows are encoded
         return Frame()
-    before, mark, end = found.answer.partition(MARK)
-    return Frame(found.asked, before, end.strip()) if mark else Frame(found.asked)
+    before, mark, end = conversation.answer.partition(MARK)
+    return Frame(conversation.prompt, before, end.strip()) if mark else Frame(conversation.prompt)
 
 
 def _thought_of(turn: Message) -> tuple[str | None, str]:
@@ -194,48 +194,48 @@ def _thought_of(turn: Message) -> tuple[str | None, str]:
     return (own if own is not None else thought), answer
 
 
-def _closed(found: Chat, turn: Message) -> Chat:
+def _closed(conversation: Chat, turn: Message) -> Chat:
     """Return a conversation whose answer goes on from the prompt, with what became of the thought."""
     thought = _thought_of(turn)[0]
-    written, _ = split(found.answer, tag[1] if (tag := opening(found.asked)) else None)
+    written, _ = split(conversation.answer, tag[1] if (tag := opening(conversation.prompt)) else None)
     if written is not None and written.strip():
-        return replace(found, thought="written")
+        return replace(conversation, thought="written")
     if thought is not None and thought.strip():
-        return replace(found, thought="written" if thought.strip() in found.answer else "cut")
-    return replace(found, thought="empty") if written is not None else found
+        return replace(conversation, thought="written" if thought.strip() in conversation.answer else "cut")
+    return replace(conversation, thought="empty") if written is not None else conversation
 
 
-def _opened(asked: str, body: str, turn: Message, before: Any) -> Chat | None:
+def _opened(prompt: str, body: str, turn: Message, before: Any) -> Chat | None:
     """Return a conversation whose prompt opens what the written answer does not have; None if the turns before it differ."""
-    block, thought_answer = opening(asked) or empty_block(asked), _thought_of(turn)
-    base = asked[: block.start()] if block else asked.rstrip()
+    block, thought_answer = opening(prompt) or empty_block(prompt), _thought_of(turn)
+    base = prompt[: block.start()] if block else prompt.rstrip()
     if not body.startswith(base):
         base = before()
-        if not (asked.startswith(base) and body.startswith(base)):
+        if not (prompt.startswith(base) and body.startswith(base)):
             return None
-        opened, rest = asked[len(base) :], body[len(base) :]
+        opened, rest = prompt[len(base) :], body[len(base) :]
         same = next(
             (k for k, (a, b) in enumerate(zip(opened, rest, strict=False)) if a != b), min(len(opened), len(rest))
         )
         at = rest.rfind(turn.content.strip())
-        return Chat(asked, rest[min(same, at) if at >= 0 else same :])
+        return Chat(prompt, rest[min(same, at) if at >= 0 else same :])
     rest = body[len(base) :]
     if block is None:
-        return Chat(asked, rest.lstrip())
+        return Chat(prompt, rest.lstrip())
     thought, answer = thought_answer
     end = _behind(split(rest)[1], answer)
-    if opening(asked) is None:  # the block is closed: the answer alone goes on from it
-        return Chat(asked, answer.strip() + end, thought="cut" if thought and thought.strip() else "")
+    if opening(prompt) is None:  # the block is closed: the answer alone goes on from it
+        return Chat(prompt, answer.strip() + end, thought="cut" if thought and thought.strip() else "")
     close = CLOSING[block[1]]
     if thought and thought.strip():
         inner = thought.strip() if block[2] else thought.rstrip()
-        return Chat(asked, f"{inner}\n{close}\n\n{answer.strip()}{end}", thought="opened")
+        return Chat(prompt, f"{inner}\n{close}\n\n{answer.strip()}{end}", thought="opened")
     gap = "" if block[2] else "\n"
-    return Chat(asked, f"{gap}\n{close}\n\n{answer.strip()}{end}", thought="empty")
+    return Chat(prompt, f"{gap}\n{close}\n\n{answer.strip()}{end}", thought="empty")
 
 
 def _behind(rest: str, answer: str) -> str:
-    """Return what stands behind `answer` in `rest`; all of it where there is no answer."""
+    """Return the text after `answer` in `rest`; all of it where there is no answer."""
     wanted = answer.strip()
     at = rest.rfind(wanted) if wanted else 0
     return rest[at + len(wanted) :] if at >= 0 else ""

@@ -1,4 +1,4 @@
-"""Columns: under which names those of a file are read, and what is said of those that nothing reads."""
+"""Columns: under which names those of a file are read, and notices about those that nothing reads."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,13 +31,13 @@ MORE: dict[str, tuple[str, ...]] = {
 """Columns a format reads where they are there. Every format reads `label` and `split`."""
 
 CONTEXT = ("prompt_completion", "alpaca", "query_response")
-"""Formats that put a `context` before what is asked, if the user maps a column to it."""
+"""Formats that put a `context` before the question, if the user maps a column to it."""
 
 ROLES = tuple(dict.fromkeys(n for names in (*FORMATS.values(), *MORE.values(), ("context", "split")) for n in names))
 """Names that a column can be mapped to."""
 
 IN_TASK, IN_FILE = "task", "file"
-"""How the user can say what a column is: by a mapping, or in the file alone."""
+"""How the user can name the role of a column: by a mapping, or in the file alone."""
 
 _FACTS = frozenset(
     ["ground_truth", "kind", "neighbours", "object", "paraphrases", "reason", "relation", "subject", "target"]
@@ -51,7 +51,7 @@ class Unread:
 
     Args:
         columns: Their names, in the order of the file.
-        notices: What is to be told of them; of those that say where a row comes from, nothing.
+        notices: Notices for the user; none about columns that name the origin of a row.
     """
 
     columns: tuple[str, ...] = ()
@@ -59,10 +59,10 @@ class Unread:
 
 
 def take(records: Sequence[Record], columns: Mapping[str, str], file: str) -> tuple[list[Record], list[str]]:
-    """Return the records with their columns also under the names that are read, and what is to be told of that.
+    """Return the records with their columns also under the names that are read, and notices for the user.
 
     A mapped column keeps its own name too, so that a template may use either. A name that differs from a known one in its
-    case alone is taken for it.
+    case alone counts as that name.
 
     Args:
         records: The rows of one file.
@@ -87,8 +87,8 @@ def take(records: Sequence[Record], columns: Mapping[str, str], file: str) -> tu
         Record({**record.fields, **{role: record.fields.get(name) for role, name in taken.items()}}, record.source)
         for record in records
     ]
-    told = [f"{file}: {listed(cased.values())} is read as {listed(cased)}"] if cased else []
-    return renamed, told
+    notices = [f"{file}: {listed(cased.values())} is read as {listed(cased)}"] if cased else []
+    return renamed, notices
 
 
 def _other_case(names: Collection[str], columns: Mapping[str, str]) -> dict[str, str]:
@@ -100,17 +100,21 @@ def _other_case(names: Collection[str], columns: Mapping[str, str]) -> dict[str,
     return {role: name for role, name in one.items() if name != role and name not in columns.values()}
 
 
-def read_by(format: str, asked: Collection[str] | None, columns: Collection[str], *, chat: bool = False) -> list[str]:
-    """Return the columns that a format reads, `asked` by its template and mapped to roles by `columns`.
+def read_by(
+    format: str, placeholders: Collection[str] | None, columns: Collection[str], *, chat: bool = False
+) -> list[str]:
+    """Return the columns that a format reads: those in its template (`placeholders`), and those mapped to roles by `columns`.
 
     With `chat`, prompt and completion are the turns of a conversation.
     """
     answer = {"text_label": "label", "prompt_completion": "completion"}.get(format)
-    names = [*asked, answer] if asked is not None and answer else [*FORMATS[format], *MORE.get(format, ())]
+    names = (
+        [*placeholders, answer] if placeholders is not None and answer else [*FORMATS[format], *MORE.get(format, ())]
+    )
     names += MORE["messages"] if chat else ()
     return [
         *names,
-        *(["context"] if "context" in columns and format in CONTEXT and asked is None else []),
+        *(["context"] if "context" in columns and format in CONTEXT and placeholders is None else []),
         "label",
         "split",
     ]
@@ -126,7 +130,7 @@ def check(
     facts: bool = False,
     how: str = IN_TASK,
 ) -> Unread:
-    """Return the columns that nothing reads, and what is to be told of them.
+    """Return the columns that nothing reads, with notices for the user.
 
     Args:
         records: The rows, as `take` returned them.
@@ -135,7 +139,7 @@ def check(
         columns: What the user mapped.
         chosen: Whether the user chose the format, so that what is left out is left out on purpose.
         facts: Whether the rows come from a file of facts too, whose columns are read elsewhere.
-        how: How the user can say what a column is: `IN_TASK` or `IN_FILE`.
+        how: How the user can name the role of a column: `IN_TASK` or `IN_FILE`.
 
     Raises:
         BadInput: The file holds preference data or pictures, or a column that carries the task is not read.
@@ -148,7 +152,7 @@ def check(
         )
     first = records[0]
     counts = {name: n for name, n in _counts(records, filled=True).items() if name not in {*read, *columns.values()}}
-    # under its own name a column that is read for its case stands a second time
+    # a column that is read under another case is there a second time, under its own name
     counts = {name: n for name, n in counts.items() if not (name.casefold() in read and _same(records, name))}
     _refuse_preferences(records, format, counts)
     if format not in ("text", "text_label") and (media := [name for name in counts if folded(name) in MEDIA]):
@@ -162,12 +166,12 @@ def check(
             f"{first.source}: the rows would be trained as {format}, and {listed(wanted.values())} would not be read; "
             f"to read it, {written(wanted, how)}{'; to leave it out, give --format ' + format if how == IN_TASK else ''}"
         )
-    told = [name for name in counts if not harmless(name) and not (facts and name in _FACTS)]
-    return Unread(tuple(counts), (_notice(counts, told, format),) if told else ())
+    relevant = [name for name in counts if not harmless(name) and not (facts and name in _FACTS)]
+    return Unread(tuple(counts), (_notice(counts, relevant, format),) if relevant else ())
 
 
 def written(columns: Mapping[str, str], how: str = IN_TASK) -> str:
-    """Return in words how the user says what columns are."""
+    """Return in words how the user names the roles of columns."""
     plain = {role: visible(clipped(column, 60)) for role, column in columns.items()}
     if how == IN_FILE:
         return f"rename {', '.join(f'{column} to {role}' for role, column in plain.items())} in the file"
@@ -178,26 +182,26 @@ def written(columns: Mapping[str, str], how: str = IN_TASK) -> str:
 def advice(records: Sequence[Record], how: str) -> str:
     """Return what to do with a file of no known format: the mapping that its columns suggest, or how to write one."""
     names = list(_counts(records, filled=True))
-    found = pair(names)
-    deep = {name: value for name in (found or {}).values() if isinstance(value := _first(records, name), dict | list)}
+    roles = pair(names)
+    deep = {name: value for name in (roles or {}).values() if isinstance(value := _first(records, name), dict | list)}
     if deep:
         name, value = next(iter(deep.items()))
         return (
             f"{visible(clipped(name, 40))} holds {nested(value)}; write the one text that is meant in a column of its own, then "
-            f"{written(found or {}, how)} with that column"
+            f"{written(roles or {}, how)} with that column"
         )
-    if found:
-        return written(found, how)
+    if roles:
+        return written(roles, how)
     if "label" in names or "label" in map(str.casefold, names):
-        asked = [name for name in names if name.casefold() not in ("label", "split") and not harmless(name)]
-        holes = " ".join(f"{{{visible(clipped(name, 40))}}}" for name in asked[:3]) or "{column}"
-        return f"name what asks in a template (--template '{holes}')"
+        texts = [name for name in names if name.casefold() not in ("label", "split") and not harmless(name)]
+        holes = " ".join(f"{{{visible(clipped(name, 40))}}}" for name in texts[:3]) or "{column}"
+        return f"name the columns of the question in a template (--template '{holes}')"
     columns = dict(zip(("prompt", "completion"), [*names[:2], "COLUMN", "COLUMN"], strict=False))
-    return f"say which column is what: {written(columns, how)}"
+    return f"name the role of each column: {written(columns, how)}"
 
 
 def nested(value: dict[str, Any] | list[Any]) -> str:
-    """Return what a cell holds that is no text, in words: "a list of 2", "an object (text, answer_start)"."""
+    """Return a value of a cell that is no text, in words: "a list of 2", "an object (text, answer_start)"."""
     return f"an object ({listed(value)})" if isinstance(value, dict) else f"a list of {len(value)}"
 
 
@@ -211,30 +215,30 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(all[:_SHOWN]) + (f" and {len(all) - _SHOWN} more" if len(all) > _SHOWN else "") or "(none)"
 
 
-def _notice(counts: Mapping[str, int], told: Sequence[str], format: str) -> str:
-    """Return the line that names what is not read, what may matter first."""
-    order = sorted(counts, key=lambda name: (name not in told, -counts[name]))
+def _notice(counts: Mapping[str, int], relevant: Sequence[str], format: str) -> str:
+    """Return the line that names the columns that are not read, those that may matter first."""
+    order = sorted(counts, key=lambda name: (name not in relevant, -counts[name]))
     shown = listed(f"{clipped(name, 28)} ({counts[name]:,})" for name in order)
     first = visible(clipped(order[0], 28))
-    if "tools" in told:
-        hint = "tools belong to conversations (messages), and the model is not told of these"
+    if "tools" in relevant:
+        hint = "tools belong to conversations (messages), and the model does not see these"
     elif format in ("messages", "sharegpt"):
-        hint = "what it says must stand in the turns to be trained"
+        hint = "only text in the turns is trained"
     else:
-        hint = f"to use one, name it in a template ({{{first}}}) or say what it is (--columns context={first})"
+        hint = f"to use one, name it in a template ({{{first}}}) or name its role (--columns context={first})"
     return f"columns not read, with their filled rows: {shown}; {hint}"
 
 
 def _counts(records: Sequence[Record], *, filled: bool = False) -> dict[str, int]:
     """Return the number of rows with a value by column, in the order of the file; with `filled`, an empty one is none."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for record in records:
-        found.update(
+        counts.update(
             name
             for name, value in record.fields.items()
             if value is not None and not (filled and isinstance(value, str | list | dict) and not value)
         )
-    return dict(found)
+    return dict(counts)
 
 
 def _same(records: Sequence[Record], name: str) -> bool:
@@ -242,7 +246,7 @@ def _same(records: Sequence[Record], name: str) -> bool:
 
 
 def refuse_pairs(source: str, columns: Iterable[str]) -> None:
-    """Refuse rows with a good and a bad answer each, of which the user did not say that the good ones are to be trained.
+    """Refuse rows with a good and a bad answer each, unless the user mapped the good one to a role.
 
     Args:
         source: Where the first row comes from, for the error.
@@ -268,7 +272,7 @@ def _refuse_preferences(records: Sequence[Record], format: str, unread: Iterable
         }
         if len(answers) > 1 and all(isinstance(label, bool) for label in labels):
             raise BadInput(
-                f"{source}: a label of true or false beside free answers is preference data (KTO), and perdure trains on every "
+                f"{source}: a label of true or false with free answers is preference data (KTO), and perdure trains on every "
                 "answer as a good one; keep the rows labelled true, and remove the column label"
             )
 

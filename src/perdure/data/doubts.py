@@ -1,4 +1,4 @@
-"""Doubts: what is legal in a task's data and is probably not meant."""
+"""Doubts: data of a task that are legal and probably not meant."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,22 +7,22 @@ from perdure.core.script import narrowed
 
 
 def doubts(parts: Mapping[str, Sequence[Row]], format: str) -> list[str]:
-    """Return in words what the user should know about the rows as they were read, by part.
+    """Return notices for the user about the rows as they were read.
 
     Repeated rows, labels that are one but for case and spaces, and, where labels are the answers, texts with several.
     """
     rows = [row for part in parts.values() for row in part]
     repeated = sum(len(part) - len({row.hash for row in part}) for part in parts.values())
-    told = [f"{repeated} duplicate {'row' if repeated == 1 else 'rows'} dropped"] if repeated else []
-    told += [f"labels {' and '.join(map(repr, same))} differ only in case or spaces" for same in _alike(rows)]
+    notices = [f"{repeated} duplicate {'row' if repeated == 1 else 'rows'} dropped"] if repeated else []
+    notices += [f"labels {' and '.join(map(repr, same))} differ only in case or spaces" for same in _alike(rows)]
     if format == "text_label" and (torn := _several(rows)):
         what = "1 text has" if len(torn) == 1 else f"{len(torn)} texts have"
-        told.append(f"{what} several labels, first {torn[0].source}")
-    return told
+        notices.append(f"{what} several labels, first {torn[0].source}")
+    return notices
 
 
 def _alike(rows: Sequence[Row]) -> list[list[str]]:
-    """Return the labels that are the same but for case and spaces, which an underscore stands for."""
+    """Return the labels that are the same but for case, spaces and underscores."""
     groups: dict[str, list[str]] = {}
     for label in sorted({row.label for row in rows if row.label is not None}):
         groups.setdefault(" ".join(narrowed(label).replace("_", " ").casefold().split()), []).append(label)
@@ -30,7 +30,7 @@ def _alike(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _several(rows: Sequence[Row]) -> list[Row]:
-    """Return, for each text with several labels, the row where the second one first stands."""
+    """Return, for each text with several labels, the first row with the second one."""
     first: dict[str, str | None] = {}
     torn: dict[str, Row] = {}
     for row in rows:

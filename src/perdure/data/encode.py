@@ -19,7 +19,7 @@ class Encoded:
 
     Args:
         ids: Token ids of the whole row.
-        trained: For each token whether the loss asks the model to predict it.
+        trained: For each token whether the loss counts its prediction.
         cut: Number of tokens removed to respect the maximum length.
     """
 
@@ -47,18 +47,18 @@ class Encoded:
 
 
 def prompt_ids(row: Row, tokenizer: Any) -> list[int]:
-    """Return the tokens the model is given when `row` is asked: the prompt, or the turns before the last."""
+    """Return the tokens of the prompt of `row`: its prompt, or the turns before the last."""
     if row.messages:
-        asked = chat_text(row.messages[:-1], tokenizer, prompt=True, given=row.given, source=row.source)
-        return _chat_ids(asked, tokenizer)
+        prompt = chat_text(row.messages[:-1], tokenizer, prompt=True, given=row.given, source=row.source)
+        return _chat_ids(prompt, tokenizer)
     return _plain_ids(row.prompt, tokenizer)
 
 
 def encode(row: Row, tokenizer: Any, max_length: int) -> Encoded:
     """Return the tokens of `row` with its answer marked as trained, the end of turn included.
 
-    They begin with `prompt_ids(row)`, so that training and use meet the same tokens. Earlier answers of a conversation are
-    trained too where the model was asked for them behind the very tokens that stand before them. A row longer than
+    They begin with `prompt_ids(row)`, so that training and generation read the same tokens. Earlier answers of a conversation are
+    trained too where the same tokens precede them as when the model generated them. A row longer than
     `max_length` loses its later turns; if the first answer does not fit, the start of its prompt, down to a quarter of
     `max_length`; and then the answer's end.
 
@@ -79,14 +79,14 @@ def encode(row: Row, tokenizer: Any, max_length: int) -> Encoded:
 
 
 def answer_ids(row: Row, tokenizer: Any) -> list[int]:
-    """Return the tokens that training puts behind `prompt_ids(row)`, with the end of turn.
+    """Return the tokens that training puts after `prompt_ids(row)`, with the end of turn.
 
     Raises:
         BadInput: There is no answer, or it cannot be ended.
     """
     if row.messages:
-        found = chat(without_markers(row, tokenizer), tokenizer)
-        return _chat_answer(found, _chat_ids(found.asked, tokenizer), tokenizer, row)
+        conversation = chat(without_markers(row, tokenizer), tokenizer)
+        return _chat_answer(conversation, _chat_ids(conversation.prompt, tokenizer), tokenizer, row)
     ids = behind(
         without_markers(row, tokenizer).completion, row.prompt, prompt_ids(row, tokenizer), tokenizer, _plain_ids
     )
@@ -147,30 +147,32 @@ def _text_row(row: Row, tokenizer: Any) -> tuple[list[int], list[bool]]:
 
 
 def _chat_row(row: Row, tokenizer: Any) -> tuple[list[int], list[bool]]:
-    found = chat(without_markers(row, tokenizer), tokenizer)
-    asked = _chat_ids(found.asked, tokenizer)
-    answer = _chat_answer(found, asked, tokenizer, row)
-    trained = [False] * len(asked) + [True] * len(answer)
-    for before, turn in found.earlier:
+    conversation = chat(without_markers(row, tokenizer), tokenizer)
+    prompt_tokens = _chat_ids(conversation.prompt, tokenizer)
+    answer = _chat_answer(conversation, prompt_tokens, tokenizer, row)
+    trained = [False] * len(prompt_tokens) + [True] * len(answer)
+    for before, turn in conversation.earlier:
         start, ids = _chat_ids(before, tokenizer), _chat_ids(turn, tokenizer)
-        if asked[: len(ids)] == ids and ids[: len(start)] == start:
+        if prompt_tokens[: len(ids)] == ids and ids[: len(start)] == start:
             trained[len(start) : len(ids)] = [True] * (len(ids) - len(start))
-    ids = asked + answer
-    whole = _chat_ids(found.asked + found.answer + found.tail, tokenizer) if found.tail else []
+    ids = prompt_tokens + answer
+    whole = (
+        _chat_ids(conversation.prompt + conversation.answer + conversation.tail, tokenizer) if conversation.tail else []
+    )
     if whole[: len(ids)] == ids:
         ids, trained = whole, trained + [False] * (len(whole) - len(ids))
     return ids, trained
 
 
-def _chat_answer(found: Chat, asked: list[int], tokenizer: Any, row: Row) -> list[int]:
+def _chat_answer(conversation: Chat, prompt_tokens: list[int], tokenizer: Any, row: Row) -> list[int]:
     """Return the tokens of an answer behind those of its prompt: up to the template's end of turn, and the end of sequence."""
-    said = split(found.answer, found.tag)[1]
-    if not row.messages[-1].content.strip() and not without_end(said, end_markers(tokenizer)).strip():
+    text = split(conversation.answer, conversation.tag)[1]
+    if not row.messages[-1].content.strip() and not without_end(text, end_markers(tokenizer)).strip():
         raise BadInput(
             f"{row.source or 'a row'}: nothing to train in it, as the model's chat template writes nothing of its last "
             "turn; give it a text"
         )
-    ids, end = behind(found.answer, found.asked, asked, tokenizer), tokenizer.eos_token_id
+    ids, end = behind(conversation.answer, conversation.prompt, prompt_tokens, tokenizer), tokenizer.eos_token_id
     if not ids or ids[-1] == end:
         return ids
     if end is None and ids[-1] not in stop_ids(tokenizer):
@@ -188,19 +190,19 @@ def _endless(row: Row) -> BadInput:
 def behind(
     text: str,
     prompt: str,
-    asked: list[int],
+    prompt_tokens: list[int],
     tokenizer: Any,
     tokenise: Callable[[str, Any], list[int]] | None = None,
 ) -> list[int]:
-    """Return the tokens of `text` behind a prompt that is tokenised by itself, as it is when the model is asked."""
+    """Return the tokens of `text` behind a prompt that is tokenised by itself, as it is when the model generates."""
     joint = (tokenise or _chat_ids)(prompt + text, tokenizer)
-    if joint[: len(asked)] == asked:
-        return joint[len(asked) :]
+    if joint[: len(prompt_tokens)] == prompt_tokens:
+        return joint[len(prompt_tokens) :]
     # A token straddles the seam. Some tokenizers put a mark in front of whatever they read, which nobody wrote here.
     leads = [(_chat_ids(lead, tokenizer), _chat_ids(lead + text, tokenizer)) for lead in ("", "\n", ":", "a")]
     alone = [ids[len(front) :] for front, ids in leads if ids[: len(front)] == front]
     wanted = _decoded(joint, tokenizer)
-    return next((ids for ids in alone if _decoded(asked + ids, tokenizer) == wanted), alone[0])
+    return next((ids for ids in alone if _decoded(prompt_tokens + ids, tokenizer) == wanted), alone[0])
 
 
 def _decoded(ids: list[int], tokenizer: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a model's tokenizer and chat template make of rows that the user may not expect."""
+"""Notices of how a model's tokenizer and chat template change rows in ways that the user may not expect."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +27,8 @@ FOREIGN = (
 
 
 @dataclass
-class _Found:
-    """How often something was found, and where first."""
+class _Remarks:
+    """How often each remark applies to a row, and where first."""
 
     places: dict[str, list[str]] = field(default_factory=dict)
 
@@ -38,7 +38,7 @@ class _Found:
     def count(self, what: str) -> int:
         return len(self.places.get(what, ()))
 
-    def told(self, what: str, word: str) -> str:
+    def times(self, what: str, word: str) -> str:
         """Return "3 answers (the first f.jsonl:2)"."""
         places = self.places[what]
         first = f" (the first {places[0]})" if places[0] else ""
@@ -46,7 +46,7 @@ class _Found:
 
 
 def examine(rows: Sequence[Row], tokenizer: Any) -> list[str]:
-    """Return in words what rows hold that is read as control tokens, left out by the template, or trained otherwise.
+    """Return notices of text in rows that is read as control tokens, left out by the template, or trained otherwise.
 
     Args:
         rows: Rows that are trained or scored.
@@ -55,15 +55,15 @@ def examine(rows: Sequence[Row], tokenizer: Any) -> list[str]:
     Raises:
         BadInput: The template does not take a row.
     """
-    found, ends, control = _Found(), end_markers(tokenizer), _control(tokenizer)
+    seen, ends, control = _Remarks(), end_markers(tokenizer), _control(tokenizer)
     for row in rows:
         plain = without_markers(row, tokenizer)
-        _markers(row, plain, ends, control, found)
+        _markers(row, plain, ends, control, seen)
         if row.messages:
-            _conversation(plain, tokenizer, found)
+            _conversation(plain, tokenizer, seen)
         elif not (split(row.completion)[0] or "").strip():
-            found.add("no thought", row.source)
-    return [*_about_markers(found), *_about_thoughts(found, len(rows), tokenizer), *_about_fields(found)]
+            seen.add("no thought", row.source)
+    return [*_about_markers(seen), *_about_thoughts(seen, len(rows), tokenizer), *_about_fields(seen)]
 
 
 def _control(tokenizer: Any) -> tuple[str, ...]:
@@ -75,46 +75,46 @@ def _control(tokenizer: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in (*own, *(t for t in special if t in written)) if text))
 
 
-def _markers(row: Row, plain: Row, ends: Sequence[str], control: Sequence[str], found: _Found) -> None:
+def _markers(row: Row, plain: Row, ends: Sequence[str], control: Sequence[str], seen: _Remarks) -> None:
     if plain != row:
-        found.add("ended", row.source)
+        seen.add("ended", row.source)
     answers = [turn.content for turn in plain.messages if turn.role == "assistant"] or [plain.completion]
     others = [turn.content for turn in plain.messages if turn.role != "assistant"] or [plain.prompt]
     for what, texts in (("answer", answers), ("prompt", others)):
         for name in {name for name in control for text in texts if name in text}:
-            found.add(f"{what} holds {name}", row.source)
+            seen.add(f"{what} holds {name}", row.source)
     last = answers[-1].rstrip()
     for name in FOREIGN:
         if name not in ends and name not in control and last.endswith(name):
-            found.add(f"foreign {name}", row.source)
+            seen.add(f"foreign {name}", row.source)
 
 
-def _conversation(row: Row, tokenizer: Any, found: _Found) -> None:
+def _conversation(row: Row, tokenizer: Any, seen: _Remarks) -> None:
     """Add what the template makes of a conversation."""
     written = chat(row, tokenizer)
     if written.thought in ("", "empty"):
-        found.add("no thought", row.source)
+        seen.add("no thought", row.source)
     if written.thought:
-        found.add(f"thought {written.thought}", row.source)
+        seen.add(f"thought {written.thought}", row.source)
     for _ in range(written.left):
-        found.add("left", row.source)
+        seen.add("left", row.source)
     answer = split(row.messages[-1].content)[1].strip()
     if answer and answer not in written.answer:
-        found.add("changed", row.source)
+        seen.add("changed", row.source)
     for n, turn in enumerate(row.messages[:-1]):
         text = split(turn.content)[1].strip() if turn.role == "assistant" else turn.content.strip()
-        if text and text not in written.asked and not _shown(row, n, tokenizer):
-            found.add(f"turn {turn.role}", row.source)
+        if text and text not in written.prompt and not _shown(row, n, tokenizer):
+            seen.add(f"turn {turn.role}", row.source)
     for name in dict.fromkeys(key for turn in row.messages for key in turn.fields if key not in _ALWAYS):
         if _same(row, replace(row, messages=tuple(_without(turn, name) for turn in row.messages)), tokenizer):
-            found.add(f"field {name}", row.source)
+            seen.add(f"field {name}", row.source)
     for name in row.given:
         rest = {key: value for key, value in row.given.items() if key != name}
         if _same(row, replace(row, extra=canonical_json(rest) if rest else ""), tokenizer):
-            found.add(f"field {name}", row.source)
+            seen.add(f"field {name}", row.source)
 
 
-_ALWAYS = ("role", "content", *REASONING)  # what else is said of them is said above
+_ALWAYS = ("role", "content", *REASONING)  # other notices cover these
 
 
 def _without(turn: Message, name: str) -> Message:
@@ -125,7 +125,7 @@ def _without(turn: Message, name: str) -> Message:
 
 
 def _same(row: Row, other: Row, tokenizer: Any) -> bool:
-    """Say whether the template writes two conversations alike."""
+    """Return whether the template writes two conversations alike."""
     try:
         texts = [chat_text(r.messages, tokenizer, prompt=False, given=r.given, source=row.source) for r in (row, other)]
     except BadInput:  # it misses what was taken out
@@ -134,7 +134,7 @@ def _same(row: Row, other: Row, tokenizer: Any) -> bool:
 
 
 def _shown(row: Row, number: int, tokenizer: Any) -> bool:
-    """Say whether the template writes the text of a turn, in whatever form."""
+    """Return whether the template writes the text of a turn, in whatever form."""
     turns = list(row.messages[:-1])
     turns[number] = replace(turns[number], content=MARK)
     try:
@@ -143,70 +143,72 @@ def _shown(row: Row, number: int, tokenizer: Any) -> bool:
         return True
 
 
-def _about_markers(found: _Found) -> list[str]:
-    told = []
-    if found.count("ended"):
-        told.append(
-            f"{found.told('ended', 'answer')} end in a marker that model or template add themselves; it is taken off, so that "
+def _about_markers(seen: _Remarks) -> list[str]:
+    notices = []
+    if seen.count("ended"):
+        notices.append(
+            f"{seen.times('ended', 'answer')} end in a marker that model or template add themselves; it is taken off, so that "
             "the end is trained once and scored never"
         )
-    for what in found.places:
+    for what in seen.places:
         kind, _, name = what.partition(" holds ")
         if kind == "answer" and name:
-            told.append(
-                f"{found.told(what, 'answer')} hold the control token {name}, which is trained as such: the model may end or "
+            notices.append(
+                f"{seen.times(what, 'answer')} hold the control token {name}, which is trained as such: the model may end or "
                 "turn there; take it out if it is meant as text"
             )
         elif kind == "prompt" and name:
-            told.append(
-                f"{found.told(what, 'prompt')} hold the text of the control token {name}, which the model reads as such; take it "
+            notices.append(
+                f"{seen.times(what, 'prompt')} hold the text of the control token {name}, which the model reads as such; take it "
                 "out if it is meant as text"
             )
         elif what.startswith("foreign "):
-            told.append(
-                f"{found.told(what, 'answer')} end in {what.removeprefix('foreign ')}, which ends nothing for this model and is "
+            notices.append(
+                f"{seen.times(what, 'answer')} end in {what.removeprefix('foreign ')}, which ends nothing for this model and is "
                 "trained as text; take it out"
             )
-    return told
+    return notices
 
 
-def _about_thoughts(found: _Found, total: int, tokenizer: Any) -> list[str]:
-    told = []
-    if found.count("thought cut"):
-        told.append(
-            f"the model's chat template drops the thought of {found.told('thought cut', 'answer')}: none of it is trained"
+def _about_thoughts(seen: _Remarks, total: int, tokenizer: Any) -> list[str]:
+    notices = []
+    if seen.count("thought cut"):
+        notices.append(
+            f"the model's chat template drops the thought of {seen.times('thought cut', 'answer')}: none of it is trained"
         )
-    if found.count("thought opened"):
-        told.append(
-            f"the model's chat template drops the thought of {found.told('thought opened', 'answer')} and opens a thought block "
-            "when it asks: the thought is trained in that block, and the answer behind it is scored"
+    if seen.count("thought opened"):
+        notices.append(
+            f"the model's chat template drops the thought of {seen.times('thought opened', 'answer')} and opens a thought block "
+            "in its prompt: the thought is trained in that block, and the answer behind it is scored"
         )
-    if found.count("no thought") and knows_thoughts(str(getattr(tokenizer, "chat_template", None) or "")):
-        empty = "; an empty thought block is trained before the answer" if found.count("thought empty") else ""
-        told.append(
-            f"this is a reasoning model, and {found.count('no thought')} of {counted(total, 'row')} have no reasoning{empty}: it "
+    if seen.count("no thought") and knows_thoughts(str(getattr(tokenizer, "chat_template", None) or "")):
+        empty = "; an empty thought block is trained before the answer" if seen.count("thought empty") else ""
+        notices.append(
+            f"this is a reasoning model, and {seen.count('no thought')} of {counted(total, 'row')} have no reasoning{empty}: it "
             "may learn to answer without thinking"
         )
-    if found.count("left"):
-        told.append(
-            f"{found.told('left', 'earlier answer')} of conversations are read and not trained, as the model's chat template or "
+    if seen.count("left"):
+        notices.append(
+            f"{seen.times('left', 'earlier answer')} of conversations are read and not trained, as the model's chat template or "
             "tokenizer writes an old answer otherwise than a new one; one row an answer trains each"
         )
-    return told
+    return notices
 
 
-def _about_fields(found: _Found) -> list[str]:
-    told = []
-    if found.count("changed"):
-        told.append(
-            f"the model's chat template changes the text of {found.told('changed', 'answer')}; it is trained as written"
+def _about_fields(seen: _Remarks) -> list[str]:
+    notices = []
+    if seen.count("changed"):
+        notices.append(
+            f"the model's chat template changes the text of {seen.times('changed', 'answer')}; it is trained as written"
         )
-    for what in found.places:
+    for what in seen.places:
         kind, _, name = what.partition(" ")
         if kind == "turn":
-            told.append(
-                f"the model's chat template drops the {name} turn of {found.told(what, 'row')}: the model never sees it"
+            notices.append(
+                f"the model's chat template drops the {name} turn of {seen.times(what, 'row')}: the model never sees it"
             )
         elif kind == "field":
-            told.append(f"the model's chat template drops {name} of {found.told(what, 'row')}: the model never sees it")
-    return told
+            notices.append(
+                f"the model's chat template drops {name} of {seen.times(what, 'row')}: the model never sees it"
+            )
+    return notices

@@ -31,13 +31,13 @@ def detect(
     """Return the format of most records.
 
     With a `template` it is "prompt_completion" if a completion is mapped and no label is, else "text_label", whatever the
-    columns are called. A record that merely lacks a column of that format is left to `to_rows`, which says so.
+    columns are called. A record that merely lacks a column of that format is left to `to_rows`, which raises.
 
     Args:
         records: What was read from one file.
         template: Prompt, with columns as placeholders.
         mapped: Names that the user mapped columns to: a format that reads them goes before the others.
-        how: How the user can say what a column is (see `columns`).
+        how: How the user can name the role of a column (see `columns`).
 
     Raises:
         BadInput: No record is of a known format, or one is of another format than most.
@@ -79,9 +79,9 @@ def to_rows(
         format: A key of `FORMATS`.
         task: Name of the task, written into the rows.
         template: Prompt of `text_label` or `prompt_completion`, with columns as placeholders: "Request: {text}\nIntent:".
-        labels: Text that stands for a label in the completion of `text_label`. A label that is not in it is
+        labels: Text of a label in the completion of `text_label`. A label that is not in it is
             written with its underscores as spaces.
-        mapped: Names that the user mapped columns to; a `context` among them is put before what is asked.
+        mapped: Names that the user mapped columns to; a `context` among them is put before the question.
 
     Raises:
         BadInput: A record lacks a column or has nothing to train; the message has its line.
@@ -94,10 +94,12 @@ def to_rows(
             f"`{setting}` belongs to the format {formats}, but the data are {format}; remove it or set `format`"
         )
     if convert is None or template is not None:
-        asked = ["text"] if template is None else _checked_names(template, {n for r in records for n in r.columns})
-        prompt = _prompter(DEFAULT_TEMPLATE if template is None else template, asked)
+        placeholders = (
+            ["text"] if template is None else _checked_names(template, {n for r in records for n in r.columns})
+        )
+        prompt = _prompter(DEFAULT_TEMPLATE if template is None else template, placeholders)
         convert = _classifier(prompt, labels or {}) if format == "text_label" else _completer(prompt)
-        needed = (*asked, FORMATS[format][-1])
+        needed = (*placeholders, FORMATS[format][-1])
     elif "context" in mapped:
         convert = _behind_context(convert, format)
     return [_to_row(record, needed, convert, format, task) for record in records]
@@ -127,7 +129,7 @@ def names_in(template: str) -> list[str]:
 
 
 def label_text(label: str, labels: Mapping[str, str]) -> str:
-    """Return the text that stands for `label`: the one given, else its name with underscores as spaces."""
+    """Return the text of `label`: the one given, else its name with underscores as spaces."""
     return labels.get(label, label.replace("_", " "))
 
 
@@ -140,7 +142,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 def alpaca_prompt(instruction: str, input: str = "", system: str = "", history: Sequence[tuple[str, str]] = ()) -> str:
     """Return the standard Alpaca prompt, up to and with the line break after "### Response:".
 
-    A `system` text takes the place of the opening sentences, and past turns of `history` (question, answer) stand
+    A `system` text takes the place of the opening sentences, and past turns of `history` (question, answer) come
     before the instruction as blocks of their own; the original has no room for either.
     """
     paired = ", paired with an input that provides further context" if input else ""
@@ -148,7 +150,7 @@ def alpaca_prompt(instruction: str, input: str = "", system: str = "", history: 
         f"Below is an instruction that describes a task{paired}. "
         "Write a response that appropriately completes the request."
     )
-    past = "".join(f"\n\n### Instruction:\n{asked}\n\n### Response:\n{answered}" for asked, answered in history)
+    past = "".join(f"\n\n### Instruction:\n{question}\n\n### Response:\n{answer}" for question, answer in history)
     given = f"\n\n### Input:\n{input}" if input else ""
     return f"{opening}{past}\n\n### Instruction:\n{instruction}{given}\n\n### Response:\n"
 
@@ -223,9 +225,9 @@ def _text(record: Record, column: str, *, required: bool = False) -> str:
 
 
 def _not_text(value: Any) -> str:
-    """Return what stands in the place of a text, and what to do about it."""
+    """Return in words a value that is no text, and what to do about it."""
     if isinstance(value, bool):
-        return f"{str(value).lower()}; write what the model is to say, in quotes: 'yes', 'no' or 'true'"
+        return f"{str(value).lower()}; write the answer of the model in quotes: 'yes', 'no' or 'true'"
     if isinstance(value, int | float):
         return f"the number {value}; put it in quotes, as the model is to write it"
     if isinstance(value, dict | list):
@@ -284,9 +286,9 @@ def _from_text(record: Record) -> Row:
     return Row(completion=_text(record, "text", required=True))
 
 
-def _prompter(template: str, asked: Sequence[str]) -> Callable[[Record], str]:
+def _prompter(template: str, placeholders: Sequence[str]) -> Callable[[Record], str]:
     def prompt(record: Record) -> str:
-        for name in asked:
+        for name in placeholders:
             value = record.fields[name]
             _refuse_missing(value, name, record)
             if isinstance(value, list | tuple | dict | bytes):
@@ -294,9 +296,9 @@ def _prompter(template: str, asked: Sequence[str]) -> Callable[[Record], str]:
                     f"{record.source}: {name} is a {type(value).__name__}, and a prompt is made of texts and numbers; write it "
                     "as text"
                 )
-        if not any(str(record.fields[name]).strip() for name in asked):
+        if not any(str(record.fields[name]).strip() for name in placeholders):
             raise BadInput(
-                f"{record.source}: {' and '.join(asked)} is empty, so nothing is asked; fill it in or remove the row"
+                f"{record.source}: {' and '.join(placeholders)} is empty, so the prompt is empty; fill it in or remove the row"
             )
         return fill(template, record.fields)
 
@@ -305,12 +307,12 @@ def _prompter(template: str, asked: Sequence[str]) -> Callable[[Record], str]:
 
 def _classifier(prompt: Callable[[Record], str], labels: Mapping[str, str]) -> Callable[[Record], Row]:
     def convert(record: Record) -> Row:
-        asked, label = prompt(record), _label(record)
+        text, label = prompt(record), _label(record)
         if label is None or not label.strip():
             raise BadInput(
                 f"{record.source}: label is empty, so there is nothing to train; fill it in or remove the row"
             )
-        return Row(prompt=asked, completion=f" {label_text(label, labels)}")
+        return Row(prompt=text, completion=f" {label_text(label, labels)}")
 
     return convert
 
@@ -320,14 +322,14 @@ def _completer(prompt: Callable[[Record], str]) -> Callable[[Record], Row]:
 
 
 def _behind_context(convert: Callable[[Record], Row], format: str) -> Callable[[Record], Row]:
-    """Return a conversion that puts the column `context` before what is asked, where a row has one."""
-    asking = FORMATS[format][0]
+    """Return a conversion that puts the column `context` before the question, where a row has one."""
+    question = FORMATS[format][0]
 
     def behind(record: Record) -> Row:
         context = _text(record, "context")
         if not context.strip():
             return convert(record)
-        more = {"input": context} if format == "alpaca" else {asking: f"{context}\n\n{_text(record, asking)}"}
+        more = {"input": context} if format == "alpaca" else {question: f"{context}\n\n{_text(record, question)}"}
         return convert(replace(record, fields={**record.fields, **more}))
 
     return behind

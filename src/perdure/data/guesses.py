@@ -31,12 +31,12 @@ HARMLESS = _words(
 
 
 def folded(name: str) -> str:
-    """Return a name without what people write differently: case, and what stands between its words."""
+    """Return a name in lower case with underscores between its words, as people write names differently."""
     return re.sub(r"[\s\-_.]+", "_", name.strip().casefold())
 
 
 def harmless(name: str) -> bool:
-    """Return whether a column probably says where a row comes from, and nothing to learn."""
+    """Return whether a column probably names the origin of a row, and has nothing to learn."""
     name = folded(name)
     return (
         name in HARMLESS
@@ -53,11 +53,11 @@ def is_label(name: str) -> bool:
 
 
 def pair(names: Iterable[str], text: str | None = None) -> dict[str, str] | None:
-    """Return by role the columns that ask and the one that answers; None where the names suggest nothing.
+    """Return the columns of the question and of the answer by role; None where the names suggest none.
 
     Args:
         names: The columns that are free.
-        text: The column that asks, if that is known.
+        text: The column of the question, if that is known.
     """
     names = list(names)
     answer = next((name for name in names if folded(name) in ANSWERS), None)

@@ -1,4 +1,4 @@
-"""Leaks: a test row that stands where something learns from it makes its score worthless."""
+"""Leaks: a test row that is also trained on makes its score worthless."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,9 +8,9 @@ from perdure.data.task import TaskData
 
 
 def refuse_leaks(new: TaskData, others: Iterable[TaskData], *, itself: bool = True) -> None:
-    """Raise if a test row of `new` stands in any train part, or one of its train rows in another task's test part.
+    """Raise if a test row of `new` is in any train part, or one of its train rows in another task's test part.
 
-    Two rows are the same when they ask the same question or have the same text. Validation rows count as trained on,
+    Two rows are the same when they have the same question or the same text. Validation rows count as trained on,
     for they choose the weights. Earlier versions of `new` itself belong among `others`.
 
     Args:
@@ -42,6 +42,6 @@ def _refuse(rows: Sequence[Row | RowName], against: Sequence[Row | RowName], wha
         first = leaked[0]
         twin = taken.get(first.question) or taken[first.hash]
         raise BadInput(
-            f"{len(leaked)} of {len(rows)} {what} also stand in {where}, the first {first.source} as {twin.source}; "
+            f"{len(leaked)} of {len(rows)} {what} are also in {where}, the first {first.source} as {twin.source}; "
             "remove them from one of the two, or pass --allow-leaks"
         )

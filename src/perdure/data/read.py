@@ -38,7 +38,7 @@ def read_records(path: Path) -> list[Record]:
 
 
 def read_file(path: Path) -> tuple[list[Record], list[str]]:
-    """Return the rows of a .jsonl, .json, .csv (each also .gz) or .parquet file in order, and what is to be told of them.
+    """Return the rows of a .jsonl, .json, .csv (each also .gz) or .parquet file in order, and notices for the user.
 
     A .json file holds a list of objects, or `{"data": [...]}`. A byte order mark, blank lines, and spaces around the name of a
     column are ignored.
@@ -52,9 +52,7 @@ def read_file(path: Path) -> tuple[list[Record], list[str]]:
     if suffix not in (*_TEXT_READERS, ".parquet") or name.endswith(".parquet.gz"):
         known = ", ".join(_TEXT_READERS)
         tabs = "; a table separated by tabs is read as .csv" if suffix in (".tsv", ".tab") else ""
-        raise BadInput(
-            f"{path}: cannot tell what kind of file this is; name it {known} (also with .gz) or .parquet{tabs}"
-        )
+        raise BadInput(f"{path}: the kind of this file is unknown; name it {known} (also with .gz) or .parquet{tabs}")
     data = read_bytes(path)
     text_reader = _TEXT_READERS.get(suffix)
     numbered, notices = text_reader(decode(data, path), path) if text_reader else read_parquet(data, path)
@@ -65,7 +63,7 @@ def read_file(path: Path) -> tuple[list[Record], list[str]]:
 
 
 def _records(numbered: Numbered, path: Path) -> Iterator[Record]:
-    """Return rows as records, with the names of their columns without what stands around them."""
+    """Return rows as records, with the names of their columns without spaces and marks around them."""
     clean: dict[str, str] = {}
     for number, fields in numbered:
         if not isinstance(fields, dict):

@@ -11,7 +11,7 @@ MARKED = re.compile(r"<\S|\[/?[A-Z]{2,}")  # perhaps a special token, which was 
 
 
 def scoring_version(scorer: str, format: str, test: Sequence[Row]) -> int:
-    """Return the version of scoring under which a task's scores are kept.
+    """Return the version of scoring under which a task's scores are stored.
 
     Version 2 covers the end of an answer in a choice, shows conversations' answers without their thoughts, and counts letters
     of scripts without spaces. A task for which all of that changes nothing stays at version 1, with the scores it has.
@@ -27,7 +27,7 @@ def scoring_version(scorer: str, format: str, test: Sequence[Row]) -> int:
 
 
 def _reads_otherwise(row: Row) -> bool:
-    """Say whether a row of plain text may score otherwise than in version 1."""
+    """Return whether a row of plain text may score otherwise than in version 1."""
     answer = row.completion
     return (
         has_unspaced(answer)

@@ -1,4 +1,4 @@
-"""What a user says about a task: a task file, or the settings that go with a plain data file."""
+"""The settings of a task: from a task file, or given with a plain data file."""
 
 import re
 from collections.abc import Mapping
@@ -44,14 +44,14 @@ class TaskSpec(BaseModel):
         format: A key of `formats.FORMATS` ("text+label" and "prompt/completion" are understood too); None detects it.
         columns: Column of the data by the name it is to be read under: {"prompt": "question", "completion": "answer"}.
         template: Prompt of text_label or prompt_completion, with columns as placeholders.
-        labels: Text that stands for a label in the completion of text_label.
+        labels: Text of each label in the completion of text_label.
         scorer: Name of a scorer, or {"name": ..., options}; None takes the default for the rows.
         max_new_tokens: Longest answer generated when scored or predicted, in tokens; None leaves it to the evaluation.
         general: Data file with general instruction data, for recipes that replay it.
         guard: Names of the tasks the gate guards while this one is learned; None is all of them.
         test_size: Share of the questions in the test part when it has to be made, in (0, 1).
         seed: Key of the draw that makes the test part.
-        keep_rows: "all" keeps the text of every row, "needed" that of memory and test rows alone; None is the workspace's
+        keep_rows: "all" stores the text of every row, "needed" that of memory and test rows alone; None is the workspace's
             setting.
     """
 
@@ -125,7 +125,7 @@ class TaskSpec(BaseModel):
         return value
 
     def inherited(self) -> dict[str, Any]:
-        """Return the settings that a later version keeps unless it sets them: those set here, but for the files."""
+        """Return the settings that a later version inherits unless it sets them: those set here, without the files."""
         return {key: getattr(self, key) for key in _INHERITED if key in self.model_fields_set}
 
 
@@ -184,8 +184,8 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _problems(error: ValidationError) -> str:
-    told = [_problem(problem) for problem in error.errors()[:3]]
-    return "; ".join(told) + (f"; and {error.error_count() - 3} more" if error.error_count() > 3 else "")
+    problems = [_problem(problem) for problem in error.errors()[:3]]
+    return "; ".join(problems) + (f"; and {error.error_count() - 3} more" if error.error_count() > 3 else "")
 
 
 def _problem(problem: Any) -> str:

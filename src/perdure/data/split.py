@@ -38,7 +38,7 @@ def named_parts(records: Sequence[Record], rows: Sequence[Row]) -> dict[str, lis
 
 
 def distinct(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Return the rows in order, each text kept once: where it first stands."""
+    """Return the rows in order, each text once, at its first place."""
     first: dict[str, Row] = {}
     for row in rows:
         first.setdefault(row.hash, row)
@@ -50,7 +50,7 @@ def make_test_part(rows: Sequence[Row], share: float, *key: object) -> tuple[lis
 
     Rows with the same question go to the same side. Questions are drawn label by label: `share` of them, rounded, at
     least one and never all, for each label with two or more. A label with a single question stays in train,
-    unless every label is such: then the draw ignores labels. Where all rows ask one question, the test part is empty.
+    unless every label is such: then the draw ignores labels. Where all rows have one question, the test part is empty.
 
     Args:
         rows: The rows to divide.

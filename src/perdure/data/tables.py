@@ -66,7 +66,7 @@ def _header(text: str, separator: str) -> list[str]:
 
 def _csv_rows(reader: Any, path: Path, above: int) -> Iterator[tuple[int, dict[str, str]]]:
     """Return the rows; `above` is the number of lines above the header."""
-    begin = above + 1  # of the row that is read, for a quote without an end is found at the end of the file
+    begin = above + 1  # of the row that is read: a quote without an end is noticed at the end of the file only
     try:
         header = _names(next(reader, []), path, above + 1)
         begin = above + reader.line_num + 1
@@ -125,15 +125,15 @@ def read_parquet(data: bytes, path: Path) -> tuple[Numbered, list[str]]:
                     "if that is meant, write it as .jsonl, or split it"
                 )
             rows += batch.to_pylist()
-        told = file.schema_arrow.metadata or {}
+        metadata = file.schema_arrow.metadata or {}
     except (pyarrow.ArrowException, OSError, ValueError, ArithmeticError, MemoryError) as error:
         raise BadInput(f"{path} is not a readable Parquet file: {clipped(str(error), 300)}") from error
-    classes = class_names(_features(told.get(b"huggingface")))
+    classes = class_names(_features(metadata.get(b"huggingface")))
     return ((number, named(row, classes, f"{path}:{number}")) for number, row in enumerate(rows, start=1)), []
 
 
 def _features(text: bytes | None) -> Any:
-    """Return what `datasets` noted of the columns in a schema; None where it noted nothing that can be read."""
+    """Return the features that `datasets` wrote into a schema; None where there are none that can be read."""
     try:
         return read_json((text or b"null").decode("utf-8"))["info"]["features"]
     except (BadJson, UnicodeDecodeError, KeyError, TypeError):
@@ -142,19 +142,19 @@ def _features(text: bytes | None) -> Any:
 
 def class_names(features: Any) -> dict[str, list[str]]:
     """Return the names of the classes by column, of features as `datasets` writes them."""
-    found = {}
+    classes = {}
     for column, feature in features.items() if isinstance(features, dict) else ():
         names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            found[column] = names
-    return found
+            classes[column] = names
+    return classes
 
 
 def named(row: dict[str, Any], classes: dict[str, list[str]], where: str) -> dict[str, Any]:
-    """Return a row with each class by its name; -1 stands for no class, as in a test part without labels.
+    """Return a row with each class by its name; -1 means no class, as in a test part without labels.
 
     Raises:
-        BadInput: A number stands for no class.
+        BadInput: A number is no class.
     """
     if not classes:
         return row

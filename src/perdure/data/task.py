@@ -41,7 +41,7 @@ class TaskData:
         default: Name of the scorer where the settings name none; computed where left empty.
         notices: What the user should know about the data as they were read; not part of the task.
         unread: Columns of the data that nothing read; likewise.
-        names: Train and validation rows that are known by name alone, as their text is not kept.
+        names: Train and validation rows that are known by name alone, as their text is not stored.
         choices: Answers of all rows, where the scorer chooses among them; computed where left empty.
     """
 
@@ -118,8 +118,8 @@ class TaskData:
         """Version of scoring of its scores; see `scoring.scoring_version`."""
         return scoring_version(str(self.scorer["name"]), self.format, self.test)
 
-    def ask(self, question: str | Mapping[str, str]) -> Row:
-        """Return a row that asks `question` the way the task's own rows do, with an empty answer.
+    def prompt_row(self, question: str | Mapping[str, str]) -> Row:
+        """Return a row with `question` in the form of the task's own rows, and an empty answer.
 
         Args:
             question: The text; or values by column, for a template that names several.
@@ -130,7 +130,7 @@ class TaskData:
         if self.format == "text_label" or self.spec.template:
             return Row(prompt=_filled(self.spec.template or DEFAULT_TEMPLATE, question), task=self.name)
         if not isinstance(question, str):
-            raise BadInput(f"task {self.name!r} asks one text, not several columns; give the text alone")
+            raise BadInput(f"a question of task {self.name!r} is one text, not several columns; give the text alone")
         if self.format == "alpaca":
             return Row(prompt=alpaca_prompt(question), task=self.name)
         if any(row.messages for row in self.test):
@@ -154,18 +154,18 @@ class TaskData:
         reads = names_in(self.spec.template) if self.spec.template else reads or [answer]
         text = fields.get("prompt", fields.get("text"))
         if isinstance(text, str) and (answer in reads or not all(fields.get(name) is not None for name in reads)):
-            return self.ask(text)
+            return self.prompt_row(text)
         unread = {} if answer in reads else {answer: "-"}  # stands for the answer, which is not read
         asked = Record({**fields, **unread}, record.source)
         (row,) = to_rows([asked], self.format, task=self.name, template=self.spec.template, mapped=self.spec.columns)
         return replace(row, completion="", label=None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all but the rows as plain JSON; the ledger keeps those."""
+        """Return all but the rows as plain JSON; the ledger stores the rows."""
         spec = self.spec.model_dump(mode="json", exclude_unset=True)
-        kept = ("format", "test_made", "fingerprint", "version", "default")
+        fields = ("format", "test_made", "fingerprint", "version", "default")
         choices = {"choices": list(self.choices)} if self.choices else {}
-        return {"spec": spec, **{key: getattr(self, key) for key in kept}, "scoring": self.scoring, **choices}
+        return {"spec": spec, **{key: getattr(self, key) for key in fields}, "scoring": self.scoring, **choices}
 
     @classmethod
     def from_json(
@@ -211,14 +211,14 @@ def default_scorer(rows: Sequence[Row], format: str, count: Callable[[str], int]
     """Return "exact" where labels decide the answers, or every answer has at most 8 words; else "rouge_l".
 
     A letter of a script without spaces (Chinese, Japanese, Thai, ...) counts as a word; a thought before an answer counts not.
-    A label beside free text (the number at the end of a worked solution) decides nothing: answers outnumber labels.
+    A label with free text (the number at the end of a worked solution) decides nothing: answers outnumber labels.
     """
     short = format != "text" and all(count(row.answer) <= _SHORT_ANSWER for row in rows)
     return "exact" if labels_decide(rows) or short else "rouge_l"
 
 
 def labels_decide(rows: Sequence[Row]) -> bool:
-    """Say whether every row has a label and there are no more answers than labels."""
+    """Return whether every row has a label and there are no more answers than labels."""
     labels = {row.label for row in rows}
     return bool(labels) and None not in labels and len({row.answer for row in rows}) <= len(labels)
 
@@ -234,15 +234,15 @@ def load_task(
 ) -> TaskData:
     """Return a task read from a data file, or from a task file (.yaml, .yml).
 
-    The test part is the file `test`; else the rows whose `split` says so; else drawn from the train rows
-    (`split.make_test_part`). Each text is kept once in a part.
+    The test part is the file `test`; else the rows with that `split`; else drawn from the train rows
+    (`split.make_test_part`). Each text is in a part once.
 
     Args:
-        name: Name of the task; stands above the one in a task file.
+        name: Name of the task; overrides the one in a task file.
         data: The file.
-        test: Data file with the test rows, taken whole; stands above the one in a task file.
-        overrides: Settings that stand above those of a task file.
-        known: The version in force, if the name is known: settings that nothing above sets are taken from it, and no
+        test: Data file with the test rows, taken whole; overrides the one in a task file.
+        overrides: Settings that override those of a task file.
+        known: The version in force, if the name is known: settings that no argument sets are taken from it, and no
             test part is demanded. `update_task` then joins the rows.
         records: The rows of the file to take, as `read_columns` returned them; None takes all.
 
@@ -264,10 +264,10 @@ def load_task(
             raise BadInput(
                 f"{parts['test'][0].source} is marked test, and a test file is given too; drop one of the two"
             )
-        tests, told = read_columns(spec.test, spec.columns)
+        tests, of_tests = read_columns(spec.test, spec.columns)
         parts["test"], more = _rows(tests, spec, format, facts=some)
         unread = Unread(tuple(dict.fromkeys((*unread.columns, *more.columns))), unread.notices or more.notices)
-        notices += told
+        notices += of_tests
     notices += [*unread.notices, *unread_fields(records), *doubts(parts, format), *_unmatched(spec, parts)]
     train = distinct(parts["train"])
     if not train:
@@ -276,15 +276,15 @@ def load_task(
         )
     made = not parts["test"]
     if made:
-        kept, parts["test"] = make_test_part(train, spec.test_size, spec.seed, name)
-        train = tuple(kept)
+        remaining, parts["test"] = make_test_part(train, spec.test_size, spec.seed, name)
+        train = tuple(remaining)
     if not parts["test"] and known is None:
         raise BadInput(
-            f"{spec.train} asks only one question, so no test part can be made from it; "
+            f"{spec.train} has only one question, so no test part can be made from it; "
             "give one with --test FILE or a `split` column"
         )
-    held = distinct(parts["validation"]), distinct(parts["test"])
-    return TaskData(spec, train, *held, format, made, notices=tuple(notices), unread=unread.columns)
+    others = distinct(parts["validation"]), distinct(parts["test"])
+    return TaskData(spec, train, *others, format, made, notices=tuple(notices), unread=unread.columns)
 
 
 def task_settings(
@@ -303,12 +303,12 @@ def task_settings(
     """
     data = Path(data)
     is_task_file = data.suffix.lower() in (".yaml", ".yml")
-    said: dict[str, Any] = {**(read_settings(data) if is_task_file else {"train": data}), **(overrides or {})}
-    said |= {"name": name, **({"test": test} if test else {})}
+    values: dict[str, Any] = {**(read_settings(data) if is_task_file else {"train": data}), **(overrides or {})}
+    values |= {"name": name, **({"test": test} if test else {})}
     inherited = {**known.spec.inherited(), "scorer": known.scorer} if known else {}
-    if known and isinstance(said.get("labels"), dict):
-        said["labels"] = {**known.spec.labels, **said["labels"]}  # an update may bring new labels beside the old
-    return make_spec({**inherited, **said}, str(data) if is_task_file else f"task {name!r}")
+    if known and isinstance(values.get("labels"), dict):
+        values["labels"] = {**known.spec.labels, **values["labels"]}  # an update may add labels
+    return make_spec({**inherited, **values}, str(data) if is_task_file else f"task {name!r}")
 
 
 def load_rows(path: Path, task: str = "general") -> tuple[Row, ...]:
@@ -321,7 +321,7 @@ def load_rows(path: Path, task: str = "general") -> tuple[Row, ...]:
 
 
 def read_rows(path: Path, task: str = "general") -> tuple[tuple[Row, ...], list[str]]:
-    """Return what `load_rows` does, and what is to be told of it."""
+    """Return the rows of `load_rows`, and notices for the user."""
     records, notices = read_columns(path, {})
     format = detect(records)
     made = to_rows(records, format, task=task)
@@ -331,15 +331,15 @@ def read_rows(path: Path, task: str = "general") -> tuple[tuple[Row, ...], list[
 
 
 def read_columns(path: Path, columns: Mapping[str, str]) -> tuple[list[Record], list[str]]:
-    """Return the rows of a data file with its columns under the names that are read, and what is to be told of it.
+    """Return the rows of a data file with its columns under the names that are read, and notices for the user.
 
     Raises:
         BadInput: The file is missing or broken.
         BadSpec: It has no column that `columns` names.
     """
-    records, told = read_file(path)
+    records, notices = read_file(path)
     named, more = take(records, columns, path.name)
-    return named, [*told, *more]
+    return named, [*notices, *more]
 
 
 def read_again(known: TaskData, path: Path) -> tuple[Row, ...]:
@@ -374,8 +374,8 @@ def load_probe(name: str, data: Path, settings: Mapping[str, Any] | None = None)
 def update_task(known: TaskData, new: TaskData, taught: Collection[str] = ()) -> TaskData:
     """Return the next version of `known`: the train rows of `new`, and the test rows of both, those of `known` first.
 
-    If the test part of `new` was made, a question that a version before has put on one side stays there, because new
-    data may repeat the old. A test part that the user named is taken at its word, and `leaks.refuse_leaks` speaks up.
+    If the test part of `new` was made, a question that is on one side in an earlier version stays there, because new
+    data may repeat the old. A test part that the user named is used as it is, and `leaks.refuse_leaks` checks it.
 
     Args:
         known: The version in force.
@@ -383,7 +383,7 @@ def update_task(known: TaskData, new: TaskData, taught: Collection[str] = ()) ->
         taught: Questions of the train rows of versions before `known`, which were learned too.
 
     Raises:
-        BadSpec: The two ask differently (name, format, template, scorer, text of a label): their rows do not belong together.
+        BadSpec: The two differ in name, format, template, scorer or text of a label: their rows do not belong together.
         BadInput: Every row of `new` is a known test row, so there is nothing to learn.
     """
     changed = [key for key in ("name", "template") if getattr(known.spec, key) != getattr(new.spec, key)]
@@ -397,13 +397,13 @@ def update_task(known: TaskData, new: TaskData, taught: Collection[str] = ()) ->
         )
     train, test = new.train, new.test
     if new.test_made:
-        asked = {row.question for row in known.test}
+        tested = {row.question for row in known.test}
         taught = {*taught, *(row.question for row in known.taught)}
         drawn = {row.question for row in test}
         train = tuple(
-            r for r in (*train, *test) if r.question not in asked and (r.question in taught or r.question not in drawn)
+            r for r in (*train, *test) if r.question not in tested and (r.question in taught or r.question not in drawn)
         )
-        test = tuple(r for r in test if r.question not in asked and r.question not in taught)
+        test = tuple(r for r in test if r.question not in tested and r.question not in taught)
     if not train:
         raise BadInput(
             f"every row of {new.spec.train} is a test row of task {known.name!r} already; there is nothing to learn"
@@ -415,18 +415,18 @@ def update_task(known: TaskData, new: TaskData, taught: Collection[str] = ()) ->
 def _rows(records: Sequence[Record], spec: TaskSpec, format: str, *, facts: bool = False) -> tuple[list[Row], Unread]:
     """Return one row for each record, and the columns that none of them reads."""
     rows = to_rows(records, format, task=spec.name, template=spec.template, labels=spec.labels, mapped=spec.columns)
-    asked = names_in(spec.template) if spec.template is not None else None
-    read = read_by(format, asked, spec.columns, chat=bool(rows[0].messages))
+    placeholders = names_in(spec.template) if spec.template is not None else None
+    read = read_by(format, placeholders, spec.columns, chat=bool(rows[0].messages))
     chosen = spec.format is not None or spec.template is not None
     return rows, check(records, format, read, columns=spec.columns, chosen=chosen, facts=facts)
 
 
 def _unmatched(spec: TaskSpec, parts: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Say that no label has a text of its own where the settings give some: they probably call the labels otherwise."""
-    found = sorted({row.label for rows in parts.values() for row in rows if row.label is not None})
-    if not spec.labels or spec.labels.keys() & set(found):
+    """Return a notice if the settings give texts of labels and no row has such a label: the names probably differ."""
+    labels = sorted({row.label for rows in parts.values() for row in rows if row.label is not None})
+    if not spec.labels or spec.labels.keys() & set(labels):
         return []
-    return [f"`labels` gives texts for {listed(spec.labels)}, and no row has such a label; they are {listed(found)}"]
+    return [f"`labels` gives texts for {listed(spec.labels)}, and no row has such a label; they are {listed(labels)}"]
 
 
 def _filled(template: str, question: str | Mapping[str, str]) -> str:
@@ -435,7 +435,7 @@ def _filled(template: str, question: str | Mapping[str, str]) -> str:
         question = dict.fromkeys(names[:1], question)
     missing = [name for name in names if name not in question]
     if missing:
-        raise BadInput(f"the task's prompt also asks for {', '.join(missing)}; give every column: {', '.join(names)}")
+        raise BadInput(f"the task's prompt also needs {', '.join(missing)}; give every column: {', '.join(names)}")
     return fill(template, question)
 
 

@@ -34,8 +34,8 @@ def split(text: str, tag: str | None = None) -> tuple[str | None, str]:
     A thought that is never closed has no answer behind it: the answer is empty.
 
     Args:
-        text: What was said.
-        tag: The opening tag that already stands before the text, if one does.
+        text: The answer.
+        tag: The opening tag that precedes the text already, if one does.
     """
     thoughts: list[str] = []
     while True:

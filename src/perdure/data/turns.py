@@ -1,4 +1,4 @@
-"""Conversations: the turns of a record as messages, with what a chat template may be given beside the text."""
+"""Conversations: the turns of a record as messages, with the other arguments of a chat template."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"} | {role: role for role in ROLES}
 REASONING = ("reasoning_content", "reasoning", "thinking")  # names of what an assistant thought
 TURN_FIELDS = (*REASONING, "tool_calls", "tool_call_id", "name", "tool_plan")
-"""Fields of a turn that are handed to the chat template beside role and content."""
+"""Fields of a turn that are handed to the chat template with role and content."""
 
 ROW_FIELDS = ("tools", "documents", "chat_template_kwargs")
-"""Columns of a conversation that are handed to the chat template beside the turns."""
+"""Columns of a conversation that are handed to the chat template with the turns."""
 
-_NAMED = 8  # fields that are told by name
-_SAID = ("weight", "train")  # fields that say whether a turn is trained
+_NAMED = 8  # fields that a notice names
+_MARKS = ("weight", "train")  # fields that mark whether a turn is trained
 
 
 def turns_of(value: Any, source: str, role: str = "role", content: str = "content") -> list[Message]:
@@ -52,22 +52,22 @@ def conversation(turns: Sequence[Message], record: Record) -> Row:
         )
     if not any(turn.role == "user" for turn in turns[: answers[-1]]):
         raise BadInput(f"{source} has no user turn before the answer; add one, or write the row as text")
-    return Row(messages=tuple(turns[: answers[-1] + 1]), extra=given_beside(record))
+    return Row(messages=tuple(turns[: answers[-1] + 1]), extra=template_arguments(record))
 
 
-def given_beside(record: Record) -> str:
-    """Return what the chat template is given beside the turns of a record, as canonical JSON; empty where nothing.
+def template_arguments(record: Record) -> str:
+    """Return the other arguments of the chat template in a record, as canonical JSON; empty where there are none.
 
     Raises:
         BadInput: A column for the template holds something else than it should.
     """
-    given = {name: found for name in ROW_FIELDS if (found := _given(record, name))}
+    given = {name: value for name in ROW_FIELDS if (value := _given(record, name))}
     return _stored(given, record.source) if given else ""
 
 
 def unread_fields(records: Iterable[Record]) -> list[str]:
-    """Return in words which fields of turns nothing reads, most frequent first."""
-    keys = {"role", "content", "from", "value", *TURN_FIELDS, *_SAID}
+    """Return notices of the fields of turns that nothing reads, most frequent first."""
+    keys = {"role", "content", "from", "value", *TURN_FIELDS, *_MARKS}
     counts: Counter[str] = Counter()
     for record in records:
         for column in ("messages", "conversations", "prompt", "completion"):
@@ -75,11 +75,11 @@ def unread_fields(records: Iterable[Record]) -> list[str]:
             for turn in turns if isinstance(turns, list) else ():
                 if isinstance(turn, dict):
                     counts.update(str(key) for key, value in turn.items() if key not in keys and _holds(value))
-    told = [
+    notices = [
         f"the field {quoted(name, 40)} of {count} turn{'' if count == 1 else 's'} is not read"
         for name, count in counts.most_common(_NAMED)
     ]
-    return told + ([f"{len(counts) - _NAMED} more fields of turns are not read"] if len(counts) > _NAMED else [])
+    return notices + ([f"{len(counts) - _NAMED} more fields of turns are not read"] if len(counts) > _NAMED else [])
 
 
 def _turn(turn: Any, roles: Mapping[str, str], where: str, role: str, content: str) -> Message:
@@ -88,7 +88,7 @@ def _turn(turn: Any, roles: Mapping[str, str], where: str, role: str, content: s
     named = turn.get(role)
     if not isinstance(named, str) or named not in roles:
         raise BadInput(f"{where}: {role} is {quoted(named)}; it must be one of {', '.join(roles)}")
-    if any(turn.get(key) in (0, False) and turn.get(key) is not None for key in _SAID):
+    if any(turn.get(key) in (0, False) and turn.get(key) is not None for key in _MARKS):
         raise BadInput(f"{where}: untrained turns (weight 0) are not supported; remove the row")
     if turn.get("function_call"):
         raise BadInput(f"{where}: function_call is not supported; write it as tool_calls, a list of {{type, function}}")
@@ -100,7 +100,7 @@ def _turn(turn: Any, roles: Mapping[str, str], where: str, role: str, content: s
             raise BadInput(f"{where}: {name} must be text, got a {type(extra[name]).__name__}")
     text = turn.get(content)
     if text is None and "tool_calls" in extra:
-        extra[content] = None  # templates tell a missing text from an empty one
+        extra[content] = None  # templates distinguish a missing text from an empty one
         text = ""
     return Message(roles[named], _text_of(text, where), _stored(extra, where) if extra else "")
 
@@ -160,7 +160,7 @@ def _loaded(text: str, where: str) -> Any:
 
 
 def _stored(value: Any, where: str) -> str:
-    """Return as JSON what the chat template is given."""
+    """Return an argument of the chat template as JSON."""
     try:
         return canonical_json(value)
     except (ValueError, TypeError) as error:

@@ -71,7 +71,7 @@ def decode(data: bytes, path: Path) -> str:
     """Return UTF-8 bytes as text, without a byte order mark.
 
     Raises:
-        BadInput: They are something else; the message says what, or the line.
+        BadInput: They are something else; the message names what, or the line.
     """
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise BadInput(f"{path} is UTF-32 text; save it as UTF-8")

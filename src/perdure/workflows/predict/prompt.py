@@ -12,7 +12,7 @@ from perdure.core.plain_json import BadJson, read_json
 from perdure.core.rows import Message
 from perdure.core.words import counted
 from perdure.data.read import Record, read_file
-from perdure.data.turns import given_beside, turns_of
+from perdure.data.turns import template_arguments, turns_of
 from perdure.data.unpack import decode, read_bytes
 
 Turns = Sequence[Mapping[str, Any]]
@@ -83,7 +83,7 @@ def read_messages(text: str, source: str) -> Prompt:
     if "messages" not in record.fields:
         raise BadInput(f'{source} has no "messages"; write a list of {{role, content}}, or an object that holds one')
     turns = checked_turns(turns_of(record.fields["messages"], source), source)
-    return Prompt(turns=turns, extra=given_beside(record), source=source)
+    return Prompt(turns=turns, extra=template_arguments(record), source=source)
 
 
 def read_messages_file(path: Path) -> Prompt:
@@ -145,7 +145,7 @@ def _from_record(record: Record) -> tuple[Prompt, bool]:
         turns = turns_of(fields[held], source, *CONVERSATIONS[held])
         answered = len(turns) > 1 and turns[-1].role == "assistant"
         asked = checked_turns(turns[:-1] if answered else turns, source)
-        return Prompt(turns=asked, extra=given_beside(record), source=source), answered
+        return Prompt(turns=asked, extra=template_arguments(record), source=source), answered
     text = next((fields[name] for name in TEXTS if isinstance(fields.get(name), str)), "")
     if not text.strip() and any(name in fields for name in TEXTS):
         raise BadInput(f"{source} asks nothing: its text is empty; fill it in or remove the row")

@@ -125,7 +125,7 @@ def oldest_left_out(row: Row, fits: Callable[[Row], bool]) -> tuple[Row, int]:
 
 def _task_row(prompt: Prompt, task: TaskData) -> Row:
     if prompt.turns:
-        asked = task.ask(prompt.turns[-1].content) if _is_conversation(task) else None
+        asked = task.prompt_row(prompt.turns[-1].content) if _is_conversation(task) else None
         if asked is None:
             raise BadInput(
                 f"{prompt.source} is a conversation, and task {task.name!r} asks one text in its own template; give the text "
@@ -135,7 +135,7 @@ def _task_row(prompt: Prompt, task: TaskData) -> Row:
         return replace(asked, messages=(*own, *prompt.turns, ANSWER), extra=prompt.extra or asked.extra)
     if prompt.record is not None:
         return task.request(prompt.record)
-    return task.ask(prompt.text)
+    return task.prompt_row(prompt.text)
 
 
 def _with_system(row: Row, system: str | None, task: str = "") -> Row:
