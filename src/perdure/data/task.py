@@ -140,13 +140,13 @@ class TaskData:
         return Row(prompt=question, task=self.name)
 
     def request(self, record: Record) -> Row:
-        """Return a row that asks what a row of a data file asks, the way the task's own rows do, with an empty answer.
+        """Return a row with the question of a record, in the form of the task's own rows, and an empty answer.
 
         Args:
             record: The columns that the task reads, under their names in the task's own files; or a text in "prompt" or "text".
 
         Raises:
-            BadInput: A column is missing or holds no text; the message says where.
+            BadInput: A column is missing or holds no text; the message names the place.
         """
         taken = {role: record.fields[name] for role, name in self.spec.columns.items() if name in record.fields}
         fields = {**record.fields, **taken}
@@ -155,9 +155,9 @@ class TaskData:
         text = fields.get("prompt", fields.get("text"))
         if isinstance(text, str) and (answer in reads or not all(fields.get(name) is not None for name in reads)):
             return self.prompt_row(text)
-        unread = {} if answer in reads else {answer: "-"}  # stands for the answer, which is not read
-        asked = Record({**fields, **unread}, record.source)
-        (row,) = to_rows([asked], self.format, task=self.name, template=self.spec.template, mapped=self.spec.columns)
+        unread = {} if answer in reads else {answer: "-"}  # placeholder of the answer, which is not read
+        question = Record({**fields, **unread}, record.source)
+        (row,) = to_rows([question], self.format, task=self.name, template=self.spec.template, mapped=self.spec.columns)
         return replace(row, completion="", label=None)
 
     def to_json(self) -> dict[str, Any]:
