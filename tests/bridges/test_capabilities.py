@@ -1,5 +1,6 @@
 """What `init` finds out about a base model: printed, kept, obeyed by later verbs, and a model that cannot be used is refused."""
 
+import copy
 import json
 
 import pytest
@@ -10,7 +11,8 @@ from perdure import Workspace
 from perdure.bridges.capabilities import capabilities_of
 from perdure.bridges.models import Base
 from perdure.core.errors import BadInput, BadSpec
-from perdure.model.probing import measure
+from perdure.model.batching import Batching
+from perdure.model.probing import batching_of, measure, plain
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +116,27 @@ def test_a_model_that_looks_ahead_is_refused():
         for k in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     }
     torch.manual_seed(0)
-    with pytest.raises(BadInput, match="no causal language model"):
-        measure(BertLMHeadModel(BertConfig(**sizes)).eval())
+    bert = BertLMHeadModel(BertConfig(**sizes)).eval()
+    for looks in (measure, batching_of):
+        with pytest.raises(
+            BadInput, match=r"this model \(BertLMHeadModel\) predicts each token from those after it too"
+        ):
+            looks(bert)
+
+
+def test_a_model_of_a_plain_structure_that_looks_ahead_is_refused_too():
+    model = make("llama")
+    assert batching_of(copy.deepcopy(model)) == Batching()
+
+    def see_all(_, args, given):
+        width = given["hidden_states"].shape[1]
+        return args, {**given, "attention_mask": torch.ones(1, 1, width, width, dtype=torch.bool)}
+
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_pre_hook(see_all, with_kwargs=True)
+    assert plain(copy.deepcopy(model)) is not None
+    with pytest.raises(BadInput, match="predicts each token from those after it too"):
+        batching_of(model)
 
 
 def test_a_model_that_reads_the_padding_behind_a_row_is_refused():
@@ -124,7 +145,7 @@ def test_a_model_that_reads_the_padding_behind_a_row_is_refused():
         lambda _, args, given: (args, {**given, "inputs_embeds": None, "input_ids": given["input_ids"].roll(1, 1)}),
         with_kwargs=True,
     )
-    with pytest.raises(BadInput, match=r"no causal language model|padding behind"):
+    with pytest.raises(BadInput, match=r"from those after it too|padding behind"):
         measure(model)
 
 

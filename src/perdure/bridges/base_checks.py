@@ -1,4 +1,4 @@
-"""Whether a loaded model is the one its files describe: whole, finite, causal, and of one vocabulary with its tokenizer."""
+"""Whether a loaded model is the one its files describe: whole, finite, and of one vocabulary with its tokenizer."""
 
 import re
 from collections.abc import Mapping
@@ -7,14 +7,10 @@ from typing import Any
 
 import torch
 
-from perdure.bridges.experts import is_mixture
 from perdure.core.errors import BadInput
 from perdure.core.rows import Message
 from perdure.core.words import some
 from perdure.data.chat import chat_text
-
-LENGTH = 16  # tokens of the text that shows whether a model reads ahead
-LEAK = 5e-4  # share of a change of later tokens that may show at earlier ones; bidirectional ones of random weights show 1e-3
 
 
 def refuse_incomplete(folder: Path, info: Mapping[str, Any]) -> None:
@@ -140,28 +136,6 @@ def without_embedding(tokenizer: Any, token: int, rows: int) -> str:
         f"the model has no embedding for {tokenizer.convert_ids_to_tokens(token)!r} (token {token:,} of {rows:,}), added to "
         "its tokenizer; take it out of the text, or resize the model's embedding to the tokenizer and save it as a new model"
     )
-
-
-def refuse_reading_ahead(folder: Path, model: Any, rows: int) -> None:
-    """Refuse a model in which later tokens change what is predicted at earlier ones: an encoder, not a causal language model.
-
-    Mixtures of experts are not tried, since tokens of one expert are computed together and their rounding differs.
-
-    Raises:
-        BadInput: It reads ahead, or cannot compute at all.
-    """
-    if is_mixture(model):
-        return
-    random = torch.Generator().manual_seed(0)
-    one, other = torch.randint(0, rows, (2, 1, LENGTH), generator=random).to(model.device)
-    other[:, : LENGTH // 2] = one[:, : LENGTH // 2]
-    with torch.no_grad():
-        change = (model(input_ids=one).logits.float() - model(input_ids=other).logits.float()).abs().amax(-1)[0]
-    if change[: LENGTH // 2].max() > LEAK * change[LENGTH // 2 :].max():
-        raise BadInput(
-            f"the model in {folder} ({type(model).__name__}) predicts each token from those after it too: it is an encoder; "
-            "perdure needs a causal (decoder-only) language model"
-        )
 
 
 def _numberless(name: str) -> str:

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 
 from perdure.bridges.experts import expert_parameters
-from perdure.bridges.models import Base
+from perdure.bridges.models import Base, in_words
 from perdure.bridges.targets import linear_layers, without_adapter
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.data.chat import DATE, writes_date
 from perdure.editing.site import open_site
 from perdure.model.batching import Batching
 from perdure.model.layers import text_part
-from perdure.model.probing import measure, remember
+from perdure.model.probing import measure, named, remember
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def capabilities_of(base: Base) -> Capabilities:
         )
     if not linear_layers(model):
         raise BadInput(f"{type(model).__name__} has no linear layer that could get an adapter; perdure cannot train it")
-    batching = measure(model)
+    with in_words(f"{named(model)} cannot compute"):
+        batching = measure(model)
     remember(model, batching)
     _refuse_untrainable(base)
     try:
@@ -113,7 +114,7 @@ def _refuse_untrainable(base: Base) -> None:
     base.model.train()
     try:
         with base.precision():
-            logits = base.model(input_ids=ids, use_cache=False).logits.float()
+            logits = base.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits.float()
         (gradient,) = torch.autograd.grad(logits.logsumexp(-1).mean(), weight)
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         raise BadInput(f"{type(base.model).__name__} cannot be trained here: {str(error).splitlines()[0]}") from error

@@ -34,11 +34,6 @@ def expert_parameters(model: Any) -> dict[str, nn.Parameter]:
     }
 
 
-def is_mixture(model: Any) -> bool:
-    """Say whether a model has experts, in whatever layout."""
-    return any("expert" in name for name, _ in model.named_modules())
-
-
 def experts_transposed(model: Any, name: str) -> bool:
     """Say whether the parameter of experts with this name is (experts, in, out)."""
     return bool(_owner(model, name)[0].is_transposed)

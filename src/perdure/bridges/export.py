@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from perdure.bridges.experts import expert_parameters, experts_transposed, is_mixture
+from perdure.bridges.experts import expert_parameters, experts_transposed
 from perdure.bridges.models import Base, load_base, load_tokenizer
 from perdure.bridges.runtime import PREFIX, Runtime
 from perdure.bridges.sizes import shell
 from perdure.bridges.targets import taken_for_experts
 from perdure.core.errors import BadInput, PerdureError
 from perdure.maths.low_rank import Patch, Patches, from_tensors, relative_error, to_tensors, truncate, uniform
+from perdure.model.layers import is_mixture
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -74,7 +74,7 @@ def cut(site: Site, lines: Sequence[Line]) -> Tails:
         with site.precision(), attention_for(before, device):
             past = prefix_cache(
                 site.model,
-                input_ids=prefix.to(device),
+                prefix.to(device),
                 attention_mask=mask[:, :before],
                 position_ids=positions[:, :before],
             )
@@ -92,7 +92,7 @@ def run(site: Site, tails: Tails, at: Tensor | None) -> Tensor:
             input_ids=tails.ids,
             attention_mask=tails.mask,
             position_ids=tails.positions,
-            past_key_values=growing_copy(tails.past),
+            past=growing_copy(tails.past),
             use_cache=tails.past is not None,
         ).logits
 

@@ -72,12 +72,12 @@ class Tokens:
         columns = shared + ids.shape[1]
         if shared:
             with attention_for(columns, device):
-                past = prefix_cache(model, weights, input_ids=batch.prefix.to(device)[None])
+                past = prefix_cache(model, batch.prefix.to(device)[None], weights)
             past.batch_repeat_interleave(len(ids))
             mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
         given: dict[str, Any] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
-        given |= {"attention_mask": mask, "past_key_values": past, "use_cache": past is not None}
-        out = logits_at(model, at, columns=columns, weights=weights, **given)
+        given |= {"attention_mask": mask, "use_cache": past is not None}
+        out = logits_at(model, at, columns=columns, weights=weights, past=past, **given)
         return Output(out.logits, out.hidden)
 
     def embed(self, model: Any, batch: Batch) -> Tensor:

@@ -1,7 +1,10 @@
 """The forward that training, scoring and editing share: logits at wanted positions only, in the fastest attention kernel."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import fields, is_dataclass
+from functools import cache
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +31,13 @@ class HeadOutput(NamedTuple):
 
 
 def logits_at(
-    model: Any, at: Tensor | None, *, columns: int, weights: Mapping[str, Tensor] | None = None, **given: Any
+    model: Any,
+    at: Tensor | None,
+    *,
+    columns: int,
+    weights: Mapping[str, Tensor] | None = None,
+    past: Any = None,
+    **given: Any,
 ) -> HeadOutput:
     """Run the model and return its logits at some positions.
 
@@ -37,32 +46,62 @@ def logits_at(
         at: Row and position (2, tokens) in the input; None for no position.
         columns: Tokens that attention reads: those of the input and those in front of it.
         weights: Values that take the place of the model's parameters of these names.
+        past: Keys and values of the tokens in front of the input; they grow by those of the input.
         **given: The arguments of the forward; those that are None are left out.
     """
     with attention_for(columns, device_of(model)), only_at(model, at) as hidden:
-        out = call(model, weights, given)
-    return HeadOutput(out.logits[0].float(), hidden[0], getattr(out, "past_key_values", None))
+        out = call(model, weights, {**given, **past_argument(model, past)})
+    return HeadOutput(out.logits[0].float(), hidden[0], past_in(out))
 
 
-def prefix_cache(model: Any, weights: Mapping[str, Tensor] | None = None, **given: Any) -> Any:
+def prefix_cache(
+    model: Any, ids: Tensor, weights: Mapping[str, Tensor] | None = None, past: Any = None, **given: Any
+) -> Any:
     """Return the keys and values of a prefix, run without the head; None where the model has no cache.
 
-    All prefixes run here: one that all rows of a batch share, and one for each row. What precedes every text, such as a
-    trained opening, is given as `past_key_values`.
+    All prefixes run here: one that all rows of a batch share, and one for each row.
 
     Args:
         model: A causal language model.
+        ids: Token ids (rows, width). All are real tokens unless `attention_mask` is given.
         weights: As for `logits_at`.
-        **given: The arguments of the forward; those that are None are left out.
+        past: A cache to fill; the model makes one of its own unless given.
+        **given: More arguments of the forward; those that are None are left out.
     """
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": True, **given}
     with only_at(model, None):
-        return getattr(call(model, weights, {**given, "use_cache": True}), "past_key_values", None)
+        return past_in(call(model, weights, {**given, **past_argument(model, past)}))
 
 
 def call(model: Any, weights: Mapping[str, Tensor] | None, given: Mapping[str, Any]) -> Any:
     """Return the output of the model with `weights` in the place of its parameters of these names."""
     own = {name: value for name, value in given.items() if value is not None}
     return model(**own) if weights is None else torch.func.functional_call(model, dict(weights), (), own)
+
+
+def without_peft(model: Any) -> Any:
+    """Return the model without PEFT around it."""
+    return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def past_argument(model: Any, past: Any) -> dict[str, Any]:
+    """Return the argument of the model's forward that gives it a cache; no argument where `past` is None.
+
+    transformers calls it `past_key_values` up to 5.23, and `cache` from 5.24 on.
+    """
+    bare: nn.Module = without_peft(model)
+    return {} if past is None else {_past_name(type(bare).forward): past}
+
+
+def past_in(output: object) -> Any:
+    """Return the cache in the output of a forward; None where the model gives none."""
+    names = [field.name for field in fields(output)] if is_dataclass(output) else []
+    return next((getattr(output, name) for name in ("cache", "past_key_values") if name in names), None)
+
+
+@cache
+def _past_name(forward: Callable[..., Any]) -> str:
+    return "cache" if "cache" in signature(forward).parameters else "past_key_values"
 
 
 def device_of(model: Any) -> torch.device:

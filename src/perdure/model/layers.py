@@ -24,6 +24,11 @@ def weight_of(module: nn.Module) -> Tensor:
     return weight.T if is_transposed(layer) else weight
 
 
+def is_mixture(model: Any) -> bool:
+    """Return whether a model has experts, in whatever layout."""
+    return any("expert" in name for name, _ in model.named_modules())
+
+
 def modules_of(model: Any) -> dict[str, nn.Module]:
     """Return the modules of the base model by name, as they are without adapters."""
     named = {n: m for n, m in model.named_modules() if ".lora_" not in n and ".base_layer" not in n}

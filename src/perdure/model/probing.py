@@ -14,7 +14,8 @@ from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
 from perdure.model.batch import padded
 from perdure.model.batching import Batching, Decoding
-from perdure.model.head import device_of, prefix_cache
+from perdure.model.head import device_of, past_argument, prefix_cache, without_peft
+from perdure.model.layers import is_mixture
 from perdure.model.prompts import CachedPrompts
 
 KNOWN = "perdure_batching"  # a model's own attribute: its batching, measured once
@@ -22,6 +23,8 @@ WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "w
 CRASHES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)  # of a cache
 SHARED, TAILS, NEW = 8, (9, 2), 2  # tokens of the rows that are run
 SMALL = 300_000_000  # parameters up to which a model is copied in float32
+AHEAD = 16  # tokens of the two texts that show whether a model reads ahead
+LEAK = 5e-4  # share of a change of later tokens that may show at earlier ones; encoders of random weights show 1e-3
 EXACT = 1e-4  # of the logits' spread: what rounding may change in float32
 NOISE = 4  # times what padding on the right changes, which only rounding can: what it may change elsewhere
 
@@ -32,18 +35,22 @@ def batching_of(model: Any) -> Batching:
     Raises:
         BadInput: See `measure`.
 
-    Cost: a forward over one token; where the structure is not plain, also that of `measure`.
+    Cost: forwards over 16 tokens, twice, and over one; where the structure is not plain, that of `measure`.
     """
-    known: Batching | None = getattr(_bare(model), KNOWN, None)
+    known: Batching | None = getattr(without_peft(model), KNOWN, None)
     if known is None:
-        known = plain(model) or measure(model)
+        known = plain(model)
+        if known is None:
+            known = measure(model)
+        else:
+            refuse_reading_ahead(model)
         remember(model, known)
     return known
 
 
 def remember(model: Any, batching: Batching) -> None:
     """Store the batching of a model on the model."""
-    setattr(_bare(model), KNOWN, batching)
+    setattr(without_peft(model), KNOWN, batching)
 
 
 def plain(model: Any) -> Batching | None:
@@ -60,6 +67,33 @@ def plain(model: Any) -> Batching | None:
 
 
 @torch.no_grad()
+def refuse_reading_ahead(model: Any) -> None:
+    """Refuse a model in which later tokens change what is predicted at earlier ones: an encoder, not a causal language model.
+
+    Raises:
+        BadInput: It reads ahead.
+    """
+    drawn = torch.tensor(_drawn(model, AHEAD * 3 // 2), device=device_of(model))
+    one, other = drawn[None, :AHEAD], torch.cat([drawn[: AHEAD // 2], drawn[AHEAD:]])[None]
+    with _still(model):
+        logits = [model(input_ids=ids, use_cache=False).logits.float() for ids in (one, other)]
+    change = (logits[0] - logits[1]).abs().amax(-1)[0]
+    # experts compute the tokens of all positions together, so that rounding differs with the later ones
+    rounded = is_mixture(model) and next(model.parameters()).dtype != torch.float32
+    if not change[: AHEAD // 2].max() <= (0.5 if rounded else LEAK) * change[AHEAD // 2 :].max():
+        raise BadInput(
+            f"{named(model)} ({type(without_peft(model)).__name__}) predicts each token from those after it too: it is an "
+            "encoder; perdure needs a causal (decoder-only) language model"
+        )
+
+
+def named(model: Any) -> str:
+    """Return what an error calls a model: by its folder, where it was loaded from one."""
+    folder = getattr(model.config, "_name_or_path", "")
+    return f"the model in {folder}" if folder else "this model"
+
+
+@torch.no_grad()
 def measure(model: Any) -> Batching:
     """Return how a model may be run in batches, by comparing the logits of each row with those of its own unpadded forward.
 
@@ -71,9 +105,7 @@ def measure(model: Any) -> Batching:
 
     Cost: some 100 to 300 tokens through the model; a small one is copied in float32, in which rounding hides nothing.
     """
-    vocabulary = model.get_input_embeddings().weight.shape[0]
-    low = vocabulary // 4  # most vocabularies have their special tokens below it
-    drawn: list[int] = keyed("batching").integers(low, max(2 * low, low + 1), size=64).tolist()
+    drawn = _drawn(model, 64)
     rows = [drawn[:SHARED] + drawn[start : start + size] for start, size in zip((SHARED, 32), TAILS, strict=True)]
     more = [drawn[48 : 48 + NEW + 1], drawn[56 : 56 + NEW + 1]]
     with _still(model):
@@ -100,16 +132,18 @@ class _Probe:
         whole = [row + new for row, new in zip(self.rows, more, strict=True)]
         self.alone = [self._logits([row])[0] for row in whole]
         if not all(bool(torch.isfinite(logits).all()) for logits in self.alone):
-            raise BadInput("the model's logits are not finite numbers; its weights are damaged or do not fit its code")
+            raise BadInput(
+                f"the logits of {named(model)} are not finite numbers; its weights are damaged or do not fit its code"
+            )
+        refuse_reading_ahead(model)
         self.spread = torch.cat(self.alone).std().item()
         self.allowed = EXACT * self.spread
         self.blur = 5e-4 if next(model.parameters()).dtype == torch.float32 else 0.5  # what cannot be rounding
-        self._refuse_what_looks_ahead()
         together = self._logits(whole)
         noise = max(self._distance(together[n, : len(row)], self.alone[n]) for n, row in enumerate(whole))
         if not noise <= self.blur * self.spread:
             raise BadInput(
-                "the logits of this model for a row change with the padding behind the row in a batch; perdure trains and "
+                f"the logits of {named(model)} for a row change with the padding behind the row in a batch; perdure trains and "
                 "scores in batches of padded rows, so that it cannot use this model"
             )
         self.allowed = max(self.allowed, NOISE * noise)
@@ -130,15 +164,6 @@ class _Probe:
                 return replace(candidate, spans=self._continues(candidate, NEW))
         return replace(base, decoding="whole", spans=False)
 
-    def _refuse_what_looks_ahead(self) -> None:
-        """Refuse a model whose logits at a token depend on the tokens behind it."""
-        first, second = (logits[:SHARED] for logits in self.alone)
-        if not self._distance(first, second) <= self.blur * self.spread:
-            raise BadInput(
-                "this is no causal language model: what it predicts at a token changes with the tokens behind it; choose a "
-                "model that is made to continue text"
-            )
-
     def _logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
         ids, mask = padded(rows, 0)
         given = {"attention_mask": mask.to(self.device)} if len(rows) > 1 else {}
@@ -147,12 +172,12 @@ class _Probe:
     def _behind_prefix(self) -> list[tuple[Tensor, Tensor]]:
         """Return pairs of logits of rows behind a shared prefix, and alone."""
         prefix = torch.tensor([self.rows[0][:SHARED]], device=self.device)
-        past = prefix_cache(self.model, input_ids=prefix)
+        past = prefix_cache(self.model, prefix)
         past.batch_repeat_interleave(len(self.rows))
         ids, mask = padded([row[SHARED:] for row in self.rows], 0)
         mask = torch.cat([mask.new_ones(len(ids), SHARED), mask], dim=1)
         given = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
-        out = self.model(**given, past_key_values=past, use_cache=True).logits.float()
+        out = self.model(**given, **past_argument(self.model, past), use_cache=True).logits.float()
         return [(out[n, : len(row) - SHARED], self.alone[n][SHARED : len(row)]) for n, row in enumerate(self.rows)]
 
     def _continues(self, batching: Batching, width: int) -> bool:
@@ -201,18 +226,19 @@ def _exact_copy(model: Any) -> Any:
 def _past(model: Any) -> Any:
     """Return the cache of a forward over one token; None where the model gives none."""
     with torch.no_grad():
-        # transformers warns of a row that begins with padding and has no mask
-        token = 1 if getattr(model.config, "pad_token_id", None) == 0 else 0
-        return prefix_cache(model, input_ids=torch.tensor([[token]], device=device_of(model)))
+        return prefix_cache(model, torch.zeros(1, 1, dtype=torch.long, device=device_of(model)))
+
+
+def _drawn(model: Any, size: int) -> list[int]:
+    """Return random tokens, the same ones every time."""
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    low = vocabulary // 4  # most vocabularies have tokens of special use below it
+    tokens: list[int] = keyed("batching").integers(low, max(2 * low, low + 1), size=size).tolist()
+    return tokens
 
 
 def _takes_positions(model: Any) -> bool:
-    return "position_ids" in signature(_bare(model).forward).parameters
-
-
-def _bare(model: Any) -> Any:
-    """Return the model without PEFT around it."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return "position_ids" in signature(without_peft(model).forward).parameters
 
 
 @contextmanager

@@ -106,7 +106,7 @@ class CachedPrompts:
             input_ids=ids,
             attention_mask=self.mask,
             position_ids=positions,
-            past_key_values=self.past,
+            past=self.past,
             use_cache=True,
         )
         self.past = out.past
@@ -118,4 +118,4 @@ class CachedPrompts:
 
     def _prefix(self, ids: Sequence[int], past: Any = None) -> Any:
         """Return the cache of a prefix of all rows."""
-        return prefix_cache(self.model, input_ids=torch.tensor([list(ids)], device=self.device), past_key_values=past)
+        return prefix_cache(self.model, torch.tensor([list(ids)], device=self.device), past=past)
