@@ -26,7 +26,7 @@ from perdure.ledger.database import (
 )
 from perdure.ledger.entry import Entry
 from perdure.ledger.folder import LedgerFolder
-from perdure.ledger.rows import row_key
+from perdure.ledger.row_keys import row_key
 
 
 def verify(ledger: LedgerFolder) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from perdure.core.records import from_store
 from perdure.data.scoring import FIRST
 from perdure.ledger.database import now, scores, tasks
 from perdure.ledger.records import Score
-from perdure.ledger.rows import Shelf
+from perdure.ledger.row_upkeep import RowUpkeep
 from perdure.ledger.tasks import read_task, scoring_of
 
 
-class ScoreBook(Shelf):
+class ScoreBook(RowUpkeep):
     """The measured cells of the matrix; two entries with the same state share them.
 
     A cell of an earlier scoring version than its task's stays in the table, and is read no more.

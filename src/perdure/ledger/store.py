@@ -16,7 +16,7 @@ from perdure.ledger import integrity
 from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
 from perdure.ledger.folder import DATABASE, LedgerFolder
-from perdure.ledger.rows import HELD_OUT
+from perdure.ledger.row_keys import HELD_OUT
 
 FORMAT = 1  # of the folder; the schema of ledger.sqlite has its own number
 NEEDED = ("base", "model", "weights", "dtype")  # what perdure.json must say beside its format

@@ -1,0 +1,42 @@
+"""What identifies a row in a ledger, and where a row is."""
+
+from dataclasses import dataclass
+
+from perdure.core.canonical import content_hash
+from perdure.core.rows import Row, RowName
+
+HELD_OUT = ("test", "validation")  # every other part of a task is trained on
+PLACES = ("memory", "test", "train", "validation")  # of a row, the first that needs its text first
+
+
+def row_key(row: Row) -> str:
+    """Return the key under which a row's text is kept: its hash with its label and task."""
+    return content_hash([row.hash, row.label, row.task])
+
+
+def row_name(row: Row, part: str, *, label: bool) -> RowName:
+    """Return what is kept of a row whose text is not.
+
+    Args:
+        row: The row.
+        part: Part of the task that it is in.
+        label: Keep its label too. A label that stands beside an answer is text like any other.
+    """
+    return RowName(row_key(row), row.hash, row.question, row.label if label else None, row.source, part)
+
+
+@dataclass(frozen=True)
+class RowPlace:
+    """A row of a task version.
+
+    Args:
+        version: The task version.
+        part: Part of it that the row is in: "train", "validation" or "test".
+        hash: The row's `hash`.
+        question: The row's `question`.
+    """
+
+    version: str
+    part: str
+    hash: str
+    question: str

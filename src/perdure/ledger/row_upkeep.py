@@ -1,0 +1,119 @@
+"""Which rows a workspace keeps, and dropping their text."""
+
+from collections import Counter
+from collections.abc import Collection
+
+from sqlalchemy import LargeBinary, delete, func, select, type_coerce, update
+
+from perdure.core.canonical import canonical_json
+from perdure.core.errors import NotFound
+from perdure.ledger.database import manifests, questions, row_names, rows, task_rows, tasks
+from perdure.ledger.manifests import Manifests
+from perdure.ledger.row_keys import PLACES, row_name
+from perdure.ledger.row_queries import (
+    chunks,
+    deleted_rows,
+    first_place,
+    keep_name,
+    loose_rows,
+    name_keys,
+    places_of_rows,
+    read_row,
+    unnamed,
+)
+
+
+class RowUpkeep(Manifests):
+    """Counts the rows that are kept, and drops what nothing needs."""
+
+    def kept_where(self) -> dict[str, int]:
+        """Return how many rows are kept, each counted once, at its first place of these.
+
+        "memory" and "test": rows with text, named by a memory manifest, or by a test part. "train" and "validation": the other
+        rows with text, by part. "loose": rows with text that no task and no manifest names. "names": rows kept by name.
+        "deleted": rows that were deleted. "text_bytes": the bytes of all that text.
+        """
+        with self.reading() as connection:
+            places = places_of_rows(connection)
+            bodies = select(rows.c.key, func.length(type_coerce(rows.c.body, LargeBinary))).where(
+                rows.c.body.is_not(None)
+            )
+            texts = {key: size for key, size in connection.execute(bodies)}
+            names = name_keys(connection)
+            gone = len(deleted_rows(connection))
+        counts = Counter(first_place(places.get(key, ())) for key in texts)
+        found = {place: counts[place] for place in (*PLACES, "loose")}
+        return {**found, "names": len(names - texts.keys()), "deleted": gone, "text_bytes": sum(texts.values())}
+
+    def drop_texts(self, keep: Collection[str], labelled: Collection[str]) -> dict[str, int]:
+        """Keep by name alone every train and validation row that neither a memory nor a test part needs.
+
+        Args:
+            keep: Names of tasks that keep the text of all their rows.
+            labelled: Names of tasks whose labels are their answers, and stay.
+
+        Returns:
+            "rows", how many lost their text, and the "bytes" of it.
+
+        Raises:
+            Busy: All that is done, but a reader holds the log, where the text still stands; calling this again is enough.
+        """
+        dropped = size = 0
+        with self.changing() as connection:
+            places = places_of_rows(connection)
+            query = select(rows.c.key, rows.c.body).where(rows.c.body.is_not(None))
+            for key, body in connection.execute(query).all():
+                row = read_row(key, body)
+                if first_place(places.get(key, ())) not in ("train", "validation") or row.task in keep:
+                    continue
+                dropped, size = dropped + 1, size + len(canonical_json(body).encode())
+                keep_name(connection, row_name(row, "train", label=row.task in labelled))
+        self.forget_deleted()
+        return {"rows": dropped, "bytes": size}
+
+    def drop_unnamed(self, versions: Collection[str], memories: Collection[str]) -> int:
+        """Delete every task version and memory manifest but these, and the rows that nothing names then.
+
+        A learn that was stopped or discarded leaves some. The caller calls `forget_deleted` when this returns more than 0.
+
+        Args:
+            versions: The task versions that stay.
+            memories: The manifests that stay.
+
+        Returns:
+            How many versions, manifests and rows were deleted.
+        """
+        with self.reading() as connection:  # a full disk can be read
+            if not any(unnamed(connection, versions, memories)) and not loose_rows(connection):
+                return 0
+        with self.changing() as connection:
+            lost, forgotten = unnamed(connection, versions, memories)
+            for version in lost:
+                connection.execute(delete(tasks).where(tasks.c.version == version))
+                connection.execute(delete(task_rows).where(task_rows.c.version == version))
+            for name in forgotten:
+                connection.execute(delete(manifests).where(manifests.c.hash == name))
+            loose = loose_rows(connection)
+            for chunk in chunks(loose):
+                connection.execute(delete(rows).where(rows.c.key.in_(chunk)))
+                connection.execute(delete(row_names).where(row_names.c.key.in_(chunk)))
+                connection.execute(delete(questions).where(questions.c.key.in_(chunk)))
+        return len(lost) + len(forgotten) + len(loose)
+
+    def _blank(self, row_hash: str) -> tuple[list[str], int]:
+        """Erase the text of every row with this hash; return the keys of these rows, and how many were not erased before.
+
+        Raises:
+            NotFound: No row has this hash.
+            Busy: The text is erased, but a reader holds the log, where it still stands; calling this again is enough.
+        """
+        with self.changing() as connection:
+            keys = list(connection.execute(select(rows.c.key).where(rows.c.hash == row_hash)).scalars())
+            if not keys:
+                raise NotFound(f"no row {row_hash[:12]} in {self.path}; 'perdure memory list --all' shows the rows")
+            fresh = set(keys) - deleted_rows(connection).keys()
+            connection.execute(update(rows).where(rows.c.hash == row_hash).values(body=None))
+            connection.execute(delete(row_names).where(row_names.c.key.in_(keys)))
+            connection.execute(delete(questions).where(questions.c.key.in_(keys)))
+        self.forget_deleted()
+        return keys, len(fresh)
