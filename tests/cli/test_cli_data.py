@@ -34,6 +34,35 @@ def test_columns_are_named_on_the_command_line_and_in_a_task_file(fresh, tmp_pat
     assert "warning: columns not read, with their filled rows: mood (8), id (8)" in shown.stderr
 
 
+def test_several_files_a_folder_and_stdin_are_read_with_the_same_columns(fresh, tmp_path):
+    (tmp_path / "rows").mkdir()
+    rows = [{"question": f"Who is {i}?", "answer": "parcel"} for i in range(8)]
+    paths = [
+        write_rows(tmp_path / "rows" / name, part) for name, part in (("a.jsonl", rows[:5]), ("b.jsonl", rows[5:]))
+    ]
+    options = ["--dry-run", "--json", "--columns", "prompt=question,completion=answer"]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    found = [
+        json.loads(run("-w", fresh, "learn", "t", *data, *options, input=lines if data == ["-"] else None).stdout)
+        for data in (paths, [tmp_path / "rows"], ["-"])
+    ]
+    assert [one["rows"] for one in found] == [found[0]["rows"]] * 3
+    assert [one["example"] for one in found] == [found[0]["example"]] * 3
+    assert found[0]["rows"]["train"] + found[0]["rows"]["test"] == 8
+    short = run_json("-w", fresh, "learn", "t", paths[0], *options[:1], *options[2:], "--max-rows", "4")
+    assert short["rows"]["train"] + short["rows"]["test"] == 4
+
+
+def test_a_data_set_on_the_hub_without_datasets_is_one_line_and_loads_nothing(fresh, monkeypatch):
+    monkeypatch.setattr("perdure.bridges.hub_data.find_spec", lambda name: None)
+    monkeypatch.setattr("perdure.bridges.models.load_tokenizer", lambda folder: pytest.fail("loaded"))
+    refused = run("-w", fresh, "learn", "t", "hub:org/name", code=1)
+    assert refused.stderr == (
+        "error: hub:org/name: data sets of the hub need the package datasets, which is not installed: "
+        "pip install 'perdure[datasets]'\n"
+    )
+
+
 @pytest.mark.parametrize("columns", ["prompt", "prompt=", "=question", "prompt=question,prompt=answer", ""])
 def test_a_mapping_that_is_none_is_wrong_usage(fresh, tmp_path, columns):
     data = write_rows(tmp_path / "a.jsonl", asked())

@@ -235,7 +235,12 @@ SIX = '{"a": 1}\n' * 6
         ),
         ("a.json", "[" * 100_000 + "]" * 100_000, "is broken JSON: it is nested deeper"),
         ("a.json", '[{"a": ' + "9" * 5000 + "}]", "a number has more digits"),
-        ("a.tsv", "a\tb", "a table separated by tabs is read as .csv"),
+        ("a.tsv", "a\tb", "a.tsv holds no rows"),
+        ("a.tsv", "a\tb\n1\n", "a.tsv:2 has 1 cells, but the header names 2"),
+        ("a.tsv", "a\ta\n1\t2\n", "a.tsv:1 must name each column once"),
+        ("a.arrow", "no arrow", "not a readable Arrow file"),
+        ("a.arrow", b"ARROW1\0\0" + b"x" * 40, "not a readable Arrow file"),
+        ("a.arrow.gz", "text", "the kind of this file"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16-le"), "is UTF-16 text; save it as UTF-8"),
         ("a.csv", "a,b\n1,2\n".encode("utf-32"), "is UTF-32 text; save it as UTF-8"),
         (
@@ -248,7 +253,8 @@ SIX = '{"a": 1}\n' * 6
         ("a.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         ("a.jsonl", b'{"a": 1}\n{"a": "\xe9"}', "a.jsonl:2 is not UTF-8"),
         ("a.parquet", "no parquet", "not a readable Parquet file"),
-        ("a.txt", "text", "the kind of this file"),
+        ("a.txt", " \n\n", "a.txt is empty"),
+        ("a.doc", "text", "name it .jsonl, .json, .csv, .tsv, .txt (also with .gz), .parquet or .arrow"),
         ("a.gz", "text", "the kind of this file"),
         ("a.parquet.gz", "text", "the kind of this file"),
         ("noname", "text", "the kind of this file"),
@@ -278,6 +284,8 @@ def test_missing_file_and_folder_are_refused(tmp_path):
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(BadInput, match="does not exist"):
         read_records(tmp_path / "none.jsonl")
+    with pytest.raises(BadInput, match="does not exist"):
+        read_records(tmp_path / "none")
     with pytest.raises(BadInput, match="is a folder"):
         read_records(tmp_path / "folder.jsonl")
 

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import random
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -72,6 +73,7 @@ RECIPE = {
     "keep": "last",
     "methods": {"replay": {"mix": 0.2}, "ewc": {"strength": 1.0}},
 }
+SAVED = {"_data_files": [{"filename": "data.arrow"}], "_fingerprint": "f", "_split": None}
 SUITE = {
     "name": "s",
     "model": "m",
@@ -187,14 +189,18 @@ def _nested(levels: int) -> Any:
 
 
 def text_of(value: Any, kind: str, rng: random.Random) -> bytes:
-    """Return a value as a file of a kind: .jsonl, .json, .csv, .parquet or .yaml."""
-    if kind == ".parquet":
-        return _parquet(value)
-    if kind == ".csv":
+    """Return a value as a file of a kind: .jsonl, .json, .csv, .tsv, .txt, .parquet, .arrow or .yaml."""
+    if kind in (".parquet", ".arrow"):
+        return _columnar(value, kind)
+    if kind == ".txt":
+        text = rng.choice(["\n\n", "\n \n", "\n", "\r\n\r\n"]).join(
+            map(_cell, value if isinstance(value, list) else [value])
+        )
+    elif kind in (".csv", ".tsv"):
         rows = [row if isinstance(row, dict) else {"text": row} for row in value]
         names = list(dict.fromkeys(name for row in rows for name in row))
         separator, lines = (
-            rng.choice([",", ",", ";", "\t", "|", ", "]),
+            "\t" if kind == ".tsv" else rng.choice([",", ",", ";", "\t", "|", ", "]),
             [names, *([row.get(n) for n in names] for row in rows)],
         )
         text = "\n".join(separator.join('"' + _cell(cell).replace('"', '""') + '"' for cell in line) for line in lines)
@@ -222,15 +228,22 @@ def _json(value: Any) -> str:
         return "[" * 5000
 
 
-def _parquet(rows: list[Any]) -> bytes:
+def _columnar(rows: list[Any], kind: str) -> bytes:
+    write = parquet.write_table if kind == ".parquet" else _write_arrow
     file = io.BytesIO()
     try:
         table = pyarrow.Table.from_pylist([row for row in rows if isinstance(row, dict)] or [{"text": "a"}])
         classes = {"info": {"features": {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}}}
-        parquet.write_table(table.replace_schema_metadata({"huggingface": json.dumps(classes)}), file)
+        write(table.replace_schema_metadata({"huggingface": json.dumps(classes)}), file)
     except (pyarrow.ArrowException, ValueError, TypeError, OverflowError, RecursionError, AttributeError):
-        parquet.write_table(pyarrow.table({"text": ["a", None], "label": pyarrow.array([0, 7])}), file)
+        file = io.BytesIO()
+        write(pyarrow.table({"text": ["a", None], "label": pyarrow.array([0, 7])}), file)
     return file.getvalue()
+
+
+def _write_arrow(table: pyarrow.Table, file: io.BytesIO) -> None:
+    with pyarrow.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
 
 
 def changed(value: Any, rng: random.Random) -> Any:
@@ -298,7 +311,7 @@ def mutated(name: str, seed: int) -> tuple[str, bytes]:
     value, kind = rng.choice(values), rng.choice(kinds)
     for _ in range(rng.choice([0, 1, 1, 2])):
         value = changed(value, rng)
-    if kind.removesuffix(".gz") in (".csv", ".parquet", ".jsonl") and not isinstance(value, list):
+    if kind.removesuffix(".gz") in (".csv", ".tsv", ".parquet", ".arrow", ".jsonl") and not isinstance(value, list):
         value = [value]
     data = text_of(value, kind.removesuffix(".gz"), rng)
     if rng.random() < 0.4:
@@ -362,10 +375,34 @@ def _facts(path: Path) -> None:
 
 
 def _routes(path: Path) -> None:
-    from perdure.data.task import read_columns
+    from perdure.data.sources import read_sources
     from perdure.editing.routing import route
 
-    route(read_columns(path, {})[0])
+    route(read_sources(path).records)
+
+
+def _saved(path: Path) -> None:
+    """Read a folder that `datasets` saved, with this file in the place of its list of files."""
+    from perdure.data.task import load_task
+
+    folder = path.parent / "saved"
+    folder.mkdir(exist_ok=True)
+    (folder / "data.arrow").write_bytes(_columnar(TEXTS, ".arrow"))
+    (folder / "dataset_info.json").write_text("{}")
+    (folder / "state.json").write_bytes(path.read_bytes())
+    load_task("t", folder)
+
+
+def _piped(path: Path) -> None:
+    """Read a file from stdin."""
+    from perdure.data.task import load_task
+
+    before = sys.stdin
+    try:
+        with path.open("rb") as file, io.TextIOWrapper(file) as sys.stdin:
+            load_task("t", Path("-"))
+    finally:
+        sys.stdin = before
 
 
 def _evidence(path: Path) -> None:
@@ -386,6 +423,11 @@ READERS: dict[str, tuple[list[Any], list[str], Callable[[Path], None]]] = {
     "rows": (ROWS, TABLES, _task),
     "parquet": (ROWS, [".parquet"], _task),
     "csv": ([TEXTS, PROMPTS, ALPACA], [".csv"], _task),
+    "tsv": ([TEXTS, PROMPTS, ALPACA], [".tsv", ".tsv.gz"], _task),
+    "texts": ([[row["text"] for row in TEXTS]], [".txt", ".txt.gz"], _task),
+    "arrow": (ROWS, [".arrow"], _task),
+    "saved folder": ([SAVED], [".json"], _saved),
+    "stdin": (ROWS, [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow"], _piped),
     "task file": ([TASK], [".yaml"], _task),
     "general": (ROWS, TABLES, _general),
     "recipe": ([RECIPE], [".yaml"], _recipe),

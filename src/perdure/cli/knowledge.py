@@ -21,7 +21,7 @@ WIDE = 44  # characters of an example
 def learn_knowledge(
     ws: "Workspace",
     task: str,
-    data: Path,
+    data: list[Path],
     options: dict[str, Any],
     *,
     gate: "Gate | None",

@@ -15,7 +15,13 @@ from perdure.core.plain_yaml import read_yaml
 
 def learn(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Its name; a known name is updated with more data.")],
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Data file, or task file (YAML).")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DATA...",
+            help="Files, folders, data sets on the hub (hub:ORG/NAME), - for stdin, or a task file (YAML).",
+        ),
+    ],
     test: Annotated[Path | None, typer.Option(metavar="FILE", help="Test rows; else made from DATA.")] = None,
     kind: Annotated[
         Literal["task", "knowledge"],
@@ -41,6 +47,14 @@ def learn(
     ] = None,
     columns: Annotated[
         str | None, typer.Option(metavar="NAME=COLUMN,...", help="What columns are: prompt=question,completion=answer.")
+    ] = None,
+    documents: Annotated[
+        Literal["paragraph", "file"] | None,
+        typer.Option(show_default="paragraph; file in a folder", help="What a row of a .txt file is."),
+    ] = None,
+    max_rows: Annotated[
+        int | None,
+        typer.Option(min=1, show_default="all; 100,000 of the hub", help="Most rows of each file or split of DATA."),
     ] = None,
     scorer: Annotated[str | None, typer.Option(help="Scorer by name, or as YAML with its options.")] = None,
     general: Annotated[Path | None, typer.Option(metavar="FILE", help="General instruction data to replay.")] = None,
@@ -71,6 +85,7 @@ def learn(
         raise typer.BadParameter(f"without a gate there is nothing for --{name} to decide")
     about = {"format": format, "template": template and template.replace("\\n", "\n"), "scorer": _yaml(scorer)}
     about |= {"general": general, "guard": guard or None, "columns": _columns(columns)}
+    about |= {"documents": documents, "max_rows": max_rows}
     options: dict[str, Any] = {
         "test": test,
         "recipe": recipe,

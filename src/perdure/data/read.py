@@ -1,14 +1,15 @@
 """Reading a data file into records: one dict per row, and where it stood."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from perdure.core.errors import BadInput
 from perdure.core.plain_json import BadJson, read_json
 from perdure.core.plain_text import quoted
-from perdure.data.tables import Numbered, read_csv, read_parquet
+from perdure.data.documents import Documents, read_documents
+from perdure.data.tables import Numbered, read_arrow, read_csv, read_parquet, read_tsv
 from perdure.data.unpack import decode, read_bytes
 
 _AROUND = " \t\r\n\f\v\u00a0\u200b\ufeff"  # around a column's name these mean nothing
@@ -20,7 +21,7 @@ class Record:
 
     Args:
         fields: Values by column.
-        source: "file.jsonl:7". The number is the line in .jsonl and .csv, and the row (from 1) in .json and .parquet.
+        source: "file.jsonl:7". The number is the line in .jsonl, .csv, .tsv and .txt, and the row (from 1) in the others.
     """
 
     fields: dict[str, Any]
@@ -33,32 +34,55 @@ class Record:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Return the rows of a .jsonl, .json, .csv (each also .gz) or .parquet file, in order; see `read_file`."""
+    """Return the rows of a data file, in order; see `read_file`."""
     return read_file(path)[0]
 
 
-def read_file(path: Path) -> tuple[list[Record], list[str]]:
-    """Return the rows of a .jsonl, .json, .csv (each also .gz) or .parquet file in order, and notices for the user.
+def read_file(path: Path, documents: Documents = "paragraph", shown: str = "") -> tuple[list[Record], list[str]]:
+    """Return the rows of a data file in order, and notices about them.
 
-    A .json file holds a list of objects, or `{"data": [...]}`. A byte order mark, blank lines, and spaces around the name of a
-    column are ignored.
+    The file is a .jsonl, .json, .csv, .tsv, .txt (each also .gz), .parquet or .arrow file. A .json file holds a list of objects,
+    or `{"data": [...]}`. A byte order mark, blank lines, and spaces around the name of a column are ignored.
+
+    Args:
+        path: The file.
+        documents: What one row of a .txt file is.
+        shown: Name of the file in the sources of its rows; else the last part of its path.
 
     Raises:
         BadInput: The file is missing, empty, without rows, not UTF-8, broken, hostile, or of another kind.
     """
     path = Path(path)
+    kind = kind_of(path)
+    if kind is None and path.exists():
+        raise BadInput(f"{path}: the kind of this file is unknown; name it {KNOWN}")
+    return read_bytes_as(kind or "", read_bytes(path), path, documents, shown)
+
+
+def kind_of(path: Path) -> str | None:
+    """Return the kind of a data file by its name (".csv"); None for another file."""
     name = path.name.lower()
     suffix = Path(name.removesuffix(".gz")).suffix
-    if suffix not in (*_TEXT_READERS, ".parquet") or name.endswith(".parquet.gz"):
-        known = ", ".join(_TEXT_READERS)
-        tabs = "; a table separated by tabs is read as .csv" if suffix in (".tsv", ".tab") else ""
-        raise BadInput(f"{path}: the kind of this file is unknown; name it {known} (also with .gz) or .parquet{tabs}")
-    data = read_bytes(path)
-    text_reader = _TEXT_READERS.get(suffix)
-    numbered, notices = text_reader(decode(data, path), path) if text_reader else read_parquet(data, path)
+    if suffix in _BINARY_READERS:
+        return None if name.endswith(".gz") else suffix
+    return suffix if suffix in _TEXT_READERS or suffix == ".txt" else None
+
+
+def read_bytes_as(
+    kind: str, data: bytes, path: Path, documents: Documents = "paragraph", shown: str = ""
+) -> tuple[list[Record], list[str]]:
+    """Return the rows in the bytes of a file of a kind that `kind_of` returns; see `read_file`."""
+    if kind in _BINARY_READERS:
+        numbered, notices = _BINARY_READERS[kind](data, path)
+    elif kind == ".txt":
+        numbered, notices = read_documents(decode(data, path), path, documents)
+    else:
+        numbered, notices = _TEXT_READERS[kind](decode(data, path), path)
     records = list(_records(numbered, path))
     if not records:
         raise BadInput(f"{path} holds no rows; it needs at least one")
+    if shown:
+        records = [replace(r, source=f"{shown}:{r.source.rpartition(':')[2]}") for r in records]
     return records, notices
 
 
@@ -107,8 +131,16 @@ def _read_json(text: str, path: Path) -> tuple[Numbered, list[str]]:
     return enumerate(rows, start=1), []
 
 
-_TEXT_READERS: dict[str, Callable[[str, Path], tuple[Iterable[tuple[int, Any]], list[str]]]] = {
+_TEXT_READERS: dict[str, Callable[[str, Path], tuple[Numbered, list[str]]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".tab": read_tsv,
 }
+_BINARY_READERS: dict[str, Callable[[bytes, Path], tuple[Numbered, list[str]]]] = {
+    ".parquet": read_parquet,
+    ".arrow": read_arrow,
+}
+KNOWN = ".jsonl, .json, .csv, .tsv, .txt (also with .gz), .parquet or .arrow"
+"""Kinds of data files, for errors."""

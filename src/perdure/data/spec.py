@@ -14,9 +14,14 @@ from perdure.core.plain_text import clipped, quoted, visible
 from perdure.core.plain_yaml import read_yaml_file
 from perdure.core.values import as_number, shown
 from perdure.data.columns import FORMATS, ROLES
+from perdure.data.documents import Documents
+from perdure.data.hub_names import is_hub
+from perdure.data.sources import Data
 
 _INHERITED = (
     "format",
+    "documents",
+    "max_rows",
     "columns",
     "template",
     "labels",
@@ -30,8 +35,8 @@ _INHERITED = (
 )
 
 
-NUMBERS = {"max_new_tokens": int, "test_size": float, "seed": int}
-MOST = {"max_new_tokens": 100_000, "seed": 2**63 - 1}
+NUMBERS = {"max_new_tokens": int, "max_rows": int, "test_size": float, "seed": int}
+MOST = {"max_new_tokens": 100_000, "max_rows": 10**9, "seed": 2**63 - 1}
 
 
 class TaskSpec(BaseModel):
@@ -39,15 +44,18 @@ class TaskSpec(BaseModel):
 
     Args:
         name: Name of the task: letters, digits, and "_", ".", "-" after the first.
-        train: Data file.
-        test: Data file with test rows; without it, see `split` columns and `test_size`.
+        train: Data file, folder, data set on the hub (`hub:ORG/NAME[:CONFIG][@REVISION]`), or several of them.
+        test: The same with test rows; without it, see `split` columns and `test_size`.
         format: A key of `formats.FORMATS` ("text+label" and "prompt/completion" are understood too); None detects it.
+        documents: What a row of a .txt file is: a "paragraph" or the "file"; None takes a paragraph of a file that is named,
+            and the whole of a file in a folder.
+        max_rows: Most rows that are read of each file or split, from its start; None takes all, of the hub 100,000.
         columns: Column of the data by the name it is to be read under: {"prompt": "question", "completion": "answer"}.
         template: Prompt of text_label or prompt_completion, with columns as placeholders.
         labels: Text of each label in the completion of text_label.
         scorer: Name of a scorer, or {"name": ..., options}; None takes the default for the rows.
         max_new_tokens: Longest answer generated when scored or predicted, in tokens; None leaves it to the evaluation.
-        general: Data file with general instruction data, for recipes that replay it.
+        general: Data, as `train`, with general instruction data, for recipes that replay it.
         guard: Names of the tasks the gate guards while this one is learned; None is all of them.
         test_size: Share of the questions in the test part when it has to be made, in (0, 1).
         seed: Key of the draw that makes the test part.
@@ -58,15 +66,17 @@ class TaskSpec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    train: Path
-    test: Path | None = None
+    train: Data
+    test: Data | None = None
     format: str | None = None
+    documents: Documents | None = None
+    max_rows: int | None = Field(default=None, gt=0)
     columns: dict[str, str] = {}
     template: str | None = None
     labels: dict[str, str] = {}
     scorer: str | dict[str, Any] | None = None
     max_new_tokens: int | None = Field(default=None, gt=0)
-    general: Path | None = None
+    general: Data | None = None
     guard: list[str] | None = None
     test_size: float = Field(default=0.2, gt=0, lt=1)
     seed: int = 0
@@ -79,12 +89,15 @@ class TaskSpec(BaseModel):
             raise ValueError('must begin with a letter or digit and hold only letters, digits, "_", "." and "-"')
         return value
 
-    @field_validator("train", "test", "general")
+    @field_validator("train", "test", "general", mode="before")
     @classmethod
-    def _path(cls, value: Path | None) -> Path | None:
-        if value is not None and (len(str(value)) > 4096 or "\0" in str(value)):
+    def _path(cls, value: Any) -> Any:
+        paths = value if isinstance(value, list | tuple) else [] if value is None else [value]
+        if not paths and value is not None:
+            raise ValueError("names no file; name one at least")
+        if any(not isinstance(p, str | Path) or len(str(p)) > 4096 or "\0" in str(p) for p in paths):
             raise ValueError("is no path of a file")
-        return value
+        return tuple(paths) if isinstance(value, list) else value
 
     @field_validator("format")
     @classmethod
@@ -163,9 +176,16 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadSpec(f"{path} must be a mapping with at least `train: FILE`")
     for key in ("train", "test", "general"):
-        if isinstance(values.get(key), str):
-            values[key] = path.parent / values[key]
+        if isinstance(given := values.get(key), str):
+            values[key] = _beside(path, given)
+        elif isinstance(given, list) and all(isinstance(item, str) for item in given):
+            values[key] = tuple(_beside(path, item) for item in given)
     return values
+
+
+def _beside(file: Path, given: str) -> Path:
+    """Return a path that a task file names: relative to its folder, but for the hub."""
+    return Path(given) if is_hub(given) else file.parent / given
 
 
 def load_spec(path: Path) -> TaskSpec:

@@ -1,10 +1,11 @@
-"""Tables, whose columns are named once: CSV and Parquet."""
+"""Tables, whose columns are named once: CSV, TSV, Parquet and Arrow."""
 
 import csv
 import io
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -95,7 +96,42 @@ def _names(header: list[str], path: Path, line: int) -> list[str]:
     return names
 
 
-# ---- Parquet
+# ---- TSV
+
+_IN_QUOTES = re.compile(r'"(?:[^"]|"")*"')
+
+
+def read_tsv(text: str, path: Path) -> tuple[Numbered, list[str]]:
+    """Return the rows of a table separated by tabs, with the line each ends in.
+
+    Where every line has as many cells as the header, a quote that does not enclose a whole cell is text, as programs write it
+    that know no quotes in such a file. Elsewhere quotes enclose tabs and line breaks, as in CSV. A header without a tab is CSV.
+
+    Raises:
+        BadInput: The table is broken; the message has the line.
+    """
+    lines = [(n, line.rstrip("\r")) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    width = lines[0][1].count("\t") if lines else 0
+    if not width:
+        return read_csv(text, path)
+    if any(line.count("\t") != width for _, line in lines):
+        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+        return _csv_rows(csv.reader(io.StringIO(text, newline=""), strict=True, delimiter="\t"), path, 0), []
+    header = _names([_unquoted(cell) for cell in lines[0][1].split("\t")], path, lines[0][0])
+    return _tsv_rows(lines[1:], header), []
+
+
+def _tsv_rows(lines: Iterable[tuple[int, str]], header: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    for number, line in lines:
+        cells = (_unquoted(cell) for cell in line.split("\t"))
+        yield number, {n: c for n, c in zip(header, cells, strict=True) if c or not n.startswith("column ")}
+
+
+def _unquoted(cell: str) -> str:
+    return cell[1:-1].replace('""', '"') if _IN_QUOTES.fullmatch(cell) else cell
+
+
+# ---- Parquet and Arrow
 
 
 def read_parquet(data: bytes, path: Path) -> tuple[Numbered, list[str]]:
@@ -104,32 +140,61 @@ def read_parquet(data: bytes, path: Path) -> tuple[Numbered, list[str]]:
     Raises:
         BadInput: It is no Parquet file, names a column twice, or holds far more than its size.
     """
-    # Imported here: loading pyarrow takes longer than `perdure status` may, and only this format needs it.
+    # Imported here: loading pyarrow takes longer than `perdure status` may, and only these formats need it.
     import pyarrow
     from pyarrow import parquet
 
-    try:
+    with _in_words(path, "Parquet"):
         file = parquet.ParquetFile(pyarrow.BufferReader(data))
-        names = file.schema_arrow.names
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise BadInput(f"{path} names the column {quoted(twice)} twice; rename one")
-        limit = most(len(data))
-        rows: list[dict[str, Any]] = []
-        size = 0
-        for batch in file.iter_batches(batch_size=_BATCH, use_threads=False):
-            size += batch.nbytes + 64 * batch.num_rows
-            if size > limit:
-                raise BadInput(
-                    f"{path} holds more than {limit // 2**20:,} MiB, far more than its {len(data):,} bytes; "
-                    "if that is meant, write it as .jsonl, or split it"
-                )
-            rows += batch.to_pylist()
-        metadata = file.schema_arrow.metadata or {}
+        batches = file.iter_batches(batch_size=_BATCH, use_threads=False)
+        return _columnar(file.schema_arrow, batches, len(data), path), []
+
+
+def read_arrow(data: bytes, path: Path) -> tuple[Numbered, list[str]]:
+    """Return the rows of an Arrow file, as `datasets` saves them, by number; classes by name as in `read_parquet`.
+
+    Raises:
+        BadInput: It is no Arrow file, names a column twice, or holds far more than its size.
+    """
+    import pyarrow
+
+    with _in_words(path, "Arrow"):
+        source = pyarrow.BufferReader(data)
+        if data.startswith(b"ARROW1"):
+            file = pyarrow.ipc.open_file(source)
+            return _columnar(file.schema, map(file.get_batch, range(file.num_record_batches)), len(data), path), []
+        stream = pyarrow.ipc.open_stream(source)
+        return _columnar(stream.schema, stream, len(data), path), []
+
+
+@contextmanager
+def _in_words(path: Path, kind: str) -> Iterator[None]:
+    """Report what pyarrow raises as an error in the file."""
+    import pyarrow
+
+    try:
+        yield
     except (pyarrow.ArrowException, OSError, ValueError, ArithmeticError, MemoryError) as error:
-        raise BadInput(f"{path} is not a readable Parquet file: {clipped(str(error), 300)}") from error
-    classes = class_names(_features(metadata.get(b"huggingface")))
-    return ((number, named(row, classes, f"{path}:{number}")) for number, row in enumerate(rows, start=1)), []
+        raise BadInput(f"{path} is not a readable {kind} file: {clipped(str(error), 300)}") from error
+
+
+def _columnar(schema: Any, batches: Iterable[Any], size: int, path: Path) -> Numbered:
+    """Return the rows of record batches by number, read now, so that what is hostile is refused within the bounds."""
+    if len(set(schema.names)) < len(schema.names):
+        twice = next(name for name in schema.names if schema.names.count(name) > 1)
+        raise BadInput(f"{path} names the column {quoted(twice)} twice; rename one")
+    limit, rows, held = most(size), list[dict[str, Any]](), 0
+    for batch in batches:
+        batch.validate(full=True)  # offsets that lead outside the data
+        held += batch.nbytes + 64 * batch.num_rows
+        if held > limit:
+            raise BadInput(
+                f"{path} holds more than {limit // 2**20:,} MiB, far more than its {size:,} bytes; "
+                "if that is meant, write it as .jsonl, or split it"
+            )
+        rows += batch.to_pylist()
+    classes = class_names(_features((schema.metadata or {}).get(b"huggingface")))
+    return [(number, named(row, classes, f"{path}:{number}")) for number, row in enumerate(rows, start=1)]
 
 
 def _features(text: bytes | None) -> Any:
@@ -141,13 +206,22 @@ def _features(text: bytes | None) -> Any:
 
 
 def class_names(features: Any) -> dict[str, list[str]]:
-    """Return the names of the classes by column, of features as `datasets` writes them."""
+    """Return the names of the classes by column, of features as `datasets` writes them: of a class, or of a list of classes."""
     classes = {}
     for column, feature in features.items() if isinstance(features, dict) else ():
+        while isinstance(feature, list | dict) and (inner := _inner(feature)) is not None:
+            feature = inner
         names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             classes[column] = names
     return classes
+
+
+def _inner(feature: dict[str, Any] | list[Any]) -> Any:
+    """Return the feature of the items of a list; None where the feature is no list."""
+    if isinstance(feature, list):
+        return feature[0] if len(feature) == 1 else None
+    return feature.get("feature") if feature.get("_type") in ("Sequence", "List", "LargeList") else None
 
 
 def named(row: dict[str, Any], classes: dict[str, list[str]], where: str) -> dict[str, Any]:
@@ -158,11 +232,17 @@ def named(row: dict[str, Any], classes: dict[str, list[str]], where: str) -> dic
     """
     if not classes:
         return row
-    changed = dict(row)
-    for column, names in classes.items():
-        number = row.get(column)
-        if isinstance(number, int) and not isinstance(number, bool):
-            if not -1 <= number < len(names):
-                raise BadInput(f"{where}: {column} is class {number}, but the file names {len(names)} classes, from 0")
-            changed[column] = None if number == -1 else names[number]
-    return changed
+    return {
+        **row,
+        **{name: _named(row[name], classes[name], f"{where}: {name}") for name in classes.keys() & row.keys()},
+    }
+
+
+def _named(value: Any, names: list[str], where: str) -> Any:
+    if isinstance(value, list):
+        return [_named(item, names, where) for item in value]
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    if not -1 <= value < len(names):
+        raise BadInput(f"{where} is class {value}, but the file names {len(names)} classes, from 0")
+    return None if value == -1 else names[value]

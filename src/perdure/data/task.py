@@ -13,8 +13,9 @@ from perdure.core.script import count_words
 from perdure.data.columns import IN_FILE, IN_TASK, Unread, check, listed, read_by, take
 from perdure.data.doubts import doubts
 from perdure.data.formats import DEFAULT_TEMPLATE, FORMATS, alpaca_prompt, detect, fill, label_text, names_in, to_rows
-from perdure.data.read import Record, read_file
+from perdure.data.read import Record
 from perdure.data.scoring import scoring_version
+from perdure.data.sources import Data, Found, HubReader, paths_of, read_sources, shown_data
 from perdure.data.spec import TaskSpec as TaskSpec
 from perdure.data.spec import load_spec as load_spec
 from perdure.data.spec import make_spec, read_settings
@@ -225,26 +226,28 @@ def labels_decide(rows: Sequence[Row]) -> bool:
 
 def load_task(
     name: str,
-    data: Path,
+    data: Data,
     *,
-    test: Path | None = None,
+    test: Data | None = None,
     overrides: dict[str, Any] | None = None,
     known: TaskData | None = None,
-    records: Sequence[Record] | None = None,
+    found: Found | None = None,
+    hub: HubReader | None = None,
 ) -> TaskData:
-    """Return a task read from a data file, or from a task file (.yaml, .yml).
+    """Return a task read from data (see `sources`), or from a task file (.yaml, .yml).
 
     The test part is the file `test`; else the rows with that `split`; else drawn from the train rows
     (`split.make_test_part`). Each text is in a part once.
 
     Args:
         name: Name of the task; overrides the one in a task file.
-        data: The file.
-        test: Data file with the test rows, taken whole; overrides the one in a task file.
+        data: The files, or the task file.
+        test: Data with the test rows, taken whole; overrides the one in a task file.
         overrides: Settings that override those of a task file.
         known: The version in force, if the name is known: settings that no argument sets are taken from it, and no
             test part is demanded. `update_task` then joins the rows.
-        records: The rows of the file to take, as `read_columns` returned them; None takes all.
+        found: The rows to take, of those that `read_data` returned; None takes all.
+        hub: Reads data sets from the hub.
 
     Raises:
         BadInput: A file is missing or broken, a row has nothing to train, a column that carries the task is not read, or a
@@ -252,10 +255,11 @@ def load_task(
         BadSpec: A setting is not valid.
     """
     spec = task_settings(name, data, test=test, overrides=overrides, known=known)
-    notices: list[str] = []
-    some = records is not None
-    if records is None:
-        records, notices = read_columns(spec.train, spec.columns)
+    some = found is not None
+    if found is None:
+        found = read_data(spec, spec.train, hub)
+    spec = spec.model_copy(update={"train": found.data})  # with the commit of a data set on the hub
+    records, notices = found.records, list(found.notices)
     format = spec.format or detect(records, spec.template, spec.columns, how=IN_TASK)
     rows, unread = _rows(records, spec, format, facts=some)
     parts = named_parts(records, rows)
@@ -264,15 +268,16 @@ def load_task(
             raise BadInput(
                 f"{parts['test'][0].source} is marked test, and a test file is given too; drop one of the two"
             )
-        tests, of_tests = read_columns(spec.test, spec.columns)
-        parts["test"], more = _rows(tests, spec, format, facts=some)
+        tests = read_data(spec, spec.test, hub)
+        spec = spec.model_copy(update={"test": tests.data})
+        parts["test"], more = _rows(tests.records, spec, format, facts=some)
         unread = Unread(tuple(dict.fromkeys((*unread.columns, *more.columns))), unread.notices or more.notices)
-        notices += of_tests
+        notices += tests.notices
     notices += [*unread.notices, *unread_fields(records), *doubts(parts, format), *_unmatched(spec, parts)]
     train = distinct(parts["train"])
     if not train:
         raise BadInput(
-            f"{spec.train} has no train rows (its `split` column names other parts); there is nothing to learn"
+            f"{shown_data(spec.train)} has no train rows (its `split` column names other parts); there is nothing to learn"
         )
     made = not parts["test"]
     if made:
@@ -280,7 +285,7 @@ def load_task(
         train = tuple(remaining)
     if not parts["test"] and known is None:
         raise BadInput(
-            f"{spec.train} has only one question, so no test part can be made from it; "
+            f"{shown_data(spec.train)} has only one question, so no test part can be made from it; "
             "give one with --test FILE or a `split` column"
         )
     others = distinct(parts["validation"]), distinct(parts["test"])
@@ -289,9 +294,9 @@ def load_task(
 
 def task_settings(
     name: str,
-    data: Path,
+    data: Data,
     *,
-    test: Path | None = None,
+    test: Data | None = None,
     overrides: dict[str, Any] | None = None,
     known: TaskData | None = None,
 ) -> TaskSpec:
@@ -301,64 +306,77 @@ def task_settings(
         BadInput: The task file is missing or not UTF-8.
         BadSpec: A setting is not valid.
     """
-    data = Path(data)
-    is_task_file = data.suffix.lower() in (".yaml", ".yml")
-    values: dict[str, Any] = {**(read_settings(data) if is_task_file else {"train": data}), **(overrides or {})}
+    file = task_file(data)
+    values: dict[str, Any] = {**(read_settings(file) if file else {"train": data}), **(overrides or {})}
     values |= {"name": name, **({"test": test} if test else {})}
     inherited = {**known.spec.inherited(), "scorer": known.scorer} if known else {}
     if known and isinstance(values.get("labels"), dict):
         values["labels"] = {**known.spec.labels, **values["labels"]}  # an update may add labels
-    return make_spec({**inherited, **values}, str(data) if is_task_file else f"task {name!r}")
+    return make_spec({**inherited, **values}, str(file) if file else f"task {name!r}")
 
 
-def load_rows(path: Path, task: str = "general") -> tuple[Row, ...]:
-    """Return the train rows of a data file that is no task, such as general instruction data.
+def task_file(data: Data) -> Path | None:
+    """Return the task file that a source is; None where it is data.
 
     Raises:
-        BadInput: The file is missing or broken, or a row has nothing to train.
+        BadInput: A task file is given together with something else.
     """
-    return read_rows(path, task)[0]
+    paths = paths_of(data)
+    files = [path for path in paths if path.suffix.lower() in (".yaml", ".yml")]
+    if files and len(paths) > 1:
+        raise BadInput(f"{files[0]} is a task file, and is given alone; list the data files in it (`train: [a, b]`)")
+    return files[0] if files else None
 
 
-def read_rows(path: Path, task: str = "general") -> tuple[tuple[Row, ...], list[str]]:
+def load_rows(data: Data, task: str = "general", hub: HubReader | None = None) -> tuple[Row, ...]:
+    """Return the train rows of data that is no task, such as general instruction data.
+
+    Raises:
+        BadInput: A file is missing or broken, or a row has nothing to train.
+    """
+    return read_rows(data, task, hub)[0]
+
+
+def read_rows(data: Data, task: str = "general", hub: HubReader | None = None) -> tuple[tuple[Row, ...], list[str]]:
     """Return the rows of `load_rows`, and notices for the user."""
-    records, notices = read_columns(path, {})
+    found = read_sources(data, hub=hub)
+    records, renamed = take(found.records, {}, shown_data(data, short=True))
     format = detect(records)
     made = to_rows(records, format, task=task)
     unread = check(records, format, read_by(format, None, (), chat=bool(made[0].messages)), how=IN_FILE)
     rows = distinct(named_parts(records, made)["train"])
-    return rows, [*notices, *(f"{path.name}: {text}" for text in unread.notices)]
+    return rows, [*found.notices, *renamed, *(f"{shown_data(data, short=True)}: {text}" for text in unread.notices)]
 
 
-def read_columns(path: Path, columns: Mapping[str, str]) -> tuple[list[Record], list[str]]:
-    """Return the rows of a data file with its columns under the names that are read, and notices for the user.
+def read_data(spec: TaskSpec, data: Data, hub: HubReader | None = None) -> Found:
+    """Return the rows of data read with the settings of a task, with their columns under the names that are read.
 
     Raises:
-        BadInput: The file is missing or broken.
-        BadSpec: It has no column that `columns` names.
+        BadInput: A file is missing or broken.
+        BadSpec: The data have no column that the settings name.
     """
-    records, notices = read_file(path)
-    named, more = take(records, columns, path.name)
-    return named, [*notices, *more]
+    found = read_sources(data, documents=spec.documents, most=spec.max_rows, hub=hub)
+    records, renamed = take(found.records, spec.columns, shown_data(data, short=True))
+    return replace(found, records=records, notices=[*found.notices, *renamed])
 
 
-def read_again(known: TaskData, path: Path) -> tuple[Row, ...]:
-    """Return every row of a data file, of whatever part, read with the settings of a task that was learned from it.
+def read_again(known: TaskData, data: Data, hub: HubReader | None = None) -> tuple[Row, ...]:
+    """Return every row of data, of whatever part, read with the settings of a task that was learned from it.
 
     Args:
         known: The task.
-        path: The data file, or a task file that names it.
+        data: The data, or a task file that names it.
+        hub: Reads data sets from the hub.
 
     Raises:
-        BadInput: The file is missing or broken, or its rows are of another format.
+        BadInput: A file is missing or broken, or its rows are of another format.
     """
-    if path.suffix.lower() in (".yaml", ".yml"):
-        path = Path(read_settings(path).get("train", path))
-    records, _ = read_columns(path, known.spec.columns)
-    return tuple(_rows(records, known.spec, known.format, facts=True)[0])
+    if (file := task_file(data)) is not None:
+        data = read_settings(file).get("train", file)
+    return tuple(_rows(read_data(known.spec, data, hub).records, known.spec, known.format, facts=True)[0])
 
 
-def load_probe(name: str, data: Path, settings: Mapping[str, Any] | None = None) -> TaskData:
+def load_probe(name: str, data: Data, settings: Mapping[str, Any] | None = None) -> TaskData:
     """Return a task that is only ever scored: every row of the file is a test row.
 
     Raises:
@@ -366,7 +384,7 @@ def load_probe(name: str, data: Path, settings: Mapping[str, Any] | None = None)
         BadSpec: A setting is not valid.
     """
     spec = task_settings(name, data, overrides=dict(settings or {}))
-    records, _ = read_columns(data, spec.columns)
+    records = read_data(spec, spec.train).records
     format = spec.format or detect(records, spec.template, spec.columns, how=IN_TASK)
     return TaskData(spec, (), (), distinct(_rows(records, spec, format)[0]), format)
 
@@ -406,7 +424,7 @@ def update_task(known: TaskData, new: TaskData, taught: Collection[str] = ()) ->
         test = tuple(r for r in test if r.question not in tested and r.question not in taught)
     if not train:
         raise BadInput(
-            f"every row of {new.spec.train} is a test row of task {known.name!r} already; there is nothing to learn"
+            f"every row of {shown_data(new.spec.train)} is a test row of task {known.name!r} already; there is nothing to learn"
         )
     test = distinct((*known.test, *test))
     return replace(new, train=train, test=test, fingerprint="", version="", default="", choices=())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
+from perdure.data.sources import Data
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import Gate
 from perdure.ledger.store import KeepRows
@@ -44,6 +45,7 @@ DEFAULT_RECIPE = "dual_replay"
 
 Json = dict[str, Any]
 AnyPath = str | os.PathLike[str]
+AnyData = AnyPath | Sequence[AnyPath]
 AnyRecipe = str | os.PathLike[str] | Mapping[str, Any] | Recipe
 RowFiles = Mapping[str, Path | str | Sequence[Path | str]]
 
@@ -123,11 +125,11 @@ class Workspace:
     def plan(
         self,
         task: str,
-        data: AnyPath,
+        data: AnyData,
         *,
         recipe: AnyRecipe = DEFAULT_RECIPE,
         overrides: Mapping[str, Any] | None = None,
-        test: AnyPath | None = None,
+        test: AnyData | None = None,
         settings: Mapping[str, Any] | None = None,
         allow_leaks: bool = False,
         rows: RowFiles | None = None,
@@ -138,11 +140,11 @@ class Workspace:
     def plan_knowledge(
         self,
         task: str,
-        data: AnyPath,
+        data: AnyData,
         *,
         recipe: AnyRecipe = DEFAULT_RECIPE,
         overrides: Mapping[str, Any] | None = None,
-        test: AnyPath | None = None,
+        test: AnyData | None = None,
         settings: Mapping[str, Any] | None = None,
         allow_leaks: bool = False,
         rows: RowFiles | None = None,
@@ -153,11 +155,11 @@ class Workspace:
     def learn(
         self,
         task: str,
-        data: AnyPath,
+        data: AnyData,
         *,
         recipe: AnyRecipe = DEFAULT_RECIPE,
         overrides: Mapping[str, Any] | None = None,
-        test: AnyPath | None = None,
+        test: AnyData | None = None,
         settings: Mapping[str, Any] | None = None,
         allow_leaks: bool = False,
         rows: RowFiles | None = None,
@@ -169,10 +171,10 @@ class Workspace:
 
         Args:
             task: Its name; a known name is updated with more data.
-            data: Data file, or task file (YAML).
+            data: Data file, folder, `hub:ORG/NAME[:CONFIG][@REVISION]`, several of them, or a task file (YAML).
             recipe: Name, path, mapping or `Recipe`.
             overrides: Dotted recipe keys to values, as `--set`, in whatever `recipe` is.
-            test: Data file with the test rows.
+            test: The same with the test rows.
             settings: Settings that stand above those of a task file.
             allow_leaks: Let test rows stand in train parts.
             rows: Files with the rows of older tasks whose text is not kept, by task, for a recipe that trains on them again.
@@ -378,10 +380,10 @@ class Workspace:
 
 def _request(
     task: str,
-    data: AnyPath,
+    data: AnyData,
     recipe: AnyRecipe,
     overrides: Mapping[str, Any] | None,
-    test: AnyPath | None,
+    test: AnyData | None,
     settings: Mapping[str, Any] | None,
     allow_leaks: bool,
     rows: RowFiles | None,
@@ -391,13 +393,18 @@ def _request(
     files = {name: [given] if isinstance(given, str | Path) else given for name, given in (rows or {}).items()}
     return Request(
         name=task,
-        data=Path(data),
+        data=_data(data),
         recipe=load_recipe(recipe, overrides),
-        test=Path(test) if test else None,
+        test=_data(test) if test else None,
         settings=dict(settings or {}),
         allow_leaks=allow_leaks,
         rows={name: tuple(Path(file) for file in given) for name, given in files.items()},
     )
+
+
+def _data(given: AnyData) -> Data:
+    paths = (given,) if isinstance(given, str | os.PathLike) else tuple(given)
+    return Path(paths[0]) if len(paths) == 1 else tuple(Path(path) for path in paths)
 
 
 def _warn(notices: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """General instruction rows that a learn may rehearse."""
 
+from perdure.bridges.hub_data import read_hub
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.core.words import counted
@@ -12,7 +13,7 @@ def general_rows(ledger: Ledger, parent: Entry, task: TaskData, recipe: Recipe) 
     """Return the general rows that may be rehearsed, none of them a test row or deleted before, and notices."""
     if task.spec.general is None:
         return (), []
-    rows, notices = read_rows(task.spec.general)
+    rows, notices = read_rows(task.spec.general, hub=read_hub)
     if not recipe.drawing_from("general"):
         advice = (
             "no method rehearses the general rows; add instruction_replay (--set methods.instruction_replay.mix=0.1)"

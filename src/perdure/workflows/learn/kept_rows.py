@@ -6,13 +6,14 @@ Every other row is kept by name: its hashes, with which leaks and repeated data 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from perdure.bridges.hub_data import read_hub
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.files import write_text
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row, RowName
+from perdure.data.sources import Data
 from perdure.data.split import distinct
 from perdure.data.task import TaskData, read_again
 from perdure.ledger import Entry, Ledger, row_key, row_name
@@ -37,7 +38,7 @@ def parts_to_keep(ledger: Ledger, task: TaskData) -> dict[str, Sequence[Row | Ro
 
 
 def old_rows(
-    session: Session, parent: Entry, task: TaskData, recipe: Recipe, given: Mapping[str, Sequence[Path]]
+    session: Session, parent: Entry, task: TaskData, recipe: Recipe, given: Mapping[str, Sequence[Data]]
 ) -> tuple[Row, ...]:
     """Return the train rows of every other task version in an entry's history, for a recipe that trains on them again.
 
@@ -72,10 +73,10 @@ def old_rows(
     return distinct(texts[key] for keys in wanted.values() for key in keys)
 
 
-def _given(session: Session, versions: Sequence[TaskData], name: str, files: Sequence[Path]) -> dict[str, Row]:
+def _given(session: Session, versions: Sequence[TaskData], name: str, files: Sequence[Data]) -> dict[str, Row]:
     """Return the rows that files give for a task, by key. Each must be a row of the task, of whatever part of it."""
     known = set[str]().union(*(session.ledger.row_hashes(version.version) for version in versions))
-    rows = [row for file in files for row in read_again(versions[-1], Path(file))]
+    rows = [row for file in files for row in read_again(versions[-1], file, read_hub)]
     strange = [row for row in rows if row.hash not in known]
     if strange and (gone := session.ledger.deleted(row.hash for row in strange)):
         strange = [row for row in strange if row.hash not in gone]
@@ -87,7 +88,7 @@ def _given(session: Session, versions: Sequence[TaskData], name: str, files: Seq
     return {row_key(row): row for row in rows}
 
 
-def _missing(recipe: str, missing: Mapping[str, int], given: Mapping[str, Sequence[Path]]) -> str:
+def _missing(recipe: str, missing: Mapping[str, int], given: Mapping[str, Sequence[Data]]) -> str:
     """Return what to say of rows by task whose text is neither kept nor given."""
     counts = ", ".join(f"{count} of task {name}" for name, count in missing.items())
     if wrong := [name for name in missing if name in given]:

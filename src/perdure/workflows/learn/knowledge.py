@@ -3,12 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from perdure.bridges.hub_data import read_hub
 from perdure.core.errors import BadInput, BadSpec, Diverged
 from perdure.core.progress import Tick
 from perdure.core.records import JsonObject, plain
 from perdure.data.columns import check, read_by
 from perdure.data.formats import detect, names_in
-from perdure.data.task import TaskSpec, read_columns, task_settings
+from perdure.data.sources import shown_data
+from perdure.data.task import TaskSpec, read_data, task_settings
 from perdure.editing.facts import Fact
 from perdure.editing.routing import Routing, route
 from perdure.editing.spec import EditSpec
@@ -90,8 +92,9 @@ def plan_knowledge(session: Session, request: Request) -> Knowledge:
     session.refuse_candidate()
     known = session.task(name, parent) if name in parent.tasks else None
     spec = task_settings(name, request.data, test=request.test, overrides=request.settings, known=known)
-    records, told = read_columns(spec.train, spec.columns)
-    routing = route(records, format=spec.format, template=spec.template, labels=spec.labels, mapped=spec.columns)
+    found = read_data(spec, spec.train, read_hub)
+    told = list(found.notices)
+    routing = route(found.records, format=spec.format, template=spec.template, labels=spec.labels, mapped=spec.columns)
     if routing.facts:
         try:
             session.refuse_editing()
@@ -100,14 +103,13 @@ def plan_knowledge(session: Session, request: Request) -> Knowledge:
     skill = None
     if routing.skills:
         try:
-            skill = plan(session, replace(request, records=routing.skills))
+            skill = plan(session, replace(request, found=replace(found, records=routing.skills, notices=[])))
         except BadInput as error:
             some = f"{len(routing.skills)} of {len(routing.routes)} rows, the first {routing.skills[0].source}, are trained"
             raise BadInput(f"{error} ({some}; 'kind': 'fact' in a row sends it to editing)") from error
     elif spec.test is not None:
-        raise BadInput(
-            f"every row of {spec.train} is a fact, so there is no task for {spec.test} to score; leave it out"
-        )
+        train, test = shown_data(spec.train), shown_data(spec.test)
+        raise BadInput(f"every row of {train} is a fact, so there is no task for {test} to score; leave it out")
     if skill is None:
         told += _unread(routing, spec)
     learned = _learned(session, skill) if skill else None

@@ -4,12 +4,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from perdure.bridges.hub_data import read_hub
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.values import shown
 from perdure.core.words import counted
+from perdure.data.hub_names import is_hub
 from perdure.data.leaks import refuse_leaks
+from perdure.data.sources import shown_data
 from perdure.data.spec import read_settings
-from perdure.data.task import TaskData, load_task, update_task
+from perdure.data.task import TaskData, load_task, task_file, update_task
 from perdure.evaluate.scorers import read_scorer
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.learn.known_rows import KnownRows
@@ -43,7 +46,13 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
     known = session.task(name, parent) if name in parent.tasks else None
     replaced = _replaced(request)
     task = load_task(
-        name, request.data, test=request.test, overrides=request.settings, known=known, records=request.records
+        name,
+        request.data,
+        test=request.test,
+        overrides=request.settings,
+        known=known,
+        found=request.found,
+        hub=read_hub,
     )
     read_scorer(task.scorer)
     if known is not None:
@@ -80,24 +89,26 @@ def _replaced(request: Request) -> list[str]:
             f"the settings name the task {given['name']!r}, and {name!r} is to be learned; leave the name out"
         )
     if test and settings.get("test"):
-        raise BadSpec(f"test rows are given twice, as {test} and in the settings; leave one out")
-    if data.suffix.lower() not in (".yaml", ".yml"):
+        raise BadSpec(f"test rows are given twice, as {shown_data(test)} and in the settings; leave one out")
+    if (file := task_file(data)) is None:
         if "train" in given:
             raise BadSpec(
-                f"the settings name the train file {given['train']}, and the data file is {data}; leave one out"
+                f"the settings name the train file {given['train']}, and the data file is {shown_data(data)}; leave one out"
             )
         return []
-    written = {key: value for key, value in read_settings(data).items() if key in given or key == "name"}
+    written = {key: value for key, value in read_settings(file).items() if key in given or key == "name"}
     return [
-        f"{data} says {key}: {shown(_plain(value))}, which gives way to what is given beside it"
+        f"{file} says {key}: {shown(_plain(value))}, which gives way to what is given beside it"
         for key, value in written.items()
         if _plain(value) != _plain(given.get(key, name))
     ]
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as it is compared: a path by where it leads."""
-    return str(value.resolve()) if isinstance(value, Path) else value
+    """Return a setting as it is compared and shown: a path by where it leads."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return str(value.resolve()) if isinstance(value, Path) and not is_hub(value) else value
 
 
 def _refuse_leaks(session: Session, task: TaskData, rows: KnownRows) -> None:

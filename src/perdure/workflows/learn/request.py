@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from perdure.core.recipe import Recipe
-from perdure.data.read import Record
+from perdure.data.sources import Data, Found
 
 
 @dataclass(frozen=True)
@@ -15,20 +14,20 @@ class Request:
 
     Args:
         name: Name of the task.
-        data: Data file, or task file (YAML).
+        data: The data (see `data.sources`), or a task file (YAML).
         recipe: How it is learned.
-        test: Data file with the test rows.
+        test: Data with the test rows.
         settings: Settings that stand above those of a task file.
         allow_leaks: Let test rows stand in train parts.
         rows: Files with the rows of older tasks whose text is not kept, by task, for a recipe that trains on them again.
-        records: The rows of the data file to learn; None takes all.
+        found: The rows of the data to learn; None reads all of them.
     """
 
     name: str
-    data: Path
+    data: Data
     recipe: Recipe
-    test: Path | None = None
+    test: Data | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     allow_leaks: bool = False
-    rows: Mapping[str, Sequence[Path]] = field(default_factory=dict)
-    records: Sequence[Record] | None = None
+    rows: Mapping[str, Sequence[Data]] = field(default_factory=dict)
+    found: Found | None = None
