@@ -2,14 +2,18 @@
 
 import copy
 import dataclasses
+from typing import ClassVar
 
+import pydantic.dataclasses
 import pytest
 import torch
 
 from perdure.bridges import transformers_host
 from perdure.core.errors import Interrupted
-from perdure.core.plan import Bare
+from perdure.core.plan import AdapterPlan, Bare
 from perdure.core.recipe import build_recipe
+from perdure.core.seams import Method
+from perdure.core.step import Step
 from perdure.methods.registry import all_methods
 from perdure.train import loop
 from perdure.train.checkpoint import Keeper
@@ -27,14 +31,18 @@ every_fresh_one = pytest.mark.parametrize("methods", FRESH.values(), ids=FRESH)
 SETTINGS = {"weight_decay": 0.1, "lora_dropout": 0.1}
 
 
-def bare(stream, methods):
-    recipe = build_recipe({"methods": methods}, METHODS)
+def broken(method):
+    """Return a test's variant of a method as the dataclass that a method is."""
+    return pydantic.dataclasses.dataclass(frozen=True)(method)
+
+
+def bare(stream, methods, registry=METHODS):
+    recipe = build_recipe({"methods": methods}, registry)
     return recipe, Bare("new", 0, recipe.settings, stream.runtime.shapes(recipe.settings), stream.slots)
 
 
-@every_policy
-def test_its_plan_depends_on_what_it_is_given_alone_and_on_names_where_slots_are_concerned(methods, stream):
-    recipe, given = bare(stream, methods)
+def check_plan(recipe, given):
+    """Assert that a plan depends on what it is given alone, on names where slots are concerned, and changes nothing."""
     before = copy.deepcopy(dict(given.slots))
     one, other = (recipe.adapter_plan(given, {}) for _ in range(2))
     by_names = recipe.adapter_plan(dataclasses.replace(given, shapes={}, slots={name: {} for name in given.slots}), {})
@@ -52,6 +60,38 @@ def test_its_plan_depends_on_what_it_is_given_alone_and_on_names_where_slots_are
 
 
 @every_policy
+def test_its_plan_depends_on_what_it_is_given_alone_and_on_names_where_slots_are_concerned(methods, stream):
+    check_plan(*bare(stream, methods))
+
+
+@broken
+class Writing(METHODS["incremental"]):
+    """Writes into what it was given."""
+
+    def adapter(self, bare, state):
+        for tensors in bare.slots.values():
+            for value in tensors.values():
+                value.add_(1)
+        return super().adapter(bare, state)
+
+
+@broken
+class Reading(METHODS["incremental"]):
+    """Has other slots where it has read what is in them."""
+
+    def adapter(self, bare, state):
+        return AdapterPlan("sum:new", tuple(name for name, tensors in bare.slots.items() if tensors))
+
+
+@pytest.mark.parametrize("method", [Writing, Reading])
+def test_a_plan_that_changes_what_it_is_given_or_depends_on_content_is_found(method, stream):
+    recipe, given = bare(stream, {"incremental": {}}, {"incremental": method})
+    copied = {name: {key: value.clone() for key, value in held.items()} for name, held in given.slots.items()}
+    with pytest.raises(AssertionError):
+        check_plan(recipe, dataclasses.replace(given, slots=copied))
+
+
+@every_policy
 def test_a_first_task_is_learned_as_without_it_to_the_bit(methods, stream):
     slots, stream.slots = stream.slots, {}
     try:
@@ -61,17 +101,68 @@ def test_a_first_task_is_learned_as_without_it_to_the_bit(methods, stream):
     assert same(plain, other)
 
 
+def check_frozen(stream, methods):
+    """Assert that 20 updates of AdamW with decay change what trains, and neither the base nor what lies under it."""
+    made = stream.learner(methods, num_train_epochs=5, **SETTINGS)
+    assert made.total == 20
+    own = {id(value) for value in made.params.values()}
+    everything = dict(stream.runtime.model.named_parameters())
+    frozen = {name: value.clone() for name, value in everything.items() if id(value) not in own}
+    start = stream.runtime.trained()
+    assert len(frozen) + len(start) * 2 // 3 == len(
+        everything
+    )  # the factors of one block train; a scale is no parameter
+    stream.train(made)
+    assert same({name: everything[name] for name in frozen}, frozen)
+    trained = stream.runtime.trained()
+    assert trained.keys() == start.keys()
+    assert not same(trained, start)
+    assert same(stream.runtime.skill(), stream.slots["skill"])
+
+
 @every_fresh_one
 def test_what_lies_under_it_keeps_its_bits_and_its_own_slot_is_what_trained(methods, stream):
-    made = stream.learner(methods, **SETTINGS)
-    frozen = {name: value.clone() for name, value in stream.runtime.model.named_parameters() if name not in made.params}
-    start = stream.runtime.trained()
+    check_frozen(stream, methods)
+
+
+def test_a_block_that_was_left_trainable_is_found(stream, monkeypatch):
+    monkeypatch.setattr(type(stream.runtime), "freeze", lambda self: None)
+    with pytest.raises(AssertionError):
+        check_frozen(stream, {"incremental": {}})
+
+
+HOLDING = [name for name, method in METHODS.items() if "hold" in method.seams]
+HELD = {"o_lora": {"exact": True}}  # fields with which it holds something
+
+
+def check_hold(stream, name, registry=METHODS):
+    """Assert that what a method holds after every update it would leave as it is."""
+    made = stream.learner({name: HELD.get(name, {})}, registry=registry, **SETTINGS)
     stream.train(made)
-    assert same({name: value for name, value in stream.runtime.model.named_parameters() if name in frozen}, frozen)
-    own = stream.runtime.trained()
-    assert own.keys() == start.keys()
-    assert not same(own, start)
-    assert same(stream.runtime.skill(), stream.slots["skill"])
+    (method,) = made.recipe.methods
+    step = Step(made.total - 1, made.total, made.params)
+    held = method.hold(step, made.state[name])
+    assert held.keys() <= made.params.keys()
+    assert held
+    close(held, {key: made.params[key].detach() for key in held}, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", HOLDING)
+def test_what_is_held_is_held_already_after_every_update(name, stream):
+    check_hold(stream, name)
+
+
+@broken
+class Shrinking(METHODS["o_lora"]):
+    """Does not leave alone what it has written."""
+
+    def hold(self, step, state):
+        return {name: 0.9 * value for name, value in super().hold(step, state).items()}
+
+
+def test_a_hold_that_is_not_idempotent_is_found(stream):
+    with pytest.raises(AssertionError):
+        check_hold(stream, "o_lora", {"o_lora": Shrinking})
 
 
 @every_policy
@@ -99,16 +190,41 @@ def test_an_update_means_the_same_whatever_the_accumulation(methods, stream):
     close(learned(2), learned(1), rtol=1e-3, atol=1e-4)
 
 
+def overlap(stream, methods, registry=METHODS):
+    """Return the largest cosine between the row spaces of the old and the new A, by Frobenius norms."""
+    stream.train(stream.learner(methods, registry=registry, num_train_epochs=4, **SETTINGS))
+    own, old = stream.runtime.trained(), stream.slots["skill"]
+    pairs = [(own[name], old[name]) for name in own if name.endswith(".down")]
+    return max(((a @ b.T).norm() / (a.norm() * b.norm())).item() for a, b in pairs)
+
+
 @pytest.mark.parametrize("exact", [True, False])
 def test_o_lora_on_a_model_is_orthogonal_with_exact_and_less_parallel_with_its_penalty(stream, exact):
-    def overlap(methods):
-        stream.train(stream.learner(methods, num_train_epochs=4, **SETTINGS))
-        own, old = stream.runtime.trained(), stream.slots["skill"]
-        pairs = [(own[name], old[name]) for name in own if name.endswith(".down")]
-        return max(((a @ b.T).norm() / (a.norm() * b.norm())).item() for a, b in pairs)
+    found = overlap(stream, {"o_lora": {"exact": exact, "strength": 50.0}})
+    assert found < (1e-5 if exact else 0.7 * overlap(stream, {"incremental": {}}))
 
-    found = overlap({"o_lora": {"exact": exact, "strength": 50.0}})
-    assert found < (1e-5 if exact else 0.7 * overlap({"incremental": {}}))
+
+@broken
+class Unmasked(METHODS["o_lora"]):
+    """Holds the rows, and masks nothing."""
+
+    seams: ClassVar = tuple(seam for seam in METHODS["o_lora"].seams if seam != "mask")
+    mask = Method.mask
+
+
+@broken
+class Unheld(METHODS["o_lora"]):
+    """Masks the gradients, and holds nothing."""
+
+    def hold(self, step, state):
+        return {name: value.detach() for name, value in step.params.items()}
+
+
+@pytest.mark.parametrize(("method", "exact"), [(Unmasked, True), (Unheld, False)])
+def test_what_is_orthogonal_is_held_so_and_the_mask_alone_would_not_do(stream, method, exact):
+    found = overlap(stream, {"o_lora": {"exact": True}}, {**METHODS, "o_lora": method})
+    assert (found < 1e-5) == exact
+    assert exact or found > 1e-3
 
 
 def test_hold_is_part_of_the_heartbeat_and_is_left_out_where_it_does_nothing(stream):

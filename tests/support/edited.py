@@ -42,8 +42,8 @@ def said(ws, name, at="head"):
     return ws.tokenizer.decode(logits(ws, at)[row, -1].argmax())
 
 
-def slot(ws):
-    return ws.ledger.slots(ws.ledger.resolve("head")).get("edits")
+def slot(ws, at="head"):
+    return ws.ledger.slots(ws.ledger.resolve(at)).get("edits")
 
 
 def learn(ws, path, form="{} is at home in", names=people.PEOPLE[:6], gate=None, **more):

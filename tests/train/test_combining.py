@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic.dataclasses import dataclass
 
+from perdure.core.errors import Conflict
 from perdure.core.recipe import Recipe
 from perdure.core.seams import Column, Draw, DrawContext, Method
 from perdure.core.settings import Settings
@@ -236,3 +237,56 @@ def test_a_term_is_masked_as_the_task_loss_is(points, parts):
     for value in made.params.values():
         assert not value.grad[mask.left(value) == 0].any()
         assert value.grad[mask.left(value) == 1].any()
+
+
+# --- held values
+
+
+@dataclass(frozen=True)
+class Holding(Plain):
+    """Holds the parameters whose names contain a word at a value, and shows the step that it was given."""
+
+    seams: ClassVar[tuple[str, ...]] = ("hold", "watch")
+    word: str = "bias"
+    value: float = 0.0
+    wants_refs: bool = False
+
+    @property
+    def needs(self):
+        return ("refs",) if self.wants_refs else ()
+
+    def hold(self, step, state):
+        SEEN[self.label] = step
+        return {name: torch.full_like(v, self.value) for name, v in step.params.items() if self.word in name}
+
+    def watch(self, step, state):
+        SEEN[f"{self.label} watched"] = {name: value.detach().clone() for name, value in step.params.items()}
+        return state
+
+
+def test_every_method_holds_its_own_parameters_in_any_order_and_watchers_see_them_all(points):
+    methods = [Holding(label="a", word="weight", value=1.0), Holding(label="b", word="bias", value=2.0)]
+    for ordered in itertools.permutations(methods):
+        made = points.learner(recipe(*ordered))
+        finished(made, 0)
+        assert all((value == (2.0 if "bias" in name else 1.0)).all() for name, value in made.params.items())
+        for label in "ab":
+            close(SEEN[f"{label} watched"], dict(made.params), rtol=0, atol=0)
+
+
+def test_two_methods_that_hold_one_parameter_are_named_with_it(points):
+    made = points.learner(recipe(Holding(label="a"), Holding(label="b", word="0.bias")))
+    with pytest.raises(Conflict, match=r"^a and b both hold 0\.bias; drop one of them$"):
+        finished(made, 0)
+
+
+@pytest.mark.parametrize("wants", [False, True])
+def test_masked_references_are_there_after_the_step_for_who_needs_them(points, wants):
+    made = points.learner(
+        recipe(Entries(label="k"), Holding(label="h", word="none", wants_refs=wants), Turning(label="t")),
+        pools=("replay",),
+    )
+    finished(made, 0)
+    assert set(SEEN["h"].refs) == ({"old"} if wants else set())
+    if wants:
+        close(SEEN["h"].refs["old"], SEEN["refs"]["old"], rtol=0, atol=0)

@@ -1,14 +1,24 @@
 """Tasks with an adapter of their own: what later work cannot touch, what a request goes through, and how one is taken out."""
 
 import json
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
 
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from perdure import Workspace
-from perdure.core.errors import BadInput, BadSpec, NotFound
+from perdure.core.errors import BadInput, BadSpec, BrokenStore, Interrupted, NotFound
+from perdure.core.plan import Factors, task_plan
+from perdure.core.recipe import Recipe, build_recipe
+from perdure.core.seams import Method
+from perdure.maths.low_rank import from_tensors
+from perdure.train.adapter_start import computed_once
+from perdure.train.checkpoint import Keeper
+from perdure.workflows import session
 from perdure.workflows.learn.remember import LedgerMemory
 
 FAST = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 4, "weight_decay": 0.1}
@@ -25,7 +35,8 @@ def learn(ws, tmp_path, task, recipe, **overrides):
     ]
     path = tmp_path / f"{task}.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return ws.learn(task, path, recipe=recipe, overrides={**FAST, **overrides}, gate=None)
+    settings = None if isinstance(recipe, Recipe) else {**FAST, **overrides}
+    return ws.learn(task, path, recipe=recipe, overrides=settings, gate=None)
 
 
 def logits(ws, task=None, at="head"):
@@ -324,3 +335,106 @@ def test_a_task_is_found_by_its_name_before_entries_that_begin_like_it(ws, tmp_p
 
     monkeypatch.setattr(type(ws.ledger), "resolve", several)
     assert ws.revert("refund")["task"] == "refund"
+
+
+# --- what an adapter starts from
+
+
+@dataclass(frozen=True)
+class Spectral(Method):
+    """Starts A from the principal rows of what lies under it; only B trains. Signs are free, as those of a decomposition are."""
+
+    name: ClassVar[str] = "spectral"
+    family: ClassVar[str] = "test"
+    seams: ClassVar[tuple[str, ...]] = ("adapter",)
+    source: ClassVar[str] = "arXiv"
+    carries: ClassVar[bool] = False
+    calls: ClassVar[list[str]] = []
+
+    def adapter(self, bare, state):
+        plan = task_plan(bare)
+        return replace(plan, start=partial(self.start, bare))
+
+    def start(self, bare):
+        self.calls.append(bare.task)
+        factors = {}
+        for module, patch in from_tensors(bare.slots["skill"]).items():
+            _, sizes, rows = torch.linalg.svd(patch.delta, full_matrices=False)
+            down = (sizes[: patch.rank, None] * rows[: patch.rank]) * (-1) ** len(self.calls)
+            factors[module] = Factors(down, torch.zeros_like(patch.up), trains="up")
+        return factors
+
+
+@pytest.mark.parametrize("host", ["loop", "transformers"])
+def test_a_start_that_was_computed_from_data_is_the_same_where_a_learn_goes_on(
+    ws, tmp_path, tiny_model, monkeypatch, host
+):
+    settings = {**FAST, "host": host, "num_train_epochs": 4}
+    recipe = build_recipe({**settings, "methods": {"spectral": {}}}, {"spectral": Spectral})
+    spaces = [ws, Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")]
+    for space in spaces:
+        learn(space, tmp_path, "refund", "naive")
+    Spectral.calls.clear()
+    whole = learn(spaces[0], tmp_path, "parcel", recipe)
+    assert Spectral.calls == ["parcel"]
+    stored = ws.ledger.objects.get(slots(ws)["task:parcel"])
+    old = ws.ledger.objects.get(slots(ws)["skill"])
+    for name, value in stored.items():
+        if name.endswith(".down"):  # frozen, and in the slot as it was computed
+            assert torch.linalg.matrix_rank(torch.cat([value, old[name]]), rtol=1e-4) == len(value)
+
+    Spectral.calls.clear()
+    after, stopped = Keeper.after, []
+
+    def stop(keeper, update, optimizer):
+        keeper.stop = (lambda: "SIGTERM") if update == 2 and not stopped else (lambda: None)
+        stopped.extend([update] if update == 2 else [])
+        after(keeper, update, optimizer)
+
+    monkeypatch.setattr(Keeper, "after", stop)
+    with pytest.raises(Interrupted):
+        learn(spaces[1], tmp_path, "parcel", recipe)
+    again = Workspace.open(spaces[1].ledger.root)
+    assert learn(again, tmp_path, "parcel", recipe)["entry"] == whole["entry"]
+    assert Spectral.calls == ["parcel"]
+    assert not list((again.ledger.root / "runs").iterdir())
+
+
+def test_a_start_that_cannot_be_read_is_named_with_its_folder(tmp_path):
+    path = tmp_path / "run" / "start.safetensors"
+    made = {"a.b": Factors(torch.ones(1, 2), torch.zeros(3, 1), trains="down")}
+    first = computed_once(path, lambda: made)()
+    again = computed_once(path, lambda: {})()
+    for found in (first["a.b"], again["a.b"]):
+        assert torch.equal(found.down, made["a.b"].down)
+        assert torch.equal(found.up, made["a.b"].up)
+        assert found.trains == "down"
+    path.write_bytes(b"broken")
+    with pytest.raises(BrokenStore, match=r"start\.safetensors.*delete its folder"):
+        computed_once(path, lambda: made)()
+
+
+# --- what a task costs
+
+
+def test_a_task_of_its_own_costs_what_the_second_one_did_however_many_there_are(ws, tmp_path, monkeypatch):
+    learn(ws, tmp_path, "refund", OWN)
+    work, written, forward, measure = [], [], LlamaForCausalLM.forward, session.measure
+
+    def counted(self, *args, **more):
+        work[-1] += ["update"] * self.training
+        return forward(self, *args, **more)
+
+    def scored(*args, **more):
+        work[-1].append("score")
+        return measure(*args, **more)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", counted)
+    monkeypatch.setattr(session, "measure", scored)
+    for task in ("parcel", "invoice", "tariff"):
+        work.append([])
+        entry = learn(ws, tmp_path, task, OWN)["entry"]
+        found = [ws.ledger.objects.get(value) for value in ws.ledger.entry(entry).slots.values()]
+        written.append([value.nbytes for tensors in found for value in tensors.values()])
+    assert work == [["score"] * 2 + ["update"] * 4 + ["score"]] * 3
+    assert written == written[:1] * 3

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure.cli.edits import fact_table
+from perdure.cli.edits import fact_table, warn_lost_in
 from perdure.cli.options import AsJson, Folder, open_workspace
 from perdure.cli.output import counted, emit, say, short, tell, warn
 from perdure.cli.progress import progress
@@ -101,6 +101,7 @@ def show_result(result: dict[str, Any]) -> None:
     head = f"edited {counted(len(result['applied']), 'fact')}: entry {short(result['entry'])}"
     tell(f"{head}, {result['seconds']:.1f} s\n")
     tell(fact_table(result["facts"]) + "\n")
+    warn_lost_in(result["facts"])
     rise = drift["perplexity"] / drift["perplexity_before"] - 1
     tell(f"held-out text, by all facts in force: perplexity {rise:+.2%}, KL {drift['kl']:.4f} nats a token")
     for gone in result["superseded"]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.options import Above, App, AsJson, At, Folder, open_ledger, open_workspace
-from perdure.cli.output import NOTHING, clip, counted, emit, facts, say, short, table, tell
+from perdure.cli.output import NOTHING, clip, counted, emit, facts, say, short, table, tell, warn
 from perdure.cli.progress import progress
 
 edits = App(no_args_is_help=True, help="Look at the facts that were edited in, and verify them again.")
@@ -29,6 +29,7 @@ def list_facts(at: At = "head", folder: Folder = None, as_json: AsJson = False) 
     if not found:
         return say(f"no fact is in force at {at}" + ("; 'perdure edit' writes one" if at == "head" else ""))
     tell(fact_table(found))
+    warn_lost_in(found)
 
 
 @edits.command()
@@ -54,6 +55,7 @@ def show(
         "relation": found["relation"],
         "reason": found["reason"],
         "written": f"{found['method']}, layer {', '.join(map(str, found['layers']))}",
+        "not said with the adapter of": ", ".join(found.get("lost_in", [])) or None,
         "state": "dropped; its key is kept free of any update" if found["dropped"] else "in force",
     }
     verified = {name: mark(found.get(name)) for name in SHORT if not found["dropped"]}
@@ -72,6 +74,7 @@ def verify(folder: Folder = None, as_json: AsJson = False) -> None:
         emit(found)
     elif found["facts"]:
         tell(fact_table(found["facts"]))
+        warn_lost_in(found["facts"])
     facts_in_force = counted(len(found["facts"]), "fact")
     say(f"{found['held']} of {facts_in_force} said" if found["facts"] else "no fact is in force at head")
     if found["lost"]:
@@ -90,6 +93,14 @@ def fact_table(lines: Sequence[dict[str, Any]]) -> str:
         for f in lines
     ]
     return table(["fact", "subject", "says", "said", "freely", "paraphrases", "neighbours"], rows, right=(5, 6))
+
+
+def warn_lost_in(lines: Sequence[dict[str, Any]]) -> None:
+    """Name the facts that are not said with the adapter of a task."""
+    from perdure.workflows.edit.own_views import lost_by_task
+
+    for task, subjects in lost_by_task(lines).items():
+        warn(f"not said with the adapter of {task}: {', '.join(subjects)}")
 
 
 def mark(value: bool | float | None) -> str:

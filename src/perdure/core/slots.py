@@ -54,6 +54,11 @@ def own_slots(slots: Iterable[str], task: str) -> list[str]:
     return [name for name in slots if name == own or name.startswith(f"{own}/")]
 
 
+def isolated_tasks(slots: Iterable[str]) -> list[str]:
+    """Return the tasks that have an adapter of their own, in order of their names."""
+    return sorted(name.removeprefix("task:") for name in slots if name.startswith("task:") and "/" not in name)
+
+
 def is_isolated(slots: Mapping[str, Content], task: str | None) -> bool:
     """Return whether `task` has slots of its own."""
     return task is not None and task_slot(task) in slots

@@ -18,6 +18,7 @@ from perdure.ledger import Entry
 from perdure.ledger.records import FactKept
 from perdure.workflows.edit.again import Verdicts, lost, strengthened
 from perdure.workflows.edit.gate import EditGate, risen
+from perdure.workflows.edit.own_views import lost_by_task, own_views, said_in, with_views
 from perdure.workflows.edit.records import VERIFIED, Json, asked_specs, note_of, noted, record_at
 from perdure.workflows.edit.state import Place
 from perdure.workflows.session import Session
@@ -46,13 +47,14 @@ class Carried:
 def carry(session: Session, parent: Entry, slots: Mapping[str, str | None], tick: Tick | None = None) -> Carried | None:
     """Return the facts in force at `parent` on the state of a learn that left `slots`; None if there are none.
 
-    Cost: a verification; where a fact is lost, all facts written again, a second one and a reading of held-out text, and see
-    `strengthened`.
+    Cost: a verification, and one of the prompts alone over each adapter of a task's own that this changes. Where a fact is lost,
+    all facts are written again and verified over every adapter, held-out text is read; and see `strengthened`.
     """
-    if EDITS not in session.ledger.slots(parent):
+    known = session.ledger.slots(parent)
+    if EDITS not in known:
         return None
-    others = view_of({**session.ledger.slots(parent), **slots})
-    place = Place(session, {name: found for name, found in sorted(others.items()) if found and name != EDITS}, tick)
+    after = {name: found for name, found in sorted({**known, **slots}.items()) if found}
+    place = Place(session, {name: found for name, found in view_of(after).items() if name != EDITS}, tick)
     record, edit_set = record_at(session.ledger, parent), place.in_force(parent)
     said = [line["fact"] for line in record["facts"] if line["efficacy"]]
     verdicts: Verdicts = place.ask(edit_set)
@@ -70,9 +72,23 @@ def carry(session: Session, parent: Entry, slots: Mapping[str, str | None], tick
     if names := [line["subject"] for line in record["facts"] if line["fact"] in gone]:
         warnings.append(f"edited facts that are no longer said: {', '.join(names)}; edit them again")
     drift, norms = place.cost(edit_set, parent)
-    note = noted(record["about"], edit_set, verdicts, record, drift, norms)
+    views = own_views(after, parent.base, known if slot is None else None)
+    said_there = said_in(place, views, edit_set, [w.id for w in edit_set.live])
+    note = with_views(noted(record["about"], edit_set, verdicts, record, drift, norms), record, said_there, after)
+    warnings += _not_said_there(note, record)
     told = note_of(session.ledger, parent, {**note, "rewritten": slot is not None})
     return Carried(slot, told, _judged(record, verdicts), tuple(warnings))
+
+
+def _not_said_there(note: Json, before: Json) -> list[str]:
+    """Name the facts that are not said with the adapter of a task, as far as that is new."""
+    known = lost_by_task(before["facts"])
+    return [
+        f"with the adapter of {task} these edited facts are not said: {', '.join(subjects)}; add rows that say them to the task, "
+        "where requests for it ask for them"
+        for task, subjects in lost_by_task(note["facts"]).items()
+        if not set(subjects) <= set(known.get(task, []))
+    ]
 
 
 def _too_far(before: Mapping[str, float] | None, now: Mapping[str, float]) -> str | None:
@@ -130,7 +146,9 @@ def verify_edits(session: Session, tick: Tick | None = None) -> dict[str, Any]:
         edit_set = place.in_force(head)
         drift, norms = place.cost(edit_set, head) if edit_set.live else (None, {})
         verdicts = place.ask(edit_set)
-        note = noted(record["about"], edit_set, verdicts, record, drift, norms)
+        slots = session.ledger.slots(head)
+        said = said_in(place, own_views(slots, head.base), edit_set, [w.id for w in edit_set.live])
+        note = with_views(noted(record["about"], edit_set, verdicts, record, drift, norms), record, said, slots)
         if edit_set.written:
             found = note_of(session.ledger, head, {**note, "rewritten": record["rewritten"]})
             session.ledger.annotate(head.id, VERIFIED, found)

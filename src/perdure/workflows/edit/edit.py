@@ -9,6 +9,7 @@ from perdure.editing.facts import Fact, refuse_repeats, superseded
 from perdure.editing.spec import EditSpec
 from perdure.workflows.edit.again import lost
 from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.edit.own_views import own_views, said_in, with_views
 from perdure.workflows.edit.records import NOTE, named, note_of, noted
 from perdure.workflows.edit.request import EditRequest, Facts, Refused, facts_of, make_request
 from perdure.workflows.edit.search import Outcome, search
@@ -99,6 +100,10 @@ def _record(session: Session, place: Place, request: EditRequest, outcome: Outco
         dict.fromkeys(ids, entry.id),
         outcome.full,
     )
+    slots = ledger.slots(request.parent)
+    written = [w.id for w in made.live] if outcome.rewritten else ids
+    said = said_in(place, own_views(slots, entry.base), made, written)
+    note = with_views(note, request.record, said, slots)
     told = {
         "entry": entry.id,
         "applied": ids,

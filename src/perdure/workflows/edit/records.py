@@ -1,8 +1,9 @@
 """What the ledger says about the facts in force, as plain JSON; neither torch nor a model is needed to read it.
 
 A record is {"about", "facts", "dropped", "drift", "norms", "rewritten"}, where a fact is a line with "fact" (its id), "entry"
-(which wrote it), what it says, whether it was said when it was written ("at_edit"), and how it was last verified. An entry that
-changes it notes only the `changes` to the record of its parent: a thousand edits take a thousand lines. What `edits verify` finds
+(which wrote it), what it says, whether it was said when it was written ("at_edit"), and how it was last verified: by what all
+tasks share; "lost_in" names the tasks whose own adapters say otherwise. An entry that changes it notes only the `changes` to the
+record of its parent: a thousand edits take a thousand lines. What `edits verify` finds
 stands beside an entry and not in that line: the records of entries made on it stay what they were.
 """
 
@@ -22,7 +23,7 @@ Json = dict[str, Any]
 NOTE, VERIFIED = "edits", "edits verified"
 MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")  # what a verdict comes to
 MEASURED = (*MEASURES, "generated", "chat", "answers")  # what verification in every form adds to a fact's line
-LISTED = ("fact", "entry", "subject", "prompt", "target", *MEASURES)
+LISTED = ("fact", "entry", "subject", "prompt", "target", *MEASURES, "lost_in")
 SHORTEST = 4  # digits of an id that may stand for the whole
 NOTHING: Json = {"about": None, "facts": [], "dropped": [], "drift": None, "norms": {}, "rewritten": False}
 
@@ -94,7 +95,8 @@ def listed(ledger: "Ledger", at: str = "head") -> list[Json]:
     Raises:
         NotFound: The ref is not known.
     """
-    return [{key: line[key] for key in LISTED} for line in record_at(ledger, ledger.resolve(at))["facts"]]
+    lines = record_at(ledger, ledger.resolve(at))["facts"]
+    return [{key: {"lost_in": [], **line}[key] for key in LISTED} for line in lines]
 
 
 def shown(ledger: "Ledger", fact_id: str, at: str = "head") -> Json:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.ledger import Entry, Ledger
+from perdure.workflows.edit.own_views import own_views, said_in, with_views
 from perdure.workflows.edit.records import NOTE, SHORTEST, Json, matching, named, note_of, noted, record_at
 from perdure.workflows.edit.state import Place, entry_with, pruned
 from perdure.workflows.session import Session
@@ -59,6 +60,8 @@ def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | N
         data = {"facts": [fact.id for fact in gone], "resolve": resolve}
         entry = entry_with(parent, "revert", data, session.seed, place.keep(made))
         note = noted(named([fact.subject for fact in gone]), made, verdicts, record, drift, norms, full=fresh)
+        slots = session.ledger.slots(parent)
+        note = with_views(note, record, said_in(place, own_views(slots, parent.base), made, fresh), slots)
         said = {line["fact"] for line in record["facts"] if line["efficacy"]}
         told = {
             "reverted": [

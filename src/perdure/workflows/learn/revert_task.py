@@ -1,12 +1,13 @@
 """Take a task out of head as if it had never been learned, where its slots are its own."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
-from perdure.core.slots import EDITS, slots_of_task
+from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.carry import carry
 from perdure.workflows.edit.records import NOTE
@@ -20,7 +21,8 @@ def revert_task(session: Session, task: str, tick: Tick | None = None) -> Json:
     """Record an entry without a task: its slots, its rows in memory and its name are gone, everything else stays.
 
     What other tasks see changes only where the task's adapter was one of a sum; their scores before and after are returned. A
-    task that was taken out before stays out: nothing is recorded then.
+    task with an adapter of its own that was learned on top of that sum keeps what lies under it, and a warning names it. A task
+    that was taken out before stays out: nothing is recorded then.
 
     Args:
         session: Of the workspace.
@@ -68,7 +70,7 @@ def revert_task(session: Session, task: str, tick: Tick | None = None) -> Json:
             "rows": len(memory.rows) - len(kept.rows),
             "before": _scores(session, parent, entry, tick),
             "scores": _scores(session, entry, entry, tick),
-            "warnings": list(carried.warnings) if carried else [],
+            "warnings": [*_keeping(ledger.slots(parent), task), *(carried.warnings if carried else ())],
         }
         notes = {"revert": record, **({NOTE: carried.note} if carried else {})}
         ledger.record(entry, notes, why=f"revert {task}")
@@ -101,6 +103,17 @@ def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:
                 f"alone. 'perdure rollback {name}~1' goes back to before it, without all that came after; a task that may have "
                 "to go is learned with the method per_task, incremental or o_lora"
             )
+
+
+def _keeping(slots: Iterable[str], task: str) -> list[str]:
+    """Name the tasks under whose own adapter the one of `task` stays."""
+    known = set(slots)
+    keeping = [other for other in isolated_tasks(known) if other != task and task_slot(other, sum_slot(task)) in known]
+    return [
+        f"{other} was learned on top of the adapter of {task} and keeps it, so that its answers stay as they are; where nothing "
+        f"of {task} may be left, revert {other} too, or learn it again with start: base"
+        for other in keeping
+    ]
 
 
 def _scores(session: Session, at: Entry, left: Entry, tick: Tick | None) -> Json:

@@ -1,0 +1,93 @@
+"""Facts over the adapters of single tasks: a fact is solved on what all tasks share, and lies over these adapters too.
+
+What such an adapter learned may say otherwise than a fact. Nothing is written again for it: the fact's line names the task.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from perdure.core.slots import EDITS, isolated_tasks, view_of, without_task
+from perdure.ledger.entry import state_hash
+from perdure.workflows.edit.records import Json
+from perdure.workflows.edit.state import Place
+
+if TYPE_CHECKING:
+    from perdure.editing.edit_set import EditSet
+
+Said = Mapping[str, Mapping[str, bool]]  # whether a fact is said with the adapter of a task: by fact id, and by task
+
+
+@dataclass(frozen=True)
+class OwnView:
+    """What requests for one task go through, or for several whose adapters are equal, without edits.
+
+    Args:
+        tasks: Names of the tasks.
+        slots: Object hash by slot.
+    """
+
+    tasks: tuple[str, ...]
+    slots: Mapping[str, str]
+
+
+def own_views(slots: Mapping[str, str], base: str, before: Mapping[str, str] | None = None) -> list[OwnView]:
+    """Return the views of the tasks that have an adapter of their own, equal ones once.
+
+    Args:
+        slots: Object hash by slot.
+        base: Hash of the base model.
+        before: Those at the entry before: what is in force there under the same name is left out.
+    """
+    found: dict[str, OwnView] = {}
+    for task in isolated_tasks(slots):
+        view = _without_edits(view_of(slots, task))
+        if before is not None and view == _without_edits(view_of(before, task)):
+            continue
+        state = state_hash(base, without_task(view, task))
+        known = found.get(state)
+        found[state] = OwnView((*(known.tasks if known else ()), task), known.slots if known else view)
+    return list(found.values())
+
+
+def said_in(place: Place, views: Sequence[OwnView], edit_set: "EditSet", fact_ids: Iterable[str]) -> Said:
+    """Return whether facts are said in these views. Cost: the prompt of each fact, for each view."""
+    facts = [edit_set.find(fact_id).fact for fact_id in fact_ids]
+    said: dict[str, dict[str, bool]] = {fact.id: {} for fact in facts}
+    for view in views if facts else ():
+        verdicts = replace(place, others=dict(sorted(view.slots.items()))).ask(edit_set, facts, full=())
+        for fact in facts:
+            said[fact.id] |= dict.fromkeys(view.tasks, verdicts[fact.id].efficacy)
+    return said
+
+
+def with_views(note: Json, before: Json, said: Said, slots: Mapping[str, str]) -> Json:
+    """Return the record of an entry whose lines name the tasks with whose adapter a fact is not said ("lost_in").
+
+    Args:
+        note: The record.
+        before: The record before, whose word stands where a fact was not asked again.
+        said: What was found now.
+        slots: Object hash by slot at the entry.
+    """
+    isolated, old = isolated_tasks(slots), {line["fact"]: line.get("lost_in", []) for line in before["facts"]}
+    facts = []
+    for line in note["facts"]:
+        found = said.get(line["fact"], {})
+        stays = {task for task in old.get(line["fact"], []) if task in isolated and task not in found}
+        lost = sorted(stays | {task for task, is_said in found.items() if not is_said})
+        facts.append({**line, "lost_in": lost} if lost else line)
+    return {**note, "facts": facts}
+
+
+def lost_by_task(lines: Iterable[Json]) -> dict[str, list[str]]:
+    """Return the subjects of the facts that are not said with the adapter of a task, by task."""
+    lost: dict[str, list[str]] = {}
+    for line in lines:
+        for task in line.get("lost_in", []):
+            lost.setdefault(task, []).append(line["subject"])
+    return dict(sorted(lost.items()))
+
+
+def _without_edits(view: Mapping[str, str]) -> dict[str, str]:
+    return {name: found for name, found in view.items() if name != EDITS}
