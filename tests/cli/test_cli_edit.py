@@ -21,7 +21,18 @@ LOOSE = [
     "--perplexity",
     "10",
 ]  # a model of forty words has room for little more
-KEYS = ["fact", "entry", "subject", "prompt", "target", "efficacy", "paraphrase", "neighbourhood", "generation"]
+KEYS = [
+    "fact",
+    "entry",
+    "subject",
+    "prompt",
+    "target",
+    "efficacy",
+    "paraphrase",
+    "neighbourhood",
+    "generation",
+    "lost_in",
+]
 
 
 def elsewhere(name: str) -> str:

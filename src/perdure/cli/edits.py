@@ -97,7 +97,7 @@ def fact_table(lines: Sequence[dict[str, Any]]) -> str:
 
 def warn_lost_in(lines: Sequence[dict[str, Any]]) -> None:
     """Name the facts that are not said with the adapter of a task."""
-    from perdure.workflows.edit.own_views import lost_by_task
+    from perdure.workflows.edit.records import lost_by_task
 
     for task, subjects in lost_by_task(lines).items():
         warn(f"not said with the adapter of {task}: {', '.join(subjects)}")

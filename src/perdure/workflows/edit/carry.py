@@ -18,8 +18,8 @@ from perdure.ledger import Entry
 from perdure.ledger.records import FactKept
 from perdure.workflows.edit.again import Verdicts, lost, strengthened
 from perdure.workflows.edit.gate import EditGate, risen
-from perdure.workflows.edit.own_views import lost_by_task, own_views, said_in, with_views
-from perdure.workflows.edit.records import VERIFIED, Json, asked_specs, note_of, noted, record_at
+from perdure.workflows.edit.own_views import own_views, said_in, with_views
+from perdure.workflows.edit.records import VERIFIED, Json, asked_specs, lost_by_task, note_of, noted, record_at
 from perdure.workflows.edit.state import Place
 from perdure.workflows.session import Session
 

@@ -80,14 +80,5 @@ def with_views(note: Json, before: Json, said: Said, slots: Mapping[str, str]) -
     return {**note, "facts": facts}
 
 
-def lost_by_task(lines: Iterable[Json]) -> dict[str, list[str]]:
-    """Return the subjects of the facts that are not said with the adapter of a task, by task."""
-    lost: dict[str, list[str]] = {}
-    for line in lines:
-        for task in line.get("lost_in", []):
-            lost.setdefault(task, []).append(line["subject"])
-    return dict(sorted(lost.items()))
-
-
 def _without_edits(view: Mapping[str, str]) -> dict[str, str]:
     return {name: found for name, found in view.items() if name != EDITS}

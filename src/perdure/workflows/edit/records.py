@@ -99,6 +99,15 @@ def listed(ledger: "Ledger", at: str = "head") -> list[Json]:
     return [{key: {"lost_in": [], **line}[key] for key in LISTED} for line in lines]
 
 
+def lost_by_task(lines: Iterable[Json]) -> dict[str, list[str]]:
+    """Return the subjects of the facts that are not said with the adapter of a task, by task."""
+    lost: dict[str, list[str]] = {}
+    for line in lines:
+        for task in line.get("lost_in", []):
+            lost.setdefault(task, []).append(line["subject"])
+    return dict(sorted(lost.items()))
+
+
 def shown(ledger: "Ledger", fact_id: str, at: str = "head") -> Json:
     """Return all that is known of one fact at a ref, in force or dropped.
 
