@@ -259,6 +259,19 @@ def test_predict_goes_through_the_adapter_of_the_task(mixed, monkeypatch):
     assert mixed.runtime.loaded == seen(mixed, "refund") != seen(mixed, "parcel")
 
 
+def test_a_text_without_a_task_goes_through_what_all_tasks_share(mixed):
+    from perdure.workflows.predict.predict import predict
+    from perdure.workflows.predict.prompt import Prompt
+    from perdure.workflows.predict.request import Request
+
+    found = predict(mixed.session, [Prompt("money back 3")], Request(max_new_tokens=2))
+    assert mixed.runtime.loaded == seen(mixed, None)
+    assert found.answers[0].task is None
+    assert "--task NAME takes a task's template and its own adapter (refund, parcel" in found.how
+    own = predict(mixed.session, [Prompt("money back 3")], Request("parcel", max_new_tokens=2))
+    assert own.how == "asked in the template of task parcel and the adapter that it has of its own"
+
+
 def test_another_rank_is_refused_for_a_slot_that_goes_on_and_free_for_a_fresh_one(mixed, tmp_path):
     with pytest.raises(BadSpec, match="differ from the adapter that head goes on training"):
         learn(mixed, tmp_path, "parcel", OWN, lora_r=2)
