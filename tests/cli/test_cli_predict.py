@@ -1,5 +1,6 @@
 """Asking the model: in which template, by which state, one prompt or many, and what is refused."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -101,6 +102,9 @@ def test_a_file_has_a_prompt_a_line_or_a_row_and_keeps_its_order(ws: Path, tmp_p
     found = run_json("-w", ws, "predict", "--file", tmp_path / "lines.txt", *words)
     assert [answer["prompt"] for answer in found] == lines
     assert run_json("-w", ws, "predict", "--file", rows, *words) == found
+    (tmp_path / "lines.txt.gz").write_bytes(gzip.compress((tmp_path / "lines.txt").read_bytes()))
+    assert run_json("-w", ws, "predict", "--file", tmp_path / "lines.txt.gz", *words) == found
+    assert run("-w", ws, "predict", "--file", "-", *words, input=f"{lines[0]}\n").stdout == f"{found[0]['answer']}\n"
     alone = [run_json("-w", ws, "predict", line, *words) for line in lines[:3]]
     assert found[:3] == alone
     assert run("-w", ws, "predict", "--file", rows, *words).stdout.split("\n") == [*(a["answer"] for a in found), ""]

@@ -95,6 +95,27 @@ def test_values_by_column_fill_the_template_of_a_task(talks, given):
 
 
 @pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ({}, [3]),
+        ({"temperature": 1.0}, [1, 1, 1]),
+        ({"batch_size": 2}, [2, 1]),
+        ({"temperature": 1.0, "batch_size": 3}, [3]),
+    ],
+)
+def test_drawn_answers_are_made_one_at_a_time_unless_said_otherwise(talks, monkeypatch, options, sizes):
+    from perdure.model import decode
+
+    seen, read = [], decode.read_prompts
+    monkeypatch.setattr(
+        decode, "read_prompts", lambda model, prompts, *more: seen.append(len(prompts)) or read(model, prompts, *more)
+    )
+    together = talks.predict(["hello", "about", "far away"], max_new_tokens=6, **options)
+    assert sorted(seen) == sorted(sizes)
+    assert [talks.predict(a.prompt, max_new_tokens=6, **options)[0] for a in together] == together
+
+
+@pytest.mark.parametrize(
     ("prompts", "options", "error", "said"),
     [
         ("", {}, BadInput, "prompt 1 is empty"),
@@ -107,6 +128,7 @@ def test_values_by_column_fill_the_template_of_a_task(talks, given):
         ("a", {"at": "nope"}, NotFound, "nope"),
         ("a", {"temperature": -1.0}, BadInput, "temperature is -1.0"),
         ("a", {"temperature": float("nan")}, BadInput, "temperature is nan"),
+        ("a", {"batch_size": 0}, BadInput, "batch_size is 0"),
         ("a", {"raw": True, "system": "x"}, BadInput, "stands in no template"),
     ],
 )

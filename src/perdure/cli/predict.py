@@ -44,7 +44,8 @@ def predict(
     file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Prompts, in the place of TEXT: one a line, or a .jsonl with a prompt a row."
+            metavar="FILE",
+            help="Prompts, in the place of TEXT: one a line, or a .jsonl with a prompt a row; - is stdin.",
         ),
     ] = None,
     at: At = "head",
@@ -54,6 +55,12 @@ def predict(
     ] = None,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default="64, or 1 with a temperature", help="Most prompts that are answered together."
+        ),
+    ] = None,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -70,7 +77,7 @@ def predict(
     refuse_no_text((text or "") + (system or ""))
     prompts, notices = _prompts(text, messages, file)
     ws = open_workspace(folder)
-    request = Request(task, system, raw, max_new_tokens, temperature, seed)
+    request = Request(task, system, raw, max_new_tokens, temperature, seed, batch_size)
     with progress("loading the model") as tick:
         found = carry_out(ws.session, prompts, request, at, compare=compare, tick=tick if len(prompts) > 1 else None)
     say(found.how)
@@ -106,11 +113,11 @@ def _prompts(text: str | None, messages: str | None, file: Path | None) -> "tupl
             else "give TEXT, --messages FILE or --file FILE"
         )
         raise typer.BadParameter(both)
-    if file is not None:
+    if file is not None and str(file) != "-":
         return read_prompts(file)
     if messages is not None:
         return [read_messages(read_stdin(), "stdin") if messages == "-" else read_messages_file(Path(messages))], []
-    if text == "-":
+    if "-" in (text, str(file)):
         lines = read_stdin()
         refuse_no_text(lines)
         return prompt_lines(lines, "stdin"), []

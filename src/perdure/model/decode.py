@@ -61,11 +61,12 @@ def generate(
     precision: Callable[[], AbstractContextManager] = nullcontext,
     tick: Callable[[int], None] | None = None,
     choose: Choose = greedy,
+    batch: int | None = None,
     on_token: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:
     """Return the continuation of each prompt, greedy unless `choose` is another, without the token that ended it.
 
-    Prompts are sorted by length into batches of at most 64; a row that is done leaves its batch.
+    Prompts are sorted by length into batches; a row that is done leaves its batch.
 
     Args:
         model: A causal language model in eval mode.
@@ -76,13 +77,14 @@ def generate(
         precision: Context of the forwards.
         tick: Called with the number of prompts finished, batch by batch.
         choose: Chooses the next token of each prompt.
+        batch: Most prompts of a batch, 64 by default. In bfloat16 a prompt's logits are rounded otherwise in other company.
         on_token: Called with prompt and token as each token is chosen, but for those that end an answer.
     """
     most = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     answers: list[list[int]] = [[] for _ in prompts]
     ends = torch.tensor(list(stops))
     finished = 0
-    for live in of_like_length([len(prompt) for prompt in prompts], BATCH, MOST):
+    for live in of_like_length([len(prompt) for prompt in prompts], batch or BATCH, MOST):
         finished += len(live)
         with precision():
             state = read_prompts(model, [prompts[i] for i in live], pad, max(most[i] for i in live))

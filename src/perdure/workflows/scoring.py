@@ -125,12 +125,14 @@ class Decoding:
         temperature: 0 takes the most likely token; above it, tokens are drawn.
         seed: Key of what is drawn.
         tick: Called with the number of answers finished.
+        batch: Most rows of a batch; None for the batches in which tasks are scored.
         on_text: Called with the index of a row and the next piece of its answer.
     """
 
     temperature: float = 0.0
     seed: int = 0
     tick: Callable[[int], None] | None = None
+    batch: int | None = None
     on_text: Callable[[int, str], None] | None = None
 
 
@@ -175,6 +177,7 @@ def generated(
         precision=runtime.precision,
         tick=decoding.tick,
         choose=chooser(decoding.temperature, decoding.seed, prompts),
+        batch=decoding.batch,
         on_token=(lambda row, token: streams[row].add(token)) if streams else None,
     )
     for stream in streams:

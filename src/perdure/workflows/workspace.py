@@ -258,6 +258,7 @@ class Workspace:
         raw: bool = False,
         temperature: float = 0.0,
         seed: int = 0,
+        batch_size: int | None = None,
         tick: Tick | None = None,
     ) -> list[Answer]:
         """Return the model's answer to each prompt, in order; `str(answer)` is its text.
@@ -275,6 +276,7 @@ class Workspace:
             raw: Continue the text as it is, in no template.
             temperature: 0 takes the most likely token; above it, tokens are drawn.
             seed: Key of what is drawn: the same seed gives the same answer, whatever else is asked.
+            batch_size: Most prompts that are answered together; None for 64, or 1 with a temperature, see `Request`.
             tick: Called with (what, prompts done, prompts in all).
 
         Raises:
@@ -283,7 +285,8 @@ class Workspace:
         """
         given = [prompts] if isinstance(prompts, str) else prompts
         asked = [prompt_of(value, f"prompt {n}") for n, value in enumerate(given, start=1)]
-        found = predict(self.session, asked, Ask(task, system, raw, max_new_tokens, temperature, seed), at, tick=tick)
+        ask = Ask(task, system, raw, max_new_tokens, temperature, seed, batch_size)
+        found = predict(self.session, asked, ask, at, tick=tick)
         _warn(found.notices)
         return list(found.answers)
 

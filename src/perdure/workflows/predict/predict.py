@@ -208,7 +208,7 @@ def _answers(
         if tick:
             tick("answering", count, len(asked.rows))
 
-    decoding = Decoding(request.temperature, request.seed, done, on_text)
+    decoding = Decoding(request.temperature, request.seed, done, request.batch, on_text)
     found = generated(session.runtime, asked.rows, asked.ids, asked.most, decoding, known=asked.known)
     ends: list[Stopped] = ["stop" if n < most else "length" for n, most in zip(found.tokens, asked.most, strict=True)]
     notices = list(found.notices)

@@ -16,7 +16,7 @@ from perdure.data.turns import template_arguments, turns_of
 from perdure.data.unpack import decode, read_bytes
 
 Turns = Sequence[Mapping[str, Any]]
-TABLES = (".jsonl", ".json", ".csv", ".parquet", ".gz")  # files that are read as rows; any other has a prompt a line
+TABLES = (".jsonl", ".json", ".csv", ".parquet")  # files that are read as rows; any other has a prompt a line
 TEXTS = ("prompt", "text")  # columns that hold what is asked
 CONVERSATIONS = {"messages": ("role", "content"), "conversations": ("from", "value"), "prompt": ("role", "content")}
 """Columns that hold turns, with the names of their fields."""
@@ -100,7 +100,7 @@ def read_prompts(path: Path) -> tuple[list[Prompt], list[str]]:
     Raises:
         BadInput: The file is missing or broken, or a row asks nothing.
     """
-    if path.suffix.lower() not in TABLES:
+    if Path(path.name.lower().removesuffix(".gz")).suffix not in TABLES:
         return prompt_lines(decode(read_bytes(path), path), path.name), []
     records, notices = read_file(path)
     prompts, answered = [], 0

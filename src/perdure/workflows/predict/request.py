@@ -30,6 +30,8 @@ class Request:
         max_new_tokens: Most tokens of an answer; None for as many as the task needs, or `LONGEST`.
         temperature: 0 takes the most likely token; above it, tokens are drawn.
         seed: Key of what is drawn.
+        batch_size: Most prompts that are answered together; None for 64, or 1 where answers are drawn: batches of another size
+            round otherwise, and what is drawn shall depend on prompt and seed alone.
     """
 
     task: str | None = None
@@ -38,6 +40,12 @@ class Request:
     max_new_tokens: int | None = None
     temperature: float = 0.0
     seed: int = 0
+    batch_size: int | None = None
+
+    @property
+    def batch(self) -> int | None:
+        """Most prompts of a batch; None for as many as the decoder takes."""
+        return self.batch_size or (1 if self.temperature else None)
 
     def check(self) -> None:
         """Refuse what cannot be done.
@@ -47,6 +55,8 @@ class Request:
         """
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise BadInput(f"max_new_tokens is {self.max_new_tokens}; an answer has one token at least")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise BadInput(f"batch_size is {self.batch_size}; a batch has one prompt at least")
         if not 0 <= self.temperature < inf:
             raise BadInput(f"temperature is {self.temperature}; give 0 (the most likely answer) or more")
         if self.system is not None and not self.system.strip():
