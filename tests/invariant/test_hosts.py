@@ -4,15 +4,18 @@ from functools import cached_property
 
 import pytest
 import torch
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 from transformers import TrainingArguments
 
 from perdure.bridges import transformers_host
 from perdure.bridges.runtime import Runtime
-from perdure.core.errors import Interrupted
+from perdure.core.errors import BadSpec, Conflict, Interrupted
+from perdure.core.recipe import build_recipe
 from perdure.core.rows import Row
+from perdure.core.seams import SUPPORTS
 from perdure.data.encode import encode
 from perdure.memory.pool import Pool
-from perdure.methods.registry import load_recipe
+from perdure.methods.registry import all_methods, load_recipe
 from perdure.train import loop
 from perdure.train.checkpoint import Keeper
 from perdure.train.learner import Learner
@@ -101,3 +104,28 @@ def test_a_machine_with_two_gpus_and_no_launcher_runs_every_update_once(tiny_mod
     transformers_host.train(by_trainer)
     assert TrainingArguments(use_cpu=True).n_gpu == 2
     assert same(weights(by_loop), weights(by_trainer))
+
+
+def test_a_launcher_that_started_several_processes_is_refused(tiny_model, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda self: 2))
+    with pytest.raises(
+        BadSpec, match=r"^this host runs one process, and 2 were launched; start perdure without a launcher$"
+    ):
+        transformers_host.train(learner(tiny_model))
+
+
+def test_no_method_claims_what_no_host_tries():
+    for method in all_methods().values():
+        assert set(method().supports) <= SUPPORTS.keys() - {"processes", "sharding"}, method.name
+
+
+def test_a_method_that_takes_no_accumulation_is_refused_by_name_and_its_updates_are_not_split(tiny_model):
+    whole = pydantic_dataclass(frozen=True)(type("Whole", (all_methods()["replay"],), {"supports": frozenset()}))
+    registry = {**all_methods(), "replay": whole}
+    with pytest.raises(
+        Conflict, match="method replay does not support gradient accumulation; set gradient_accumulation"
+    ):
+        build_recipe({"methods": {"replay": {}}, "gradient_accumulation_steps": 2}, registry)
+    made = learner(tiny_model)
+    made.recipe, made.room = build_recipe({**SETTINGS, "methods": {"replay": {}}}, registry), 1.0
+    assert len(made.update(0).micro_batches) == 1

@@ -20,8 +20,8 @@ class PerTask(Method):
     """Train a fresh adapter, and keep it for this task alone.
 
     What lies under it is frozen, and is named again with the task: whatever is learned later, a request for the task goes through
-    the very same weights. It forgets nothing where the task of a request is known (`predict --task`); a request without a task is
-    asked as one of the newest task. `revert TASK` takes it out as if it had never been learned.
+    the very same weights. It forgets nothing where the task of a request is known (`predict --task`); a request without a task
+    goes through what all tasks share. `revert TASK` takes it out as if it had never been learned.
 
     Seams: adapter. State: none; an adapter's weights for each task (9.8 MB at rank 8 on a model of 135M).
     Cost: none in training. One adapter file a task to serve (`export --task`).
