@@ -128,7 +128,7 @@ SPOILED = {
         r"up_proj\.weight in .* has shape \(64, 16\), config\.json wants \(64, 32\); ",
     ),
     "fewer layers than stored": (config(num_hidden_layers=1), r"config\.json leaves out of the model: model\.layers\.1\."),
-    "layers beyond reason": (config(num_hidden_layers=10**9), r"says 1,000,000,000 layers, but the weights hold \d+ tensors"),
+    "layers beyond reason": (config(num_hidden_layers=10**9), r"has 1,000,000,000 layers, but the weights have \d+ tensors"),
     "a bias that is left out": (
         weights(lambda t: {**t, UP.replace("weight", "bias"): torch.ones(64)}),
         r"leaves out of the model: model\.layers\.0\.mlp\.up_proj\.bias; ",
@@ -144,9 +144,9 @@ SPOILED = {
     "a pointer of git-lfs": (write("model.safetensors", "version https://git-lfs.github.com/spec/v1\n"), "run git lfs pull"),
     "a shard is absent": (without_a_shard, r"lacks 1 of its 2 weight files: model-00002-of-00002\.safetensors"),
     "an index that leaves a shard out": (index_of({"model.norm.weight": SHARDS[0]}), "weights are missing"),
-    "an index of files elsewhere": (index_of({"model.norm.weight": "../x.safetensors"}), r"lie in \.\./x\.safetensors; put"),
+    "an index of files elsewhere": (index_of({"model.norm.weight": "../x.safetensors"}), r"are in \.\./x\.safetensors; put"),
     "an empty index": (index_of({}), "is no index of weight files"),
-    "weights elsewhere by configuration": (config(transformers_weights="a/b.safetensors"), r"lie in a/b\.safetensors"),
+    "weights elsewhere by configuration": (config(transformers_weights="a/b.safetensors"), r"are in a/b\.safetensors"),
     "pickles": (lambda f: (remove("model.safetensors")(f), write("pytorch_model.bin", "")(f)), "but pickles: perdure loads no"),
     "another name": (lambda f: (f / "model.safetensors").rename(f / "x.safetensors"), r"only x\.safetensors; rename the file"),
     "no weights": (remove("model.safetensors"), r"has no \.safetensors weights .*; download or copy the model again"),
@@ -163,7 +163,7 @@ SPOILED = {
     ),
     "integers": (weights(lambda t: {**t, UP: t[UP].to(torch.uint8)}), "as U8: quantised weights cannot be used"),
     # another kind of model
-    "an adapter beside the model": (adapter, r"holds an adapter \(adapter_config\.json\) beside the model"),
+    "an adapter beside the model": (adapter, r"holds an adapter \(adapter_config\.json\) next to the model"),
     "an adapter alone": (lambda f: (adapter(f), remove("config.json")(f)), "holds an adapter .*, not a model; give .* its base"),
     "an encoder": (encoder, r"\(BertLMHeadModel\) predicts each token from those after it too"),
     "an encoder-decoder": (config(model_type="bart"), r"\(bart\) is an encoder-decoder"),
@@ -172,7 +172,7 @@ SPOILED = {
     "a model type that is no name": (config(model_type=7), "cannot read the configuration"),
     "a configuration of wrong types": (config(hidden_size="wide"), "cannot read the configuration .*'hidden_size' expected int"),
     "an unknown activation": (config(hidden_act="nope"), "cannot load a causal language model"),
-    "a padding id outside": (config(pad_token_id=9999), r"config\.json says pad_token_id 9999, and the embedding"),
+    "a padding id outside": (config(pad_token_id=9999), r"config\.json has pad_token_id 9999, and the embedding"),
     "no positions": (config(max_position_embeddings=0), "says that a text may have 0 tokens"),
     "generation settings cut off": (write("generation_config.json", "{"), r"cannot read .*generation_config\.json"),
     "an end that is no token": (write("generation_config.json", '{"eos_token_id": "</s>"}'), "eos_token_id is no token id"),
@@ -257,7 +257,7 @@ def test_a_workspace_made_on_an_incomplete_model_is_refused_at_its_next_load_and
 def test_an_adapter_put_beside_the_base_later_is_not_taken_in(folder, tmp_path):
     ws = Workspace.init(tmp_path / "ws", str(folder), dtype="float32")
     adapter(folder)
-    with pytest.raises(BadInput, match="beside the model"):
+    with pytest.raises(BadInput, match="next to the model"):
         _ = ws.runtime
     assert not ws.verify()["ok"]
 

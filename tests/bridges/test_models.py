@@ -61,7 +61,7 @@ def test_a_hub_cache_that_cannot_be_written_is_told_with_what_to_set(monkeypatch
         raise PermissionError(13, "Permission denied", "/none")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(BadInput, match=r"cannot keep model 'some/model' .*set HF_HOME"):
+    with pytest.raises(BadInput, match=r"cannot store model 'some/model' .*set HF_HOME"):
         find_model("some/model")
 
 

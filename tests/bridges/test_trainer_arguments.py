@@ -121,9 +121,9 @@ def test_what_trainer_does_with_an_argument_it_does_here_too(tiny_model, tokeniz
 
 
 def test_a_recipe_whose_settings_the_arguments_overrule_is_told(tiny_model, tokenizer, plain):
-    with pytest.warns(UserWarning, match=r"lora_r 4 \(the model's own counts\)") as caught:
+    with pytest.warns(UserWarning, match=r"lora_r 4 \(that of the model is used\)") as caught:
         make(tiny_model, tokenizer, plain, recipe={"name": "mine", "learning_rate": 0.5, "lora_r": 4})
-    assert any("learning_rate 0.5 (args say 5e-05)" in str(warning.message) for warning in caught)
+    assert any("learning_rate 0.5 (args have 5e-05)" in str(warning.message) for warning in caught)
 
 
 # ---- Trainer.__init__ and methods

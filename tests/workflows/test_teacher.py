@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from perdure import Workspace
 from perdure.bridges.runtime import Runtime
-from perdure.bridges.teacher import said_by
+from perdure.bridges.teacher import teacher_top_k
 from perdure.core.errors import BadInput
 from perdure.data.encode import Encoded, encode
 from perdure.workflows.learn.remember import LedgerMemory
@@ -92,7 +92,7 @@ def test_asked_for_everything_it_speaks_of_no_token_the_student_does_not_have(ti
     known = student.model.get_input_embeddings().num_embeddings
     tokens = student.base.tokenizer("where is my parcel")["input_ids"]
     row = Encoded(tuple(tokens), (*[False] * (len(tokens) - 2), True, True))
-    (said,) = said_by(str(teacher), [row], 2**31 - 1, student)
+    (said,) = teacher_top_k(str(teacher), [row], 2**31 - 1, student)
     assert said.index.shape == (row.targets, known - 1)
     assert int(said.index.max()) < known
 
@@ -103,4 +103,4 @@ def test_a_teacher_with_another_tokenizer_is_refused(tiny_model, tmp_path):
     tokenizer.add_tokens(["<new>"])
     tokenizer.save_pretrained(folder)
     with pytest.raises(BadInput, match="another tokenizer"):
-        said_by(str(folder), [], 8, Runtime(tiny_model, "float32", "cpu"))
+        teacher_top_k(str(folder), [], 8, Runtime(tiny_model, "float32", "cpu"))

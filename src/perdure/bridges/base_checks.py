@@ -18,7 +18,7 @@ def refuse_incomplete(folder: Path, info: Mapping[str, Any]) -> None:
 
     Args:
         folder: Its folder, for the message.
-        info: What transformers tells of the load. Weights that are tied to others are not among the missing ones.
+        info: What transformers reports of the load. Weights that are tied to others are not among the missing ones.
 
     Raises:
         BadInput: There are some; they are named.
@@ -41,16 +41,16 @@ def refuse_left_out(folder: Path, model: Any, unexpected: set[str]) -> None:
     """Refuse stored weights that the configuration leaves out of the model although they belong in it.
 
     These are more layers of the kind that the model has, or further parts (biases, scales, adapters) of weights that it has.
-    Other weights (heads for other uses, vision) may lie beside the model.
+    Other weights (heads for other uses, vision) may be next to the model.
 
     Raises:
         BadInput: There are some; they are named.
     """
     leaves = {name for name, m in model.named_modules() if name and next(m.parameters(recurse=False), None) is not None}
     kinds = {_numberless(name) for name, _ in model.named_parameters()}
-    if found := sorted(n for n in unexpected if _numberless(n) in kinds or any(a in leaves for a in _ancestors(n))):
+    if left_out := sorted(n for n in unexpected if _numberless(n) in kinds or any(a in leaves for a in _ancestors(n))):
         raise BadInput(
-            f"{folder} stores weights that config.json leaves out of the model: {some(found)}; the configuration is not that "
+            f"{folder} stores weights that config.json leaves out of the model: {some(left_out)}; the configuration is not that "
             "of these weights"
         )
 
@@ -59,7 +59,7 @@ def refuse_not_finite(folder: Path, model: Any) -> None:
     """Refuse weights that are not numbers. Cost: reads every weight once.
 
     Raises:
-        BadInput: NaN or infinity stands in one; it is named.
+        BadInput: One contains NaN or infinity; it is named.
     """
     for name, value in model.named_parameters():
         if value.numel() and not all(torch.isfinite(edge) for edge in torch.aminmax(value)):
@@ -67,7 +67,7 @@ def refuse_not_finite(folder: Path, model: Any) -> None:
 
 
 def refuse_vocabulary(folder: Path, rows: int, tokenizer: Any) -> None:
-    """Refuse a tokenizer whose tokens the model has no embedding for; added tokens that no text needs may lie outside.
+    """Refuse a tokenizer whose tokens the model has no embedding for; added tokens that no text needs may have none.
 
     Args:
         folder: The model's folder, for the message.
@@ -75,7 +75,7 @@ def refuse_vocabulary(folder: Path, rows: int, tokenizer: Any) -> None:
         tokenizer: Its tokenizer.
 
     Raises:
-        BadInput: The vocabulary, the end of text, or what stands around every text lies outside, or the tokenizer is empty.
+        BadInput: The vocabulary, the end of text, or a token around every text has no embedding, or the tokenizer is empty.
     """
     added = set(tokenizer.get_added_vocab().values())
     own = [i for i in tokenizer.get_vocab().values() if i not in added]
@@ -98,7 +98,7 @@ def refuse_vocabulary(folder: Path, rows: int, tokenizer: Any) -> None:
 
 
 def refuse_template(folder: Path, tokenizer: Any) -> None:
-    """Refuse a chat template that is no template; one that refuses some conversations is told when data are read.
+    """Refuse a chat template that is no template; one that refuses some conversations is reported when data are read.
 
     Raises:
         BadInput: It has a mistake of syntax.

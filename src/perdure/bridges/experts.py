@@ -1,6 +1,6 @@
-"""Low-rank factors on the experts of a mixture, which transformers keeps in one parameter (experts, out, in) each.
+"""Low-rank factors on the experts of a mixture, which transformers stores in one parameter (experts, out, in) each.
 
-PEFT adds scale x B A to the whole parameter before each forward. That keeps a second copy of all experts until the backward,
+PEFT adds scale x B A to the whole parameter before each forward. That needs a second copy of all experts until the backward,
 forms a gradient as large as all experts, and rounds a small update away where the base is bfloat16. Here the factors of an
 expert act on the tokens of this expert, as LoRA does in a dense layer: docs/design/experts.md has the measurements.
 """
@@ -104,11 +104,11 @@ class _Factor(nn.Module):
 def attach(model: Any, name: str, rank: int, block: str = "default") -> ExpertFactors:
     """Give a parameter of experts fresh factors in a block, which change nothing yet, and return all its factors."""
     owner, end = _owner(model, name)
-    found = factors(model, name) or ExpertFactors()
-    found.add(block, weights_of(model, name), rank)
-    owner.add_module(FACTORS + end, found)
+    own = factors(model, name) or ExpertFactors()
+    own.add(block, weights_of(model, name), rank)
+    owner.add_module(FACTORS + end, own)
     owner.forward = MethodType(_forward, owner)
-    return found
+    return own
 
 
 def detach(model: Any) -> None:
@@ -122,20 +122,20 @@ def detach(model: Any) -> None:
 def factors(model: Any, name: str) -> ExpertFactors | None:
     """Return the factors of the parameter of experts with this name; None where it has none."""
     owner, end = _owner(model, name)
-    found = getattr(owner, FACTORS + end, None)
-    return found if isinstance(found, ExpertFactors) else None
+    module = getattr(owner, FACTORS + end, None)
+    return module if isinstance(module, ExpertFactors) else None
 
 
 @contextmanager
 def disabled(model: Any) -> Iterator[None]:
     """Inside, experts run without their factors."""
-    found = [module for module in model.modules() if isinstance(module, ExpertFactors)]
-    for module in found:
+    modules = [module for module in model.modules() if isinstance(module, ExpertFactors)]
+    for module in modules:
         module.enabled = False
     try:
         yield
     finally:
-        for module in found:
+        for module in modules:
             module.enabled = True
 
 
@@ -203,9 +203,9 @@ def _owner(model: Any, name: str) -> tuple[Any, str]:
 
 
 def _states_layout(module: nn.Module) -> bool:
-    """Say whether a module holds experts that transformers' own kernels run, in dense parameters of three dimensions."""
+    """Return whether a module has experts that transformers' own kernels run, in dense parameters of three dimensions."""
     stated = ("has_gate", "has_bias", "is_transposed", "has_post_expert_norm", "_apply_gate")
-    found = [value for end in NAMES if (value := module._parameters.get(end)) is not None]
+    weights = [value for end in NAMES if (value := module._parameters.get(end)) is not None]
     if not all(hasattr(module, name) for name in stated) or getattr(module, "_is_expert_parallel", False):
         return False
-    return len(found) == 2 and all(v.ndim == 3 and v.is_floating_point() and len(v) > 1 for v in found)
+    return len(weights) == 2 and all(v.ndim == 3 and v.is_floating_point() and len(v) > 1 for v in weights)

@@ -38,10 +38,10 @@ def write_adapter(
     rank: int | None = None,
     max_rank: int = RANKS[-1],
 ) -> dict[str, Any]:
-    """Write the adapter that lies over the base model as a plain PEFT LoRA directory, with the tokenizer.
+    """Write the adapter over the base model as a plain PEFT LoRA directory, with the tokenizer.
 
     All modules get one rank and one scale, because vLLM up to 0.30 reads neither `rank_pattern` nor `alpha_pattern`. The factors
-    keep the dtype they were trained and scored in (float32), so that PEFT computes what the workspace computed. PEFT adapts
+    retain the dtype they were trained and scored in (float32), so that PEFT computes what the workspace computed. PEFT adapts
     experts, and dense layers that have the names experts once had, as `target_parameters`: it adds their update to the weight.
 
     Args:
@@ -49,8 +49,8 @@ def write_adapter(
         runtime: Holds the state to write.
         base: What `adapter_config.json` names as the base model: a folder or hub id.
         revision: Revision of the base model.
-        rank: Rank to write: modules of a higher rank are truncated, others padded with zeros. None keeps all and pads to the
-            smallest rank that vLLM takes.
+        rank: Rank to write: modules of a higher rank are truncated, others padded with zeros. None truncates nothing and pads to
+            the smallest rank that vLLM takes.
         max_rank: Largest rank to write.
 
     Returns:
@@ -59,20 +59,20 @@ def write_adapter(
         the whole adapter.
 
     Raises:
-        BadInput: No adapter lies over the base, or its rank or the one asked for does not fit.
+        BadInput: There is no adapter over the base, or its rank or `rank` does not fit.
     """
     from peft import LoraConfig
 
     patches = _adapter_of(runtime)
     most = max(patch.rank for patch in patches.values())
-    told: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     if rank is None:
         if most > max_rank:
             raise BadInput(too_large(most, max_rank))
         rank = min(_served(most) or most, max_rank)
     else:
         whole, patches = patches, {module: truncate(patch, rank) for module, patch in patches.items()}
-        told["relative_error"] = relative_error(whole, patches)
+        numbers["relative_error"] = relative_error(whole, patches)
     padded, scale = uniform(patches, rank)
     added = _added(runtime, patches)
     alpha = scale * rank
@@ -90,7 +90,7 @@ def write_adapter(
     config.save_pretrained(str(folder))
     _sort_modules(folder / CONFIG)
     places = _places(runtime, config) if added else {}
-    told["experts"] = len(expert_parameters(runtime.base.model).keys() & patches)
+    numbers["experts"] = len(expert_parameters(runtime.base.model).keys() & patches)
     tensors = {}
     for module, patch in padded.items():
         place = PREFIX + places.get(added.get(module, module), module)
@@ -98,14 +98,14 @@ def write_adapter(
         tensors[place + DOWN], tensors[place + UP] = down.cpu().contiguous(), up.cpu().contiguous()
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
     _save_tokenizer(runtime, folder)
-    return {"rank": rank, "max_lora_rank": _served(rank), **told}
+    return {"rank": rank, "max_lora_rank": _served(rank), **numbers}
 
 
 def as_served(folder: Path, runtime: Runtime, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return the adapter that `write_adapter` wrote as the tensors of a slot, its factors rounded as a server rounds them.
 
     Over a base in float32 the slot computes with the rounded factors in float32, as vLLM does between the two factors; over one
-    in bfloat16 autocast rounds what lies between them too.
+    in bfloat16 autocast rounds the values between them too.
 
     Args:
         folder: What `write_adapter` wrote.
@@ -133,7 +133,7 @@ def as_served(folder: Path, runtime: Runtime, dtype: torch.dtype) -> dict[str, T
 
 
 def write_merged(folder: Path, runtime: Runtime, patches: Patches) -> None:
-    """Write the model that lies bare in `runtime`, with `patches` added to its weights, as a whole model with its tokenizer.
+    """Write the base model of `runtime`, with `patches` added to its weights, as a whole model with its tokenizer.
 
     Sums are made in float32 and rounded once to the dtype of the weights; the model in memory is not touched.
     """
@@ -200,7 +200,7 @@ def text_loss(base: Base, model: Any, texts: Sequence[Sequence[int]]) -> float:
 
     Args:
         base: Gives precision and device.
-        model: The base, or what lies over it.
+        model: The base, or the model with an adapter over it.
         texts: Token ids of the texts, two tokens at least each.
     """
     total = 0.0
@@ -240,21 +240,21 @@ def _sort_modules(path: Path) -> None:
 def _adapter_of(runtime: Runtime) -> Patches:
     patches = from_tensors(runtime.skill())
     if not patches:
-        raise BadInput("no adapter lies over the base model, so there is none to export; export it merged")
+        raise BadInput("there is no adapter over the base model to export; export it merged")
     return patches
 
 
 def _served(rank: int) -> int | None:
-    """Return the smallest rank that vLLM takes and that holds `rank`; None beyond the last."""
+    """Return the smallest rank that vLLM takes and that is at least `rank`; None beyond the last."""
     return next((known for known in RANKS if known >= rank), None)
 
 
 def too_large(rank: int, cap: int) -> str:
-    """Return what to say of an adapter whose rank is above the cap."""
+    """Return the error for an adapter whose rank is above the cap."""
     why = ", the largest that vLLM serves" if cap == RANKS[-1] else ""
     return (
         f"this adapter has rank {rank}, above the cap of {cap}{why}; write a whole model with --merged, compress the adapter "
-        f"with --rank {cap} or less, which says what it loses, or raise the cap with --max-rank"
+        f"with --rank {cap} or less, which reports the loss, or raise the cap with --max-rank"
     )
 
 
@@ -273,7 +273,7 @@ def _added(runtime: Runtime, patches: Patches) -> dict[str, str]:
 
 
 def _places(runtime: Runtime, config: Any) -> dict[str, str]:
-    """Return where PEFT keeps the factors of each parameter that `config` names; no weight is read.
+    """Return where PEFT stores the factors of each parameter that `config` names; no weight is read.
 
     It wraps a module once for each of its parameters, in an order of its own: that of a model without storage shows it.
     """
@@ -282,29 +282,29 @@ def _places(runtime: Runtime, config: Any) -> dict[str, str]:
 
     with torch.device("meta"):
         model = get_peft_model(shell(str(runtime.folder)), deepcopy(config))
-    found = {name.removeprefix(PREFIX): module for name, module in model.named_modules()}
+    modules = {name.removeprefix(PREFIX): module for name, module in model.named_modules()}
     return {
         f"{name.replace('.base_layer', '')}.{module.parameter_name}": name
-        for name, module in found.items()
+        for name, module in modules.items()
         if isinstance(module, ParamWrapper)
     }
 
 
 def _flat(patch: Patch) -> tuple[Tensor, Tensor]:
-    """Return the factors as PEFT keeps them: of experts (experts x rank, in), and (out, rank x experts)."""
+    """Return the factors as PEFT stores them: of experts (experts x rank, in), and (out, rank x experts)."""
     if patch.down.ndim == 2:
         return patch.down, patch.up
     return patch.down.flatten(0, 1), patch.up.permute(1, 2, 0).flatten(1)
 
 
 def _stacked(patch: Patch, experts: int) -> Patch:
-    """Return the patch of experts whose factors PEFT keeps as `_flat` does."""
+    """Return the patch of experts whose factors PEFT stores as `_flat` does."""
     down = patch.down.unflatten(0, (experts, -1))
     return Patch(down, patch.up.unflatten(1, (-1, experts)).permute(2, 0, 1).contiguous(), patch.scale)
 
 
 def _transposed(runtime: Runtime, module: str) -> bool:
-    """Say whether a layer keeps its weight as (in, out), as GPT-2 does."""
+    """Return whether a layer has its weight as (in, out), as in GPT-2."""
     from transformers.pytorch_utils import Conv1D
 
     layer = runtime.base.model.get_submodule(module)

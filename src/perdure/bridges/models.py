@@ -1,4 +1,4 @@
-"""Base models: found, loaded, identified. Any causal language model; nothing depends on a model's name."""
+"""Base models: finding, loading and identifying them. Any causal language model; nothing depends on a model's name."""
 
 import os
 from collections.abc import Iterator
@@ -27,8 +27,8 @@ from perdure.core.files import file_hash
 from perdure.data.encode import stop_ids
 from perdure.model.layers import positions_of
 
-KERNELS = "128"  # shapes whose kernels a processor keeps; one update has about a hundred
-IDENTITY = (  # files of a model folder that decide what it says, weights apart
+KERNELS = "128"  # shapes whose kernels a processor caches; one update has about a hundred
+IDENTITY = (  # files of a model folder, other than weights, that decide its outputs
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -143,14 +143,14 @@ def _from_hub(name: str, revision: str | None) -> Path:
         raise BadInput(f"the hub has no model {name!r}{at} that you can read: {error}") from error
     except OSError as error:
         raise BadInput(
-            f"cannot keep model {name!r} in the hub's cache: {error}; set HF_HOME to a folder that you may write to"
+            f"cannot store model {name!r} in the hub's cache: {error}; set HF_HOME to a folder that you may write to"
         ) from error
 
 
 def fingerprint(folder: Path) -> str:
     """Return the hash of each file that makes the model, a line each: weights, configuration, tokenizer, chat template.
 
-    What says only who wrote the configuration is left out of its hash. Cost: reads every weight.
+    Keys that only name who wrote the configuration are left out of its hash. Cost: reads every weight.
     """
     if not any(folder.glob("*.safetensors")):
         raise BadInput(f"{folder} has no .safetensors weights; perdure loads no pickles, convert the model first")
@@ -159,7 +159,7 @@ def fingerprint(folder: Path) -> str:
         config.pop(key, None)
     hashes = {_within(folder, path): file_hash(path) for path in _identity(folder)}
     hashes["config.json"] = content_hash(config)
-    return "\n".join(f"{found} {name}" for name, found in hashes.items())
+    return "\n".join(f"{digest} {name}" for name, digest in hashes.items())
 
 
 def stamp(folder: Path) -> list[list[Any]]:
@@ -173,8 +173,8 @@ def check_unchanged(folder: Path, expected: str) -> None:
     Raises:
         BrokenStore: Weights, configuration, tokenizer or chat template changed; the message names the files.
     """
-    found, recorded = _by_name(fingerprint(folder)), _by_name(expected)
-    changed = {name for name in found | recorded if found.get(name) != recorded.get(name)}
+    actual, recorded = _by_name(fingerprint(folder)), _by_name(expected)
+    changed = {name for name in actual | recorded if actual.get(name) != recorded.get(name)}
     if names := sorted(name for name in changed if name in recorded or not _is_further(name)):
         raise BrokenStore(
             f"the base model at {folder} changed on disk since the workspace was made: {', '.join(names)}; "
@@ -204,14 +204,14 @@ def configuration(folder: Path) -> Any:
 
 
 def choose_device(wanted: str = "auto") -> torch.device:
-    """Return the accelerator if there is one, else the CPU, unless told otherwise."""
+    """Return the accelerator if there is one, else the CPU, unless given."""
     if wanted != "auto":
         return torch.device(wanted)
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")  # type: ignore[return-value]
 
 
 def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the processor computes it fast, else float32, unless told otherwise."""
+    """Return bfloat16 where the processor computes it fast, else float32, unless given."""
     if wanted != "auto":
         if wanted not in DTYPES:
             raise BadInput(f"unknown dtype {wanted!r}; choose auto, {' or '.join(DTYPES)}")
@@ -239,7 +239,7 @@ def check_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     base_checks.refuse_vocabulary(folder, base.rows, base.tokenizer)
     base_checks.refuse_template(folder, base.tokenizer)
     if (most := base.positions) is not None and most < 2:
-        raise BadInput(f"{folder / 'config.json'} says that a text may have {most} tokens; it is damaged")
+        raise BadInput(f"{folder / 'config.json'} allows a text {most} tokens; it is damaged")
     return base
 
 
@@ -253,10 +253,10 @@ def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
 
 
 def _load(folder: Path, dtype: str, device: str) -> tuple[Base, dict[str, Any]]:
-    """Return the base, and what transformers tells of the weights that it did not use."""
+    """Return the base, and what transformers reports of the weights that it did not use."""
     check_folder(folder)
     _refuse_wrong_configuration(folder)
-    # oneDNN keeps what it compiled for every shape it met, up to half a megabyte each; it reads this before its first product.
+    # oneDNN caches what it compiled for every shape, up to half a megabyte each; it reads this before its first product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
@@ -281,7 +281,7 @@ def _load_model(folder: Path, kind: torch.dtype) -> tuple[Any, dict[str, Any]]:
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that they are told in `info`, and refused in our words
+            ignore_mismatched_sizes=True,  # so that they are listed in `info`, and refused by our own error
         )
         model, info = loaded
         base_checks.refuse_incomplete(folder, info)
@@ -302,14 +302,14 @@ def _refuse_wrong_configuration(folder: Path) -> None:
     pad, rows = (getattr(inner, field, None) for field in ("pad_token_id", "vocab_size"))
     if isinstance(pad, int) and isinstance(rows, int) and pad >= rows:
         raise BadInput(
-            f"{folder / 'config.json'} says pad_token_id {pad}, and the embedding has {rows:,} tokens; set it to null, or to the "
+            f"{folder / 'config.json'} has pad_token_id {pad}, and the embedding has {rows:,} tokens; set it to null, or to the "
             "end of text"
         )
 
 
 @contextmanager
 def in_words(what: str) -> Iterator[None]:
-    """Turn whatever a library raises over files that others made into one error of ours.
+    """Turn any error of a library over files that others made into one BadInput.
 
     Raises:
         BadInput: Something was raised; the message has its first line.
@@ -327,7 +327,7 @@ def in_words(what: str) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bar and its tables of weights out of what the program itself tells."""
+    """Turn off transformers' progress bar and tables of weights inside: perdure has its own output."""
     from transformers.utils import logging
 
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
@@ -373,7 +373,7 @@ def _is_further(name: str) -> bool:
 
 def _by_name(lines: str) -> dict[str, str]:
     """Return the hashes of a fingerprint by file."""
-    return {name: found for found, _, name in (line.partition(" ") for line in lines.splitlines())}
+    return {name: digest for digest, _, name in (line.partition(" ") for line in lines.splitlines())}
 
 
 def _within(folder: Path, path: Path) -> str:

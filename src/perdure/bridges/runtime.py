@@ -29,20 +29,20 @@ from perdure.model.probing import batching_of, remember
 from perdure.train.inference import Inference
 from perdure.train.task import Trainable
 
-Slots = Mapping[str, Mapping[str, Tensor]]  # slot name -> its tensors, as the ledger keeps them
+Slots = Mapping[str, Mapping[str, Tensor]]  # slot name -> its tensors, as the ledger stores them
 
 Shape = Mapping[str, tuple[int, float]]  # rank and scale by module
 BASE_BLOCK, OWN_BLOCK = "default", "new"  # names of adapters in PEFT: what is loaded, and what trains over it
 
 
 class Runtime:
-    """Holds one base model and loads states over it; the base weights are never written while adapters are used.
+    """One base model and the states that are loaded over it; the base weights are never written while adapters are used.
 
     Args:
         folder: Local folder of the base model.
         dtype: "auto", "float32" or "bfloat16", of the frozen weights.
         device: "auto" or a torch device.
-        batching: How rows run in batches, where that is known; else it is found out.
+        batching: How rows run in batches, where that is known; else it is measured.
     """
 
     def __init__(self, folder: Path, dtype: str = "auto", device: str = "auto", *, batching: Batching | None = None):
@@ -80,20 +80,20 @@ class Runtime:
         self.model.eval()
 
     def begin(self, plan: AdapterPlan, slots: Slots, settings: Settings, seed: int, task: str) -> dict[str, Tensor]:
-        """Return the trainable parameters of a plan by name, over what lies frozen under them.
+        """Return the trainable parameters of a plan by name, over the frozen slots under them.
 
-        Where no adapter lies under it, the one of its slot trains itself, or a fresh one. Else all adapters under it are one
-        frozen block, and what trains is a second one over it: no optimizer knows what is frozen.
+        Without an adapter under it, the adapter of its slot trains itself, or a fresh one. Otherwise all adapters under it are
+        one frozen block, and a second block over it trains: no optimizer has the frozen parameters.
 
         Args:
-            plan: Which slot trains, and which lie under it.
+            plan: Which slot trains, and which are frozen under it.
             slots: Content of the slots that the plan names.
             settings: Rank, scale, modules and dropout of what trains.
             seed: Seed of the learn.
             task: Name of the task; with the seed the key of a fresh adapter.
 
         Raises:
-            BadSpec: The slot goes on with another rank, scale or modules than the settings ask for.
+            BadSpec: The slot goes on with another rank, scale or modules than the settings have.
         """
         beneath = {name: slots[name] for name in plan.beneath if name in slots}
         own = slots.get(plan.slot)
@@ -108,22 +108,22 @@ class Runtime:
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
     def trained(self) -> dict[str, Tensor]:
-        """Return what `begin` made trainable, as the tensors of its slot."""
+        """Return the parameters that `begin` made trainable, as the tensors of their slot."""
         return self._tensors_of(self._block)
 
     def as_trained(self, states: Mapping[str, State]) -> dict[str, State]:
-        """Return what methods kept with keys that name the parameters which `begin` made trainable."""
+        """Return the methods' states with keys that name the parameters which `begin` made trainable."""
         return _renamed(states, BASE_BLOCK, self._block)
 
-    def as_kept(self, states: Mapping[str, State]) -> dict[str, State]:
-        """Return what methods keep with keys that do not depend on whether the adapter trained over a frozen one."""
+    def as_stored(self, states: Mapping[str, State]) -> dict[str, State]:
+        """Return the methods' states with keys that do not depend on whether the adapter trained over a frozen one."""
         return _renamed(states, OWN_BLOCK, BASE_BLOCK)
 
     def start_adapter(self, settings: Settings, seed: int, task: str) -> dict[str, Tensor]:
         """Return the trainable LoRA parameters by name: the ones loaded, or fresh ones (B = 0) where none are.
 
         Raises:
-            BadSpec: The loaded adapter has another rank, scale or modules than the settings ask for, or no module fits.
+            BadSpec: The loaded adapter has another rank, scale or modules than the settings have, or no module fits.
         """
         self.loaded = None
         fresh = self._fresh_shape(settings)
@@ -184,7 +184,7 @@ class Runtime:
     def release(self) -> None:
         """Give freed memory back to the system between phases.
 
-        The allocator keeps what one phase freed in pieces that the next cannot use, so that peaks add up (measured: 420 MB
+        The allocator retains what one phase freed in pieces that the next cannot use, so that peaks add up (measured: 420 MB
         after six updates of a 135M model).
         """
         if self.base.device.type == "cuda":
@@ -214,7 +214,7 @@ class Runtime:
                     layer.lora_variant.pop(block, None)
 
     def top_k(self, rows: Sequence[Encoded], k: int) -> list[TopK]:
-        """Return the distribution of the loaded model at the label positions of each row, kept to k. Cost: a forward a row."""
+        """Return the k most likely tokens of the loaded model at the label positions of each row. Cost: a forward a row."""
         return Inference(self.model, self.reader, self.precision).top_k(rows, k)
 
     @property
@@ -230,7 +230,7 @@ class Runtime:
     def bare(self) -> Iterator[None]:
         """Inside, the model is the base: the adapter is off. No second copy of a model exists."""
         if self.dense:
-            raise BadSpec("the base cannot be asked while dense weights are loaded over it; use a LoRA recipe")
+            raise BadSpec("the base cannot be run while dense weights are loaded over it; use a LoRA recipe")
         if self._shape is None:
             yield
         else:
@@ -439,7 +439,7 @@ def _config(shape: Mapping[str, tuple[int, float]]) -> Any:
 
 
 def _differs(shape: Mapping[str, tuple[int, float]]) -> str:
-    """Say that a recipe does not go on with an adapter of this shape."""
+    """Return the error for a recipe that does not go on with an adapter of this shape."""
     rank, scale = next(iter(shape.values()))
     return (
         "the recipe's LoRA rank, scale or modules differ from the adapter that head goes on training "

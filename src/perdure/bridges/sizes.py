@@ -22,7 +22,7 @@ class Size(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What the configuration of a model says of its size; None where it does not."""
+    """The size of a model by its configuration; None where that does not have it."""
 
     width: int | None
     layers: int | None
@@ -36,8 +36,8 @@ def shape_of(folder: Path) -> Shape:
         BadInput: Its configuration cannot be read.
     """
     config = configuration(folder).get_text_config()
-    found = [getattr(config, name, None) for name in ("hidden_size", "num_hidden_layers", "vocab_size")]
-    return Shape(*(value if isinstance(value, int) else None for value in found))
+    values = [getattr(config, name, None) for name in ("hidden_size", "num_hidden_layers", "vocab_size")]
+    return Shape(*(value if isinstance(value, int) else None for value in values))
 
 
 def weight_bytes(folder: Path) -> int:
@@ -83,7 +83,7 @@ def targets(folder: Path, settings: Settings) -> list[str]:
 
 
 def left_without(folder: Path, names: Collection[str] | None) -> str | None:
-    """Return what to say of the weights of the model in a local folder that get no adapter; no weight is read.
+    """Return a notice of the weights in a local folder that get no adapter; no weight is read.
 
     Args:
         folder: Of the model.

@@ -1,4 +1,4 @@
-"""Which layers and experts of a model get an adapter: found by structure, named by the user, and what stays without one."""
+"""Which layers and experts of a model get an adapter: by their structure, or named by the user; and which weights get none."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -15,7 +15,7 @@ from perdure.core.words import some
 from perdure.model.layers import is_linear, is_transposed, modules_of, text_part
 
 ALL = "all-linear"
-TOLD = 0.01  # share of the weights without adapter from which on it is told
+WORTH_A_NOTICE = 0.01  # share of the weights without adapter from which on the user is told
 
 
 def linear_layers(model: Any) -> dict[str, nn.Module]:
@@ -28,13 +28,13 @@ def linear_layers(model: Any) -> dict[str, nn.Module]:
         model: Without PEFT's wrapper around it; its layers may be wrapped.
     """
     output, text = model.get_output_embeddings(), text_part(model)
-    found = {
+    layers = {
         name: module
         for name, module in modules_of(model).items()
         if _adaptable(module) and module is not output and name.startswith(text)
     }
-    refused = {end for end in {_end(name) for name in found} if _peft_refuses(model, end)}
-    return {name: module for name, module in found.items() if _end(name) not in refused}
+    refused = {end for end in {_end(name) for name in layers} if _peft_refuses(model, end)}
+    return {name: module for name, module in layers.items() if _end(name) not in refused}
 
 
 def adaptable(model: Any) -> dict[str, nn.Parameter]:
@@ -71,16 +71,16 @@ def chosen(model: Any, wanted: str | Sequence[str]) -> list[str]:
             )
         return list(layers)
     names = [wanted] if isinstance(wanted, str) else list(wanted)
-    found: set[str] = set()
+    matches: set[str] = set()
     wrong = []
     for name in names:
         mine = _matches(name, layers, pattern=isinstance(wanted, str))
-        found.update(mine)
+        matches.update(mine)
         if not mine:
             wrong.append(_why_not(model, name, layers))
     if wrong:
         raise BadSpec(f"lora_target_modules: {'; '.join(wrong)}")
-    return [layer for layer in layers if layer in found]
+    return [layer for layer in layers if layer in matches]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class LeftOut:
 
     Args:
         names: Names of the parameters without the numbers of their blocks, the largest first.
-        share: Their part of the weights that text runs through, embeddings apart.
+        share: Their part of the weights that text runs through, without embeddings.
     """
 
     names: tuple[str, ...]
@@ -104,8 +104,12 @@ def left_out(model: Any, names: Collection[str] | None = None) -> LeftOut:
         names: What has an adapter, as `chosen` names it; None for what "all-linear" gives one.
     """
     text, tables = text_part(model), [m for m in model.modules() if isinstance(m, nn.Embedding)]
-    apart = {id(value) for table in (*tables, model.get_output_embeddings()) for value in table.parameters()}
-    own = {n: v for n, v in model.named_parameters() if n.startswith(text) and id(v) not in apart and ".lora_" not in n}
+    embeddings = {id(value) for table in (*tables, model.get_output_embeddings()) for value in table.parameters()}
+    own = {
+        n: v
+        for n, v in model.named_parameters()
+        if n.startswith(text) and id(v) not in embeddings and ".lora_" not in n
+    }
     known = adaptable(model)
     adapted = {id(value) for name, value in known.items() if names is None or name in names}
     sizes: dict[str, int] = {}
@@ -119,11 +123,11 @@ def left_out(model: Any, names: Collection[str] | None = None) -> LeftOut:
 
 
 def without_adapter(model: Any, names: Collection[str] | None = None) -> str | None:
-    """Return what to say of the weights without an adapter; None where they are few. Arguments are those of `left_out`."""
+    """Return a notice of the weights without an adapter; None where they are few. Arguments are those of `left_out`."""
     rest = left_out(model, names)
-    if rest.share < TOLD:
+    if rest.share < WORTH_A_NOTICE:
         return None
-    why = "as they stand in no layer that LoRA knows"
+    why = "as no layer that LoRA knows has them"
     if names is not None and not known_later(model).isdisjoint(adaptable(model).keys() - set(names)):
         why = "since the adapter that head goes on training was begun without them; start: base begins one with experts"
     return f"{rest.share:.0%} of the weights get no adapter, {why}: {some(rest.names)}; --recipe full trains them"
@@ -200,7 +204,7 @@ def _why_not(model: Any, name: str, layers: Mapping[str, Any]) -> str:
     if any(_adaptable(modules[layer]) and _peft_refuses(model, _end(layer)) for layer in at):
         return f"{name!r} gets no adapter from PEFT in a model of this kind"
     if any(_adaptable(modules[layer]) for layer in at):
-        return f"{name!r} stands in a part of the model that text does not run through"
+        return f"{name!r} is in a part of the model that text does not run through"
     if at:
         return f"{name!r} is a {type(modules[at[0]]).__name__}, and only linear layers get an adapter"
     if parameters:

@@ -1,4 +1,4 @@
-"""Another model as teacher: what it says of rows, asked once and kept, so that it is not in memory while the student learns."""
+"""Another model as teacher: its distributions are stored, so that it is not in memory while the student learns."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
 
 
-def said_by(name: str, rows: Sequence[Encoded], k: int, student: "Runtime") -> list[TopK]:
+def teacher_top_k(name: str, rows: Sequence[Encoded], k: int, student: "Runtime") -> list[TopK]:
     """Return the `k` largest log-probabilities of another model at the label positions of each row.
 
     Args:
@@ -22,9 +22,9 @@ def said_by(name: str, rows: Sequence[Encoded], k: int, student: "Runtime") -> l
         student: Whose tokenizer the teacher must share.
 
     Raises:
-        BadInput: The teacher cannot be had, or has another tokenizer.
+        BadInput: The teacher cannot be loaded, or has another tokenizer.
 
-    Cost: the teacher is loaded beside the student and dropped; one forward a row.
+    Cost: the teacher is in memory together with the student, then dropped; one forward a row.
     """
     from perdure.bridges.runtime import Runtime
 

@@ -1,4 +1,4 @@
-"""What a `ContinualTrainer` keeps of a task when it ends: the rows that its recipe admits, with the model's distributions."""
+"""What a `ContinualTrainer` stores of a task when it ends: the rows that its recipe admits, with the model's distributions."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +24,7 @@ def remembered(
     Args:
         memory: What was drawn from.
         fresh: The task's rows.
-        learner: Its learn; gives recipe, task and seed, and the model that says the distributions to distil on later.
+        learner: Its learn; gives recipe, task and seed, and the model whose distributions are stored for distillation.
         stage: Number of the task.
         nll_before: Losses of the rows before the task, if the admitting method needs them.
 

@@ -61,11 +61,11 @@ def _read(dataset: Any, fields: Sequence[Mapping[str, Any]], name: str) -> tuple
     features: Any = getattr(dataset, "features", None)
     classes = class_names(features.to_dict() if hasattr(features, "to_dict") else None)
     rows = [Record(named(dict(row), classes, f"{name}[{i}]"), f"{name}[{i}]") for i, row in enumerate(fields)]
-    records, told = take(rows, {}, name)
+    records, notices = take(rows, {}, name)
     format = detect(records)
     chat = isinstance(records[0].fields.get("completion"), list)
     unread = check(records, format, read_by(format, None, (), chat=chat), how=IN_FILE)
-    for text in (*told, *unread.notices, *unread_fields(records)):
+    for text in (*notices, *unread.notices, *unread_fields(records)):
         warnings.warn(text, stacklevel=2)
     return records, format
 

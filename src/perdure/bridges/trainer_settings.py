@@ -53,7 +53,7 @@ REASONS = {  # by the beginning of a name, the longest that fits
     "torch_empty_cache": "memory is not given back between updates",
     "use_liger": "logits are made at label positions only",
     "liger_": "logits are made at label positions only",
-    "use_cache": "no cache is kept while training",
+    "use_cache": "no cache is used in training",
     "neftune": "noise on the embeddings is the method `adversarial`",
     "auto_find_batch_size": "a batch that does not fit is an error; lower per_device_train_batch_size",
     "logging_nan_inf_filter": "a loss that is not finite is an error",
@@ -136,17 +136,17 @@ def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
 
 
 def overruled(recipe: Recipe, used: Settings) -> list[str]:
-    """Return the settings that a recipe says and that are taken from the arguments or from the model instead."""
-    said = {name: getattr(recipe.settings, name) for name in Settings.model_fields}
-    told = []
-    for name, value in said.items():
+    """Return the settings of a recipe that the arguments or the model override."""
+    of_recipe = {name: getattr(recipe.settings, name) for name in Settings.model_fields}
+    overridden = []
+    for name, value in of_recipe.items():
         if value == Settings.model_fields[name].default:
             continue
         if name in FROM_MODEL:
-            told.append(f"{name} {value!r} (the model's own counts)")
+            overridden.append(f"{name} {value!r} (that of the model is used)")
         elif value != getattr(used, name):
-            told.append(f"{name} {value!r} (args say {getattr(used, name)!r})")
-    return told
+            overridden.append(f"{name} {value!r} (args have {getattr(used, name)!r})")
+    return overridden
 
 
 def settings_of(args: TrainingArguments, rows: int) -> dict[str, Any]:
@@ -178,7 +178,7 @@ def _refuse(args: TrainingArguments) -> None:
     """Refuse every argument that is not honoured and not at its default, whatever this version of transformers has."""
     usual = TrainingArguments(output_dir=args.output_dir, use_cpu=args.use_cpu)
     names = [field.name for field in fields(args)]
-    asked = [n for n in names if n not in HONOURED and getattr(args, n) != getattr(usual, n, None)]
+    refused = [n for n in names if n not in HONOURED and getattr(args, n) != getattr(usual, n, None)]
     wrong = {
         "optim": args.optim not in ("adamw_torch", "adamw_torch_fused"),
         "save_strategy": args.save_strategy == "best",
@@ -188,10 +188,10 @@ def _refuse(args: TrainingArguments) -> None:
         "save_strategy": "best is what the recipe's `keep: best` does; no, steps and epoch are taken",
         "include_num_input_tokens_seen": "padding is not counted; no and non_padding are taken",
     }
-    asked += [name for name, is_wrong in wrong.items() if is_wrong]
-    if asked:
-        why = reasons[max((start for start in reasons if asked[0].startswith(start)), key=len)]
+    refused += [name for name, is_wrong in wrong.items() if is_wrong]
+    if refused:
+        why = reasons[max((start for start in reasons if refused[0].startswith(start)), key=len)]
         raise BadSpec(
-            f"TrainingArguments.{', '.join(asked)} cannot be honoured by ContinualTrainer ({why}); leave it at its default"
+            f"TrainingArguments.{', '.join(refused)} cannot be honoured by ContinualTrainer ({why}); leave it at its default"
         )
     refuse_missing(args.report_to or [])

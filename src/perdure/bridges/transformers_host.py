@@ -1,8 +1,8 @@
 """The production host: a `transformers.Trainer` that runs the updates of a `Learner`.
 
 Trainer brings devices, trackers and progress. What an update means is in `train/learner.py` and `train/update.py`, shared with
-the reference loop, and a test keeps the two equal to the bit. Batches, draws and losses never pass through Trainer's own data
-path, because a callback sees neither batch nor loss, and a collator does not know the update.
+the reference loop, and a test checks that both are equal to the bit. Batches, draws and losses never pass through Trainer's own
+data path, because a callback sees neither batch nor loss, and a collator does not know the update.
 """
 
 import tempfile
@@ -188,7 +188,7 @@ def train(
 
     Raises:
         Diverged: A loss term is not finite.
-        Interrupted: The keeper was asked to stop.
+        Interrupted: A signal asked to stop.
     """
     options = {"output_dir": str(logs)} if logs else {}
     with without_launcher():

@@ -51,7 +51,7 @@ class Session:
     def runtime(self) -> "Runtime":
         """The base model in memory; refused if it changed on disk since the workspace was made."""
         from perdure.bridges import models
-        from perdure.bridges.capabilities import kept_batching
+        from perdure.bridges.capabilities import stored_batching
         from perdure.bridges.runtime import Runtime
 
         config, folder = self.ledger.config, self.base_folder
@@ -62,7 +62,7 @@ class Session:
             )
         if models.stamp(folder) != config.get("stamp"):
             models.check_unchanged(folder, config["weights"])
-        return Runtime(folder, config["dtype"], batching=kept_batching(self.capabilities))
+        return Runtime(folder, config["dtype"], batching=stored_batching(self.capabilities))
 
     @property
     def tokenizer(self) -> Any:

@@ -105,9 +105,9 @@ class Teachers:
         if column.teacher == "base":
             with self.runtime.bare():
                 return self.runtime.top_k(rows, column.top_k)
-        from perdure.bridges.teacher import said_by
+        from perdure.bridges.teacher import teacher_top_k
 
-        return said_by(column.teacher, rows, column.top_k, self.runtime)
+        return teacher_top_k(column.teacher, rows, column.top_k, self.runtime)
 
     def _query(self, column: Column, rows: Sequence[LedgerRow]) -> "list[TopK]":
         return self.query(column, self.encoder.all(remembered.row for remembered in rows))
