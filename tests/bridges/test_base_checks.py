@@ -173,7 +173,7 @@ SPOILED = {
     "a configuration of wrong types": (config(hidden_size="wide"), "cannot read the configuration .*'hidden_size' expected int"),
     "an unknown activation": (config(hidden_act="nope"), "cannot load a causal language model"),
     "a padding id outside": (config(pad_token_id=9999), r"config\.json has pad_token_id 9999, and the embedding"),
-    "no positions": (config(max_position_embeddings=0), "says that a text may have 0 tokens"),
+    "no positions": (config(max_position_embeddings=0), "allows a text 0 tokens"),
     "generation settings cut off": (write("generation_config.json", "{"), r"cannot read .*generation_config\.json"),
     "an end that is no token": (write("generation_config.json", '{"eos_token_id": "</s>"}'), "eos_token_id is no token id"),
     # tokenizer

@@ -157,7 +157,7 @@ def test_dense_weights_make_the_round_trip_to_the_bit_and_the_base_comes_back(de
     assert torch.equal(logits(dense), base)
     dense.load(slots)
     assert torch.equal(logits(dense), moved)
-    with pytest.raises(BadSpec, match="base cannot be asked"), dense.bare():
+    with pytest.raises(BadSpec, match="base cannot be run"), dense.bare():
         pass
     assert same(dense.start_dense(), slots[DENSE])  # training goes on from them
 
