@@ -80,16 +80,18 @@ def _screen(found: dict[str, Any], model: str | None) -> str:
     shown = [[m if i == 0 or seams[i - 1][0] != m else "", *rest] for i, (m, *rest) in enumerate(seams)]
     owners = [f"{e['seam']}: {e['owner']}" + _shut_out(e["keeps_out"]) for e in found["exclusive"]]
     parts = {
-        f"recipe {found['name']}": facts({"methods": ", ".join(found["methods"]) or "none: plain training", **changed}),
+        "recipe": facts({"methods": ", ".join(found["methods"]) or "none: plain training", **changed}),
         "who acts when": table(["", "seam", "methods", "what for"], shown) if shown else "",
         "seams with room for one": "\n".join(owners),
         "needed from the host": facts({what: ", ".join(names) for what, names in found["needs"].items()}),
         "memory": facts(_memory(found["memory"])),
         "columns beside rows": _columns(found["columns"]),
         "cost from the second task on": facts(_cost(found["cost"])),
-        f"on {model}": facts(_absolute(found["model"])) if found["model"] else "",
+        "on": facts(_absolute(found["model"])) if found["model"] else "",
     }
-    return "\n\n".join(f"{title.upper()}\n{body}" for title, body in parts.items() if body)
+    named = {"recipe": found["name"], "on": model or ""}  # names keep their case: a path in capitals is another path
+    titles = {title: " ".join([title.upper(), *([named[title]] if title in named else [])]) for title in parts}
+    return "\n\n".join(f"{titles[title]}\n{body}" for title, body in parts.items() if body)
 
 
 def _shut_out(names: list[str]) -> str:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from perdure.core.errors import NotFound
+from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.revert import revert as revert_facts
-from perdure.workflows.learn.revert_task import revert_task, was_taken_out
+from perdure.workflows.inspect.views import taken_out
+from perdure.workflows.learn.revert_task import revert_task
 from perdure.workflows.session import Session
 
 
@@ -21,20 +22,33 @@ def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | N
 
     Raises:
         NotFound: Nothing has this name.
-        BadInput: It cannot be separated from the rest, or a candidate is waiting.
+        BadInput: It cannot be separated from the rest, is not in head's history, or a candidate is waiting.
     """
     ledger = session.ledger
     head = ledger.resolve("head")
     if _is_task(ledger, head, what):  # first, as a name may begin like an entry
         return revert_task(session, what, tick)
-    try:
-        entry = ledger.resolve(what)
-    except NotFound:
-        entry = None
-    if entry is not None and entry.kind == "learn" and entry.task and _is_task(ledger, head, entry.task):
-        return revert_task(session, entry.task, tick)
-    return revert_facts(session, what, resolve=resolve, tick=tick)
+    entry = _learned_by(ledger, what)
+    if entry is None:
+        return revert_facts(session, what, resolve=resolve, tick=tick)
+    if entry == ledger.candidate():
+        session.refuse_candidate()
+    if entry.id not in {past.id for past in ledger.ancestors(head)}:
+        raise BadInput(
+            f"entry {entry.id[:12]} learned task {entry.task} outside head's history, so that head has nothing of it to take "
+            f"out; 'perdure rollback {entry.id[:12]}' goes to the state that has it"
+        )
+    return revert_task(session, str(entry.task), tick)
 
 
 def _is_task(ledger: Ledger, head: Entry, name: str) -> bool:
-    return name in head.tasks or was_taken_out(ledger, head, name)
+    return name in head.tasks or taken_out(ledger, head, name) is not None
+
+
+def _learned_by(ledger: Ledger, what: str) -> Entry | None:
+    """Return the learn that `what` names: by a ref or an id, or by the name of a task that head never knew."""
+    try:
+        entry: Entry | None = ledger.resolve(what)
+    except NotFound:
+        entry = next((e for e in reversed(ledger.entries()) if e.kind == "learn" and e.task == what), None)
+    return entry if entry is not None and entry.kind == "learn" and entry.task else None

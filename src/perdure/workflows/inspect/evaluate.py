@@ -7,8 +7,8 @@ from typing import Any
 from perdure.core.errors import NotFound
 from perdure.core.progress import Tick
 from perdure.data.task import TaskData
-from perdure.ledger import Entry
-from perdure.workflows.inspect.views import task_order
+from perdure.ledger import Entry, Ledger
+from perdure.workflows.inspect.views import taken_out, task_order
 from perdure.workflows.session import Scored, Session
 
 
@@ -20,16 +20,18 @@ class Evaluation:
         ref: What was asked for.
         entry: Id of the entry.
         scores: By task name.
+        gone: Notices of tasks that were taken out before the entry.
     """
 
     ref: str
     entry: str
     scores: dict[str, Scored]
+    gone: tuple[str, ...] = ()
 
     @property
     def notices(self) -> tuple[str, ...]:
         """What the user should know of how the model was asked, each once."""
-        return tuple(dict.fromkeys(text for found in self.scores.values() for text in found.notices))
+        return tuple(dict.fromkeys([*self.gone, *(text for found in self.scores.values() for text in found.notices)]))
 
     def to_json(self) -> dict[str, Any]:
         """Return "ref", "entry" and "tasks": score, interval, n and scorer of each."""
@@ -51,7 +53,20 @@ def evaluate(session: Session, tasks: Sequence[str] = (), at: str = "head", tick
         known = {
             name: task for name, task in known.items() if task.test or session.ledger.score(seen[name], task.version)
         }
-    return Evaluation(at, entry.id, {name: session.score(entry, task, tick) for name, task in known.items()})
+    scored = {name: session.score(entry, task, tick) for name, task in known.items()}
+    gone = tuple(text for name in scored if (text := gone_notice(session.ledger, entry, name)))
+    return Evaluation(at, entry.id, scored, gone)
+
+
+def gone_notice(ledger: Ledger, entry: Entry, task: str) -> str | None:
+    """Return what the user should know where a task was taken out before `entry`; None for any other task."""
+    past = taken_out(ledger, entry, task)
+    if past is None:
+        return None
+    return (
+        f"task {task} was taken out in entry {past.id[:12]}: the model that all tasks share is asked in its template; "
+        f"add --at {past.id[:12]}~1 for the model with the task"
+    )
 
 
 def task_at(session: Session, name: str, entry: Entry) -> TaskData:

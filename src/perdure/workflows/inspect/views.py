@@ -77,6 +77,13 @@ def task_order(ledger: "Ledger", entry: "Entry") -> list[str]:
     return [task for task in seen if task in entry.tasks]
 
 
+def taken_out(ledger: "Ledger", entry: "Entry", task: str) -> "Entry | None":
+    """Return the entry before or at `entry` that took a task out which `entry` does not know; None where none did."""
+    if task in entry.tasks:
+        return None
+    return next((e for e in ledger.ancestors(entry) if e.kind == "revert" and e.data.get("task") == task), None)
+
+
 def score_table(ledger: "Ledger", entry: "Entry") -> dict[str, dict[str, Json | None]]:
     """Return for each task of an entry its score "before" (at the parent) and "now"; None where not measured.
 

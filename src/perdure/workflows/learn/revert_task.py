@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.carry import carry
 from perdure.workflows.edit.records import NOTE
+from perdure.workflows.inspect.views import taken_out
 from perdure.workflows.learn.remember import LedgerMemory
 from perdure.workflows.session import Session
 
@@ -34,13 +35,16 @@ def revert_task(session: Session, task: str, tick: Tick | None = None) -> Json:
         (whether it was taken out before) and "seconds".
 
     Raises:
+        NotFound: Head never knew the task.
         BadInput: The task trained weights that other tasks go through too, or a candidate is waiting.
     """
     with session.writing():
         began, ledger = time.perf_counter(), session.ledger
         parent = ledger.resolve("head")
         if task not in parent.tasks:
-            past = next(e for e in ledger.ancestors(parent) if e.kind == "revert" and e.data.get("task") == task)
+            past = taken_out(ledger, parent, task)
+            if past is None:
+                raise NotFound(f"no task {task!r} is known at head; 'perdure status' lists the tasks")
             record = ledger.notes(past.id).get("revert") or {}
             return {**record, "entry": past.id, "already": True, "seconds": round(time.perf_counter() - began, 3)}
         session.refuse_candidate()
@@ -75,13 +79,6 @@ def revert_task(session: Session, task: str, tick: Tick | None = None) -> Json:
         notes = {"revert": record, **({NOTE: carried.note} if carried else {})}
         ledger.record(entry, notes, why=f"revert {task}")
         return {"entry": entry.id, **record, "already": False, "seconds": round(time.perf_counter() - began, 3)}
-
-
-def was_taken_out(ledger: Ledger, head: Entry, task: str) -> bool:
-    """Say whether a task that head does not know was taken out of it."""
-    return task not in head.tasks and any(
-        e.data.get("task") == task for e in ledger.ancestors(head) if e.kind == "revert"
-    )
 
 
 def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:

@@ -13,7 +13,7 @@ from perdure.core.rows import Row
 from perdure.core.words import counted
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
-from perdure.workflows.inspect.evaluate import task_at
+from perdure.workflows.inspect.evaluate import gone_notice, task_at
 from perdure.workflows.predict.prompt import Prompt
 from perdure.workflows.predict.request import CHAT, PLAIN, Request, in_words, oldest_left_out, row_of
 from perdure.workflows.scoring import LONGEST, Decoding, answer_length, generated, prompts_of
@@ -149,7 +149,8 @@ def predict(
     index = [n for n, prompt in enumerate(prompts) if not prompt.blank]
     streamed = (lambda n, piece: on_text(index[n], piece)) if on_text else None
     found, notices = _answers(session, entry, request, asked, tick, streamed)
-    told = [*asked.notices, *notices]
+    gone = gone_notice(session.ledger, entry, request.task) if request.task else None
+    told = [*([gone] if gone else []), *asked.notices, *notices]
     others: list[Reply | None] = [None] * len(rows)
     if other is not None:
         session.load(other, request.task)

@@ -1,0 +1,112 @@
+"""Tasks with an adapter of their own on the command line: what each verb says of them, and what an interrupted one leaves."""
+
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from shell import answered, contents, run, run_json, settings, write_rows
+from test_cli_interrupted import start
+
+OWN, SUM = "methods: {per_task: {}}\n", "methods: {incremental: {}}\n"
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipes")
+    (folder / "own.yaml").write_text(OWN)
+    (folder / "sum.yaml").write_text(SUM)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixed(learned: Path, files: Path, recipes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shared tasks, an isolated one, and an isolated candidate that waits."""
+    folder = Path(shutil.copytree(learned, tmp_path_factory.mktemp("mixed") / "ws"))
+    own = ["--recipe", recipes / "own.yaml", *settings("num_train_epochs=1")]
+    for task, words, code in (("tariff", ["--no-gate"], 0), ("bill", ["--floor", "1.0"], 3)):
+        rows = write_rows(folder.parent / f"{task}.jsonl", answered(task, f"{task} it is"))
+        run("-w", folder, "learn", task, rows, *own, *words, code=code)
+    return folder
+
+
+@pytest.fixture
+def both(mixed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(mixed, tmp_path / "both"))
+
+
+def test_reading_verbs_tell_of_isolated_tasks(mixed: Path, tmp_path: Path):
+    assert "task:tariff" in run("-w", mixed, "show").stdout
+    assert "task:bill" in run("-w", mixed, "show", "candidate").stdout
+    assert "task:tariff" in run("-w", mixed, "diff", "head~1", "head").stdout
+    assert set(run_json("-w", mixed, "status")["tasks"]) == {"parcel", "invoice", "tariff"}
+    run("-w", mixed, "report", "-o", tmp_path / "report.html")
+    assert "tariff" in (tmp_path / "report.html").read_text()
+
+
+def test_explain_keeps_the_case_of_names(mixed: Path, recipes: Path):
+    told = run("-w", mixed, "recipe", "explain", recipes / "own.yaml").stdout
+    model = run_json("-w", mixed, "status")["model"]
+    assert "RECIPE own\n" in told
+    assert f"ON {model}\n" in told
+
+
+def test_an_isolated_candidate_that_failed_its_gate_is_accepted(both: Path):
+    before = run_json("-w", both, "status")["head"]["entry"]
+    held = run_json("-w", both, "status")["candidate"]["entry"]
+    assert "'perdure accept'" in run("-w", both, "revert", held[:12], code=1).stderr
+    run("-w", both, "accept")
+    assert run_json("-w", both, "status")["head"]["entry"] == held
+    assert "the adapter that it has of its own" in run("-w", both, "predict", "bill 1?", "--task", "bill").stderr
+    run("-w", both, "rollback", before)
+    for name in (held[:12], "bill"):  # outside head's line now
+        told = run("-w", both, "revert", name, code=1).stderr
+        assert f"entry {held[:12]} learned task bill outside head's history" in told
+        assert f"'perdure rollback {held[:12]}'" in told
+
+
+def test_a_test_row_of_an_isolated_task_is_erased(both: Path):
+    rows = [row for row in run_json("-w", both, "memory", "list", "--all") if row["task"] == "tariff"]
+    told = run("-w", both, "memory", "delete", rows[0]["row"])
+    assert "tariff" in told.stdout + told.stderr
+    assert rows[0]["row"] not in {row["row"] for row in run_json("-w", both, "memory", "list", "--all")}
+    run("-w", both, "verify")
+    assert "erased before" in run("-w", both, "memory", "delete", rows[0]["row"]).stdout
+
+
+def test_what_was_taken_out_is_told_when_it_is_asked_or_scored(both: Path, recipes: Path):
+    run("-w", both, "discard")
+    more = write_rows(both.parent / "more.jsonl", answered("more of tariff", "tariff it is"))
+    assert "per_task" in run("-w", both, "learn", "tariff", more, "--recipe", recipes / "own.yaml", "--dry-run").stdout
+    done = run_json("-w", both, "revert", "tariff")
+    for words in (["predict", "tariff 1?", "--task", "tariff"], ["eval", "tariff"]):
+        told = " ".join(run("-w", both, *words).stderr.split())
+        assert f"task tariff was taken out in entry {done['entry'][:12]}" in told
+        assert f"add --at {done['entry'][:12]}~1" in told
+        assert "taken out" not in run("-w", both, *words, "--at", f"{done['entry'][:12]}~1").stderr
+    told = run("-w", both, "export", both.parent / "adapter", "--task", "tariff", code=1).stderr
+    assert "no task 'tariff' is known" in told
+
+
+@pytest.mark.timeout(180)
+def test_an_incremental_learn_that_is_killed_and_run_again_has_the_id_of_an_unbroken_one(
+    tiny_model: Path, files: Path, recipes: Path, tmp_path: Path
+):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run("init", whole, "--model", tiny_model, "--dtype", "float32")
+    sums = ["--recipe", recipes / "sum.yaml", "--no-gate"]
+    run("-w", whole, "learn", "parcel", files / "parcel.yaml", *sums, *settings())
+    shutil.copytree(whole, broken)
+    second = ["learn", "invoice", files / "invoice.yaml", *sums, *settings("num_train_epochs=200")]
+    process = start(["-w", broken, *second])
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert len(run_json("-w", broken, "log")) == 2
+    for folder in (whole, broken):
+        run("-w", folder, *second)
+    assert run_json("-w", broken, "log")[0]["entry"] == run_json("-w", whole, "log")[0]["entry"]
+    one, other = (sorted(contents(folder)["objects"].values()) for folder in (whole, broken))
+    assert one == other
