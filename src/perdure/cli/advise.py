@@ -21,29 +21,29 @@ SIMILARITY = ("alike", "mixed", "different")
 
 def advise(
     tasks: Annotated[int | None, typer.Option(min=1, help="How many tasks, in all.")] = None,
-    no_rows: Annotated[bool, typer.Option("--no-rows", help="Rows of older tasks may not be kept (privacy).")] = False,
+    no_rows: Annotated[
+        bool, typer.Option("--no-rows", help="Rows of older tasks may not be stored (privacy).")
+    ] = False,
     memory_rows: Annotated[int | None, typer.Option(min=0, help="Most rows in memory.")] = None,
     memory_mb: Annotated[float | None, typer.Option(min=0, help="Most megabytes of rows and method state.")] = None,
     time: Annotated[float | None, typer.Option(min=1, help="Most training time, in multiples of naive's.")] = None,
     parameters: Annotated[str | None, typer.Option(metavar="N", help="Size of the model, as 135M or 7B.")] = None,
     similarity: Annotated[
-        str | None, typer.Option(metavar="|".join(SIMILARITY), help="How alike the tasks are.")
+        str | None, typer.Option(metavar="|".join(SIMILARITY), help="How similar the tasks are.")
     ] = None,
     instructions: Annotated[
-        bool, typer.Option("--instructions", help="It must go on following instructions beside its tasks.")
+        bool, typer.Option("--instructions", help="The model must go on following instructions.")
     ] = False,
-    task_known: Annotated[
-        bool, typer.Option("--task-known", help="At use it is known which task a question belongs to.")
-    ] = False,
+    task_known: Annotated[bool, typer.Option("--task-known", help="The task of a question is known at use.")] = False,
     ask: Annotated[
-        bool, typer.Option("--ask", help="Ask the questions; so it does at a terminal without flags.")
+        bool, typer.Option("--ask", help="Ask the questions; the default at a terminal without flags.")
     ] = False,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Print the recipe file, its reasons as comments.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the recipe file too.")] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Advise a recipe for the work ahead, and say why: what was measured here, and what the field advises."""
+    """Advise a recipe, with reasons: measurements of this project, and results of the literature."""
     from perdure.core.outputs import RECIPE, check_output, write_output
     from perdure.methods.registry import all_methods, recipe_names, recipe_spec
     from perdure.workflows.advise.advise import advise as workflow
@@ -64,7 +64,7 @@ def advise(
     if ask and not silent:
         raise typer.BadParameter("--ask asks for what the other options say; leave them out", param_hint="--ask")
     if no_rows and memory_rows:
-        raise typer.BadParameter(f"--no-rows and --memory-rows {memory_rows} contradict each other; say one of both")
+        raise typer.BadParameter(f"--no-rows and --memory-rows {memory_rows} contradict each other; drop one")
     if as_json and as_yaml:
         raise typer.BadParameter("--json and --yaml are two forms of one answer; give one of them", param_hint="--yaml")
     if ask or (silent and at_terminal()):

@@ -40,23 +40,29 @@ def bench(
             "--recipes",
             metavar="ARM...",
             show_default=" ".join(RECIPES),
-            help="What is compared: [LABEL=]RECIPE[:KEY=VALUE,...], RECIPE a name or a YAML file.",
+            help="Recipe to compare: [LABEL=]RECIPE[:KEY=VALUE,...], RECIPE a name or a YAML file.",
         ),
     ] = None,
     seeds: Annotated[
         list[int] | None,
-        typer.Option("--seeds", min=0, metavar="N...", show_default="0", help="Each arm runs with each."),
+        typer.Option(
+            "--seeds", min=0, metavar="N...", show_default="0", help="Seeds; each recipe runs with each seed."
+        ),
     ] = None,
     data: Annotated[
         Path, typer.Option("--data", metavar="DIR", envvar="PERDURE_DATA", help="Folder of the data files.")
     ] = Path(),
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Results go to DIR/SUITE/.")] = Path("bench"),
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at once; above 1 each has one thread.")] = 1,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Runs at the same time; above 1, each has one thread.")
+    ] = 1,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="ARM", show_default="naive", help="Whose ACC the others are compared with."),
+        typer.Option(
+            "--against", metavar="ARM", show_default="naive", help="Recipe that the others are compared with."
+        ),
     ] = None,
-    table: Annotated[bool, typer.Option("--table", help="Run nothing, only write the table.")] = False,
+    table: Annotated[bool, typer.Option("--table", help="Only write the table of existing results.")] = False,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:

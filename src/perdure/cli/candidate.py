@@ -5,7 +5,7 @@ from perdure.cli.output import emit, short, tell
 
 
 def accept(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Make the candidate that a failed gate left aside the new head."""
+    """Accept the candidate of a failed gate: it becomes head."""
     ws = open_workspace(folder)
     already = ws.ledger.accepted() is not None
     entry = ws.accept()
@@ -17,7 +17,7 @@ def accept(folder: Folder = None, as_json: AsJson = False) -> None:
 
 
 def discard(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Drop the candidate that a failed gate left aside; head stays."""
+    """Discard the candidate of a failed gate; head stays."""
     entry = open_workspace(folder).discard()
     if as_json:
         found = {"entry": entry.id, "task": entry.task} if entry else {"entry": None, "task": None}

@@ -23,9 +23,11 @@ def edit(
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help="Beginning of a sentence with the subject, or {}, in it.")
     ] = None,
-    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="What completes it from now on.")] = None,
+    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="Completion that the model learns.")] = None,
     facts: Annotated[Path | None, typer.Option("--facts", metavar="FILE", help="Facts, JSON Lines.")] = None,
-    ground_truth: Annotated[str | None, typer.Option(metavar="TEXT", help="What completes it now.")] = None,
+    ground_truth: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Completion that the model gives now.")
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(show_default="of the facts in force, else emmet", help="emmet, rome, memit, alphaedit."),
@@ -34,15 +36,18 @@ def edit(
         list[int] | None, typer.Option(min=0, show_default="at 18% of the depth", help="Block; repeatable.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, show_default="8", help="Facts optimised together; 1 makes each independent.")
+        int | None, typer.Option(min=1, show_default="8", help="Facts optimised together; with 1 each is independent.")
     ] = None,
-    no_gate: Annotated[bool, typer.Option("--no-gate", help="Record every fact, said or not.")] = False,
+    no_gate: Annotated[
+        bool, typer.Option("--no-gate", help="Record every fact, also one that the model does not give.")
+    ] = False,
     paraphrase: Annotated[float | None, typer.Option(show_default="0.5", help="Least share of paraphrases.")] = None,
     neighbours: Annotated[
         float | None, typer.Option(show_default="0.5", help="Largest share of neighbours that may be lost.")
     ] = None,
     perplexity: Annotated[
-        float | None, typer.Option(show_default="0.1", help="Largest rise on held-out text, by all facts together.")
+        float | None,
+        typer.Option(show_default="0.1", help="Largest rise of perplexity on held-out text, for all facts together."),
     ] = None,
     folder: Folder = None,
     as_json: AsJson = False,
@@ -85,7 +90,7 @@ def _given(
 
 
 def _spec(ws: "Workspace", method: str | None, layers: list[int] | None, batch: int | None) -> "EditSpec | None":
-    """Return the settings asked for; None where none are."""
+    """Return the settings that were given; None without any."""
     from dataclasses import replace
 
     from perdure.workflows.edit.request import usual_spec
@@ -116,7 +121,7 @@ def warn_lost(result: dict[str, Any]) -> None:
     """Name the facts in force that an edit without a gate lost."""
     if result["lost"]:
         named = ", ".join(map(short, result["lost"]))
-        warn(f"no longer said: {named}; 'perdure edits show FACT' tells more")
+        warn(f"no longer said: {named}; 'perdure edits show FACT' has the details")
 
 
 def _conclude(result: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from perdure.cli.options import Above, App, AsJson, At, Folder, open_ledger, ope
 from perdure.cli.output import NOTHING, clip, counted, emit, facts, say, short, table, tell, warn
 from perdure.cli.progress import progress
 
-edits = App(no_args_is_help=True, help="Look at the facts that were edited in, and verify them again.")
+edits = App(no_args_is_help=True, help="List, show and verify the edited facts.")
 SHORT = ("efficacy", "generation", "paraphrase", "neighbourhood")
 
 
@@ -39,7 +39,7 @@ def show(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a fact: what it says, how it was written, and how it was last verified."""
+    """Show a fact: its prompt and target, how it was written, and how it was last verified."""
     from perdure.workflows.edit.records import shown
 
     found = shown(open_ledger(folder), fact, at)
@@ -64,7 +64,7 @@ def show(
 
 @edits.command()
 def verify(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Ask the model about every fact in force. Exits with 3 if one is no longer said."""
+    """Verify every fact in force on the model. Exits with 3 if the model no longer gives one."""
     from perdure.workflows.edit.carry import verify_edits
 
     ws = open_workspace(folder)

@@ -10,12 +10,14 @@ from perdure.cli.progress import progress
 
 
 def evaluate(
-    tasks: Annotated[list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks; else all it knows.")] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks; all known ones by default.")
+    ] = None,
     at: At = "head",
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score tasks at an entry. What was measured before is looked up, not measured again."""
+    """Score tasks at an entry. Scores that were measured before are read from the ledger."""
     from perdure.workflows.inspect.evaluate import evaluate as carry_out
 
     session = open_workspace(folder).session

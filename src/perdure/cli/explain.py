@@ -23,14 +23,15 @@ def explain(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe setting, as learning_rate=1e-4.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", metavar="NAME_OR_PATH", help="Tell bytes for this model.")
+        str | None, typer.Option("--model", "-m", metavar="NAME_OR_PATH", help="Show bytes for this model.")
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option(*NAMES, metavar="DIR", help="Tell bytes for this workspace's model and memory.")
+        Path | None,
+        typer.Option(*NAMES, metavar="DIR", help="Show bytes for the model and the memory of this workspace."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show which method owns which seam, what a recipe remembers, and what it costs. Nothing is trained or loaded.
+    """Show which method fills which seam, what a recipe stores, and what it costs. Nothing is trained or loaded.
 
     Costs are counted on a network of a few weights. Bytes are told for a model with --model or in a workspace.
     """

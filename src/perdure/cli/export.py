@@ -15,18 +15,18 @@ def export(
     at: At = "head",
     merged: Annotated[bool, typer.Option("--merged", help="Write a whole model instead of an adapter.")] = False,
     rank: Annotated[int | None, typer.Option(min=1, help="Compress the adapter to this rank.")] = None,
-    max_rank: Annotated[int, typer.Option(min=1, help="Refuse an adapter of a larger rank; vLLM serves 512.")] = 512,
+    max_rank: Annotated[int, typer.Option(min=1, help="Largest rank of an adapter; vLLM serves up to 512.")] = 512,
     dtype: Annotated[
-        str | None, typer.Option(show_default="the model's", help="Dtype that the server holds the adapter in.")
+        str | None, typer.Option(show_default="the model's", help="Dtype of the adapter in the server.")
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(show_default="what all tasks share", help="Write the adapter that this task alone has."),
+        typer.Option(show_default="what all tasks share", help="Write the adapter of this task alone."),
     ] = None,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an entry's state as a plain PEFT adapter, or merged as a model, and ask it about the facts in force."""
+    """Write an entry as a plain PEFT adapter, or merged as a whole model, and verify the facts in force on it."""
     from perdure.workflows.export.export import export as write
 
     ws = open_workspace(folder)
@@ -41,7 +41,7 @@ def export(
 
 
 def _told(found: dict[str, Any]) -> dict[str, str]:
-    """Return what was asked of the export in words."""
+    """Return in words how the export was checked."""
     told = {}
     if asked := found["facts"]:
         cast = f" after the cast to {found['dtype']}" if "dtype" in found else ""

@@ -1,4 +1,4 @@
-"""`perdure gate`: what a gate decided, and whether its evidence says so."""
+"""`perdure gate`: what a gate decided, and whether its evidence confirms it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 def gate(
     evidence: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Judge this evidence again; needs no model and no workspace.")
+        Path | None, typer.Option(metavar="FILE", help="Judge this evidence again, without model and workspace.")
     ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the evidence to a file.")] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="REF", show_default="the candidate, else head", help="Whose gate.")
+        str | None, typer.Option(metavar="REF", show_default="the candidate, else head", help="Entry of the gate.")
     ] = None,
     force: Force = False,
     folder: Folder = None,

@@ -19,11 +19,11 @@ def init(
         str, typer.Option("--model", "-m", metavar="NAME_OR_PATH", help="Model folder, hub id, or the embedded model.")
     ] = "smollm2-135m",
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
-    dtype: Annotated[str, typer.Option(help="Frozen weights: auto, float32 or bfloat16.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Dtype of the frozen weights: auto, float32 or bfloat16.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     keep_rows: Annotated[
         Literal["needed", "all"],
-        typer.Option(help="Rows whose text is kept: those of memory and test rows, or all (for recipes as joint)."),
+        typer.Option(help="Rows whose text is stored: memory and test rows, or all (needed by recipes such as joint)."),
     ] = "needed",
     folder: Folder = None,
     as_json: AsJson = False,

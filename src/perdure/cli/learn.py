@@ -1,4 +1,4 @@
-"""`perdure learn`: learn a task, and say what it cost the others."""
+"""`perdure learn`: learn a task, and score the others."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,9 @@ from perdure.core.plain_yaml import read_yaml
 
 
 def learn(
-    task: Annotated[str, typer.Argument(metavar="TASK", help="Its name; a known name is updated with more data.")],
+    task: Annotated[
+        str, typer.Argument(metavar="TASK", help="Name of the task; a known task is updated with more data.")
+    ],
     data: Annotated[
         list[Path],
         typer.Argument(
@@ -22,16 +24,18 @@ def learn(
             help="Files, folders, data sets on the hub (hub:ORG/NAME), - for stdin, or a task file (YAML).",
         ),
     ],
-    test: Annotated[Path | None, typer.Option(metavar="FILE", help="Test rows; else made from DATA.")] = None,
+    test: Annotated[Path | None, typer.Option(metavar="FILE", help="Test rows; by default a part of DATA.")] = None,
     kind: Annotated[
         Literal["task", "knowledge"],
-        typer.Option(help="Train all rows, or edit those that are facts and train the rest."),
+        typer.Option(help="Train all rows, or edit the facts among them and train the rest."),
     ] = "task",
-    recipe: Annotated[str, typer.Option(metavar="NAME_OR_FILE", help="How to learn.")] = "dual_replay",
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME_OR_FILE", help="Recipe: its name, or a YAML file.")
+    ] = "dual_replay",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe setting, as learning_rate=1e-4.")
     ] = None,
-    no_gate: Annotated[bool, typer.Option("--no-gate", help="Move head whatever is lost.")] = False,
+    no_gate: Annotated[bool, typer.Option("--no-gate", help="Move head without judging the older tasks.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Count an inconclusive gate as failed.")] = False,
     tolerance: Annotated[
         float | None, typer.Option(show_default="0.03", help="Largest drop of a guarded task, as a share.")
@@ -40,13 +44,15 @@ def learn(
     lost_facts: Annotated[
         float | None, typer.Option(show_default="0", help="Largest share of the edited facts that may be lost.")
     ] = None,
-    allow_leaks: Annotated[bool, typer.Option("--allow-leaks", help="Let test rows stand in train parts.")] = False,
-    format: Annotated[str | None, typer.Option(help="Format of the data; else detected.")] = None,
+    allow_leaks: Annotated[
+        bool, typer.Option("--allow-leaks", help="Allow test rows that are also in a train part.")
+    ] = False,
+    format: Annotated[str | None, typer.Option(help="Format of the data; detected by default.")] = None,
     template: Annotated[
         str | None, typer.Option(help=r"Prompt of text with labels, with columns in braces; \n is a line break.")
     ] = None,
     columns: Annotated[
-        str | None, typer.Option(metavar="NAME=COLUMN,...", help="What columns are: prompt=question,completion=answer.")
+        str | None, typer.Option(metavar="NAME=COLUMN,...", help="Roles of columns: prompt=question,completion=answer.")
     ] = None,
     documents: Annotated[
         Literal["paragraph", "file"] | None,
@@ -61,13 +67,13 @@ def learn(
     guard: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Guard this task only; repeatable.")] = None,
     rows: Annotated[
         list[str] | None,
-        typer.Option("--rows", metavar="TASK=FILE", help="Rows of an older task that are not kept; repeatable."),
+        typer.Option("--rows", metavar="TASK=FILE", help="Rows of an older task that are not stored; repeatable."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")] = False,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Learn TASK from DATA: train, score it and every older task, and move head if the gate lets it pass.
+    """Learn TASK from DATA: train, score it and every older task, and move head if the gate passes.
 
     Exits with 3 when the gate fails: head stays, and the entry waits for 'perdure accept' or 'perdure discard'.
     With --kind knowledge, rows that are facts are edited after the others were trained, and 3 means that head did not move.

@@ -40,7 +40,7 @@ from perdure.core.errors import Interrupted, PerdureError
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Learn": {"init": init, "learn": learn, "edit": edit, "accept": accept, "discard": discard},
     "Measure": {"eval": evaluate, "matrix": matrix, "gate": gate},
-    "Look and go back": {
+    "Inspect and undo": {
         "status": status,
         "log": log,
         "show": show,
@@ -49,8 +49,8 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "revert": revert,
     },
     "Use": {"demo": demo, "predict": predict, "chat": chat, "report": report, "export": export},
-    "Know what there is": {"methods": methods},
-    "Look after the store": {"verify": verify, "gc": gc},
+    "Recipes and methods": {"methods": methods},
+    "Maintain the workspace": {"verify": verify, "gc": gc},
 }
 
 
@@ -92,9 +92,9 @@ for panel, commands in PANELS.items():
         app.command(name, rich_help_panel=panel)(command)
 app.command("bench", cls=Lists, rich_help_panel="Measure")(bench)
 app.command("trace", cls=Lists, rich_help_panel="Measure")(trace)
-app.add_typer(edits, name="edits", rich_help_panel="Look and go back")
-app.add_typer(recipe, name="recipe", rich_help_panel="Know what there is")
-app.add_typer(memory, name="memory", rich_help_panel="Look after the store")
+app.add_typer(edits, name="edits", rich_help_panel="Inspect and undo")
+app.add_typer(recipe, name="recipe", rich_help_panel="Recipes and methods")
+app.add_typer(memory, name="memory", rich_help_panel="Maintain the workspace")
 
 
 def _version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""`perdure memory`: the rows kept for replay."""
+"""`perdure memory`: the rows stored for replay."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from perdure.cli.options import Above, App, AsJson, At, Folder, Force, open_ledger, open_workspace
 from perdure.cli.output import clip, counted, emit, facts, say, short, table, tell, tell_json
 
-memory = App(no_args_is_help=True, help="Look at the rows that are kept, delete, drop or export them.")
+memory = App(no_args_is_help=True, help="List, delete, prune or export the stored rows.")
 Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'list --all'.")]
 
 
@@ -20,18 +20,16 @@ def above(folder: Above = None) -> None:
 @memory.command("list")
 def list_rows(
     task: Annotated[str | None, typer.Option(help="Only this task's rows.")] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Every row that is kept, those of all tasks and entries.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every stored row, of all tasks and entries.")] = False,
     find: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Every row that is kept and has TEXT in it, in upper or lower case."),
+        typer.Option(metavar="TEXT", help="Every stored row that contains TEXT, in upper or lower case."),
     ] = None,
     at: At = "head",
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the rows that an entry remembers, or all whose text is kept anywhere: 'memory delete' takes any of them."""
+    """List the rows in the memory of an entry, or all rows with stored text; 'memory delete' takes any of them."""
     from perdure.workflows.inspect import memory_views
 
     ledger, wide = open_ledger(folder), every or find is not None
@@ -51,7 +49,7 @@ def list_rows(
 
 @memory.command()
 def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
-    """Count the rows that an entry remembers, by task and label, and say which rows the workspace keeps with their text."""
+    """Count the rows in the memory of an entry by task and label, and the rows whose text the workspace stores."""
     from perdure.workflows.inspect import memory_views
 
     found = memory_views.memory_stats(open_ledger(folder), at)
@@ -75,12 +73,12 @@ def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> No
 def prune(
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TASK]...", help="Tasks to prune although their own setting keeps all rows."),
+        typer.Argument(metavar="[TASK]...", help="Tasks to prune although their own setting stores all rows."),
     ] = None,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Drop the text of every row that neither a memory nor a test part needs; hashes stay. From now on no other text is kept."""
+    """Delete the text of every row that no memory and no test part needs; hashes stay. From then on no other text is stored."""
     found = open_workspace(folder).prune(tasks or ())
     if as_json:
         return emit(found)
@@ -111,7 +109,7 @@ def export(
     at: At = "head",
     folder: Folder = None,
 ) -> None:
-    """Write the rows that an entry remembers as JSONL, in a format that learn reads."""
+    """Write the rows in the memory of an entry as JSONL, in a format that learn reads."""
     from perdure.core.outputs import MEMORY, check_output, write_output
     from perdure.workflows.inspect import memory_views
 
@@ -127,7 +125,7 @@ def export(
 
 
 def kept_lines(kept: dict) -> str:
-    """Return in words which rows a workspace keeps with their text, by what needs them, and which by hash."""
+    """Return in words which rows a workspace stores with their text, by what needs them, and which by hash."""
     rest = (
         "all rows are to be kept"
         if kept["setting"] == "all"

@@ -1,4 +1,4 @@
-"""`perdure predict`: ask the model."""
+"""`perdure predict`: generate answers."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 Compare = Annotated[
     str | None,
-    typer.Option("--compare", metavar="REF", show_default=False, help="Second entry, which is asked the same."),
+    typer.Option("--compare", metavar="REF", show_default=False, help="Second entry, which gets the same prompts."),
 ]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System turn of the chat template.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token; above it, tokens are drawn.")]
-Seed = Annotated[int, typer.Option(min=0, help="What is drawn: the same seed gives the same answer.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of drawn tokens: the same seed gives the same answer.")]
 
 
 def predict(
     text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="What to ask; - reads one prompt a line from stdin.")
+        str | None, typer.Argument(metavar="TEXT", help="Prompt; - reads one prompt a line from stdin.")
     ] = None,
     task: Annotated[
         str | None,

@@ -12,7 +12,7 @@ from perdure.cli.output import say
 def report(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="HTML file to write.")],
     compare: Annotated[
-        list[Path] | None, typer.Option(metavar="DIR", help="Workspace to stand beside this one; repeatable.")
+        list[Path] | None, typer.Option(metavar="DIR", help="Workspace to compare with this one; repeatable.")
     ] = None,
     force: Force = False,
     folder: Folder = None,

@@ -14,7 +14,7 @@ def revert(
         str, typer.Argument(metavar="TASK_OR_FACT", help="A task, id of a fact, or of an edit: all its facts.")
     ],
     resolve: Annotated[
-        bool, typer.Option("--resolve", help="Solve the others again, as if the fact had never been made.")
+        bool, typer.Option("--resolve", help="Solve the other facts again, as if this one had never been edited.")
     ] = False,
     folder: Folder = None,
     as_json: AsJson = False,

@@ -13,7 +13,7 @@ def rollback(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move head to REF, with the model and the memory it had then. Nothing is deleted: the same verb goes forward."""
+    """Move head to REF, with its model and its memory. Nothing is deleted: the same command moves head forward again."""
     ws = open_workspace(folder)
     before = ws.ledger.resolve("head")
     entry = ws.rollback(ref)

@@ -17,7 +17,7 @@ def show(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show an entry: what made it, from what, with which result."""
+    """Show an entry: its command, its data and its results."""
     from perdure.workflows.inspect import views
 
     found = views.show(open_ledger(folder), ref)

@@ -1,4 +1,4 @@
-"""`perdure status`: where a workspace stands."""
+"""`perdure status`: the state of a workspace."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from perdure.cli.output import clock, counted, emit, facts, interval, percent, s
 
 
 def status(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Show head, what it knows and remembers, and what waits for a decision."""
+    """Show head, its tasks and memory, and a candidate that waits for a decision."""
     from perdure.workflows.inspect import views
 
     found = views.status(open_ledger(folder))

@@ -28,7 +28,7 @@ def verify(folder: Folder = None, as_json: AsJson = False) -> None:
 
 
 def gc(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Delete what no entry and no candidate needs: objects, rows, scores, checkpoints of learns from another head."""
+    """Delete what no entry and no candidate needs: objects, rows, scores, and checkpoints of learns from another head."""
     found = open_workspace(folder).gc()
     if as_json:
         return emit(found)

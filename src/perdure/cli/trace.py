@@ -1,4 +1,4 @@
-"""`perdure trace`: where the model keeps what it says, and which layer to edit."""
+"""`perdure trace`: where the model stores an answer, and which layer to edit."""
 
 import json
 from contextlib import AbstractContextManager, nullcontext
@@ -24,9 +24,12 @@ def trace(
     prompt: Annotated[
         str | None, typer.Argument(metavar="PROMPT", help="Beginning of a sentence with the subject, or {}, in it.")
     ] = None,
-    subject: Annotated[str | None, typer.Option("--subject", metavar="S", help="What the noise is put on.")] = None,
+    subject: Annotated[
+        str | None, typer.Option("--subject", metavar="S", help="Subject, which gets the noise.")
+    ] = None,
     facts: Annotated[
-        Path | None, typer.Option("--facts", metavar="FILE", help="Facts, JSON Lines: average over those it says.")
+        Path | None,
+        typer.Option("--facts", metavar="FILE", help="Facts, JSON Lines: average over those that the model gives."),
     ] = None,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Edit each fact alone in each layer; nothing is recorded.")
@@ -37,18 +40,18 @@ def trace(
     ] = None,
     kind: Annotated[
         Literal["block", "mlp", "attention", "all"] | None,
-        typer.Option("--kind", show_default="all; with --sweep none", help="What is restored."),
+        typer.Option("--kind", show_default="all; with --sweep none", help="States that are restored."),
     ] = None,
     window: Annotated[
         int | None,
         typer.Option(min=1, show_default="a fifth of the depth", help="Layers of mlp or attention restored together."),
     ] = None,
     noise: Annotated[
-        float | None, typer.Option(min=0, show_default="3", help="In standard deviations of the embeddings.")
+        float | None, typer.Option(min=0, show_default="3", help="Noise in standard deviations of the embeddings.")
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, show_default="10", help="Noises drawn.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, show_default="10", help="Number of noise samples.")] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, show_default="the workspace's", help="Of noises and edits.")
+        int | None, typer.Option(min=0, show_default="the workspace's", help="Seed of noise and edits.")
     ] = None,
     at: At = "head",
     output: Annotated[
@@ -57,7 +60,7 @@ def trace(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show where the model keeps what it says: noise on the subject, and which restored state brings the answer back.
+    """Show where the model stores an answer: noise on the subject, and which restored state recovers the answer.
 
     With --facts the average over the facts of a file; with --sweep which layer to edit, by editing, since tracing does not
     predict it. What came out is kept beside the entry for the report.
@@ -111,7 +114,7 @@ def _spec(ws: "Workspace", kind: str | None, seed: int | None, given: Json) -> "
 
 
 def _new(output: Path | None) -> AbstractContextManager[Path | None]:
-    """Return a context in which a folder can be filled that appears at its end; nothing where none is asked for."""
+    """Return a context in which a folder is filled that appears at its end; an empty context without a folder."""
     from perdure.report.plots import refuse_without_matplotlib
     from perdure.workflows.export.export import new_folder
 
@@ -122,7 +125,7 @@ def _new(output: Path | None) -> AbstractContextManager[Path | None]:
 
 
 def _write(found: Json, folder: Path) -> None:
-    """Write what was found as JSON, and as pictures."""
+    """Write the results as JSON, and as pictures."""
     from perdure.report import plots
 
     name, draw = {
