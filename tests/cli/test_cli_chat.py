@@ -77,6 +77,8 @@ def test_commands_set_the_system_turn_forget_switch_the_state_and_end(ws: Path, 
 def test_two_states_answer_each_line_in_conversations_of_their_own(ws: Path, given: list[str]):
     told = chat(ws, "hello", "and you?", words=("--compare", "base"))
     entries = [line["entry"][:12] for line in run_json("-w", ws, "log")]
+    for name, entry in (("head", entries[0]), ("base", entries[-1])):
+        assert f"{name} {entry} answers in the chat template\n" in told.stderr
     heads = [line for line in told.stdout.splitlines() if line.startswith(("head ", "base "))]
     assert heads == [f"head {entries[0]}:", f"base {entries[-1]}:"] * 2
     assert given[0] == given[1]

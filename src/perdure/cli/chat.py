@@ -13,6 +13,7 @@ from perdure.cli.predict import Compare, Seed, System, Temperature
 from perdure.cli.progress import progress
 from perdure.cli.stdin import at_terminal, read_line, refuse_no_text
 from perdure.core.errors import BadInput, PerdureError
+from perdure.core.words import some
 from perdure.workflows.signals import TERMINATED
 
 if TYPE_CHECKING:
@@ -56,12 +57,13 @@ def chat(
 ) -> None:
     """Talk with the model: a line is a user turn, the answer appears as it is generated. /help lists the commands.
 
-    A conversation that the model has no room for loses its oldest turns, with a notice. With --compare, two states answer each
-    line, each in a conversation of its own. Without a terminal, lines are read from stdin, and answers written to stdout.
+    A conversation that the model has no room for loses its oldest turns, with a notice.
+    With --compare, two states answer each line, each in a conversation of its own.
+    Without a terminal, lines are read from stdin, and answers are written to stdout.
 
     Example: perdure chat --compare base
     """
-    from perdure.workflows.predict.request import Request
+    from perdure.workflows.predict.request import Request, isolated_tasks
 
     refuse_no_text(system or "")
     session = open_workspace(folder).session
@@ -75,8 +77,12 @@ def chat(
             "this model's tokenizer has no chat template, so there is no conversation with it; 'perdure predict TEXT' continues "
             "a text, or make a workspace for a model made for chat"
         )
+    for speaker in speakers:
+        own = isolated_tasks(session.ledger, speaker.entry)
+        unreached = f", without the adapters that {some(own)} have of their own" if own else ""
+        say(f"{speaker.at} {short(speaker.entry.id)} answers in the chat template{unreached}")
     if at_terminal():
-        say(f"{speakers[0].at} {short(speakers[0].entry.id)}; /help lists the commands, Ctrl-D ends")
+        say("/help lists the commands, Ctrl-D ends")
     Talk(session, request, speakers).run()
 
 

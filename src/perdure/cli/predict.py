@@ -66,8 +66,8 @@ def predict(
 ) -> None:
     r"""Print the model's answer to TEXT, a user turn in the model's chat template, or in the template of --task.
 
-    A model without a chat template continues TEXT as it stands. Of several prompts (- or --file) the answers stand a line
-    each, line breaks in them written as \n; a blank line is answered by an empty one.
+    A model without a chat template continues TEXT as it stands.
+    Of several prompts (- or --file) the answers stand a line each, with line breaks in them as \n; a blank line is blank again.
 
     Example: perdure predict "My wifi is slow upstairs" --task broadband --compare base
     """

@@ -103,7 +103,7 @@ def in_words(request: Request, task: TaskData | None, row: Row, ledger: Ledger, 
     """Return how rows were asked, and how to ask in the template of a task."""
     if request.raw:
         return f"continued as plain text{f', by the model of task {task.name}' if task else ''}"
-    isolated = [name for name in entry.tasks if ledger.seen(entry, name) != ledger.seen(entry, None)]
+    isolated = isolated_tasks(ledger, entry)
     if task is not None:
         own = " and the adapter that it has of its own" if task.name in isolated else ""
         return f"asked in the template of task {task.name}{own}"
@@ -113,6 +113,12 @@ def in_words(request: Request, task: TaskData | None, row: Row, ledger: Ledger, 
     names = task_order(ledger, entry)
     own = " and its own adapter" if isolated else ""
     return f"{how}; --task NAME takes a task's template{own} ({some(names)})" if names else how
+
+
+def isolated_tasks(ledger: Ledger, entry: Entry) -> list[str]:
+    """Return the tasks that have an adapter of their own, which only a request that names the task goes through."""
+    seen = ledger.seen_by(entry, [None, *entry.tasks])
+    return [name for name in task_order(ledger, entry) if seen[name] != seen[None]]
 
 
 def oldest_left_out(row: Row, fits: Callable[[Row], bool]) -> tuple[Row, int]:
