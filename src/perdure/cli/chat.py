@@ -148,7 +148,11 @@ class Talk:
             turns = (*speaker.turns, Message("user", text))
             prompt = Prompt(turns=turns, source="the conversation")
             found = predict(
-                self.session, [prompt], self.request, speaker.entry.id, on_text=lambda _, piece: tell(piece, nl=False)
+                self.session,
+                [prompt],
+                self.request,
+                speaker.entry.id,
+                on_text=lambda _, piece: tell(piece, nl=False, reset=False),
             )
             (answer,) = found.answers
             tell("")
