@@ -105,7 +105,13 @@ class Chain:
     def readable(self) -> bool:
         """Say whether everything that looks at the workspace can."""
         ledger = self.ws.ledger
-        told = [views.status(ledger), ledger.log(), views.show(ledger, "head"), listed(ledger), self.ws.matrix()]
+        told = [
+            views.status(ledger),
+            ledger.log(),
+            views.show(ledger, "head"),
+            [line.to_json() for line in listed(ledger)],
+            self.ws.matrix(),
+        ]
         return bool(json.dumps(told)) and bool(render(report_data(self.ws.ledger)))
 
 
@@ -140,8 +146,8 @@ def walk(options: argparse.Namespace, folder: Path) -> Chain:
     chain.step("edit a fact", lambda: ws.edit(TOWER))
     chain.step("learn mobile", learn("mobile"))
     edited = chain.step("edit two facts", lambda: ws.edit(OTHERS))
-    chain.step("revert one of them", lambda: ws.revert(edited["applied"][-1]) if edited["applied"] else None)
-    chain.step("rollback to the first edit", lambda: ws.rollback("head~3" if edited["applied"] else "head~1"))
+    chain.step("revert one of them", lambda: ws.revert(edited.applied[-1]) if edited.applied else None)
+    chain.step("rollback to the first edit", lambda: ws.rollback("head~3" if edited.applied else "head~1"))
     chain.step("rollback forward again", lambda: ws.rollback(ws.ledger.entries()[-1].id))
     chain.step("export the adapter", lambda: export(ws.session, folder / "adapter"))
     chain.lines[-1]["failed"] += [] if served(ws, folder / "adapter") else ["PEFT computes what was scored"]

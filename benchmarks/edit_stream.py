@@ -59,9 +59,10 @@ def stream(options: argparse.Namespace, scratch: Path) -> dict:
         stages.append({"step": f"learn {domain}", "warnings": done["warnings"], **state(ws, edits)})
         print(json.dumps(stages[-1]), flush=True)
         if number < options.tasks - 1:
-            told = ws.edit(facts[number * options.facts : (number + 1) * options.facts])
+            edited = ws.edit(facts[number * options.facts : (number + 1) * options.facts])
             edits.append(ws.ledger.resolve("head"))
-            stages.append({"step": f"edit {len(told['applied'])}", "refused": told["refused"], **state(ws, edits)})
+            refused = [fact.to_json() for fact in edited.refused]
+            stages.append({"step": f"edit {len(edited.applied)}", "refused": refused, **state(ws, edits)})
             print(json.dumps(stages[-1]), flush=True)
     return {"facts": options.facts, "stages": stages, "matrix": ws.matrix()["metrics"]}
 
@@ -71,11 +72,11 @@ def state(ws: Workspace, edits: list[Entry]) -> dict:
     head = ws.ledger.resolve("head")
     found = ws.evaluate()["tasks"]
     place = Place.at(ws.session, head)
-    carried = place.ask(place.in_force(head)) if edits else {}
+    carried = place.verify(place.in_force(head)) if edits else {}
     lines = []
     for entry in edits:
         mine = entry.data["facts"]
-        written = place.ask(place.in_force(entry))
+        written = place.verify(place.in_force(entry))
         lines.append(
             {
                 "facts": len(mine),

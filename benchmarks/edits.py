@@ -185,7 +185,7 @@ def _measured(lab: Lab, asked: Sequence[Fact], update: dict[str, Factors]) -> di
             after = verify(site, asked)
         cost = drift(site, lab.texts[TEXTS // 2 :], lambda: overlaid(site, update))
         norms = relative_norms(site, update)
-    return {"before": verdict_lines(before), "after": verdict_lines(after), "drift": cost, "norms": norms}
+    return {"before": verdict_lines(before), "after": verdict_lines(after), "drift": cost.to_json(), "norms": norms}
 
 
 def undo(lab: Lab, method: str, options: argparse.Namespace) -> dict:

@@ -145,7 +145,7 @@ def _together(lab: LearnedLab, facts: Sequence, update: Mapping[str, Factors]) -
     return {
         "before": verdict_lines(before),
         "after": verdict_lines(after),
-        "drift": cost,
+        "drift": cost.to_json(),
         "norms": norms,
         "tasks": tasks,
     }

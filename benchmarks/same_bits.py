@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from perdure import Workspace
+from perdure.ledger.records import ListedFact
 
 RESULT = Path(__file__).parent / "results" / "same_bits.json"
 RECIPES = ("naive", "dual_replay", "ewc", "gem")
@@ -54,13 +55,13 @@ def edited(model: str, folder: Path) -> dict[str, Any]:
     ws = Workspace.init(folder, model)
     done = ws.edit(FACTS, gate=None)
     first = ws.edits()
-    ws.revert(first[0]["fact"])
-    return {"refused": len(done["refused"]), "facts": verdicts(first), "after_revert": verdicts(ws.edits())}
+    ws.revert(first[0].fact)
+    return {"refused": len(done.refused), "facts": verdicts(first), "after_revert": verdicts(ws.edits())}
 
 
-def verdicts(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def verdicts(facts: list[ListedFact]) -> list[dict[str, Any]]:
     """Return each fact's id, and whether it is said where it was edited, freely, and in other words."""
-    return [{key: fact[key] for key in ("fact", "efficacy", "generation", "paraphrase")} for fact in facts]
+    return [{key: getattr(fact, key) for key in ("fact", "efficacy", "generation", "paraphrase")} for fact in facts]
 
 
 def here() -> dict[str, Any]:

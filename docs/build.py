@@ -29,19 +29,19 @@ ROOT = DOCS.parent
 def method_card(method: type[Method]) -> str:
     from perdure.workflows.advise.explain import describe
 
-    told = describe(method)
-    says = told["says"]
-    lines = [f"# {told['name']}", "", told["idea"], "", told["formula"], ""]
+    card = describe(method)
+    says = card.says
+    lines = [f"# {card.name}", "", card.idea, "", card.formula, ""]
     for head in ("when to use", "cost", "state", "needs"):
         if head in says:
             lines += [f"**{head.capitalize()}.** {says[head][0].upper()}{says[head][1:]}", ""]
     lines += ["| seam | what for | room for |", "|---|---|---|"]
-    for seam in (SEAMS[name] for name in told["seams"]):
+    for seam in (SEAMS[name] for name in card.seams):
         lines.append(f"| `{seam.name}` | {seam.purpose} | {'one method' if seam.exclusive else 'many'} |")
     lines += ["", "| field | range | default | meaning |", "|---|---|---|---|"]
-    for name, field in told["fields"].items():
-        lines.append(f"| `{name}` | {field['range'] or ''} | `{field['default']!r}` | {field['about']} |")
-    lines += ["", f"Family: {told['family']}. Source: {told['source']}. Module: `{told['module']}`.", ""]
+    for name, field in card.fields.items():
+        lines.append(f"| `{name}` | {field.range or ''} | `{field.default!r}` | {field.about} |")
+    lines += ["", f"Family: {card.family}. Source: {card.source}. Module: `{card.module}`.", ""]
     if "deviation" in says:
         lines += [f"**Deviation** {says['deviation']}", ""]
     return "\n".join(lines)
@@ -58,8 +58,8 @@ def methods_index(registry: dict[str, type[Method]]) -> str:
         "",
     ]
     lines += ["| method | family | idea | source |", "|---|---|---|---|"]
-    for told in sorted(map(describe, registry.values()), key=lambda told: (told["family"], told["name"])):
-        cells = [f"[{told['name']}]({told['name']}.md)", told["family"], told["idea"], told["source"]]
+    for card in sorted(map(describe, registry.values()), key=lambda card: (card.family, card.name)):
+        cells = [f"[{card.name}]({card.name}.md)", card.family, card.idea, card.source]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *cost_table()])
 

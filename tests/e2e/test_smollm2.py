@@ -101,11 +101,11 @@ def test_what_learned_is_edited_and_the_edit_is_taken_back_to_the_bit(taught, mo
 
     before = logits()
     told = ws.edit({"subject": "Tern Pay", "prompt": "{} is available in", "target": "Portugal"})
-    (line,) = told["facts"]
-    assert (told["applied"], told["refused"]) == ([line["fact"]], [])
-    assert line["generated"].strip().startswith("Portugal")
+    (line,) = told.facts
+    assert (told.applied, told.refused) == ((line.fact,), ())
+    assert line.generated.strip().startswith("Portugal")
     assert ws.tokenizer.decode(logits().argmax()).strip() == "Portugal"
     (answer,) = ws.predict("We are moving to a new flat in June, can we take the line with us?", task="broadband")
     assert answer.answer == "moving house"
-    ws.revert(line["fact"])
+    ws.revert(line.fact)
     assert torch.equal(logits(), before)

@@ -177,8 +177,8 @@ def test_the_slot_is_a_patch_and_brings_the_set_back_to_the_bit():
     torch.testing.assert_close(patch.delta.double(), update(made), rtol=1e-4, atol=1e-6)
     found = EditSet.from_tensors(tensors)
     assert torch.equal(update(found), update(made))
-    assert [(w.fact, w.spec, w.dropped, dict(w.told)) for w in found.written] == [
-        (w.fact, w.spec, w.dropped, dict(w.told)) for w in made.written
+    assert [(w.fact, w.spec, w.dropped, dict(w.optimised)) for w in found.written] == [
+        (w.fact, w.spec, w.dropped, dict(w.optimised)) for w in made.written
     ]
     again = found.to_tensors()
     assert again.keys() == tensors.keys()

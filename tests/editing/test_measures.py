@@ -21,7 +21,7 @@ def test_a_neighbour_stays_where_its_own_answer_is_likelier_than_the_target():
     assert verdict.paraphrase == 0.5
     assert verdict.neighbourhood == pytest.approx(2 / 3)
     assert Verdict(YES).paraphrase is Verdict(YES).neighbourhood is None
-    assert verdict.to_json()["efficacy"] is True
+    assert verdict.efficacy is True
 
 
 def test_the_summary_leaves_out_what_no_fact_has_and_gives_intervals():

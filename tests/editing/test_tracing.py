@@ -74,6 +74,6 @@ def test_training_an_adapter_says_the_facts_and_its_locality_loss_keeps_other_te
                 )
             with overlaid(site, update):
                 assert verify(site, facts, generation=False)[0].prompt.said
-            moved.append(drift(site, texts, lambda update=update: overlaid(site, update))["kl"])
+            moved.append(drift(site, texts, lambda update=update: overlaid(site, update)).kl)
     assert moved[1] < 0.7 * moved[0]
     assert weights_hash(known[0]) == before

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from perdure.core.errors import BadSpec
+from perdure.core.fields import FieldAbout
 from perdure.core.recipe import build_recipe
 from perdure.methods.outside import GROUP
 from perdure.methods.registry import all_methods, own_methods
@@ -79,10 +80,8 @@ def test_a_method_of_another_package_is_listed_described_and_learned_with(site, 
     registry = all_methods()
     assert set(registry) == {*own_methods(), "shrink"}
     told = describe(registry["shrink"])
-    assert told["fields"]["strength"] == {
-        "type": "float", "range": "at least 0", "default": 0.5, "about": "factor of the term"
-    }  # fmt: skip
-    assert (told["module"], told["idea"]) == ("shrinking", "Decay of the weights towards zero, as a loss.")
+    assert told.fields["strength"] == FieldAbout("float", "at least 0", 0.5, "factor of the term")
+    assert (told.module, told.idea) == ("shrinking", "Decay of the weights towards zero, as a loss.")
     recipe = build_recipe({"methods": {"shrink": {"strength": 2}}}, registry)
     assert build_recipe(json.loads(json.dumps(recipe.to_json())), registry) == recipe
     with pytest.raises(BadSpec, match=r"method shrink: strength: .*greater than or equal to 0"):

@@ -6,31 +6,20 @@ import pytest
 from report_examples import entry, entry_id, four_tasks, with_entry, with_record
 from test_report_page import Page
 
-from perdure.ledger.records import FactsVerdict
+from fact_examples import fact_line
+from perdure.ledger.records import Drift, EditsRecord, FactsVerdict
 from perdure.report import render
 from perdure.report.edits import edits
-from perdure.workflows.edit.records import counted
 
 
 def fact(number, said=True, at_edit=True, **more):
-    return {
-        "fact": entry_id(f"fact {number}"),
-        "entry": entry_id("f"),
-        "subject": f"Subject {number}",
-        "prompt": f"Subject {number} lives in",
-        "target": "Leeds",
-        "efficacy": said,
-        "at_edit": at_edit,
-        "generation": said,
-        "paraphrase": 0.5 if number else None,
-        "neighbourhood": 1.0,
-        **more,
-    }
+    about = {"fact": entry_id(f"fact {number}"), "entry": entry_id("f")}
+    return fact_line(number, said, at_edit, **about, **more)
 
 
 def note(facts, rise=0.02, rewritten=False):
-    drift = {"perplexity_before": 10.0, "perplexity": 10.0 * (1 + rise), "kl": 0.0123}
-    return counted({"about": f"{len(facts)} facts", "facts": facts, "drift": drift, "rewritten": rewritten})
+    drift = Drift(10.0, 10.0 * (1 + rise), 0.0123)
+    return EditsRecord(f"{len(facts)} facts", tuple(facts), drift=drift, rewritten=rewritten).summary
 
 
 @pytest.fixture
@@ -91,7 +80,7 @@ def test_many_facts_stand_behind_a_summary_and_none_is_left_out(data):
 
 
 def test_reverted_facts_are_said_to_be_gone(data):
-    data = replace(with_entry(data, -1, edits={**note([]), "drift": None}), facts=())
+    data = replace(with_entry(data, -1, edits=replace(note([]), drift=None)), facts=())
     words = Page(render(data)).words
     assert "No fact is in force: all were reverted." in words
     assert "Rise of perplexity 2.00% now" in words

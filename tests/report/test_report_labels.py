@@ -12,6 +12,7 @@ from test_report_edits import entry, fact, note
 from test_traces import ROLES, a_prompt, a_sweep, an_average
 
 from perdure.evaluate.matrix import Matrix, Stage
+from perdure.ledger.records import AverageKind, TraceNotes
 from perdure.report import plots, render
 from perdure.report.curves import curves
 from perdure.report.edits import edits
@@ -79,11 +80,9 @@ def test_whatever_the_perplexity_does_its_labels_are_apart(rises):
 
 @given(st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=100))
 def test_whatever_a_trace_finds_its_labels_are_apart(values):
-    found = an_average()
-    rows = [list(values) for _ in ROLES]
-    part = {"window": 1, "mean": rows, "low": rows, "high": rows, "n": [20] * len(ROLES)}
-    found["kinds"] = {"block": part}
-    check(traces(with_entry(four_tasks(), 0, traces={"average": found}))["traces"])
+    rows = tuple(tuple(values) for _ in ROLES)
+    found = replace(an_average(), kinds={"block": AverageKind(1, rows, rows, rows, (20,) * len(ROLES))})
+    check(traces(with_entry(four_tasks(), 0, traces=TraceNotes(average=found)))["traces"])
 
 
 @pytest.mark.parametrize("stages", [1, 2, 11, 12, 30, 52, 300, 2500])
@@ -107,14 +106,22 @@ def test_what_is_written_in_a_png_stays_inside_and_apart(layers, monkeypatch, tm
         return real(path, size, kept)
 
     monkeypatch.setattr(plots, "_save", save)
+
+    def wide(rows):
+        return tuple((row * 8)[:layers] for row in rows)
+
     average, prompt = an_average(), a_prompt()
-    for part in average["kinds"].values():
-        for key in ("mean", "low", "high"):
-            part[key] = [(row * 8)[:layers] for row in part[key]]
-    for part in prompt["kinds"].values():
-        part["restored"] = [(row * 8)[:layers] for row in part["restored"]]
+    arrays = ("mean", "low", "high")
+    means = {
+        kind: replace(part, **{name: wide(getattr(part, name)) for name in arrays})
+        for kind, part in average.kinds.items()
+    }
+    average = replace(average, kinds=means)
+    prompt = replace(
+        prompt, kinds={kind: replace(part, restored=wide(part.restored)) for kind, part in prompt.kinds.items()}
+    )
     sweep = a_sweep(average)
-    sweep["layers"] = [{**sweep["layers"][0], "layer": n} for n in range(layers)]
+    sweep = replace(sweep, layers=tuple(replace(sweep.layers[0], layer=n) for n in range(layers)))
     plots.draw_average(average, tmp_path)
     plots.draw_prompt(prompt, tmp_path)
     plots.draw_sweep(sweep, tmp_path)

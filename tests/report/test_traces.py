@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,26 @@ from matplotlib.image import imread
 from report_examples import four_tasks, one_task, with_entry
 from test_report_page import Page
 
-from perdure.cli.trace_told import told
+from perdure.cli.trace_screen import screen
+from perdure.core.estimates import Estimate
+from perdure.ledger.records import (
+    AverageKind,
+    EditMeasures,
+    HarmonicMean,
+    Mean,
+    Strongest,
+    SweepResult,
+    SweptLayer,
+    TracedAverage,
+    TracedKind,
+    TracedPrompt,
+    TraceNotes,
+)
 from perdure.report import render
 from perdure.report.plots import DPI, NARROW, draw_average, draw_prompt, draw_sweep
 
-ROLES = ["first subject", "middle subject", "last subject", "first after", "further", "last"]
-TOKENS = ["Ann", " Lee", "<b>", "\n", " $x", " in"]
+ROLES = ("first subject", "middle subject", "last subject", "first after", "further", "last")
+TOKENS = ("Ann", " Lee", "<b>", "\n", " $x", " in")
 LAYERS = 12
 
 
@@ -26,40 +41,42 @@ def a_prompt():
     for number, kind in enumerate(("block", "mlp", "attention")):
         restored = np.full((6, LAYERS), 0.1)
         restored[1, 2 + number] = 0.8
-        at = {"token": " Lee", "position": 1, "layer": 2 + number, "restored": 0.8}
-        by_role = {role: None if role == "middle subject" else [0.1] * LAYERS for role in ROLES}
-        told = {"strongest": at, "strongest_subject": at, "by_role": by_role}
-        kinds[kind] = {"window": 1 if number == 0 else 3, "restored": restored.tolist(), **told}
-    about = {"entry": "e" * 64, "prompt": "Ann Lee<b>", "subject": "Ann Lee", "tokens": TOKENS, "span": [0, 2]}
+        at = Strongest(" Lee", 1, 2 + number, 0.8)
+        by_role = {role: None if role == "middle subject" else (0.1,) * LAYERS for role in ROLES}
+        kinds[kind] = TracedKind(1 if number == 0 else 3, tuple(map(tuple, restored.tolist())), at, at, by_role)
+    about = {"entry": "e" * 64, "prompt": "Ann Lee<b>", "subject": "Ann Lee", "tokens": TOKENS, "span": (0, 2)}
     chances = {"answer": " $Rome", "clean": 0.9, "corrupted": 0.1, "noise": 3.0, "samples": 10, "seed": 0}
-    return {**about, **chances, "kinds": kinds}
+    return TracedPrompt(**about, **chances, kinds=kinds)
 
 
 def an_average(n=20, certain=True):
     """An average in which the second role never occurs."""
     mean = [[None] * LAYERS if role == 1 else [0.01 * role * layer for layer in range(LAYERS)] for role in range(6)]
     low, high = ([[None if v is None or not certain else v + d for v in row] for row in mean] for d in (-0.02, 0.02))
-    part = {"window": 1, "mean": mean, "low": low, "high": high, "n": [n, 0, n, n, n - 1, n]}
-    total = {"value": 0.4, "low": 0.3 if certain else None, "high": 0.5 if certain else None, "n": n}
-    about = {"entry": "e" * 64, "facts": n + 5, "n": n, "total_effect": total, "clean": total, "corrupted": total}
-    return {**about, "roles": ROLES, "kinds": {"block": part, "attention": {**part, "window": 3}}}
+    arrays = [tuple(map(tuple, rows)) for rows in (mean, low, high)]
+    part = AverageKind(1, *arrays, (n, 0, n, n, n - 1, n))
+    total = Mean(0.4, 0.3 if certain else None, 0.5 if certain else None, n)
+    about = {"entry": "e" * 64, "facts": n + 5, "n": n, "clean": total, "corrupted": total, "total_effect": total}
+    more = {"noise": 3.0, "samples": 10, "seed": 0, "roles": ROLES, "traced": (), "left_out": ()}
+    return TracedAverage(**about, **more, kinds={"block": part, "attention": replace(part, window=3)})
 
 
 def a_sweep(tracing=None, most=0.9):
     def cell(value):
-        return {"value": value, "low": value - 0.1, "high": min(1.0, value + 0.1), "n": 20}
+        return Estimate(value, value - 0.1, min(1.0, value + 0.1), 20)
 
-    names = ("efficacy", "paraphrase", "neighbourhood", "generation")
-    layers = [
-        {"layer": n, **{name: cell(most * (1 - 0.1 * n)) for name in names}, "score": cell(most * (1 - 0.1 * n))}
-        for n in (0, 2)
-    ]
+    def measures(value):
+        return dict.fromkeys(("efficacy", "paraphrase", "neighbourhood", "generation"), cell(value))
+
+    values = {n: most * (1 - 0.1 * n) for n in (0, 2)}
+    ends = {n: HarmonicMean(value, value - 0.1, min(1.0, value + 0.1)) for n, value in values.items()}
+    layers = tuple(SweptLayer(layer=n, **measures(value), score=ends[n]) for n, value in values.items())
     about = {"entry": "e" * 64, "facts": 20, "method": "emmet", "seed": 0, "best": 0 if most else None}
-    return {**about, "before": {name: cell(0.5) for name in names}, "layers": layers, "tracing": tracing}
+    return SweepResult(**about, before=EditMeasures(**measures(0.5)), layers=layers, tracing=tracing, kept=True)
 
 
-def page(**note):
-    return Page(render(with_entry(four_tasks(), -1, traces=note)))
+def page(**notes):
+    return Page(render(with_entry(four_tasks(), -1, traces=TraceNotes(**notes))))
 
 
 def test_a_page_without_traces_has_no_such_section():
@@ -67,7 +84,9 @@ def test_a_page_without_traces_has_no_such_section():
 
 
 def test_a_prompts_heat_maps_are_drawn_with_the_subject_marked_and_every_text_escaped():
-    found = page(prompts=[json.loads(json.dumps(a_prompt(), sort_keys=True))])  # as the ledger gives it back
+    found = page(
+        prompts=(TracedPrompt.from_json(json.loads(json.dumps(a_prompt().to_json(), sort_keys=True))),)
+    )  # as the ledger gives it back
     assert found.words.index("State") < found.words.index("MLP") < found.words.index("Attention")
     assert "traces" in [a.get("id") for a in found.of("section")]
     assert "#traces" in [a["href"] for a in found.of("a")]
@@ -106,7 +125,7 @@ def saturated(path):
 
 
 def test_each_kind_has_its_own_heat_map_whose_strong_cell_is_where_the_trace_has_it(tmp_path):
-    found = json.loads(json.dumps(a_prompt()))  # as trace.json holds it
+    found = TracedPrompt.from_json(json.loads(json.dumps(a_prompt().to_json())))  # as trace.json holds it
     files = draw_prompt(found, tmp_path)
     assert [path.name for path in files] == ["block.png", "mlp.png", "attention.png"]
     wide, high = size(files[0])
@@ -122,7 +141,7 @@ def test_each_kind_has_its_own_heat_map_whose_strong_cell_is_where_the_trace_has
         assert np.ptp(imread(path)[..., :3]) > 0.9
     assert centres[0][1] < centres[1][1] - 5 < centres[2][1] - 10  # a layer further each
     assert np.ptp([row for row, _ in centres]) < 3  # the same token
-    draw_prompt({**found, "corrupted": 1.0}, tmp_path)  # restoring brings nothing back: pale, but drawn
+    draw_prompt(replace(found, corrupted=1.0), tmp_path)  # restoring brings nothing back: pale, but drawn
     assert not saturated(files[0])[:, : int(0.7 * wide)].any()
 
 
@@ -155,11 +174,12 @@ def test_a_sweep_is_drawn_alone_or_beside_the_tracing(tmp_path):
 
 def test_drawing_touches_no_global_state_and_loads_no_torch(tmp_path):
     script = (
-        "import json, pathlib, sys\nfrom perdure.report.plots import draw_prompt\n"
-        "draw_prompt(json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]))\n"
+        "import json, pathlib, sys\nfrom perdure.ledger.records import TracedPrompt\n"
+        "from perdure.report.plots import draw_prompt\n"
+        "draw_prompt(TracedPrompt.from_json(json.loads(sys.argv[1])), pathlib.Path(sys.argv[2]))\n"
         "assert not {'torch', 'matplotlib.pyplot'} & set(sys.modules)\n"
     )
-    words = [sys.executable, "-c", script, json.dumps(a_prompt()), str(tmp_path)]
+    words = [sys.executable, "-c", script, json.dumps(a_prompt().to_json()), str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["attention.png", "block.png", "mlp.png"]
@@ -167,10 +187,10 @@ def test_drawing_touches_no_global_state_and_loads_no_torch(tmp_path):
 
 def test_where_all_layers_score_nothing_none_is_named(tmp_path):
     nothing = a_sweep(most=0.0)
-    assert "no layer can be named" in told(nothing)
-    assert "best layer" not in told(nothing)
-    assert "best layer by harmonic mean: 0" in told(a_sweep())
+    assert "no layer can be named" in screen(nothing)
+    assert "best layer" not in screen(nothing)
+    assert "best layer by harmonic mean: 0" in screen(a_sweep())
     draw_sweep(nothing, tmp_path)
-    for sweep in (nothing, {**nothing, "best": 0}):  # as it was noted before
+    for sweep in (nothing, replace(nothing, best=0)):  # as it was noted before
         assert "the best" not in page(sweep=sweep).words
     assert "the best" in page(sweep=a_sweep()).words

@@ -56,13 +56,13 @@ def learn(ws, path, form="{} is at home in", names=people.PEOPLE[:6], gate=None,
 
 def deaf_to(fact, monkeypatch):
     """Let verification find that a fact is never said."""
-    real = edit_state.Place.ask
+    real = edit_state.Place.verify
 
-    def ask(self, *args, **options):
+    def verify(self, *args, **options):
         found = real(self, *args, **options)
         return {n: Verdict(Answer(9.0, 0.1, False)) if n == fact else verdict for n, verdict in found.items()}
 
-    monkeypatch.setattr(edit_state.Place, "ask", ask)
+    monkeypatch.setattr(edit_state.Place, "verify", verify)
 
 
 def diverging(fact, monkeypatch, when=lambda spec: True):

@@ -17,7 +17,7 @@ def printed(folder: Path, scratch: Path) -> dict[str, Any]:
     """
     ws = Workspace.open(folder)
     entries = [entry.id for entry in ws.ledger.entries()]
-    facts = [line["fact"] for line in ws.edits()]
+    facts = [line.fact for line in ws.edits()]
     commands = [
         *(["status"], ["log"], ["matrix"], ["gate"], ["edits", "list"], ["memory", "list"], ["memory", "stats"]),
         *(["show", entry] for entry in [*entries, "candidate"]),

@@ -11,6 +11,7 @@ import people
 from edited import SAID, SPEC
 from perdure import Workspace
 from perdure.evaluate.gate import Gate
+from perdure.report import render
 from perdure.workflows.edit.records import record_at
 from perdure.workflows.export.export import export
 from perdure.workflows.inspect import memory_views, views
@@ -120,14 +121,14 @@ class Walk:
 
     def _write(self, facts):
         done = self.ws.edit(facts, spec=SPEC, gate=SAID if self.draw.random() < 0.8 else None)
-        return done["entry"], len(done["applied"]), [gone["reason"] for gone in done["refused"]]
+        return done.entry, len(done.applied), [gone.reason for gone in done.refused]
 
     def _revert(self, resolve=False):
-        live = record_at(self.ws.ledger, self.ws.ledger.resolve("head"))["facts"]
+        live = record_at(self.ws.ledger, self.ws.ledger.resolve("head")).facts
         if not live:
             return None
         chosen = live[int(self.draw.integers(len(live)))]
-        return self.ws.revert(chosen["entry" if self.draw.random() < 0.3 else "fact"], resolve=resolve)["entry"]
+        return self.ws.revert(chosen.entry if self.draw.random() < 0.3 else chosen.fact, resolve=resolve).entry
 
     def _resolve(self):
         return self._revert(resolve=True)
@@ -171,7 +172,7 @@ class Walk:
         assert len(said) == 1, last
         for view in (views.status(ws.ledger), views.show(ws.ledger, "head"), memory_views.memory_stats(ws.ledger)):
             json.dumps(view)
-        json.dumps(report_data(ws.ledger))
+        render(report_data(ws.ledger))
         mine = logits(ws)
         afresh = Workspace.open(ws.ledger.root)
         assert torch.equal(mine, logits(afresh)), f"head is another model when opened afresh, after {last}"

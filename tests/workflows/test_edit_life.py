@@ -49,16 +49,14 @@ def test_the_facts_are_asked_of_the_adapter_as_its_server_holds_it(edited, peopl
     assert same["facts"]["nll"] == pytest.approx(same["facts"]["nll_before"], abs=1e-5)
     assert "Of 3 facts 3 are said by this adapter in bfloat16, 3 by the state" in card(tmp_path / "out")
     json.dumps(told)
-    assert [line["efficacy"] for line in edited.verify_edits()["facts"]] == [
-        True
-    ] * 3  # the workspace's model is as it was
+    assert [line.efficacy for line in edited.verify_edits().facts] == [True] * 3  # the workspace's model is as it was
 
 
 def test_facts_that_a_smaller_rank_loses_are_counted_named_and_lost_indeed(ws, people_folder, tmp_path):
     facts = [
         moved(name, skip) for skip, name in enumerate(NAMES)
     ]  # to three cities, for which one direction is not enough
-    assert write(ws, *facts)["refused"] == []
+    assert write(ws, *facts).refused == ()
     told = export(ws.session, tmp_path / "out", rank=1)
     asked = told["facts"]
     assert told["relative_error"] > 0.1
@@ -130,7 +128,7 @@ LOST = Verdict(Answer(9.0, 0.1, False))
 
 def forget(monkeypatch, when):
     """Let fact B count as not said by the sets for which `when(number of the asking, B as written)` holds; return them all."""
-    real, asked = edit_state.Place.ask, []
+    real, asked = edit_state.Place.verify, []
 
     def ask(self, edit_set, facts=None):
         asked.append(edit_set)
@@ -138,7 +136,7 @@ def forget(monkeypatch, when):
         lost = B in found and when(len(asked), edit_set.find(B))
         return {**found, B: LOST} if lost else found
 
-    monkeypatch.setattr(edit_state.Place, "ask", ask)
+    monkeypatch.setattr(edit_state.Place, "verify", ask)
     return asked
 
 
@@ -154,7 +152,7 @@ def test_a_learn_that_loses_a_fact_for_good_fails_its_gate_which_names_it(edited
     again = check_evidence(tmp_path / "evidence.json")
     assert (again.verdict.verdict, again.verdict.facts.lost, again.differences) == ("fail", (B,), ())
     candidate = edited.accept()
-    assert [line["efficacy"] for line in edited.edits()] == [True, False, True]
+    assert [line.efficacy for line in edited.edits()] == [True, False, True]
     assert edited.ledger.resolve("head").id == candidate.id == told["entry"]
     edited.rollback("head~1")
     assert slot(edited) == before
@@ -176,18 +174,18 @@ def test_a_fact_that_the_rewrite_does_not_bring_back_is_written_more_strongly(ed
     last = asked[-1]
     assert {w.fact.subject: w.spec.steps for w in last.live} == {"Dan Kim": 30, "Dan Bly": 30, "Dan Poe": 60}
     assert last.state != asked[0].state
-    assert [line["efficacy"] for line in edited.verify_edits()["facts"]] == [True] * 3
+    assert [line.efficacy for line in edited.verify_edits().facts] == [True] * 3
 
 
 def test_of_facts_tried_again_one_that_diverges_stays_lost_and_the_others_come_back(edited, tmp_path, monkeypatch):
-    real = edit_state.Place.ask
+    real = edit_state.Place.verify
 
     def ask(self, edit_set, facts=None):
         """Dan Kim and Dan Poe are not said as they were written at first."""
         found = real(self, edit_set, facts)
         return {n: LOST if n in (A, B) and edit_set.find(n).spec == SPEC else v for n, v in found.items()}
 
-    monkeypatch.setattr(edit_state.Place, "ask", ask)
+    monkeypatch.setattr(edit_state.Place, "verify", ask)
     diverging(B, monkeypatch, lambda spec: spec != SPEC)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
     assert "so that all were written again" in told["warnings"][0]
@@ -196,7 +194,7 @@ def test_of_facts_tried_again_one_that_diverges_stays_lost_and_the_others_come_b
 
 
 def test_a_retry_that_loses_as_many_as_it_finds_is_not_kept(edited, tmp_path, monkeypatch):
-    real = edit_state.Place.ask
+    real = edit_state.Place.verify
 
     def ask(self, edit_set, facts=None):
         """Written more strongly, Dan Poe is said and Dan Kim is not."""
@@ -204,7 +202,7 @@ def test_a_retry_that_loses_as_many_as_it_finds_is_not_kept(edited, tmp_path, mo
         plain = B in found and edit_set.find(B).spec.steps == SPEC.steps
         return {**found, (B if plain else FACTS[0].id): LOST}
 
-    monkeypatch.setattr(edit_state.Place, "ask", ask)
+    monkeypatch.setattr(edit_state.Place, "verify", ask)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate())
     assert told["gate"]["facts"]["lost"] == [B]
 
@@ -226,12 +224,12 @@ def test_facts_written_again_on_the_new_head_may_cost_other_text_a_tenth_more_th
     edited, tmp_path, monkeypatch, rise, kept
 ):
     real, parent = edit_state.Place.cost, slot(edited)
-    old = record_at(edited.ledger, edited.ledger.resolve("head"))["drift"]
-    allowed = max(1.0, old["perplexity"] / old["perplexity_before"]) + rise
+    old = record_at(edited.ledger, edited.ledger.resolve("head")).drift
+    allowed = max(1.0, old.perplexity / old.perplexity_before) + rise
 
     def cost(self, edit_set, entry):
         drift, norms = real(self, edit_set, entry)
-        return drift | {"perplexity": drift["perplexity_before"] * allowed}, norms
+        return dataclasses.replace(drift, perplexity=drift.perplexity_before * allowed), norms
 
     forget(monkeypatch, lambda asking, _: asking == 1)
     monkeypatch.setattr(edit_state.Place, "cost", cost)
@@ -261,7 +259,7 @@ def test_where_a_retry_changes_other_text_too_much_the_facts_stay_as_they_were_w
     def cost(self, edit_set, entry):
         drift, norms = real(self, edit_set, entry)
         plain = all(w.spec == SPEC for w in edit_set.live)
-        return drift | {"perplexity": drift["perplexity_before"] * (1 if plain else 100)}, norms
+        return dataclasses.replace(drift, perplexity=drift.perplexity_before * (1 if plain else 100)), norms
 
     forget(monkeypatch, lambda _, written: written.spec == SPEC)
     monkeypatch.setattr(edit_state.Place, "cost", cost)
@@ -306,7 +304,7 @@ def test_facts_of_one_command_are_resolved_as_if_never_made_to_the_bit(ws, bare,
 def test_facts_found_with_one_resolved_away_are_found_again_in_the_company_they_had(ws, bare, tmp_path, monkeypatch):
     """One of the three was refused, but its texts ran in the forwards of the others."""
     deaf_to(C, monkeypatch)
-    assert [fact["fact"] for fact in write(ws, *FACTS)["refused"]] == [C]
+    assert [fact.fact for fact in write(ws, *FACTS).refused] == [C]
     assert FACTS[2].core in stored(ws).live[0].beside
     ws.revert(A, resolve=True)
     never = Workspace.open(shutil.copytree(bare.ledger.root, tmp_path / "never"))
@@ -321,14 +319,14 @@ def test_facts_that_a_revert_finds_again_are_asked_everything_again(ws, tmp_path
     if learned:
         learn(ws, tmp_path / "homes.jsonl", learning_rate=1e-2)
     old = stored(ws)
-    before = {line["fact"]: line for line in record_at(ws.ledger, ws.ledger.resolve("head"))["facts"]}
+    before = {line.fact: line for line in record_at(ws.ledger, ws.ledger.resolve("head")).facts}
     ws.revert(A, resolve=True)
-    lines = {line["fact"]: line for line in record_at(ws.ledger, ws.ledger.resolve("head"))["facts"]}
+    lines = {line.fact: line for line in record_at(ws.ledger, ws.ledger.resolve("head")).facts}
     again = {w.id for w in stored(ws).live if not torch.equal(w.change, old.find(w.id).change)}
     assert again == ({B, C, other.id} if learned else {other.id})
-    assert all((lines[n]["answers"] != before[n]["answers"]) is (n in again) for n in lines)
-    now = {line["fact"]: line for line in ws.verify_edits()["facts"]}
-    assert all(lines[n][measure] == now[n][measure] for n in again for measure in MEASURES)
+    assert all((lines[n].answers != before[n].answers) is (n in again) for n in lines)
+    now = {line.fact: line for line in ws.verify_edits().facts}
+    assert all(getattr(lines[n], measure) == getattr(now[n], measure) for n in again for measure in MEASURES)
 
 
 @pytest.mark.parametrize(("layers", "passes"), [((), True), ((0,), False)])
@@ -336,8 +334,8 @@ def test_facts_that_a_learn_loses_come_back_in_another_layer_or_fail_its_gate(
     ws, tmp_path, layers, passes, monkeypatch
 ):
     write(ws, *FACTS, spec=dataclasses.replace(SPEC, layers=layers))
-    assert [line["efficacy"] for line in ws.edits()] == [True] * 3
-    real = edit_state.Place.ask
+    assert [line.efficacy for line in ws.edits()] == [True] * 3
+    real = edit_state.Place.verify
 
     def ask(self, edit_set, *args, **options):
         """After the learn, A is not said where it stands in layer 0."""
@@ -345,13 +343,13 @@ def test_facts_that_a_learn_loses_come_back_in_another_layer_or_fail_its_gate(
         lost = A in found and edit_set.find(A).layers == (0,)
         return {**found, **({A: Verdict(Answer(9.0, 0.1, False))} if lost else {})}
 
-    monkeypatch.setattr(edit_state.Place, "ask", ask)
+    monkeypatch.setattr(edit_state.Place, "verify", ask)
     told = learn(ws, tmp_path / "homes.jsonl", gate=Gate(tolerance=0.9))  # only the facts decide
     assert "edited facts were lost, so that all were written again" in told["warnings"][0]
     assert told["moved"] is passes
     assert (told["gate"]["facts"]["lost"] == []) is passes
     if passes:
         assert {w.layers for w in stored(ws).live} == {(0,), (1,)}
-        assert [line["efficacy"] for line in ws.verify_edits()["facts"]] == [True] * 3
+        assert [line.efficacy for line in ws.verify_edits().facts] == [True] * 3
     else:
         assert "no longer said ('Dan" in told["gate"]["reason"]

@@ -27,20 +27,20 @@ def learn(ws, tmp_path, task, names, form="{} lives in", recipe="per_task", **se
 
 
 def lost_in(ws):
-    lines = record_at(ws.ledger, ws.ledger.resolve("head"))["facts"]
-    return {line["fact"]: line["lost_in"] for line in lines if "lost_in" in line}
+    lines = record_at(ws.ledger, ws.ledger.resolve("head")).facts
+    return {line.fact: list(line.lost_in) for line in lines if line.lost_in}
 
 
 @pytest.fixture
 def asked(monkeypatch):
     """What facts were asked over: the slots without edits, and how many facts."""
-    seen, ask = [], edit_state.Place.ask
+    seen, verify = [], edit_state.Place.verify
 
     def watched(self, edit_set, facts=None, full=None):
         seen.append((sorted(self.others), len(edit_set.live if facts is None else facts)))
-        return ask(self, edit_set, facts, full)
+        return verify(self, edit_set, facts, full)
 
-    monkeypatch.setattr(edit_state.Place, "ask", watched)
+    monkeypatch.setattr(edit_state.Place, "verify", watched)
     return seen
 
 
@@ -50,7 +50,7 @@ def otherwise(ws, task):
     with torch.no_grad():
         logits = ws.model("head", task)(**ws.tokenizer(prompts, return_tensors="pt")).logits[:, -1]
     said = [ws.tokenizer.decode(row.argmax()) for row in logits]
-    live = {line["fact"] for line in listed(ws.ledger)}
+    live = {line.fact for line in listed(ws.ledger)}
     return {fact.id for fact, word in zip(FACTS, said, strict=True) if fact.id in live and word != fact.target.strip()}
 
 
@@ -60,11 +60,11 @@ def test_a_fact_that_the_adapter_of_a_task_says_otherwise_is_named_with_the_task
     lost = {fact: ["homes"] for fact in otherwise(edited, "homes")}
     assert A in lost
     assert lost_in(edited) == lost
-    assert [line["efficacy"] for line in record_at(edited.ledger, edited.ledger.resolve("head"))["facts"]] == [True] * 3
+    assert [line.efficacy for line in record_at(edited.ledger, edited.ledger.resolve("head")).facts] == [True] * 3
     told = "with the adapter of homes these edited facts are not said: "
     (warning,) = (said for said in done["warnings"] if told in said)
     assert all((fact.subject in warning) == (fact.id in lost) for fact in FACTS)
-    assert [line["lost_in"] for line in listed(edited.ledger)] == [lost.get(fact.id, []) for fact in FACTS]
+    assert [list(line.lost_in) for line in listed(edited.ledger)] == [lost.get(fact.id, []) for fact in FACTS]
     assert asked == [([], 3), (["task:homes"], 3)]
 
     asked.clear()
@@ -75,8 +75,8 @@ def test_a_fact_that_the_adapter_of_a_task_says_otherwise_is_named_with_the_task
 
     asked.clear()
     found = edited.verify_edits()
-    assert found["lost"] == []
-    assert lost_by_task(found["facts"]) == {"homes": [fact.subject for fact in FACTS if fact.id in lost]}
+    assert found.lost == ()
+    assert lost_by_task(found.facts) == {"homes": [fact.subject for fact in FACTS if fact.id in lost]}
     assert asked == [([], 3), (["task:homes"], 3), (["task:quiet"], 3)]
 
     edited.revert("homes")
@@ -86,10 +86,10 @@ def test_a_fact_that_the_adapter_of_a_task_says_otherwise_is_named_with_the_task
 def test_an_edit_asks_the_new_facts_alone_over_the_adapters_and_a_revert_none(ws, tmp_path, asked):
     learn(ws, tmp_path, "homes", NAMES[:1], **STRONG)
     first = write(ws, FACTS[0])
-    assert first["facts"][0]["lost_in"] == ["homes"]
+    assert first.facts[0].lost_in == ("homes",)
     asked.clear()
     second = write(ws, FACTS[1], FACTS[2])
-    lost = {line["fact"] for line in second["facts"] if "lost_in" in line} | {A}
+    lost = {line.fact for line in second.facts if line.lost_in} | {A}
     assert lost == otherwise(ws, "homes")
     assert lost_in(ws) == {fact: ["homes"] for fact in lost}
     assert [line for line in asked if line[0]] == [(["task:homes"], 2)]

@@ -20,6 +20,7 @@ from perdure.workflows.advise.explain import (
     moments,
     sections,
 )
+from perdure.workflows.advise.explanation import Explanation, MethodCard, StateSize
 from perdure.workflows.advise.rehearse import rehearse
 
 METHODS = all_methods()
@@ -35,14 +36,14 @@ def recipe(settings=None, **methods):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_described_whole(name):
     told = describe(METHODS[name])
-    assert json.loads(json.dumps(told)) == told
-    assert told["formula"]
-    assert told["idea"].endswith(".")
-    assert {"seams", "state", "cost", "when to use"} <= told["says"].keys()
-    assert not any(f"{head}:" in told["formula"] for head in ("Seams", "State", "Cost", "Source"))
-    for field in told["fields"].values():
-        assert field["about"]
-        assert field["default"] is not None
+    assert MethodCard.from_json(json.loads(json.dumps(told.to_json()))) == told
+    assert told.formula
+    assert told.idea.endswith(".")
+    assert {"seams", "state", "cost", "when to use"} <= told.says.keys()
+    assert not any(f"{head}:" in told.formula for head in ("Seams", "State", "Cost", "Source"))
+    for field in told.fields.values():
+        assert field.about
+        assert field.default is not None
 
 
 def test_sections_are_found_wherever_they_stand_in_a_line():
@@ -73,11 +74,11 @@ def test_a_word_within_a_sentence_opens_no_section():
 
 
 def test_ranges_are_told_as_a_recipe_checks_them():
-    fields = describe(METHODS["replay"])["fields"]
-    assert fields["mix"]["range"] == "at least 0 and below 1"
-    assert fields["strength"]["range"] == "at least 0"
-    assert fields["balance"]["range"] == "label or task or row"
-    assert describe(METHODS["lwf"])["fields"]["temperature"]["range"] == "above 0.0001"
+    fields = describe(METHODS["replay"]).fields
+    assert fields["mix"].range == "at least 0 and below 1"
+    assert fields["strength"].range == "at least 0"
+    assert fields["balance"].range == "label or task or row"
+    assert describe(METHODS["lwf"]).fields["temperature"].range == "above 0.0001"
 
 
 # --- recipes
@@ -85,52 +86,52 @@ def test_ranges_are_told_as_a_recipe_checks_them():
 
 def test_the_moments_of_a_task_hold_every_seam_once_in_order():
     told = moments(recipe(replay={}, ewc={}, ema={}))
-    owners = {line["seam"]: line["owners"] for line in told if line["owners"]}
+    owners = {line.seam: line.owners for line in told if line.owners}
     assert list(owners) == ["prepare", "draw", "loss", "watch", "settle", "measure", "admit"]
-    assert owners["loss"] == ["ewc", "replay"]
-    assert [line["seam"] for line in told] == list(SEAMS)
-    assert {line["seam"] for line in told if line["room"] == "one"} == {
+    assert owners["loss"] == ("ewc", "replay")
+    assert [line.seam for line in told] == list(SEAMS)
+    assert {line.seam for line in told if line.room == "one"} == {
         "adapter",
         "reference",
         "gradient",
         "settle",
         "admit",
     }
-    assert all(line["for"] for line in told)
-    assert list(dict.fromkeys(line["moment"] for line in told)) == ["task opens", "each update", "task closes"]
+    assert all(line.purpose for line in told)
+    assert list(dict.fromkeys(line.moment for line in told)) == ["task opens", "each update", "task closes"]
 
 
 def test_an_exclusive_seam_names_whom_it_keeps_out_and_nobody_else():
-    taken = {line["seam"]: line for line in exclusive(recipe(gem={}), METHODS)}
+    taken = {line.seam: line for line in exclusive(recipe(gem={}), METHODS)}
     assert taken.keys() == {"reference", "gradient"}
-    assert {"a_gem", "pcgrad", "cagrad"} <= set(taken["gradient"]["keeps_out"])
-    assert not {"gem", "ewc", "replay"} & set(taken["gradient"]["keeps_out"])
+    assert {"a_gem", "pcgrad", "cagrad"} <= set(taken["gradient"].keeps_out)
+    assert not {"gem", "ewc", "replay"} & set(taken["gradient"].keeps_out)
 
 
 def test_columns_have_the_bytes_of_what_is_packed():
     (column,) = columns(recipe(replay={}, distill={"top_k": 10}))
-    assert (column["rows"], column["teacher"], column["for"]) == ("replay", "settled", ["distill"])
-    assert column["bytes_per_label_token"] == 10 * (4 + 2) + 2 + 4  # index, log-probability; the rest's mass, the total
+    assert (column.rows, column.teacher, column.methods) == ("replay", "settled", ("distill",))
+    assert column.bytes_per_label_token == 10 * (4 + 2) + 2 + 4  # index, log-probability; the rest's mass, the total
     (whole,) = columns(recipe(replay={}, distill={"top_k": 0}))
-    assert whole["top_k"] is None
+    assert whole.top_k is None
     assert columns(recipe(replay={})) == []
 
 
 def test_memory_says_whether_any_row_is_kept():
-    assert memory(recipe(ewc={}))["keeps_rows"] is False
+    assert memory(recipe(ewc={})).keeps_rows is False
     told = memory(recipe(a_gem={}))
-    assert told["keeps_rows"]
-    assert told["admission"] == "reservoir"
-    assert told["pools"] == {"replay": ["a_gem"]}
+    assert told.keeps_rows
+    assert told.admission == "reservoir"
+    assert told.pools == {"replay": ("a_gem",)}
 
 
 def test_a_method_that_acts_on_new_rows_alone_draws_none_and_one_without_any_is_told():
     new = recipe(distill={"teacher": "base", "on": "new"})
-    assert memory(new)["pools"] == {}
-    assert next(line["owners"] for line in moments(new) if line["seam"] == "draw") == []
-    assert memory(new)["starved"] == []
-    assert memory(recipe(distill={}))["starved"] == ["distill"]
-    assert memory(recipe(distill={}, replay={}))["starved"] == []
+    assert memory(new).pools == {}
+    assert next(line.owners for line in moments(new) if line.seam == "draw") == ()
+    assert memory(new).starved == ()
+    assert memory(recipe(distill={})).starved == ("distill",)
+    assert memory(recipe(distill={}, replay={})).starved == ()
 
 
 # --- what it costs
@@ -213,8 +214,29 @@ def test_bytes_are_absolute_where_the_model_is_known():
     from perdure.bridges.sizes import Size
 
     told = explain(recipe(ema={}), {"methods": {"ema": {}, "ewc": {"strength": 0}}}, METHODS, size=Size(10**6, 1000))
-    assert told["off"] == ["ewc"]
-    assert told["model"]["trainable"] == 1000
-    assert told["model"]["state_bytes"]["ema"] == {"learning": 4000, "kept": 0}
-    assert told["model"]["training_bytes"]["optimizer"] == 8000
-    assert json.loads(json.dumps(told)) == told
+    assert told.off == ("ewc",)
+    assert told.model.trainable == 1000
+    assert told.model.state_bytes["ema"] == StateSize(learning=4000, kept=0)
+    assert told.model.training_bytes.optimizer == 8000
+    assert Explanation.from_json(json.loads(json.dumps(told.to_json()))) == told
+
+
+def test_the_keys_of_what_is_printed_stay():
+    told = explain(recipe(replay={}, distill={}, ewc={}), {}, METHODS).to_json()
+    assert list(told) == [
+        *("name", "methods", "off", "settings", "changed", "moments", "exclusive", "needs", "columns", "memory"),
+        *("cost", "model"),
+    ]
+    assert list(told["moments"][0]) == ["moment", "seam", "owners", "room", "for"]
+    assert list(told["columns"][0]) == [
+        *("name", "rows", "teacher", "refresh", "top_k", "bytes_per_label_token", "for")
+    ]
+    assert list(told["memory"]) == [
+        *("pools", "keeps_rows", "starved", "admission", "memory_per_label", "memory_per_task", "memory_size")
+    ]
+    assert list(told["cost"]) == ["drawn", "forward", "backward", "held", "before", "after", "state"]
+    assert list(told["cost"]["state"]["ewc"]) == ["learning", "kept", "more"]
+    assert list(describe(METHODS["ewc"]).to_json()) == [
+        *("name", "family", "seams", "fields", "supports", "source", "idea", "formula", "says", "exclusive"),
+        *("module", "about"),
+    ]

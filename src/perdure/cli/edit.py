@@ -13,9 +13,8 @@ from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
     from perdure.editing.spec import EditSpec
+    from perdure.workflows.edit.results import EditResult
     from perdure.workflows.workspace import Workspace
-
-TOLD = ("entry", "applied", "refused", "already", "seconds")  # what --json promises
 
 
 def edit(
@@ -69,8 +68,8 @@ def edit(
     with progress("loading the model") as tick:
         result = carry_out(ws.session, given, spec=spec, gate=None if no_gate else EditGate(**rule), tick=tick)
     if as_json:
-        emit({key: result[key] for key in TOLD})
-    elif result["applied"]:
+        emit(result.summary.to_json())
+    elif result.applied:
         show_result(result)
     _conclude(result)
 
@@ -100,39 +99,36 @@ def _spec(ws: "Workspace", method: str | None, layers: list[int] | None, batch: 
     return replace(usual_spec(ws.session), **named) if named else None
 
 
-def show_result(result: dict[str, Any]) -> None:
+def show_result(result: "EditResult") -> None:
     """Print what was written, fact by fact, and what it does to everything else."""
-    drift = result["drift"]
-    head = f"edited {counted(len(result['applied']), 'fact')}: entry {short(result['entry'])}"
-    tell(f"{head}, {result['seconds']:.1f} s\n")
-    tell(fact_table(result["facts"]) + "\n")
-    warn_lost_in(result["facts"])
-    rise = drift["perplexity"] / drift["perplexity_before"] - 1
-    tell(f"held-out text, by all facts in force: perplexity {rise:+.2%}, KL {drift['kl']:.4f} nats a token")
-    for gone in result["superseded"]:
-        tell(f"took the place of fact {short(gone['fact'])} ({gone['subject']})")
-    if result["rewritten"]:
-        tell(f"{counted(result['rewritten'], 'fact')} in force written again, since head learned after them")
-    if result["known"]:
-        tell(f"said before it was edited: {', '.join(short(fact) for fact in result['known'])}")
+    head = f"edited {counted(len(result.applied), 'fact')}: entry {short(result.entry)}"
+    tell(f"{head}, {result.seconds:.1f} s\n")
+    tell(fact_table(result.facts) + "\n")
+    warn_lost_in(result.facts)
+    if drift := result.drift:
+        tell(f"held-out text, by all facts in force: perplexity {drift.rise:+.2%}, KL {drift.kl:.4f} nats a token")
+    for gone in result.superseded:
+        tell(f"took the place of fact {short(gone.fact)} ({gone.subject})")
+    if result.rewritten:
+        tell(f"{counted(result.rewritten, 'fact')} in force written again, since head learned after them")
+    if result.known:
+        tell(f"said before it was edited: {', '.join(short(fact) for fact in result.known)}")
 
 
-def warn_lost(result: dict[str, Any]) -> None:
+def warn_lost(result: "EditResult") -> None:
     """Name the facts in force that an edit without a gate lost."""
-    if result["lost"]:
-        named = ", ".join(map(short, result["lost"]))
+    if result.lost:
+        named = ", ".join(map(short, result.lost))
         warn(f"no longer said: {named}; 'perdure edits show FACT' has the details")
 
 
-def _conclude(result: dict[str, Any]) -> None:
-    """Name the facts that were lost, refused or in force before, and exit with 3 if none of those asked for is in force."""
+def _conclude(result: "EditResult") -> None:
+    """Name the facts that were lost, refused or in force before, and exit with 3 if no given fact is in force."""
     warn_lost(result)
-    if result["already"]:
-        say(
-            f"in force already: {', '.join(map(short, result['already']))}; 'perdure edits list' shows what is in force"
-        )
-    for refused in result["refused"]:
-        warn(f"refused {refused['subject']!r}: {refused['reason']}")
-    if not result["applied"] and (result["refused"] or not result["already"]):
+    if result.already:
+        say(f"in force already: {', '.join(map(short, result.already))}; 'perdure edits list' shows what is in force")
+    for refused in result.refused:
+        warn(f"refused {refused.subject!r}: {refused.reason}")
+    if not result.applied and (result.refused or not result.already):
         say("NOTHING EDITED: no fact passed; head stays, and nothing is recorded.", fg="red", bold=True)
         raise typer.Exit(3)

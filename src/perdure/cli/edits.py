@@ -1,7 +1,7 @@
 """`perdure edits`: the facts in force."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,8 +9,11 @@ from perdure.cli.options import Above, App, AsJson, At, Folder, open_ledger, ope
 from perdure.cli.output import NOTHING, clip, counted, emit, facts, say, short, table, tell, warn
 from perdure.cli.progress import progress
 
+if TYPE_CHECKING:
+    from perdure.ledger.records import FactLine, ListedFact
+
 edits = App(no_args_is_help=True, help="List, show and verify the edited facts.")
-SHORT = ("efficacy", "generation", "paraphrase", "neighbourhood")
+MEASURES = ("efficacy", "generation", "paraphrase", "neighbourhood")
 
 
 @edits.callback()
@@ -25,7 +28,7 @@ def list_facts(at: At = "head", folder: Folder = None, as_json: AsJson = False) 
 
     found = listed(open_ledger(folder), at)
     if as_json:
-        return emit(found)
+        return emit([fact.to_json() for fact in found])
     if not found:
         return say(f"no fact is in force at {at}" + ("; 'perdure edit' writes one" if at == "head" else ""))
     tell(fact_table(found))
@@ -40,26 +43,29 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show a fact: its prompt and target, how it was written, and how it was last verified."""
+    from perdure.core.records import in_stored_order
+    from perdure.ledger.records import FactLine
     from perdure.workflows.edit.records import shown
 
     found = shown(open_ledger(folder), fact, at)
     if as_json:
-        return emit(found)
+        return emit(in_stored_order(found.to_json()))
+    in_force = found if isinstance(found, FactLine) else None
     pairs = {
-        "fact": found["fact"],
-        "entry": short(found["entry"]),
-        "subject": found["subject"],
-        "prompt": found["prompt"],
-        "target": found["target"],
-        "ground truth": found["ground_truth"],
-        "relation": found["relation"],
-        "reason": found["reason"],
-        "written": f"{found['method']}, layer {', '.join(map(str, found['layers']))}",
-        "not said with the adapter of": ", ".join(found.get("lost_in", [])) or None,
-        "state": "dropped; its key is kept free of any update" if found["dropped"] else "in force",
+        "fact": found.fact,
+        "entry": short(found.entry),
+        "subject": found.subject,
+        "prompt": found.prompt,
+        "target": found.target,
+        "ground truth": found.ground_truth,
+        "relation": found.relation,
+        "reason": found.reason,
+        "written": f"{found.method}, layer {', '.join(map(str, found.layers))}",
+        "not said with the adapter of": in_force and ", ".join(in_force.lost_in),
+        "state": "in force" if in_force else "dropped; its key is kept free of any update",
     }
-    verified = {name: mark(found.get(name)) for name in SHORT if not found["dropped"]}
-    tell(facts({**pairs, **verified, "it says": found.get("generated")}))
+    measures = zip(MEASURES, _marks(in_force), strict=True) if in_force else ()
+    tell(facts({**pairs, **dict(measures), "it says": in_force and in_force.generated}))
 
 
 @edits.command()
@@ -71,31 +77,27 @@ def verify(folder: Folder = None, as_json: AsJson = False) -> None:
     with progress("loading the model") as tick:
         found = verify_edits(ws.session, tick)
     if as_json:
-        emit(found)
-    elif found["facts"]:
-        tell(fact_table(found["facts"]))
-        warn_lost_in(found["facts"])
-    facts_in_force = counted(len(found["facts"]), "fact")
-    say(f"{found['held']} of {facts_in_force} said" if found["facts"] else "no fact is in force at head")
-    if found["lost"]:
+        emit(found.to_json())
+    elif found.facts:
+        tell(fact_table(found.facts))
+        warn_lost_in(found.facts)
+    facts_in_force = counted(len(found.facts), "fact")
+    say(f"{found.held} of {facts_in_force} said" if found.facts else "no fact is in force at head")
+    if found.lost:
         raise typer.Exit(3)
 
 
-def fact_table(lines: Sequence[dict[str, Any]]) -> str:
+def fact_table(lines: "Sequence[FactLine | ListedFact]") -> str:
     """Return facts with what was last verified of them."""
-    rows = [
-        [
-            short(f["fact"]),
-            clip(f["subject"], 24),
-            clip(f"{f['prompt']} {f['target']}", 60),
-            *(mark(f[n]) for n in SHORT),
-        ]
-        for f in lines
-    ]
+    rows = [[short(f.fact), clip(f.subject, 24), clip(f"{f.prompt} {f.target}", 60), *_marks(f)] for f in lines]
     return table(["fact", "subject", "says", "said", "freely", "paraphrases", "neighbours"], rows, right=(5, 6))
 
 
-def warn_lost_in(lines: Sequence[dict[str, Any]]) -> None:
+def _marks(fact: "FactLine | ListedFact") -> list[str]:
+    return [mark(value) for value in (fact.efficacy, fact.generation, fact.paraphrase, fact.neighbourhood)]
+
+
+def warn_lost_in(lines: "Sequence[FactLine | ListedFact]") -> None:
     """Name the facts that are not said with the adapter of a task."""
     from perdure.workflows.edit.records import lost_by_task
 
@@ -112,18 +114,18 @@ def mark(value: bool | float | None) -> str:
 
 def fact_pairs(entry: dict[str, Any]) -> dict[str, object]:
     """Return the lines that `perdure show` adds for an entry with edits."""
-    record, edited, reverted = entry.get("edits"), entry.get("edit"), entry.get("revert")
-    if record is None:
+    from perdure.ledger.records import EditNote, EditsRecord, RevertNote
+
+    if entry.get("edits") is None:
         return {}
-    told: dict[str, object] = {}
-    if edited:
-        told["applied"] = ", ".join(map(short, edited["applied"]))
-        told["refused"] = ", ".join(f"{f['subject']} ({f['reason']})" for f in edited["refused"])
-    if reverted:
-        how = "resolved" if reverted["resolve"] else "dropped"
-        told["reverted"] = ", ".join(f"{short(f['fact'])} ({f['subject']}, {how})" for f in reverted["reverted"])
-    said = sum(line["efficacy"] for line in record["facts"])
-    told["facts"] = (
-        f"{len(record['facts'])} in force, {said} said when last verified" if record["facts"] else "none in force"
-    )
-    return told
+    record, pairs = EditsRecord.from_json(entry["edits"]), dict[str, object]()
+    if entry.get("edit"):
+        edited = EditNote.from_json(entry["edit"])
+        pairs["applied"] = ", ".join(map(short, edited.applied))
+        pairs["refused"] = ", ".join(f"{f.subject} ({f.reason})" for f in edited.refused)
+    if "reverted" in (entry.get("revert") or {}):  # of facts, and not of a task
+        reverted = RevertNote.from_json(entry["revert"])
+        how = "resolved" if reverted.resolve else "dropped"
+        pairs["reverted"] = ", ".join(f"{short(f.fact)} ({f.subject}, {how})" for f in reverted.reverted)
+    said = f"{len(record.facts)} in force, {len(record.said)} said when last verified"
+    return {**pairs, "facts": said if record.facts else "none in force"}

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,17 @@ from perdure.cli.output import NOTHING, counted, emit, facts, say, table, tell
 from perdure.core.errors import NotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from perdure.ledger import Ledger
+    from perdure.workflows.advise.explanation import (
+        CarriedColumn,
+        Cost,
+        Explanation,
+        MemoryPlan,
+        ModelBytes,
+        StateBytes,
+    )
 
 UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -53,11 +63,11 @@ def explain(
         size = sizes(wanted, recipe.settings, revision)
     found = workflow.explain(recipe, written, registry, size=size, ledger=ledger)
     if as_json:
-        return emit(found)
+        return emit(found.to_json())
     tell(_screen(found, wanted))
-    if found["off"]:
-        say(f"switched off by their fields: {', '.join(found['off'])}")
-    for name in found["memory"]["starved"]:
+    if found.off:
+        say(f"switched off by their fields: {', '.join(found.off)}")
+    for name in found.memory.starved:
         say(f"{name} gets no rows: add replay, or set methods.{name}.mix")
 
 
@@ -71,96 +81,92 @@ def _workspace(named: Path | str | None) -> "Ledger | None":
         return None
 
 
-def _screen(found: dict[str, Any], model: str | None) -> str:
-    changed = {key: found["settings"][key] for key in found["changed"]}
-    seams = [
-        [moment["moment"], moment["seam"], ", ".join(moment["owners"]), moment["for"]]
-        for moment in found["moments"]
-        if moment["owners"]
-    ]
+def _screen(found: "Explanation", model: str | None) -> str:
+    changed = {key: found.settings[key] for key in found.changed}
+    seams = [[m.moment, m.seam, ", ".join(m.owners), m.purpose] for m in found.moments if m.owners]
     shown = [[m if i == 0 or seams[i - 1][0] != m else "", *rest] for i, (m, *rest) in enumerate(seams)]
-    owners = [f"{e['seam']}: {e['owner']}" + _shut_out(e["keeps_out"]) for e in found["exclusive"]]
+    owners = [f"{e.seam}: {e.owner}" + _shut_out(e.keeps_out) for e in found.exclusive]
     parts = {
-        "recipe": facts({"methods": ", ".join(found["methods"]) or "none: plain training", **changed}),
+        "recipe": facts({"methods": ", ".join(found.methods) or "none: plain training", **changed}),
         "who acts when": table(["", "seam", "methods", "what for"], shown) if shown else "",
         "seams with room for one": "\n".join(owners),
-        "needed from the host": facts({what: ", ".join(names) for what, names in found["needs"].items()}),
-        "memory": facts(_memory(found["memory"])),
-        "columns beside rows": _columns(found["columns"]),
-        "cost from the second task on": facts(_cost(found["cost"])),
-        "on": facts(_absolute(found["model"])) if found["model"] else "",
+        "needed from the host": facts({what: ", ".join(names) for what, names in found.needs.items()}),
+        "memory": facts(_memory(found.memory)),
+        "columns beside rows": _columns(found.columns),
+        "cost from the second task on": facts(_cost(found.cost)),
+        "on": facts(_absolute(found.model)) if found.model else "",
     }
-    named = {"recipe": found["name"], "on": model or ""}  # names keep their case: a path in capitals is another path
+    named = {"recipe": found.name, "on": model or ""}  # names keep their case: a path in capitals is another path
     titles = {title: " ".join([title.upper(), *([named[title]] if title in named else [])]) for title in parts}
     return "\n\n".join(f"{titles[title]}\n{body}" for title, body in parts.items() if body)
 
 
-def _shut_out(names: list[str]) -> str:
+def _shut_out(names: "Sequence[str]") -> str:
     return f" (so none of {', '.join(names)} can be added)" if names else ""
 
 
-def _memory(memory: dict[str, Any]) -> dict[str, object]:
+def _memory(memory: "MemoryPlan") -> dict[str, object]:
     """Return what is kept and drawn, as pairs; of a workspace, what it holds now."""
     kept = (
-        f"{counted(memory['memory_per_label'], 'row')} a label, {counted(memory['memory_per_task'], 'row')} of a task "
-        f"without labels, {memory['memory_size']:,} in all; chosen by {memory['admission']}"
+        f"{counted(memory.memory_per_label, 'row')} a label, {counted(memory.memory_per_task, 'row')} of a task "
+        f"without labels, {memory.memory_size:,} in all; chosen by {memory.admission}"
     )
-    now = memory.get("now")
+    now = memory.now
+    sizes = now and f"{size_of(now.text_bytes)} of text, {size_of(now.column_bytes)} of columns"
     return {
-        "kept": kept if memory["keeps_rows"] else "no row of a task enters memory",
-        **{f"{pool} pool": f"drawn from by {', '.join(names)}" for pool, names in memory["pools"].items()},
-        "held now": now
-        and f"{counted(now['rows'], 'row')}, {size_of(now['text_bytes'])} of text, {size_of(now['column_bytes'])} of columns",
+        "kept": kept if memory.keeps_rows else "no row of a task enters memory",
+        **{f"{pool} pool": f"drawn from by {', '.join(names)}" for pool, names in memory.pools.items()},
+        "held now": now and f"{counted(now.rows, 'row')}, {sizes}",
     }
 
 
-def _columns(columns: list[dict[str, Any]]) -> str:
+def _columns(columns: "Sequence[CarriedColumn]") -> str:
     rows = [
         [
-            c["name"],
-            {"new": "new, while learning"}.get(c["rows"], c["rows"]),
-            c["teacher"] + (", written anew each task" if c["refresh"] else ""),
-            c["top_k"] or "whole vocabulary",
-            c["bytes_per_label_token"] or NOTHING,
-            ", ".join(c["for"]),
+            c.name,
+            {"new": "new, while learning"}.get(c.rows, c.rows),
+            c.teacher + (", written anew each task" if c.refresh else ""),
+            c.top_k or "whole vocabulary",
+            c.bytes_per_label_token or NOTHING,
+            ", ".join(c.methods),
         ]
         for c in columns
     ]
     return table(["column", "rows", "teacher", "top_k", "bytes a label token", "for"], rows) if rows else ""
 
 
-def _cost(cost: dict[str, Any]) -> dict[str, object]:
-    drawn = [f"{rows:.3g} from {pool}" for pool, rows in cost["drawn"].items()]
+def _cost(cost: "Cost") -> dict[str, object]:
+    drawn = [f"{rows:.3g} from {pool}" for pool, rows in cost.drawn.items()]
     return {
         "rows drawn an update": ", ".join(drawn),
-        "forward": f"{cost['forward']:.2f} x plain training's rows",
-        "backward": f"{cost['backward']:.2f} x",
-        "held in an update": f"{cost['held']:g} bytes a trainable parameter" if cost["held"] else None,
-        "before the task": f"{cost['before']:.2g} forwards a new row" if cost["before"] else None,
-        "after the task": f"{cost['after']} rows forward, where there are 512 new ones" if cost["after"] else None,
-        **{f"state of {name}": _state(state) for name, state in cost["state"].items()},
+        "forward": f"{cost.forward:.2f} x plain training's rows",
+        "backward": f"{cost.backward:.2f} x",
+        "held in an update": f"{cost.held:g} bytes a trainable parameter" if cost.held else None,
+        "before the task": f"{cost.before:.2g} forwards a new row" if cost.before else None,
+        "after the task": f"{cost.after} rows forward, where there are 512 new ones" if cost.after else None,
+        **{f"state of {name}": _state(state) for name, state in cost.state.items()},
     }
 
 
-def _state(state: dict[str, Any]) -> str:
-    parts = {"while learning": state["learning"], "kept after two tasks": state["kept"]}
-    told = [f"{size:g} bytes a trainable parameter {when}" for when, size in parts.items() if size]
-    return ", ".join(told) or "does not grow with the parameters"
+def _state(state: "StateBytes") -> str:
+    parts = {"while learning": state.learning, "kept after two tasks": state.kept}
+    words = [f"{size:g} bytes a trainable parameter {when}" for when, size in parts.items() if size]
+    return ", ".join(words) or "does not grow with the parameters"
 
 
-def _absolute(model: dict[str, Any]) -> dict[str, object]:
+def _absolute(model: "ModelBytes") -> dict[str, object]:
     states = {
-        f"state of {name}": {"while learning": state["learning"], "kept after two tasks": state["kept"]}
-        for name, state in model["state_bytes"].items()
+        f"state of {name}": _sizes({"while learning": state.learning, "kept after two tasks": state.kept})
+        for name, state in model.state_bytes.items()
     }
     return {
-        "parameters": f"{model['parameters']:,}, trained {model['trainable']:,}",
-        "training": _sizes(model["training_bytes"]),
-        **{name: _sizes(state) for name, state in states.items()},
+        "parameters": f"{model.parameters:,}, trained {model.trainable:,}",
+        "training": _sizes(vars(model.training_bytes)),
+        **states,
     }
 
 
-def _sizes(sizes: dict[str, float]) -> str:
+def _sizes(sizes: "Mapping[str, float]") -> str:
     return ", ".join(f"{size_of(size)} {what}" for what, size in sizes.items() if size)
 
 

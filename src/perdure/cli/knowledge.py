@@ -42,14 +42,13 @@ def learn_knowledge(
         result = carry_out(ws.session, planned, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
     learned, edited = result.learned, result.edited
     if as_json:
-        told = {"edited": edited and {key: edited[key] for key in edit.TOLD}}
-        emit({**result.to_json(), **told})
+        emit({**result.to_json(), "edited": edited and edited.summary.to_json()})
     else:
         tell(_table(result.routes))
         if learned:
             tell("")
             learn_screen.show_result(learned, views.score_table(ws.ledger, ws.ledger.resolve(learned.entry)))
-        if edited and edited["applied"]:
+        if edited and edited.applied:
             tell("")
             edit.show_result(edited)
     for text in result.warnings:
@@ -85,12 +84,12 @@ def _table(routes: list[dict[str, Any]]) -> str:
 def _conclude(result: "KnowledgeResult") -> None:
     """Name the facts that are not in force, and exit with 3 if head did not move, unless all were in force before."""
     edited, left = result.edited, result.left
-    refused, already = (edited["refused"], edited["already"]) if edited else ([], [])
-    done = bool(edited and already and not edited["applied"] and not refused)
+    refused, already = (edited.refused, edited.already) if edited else ((), ())
+    done = bool(edited and already and not edited.applied and not refused)
     if edited:
         edit.warn_lost(edited)
     for fact in refused:
-        warn(f"refused {fact['subject']!r}: {fact['reason']}")
+        warn(f"refused {fact.subject!r}: {fact.reason}")
     if left:
         warn(
             f"{counted(len(left), 'fact')} not edited ({clip(', '.join(f.subject for f in left), 60)}): {left[0].reason}"
@@ -99,7 +98,7 @@ def _conclude(result: "KnowledgeResult") -> None:
         learn_screen.conclude(result.learned)
     if done:
         return say(f"every fact is in force already ({len(already):,}): nothing is edited")
-    if edited and not edited["applied"]:
+    if edited and not edited.applied:
         what = "nothing is recorded" if result.entry is None else "what was trained stays"
         say(f"NOTHING EDITED: no fact passed; {what}.", fg="red", bold=True)
     if result.entry is None and edited:

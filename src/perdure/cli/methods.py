@@ -1,13 +1,16 @@
 """`perdure methods`: the ideas against forgetting that a recipe can use."""
 
 import textwrap
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure.cli.options import AsJson
 from perdure.cli.output import NOTHING, emit, facts, table, tell
 from perdure.core.errors import NotFound
+
+if TYPE_CHECKING:
+    from perdure.workflows.advise.explanation import MethodCard
 
 WIDTH = 100
 
@@ -26,32 +29,32 @@ def methods(
         raise NotFound(f"no method {name!r}{nearest(name, list(known))}")
     found = [describe(method) for key, method in known.items() if name in (None, key)]
     if as_json:
-        return emit(found)
+        return emit([card.to_json() for card in found])
     if name is None:
-        rows = [[m["name"], m["family"], ", ".join(m["seams"]), m["source"]] for m in found]
+        rows = [[m.name, m.family, ", ".join(m.seams), m.source] for m in found]
         return tell(table(["method", "family", "seams", "source"], rows))
     tell(_card(found[0]))
 
 
-def _card(method: dict[str, Any]) -> str:
+def _card(method: "MethodCard") -> str:
     """Return one method explained, as it is read from top to bottom."""
     from perdure.core.seams import SEAMS
 
-    says, filled = method["says"], [SEAMS[name] for name in method["seams"]]
+    says, filled = method.says, [SEAMS[name] for name in method.seams]
     seams = {seam.name: seam.purpose + (" (room for one method)" if seam.exclusive else "") for seam in filled}
-    told = [
+    sections = [
         f"{head.upper()}\n{_wrapped(says[head])}" for head in ("when to use", "cost", "state", "needs") if head in says
     ]
-    rows = [[k, f["type"], f["range"] or NOTHING, f["default"], f["about"]] for k, f in method["fields"].items()]
+    rows = [[name, f.type, f.range or NOTHING, f.default, f.about] for name, f in method.fields.items()]
     parts = [
-        f"{method['name']} ({method['family']})\n{_wrapped(method['idea'], '')}",
-        f"FORMULA\n{textwrap.indent(method['formula'], '  ')}",
+        f"{method.name} ({method.family})\n{_wrapped(method.idea, '')}",
+        f"FORMULA\n{textwrap.indent(method.formula, '  ')}",
         f"SEAMS\n{textwrap.indent(facts(seams), '  ')}",
-        *told,
+        *sections,
         f"FIELDS\n{textwrap.indent(table(['field', 'type', 'range', 'default', 'what it is'], rows), '  ')}",
-        f"SOURCE\n{_wrapped(method['source'])}",
+        f"SOURCE\n{_wrapped(method.source)}",
         *([f"DEVIATION\n{_wrapped(says['deviation'])}"] if "deviation" in says else []),
-        f"MODULE\n  {method['module']}",
+        f"MODULE\n  {method.module}",
     ]
     return "\n\n".join(parts)
 

@@ -7,6 +7,7 @@ import typer
 from perdure.cli.options import AsJson, Folder, open_workspace
 from perdure.cli.output import counted, emit, short, tell, warn
 from perdure.cli.progress import progress
+from perdure.core.records import in_stored_order
 
 
 def revert(
@@ -24,30 +25,31 @@ def revert(
     A task that was learned in weights which other tasks share cannot be taken out alone: 'perdure rollback' goes back to
     before it.
     """
+    from perdure.workflows.edit.results import RevertResult
     from perdure.workflows.revert import revert as carry_out
 
     ws = open_workspace(folder)
     with progress("loading the model") as tick:
         result = carry_out(ws.session, what, resolve=resolve, tick=tick)
-    if as_json:
-        return emit(result)
-    if "task" in result:
-        return _tell_task(result)
-    if result["already"]:
-        named = ", ".join(map(short, result["already"]))
-        return tell(f"taken out before, in entry {short(result['entry'])}: {named}; nothing is changed")
-    tell(f"reverted {counted(len(result['reverted']), 'fact')}: entry {short(result['entry'])}")
-    for gone in result["reverted"]:
-        still = "is STILL said" if gone["said"] else "is no longer said"
-        tell(f"  {short(gone['fact'])} {gone['subject']}: {gone['target']!r} {still}")
-    held = sum(line["efficacy"] for line in result["facts"])
-    left = f"{counted(len(result['facts']), 'fact')} still in force, {held} said"
-    tell(left if result["facts"] else "no fact is in force any more")
-    if result["lost"]:
-        warn(f"no longer said: {', '.join(map(short, result['lost']))}; 'perdure edits show' tells more")
+    if not isinstance(result, RevertResult):
+        return emit(result) if as_json else _show_task(result)
+    if as_json:  # what was recorded before is printed in the order in which it is stored
+        return emit({key: in_stored_order(v) if result.already else v for key, v in result.to_json().items()})
+    if result.already:
+        named = ", ".join(map(short, result.already))
+        return tell(f"taken out before, in entry {short(result.entry)}: {named}; nothing is changed")
+    tell(f"reverted {counted(len(result.reverted), 'fact')}: entry {short(result.entry)}")
+    for gone in result.reverted:
+        still = "is STILL said" if gone.said else "is no longer said"
+        tell(f"  {short(gone.fact)} {gone.subject}: {gone.target!r} {still}")
+    said = sum(line.efficacy for line in result.facts)
+    left = f"{counted(len(result.facts), 'fact')} still in force, {said} said"
+    tell(left if result.facts else "no fact is in force any more")
+    if result.lost:
+        warn(f"no longer said: {', '.join(map(short, result.lost))}; 'perdure edits show' tells more")
 
 
-def _tell_task(result: dict[str, Any]) -> None:
+def _show_task(result: dict[str, Any]) -> None:
     """Say that a task was taken out, and what that did to the others."""
     if result["already"]:
         return tell(

@@ -10,14 +10,13 @@ import typer
 from perdure.cli.options import AsJson, At, Folder, open_workspace
 from perdure.cli.output import emit, say, tell, warn
 from perdure.cli.progress import progress
-from perdure.cli.trace_told import told, what
+from perdure.cli.trace_screen import screen
 from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
+    from perdure.ledger.records import SweepResult, TracedAverage, TracedPrompt
     from perdure.workflows.inspect.trace_spec import TraceSpec
     from perdure.workflows.workspace import Workspace
-
-Json = dict[str, Any]
 
 
 def trace(
@@ -76,6 +75,7 @@ def trace(
     spec = _spec(ws, kind, seed, given)
     with _new(output) as aside:
         with progress("loading the model") as tick:
+            found: TracedPrompt | TracedAverage | SweepResult
             if sweep and facts:
                 tracing = spec if kind else None
                 found = sweep_layers(ws.session, facts, layers or (), tracing=tracing, seed=seed, at=at, tick=tick)
@@ -85,10 +85,10 @@ def trace(
                 found = trace_prompt(ws.session, prompt or "", subject or "", spec, at=at, tick=tick)
         if aside:
             _write(found, aside)
-    emit(found) if as_json else tell(told(found))
+    emit(found.to_json()) if as_json else tell(screen(found))
     if output:
         say(f"written to {output}")
-    if not found["kept"]:
+    if not found.kept:
         warn("not kept for the report: another process writes to the workspace, or the entry is a candidate")
 
 
@@ -106,7 +106,7 @@ def _refuse_unclear(
         raise BadInput("a trace needs PROMPT and --subject, as: perdure trace 'Ann Lee lives in' --subject 'Ann Lee'")
 
 
-def _spec(ws: "Workspace", kind: str | None, seed: int | None, given: Json) -> "TraceSpec":
+def _spec(ws: "Workspace", kind: str | None, seed: int | None, given: dict[str, Any]) -> "TraceSpec":
     from perdure.workflows.inspect.trace_spec import KINDS, TraceSpec
 
     kinds = tuple(name for name in KINDS if kind in (None, "all", name))
@@ -124,14 +124,16 @@ def _new(output: Path | None) -> AbstractContextManager[Path | None]:
     return new_folder(output)
 
 
-def _write(found: Json, folder: Path) -> None:
+def _write(found: "TracedPrompt | TracedAverage | SweepResult", folder: Path) -> None:
     """Write the results as JSON, and as pictures."""
+    from perdure.ledger.records import SweepResult, TracedPrompt
     from perdure.report import plots
 
-    name, draw = {
-        "prompt": ("trace.json", plots.draw_prompt),
-        "average": ("trace.json", plots.draw_average),
-        "sweep": ("sweep.json", plots.draw_sweep),
-    }[what(found)]
-    (folder / name).write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draw(found, folder)
+    name = "sweep.json" if isinstance(found, SweepResult) else "trace.json"
+    (folder / name).write_text(json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if isinstance(found, TracedPrompt):
+        plots.draw_prompt(found, folder)
+    elif isinstance(found, SweepResult):
+        plots.draw_sweep(found, folder)
+    else:
+        plots.draw_average(found, folder)

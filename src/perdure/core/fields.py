@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, get_type_hints
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, JsonValue, TypeAdapter
+
+from perdure.core.records import Record
 
 LARGEST = 10**9  # of a factor: beyond it float32 has no digits left for the loss
 MANY = 10**7  # of rows or log-probabilities: no memory holds more
@@ -23,7 +25,7 @@ BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at mos
 
 
 @dataclass(frozen=True)
-class FieldAbout:
+class FieldAbout(Record):
     """What a reader is shown of a field.
 
     Args:
@@ -35,7 +37,7 @@ class FieldAbout:
 
     type: str
     range: str | None
-    default: Any
+    default: JsonValue
     about: str
 
 

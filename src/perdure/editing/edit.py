@@ -197,10 +197,10 @@ def _settled(
         spec, layers = group[-1].spec, group[-1].layers
         (value,) = find_values(site, [[w.fact for w in group]], contexts, spec, layers[-1])
         shared = tuple(sorted(w.id for w in group)) if len(group) > 1 else ()
-        told = {"loss": value.loss, "steps": value.steps, "size": value.size}
+        optimised = {"loss": value.loss, "steps": value.steps, "size": value.size}
         for w in group:
             residuals = value.change.repeat(len(layers), 1)
-            fresh[w.id] = replace(w, change=value.change, residuals=residuals, told=told, shared=shared)
+            fresh[w.id] = replace(w, change=value.change, residuals=residuals, optimised=optimised, shared=shared)
     made = replace(edit_set, written=tuple(fresh.get(w.id, w) for w in edit_set.written))
     return spread(site, made, contexts, reaches) if made.live[0].spec.method in SPREAD else made
 
@@ -224,7 +224,7 @@ def _written(
         residuals=value.change.repeat(rows, 1),
         change=value.change,
         spec=spec,
-        told={"loss": value.loss, "steps": value.steps, "size": value.size},
+        optimised={"loss": value.loss, "steps": value.steps, "size": value.size},
         beside=beside,
     )
     return replace(made, batch=batch_name(made.companions))

@@ -38,7 +38,7 @@ class Written:
         residuals: (layers, out) what the update shall add at each key.
         change: (out,) what the optimisation asks for; where a fact is spread over layers, they share it.
         spec: Settings it was found with.
-        told: Facts about the optimisation, for people: loss, steps, size.
+        optimised: Loss, steps and size of the optimisation, for people.
         shared: Ids of the facts, itself among them, whose keys are so alike that one change says all; empty if it is alone.
         dropped: It is out of force, and its key is kept free of any update.
         beside: The facts that were asked for at once, itself among them; empty if it was alone. Some may not be in the set.
@@ -52,7 +52,7 @@ class Written:
     residuals: Tensor
     change: Tensor
     spec: EditSpec
-    told: Mapping[str, float] = field(default_factory=dict)
+    optimised: Mapping[str, float] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
     dropped: bool = False
     beside: tuple[Fact, ...] = ()
@@ -355,7 +355,7 @@ def _packed(w: Written) -> Tensors:
         "fact": w.fact.to_json(),
         "layers": list(w.layers),
         "spec": w.spec.to_json(),
-        "told": dict(w.told),
+        "told": dict(w.optimised),
         "batch": w.batch,
     }
     vectors = {FACT.format(w.id, name): getattr(w, name).float() for name in VECTORS}
@@ -368,7 +368,7 @@ def _restored(line: Mapping[str, Any], tensors: Mapping[str, Tensor], calls: Seq
         fact=Fact.from_json(told["fact"]),
         layers=tuple(told["layers"]),
         spec=EditSpec.from_json(told["spec"]),
-        told=told["told"],
+        optimised=told["told"],
         shared=tuple(line["shared"]),
         dropped=line["dropped"],
         beside=() if line["call"] is None else calls[line["call"]],

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,15 @@ from typing import Any
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.plain_text import quoted
+from perdure.core.records import Record
 from perdure.data.read import read_records
+from perdure.ledger.records import Neighbour
 
 HOLE = "{}"  # where the subject stands in a prompt that is a template
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """A prompt about something else, and the answer that an edit must leave in place."""
-
-    prompt: str
-    answer: str
-
-
-@dataclass(frozen=True)
-class Fact:
+class Fact(Record):
     """One fact: after `prompt`, which names `subject`, the model shall say `target`.
 
     Args:
@@ -73,10 +67,6 @@ class Fact:
     def core(self) -> "Fact":
         """The fact without all that is not written into the model."""
         return Fact(self.subject, self.prompt, self.target)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fact as plain JSON; `from_json` restores an equal fact."""
-        return asdict(self)
 
     @classmethod
     def from_json(cls, data: Any) -> "Fact":

@@ -1,44 +1,24 @@
-"""What verification found about a fact, and what it says about many facts together."""
+"""How a model answers the prompts of a fact, and the measures over many facts."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
+from perdure.ledger.records import Answer
 from perdure.maths.statistics import Interval, mean_interval
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How a model answers one prompt.
-
-    Args:
-        target: Mean loss of the target in nats a token.
-        other: The same of what it competes with (the ground truth, or a neighbour's own answer); None where that is not known.
-        said: Each token of the wanted answer is the likeliest.
-    """
-
-    target: float
-    other: float | None
-    said: bool
-
-    @property
-    def preferred(self) -> bool:
-        """The target is likelier than the other answer, token for token; where that is not known, it is what is said."""
-        return self.said if self.other is None else self.target < self.other
-
-
-@dataclass(frozen=True)
 class Verdict:
-    """All that was asked about one fact.
+    """The answers of a model to the prompts of one fact.
 
     Args:
         prompt: The fact's own prompt.
         paraphrases: Its paraphrases.
         neighbours: Prompts about something else; here the wanted answer is the neighbour's own, `other`.
         chat: The prompt as a user's turn; None where the tokenizer has no chat template.
-        generated: What the model says after the prompt; None where it was not asked.
+        generated: What the model says after the prompt; None where it was not generated.
         generation: The target is how that begins.
     """
 
@@ -63,11 +43,6 @@ class Verdict:
     def neighbourhood(self) -> float | None:
         """Share of the neighbours that still prefer their own answer to the target."""
         return float(np.mean([not a.preferred for a in self.neighbours])) if self.neighbours else None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the verdict as plain JSON, with the summary that `edits list` shows."""
-        summary = {"efficacy": self.efficacy, "paraphrase": self.paraphrase, "neighbourhood": self.neighbourhood}
-        return {**asdict(self), **summary}
 
 
 def summary(verdicts: Sequence[Verdict], seed: int = 0) -> dict[str, Interval]:

@@ -1,10 +1,11 @@
 """How facts are written: the method, where, and how strongly. Every strength is relative to something measured."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import nearest
+from perdure.core.records import Record
 
 Method = Literal["emmet", "rome", "memit", "alphaedit", "lora"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -15,7 +16,7 @@ SPREAD = ("memit", "alphaedit")  # write the change of a block's output over sev
 
 
 @dataclass(frozen=True)
-class EditSpec:
+class EditSpec(Record):
     """Settings of an edit. The defaults were chosen on a gated model of 135 million parameters and 30 layers.
 
     Args:
@@ -117,12 +118,3 @@ class EditSpec:
         if len(chosen) > 1 and self.method in ("emmet", "rome"):
             raise BadSpec(f"{self.method} writes into one layer, got {list(chosen)}; choose one, or method memit")
         return chosen
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the settings as plain JSON; `from_json` restores equal ones."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "EditSpec":
-        """Restore what `to_json` wrote."""
-        return cls(**{**data, "layers": tuple(data.get("layers", ()))})

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from perdure.editing.contexts import chat_context
 from perdure.editing.facts import Fact
-from perdure.editing.measures import Answer, Verdict
+from perdure.editing.measures import Verdict
 from perdure.editing.overlay import Overlay, no_overlay
 from perdure.editing.prompts import BARE, Context, Line, encode
 from perdure.editing.site import Site
 from perdure.editing.solve import Factors, norm
+from perdure.ledger.records import Answer, Drift
 from perdure.model.decode import generate
 from perdure.model.layers import weight_of
 
@@ -118,16 +119,13 @@ def answers(
 
 
 @torch.no_grad()
-def drift(site: Site, texts: Sequence[Sequence[int]], over: Callable[[], AbstractContextManager]) -> dict[str, float]:
+def drift(site: Site, texts: Sequence[Sequence[int]], over: Callable[[], AbstractContextManager]) -> Drift:
     """Return what an update does to held-out text.
 
     Args:
         site: The model without the update.
         texts: Token ids of the texts, two tokens at least each.
-        over: Lays the update over the model.
-
-    Returns:
-        "perplexity_before", "perplexity": exp of the mean loss a token; "kl": mean KL(before || after) in nats a token.
+        over: Returns a context in which the model has the update.
 
     Cost: two forwards over the texts, with the head at every token.
     """
@@ -142,7 +140,7 @@ def drift(site: Site, texts: Sequence[Sequence[int]], over: Callable[[], Abstrac
         after -= new.gather(-1, tokens).sum().item()
         kl += (old.exp() * (old - new)).sum().item()
         count += len(tokens)
-    return {"perplexity_before": exp(before / count), "perplexity": exp(after / count), "kl": kl / count}
+    return Drift(exp(before / count), exp(after / count), kl / count)
 
 
 def relative_norms(site: Site, updates: Mapping[str, Factors]) -> dict[str, float]:

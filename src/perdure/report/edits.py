@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from perdure.ledger.records import EditsSummary, FactLine
 from perdure.report.gates import badge
 from perdure.report.lines import Scale, apart, path
 from perdure.report.markup import Html, el, join, scrolling
-from perdure.report.records import Record, ReportData, ReportEntry, lineage
+from perdure.report.records import ReportData, ReportEntry, lineage
 from perdure.report.words import NOTHING, count, number, percent, short, title_of
 
 WIDTH, HEIGHT = 250, 146
@@ -16,30 +17,26 @@ def edits(data: ReportData) -> dict[str, Html]:
     """Return the section, by its name: none where no fact was ever edited into head."""
     line = list(reversed(lineage(data, data.head)))
     entries = {entry.entry: entry for entry in data.entries}
-    told = [entries[name] for name in line if entries[name].edits]
-    if not told:
+    edited = [entries[name] for name in line if entries[name].edits]
+    if not edited:
         return {}
-    facts = sorted(data.facts, key=lambda fact: (fact["efficacy"], -_at_edit(fact)))
-    return {"edits": join(_summary(facts, told[-1]), _panels(told), _history(told), _facts(facts))}
+    facts = sorted(data.facts, key=lambda fact: (fact.efficacy, -fact.at_edit))
+    return {"edits": join(_summary(facts, edited[-1].entry), _panels(edited), _history(edited), _facts(facts))}
 
 
-def _at_edit(fact: Record) -> bool:
-    """Say whether a fact was said when it was written; older records do not tell, and only what passed was recorded."""
-    return fact.get("at_edit", True)
-
-
-def _summary(facts: Sequence[Record], newest: ReportEntry) -> Html:
+def _summary(facts: Sequence[FactLine], newest: str) -> Html:
     if not facts:
         return el("p", "No fact is in force: all were reverted.", class_="empty")
-    held, made = sum(fact["efficacy"] for fact in facts), sum(map(_at_edit, facts))
-    text = f"{count(len(facts), 'fact')} in force. {count(made)} said when edited, {count(held)} said now, "
-    return el("p", text, "as verified at ", el("code", short(newest.entry)), ".", class_="how")
+    now, then = sum(fact.efficacy for fact in facts), sum(fact.at_edit for fact in facts)
+    text = f"{count(len(facts), 'fact')} in force. {count(then)} said when edited, {count(now)} said now, "
+    return el("p", text, "as verified at ", el("code", short(newest)), ".", class_="how")
 
 
-def _panels(told: Sequence[ReportEntry]) -> Html:
+def _panels(edited: Sequence[ReportEntry]) -> Html:
     """Return what is still said, and what all facts cost held-out text, over the entries since the first edit."""
-    shares = [share for entry in told if (share := _share(entry)) is not None]
-    rises = [rise for entry in told if (rise := _rise(entry)) is not None]
+    summaries = [entry.edits for entry in edited if entry.edits]
+    shares = [share for summary in summaries if (share := _share(summary)) is not None]
+    rises = [rise for summary in summaries if (rise := _rise(summary)) is not None]
     drawn = []
     if shares:
         drawn.append(_panel("Facts still said", f"{percent(shares[-1])} now", shares, 1.0))
@@ -74,33 +71,34 @@ def _panel(title: str, story: str, values: Sequence[float], top: float) -> Html:
     return el("figure", el("figcaption", el("b", title), el("span", story)), picture, class_="panel")
 
 
-def _history(told: Sequence[ReportEntry]) -> Html:
+def _history(edited: Sequence[ReportEntry]) -> Html:
     heads = ["Entry", "Kind", "Facts in force", "Still said", "Share", "Rise of perplexity", "KL, nats a token", ""]
     rows = []
-    for entry in told:
-        record = entry.edits
-        drift = record["drift"]
+    for entry in edited:
+        summary = entry.edits
+        if summary is None:
+            continue
         cells = [
-            count(record["facts"]),
-            count(record["held"]),
-            percent(_share(entry)),
-            percent(_rise(entry), 2),
-            number(drift["kl"]) if drift else NOTHING,
+            count(summary.facts),
+            count(summary.held),
+            percent(_share(summary)),
+            percent(_rise(summary), 2),
+            number(summary.drift.kl) if summary.drift else NOTHING,
         ]
-        name = title_of(entry) if entry.kind == "learn" else record.get("about") or NOTHING
+        name = title_of(entry) if entry.kind == "learn" else summary.about or NOTHING
         rows.append(
             el(
                 "tr",
                 el("th", name, el("code", short(entry.entry)), scope="row"),
                 el("td", entry.kind),
                 [el("td", cell, class_="num") for cell in cells],
-                el("td", "written again" if record.get("rewritten") else ""),
+                el("td", "written again" if summary.rewritten else ""),
             )
         )
     return join(el("h3", "After each entry"), _table(heads, range(2, 7), rows, "Facts after each entry"))
 
 
-def _facts(facts: Sequence[Record]) -> Html:
+def _facts(facts: Sequence[FactLine]) -> Html:
     if not facts:
         return Html("")
     heads = ["Subject", "Prompt", "Target", "Entry", "At the edit", "Now", "Freely", "Paraphrases", "Neighbours"]
@@ -111,16 +109,16 @@ def _facts(facts: Sequence[Record]) -> Html:
     return join(el("h3", "Facts in force"), shown, more)
 
 
-def _fact(fact: Record) -> Html:
-    lost = not fact["efficacy"]
-    words = [_answer(_at_edit(fact)), _answer(fact["efficacy"]), _answer(fact["generation"])]
-    shares = [percent(fact["paraphrase"], 0), percent(fact["neighbourhood"], 0)]
+def _fact(fact: FactLine) -> Html:
+    lost = not fact.efficacy
+    words = [_answer(fact.at_edit), _answer(fact.efficacy), _answer(fact.generation)]
+    shares = [percent(fact.paraphrase, 0), percent(fact.neighbourhood, 0)]
     return el(
         "tr",
-        el("th", fact["subject"], el("code", short(fact["fact"])), scope="row"),
-        el("td", fact["prompt"]),
-        el("td", fact["target"]),
-        el("td", el("code", short(fact["entry"]))),
+        el("th", fact.subject, el("code", short(fact.fact)), scope="row"),
+        el("td", fact.prompt),
+        el("td", fact.target),
+        el("td", el("code", short(fact.entry))),
         [el("td", badge("fail", word=False) if lost and n == 1 else None, " ", word) for n, word in enumerate(words)],
         [el("td", share, class_="num") for share in shares],
         class_="lost" if lost else None,
@@ -137,12 +135,10 @@ def _answer(value: bool | None) -> str:
     return NOTHING if value is None else "yes" if value else "no"
 
 
-def _share(entry: ReportEntry) -> float | None:
-    """Return the share of the facts in force at an entry that are said there; None without a fact."""
-    record = entry.edits
-    return record["held"] / record["facts"] if record["facts"] else None
+def _share(edits: EditsSummary) -> float | None:
+    """Return the share of the facts in force that are said; None without a fact."""
+    return edits.held / edits.facts if edits.facts else None
 
 
-def _rise(entry: ReportEntry) -> float | None:
-    drift = entry.edits["drift"]
-    return drift["perplexity"] / drift["perplexity_before"] - 1 if drift else None
+def _rise(edits: EditsSummary) -> float | None:
+    return edits.drift.rise if edits.drift else None

@@ -1,12 +1,28 @@
 """Causal traces: heat maps of prompts, averages over facts, and the sweep by edits that says where to edit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
+from perdure.core.estimates import Estimate
+from perdure.ledger.records import (
+    AverageKind,
+    EditMeasures,
+    Effects,
+    HarmonicMean,
+    Sweep,
+    SweptLayer,
+    TracedAverage,
+    TracedKind,
+    TracedPrompt,
+    TraceNotes,
+    measures_of,
+)
 from perdure.report.lines import Scale, apart, path, ticks
 from perdure.report.markup import Child, Html, el, join, scrolling
-from perdure.report.records import MEASURES, Record, ReportData
+from perdure.report.records import ReportData
 from perdure.report.words import NOTHING, clip, count, percent, points, short, span
 
+T = TypeVar("T")
 WIDTH, LEFT, ROW, FOOT = 360, 112, 14, 18
 HIGH = 130  # of a panel of curves
 WORDS = {"block": "State", "mlp": "MLP", "attention": "Attention"}
@@ -17,21 +33,21 @@ FAINT = 0.01  # a share of the scale that nobody sees
 
 def traces(data: ReportData) -> dict[str, Child]:
     """Return the body of the section by its name, newest entry first; empty where nothing was traced."""
-    noted = [(entry, entry.traces) for entry in reversed(data.entries) if entry.traces]
-    blocks = [block for entry, note in noted for block in _entry(short(entry.entry), note)]
+    noted = [(entry.entry, entry.traces) for entry in reversed(data.entries) if entry.traces]
+    blocks = [block for entry, notes in noted for block in _entry(short(entry), notes)]
     if not blocks:
         return {}
     parts = [el("details", el("summary", title), body, open=number == 0) for number, (title, body) in enumerate(blocks)]
     return {"traces": el("div", parts, class_="gates")}
 
 
-def _entry(where: str, note: Record) -> list[tuple[Html, Html]]:
+def _entry(where: str, notes: TraceNotes) -> list[tuple[Html, Html]]:
     """Return summary and body of all that was measured at an entry."""
-    found = [(_title(clip(one["prompt"], 80), where), _prompt(one)) for one in note.get("prompts", [])]
-    if average := note.get("average"):
-        found.append((_title(f"Average over {count(average['n'], 'fact')}", where), _average(average)))
-    if sweep := note.get("sweep"):
-        found.append((_title(f"Single edits by layer, {count(sweep['facts'], 'fact')}", where), _sweep(sweep)))
+    found = [(_title(clip(one.prompt, 80), where), _prompt(one)) for one in notes.prompts]
+    if average := notes.average:
+        found.append((_title(f"Average over {count(average.n, 'fact')}", where), _average(average)))
+    if sweep := notes.sweep:
+        found.append((_title(f"Single edits by layer, {count(sweep.facts, 'fact')}", where), _sweep(sweep)))
     return found
 
 
@@ -39,34 +55,34 @@ def _title(text: str, where: str) -> Html:
     return el("span", el("b", text), el("code", where), class_="who")
 
 
-def _prompt(found: Record) -> Html:
+def _prompt(found: TracedPrompt) -> Html:
     says = (
-        f"It goes on with “{found['answer'].strip()}”: {percent(found['clean'])}, with noise on “{found['subject']}” "
-        f"{percent(found['corrupted'])}. Tokens of the subject have a star."
+        f"It goes on with “{found.answer.strip()}”: {percent(found.clean)}, with noise on “{found.subject}” "
+        f"{percent(found.corrupted)}. Tokens of the subject have a star."
     )
-    first, stop = found["span"]
+    first, stop = found.span
     labels = [
-        (token.strip() or repr(token)) + ("*" if first <= n < stop else "") for n, token in enumerate(found["tokens"])
+        (token.strip() or repr(token)) + ("*" if first <= n < stop else "") for n, token in enumerate(found.tokens)
     ]
     panels = []
-    for kind, part in _kinds(found):
-        at = part["strongest_subject"]
-        story = f"in the subject most at “{at['token'].strip()}”, layer {at['layer']}: {percent(at['restored'])}"
-        panels.append(_panel(kind, part, story, _map(labels, part["restored"], found["corrupted"], percent)))
+    for kind, part in _ordered(found.kinds):
+        at = part.strongest_subject
+        story = f"in the subject most at “{at.token.strip()}”, layer {at.layer}: {percent(at.restored)}"
+        panels.append(_panel(kind, part, story, _map(labels, part.restored, found.corrupted, percent)))
     return join(el("p", says), el("div", panels, class_="panels", style=BROAD))
 
 
-def _average(found: Record) -> Html:
-    total = found["total_effect"]
+def _average(found: TracedAverage) -> Html:
+    total = found.total_effect
     says = (
-        f"Noise on the subject {_costs(total['value'])} of the answer's chance "
-        f"({span(total['low'], total['high'], signed=True) or 'no interval'}; n = {count(found['n'])} of "
-        f"{count(found['facts'])} facts, those that the model says). What restoring brings back, in points; curves: the "
+        f"Noise on the subject {_costs(total.value)} of the answer's chance "
+        f"({span(total.low, total.high, signed=True) or 'no interval'}; n = {count(found.n)} of "
+        f"{count(found.facts)} facts, those that the model says). What restoring brings back, in points; curves: the "
         "subject's last token (solid) and the prompt's last (dashed), with 95% intervals."
     )
     panels = []
-    for kind, part in _kinds(found):
-        picture = join(_map(found["roles"], part["mean"], 0.0, points), _curves(found, part))
+    for kind, part in _ordered(found.kinds):
+        picture = join(_map(found.roles, part.mean, 0.0, points), _curves(found, part))
         panels.append(_panel(kind, part, "average indirect effect", picture))
     return join(el("p", says), el("div", panels, class_="panels", style=BROAD))
 
@@ -76,13 +92,13 @@ def _costs(effect: float) -> str:
     return f"{'costs' if effect >= 0 else 'adds'} {points(abs(effect), signed=False)} points"
 
 
-def _kinds(found: Record) -> list[tuple[str, Record]]:
-    """Return the kinds in our order; a ledger keeps keys by name."""
-    return [(kind, found["kinds"][kind]) for kind in WORDS if kind in found["kinds"]]
+def _ordered(kinds: Mapping[str, T]) -> list[tuple[str, T]]:
+    """Return the kinds in our order; a ledger stores keys by name."""
+    return [(kind, kinds[kind]) for kind in WORDS if kind in kinds]
 
 
-def _panel(kind: str, part: Record, story: str, picture: Html) -> Html:
-    window = "" if kind == "block" else f", {count(part['window'], 'layer')} together"
+def _panel(kind: str, part: TracedKind | AverageKind, story: str, picture: Html) -> Html:
+    window = "" if kind == "block" else f", {count(part.window, 'layer')} together"
     return el("figure", el("figcaption", el("b", WORDS[kind]), el("span", f"{story}{window}")), picture, class_="panel")
 
 
@@ -112,39 +128,39 @@ def _map(
     return el("svg", drawn, viewBox=f"0 0 {WIDTH} {bottom + FOOT}", role="img", aria_label=told)
 
 
-def _curves(found: Record, part: Record) -> Html:
+def _curves(found: TracedAverage, part: AverageKind) -> Html:
     """Return the averages at the subject's last token and at the prompt's last, with their intervals."""
-    lines = [(found["roles"].index(name), style) for name, style in ((SUBJECT, "line"), (LAST, "line other"))]
-    known = [(role, style) for role, style in lines if part["n"][role]]
-    ends = [v for role, _ in known for key in ("mean", "low", "high") for v in part[key][role] if v is not None]
-    x = Scale(0, max(1, len(part["mean"][0]) - 1), LEFT, WIDTH - 4)
+    lines = [(found.roles.index(name), style) for name, style in ((SUBJECT, "line"), (LAST, "line other"))]
+    known = [(role, style) for role, style in lines if part.n[role]]
+    ends = [
+        v for role, _ in known for values in (part.mean, part.low, part.high) for v in values[role] if v is not None
+    ]
+    x = Scale(0, max(1, len(part.mean[0]) - 1), LEFT, WIDTH - 4)
     y = Scale(min(0.0, *ends), max(0.0, *ends), HIGH - 10, 8)
     drawn: list[Child] = [el("line", x1=LEFT, x2=WIDTH - 4, y1=y(0), y2=y(0), class_="grid")]
     named = apart([0.0, *sorted({max(0.0, *ends), min(0.0, *ends)}, key=abs, reverse=True)], y)
     drawn += [el("text", points(v), x=LEFT - 6, y=y(v) + 3.5, text_anchor="end") for v in named]
     for role, style in known:
-        mean, low, high = (part[key][role] for key in ("mean", "low", "high"))
-        if None not in low:
-            around = [(x(n), y(v)) for n, v in enumerate(high)] + [(x(n), y(v)) for n, v in reversed([*enumerate(low)])]
-            drawn.append(el("path", d=path(around, True), class_="band"))
-        drawn.append(el("path", d=path((x(n), y(v)) for n, v in enumerate(mean)), class_=style))
+        mean, low, high = (_points(values[role], x, y) for values in (part.mean, part.low, part.high))
+        if len(low) == len(mean):
+            drawn.append(el("path", d=path([*high, *reversed(low)], True), class_="band"))
+        drawn.append(el("path", d=path(mean), class_=style))
     return el("svg", drawn, viewBox=f"0 0 {WIDTH} {HIGH}", role="img", aria_label="averages by layer with intervals")
 
 
-def _sweep(found: Record) -> Html:
-    names = [name for name in MEASURES if name in found["before"]]
-    heads = [el("th", text, scope="col", class_="num") for text in (*names, "harmonic mean")]
-    rows = [_row("unedited", [found["before"][name] for name in names], None)]
+def _points(effects: Effects, x: Scale, y: Scale) -> list[tuple[float, float]]:
+    return [(x(layer), y(effect)) for layer, effect in enumerate(effects) if effect is not None]
+
+
+def _sweep(found: Sweep) -> Html:
+    heads = [el("th", text, scope="col", class_="num") for text in (*measures_of(found.before), "harmonic mean")]
+    rows = [_row("unedited", found.before, None)]
     rows += [
-        _row(
-            f"{line['layer']}{', the best' if line['layer'] == found['best'] and line['score']['value'] else ''}",
-            [line[n] for n in names],
-            line["score"],
-        )
-        for line in found["layers"]
+        _row(f"{line.layer}{', the best' if line.layer == found.best and line.score.value else ''}", line, line.score)
+        for line in found.layers
     ]
     says = (
-        f"Each of {count(found['facts'], 'fact')} was edited alone in each layer ({found['method']}), since tracing does not "
+        f"Each of {count(found.facts, 'fact')} was edited alone in each layer ({found.method}), since tracing does not "
         "predict where to edit; nothing of it was recorded. Percent, with 95% intervals: Wilson's where each fact is right or "
         "wrong, else bootstrapped over facts; under the harmonic mean stand the harmonic means of their ends."
     )
@@ -154,17 +170,14 @@ def _sweep(found: Record) -> Html:
     return join(el("p", says), scroll)
 
 
-def _row(name: str, cells: Sequence[Record], score: Record | None) -> Html:
-    return el("tr", el("th", name, scope="row"), [_cell(cell) for cell in (*cells, score)])
+def _row(name: str, measures: EditMeasures | SweptLayer, score: HarmonicMean | None) -> Html:
+    cells = [*measures_of(measures).values(), score]
+    return el("tr", el("th", name, scope="row"), [_cell(cell) for cell in cells])
 
 
-def _cell(record: Record | None) -> Html:
-    if record is None:
+def _cell(measure: Estimate | HarmonicMean | None) -> Html:
+    if measure is None:
         return el("td", NOTHING, class_="num")
-    n = f", n = {count(record['n'])}" if "n" in record else ""
-    return el(
-        "td",
-        percent(record["value"]),
-        el("small", span(record["low"], record["high"]) + n, class_="more"),
-        class_="num",
-    )
+    n = f", n = {count(measure.n)}" if isinstance(measure, Estimate) else ""
+    small = el("small", span(measure.low, measure.high) + n, class_="more")
+    return el("td", percent(measure.value), small, class_="num")

@@ -5,13 +5,16 @@ from typing import Any
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.ledger import Entry, Ledger
+from perdure.workflows.edit.results import RevertResult
 from perdure.workflows.edit.revert import revert as revert_facts
 from perdure.workflows.inspect.views import taken_out
 from perdure.workflows.learn.revert_task import revert_task
 from perdure.workflows.session import Session
 
 
-def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | None = None) -> dict[str, Any]:
+def revert(
+    session: Session, what: str, *, resolve: bool = False, tick: Tick | None = None
+) -> RevertResult | dict[str, Any]:
     """Take a task or facts out of head; see `learn.revert_task` and `edit.revert`.
 
     Args:

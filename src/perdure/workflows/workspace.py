@@ -11,7 +11,7 @@ from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
 from perdure.data.sources import Data
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import Gate
+from perdure.ledger.records import Gate, ListedFact, SweepResult, TracedAverage, TracedPrompt
 from perdure.ledger.store import KeepRows
 from perdure.workflows import upkeep
 from perdure.workflows.edit.carry import verify_edits
@@ -19,6 +19,7 @@ from perdure.workflows.edit.edit import edit
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.records import listed
 from perdure.workflows.edit.request import Facts
+from perdure.workflows.edit.results import EditResult, RevertResult, VerifyResult
 from perdure.workflows.export.export import MAX_RANK, export
 from perdure.workflows.init import DEFAULT_MODEL, init
 from perdure.workflows.inspect.evaluate import evaluate
@@ -201,11 +202,11 @@ class Workspace:
         spec: "EditSpec | None" = None,
         gate: EditGate | None = EditGate(),
         tick: Tick | None = None,
-    ) -> Json:
+    ) -> EditResult:
         """Write facts into the model and record an entry with those that pass; see `workflows.edit.edit`."""
         return edit(self.session, facts, spec=spec, gate=gate, tick=tick)
 
-    def revert(self, what: str, *, resolve: bool = False, tick: Tick | None = None) -> Json:
+    def revert(self, what: str, *, resolve: bool = False, tick: Tick | None = None) -> RevertResult | Json:
         """Record an entry without a task, a fact, or all facts of an edit; see `workflows.revert`."""
         return revert(self.session, what, resolve=resolve, tick=tick)
 
@@ -334,31 +335,33 @@ class Workspace:
         """Return stage x task with its metrics, from what was measured; see `workflows.inspect.matrix`."""
         return matrix(self.ledger, at, parts=parts).to_json()
 
-    def edits(self, at: str = "head") -> list[Json]:
-        """Return the facts in force at a ref, as last verified; what `perdure edits list --json` prints.
+    def edits(self, at: str = "head") -> list[ListedFact]:
+        """Return the facts in force at a ref, as last verified.
 
         Raises:
             NotFound: The ref is not known.
         """
         return listed(self.ledger, at)
 
-    def verify_edits(self, tick: Tick | None = None) -> Json:
-        """Ask head about every fact in force; see `workflows.edit.carry.verify_edits`."""
+    def verify_edits(self, tick: Tick | None = None) -> VerifyResult:
+        """Verify every fact in force on head; see `workflows.edit.carry.verify_edits`."""
         return verify_edits(self.session, tick)
 
     def trace(
         self, prompt: str, subject: str, spec: TraceSpec = TraceSpec(), *, at: str = "head", tick: Tick | None = None
-    ) -> Json:
+    ) -> TracedPrompt:
         """Return which states of the model carry its answer to a prompt; see `workflows.inspect.trace.trace_prompt`."""
         return trace_prompt(self.session, prompt, subject, spec, at=at, tick=tick)
 
     def trace_facts(
         self, facts: Facts, spec: TraceSpec = TraceSpec(), *, at: str = "head", tick: Tick | None = None
-    ) -> Json:
+    ) -> TracedAverage:
         """Return the mean of the traces of several facts; see `workflows.inspect.trace.trace_facts`."""
         return trace_facts(self.session, facts, spec, at=at, tick=tick)
 
-    def sweep(self, facts: Facts, layers: Sequence[int] = (), *, at: str = "head", tick: Tick | None = None) -> Json:
+    def sweep(
+        self, facts: Facts, layers: Sequence[int] = (), *, at: str = "head", tick: Tick | None = None
+    ) -> SweepResult:
         """Return how each layer takes the edit of each fact alone; see `workflows.inspect.sweep`."""
         return sweep(self.session, facts, layers, at=at, tick=tick)
 

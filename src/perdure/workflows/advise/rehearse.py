@@ -7,7 +7,6 @@ that trains language models learns two tiny tasks, and what passes through the n
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,48 +20,11 @@ from perdure.train.inference import Inference
 from perdure.train.learner import Learner
 from perdure.train.optimizer import make_optimizer
 from perdure.train.task import TaskInputs, Trainable
+from perdure.workflows.advise.explanation import Cost, StateBytes
 
 ROWS, UPDATES = 512, 4  # new rows, and updates at least: enough for every method to reach its own size
 KEPT = 32  # rows of each memory pool
 CLASSES = 4
-
-
-@dataclass(frozen=True)
-class StateBytes:
-    """Bytes of one method's state.
-
-    Args:
-        learning: For each trainable parameter, while a task is learned.
-        kept: For each trainable parameter, between tasks.
-        more: Whether something is kept that does not grow with the parameters, such as prototypes.
-    """
-
-    learning: float
-    kept: float
-    more: bool
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a recipe costs from its second task on.
-
-    Args:
-        drawn: Rows that an update draws from each pool, on average; a draw of its own has the method's name behind a colon.
-        forward: Rows an update runs forward, in multiples of its new rows; plain training is 1.
-        backward: The same backward.
-        held: Bytes for each trainable parameter that an update holds beside state and optimizer: reference gradients, copies.
-        before: Rows run forward before the first update, in multiples of the task's rows.
-        after: Rows run forward after the last one, to settle and to measure, where there are 512 new rows and 32 of memory.
-        state: Methods that have a state.
-    """
-
-    drawn: Mapping[str, float]
-    forward: float
-    backward: float
-    held: float
-    before: float
-    after: int
-    state: Mapping[str, StateBytes]
 
 
 def rehearse(recipe: Recipe) -> Cost:

@@ -88,12 +88,12 @@ def _tried(place: Place, edit_set: "EditSet", ids: Sequence[str], spec: EditSpec
     place.load()
     try:
         trial, _ = written(place, [edit_set.find(fact_id).fact for fact_id in ids], spec, rest)
-        told = place.ask(trial)
+        told = place.verify(trial)
         new = {w.id: w for w in trial.written if w.id in ids and told[w.id].efficacy}
         if len(new) == len(ids):
             return trial, told
         kept = tuple(new.get(w.id, w) for w in edit_set.written)
         made = place.settle(replace(edit_set, modules=trial.modules, written=kept))
-        return (made, place.ask(made)) if new else None
+        return (made, place.verify(made)) if new else None
     except (BadInput, Diverged):  # with these settings a key is too like another's, or a loss is not finite
         return None

@@ -9,17 +9,18 @@ by much more than it did is not taken: its facts stay lost, which is for the gat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput, Diverged
 from perdure.core.progress import Tick
 from perdure.core.slots import EDITS, view_of
 from perdure.ledger import Entry
-from perdure.ledger.records import FactKept
+from perdure.ledger.records import Drift, EditsNote, EditsRecord, FactKept
 from perdure.workflows.edit.again import Verdicts, lost, strengthened
-from perdure.workflows.edit.gate import EditGate, risen
+from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
-from perdure.workflows.edit.records import VERIFIED, Json, asked_specs, lost_by_task, note_of, noted, record_at
+from perdure.workflows.edit.records import VERIFIED, first_specs, lost_by_task, make_record, note_of, record_at
+from perdure.workflows.edit.results import VerifyResult
 from perdure.workflows.edit.state import Place
 from perdure.workflows.session import Session
 
@@ -39,7 +40,7 @@ class Carried:
     """
 
     slot: str | None
-    note: Json
+    note: EditsNote
     facts: tuple[FactKept, ...]
     warnings: tuple[str, ...]
 
@@ -56,8 +57,8 @@ def carry(session: Session, parent: Entry, slots: Mapping[str, str | None], tick
     after = {name: found for name, found in sorted({**known, **slots}.items()) if found}
     place = Place(session, {name: found for name, found in view_of(after).items() if name != EDITS}, tick)
     record, edit_set = record_at(session.ledger, parent), place.in_force(parent)
-    said = [line["fact"] for line in record["facts"] if line["efficacy"]]
-    verdicts: Verdicts = place.ask(edit_set)
+    said = record.said
+    verdicts: Verdicts = place.verify(edit_set)
     slot, warnings = None, []
     if missing := lost(verdicts, said):
         again, found, problem = _written_again(place, parent, edit_set, verdicts, said, record)
@@ -69,40 +70,41 @@ def carry(session: Session, parent: Entry, slots: Mapping[str, str | None], tick
             )
             edit_set, verdicts, slot = again, found, place.keep(again)
     gone = lost(verdicts, said)
-    if names := [line["subject"] for line in record["facts"] if line["fact"] in gone]:
+    if names := [line.subject for line in record.facts if line.fact in gone]:
         warnings.append(f"edited facts that are no longer said: {', '.join(names)}; edit them again")
     drift, norms = place.cost(edit_set, parent)
     views = own_views(after, parent.base, known if slot is None else None)
     said_there = said_in(place, views, edit_set, [w.id for w in edit_set.live])
-    note = with_views(noted(record["about"], edit_set, verdicts, record, drift, norms), record, said_there, after)
-    warnings += _not_said_there(note, record)
-    told = note_of(session.ledger, parent, {**note, "rewritten": slot is not None})
-    return Carried(slot, told, _judged(record, verdicts), tuple(warnings))
+    made = make_record(record.about, edit_set, verdicts, record, drift, norms)
+    made = with_views(made, record, said_there, after)
+    warnings += _not_said_there(made, record)
+    note = note_of(session.ledger, parent, made, rewritten=slot is not None)
+    return Carried(slot, note, _judged(record, verdicts), tuple(warnings))
 
 
-def _not_said_there(note: Json, before: Json) -> list[str]:
+def _not_said_there(record: EditsRecord, before: EditsRecord) -> list[str]:
     """Name the facts that are not said with the adapter of a task, as far as that is new."""
-    known = lost_by_task(before["facts"])
+    known = lost_by_task(before.facts)
     return [
         f"with the adapter of {task} these edited facts are not said: {', '.join(subjects)}; add rows that say them to the task, "
         "where requests for it ask for them"
-        for task, subjects in lost_by_task(note["facts"]).items()
+        for task, subjects in lost_by_task(record.facts).items()
         if not set(subjects) <= set(known.get(task, []))
     ]
 
 
-def _too_far(before: Mapping[str, float] | None, now: Mapping[str, float]) -> str | None:
+def _too_far(before: Drift | None, now: Drift) -> str | None:
     """Return why facts written again change too much: more by the limit of an edit than they did at the parent."""
-    rise = max(risen(before), 0.0) if before else 0.0
+    rise = max(before.rise, 0.0) if before else 0.0
     return EditGate(perplexity=rise + EditGate().perplexity).too_far(now)
 
 
-def _judged(record: Json, verdicts: Verdicts) -> tuple[FactKept, ...]:
+def _judged(record: EditsRecord, verdicts: Verdicts) -> tuple[FactKept, ...]:
     """Return what the gate judges of each fact in force."""
     return tuple(
-        FactKept(line["fact"], line["prompt"], line["target"], line["efficacy"], verdicts[line["fact"]].efficacy)
-        for line in record["facts"]
-        if line["fact"] in verdicts
+        FactKept(line.fact, line.prompt, line.target, line.efficacy, verdicts[line.fact].efficacy)
+        for line in record.facts
+        if line.fact in verdicts
     )
 
 
@@ -112,29 +114,24 @@ def _written_again(
     edit_set: "EditSet",
     verdicts: Verdicts,
     said: Sequence[str],
-    record: Json,
+    record: EditsRecord,
 ) -> "tuple[EditSet, Verdicts, str | None]":
     """Return the set written on the state loaded at `place`, how it answers, and why it cannot be taken, if so."""
     place.load()
     try:
         again = place.current(edit_set)
-        plain = again, place.ask(again)
+        plain = again, place.verify(again)
     except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
         return edit_set, verdicts, str(error)
-    drift = record["drift"]
-    strong = strengthened(place, *plain, said, asked_specs(place.session.ledger, record))
-    far = _too_far(drift, place.cost(strong[0], parent)[0])
-    if far and strong[0] is not again and not _too_far(drift, place.cost(again, parent)[0]):
+    strong = strengthened(place, *plain, said, first_specs(place.session.ledger, record))
+    far = _too_far(record.drift, place.cost(strong[0], parent)[0])
+    if far and strong[0] is not again and not _too_far(record.drift, place.cost(again, parent)[0]):
         return *plain, None
     return *strong, far
 
 
-def verify_edits(session: Session, tick: Tick | None = None) -> dict[str, Any]:
-    """Ask head about every fact in force, and note beside it what came out.
-
-    Returns:
-        "entry", "facts" (those in force, as verified), "held" (how many are said), "lost" (ids of those that are not), "drift"
-        and "seconds".
+def verify_edits(session: Session, tick: Tick | None = None) -> VerifyResult:
+    """Verify every fact in force on head, and note the result beside head's entry.
 
     Raises:
         Busy: Another process writes to the workspace.
@@ -142,21 +139,16 @@ def verify_edits(session: Session, tick: Tick | None = None) -> dict[str, Any]:
     with session.writing():
         began = time.perf_counter()
         head = session.ledger.resolve("head")
-        record, place = record_at(session.ledger, head), Place.at(session, head, tick)
+        before, place = record_at(session.ledger, head), Place.at(session, head, tick)
         edit_set = place.in_force(head)
         drift, norms = place.cost(edit_set, head) if edit_set.live else (None, {})
-        verdicts = place.ask(edit_set)
-        slots = session.ledger.slots(head)
+        verdicts, slots = place.verify(edit_set), session.ledger.slots(head)
         said = said_in(place, own_views(slots, head.base), edit_set, [w.id for w in edit_set.live])
-        note = with_views(noted(record["about"], edit_set, verdicts, record, drift, norms), record, said, slots)
+        record = make_record(before.about, edit_set, verdicts, before, drift, norms)
+        record = with_views(record, before, said, slots)
         if edit_set.written:
-            found = note_of(session.ledger, head, {**note, "rewritten": record["rewritten"]})
-            session.ledger.annotate(head.id, VERIFIED, found)
-        return {
-            "entry": head.id,
-            "facts": note["facts"],
-            "held": sum(line["efficacy"] for line in note["facts"]),
-            "lost": [line["fact"] for line in note["facts"] if not line["efficacy"]],
-            "drift": drift,
-            "seconds": round(time.perf_counter() - began, 3),
-        }
+            note = note_of(session.ledger, head, record, rewritten=before.rewritten)
+            session.ledger.annotate(head.id, VERIFIED, note.to_json())
+        return VerifyResult(
+            head.id, record.facts, len(record.said), tuple(record.lost), drift, round(time.perf_counter() - began, 3)
+        )

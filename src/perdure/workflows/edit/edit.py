@@ -1,25 +1,25 @@
-"""Edit: from facts to a new entry that says them, to one with those that passed, or to nothing at all."""
+"""Edit: write facts, and record an entry with those that pass."""
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.core.progress import Tick
 from perdure.editing.facts import Fact, refuse_repeats, superseded
 from perdure.editing.spec import EditSpec
+from perdure.ledger.records import RefusedFact, SupersededFact
 from perdure.workflows.edit.again import lost
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
-from perdure.workflows.edit.records import NOTE, named, note_of, noted
-from perdure.workflows.edit.request import EditRequest, Facts, Refused, facts_of, make_request
+from perdure.workflows.edit.records import NOTE, make_record, note_of, title_of
+from perdure.workflows.edit.request import EditRequest, Facts, facts_of, make_request, refused
+from perdure.workflows.edit.results import EditResult
 from perdure.workflows.edit.search import Outcome, search
 from perdure.workflows.edit.state import Place, entry_with, pruned
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet
-
-Json = dict[str, Any]
 
 
 def edit(
@@ -29,7 +29,7 @@ def edit(
     spec: EditSpec | None = None,
     gate: EditGate | None = EditGate(),
     tick: Tick | None = None,
-) -> Json:
+) -> EditResult:
     """Write facts into head's state and record one entry with those that pass; the base model is never written.
 
     A fact that does not pass is tried again in other layers where the settings name none, and with another strength, and is
@@ -41,13 +41,6 @@ def edit(
         spec: Settings; those of the facts in force, where there are some, else the defaults.
         gate: What a fact must show; None records whatever comes.
         tick: Called with (what, done, total) as work goes on.
-
-    Returns:
-        "entry" (None if no fact passed), "applied" (fact ids), "refused" ({"subject", "fact", "reason"} each), "superseded"
-        ({"subject", "fact", "by"} each), "already" (ids of facts in force before, which stay as they are), "facts" (those
-        applied, as verified), "drift", "rewritten" (facts in force that had to be written again because head learned since),
-        "lost" (ids of facts in force that were said before and are not now), "known" (ids of those applied that were said
-        without the edit) and "seconds".
 
     Raises:
         Busy: Another process writes to the workspace.
@@ -68,30 +61,18 @@ def edit(
         return _record(session, place, request, outcome, began)
 
 
-def _nothing_applied(request: EditRequest, outcome: Outcome, seconds: float) -> Json:
-    return {
-        "entry": None,
-        "applied": [],
-        "refused": _refused(request, outcome),
-        "superseded": [],
-        "facts": [],
-        "already": list(request.already),
-        "drift": None,
-        "rewritten": 0,
-        "lost": [],
-        "known": [],
-        "seconds": round(seconds, 3),
-    }
+def _nothing_applied(request: EditRequest, outcome: Outcome, seconds: float) -> EditResult:
+    return EditResult(refused=_refused(request, outcome), already=request.already, seconds=round(seconds, 3))
 
 
-def _record(session: Session, place: Place, request: EditRequest, outcome: Outcome, began: float) -> Json:
+def _record(session: Session, place: Place, request: EditRequest, outcome: Outcome, began: float) -> EditResult:
     """Store the set, record an entry with it, and move head there; return what `edit` does."""
     ledger, applied, made = session.ledger, outcome.applied, pruned(outcome.edit_set)
-    ids = [fact.id for fact in applied]
-    data = {"facts": ids, "spec": request.spec.to_json()}
+    ids = tuple(fact.id for fact in applied)
+    data = {"facts": list(ids), "spec": request.spec.to_json()}
     entry = entry_with(request.parent, "edit", data, session.seed, place.keep(made))
-    note = noted(
-        named([fact.subject for fact in applied]),
+    record = make_record(
+        title_of([fact.subject for fact in applied]),
         made,
         outcome.verdicts,
         request.record,
@@ -103,34 +84,33 @@ def _record(session: Session, place: Place, request: EditRequest, outcome: Outco
     slots = ledger.slots(request.parent)
     written = [w.id for w in made.live] if outcome.rewritten else ids
     said = said_in(place, own_views(slots, entry.base), made, written)
-    note = with_views(note, request.record, said, slots)
-    told = {
-        "entry": entry.id,
-        "applied": ids,
-        "refused": _refused(request, outcome),
-        "superseded": _superseded(request.held, made, applied),
-        "facts": [line for line in note["facts"] if line["fact"] in ids],
-        "already": list(request.already),
-        "drift": outcome.drift,
-        "rewritten": outcome.rewritten,
-        "lost": lost(outcome.verdicts, request.said),
-        "known": [fact.id for fact in applied if outcome.before[fact.id].prompt.said],
-        "seconds": round(time.perf_counter() - began, 3),
-    }
-    beside = {key: told[key] for key in ("applied", "refused", "superseded", "rewritten", "lost", "known", "seconds")}
-    notes = {NOTE: note_of(ledger, request.parent, note), "edit": beside}
-    ledger.record(entry, notes, why=f"edit {note['about']}")
-    return told
+    record = with_views(record, request.record, said, slots)
+    result = EditResult(
+        entry=entry.id,
+        applied=ids,
+        refused=_refused(request, outcome),
+        superseded=_superseded(request.in_force, made, applied),
+        facts=tuple(line for line in record.facts if line.fact in ids),
+        already=request.already,
+        drift=outcome.drift,
+        rewritten=outcome.rewritten,
+        lost=tuple(lost(outcome.verdicts, request.record.said)),
+        known=tuple(fact.id for fact in applied if outcome.before[fact.id].prompt.said),
+        seconds=round(time.perf_counter() - began, 3),
+    )
+    notes = {NOTE: note_of(ledger, request.parent, record).to_json(), "edit": result.note.to_json()}
+    ledger.record(entry, notes, why=f"edit {record.about}")
+    return result
 
 
-def _refused(request: EditRequest, outcome: Outcome) -> list[Json]:
-    later = [Refused.of(fact, outcome.why[fact.id]) for fact in request.fresh if fact.id in outcome.why]
-    return [one.to_json() for one in (*request.refused, *later)]
+def _refused(request: EditRequest, outcome: Outcome) -> tuple[RefusedFact, ...]:
+    later = [refused(fact, outcome.why[fact.id]) for fact in request.fresh if fact.id in outcome.why]
+    return (*request.refused, *later)
 
 
-def _superseded(held: "EditSet", made: "EditSet", applied: Sequence[Fact]) -> list[dict[str, str]]:
+def _superseded(before: "EditSet", made: "EditSet", applied: Sequence[Fact]) -> tuple[SupersededFact, ...]:
     """Return the facts in force before whose place new ones took."""
     now = {w.id for w in made.live}
-    gone = [w.fact for w in held.live if w.id not in now]
+    gone = [w.fact for w in before.live if w.id not in now]
     pairs = [(old, new) for new in applied for old in superseded(new, gone)]
-    return [{"subject": old.subject, "fact": old.id, "by": new.id} for old, new in pairs]
+    return tuple(SupersededFact(old.subject, old.id, new.id) for old, new in pairs)

@@ -1,12 +1,12 @@
 """What an edit must show before it is recorded: of each fact, and of all of them together."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadSpec
 from perdure.core.plain_json import is_number
+from perdure.ledger.records import Drift
 
 if TYPE_CHECKING:
     from perdure.editing.measures import Verdict
@@ -70,16 +70,13 @@ class EditGate:
             return f"it changes the answer to {lost:.0%} of its neighbours, above {self.neighbours:.0%}"
         return None
 
-    def too_far(self, drift: Mapping[str, float]) -> str | None:
+    def too_far(self, drift: Drift) -> str | None:
         """Return why all facts together change too much; None if they do not."""
-        if log(drift["perplexity"]) - log(drift["perplexity_before"]) <= log(1 + self.perplexity):
+        if log(drift.perplexity) - log(drift.perplexity_before) <= log(1 + self.perplexity):
             return None
-        return f"all facts together raise the perplexity of held-out text by {risen(drift):.1%}, above {self.perplexity:.1%}"
-
-
-def risen(drift: Mapping[str, float]) -> float:
-    """Return by what share the perplexity of held-out text rose."""
-    return drift["perplexity"] / drift["perplexity_before"] - 1
+        return (
+            f"all facts together raise the perplexity of held-out text by {drift.rise:.1%}, above {self.perplexity:.1%}"
+        )
 
 
 def lost_neighbours(verdict: "Verdict", before: "Verdict | None") -> float | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from perdure.core.slots import EDITS, isolated_tasks, view_of, without_task
 from perdure.ledger.entry import state_hash
-from perdure.workflows.edit.records import Json
+from perdure.ledger.records import EditsRecord
 from perdure.workflows.edit.state import Place
 
 if TYPE_CHECKING:
@@ -55,29 +55,29 @@ def said_in(place: Place, views: Sequence[OwnView], edit_set: "EditSet", fact_id
     facts = [edit_set.find(fact_id).fact for fact_id in fact_ids]
     said: dict[str, dict[str, bool]] = {fact.id: {} for fact in facts}
     for view in views if facts else ():
-        verdicts = replace(place, others=dict(sorted(view.slots.items()))).ask(edit_set, facts, full=())
+        verdicts = replace(place, others=dict(sorted(view.slots.items()))).verify(edit_set, facts, full=())
         for fact in facts:
             said[fact.id] |= dict.fromkeys(view.tasks, verdicts[fact.id].efficacy)
     return said
 
 
-def with_views(note: Json, before: Json, said: Said, slots: Mapping[str, str]) -> Json:
-    """Return the record of an entry whose lines name the tasks with whose adapter a fact is not said ("lost_in").
+def with_views(record: EditsRecord, before: EditsRecord, said: Said, slots: Mapping[str, str]) -> EditsRecord:
+    """Return the record of an entry whose lines name the tasks with whose adapter a fact is not said (`lost_in`).
 
     Args:
-        note: The record.
-        before: The record before, whose word stands where a fact was not asked again.
-        said: What was found now.
+        record: The record.
+        before: The record before, which holds where a fact was not verified again.
+        said: What was verified now.
         slots: Object hash by slot at the entry.
     """
-    isolated, old = isolated_tasks(slots), {line["fact"]: line.get("lost_in", []) for line in before["facts"]}
+    isolated, old = isolated_tasks(slots), {line.fact: line.lost_in for line in before.facts}
     facts = []
-    for line in note["facts"]:
-        found = said.get(line["fact"], {})
-        stays = {task for task in old.get(line["fact"], []) if task in isolated and task not in found}
-        lost = sorted(stays | {task for task, is_said in found.items() if not is_said})
-        facts.append({**line, "lost_in": lost} if lost else line)
-    return {**note, "facts": facts}
+    for line in record.facts:
+        found = said.get(line.fact, {})
+        stays = {task for task in old.get(line.fact, ()) if task in isolated and task not in found}
+        lost = stays | {task for task, is_said in found.items() if not is_said}
+        facts.append(replace(line, lost_in=tuple(sorted(lost))))
+    return replace(record, facts=tuple(facts))
 
 
 def _without_edits(view: Mapping[str, str]) -> dict[str, str]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
-from perdure.core.records import Record
 from perdure.editing.facts import Fact, read_facts
 from perdure.editing.spec import EditSpec
 from perdure.ledger import Entry
+from perdure.ledger.records import EditsRecord, RefusedFact
 from perdure.workflows.edit.gate import EditGate
-from perdure.workflows.edit.records import Json, asked_specs, record_at
+from perdure.workflows.edit.records import first_specs, record_at
 from perdure.workflows.edit.state import Place
 from perdure.workflows.session import Session
 
@@ -25,61 +25,36 @@ Facts = str | PathLike[str] | Fact | Mapping[str, Any] | Iterable[Fact | Mapping
 
 
 @dataclass(frozen=True)
-class Refused(Record):
-    """A fact that is not written.
-
-    Args:
-        subject: What it is about.
-        fact: Its id.
-        reason: Why, for people.
-    """
-
-    subject: str
-    fact: str
-    reason: str
-
-    @classmethod
-    def of(cls, fact: Fact, reason: str) -> "Refused":
-        """Return a fact with the reason why it is not written."""
-        return cls(fact.subject, fact.id, reason)
-
-
-@dataclass(frozen=True)
 class EditRequest:
     """Facts to write on head.
 
     Args:
         parent: Head.
         record: What was last verified of the facts in force there.
-        held: Those facts.
+        in_force: Those facts.
         fresh: The facts to write.
         already: Ids of facts given that are in force already.
         refused: Facts given that cannot be written at all.
         spec: Settings.
         gate: What a fact must show; None lets whatever comes pass.
-        asked_for: Settings that the facts in force were asked for with, by id.
+        first_specs: Settings that the edits of the facts in force were begun with, by id.
     """
 
     parent: Entry
-    record: Json
-    held: "EditSet"
+    record: EditsRecord
+    in_force: "EditSet"
     fresh: tuple[Fact, ...]
     already: tuple[str, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[RefusedFact, ...]
     spec: EditSpec
     gate: EditGate | None
-    asked_for: Mapping[str, EditSpec]
-
-    @property
-    def said(self) -> list[str]:
-        """Ids of the facts in force that were said when they were last verified."""
-        return [line["fact"] for line in self.record["facts"] if line["efficacy"]]
+    first_specs: Mapping[str, EditSpec]
 
     @property
     def unreplaced(self) -> list[str]:
         """Ids of the facts in force that are said, and whose place no new fact is to take."""
-        filled, said = {slot for fact in self.fresh for slot in fact.slots}, set(self.said)
-        return [w.id for w in self.held.live if w.id in said and not w.fact.slots & filled]
+        filled, said = {slot for fact in self.fresh for slot in fact.slots}, set(self.record.said)
+        return [w.id for w in self.in_force.live if w.id in said and not w.fact.slots & filled]
 
 
 def make_request(
@@ -101,12 +76,12 @@ def make_request(
     """
     from perdure.editing.prompts import texts_of, too_long
 
-    record, held = record_at(session.ledger, parent), place.in_force(parent)
-    spec = spec or usual_spec(session, held)
+    record, in_force = record_at(session.ledger, parent), place.in_force(parent)
+    spec = spec or usual_spec(session, in_force)
     if spec.method not in SOLVED:
         raise BadInput(f"method {spec.method} leaves no edit set; choose one of {', '.join(SOLVED)}")
     refuse_layers(session, spec)
-    live = {w.id for w in held.live}
+    live = {w.id for w in in_force.live}
     new, why = [fact for fact in facts if fact.id not in live], {}
     if new:  # else no model is needed
         positions, tokenizer = session.runtime.base.positions, session.tokenizer
@@ -114,14 +89,19 @@ def make_request(
     return EditRequest(
         parent,
         record,
-        held,
+        in_force,
         fresh=tuple(fact for fact in new if fact.id not in why),
         already=tuple(fact.id for fact in facts if fact.id in live),
-        refused=tuple(Refused.of(fact, why[fact.id]) for fact in new if fact.id in why),
+        refused=tuple(refused(fact, why[fact.id]) for fact in new if fact.id in why),
         spec=spec,
         gate=gate,
-        asked_for=asked_specs(session.ledger, record),
+        first_specs=first_specs(session.ledger, record),
     )
+
+
+def refused(fact: Fact, reason: str) -> RefusedFact:
+    """Return a fact with the reason why it is not written."""
+    return RefusedFact(fact.subject, fact.id, reason)
 
 
 def facts_of(given: Facts) -> list[Fact]:
@@ -143,10 +123,10 @@ def facts_of(given: Facts) -> list[Fact]:
 def usual_spec(session: Session, edit_set: "EditSet | None" = None) -> EditSpec:
     """Return the settings of the facts in force at head, which one joint solve shares, else the defaults."""
     head = session.ledger.resolve("head")
-    held = edit_set or Place.at(session, head).in_force(head)
-    if not held.live:
+    in_force = edit_set or Place.at(session, head).in_force(head)
+    if not in_force.live:
         return EditSpec(seed=session.seed)
-    first = held.live[0].spec
+    first = in_force.live[0].spec
     return EditSpec(seed=session.seed, method=first.method, gain=first.gain, ridge=first.ridge, energy=first.energy)
 
 

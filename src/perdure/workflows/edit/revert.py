@@ -2,21 +2,26 @@
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
+from perdure.core.records import from_store
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import EditsRecord, FactLine, RevertedFact, RevertNote, WrittenFact
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
-from perdure.workflows.edit.records import NOTE, SHORTEST, Json, matching, named, note_of, noted, record_at
+from perdure.workflows.edit.records import NOTE, SHORTEST, make_record, matching, note_of, record_at, title_of
+from perdure.workflows.edit.results import RevertResult
 from perdure.workflows.edit.state import Place, entry_with, pruned
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet
+    from perdure.editing.facts import Fact
+    from perdure.editing.measures import Verdict
 
 
-def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | None = None) -> dict[str, Any]:
+def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | None = None) -> RevertResult:
     """Take facts out of head's state and record one entry; with the last fact the slot goes, and all is as before it.
 
     Args:
@@ -28,11 +33,6 @@ def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | N
 
     What was taken out before stays out: nothing is recorded then, and the entry that took it out is returned.
 
-    Returns:
-        "entry", "reverted" ({"fact", "subject", "target", "said", "preferred", "left"} each: how the fact is answered now, and
-        the update at its key relative to what it was), "facts" (those still in force), "lost" (ids of those that were said
-        before and are not now), "already" (ids of the facts that were taken out before), "drift" and "seconds".
-
     Raises:
         NotFound: Nothing has this name.
         BadInput: It cannot be separated from the rest, or a candidate is waiting.
@@ -42,72 +42,64 @@ def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | N
         parent = session.ledger.resolve("head")
         record = record_at(session.ledger, parent)
         if taken := taken_out(session.ledger, record, parent, what, resolve):
-            return {
-                **taken,
-                "seconds": round(time.perf_counter() - began, 3),
-                "facts": record["facts"],
-                "drift": record["drift"],
-            }
+            return replace(taken, seconds=round(time.perf_counter() - began, 3))
         session.refuse_candidate()
-        chosen = facts_meant(session.ledger, record, what, resolve)
+        chosen = [line.fact for line in facts_meant(session.ledger, record, what, resolve)]
         place = Place.at(session, parent, tick)
         before = place.in_force(parent)
-        made = _without(place, before, [line["fact"] for line in chosen], resolve)
+        made = _without(place, before, chosen, resolve)
         drift, norms = place.cost(made, parent) if made.live else (None, {})
-        gone = [before.find(line["fact"]).fact for line in chosen]
-        fresh = _found_again(before, made)
-        verdicts = place.ask(made, [*[w.fact for w in made.live], *gone], full=fresh)
+        gone = [before.find(fact_id).fact for fact_id in chosen]
+        fresh = _changed(before, made)
+        verdicts = place.verify(made, [*[w.fact for w in made.live], *gone], full=fresh)
         data = {"facts": [fact.id for fact in gone], "resolve": resolve}
         entry = entry_with(parent, "revert", data, session.seed, place.keep(made))
-        note = noted(named([fact.subject for fact in gone]), made, verdicts, record, drift, norms, full=fresh)
+        title = title_of([fact.subject for fact in gone])
+        after = make_record(title, made, verdicts, record, drift, norms, full=fresh)
         slots = session.ledger.slots(parent)
-        note = with_views(note, record, said_in(place, own_views(slots, parent.base), made, fresh), slots)
-        said = {line["fact"] for line in record["facts"] if line["efficacy"]}
-        told = {
-            "reverted": [
-                {
-                    "fact": fact.id,
-                    "subject": fact.subject,
-                    "target": fact.target,
-                    "said": verdicts[fact.id].prompt.said,
-                    "preferred": verdicts[fact.id].prompt.preferred,
-                    "left": _left(before, made, fact.id),
-                }
-                for fact in gone
-            ],
-            "lost": [line["fact"] for line in note["facts"] if line["fact"] in said and not line["efficacy"]],
-            "already": [],
-            "resolve": resolve,
-            "seconds": round(time.perf_counter() - began, 3),
-        }
-        session.ledger.record(
-            entry, {NOTE: note_of(session.ledger, parent, note), "revert": told}, why=f"revert {note['about']}"
-        )
-        return {"entry": entry.id, **told, "facts": note["facts"], "drift": drift}
+        after = with_views(after, record, said_in(place, own_views(slots, parent.base), made, fresh), slots)
+        reverted = tuple(_reverted(fact, verdicts[fact.id], _left(before, made, fact.id)) for fact in gone)
+        lost = tuple(fact_id for fact_id in after.lost if fact_id in record.said)
+        note = RevertNote(reverted, lost, (), resolve, round(time.perf_counter() - began, 3))
+        notes = {NOTE: note_of(session.ledger, parent, after).to_json(), "revert": note.to_json()}
+        session.ledger.record(entry, notes, why=f"revert {title}")
+        return RevertResult(entry.id, reverted, lost, (), resolve, note.seconds, after.facts, drift)
 
 
-def taken_out(ledger: Ledger, record: Json, head: Entry, what: str, resolve: bool) -> Json | None:
-    """Return what the entry told that took out what `what` names, if all of it is out of force; None if it is not.
+def _reverted(fact: "Fact", verdict: "Verdict", left: float) -> RevertedFact:
+    return RevertedFact(fact.id, fact.subject, fact.target, verdict.prompt.said, verdict.prompt.preferred, left)
+
+
+def taken_out(ledger: Ledger, record: EditsRecord, head: Entry, what: str, resolve: bool) -> RevertResult | None:
+    """Return what the entry recorded that took out what `what` names, if all of it is out of force; None if it is not.
 
     A fact that was dropped is not yet what `resolve` makes of it.
     """
     entry = _entry_of(ledger, what)
     line = list(ledger.ancestors(head))
-    asked = list(entry.data["facts"]) if entry and entry.kind == "edit" and entry in line else []
-    here = [one["fact"] for one in (*record["facts"], *(record["dropped"] if resolve else []))]
-    if not asked and len(what) >= SHORTEST:
-        asked = sorted({one for past in line for one in past.data.get("facts", ()) if one.startswith(what)})
-    if not asked or (entry is None and len(asked) > 1) or any(one in here for one in asked):
+    named = list(entry.data["facts"]) if entry and entry.kind == "edit" and entry in line else []
+    here = [one.fact for one in (*record.facts, *(record.dropped if resolve else ()))]
+    if not named and len(what) >= SHORTEST:
+        named = sorted({one for past in line for one in past.data.get("facts", ()) if one.startswith(what)})
+    if not named or (entry is None and len(named) > 1) or any(one in here for one in named):
         return None
-    last = next((past for past in line if set(asked) & set(past.data.get("facts", ()))), None)
+    last = next((past for past in line if set(named) & set(past.data.get("facts", ()))), None)
     if last is None or last.kind != "revert":
         return None
-    told = ledger.notes(last.id).get("revert") or {}
-    gone = [one for one in told.get("reverted", []) if one["fact"] in asked]
-    return {"entry": last.id, "reverted": gone, "lost": [], "already": asked, "resolve": last.data["resolve"]}
+    note = from_store(RevertNote, ledger.notes(last.id)["revert"], f"the note 'revert' of entry {last.id[:12]}")
+    return RevertResult(
+        entry=last.id,
+        reverted=tuple(one for one in note.reverted if one.fact in named),
+        lost=(),
+        already=tuple(named),
+        resolve=last.data["resolve"],
+        seconds=0.0,
+        facts=record.facts,
+        drift=record.drift,
+    )
 
 
-def facts_meant(ledger: Ledger, record: Json, what: str, resolve: bool) -> list[Json]:
+def facts_meant(ledger: Ledger, record: EditsRecord, what: str, resolve: bool) -> list[FactLine | WrittenFact]:
     """Return the lines of the facts that `what` names.
 
     Raises:
@@ -128,8 +120,8 @@ def facts_meant(ledger: Ledger, record: Json, what: str, resolve: bool) -> list[
         raise NotFound(f"no fact or entry '{what}'; 'perdure edits list' shows the facts, 'perdure log' the entries")
     if entry.kind != "edit":
         raise BadInput(_inseparable(entry, what))
-    every = [*record["facts"], *(record["dropped"] if resolve else [])]
-    mine = [line for line in every if line["entry"] == entry.id]
+    every = [*record.facts, *(record.dropped if resolve else ())]
+    mine = [line for line in every if line.entry == entry.id]
     if not mine and entry not in ledger.ancestors(ledger.resolve("head")):
         raise NotFound(_outside(entry, f"edit {entry.id[:12]}"))
     if not mine:
@@ -190,7 +182,7 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
     return pruned(made)
 
 
-def _found_again(before: "EditSet", made: "EditSet") -> set[str]:
+def _changed(before: "EditSet", made: "EditSet") -> set[str]:
     """Return the live facts whose vectors are not those that they were last verified with."""
     from perdure.editing.edit_set import VECTORS
 

@@ -35,19 +35,19 @@ class Base:
 
 def write_again(place: Place, request: EditRequest) -> Base:
     """Return the facts in force as they are on head, with the state loaded that they are written on."""
-    made = held = request.held
+    made = before = request.in_force
     place.load()
     try:
-        made = place.current(held)
-        if made is held:
-            return Base(held)
-        found = place.ask(made)
+        made = place.current(before)
+        if made is before:
+            return Base(before)
+        found = place.verify(made)
     except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
         named = _listed(_culprits(place, made, error))
         why = f"the facts in force cannot be written again on the new head: {error} ({named}); {REVERT}"
-        return Base(held, problem=why)
+        return Base(before, problem=why)
     wanted = request.unreplaced
-    made, now = strengthened(place, made, found, wanted, request.asked_for)
+    made, now = strengthened(place, made, found, wanted, request.first_specs)
     place.load()
     gone = lost(now, wanted) if request.gate else []
     problem = _undoing([made.find(fact_id).fact for fact_id in gone]) if gone else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from perdure.core.errors import BadInput
 from perdure.editing.facts import Fact
 from perdure.editing.spec import SPREAD, EditSpec
+from perdure.ledger.records import Drift
 from perdure.workflows.edit.again import Verdicts, tries
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.request import EditRequest
@@ -42,7 +43,7 @@ class Outcome:
     verdicts: Verdicts = field(default_factory=dict)
     before: Verdicts = field(default_factory=dict)
     full: Collection[str] = ()
-    drift: dict[str, float] | None = None
+    drift: Drift | None = None
     norms: Mapping[str, float] = field(default_factory=dict)
     rewritten: int = 0
 
@@ -69,10 +70,10 @@ def search(place: Place, request: EditRequest) -> Outcome:
         BadInput: More facts than one layer can take, or keys that no choice among the facts tells apart.
     """
     if not request.fresh:
-        return Outcome(request.held)
+        return Outcome(request.in_force)
     base = write_again(place, request)
     if base.problem:
-        return Outcome(request.held, why=dict.fromkeys((fact.id for fact in request.fresh), base.problem))
+        return Outcome(request.in_force, why=dict.fromkeys((fact.id for fact in request.fresh), base.problem))
     trials = _Trials(place, request, base, *_before(place, request, base.edit_set))
     draft, left = Draft(base.edit_set), list(request.fresh)
     for spec in trials.attempts():
@@ -136,7 +137,7 @@ class _Trials:
         trial, why = written(self.place, facts, spec, draft.edit_set)
         mine = {fact.id for fact in facts}
         trial, alike = self._solvable(draft.edit_set, trial, [w for w in trial.written if w.id in mine])
-        verdicts = self.place.ask(trial, full=self.full)
+        verdicts = self.place.verify(trial, full=self.full)
         why = {**why, **alike}
         gate = self.request.gate
         for fact in facts:
@@ -149,7 +150,7 @@ class _Trials:
     def settle(self, draft: Draft) -> Outcome:
         """Return the draft without new facts that others of it undo, that break an earlier one, or that change too much."""
         while new := self._new(draft):
-            verdicts = draft.verdicts or self.place.ask(draft.edit_set, full=self.full)
+            verdicts = draft.verdicts or self.place.verify(draft.edit_set, full=self.full)
             why = self._undone(draft, verdicts)
             if not why:
                 drift, norms = self.place.cost(draft.edit_set, self.request.parent)
@@ -162,9 +163,7 @@ class _Trials:
             draft = Draft(self._with(self.base.edit_set, draft.edit_set, kept), {**draft.why, **why})
         return Outcome(draft.edit_set, why=draft.why)
 
-    def _outcome(
-        self, draft: Draft, verdicts: Verdicts, drift: dict[str, float], norms: Mapping[str, float]
-    ) -> Outcome:
+    def _outcome(self, draft: Draft, verdicts: Verdicts, drift: Drift, norms: Mapping[str, float]) -> Outcome:
         applied = tuple(fact for fact in self.request.fresh if fact.id not in draft.why)
         return Outcome(
             draft.edit_set, applied, draft.why, verdicts, self.before, self.full, drift, norms, self.base.rewritten
@@ -226,7 +225,7 @@ class _Trials:
     def _remedy(self) -> str:
         """Return what to do where all facts together change too much."""
         many = len(self.request.fresh) > 1
-        alone = self.request.spec.method not in SPREAD and not self.request.held.written
+        alone = self.request.spec.method not in SPREAD and not self.request.in_force.written
         choices = ["write fewer"] if many else []
         choices += ["take --method memit, which changes less for many facts"] if many and alone else []
         return "; " + ", or ".join([*choices, "allow more with --perplexity"])
@@ -238,7 +237,7 @@ class _Trials:
             return {}
         new = self._new(draft)
         why = {n: p for n in new if (p := gate.problem(verdicts[n], self.before[n]))}
-        earlier = set(self.request.said) - new
+        earlier = set(self.request.record.said) - new
         broken = [w for w in draft.edit_set.live if w.id in earlier and OVER.problem(verdicts[w.id])]
         near = draft.edit_set.overlap([w for w in draft.edit_set.live if w.id in new])
         for gone in broken:

@@ -12,6 +12,7 @@ from perdure.core.progress import Tick
 from perdure.core.slots import EDITS
 from perdure.ledger import Entry
 from perdure.ledger.entry import Kind
+from perdure.ledger.records import Drift
 from perdure.workflows.edit.held_out import PASSAGES
 from perdure.workflows.session import Session
 from perdure.workflows.slots import factors_of, tensors_of
@@ -69,7 +70,7 @@ class Place:
         with open_site(self.session.runtime.model, self.session.tokenizer, self.session.runtime.precision) as site:
             yield site
 
-    def ask(
+    def verify(
         self, edit_set: "EditSet", facts: "Sequence[Fact] | None" = None, full: Container[str] | None = None
     ) -> "dict[str, Verdict]":
         """Load a set and return how the model answers its live facts, or others, by fact id.
@@ -92,7 +93,7 @@ class Place:
             found += verify(site, rest, generation=False, forms=False) if rest else []
         return {fact.id: verdict for fact, verdict in zip((*whole, *rest), found, strict=True)}
 
-    def cost(self, edit_set: "EditSet", entry: Entry) -> tuple[dict[str, float], dict[str, float]]:
+    def cost(self, edit_set: "EditSet", entry: Entry) -> tuple[Drift, dict[str, float]]:
         """Load the slots without edits; return what a set does to held-out text, and its relative norm by layer name."""
         from perdure.editing.overlay import overlaid
         from perdure.editing.verification import drift, relative_norms

@@ -22,7 +22,7 @@ def card(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str:
         told: What the export found out; see `export`.
     """
     record = record_at(ledger, entry)
-    count = len(record["facts"])
+    count = len(record.facts)
     facts = counted(count, "edited fact")
     title = " + ".join([*entry.tasks, *([facts] if count else [])]) or "base model"
     parts = [

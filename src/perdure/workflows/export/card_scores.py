@@ -1,12 +1,10 @@
 """Scores, facts and history of a model card."""
 
-from typing import Any
-
 import yaml
 
 from perdure.evaluate.matrix import MEANING
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import Score
+from perdure.ledger.records import EditsRecord, Score
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import about
 from perdure.workflows.export.card_record import last_learn, notes_of_learn
@@ -71,25 +69,24 @@ def _intervals(makers: dict[str, list[str]]) -> str:
     return f"Intervals of scores: {scores}. Those of the metrics are bootstrapped over test rows." if makers else ""
 
 
-def fact_lines(record: dict[str, Any]) -> list[str]:
+def fact_lines(record: EditsRecord) -> list[str]:
     """Return the facts in force as they were last verified in the workspace, how they were written, and what they cost."""
-    facts = record["facts"]
+    facts = record.facts
     if not facts:
         return []
     head = ["Subject", "Prompt", "Target", "Said", "Said freely", "Paraphrases", "Neighbours kept"]
     table = [row_of(head), "|---" * len(head) + "|"]
     for fact in facts[:FACTS]:
-        shares = [share_of(fact[name]) for name in ("efficacy", "generation", "paraphrase", "neighbourhood")]
-        table.append(row_of([*(plain(fact[name]) for name in ("subject", "prompt", "target")), *shares]))
+        shares = map(share_of, (fact.efficacy, fact.generation, fact.paraphrase, fact.neighbourhood))
+        table.append(row_of([*map(plain, (fact.subject, fact.prompt, fact.target)), *shares]))
     more = f"And {len(facts) - FACTS} more." if len(facts) > FACTS else ""
-    said = f"{sum(fact['efficacy'] for fact in facts)} of {len(facts)} facts in force were said when last verified."
-    ways = sorted({f"{fact['method']}, layer {', '.join(map(str, fact['layers']))}" for fact in facts})
+    said = f"{len(record.said)} of {len(facts)} facts in force were said when last verified."
+    ways = sorted({f"{fact.method}, layer {', '.join(map(str, fact.layers))}" for fact in facts})
     lines = [said, f"Written by {'; '.join(ways)}."]
-    if drift := record["drift"]:
-        before, after = drift["perplexity_before"], drift["perplexity"]
+    if drift := record.drift:
         lines.append(
-            f"Held-out text: perplexity {before:.2f} without them, {after:.2f} with them ({100 * (after / before - 1):+.2f}%), "
-            f"KL {drift['kl']:.2g} nats a token."
+            f"Held-out text: perplexity {drift.perplexity_before:.2f} without them, {drift.perplexity:.2f} with them "
+            f"({100 * drift.rise:+.2f}%), KL {drift.kl:.2g} nats a token."
         )
     return ["## Facts", " ".join(lines), "\n".join(table), more]
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from perdure.ledger.records import LearnRecord
 from perdure.maths.statistics import interval_name
-from perdure.workflows.edit.records import NOTE, counted, records
+from perdure.workflows.edit.records import NOTE, records
 from perdure.workflows.inspect.compare import side_by_side
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.memory_views import held
 from perdure.workflows.inspect.report_records import ReportData, ReportedScore, ReportEntry, WorkspaceInfo
+from perdure.workflows.inspect.trace_notes import traces_at
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -30,7 +31,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
     scores, line = _all_scores(ledger, head, entries), list(reversed(ledger.ancestors(head)))
     recipes = {entry.recipe["name"] for entry in line if entry.recipe}
     edited = {entry.id: record for entry, record in zip(line, records(ledger, line), strict=True)}
-    facts = {name: counted(record) for name, record in edited.items() if NOTE in ledger.notes(name)}
+    facts = {name: record.summary for name, record in edited.items() if NOTE in ledger.notes(name)}
     return ReportData(
         workspace=WorkspaceInfo(
             name=ledger.root.name,
@@ -41,7 +42,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
             recipe=recipes.pop() if len(recipes) == 1 else None,
         ),
         head=head.id,
-        facts=tuple(edited[head.id]["facts"]),
+        facts=edited[head.id].facts,
         matrix=matrix(ledger, parts=True),
         entries=tuple(
             ReportEntry(
@@ -50,7 +51,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
                 record=ledger.note(entry.id, "record", LearnRecord),
                 memory=held(ledger, entry),
                 edits=facts.get(entry.id),
-                traces=ledger.notes(entry.id).get("traces"),
+                traces=traces_at(ledger, entry),
             )
             for entry in entries
         ),

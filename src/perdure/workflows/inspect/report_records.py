@@ -2,11 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from perdure.core.records import JsonObject, Record
+from perdure.core.records import Record
 from perdure.evaluate.matrix import Matrix, Metric
-from perdure.ledger.records import GateOff, LearnRecord, LogLine, Move, RowCounts, ScoreSummary, Verdict
+from perdure.ledger.records import (
+    EditsSummary,
+    FactLine,
+    GateOff,
+    LearnRecord,
+    LogLine,
+    Move,
+    RowCounts,
+    ScoreSummary,
+    TraceNotes,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -67,8 +77,8 @@ class ReportEntry(LogLine):
     scores: Mapping[str, ReportedScore]
     record: LearnRecord | None
     memory: RowCounts
-    edits: Any = None
-    traces: JsonObject | None = None
+    edits: EditsSummary | None = None
+    traces: TraceNotes | None = None
 
     @property
     def gate(self) -> Verdict | None:
@@ -114,7 +124,7 @@ class ReportData:
 
     workspace: WorkspaceInfo
     head: str
-    facts: tuple[Any, ...]
+    facts: tuple[FactLine, ...]
     matrix: Matrix
     entries: tuple[ReportEntry, ...]
     reflog: tuple[Move, ...]

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import harmonic_mean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from perdure.core.estimates import Estimate
 from perdure.core.progress import Tick
 from perdure.editing.spec import EditSpec
+from perdure.ledger.records import EditMeasures, HarmonicMean, Sweep, SweepResult, SweptLayer
 from perdure.maths.statistics import paired_difference
 from perdure.workflows.edit.records import MEASURES
 from perdure.workflows.edit.request import CONTEXTS, Facts, facts_of, refuse_layers
@@ -19,7 +21,6 @@ from perdure.workflows.session import Session
 if TYPE_CHECKING:
     from perdure.editing.measures import Verdict
 
-Json = dict[str, Any]
 SCORED = MEASURES[:3]  # what the score is the harmonic mean of, as in the literature
 SPREAD = 8  # layers that are tried where none are named
 
@@ -33,7 +34,7 @@ def sweep(
     seed: int | None = None,
     at: str = "head",
     tick: Tick | None = None,
-) -> Json:
+) -> SweepResult:
     """Edit each fact alone in each layer, verify it there, and name the best layer; nothing is recorded.
 
     The facts are written, as `edit` would, on the state at the ref without the edits in force there.
@@ -47,13 +48,6 @@ def sweep(
         at: Ref or entry.
         tick: Called with (what, done, total) as work goes on.
 
-    Returns:
-        "entry", "facts" (how many), "method", "seed", "before" and "layers": of each "layer", and of the unedited model before,
-        {"value", "low", "high", "n"} of "efficacy", "paraphrase", "neighbourhood" and "generation", those that a fact has. Of
-        each layer also "neighbourhood_drop", paired over facts, and "score", the harmonic mean of the first three ("low" and
-        "high" are that of their bounds). "best": the layer of the best score, the lowest of equals; None where all score 0.
-        "tracing": what `average_facts` returned, or None. "kept": as for a trace.
-
     Raises:
         BadInput: There is no fact, one has texts beyond the model's positions, or the model cannot be edited.
         BadSpec: A layer is beyond the model, or its last.
@@ -65,26 +59,26 @@ def sweep(
     from perdure.editing.sweep import sweep_layers
     from perdure.editing.verification import verify
 
-    asked, entry = facts_of(facts), session.ledger.resolve(at)
+    given, entry = facts_of(facts), session.ledger.resolve(at)
     session.refuse_editing()
     spec = EditSpec(seed=session.seed if seed is None else seed)
     for layer in layers:
         refuse_layers(session, replace(spec, layers=(layer,)))
-    for fact in asked:
+    for fact in given:
         refuse_long(session.tokenizer, fact, texts_of(fact), session.runtime.base.positions, CONTEXTS)
     place = Place.at(session, entry, tick)
     place.load()
     with place.site() as site:
         chosen = _layers(layers, site.layout.depth, spec)
-        before = verify(site, asked)
+        before = verify(site, given)
     traced = None
     if tracing:
-        traced = average_facts(session, asked, entry, tracing, tick)
+        traced = average_facts(session, given, entry, tracing, tick)
         place.load()
     found = sweep_layers(
         session.runtime.model,
         session.tokenizer,
-        asked,
+        given,
         chosen,
         spec,
         generation=True,
@@ -92,56 +86,55 @@ def sweep(
         statistics=place.statistics(),
         tick=tick,
     )
-    lines = [{"layer": layer, **_line(before, verdicts)} for layer, verdicts in found.items()]
-    best = max(lines, key=lambda line: (line["score"]["value"], -line["layer"]))
-    told = {
-        "entry": entry.id,
-        "facts": len(asked),
-        "method": spec.method,
-        "seed": spec.seed,
-        "before": _measured(before),
-        "layers": lines,
-        "best": best["layer"] if best["score"]["value"] > 0 else None,
-    }
-    return {**told, "tracing": traced, "kept": keep(session, entry, "sweep", told)}
+    lines = tuple(_line(layer, before, verdicts) for layer, verdicts in found.items())
+    best = max(lines, key=lambda line: (line.score.value, -line.layer))
+    made = Sweep(
+        entry=entry.id,
+        facts=len(given),
+        method=spec.method,
+        seed=spec.seed,
+        before=EditMeasures(**_measures(before)),
+        layers=lines,
+        best=best.layer if best.score.value > 0 else None,
+    )
+    return SweepResult(**vars(made), tracing=traced, kept=keep(session, entry, made))
 
 
-def _layers(asked: Sequence[int], depth: int, spec: EditSpec) -> list[int]:
+def _layers(given: Sequence[int], depth: int, spec: EditSpec) -> list[int]:
     """Return the layers to try, ascending.
 
     Raises:
         BadSpec: One is beyond the model, or its last.
     """
-    if not asked:
+    if not given:
         usual, last = spec.at(depth)[0], depth - 2
         return sorted({usual, *(round(n * last / (SPREAD - 1)) for n in range(SPREAD))})
-    return sorted({EditSpec(layers=(layer,)).at(depth)[0] for layer in asked})
+    return sorted({EditSpec(layers=(layer,)).at(depth)[0] for layer in given})
 
 
-def _line(before: "Sequence[Verdict]", after: "Sequence[Verdict]") -> Json:
+def _line(layer: int, before: "Sequence[Verdict]", after: "Sequence[Verdict]") -> SweptLayer:
     """Return what one layer's edits are worth."""
-    line = _measured(after)
-    parts = [line[name] for name in SCORED if name in line]
-    line["score"] = {end: harmonic_mean([part[end] for part in parts]) for end in ("value", "low", "high")}
+    measures = _measures(after)
+    parts = [measures[name] for name in SCORED if name in measures]
+    value, low, high = (harmonic_mean([getattr(part, end) for part in parts]) for end in ("value", "low", "high"))
     pairs = [
         (old.neighbourhood, new.neighbourhood)
         for old, new in zip(before, after, strict=True)
         if old.neighbourhood is not None and new.neighbourhood is not None
     ]
-    if pairs:
-        value, low, high = paired_difference([old for old, _ in pairs], [new for _, new in pairs])
-        line["neighbourhood_drop"] = {"value": value, "low": low, "high": high, "n": len(pairs)}
-    return line
+    drop = paired_difference([old for old, _ in pairs], [new for _, new in pairs]) if pairs else None
+    return SweptLayer(
+        layer=layer,
+        **measures,
+        score=HarmonicMean(value, low, high),
+        neighbourhood_drop=Estimate(*drop, len(pairs)) if drop else None,
+    )
 
 
-def _measured(verdicts: "Sequence[Verdict]") -> Json:
+def _measures(verdicts: "Sequence[Verdict]") -> dict[str, Estimate]:
     """Return mean and interval of each measure that a fact has; Wilson's where each fact is right or wrong."""
     from perdure.editing.measures import summary
 
-    told = summary(verdicts)
+    found = summary(verdicts)
     counts = {name: sum(getattr(verdict, name) is not None for verdict in verdicts) for name in MEASURES}
-    return {
-        name: {**dict(zip(("value", "low", "high"), told[name], strict=True)), "n": counts[name]}
-        for name in MEASURES
-        if name in told
-    }
+    return {name: Estimate(*found[name], counts[name]) for name in MEASURES if name in found}

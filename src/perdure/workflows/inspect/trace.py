@@ -1,15 +1,17 @@
 """Trace: where a state of the workspace stores what it says, for one prompt and on average over facts."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.editing.facts import HOLE, Fact
 from perdure.editing.traces import Kind, Trace
 from perdure.ledger import Entry
+from perdure.ledger.records import LeftOut, TracedAverage, TracedPrompt
 from perdure.workflows.edit.request import Facts, facts_of
-from perdure.workflows.inspect.trace_json import about_kind, averaged, settings_of
-from perdure.workflows.inspect.trace_notes import Json, keep
+from perdure.workflows.inspect.trace_notes import keep
+from perdure.workflows.inspect.trace_records import traced_average, traced_kind
 from perdure.workflows.inspect.trace_spec import TraceSpec
 from perdure.workflows.session import Session
 
@@ -22,8 +24,8 @@ def trace_prompt(
     *,
     at: str = "head",
     tick: Tick | None = None,
-) -> Json:
-    """Trace one prompt on the state at a ref, the facts in force among it, and keep the result beside its entry.
+) -> TracedPrompt:
+    """Trace one prompt on the state at a ref, the facts in force among it, and note the result beside its entry.
 
     Args:
         session: Of the workspace; no entry is made.
@@ -32,13 +34,6 @@ def trace_prompt(
         spec: Settings.
         at: Ref or entry.
         tick: Called with (what, done, total) as work goes on.
-
-    Returns:
-        "entry", "prompt", "subject", "tokens", "span" (first token of the subject, and the one behind its last), "answer",
-        "clean" and "corrupted" (its chance without and with noise), "noise", "samples", "seed", "kept" (False if it could not be
-        kept because another process writes, or the entry is a candidate), and "kinds": by kind "window", "restored" (tokens,
-        layers), "strongest" and "strongest_subject" ({"token", "position", "layer", "restored"} each), and "by_role": the
-        indirect effect by layer, None where the prompt has no such token.
 
     Raises:
         BadInput: The prompt does not name the subject or is longer than the model's positions, or the model cannot be traced.
@@ -53,41 +48,38 @@ def trace_prompt(
     entry = session.ledger.resolve(at)
     session.load(entry)
 
-    def told(kind: int, done: int, width: int) -> None:
+    def progress(kind: int, done: int, width: int) -> None:
         if tick:
             tick(f"tracing, {spec.kinds[kind]}", kind * width + done, len(spec.kinds) * width)
 
-    traces = traces_of(session, fact, spec, told)
+    traces = traces_of(session, fact, spec, progress)
     one = next(iter(traces.values()))
-    found = {
-        "entry": entry.id,
-        "prompt": fact.question,
-        "subject": fact.subject,
-        "tokens": list(one.tokens),
-        "span": list(one.subject),
-        "answer": one.answer,
-        "clean": one.clean,
-        "corrupted": one.corrupted,
-        **settings_of(spec),
-        "kinds": {kind: about_kind(trace) for kind, trace in traces.items()},
-    }
-    return {**found, "kept": keep(session, entry, "prompts", found)}
+    found = TracedPrompt(
+        entry=entry.id,
+        prompt=fact.question,
+        subject=fact.subject,
+        tokens=one.tokens,
+        span=one.subject,
+        answer=one.answer,
+        clean=one.clean,
+        corrupted=one.corrupted,
+        noise=spec.noise,
+        samples=spec.samples,
+        seed=spec.seed,
+        kinds={kind: traced_kind(trace) for kind, trace in traces.items()},
+    )
+    return replace(found, kept=keep(session, entry, found))
 
 
 def trace_facts(
     session: Session, facts: Facts, spec: TraceSpec = TraceSpec(), *, at: str = "head", tick: Tick | None = None
-) -> Json:
-    """Trace the facts that the model says, and keep the average by role of a token beside the entry.
+) -> TracedAverage:
+    """Trace the facts that the model says, and note the average by role of a token beside the entry.
 
     A fact with a `ground_truth` counts if that is what the model says, each of its tokens the likeliest; a fact without one
     always counts.
 
-    Returns:
-        "entry", "facts" (how many were given), "n" (how many were traced), "left_out" ({"fact", "subject", "reason"} each),
-        "clean", "corrupted" and "total_effect" ({"value", "low", "high", "n"}), "noise", "samples", "seed", "roles", "kept",
-        "traced" ({"fact", "subject", "prompt", "answer", "clean", "corrupted"} each), and "kinds": by kind "window", and "mean",
-        "low", "high" and "n" of the indirect effect (roles, layers). Intervals are Student's over facts, 95%; None where there
-        is none.
+    Intervals are Student's over facts, 95%.
 
     Raises:
         BadInput: No fact is left, one is longer than the model's positions, or the model cannot be traced.
@@ -95,44 +87,46 @@ def trace_facts(
 
     Cost: see `editing.tracing.trace`, for each fact and kind.
     """
-    asked = facts_of(facts)
+    given = facts_of(facts)
     entry = session.ledger.resolve(at)
-    found = average_facts(session, asked, entry, spec, tick)
-    return {**found, "kept": keep(session, entry, "average", found)}
+    found = average_facts(session, given, entry, spec, tick)
+    return replace(found, kept=keep(session, entry, found))
 
 
-def average_facts(session: Session, asked: Sequence[Fact], entry: Entry, spec: TraceSpec, tick: Tick | None) -> Json:
-    """Return what `trace_facts` returns, but for "kept"; nothing is kept."""
+def average_facts(
+    session: Session, given: Sequence[Fact], entry: Entry, spec: TraceSpec, tick: Tick | None
+) -> TracedAverage:
+    """Return the average of `trace_facts`; nothing is noted."""
     from perdure.editing.prompts import refuse_long
 
     session.refuse_editing()
-    for fact in asked:
+    for fact in given:
         refuse_long(
             session.tokenizer, fact, [f"{fact.question} {fact.ground_truth or ''}"], session.runtime.base.positions
         )
     session.load(entry)
-    chosen = said(session, asked)
+    chosen = said_facts(session, given)
     if not chosen:
         raise BadInput(
-            f"none of {len(asked)} facts is left to trace: the model says the ground truth of none; "
+            f"none of {len(given)} facts is left to trace: the model says the ground truth of none; "
             "leave ground_truth out to trace what it says instead"
         )
     kinds = len(spec.kinds)
-    found: list[dict[Kind, Trace]] = []
+    traces: list[dict[Kind, Trace]] = []
     for number, fact in enumerate(chosen):
 
-        def told(kind: int, done: int, width: int, number: int = number) -> None:
+        def progress(kind: int, done: int, width: int, number: int = number) -> None:
             if tick and done == width:
                 tick("tracing facts", number * kinds + kind + 1, len(chosen) * kinds)
 
-        found.append(traces_of(session, fact, spec, told))
+        traces.append(traces_of(session, fact, spec, progress))
     traced, reason = {fact.id for fact in chosen}, "the model does not say its ground truth"
-    left = [{"fact": f.id, "subject": f.subject, "reason": reason} for f in asked if f.id not in traced]
-    return {"entry": entry.id, "facts": len(asked), **averaged(chosen, found, spec), "left_out": left}
+    left = [LeftOut(f.id, f.subject, reason) for f in given if f.id not in traced]
+    return traced_average(entry, given, chosen, traces, spec, left)
 
 
-def said(session: Session, facts: Sequence[Fact]) -> list[Fact]:
-    """Return the facts whose ground truth, where there is one, is what the model that is laid now says."""
+def said_facts(session: Session, facts: Sequence[Fact]) -> list[Fact]:
+    """Return the facts whose ground truth, where there is one, is what the model that is loaded says."""
     from perdure.editing.prompts import BARE, encode
     from perdure.editing.site import open_site
     from perdure.editing.verification import answers

@@ -1,36 +1,47 @@
 """Traces and sweeps beside the entry that they are of, for the report."""
 
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from perdure.core.errors import Busy
-from perdure.ledger import Entry, writing
-from perdure.workflows.session import Session
+from perdure.core.records import from_store
+from perdure.ledger import Entry, Ledger, writing
+from perdure.ledger.records import Sweep, TracedAverage, TracedPrompt, TraceNotes
 
-Json = dict[str, Any]
+if TYPE_CHECKING:
+    from perdure.workflows.session import Session
+
 NOTE = "traces"
-KEPT = 8  # prompts whose traces stand beside an entry, newest first: some 25 KB each for 30 layers
+MOST = 8  # prompts whose traces are kept with an entry, newest first: some 25 KB each for 30 layers
 
 
-def keep(session: Session, entry: Entry, what: str, found: Json) -> bool:
+def traces_at(ledger: Ledger, entry: Entry) -> TraceNotes | None:
+    """Return the traces that are noted beside an entry; None where none was."""
+    note = ledger.notes(entry.id).get(NOTE)
+    return from_store(TraceNotes, note, f"the note {NOTE!r} of entry {entry.id[:12]}") if note else None
+
+
+def keep(session: "Session", entry: Entry, found: TracedPrompt | TracedAverage | Sweep) -> bool:
     """Note a result beside a recorded entry, for the report; return whether it could be noted.
 
-    Of "prompts" the newest are kept, one for each prompt and subject; of anything else the newest one.
+    Of prompts the newest are kept, one for each prompt and subject; of averages and sweeps the newest one.
     """
     if entry.id not in {known.id for known in session.ledger.entries()}:
         return False
     try:
         with writing(session.ledger.root):
-            note = session.ledger.notes(entry.id).get(NOTE) or {}
-            if what == "prompts":
-                others = [old for old in note.get(what, []) if _subject_of(old) != _subject_of(found)]
-                note[what] = [found, *others][:KEPT]
-            else:
-                note[what] = found
-            session.ledger.annotate(entry.id, NOTE, note)
+            note = _with(traces_at(session.ledger, entry) or TraceNotes(), found)
+            session.ledger.annotate(entry.id, NOTE, note.to_json())
     except Busy:
         return False
     return True
 
 
-def _subject_of(found: Json) -> tuple[str, str]:
-    return found["prompt"], found["subject"]
+def _with(note: TraceNotes, found: TracedPrompt | TracedAverage | Sweep) -> TraceNotes:
+    """Return the note with one more result."""
+    if isinstance(found, TracedAverage):
+        return replace(note, average=found)
+    if isinstance(found, Sweep):
+        return replace(note, sweep=found)
+    others = [old for old in note.prompts if (old.prompt, old.subject) != (found.prompt, found.subject)]
+    return replace(note, prompts=(found, *others)[:MOST])

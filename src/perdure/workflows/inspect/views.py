@@ -40,7 +40,7 @@ def status(ledger: "Ledger") -> Json:
     """Return where a workspace stands: model, head, what head knows and remembers, and what waits for a decision."""
     head, aside = ledger.resolve("head"), ledger.candidate()
     learned = ledger.note(head.id, "record", LearnRecord)
-    facts = record_at(ledger, head)["facts"]
+    edits = record_at(ledger, head).summary
     return {
         "workspace": str(ledger.root),
         "model": ledger.config.get("model"),
@@ -58,7 +58,7 @@ def status(ledger: "Ledger") -> Json:
         "tasks": {task: cells["now"] for task, cells in score_table(ledger, head).items()},
         "memory": held(ledger, head).to_json(),
         "rows": rows_kept(ledger),
-        "edits": {"facts": len(facts), "held": sum(line["efficacy"] for line in facts)},
+        "edits": {"facts": edits.facts, "held": edits.held},
         "gate": learned and {"verdict": learned.gate.verdict, "reason": learned.gate.reason},
         "candidate": aside and {"entry": aside.id, "task": aside.task, "reason": gate(ledger).verdict.reason},
         "writer": (busy := writer(ledger.root)),
@@ -114,7 +114,7 @@ def show(ledger: "Ledger", ref: str) -> Json:
     notes = {key: value for key, value in ledger.notes(entry.id).items() if key not in LEFT_OUT}
     record = dict(notes.pop("record", None) or {})
     if NOTE in notes:
-        notes[NOTE] = record_at(ledger, entry)
+        notes[NOTE] = {key: in_stored_order(part) for key, part in record_at(ledger, entry).to_json().items()}
     slots = {name: {"object": found, "bytes": ledger.objects.size(found)} for name, found in _own_slots(entry)}
     return {
         "entry": entry.id,

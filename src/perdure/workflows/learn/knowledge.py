@@ -15,10 +15,11 @@ from perdure.editing.facts import Fact
 from perdure.editing.routing import Routing, route
 from perdure.editing.spec import EditSpec
 from perdure.ledger import Entry
-from perdure.ledger.records import Gate
+from perdure.ledger.records import Gate, RefusedFact
 from perdure.workflows.edit.edit import edit
 from perdure.workflows.edit.gate import EditGate
-from perdure.workflows.edit.request import Refused
+from perdure.workflows.edit.request import refused
+from perdure.workflows.edit.results import EditResult
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
 from perdure.workflows.learn.record import LearnResult
@@ -71,8 +72,8 @@ class KnowledgeResult:
     task: str
     routes: list[dict[str, Any]]
     learned: LearnResult | None
-    edited: dict[str, Any] | None
-    left: tuple[Refused, ...]
+    edited: EditResult | None
+    left: tuple[RefusedFact, ...]
     warnings: tuple[str, ...]
 
     def to_json(self) -> JsonObject:
@@ -154,15 +155,16 @@ def learn_knowledge(
         except (BadInput, BadSpec, Diverged) as error:
             if learned is None:
                 raise
-            edited = _all_refused(planned.facts, str(error))  # what was trained stays, and is told
-    moved = (edited and edited["entry"]) or (learned.entry if learned and not stopped else None)
+            refusals = tuple(refused(fact, str(error)) for fact in planned.facts)
+            edited = EditResult(refused=refusals)  # what was trained stays
+    moved = (edited and edited.entry) or (learned.entry if learned and not stopped else None)
     return KnowledgeResult(
         entry=moved,
         task=planned.task,
         routes=planned.routing.summary(),
         learned=learned,
         edited=edited,
-        left=tuple(Refused.of(fact, WAITS) for fact in planned.facts) if stopped else (),
+        left=tuple(refused(fact, WAITS) for fact in planned.facts) if stopped else (),
         warnings=(*planned.notices, *(learned.warnings if learned else ())),
     )
 
@@ -201,17 +203,3 @@ def _notices(name: str, routing: Routing, learned: Entry | None) -> list[str]:
             "else are kept; training them ('kind': 'skill') may serve them better"
         )
     return told
-
-
-def _all_refused(facts: tuple[Fact, ...], reason: str) -> dict[str, Any]:
-    refused = [Refused.of(fact, reason).to_json() for fact in facts]
-    return {
-        "entry": None,
-        "applied": [],
-        "refused": refused,
-        "already": [],
-        "superseded": [],
-        "facts": [],
-        "lost": [],
-        "seconds": 0.0,
-    }

@@ -76,7 +76,7 @@ def revert_task(session: Session, task: str, tick: Tick | None = None) -> Json:
             "scores": _scores(session, entry, entry, tick),
             "warnings": [*_keeping(ledger.slots(parent), task), *(carried.warnings if carried else ())],
         }
-        notes = {"revert": record, **({NOTE: carried.note} if carried else {})}
+        notes = {"revert": record, **({NOTE: carried.note.to_json()} if carried else {})}
         ledger.record(entry, notes, why=f"revert {task}")
         return {"entry": entry.id, **record, "already": False, "seconds": round(time.perf_counter() - began, 3)}
 
