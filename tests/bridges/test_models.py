@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -166,6 +167,29 @@ def test_dtype_and_device_can_be_set_and_a_wrong_one_is_named():
     assert choose_device("auto").type in ("cpu", "cuda", "mps", "xpu")
     with pytest.raises(BadInput, match="unknown dtype 'float8'; choose auto, float32 or bfloat16"):
         choose_dtype("float8", cpu)
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "CPU", "cpu:0", "", "cuda:0 ", 3])
+def test_a_name_of_no_device_is_refused_with_those_that_are(name):
+    with pytest.raises(BadInput, match=re.escape(f"unknown device {name!r}; choose auto, cpu, cuda, cuda:N")):
+        choose_device(name)
+
+
+def test_a_device_that_is_not_here_is_refused_with_those_that_are(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(BadInput, match=r"no device cuda:1 here; there is cpu; torch .* finds no accelerator"):
+        choose_device("cuda:1")
+    assert choose_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert [choose_device(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+        torch.device(name) for name in ("cuda", "cuda", "cuda:1", "cpu")
+    ]
+    with pytest.raises(BadInput, match=r"no device cuda:2 here; there is cpu, cuda:0, cuda:1\. Choose one of these"):
+        choose_device("cuda:2")
+    with pytest.raises(BadInput, match="no device mps here"):
+        choose_device("mps")
 
 
 # --- known again

@@ -143,6 +143,57 @@ def test_the_workspace_is_named_before_or_after_the_command_or_by_the_environmen
     assert run_json("status")["head"] == head
 
 
+def test_the_device_is_named_before_or_after_the_command_or_by_the_environment(ws: Path, monkeypatch):
+    from perdure.bridges.runtime import Runtime
+
+    places: list[object] = []
+    load = Runtime._load
+    monkeypatch.setattr(Runtime, "_load", lambda self, dtype: places.append(self.device) or load(self, dtype))
+    words = ("predict", "one?", "--raw", "--max-new-tokens", "1", "-w", ws)
+    run("--device", "cpu", *words)
+    run(*words, "--device", "cpu")
+    run(*words, env={"PERDURE_DEVICE": "cpu"})
+    run("--device", "cpu", *words, env={"PERDURE_DEVICE": "cuda:7"})
+    run("edits", "--device", "cpu", "verify", "-w", ws)
+    assert len(places) >= 4
+    assert set(places) == {"cpu"}
+    places.clear()
+    run(*words)
+    assert places == ["auto"]
+
+
+def test_a_device_that_is_not_one_or_not_here_is_refused_before_anything_loads(ws: Path, tmp_path: Path, monkeypatch):
+    import torch
+
+    from perdure.bridges import models
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(models, "_load", fail)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    for words in (("predict", "one?"), ("eval",), ("learn", "t", "t.jsonl"), ("verify",), ("edits", "verify")):
+        assert "no device cuda here; there is cpu" in run(*words, "-w", ws, "--device", "cuda", code=1).stderr
+        assert "unknown device 'gpu'; choose auto, cpu" in run(*words, "-w", ws, "--device", "gpu", code=2).stderr
+    told = run("predict", "one?", "-w", ws, env={"PERDURE_DEVICE": "mps"}, code=1).stderr
+    assert "no device mps here" in told
+    assert "unknown device" in run("--device", "tpu", "status", "-w", ws, code=2).stderr
+    twice = run("--device", "cpu", "eval", "-w", ws, "--device", "auto", code=2).stderr
+    assert "cpu before the command's name and auto after it" in " ".join(twice.replace("│", " ").split())
+    run("init", tmp_path / "new", "--model", "none", "--device", "cuda:3", code=1)
+    run("demo", "--out", tmp_path / "demo", "--device", "cuda:3", code=1)
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "demo").exists()
+
+
+def test_no_id_depends_on_the_device(tiny_model: Path, tmp_path: Path):
+    made = [
+        run_json("init", tmp_path / name, "--model", tiny_model, "--device", name)["entry"] for name in ("auto", "cpu")
+    ]
+    assert made[0] == made[1]
+    assert "device" not in json.loads((tmp_path / "cpu" / "perdure.json").read_text())
+
+
 def test_the_report_stands_beside_another_workspace(ws: Path, learned: Path, tmp_path: Path):
     from perdure.workflows.inspect.report_data import report_data
     from perdure.workflows.workspace import Workspace

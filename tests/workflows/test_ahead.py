@@ -96,7 +96,7 @@ def test_a_batch_that_no_memory_holds_and_a_disk_without_room_are_refused(ws, tm
     from perdure.bridges import sizes
 
     with monkeypatch.context() as patch:
-        patch.setattr(sizes, "memory_bytes", lambda: 1000)
+        patch.setattr(sizes, "memory_bytes", lambda device: 1000)
         with pytest.raises(BadSpec, match=r"per_device_train_batch_size is 6: such a batch takes .* GB at least"):
             ws.plan("new", data, overrides={"per_device_train_batch_size": 6})
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))

@@ -22,6 +22,7 @@ from perdure.bridges.base_files import (
 )
 from perdure.bridges.embedded import NAME, embedded_model
 from perdure.core.canonical import content_hash
+from perdure.core.device import ANY, check_name
 from perdure.core.errors import BadInput, BrokenStore, PerdureError
 from perdure.core.files import file_hash
 from perdure.data.encode import stop_ids
@@ -203,11 +204,26 @@ def configuration(folder: Path) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
 
-def choose_device(wanted: str = "auto") -> torch.device:
-    """Return the accelerator if there is one, else the CPU, unless given."""
-    if wanted != "auto":
-        return torch.device(wanted)
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")  # type: ignore[return-value]
+def choose_device(wanted: str = ANY) -> torch.device:
+    """Return the accelerator if there is one, else the CPU, unless given.
+
+    Raises:
+        BadInput: No device is named so, or it is not on this machine; the message lists those that are.
+    """
+    device = None if check_name(wanted) == ANY else torch.device(wanted)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is None:
+        return found or torch.device("cpu")
+    many = torch.accelerator.device_count() if found else 0
+    if device.type != "cpu" and (found is None or device.type != found.type or (device.index or 0) >= many):
+        here = (
+            ["cpu", *([found.type] if many == 1 else [f"{found.type}:{n}" for n in range(many)])] if found else ["cpu"]
+        )
+        hint = (
+            "" if found else f"; torch {torch.__version__} finds no accelerator (a build for this one, and its driver?)"
+        )
+        raise BadInput(f"no device {wanted} here; there is {', '.join(here)}{hint}. Choose one of these, or auto")
+    return device
 
 
 def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:

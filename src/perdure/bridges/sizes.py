@@ -45,10 +45,10 @@ def weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-def memory_bytes() -> int:
-    """Return the memory of the device that models are loaded on: the accelerator's, else the machine's."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.get_device_properties(choose_device()).total_memory)
+def memory_bytes(device: str = "auto") -> int:
+    """Return the memory of the device that models are loaded on: a GPU's own, else the machine's."""
+    if (place := choose_device(device)).type == "cuda":
+        return int(torch.cuda.get_device_properties(place).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

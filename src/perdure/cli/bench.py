@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli.options import AsJson, Force, Told
+from perdure.cli.options import AsJson, Device, Force, Told
 from perdure.cli.output import counted, emit, say, tell, warn
 from perdure.cli.progress import progress
+from perdure.core.device import ANY
 from perdure.core.errors import BadInput
 
 RECIPES = ["naive", "replay", "dual_replay"]
@@ -63,6 +64,7 @@ def bench(
         ),
     ] = None,
     table: Annotated[bool, typer.Option("--table", help="Only write the table of existing results.")] = False,
+    device: Device = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -93,7 +95,7 @@ def bench(
         check_output(folder / name, kind, force=force)
     if not table:
         with progress(f"suite {chosen.name}") as tick:
-            done = run(chosen, arms, seeds or [0], data=data, out=out, workers=jobs, tick=tick)
+            done = run(chosen, arms, seeds or [0], data=data, out=out, workers=jobs, device=device or ANY, tick=tick)
         failed = done["failed"]
         say(f"{len(done['ran'])} run, {len(done['kept'])} finished before, {len(failed)} failed")
     runs, older = results(chosen, out)

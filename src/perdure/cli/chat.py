@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.options import At, Folder, open_workspace
+from perdure.cli.options import At, Device, Folder, open_workspace
 from perdure.cli.output import say, short, tell, warn
 from perdure.cli.predict import Compare, Seed, System, Temperature
 from perdure.cli.progress import progress
@@ -54,6 +54,7 @@ def chat(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     folder: Folder = None,
+    device: Device = None,
 ) -> None:
     """Talk with the model: a line is a user turn, the answer appears as it is generated. /help lists the commands.
 
@@ -66,7 +67,7 @@ def chat(
     from perdure.workflows.predict.request import Request, isolated_tasks
 
     refuse_no_text(system or "")
-    session = open_workspace(folder).session
+    session = open_workspace(folder, device).session
     request = Request(system=system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     request.check()
     speakers = [Speaker(ref, session.ledger.resolve(ref)) for ref in (at, compare) if ref is not None]

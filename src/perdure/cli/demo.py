@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.options import Device
 from perdure.cli.output import say, tell
 from perdure.cli.progress import progress
+from perdure.core.device import ANY
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")] = Path("demo"),
     model: Annotated[str, typer.Option(help="Base model: a folder, a hub id, or the embedded one.")] = "smollm2-135m",
+    device: Device = None,
 ) -> None:
     """Learn four customer-support product lines with dual_replay and with naive, roll back once, and write a report."""
     from perdure.report import write_report
@@ -19,7 +22,7 @@ def demo(
     from perdure.workflows.inspect.report_data import report_data
 
     with progress("fetching the model") as tick:
-        done = run(out, model=model, say=tell, tick=tick)
+        done = run(out, model=model, device=device or ANY, say=tell, tick=tick)
     found = report_data(done["workspace"].ledger, {"naive": done["beside"].ledger})
     write_report(found, out / "report.html")
     say(f"report written to {out / 'report.html'}; look around with 'perdure log -w {out / 'dual_replay'}'")

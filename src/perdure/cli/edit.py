@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure.cli.edits import fact_table, warn_lost_in
-from perdure.cli.options import AsJson, Folder, open_workspace
+from perdure.cli.options import AsJson, Device, Folder, open_workspace
 from perdure.cli.output import counted, emit, say, short, tell, warn
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
@@ -49,6 +49,7 @@ def edit(
         typer.Option(show_default="0.1", help="Largest rise of perplexity on held-out text, for all facts together."),
     ] = None,
     folder: Folder = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a fact, or a file of facts, into the model, verify them, and record those that pass.
@@ -63,7 +64,7 @@ def edit(
     if no_gate and rule:
         raise typer.BadParameter(f"without a gate there is nothing for --{next(iter(rule))} to decide")
     given = _given(subject, prompt, target, ground_truth, facts)
-    ws = open_workspace(folder)
+    ws = open_workspace(folder, device)
     spec = _spec(ws, method, layer, batch)
     with progress("loading the model") as tick:
         result = carry_out(ws.session, given, spec=spec, gate=None if no_gate else EditGate(**rule), tick=tick)

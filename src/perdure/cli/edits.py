@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perdure.cli.options import Above, App, AsJson, At, Folder, open_ledger, open_workspace
+from perdure.cli.options import Above, App, AsJson, At, Device, DeviceAbove, Folder, open_ledger, open_workspace
 from perdure.cli.output import NOTHING, clip, counted, emit, facts, say, short, table, tell, warn
 from perdure.cli.progress import progress
 
@@ -17,8 +17,8 @@ MEASURES = ("efficacy", "generation", "paraphrase", "neighbourhood")
 
 
 @edits.callback()
-def above(folder: Above = None) -> None:
-    """Take the workspace before the command's name too."""
+def above(folder: Above = None, device: DeviceAbove = None) -> None:
+    """Take the workspace, and the device, before the command's name too."""
 
 
 @edits.command("list")
@@ -69,11 +69,11 @@ def show(
 
 
 @edits.command()
-def verify(folder: Folder = None, as_json: AsJson = False) -> None:
+def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False) -> None:
     """Verify every fact in force on the model. Exits with 3 if the model no longer gives one."""
     from perdure.workflows.edit.carry import verify_edits
 
-    ws = open_workspace(folder)
+    ws = open_workspace(folder, device)
     with progress("loading the model") as tick:
         found = verify_edits(ws.session, tick)
     if as_json:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.options import AsJson, At, Folder, open_workspace
+from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
 from perdure.cli.output import emit, interval, knows_nothing, percent, say, table, tell, warn
 from perdure.cli.progress import progress
 
@@ -15,12 +15,13 @@ def evaluate(
     ] = None,
     at: At = "head",
     folder: Folder = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Score tasks at an entry. Scores that were measured before are read from the ledger."""
     from perdure.workflows.inspect.evaluate import evaluate as carry_out
 
-    session = open_workspace(folder).session
+    session = open_workspace(folder, device).session
     with progress("looking up scores") as tick:
         evaluation = carry_out(session, tasks or (), at, tick)
     found = evaluation.to_json()

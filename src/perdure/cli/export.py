@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli.options import AsJson, At, Folder, open_workspace
+from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
 from perdure.cli.output import counted, emit, facts, short, tell, warn
 from perdure.cli.progress import progress
 
@@ -24,12 +24,13 @@ def export(
         typer.Option(show_default="what all tasks share", help="Write the adapter of this task alone."),
     ] = None,
     folder: Folder = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Write an entry as a plain PEFT adapter, or merged as a whole model, and verify the facts in force on it."""
     from perdure.workflows.export.export import export as write
 
-    ws = open_workspace(folder)
+    ws = open_workspace(folder, device)
     with progress("exporting"):
         found = write(ws.session, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)
     if as_json:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from perdure.cli.options import AsJson, Folder
+from perdure.cli.options import AsJson, Device, Folder
 from perdure.cli.output import emit, say, short, tell
 from perdure.cli.progress import progress
 
@@ -26,6 +26,7 @@ def init(
         typer.Option(help="Rows whose text is stored: memory and test rows, or all (needed by recipes such as joint)."),
     ] = "needed",
     folder: Folder = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a workspace in DIR for a base model, which is never changed."""
@@ -35,8 +36,8 @@ def init(
     if target and given and target.resolve() != given.resolve():
         raise typer.BadParameter(f"{target} and -w {given}: one workspace is made at a time; give one of them")
     with progress(f"reading model {model}"):
-        options: dict[str, Any] = {"revision": revision, "dtype": dtype, "seed": seed, "keep_rows": keep_rows}
-        ws = Workspace.init(target or folder or Path(), model, **options)
+        options: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device, "seed": seed}
+        ws = Workspace.init(target or folder or Path(), model, **options, keep_rows=keep_rows)
     base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
     if as_json:
         told = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}

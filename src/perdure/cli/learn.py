@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from perdure.cli.learn_screen import conclude, show_preview, show_result
-from perdure.cli.options import AsJson, Folder, open_workspace
+from perdure.cli.options import AsJson, Device, Folder, open_workspace
 from perdure.cli.output import emit, warn
 from perdure.cli.progress import progress
 from perdure.core.plain_yaml import read_yaml
@@ -71,6 +71,7 @@ def learn(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")] = False,
     folder: Folder = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Learn TASK from DATA: train, score it and every older task, and move head if the gate passes.
@@ -100,7 +101,7 @@ def learn(
         "allow_leaks": allow_leaks,
         **({"rows": files_by_task(rows)} if rows else {}),
     }
-    ws = open_workspace(folder)
+    ws = open_workspace(folder, device)
     gate = None if no_gate else Gate(**rule)
     if kind == "knowledge":
         return learn_knowledge(ws, task, data, options, gate=gate, dry_run=dry_run, as_json=as_json)

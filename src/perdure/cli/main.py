@@ -24,7 +24,7 @@ from perdure.cli.log import log
 from perdure.cli.matrix import matrix
 from perdure.cli.memory import memory
 from perdure.cli.methods import methods
-from perdure.cli.options import Above, App, damage
+from perdure.cli.options import Above, App, DeviceAbove, damage
 from perdure.cli.output import say, tell
 from perdure.cli.predict import predict
 from perdure.cli.recipe import recipe
@@ -108,6 +108,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def main(
     folder: Above = None,
+    device: DeviceAbove = None,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     """Continual fine-tuning for language models that keeps what it learned."""

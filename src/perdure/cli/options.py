@@ -9,6 +9,8 @@ import typer
 from typer.core import TyperCommand
 
 from perdure.cli.output import warn
+from perdure.core.device import ANY, check_name
+from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 OPENED: "ContextVar[tuple[Ledger, ...]]" = ContextVar("ledgers that the command opened", default=())
 NAMES = ("-w", "--workspace")
+DEVICE = "perdure.device"  # what was given before a command's name, in `ctx.meta`
 
 
 class Told(TyperCommand):
@@ -52,12 +55,53 @@ def _chosen(ctx: typer.Context, value: Path | None) -> Path:
     return value or ctx.obj or Path(os.environ.get("PERDURE_WORKSPACE") or ".")
 
 
+def _remember_device(ctx: typer.Context, value: str | None) -> str | None:
+    """Keep what was given before a command's name, where the command finds it."""
+    if value is not None:
+        ctx.meta[DEVICE] = _device_name(value)
+    return value
+
+
+def _chosen_device(ctx: typer.Context, value: str | None) -> str:
+    """Return what was given after the command's name, else before it, else in the environment, else auto."""
+    above = ctx.meta.get(DEVICE)
+    if value and above and value != above:
+        raise typer.BadParameter(f"{above} before the command's name and {value} after it; give one of them")
+    return _device_name(value or above or os.environ.get("PERDURE_DEVICE") or ANY)
+
+
+def _device_name(value: str) -> str:
+    try:
+        return check_name(value)
+    except BadInput as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 Above = Annotated[
     Path | None,
     typer.Option(*NAMES, callback=_remember, metavar="DIR", help="Workspace; else PERDURE_WORKSPACE, else here."),
 ]
 Folder = Annotated[
     Path | None, typer.Option(*NAMES, callback=_chosen, metavar="DIR", show_default=False, help="Workspace to work in.")
+]
+DeviceAbove = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        callback=_remember_device,
+        metavar="NAME",
+        help="Where the model is loaded; else PERDURE_DEVICE, else auto.",
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        "--device",
+        callback=_chosen_device,
+        metavar="NAME",
+        show_default="auto",
+        help="Where the model is loaded: auto, cpu, cuda, cuda:N or mps.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there, whatever it is.")]
@@ -78,11 +122,11 @@ def open_ledger(folder: Path | None) -> "Ledger":
     return _opened(Ledger.open(folder or Path()))
 
 
-def open_workspace(folder: Path | None) -> "Workspace":
-    """Open a workspace."""
+def open_workspace(folder: Path | None, device: str | None = None) -> "Workspace":
+    """Open a workspace; `device` is for commands that load its model."""
     from perdure.workflows.workspace import Workspace
 
-    ws = Workspace.open(folder or Path())
+    ws = Workspace.open(folder or Path(), device or ANY)
     _opened(ws.ledger)
     return ws
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.options import AsJson, At, Folder, open_workspace
+from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
 from perdure.cli.output import emit, say, short, tell, warn
 from perdure.cli.progress import progress
 from perdure.cli.side_by_side import side_by_side
@@ -62,6 +62,7 @@ def predict(
         ),
     ] = None,
     folder: Folder = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     r"""Print the model's answer to TEXT, a user turn in the model's chat template, or in the template of --task.
@@ -76,7 +77,7 @@ def predict(
 
     refuse_no_text((text or "") + (system or ""))
     prompts, notices = _prompts(text, messages, file)
-    ws = open_workspace(folder)
+    ws = open_workspace(folder, device)
     request = Request(task, system, raw, max_new_tokens, temperature, seed, batch_size)
     with progress("loading the model") as tick:
         found = carry_out(ws.session, prompts, request, at, compare=compare, tick=tick if len(prompts) > 1 else None)

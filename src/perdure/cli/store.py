@@ -2,17 +2,17 @@
 
 import typer
 
-from perdure.cli.options import AsJson, Folder, open_workspace
+from perdure.cli.options import AsJson, Device, Folder, open_workspace
 from perdure.cli.output import counted, emit, say, tell
 from perdure.cli.progress import progress
 
 
-def verify(folder: Folder = None, as_json: AsJson = False) -> None:
+def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False) -> None:
     """Hash everything again: entries, objects, rows, tasks, and the base model. Exits with 1 if something is not as recorded.
 
     A score is checked against its items alone. Notes, the reflog and what the model answered have no hash.
     """
-    ws = open_workspace(folder)
+    ws = open_workspace(folder, device)
     with progress("hashing entries, objects and the base model"):
         found = ws.verify()
     if as_json:

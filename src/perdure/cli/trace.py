@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from perdure.cli.options import AsJson, At, Folder, open_workspace
+from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
 from perdure.cli.output import emit, say, tell, warn
 from perdure.cli.progress import progress
 from perdure.cli.trace_screen import screen
@@ -57,6 +57,7 @@ def trace(
         Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="Folder to write PNG files and JSON to.")
     ] = None,
     folder: Folder = None,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Show where the model stores an answer: noise on the subject, and which restored state recovers the answer.
@@ -71,7 +72,7 @@ def trace(
     given = {name: n for name, n in {"window": window, "noise": noise, "samples": samples}.items() if n is not None}
     if sweep and given and kind is None:
         raise typer.BadParameter(f"--{next(iter(given))} belongs to tracing; name what is restored with --kind too")
-    ws = open_workspace(folder)
+    ws = open_workspace(folder, device)
     spec = _spec(ws, kind, seed, given)
     with _new(output) as aside:
         with progress("loading the model") as tick:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from perdure.core.canonical import content_hash
+from perdure.core.device import ANY
 from perdure.core.errors import BadInput
 from perdure.core.values import shown
 from perdure.ledger import Ledger
@@ -18,6 +19,7 @@ def init(
     *,
     revision: str | None = None,
     dtype: str = "auto",
+    device: str = ANY,
     seed: int = 0,
     keep_rows: KeepRows = "needed",
 ) -> Ledger:
@@ -25,7 +27,7 @@ def init(
 
     Raises:
         BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
-            batches, or `seed` or `keep_rows` is not valid. Nothing is made then.
+            batches, or `seed`, `device` or `keep_rows` is not valid. Nothing is made then.
     """
     from perdure.bridges import models
     from perdure.bridges.capabilities import capabilities_of
@@ -34,9 +36,10 @@ def init(
         raise BadInput(f"keep_rows is {keep_rows!r}; it is needed (text of memory and test rows) or all")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise BadInput(f"seed is {shown(seed)}; it is a whole number from 0 to 2^63 - 1")
+    models.choose_device(device)
     Ledger.refuse_existing(Path(path))
     folder = models.find_model(model, revision)
-    base = models.check_base(folder, dtype)
+    base = models.check_base(folder, dtype, device)
     kind = str(base.dtype).removeprefix("torch.")
     weights = models.fingerprint(folder)
     config = {

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.device import ANY
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.plain_text import quoted
 from perdure.core.progress import Tick
@@ -41,10 +42,18 @@ class Session:
 
     Args:
         ledger: The ledger of the workspace.
+        device: Where the model is loaded: "auto", "cpu", "cuda", "cuda:N" or "mps". No id depends on it.
+
+    Raises:
+        BadInput: No device is named so, or it is not here.
     """
 
-    def __init__(self, ledger: Ledger):
-        self.ledger = ledger
+    def __init__(self, ledger: Ledger, device: str = ANY):
+        if device != ANY:  # which needs no torch, and nothing to be checked
+            from perdure.bridges.models import choose_device
+
+            choose_device(device)
+        self.ledger, self.device = ledger, device
         self.tasks = TaskCache(ledger)
 
     @cached_property
@@ -62,7 +71,7 @@ class Session:
             )
         if models.stamp(folder) != config.get("stamp"):
             models.check_unchanged(folder, config["weights"])
-        return Runtime(folder, config["dtype"], batching=stored_batching(self.capabilities))
+        return Runtime(folder, config["dtype"], self.device, batching=stored_batching(self.capabilities))
 
     @property
     def tokenizer(self) -> Any:

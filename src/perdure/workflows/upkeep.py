@@ -54,7 +54,7 @@ def verify(session: Session) -> dict[str, Any]:
     report, config = session.ledger.verify(), session.ledger.config
     try:
         models.check_unchanged(session.base_folder, config["weights"])
-        models.load_base(session.base_folder, config["dtype"])
+        models.load_base(session.base_folder, config["dtype"], session.device)
     except (BadInput, BrokenStore) as error:
         report["problems"].append(str(error))
     return {**report, "ok": not report["problems"]}

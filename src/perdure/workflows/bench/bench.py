@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from perdure.core.device import ANY
 from perdure.core.errors import BadInput
 from perdure.core.files import make_folder
 from perdure.core.progress import Tick
@@ -20,6 +21,7 @@ def bench(
     data: Path,
     out: Path,
     workers: int = 1,
+    device: str = ANY,
     tick: Tick | None = None,
 ) -> Json:
     """Run what is not finished, seed by seed, and leave a JSON file for each run in OUT/<suite>/.
@@ -34,13 +36,14 @@ def bench(
         data: Folder of the data files.
         out: Folder of results.
         workers: Processes at once; more than one makes each single-threaded.
+        device: Where models are loaded; a suite of features runs on the CPU.
         tick: Called with (what, tasks learned, of how many).
 
     Returns:
         Labels and seeds of the runs: "ran", "kept" (finished before) and "failed".
 
     Raises:
-        BadInput: Two arms have one label, or a data file is missing (told only if something has to run).
+        BadInput: Two arms have one label, there is no such device, or a data file is missing (told only if something has to run).
     """
     wanted = [Job(suite, arm, seed) for seed in dict.fromkeys(seeds) for arm in arms]
     if len({job.path(out) for job in wanted}) < len(wanted):
@@ -49,8 +52,12 @@ def bench(
     if missing:
         check_tasks(suite)
         check_files(suite, data)
+        if device != ANY:
+            from perdure.bridges.models import choose_device
+
+            choose_device(device)
         make_folder(out / suite.name)
-    errors = Runner(data.resolve(), out, workers, tick, len(missing) * len(suite.tasks)).run(missing)
+    errors = Runner(data.resolve(), out, workers, device, tick, len(missing) * len(suite.tasks)).run(missing)
     begun = {job.name for job in missing}
     return {
         "ran": [job.told for job in missing if job.name not in errors],

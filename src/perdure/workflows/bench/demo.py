@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from perdure.core.device import ANY
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.evaluate.matrix import plain_text
@@ -28,12 +29,15 @@ MEMORY = {
 Say = Callable[[str], None]
 
 
-def demo(folder: Path, *, model: str = DEFAULT_MODEL, say: Say, tick: Tick | None = None) -> dict[str, Any]:
+def demo(
+    folder: Path, *, model: str = DEFAULT_MODEL, device: str = ANY, say: Say, tick: Tick | None = None
+) -> dict[str, Any]:
     """Learn the stream with `dual_replay` and with `naive`, show both matrices, and roll back once.
 
     Args:
         folder: Made by the demo; holds both workspaces afterwards.
         model: Base model.
+        device: Where it is loaded.
         say: Gets the talk.
         tick: Gets the progress.
 
@@ -41,12 +45,12 @@ def demo(folder: Path, *, model: str = DEFAULT_MODEL, say: Say, tick: Tick | Non
         The sessions of both workspaces, and whether the rollback gave the logits it had, to the bit.
 
     Raises:
-        BadInput: The folder is there already.
+        BadInput: The folder is there already, or there is no such device.
     """
     if folder.exists():
         raise BadInput(f"{folder} is there already; remove it, or choose another folder with --out")
-    ours = Session(init(folder / "dual_replay", model))
-    plain = Session(init(folder / "naive", model))
+    ours = Session(init(folder / "dual_replay", model, device=device), device)
+    plain = Session(init(folder / "naive", model, device=device), device)
     data = files("perdure.data") / "demo"
     for line in LINES:
         for session, name, overrides in ((ours, "dual_replay", {**SETTINGS, **MEMORY}), (plain, "naive", SETTINGS)):

@@ -25,10 +25,13 @@ def main(folder: Path) -> None:
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     suite, recipe = Suite.model_validate(job["suite"]), build_recipe(job["recipe"], all_methods())
     if suite.kind == "features":
-        from perdure.workflows.bench.features import run_features as run
+        from perdure.workflows.bench.features import run_features
+
+        result = run_features(suite, recipe, job["seed"], Path(job["data"]), folder, told)
     else:
-        from perdure.workflows.bench.text import run_text as run
-    result = run(suite, recipe, job["seed"], Path(job["data"]), folder, told)
+        from perdure.workflows.bench.text import run_text
+
+        result = run_text(suite, recipe, job["seed"], Path(job["data"]), folder, told, job["device"])
     result |= {"peak_mib": peak_mib(), "cpu_seconds": round(time.process_time(), 1)}
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 

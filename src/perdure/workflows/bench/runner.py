@@ -23,8 +23,9 @@ from perdure.workflows.bench.jobs import Job, Name, read_result
 class Runner:
     """Runs jobs, `workers` at once, each in a process that is ended with us."""
 
-    def __init__(self, data: Path, out: Path, workers: int, tick: Tick | None, total: int):
-        self.data, self.out, self.workers, self.tick, self.total = data, out, workers, tick, total
+    def __init__(self, data: Path, out: Path, workers: int, device: str, tick: Tick | None, total: int):
+        self.data, self.out, self.workers, self.device = data, out, workers, device
+        self.tick, self.total = tick, total
         self.lock = threading.Lock()
         self.running: set[subprocess.Popen[str]] = set()
         self.stopping = False
@@ -47,7 +48,8 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix="perdure-bench-") as scratch:
             folder = Path(scratch)
             asked = {"suite": job.suite.model_dump(mode="json"), "recipe": job.arm.recipe, "seed": job.seed}
-            (folder / "job.json").write_text(json.dumps({**asked, "data": str(self.data)}), encoding="utf-8")
+            asked |= {"data": str(self.data), "device": self.device}
+            (folder / "job.json").write_text(json.dumps(asked), encoding="utf-8")
             process = self._start(folder)
             for line in process.stdout or ():
                 learned += 1

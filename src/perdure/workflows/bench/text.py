@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from perdure.core.device import ANY
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
@@ -24,7 +25,7 @@ from perdure.workflows.learn.request import Request
 from perdure.workflows.session import Session
 
 
-def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told) -> Json:
+def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told, device: str = ANY) -> Json:
     """Learn a suite's tasks one after the other in a new workspace, exactly as `perdure learn --no-gate` does.
 
     Args:
@@ -34,6 +35,7 @@ def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path,
         data: Folder of the data files.
         scratch: Empty folder for the workspace and what it reads.
         told: Called as each task is learned.
+        device: Where the model is loaded.
 
     Returns:
         What was measured, as plain JSON; docs/how-to/benchmark.md names the fields.
@@ -45,7 +47,8 @@ def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path,
         return file
 
     keep: Literal["all", "needed"] = "all" if recipe.settings.data == "all" else "needed"
-    session = Session(init(scratch / "workspace", suite.model, dtype=suite.dtype, seed=seed, keep_rows=keep))
+    options: Json = {"dtype": suite.dtype, "device": device, "seed": seed, "keep_rows": keep}
+    session = Session(init(scratch / "workspace", suite.model, **options), device)
     ledger = session.ledger
     general = {"general": file_of(suite.general, "general instructions", seed)} if suite.general else {}
     files = {task.name: file_of(task, task.name, seed) for task in suite.tasks}

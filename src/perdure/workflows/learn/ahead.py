@@ -84,7 +84,7 @@ def check_sizes(session: Session, recipe: Recipe, rows: "Sequence[Encoded]") -> 
             f"num_train_epochs is {settings.num_train_epochs:,}, and {len(rows):,} rows as often are more than {MOST:,}; lower it"
         )
     batch = min(settings.per_device_train_batch_size, len(rows)) / len(rows)
-    needed, there = batch * _activations(rows, shape), memory_bytes()
+    needed, there = batch * _activations(rows, shape), memory_bytes(session.device)
     if needed > there:
         raise BadSpec(
             f"per_device_train_batch_size is {settings.per_device_train_batch_size:,}: such a batch takes {needed / 1e9:.0f} GB "
