@@ -106,9 +106,9 @@ class Chain:
         """Say whether everything that looks at the workspace can."""
         ledger = self.ws.ledger
         told = [
-            views.status(ledger),
-            ledger.log(),
-            views.show(ledger, "head"),
+            views.status(ledger).to_json(),
+            [line.to_json() for line in ledger.log()],
+            views.show(ledger, "head").to_json(),
             [line.to_json() for line in listed(ledger)],
             self.ws.matrix(),
         ]

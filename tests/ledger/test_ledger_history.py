@@ -95,7 +95,7 @@ def test_an_entry_of_another_version_is_named(ledger: Ledger, root, draft, body:
     for verb, name in ((again.entries, entry.id), (again.candidate, aside.id), (again.accept, aside.id)):
         with pytest.raises(BrokenStore, match=f"entry {name[:12]} was written by another version of perdure"):
             verb()
-    assert not again.verify()["ok"]
+    assert not again.verify().to_json()["ok"]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_in_words(tmp_path) -> None:

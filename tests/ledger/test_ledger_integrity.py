@@ -57,7 +57,7 @@ def test_a_crash_anywhere_leaves_the_ledger_as_it_was(ledger, root, draft, monke
     assert everything(root) == before
     monkeypatch.undo()
     assert (ledger.accept() if verb == "accept" else ledger.record(entry, {"note": 1})) == entry
-    assert ledger.verify()["problems"] == []
+    assert ledger.verify().to_json()["problems"] == []
 
 
 def test_a_process_killed_inside_the_transaction_leaves_the_ledger_as_it_was(ledger, root, draft) -> None:
@@ -111,7 +111,7 @@ def test_a_sound_ledger_verifies(ledger, draft, keep, rows) -> None:
     entry = ledger.record(draft(1, tasks={"faq": version}, memory=memory), {})
     ledger.put_score(ledger.state(entry), version, SCORE)
     ledger.hold(draft(2), {})
-    assert ledger.verify() == {"ok": True, "entries": 3, "objects": 2, "problems": []}
+    assert ledger.verify().to_json() == {"ok": True, "entries": 3, "objects": 2, "problems": []}
 
 
 DAMAGE = {
@@ -144,7 +144,7 @@ def test_verify_finds_what_was_tampered_with(ledger, draft, keep, rows, statemen
     ledger.put_score(ledger.state(entry), version, SCORE)
     with ledger.changing() as connection:
         assert connection.exec_driver_sql(statement).rowcount != 0
-    found = ledger.verify()
+    found = ledger.verify().to_json()
     assert not found["ok"]
     assert any(re.search(DAMAGE[statement], problem) for problem in found["problems"]), found
 
@@ -152,10 +152,10 @@ def test_verify_finds_what_was_tampered_with(ledger, draft, keep, rows, statemen
 def test_a_task_that_lost_a_row_on_purpose_is_sound_and_its_train_rows_are_still_checked(ledger, keep, rows) -> None:
     keep(rows[:3], rows[3:])
     ledger.delete_row(rows[0].hash)
-    assert ledger.verify()["problems"] == []
+    assert ledger.verify().to_json()["problems"] == []
     with ledger.changing() as connection:
         connection.exec_driver_sql("DELETE FROM task_rows WHERE split = 'train' AND position = 0")
-    assert any("of task 'faq' is not what was recorded" in problem for problem in ledger.verify()["problems"])
+    assert any("of task 'faq' is not what was recorded" in problem for problem in ledger.verify().to_json()["problems"])
 
 
 def test_verify_finds_a_damaged_and_a_missing_object(ledger, draft, put) -> None:
@@ -166,7 +166,7 @@ def test_verify_finds_a_damaged_and_a_missing_object(ledger, draft, put) -> None
     content[-1] ^= 1
     damaged.write_bytes(content)
     missing.unlink()
-    found = ledger.verify()
+    found = ledger.verify().to_json()
     assert any("object" in p and "is damaged" in p and damaged.stem[:12] in p for p in found["problems"])
     assert any("entry" in p and f"object {missing.stem[:12]} is missing" in p for p in found["problems"])
     assert len(found["problems"]) == 2
@@ -178,12 +178,12 @@ def test_gc_removes_exactly_what_neither_entry_nor_candidate_names(ledger, draft
     ledger.hold(draft(2, columns=put(3)), {})
     loose = put(4)
     size = ledger.objects.size(loose)
-    assert ledger.gc() == {"removed": 1, "rows": 0, "runs": 0, "bytes": size}
+    assert ledger.gc().to_json() == {"removed": 1, "rows": 0, "runs": 0, "bytes": size}
     assert ledger.objects.all() == {put(1), put(2), put(3)}
     ledger.discard()
-    assert ledger.gc()["removed"] == 2
-    assert ledger.gc() == {"removed": 0, "rows": 0, "runs": 0, "bytes": 0}
-    assert ledger.verify()["ok"]
+    assert ledger.gc().to_json()["removed"] == 2
+    assert ledger.gc().to_json() == {"removed": 0, "rows": 0, "runs": 0, "bytes": 0}
+    assert ledger.verify().to_json()["ok"]
 
 
 def test_gc_drops_checkpoints_of_learns_that_began_at_another_head(ledger, draft) -> None:
@@ -196,7 +196,7 @@ def test_gc_drops_checkpoints_of_learns_that_began_at_another_head(ledger, draft
     found = {run.folder.name: (run.task, run.parent) for run in runs.unfinished(ledger.root)}
     head = ledger.resolve("head").id
     assert found == {"old": ("parcel", base), "new": ("invoice", head), "unknown": (None, None)}
-    told = ledger.gc()
+    told = ledger.gc().to_json()
     assert (told["removed"], told["runs"]) == (0, 1)
     assert told["bytes"] > 1000
     assert {run.folder.name for run in runs.unfinished(ledger.root)} == {"new", "unknown"}
@@ -210,7 +210,7 @@ def test_a_second_writer_is_told_who_writes_and_a_killed_holder_frees_the_lock(l
         with pytest.raises(Busy, match=rf"written by process {holder.pid} \(-c .*\) since 20\d\d-"), writing(root):
             pass
         assert ledger.resolve("head").kind == "base"  # readers do not care
-        assert writer(root)["pid"] == holder.pid
+        assert writer(root).pid == holder.pid
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -281,7 +281,7 @@ def test_reading_writes_nothing_and_needs_no_space(ledger, root, draft, keep, ro
         assert [entry.kind for entry in again.entries()] == ["base", "learn"]
         assert len(again.log()) == 2
         assert len(again.kept_rows()) == 5
-        assert again.verify()["ok"]
+        assert again.verify().to_json()["ok"]
         again.close()
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert root.stat().st_mtime_ns == folder
@@ -317,7 +317,7 @@ def test_gc_on_a_full_disk_frees_objects_first(ledger, root, draft, put) -> None
     loose = put(5)
     ledger.close()
     with full_after(0), writing(root):
-        found = Ledger.open(root).gc()
+        found = Ledger.open(root).gc().to_json()
     assert found["removed"] == 1
     assert not ledger.objects.path(loose).exists()
-    assert ledger.verify()["ok"]
+    assert ledger.verify().to_json()["ok"]

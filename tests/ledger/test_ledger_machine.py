@@ -115,7 +115,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.ledger.state(entry) == state_hash(BASE, self.slots[entry.id])
 
     def teardown(self) -> None:
-        assert self.ledger.verify()["problems"] == []
+        assert self.ledger.verify().to_json()["problems"] == []
         self.ledger.close()
         self.folder.cleanup()
 

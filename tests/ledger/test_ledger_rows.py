@@ -76,9 +76,9 @@ def test_a_deleted_row_is_gone_from_tasks_manifests_and_files_and_ids_stay(ledge
     aside = ledger.record(draft(0, slots={}), {}, ref="aside")
     first = ledger.record(draft(1, parent=base, tasks={"faq": version}, memory=memory), {})
     second = ledger.record(draft(2), {})
-    report = ledger.delete_row(secret.hash)
+    report = ledger.delete_row(secret.hash).to_json()
     assert report == {"row": secret.hash, "rows": 1, "already": False, "entries": [first.id, second.id], "tests": []}
-    assert ledger.delete_row(secret.hash) == {**report, "already": True}
+    assert ledger.delete_row(secret.hash).to_json() == {**report, "already": True}
     assert aside.id not in report["entries"]
     assert ledger.task_rows(version, "train") == rows
     assert [row for _, row in ledger.manifest_rows(memory)] == rows[:2]
@@ -87,7 +87,7 @@ def test_a_deleted_row_is_gone_from_tasks_manifests_and_files_and_ids_stay(ledge
     assert secret.hash in ledger.train_hashes(version)
     assert ledger.deleted([secret.hash, rows[0].hash]) == {secret.hash}
     assert ledger.resolve("head~1") == first
-    assert ledger.verify()["problems"] == []  # its hash is still there to check the task with
+    assert ledger.verify().to_json()["problems"] == []  # its hash is still there to check the task with
     for path in ledger.root.glob("ledger.sqlite*"):
         assert b"Rumpelstiltskin" not in path.read_bytes(), path
 
@@ -112,9 +112,9 @@ def test_deletion_says_so_when_a_reader_keeps_the_text_in_the_log(ledger: Ledger
             with pytest.raises(Busy, match=r"deleted text still stands in the log of .*ledger\.sqlite.* again"):
                 verb()
         assert b"answer 0" in log.read_bytes()
-    assert ledger.gc()["removed"] == 0
+    assert ledger.gc().to_json()["removed"] == 0
     assert log.read_bytes() == b""
-    assert ledger.delete_row(rows[0].hash)["rows"] == 1
+    assert ledger.delete_row(rows[0].hash).to_json()["rows"] == 1
 
 
 def test_every_kept_row_is_listed_by_task(ledger: Ledger, rows) -> None:
@@ -129,7 +129,7 @@ def test_every_kept_row_is_listed_by_task(ledger: Ledger, rows) -> None:
 def test_deletion_reaches_every_label_of_a_text_and_names_the_tests_it_left(ledger: Ledger, rows) -> None:
     ledger.put_task("a", "v1", {}, {"train": [dataclasses.replace(rows[0], label="x")]})
     ledger.put_task("b", "v2", {}, {"train": [rows[1]], "test": [dataclasses.replace(rows[0], label="y")]})
-    report = ledger.delete_row(rows[0].hash)
+    report = ledger.delete_row(rows[0].hash).to_json()
     assert (report["rows"], report["tests"], report["entries"]) == (2, ["b"], [])
     assert ledger.task_rows("v1", "train") == ledger.task_rows("v2", "test") == []
     with pytest.raises(NotFound, match="no row 0000"):
@@ -188,7 +188,7 @@ def test_the_scoring_version_of_a_task_from_before_is_read_from_its_rows(ledger:
         told = {key: value for key, value in spec.items() if key not in ("scoring", "default")}
         connection.execute(update(tasks).where(tasks.c.version == version).values(spec=told))
     assert ledger.scoring([version]) == {version: 2}
-    assert ledger.verify()["problems"] == []
+    assert ledger.verify().to_json()["problems"] == []
 
 
 def test_a_row_is_named_by_the_beginning_of_its_hash_if_it_is_the_only_one(ledger: Ledger) -> None:

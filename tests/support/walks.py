@@ -170,7 +170,11 @@ class Walk:
         assert set(matrix["tasks"]) == set(head.tasks), last
         said = ws.predict([f"{people.PEOPLE[0]} lives in"], max_new_tokens=2)
         assert len(said) == 1, last
-        for view in (views.status(ws.ledger), views.show(ws.ledger, "head"), memory_views.memory_stats(ws.ledger)):
+        for view in (
+            views.status(ws.ledger).to_json(),
+            views.show(ws.ledger, "head").to_json(),
+            memory_views.memory_stats(ws.ledger),
+        ):
             json.dumps(view)
         render(report_data(ws.ledger))
         mine = logits(ws)

@@ -123,7 +123,7 @@ def test_what_was_changed_by_hand_beside_an_entry_is_found_and_not_shown(root, s
     connection.close()
     ledger = Ledger.open(root)
     assert ledger.log() == before
-    assert any("is not what was recorded" in problem for problem in ledger.verify()["problems"])
+    assert any("is not what was recorded" in problem for problem in ledger.verify().to_json()["problems"])
 
 
 def test_a_parent_changed_in_the_body_is_an_error_that_names_the_entry(root):
@@ -134,7 +134,7 @@ def test_a_parent_changed_in_the_body_is_an_error_that_names_the_entry(root):
     ledger = Ledger.open(root)
     with pytest.raises(BrokenStore, match=f"entry {name[:12]} is not what was recorded"):
         ledger.log()
-    assert not ledger.verify()["ok"]
+    assert not ledger.verify().to_json()["ok"]
 
 
 def test_a_ref_to_nothing_is_a_broken_store(root):

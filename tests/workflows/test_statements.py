@@ -20,6 +20,7 @@ from perdure.workflows.inspect import memory_views, views
 from perdure.workflows.inspect.compare import side_by_side
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.report_data import report_data
+from perdure.workflows.inspect.score_views import score_table
 
 QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 4}
 
@@ -66,20 +67,20 @@ def updated(ws, tmp_path):
 
 def test_the_table_of_a_learn_compares_the_same_rows_after_a_task_was_updated(updated):
     before, now = (
-        views.score_table(updated.ledger, updated.ledger.resolve("head"))["parcel"][k] for k in ("before", "now")
+        getattr(score_table(updated.ledger, updated.ledger.resolve("head"))["parcel"], k) for k in ("before", "now")
     )
-    assert (before["n"], now["n"]) == (10, 10)
+    assert (before.n, now.n) == (10, 10)
     parent, head = updated.ledger.resolve("head~1"), updated.ledger.resolve("head")
     record = updated.ledger.score(updated.ledger.state(parent), head.tasks["parcel"])
-    assert before == record.summary.to_json()  # what the warning of an unmoved score rests on too
+    assert before == record.summary  # what the warning of an unmoved score rests on too
 
 
 def test_rows_deleted_since_are_left_out_of_the_score_before(ws, tmp_path):
     test_row = ws.session.task("parcel", ws.ledger.resolve("head")).test[0]
     ws.delete_row(test_row.hash)
     learn(ws, tmp_path, "return")
-    cells = views.score_table(ws.ledger, ws.ledger.resolve("head"))["parcel"]
-    assert (cells["before"]["n"], cells["now"]["n"]) == (5, 5)
+    cells = score_table(ws.ledger, ws.ledger.resolve("head"))["parcel"]
+    assert (cells.before.n, cells.now.n) == (5, 5)
 
 
 def test_the_matrix_marks_what_was_scored_on_other_rows(updated):

@@ -86,7 +86,7 @@ def test_it_is_noted_beside_its_entry_the_newest_first_and_makes_no_entry(ws, mo
     assert {key: value for key, value in notes.items() if key != NOTE} == verified
     assert len(ws.ledger.entries()) == entries
     assert report_data(ws.ledger).entries[-1].traces == TraceNotes.from_json(notes[NOTE])
-    assert NOTE not in show(ws.ledger, "head")
+    assert NOTE not in show(ws.ledger, "head").to_json()
     monkeypatch.setattr(trace_notes, "MOST", 1)
     trace_prompt(ws.session, "{} lives in", "Cid Ray", one)
     assert [found["subject"] for found in ws.ledger.notes(head)[NOTE]["prompts"]] == ["Cid Ray"]

@@ -1,12 +1,17 @@
 """`perdure diff`: two entries side by side."""
 
 from collections import Counter
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import NOTHING, counted, emit, interval, percent, short, table, tell
+
+if TYPE_CHECKING:
+    from perdure.workflows.inspect.memory_views import MemoryDiff, RowOfTask
+    from perdure.workflows.inspect.score_views import Change, Pair
 
 
 def diff(
@@ -20,42 +25,42 @@ def diff(
 
     found = views.diff(open_ledger(folder), a, b)
     if as_json:
-        return emit(found)
-    heads = [f"{ref} {short(found[side])}" for ref, side in ((a, "a"), (b, "b"))]
-    recipe = found["recipe"]
-    if None in recipe.get("name", []):  # one side has no recipe: every setting differs, and none of it says anything
+        return emit(found.to_json())
+    heads = [f"{ref} {short(entry)}" for ref, entry in ((a, found.a), (b, found.b))]
+    recipe = found.recipe
+    if None in recipe.get("name", ()):  # one side has no recipe: every setting differs, and none of it says anything
         recipe = {"name": recipe["name"]}
-    parts = [_changes("task version", found["tasks"], heads, cut=True), _changes("recipe", recipe, heads)]
+    parts = [_changes("task version", found.tasks, heads, cut=True), _changes("recipe", recipe, heads)]
     parts += [
-        _scores(found["scores"], heads),
-        _changes("slot", found["slots"], heads, cut=True),
-        _memory(found["memory"]),
+        _scores(found.scores, heads),
+        _changes("slot", found.slots, heads, cut=True),
+        _memory(found.memory),
     ]
     tell("\n\n".join(part for part in parts if part))
 
 
-def _changes(name: str, changed: dict[str, list[Any]], heads: list[str], cut: bool = False) -> str:
-    def told(value: Any) -> str:
-        return NOTHING if value is None else short(value) if cut else str(value)
+def _changes(name: str, changed: Mapping[str, tuple[object, object]], heads: list[str], cut: bool = False) -> str:
+    def told(value: object) -> str:
+        return NOTHING if value is None else short(str(value)) if cut else str(value)
 
     return table([name, *heads], [[key, *map(told, pair)] for key, pair in changed.items()]) if changed else ""
 
 
-def _scores(scores: dict[str, Any], heads: list[str]) -> str:
-    rows = [[task, percent(pair["a"]), percent(pair["b"]), *_change(pair["change"])] for task, pair in scores.items()]
+def _scores(scores: "Mapping[str, Pair]", heads: list[str]) -> str:
+    rows = [[task, percent(pair.a), percent(pair.b), *_change(pair.change)] for task, pair in scores.items()]
     titles = ["score", *heads, "change", "95% interval", "n"]
     return table(titles, rows, right=(1, 2, 3, 4, 5)) if rows else ""
 
 
-def _change(change: dict[str, Any] | None) -> list[str]:
+def _change(change: "Change | None") -> list[str]:
     if change is None:
         return [NOTHING] * 3
-    return [f"{100 * change['value'] + 0.0:+.1f}", interval(change), str(change["n"])]
+    return [f"{100 * change.value + 0.0:+.1f}", interval(change), str(change.n)]
 
 
-def _memory(memory: dict[str, Any]) -> str:
-    def told(rows: list[dict[str, str]]) -> str:
-        tasks = Counter(row["task"] for row in rows)
+def _memory(memory: "MemoryDiff") -> str:
+    def told(rows: "Sequence[RowOfTask]") -> str:
+        tasks = Counter(row.task for row in rows)
         return counted(len(rows), "row") + (f" ({', '.join(f'{t} {n}' for t, n in tasks.items())})" if tasks else "")
 
-    return f"memory: {told(memory['added'])} added, {told(memory['removed'])} removed, {memory['kept']} kept"
+    return f"memory: {told(memory.added)} added, {told(memory.removed)} removed, {memory.kept} kept"

@@ -1,7 +1,7 @@
 """`perdure edits`: the facts in force."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from perdure.cli.progress import progress
 
 if TYPE_CHECKING:
     from perdure.ledger.records import FactLine, ListedFact
+    from perdure.workflows.inspect.view_records import EntryView
 
 edits = App(no_args_is_help=True, help="List, show and verify the edited facts.")
 MEASURES = ("efficacy", "generation", "paraphrase", "neighbourhood")
@@ -112,20 +113,16 @@ def mark(value: bool | float | None) -> str:
     return ("yes" if value else "NO") if isinstance(value, bool) else f"{value:.0%}"
 
 
-def fact_pairs(entry: dict[str, Any]) -> dict[str, object]:
+def fact_pairs(found: "EntryView") -> dict[str, object]:
     """Return the lines that `perdure show` adds for an entry with edits."""
-    from perdure.ledger.records import EditNote, EditsRecord, RevertNote
-
-    if entry.get("edits") is None:
+    if found.edits is None:
         return {}
-    record, pairs = EditsRecord.from_json(entry["edits"]), dict[str, object]()
-    if entry.get("edit"):
-        edited = EditNote.from_json(entry["edit"])
+    pairs: dict[str, object] = {}
+    if edited := found.edit:
         pairs["applied"] = ", ".join(map(short, edited.applied))
         pairs["refused"] = ", ".join(f"{f.subject} ({f.reason})" for f in edited.refused)
-    if "reverted" in (entry.get("revert") or {}):  # of facts, and not of a task
-        reverted = RevertNote.from_json(entry["revert"])
+    if reverted := found.revert:
         how = "resolved" if reverted.resolve else "dropped"
         pairs["reverted"] = ", ".join(f"{short(f.fact)} ({f.subject}, {how})" for f in reverted.reverted)
-    said = f"{len(record.facts)} in force, {len(record.said)} said when last verified"
-    return {**pairs, "facts": said if record.facts else "none in force"}
+    said = f"{len(found.edits.facts)} in force, {len(found.edits.said)} said when last verified"
+    return {**pairs, "facts": said if found.edits.facts else "none in force"}

@@ -24,12 +24,13 @@ def evaluate(
     session = open_workspace(folder, device).session
     with progress("looking up scores") as tick:
         evaluation = carry_out(session, tasks or (), at, tick)
-    found = evaluation.to_json()
     if as_json:
+        found = evaluation.to_json()
         return emit({"ref": found["ref"], "tasks": found["tasks"]})
-    if not found["tasks"]:
+    scores = {name: scored.score.summary for name, scored in evaluation.scores.items()}
+    if not scores:
         return say(knows_nothing(at))
-    rows = [[name, percent(s), interval(s), s["n"], s["scorer"]] for name, s in found["tasks"].items()]
+    rows = [[name, percent(s), interval(s), s.n, s.scorer] for name, s in scores.items()]
     tell(table(["task", "score", "95% interval", "n", "scorer"], rows, right=(1, 2, 3)))
     for notice in evaluation.notices:
         warn(notice)

@@ -1,5 +1,6 @@
 """The result of a learn, and of a dry run, in the terminal."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -8,10 +9,11 @@ from perdure.cli.output import NOTHING, clip, counted, facts, interval, percent,
 
 if TYPE_CHECKING:
     from perdure.ledger.records import GateOff, Verdict
+    from perdure.workflows.inspect.score_views import ScoreCells
     from perdure.workflows.learn.record import LearnResult
 
 
-def show_result(result: "LearnResult", scores: dict[str, Any]) -> None:
+def show_result(result: "LearnResult", scores: "Mapping[str, ScoreCells]") -> None:
     """Print what was learned, each task before and after, and the gate's screen."""
     speed = f"{result.train_seconds:.1f} s of training, {result.eval_seconds:.1f} s of scoring"
     tell(f"learned {result.task}: entry {short(result.entry)}, {result.tokens:,} tokens, {speed}\n")
@@ -26,14 +28,14 @@ def gate_screen(verdict: "Verdict | GateOff") -> str:
     return f"gate: OFF, {verdict.reason}" if verdict.verdict == "off" else screen(verdict).rstrip()
 
 
-def score_lines(scores: dict[str, Any], learned: str | None = None) -> str:
+def score_lines(scores: "Mapping[str, ScoreCells]", learned: str | None = None) -> str:
     """Return a table of scores before and now; a star marks the task just learned."""
     rows = []
     for task, cells in scores.items():
-        now = cells["now"]
+        now = cells.now
         name = f"{task} *" if task == learned else task
-        measured = [now["n"], now["scorer"]] if now else [NOTHING, NOTHING]
-        rows.append([name, percent(cells["before"]), percent(now), interval(now), *measured])
+        measured = [now.n, now.scorer] if now else [NOTHING, NOTHING]
+        rows.append([name, percent(cells.before), percent(now), interval(now), *measured])
     return table(["task", "before", "now", "95% interval", "n", "scorer"], rows, right=(1, 2, 3, 4))
 
 

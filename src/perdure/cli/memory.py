@@ -79,27 +79,31 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Delete the text of every row that no memory and no test part needs; hashes stay. From then on no other text is stored."""
-    found = open_workspace(folder).prune(tasks or ())
+    from perdure.workflows.learn.kept_rows import prune as carry_out
+
+    found = carry_out(open_workspace(folder).session, tasks or ())
     if as_json:
-        return emit(found)
-    tell(f"the text of {counted(found['rows'], 'row')} dropped, {found['bytes']:,} bytes; their hashes stay")
-    for task in found["kept"]:
+        return emit(found.to_json())
+    tell(f"the text of {counted(found.rows, 'row')} dropped, {found.bytes:,} bytes; their hashes stay")
+    for task in found.kept:
         say(f"task {task} keeps all its rows, as its task file says; 'perdure memory prune {task}' drops them too")
 
 
 @memory.command()
 def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
     """Erase a row's text for good, from every memory and every task, and name the entries trained on it."""
-    found = open_workspace(folder).delete_row(row)
+    from perdure.workflows import upkeep
+
+    found = upkeep.delete_row(open_workspace(folder).session, row)
     if as_json:
-        return emit(found)
-    if found["already"]:
-        return tell(f"row {short(found['row'])} was erased before; nothing is changed")
-    tell(f"erased row {short(found['row'])} ({counted(found['rows'], 'kept copy')})")
-    if found["entries"]:
-        tell("trained on it: " + ", ".join(short(entry) for entry in found["entries"]))
-    if found["tests"]:
-        say(f"its earlier scores count this test row still: {', '.join(found['tests'])}")
+        return emit(found.to_json())
+    if found.already:
+        return tell(f"row {short(found.row)} was erased before; nothing is changed")
+    tell(f"erased row {short(found.row)} ({counted(found.rows, 'kept copy')})")
+    if found.entries:
+        tell("trained on it: " + ", ".join(short(entry) for entry in found.entries))
+    if found.tests:
+        say(f"its earlier scores count this test row still: {', '.join(found.tests)}")
 
 
 @memory.command()

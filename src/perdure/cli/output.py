@@ -5,12 +5,15 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
 from perdure.core.plain_text import clipped, visible, visible_json
 from perdure.core.words import counted as counted
+
+if TYPE_CHECKING:
+    from perdure.ledger.records import ScoreSummary
 
 NOTHING = "-"
 LONGEST = 8000  # characters of a message
@@ -126,14 +129,28 @@ def clock(time: str | None) -> str:
     return time[:16].replace("T", " ") if time else NOTHING
 
 
-def percent(record: Mapping[str, Any] | None) -> str:
-    """Return the score of a Score record in percent."""
-    return f"{100 * record['score']:.1f}%" if record else NOTHING
+class Bounds(Protocol):
+    """Whatever has an interval; None where it has none."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end."""
+
+    @property
+    def high(self) -> float | None:
+        """Upper end."""
 
 
-def interval(record: Mapping[str, Any] | None) -> str:
+def percent(score: "ScoreSummary | None") -> str:
+    """Return a score in percent."""
+    return f"{100 * score.score:.1f}%" if score else NOTHING
+
+
+def interval(found: Bounds | None) -> str:
     """Return the 95% interval of a record in points: "[84.6, 89.4]"."""
-    return f"[{100 * record['low']:.1f}, {100 * record['high']:.1f}]" if record else NOTHING
+    if found is None or found.low is None or found.high is None:
+        return NOTHING
+    return f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def clip(text: str, width: int) -> str:

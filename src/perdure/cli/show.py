@@ -22,27 +22,27 @@ def show(
 
     found = views.show(open_ledger(folder), ref)
     if as_json:
-        return emit(found)
-    record, recipe = found["record"] or {}, found["recipe"] or {}
+        return emit(found.to_json())
+    entry, learned, recipe = found.entry, found.learned, found.entry.recipe
     pairs = {
-        "entry": found["entry"],
-        "parent": found["parent"],
-        "what": f"{found['kind']} {found['about'] or ''}".rstrip(),
-        "time": f"{clock(found['time'])} UTC" if found["time"] else None,
-        "refs": ", ".join(found["refs"]),
+        "entry": entry.id,
+        "parent": entry.parent,
+        "what": f"{entry.kind} {found.about or ''}".rstrip(),
+        "time": f"{clock(found.time)} UTC" if found.time else None,
+        "refs": ", ".join(found.refs),
         "recipe": recipe and ", ".join([recipe["name"], *(f"with {name}" for name in recipe["methods"])]),
-        "seed": found["seed"],
-        "state": short(found["state"]),
-        "slots": ", ".join(f"{name} {short(s['object'])} ({s['bytes']:,} bytes)" for name, s in found["slots"].items()),
-        "memory": counted(found["memory"]["rows"], "row"),
-        "updates": record.get("updates"),
-        "tokens": f"{record['tokens']:,}" if record else None,
-        "seconds": f"{record['train_seconds']:.1f} training, {record['eval_seconds']:.1f} scoring" if record else None,
+        "seed": entry.seed,
+        "state": short(found.state),
+        "slots": ", ".join(f"{name} {short(s.object)} ({s.bytes:,} bytes)" for name, s in found.slots.items()),
+        "memory": counted(found.memory.rows, "row"),
+        "updates": learned and learned.updates,
+        "tokens": f"{learned.tokens:,}" if learned else None,
+        "seconds": f"{learned.train_seconds:.1f} training, {learned.eval_seconds:.1f} scoring" if learned else None,
         **fact_pairs(found),
-        "gate": found["gate"] and f"{found['gate']['verdict'].upper()}, {found['gate']['reason']}",
+        "gate": learned and f"{learned.gate.verdict.upper()}, {learned.gate.reason}",
     }
     tell(facts(pairs))
-    if found["scores"]:
-        tell("\n" + score_lines(found["scores"], found["task"]))
-    for text in record.get("warnings", []):
+    if found.scores:
+        tell("\n" + score_lines(found.scores, entry.task))
+    for text in learned.warnings if learned else ():
         warn(text)

@@ -1,9 +1,14 @@
 """`perdure status`: the state of a workspace."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import clock, counted, emit, facts, interval, percent, say, short, table, tell
+
+if TYPE_CHECKING:
+    from perdure.ledger.records import KeptRows, RowCounts
+    from perdure.workflows.inspect.view_records import UnfinishedLearn
 
 
 def status(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -12,52 +17,48 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
 
     found = views.status(open_ledger(folder))
     if as_json:
-        return emit(found)
-    head, gate, held = found["head"], found["gate"], found["edits"]["facts"] or None
+        return emit(found.to_json())
+    head, gate, held = found.head, found.gate, found.edits.facts or None
     pairs = {
-        "workspace": found["workspace"],
-        "model": f"{found['model']} in {found['dtype']}",
-        "head": f"{short(head['entry'])}, {head['kind']} {head['about'] or ''}".rstrip()
-        + f", {clock(head['time'])} UTC",
-        "entries": found["entries"],
-        "memory": _memory(found["memory"]),
-        "rows": _rows(found["rows"]),
-        "edits": held and f"{counted(held, 'fact')} in force, {found['edits']['held']} said when last verified",
-        "gate": gate and f"{gate['verdict'].upper()}, {gate['reason']}",
+        "workspace": found.workspace,
+        "model": f"{found.model} in {found.dtype}",
+        "head": f"{short(head.entry)}, {head.kind} {head.about or ''}".rstrip() + f", {clock(head.time)} UTC",
+        "entries": found.entries,
+        "memory": _memory(found.memory),
+        "rows": _rows(found.rows.rows),
+        "edits": held and f"{counted(held, 'fact')} in force, {found.edits.held} said when last verified",
+        "gate": gate and f"{gate.verdict.upper()}, {gate.reason}",
     }
     tell(facts(pairs))
-    if found["tasks"]:
-        rows = [[name, percent(s), interval(s), s["n"] if s else "-"] for name, s in found["tasks"].items()]
+    if found.tasks:
+        rows = [[name, percent(s), interval(s), s.n if s else "-"] for name, s in found.tasks.items()]
         tell("\n" + table(["task", "score", "95% interval", "n"], rows, right=(1, 2, 3)))
-    if found["candidate"]:
-        aside = found["candidate"]
-        say(
-            f"candidate {short(aside['entry'])} (learn {aside['task']}) waits for 'perdure accept' or 'perdure discard'"
-        )
-        say(f"its gate failed: {aside['reason']}")
-    if who := found["writer"]:
-        say(f"being written by process {who['pid']} ({who['command']}) since {clock(who['time'])} UTC")
-    if found["unfinished"]:
-        learns = counted(len(found["unfinished"]), "learn")
-        say(f"{learns} stopped half-way; the same command goes on from its checkpoint: {_stopped(found['unfinished'])}")
-    if any(not run["goes_on"] for run in found["unfinished"]):
+    if aside := found.candidate:
+        say(f"candidate {short(aside.entry)} (learn {aside.task}) waits for 'perdure accept' or 'perdure discard'")
+        say(f"its gate failed: {aside.reason}")
+    if who := found.writer:
+        say(f"being written by process {who.pid} ({who.command}) since {clock(who.time)} UTC")
+    if found.unfinished:
+        learns = counted(len(found.unfinished), "learn")
+        say(f"{learns} stopped half-way; the same command goes on from its checkpoint: {_stopped(found.unfinished)}")
+    if any(not run.goes_on for run in found.unfinished):
         say("those that began at another head go on only from there; 'perdure gc' drops their checkpoints")
 
 
-def _stopped(learns: list[dict[str, Any]]) -> str:
+def _stopped(learns: "Sequence[UnfinishedLearn]") -> str:
     return ", ".join(
-        f"{run['task'] or 'unknown task'} ({clock(run['time'])} UTC{'' if run['goes_on'] else ', at another head'})"
+        f"{run.task or 'unknown task'} ({clock(run.time)} UTC{'' if run.goes_on else ', at another head'})"
         for run in learns
     )
 
 
-def _memory(held: dict[str, Any]) -> str:
-    tasks = ", ".join(f"{task} {n}" for task, n in held["tasks"].items())
-    return counted(held["rows"], "row") + (f" ({tasks})" if tasks else "")
+def _memory(held: "RowCounts") -> str:
+    tasks = ", ".join(f"{task} {n}" for task, n in held.tasks.items())
+    return counted(held.rows, "row") + (f" ({tasks})" if tasks else "")
 
 
-def _rows(kept: dict[str, Any]) -> str:
+def _rows(kept: "KeptRows") -> str:
     """Return how many rows are kept with their text, and what for; 'memory stats' says more."""
-    with_text = {name: kept[name] for name in ("memory", "test", "train", "validation", "loose") if kept[name]}
+    with_text = kept.with_text
     told = ", ".join(f"{name} {count}" for name, count in with_text.items())
-    return f"{sum(with_text.values())} with text" + (f" ({told})" if told else "") + f", {kept['names']} by hash"
+    return f"{sum(with_text.values())} with text" + (f" ({told})" if told else "") + f", {kept.names} by hash"

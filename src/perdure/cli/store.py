@@ -12,16 +12,18 @@ def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False
 
     A score is checked against its items alone. Notes, the reflog and what the model answered have no hash.
     """
+    from perdure.workflows import upkeep
+
     ws = open_workspace(folder, device)
     with progress("hashing entries, objects and the base model"):
-        found = ws.verify()
+        found = upkeep.verify(ws.session)
     if as_json:
-        emit(found)
+        emit(found.to_json())
     else:
-        tell(f"{counted(found['entries'], 'entry')} and {counted(found['objects'], 'object')} checked")
-        for problem in found["problems"]:
+        tell(f"{counted(found.entries, 'entry')} and {counted(found.objects, 'object')} checked")
+        for problem in found.problems:
             say(f"problem: {problem}", fg=typer.colors.RED)
-    if not found["ok"]:
+    if not found.ok:
         raise typer.Exit(1)
     if not as_json:
         tell("all that has a hash is as it was recorded; notes, the reflog and the model's answers have none")
@@ -29,9 +31,11 @@ def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False
 
 def gc(folder: Folder = None, as_json: AsJson = False) -> None:
     """Delete what no entry and no candidate needs: objects, rows, scores, and checkpoints of learns from another head."""
-    found = open_workspace(folder).gc()
+    from perdure.workflows import upkeep
+
+    found = upkeep.gc(open_workspace(folder).session)
     if as_json:
-        return emit(found)
-    counts = {"object": found["removed"], "record": found["rows"], "checkpoint": found["runs"]}
+        return emit(found.to_json())
+    counts = {"object": found.removed, "record": found.rows, "checkpoint": found.runs}
     gone = ", ".join(counted(count, word) for word, count in counts.items() if count or word == "object")
-    tell(f"{gone} removed, {found['bytes']:,} bytes freed")
+    tell(f"{gone} removed, {found.bytes:,} bytes freed")

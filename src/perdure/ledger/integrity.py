@@ -26,11 +26,12 @@ from perdure.ledger.database import (
 )
 from perdure.ledger.entry import Entry
 from perdure.ledger.folder import LedgerFolder
+from perdure.ledger.records import Freed, Verification
 from perdure.ledger.row_keys import row_key
 
 
-def verify(ledger: LedgerFolder) -> dict[str, Any]:
-    """Hash everything again, and return ok, entries and objects (how many were checked), and problems in words.
+def verify(ledger: LedgerFolder) -> Verification:
+    """Hash everything again, and return what is wrong.
 
     Notes, the reflog, and what the model answered have no hash, and are not checked. A score is checked against its items
     alone; the settings of a task only while none of its rows was deleted.
@@ -40,7 +41,7 @@ def verify(ledger: LedgerFolder) -> dict[str, Any]:
     problems, found = _record_problems(ledger)
     stored = ledger.objects.all()
     problems += [f"object {name[:12]} is damaged" for name in sorted(stored) if not ledger.objects.verify(name)]
-    return {"ok": not problems, "entries": len(found), "objects": len(stored), "problems": problems}
+    return Verification(not problems, len(found), len(stored), tuple(problems))
 
 
 def damage(ledger: LedgerFolder) -> str | None:
@@ -78,15 +79,11 @@ def _collected(part: Callable[[], Iterator[str]]) -> Iterator[str]:
         yield f"ledger.sqlite holds a record that cannot be read ({error!r})"
 
 
-def gc(ledger: LedgerFolder) -> dict[str, int]:
+def gc(ledger: LedgerFolder) -> Freed:
     """Delete the objects, task versions, memories, rows and scores that no entry and no candidate needs.
 
     The checkpoints of learns that began at another head go too, and what killed writers left. Objects go first, so that a full
     disk has room for the rest. Only for who holds the write lock: a writer puts its objects before it names them.
-
-    Returns:
-        "removed", how many objects; "rows", how many task versions, manifests, rows and scores; "runs", how many learns lost
-        their checkpoint; and the "bytes" freed.
 
     Raises:
         Busy: All that is done, but a reader holds the log, where deleted text still stands.
@@ -108,7 +105,7 @@ def gc(ledger: LedgerFolder) -> dict[str, int]:
     elif not ledger.at_rest:
         ledger.empty_log()
     freed += max(before - ledger.path.stat().st_size, 0)
-    return {"removed": len(loose), "rows": rows, "runs": len(left), "bytes": freed}
+    return Freed(len(loose), rows, len(left), freed)
 
 
 def _drop_records(ledger: LedgerFolder, kept: list[Entry]) -> int:

@@ -6,11 +6,28 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
 from perdure.core.errors import Busy, NotFound, PerdureError
+from perdure.core.records import Record
+
+
+@dataclass(frozen=True)
+class Writer(Record):
+    """A process that writes to a workspace.
+
+    Args:
+        pid: Its id.
+        command: Its command line.
+        time: When it began to, as ISO 8601.
+    """
+
+    pid: int
+    command: str
+    time: str
 
 
 @contextmanager
@@ -32,7 +49,7 @@ def writing(root: Path) -> Iterator[None]:
         except BlockingIOError:
             raise Busy(f"{root} is being written by {_holder(file)}; wait for it, or stop it") from None
         with suppress(OSError):  # a full disk: the lock holds without a name
-            _write(file, json.dumps(_myself()))
+            _write(file, json.dumps(_myself().to_json()))
         try:
             yield
         finally:
@@ -40,14 +57,16 @@ def writing(root: Path) -> Iterator[None]:
                 _write(file, "")
 
 
-def writer(root: Path) -> dict[str, object] | None:
-    """Return who writes to the workspace in `root` now, as "pid", "command" and "time"; None where nobody does."""
+def writer(root: Path) -> Writer | None:
+    """Return who writes to the workspace in `root` now; None where nobody does."""
     try:
         with (root / "lock").open(encoding="utf-8") as file:
-            who = json.loads(file.read() or "null")
-            if who is not None:  # else nobody is asked to wait while this looks
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None  # whoever wrote this was killed
+            text = json.loads(file.read() or "null")
+            if text is None:  # nobody is made to wait while this looks
+                return None
+            who = Writer.from_json(text)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None  # the process that wrote this was killed
     except BlockingIOError:
         return who
     except (OSError, ValueError):  # no lock yet, or one that is being written
@@ -63,9 +82,9 @@ def _lock_file(path: Path) -> TextIO:
         ) from error
 
 
-def _myself() -> dict[str, object]:
+def _myself() -> Writer:
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {"pid": os.getpid(), "command": command, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    return Writer(os.getpid(), command, datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _write(file: TextIO, text: str) -> None:
@@ -77,7 +96,7 @@ def _holder(file: TextIO) -> str:
     """Say in words who wrote the lock file; it may be empty for an instant while a lock is taken."""
     file.seek(0)
     try:
-        who = json.loads(file.read())
+        who = Writer.from_json(json.loads(file.read()))
     except ValueError:
         return "another process"
-    return f"process {who['pid']} ({who['command']}) since {who['time']}"
+    return f"process {who.pid} ({who.command}) since {who.time}"

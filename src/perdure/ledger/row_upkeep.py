@@ -9,6 +9,7 @@ from perdure.core.canonical import canonical_json
 from perdure.core.errors import NotFound
 from perdure.ledger.database import manifests, questions, row_names, rows, task_rows, tasks
 from perdure.ledger.manifests import Manifests
+from perdure.ledger.records import DroppedTexts, KeptRows
 from perdure.ledger.row_keys import PLACES, row_name
 from perdure.ledger.row_queries import (
     chunks,
@@ -26,13 +27,8 @@ from perdure.ledger.row_queries import (
 class RowUpkeep(Manifests):
     """Counts the rows that are kept, and drops what nothing needs."""
 
-    def kept_where(self) -> dict[str, int]:
-        """Return how many rows are kept, each counted once, at its first place of these.
-
-        "memory" and "test": rows with text, named by a memory manifest, or by a test part. "train" and "validation": the other
-        rows with text, by part. "loose": rows with text that no task and no manifest names. "names": rows kept by name.
-        "deleted": rows that were deleted. "text_bytes": the bytes of all that text.
-        """
+    def kept_where(self) -> KeptRows:
+        """Return how many rows are kept, and where."""
         with self.reading() as connection:
             places = places_of_rows(connection)
             bodies = select(rows.c.key, func.length(type_coerce(rows.c.body, LargeBinary))).where(
@@ -42,18 +38,19 @@ class RowUpkeep(Manifests):
             names = name_keys(connection)
             gone = len(deleted_rows(connection))
         counts = Counter(first_place(places.get(key, ())) for key in texts)
-        found = {place: counts[place] for place in (*PLACES, "loose")}
-        return {**found, "names": len(names - texts.keys()), "deleted": gone, "text_bytes": sum(texts.values())}
+        return KeptRows(
+            **{place: counts[place] for place in (*PLACES, "loose")},
+            names=len(names - texts.keys()),
+            deleted=gone,
+            text_bytes=sum(texts.values()),
+        )
 
-    def drop_texts(self, keep: Collection[str], labelled: Collection[str]) -> dict[str, int]:
+    def drop_texts(self, keep: Collection[str], labelled: Collection[str]) -> DroppedTexts:
         """Keep by name alone every train and validation row that neither a memory nor a test part needs.
 
         Args:
             keep: Names of tasks that keep the text of all their rows.
             labelled: Names of tasks whose labels are their answers, and stay.
-
-        Returns:
-            "rows", how many lost their text, and the "bytes" of it.
 
         Raises:
             Busy: All that is done, but a reader holds the log, where the text still stands; calling this again is enough.
@@ -69,7 +66,7 @@ class RowUpkeep(Manifests):
                 dropped, size = dropped + 1, size + len(canonical_json(body).encode())
                 keep_name(connection, row_name(row, "train", label=row.task in labelled))
         self.forget_deleted()
-        return {"rows": dropped, "bytes": size}
+        return DroppedTexts(dropped, size)
 
     def drop_unnamed(self, versions: Collection[str], memories: Collection[str]) -> int:
         """Delete every task version and memory manifest but these, and the rows that nothing names then.

@@ -16,6 +16,7 @@ from perdure.ledger import integrity
 from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
 from perdure.ledger.folder import DATABASE, LedgerFolder
+from perdure.ledger.records import DeletedRow, Freed, Verification
 from perdure.ledger.row_keys import HELD_OUT
 
 FORMAT = 1  # of the folder; the schema of ledger.sqlite has its own number
@@ -121,16 +122,10 @@ class Ledger(LedgerFolder):
                 trained[entry.id] = None
         return list(trained)
 
-    def delete_row(self, row_hash: str) -> dict[str, Any]:
+    def delete_row(self, row_hash: str) -> DeletedRow:
         """Erase the text of a row from every task part and every manifest, for good; ids and hashes stay as they are.
 
         A row that was erased before stays so.
-
-        Returns:
-            "row": the hash; "rows": how many kept rows had it (a text can stand under several labels and tasks);
-            "already": whether all of them were erased before;
-            "entries": ids of the entries trained on it; "tests": names of the tasks that lost it from a held-out part,
-            whose earlier scores count an item more.
 
         Raises:
             NotFound: No row has this hash.
@@ -142,9 +137,9 @@ class Ledger(LedgerFolder):
         with self.reading() as connection:
             tests = sorted(set(connection.execute(query.where(held_out)).scalars()))
         trained = self.entries_trained_on(row_hash)
-        return {"row": row_hash, "rows": len(keys), "already": not fresh, "entries": trained, "tests": tests}
+        return DeletedRow(row_hash, len(keys), not fresh, tuple(trained), tuple(tests))
 
-    def verify(self) -> dict[str, Any]:
+    def verify(self) -> Verification:
         """Hash everything again; see `integrity.verify`."""
         return integrity.verify(self)
 
@@ -152,7 +147,7 @@ class Ledger(LedgerFolder):
         """Return the first thing that is wrong with the records; see `integrity.damage`."""
         return integrity.damage(self)
 
-    def gc(self) -> dict[str, int]:
+    def gc(self) -> Freed:
         """Delete what nothing names; see `integrity.gc`."""
         return integrity.gc(self)
 

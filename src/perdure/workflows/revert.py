@@ -7,7 +7,7 @@ from perdure.core.progress import Tick
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.results import RevertResult
 from perdure.workflows.edit.revert import revert as revert_facts
-from perdure.workflows.inspect.views import taken_out
+from perdure.workflows.inspect.score_views import taken_out
 from perdure.workflows.learn.revert_task import revert_task
 from perdure.workflows.session import Session
 

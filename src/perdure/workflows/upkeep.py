@@ -1,9 +1,10 @@
 """Move head, erase rows, free space, and check that everything is as it was recorded."""
 
-from typing import Any
+from dataclasses import replace
 
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.ledger import Entry
+from perdure.ledger.records import DeletedRow, Freed, Verification
 from perdure.workflows.session import Session
 
 
@@ -27,14 +28,14 @@ def rollback(session: Session, ref: str) -> Entry:
         return entry
 
 
-def delete_row(session: Session, row_hash: str) -> dict[str, Any]:
+def delete_row(session: Session, row_hash: str) -> DeletedRow:
     """Erase a row's text from every manifest and task, by its hash or the beginning of it; see `Ledger.delete_row`."""
     with session.writing():
         session.tasks.clear()
         return session.ledger.delete_row(session.ledger.row_hash(row_hash))
 
 
-def gc(session: Session) -> dict[str, int]:
+def gc(session: Session) -> Freed:
     """Delete what no entry and no candidate needs, and statistics of edits that older versions kept in the workspace."""
     ledger = session.ledger
     with session.writing():
@@ -44,11 +45,11 @@ def gc(session: Session) -> dict[str, int]:
         for path in cached:
             path.unlink()
         found = ledger.gc()
-        return {**found, "bytes": found["bytes"] + freed}
+        return replace(found, bytes=found.bytes + freed)
 
 
-def verify(session: Session) -> dict[str, Any]:
-    """Hash everything again, the base's weights too, and load the base; return what `perdure verify --json` prints."""
+def verify(session: Session) -> Verification:
+    """Hash everything again, the base's weights too, and load the base."""
     from perdure.bridges import models
 
     report, config = session.ledger.verify(), session.ledger.config
@@ -56,5 +57,5 @@ def verify(session: Session) -> dict[str, Any]:
         models.check_unchanged(session.base_folder, config["weights"])
         models.load_base(session.base_folder, config["dtype"], session.device)
     except (BadInput, BrokenStore) as error:
-        report["problems"].append(str(error))
-    return {**report, "ok": not report["problems"]}
+        return replace(report, ok=False, problems=(*report.problems, str(error)))
+    return report

@@ -238,15 +238,15 @@ class Workspace:
 
     def delete_row(self, row_hash: str) -> Json:
         """Erase a row's text from every manifest and task, by its hash or the beginning of it; see `Ledger.delete_row`."""
-        return upkeep.delete_row(self.session, row_hash)
+        return upkeep.delete_row(self.session, row_hash).to_json()
 
     def prune(self, tasks: Iterable[str] = ()) -> Json:
         """Drop the text of every row that neither memory nor a test part needs; see `workflows.learn.kept_rows.prune`."""
-        return prune(self.session, tasks)
+        return prune(self.session, tasks).to_json()
 
-    def gc(self) -> dict[str, int]:
+    def gc(self) -> Json:
         """Delete what no entry and no candidate needs, and statistics of edits that older versions kept in the workspace."""
-        return upkeep.gc(self.session)
+        return upkeep.gc(self.session).to_json()
 
     # ---- verbs that measure and use
 
@@ -395,7 +395,7 @@ class Workspace:
 
     def verify(self) -> Json:
         """Hash everything again, the base's weights too, and load the base; return what `perdure verify --json` prints."""
-        return upkeep.verify(self.session)
+        return upkeep.verify(self.session).to_json()
 
 
 def _request(

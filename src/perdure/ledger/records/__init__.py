@@ -40,6 +40,7 @@ from perdure.ledger.records.traces import (
     TraceNotes,
     measures_of,
 )
+from perdure.ledger.records.upkeep import DeletedRow, DroppedTexts, Freed, KeptRows, Verification
 from perdure.ledger.records.verdict import FactsVerdict, FloorVerdict, GateOff, TaskVerdict, Verdict
 
 __all__ = [
@@ -47,7 +48,9 @@ __all__ = [
     "Answers",
     "AverageKind",
     "Beats",
+    "DeletedRow",
     "Drift",
+    "DroppedTexts",
     "EditMeasures",
     "EditNote",
     "EditsNote",
@@ -59,11 +62,13 @@ __all__ = [
     "FactLine",
     "FactsVerdict",
     "FloorVerdict",
+    "Freed",
     "Gate",
     "GateOff",
     "HarmonicMean",
     "Heartbeat",
     "ItemScores",
+    "KeptRows",
     "LearnRecord",
     "LeftOut",
     "ListedFact",
@@ -90,6 +95,7 @@ __all__ = [
     "TracedPrompt",
     "TrainingRecord",
     "Verdict",
+    "Verification",
     "WrittenFact",
     "measures_of",
 ]

@@ -10,7 +10,7 @@ from perdure.workflows.edit.records import about
 from perdure.workflows.export.card_record import last_learn, notes_of_learn
 from perdure.workflows.export.card_words import percent, plain, points, row_of, share_of, short_hash
 from perdure.workflows.inspect.matrix import matrix
-from perdure.workflows.inspect.views import paired
+from perdure.workflows.inspect.score_views import paired
 
 FACTS = 20  # listed; the rest are counted
 LEVELS = ("acc", "learning_accuracy")  # metrics that are scores; the others are differences of scores
@@ -54,12 +54,12 @@ def _since(ledger: Ledger, entry: Entry, task: str, learned: str | None, now: Sc
     if learned is None:
         return "| | |"
     pair = paired(ledger, ledger.entry(learned), entry, task)
-    then, change = pair["a"], pair["change"]
+    then, change = pair.a, pair.change
     if then is None or change is None:
         return "| | |"
-    other = f" (n = {then['n']})" if then["n"] != now.n else ""
-    common = f" (n = {change['n']})" if change["n"] != now.n or other else ""
-    return f"| {percent(then['score'])}{other} | {points(change['value'])}{common} |"
+    other = f" (n = {then.n})" if then.n != now.n else ""
+    common = f" (n = {change.n})" if change.n != now.n or other else ""
+    return f"| {percent(then.score)}{other} | {points(change.value)}{common} |"
 
 
 def _intervals(makers: dict[str, list[str]]) -> str:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from perdure.core.errors import NotFound
 from perdure.core.progress import Tick
+from perdure.core.records import JsonObject
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
-from perdure.workflows.inspect.views import taken_out, task_order
+from perdure.workflows.inspect.score_views import taken_out, task_order
 from perdure.workflows.session import Scored, Session
 
 
@@ -33,9 +33,9 @@ class Evaluation:
         """What the user should know of how the model was asked, each once."""
         return tuple(dict.fromkeys([*self.gone, *(text for found in self.scores.values() for text in found.notices)]))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Return "ref", "entry" and "tasks": score, interval, n and scorer of each."""
-        tasks = {name: found.score.summary.to_json() for name, found in self.scores.items()}
+        tasks: JsonObject = {name: found.score.summary.to_json() for name, found in self.scores.items()}
         return {"ref": self.ref, "entry": self.entry, "tasks": tasks}
 
 

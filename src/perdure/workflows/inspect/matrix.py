@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from perdure.evaluate.matrix import Matrix, Stage, build_matrix
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import Score
-from perdure.workflows.inspect.views import task_order
+from perdure.workflows.inspect.score_views import task_order
 
 
 @dataclass(frozen=True)

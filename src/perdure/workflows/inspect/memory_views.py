@@ -3,15 +3,57 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.records import JsonObject, Record
 from perdure.core.rows import Row
-from perdure.ledger.records import RowCounts
+from perdure.ledger.records import KeptRows, RowCounts
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RowsKept(Record):
+    """Which rows a workspace keeps.
+
+    Args:
+        setting: Which rows are kept with their text: "all" or "needed".
+        rows: How many are kept, by place.
+    """
+
+    setting: str
+    rows: KeptRows
+
+    def to_json(self) -> JsonObject:
+        """Return the setting and the numbers in one object."""
+        return {"setting": self.setting, **self.rows.to_json()}
+
+
+@dataclass(frozen=True)
+class RowOfTask(Record):
+    """A row, by its hash, and the task that it is of."""
+
+    row: str
+    task: str
+
+
+@dataclass(frozen=True)
+class MemoryDiff(Record):
+    """How what one entry remembers differs from what another does.
+
+    Args:
+        added: Rows that the second has and the first lacks.
+        removed: Rows that the first has and the second lacks.
+        kept: How many both have.
+    """
+
+    added: tuple[RowOfTask, ...]
+    removed: tuple[RowOfTask, ...]
+    kept: int
 
 
 def remembered(ledger: "Ledger", at: str = "head") -> list[Json]:
@@ -49,13 +91,13 @@ def memory_stats(ledger: "Ledger", at: str = "head") -> Json:
         "pools": dict(Counter(item["pool"] for item, _ in items)),
         "tasks": {task: sum(counts.values()) for task, counts in labels.items()},
         "labels": {task: dict(sorted(counts.items())) for task, counts in labels.items() if set(counts) != {""}},
-        "kept": rows_kept(ledger),
+        "kept": rows_kept(ledger).to_json(),
     }
 
 
-def rows_kept(ledger: "Ledger") -> Json:
-    """Return which rows the whole workspace keeps: "setting" ("all" or "needed"), and the counts of `Ledger.kept_where`."""
-    return {"setting": ledger.keep_rows, **ledger.kept_where()}
+def rows_kept(ledger: "Ledger") -> RowsKept:
+    """Return which rows the whole workspace keeps."""
+    return RowsKept(ledger.keep_rows, ledger.kept_where())
 
 
 def memory_lines(ledger: "Ledger", at: str = "head") -> Iterator[str]:
@@ -69,14 +111,12 @@ def memory_lines(ledger: "Ledger", at: str = "head") -> Iterator[str]:
         yield json.dumps({**_text(row), **{k: v for k, v in about.items() if v is not None}}, ensure_ascii=False)
 
 
-def memory_diff(ledger: "Ledger", a: "Entry", b: "Entry") -> Json:
+def memory_diff(ledger: "Ledger", a: "Entry", b: "Entry") -> MemoryDiff:
     """Return the rows that the memory of b has beside that of a, those it lacks, and how many both have."""
     old, new = ({row.hash: row.task for _, row in _items(ledger, entry)} for entry in (a, b))
-    return {
-        "added": [{"row": name, "task": task} for name, task in new.items() if name not in old],
-        "removed": [{"row": name, "task": task} for name, task in old.items() if name not in new],
-        "kept": len(old.keys() & new.keys()),
-    }
+    added = tuple(RowOfTask(name, task) for name, task in new.items() if name not in old)
+    removed = tuple(RowOfTask(name, task) for name, task in old.items() if name not in new)
+    return MemoryDiff(added, removed, len(old.keys() & new.keys()))
 
 
 def held(ledger: "Ledger", entry: "Entry") -> RowCounts:

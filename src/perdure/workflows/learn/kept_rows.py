@@ -6,12 +6,13 @@ Every other row is kept by name: its hashes, with which leaks and repeated data 
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from perdure.bridges.hub_data import read_hub
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.files import write_text
 from perdure.core.recipe import Recipe
+from perdure.core.records import Record
 from perdure.core.rows import Row, RowName
 from perdure.data.sources import Data
 from perdure.data.split import distinct
@@ -104,7 +105,22 @@ def _missing(recipe: str, missing: Mapping[str, int], given: Mapping[str, Sequen
     )
 
 
-def prune(session: Session, tasks: Iterable[str] = ()) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Pruned(Record):
+    """The text that was dropped.
+
+    Args:
+        rows: How many rows lost their text.
+        bytes: Bytes of it.
+        kept: The tasks that keep all their rows.
+    """
+
+    rows: int
+    bytes: int
+    kept: tuple[str, ...]
+
+
+def prune(session: Session, tasks: Iterable[str] = ()) -> Pruned:
     """Keep by name every row whose text nothing needs, and from now on no other text.
 
     A task whose own setting is "all" keeps its rows unless it is named.
@@ -112,9 +128,6 @@ def prune(session: Session, tasks: Iterable[str] = ()) -> dict[str, Any]:
     Args:
         session: Of the workspace.
         tasks: Names of such tasks.
-
-    Returns:
-        "rows", how many lost their text; "bytes", how many the text had; "kept", the tasks that keep all their rows.
 
     Raises:
         NotFound: No task has one of the names.
@@ -126,7 +139,7 @@ def prune(session: Session, tasks: Iterable[str] = ()) -> dict[str, Any]:
         return found
 
 
-def _prune(session: Session, tasks: set[str]) -> dict[str, Any]:
+def _prune(session: Session, tasks: set[str]) -> Pruned:
     ledger, versions = session.ledger, session.tasks.versions(session.ledger.entries())
     if unknown := sorted(tasks - {task.name for task in versions}):
         raise NotFound(f"no task {unknown[0]!r} in this workspace; 'perdure status' lists the tasks")
@@ -139,4 +152,4 @@ def _prune(session: Session, tasks: set[str]) -> dict[str, Any]:
     if ledger.keep_rows == "all":
         ledger.config["keep_rows"] = "needed"
         write_text(ledger.root / CONFIG, json.dumps(ledger.config, indent=2) + "\n")
-    return {**found, "kept": kept}
+    return Pruned(found.rows, found.bytes, tuple(kept))

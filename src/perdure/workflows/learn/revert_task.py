@@ -11,7 +11,7 @@ from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, t
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.carry import carry
 from perdure.workflows.edit.records import NOTE
-from perdure.workflows.inspect.views import taken_out
+from perdure.workflows.inspect.score_views import taken_out
 from perdure.workflows.learn.remember import LedgerMemory
 from perdure.workflows.session import Session
 

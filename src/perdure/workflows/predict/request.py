@@ -10,7 +10,7 @@ from perdure.core.rows import Message, Row
 from perdure.core.words import some
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
-from perdure.workflows.inspect.views import task_order
+from perdure.workflows.inspect.score_views import task_order
 from perdure.workflows.predict.prompt import Prompt
 
 CHAT, PLAIN = "chat", "plain"

@@ -1,0 +1,253 @@
+"""The types of what `status`, `show`, `diff` and `gate` print."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from perdure.core.records import JsonObject, Record, in_stored_order, plain
+from perdure.ledger.lock import Writer
+from perdure.ledger.records import (
+    EditNote,
+    EditsRecord,
+    Evidence,
+    GateOff,
+    LearnRecord,
+    RevertNote,
+    RowCounts,
+    ScoreSummary,
+    Verdict,
+)
+from perdure.workflows.inspect.memory_views import MemoryDiff, RowsKept
+from perdure.workflows.inspect.score_views import Pair, ScoreCells
+
+if TYPE_CHECKING:
+    from perdure.ledger import Entry
+
+
+@dataclass(frozen=True)
+class HeadView(Record):
+    """The entry that head names.
+
+    Args:
+        entry: Its id.
+        kind: Its kind.
+        task: The task that it learned.
+        about: What it is about, for people.
+        time: When it was recorded, as ISO 8601.
+    """
+
+    entry: str
+    kind: str
+    task: str | None
+    about: str | None
+    time: str
+
+
+@dataclass(frozen=True)
+class EditsView(Record):
+    """The edited facts in force.
+
+    Args:
+        facts: How many.
+        held: How many were said when they were last verified.
+    """
+
+    facts: int
+    held: int
+
+
+@dataclass(frozen=True)
+class GateWord(Record):
+    """What a gate decided, in a word and a sentence.
+
+    Args:
+        verdict: The word.
+        reason: The sentence.
+    """
+
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CandidateView(Record):
+    """An entry that its gate put aside.
+
+    Args:
+        entry: Its id.
+        task: The task that it learned.
+        reason: Why the gate failed.
+    """
+
+    entry: str
+    task: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class UnfinishedLearn(Record):
+    """A learn that was stopped.
+
+    Args:
+        task: What it learns; None where nothing says it.
+        time: When its checkpoint was written, as ISO 8601.
+        goes_on: Whether the same command goes on from it at this head.
+    """
+
+    task: str | None
+    time: str
+    goes_on: bool
+
+
+@dataclass(frozen=True)
+class StatusView(Record):
+    """Where a workspace is.
+
+    Args:
+        workspace: Its folder.
+        model: Name or path of the base model.
+        dtype: Dtype of the frozen weights.
+        base: Hash of the base model.
+        head: The entry that head names.
+        entries: Number of entries.
+        refs: Entry id by ref.
+        tasks: Score of each task at head; None where not measured.
+        memory: Rows that head remembers.
+        rows: Rows that the workspace keeps.
+        edits: The edited facts in force.
+        gate: What the gate of head decided; None where head is no learn.
+        candidate: The entry that waits for `accept` or `discard`.
+        writer: Who writes now.
+        unfinished: Learns that were stopped.
+    """
+
+    workspace: str
+    model: str
+    dtype: str
+    base: str
+    head: HeadView
+    entries: int
+    refs: Mapping[str, str]
+    tasks: Mapping[str, ScoreSummary | None]
+    memory: RowCounts
+    rows: RowsKept
+    edits: EditsView
+    gate: GateWord | None
+    candidate: CandidateView | None
+    writer: Writer | None
+    unfinished: tuple[UnfinishedLearn, ...]
+
+
+@dataclass(frozen=True)
+class SlotView(Record):
+    """A slot that an entry writes.
+
+    Args:
+        object: Hash of its object.
+        bytes: Size of the object.
+    """
+
+    object: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class EntryView:
+    """All that is known of an entry or of the candidate, but for test items and row texts.
+
+    Args:
+        entry: The entry.
+        about: What it is about, for people.
+        time: When it was recorded, as ISO 8601; None of a candidate.
+        refs: Names that stand for it.
+        state: Hash of the model state.
+        slots: The slots that it writes.
+        memory: Rows that it remembers.
+        scores: Of each of its tasks.
+        learned: What came of the learn; None where it is none.
+        edits: The facts in force there; None where it changed none of them.
+        edit: What was asked of an edit.
+        revert: What a revert took out.
+        notes: All other notes, and the JSON of the last three.
+    """
+
+    entry: "Entry"
+    about: str | None
+    time: str | None
+    refs: tuple[str, ...]
+    state: str
+    slots: Mapping[str, SlotView]
+    memory: RowCounts
+    scores: Mapping[str, ScoreCells]
+    learned: LearnRecord | None
+    edits: EditsRecord | None
+    edit: EditNote | None
+    revert: RevertNote | None
+    notes: JsonObject
+
+    def to_json(self) -> JsonObject:
+        """Return what `perdure show --json` prints: notes in the order in which the ledger stores their keys."""
+        entry = self.entry
+        learned = None if self.learned is None else in_stored_order(self.learned.to_json())
+        gate = learned.pop("gate") if isinstance(learned, dict) else None
+        return {
+            "entry": entry.id,
+            "parent": entry.parent,
+            "kind": entry.kind,
+            "task": entry.task,
+            "about": self.about,
+            "time": self.time,
+            "refs": list(self.refs),
+            "seed": entry.seed,
+            "base": entry.base,
+            "state": self.state,
+            "tasks": plain(entry.tasks),
+            "data": plain(entry.data),
+            "recipe": plain(entry.recipe),
+            "slots": plain(self.slots),
+            "memory": plain(self.memory),
+            "scores": plain(self.scores),
+            "gate": gate,
+            "record": learned,
+            **self.notes,
+        }
+
+
+@dataclass(frozen=True)
+class DiffView(Record):
+    """How an entry differs from another one: pairs of what the first and the second have, None where one has nothing.
+
+    Args:
+        a: Id of the first.
+        b: Id of the second.
+        tasks: Task versions that differ.
+        recipe: Settings that differ, by dotted keys.
+        scores: Of every task.
+        memory: How the remembered rows differ.
+        slots: Objects that differ, by slot.
+    """
+
+    a: str
+    b: str
+    tasks: Mapping[str, tuple[str | None, str | None]]
+    recipe: Mapping[str, tuple[JsonValue, JsonValue]]
+    scores: Mapping[str, Pair]
+    memory: MemoryDiff
+    slots: Mapping[str, tuple[str | None, str | None]]
+
+
+@dataclass(frozen=True)
+class GateView:
+    """What a gate decided.
+
+    Args:
+        entry: Id of the entry.
+        verdict: The decision.
+        evidence: What it judged; None where it was switched off.
+    """
+
+    entry: str
+    verdict: Verdict | GateOff
+    evidence: Evidence | None
