@@ -112,7 +112,7 @@ def test_a_ledger_in_a_read_only_folder_is_read_as_it_lies_there(ledger: Ledger,
     before = sorted(root.iterdir())
     frozen = Ledger.open(root)
     assert (frozen.resolve("head"), frozen.notes(entry.id)) == (entry, {"note": 1})
-    assert frozen.verify()["problems"] == []
+    assert frozen.verify().to_json()["problems"] == []
     assert sorted(root.iterdir()) == before  # no log and no index beside it
     with pytest.raises(PerdureError, match="workspace is read-only; get write permission, or copy it"):
         frozen.move("mine", entry.id, "test")
@@ -161,6 +161,13 @@ def test_recording_moves_head_and_keeps_the_notes(ledger: Ledger, draft) -> None
     newest = ledger.log()[0]
     assert (newest.entry, newest.parent, newest.kind, newest.task) == (entry.id, base.id, "learn", "faq")
     assert newest.refs == ("head",)
+
+
+def test_a_new_ledger_says_which_migrations_its_schema_has(ledger: Ledger) -> None:
+    with ledger.reading() as connection:
+        lines = connection.exec_driver_sql("SELECT version, about, time FROM migrations ORDER BY version").all()
+    assert [line[:2] for line in lines] == [(step.version, step.about) for step in database.MIGRATIONS]
+    assert all(time for *_, time in lines)
 
 
 def everything(ledger: Ledger) -> list:

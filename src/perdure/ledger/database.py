@@ -24,6 +24,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     create_engine,
+    delete,
     event,
     insert,
     inspect,
@@ -61,6 +62,13 @@ class Words(TypeDecorator[str]):
 
 
 meta = Table("meta", metadata, Column("schema_version", Integer, nullable=False))
+applied = Table(  # what was done to this file, of `MIGRATIONS`; no time where it was done before there was this table
+    "migrations",
+    metadata,
+    Column("version", Integer, primary_key=True),
+    Column("about", Words, nullable=False),
+    Column("time", Words),
+)
 
 # `number` is the order of recording. Clocks go backwards; numbers do not.
 entries = Table(
@@ -183,6 +191,7 @@ def _fill_questions(connection: Connection) -> None:
 MIGRATIONS = (
     Migration(2, "rows whose text is not kept", (row_names,)),
     Migration(3, "leaks are found without reading every row", (questions,), _fill_questions),
+    Migration(4, "what was applied is written down", (applied,)),
 )
 SCHEMA_VERSION = MIGRATIONS[-1].version
 
@@ -239,6 +248,7 @@ class Database:
             metadata.create_all(connection)
             if connection.execute(select(meta)).first() is None:
                 connection.execute(insert(meta).values(schema_version=SCHEMA_VERSION))
+                _write_applied(connection, 0)
 
     def check_schema(self) -> None:
         """Refuse a file of another schema version.
@@ -337,6 +347,19 @@ def _migrate(connection: Connection) -> None:
             if step.fill:
                 step.fill(connection)
     connection.execute(update(meta).values(schema_version=SCHEMA_VERSION))
+    _write_applied(connection, found)
+
+
+def _write_applied(connection: Connection, before: int) -> None:
+    """Write down the migrations beyond the schema version that a file had, and of the others those that are not written yet."""
+    connection.execute(delete(applied).where(applied.c.version > before))
+    known = set(connection.execute(select(applied.c.version)).scalars())
+    lines = [
+        {"version": step.version, "about": step.about, "time": now() if step.version > before else None}
+        for step in MIGRATIONS
+        if step.version not in known
+    ]
+    connection.execute(insert(applied), lines)
 
 
 def _engine(path: Path, *, reads: bool = False) -> Engine:
