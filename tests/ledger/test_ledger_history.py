@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound, PerdureError
-from perdure.ledger import Entry, Ledger, database, row_key, state_hash
+from perdure.ledger import Entry, Ledger, database, state_hash
+from record_examples import remembered
 
 BASE = "b" * 64
 
@@ -335,7 +336,7 @@ def test_a_candidate_whose_parent_is_no_longer_head_is_refused(ledger: Ledger, d
 
 def test_a_rolled_back_head_has_its_state_and_memory_again(ledger: Ledger, draft, rows) -> None:
     ledger.put_task("faq", "v1", {}, {"train": rows})
-    small, large = (ledger.put_manifest([{"row": row_key(row)} for row in some]) for some in (rows[:1], rows))
+    small, large = (ledger.put_manifest([remembered(row) for row in some]) for some in (rows[:1], rows))
     first = ledger.record(draft(1, memory=small), {})
     state, tensors = ledger.state(first), ledger.objects.get(ledger.slots(first)["skill"])
     ledger.record(draft(2, memory=large), {})

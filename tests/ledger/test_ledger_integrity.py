@@ -14,9 +14,9 @@ import pytest
 
 from disks import full_after
 from perdure.core.errors import Busy, NotFound, PerdureError
-from perdure.ledger import Ledger, row_key, runs, writing
+from perdure.ledger import Ledger, runs, writing
 from perdure.ledger.lock import writer
-from record_examples import score
+from record_examples import remembered, score
 
 HOLD = """
 import sys, time
@@ -107,7 +107,7 @@ SCORE = score([1.0, 0.0, 1.0])
 
 def test_a_sound_ledger_verifies(ledger, draft, keep, rows) -> None:
     version = keep(rows[:3], rows[3:])
-    memory = ledger.put_manifest([{"row": row_key(rows[0])}])
+    memory = ledger.put_manifest([remembered(rows[0])])
     entry = ledger.record(draft(1, tasks={"faq": version}, memory=memory), {})
     ledger.put_score(ledger.state(entry), version, SCORE)
     ledger.hold(draft(2), {})
@@ -139,7 +139,7 @@ DAMAGE = {
 @pytest.mark.parametrize("statement", DAMAGE)
 def test_verify_finds_what_was_tampered_with(ledger, draft, keep, rows, statement: str) -> None:
     version = keep(rows[:3], rows[3:])
-    memory = ledger.put_manifest([{"row": row_key(rows[0])}])
+    memory = ledger.put_manifest([remembered(rows[0])])
     entry = ledger.record(draft(1, tasks={"faq": version}, memory=memory), {})
     ledger.put_score(ledger.state(entry), version, SCORE)
     with ledger.changing() as connection:

@@ -1,7 +1,7 @@
 """Rows, tasks, manifests and scores."""
 
-import dataclasses
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select, update
@@ -10,7 +10,7 @@ from perdure.core.errors import BadInput, Busy, NotFound
 from perdure.core.rows import Message, Row
 from perdure.ledger import Ledger, row_key
 from perdure.ledger.database import tasks
-from record_examples import score
+from record_examples import remembered, score
 
 
 def test_a_task_version_comes_back_as_it_was(ledger: Ledger, rows) -> None:
@@ -40,7 +40,7 @@ def test_a_version_never_changes(ledger: Ledger, rows) -> None:
 def test_text_is_kept_once_however_often_it_is_used(ledger: Ledger, rows) -> None:
     ledger.put_task("faq", "v1", {}, {"train": rows[:3]})
     ledger.put_task("faq", "v2", {}, {"train": rows})
-    ledger.put_task("faq", "v3", {}, {"train": [dataclasses.replace(rows[0], label="other")]})
+    ledger.put_task("faq", "v3", {}, {"train": [replace(rows[0], label="other")]})
     with ledger.reading() as connection:
         assert connection.exec_driver_sql("SELECT COUNT(*) FROM rows").scalar() == len(rows) + 1
 
@@ -53,7 +53,7 @@ def test_thousands_of_rows_are_no_limit(ledger: Ledger) -> None:
 
 def test_a_manifest_is_named_by_its_content(ledger: Ledger, rows) -> None:
     ledger.put_rows(rows)
-    items = [{"row": row_key(row), "difficulty": 0.25 * i, "replayed": i} for i, row in enumerate(rows)]
+    items = [replace(remembered(row), stage=i, score=0.25 * i) for i, row in enumerate(rows)]
     name = ledger.put_manifest(items)
     assert ledger.put_manifest(items) == name
     assert ledger.put_manifest(items[1:]) != name
@@ -61,9 +61,7 @@ def test_a_manifest_is_named_by_its_content(ledger: Ledger, rows) -> None:
     assert ledger.manifest_rows(name) == list(zip(items, rows, strict=True))
     assert ledger.manifest(ledger.put_manifest([])) == []
     with pytest.raises(BadInput, match="names rows that are not kept, such as 0000"):
-        ledger.put_manifest([{"row": "0" * 64}])
-    with pytest.raises(BadInput, match="names rows that are not kept"):
-        ledger.put_manifest([{"difficulty": 1}])
+        ledger.put_manifest([replace(items[0], row="0" * 64)])
     with pytest.raises(NotFound, match="no memory manifest"):
         ledger.manifest("0" * 64)
 
@@ -71,7 +69,7 @@ def test_a_manifest_is_named_by_its_content(ledger: Ledger, rows) -> None:
 def test_a_deleted_row_is_gone_from_tasks_manifests_and_files_and_ids_stay(ledger: Ledger, draft, keep, rows) -> None:
     secret = Row(prompt="the customer's name is", completion="Rumpelstiltskin", task="faq")
     version = keep([*rows, secret])
-    memory = ledger.put_manifest([{"row": row_key(row)} for row in (rows[0], secret, rows[1])])
+    memory = ledger.put_manifest([remembered(row) for row in (rows[0], secret, rows[1])])
     base = ledger.resolve("base")
     aside = ledger.record(draft(0, slots={}), {}, ref="aside")
     first = ledger.record(draft(1, parent=base, tasks={"faq": version}, memory=memory), {})
@@ -82,7 +80,7 @@ def test_a_deleted_row_is_gone_from_tasks_manifests_and_files_and_ids_stay(ledge
     assert aside.id not in report["entries"]
     assert ledger.task_rows(version, "train") == rows
     assert [row for _, row in ledger.manifest_rows(memory)] == rows[:2]
-    assert [item["row"] for item in ledger.manifest(memory)] == [row_key(rows[0]), row_key(rows[1])]
+    assert [item.row for item in ledger.manifest(memory)] == [row_key(rows[0]), row_key(rows[1])]
     assert ledger.manifest_keys(memory) == [row_key(row) for row in (rows[0], secret, rows[1])]
     assert secret.hash in ledger.train_hashes(version)
     assert ledger.deleted([secret.hash, rows[0].hash]) == {secret.hash}
@@ -127,8 +125,8 @@ def test_every_kept_row_is_listed_by_task(ledger: Ledger, rows) -> None:
 
 
 def test_deletion_reaches_every_label_of_a_text_and_names_the_tests_it_left(ledger: Ledger, rows) -> None:
-    ledger.put_task("a", "v1", {}, {"train": [dataclasses.replace(rows[0], label="x")]})
-    ledger.put_task("b", "v2", {}, {"train": [rows[1]], "test": [dataclasses.replace(rows[0], label="y")]})
+    ledger.put_task("a", "v1", {}, {"train": [replace(rows[0], label="x")]})
+    ledger.put_task("b", "v2", {}, {"train": [rows[1]], "test": [replace(rows[0], label="y")]})
     report = ledger.delete_row(rows[0].hash).to_json()
     assert (report["rows"], report["tests"], report["entries"]) == (2, ["b"], [])
     assert ledger.task_rows("v1", "train") == ledger.task_rows("v2", "test") == []
@@ -140,7 +138,7 @@ def test_rows_reach_entries_by_train_part_memory_and_descent_but_not_by_test(led
     base = ledger.resolve("base")
     ledger.put_task("a", "v1", {}, {"train": [rows[0]], "test": [rows[1]]})
     ledger.put_rows([rows[2]])
-    memory = ledger.put_manifest([{"row": row_key(rows[2])}])
+    memory = ledger.put_manifest([remembered(rows[2])])
     first = ledger.record(draft(1, tasks={"a": "v1"}), {})
     second = ledger.record(draft(2, memory=memory), {})
     side = ledger.record(draft(3, parent=base), {}, ref="side")
@@ -155,7 +153,7 @@ def test_rows_reach_entries_by_train_part_memory_and_descent_but_not_by_test(led
 def test_scores_are_measured_once(ledger: Ledger) -> None:
     record = score([1.0, 0.0])
     ledger.put_score("s1", "v1", record)
-    ledger.put_score("s1", "v1", dataclasses.replace(record, seconds=9.9))
+    ledger.put_score("s1", "v1", replace(record, seconds=9.9))
     assert ledger.score("s1", "v1") == record
     assert ledger.score("s1", "v2") is None
     with pytest.raises(BadInput, match="scores are never replaced"):

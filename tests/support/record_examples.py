@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from perdure.ledger.records import Score
+from perdure.core.rows import Row
+from perdure.ledger import row_key
+from perdure.ledger.records import MemoryItem, Score
 
 
 def score(
@@ -13,3 +15,8 @@ def score(
     mean = sum(items) / len(items)
     said = ("",) * len(items)
     return Score(scorer, mean, 0.0, 1.0, len(items), tuple(items), said, tuple(names), seconds)
+
+
+def remembered(row: Row) -> MemoryItem:
+    """Return the item that names a row in a manifest."""
+    return MemoryItem(row_key(row), "replay", row.task, row.label)

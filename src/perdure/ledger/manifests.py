@@ -1,15 +1,16 @@
 """Memory manifests: lists of row keys, each with what memory notes of the row."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, insert, select
 
 from perdure.core.canonical import canonical_json, content_hash
 from perdure.core.errors import BadInput, NotFound
+from perdure.core.records import from_store, plain
 from perdure.core.rows import Row
 from perdure.ledger.database import manifests
+from perdure.ledger.records import MemoryItem
 from perdure.ledger.row_queries import (
     damaged_manifest,
     known_keys,
@@ -21,33 +22,30 @@ from perdure.ledger.rows import Shelf
 class Manifests(Shelf):
     """The memory manifests of a workspace. A deleted row is skipped by everything that reads, but for `manifest_keys`."""
 
-    def put_manifest(self, items: Sequence[Mapping[str, Any]]) -> str:
+    def put_manifest(self, items: Sequence[MemoryItem]) -> str:
         """Keep a memory manifest and return its hash.
 
         Args:
-            items: One JSON object per remembered row, in order: "row" is a key from `row_key`, the rest is free.
+            items: One per remembered row, in order.
 
         Raises:
-            BadInput: An item names no row, or one whose text is not kept.
+            BadInput: An item names a row that is not there.
         """
-        content = json.loads(canonical_json([dict(item) for item in items]))
-        name = content_hash(content)
-        keys = {item.get("row") for item in content}
+        content = json.loads(canonical_json(plain(items)))
+        name, keys = content_hash(content), {item.row for item in items}
         with self.changing() as connection:
             unknown = keys - known_keys(connection, keys)
             if unknown:
-                raise BadInput(
-                    f"a manifest names rows that are not kept, such as {min(map(str, unknown))}; put the task first"
-                )
+                raise BadInput(f"a manifest names rows that are not kept, such as {min(unknown)}; put the task first")
             if connection.execute(select(manifests.c.hash).where(manifests.c.hash == name)).first() is None:
                 connection.execute(insert(manifests).values(hash=name, items=content))
         return name
 
-    def manifest(self, name: str) -> list[dict[str, Any]]:
+    def manifest(self, name: str) -> list[MemoryItem]:
         """Return the items of a manifest whose rows were not deleted; see `manifest_rows`."""
         return [item for item, _ in self.manifest_rows(name)]
 
-    def manifest_rows(self, name: str) -> list[tuple[dict[str, Any], Row]]:
+    def manifest_rows(self, name: str) -> list[tuple[MemoryItem, Row]]:
         """Return the items of a manifest with their rows, in order, without those deleted since.
 
         Raises:
@@ -55,8 +53,8 @@ class Manifests(Shelf):
         """
         with self.reading() as connection:
             items = self._items(connection, name)
-            texts = texts_of(connection, (item["row"] for item in items))
-        return [(item, texts[item["row"]]) for item in items if item["row"] in texts]
+            texts = texts_of(connection, (item.row for item in items))
+        return [(item, texts[item.row]) for item in items if item.row in texts]
 
     def manifest_keys(self, name: str) -> list[str]:
         """Return the row keys of a manifest as recorded, deleted ones included: what tensor columns are aligned with.
@@ -65,12 +63,12 @@ class Manifests(Shelf):
             NotFound: There is no such manifest.
         """
         with self.reading() as connection:
-            return [item["row"] for item in self._items(connection, name)]
+            return [item.row for item in self._items(connection, name)]
 
-    def _items(self, connection: Connection, name: str) -> list[dict[str, Any]]:
+    def _items(self, connection: Connection, name: str) -> list[MemoryItem]:
         items = connection.execute(select(manifests.c["items"]).where(manifests.c.hash == name)).scalar()
         if items is None:
             raise NotFound(f"no memory manifest {name[:12]} in {self.path}; 'perdure verify' says what is missing")
         if content_hash(items) != name:
             raise damaged_manifest(name)
-        return items
+        return [from_store(MemoryItem, item, f"memory manifest {name[:12]}") for item in items]

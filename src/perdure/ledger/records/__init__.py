@@ -21,6 +21,7 @@ from perdure.ledger.records.evidence import Evidence, FactKept, ItemScores
 from perdure.ledger.records.gate import Gate
 from perdure.ledger.records.history import LogLine, Move
 from perdure.ledger.records.learn import Beats, Heartbeat, LearnRecord, RowCounts, TrainingRecord
+from perdure.ledger.records.memory import MemoryItem
 from perdure.ledger.records.score import Score, ScoreSummary
 from perdure.ledger.records.traces import (
     AverageKind,
@@ -74,6 +75,7 @@ __all__ = [
     "ListedFact",
     "LogLine",
     "Mean",
+    "MemoryItem",
     "Move",
     "Neighbour",
     "RefusedFact",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.records import JsonObject, Record
 from perdure.core.rows import Row
-from perdure.ledger.records import KeptRows, RowCounts
+from perdure.ledger.records import KeptRows, MemoryItem, RowCounts
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -88,7 +88,7 @@ def memory_stats(ledger: "Ledger", at: str = "head") -> Json:
         "rows": len(items),
         "text_bytes": sum(len(json.dumps(_text(row), ensure_ascii=False).encode()) for _, row in items),
         "column_bytes": ledger.objects.size(entry.columns) if entry.columns else 0,
-        "pools": dict(Counter(item["pool"] for item, _ in items)),
+        "pools": dict(Counter(item.pool for item, _ in items)),
         "tasks": {task: sum(counts.values()) for task, counts in labels.items()},
         "labels": {task: dict(sorted(counts.items())) for task, counts in labels.items() if set(counts) != {""}},
         "kept": rows_kept(ledger).to_json(),
@@ -107,7 +107,7 @@ def memory_lines(ledger: "Ledger", at: str = "head") -> Iterator[str]:
         NotFound: The ref is not known.
     """
     for item, row in _items(ledger, ledger.resolve(at)):
-        about = {"label": row.label, "task": row.task, "pool": item["pool"]}
+        about = {"label": row.label, "task": row.task, "pool": item.pool}
         yield json.dumps({**_text(row), **{k: v for k, v in about.items() if v is not None}}, ensure_ascii=False)
 
 
@@ -125,12 +125,12 @@ def held(ledger: "Ledger", entry: "Entry") -> RowCounts:
     return RowCounts(len(items), dict(Counter(row.task for _, row in items)))
 
 
-def _items(ledger: "Ledger", entry: "Entry") -> list[tuple[Json, Row]]:
+def _items(ledger: "Ledger", entry: "Entry") -> list[tuple[MemoryItem, Row]]:
     return ledger.manifest_rows(entry.memory) if entry.memory else []
 
 
-def _kept(item: Json) -> Json:
-    return {key: item.get(key) for key in ("pool", "task", "label", "stage", "score")}
+def _kept(item: MemoryItem) -> Json:
+    return {key: getattr(item, key) for key in ("pool", "task", "label", "stage", "score")}
 
 
 def _text(row: Row) -> Json:

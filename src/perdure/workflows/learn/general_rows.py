@@ -34,7 +34,7 @@ def general_rows(ledger: Ledger, parent: Entry, task: TaskData, recipe: Recipe) 
 def rehearsed_before(ledger: Ledger, parent: Entry, task: TaskData) -> list[str]:
     """Say how many test rows ask what a general row in memory asks: the model was held to what the base says of it."""
     items = ledger.manifest_rows(parent.memory) if parent.memory else []
-    rehearsed = {row.question for item, row in items if item["pool"] == "general"}
+    rehearsed = {row.question for item, row in items if item.pool == "general"}
     asked = sum(row.question in rehearsed for row in task.test)
     if not asked:
         return []

@@ -9,6 +9,7 @@ from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, Column, DrawContext
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, row_key
+from perdure.ledger.records import MemoryItem
 from perdure.memory.admission import shrink
 from perdure.memory.memory import Memory, scores_of
 from perdure.workflows.learn.encoder import RowEncoder
@@ -26,18 +27,18 @@ if TYPE_CHECKING:
 class LedgerRow:
     """A remembered row with the item that names it in a manifest."""
 
-    item: Mapping[str, Any]
+    item: MemoryItem
     row: Row
 
     @property
     def key(self) -> str:
         """Key of the row in the ledger."""
-        return self.item["row"]
+        return self.item.row
 
     @property
     def pool(self) -> str:
         """Name of the pool that draws it."""
-        return self.item["pool"]
+        return self.item.pool
 
     @property
     def task(self) -> str:
@@ -183,16 +184,16 @@ def after(
     context = AdmitContext(learner.inputs.seed, task.name, nll_before and [nll_before[i] for i in free], nll_after)
     scores = scores_of(recipe, rows, context, learner.state)
     fresh = [
-        LedgerRow({**_item(row, "replay", task.name), "stage": stage, "score": round(score, 6)}, row)
+        LedgerRow(replace(_item(row, "replay", task.name), stage=stage, score=round(score, 6)), row)
         for row, score in zip(rows, scores, strict=True)
     ]
     grown = memory.admit(fresh, scores, recipe.settings, learner.inputs.seed, stage)
     return teachers.teach(grown, grown.of("replay"), "replay")
 
 
-def _item(row: Row, pool: str, task: str) -> dict[str, Any]:
+def _item(row: Row, pool: str, task: str) -> MemoryItem:
     """Return the item of a manifest that names a row."""
-    return {"row": row_key(row), "pool": pool, "task": task, "label": row.label}
+    return MemoryItem(row_key(row), pool, task, row.label)
 
 
 def states_at(ledger: Ledger, entry: Entry | None, device: Any) -> "dict[str, State]":
