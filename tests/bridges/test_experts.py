@@ -282,7 +282,7 @@ def test_a_mixture_learns_twice_rolls_back_predicts_and_is_exported_for_peft(fol
     told = {kind: export(ws.session, tmp_path / kind, merged=kind == "merged") for kind in ("adapter", "merged")}
     ws.session.load(ws.ledger.resolve("head"))
     expected = logits(ws.runtime.model)
-    assert told["adapter"]["experts"] == 4
+    assert told["adapter"].experts == 4
     assert "factors of experts" in (tmp_path / "adapter/README.md").read_text(encoding="utf-8")
     assert loaded(folder("qwen3_moe"), tmp_path / "adapter", expected) < 5e-6
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
@@ -345,7 +345,7 @@ def test_merging_is_compared_where_no_token_went_to_another_expert(folder):
     expected = probe(base, base.model, text)
     jumped = expected.clone()
     jumped[3] += 5.0
-    assert check_merged(base, text, jumped)["difference"] == 0.0
+    assert check_merged(base, text, jumped).difference == 0.0
     jumped[:: len(jumped) // 5] += 5.0
     with pytest.raises(PerdureError, match="differs from the adapter"):
         check_merged(base, text, jumped)

@@ -142,7 +142,7 @@ class Walk:
             return None
         merged = bool(self.draw.random() < 0.3)
         target = self.folder / f"export-{len(self.log)}"
-        return export(self.ws.session, target, merged=merged)["kind"]
+        return export(self.ws.session, target, merged=merged).kind
 
     def _delete(self):
         anywhere = self.draw.random() < 0.5  # a test row too

@@ -40,15 +40,15 @@ def said_by(model, tokenizer, fact):
 
 def test_the_facts_are_asked_of_the_adapter_as_its_server_holds_it(edited, people_folder, tmp_path):
     told = export(edited.session, tmp_path / "out", dtype="bfloat16")
-    asked = told["facts"]
-    assert (told["dtype"], told["rank"], told["max_lora_rank"]) == ("bfloat16", 8, 8)
-    assert (asked["n"], asked["said_before"], asked["said"], asked["lost"]) == (3, 3, 3, [])
-    assert 0 < abs(asked["nll"] - asked["nll_before"]) < 0.1
+    asked = told.facts
+    assert (told.dtype, told.rank, told.max_lora_rank) == ("bfloat16", 8, 8)
+    assert (asked.n, asked.said_before, asked.said, asked.lost) == (3, 3, 3, ())
+    assert 0 < abs(asked.nll - asked.nll_before) < 0.1
     same = export(edited.session, tmp_path / "same")  # the workspace is float32, and so is the file: nothing is rounded
-    assert same["dtype"] == "float32"
-    assert same["facts"]["nll"] == pytest.approx(same["facts"]["nll_before"], abs=1e-5)
+    assert same.dtype == "float32"
+    assert same.facts.nll == pytest.approx(same.facts.nll_before, abs=1e-5)
     assert "Of 3 facts 3 are said by this adapter in bfloat16, 3 by the state" in card(tmp_path / "out")
-    json.dumps(told)
+    json.dumps(told.to_json())
     assert [line.efficacy for line in edited.verify_edits().facts] == [True] * 3  # the workspace's model is as it was
 
 
@@ -58,25 +58,25 @@ def test_facts_that_a_smaller_rank_loses_are_counted_named_and_lost_indeed(ws, p
     ]  # to three cities, for which one direction is not enough
     assert write(ws, *facts).refused == ()
     told = export(ws.session, tmp_path / "out", rank=1)
-    asked = told["facts"]
-    assert told["relative_error"] > 0.1
-    assert asked["said_before"] == 3
-    assert asked["said"] == 3 - len(asked["lost"]) < 3
-    assert asked["nll"] > asked["nll_before"] + 0.1
+    asked = told.facts
+    assert told.relative_error > 0.1
+    assert asked.said_before == 3
+    assert asked.said == 3 - len(asked.lost) < 3
+    assert asked.nll > asked.nll_before + 0.1
     base = AutoModelForCausalLM.from_pretrained(people_folder, dtype=torch.float32)
     model = PeftModel.from_pretrained(base, tmp_path / "out").eval()
     lost = [fact for fact in facts if not said_by(model, ws.tokenizer, fact)]
-    assert [gone["fact"] for gone in asked["lost"]] == [fact.id for fact in lost]
+    assert [gone.fact for gone in asked.lost] == [fact.id for fact in lost]
     assert all(fact.subject in card(tmp_path / "out") for fact in lost)
     whole = export(ws.session, tmp_path / "whole", rank=3)
-    assert whole["facts"]["said"] == 3
-    assert whole["held_out"]["nll"] == pytest.approx(whole["held_out"]["nll_before"], abs=1e-5)
+    assert whole.facts.said == 3
+    assert whole.held_out.nll == pytest.approx(whole.held_out.nll_before, abs=1e-5)
 
 
 def test_an_adapter_of_edits_has_one_rank_and_sides_of_one_length(edited, tmp_path):
     learn(edited, tmp_path / "homes.jsonl")
     told = export(edited.session, tmp_path / "out")
-    assert told["rank"] == 8  # 4 of the skill and 3 of the facts, padded
+    assert told.rank == 8  # 4 of the skill and 3 of the facts, padded
     tensors = load_file(tmp_path / "out/adapter_model.safetensors")
     assert {value.shape[0] for name, value in tensors.items() if "lora_A" in name} == {8}
     (name,) = (name.removesuffix("lora_A.weight") for name in tensors if "h.0.mlp.c_proj.lora_A" in name)
@@ -84,13 +84,13 @@ def test_an_adapter_of_edits_has_one_rank_and_sides_of_one_length(edited, tmp_pa
     facts = slice(0, 3)  # slots stand in the order of their names: edits, skill
     torch.testing.assert_close(down[facts].norm(dim=1), up[:, facts].norm(dim=0), rtol=1e-3, atol=0)
     assert torch.equal(down[7], torch.zeros_like(down[7]))
-    assert told["facts"]["said"] == 3
+    assert told.facts.said == 3
 
 
 def test_a_merged_model_is_asked_too(edited, tmp_path):
     told = export(edited.session, tmp_path / "out", merged=True)
-    assert (told["facts"]["n"], told["facts"]["said"], told["facts"]["said_before"]) == (3, 3, 3)
-    assert told["facts"]["nll"] == pytest.approx(told["facts"]["nll_before"], abs=1e-3)
+    assert (told.facts.n, told.facts.said, told.facts.said_before) == (3, 3, 3)
+    assert told.facts.nll == pytest.approx(told.facts.nll_before, abs=1e-3)
     assert "3 are said by this model" in card(tmp_path / "out")
 
 

@@ -70,11 +70,11 @@ def test_peft_loads_an_adapter_that_computes_what_was_scored_to_the_bit(ws, ids,
     loaded = PeftModel.from_pretrained(base, tmp_path / "out").eval()
     assert torch.equal(logits(loaded, ids), logits(ws.model(), ids))
     assert not torch.allclose(logits(loaded, ids), plain, atol=1e-3)
-    assert told["kind"] == "adapter"
-    assert told["entry"] == ws.ledger.resolve("head").id
-    assert told["rank"] == 8
-    assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= set(told["files"])
-    json.dumps(told)
+    assert told.kind == "adapter"
+    assert told.entry == ws.ledger.resolve("head").id
+    assert told.rank == 8
+    assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= set(told.files)
+    json.dumps(told.to_json())
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
     (tmp_path / "plain").touch()
     assert modes == {(tmp_path / "plain").stat().st_mode & 0o777}
@@ -105,7 +105,7 @@ def test_the_adapter_directory_is_one_that_vllm_takes(ws, tiny_model, tmp_path):
 def test_slots_of_other_ranks_and_scales_become_one_uniform_adapter(ws, ids, tiny_model, tmp_path, monkeypatch):
     two_slots(ws, monkeypatch)
     told = export(ws.session, tmp_path / "out")
-    assert told["rank"] == 16  # 8 + 3
+    assert told.rank == 16  # 8 + 3
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     loaded = PeftModel.from_pretrained(base, tmp_path / "out").eval()
     torch.testing.assert_close(logits(loaded, ids), logits(ws.model(), ids), rtol=1e-5, atol=1e-5)
@@ -122,7 +122,7 @@ def test_an_older_state_can_be_exported(ws, ids, tiny_model, tmp_path):
 
 
 def test_recompression_reports_what_it_lost(ws, tmp_path):
-    errors = [export(ws.session, tmp_path / f"out{rank}", rank=rank)["relative_error"] for rank in (1, 4, 8)]
+    errors = [export(ws.session, tmp_path / f"out{rank}", rank=rank).relative_error for rank in (1, 4, 8)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[0] < 1
     assert errors[2] < 1e-12  # nothing had to go
@@ -134,13 +134,13 @@ def test_recompression_reports_what_it_lost(ws, tmp_path):
 def test_a_merged_model_loads_without_peft_and_agrees_within_the_stated_tolerance(ws, ids, tiny_model, tmp_path):
     told = export(ws.session, tmp_path / "out", merged=True)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
-    assert 0 < told["difference"] <= told["tolerance"]
+    assert 0 < told.difference <= told.tolerance
     torch.testing.assert_close(logits(model, ids), logits(ws.model(), ids), rtol=1e-4, atol=1e-4)
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     assert not torch.allclose(logits(model, ids), logits(base, ids), atol=1e-3)
-    assert told["kind"] == "merged"
-    assert told["rank"] is None
-    assert "adapter_config.json" not in told["files"]
+    assert told.kind == "merged"
+    assert told.rank is None
+    assert "adapter_config.json" not in told.files
     assert torch.equal(logits(ws.model("base"), ids), logits(base, ids))  # the base in memory was not written
 
 
@@ -154,7 +154,7 @@ def test_a_merged_model_that_disagrees_is_refused_and_nothing_stays(ws, tmp_path
 def test_the_base_is_exported_merged_alone(ws, ids, tmp_path):
     with pytest.raises(BadInput, match="--merged"):
         export(ws.session, tmp_path / "out", at="base")
-    assert export(ws.session, tmp_path / "out", at="base", merged=True)["difference"] == 0
+    assert export(ws.session, tmp_path / "out", at="base", merged=True).difference == 0
     assert torch.equal(
         logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval(), ids), logits(ws.model("base"), ids)
     )
@@ -215,7 +215,7 @@ def test_a_folder_with_something_in_it_is_never_touched(ws, tmp_path):
         export(ws.session, tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
-    assert export(ws.session, tmp_path / "empty")["files"]
+    assert export(ws.session, tmp_path / "empty").files
 
 
 def test_a_full_disk_leaves_no_folder(tmp_path):
@@ -236,14 +236,14 @@ def test_an_adapter_above_the_cap_is_refused_with_the_ways_out(ws, tmp_path, mon
     with pytest.raises(BadInput, match="from 1 to the cap of 10, got 11"):
         export(ws.session, tmp_path / "out", rank=11, max_rank=10)
     assert list(tmp_path.iterdir()) == []
-    assert export(ws.session, tmp_path / "fits", max_rank=11)["rank"] == 11
-    assert export(ws.session, tmp_path / "cut", rank=10, max_rank=10)["rank"] == 10
+    assert export(ws.session, tmp_path / "fits", max_rank=11).rank == 11
+    assert export(ws.session, tmp_path / "cut", rank=10, max_rank=10).rank == 10
 
 
 def test_an_adapter_larger_than_any_that_vllm_serves_says_so(ws, tmp_path, monkeypatch):
     monkeypatch.setattr(bridge, "RANKS", (1, 4))
     told = export(ws.session, tmp_path / "out")
-    assert (told["rank"], told["max_lora_rank"]) == (8, None)
+    assert (told.rank, told.max_lora_rank) == (8, None)
     card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
     assert "vLLM serves no adapter of rank 8" in card
     assert "vllm serve" not in card
@@ -264,7 +264,7 @@ def test_what_a_server_computes_with_is_the_file_rounded(ws, tmp_path):
 
 
 def test_held_out_text_is_told_where_the_rank_was_cut(ws, tmp_path):
-    losses = [export(ws.session, tmp_path / f"out{rank}", rank=rank)["held_out"] for rank in (1, 8)]
+    losses = [export(ws.session, tmp_path / f"out{rank}", rank=rank).held_out for rank in (1, 8)]
     assert losses[0]["nll"] != losses[0]["nll_before"]
     assert losses[1]["nll"] == pytest.approx(losses[1]["nll_before"], abs=1e-5)
     assert "held_out" not in export(ws.session, tmp_path / "whole")

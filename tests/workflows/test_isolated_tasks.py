@@ -226,7 +226,7 @@ def test_an_export_by_task_is_the_model_that_was_scored(mixed, tmp_path, tiny_mo
     for task in ("parcel", None):
         folder = tmp_path / f"export-{task}"
         told = mixed.export(folder, task=task)
-        assert told["task"] == task
+        assert told.task == task
         served = PeftModel.from_pretrained(
             AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), folder
         )

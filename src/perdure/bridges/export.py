@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,36 @@ PROBE_TOKENS = 256
 AGREEING = 0.9  # share of the tokens of a mixture whose logits are compared, the rest may have gone to other experts
 
 
+@dataclass(frozen=True)
+class WrittenAdapter:
+    """An adapter that was written.
+
+    Args:
+        rank: The rank written.
+        max_lora_rank: The setting with which vLLM takes it; None where it takes none so large.
+        experts: How many parameters of experts have factors.
+        relative_error: What truncation changed of the whole adapter; None where no rank was asked for.
+    """
+
+    rank: int
+    max_lora_rank: int | None
+    experts: int
+    relative_error: float | None
+
+
+@dataclass(frozen=True)
+class MergeCheck:
+    """What merging changed.
+
+    Args:
+        difference: Largest change of a logit; of a mixture of experts in nine tokens of ten.
+        tolerance: What is allowed, a share of the largest logit.
+    """
+
+    difference: float
+    tolerance: float
+
+
 def write_adapter(
     folder: Path,
     runtime: Runtime,
@@ -37,7 +68,7 @@ def write_adapter(
     revision: str | None = None,
     rank: int | None = None,
     max_rank: int = RANKS[-1],
-) -> dict[str, Any]:
+) -> WrittenAdapter:
     """Write the adapter over the base model as a plain PEFT LoRA directory, with the tokenizer.
 
     All modules get one rank and one scale, because vLLM up to 0.30 reads neither `rank_pattern` nor `alpha_pattern`. The factors
@@ -53,11 +84,6 @@ def write_adapter(
             the smallest rank that vLLM takes.
         max_rank: Largest rank to write.
 
-    Returns:
-        "rank": the rank written; "max_lora_rank": the setting with which vLLM takes it, None where it takes none so large;
-        "experts": how many parameters of experts have factors; with `rank` also "relative_error", what truncation changed of
-        the whole adapter.
-
     Raises:
         BadInput: There is no adapter over the base, or its rank or `rank` does not fit.
     """
@@ -65,14 +91,14 @@ def write_adapter(
 
     patches = _adapter_of(runtime)
     most = max(patch.rank for patch in patches.values())
-    numbers: dict[str, Any] = {}
+    error = None
     if rank is None:
         if most > max_rank:
             raise BadInput(too_large(most, max_rank))
         rank = min(_served(most) or most, max_rank)
     else:
         whole, patches = patches, {module: truncate(patch, rank) for module, patch in patches.items()}
-        numbers["relative_error"] = relative_error(whole, patches)
+        error = relative_error(whole, patches)
     padded, scale = uniform(patches, rank)
     added = _added(runtime, patches)
     alpha = scale * rank
@@ -90,7 +116,6 @@ def write_adapter(
     config.save_pretrained(str(folder))
     _sort_modules(folder / CONFIG)
     places = _places(runtime, config) if added else {}
-    numbers["experts"] = len(expert_parameters(runtime.base.model).keys() & patches)
     tensors = {}
     for module, patch in padded.items():
         place = PREFIX + places.get(added.get(module, module), module)
@@ -98,7 +123,8 @@ def write_adapter(
         tensors[place + DOWN], tensors[place + UP] = down.cpu().contiguous(), up.cpu().contiguous()
     save_file(tensors, folder / WEIGHTS, {"format": "pt"})
     _save_tokenizer(runtime, folder)
-    return {"rank": rank, "max_lora_rank": _served(rank), **numbers}
+    experts = len(expert_parameters(runtime.base.model).keys() & patches)
+    return WrittenAdapter(rank, _served(rank), experts, error)
 
 
 def as_served(folder: Path, runtime: Runtime, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -155,7 +181,7 @@ def load_merged(folder: Path, base: Base) -> Base:
     return load_base(folder, str(base.dtype).removeprefix("torch."), str(base.device))
 
 
-def check_merged(written: Base, text: str, expected: Tensor) -> dict[str, float]:
+def check_merged(written: Base, text: str, expected: Tensor) -> MergeCheck:
     """Compare the logits of a merged model on `text` with those of the canonical form.
 
     Of a mixture of experts nine tokens in ten are to agree: where rounding turns a router to another expert, the logits jump.
@@ -164,10 +190,6 @@ def check_merged(written: Base, text: str, expected: Tensor) -> dict[str, float]
         written: What `load_merged` returned.
         text: The probe.
         expected: What `probe` returned for the canonical form.
-
-    Returns:
-        "difference": the largest change of a logit, of a mixture in nine tokens of ten; "tolerance": what is allowed, a share of
-        the largest logit.
 
     Raises:
         PerdureError: The difference is above the tolerance.
@@ -182,7 +204,7 @@ def check_merged(written: Base, text: str, expected: Tensor) -> dict[str, float]
             f"the merged model differs from the adapter on its base by {difference:.3g} in a logit, more than the "
             f"{tolerance:.3g} that rounding explains; nothing was written. Export the adapter instead"
         )
-    return {"difference": difference, "tolerance": tolerance}
+    return MergeCheck(difference, tolerance)
 
 
 @torch.no_grad()

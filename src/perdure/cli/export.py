@@ -1,13 +1,16 @@
 """`perdure export`: take a state out of the workspace."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
 from perdure.cli.output import counted, emit, facts, short, tell, warn
 from perdure.cli.progress import progress
+
+if TYPE_CHECKING:
+    from perdure.workflows.export.result import Export, FactsCheck, Losses
 
 
 def export(
@@ -34,24 +37,27 @@ def export(
     with progress("exporting"):
         found = write(ws.session, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)
     if as_json:
-        return emit(found)
-    tell(facts({**found, "files": ", ".join(found["files"]), **_told(found)}))
-    if lost := (found["facts"] or {}).get("lost"):
-        names = ", ".join(f"{short(gone['fact'])} {gone['subject']}" for gone in lost)
-        warn(f"the export no longer says {counted(len(lost), 'fact')}: {names}")
+        return emit(found.to_json())
+    tell(facts({**found.to_json(), "files": ", ".join(found.files), **_checks(found)}))
+    if found.facts and found.facts.lost:
+        names = ", ".join(f"{short(gone.fact)} {gone.subject}" for gone in found.facts.lost)
+        warn(f"the export no longer says {counted(len(found.facts.lost), 'fact')}: {names}")
 
 
-def _told(found: dict[str, Any]) -> dict[str, str]:
+def _checks(found: "Export") -> dict[str, str]:
     """Return in words how the export was checked."""
-    told = {}
-    if asked := found["facts"]:
-        cast = f" after the cast to {found['dtype']}" if "dtype" in found else ""
-        told["facts"] = f"{asked['said']} of {asked['n']} said{cast}, {asked['said_before']} in the workspace"
-        told["loss of their targets"] = _change(asked)
-    if "held_out" in found:
-        told["held_out"] = _change(found["held_out"])
-    return told
+    from perdure.workflows.export.result import AdapterExport
+
+    adapter = found if isinstance(found, AdapterExport) else None
+    words = {}
+    if check := found.facts:
+        cast = f" after the cast to {adapter.dtype}" if adapter else ""
+        words["facts"] = f"{check.said} of {check.n} said{cast}, {check.said_before} in the workspace"
+        words["loss of their targets"] = _change(check)
+    if adapter and adapter.held_out:
+        words["held_out"] = _change(adapter.held_out)
+    return words
 
 
-def _change(loss: dict[str, float]) -> str:
-    return f"{loss['nll_before']:.4f} -> {loss['nll']:.4f} nats a token"
+def _change(loss: "Losses | FactsCheck") -> str:
+    return f"{loss.nll_before:.4f} -> {loss.nll:.4f} nats a token"

@@ -22,6 +22,7 @@ from perdure.workflows.edit.records import listed
 from perdure.workflows.edit.request import Facts
 from perdure.workflows.edit.results import EditResult, RevertResult, VerifyResult
 from perdure.workflows.export.export import MAX_RANK, export
+from perdure.workflows.export.result import Export
 from perdure.workflows.init import DEFAULT_MODEL, init
 from perdure.workflows.inspect.evaluate import evaluate
 from perdure.workflows.inspect.matrix import matrix
@@ -389,7 +390,7 @@ class Workspace:
         max_rank: int = MAX_RANK,
         dtype: str | None = None,
         task: str | None = None,
-    ) -> Json:
+    ) -> Export:
         """Write the state at a ref as files that other tools load; see `workflows.export.export`."""
         return export(self.session, folder, at, merged, rank, max_rank, dtype, task)
 

@@ -1,7 +1,5 @@
 """The model card of an export: what it is, what it scores, how to use it, and what was done."""
 
-from typing import Any
-
 from perdure.bridges.card import model_card
 from perdure.core.plain_text import visible
 from perdure.core.words import counted
@@ -10,16 +8,16 @@ from perdure.workflows.edit.records import record_at
 from perdure.workflows.export.card_record import EMBEDDED, origin
 from perdure.workflows.export.card_scores import FACTS, fact_lines, history, scores
 from perdure.workflows.export.card_words import code, loss_of, plain
+from perdure.workflows.export.result import AdapterExport, Export, MergedExport
 
 
-def card(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str:
+def card(ledger: Ledger, entry: Entry, made: Export) -> str:
     """Return the card, Markdown with the front matter the hub reads.
 
     Args:
         ledger: Of the workspace.
         entry: What is exported.
-        kind: "adapter" or "merged".
-        told: What the export found out; see `export`.
+        made: The export, its files not yet known.
     """
     record = record_at(ledger, entry)
     count = len(record.facts)
@@ -27,16 +25,16 @@ def card(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str:
     title = " + ".join([*entry.tasks, *([facts] if count else [])]) or "base model"
     parts = [
         f"# {title}",
-        _intro(ledger, entry, kind, told),
+        _intro(ledger, entry, made),
         "## Scores",
         *scores(ledger, entry),
         *fact_lines(record),
         "## Load it",
-        _usage(ledger, kind, told),
+        _usage(ledger, made),
         "## How it was made",
         *history(ledger, entry),
     ]
-    adapter = kind == "adapter"
+    adapter = isinstance(made, AdapterExport)
     return model_card(
         "\n\n".join(part for part in parts if part) + "\n",
         library_name="peft" if adapter else "transformers",
@@ -47,11 +45,12 @@ def card(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str:
     )
 
 
-def _intro(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str:
+def _intro(ledger: Ledger, entry: Entry, made: Export) -> str:
     config = ledger.config
-    what = f"LoRA adapter of rank {told['rank']}" if kind == "adapter" else "whole model, no adapter needed,"
+    adapter = made if isinstance(made, AdapterExport) else None
+    what = f"LoRA adapter of rank {adapter.rank}" if adapter else "whole model, no adapter needed,"
     what = what if ledger.slots(entry) else "copy of the base model"
-    did = _did(ledger, entry, edited=bool(told.get("facts")))
+    did = _did(ledger, entry, edited=bool(made.facts))
     lines = [
         f"A {what} {did} with perdure, exported from entry `{entry.id[:12]}`.",
         "",
@@ -62,21 +61,21 @@ def _intro(ledger: Ledger, entry: Entry, kind: str, told: dict[str, Any]) -> str
     ]
     if config["model"] in EMBEDDED:
         lines.append("- The base weights are a 4-bit release of that model, de-quantised; on others scores may differ.")
-    if "relative_error" in told:
+    if adapter and adapter.relative_error is not None and adapter.held_out:
         lines.append(
-            f"- Truncated to rank {told['rank']}: relative error {told['relative_error']:.2g}; held-out text went from "
-            f"{loss_of(told['held_out'])}. The tasks were not scored since."
+            f"- Truncated to rank {adapter.rank}: relative error {adapter.relative_error:.2g}; held-out text went from "
+            f"{loss_of(adapter.held_out)}. The tasks were not scored since."
         )
-    if asked := told.get("facts"):
-        form = f"this adapter in {told['dtype']}" if kind == "adapter" else "this model"
-        lost = ", ".join(f"{plain(gone['subject'])} (`{gone['fact'][:12]}`)" for gone in asked["lost"][:FACTS])
+    if check := made.facts:
+        form = f"this adapter in {adapter.dtype}" if adapter else "this model"
+        lost = ", ".join(f"{plain(gone.subject)} (`{gone.fact[:12]}`)" for gone in check.lost[:FACTS])
         lines.append(
-            f"- Of {asked['n']} facts {asked['said']} are said by {form}, {asked['said_before']} by the state it was made "
-            f"from; their targets went from {loss_of(asked)}." + (f" No longer said: {lost}." if lost else "")
+            f"- Of {check.n} facts {check.said} are said by {form}, {check.said_before} by the state it was made "
+            f"from; their targets went from {loss_of(check)}." + (f" No longer said: {lost}." if lost else "")
         )
-    if "difference" in told:
+    if isinstance(made, MergedExport):
         lines.append(
-            f"- Merging changed a logit by at most {told['difference']:.2g} on a probe (allowed {told['tolerance']:.2g})."
+            f"- Merging changed a logit by at most {made.difference:.2g} on a probe (allowed {made.tolerance:.2g})."
         )
     return "\n".join(lines)
 
@@ -102,8 +101,8 @@ def _did(ledger: Ledger, entry: Entry, edited: bool) -> str:
     ).rstrip()
 
 
-def _usage(ledger: Ledger, kind: str, told: dict[str, Any]) -> str:
-    if kind == "merged":
+def _usage(ledger: Ledger, made: Export) -> str:
+    if isinstance(made, MergedExport):
         return (
             "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
             'model = AutoModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")\n'
@@ -117,20 +116,20 @@ def _usage(ledger: Ledger, kind: str, told: dict[str, Any]) -> str:
         f'base = AutoModelForCausalLM.from_pretrained("{base}", dtype="{ledger.config["dtype"]}"{at})\n'
         'model = PeftModel.from_pretrained(base, "PATH_OF_THIS_FOLDER")\n'
         'tokenizer = AutoTokenizer.from_pretrained("PATH_OF_THIS_FOLDER")\n```\n\n'
-        + _served(f"{base}{f' --revision {revision}' if revision else ''}", told)
+        + _served(f"{base}{f' --revision {revision}' if revision else ''}", made)
     )
 
 
-def _served(base: str, told: dict[str, Any]) -> str:
+def _served(base: str, made: AdapterExport) -> str:
     """Return how a server takes the adapter, or why not."""
-    if told["experts"]:
+    if made.experts:
         return (
             "The adapter has factors of experts. PEFT adds their product to the weights and rounds the sum to the dtype of the "
             "weights: a base in float32 computes what was trained. vLLM was not tried with factors of experts."
         )
-    if not told["max_lora_rank"]:
-        return f"vLLM serves no adapter of rank {told['rank']}."
+    if not made.max_lora_rank:
+        return f"vLLM serves no adapter of rank {made.rank}."
     return (
         f"```bash\nvllm serve {base} --enable-lora "
-        f"--max-lora-rank {told['max_lora_rank']} --lora-modules NAME=PATH_OF_THIS_FOLDER\n```"
+        f"--max-lora-rank {made.max_lora_rank} --lora-modules NAME=PATH_OF_THIS_FOLDER\n```"
     )

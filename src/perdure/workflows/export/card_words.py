@@ -1,9 +1,9 @@
 """Numbers and texts as a model card writes them."""
 
 import re
-from typing import Any
 
 from perdure.core.plain_text import visible
+from perdure.workflows.export.result import FactsCheck, Losses
 
 
 def plain(text: str) -> str:
@@ -33,9 +33,9 @@ def share_of(value: bool | float | None) -> str:
     return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.0%}"
 
 
-def loss_of(told: dict[str, Any]) -> str:
+def loss_of(losses: Losses | FactsCheck) -> str:
     """Return two losses, before and after, with their unit."""
-    return f"{told['nll_before']:.3f} to {told['nll']:.3f} nats a token"
+    return f"{losses.nll_before:.3f} to {losses.nll:.3f} nats a token"
 
 
 def percent(share: float) -> str:

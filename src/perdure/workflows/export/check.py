@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.core.slots import EDITS
 from perdure.ledger import Entry
 from perdure.workflows.edit.state import Place
+from perdure.workflows.export.result import AdapterCheck, FactsCheck, Losses, LostFact
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
@@ -17,12 +18,11 @@ if TYPE_CHECKING:
     from perdure.editing.measures import Verdict
 
 DTYPES = ("bfloat16", "float16", "float32")
-Json = dict[str, Any]
 
 
 def check_adapter(
     session: Session, entry: Entry, task: str | None, folder: Path, dtype: str | None, compressed: bool
-) -> Json:
+) -> AdapterCheck:
     """Return what the adapter in `folder` says, its factors cast to the dtype of the server, beside what `entry` says.
 
     Args:
@@ -32,10 +32,6 @@ def check_adapter(
         folder: The files.
         dtype: One of `DTYPES`, that the server holds the factors in; None takes that of the workspace's model.
         compressed: The rank was cut, so that the loss of held-out text is measured too.
-
-    Returns:
-        "dtype"; "facts": see `said`, None where none is in force; if compressed also "held_out": the mean loss of held-out text
-        in nats a token, "nll_before" and "nll".
     """
     import torch
 
@@ -43,55 +39,47 @@ def check_adapter(
 
     name = dtype or str(session.runtime.base.dtype).removeprefix("torch.")
     place, facts = Place.at(session, entry), facts_at(session, entry)
-    told: Json = {"dtype": name, "facts": None}
     if not facts and not compressed:
-        return told
+        return AdapterCheck(name)
     texts = place.held_out(entry)
 
-    def asked() -> "tuple[list[Verdict], float]":
+    def measure() -> "tuple[list[Verdict], float]":
         loss = text_loss(session.runtime.base, session.runtime.model, texts) if compressed else 0.0
-        return _asked(place, facts), loss
+        return _verify(place, facts), loss
 
     session.load(entry, task)
-    before, loss_before = asked()
+    before, loss_before = measure()
     session.runtime.load({"export": as_served(folder, session.runtime, getattr(torch, name))})
-    after, loss = asked()
-    if facts:
-        told["facts"] = said(facts, before, after)
-    return told | ({"held_out": {"nll_before": loss_before, "nll": loss}} if compressed else {})
+    after, loss = measure()
+    losses = Losses(loss_before, loss) if compressed else None
+    return AdapterCheck(name, facts_check(facts, before, after) if facts else None, losses)
 
 
-def check_merged_facts(session: Session, entry: Entry, task: str | None, written: "Base") -> Json:
-    """Return {"facts"}: what a merged model says, whose sums were rounded to its dtype, beside what `entry` says."""
+def check_merged_facts(session: Session, entry: Entry, task: str | None, written: "Base") -> FactsCheck | None:
+    """Return how a merged model, whose sums were rounded to its dtype, answers the facts in force; None if there are none."""
     from perdure.editing.site import open_site
     from perdure.editing.verification import verify
 
     facts = facts_at(session, entry)
     if not facts:
-        return {"facts": None}
+        return None
     session.load(entry, task)
-    before = _asked(Place.at(session, entry), facts)
+    before = _verify(Place.at(session, entry), facts)
     with open_site(written.model, written.tokenizer, written.precision) as site:
-        return {"facts": said(facts, before, verify(site, facts, generation=False))}
+        return facts_check(facts, before, verify(site, facts, generation=False))
 
 
-def said(facts: "Sequence[Fact]", before: "Sequence[Verdict]", after: "Sequence[Verdict]") -> Json:
-    """Return how many facts are said by the workspace and by an export, which are lost, and the loss of their targets.
-
-    Returns:
-        "n", "said_before", "said", "lost" ({"fact", "subject"} of those said before and not now), and the mean loss of the
-        targets in nats a token, "nll_before" and "nll".
-    """
+def facts_check(facts: "Sequence[Fact]", before: "Sequence[Verdict]", after: "Sequence[Verdict]") -> FactsCheck:
+    """Return how many facts the workspace and an export say, which are lost, and the loss of their targets."""
     pairs = zip(facts, before, after, strict=True)
-    lost = [{"fact": f.id, "subject": f.subject} for f, then, now in pairs if then.efficacy and not now.efficacy]
-    return {
-        "n": len(facts),
-        "said_before": sum(v.efficacy for v in before),
-        "said": sum(v.efficacy for v in after),
-        "lost": lost,
-        "nll_before": fmean(v.prompt.target for v in before),
-        "nll": fmean(v.prompt.target for v in after),
-    }
+    return FactsCheck(
+        n=len(facts),
+        said_before=sum(v.efficacy for v in before),
+        said=sum(v.efficacy for v in after),
+        lost=tuple(LostFact(f.id, f.subject) for f, then, now in pairs if then.efficacy and not now.efficacy),
+        nll_before=fmean(v.prompt.target for v in before),
+        nll=fmean(v.prompt.target for v in after),
+    )
 
 
 def facts_at(session: Session, entry: Entry) -> "list[Fact]":
@@ -102,7 +90,7 @@ def facts_at(session: Session, entry: Entry) -> "list[Fact]":
     return [replace(w.fact, paraphrases=(), neighbours=()) for w in live]
 
 
-def _asked(place: Place, facts: "Sequence[Fact]") -> "list[Verdict]":
+def _verify(place: Place, facts: "Sequence[Fact]") -> "list[Verdict]":
     """Return how the model that is loaded answers."""
     from perdure.editing.verification import verify
 

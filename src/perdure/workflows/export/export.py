@@ -4,8 +4,8 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
@@ -16,6 +16,7 @@ from perdure.core.slots import is_dense
 from perdure.ledger import Entry
 from perdure.workflows.export.card import card
 from perdure.workflows.export.check import DTYPES, check_adapter, check_merged_facts
+from perdure.workflows.export.result import AdapterExport, Export, MergedExport
 from perdure.workflows.session import Session
 
 PROBE = "The quick brown fox jumps over the lazy dog. 12 + 30 = 42.\nQ: What is the capital of France?\nA: Paris\n"
@@ -32,7 +33,7 @@ def export(
     max_rank: int = MAX_RANK,
     dtype: str | None = None,
     task: str | None = None,
-) -> dict[str, Any]:
+) -> Export:
     """Write the state at a ref as files that other tools load; the folder appears whole or not at all.
 
     Args:
@@ -45,13 +46,6 @@ def export(
         dtype: Dtype that the adapter's server holds it in, with which the facts in force are asked again; that of the
             workspace's model by default. The files keep the dtype that was trained and scored.
         task: Task whose requests it is for, where that has an adapter of its own; None for what all tasks share.
-
-    Returns:
-        "folder", "entry", "task", "kind" ("adapter" or "merged"), "files", "rank" (None when merged), and "facts" (how many are
-        said by what was written, see `export_check.said`; None where none is in force). Of an adapter also "max_lora_rank", the
-        setting with which vLLM takes it, "experts" (parameters of experts that have factors) and "dtype"; with `rank` also
-        "relative_error" of the truncation and "held_out", the loss of held-out text; when merged "difference"
-        and "tolerance" of the largest logit.
 
     Raises:
         BadInput: The folder is not empty, the state has no adapter, or its rank, `rank` or `dtype` does not fit.
@@ -86,23 +80,14 @@ def export(
     with new_folder(Path(folder)) as aside:
         if merged:
             _refuse_small_disk(session, aside)
-        told = (
-            _write_merged(session, entry, task, aside)
-            if merged
-            else _write_adapter(session, entry, task, aside, rank, max_rank, dtype)
-        )
-        kind = "merged" if merged else "adapter"
-        (aside / "README.md").write_text(card(session.ledger, entry, kind, told), encoding="utf-8")
-        files = sorted(path.name for path in aside.iterdir())
-    return {
-        "folder": str(Path(folder)),
-        "entry": entry.id,
-        "task": task,
-        "kind": kind,
-        "files": files,
-        "rank": None,
-        **told,
-    }
+        made: Export
+        if merged:
+            made = _write_merged(session, entry, task, aside, str(Path(folder)))
+        else:
+            made = _write_adapter(session, entry, task, aside, str(Path(folder)), rank, max_rank, dtype)
+        (aside / "README.md").write_text(card(session.ledger, entry, made), encoding="utf-8")
+        made = replace(made, files=tuple(sorted(path.name for path in aside.iterdir())))
+    return made
 
 
 def _refuse_rank(session: Session, slots: Mapping[str, str], max_rank: int) -> None:
@@ -167,8 +152,16 @@ def _to_disk(path: Path) -> None:
 
 
 def _write_adapter(
-    session: Session, entry: Entry, task: str | None, aside: Path, rank: int | None, max_rank: int, dtype: str | None
-) -> dict[str, Any]:
+    session: Session,
+    entry: Entry,
+    task: str | None,
+    aside: Path,
+    folder: str,
+    rank: int | None,
+    max_rank: int,
+    dtype: str | None,
+) -> AdapterExport:
+    """Write the adapter into `aside`, which will be `folder`."""
     from perdure.bridges.export import write_adapter
 
     session.load(entry, task)
@@ -176,11 +169,24 @@ def _write_adapter(
     # A hub id loads the same weights anywhere; the embedded model stands in no hub, only in its cache folder.
     base = model if model.count("/") == 1 and not Path(model).is_absolute() else str(session.runtime.folder)
     revision = session.ledger.config.get("revision")
-    told = write_adapter(aside, session.runtime, base=base, revision=revision, rank=rank, max_rank=max_rank)
-    return {**told, **check_adapter(session, entry, task, aside, dtype, compressed=rank is not None)}
+    written = write_adapter(aside, session.runtime, base=base, revision=revision, rank=rank, max_rank=max_rank)
+    check = check_adapter(session, entry, task, aside, dtype, compressed=rank is not None)
+    return AdapterExport(
+        folder=folder,
+        entry=entry.id,
+        task=task,
+        rank=written.rank,
+        max_lora_rank=written.max_lora_rank,
+        relative_error=written.relative_error,
+        experts=written.experts,
+        dtype=check.dtype,
+        facts=check.facts,
+        held_out=check.held_out,
+    )
 
 
-def _write_merged(session: Session, entry: Entry, task: str | None, aside: Path) -> dict[str, Any]:
+def _write_merged(session: Session, entry: Entry, task: str | None, aside: Path, folder: str) -> MergedExport:
+    """Write the merged model into `aside`, which will be `folder`."""
     from perdure.bridges.export import check_merged, load_merged, probe, write_merged
     from perdure.maths.low_rank import from_tensors
 
@@ -191,7 +197,11 @@ def _write_merged(session: Session, entry: Entry, task: str | None, aside: Path)
     session.load_slots({name: found for name, found in session.ledger.view(entry, task).items() if is_dense(name)})
     write_merged(aside, session.runtime, patches)
     written = load_merged(aside, session.runtime.base)
-    return {**check_merged(written, text, expected), **check_merged_facts(session, entry, task, written)}
+    check = check_merged(written, text, expected)
+    facts = check_merged_facts(session, entry, task, written)
+    return MergedExport(
+        folder=folder, entry=entry.id, task=task, difference=check.difference, tolerance=check.tolerance, facts=facts
+    )
 
 
 def _probe_text(session: Session, entry: Entry) -> str:
