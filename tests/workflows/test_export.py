@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import perdure
 from perdure.bridges import export as bridge
 from perdure.core.errors import BadInput, NotFound, PerdureError
 from perdure.workflows.export.export import export, new_folder
+from perdure.workflows.export.result import FactsCheck, LostFact, MergedExport
 
 QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "learning_rate": 0.02}
 
@@ -265,9 +267,21 @@ def test_what_a_server_computes_with_is_the_file_rounded(ws, tmp_path):
 
 def test_held_out_text_is_told_where_the_rank_was_cut(ws, tmp_path):
     losses = [export(ws.session, tmp_path / f"out{rank}", rank=rank).held_out for rank in (1, 8)]
-    assert losses[0]["nll"] != losses[0]["nll_before"]
-    assert losses[1]["nll"] == pytest.approx(losses[1]["nll_before"], abs=1e-5)
-    assert "held_out" not in export(ws.session, tmp_path / "whole")
+    assert losses[0].nll != losses[0].nll_before
+    assert losses[1].nll == pytest.approx(losses[1].nll_before, abs=1e-5)
+    whole = export(ws.session, tmp_path / "whole")
+    assert list(whole.to_json()) == [
+        *("folder", "entry", "task", "kind", "files", "rank", "max_lora_rank", "experts", "dtype", "facts")
+    ]
+    cut = replace(whole, relative_error=0.1, held_out=losses[0]).to_json()
+    assert list(cut)[7:] == ["relative_error", "experts", "dtype", "facts", "held_out"]
+
+
+def test_the_keys_of_a_merged_export_stay():
+    check = FactsCheck(2, 2, 1, (LostFact("f", "Ann"),), 0.1, 0.2)
+    made = MergedExport(folder="out", entry="e", task=None, difference=0.1, tolerance=0.2, facts=check).to_json()
+    assert list(made) == [*("folder", "entry", "task", "kind", "files", "rank", "difference", "tolerance", "facts")]
+    assert list(made["facts"]) == ["n", "said_before", "said", "lost", "nll_before", "nll"]
 
 
 def bytes_of(folder):
