@@ -67,6 +67,15 @@ EXAMPLES = [
         {"text": "so good", "label": "very_good"},
         {"prompt": "Classify the text.\nText: so good\nLabel:", "completion": " very good", "label": "very_good"},
     ),
+    (
+        "text_labels",
+        {"text": "so good", "label": ["very_good", "bad"]},
+        {
+            "prompt": "Classify the text.\nText: so good\nLabel:",
+            "completion": " bad, very good",
+            "label": "bad, very_good",
+        },
+    ),
 ]
 
 

@@ -54,6 +54,7 @@ def learn(
     columns: Annotated[
         str | None, typer.Option(metavar="NAME=COLUMN,...", help="Roles of columns: prompt=question,completion=answer.")
     ] = None,
+    system: Annotated[str | None, typer.Option(help=r"System prompt of the task; \n is a line break.")] = None,
     documents: Annotated[
         Literal["paragraph", "file"] | None,
         typer.Option(show_default="paragraph; file in a folder", help="What a row of a .txt file is."),
@@ -92,7 +93,7 @@ def learn(
         raise typer.BadParameter(f"without a gate there is nothing for --{name} to decide")
     about = {"format": format, "template": template and template.replace("\\n", "\n"), "scorer": _yaml(scorer)}
     about |= {"general": general, "guard": guard or None, "columns": _columns(columns)}
-    about |= {"documents": documents, "max_rows": max_rows}
+    about |= {"documents": documents, "max_rows": max_rows, "system": system and system.replace("\\n", "\n")}
     options: dict[str, Any] = {
         "test": test,
         "recipe": recipe,

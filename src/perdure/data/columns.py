@@ -8,7 +8,7 @@ from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_text import clipped, quoted, visible
-from perdure.data.guesses import CONTEXTS, MEDIA, folded, harmless, pair
+from perdure.data.guesses import CONTEXTS, MEDIA, answer_column, folded, harmless, pair
 from perdure.data.read import Record
 from perdure.data.turns import ROW_FIELDS
 
@@ -19,9 +19,13 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "alpaca": ("instruction", "output"),
     "query_response": ("query", "response"),
     "text_label": ("text", "label"),
+    "text_labels": ("text", "label"),
     "text": ("text",),
 }
-"""Columns a format needs. A record is of the first format whose columns it all has."""
+"""Columns a format needs. A record is of the first format whose columns it all has; of `text_labels` if its label is a list."""
+
+LABELLED = ("text_label", "text_labels")
+"""Formats whose answer is a label, or several."""
 
 MORE: dict[str, tuple[str, ...]] = {
     "messages": ("system", *ROW_FIELDS),
@@ -107,7 +111,7 @@ def read_by(
 
     With `chat`, prompt and completion are the turns of a conversation.
     """
-    answer = {"text_label": "label", "prompt_completion": "completion"}.get(format)
+    answer = "label" if format in LABELLED else "completion" if format == "prompt_completion" else None
     names = (
         [*placeholders, answer] if placeholders is not None and answer else [*FORMATS[format], *MORE.get(format, ())]
     )
@@ -155,7 +159,7 @@ def check(
     # a column that is read under another case is there a second time, under its own name
     counts = {name: n for name, n in counts.items() if not (name.casefold() in read and _same(records, name))}
     _refuse_preferences(records, format, counts)
-    if format not in ("text", "text_label") and (media := [name for name in counts if folded(name) in MEDIA]):
+    if format not in ("text", *LABELLED) and (media := [name for name in counts if folded(name) in MEDIA]):
         raise BadInput(
             f"{first.source}: the column {listed(media[:1])} is not read, for perdure trains on text alone; remove it, and the "
             "rows whose answers need it"
@@ -198,6 +202,13 @@ def advice(records: Sequence[Record], how: str) -> str:
         return f"name the columns of the question in a template (--template '{holes}')"
     columns = dict(zip(("prompt", "completion"), [*names[:2], "COLUMN", "COLUMN"], strict=False))
     return f"name the role of each column: {written(columns, how)}"
+
+
+def answer_advice(records: Sequence[Record], prompt: Collection[str], how: str) -> str:
+    """Return how to name the column that is the answer to a prompt which a template makes of the columns `prompt`."""
+    names = [name for name in _counts(records, filled=True) if name not in prompt]
+    role, column = answer_column(names) or ("completion", "COLUMN")
+    return f"name it: {written({role: column}, how)}"
 
 
 def nested(value: dict[str, Any] | list[Any]) -> str:
@@ -265,7 +276,7 @@ def refuse_pairs(source: str, columns: Iterable[str]) -> None:
 def _refuse_preferences(records: Sequence[Record], format: str, unread: Iterable[str]) -> None:
     source = records[0].source
     refuse_pairs(source, unread)
-    if format not in ("text", "text_label"):
+    if format not in ("text", *LABELLED):
         labels = [record.fields.get("label") for record in records]
         answers = {
             str(record.fields.get(FORMATS[format][-1])) for record in records if record.fields.get("label") is False

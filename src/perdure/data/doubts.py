@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from perdure.core.rows import Row
 from perdure.core.script import narrowed
+from perdure.data.columns import LABELLED
 
 
 def doubts(parts: Mapping[str, Sequence[Row]], format: str) -> list[str]:
@@ -15,7 +16,7 @@ def doubts(parts: Mapping[str, Sequence[Row]], format: str) -> list[str]:
     repeated = sum(len(part) - len({row.hash for row in part}) for part in parts.values())
     notices = [f"{repeated} duplicate {'row' if repeated == 1 else 'rows'} dropped"] if repeated else []
     notices += [f"labels {' and '.join(map(repr, same))} differ only in case or spaces" for same in _alike(rows)]
-    if format == "text_label" and (torn := _several(rows)):
+    if format in LABELLED and (torn := _several(rows)):
         what = "1 text has" if len(torn) == 1 else f"{len(torn)} texts have"
         notices.append(f"{what} several labels, first {torn[0].source}")
     return notices

@@ -12,14 +12,16 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_text import quoted
 from perdure.core.rows import Message, Row
 from perdure.data.columns import FORMATS as FORMATS
-from perdure.data.columns import IN_FILE, advice, listed, nested, refuse_pairs
+from perdure.data.columns import IN_FILE, LABELLED, advice, answer_advice, listed, nested, refuse_pairs
+from perdure.data.label_sets import EMPTY, answer_of_set, label_of_set
 from perdure.data.read import Record
+from perdure.data.systems import with_system, with_system_column
 from perdure.data.turns import conversation, turns_of
 
 DEFAULT_TEMPLATE = "Classify the text.\nText: {text}\nLabel:"
 """Prompt of `text_label` unless the task sets its own."""
 
-TEMPLATED = ("text_label", "prompt_completion")
+TEMPLATED = (*LABELLED, "prompt_completion")
 """Formats whose prompt a template can make."""
 
 MOST_PARTS, MOST_CHARACTERS = 100, 50_000  # of a template: each part may take in a whole cell
@@ -30,8 +32,9 @@ def detect(
 ) -> str:
     """Return the format of most records.
 
-    With a `template` it is "prompt_completion" if a completion is mapped and no label is, else "text_label", whatever the
-    columns are called. A record that merely lacks a column of that format is left to `to_rows`, which raises.
+    With a `template` it is "prompt_completion" if a completion is mapped and no label is, or if there is a completion and no
+    label; else "text_label", whatever the columns are called, or "text_labels" where a label is a list. A record that merely
+    lacks a column of that format is left to `to_rows`, which raises.
 
     Args:
         records: What was read from one file.
@@ -43,12 +46,12 @@ def detect(
         BadInput: No record is of a known format, or one is of another format than most.
     """
     if template is not None:
-        return "prompt_completion" if "completion" in mapped and "label" not in mapped else "text_label"
+        return _templated(records, template, mapped, how)
     kinds = [_kind(record, mapped) for record in records]
     counts = Counter(kind for kind in kinds if kind is not None)
     if not counts:
         refuse_pairs(records[0].source, records[0].columns)
-        known = " | ".join(" + ".join(columns) for columns in FORMATS.values())
+        known = " | ".join(dict.fromkeys(" + ".join(columns) for columns in FORMATS.values()))
         raise BadInput(
             f"{records[0].source} has columns {listed(sorted(records[0].columns))}; known formats need {known}; "
             f"{advice(records, how)}"
@@ -63,6 +66,20 @@ def detect(
     return most
 
 
+def _templated(records: Sequence[Record], template: str, mapped: Collection[str], how: str) -> str:
+    """Return the format of rows whose prompt a template makes."""
+    columns = {name for record in records for name in record.columns}
+    chosen = "completion" in mapped and "label" not in mapped
+    if "completion" in columns and (chosen or not ("label" in columns or "label" in mapped)):
+        return "prompt_completion"
+    if not ("label" in columns or "label" in mapped):
+        raise BadInput(
+            f"{records[0].source}: the template makes the prompt, and no column is the answer; "
+            f"{answer_advice(records, names_in(template), how)}"
+        )
+    return "text_labels" if any(isinstance(record.fields.get("label"), list) for record in records) else "text_label"
+
+
 def to_rows(
     records: Sequence[Record],
     format: str,
@@ -71,6 +88,7 @@ def to_rows(
     template: str | None = None,
     labels: Mapping[str, str] | None = None,
     mapped: Collection[str] = (),
+    system: str | None = None,
 ) -> list[Row]:
     r"""Return one row for each record, in order.
 
@@ -82,14 +100,17 @@ def to_rows(
         labels: Text of a label in the completion of `text_label`. A label that is not in it is
             written with its underscores as spaces.
         mapped: Names that the user mapped columns to; a `context` among them is put before the question.
+        system: System prompt of the task, for the rows that have none of their own.
 
     Raises:
         BadInput: A record lacks a column or has nothing to train; the message has its line.
-        BadSpec: `template` or `labels` is given for another format, or the template names no column.
+        BadSpec: `template`, `labels` or `system` is given for another format, or the template names no column.
     """
     needed, convert = FORMATS[format], _CONVERT.get(format)
-    if (labels and format != "text_label") or (template is not None and format not in TEMPLATED):
-        setting, formats = ("labels", "text_label") if template is None else ("template", " and ".join(TEMPLATED))
+    if (labels and format not in LABELLED) or (template is not None and format not in TEMPLATED):
+        setting, formats = (
+            ("labels", " and ".join(LABELLED)) if template is None else ("template", " and ".join(TEMPLATED))
+        )
         raise BadSpec(
             f"`{setting}` belongs to the format {formats}, but the data are {format}; remove it or set `format`"
         )
@@ -98,11 +119,13 @@ def to_rows(
             ["text"] if template is None else _checked_names(template, {n for r in records for n in r.columns})
         )
         prompt = _prompter(DEFAULT_TEMPLATE if template is None else template, placeholders)
-        convert = _classifier(prompt, labels or {}) if format == "text_label" else _completer(prompt)
+        makers = {"text_label": _classifier, "text_labels": _set_classifier}
+        convert = makers[format](prompt, labels or {}) if format in LABELLED else _completer(prompt)
         needed = (*placeholders, FORMATS[format][-1])
     elif "context" in mapped:
         convert = _behind_context(convert, format)
-    return [_to_row(record, needed, convert, format, task) for record in records]
+    asked = (with_system_column(record, system, format) for record in records)
+    return [with_system(_to_row(record, needed, convert, format, task), system, format) for record in asked]
 
 
 def names_in(template: str) -> list[str]:
@@ -167,7 +190,8 @@ def _checked_names(template: str, columns: Collection[str]) -> list[str]:
 
 def _kind(record: Record, mapped: Collection[str] = ()) -> str | None:
     kinds = [format for format, columns in FORMATS.items() if record.columns.issuperset(columns)]
-    return next((format for format in kinds if set(mapped) & set(FORMATS[format])), kinds[0] if kinds else None)
+    kind = next((format for format in kinds if set(mapped) & set(FORMATS[format])), kinds[0] if kinds else None)
+    return "text_labels" if kind == "text_label" and isinstance(record.fields["label"], list) else kind
 
 
 def _to_row(record: Record, needed: Sequence[str], convert: Callable[[Record], Row], format: str, task: str) -> Row:
@@ -177,7 +201,8 @@ def _to_row(record: Record, needed: Sequence[str], convert: Callable[[Record], R
             f"{record.source} has no {' and no '.join(missing)}, which {format} needs (its columns: "
             f"{listed(sorted(record.columns))}); fill it in or remove the row"
         )
-    row = replace(convert(record), label=_label(record), task=task, source=record.source)
+    row = convert(record)
+    row = replace(row, label=row.label or _label(record), task=task, source=record.source)
     try:
         row.hash  # noqa: B018 - computed here, where the line is known, because half a surrogate pair has no bytes
     except UnicodeEncodeError as error:
@@ -193,7 +218,10 @@ def _refuse_missing(value: Any, column: str, record: Record) -> None:
 
 
 def _label(record: Record) -> str | None:
-    value = record.fields.get("label")
+    return _label_of(record.fields.get("label"), record)
+
+
+def _label_of(value: Any, record: Record) -> str | None:
     if isinstance(value, str):
         value = value.strip()  # spaces around a name are nobody's meaning, and would make another class
     if value is None or value == "":
@@ -313,6 +341,27 @@ def _classifier(prompt: Callable[[Record], str], labels: Mapping[str, str]) -> C
                 f"{record.source}: label is empty, so there is nothing to train; fill it in or remove the row"
             )
         return Row(prompt=text, completion=f" {label_text(label, labels)}")
+
+    return convert
+
+
+def _set_classifier(prompt: Callable[[Record], str], texts: Mapping[str, str]) -> Callable[[Record], Row]:
+    """Return a conversion of rows with a list of labels; a single label in the place of a list is a list of one."""
+
+    def convert(record: Record) -> Row:
+        value = record.fields["label"]
+        labels = [_label_of(item, record) for item in (value if isinstance(value, list) else [value])]
+        named = [label for label in labels if label is not None and label.strip()]
+        if len(named) < len(labels):
+            raise BadInput(
+                f"{record.source}: a label of the list is empty; remove it (an empty list says that none applies)"
+            )
+        known = {label: label_text(label, texts) for label in (*named, EMPTY)}
+        return Row(
+            prompt=prompt(record),
+            completion=f" {answer_of_set(named, known, record.source)}",
+            label=label_of_set(named),
+        )
 
     return convert
 

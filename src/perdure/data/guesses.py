@@ -52,6 +52,14 @@ def is_label(name: str) -> bool:
     return folded(name) in LABELS or (not number and any(part in LABELS - {"y", "gold", "stars"} for part in parts))
 
 
+def answer_column(names: Iterable[str]) -> tuple[str, str] | None:
+    """Return (role, column) of the column that probably answers: a completion, else a label; None where no name suggests it."""
+    names = list(names)
+    answer = next((name for name in names if folded(name) in ANSWERS), None)
+    label = next((name for name in names if is_label(name)), None)
+    return ("completion", answer) if answer else ("label", label) if label else None
+
+
 def pair(names: Iterable[str], text: str | None = None) -> dict[str, str] | None:
     """Return the columns of the question and of the answer by role; None where the names suggest none.
 

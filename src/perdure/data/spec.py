@@ -24,6 +24,7 @@ _INHERITED = (
     "max_rows",
     "columns",
     "template",
+    "system",
     "labels",
     "scorer",
     "max_new_tokens",
@@ -52,7 +53,9 @@ class TaskSpec(BaseModel):
         max_rows: Most rows that are read of each file or split, from its start; None takes all, of the hub 100,000.
         columns: Column of the data by the name it is to be read under: {"prompt": "question", "completion": "answer"}.
         template: Prompt of text_label or prompt_completion, with columns as placeholders.
-        labels: Text of each label in the completion of text_label.
+        system: System prompt of the task: the first turn of conversations, or the beginning of the prompt in plain text. A row
+            with a system prompt of its own keeps it.
+        labels: Text of each label in the completion of text_label or text_labels.
         scorer: Name of a scorer, or {"name": ..., options}; None takes the default for the rows.
         max_new_tokens: Longest answer generated when scored or predicted, in tokens; None leaves it to the evaluation.
         general: Data, as `train`, with general instruction data, for recipes that replay it.
@@ -73,6 +76,7 @@ class TaskSpec(BaseModel):
     max_rows: int | None = Field(default=None, gt=0)
     columns: dict[str, str] = {}
     template: str | None = None
+    system: str | None = Field(default=None, min_length=1)
     labels: dict[str, str] = {}
     scorer: str | dict[str, Any] | None = None
     max_new_tokens: int | None = Field(default=None, gt=0)

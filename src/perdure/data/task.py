@@ -10,9 +10,10 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row, RowName
 from perdure.core.script import count_words
-from perdure.data.columns import IN_FILE, IN_TASK, Unread, check, listed, read_by, take
+from perdure.data.columns import IN_FILE, IN_TASK, LABELLED, Unread, check, listed, read_by, take
 from perdure.data.doubts import doubts
 from perdure.data.formats import DEFAULT_TEMPLATE, FORMATS, alpaca_prompt, detect, fill, label_text, names_in, to_rows
+from perdure.data.label_sets import names_in_sets
 from perdure.data.read import Record
 from perdure.data.scoring import scoring_version
 from perdure.data.sources import Data, Found, HubReader, paths_of, read_sources, shown_data
@@ -20,6 +21,7 @@ from perdure.data.spec import TaskSpec as TaskSpec
 from perdure.data.spec import load_spec as load_spec
 from perdure.data.spec import make_spec, read_settings
 from perdure.data.split import distinct, make_test_part, named_parts
+from perdure.data.systems import about_systems, with_system
 from perdure.data.thoughts import split
 from perdure.data.turns import unread_fields
 
@@ -86,7 +88,7 @@ class TaskData:
     def labels(self) -> list[str]:
         """Names of the labels that occur, sorted; empty where the rows have none."""
         rows: tuple[Row | RowName, ...] = (*self.train, *self.validation, *self.test, *self.names)
-        return sorted({row.label for row in rows if row.label is not None})
+        return _names_of_labels(rows, self.format)
 
     @property
     def learned(self) -> tuple[Row | RowName, ...]:
@@ -106,7 +108,7 @@ class TaskData:
     @property
     def answers_are_labels(self) -> bool:
         """Whether the labels decide the answers, so that they are names of classes and not text of single rows."""
-        return self.format == "text_label" or labels_decide((*self.train, *self.test))
+        return self.format in LABELLED or labels_decide((*self.train, *self.test))
 
     @property
     def scorer(self) -> dict[str, Any]:
@@ -128,17 +130,20 @@ class TaskData:
         Raises:
             BadInput: The template names several columns and `question` is a text, or lacks one of them.
         """
-        if self.format == "text_label" or self.spec.template:
-            return Row(prompt=_filled(self.spec.template or DEFAULT_TEMPLATE, question), task=self.name)
+        system = self.spec.system
+        if self.format in LABELLED or self.spec.template:
+            row = Row(prompt=_filled(self.spec.template or DEFAULT_TEMPLATE, question), task=self.name)
+            return with_system(row, system, self.format)
         if not isinstance(question, str):
             raise BadInput(f"a question of task {self.name!r} is one text, not several columns; give the text alone")
         if self.format == "alpaca":
-            return Row(prompt=alpaca_prompt(question), task=self.name)
+            return Row(prompt=alpaca_prompt(question, system=system or ""), task=self.name)
         if any(row.messages for row in self.test):
-            turns = (*_shared_system(self.test), Message("user", question), Message("assistant", ""))
+            own = (Message("system", system),) if system is not None else ()
+            turns = (*(_shared_system(self.test) or own), Message("user", question), Message("assistant", ""))
             given = {row.extra for row in self.test}  # tools and the like that every row is given
             return Row(messages=turns, task=self.name, extra=given.pop() if len(given) == 1 else "")
-        return Row(prompt=question, task=self.name)
+        return with_system(Row(prompt=question, task=self.name), system, self.format)
 
     def request(self, record: Record) -> Row:
         """Return a row with the question of a record, in the form of the task's own rows, and an empty answer.
@@ -158,7 +163,10 @@ class TaskData:
             return self.prompt_row(text)
         unread = {} if answer in reads else {answer: "-"}  # placeholder of the answer, which is not read
         question = Record({**fields, **unread}, record.source)
-        (row,) = to_rows([question], self.format, task=self.name, template=self.spec.template, mapped=self.spec.columns)
+        spec = self.spec
+        (row,) = to_rows(
+            [question], self.format, task=self.name, template=spec.template, mapped=spec.columns, system=spec.system
+        )
         return replace(row, completion="", label=None)
 
     def to_json(self) -> dict[str, Any]:
@@ -211,11 +219,17 @@ def _answer_words(text: str) -> int:
 def default_scorer(rows: Sequence[Row], format: str, count: Callable[[str], int] = _answer_words) -> str:
     """Return "exact" where labels decide the answers, or every answer has at most 8 words; else "rouge_l".
 
+    Of several labels a row it is "set_f1", and "tool_calls" where an answer among short ones is a tool call.
+
     A letter of a script without spaces (Chinese, Japanese, Thai, ...) counts as a word; a thought before an answer counts not.
     A label with free text (the number at the end of a worked solution) decides nothing: answers outnumber labels.
     """
+    if format == "text_labels":
+        return "set_f1"
     short = format != "text" and all(count(row.answer) <= _SHORT_ANSWER for row in rows)
-    return "exact" if labels_decide(rows) or short else "rouge_l"
+    if not (labels_decide(rows) or short):
+        return "rouge_l"
+    return "tool_calls" if any(row.messages and "tool_calls" in row.messages[-1].fields for row in rows) else "exact"
 
 
 def labels_decide(rows: Sequence[Row]) -> bool:
@@ -273,7 +287,8 @@ def load_task(
         parts["test"], more = _rows(tests.records, spec, format, facts=some)
         unread = Unread(tuple(dict.fromkeys((*unread.columns, *more.columns))), unread.notices or more.notices)
         notices += tests.notices
-    notices += [*unread.notices, *unread_fields(records), *doubts(parts, format), *_unmatched(spec, parts)]
+    notices += [*unread.notices, *unread_fields(records), *doubts(parts, format), *_unmatched(spec, parts, format)]
+    notices += about_systems(spec.system, parts, records, format)
     train = distinct(parts["train"])
     if not train:
         raise BadInput(
@@ -404,7 +419,7 @@ def update_task(known: TaskData, new: TaskData, taught: Collection[str] = ()) ->
         BadSpec: The two differ in name, format, template, scorer or text of a label: their rows do not belong together.
         BadInput: Every row of `new` is a known test row, so there is nothing to learn.
     """
-    changed = [key for key in ("name", "template") if getattr(known.spec, key) != getattr(new.spec, key)]
+    changed = [key for key in ("name", "template", "system") if getattr(known.spec, key) != getattr(new.spec, key)]
     changed += [key for key in ("format", "scorer") if getattr(known, key) != getattr(new, key)]
     shared = sorted({*known.labels, *known.spec.labels})
     changed += [f"labels.{k}" for k in shared if label_text(k, known.spec.labels) != label_text(k, new.spec.labels)]
@@ -432,16 +447,29 @@ def update_task(known: TaskData, new: TaskData, taught: Collection[str] = ()) ->
 
 def _rows(records: Sequence[Record], spec: TaskSpec, format: str, *, facts: bool = False) -> tuple[list[Row], Unread]:
     """Return one row for each record, and the columns that none of them reads."""
-    rows = to_rows(records, format, task=spec.name, template=spec.template, labels=spec.labels, mapped=spec.columns)
+    rows = to_rows(
+        records,
+        format,
+        task=spec.name,
+        template=spec.template,
+        labels=spec.labels,
+        mapped=spec.columns,
+        system=spec.system,
+    )
     placeholders = names_in(spec.template) if spec.template is not None else None
     read = read_by(format, placeholders, spec.columns, chat=bool(rows[0].messages))
     chosen = spec.format is not None or spec.template is not None
     return rows, check(records, format, read, columns=spec.columns, chosen=chosen, facts=facts)
 
 
-def _unmatched(spec: TaskSpec, parts: Mapping[str, Sequence[Row]]) -> list[str]:
+def _names_of_labels(rows: Sequence[Row | RowName], format: str) -> list[str]:
+    labels = {row.label for row in rows if row.label is not None}
+    return names_in_sets(labels) if format == "text_labels" else sorted(labels)
+
+
+def _unmatched(spec: TaskSpec, parts: Mapping[str, Sequence[Row]], format: str) -> list[str]:
     """Return a notice if the settings give texts of labels and no row has such a label: the names probably differ."""
-    labels = sorted({row.label for rows in parts.values() for row in rows if row.label is not None})
+    labels = _names_of_labels([row for rows in parts.values() for row in rows], format)
     if not spec.labels or spec.labels.keys() & set(labels):
         return []
     return [f"`labels` gives texts for {listed(spec.labels)}, and no row has such a label; they are {listed(labels)}"]

@@ -16,6 +16,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.keyed import seed_of
 from perdure.core.plain_text import quoted
 from perdure.core.script import UNSPACED, has_unspaced, narrowed, words
+from perdure.evaluate.tool_calls import same_calls
 from perdure.ledger.records import Score
 from perdure.maths.statistics import mean_interval
 
@@ -62,6 +63,35 @@ def rouge_l(prediction: str, reference: str) -> float:
     """
     mine, theirs = (words(narrowed(text).lower()) for text in (prediction, reference))
     return _f_measure(common_subsequence(mine, theirs), len(mine), len(theirs))
+
+
+def set_f1(prediction: str, reference: str, *, ignore_case: bool = False) -> float:
+    """Return the F1 of two sets of labels, each written with commas: 2 |both| / (|predicted| + |reference|).
+
+    A label that is predicted twice counts once. Labels are equal as texts are for `exact`.
+    """
+    mine, theirs = _label_set(prediction, ignore_case), _label_set(reference, ignore_case)
+    return _f_measure(len(mine & theirs), len(mine), len(theirs))
+
+
+def set_exact(prediction: str, reference: str, *, ignore_case: bool = False) -> float:
+    """Return 1 if two sets of labels, each written with commas, are the same set, whatever the order."""
+    return float(_label_set(prediction, ignore_case) == _label_set(reference, ignore_case))
+
+
+def _label_set(text: str, ignore_case: bool) -> set[str]:
+    labels = {" ".join(normalize("NFC", label).split()) for label in narrowed(text).split(",")} - {""}
+    return {label.casefold() for label in labels} if ignore_case else labels
+
+
+def tool_calls(prediction: str, reference: str) -> float:
+    """Return 1 if the prediction makes the tool calls of the reference, names and arguments compared as JSON.
+
+    The order of calls and of arguments and the text around the calls do not count. Where neither holds a call in JSON, the
+    texts are compared as `exact` compares them.
+    """
+    same = same_calls(prediction, reference)
+    return exact(prediction, reference) if same is None else float(same)
 
 
 def number(prediction: str, reference: str, *, tolerance: float = 0.0) -> float:
@@ -275,6 +305,9 @@ SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, o
     "choice": (None, {"normalise": _normalise}),
     "f1": (f1, {}),
     "rouge_l": (rouge_l, {}),
+    "set_f1": (set_f1, {"ignore_case": _flag}),
+    "set_exact": (set_exact, {"ignore_case": _flag}),
+    "tool_calls": (tool_calls, {}),
     "number": (number, {"tolerance": _amount}),
     "regex": (regex_found, {"pattern": _pattern}),
 }

@@ -67,6 +67,13 @@ class Shelf(Database):
             texts = texts_of(connection, {key for keys in parts.values() for key in keys})
         return found.spec, {split: [texts[key] for key in keys if key in texts] for split, keys in parts.items()}
 
+    def settings(self, name: str, version: str) -> dict[str, Any]:
+        """Return the settings that a task version was learned with, without its rows; nothing where there is no such version."""
+        with self.reading() as connection:
+            query = select(tasks.c.spec).where(tasks.c.version == version, tasks.c.name == name)
+            found = connection.execute(query).first()
+        return dict(found.spec["spec"]) if found else {}
+
     def row_names(self, version: str) -> list[RowName]:
         """Return the rows of a task version that are kept by name, without their text, in order."""
         with self.reading() as connection:

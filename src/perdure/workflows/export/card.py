@@ -29,6 +29,7 @@ def card(ledger: Ledger, entry: Entry, made: Export) -> str:
         "## Scores",
         *scores(ledger, entry),
         *fact_lines(record),
+        *_systems(ledger, entry),
         "## Load it",
         _usage(ledger, made),
         "## How it was made",
@@ -78,6 +79,16 @@ def _intro(ledger: Ledger, entry: Entry, made: Export) -> str:
             f"- Merging changed a logit by at most {made.difference:.2g} on a probe (allowed {made.tolerance:.2g})."
         )
     return "\n".join(lines)
+
+
+def _systems(ledger: Ledger, entry: Entry) -> list[str]:
+    """Return the system prompts with which tasks were trained and scored; nothing where no task has one."""
+    settings = {name: ledger.settings(name, version) for name, version in entry.tasks.items()}
+    lines = [f"- {plain(name)}: {plain(found['system'])}" for name, found in settings.items() if found.get("system")]
+    if not lines:
+        return []
+    how = "The tasks were trained and scored with these system prompts; where rows are plain text, the prompt begins with it."
+    return ["## System prompts", how, "\n".join(lines)]
 
 
 def _did(ledger: Ledger, entry: Entry, edited: bool) -> str:
