@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from json_files import change
-from perdure.bridges.models import check_base, load_base, load_tokenizer
+from perdure.bridges.base_files import LARGE, SMALL
+from perdure.bridges.models import check_base, configuration, fingerprint, load_base, load_tokenizer
+from perdure.bridges.sizes import sizes
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.settings import Settings
 from perdure.workflows.workspace import Workspace
@@ -178,7 +180,7 @@ SPOILED = {
     "an end that is no token": (write("generation_config.json", '{"eos_token_id": "</s>"}'), "eos_token_id is no token id"),
     # tokenizer
     "no tokenizer": (remove("tokenizer.json"), "has no tokenizer"),
-    "a broken tokenizer": (write("tokenizer.json", "{"), "cannot load a tokenizer"),
+    "a broken tokenizer": (write("tokenizer.json", "{"), r"cannot read .*tokenizer\.json, line 1: "),
     "a tokenizer to come": (future_tokenizer, "cannot load a tokenizer .* did not match any variant"),
     "a broken chat template": (
         lambda f: (tokenizer(chat_template=None)(f), write("chat_template.jinja", "{% for m in messages %}")(f)),
@@ -207,6 +209,81 @@ def test_init_refuses_what_cannot_be_used_and_makes_nothing(folder, tmp_path, na
     assert str(folder) in str(raised.value)
     assert len(str(raised.value)) < 700
     assert not (tmp_path / "ws").exists()
+
+
+HOSTILE = {  # what a JSON file of the model holds, and what is said of it
+    "nested": (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "nested deeper than 100 levels"),
+    "nested without an end": (b"[" * 100_000, "nested deeper than 100 levels"),
+    "a number of 5,000 digits": (b'{"vocab_size": ' + b"9" * 5000 + b"}", r"more digits than are read \(4,300\)"),
+    "no UTF-8": (b'{"a": "\xff"}', r"not in UTF-8 \(byte 8\)"),
+    "cut off": (b'{\n"a": [1,', "line 2: Expecting value"),
+    "a name twice": (b'{"a": 1, "a": 2}', "'a' is named twice in one object"),
+    "a list": (b"[1]", "holds a list"),
+    "empty": (b"", "line 1: Expecting value"),
+}
+
+
+@pytest.mark.parametrize("fault", HOSTILE)
+@pytest.mark.parametrize("name", [*SMALL, *LARGE])
+def test_a_damaged_json_file_is_refused_by_name_at_every_load(folder, tmp_path, name, fault):
+    data, problem = HOSTILE[fault]
+    if name == "vocab.json":  # is read where there is no tokenizer.json
+        (folder / "tokenizer.json").unlink()
+        change(folder / "tokenizer_config.json", tokenizer_class="GPT2Tokenizer")
+    (folder / name).write_bytes(data)
+    loads = [
+        lambda: Workspace.init(tmp_path / "ws", str(folder)),
+        lambda: load_base(folder),
+        lambda: load_tokenizer(folder),
+    ]
+    for load in [
+        *loads,
+        *([lambda: configuration(folder), lambda: sizes(str(folder), Settings())] if name == "config.json" else []),
+    ]:
+        with pytest.raises(BadInput, match=problem) as raised:
+            load()
+        assert str(folder / name) in str(raised.value)
+        assert str(raised.value).endswith("; download or copy the model again")
+        assert len(str(raised.value)) < 300
+    assert not (tmp_path / "ws").exists()
+
+
+@pytest.mark.parametrize("fault", HOSTILE)
+def test_a_damaged_index_of_weights_is_refused_by_name(folder, tmp_path, fault):
+    shard(folder)
+    (folder / "model.safetensors.index.json").write_bytes(HOSTILE[fault][0])
+    with pytest.raises(BadInput, match=rf"model\.safetensors\.index\.json.*{HOSTILE[fault][1]}.*; download") as raised:
+        load_base(folder)
+    assert len(str(raised.value)) < 300
+
+
+def test_a_configuration_damaged_after_init_is_refused_in_the_same_words(folder, tmp_path):
+    ws = Workspace.init(tmp_path / "ws", str(folder), dtype="float32")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"parcel {i}", "completion": "invoice"}) + "\n" for i in range(6)))
+    (folder / "config.json").write_bytes(HOSTILE["nested"][0])
+    for load in (lambda: ws.plan("t", rows), lambda: ws.predict(["hello"])):
+        with pytest.raises(
+            BadInput, match=r"config\.json: it is nested deeper than 100 levels; download or copy the model again"
+        ):
+            load()
+    assert any("nested deeper" in problem for problem in ws.verify()["problems"])
+
+
+def test_infinity_in_a_configuration_has_one_identity_in_both_of_its_spellings(folder):
+    """Configurations of Mamba 2 have one (`time_step_limit`), bare in older files, by name in those written now."""
+    config(time_step_limit=[0.0, float("inf")])(folder)
+    bare = fingerprint(folder)
+    config(time_step_limit=[0.0, {"__float__": "Infinity"}])(folder)
+    assert fingerprint(folder) == bare
+    config(time_step_limit=[0.0, {"__float__": "-Infinity"}])(folder)
+    assert fingerprint(folder) != bare
+
+
+def test_half_a_character_in_a_configuration_is_refused(folder, tmp_path):
+    config(title="\ud800")(folder)
+    with pytest.raises(BadInput, match=r"config\.json holds a character that UTF-8 has not; download"):
+        Workspace.init(tmp_path / "ws", str(folder), dtype="float32")
 
 
 def test_a_sound_model_passes_as_one_file_and_as_shards_to_the_same_weights(folder):
@@ -309,8 +386,6 @@ def test_a_tokenizer_without_an_end_takes_that_of_the_configuration(folder):
 
 @pytest.mark.parametrize("fields", [{"hidden_size": "wide"}, {"model_type": "future"}, {"hidden_act": "nope"}])
 def test_the_size_of_a_model_with_a_broken_configuration_is_refused_in_words(folder, fields):
-    from perdure.bridges.sizes import sizes
-
     config(**fields)(folder)
     with pytest.raises(BadInput, match="cannot read the configuration of model"):
         sizes(str(folder), Settings())

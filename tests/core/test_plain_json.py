@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.core.plain_json import DEPTH, BadJson, read_json
+from perdure.core.plain_json import DEPTH, BadJson, read_json, read_json_file
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,22 @@ def test_nesting_and_numbers_within_bounds_are_read():
 @given(st.recursive(st.none() | st.booleans() | st.floats(allow_nan=False) | st.text(), lambda inner: st.lists(inner)))
 def test_what_json_writes_is_read_as_it_was(value):
     assert read_json(json.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b'["\xff"]', "not in UTF-8 \\(byte 3\\)"),
+        (b'["a"', "Expecting ',' delimiter"),
+        (b"[" + b" " * 99 + b"]", "larger than 100 bytes"),
+    ],
+)
+def test_a_file_is_one_error_too(tmp_path, data, problem):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(BadJson, match=problem):
+        read_json_file(tmp_path / "a.json", 100)
+
+
+def test_a_file_of_the_most_bytes_is_read(tmp_path):
+    (tmp_path / "a.json").write_bytes(b"[" + b" " * 98 + b"]")
+    assert read_json_file(tmp_path / "a.json", 100) == []

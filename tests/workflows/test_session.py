@@ -206,3 +206,29 @@ def test_the_facade_says_what_each_verb_takes():
 
 def signature(verb):
     return inspect.signature(verb).parameters.values()
+
+
+def test_the_template_writes_each_conversation_of_a_learn_once(tiny_model, tmp_path, monkeypatch):
+    """Twice, that is: the turns before the answer as the model is prompted, and the whole; trained, scored and examined."""
+    from transformers import PreTrainedTokenizerBase
+
+    written: Counter = Counter()
+    original = PreTrainedTokenizerBase.apply_chat_template
+
+    def apply(self, turns, **options):
+        written[turns[0]["content"], options["add_generation_prompt"]] += 1
+        return original(self, turns, **options)
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "apply_chat_template", apply)
+    path, lines = tmp_path / "elk.jsonl", []
+    for i, part in enumerate(["train"] * 6 + ["validation"] * 2 + ["test"] * 4):
+        turns = [{"role": "user", "content": f"elk {i}?"}, {"role": "assistant", "content": f"moss {i}"}]
+        lines.append(json.dumps({"messages": turns, "split": part}))
+    path.write_text("\n".join(lines))
+    ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
+    written.clear()
+    ws.plan("elk", path, recipe="naive", overrides=FAST)
+    asked = {f"elk {i}?" for i in range(12)}
+    assert {key: times for key, times in written.items() if key[0] in asked} == {
+        (text, prompt): 1 for text in asked for prompt in (True, False)
+    }

@@ -1,17 +1,20 @@
 """The files of a model's folder: configuration and weights, read without loading the model, and refused in words."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from perdure.core.errors import BadInput
+from perdure.core.plain_json import BadJson, read_json_file
 from perdure.core.words import some
 
 ADAPTER, CONFIG, GENERATION = "adapter_config.json", "config.json", "generation_config.json"
 VOCABULARIES = ("tokenizer.json", "vocab*", "*.model", "*.model.v*", "tekken.json", "*.tiktoken", "*.spm", "bpe.codes")
+SMALL = (CONFIG, GENERATION, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+LARGE = ("tokenizer.json", "vocab.json")  # reading one takes nearly as long as loading the tokenizer does
+JSON_BYTES = 2**27  # the tokenizer.json of large vocabularies have 2**25
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
 FLOATS = (
@@ -35,6 +38,7 @@ def check_folder(folder: Path) -> None:
     """
     refuse_adapter(folder)
     config = read_config(folder)
+    refuse_damaged(folder)
     refuse_own_code(folder, config)
     refuse_no_tokenizer(folder)
     _refuse_quantised(folder, config)
@@ -51,28 +55,43 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         BadInput: It cannot be read, or is no JSON object.
     """
-    return read_json(folder / CONFIG)
+    return read_object(folder / CONFIG)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of a model folder.
 
+    A name that is written twice is refused: transformers would take the last of its values silently, and no model that a library
+    saved has one.
+
     Raises:
-        BadInput: It cannot be read, or is something else.
+        BadInput: The file cannot be read, or holds something else; see `core.plain_json`.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"cannot read {path}: {error}") from error
+        value = read_json_file(path, JSON_BYTES)
+    except (OSError, BadJson) as error:
+        line = f", line {error.line}" if isinstance(error, BadJson) and error.line else ""
+        raise BadInput(f"cannot read {path}{line}: {error}; download or copy the model again") from error
     if not isinstance(value, dict):
-        raise BadInput(f"{path} holds a {type(value).__name__}, not a model's configuration")
+        raise BadInput(f"{path} holds a {type(value).__name__}, no JSON object; download or copy the model again")
     return value
+
+
+def refuse_damaged(folder: Path, names: Sequence[str] = SMALL) -> None:
+    """Refuse JSON files of a model folder that transformers would ignore, or name in no words.
+
+    Raises:
+        BadInput: One of `names` is in the folder, and is no JSON object.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            read_object(folder / name)
 
 
 def end_of_text(folder: Path) -> int | None:
     """Return the token id that ends a text by a folder's generation settings, else by its configuration; None without one."""
     config = read_config(folder)
-    generation = read_json(folder / GENERATION) if (folder / GENERATION).is_file() else {}
+    generation = read_object(folder / GENERATION) if (folder / GENERATION).is_file() else {}
     for part in (generation, config, config.get("text_config") or {}):
         ids = part.get("eos_token_id")
         for token in ids if isinstance(ids, list) else [ids]:
@@ -89,7 +108,7 @@ def refuse_generation(folder: Path) -> None:
     """
     if not (folder / GENERATION).is_file():
         return
-    ids = read_json(folder / GENERATION).get("eos_token_id")
+    ids = read_object(folder / GENERATION).get("eos_token_id")
     if any(not isinstance(token, int) for token in (ids if isinstance(ids, list) else [ids]) if token is not None):
         raise BadInput(f"{folder / GENERATION}: eos_token_id is no token id or list of them, got {ids!r}")
 
@@ -200,12 +219,9 @@ def refuse_doubles(folder: Path) -> None:
 
 
 def _indexed(path: Path) -> list[str]:
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
-        if names and all(isinstance(name, str) for name in names):
-            return sorted(set(names))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{path} is no index of weight files ({error!r}); download or copy the model again") from error
+    names = read_object(path).get("weight_map")
+    if isinstance(names, dict) and names and all(isinstance(name, str) for name in names.values()):
+        return sorted(set(names.values()))
     raise BadInput(f"{path} is no index of weight files; download or copy the model again")
 
 

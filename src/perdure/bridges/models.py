@@ -1,10 +1,12 @@
 """Base models: finding, loading and identifying them. Any causal language model; nothing depends on a model's name."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import isfinite
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -13,10 +15,12 @@ import torch
 
 from perdure.bridges import base_checks
 from perdure.bridges.base_files import (
+    LARGE,
     check_folder,
     end_of_text,
     read_config,
     refuse_adapter,
+    refuse_damaged,
     refuse_doubles,
     refuse_generation,
 )
@@ -159,8 +163,24 @@ def fingerprint(folder: Path) -> str:
     for key in ("_name_or_path", "transformers_version"):
         config.pop(key, None)
     hashes = {_within(folder, path): file_hash(path) for path in _identity(folder)}
-    hashes["config.json"] = content_hash(config)
+    try:
+        hashes["config.json"] = content_hash(_plain(config))
+    except UnicodeEncodeError as error:
+        raise BadInput(
+            f"{folder / 'config.json'} holds a character that UTF-8 has not; download or copy the model again"
+        ) from error
     return "\n".join(f"{digest} {name}" for name, digest in hashes.items())
+
+
+def _plain(value: Any) -> Any:
+    """Return a configuration with infinity and NaN by name, as transformers writes them now; canonical JSON has neither."""
+    if isinstance(value, dict):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not isfinite(value):
+        return {"__float__": json.dumps(value)}
+    return value
 
 
 def stamp(folder: Path) -> list[list[Any]]:
@@ -200,6 +220,7 @@ def configuration(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
+    read_config(folder)  # names the line of a damaged file, and what to do
     with in_words(f"cannot read the configuration of the model in {folder}"), _quiet():
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
 
@@ -365,10 +386,15 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with in_words(f"cannot load a tokenizer from {folder}"), _quiet():
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        if tokenizer.eos_token_id is None and (end := end_of_text(folder)) is not None:
-            tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    refuse_damaged(folder)
+    try:
+        with in_words(f"cannot load a tokenizer from {folder}"), _quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            if tokenizer.eos_token_id is None and (end := end_of_text(folder)) is not None:
+                tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    except BadInput:
+        refuse_damaged(folder, LARGE)
+        raise
     if tokenizer.eos_token_id is None:
         raise BadInput(
             f"neither the tokenizer nor the configuration in {folder} names a token that ends a text, so that no answer could "

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from perdure.bridges.base_files import read_config
 from perdure.bridges.embedded import NAME
 from perdure.bridges.models import choose_device, configuration, find_model, in_words
 from perdure.bridges.targets import adaptable, chosen, without_adapter
@@ -98,6 +99,8 @@ def shell(model: str, revision: str | None = None) -> Any:
 
     local = model == NAME or Path(model).is_dir() or model.startswith((".", "/", "~"))
     with in_words(f"cannot read the configuration of model {model!r}"), torch.device("meta"):
-        where = find_model(model) if local else model
+        where: Path | str = model
+        if local:
+            read_config(where := find_model(model))  # names the line of a damaged file, and what to do
         config = AutoConfig.from_pretrained(where, revision=revision, trust_remote_code=False)
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)

@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 
 from perdure.core.errors import BadInput
 from perdure.data.columns import IN_FILE, check, read_by, take
-from perdure.data.encode import Encoded, encode
+from perdure.data.encode import Encoded, conversation_of, encode
 from perdure.data.examine import examine
 from perdure.data.formats import detect, to_rows
 from perdure.data.read import Record
@@ -51,9 +52,12 @@ def rows_of(
     if tokenizer is None:
         raise BadInput(f"{name} holds text; give processing_class=tokenizer, or rows with input_ids and labels")
     rows = to_rows(*_read(dataset, fields, name), task=task)
-    for text in examine(rows, tokenizer):
+    written = cache(conversation_of)
+    for text in examine(rows, tokenizer, written):
         warnings.warn(f"{name}: {text}", stacklevel=2)
-    return [TokenRow(encode(row, tokenizer, max_length), task, row.label, stage) for row in rows]
+    return [
+        TokenRow(encode(row, tokenizer, max_length, written(row, tokenizer)), task, row.label, stage) for row in rows
+    ]
 
 
 def _read(dataset: Any, fields: Sequence[Mapping[str, Any]], name: str) -> tuple[list[Record], str]:

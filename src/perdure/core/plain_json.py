@@ -1,6 +1,7 @@
 """JSON as others wrote it: every fault is one kind of error, nesting and numbers are bounded, each name appears once."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 DEPTH = 100  # levels of nesting; nobody's data has more, and Python's own recursion ends at 1,000
@@ -40,6 +41,23 @@ def read_json(text: str) -> Any:
     if _deeper(value, DEPTH):
         raise BadJson(f"it is nested deeper than {DEPTH} levels")
     return value
+
+
+def read_json_file(path: Path, most: int) -> Any:
+    """Return the value in a JSON file of at most `most` bytes.
+
+    Raises:
+        BadJson: `read_json` refuses the text, the file is larger, or it is not in UTF-8.
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise BadJson(f"it is larger than {most:,} bytes")
+    try:
+        return read_json(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadJson(f"it is not in UTF-8 (byte {error.start + 1:,})") from None
 
 
 def is_number(value: object) -> bool:

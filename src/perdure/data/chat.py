@@ -34,6 +34,7 @@ class Chat:
         thought: What became of a thought: "" (there is none, and no place for one), "written" (by the template), "opened" (the
             prompt opens a block, and the thought is trained in it), "empty" (the prompt opens a block that is closed at once),
             "cut" (the template leaves it out).
+        whole: The conversation with its answer as the template writes it, which need not be what is trained.
     """
 
     prompt: str
@@ -42,6 +43,7 @@ class Chat:
     earlier: tuple[tuple[str, str], ...] = ()
     left: int = 0
     thought: str = ""
+    whole: str = ""
 
     @property
     def tag(self) -> str | None:
@@ -152,7 +154,7 @@ def chat(row: Row, tokenizer: Any) -> Chat:
     earlier = [i for i, turn in enumerate(messages[:-1]) if turn.role == "assistant"]
     pairs = [(text(messages[:i], True), text(messages[: i + 1], False).rstrip()) for i in earlier]
     earlier_answers = tuple((a, b) for a, b in pairs if b.startswith(a) and prompt.startswith(b))
-    return replace(conversation, earlier=earlier_answers, left=len(pairs) - len(earlier_answers))
+    return replace(conversation, earlier=earlier_answers, left=len(pairs) - len(earlier_answers), whole=whole)
 
 
 @dataclass(frozen=True)

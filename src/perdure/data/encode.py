@@ -46,15 +46,32 @@ class Encoded:
         return sum(self.trained[1:])
 
 
-def prompt_ids(row: Row, tokenizer: Any) -> list[int]:
-    """Return the tokens of the prompt of `row`: its prompt, or the turns before the last."""
+def prompt_ids(row: Row, tokenizer: Any, conversation: Chat | None = None) -> list[int]:
+    """Return the tokens of the prompt of `row`: its prompt, or the turns before the last.
+
+    Args:
+        row: What is asked.
+        tokenizer: The model's tokenizer.
+        conversation: What `conversation_of` returns for the row, where the caller has it.
+    """
+    if conversation and without_markers(row, tokenizer).messages[:-1] == row.messages[:-1]:
+        return _chat_ids(conversation.prompt, tokenizer)
     if row.messages:
         prompt = chat_text(row.messages[:-1], tokenizer, prompt=True, given=row.given, source=row.source)
         return _chat_ids(prompt, tokenizer)
     return _plain_ids(row.prompt, tokenizer)
 
 
-def encode(row: Row, tokenizer: Any, max_length: int) -> Encoded:
+def conversation_of(row: Row, tokenizer: Any) -> Chat | None:
+    """Return the conversation of a row in the model's template, without end markers of its own; None for a row of plain text.
+
+    Raises:
+        BadInput: The template does not take it; see `data.chat.chat`.
+    """
+    return chat(without_markers(row, tokenizer), tokenizer) if row.messages else None
+
+
+def encode(row: Row, tokenizer: Any, max_length: int, conversation: Chat | None = None) -> Encoded:
     """Return the tokens of `row` with its answer marked as trained, the end of turn included.
 
     They begin with `prompt_ids(row)`, so that training and generation read the same tokens. Earlier answers of a conversation are
@@ -62,10 +79,19 @@ def encode(row: Row, tokenizer: Any, max_length: int) -> Encoded:
     `max_length` loses its later turns; if the first answer does not fit, the start of its prompt, down to a quarter of
     `max_length`; and then the answer's end.
 
+    Args:
+        row: What is trained.
+        tokenizer: The model's tokenizer.
+        max_length: Most tokens.
+        conversation: What `conversation_of` returns for the row, where the caller has it.
+
     Raises:
         BadInput: Nothing would be trained, or the answer cannot be ended.
     """
-    ids, trained = _chat_row(row, tokenizer) if row.messages else _text_row(row, tokenizer)
+    if written := conversation or conversation_of(row, tokenizer):
+        ids, trained = _chat_row(row, written, tokenizer)
+    else:
+        ids, trained = _text_row(row, tokenizer)
     cut = max(0, len(ids) - max_length)
     if cut:
         first = trained.index(True) if True in trained else 0
@@ -78,15 +104,19 @@ def encode(row: Row, tokenizer: Any, max_length: int) -> Encoded:
     return encoded
 
 
-def answer_ids(row: Row, tokenizer: Any) -> list[int]:
+def answer_ids(row: Row, tokenizer: Any, conversation: Chat | None = None) -> list[int]:
     """Return the tokens that training puts after `prompt_ids(row)`, with the end of turn.
+
+    Args:
+        row: Prompt and answer.
+        tokenizer: The model's tokenizer.
+        conversation: What `conversation_of` returns for the row, where the caller has it.
 
     Raises:
         BadInput: There is no answer, or it cannot be ended.
     """
-    if row.messages:
-        conversation = chat(without_markers(row, tokenizer), tokenizer)
-        return _chat_answer(conversation, _chat_ids(conversation.prompt, tokenizer), tokenizer, row)
+    if written := conversation or conversation_of(row, tokenizer):
+        return _chat_answer(written, _chat_ids(written.prompt, tokenizer), tokenizer, row)
     ids = behind(
         without_markers(row, tokenizer).completion, row.prompt, prompt_ids(row, tokenizer), tokenizer, _plain_ids
     )
@@ -146,8 +176,7 @@ def _text_row(row: Row, tokenizer: Any) -> tuple[list[int], list[bool]]:
     return before + answer, [False] * len(before) + [True] * len(answer)
 
 
-def _chat_row(row: Row, tokenizer: Any) -> tuple[list[int], list[bool]]:
-    conversation = chat(without_markers(row, tokenizer), tokenizer)
+def _chat_row(row: Row, conversation: Chat, tokenizer: Any) -> tuple[list[int], list[bool]]:
     prompt_tokens = _chat_ids(conversation.prompt, tokenizer)
     answer = _chat_answer(conversation, prompt_tokens, tokenizer, row)
     trained = [False] * len(prompt_tokens) + [True] * len(answer)

@@ -1,6 +1,6 @@
 """Notices of how a model's tokenizer and chat template change rows in ways that the user may not expect."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,8 +8,8 @@ from perdure.core.canonical import canonical_json
 from perdure.core.errors import BadInput
 from perdure.core.rows import Message, Row
 from perdure.core.words import counted
-from perdure.data.chat import MARK, chat, chat_text, frame
-from perdure.data.encode import end_markers, without_markers
+from perdure.data.chat import MARK, Chat, chat_text, frame
+from perdure.data.encode import conversation_of, end_markers, without_markers
 from perdure.data.thoughts import knows_thoughts, split
 from perdure.data.turns import REASONING
 
@@ -45,12 +45,15 @@ class _Remarks:
         return f"{counted(len(places), word)}{first}"
 
 
-def examine(rows: Sequence[Row], tokenizer: Any) -> list[str]:
+def examine(
+    rows: Sequence[Row], tokenizer: Any, written: Callable[[Row, Any], Chat | None] = conversation_of
+) -> list[str]:
     """Return notices of text in rows that is read as control tokens, left out by the template, or trained otherwise.
 
     Args:
         rows: Rows that are trained or scored.
         tokenizer: The model's tokenizer.
+        written: Returns the conversation of a row and a tokenizer as `conversation_of` does.
 
     Raises:
         BadInput: The template does not take a row.
@@ -59,8 +62,8 @@ def examine(rows: Sequence[Row], tokenizer: Any) -> list[str]:
     for row in rows:
         plain = without_markers(row, tokenizer)
         _markers(row, plain, ends, control, seen)
-        if row.messages:
-            _conversation(plain, tokenizer, seen)
+        if conversation := written(row, tokenizer):
+            _conversation(plain, conversation, tokenizer, seen)
         elif not (split(row.completion)[0] or "").strip():
             seen.add("no thought", row.source)
     return [*_about_markers(seen), *_about_thoughts(seen, len(rows), tokenizer), *_about_fields(seen)]
@@ -89,9 +92,8 @@ def _markers(row: Row, plain: Row, ends: Sequence[str], control: Sequence[str], 
             seen.add(f"foreign {name}", row.source)
 
 
-def _conversation(row: Row, tokenizer: Any, seen: _Remarks) -> None:
+def _conversation(row: Row, written: Chat, tokenizer: Any, seen: _Remarks) -> None:
     """Add what the template makes of a conversation."""
-    written = chat(row, tokenizer)
     if written.thought in ("", "empty"):
         seen.add("no thought", row.source)
     if written.thought:
@@ -106,11 +108,11 @@ def _conversation(row: Row, tokenizer: Any, seen: _Remarks) -> None:
         if text and text not in written.prompt and not _shown(row, n, tokenizer):
             seen.add(f"turn {turn.role}", row.source)
     for name in dict.fromkeys(key for turn in row.messages for key in turn.fields if key not in _ALWAYS):
-        if _same(row, replace(row, messages=tuple(_without(turn, name) for turn in row.messages)), tokenizer):
+        if _drops(written, replace(row, messages=tuple(_without(turn, name) for turn in row.messages)), tokenizer):
             seen.add(f"field {name}", row.source)
     for name in row.given:
         rest = {key: value for key, value in row.given.items() if key != name}
-        if _same(row, replace(row, extra=canonical_json(rest) if rest else ""), tokenizer):
+        if _drops(written, replace(row, extra=canonical_json(rest) if rest else ""), tokenizer):
             seen.add(f"field {name}", row.source)
 
 
@@ -124,13 +126,13 @@ def _without(turn: Message, name: str) -> Message:
     return replace(turn, extra=canonical_json(extra) if extra else "")
 
 
-def _same(row: Row, other: Row, tokenizer: Any) -> bool:
-    """Return whether the template writes two conversations alike."""
+def _drops(written: Chat, other: Row, tokenizer: Any) -> bool:
+    """Return whether the template writes a conversation from which something was taken out as it writes the whole of it."""
     try:
-        texts = [chat_text(r.messages, tokenizer, prompt=False, given=r.given, source=row.source) for r in (row, other)]
+        text = chat_text(other.messages, tokenizer, prompt=False, given=other.given, source=other.source)
     except BadInput:  # it misses what was taken out
         return False
-    return texts[0] == texts[1]
+    return text == written.whole
 
 
 def _shown(row: Row, number: int, tokenizer: Any) -> bool:

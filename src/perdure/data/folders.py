@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.core.errors import BadInput
-from perdure.core.plain_json import BadJson, read_json
+from perdure.core.plain_json import BadJson, read_json_file
 from perdure.core.words import counted, some
 from perdure.data.read import KNOWN, kind_of
 from perdure.data.split import part_named
@@ -83,10 +83,8 @@ def _saved(folder: Path, shown: str, split: str | None) -> list[PartFile]:
 
 def _described(path: Path) -> Mapping[str, Any]:
     try:
-        with path.open("rb") as file:
-            data = file.read(_JSON_BYTES + 1)
-        found = read_json(data.decode("utf-8")) if len(data) <= _JSON_BYTES else None
-    except (OSError, UnicodeDecodeError, BadJson) as error:
+        found = read_json_file(path, _JSON_BYTES)
+    except (OSError, BadJson) as error:
         raise BadInput(f"{path} cannot be read: {error}; save the data set again with save_to_disk") from error
     if not isinstance(found, dict):
         raise BadInput(f"{path} does not describe a data set; save it again with save_to_disk")

@@ -1,8 +1,10 @@
 """Task versions, each decoded once, and their test rows, each tokenised once, while the rows of the ledger stay as they are."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from perdure.core.rows import Row
+from perdure.data.chat import Chat
 from perdure.data.encode import prompt_ids
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
@@ -37,12 +39,22 @@ class TaskCache:
         known = {version: name for entry in entries for name, version in entry.tasks.items()}
         return [self.get(name, version) for version, name in known.items()]
 
-    def prompts(self, task: TaskData, tokenizer: Any) -> list[list[int]]:
-        """Return the tokens with which each test row of a task is asked."""
+    def prompts(
+        self, task: TaskData, tokenizer: Any, written: Callable[[Row, Any], Chat | None] | None = None
+    ) -> list[list[int]]:
+        """Return the tokens with which each test row of a task is asked.
+
+        Args:
+            task: Whose rows.
+            tokenizer: The model's tokenizer.
+            written: Returns the conversation of a row, where the caller has them; see `data.encode.conversation_of`.
+        """
         self.refresh()
         key = (task.version, len(task.test))  # a version can lose test rows, and gains none
         if key not in self._prompts:
-            self._prompts[key] = [prompt_ids(row, tokenizer) for row in task.test]
+            self._prompts[key] = [
+                prompt_ids(row, tokenizer, written(row, tokenizer) if written else None) for row in task.test
+            ]
         return self._prompts[key]
 
     def refresh(self) -> None:

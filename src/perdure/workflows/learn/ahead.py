@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput, BadSpec, PerdureError
@@ -111,20 +112,24 @@ def check_rows(session: Session, task: TaskData, general: "Sequence[Row]", encod
             embedding for; the message names it.
     """
     from perdure.bridges.sizes import shape_of
-    from perdure.data.encode import answer_ids
+    from perdure.data.encode import answer_ids, conversation_of
     from perdure.data.examine import examine
 
     tokenizer, known = encoder.tokenizer, shape_of(session.base_folder).vocabulary
     rows = (*task.train, *task.validation, *general)
-    encoder.all(task.train)
+    written = cache(
+        conversation_of
+    )  # until the rows are checked; the template takes longer over a row than the tokenizer
+    for row in task.train:
+        encoder(row, written(row, tokenizer))
     for row in rows:
-        _refuse_outside(row, encoder(row).ids, tokenizer, known)
+        _refuse_outside(row, encoder(row, written(row, tokenizer)).ids, tokenizer, known)
     for row in task.test:
-        answer_ids(row, tokenizer)
-    for row, ids in zip(task.test, session.tasks.prompts(task, tokenizer), strict=True):
+        answer_ids(row, tokenizer, written(row, tokenizer))
+    for row, ids in zip(task.test, session.tasks.prompts(task, tokenizer, written), strict=True):
         _refuse_outside(row, ids, tokenizer, known)
-    notices = examine((*task.train, *task.validation, *task.test), tokenizer)
-    return [*notices, *(f"general rows: {text}" for text in examine(general, tokenizer))]
+    notices = examine((*task.train, *task.validation, *task.test), tokenizer, written)
+    return [*notices, *(f"general rows: {text}" for text in examine(general, tokenizer, written))]
 
 
 def check_teachers(session: Session, recipe: Recipe) -> None:

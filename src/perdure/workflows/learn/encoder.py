@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from perdure.core.rows import Row
+from perdure.data.chat import Chat
 from perdure.data.encode import Encoded, encode
 
 
@@ -19,10 +20,10 @@ class RowEncoder:
         self.tokenizer, self.max_length = tokenizer, max_length
         self._rows: dict[str, Encoded] = {}
 
-    def __call__(self, row: Row) -> Encoded:
+    def __call__(self, row: Row, conversation: Chat | None = None) -> Encoded:
         """Return a row as tokens; see `data.encode.encode`."""
         if row.hash not in self._rows:
-            self._rows[row.hash] = encode(row, self.tokenizer, self.max_length)
+            self._rows[row.hash] = encode(row, self.tokenizer, self.max_length, conversation)
         return self._rows[row.hash]
 
     def all(self, rows: Iterable[Row]) -> tuple[Encoded, ...]:
