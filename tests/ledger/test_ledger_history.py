@@ -8,6 +8,7 @@ import torch
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound, PerdureError
 from perdure.ledger import Entry, Ledger, database, state_hash
+from perdure.ledger.records import LearnRecord
 from record_examples import remembered
 
 BASE = "b" * 64
@@ -365,3 +366,12 @@ def test_tasks_of_other_names_with_the_same_slots_see_the_same_model(ledger: Led
     own = ledger.objects.put({"x": torch.ones(1)})
     one = ledger.record(draft(1, slots={"task:a": own, "task:b": own}), {})
     assert ledger.seen(one, "a") == ledger.seen(one, "b")
+
+
+def test_a_damaged_note_is_named_with_its_entry_its_key_and_the_field(ledger: Ledger, draft) -> None:
+    entry = ledger.record(draft(1), {"record": {"updates": "many"}})
+    with pytest.raises(
+        BrokenStore, match=rf"note 'record' of entry {entry.id[:12]} .*heartbeats is missing.*from a backup"
+    ):
+        ledger.note(entry.id, "record", LearnRecord)
+    assert ledger.note(entry.id, "evidence", LearnRecord) is None
