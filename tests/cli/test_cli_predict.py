@@ -188,6 +188,7 @@ def test_what_is_cut_is_a_warning(ws: Path, tmp_path: Path):
     told = run("-w", ws, "predict", "far " * 200).stderr
     assert "warning: 1 prompt was longer than the model's 256 positions allow and lost the start" in told
     assert "warning: answers have at most 128 tokens, not 256" in told
+    assert "raise max_new_tokens" not in told  # no more would fit
     turns = [{"role": ("user", "assistant")[n % 2], "content": f"turn {n} " + "far " * 20} for n in range(9)]
     (tmp_path / "turns.json").write_text(json.dumps([{"role": "system", "content": "Be brief."}, *turns]))
     told = run("-w", ws, "predict", "--messages", tmp_path / "turns.json", *SHORT).stderr

@@ -213,7 +213,10 @@ def _answers(
     found = generated(session.runtime, asked.rows, asked.ids, asked.most, decoding, known=asked.known)
     ends: list[Stopped] = ["stop" if n < most else "length" for n, most in zip(found.tokens, asked.most, strict=True)]
     notices = list(found.notices)
-    if request.max_new_tokens is None and request.task is None and (cut := ends.count("length")):
+    reached = [
+        end for end, most in zip(ends, asked.most, strict=True) if most == LONGEST
+    ]  # a model may have room for less
+    if request.max_new_tokens is None and request.task is None and (cut := reached.count("length")):
         notices.append(f"{counted(cut, 'answer')} cut after {LONGEST} tokens; raise max_new_tokens")
     made = zip(found.texts, found.tokens, ends, strict=True)
     return [Reply(text, tokens, end, entry.id) for text, tokens, end in made], notices
