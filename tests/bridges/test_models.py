@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from json_files import change
 from perdure.bridges import embedded
 from perdure.bridges.models import (
+    DTYPES,
     check_unchanged,
     choose_device,
     choose_dtype,
@@ -20,6 +21,7 @@ from perdure.bridges.models import (
     fingerprint,
     load_base,
     positions,
+    slow_notice,
     stamp,
 )
 from perdure.core.errors import BadInput, BrokenStore
@@ -158,15 +160,42 @@ def test_broken_files_are_refused_in_words(folder, name, content):
         load_base(folder, "float32", "cpu")
 
 
-def test_dtype_and_device_can_be_set_and_a_wrong_one_is_named():
-    cpu = choose_device("cpu")
-    assert cpu == torch.device("cpu")
-    assert choose_dtype("bfloat16", cpu) == torch.bfloat16
-    assert choose_dtype("float32", cpu) == torch.float32
-    assert choose_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+def test_dtype_and_device_can_be_set_and_a_wrong_one_is_named(tiny_model):
+    assert choose_device("cpu") == torch.device("cpu")
+    for name, dtype in DTYPES.items():
+        assert choose_dtype(name, tiny_model) == dtype
     assert choose_device("auto").type in ("cpu", "cuda", "mps", "xpu")
-    with pytest.raises(BadInput, match="unknown dtype 'float8'; choose auto, float32 or bfloat16"):
-        choose_dtype("float8", cpu)
+    with pytest.raises(BadInput, match="unknown dtype 'float8'; choose auto, float32, bfloat16 or float16"):
+        choose_dtype("float8", tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("stored", "loaded"),
+    [
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float16, torch.float16),
+        (torch.float64, torch.float32),
+    ],
+)
+def test_auto_is_the_dtype_of_most_of_the_weights_whatever_the_processor(folder, stored, loaded, monkeypatch):
+    file = folder / "model.safetensors"
+    tensors = {name: value.to(stored) for name, value in load_file(file).items()}
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].float()
+    save_file(tensors, file, metadata={"format": "pt"})
+    for flags in ({}, {"avx512_bf16": True, "avx512_fp16": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda flags=flags: flags)
+        assert choose_dtype("auto", folder) == loaded
+    assert {value.dtype for value in load_base(folder, device="cpu").model.parameters()} == {loaded}
+
+
+def test_a_dtype_that_this_processor_computes_slowly_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert slow_notice("float32", "cpu") is None
+    assert slow_notice("bfloat16", "cpu") is None
+    assert "slowly in float16" in slow_notice("float16", "cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert "slowly in bfloat16" in slow_notice("bfloat16", "cpu")
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:-1", "CPU", "cpu:0", "", "cuda:0 ", 3])

@@ -194,6 +194,18 @@ def test_a_bfloat16_base_carries_a_float32_adapter_and_is_trained_whole_in_float
     assert {value.dtype for value in runtime.model.parameters()} == {torch.bfloat16}
 
 
+def test_gradients_over_a_float16_base_are_those_over_a_float32_one(tiny_model):
+    found = []
+    for dtype in ("float32", "float16"):
+        runtime = Runtime(tiny_model, dtype, "cpu")
+        trained(runtime, 1)
+        params = list(runtime.start_adapter(Settings(), 1, "task").values())
+        with runtime.precision():
+            loss = runtime.model(IDS).logits.float().log_softmax(-1)[..., 0].mean()
+        found.append(torch.cat([g.float().flatten() for g in torch.autograd.grad(loss, params)]))
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.999
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("alpha", [8, 16, 24])  # the default rank is 8
 def test_a_forward_and_backward_in_its_precision_are_pefts_own(tiny_model, dtype, alpha):

@@ -194,6 +194,35 @@ def test_no_id_depends_on_the_device(tiny_model: Path, tmp_path: Path):
     assert "device" not in json.loads((tmp_path / "cpu" / "perdure.json").read_text())
 
 
+def test_the_base_id_depends_on_weights_and_dtype_and_a_slow_one_is_a_notice(
+    tiny_model: Path, tmp_path: Path, monkeypatch
+):
+    import torch
+
+    own = run_json("init", tmp_path / "own", "--model", tiny_model)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    words = ("init", tmp_path / "slow", "--model", tiny_model, "--device", "cpu", "--dtype")
+    assert "slowly in bfloat16" in run(*words, "bfloat16").stderr
+    told = run("init", tmp_path / "same", "--model", tiny_model, "--device", "cpu")
+    assert "slowly" not in told.stderr
+    for folder, dtype, same in (("own", "float32", True), ("same", "float32", True), ("slow", "bfloat16", False)):
+        config = json.loads((tmp_path / folder / "perdure.json").read_text())
+        assert config["dtype"] == dtype
+        assert (config["base"] == own["base"]) == same
+        assert "slowly" not in json.dumps(config)
+
+
+def test_a_float16_base_learns_and_answers_on_a_processor(tiny_model: Path, files: Path, tmp_path: Path):
+    run("init", tmp_path / "ws", "--model", tiny_model, "--dtype", "float16", "--device", "cpu")
+    more = ("--set", "num_train_epochs=8")
+    gone = learn_quickly(tmp_path / "ws", files, "parcel", "--no-gate", *more, code=1)  # 65,504 is its largest number
+    assert "lower the learning rate" in gone.stderr
+    learn_quickly(tmp_path / "ws", files, "parcel", "--no-gate", *more, "--set", "learning_rate=0.02")
+    assert json.loads((tmp_path / "ws" / "perdure.json").read_text())["dtype"] == "float16"
+    found = run_json("-w", tmp_path / "ws", "eval")
+    assert found["tasks"]["parcel"]["score"] == 1.0
+
+
 def test_the_report_stands_beside_another_workspace(ws: Path, learned: Path, tmp_path: Path):
     from perdure.workflows.inspect.report_data import report_data
     from perdure.workflows.workspace import Workspace

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from perdure.bridges.base_files import (
     refuse_damaged,
     refuse_doubles,
     refuse_generation,
+    stored_weights,
 )
 from perdure.bridges.embedded import NAME, embedded_model
 from perdure.core.canonical import content_hash
@@ -62,7 +64,8 @@ FURTHER = (  # vocabularies that count where there is no tokenizer.json; workspa
     "word_*.json",
 )
 VERSIONED = "tokenizer.*.json"  # that of one version of transformers, named in tokenizer_config.json
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # as safetensors names them
 
 
 @dataclass
@@ -82,7 +85,7 @@ class Base:
     device: torch.device
 
     def precision(self) -> AbstractContextManager:
-        """Return the context of a forward: bfloat16 autocast over a bfloat16 base, nothing over float32."""
+        """Return the context of a forward: autocast to the dtype of the base, nothing over float32."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
@@ -247,18 +250,47 @@ def choose_device(wanted: str = ANY) -> torch.device:
     return device
 
 
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """Return bfloat16 where the processor computes it fast, else float32, unless given."""
+def choose_dtype(wanted: str, folder: Path) -> torch.dtype:
+    """Return the dtype that most tensors of a checkpoint have, unless given; float32 where perdure loads no model in it.
+
+    It depends on the checkpoint alone, never on the machine.
+
+    Raises:
+        BadInput: No dtype is named so.
+    """
     if wanted != "auto":
         if wanted not in DTYPES:
-            raise BadInput(f"unknown dtype {wanted!r}; choose auto, {' or '.join(DTYPES)}")
+            raise BadInput(
+                f"unknown dtype {wanted!r}; choose auto, {', '.join(list(DTYPES)[:-1])} or {list(DTYPES)[-1]}"
+            )
         return DTYPES[wanted]
+    count = Counter(name for name in stored_weights(folder, read_config(folder)).values() if name in STORED)
+    most = max(STORED, key=lambda name: count[name])  # the first of them, where there are as many of two
+    return STORED[most]
+
+
+def is_fast(dtype: torch.dtype, device: torch.device) -> bool:
+    """Say whether a device computes in a dtype at least as fast as in float32."""
+    if dtype == torch.float32:
+        return True
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+        return dtype == torch.float16 or torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
         flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return torch.bfloat16 if flags.get("avx512_bf16") or flags.get("amx_bf16") else torch.float32
-    return torch.float32
+        names = ("avx512_bf16", "amx_bf16") if dtype == torch.bfloat16 else ("avx512_fp16", "amx_fp16")
+        return any(flags.get(name) for name in names)
+    return dtype == torch.float16
+
+
+def slow_notice(dtype: str, device: str = ANY) -> str | None:
+    """Return a notice where the device computes slowly in a dtype; None where it does not."""
+    place = choose_device(device)
+    if is_fast(DTYPES[dtype], place):
+        return None
+    return (
+        f"this {'processor' if place.type == 'cpu' else 'device'} computes slowly in {dtype}, the dtype of the frozen weights; "
+        "a workspace made with --dtype float32 is faster here, and takes twice the memory for them"
+    )
 
 
 def check_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
@@ -296,7 +328,7 @@ def _load(folder: Path, dtype: str, device: str) -> tuple[Base, dict[str, Any]]:
     # oneDNN caches what it compiled for every shape, up to half a megabyte each; it reads this before its first product.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", KERNELS)
     place = choose_device(device)
-    kind = choose_dtype(dtype, place)
+    kind = choose_dtype(dtype, folder)
     tokenizer = load_tokenizer(folder)
     model, info = _load_model(folder, kind)
     base_checks.refuse_not_finite(folder, model)

@@ -40,7 +40,7 @@ class Runtime:
 
     Args:
         folder: Local folder of the base model.
-        dtype: "auto", "float32" or "bfloat16", of the frozen weights.
+        dtype: "auto" (the checkpoint's own), "float32", "bfloat16" or "float16", of the frozen weights.
         device: "auto" or a torch device.
         batching: How rows run in batches, where that is known; else it is measured.
     """

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from perdure.bridges.models import find_model
+import torch
+
+from perdure.bridges.models import find_model, is_fast
 from perdure.core.errors import BadInput
 from perdure.core.step import TopK
 from perdure.data.encode import Encoded
@@ -28,7 +30,9 @@ def teacher_top_k(name: str, rows: Sequence[Encoded], k: int, student: "Runtime"
     """
     from perdure.bridges.runtime import Runtime
 
-    teacher = Runtime(find_model(name), "auto", str(student.base.device))
+    place = student.base.device
+    kind = "bfloat16" if is_fast(torch.bfloat16, place) else "float32"
+    teacher = Runtime(find_model(name), kind, str(place))
     refuse_other_tokenizer(name, teacher.base.tokenizer, student.base.tokenizer)
     known = student.model.get_input_embeddings().num_embeddings
     if teacher.model.get_input_embeddings().num_embeddings > known:  # padded to another size: tokens that no text has

@@ -8,6 +8,7 @@ import typer
 from perdure.cli.options import AsJson, Device, Folder
 from perdure.cli.output import emit, say, short, tell
 from perdure.cli.progress import progress
+from perdure.core.device import ANY
 
 CAN = "this model can learn, be edited and be exported"
 
@@ -19,7 +20,10 @@ def init(
         str, typer.Option("--model", "-m", metavar="NAME_OR_PATH", help="Model folder, hub id, or the embedded model.")
     ] = "smollm2-135m",
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
-    dtype: Annotated[str, typer.Option(help="Dtype of the frozen weights: auto, float32 or bfloat16.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(help="Dtype of the frozen weights: auto (the checkpoint's own), bfloat16, float16 or float32."),
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     keep_rows: Annotated[
         Literal["needed", "all"],
@@ -30,6 +34,8 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make a workspace in DIR for a base model, which is never changed."""
+    from perdure.bridges.models import slow_notice
+    from perdure.workflows.init import init as make
     from perdure.workflows.workspace import Workspace
 
     given = ctx.obj or (folder if str(ctx.get_parameter_source("folder")).endswith("COMMANDLINE") else None)
@@ -37,8 +43,10 @@ def init(
         raise typer.BadParameter(f"{target} and -w {given}: one workspace is made at a time; give one of them")
     with progress(f"reading model {model}"):
         options: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device, "seed": seed}
-        ws = Workspace.init(target or folder or Path(), model, **options, keep_rows=keep_rows)
+        ws = Workspace(make(target or folder or Path(), model, **options, keep_rows=keep_rows), device or ANY)
     base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
+    if slow := slow_notice(dtype, ws.session.device):
+        say(f"notice: {slow}")
     if as_json:
         told = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}
         return emit({**told, "capabilities": ws.capabilities})

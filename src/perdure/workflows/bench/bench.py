@@ -57,7 +57,7 @@ def bench(
 
             choose_device(device)
         make_folder(out / suite.name)
-    errors = Runner(data.resolve(), out, workers, device, tick, len(missing) * len(suite.tasks)).run(missing)
+    errors = Runner(data.resolve(), out, workers, tick, len(missing) * len(suite.tasks), device).run(missing)
     begun = {job.name for job in missing}
     return {
         "ran": [job.told for job in missing if job.name not in errors],

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from perdure.core.canonical import content_hash
+from perdure.core.device import ANY
 from perdure.core.files import make_folder, write_text
 from perdure.core.outputs import BENCH_RESULT, write_output
 from perdure.core.progress import Tick
@@ -23,7 +24,7 @@ from perdure.workflows.bench.jobs import Job, Name, read_result
 class Runner:
     """Runs jobs, `workers` at once, each in a process that is ended with us."""
 
-    def __init__(self, data: Path, out: Path, workers: int, device: str, tick: Tick | None, total: int):
+    def __init__(self, data: Path, out: Path, workers: int, tick: Tick | None, total: int, device: str = ANY):
         self.data, self.out, self.workers, self.device = data, out, workers, device
         self.tick, self.total = tick, total
         self.lock = threading.Lock()

@@ -108,7 +108,7 @@ class Suite(BaseModel):
     about: str = ""
     kind: Literal["text", "features"] = "text"
     model: str = "smollm2-135m"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     settings: dict[str, Any] = {}
     sources: dict[str, str] = {}
     tasks: list[SuiteTask] = Field(min_length=1)
