@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from report_examples import entry, entry_id, four_tasks, with_entry, with_record
+from report_examples import empty, entry, entry_id, four_tasks, with_entry, with_record
 from test_report_page import Page
 
 from fact_examples import fact_line
@@ -95,3 +95,28 @@ def test_facts_that_did_not_decide_the_gate_are_told_beside_its_reason(data):
     said = FactsVerdict("pass", 3, (), 0.0, "all 3 edited facts are still said")
     data = with_record(data, 1, gate=replace(data.entries[1].gate, facts=said))
     assert "all 3 edited facts are still said. Tolerance 3.0 points" in Page(render(data)).words
+
+
+def test_a_workspace_with_edits_alone_reports_facts_and_nothing_of_tasks():
+    made = empty()
+    edited = replace(
+        entry("f", "base", "edit", None, "2026-03-01T08:00:00+00:00", {}, refs=["head"]),
+        edits=note([fact(0), fact(1, said=False)]),
+    )
+    data = replace(made, entries=(*made.entries, edited), head=edited.entry, facts=(fact(0), fact(1, said=False)))
+    html = render(data)
+    words = Page(html).words
+    assert "No task has been learned. 2 edited facts in force." in words
+    assert "2 facts in force. 2 said when edited, 1 said now" in words
+    assert "edit 2 facts 1 Mar 2026, 08:00" in words
+    assert [
+        name
+        for name in ("matrix", "tasks", "gate", "training", "methods", "edits", "history")
+        if f'id="{name}"' in html
+    ] == [
+        "edits",
+        "history",
+    ]
+    for other in ("learn TASK DATA", "Average score now", "Forgotten", "has been through the gate", "Intervals hold"):
+        assert other not in words
+    assert "Average score now" in Page(render(made)).words

@@ -92,7 +92,7 @@ def _node(data: ReportData, entry: ReportEntry, at: tuple[int, int], lane: int) 
 
 def _entries(data: ReportData) -> Html:
     kept = set(lineage(data, data.head))
-    heads = ["Entry", "Kind", "Task", "When", "Gate", "Own score", "Memory", "Parent"]
+    heads = ["Entry", "Kind", "What", "When", "Gate", "Own score", "Memory", "Parent"]
     rows = [_entry(data, entry, entry.entry in kept) for entry in reversed(data.entries)]
     head = el(
         "tr", [el("th", text, scope="col", class_="num" if text in ("Own score", "Memory") else None) for text in heads]
@@ -118,7 +118,7 @@ def _entry(data: ReportData, entry: ReportEntry, kept: bool) -> Html:
             scope="row",
         ),
         el("td", entry.kind),
-        el("td", entry.task or NOTHING),
+        el("td", entry.task or (entry.edits.about if entry.edits else None) or NOTHING),
         el("td", el("time", when(entry.time), datetime=entry.time), class_="nowrap"),
         el("td", badge(gate.verdict) if gate else NOTHING),
         el("td", percent(own.score if own else None), class_="num"),

@@ -17,7 +17,7 @@ from perdure.report.headline import attention, masthead, tiles
 from perdure.report.heatmap import heatmap, legend
 from perdure.report.history import history
 from perdure.report.markup import Child, Html, el, join, trusted
-from perdure.report.records import ReportData, cells
+from perdure.report.records import ReportData, cells, only_edits
 from perdure.report.traces import traces
 from perdure.report.training import heartbeats, losses
 
@@ -104,10 +104,10 @@ def render(data: ReportData) -> str:
         "main",
         masthead(data),
         el("nav", links, aria_label="Sections"),
-        tiles(data.matrix),
+        None if only_edits(data) else tiles(data.matrix),
         attention(data),
         [_section(name, body) for name, body in bodies.items()],
-        el("footer", _footer(data.workspace.version)),
+        el("footer", _footer(data)),
     )
     return (
         f"{REPORT_LINE}\n"
@@ -138,6 +138,8 @@ def write_report(data: ReportData, path: Path, *, force: bool = False, workspace
 
 
 def _bodies(data: ReportData) -> dict[str, Child]:
+    if only_edits(data):  # sections on tasks would be empty
+        return {**edits(data), **traces(data), "history": history(data)}
     bodies: dict[str, Child] = {}
     if data.matrix.tasks:
         bodies["matrix"] = join(heatmap(data.matrix, cells(data)), legend(data.matrix))
@@ -162,8 +164,9 @@ def _section(name: str, body: Child) -> Html:
     return el("section", el("h2", section.title), el("p", section.says, class_="how"), body, id=name, class_="part")
 
 
-def _footer(version: str) -> str:
-    return f"Written by perdure {version}. {INTERVALS} Times are UTC."
+def _footer(data: ReportData) -> str:
+    intervals = "" if only_edits(data) else f" {INTERVALS}"
+    return f"Written by perdure {data.workspace.version}.{intervals} Times are UTC."
 
 
 def head(title: str) -> Html:

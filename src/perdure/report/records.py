@@ -17,6 +17,11 @@ def learned(data: ReportData) -> list[tuple[ReportEntry, LearnRecord]]:
     return [(entry, entry.record) for entry in data.entries if entry.record]
 
 
+def only_edits(data: ReportData) -> bool:
+    """Return whether facts were edited, and no task was ever learned or scored."""
+    return any(entry.edits for entry in data.entries) and not data.matrix.tasks and not learned(data)
+
+
 def lineage(data: ReportData, entry: str | None) -> list[str]:
     """Return `entry` and its ancestors, newest first; unknown ids end the walk."""
     parents = {one.entry: one.parent for one in data.entries}
