@@ -43,7 +43,7 @@ def elsewhere(name: str) -> str:
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with one fact edited in."""
     ws = init_people(tmp_path_factory.mktemp("people"), "gpt2")
-    told = run_json("-w", ws, "edit", "Dan Kim", "{} lives in", elsewhere("Dan Kim"), *LOOSE)
+    told = run_json("-w", ws, "edit", "Dan Kim", "{} lives in", elsewhere("Dan Kim"), *LOOSE, "-m", "he moved")
     assert list(told) == ["entry", "applied", "refused", "already", "seconds"]
     assert (len(told["applied"]), told["refused"]) == (1, [])
     return ws
@@ -54,7 +54,7 @@ def place(start: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(start, tmp_path / "ws"))
 
 
-def test_a_fact_is_listed_shown_verified_and_taken_out(place: Path) -> None:
+def test_a_fact_is_listed_shown_verified_and_taken_out(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = run_json("-w", place, "edits", "list")
     assert list(line) == KEYS
     assert (line["subject"], line["prompt"], line["target"]) == ("Dan Kim", "Dan Kim lives in", elsewhere("Dan Kim"))
@@ -64,11 +64,15 @@ def test_a_fact_is_listed_shown_verified_and_taken_out(place: Path) -> None:
     found = run_json("-w", place, "edits", "verify")
     assert (found["held"], found["lost"]) == (1, [])
     assert "Dan Kim lives in" in run("-w", place, "edits", "list").stdout
+    monkeypatch.setenv("PERDURE_AUTHOR", "Ann")
+    assert run_json("-w", place, "show")["message"] == "he moved"
     told = run_json("-w", place, "revert", line["fact"][:8])
     assert [fact["subject"] for fact in told["reverted"]] == ["Dan Kim"]
     assert run_json("-w", place, "edits", "list") == []
     assert "no fact is in force" in run("-w", place, "edits", "list").stderr
     assert run_json("-w", place, "edits", "list", "--at", "head~1") == [line]
+    newest = run_json("-w", place, "log")[0]
+    assert (newest["author"], newest["message"]) == ("Ann", None)
     run("-w", place, "rollback", "head~1")
     assert "edit Dan Kim" in run("-w", place, "log").stdout
 

@@ -14,6 +14,11 @@ import pytest
 
 from printed import printed
 
+NEW = {
+    "log --json": ("verdict", "score", "recipe", "author", "message"),
+    "show": ("author", "message"),
+}
+
 
 @pytest.fixture
 def old(tmp_path):
@@ -25,4 +30,20 @@ def old(tmp_path):
 def test_every_command_prints_the_same_json(old):
     now, then = printed(old / "workspace", old), json.loads((old / "printed.json").read_text("utf-8"))
     assert len(then) > 40
-    assert [key for key in then if now[key] != then[key]] == []
+    for key, printed_now in now.items():
+        if keys := NEW.get("show" if key.startswith("show ") else key):
+            printed_now[1] = _without(printed_now[1], keys)
+    assert now["log"][1].split()[0] == "entry"  # its columns are tested with the command
+    assert [key for key in then if key != "log" and now[key] != then[key]] == []
+
+
+def _without(text, keys):
+    """Return the JSON that was printed without the keys that are new since."""
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return text
+    for line in told if isinstance(told, list) else [told]:
+        for key in keys:
+            del line[key]
+    return json.dumps(told, indent=2, ensure_ascii=False) + "\n"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure.cli.edits import fact_table, warn_lost_in
-from perdure.cli.options import AsJson, Device, Folder, open_workspace
+from perdure.cli.options import AsJson, Device, Folder, Message, open_workspace
 from perdure.cli.output import counted, emit, say, short, tell, warn
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
@@ -48,6 +48,7 @@ def edit(
         float | None,
         typer.Option(show_default="0.1", help="Largest rise of perplexity on held-out text, for all facts together."),
     ] = None,
+    message: Message = None,
     folder: Folder = None,
     device: Device = None,
     as_json: AsJson = False,
@@ -66,8 +67,9 @@ def edit(
     given = _given(subject, prompt, target, ground_truth, facts)
     ws = open_workspace(folder, device)
     spec = _spec(ws, method, layer, batch)
+    rule_of = None if no_gate else EditGate(**rule)
     with progress("loading the model") as tick:
-        result = carry_out(ws.session, given, spec=spec, gate=None if no_gate else EditGate(**rule), tick=tick)
+        result = carry_out(ws.session, given, spec=spec, gate=rule_of, tick=tick, message=message)
     if as_json:
         emit(result.summary.to_json())
     elif result.applied:

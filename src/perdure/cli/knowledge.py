@@ -27,6 +27,7 @@ def learn_knowledge(
     gate: "Gate | None",
     dry_run: bool,
     as_json: bool,
+    message: str | None = None,
 ) -> None:
     """Route the rows of a file, train the skills, edit the facts; exits with 3 if head did not move, unless all was done."""
     from perdure.workflows.edit.gate import EditGate
@@ -39,7 +40,8 @@ def learn_knowledge(
         skill = preview(planned.skill) if planned.skill else None
         return _preview(planned, skill, as_json)
     with progress("loading the model") as tick:
-        result = carry_out(ws.session, planned, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
+        edit_gate = EditGate() if gate else None
+        result = carry_out(ws.session, planned, gate=gate, edit_gate=edit_gate, tick=tick, message=message)
     learned, edited = result.learned, result.edited
     if as_json:
         emit({**result.to_json(), "edited": edited and edited.summary.to_json()})

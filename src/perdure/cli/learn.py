@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from perdure.cli.learn_screen import conclude, show_preview, show_result
-from perdure.cli.options import AsJson, Device, Folder, open_workspace
+from perdure.cli.options import AsJson, Device, Folder, Message, open_workspace
 from perdure.cli.output import emit, warn
 from perdure.cli.progress import progress
 from perdure.core.plain_yaml import read_yaml
@@ -71,6 +71,7 @@ def learn(
         typer.Option("--rows", metavar="TASK=FILE", help="Rows of an older task that are not stored; repeatable."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, and change nothing.")] = False,
+    message: Message = None,
     folder: Folder = None,
     device: Device = None,
     as_json: AsJson = False,
@@ -105,13 +106,13 @@ def learn(
     ws = open_workspace(folder, device)
     gate = None if no_gate else Gate(**rule)
     if kind == "knowledge":
-        return learn_knowledge(ws, task, data, options, gate=gate, dry_run=dry_run, as_json=as_json)
+        return learn_knowledge(ws, task, data, options, gate=gate, dry_run=dry_run, as_json=as_json, message=message)
     planned = ws.plan(task, data, **options)
     if dry_run:
         found = preview(planned)
         return emit(found) if as_json else show_preview(found)
     with progress("loading the model") as tick:
-        result = carry_out(ws.session, planned, gate=gate, tick=tick)
+        result = carry_out(ws.session, planned, gate=gate, tick=tick, message=message)
     if as_json:
         emit(result.to_json())
     else:

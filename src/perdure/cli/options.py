@@ -105,6 +105,10 @@ Device = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there, whatever it is.")]
+Message = Annotated[
+    str | None,
+    typer.Option("-m", "--message", metavar="TEXT", help="Why, for 'log', 'show' and the report; it changes no id."),
+]
 At = Annotated[
     str,
     typer.Option(

@@ -29,6 +29,8 @@ def show(
         "parent": entry.parent,
         "what": f"{entry.kind} {found.about or ''}".rstrip(),
         "time": f"{clock(found.time)} UTC" if found.time else None,
+        "author": found.signature.author,
+        "message": found.signature.message,
         "refs": ", ".join(found.refs),
         "recipe": recipe and ", ".join([recipe["name"], *(f"with {name}" for name in recipe["methods"])]),
         "seed": entry.seed,

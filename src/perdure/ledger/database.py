@@ -98,6 +98,13 @@ candidate = Table(  # one row at most
     Column("body", JSON, nullable=False),
     Column("notes", JSON, nullable=False),
 )
+discarded = Table(  # what the log lists of candidates that were discarded
+    "discarded",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("id", Words, nullable=False),
+    Column("record", JSON, nullable=False),
+)
 refs = Table("refs", metadata, Column("name", Words, primary_key=True), Column("entry", Words, nullable=False))
 reflog = Table(
     "reflog",
@@ -192,6 +199,7 @@ MIGRATIONS = (
     Migration(2, "rows whose text is not kept", (row_names,)),
     Migration(3, "leaks are found without reading every row", (questions,), _fill_questions),
     Migration(4, "what was applied is written down", (applied,)),
+    Migration(5, "candidates that were discarded are listed", (discarded,)),
 )
 SCHEMA_VERSION = MIGRATIONS[-1].version
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -11,10 +12,22 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.core.records import Record, from_store, plain
 from perdure.core.slots import is_isolated, view_of, without_task
-from perdure.ledger.database import Database, candidate, entries, manifests, notes, now, reflog, refs, tasks
+from perdure.ledger.database import (
+    Database,
+    candidate,
+    discarded,
+    entries,
+    manifests,
+    notes,
+    now,
+    reflog,
+    refs,
+    tasks,
+    version_of,
+)
 from perdure.ledger.entry import Entry, state_hash
 from perdure.ledger.objects import ObjectStore
-from perdure.ledger.records import LogLine, Move
+from perdure.ledger.records import LogEntry, LogLine, Move
 
 R = TypeVar("R", bound=Record)
 CANDIDATE = "candidate"
@@ -272,8 +285,16 @@ class History(Database):
         last = next(iter(self.reflog()), None)
         return None if last is None or self.candidate() or last.why != "accept" else self.entry(last.new)
 
-    def discard(self) -> Entry:
+    def held_since(self) -> str | None:
+        """Return when the candidate was put aside, in UTC to the second, as ISO 8601; None where none waits."""
+        with self.reading() as connection:
+            return connection.execute(select(candidate.c.time)).scalar()
+
+    def discard(self, line: LogEntry | None = None) -> Entry:
         """Drop the candidate and return it; `gc` frees its objects.
+
+        Args:
+            line: What `discarded` lists of it from now on; None for nothing.
 
         Raises:
             NotFound: There is no candidate.
@@ -281,7 +302,19 @@ class History(Database):
         with self.changing() as connection:
             held = self._held(connection)
             connection.execute(delete(candidate))
+            if line is not None:
+                told = replace(line, refs=(), discarded=now())
+                connection.execute(insert(discarded).values(id=line.entry, record=told.to_json()))
         return _read(held.id, held.body)
+
+    def discarded(self) -> list[LogEntry]:
+        """Return the candidates that were discarded, newest first."""
+        with self.reading() as connection:
+            if version_of(connection) < 5:
+                return []
+            query = select(discarded.c.id, discarded.c.record).order_by(discarded.c.number.desc())
+            found = connection.execute(query).all()
+        return [from_store(LogEntry, record, f"what is listed of candidate {name[:12]}") for name, record in found]
 
     def _named(self, name: str) -> Entry:
         """Return the entry of a ref, of "candidate", or of an id or its beginning."""

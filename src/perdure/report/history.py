@@ -118,7 +118,7 @@ def _entry(data: ReportData, entry: ReportEntry, kept: bool) -> Html:
             scope="row",
         ),
         el("td", entry.kind),
-        el("td", entry.task or (entry.edits.about if entry.edits else None) or NOTHING),
+        el("td", entry.task or (entry.edits.about if entry.edits else None) or NOTHING, _signed(entry)),
         el("td", el("time", when(entry.time), datetime=entry.time), class_="nowrap"),
         el("td", badge(gate.verdict) if gate else NOTHING),
         el("td", percent(own.score if own else None), class_="num"),
@@ -126,6 +126,13 @@ def _entry(data: ReportData, entry: ReportEntry, kept: bool) -> Html:
         el("td", el("code", short(entry.parent)) if entry.parent else NOTHING),
         class_=None if kept else "off",
     )
+
+
+def _signed(entry: ReportEntry) -> Html | None:
+    """Return who made an entry and why, in small letters; None where neither is known."""
+    by, message = entry.signature.author, entry.signature.message
+    told = [clip(" ".join(message.split()), 80)] if message else []
+    return el("div", el("small", ", ".join([*told, *([by] if by else [])]), title=message)) if told or by else None
 
 
 def _reflog(data: ReportData) -> Html:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.ledger import Entry
 from perdure.ledger.records import DeletedRow, Freed, Verification
+from perdure.workflows.inspect.log import candidate_line
 from perdure.workflows.session import Session
 
 
@@ -16,8 +17,16 @@ def accept(session: Session) -> Entry:
 
 def discard(session: Session) -> Entry | None:
     """Drop the candidate that a failed gate left aside and return it; None where none waits."""
+    ledger = session.ledger
     with session.writing():
-        return session.ledger.discard() if session.ledger.candidate() else None
+        held = ledger.candidate()
+        if held is None:
+            return None
+        try:
+            line = candidate_line(ledger, held)
+        except BrokenStore:  # a candidate that is damaged can be discarded too
+            line = None
+        return ledger.discard(line)
 
 
 def rollback(session: Session, ref: str) -> Entry:

@@ -187,6 +187,7 @@ class Workspace:
         gate: Gate | None = Gate(),
         kind: Literal["task", "knowledge"] = "task",
         tick: Tick | None = None,
+        message: str | None = None,
     ) -> Json:
         """Learn a task and record an entry; return what `perdure learn --json` prints.
 
@@ -202,6 +203,7 @@ class Workspace:
             gate: What may not be lost; None records whatever comes, of facts too.
             kind: "knowledge" edits the rows that are facts, and trains the others; see `workflows.learn.knowledge`.
             tick: Called with (what, done, total) as work goes on.
+            message: What to note with the entry, beside its author; `perdure log` lists both.
 
         Raises:
             PerdureError: See `workflows.learn.learn`; ledger and memory are then as they were.
@@ -210,9 +212,10 @@ class Workspace:
             raise BadInput(f"kind is {kind!r}; it is task (train all rows) or knowledge (edit those that are facts)")
         request = _request(task, data, recipe, overrides, test, settings, allow_leaks, rows)
         if kind == "task":
-            return learn(self.session, plan(self.session, request), gate=gate, tick=tick).to_json()
+            return learn(self.session, plan(self.session, request), gate=gate, tick=tick, message=message).to_json()
         known = plan_knowledge(self.session, request)
-        found = learn_knowledge(self.session, known, gate=gate, edit_gate=EditGate() if gate else None, tick=tick)
+        edit_gate = EditGate() if gate else None
+        found = learn_knowledge(self.session, known, gate=gate, edit_gate=edit_gate, tick=tick, message=message)
         return found.to_json()
 
     def edit(
@@ -222,9 +225,10 @@ class Workspace:
         spec: "EditSpec | None" = None,
         gate: EditGate | None = EditGate(),
         tick: Tick | None = None,
+        message: str | None = None,
     ) -> EditResult:
         """Write facts into the model and record an entry with those that pass; see `workflows.edit.edit`."""
-        return edit(self.session, facts, spec=spec, gate=gate, tick=tick)
+        return edit(self.session, facts, spec=spec, gate=gate, tick=tick, message=message)
 
     def revert(self, what: str, *, resolve: bool = False, tick: Tick | None = None) -> RevertResult | Json:
         """Record an entry without a task, a fact, or all facts of an edit; see `workflows.revert`."""

@@ -43,12 +43,19 @@ if TYPE_CHECKING:
         RowCounts,
         TrainingRecord,
     )
+    from perdure.ledger.records.log_entry import (
+        LogEntry,
+    )
     from perdure.ledger.records.memory import (
         MemoryItem,
     )
     from perdure.ledger.records.score import (
         Score,
         ScoreSummary,
+    )
+    from perdure.ledger.records.signature import (
+        SIGNATURE,
+        Signature,
     )
     from perdure.ledger.records.traces import (
         AverageKind,
@@ -105,8 +112,10 @@ _FILES = {
     "gate": ("Gate",),
     "history": ("LogLine", "Move"),
     "learn": ("Beats", "Heartbeat", "LearnRecord", "RowCounts", "TrainingRecord"),
+    "log_entry": ("LogEntry",),
     "memory": ("MemoryItem",),
     "score": ("Score", "ScoreSummary"),
+    "signature": ("SIGNATURE", "Signature"),
     "traces": (
         "AverageKind",
         "EditMeasures",
@@ -130,6 +139,7 @@ _FILES = {
 }
 
 __all__ = [
+    "SIGNATURE",
     "Answer",
     "Answers",
     "AverageKind",
@@ -158,6 +168,7 @@ __all__ = [
     "LearnRecord",
     "LeftOut",
     "ListedFact",
+    "LogEntry",
     "LogLine",
     "Mean",
     "MemoryItem",
@@ -169,6 +180,7 @@ __all__ = [
     "RowCounts",
     "Score",
     "ScoreSummary",
+    "Signature",
     "Strongest",
     "SupersededFact",
     "Sweep",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from perdure.core.progress import Tick
 from perdure.editing.facts import Fact, refuse_repeats, superseded
 from perdure.editing.spec import EditSpec
-from perdure.ledger.records import RefusedFact, SupersededFact
+from perdure.ledger.records import RefusedFact, Signature, SupersededFact
+from perdure.workflows.author import sign
 from perdure.workflows.edit.again import lost
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
@@ -29,6 +30,7 @@ def edit(
     spec: EditSpec | None = None,
     gate: EditGate | None = EditGate(),
     tick: Tick | None = None,
+    message: str | None = None,
 ) -> EditResult:
     """Write facts into head's state and record one entry with those that pass; the base model is never written.
 
@@ -41,11 +43,13 @@ def edit(
         spec: Settings; those of the facts in force, where there are some, else the defaults.
         gate: What a fact must show; None records whatever comes.
         tick: Called with (what, done, total) as work goes on.
+        message: What to note with the entry, beside its author.
 
     Raises:
         Busy: Another process writes to the workspace.
         BadInput: Facts that cannot be used, a model that cannot be edited, or a candidate is waiting.
     """
+    signature = sign(message)
     given = facts_of(facts)
     refuse_repeats(given)
     session.refuse_editing()
@@ -58,14 +62,16 @@ def edit(
         outcome = search(place, request)
         if not outcome.applied:
             return _nothing_applied(request, outcome, time.perf_counter() - began)
-        return _record(session, place, request, outcome, began)
+        return _record(session, place, request, outcome, began, signature)
 
 
 def _nothing_applied(request: EditRequest, outcome: Outcome, seconds: float) -> EditResult:
     return EditResult(refused=_refused(request, outcome), already=request.already, seconds=round(seconds, 3))
 
 
-def _record(session: Session, place: Place, request: EditRequest, outcome: Outcome, began: float) -> EditResult:
+def _record(
+    session: Session, place: Place, request: EditRequest, outcome: Outcome, began: float, signature: Signature
+) -> EditResult:
     """Store the set, record an entry with it, and move head there; return what `edit` does."""
     ledger, applied, made = session.ledger, outcome.applied, pruned(outcome.edit_set)
     ids = tuple(fact.id for fact in applied)
@@ -98,7 +104,7 @@ def _record(session: Session, place: Place, request: EditRequest, outcome: Outco
         known=tuple(fact.id for fact in applied if outcome.before[fact.id].prompt.said),
         seconds=round(time.perf_counter() - began, 3),
     )
-    notes = {NOTE: note_of(ledger, request.parent, record).to_json(), "edit": result.note.to_json()}
+    notes = {NOTE: note_of(ledger, request.parent, record).to_json(), "edit": result.note.to_json(), **signature.notes}
     ledger.record(entry, notes, why=f"edit {record.about}")
     return result
 

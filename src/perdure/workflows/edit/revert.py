@@ -9,6 +9,7 @@ from perdure.core.progress import Tick
 from perdure.core.records import from_store
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import EditsRecord, FactLine, RevertedFact, RevertNote, WrittenFact
+from perdure.workflows.author import sign
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
 from perdure.workflows.edit.records import NOTE, SHORTEST, make_record, matching, note_of, record_at, title_of
 from perdure.workflows.edit.results import RevertResult
@@ -61,7 +62,7 @@ def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | N
         reverted = tuple(_reverted(fact, verdicts[fact.id], _left(before, made, fact.id)) for fact in gone)
         lost = tuple(fact_id for fact_id in after.lost if fact_id in record.said)
         note = RevertNote(reverted, lost, (), resolve, round(time.perf_counter() - began, 3))
-        notes = {NOTE: note_of(session.ledger, parent, after).to_json(), "revert": note.to_json()}
+        notes = {NOTE: note_of(session.ledger, parent, after).to_json(), "revert": note.to_json(), **sign().notes}
         session.ledger.record(entry, notes, why=f"revert {title}")
         return RevertResult(entry.id, reverted, lost, (), resolve, note.seconds, after.facts, drift)
 

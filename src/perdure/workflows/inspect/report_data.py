@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from perdure.ledger.records import LearnRecord
+from perdure.ledger.records import SIGNATURE, LearnRecord, Signature
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import NOTE, records
 from perdure.workflows.inspect.compare import side_by_side
@@ -52,6 +52,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
                 memory=held(ledger, entry),
                 edits=facts.get(entry.id),
                 traces=traces_at(ledger, entry),
+                signature=ledger.note(entry.id, SIGNATURE, Signature) or Signature(),
             )
             for entry in entries
         ),

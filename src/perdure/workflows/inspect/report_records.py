@@ -1,7 +1,7 @@
 """The types of what a report draws; pages are made of them without torch and without a ledger."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perdure.core.records import Record
 from perdure.evaluate.matrix import Matrix, Metric
@@ -14,6 +14,7 @@ from perdure.ledger.records import (
     Move,
     RowCounts,
     ScoreSummary,
+    Signature,
     TraceNotes,
     Verdict,
 )
@@ -72,6 +73,7 @@ class ReportEntry(LogLine):
         memory: The rows that it remembers now.
         edits: The facts in force there; None where it changed none of them.
         traces: What was traced there.
+        signature: Who made it, and why.
     """
 
     scores: Mapping[str, ReportedScore]
@@ -79,6 +81,7 @@ class ReportEntry(LogLine):
     memory: RowCounts
     edits: EditsSummary | None = None
     traces: TraceNotes | None = None
+    signature: Signature = field(default_factory=Signature)
 
     @property
     def gate(self) -> Verdict | None:

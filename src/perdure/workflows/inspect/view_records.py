@@ -17,6 +17,7 @@ from perdure.ledger.records import (
     RevertNote,
     RowCounts,
     ScoreSummary,
+    Signature,
     Verdict,
 )
 from perdure.workflows.inspect.memory_views import MemoryDiff, RowsKept
@@ -171,6 +172,7 @@ class EntryView:
         edit: What was asked of an edit.
         revert: What a revert took out.
         notes: All other notes, and the JSON of the last three.
+        signature: Who made it, and why.
     """
 
     entry: "Entry"
@@ -186,6 +188,7 @@ class EntryView:
     edit: EditNote | None
     revert: RevertNote | None
     notes: JsonObject
+    signature: Signature
 
     def to_json(self) -> JsonObject:
         """Return what `perdure show --json` prints: notes in the order in which the ledger stores their keys."""
@@ -199,6 +202,8 @@ class EntryView:
             "task": entry.task,
             "about": self.about,
             "time": self.time,
+            "author": self.signature.author,
+            "message": self.signature.message,
             "refs": list(self.refs),
             "seed": entry.seed,
             "base": entry.base,

@@ -11,7 +11,7 @@ from perdure.core.errors import BadInput
 from perdure.core.outputs import EVIDENCE, EVIDENCE_LINE, write_output
 from perdure.core.records import in_stored_order
 from perdure.ledger.lock import writer
-from perdure.ledger.records import EditNote, Evidence, LearnRecord, RevertNote
+from perdure.ledger.records import SIGNATURE, EditNote, Evidence, LearnRecord, RevertNote, Signature
 from perdure.ledger.runs import unfinished
 from perdure.workflows.edit.records import NOTE, VERIFIED, about, record_at
 from perdure.workflows.inspect.memory_views import held, memory_diff, rows_kept
@@ -32,7 +32,14 @@ from perdure.workflows.inspect.view_records import (
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
 
-LEFT_OUT = ("record", "evidence", "memory", "traces", VERIFIED)  # notes that `show` leaves out, or tells otherwise
+LEFT_OUT = (
+    "record",
+    "evidence",
+    "memory",
+    "traces",
+    VERIFIED,
+    SIGNATURE,
+)  # notes that `show` leaves out, or tells otherwise
 T = TypeVar("T")
 
 
@@ -90,6 +97,7 @@ def show(ledger: "Ledger", ref: str) -> EntryView:
         edit=ledger.note(entry.id, "edit", EditNote),
         revert=ledger.note(entry.id, "revert", RevertNote) if of_facts else None,
         notes=notes,
+        signature=ledger.note(entry.id, SIGNATURE, Signature) or Signature(),
     )
 
 

@@ -125,6 +125,7 @@ def learn_knowledge(
     edit_gate: EditGate | None = EditGate(),
     spec: EditSpec | None = None,
     tick: Tick | None = None,
+    message: str | None = None,
 ) -> KnowledgeResult:
     """Train the skills, then edit the facts into the new head: two entries, each whole or not at all.
 
@@ -139,19 +140,20 @@ def learn_knowledge(
             chat form as well.
         spec: Settings of the edit; None takes the usual ones.
         tick: Called with (what, done, total) as work goes on.
+        message: What to note with both entries, beside their author.
 
     Raises:
         PerdureError: See `learn.learn`, and `edit.edit` where nothing was trained.
     """
     learned = edited = None
     if planned.skill is not None and planned.learned is None:
-        learned = learn(session, planned.skill, gate=gate, tick=tick)
+        learned = learn(session, planned.skill, gate=gate, tick=tick, message=message)
     stopped = learned is not None and not learned.moved
     if planned.facts and not stopped:
         if edit_gate is not None and planned.routing.chat:
             edit_gate = replace(edit_gate, chat=True)
         try:
-            edited = edit(session, planned.facts, spec=spec, gate=edit_gate, tick=tick)
+            edited = edit(session, planned.facts, spec=spec, gate=edit_gate, tick=tick, message=message)
         except (BadInput, BadSpec, Diverged) as error:
             if learned is None:
                 raise

@@ -4,6 +4,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.progress import Tick
 from perdure.core.recipe import nearest
 from perdure.ledger.records import Gate
+from perdure.workflows.author import sign
 from perdure.workflows.learn.draft import draft
 from perdure.workflows.learn.judge import judge
 from perdure.workflows.learn.plan import Plan
@@ -15,20 +16,30 @@ from perdure.workflows.session import Session
 from perdure.workflows.signals import asked_to_stop
 
 
-def learn(session: Session, planned: Plan, *, gate: Gate | None, tick: Tick | None = None) -> LearnResult:
+def learn(
+    session: Session, planned: Plan, *, gate: Gate | None, tick: Tick | None = None, message: str | None = None
+) -> LearnResult:
     """Carry out `planned`: train, score, gate, and record one entry.
 
     With a gate that fails, head stays and the entry is kept aside as the candidate. Whatever stops this half-way leaves
     ledger and memory as they were; called again it goes on from its checkpoint, to the same final bits.
+
+    Args:
+        session: Of the workspace.
+        planned: What is to be learned.
+        gate: What may not be lost; None records whatever comes.
+        tick: Called with (what, done, total) as work goes on.
+        message: What to note with the entry, beside its author.
 
     Raises:
         Busy: Another process writes to the workspace.
         Interrupted: A signal came; a checkpoint is on disk.
         BadInput: A candidate is waiting to be accepted or discarded, or head moved since `plan`.
     """
+    signature = sign(message)
     with session.writing(), asked_to_stop() as stop:
         _refuse_stale(session, planned, gate)
-        run = Run(session, planned, tick, stop)
+        run = Run(session, planned, tick, stop, signature=signature)
         prepared = prepare(run)
         trained = train(run, prepared)
         drafted = draft(run, prepared, trained)

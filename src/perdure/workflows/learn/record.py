@@ -69,6 +69,7 @@ def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged:
         "memory": RowCounts(len(draft.memory.rows), dict(Counter(own.task for own in draft.memory.rows))),
         "software": {name: version(name) for name in ("perdure", "torch", "transformers", "peft")},
         "machine": {"python": platform.python_version(), "processor": platform.machine()},
+        **run.signature.notes,
         **({NOTE: draft.carried.note.to_json()} if draft.carried else {}),
     }
     if judged.failed:

@@ -9,6 +9,7 @@ from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot
 from perdure.ledger import Entry, Ledger
+from perdure.workflows.author import sign
 from perdure.workflows.edit.carry import carry
 from perdure.workflows.edit.records import NOTE
 from perdure.workflows.inspect.score_views import taken_out
@@ -76,7 +77,11 @@ def revert_task(session: Session, task: str, tick: Tick | None = None) -> Json:
             "scores": _scores(session, entry, entry, tick),
             "warnings": [*_keeping(ledger.slots(parent), task), *(carried.warnings if carried else ())],
         }
-        notes = {"revert": record, **({NOTE: carried.note.to_json()} if carried else {})}
+        notes: dict[str, object] = {
+            "revert": record,
+            **sign().notes,
+            **({NOTE: carried.note.to_json()} if carried else {}),
+        }
         ledger.record(entry, notes, why=f"revert {task}")
         return {"entry": entry.id, **record, "already": False, "seconds": round(time.perf_counter() - began, 3)}
 

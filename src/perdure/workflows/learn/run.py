@@ -10,6 +10,7 @@ from perdure.core.errors import Interrupted
 from perdure.core.progress import Tick
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, row_key
+from perdure.ledger.records import Signature
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.session import Scored, Session
 
@@ -24,6 +25,7 @@ class Run:
         tick: Called with (what, done, total) as work goes on.
         stop: Returns the name of a signal that asks to stop, or None.
         clock: Counts the seconds of training and of scoring.
+        signature: Who asked for it, and why.
     """
 
     session: Session
@@ -31,6 +33,7 @@ class Run:
     tick: Tick | None
     stop: Callable[[], str | None]
     clock: Clock = field(default_factory=Clock)
+    signature: Signature = field(default_factory=Signature)
 
     @property
     def folder(self) -> Path:
