@@ -22,7 +22,7 @@ from perdure.editing.measures import Answer, Verdict
 from perdure.editing.moments import Statistics, second_moments
 from perdure.editing.spec import EditSpec
 from perdure.ledger import writing
-from perdure.ledger.records import FactLine, SupersededFact
+from perdure.ledger.records import Drift, FactLine, SupersededFact
 from perdure.workflows.edit import state as edit_state
 from perdure.workflows.edit.gate import EditGate, lost_neighbours
 from perdure.workflows.edit.records import NOTE, record_at, shown
@@ -40,7 +40,8 @@ def test_a_fact_is_said_recorded_and_listed_and_the_base_is_as_it_was(ws):
     assert said(ws, "Dan Kim") == FACTS[0].target
     (line,) = ws.edits()
     assert list(line.to_json()) == [
-        *("fact", "entry", "subject", "prompt", "target", "efficacy", "paraphrase", "neighbourhood", "generation")
+        *("fact", "entry", "subject", "prompt", "target", "efficacy", "paraphrase", "neighbourhood", "generation"),
+        "lost_in",
     ]
     assert (line.fact, line.entry, line.efficacy, line.generation) == (A, head.id, True, True)
     assert torch.equal(logits(ws, "base"), before)
@@ -391,8 +392,8 @@ def test_the_gate_counts_only_neighbours_that_were_right_before():
     assert "50% of its neighbours" in EditGate(neighbours=0.4).problem(after, before)
     assert "less likely" in EditGate().problem(Verdict(Answer(3.0, 1.0, True)))
     assert "does not say" in EditGate().problem(Verdict(Answer(0.1, 1.0, False)))
-    assert EditGate().too_far({"perplexity_before": 10.0, "perplexity": 10.5}) is None
-    assert "by 20.0%" in EditGate().too_far({"perplexity_before": 10.0, "perplexity": 12.0})
+    assert EditGate().too_far(Drift(10.0, 10.5, 0.1)) is None
+    assert "by 20.0%" in EditGate().too_far(Drift(10.0, 12.0, 0.1))
 
 
 def test_a_retry_that_cannot_be_made_leaves_the_others_applied(ws, monkeypatch):
