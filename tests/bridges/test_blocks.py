@@ -113,8 +113,8 @@ def test_a_slot_goes_on_from_its_own_content_and_refuses_another_rank(runtime, o
 
 def test_a_plan_may_bring_the_factors_and_say_which_train(runtime, old):
     name, (rows, cols) = next(iter(runtime.shapes(SETTINGS).items()))
-    start = {name: Factors(torch.full((4, cols), 0.5), torch.zeros(rows, 4), trains="up")}
-    params = runtime.begin(AdapterPlan("sum:b", ("skill",), start), {"skill": old}, SETTINGS, 0, "b")
+    factors = Factors(torch.full((4, cols), 0.5), torch.zeros(rows, 4), trains="up")
+    params = runtime.begin(AdapterPlan("sum:b", ("skill",), lambda: {name: factors}), {"skill": old}, SETTINGS, 0, "b")
     mine = [param for param in params if param.startswith(f"base_model.model.{name}.")]
     assert mine == [f"base_model.model.{name}.lora_B.new.weight"]
     assert (runtime.trained()[f"{name}.down"] == 0.5).all()

@@ -55,7 +55,8 @@ def test_the_same_data_from_another_place_is_the_same_entry(ws: Path, files: Pat
 
 def test_json_shapes_are_those_promised(ws: Path, files: Path):
     log = run_json("-w", ws, "log")
-    assert [set(line) for line in log] == [{"entry", "parent", "kind", "task", "time", "refs"}] * 3
+    promised = {"entry", "parent", "kind", "task", "time", "refs", "verdict", "score", "recipe", "author", "message"}
+    assert [set(line) for line in log] == [promised] * 3
     assert [line["task"] for line in log] == ["invoice", "parcel", None]
     assert (log[0]["refs"], log[2]["refs"], log[0]["parent"]) == (["head"], ["base"], log[1]["entry"])
 

@@ -11,7 +11,7 @@ from shell import run, run_json, settings, write_rows
         (["init", "{other}", "-w", "{ws}"], "one workspace is made at a time"),
         (["-w", "{ws}", "init", "{other}"], "one workspace is made at a time"),
         (["recipe", "advise", "--ask", "--tasks", "3"], "leave them out"),
-        (["recipe", "advise", "--no-rows", "--memory-rows", "10"], "say one of both"),
+        (["recipe", "advise", "--no-rows", "--memory-rows", "10"], "contradict each other; drop one"),
         (["recipe", "advise", "--tasks", "3", "--json", "--yaml"], "two forms of one answer"),
         (["-w", "{ws}", "memory", "list", "--all", "--at", "base"], "leave --at out"),
         (["-w", "{ws}", "learn", "t", "x.jsonl", "--no-gate", "--guard", "parcel"], "nothing for --guard to decide"),

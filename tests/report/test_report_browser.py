@@ -114,7 +114,7 @@ def test_a_touched_cell_shows_its_interval(show):
     cell.scroll_into_view_if_needed()
     cell.hover()
     tip = page.locator(".tip")
-    assert "95% interval" in tip.inner_text()
+    assert "95% Wilson interval" in tip.inner_text()
     left, right = tip.evaluate("tip => { const at = tip.getBoundingClientRect(); return [at.left, at.right] }")
     assert left >= 0
     assert right <= 360

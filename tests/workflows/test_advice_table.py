@@ -51,7 +51,7 @@ def result(label: str, seed: int, score: float, seconds: float, stored: dict[str
             "stages": stages,
             "score": [[sum(right) / n] * len(tasks)] * len(stages),
             "n": [[n] * len(tasks)] * len(stages),
-            "metrics": {"acc": {"value": sum(right) / n}},
+            "metrics": {"acc": {"value": sum(right) / n, "low": 0.0, "high": 1.0, "n": n * len(tasks)}},
         },
         "items": {task: {"rows": list(map(str, range(n))), "scores": [right] * len(stages)} for task in tasks},
         "tasks": [{"task": task, "train_seconds": seconds} for task in tasks],

@@ -92,7 +92,7 @@ def test_the_budget_in_rows_holds_and_the_largest_groups_give_way(ws, tmp_path):
 @pytest.mark.parametrize("admission", ["hard", "surprise"])
 def test_admission_by_loss_keeps_the_rows_with_the_largest(ws, tmp_path, admission):
     learn(ws, tmp_path, "refund", **{"memory_per_label": 2, "methods.replay.admission": admission})
-    kept = {item["row"]: item["score"] for item, _ in items(memory(ws))}
+    kept = {item.row: item.score for item, _ in items(memory(ws))}
     assert len(kept) == 4
     everything = learn(
         Workspace.init(tmp_path / "all", ws.ledger.config["model"], dtype="float32"),
@@ -104,7 +104,7 @@ def test_admission_by_loss_keeps_the_rows_with_the_largest(ws, tmp_path, admissi
     assert everything["moved"]
     by_label = {}
     for item, row in items(memory(whole)):
-        by_label.setdefault(row.label, []).append(item["score"])
+        by_label.setdefault(row.label, []).append(item.score)
     best = sorted(score for scores in by_label.values() for score in sorted(scores)[-2:])
     assert sorted(kept.values()) == pytest.approx(best, abs=1e-5)
 
@@ -130,9 +130,9 @@ def test_general_rows_are_rehearsed_with_the_base_models_own_distribution(ws, tm
     done = ws.learn("refund", path, overrides=mixed, gate=None, settings={"general": str(general)})
     beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["instruction_replay"]
     assert all(beat["rows"] >= 1 for _, beat in beats)
-    pools = [item["pool"] for item, _ in items(memory(ws))]
+    pools = [item.pool for item, _ in items(memory(ws))]
     assert pools.count("general") == 6
-    general_key = next(item["row"] for item, _ in items(memory(ws)) if item["pool"] == "general")
+    general_key = next(item.row for item, _ in items(memory(ws)) if item.pool == "general")
     before = memory(ws).columns["base"][general_key].logprob
     learn(ws, tmp_path, "parcel")
     assert torch.equal(memory(ws).columns["base"][general_key].logprob, before)  # the base does not change
@@ -146,7 +146,7 @@ def test_no_general_row_is_rehearsed_that_is_a_test_row_or_was_deleted(ws, tmp_p
     mixed = {**FAST, "methods.instruction_replay.mix": 0.6}
 
     def rehearsed():
-        return sorted(asked.index(row.prompt) for item, row in items(memory(ws)) if item["pool"] == "general")
+        return sorted(asked.index(row.prompt) for item, row in items(memory(ws)) if item.pool == "general")
 
     def task(name, text):
         path = data(tmp_path / f"{name}.jsonl", name, "late")
@@ -177,7 +177,7 @@ def test_no_more_general_rows_are_asked_about_than_a_task_draws(ws, tmp_path):
         done = ws.learn(task, path, overrides=mixed, gate=None, settings={"general": str(general)})
         beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["instruction_replay"]
         drawn = sum(beat["rows"] for _, beat in beats)
-        return drawn, sum(item["pool"] == "general" for item, _ in items(memory(ws)))
+        return drawn, sum(item.pool == "general" for item, _ in items(memory(ws)))
 
     drawn, first = kept("refund", 0.2)
     assert drawn == first == 0.25 * 8 * FAST["num_train_epochs"]
@@ -193,7 +193,7 @@ def test_of_many_general_rows_those_nearest_in_length_are_rehearsed(ws, tmp_path
     path = data(tmp_path / "refund.jsonl", "refund", "late")
     mixed = {**FAST, "methods.instruction_replay.mix": 0.34}
     ws.learn("refund", path, overrides=mixed, gate=None, settings={"general": str(general)})
-    kept = {row.prompt.count("again") for item, row in items(memory(ws)) if item["pool"] == "general"}
+    kept = {row.prompt.count("again") for item, row in items(memory(ws)) if item.pool == "general"}
     assert kept == {1, 2, 3, 4}
 
 

@@ -74,7 +74,7 @@ def test_new_and_remembered_rows_carry_what_the_other_model_says_and_the_student
     other = Runtime(teacher, "float32", "cpu")
     said = other.top_k([encode(row, other.base.tokenizer, 512) for row in (own.row for own in memory.rows)], 8)
     for item, expected in zip([own.item for own in memory.rows], said, strict=True):
-        torch.testing.assert_close(kept[item["row"]].logprob.float(), expected.logprob, rtol=1e-2, atol=1e-2)
+        torch.testing.assert_close(kept[item.row].logprob.float(), expected.logprob, rtol=1e-2, atol=1e-2)
 
 
 def test_in_the_next_task_the_remembered_rows_teach_too(tiny_model, teacher, rows, tmp_path):
