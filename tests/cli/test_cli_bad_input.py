@@ -253,6 +253,7 @@ def test_a_base_model_that_was_moved_can_be_named_again(ws: Path, tmp_path: Path
     for words in (["predict", "parcel"], ["learn", "parcel", tmp_path / "rows.jsonl"]):
         told = run("-w", ws, *words, code=1).stderr
         assert f"no model folder at {tmp_path / 'gone'}; this workspace was made with it" in told
+        assert f"'perdure relocate -w {ws} --model PATH'" in told
     (ws / "perdure.json").write_text(json.dumps({**config, "model": place}), "utf-8")
     assert "Traceback" not in run("-w", ws, "predict", "parcel").stderr
 

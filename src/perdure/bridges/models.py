@@ -35,6 +35,7 @@ from perdure.data.encode import stop_ids
 from perdure.model.layers import positions_of
 
 KERNELS = "128"  # shapes whose kernels a processor caches; one update has about a hundred
+PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # what is downloaded: never code, never pickles
 IDENTITY = (  # files of a model folder, other than weights, that decide its outputs
     "config.json",
     "generation_config.json",
@@ -138,9 +139,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]  # never code, never pickles
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS)))
     except (LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
         raise BadInput(
             f"model {name!r} is neither a folder nor in the local hub cache, and the hub cannot be reached; "
@@ -189,6 +189,17 @@ def _plain(value: Any) -> Any:
 def stamp(folder: Path) -> list[list[Any]]:
     """Return what changes when a file of `fingerprint` is touched, at no cost: names, sizes and times."""
     return [[_within(folder, p), p.stat().st_size, p.stat().st_mtime_ns] for p in _identity(folder)]
+
+
+def has_sizes(folder: Path, stamp_then: Any) -> bool:
+    """Say whether the files of `fingerprint` have the names and sizes of an earlier `stamp`."""
+    return isinstance(stamp_then, list) and [one[:2] for one in stamp(folder)] == [one[:2] for one in stamp_then]
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return the files of a model folder that loading it may read: no code, no pickles, no hidden files."""
+    found = {path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()}
+    return sorted({path for path in found if not path.name.startswith(".")} | set(_identity(folder)))
 
 
 def check_unchanged(folder: Path, expected: str) -> None:

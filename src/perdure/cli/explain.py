@@ -55,7 +55,7 @@ def explain(
     recipe = build_recipe(written, registry)
     ledger = _workspace(folder or ctx.obj or os.environ.get("PERDURE_WORKSPACE"))
     size = None
-    wanted: str | None = model or (ledger.config["model"] if ledger else None)
+    wanted: str | None = model or (ledger.model if ledger else None)
     if wanted:
         from perdure.bridges.sizes import sizes
 

@@ -35,6 +35,7 @@ from perdure.cli.show import show
 from perdure.cli.status import status
 from perdure.cli.store import gc, verify
 from perdure.cli.trace import trace
+from perdure.cli.workspace import relocate, workspace
 from perdure.core.errors import Interrupted, PerdureError
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
@@ -50,7 +51,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Use": {"demo": demo, "predict": predict, "chat": chat, "report": report, "export": export},
     "Recipes and methods": {"methods": methods},
-    "Maintain the workspace": {"verify": verify, "gc": gc},
+    "Maintain the workspace": {"verify": verify, "gc": gc, "relocate": relocate},
 }
 
 
@@ -95,6 +96,7 @@ app.command("trace", cls=Lists, rich_help_panel="Measure")(trace)
 app.add_typer(edits, name="edits", rich_help_panel="Inspect and undo")
 app.add_typer(recipe, name="recipe", rich_help_panel="Recipes and methods")
 app.add_typer(memory, name="memory", rich_help_panel="Maintain the workspace")
+app.add_typer(workspace, name="workspace", rich_help_panel="Maintain the workspace")
 
 
 def _version(wanted: bool) -> None:

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json import JSONDecodeError
@@ -285,6 +285,18 @@ class Database:
         """
         self._outside("VACUUM")  # a page that was split may hold a second copy of a row, which no deletion finds
         self.empty_log()
+
+    def copy_to(self, path: Path) -> None:
+        """Write the file as it is at one moment to a new file, without what was deleted from it; somebody may write meanwhile.
+
+        Raises:
+            BrokenStore: The file is damaged.
+            PerdureError: The disk is full or not writable.
+        """
+        quoted_path = str(path).replace("'", "''")
+        self._outside(f"VACUUM INTO '{quoted_path}'", self._reader)
+        with closing(sqlite3.connect(path)) as copy:
+            copy.execute("PRAGMA journal_mode=WAL")  # the mode is a property of the file, which the copy has not
 
     def empty_log(self) -> None:
         """Write what the write-ahead log holds into the file, and empty the log.

@@ -26,6 +26,7 @@ from perdure.ledger.database import (
 )
 from perdure.ledger.entry import Entry
 from perdure.ledger.folder import LedgerFolder
+from perdure.ledger.objects import ObjectStore
 from perdure.ledger.records import Freed, Verification
 from perdure.ledger.row_keys import row_key
 
@@ -90,7 +91,7 @@ def gc(ledger: LedgerFolder) -> Freed:
     """
     held = ledger.candidate()
     kept = [*ledger.entries(), *([held] if held else [])]
-    loose = ledger.objects.all() - _with_parts(ledger, {name for entry in kept for name in entry.objects})
+    loose = ledger.objects.all() - named_objects(ledger.objects, kept)
     freed = sum(ledger.objects.remove(name) for name in loose) + ledger.objects.sweep()
     head = ledger.resolve("head").id
     freed += runs.sweep(ledger.root)
@@ -118,9 +119,9 @@ def _drop_records(ledger: LedgerFolder, kept: list[Entry]) -> int:
     return dropped
 
 
-def _with_parts(ledger: LedgerFolder, names: Iterable[str]) -> set[str]:
-    """Return objects and those that they are stored in."""
-    return {part for name in names for part in (name, *ledger.objects.parts(name))}
+def named_objects(objects: ObjectStore, kept: Iterable[Entry]) -> set[str]:
+    """Return the objects that entries name, and those that they are stored in."""
+    return {part for entry in kept for name in entry.objects for part in (name, *objects.parts(name))}
 
 
 def _entries(connection: Connection) -> dict[str, Entry | None]:
@@ -156,7 +157,9 @@ def _entry_problems(ledger: LedgerFolder, connection: Connection, found: dict[st
             yield f"{where}: parent {entry.parent[:12]} is missing"
         if entry.memory is not None and entry.memory not in memories:
             yield f"{where}: memory manifest {entry.memory[:12]} is missing"
-        yield from (f"{where}: object {o[:12]} is missing" for o in sorted(_with_parts(ledger, entry.objects) - stored))
+        yield from (
+            f"{where}: object {o[:12]} is missing" for o in sorted(named_objects(ledger.objects, [entry]) - stored)
+        )
         yield from (
             f"{where}: version {v[:12]} of task '{t}' is missing" for t, v in entry.tasks.items() if (t, v) not in kept
         )

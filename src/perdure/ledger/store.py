@@ -26,6 +26,7 @@ CONFIG = "perdure.json"
 OPTIONAL: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "revision": (str, NoneType),
+    "model_here": (str, NoneType),
     "keep_rows": (str,),
     "capabilities": (dict,),
 }
@@ -99,6 +100,24 @@ class Ledger(LedgerFolder):
         return ledger
 
     @property
+    def model(self) -> str:
+        """Name or folder of the base model: of one in or next to the workspace, where it is now."""
+        named, folder = str(self.config["model"]), self.model_folder
+        return str(folder) if folder and Path(named).is_absolute() else named
+
+    @property
+    def model_folder(self) -> Path | None:
+        """Folder of the base model in or next to the workspace; None where there is none."""
+        here = self.config.get("model_here")
+        place = (self.root / here).resolve() if here else None
+        return place if place and place.is_dir() else None
+
+    def configure(self, **values: object) -> None:
+        """Write values of `perdure.json` anew; only for who holds the write lock, or has made the folder."""
+        self.config = {**self.config, **values}
+        write_text(self.root / CONFIG, json.dumps(self.config, indent=2) + "\n")
+
+    @property
     def keep_rows(self) -> KeepRows:
         """Which rows are kept with their text; "all" where the workspace was made before there was a choice."""
         return "needed" if self.config.get("keep_rows") == "needed" else "all"
@@ -150,6 +169,16 @@ class Ledger(LedgerFolder):
     def gc(self) -> Freed:
         """Delete what nothing names; see `integrity.gc`."""
         return integrity.gc(self)
+
+
+def place_of(root: Path, folder: Path) -> str | None:
+    """Return the path of a model in or next to a workspace, relative to the workspace; None where it is elsewhere."""
+    root, folder = root.resolve(), folder.resolve()
+    if folder.is_relative_to(root):
+        return folder.relative_to(root).as_posix() if folder != root else None
+    beside = root.parent
+    is_near = beside != beside.parent and folder.is_relative_to(beside) and folder != beside
+    return f"../{folder.relative_to(beside).as_posix()}" if is_near else None
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from perdure.core.device import ANY
 from perdure.core.errors import BadInput
 from perdure.core.values import shown
 from perdure.ledger import Ledger
-from perdure.ledger.store import KeepRows
+from perdure.ledger.store import KeepRows, place_of
 
 DEFAULT_MODEL = "smollm2-135m"
 
@@ -44,6 +44,7 @@ def init(
     weights = models.fingerprint(folder)
     config = {
         "model": str(folder) if Path(model).is_dir() else model,
+        **_place(Path(path), folder if Path(model).is_dir() else None),
         "revision": revision,
         "dtype": kind,
         "seed": seed,
@@ -54,3 +55,9 @@ def init(
         "capabilities": capabilities_of(base).to_json(),
     }
     return Ledger.create(Path(path), config)
+
+
+def _place(root: Path, folder: Path | None) -> dict[str, str]:
+    """Return where a model in or next to the workspace is, relative to it, so that both can be moved together."""
+    place = place_of(root, folder) if folder else None
+    return {"model_here": place} if place else {}

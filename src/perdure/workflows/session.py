@@ -95,15 +95,21 @@ class Session:
         Raises:
             BadInput: It is not where it was when the workspace was made; the message says how to name another place.
         """
-        from perdure.bridges.models import find_model
+        from perdure.bridges.models import find_model, has_sizes
 
-        config = self.ledger.config
+        config, here = self.ledger.config, self.ledger.model_folder
+        if here and has_sizes(
+            here, config.get("stamp")
+        ):  # else another model may have come to lie next to a copied workspace
+            return here
         try:
             return find_model(config["model"], config.get("revision"))
         except BadInput as error:
+            if here:
+                return here
             raise BadInput(
-                f'{error}; this workspace was made with it. Put it back, or write where it is now as "model" in '
-                f"{self.ledger.root / 'perdure.json'} (its weights are checked)"
+                f"{error}; this workspace was made with it. Put it back, or give its new place with "
+                f"'perdure relocate -w {self.ledger.root} --model PATH' (its weights are checked)"
             ) from error
 
     @contextmanager

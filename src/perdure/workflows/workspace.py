@@ -34,6 +34,7 @@ from perdure.workflows.learn.knowledge import Knowledge, learn_knowledge, plan_k
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
 from perdure.workflows.learn.request import Request
+from perdure.workflows.pack import Packed, pack, relocate, unpack
 from perdure.workflows.predict.predict import Answer, predict
 from perdure.workflows.predict.prompt import Turns, prompt_of
 from perdure.workflows.predict.request import Request as Ask
@@ -257,6 +258,20 @@ class Workspace:
     def gc(self) -> Json:
         """Delete what no entry and no candidate needs, and statistics of edits that older versions kept in the workspace."""
         return upkeep.gc(self.session).to_json()
+
+    def relocate(self, model: str, *, revision: str | None = None) -> Path:
+        """Point the workspace to where its base model is now; see `workflows.pack.relocate`."""
+        return relocate(self.session, model, revision=revision)
+
+    def pack(self, file: AnyPath, *, with_base: bool = False, force: bool = False, tick: Tick | None = None) -> Packed:
+        """Write the workspace into one archive, also while somebody learns in it; see `workflows.pack.pack`."""
+        return pack(self.session, Path(file), with_base=with_base, force=force, tick=tick)
+
+    @classmethod
+    def unpack(cls, file: AnyPath, folder: AnyPath, tick: Tick | None = None) -> "Workspace":
+        """Make a new workspace of an archive and open it; see `workflows.pack.unpack`."""
+        unpack(Path(file), Path(folder), tick)
+        return cls.open(folder)
 
     # ---- verbs that measure and use
 

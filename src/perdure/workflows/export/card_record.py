@@ -9,7 +9,7 @@ EMBEDDED = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # what the e
 
 def origin(ledger: Ledger) -> str:
     """Return the name of the base model, as the hub has it where it is known."""
-    model = ledger.config["model"]
+    model = ledger.model
     return EMBEDDED.get(model, model)
 
 

@@ -35,7 +35,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
     return ReportData(
         workspace=WorkspaceInfo(
             name=ledger.root.name,
-            model=ledger.config["model"],
+            model=ledger.model,
             base=head.base,
             created=logged[entries[0].id].time,
             version=__version__,

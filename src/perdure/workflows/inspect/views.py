@@ -50,7 +50,7 @@ def status(ledger: "Ledger") -> StatusView:
     edits, busy = record_at(ledger, head).summary, writer(ledger.root)
     return StatusView(
         workspace=str(ledger.root),
-        model=ledger.config["model"],
+        model=ledger.model,
         dtype=ledger.config["dtype"],
         base=head.base,
         head=HeadView(head.id, head.kind, head.task, about(ledger, head.id, head.task), _times(ledger)[head.id]),
