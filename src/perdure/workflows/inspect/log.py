@@ -1,10 +1,11 @@
 """The log: every entry with its verdict, score, recipe, author and message, and the candidates that were discarded."""
 
 import heapq
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.records import from_store
-from perdure.ledger.records import SIGNATURE, LearnRecord, LogEntry, LogLine, Signature
+from perdure.ledger.records import SIGNATURE, LearnRecord, LogEntry, LogLine, Score, Signature
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -17,15 +18,17 @@ def log(ledger: "Ledger", *, every: bool = False) -> list[LogEntry]:
         ledger: The ledger.
         every: List the candidate that waits, and the candidates that were discarded, too.
     """
+    lines, held = ledger.log(), ledger.candidate() if every else None
+    entries = [ledger.entry(line.entry) for line in lines]
     records, signed = ledger.noted("record"), ledger.noted(SIGNATURE)
+    scores = _scores(ledger, [*entries, *([held] if held else [])])
 
     def of(line: LogLine, entry: "Entry") -> LogEntry:
-        return _log_entry(ledger, line, entry, records.get(entry.id), signed.get(entry.id))
+        return _log_entry(line, entry, records.get(entry.id), signed.get(entry.id), scores.get(entry.id))
 
-    found = [of(line, ledger.entry(line.entry)) for line in ledger.log()]
+    found = [of(line, entry) for line, entry in zip(lines, entries, strict=True)]
     if not every:
         return found
-    held = ledger.candidate()
     waiting = [of(_line(ledger, held), held)] if held else []
     return [
         *waiting,
@@ -39,20 +42,25 @@ def candidate_line(ledger: "Ledger", held: "Entry") -> LogEntry:
     Raises:
         BrokenStore: What is noted of it is damaged.
     """
-    notes = ledger.notes(held.id)
-    return _log_entry(ledger, _line(ledger, held), held, notes.get("record"), notes.get(SIGNATURE))
+    notes, score = ledger.notes(held.id), _scores(ledger, [held]).get(held.id)
+    return _log_entry(_line(ledger, held), held, notes.get("record"), notes.get(SIGNATURE), score)
 
 
 def _line(ledger: "Ledger", held: "Entry") -> LogLine:
     return LogLine(held.id, held.parent, held.kind, held.task, ledger.held_since() or "", ("candidate",))
 
 
-def _log_entry(ledger: "Ledger", line: LogLine, entry: "Entry", record: Any, signed: Any) -> LogEntry:
+def _scores(ledger: "Ledger", entries: "Iterable[Entry]") -> dict[str, Score]:
+    """Return the score of the task of each entry, by entry id, where it was measured; with one query for all."""
+    cells = {e.id: (ledger.seen(e, e.task), e.tasks[e.task]) for e in entries if e.task in e.tasks}
+    found = ledger.scores({state for state, _ in cells.values()}, {version for _, version in cells.values()})
+    return {entry: found[cell] for entry, cell in cells.items() if cell in found}
+
+
+def _log_entry(line: LogLine, entry: "Entry", record: Any, signed: Any, score: Score | None) -> LogEntry:
     where = f"of entry {entry.id[:12]}"
     learned = None if record is None else from_store(LearnRecord, record, f"note 'record' {where}")
     by = Signature() if signed is None else from_store(Signature, signed, f"note '{SIGNATURE}' {where}")
-    version = entry.tasks.get(entry.task or "")
-    score = ledger.score(ledger.seen(entry, entry.task), version) if version else None
     return LogEntry(
         **vars(line),
         verdict=learned.gate.verdict if learned else None,
