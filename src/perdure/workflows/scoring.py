@@ -212,13 +212,25 @@ def _fitted(runtime: "Runtime", prompts: list[list[int]], new: int) -> tuple[lis
 
     positions = runtime.base.positions
     prompts, room, cut = fitted(prompts, new, positions)
+    return prompts, room, cut_notices(cut, room, new, positions)
+
+
+def cut_notices(cut: int, room: int, new: int, positions: int | None) -> list[str]:
+    """Return notices of what had to be cut to fit a model.
+
+    Args:
+        cut: Number of prompts that lost their start.
+        room: Most new tokens that fit.
+        new: Most new tokens that were wanted.
+        positions: Positions of the model; None where it has no limit, and nothing is cut.
+    """
     notices = []
     if cut:
         what = "prompt was" if cut == 1 else "prompts were"
         notices.append(f"{cut} {what} longer than the model's {positions} positions allow and lost the start")
     if room < new:
         notices.append(f"answers have at most {room} tokens, not {new}: the model has {positions} positions")
-    return prompts, room, notices
+    return notices
 
 
 def _choose(

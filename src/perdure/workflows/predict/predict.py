@@ -1,14 +1,14 @@
 """Ask the model at an entry, and compare what two entries answer."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import JsonValue
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
-from perdure.core.records import OMIT, Record
+from perdure.core.records import Record, omitted
 from perdure.core.rows import Row
 from perdure.core.words import counted
 from perdure.data.task import TaskData
@@ -16,7 +16,7 @@ from perdure.ledger import Entry
 from perdure.workflows.inspect.evaluate import gone_notice, task_at
 from perdure.workflows.predict.prompt import Prompt
 from perdure.workflows.predict.request import CHAT, PLAIN, Request, in_words, oldest_left_out, row_of
-from perdure.workflows.scoring import LONGEST, Decoding, answer_length, generated, prompts_of
+from perdure.workflows.scoring import LONGEST, Decoding, answer_length, cut_notices, generated, prompts_of
 from perdure.workflows.session import Session
 
 Stopped = Literal["stop", "length", "blank"]
@@ -62,7 +62,7 @@ class Answer(Record):
     tokens: int
     stopped: Stopped
     at: str
-    compared: Reply | None = field(default=None, metadata={OMIT: True})
+    compared: Reply | None = omitted(None)
 
     def __str__(self) -> str:
         """Return the answer alone."""
@@ -187,11 +187,7 @@ def _fitted(session: Session, rows: list[Row], request: Request, task: TaskData 
         ]
     whole = [ids or runtime.base.stops[:1] for ids in prompts_of(runtime, rows)]
     each = [fitted([ids], most, positions) for ids in whole]
-    if cut := sum(count for _, _, count in each):
-        what = "prompt was" if cut == 1 else "prompts were"
-        notices.append(f"{cut} {what} longer than the model's {positions} positions allow and lost the start")
-    if (least := min(new for _, new, _ in each)) < most:
-        notices.append(f"answers have at most {least} tokens, not {most}: the model has {positions} positions")
+    notices += cut_notices(sum(cut for _, _, cut in each), min(new for _, new, _ in each), most, positions)
     return _Asked(rows, [ids for (ids,), _, _ in each], [new for _, new, _ in each], known, notices)
 
 
