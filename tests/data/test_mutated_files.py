@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from mutations import READERS, outcome
 
-SECONDS = 5  # generous, for a first call imports; the benchmark holds to two
+SECONDS = 60  # a thousand times what a file takes, for machines differ; the benchmark holds to two
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -1,7 +1,6 @@
 """Tool calls in answers are compared as JSON, however a chat template writes them; sets of labels as sets."""
 
 import json
-import time
 
 import pytest
 from hypothesis import given
@@ -77,12 +76,11 @@ def test_any_text_has_calls_or_none(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["{" * 20_000, '{"a":' * 5_000, "[" * 20_000 + "]" * 20_000, '"' * 20_000, "a " * 20_000 + "{}"]
+    "text", ["{" * 10**6, '{"a":' * 10**6, "[" * 10**6 + "]" * 10**6, '"' * 10**6, "a " * 10**6 + "{}"]
 )
-def test_hostile_text_takes_no_time(text):
-    began = time.process_time()
+@pytest.mark.timeout(120)  # a reader whose work grows with the square of the text needs hours, this one a second
+def test_hostile_text_of_megabytes_is_read_once(text):
     assert calls_in(text) == []
-    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from perdure.core.canonical import canonical_json
-from perdure.core.plain_json import BadJson, read_json
+from perdure.core.plain_json import DEPTH, BadJson, read_json
 
 # `get_weather{"city": "Rome"}`: the name stands before the arguments, at the start, on a line of its own, or behind a tag or call
 _NAMED = re.compile(r"(?:^|[\n>\]}])\s*(?:functions?\.)?([A-Za-z_][\w.-]*)(?::\d+)?\s*$")
@@ -58,12 +58,14 @@ def _values(text: str) -> Iterator[tuple[Any, str]]:
 
 
 def _end(text: str, start: int) -> int:
-    """Return the place behind the bracket that closes the one at `start`; 0 where none does."""
+    """Return the place behind the bracket that closes the one at `start`; 0 where none does or too many are open in it."""
     depth = 0
     for found in re.compile(r'"(?:[^"\\]|\\.)*"|[{\[]|[}\]]', re.DOTALL).finditer(text, start):
         depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(found[0], 0)
         if depth == 0:
             return found.end()
+        if depth > DEPTH:  # nobody reads such JSON
+            return 0
     return 0
 
 
