@@ -209,7 +209,7 @@ def test_at_a_terminal_a_line_is_read_with_a_prompt(both: bool, monkeypatch: pyt
 
 def test_a_chat_in_a_process_and_at_a_pseudo_terminal(ws: Path):
     command = [sys.executable, "-m", "perdure.cli.main", "chat", "-w", str(ws), *SHORT]
-    done = subprocess.run(command, input=b"hello\n", capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, input=b"hello\n", capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode() == run("-w", ws, "predict", "hello", *SHORT).stdout
 

@@ -30,7 +30,7 @@ def start(words: list[object]) -> subprocess.Popen:
     raise AssertionError("".join(told))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_learn_stopped_by_ctrl_c_kill_and_term_ends_in_the_same_bits(tiny_model: Path, files: Path, tmp_path: Path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
@@ -43,7 +43,7 @@ def test_a_learn_stopped_by_ctrl_c_kill_and_term_ends_in_the_same_bits(tiny_mode
         process = start(["-w", broken, *data])
         time.sleep(0.2)
         process.send_signal(number)
-        _, talk = process.communicate(timeout=60)
+        _, talk = process.communicate(timeout=300)
         assert contents(broken, without=["scores"]) == before
         if number is signal.SIGKILL:
             assert process.returncode == -signal.SIGKILL

@@ -89,7 +89,7 @@ def test_what_was_taken_out_is_told_when_it_is_asked_or_scored(both: Path, recip
     assert "no task 'tariff' is known" in told
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_an_incremental_learn_that_is_killed_and_run_again_has_the_id_of_an_unbroken_one(
     tiny_model: Path, files: Path, recipes: Path, tmp_path: Path
 ):
@@ -102,7 +102,7 @@ def test_an_incremental_learn_that_is_killed_and_run_again_has_the_id_of_an_unbr
     process = start(["-w", broken, *second])
     time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert len(run_json("-w", broken, "log")) == 2
     for folder in (whole, broken):

@@ -22,7 +22,7 @@ def process(code: str, *words: object, env: dict[str, str] | None = None, **opti
     """Run Python code in a process of its own, as a user's shell would."""
     command = [sys.executable, "-c", code, *map(str, words)]
     return subprocess.run(
-        command, capture_output=True, env={**os.environ, **(env or {})}, timeout=120, check=False, **options
+        command, capture_output=True, env={**os.environ, **(env or {})}, timeout=300, check=False, **options
     )
 
 
@@ -33,7 +33,7 @@ def process(code: str, *words: object, env: dict[str, str] | None = None, **opti
 def test_closed_streams_neither_stop_a_command_nor_become_the_files_it_opens(fresh: Path, closed: str):
     ledger = (fresh / "ledger.sqlite").read_bytes()
     shell = f'"{sys.executable}" -c "{START}" log -w "{fresh}" {closed}'
-    done = subprocess.run(["sh", "-c", shell], capture_output=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr
     assert (b"base" in done.stdout) == (">&-" not in closed.replace("2>&-", ""))
@@ -199,7 +199,7 @@ def test_variables_of_launchers_are_known_and_others_left_alone(monkeypatch: pyt
     assert all(os.environ[name] == value for name, value in kept.items())
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_what_a_launcher_left_changes_no_bit_of_a_learn(fresh: Path, files: Path, monkeypatch: pytest.MonkeyPatch):
     words = [
         "learn",
