@@ -153,7 +153,7 @@ def test_progress_takes_a_bracket_for_a_bracket(monkeypatch, capsys):
 
 
 def test_an_error_of_any_length_is_cut_where_it_is_printed(capsys):
-    from perdure.cli.output import LONGEST, say
+    from perdure.cli.output import LONGEST, print_message
 
-    say(str(BadInput("x" * 10**6)))
+    print_message(str(BadInput("x" * 10**6)))
     assert len(capsys.readouterr().err) <= LONGEST + 1

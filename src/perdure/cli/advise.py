@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure.cli.options import AsJson, Force
-from perdure.cli.output import counted, emit, say, tell
+from perdure.cli.output import counted, emit, print_message, print_text
 from perdure.cli.stdin import at_terminal
 
 if TYPE_CHECKING:
@@ -78,16 +78,16 @@ def advise(
     advice = workflow(Needs(**given), read_table(), all_methods(), shipped, read_rehearsal())
     if out:
         write_output(out, recipe_file(advice), RECIPE, force=force)
-        say(f"wrote {out}; use it as 'perdure learn TASK DATA --recipe {out}'")
+        print_message(f"wrote {out}; use it as 'perdure learn TASK DATA --recipe {out}'")
     if as_json:
         emit(advice.to_json())
     else:
-        tell(recipe_file(advice).rstrip() if as_yaml else _screen(advice))
+        print_text(recipe_file(advice).rstrip() if as_yaml else _screen(advice))
 
 
 def questions() -> dict[str, Any]:
     """Ask on stderr, so that stdout stays data; an empty answer is "does not matter" or "not known"."""
-    say("An empty answer means: does not matter, or not known.")
+    print_message("An empty answer means: does not matter, or not known.")
     tasks, rows = (
         _answer("How many tasks, in all", int),
         _answer("Most rows of older tasks in memory (0: none may be kept)", int),
@@ -161,7 +161,7 @@ def _answer(question: str, kind: Any) -> Any:
         try:
             return kind(answer) if answer else None
         except ValueError:
-            say(f"{answer!r} is no number")
+            print_message(f"{answer!r} is no number")
 
 
 def _confirmed(question: str) -> bool:

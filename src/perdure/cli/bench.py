@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.options import AsJson, Device, Force, Told
-from perdure.cli.output import counted, emit, say, tell, warn
+from perdure.cli.output import counted, emit, print_message, print_text, warn
 from perdure.cli.progress import progress
 from perdure.core.device import ANY
 from perdure.core.errors import BadInput
@@ -97,17 +97,17 @@ def bench(
         with progress(f"suite {chosen.name}") as tick:
             done = run(chosen, arms, seeds or [0], data=data, out=out, workers=jobs, device=device or ANY, tick=tick)
         failed = done["failed"]
-        say(f"{len(done['ran'])} run, {len(done['kept'])} finished before, {len(failed)} failed")
+        print_message(f"{len(done['ran'])} run, {len(done['kept'])} finished before, {len(failed)} failed")
     runs, older = results(chosen, out)
     found = compare(runs, against or BASELINE)
     make_folder(folder)
     write_output(folder / "table.md", markdown(found), BENCH_TABLE, force=force)
     write_output(folder / "table.html", page(chosen.name, chosen.about, found, runs), BENCH_PAGE, force=force)
     if older:
-        say(f"of another version of this suite, and left out: {counted(older, 'result')} in {folder}")
-    say(f"table written to {folder / 'table.md'} and {folder / 'table.html'}")
-    emit(found) if as_json else tell(markdown(found), nl=False)
+        print_message(f"of another version of this suite, and left out: {counted(older, 'result')} in {folder}")
+    print_message(f"table written to {folder / 'table.md'} and {folder / 'table.html'}")
+    emit(found) if as_json else print_text(markdown(found), nl=False)
     for one in failed:
-        say(f"failed: {one['arm']} seed {one['seed']}: {one['error']}", fg=typer.colors.RED)
+        print_message(f"failed: {one['arm']} seed {one['seed']}: {one['error']}", fg=typer.colors.RED)
     if failed:
         raise typer.Exit(1)

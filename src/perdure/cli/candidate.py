@@ -1,7 +1,7 @@
 """`perdure accept` and `perdure discard`: what a failed gate left aside."""
 
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import emit, short, tell
+from perdure.cli.output import emit, print_text, short
 
 
 def accept(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -12,8 +12,8 @@ def accept(folder: Folder = None, as_json: AsJson = False) -> None:
     if as_json:
         return emit({"entry": entry.id, "task": entry.task, "accepted": True, "already": already})
     if already:
-        return tell(f"head is {short(entry.id)}, accepted before; nothing is changed")
-    tell(f"head is {short(entry.id)} now (learn {entry.task}, accepted against its gate)")
+        return print_text(f"head is {short(entry.id)}, accepted before; nothing is changed")
+    print_text(f"head is {short(entry.id)} now (learn {entry.task}, accepted against its gate)")
 
 
 def discard(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -23,5 +23,5 @@ def discard(folder: Folder = None, as_json: AsJson = False) -> None:
         found = {"entry": entry.id, "task": entry.task} if entry else {"entry": None, "task": None}
         return emit({**found, "accepted": False, "already": entry is None})
     if entry is None:
-        return tell("no candidate waits; nothing is changed")
-    tell(f"dropped {short(entry.id)} (learn {entry.task}); 'perdure gc' frees its space")
+        return print_text("no candidate waits; nothing is changed")
+    print_text(f"dropped {short(entry.id)} (learn {entry.task}); 'perdure gc' frees its space")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.options import At, Device, Folder, open_workspace
-from perdure.cli.output import say, short, tell, warn
+from perdure.cli.output import print_message, print_text, short, warn
 from perdure.cli.predict import Compare, Seed, System, Temperature
 from perdure.cli.progress import progress
 from perdure.cli.stdin import at_terminal, read_line, refuse_no_text
@@ -81,9 +81,9 @@ def chat(
     for speaker in speakers:
         own = isolated_tasks(session.ledger, speaker.entry)
         unreached = f", without the adapters that {some(own)} have of their own" if own else ""
-        say(f"{speaker.at} {short(speaker.entry.id)} answers in the chat template{unreached}")
+        print_message(f"{speaker.at} {short(speaker.entry.id)} answers in the chat template{unreached}")
     if at_terminal():
-        say("/help lists the commands, Ctrl-D ends")
+        print_message("/help lists the commands, Ctrl-D ends")
     Talk(session, request, speakers).run()
 
 
@@ -104,7 +104,7 @@ class Talk:
             "/reset": self._reset,
             "/at": self._at,
             "/save": self._save,
-            "/help": lambda _: say(HELP),
+            "/help": lambda _: print_message(HELP),
         }
 
     def run(self) -> None:
@@ -118,11 +118,11 @@ class Talk:
             except KeyboardInterrupt as stopped:
                 if not self.patient or stopped.args == TERMINATED:
                     raise
-                say("\n(stopped; Ctrl-D ends the chat)")
+                print_message("\n(stopped; Ctrl-D ends the chat)")
             except PerdureError as error:
                 if not self.patient:
                     raise
-                say(f"error: {error}", fg=typer.colors.RED)
+                print_message(f"error: {error}", fg=typer.colors.RED)
 
     def _take(self, line: str) -> None:
         refuse_no_text(line)
@@ -145,7 +145,7 @@ class Talk:
         said = []
         for speaker in self.speakers:
             if len(self.speakers) > 1:
-                tell(f"{speaker.at} {short(speaker.entry.id)}:", bold=True)
+                print_text(f"{speaker.at} {short(speaker.entry.id)}:", bold=True)
             turns = (*speaker.turns, Message("user", text))
             prompt = Prompt(turns=turns, source="the conversation")
             found = predict(
@@ -153,10 +153,10 @@ class Talk:
                 [prompt],
                 self.request,
                 speaker.entry.id,
-                on_text=lambda _, piece: tell(piece, nl=False, reset=False),
+                on_text=lambda _, piece: print_text(piece, nl=False, reset=False),
             )
             (answer,) = found.answers
-            tell("")
+            print_text("")
             for notice in found.notices:
                 warn(notice)
             if not answer.answer:
@@ -169,19 +169,19 @@ class Talk:
 
     def _system(self, text: str) -> None:
         self.request = replace(self.request, system=text or None)
-        say("system turn set" if text else "system turn removed")
+        print_message("system turn set" if text else "system turn removed")
 
     def _reset(self, _: str) -> None:
         for speaker in self.speakers:
             speaker.turns = ()
-        say("conversation forgotten")
+        print_message("conversation forgotten")
 
     def _at(self, ref: str) -> None:
         if not ref:
             raise BadInput("/at needs the name of an entry, as in '/at head~1'")
         entry = self.session.ledger.resolve(ref)
         self.speakers[0].at, self.speakers[0].entry = ref, entry
-        say(f"answers are by {ref} {short(entry.id)} from here on")
+        print_message(f"answers are by {ref} {short(entry.id)} from here on")
 
     def _save(self, file: str) -> None:
         from perdure.core.rows import Message
@@ -191,4 +191,4 @@ class Talk:
             raise BadInput("/save needs the name of a file, as in '/save chats.jsonl'")
         first = (Message("system", self.request.system),) if self.request.system else ()
         save_conversation(Path(file), (*first, *self.speakers[0].turns), [self.session.ledger.root])
-        say(f"conversation appended to {file}")
+        print_message(f"conversation appended to {file}")

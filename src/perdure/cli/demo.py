@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import Device
-from perdure.cli.output import say, tell
+from perdure.cli.output import print_message, print_text
 from perdure.cli.progress import progress
 from perdure.core.device import ANY
 
@@ -22,7 +22,7 @@ def demo(
     from perdure.workflows.inspect.report_data import report_data
 
     with progress("fetching the model") as tick:
-        done = run(out, model=model, device=device or ANY, say=tell, tick=tick)
+        done = run(out, model=model, device=device or ANY, say=print_text, tick=tick)
     found = report_data(done["workspace"].ledger, {"naive": done["beside"].ledger})
     write_report(found, out / "report.html")
-    say(f"report written to {out / 'report.html'}; look around with 'perdure log -w {out / 'dual_replay'}'")
+    print_message(f"report written to {out / 'report.html'}; look around with 'perdure log -w {out / 'dual_replay'}'")

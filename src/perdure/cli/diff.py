@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_ledger
-from perdure.cli.output import NOTHING, counted, emit, interval, percent, short, table, tell
+from perdure.cli.output import NOTHING, counted, emit, interval, percent, print_text, short, table
 
 if TYPE_CHECKING:
     from perdure.workflows.inspect.memory_views import MemoryDiff, RowOfTask
@@ -36,7 +36,7 @@ def diff(
         _changes("slot", found.slots, heads, cut=True),
         _memory(found.memory),
     ]
-    tell("\n\n".join(part for part in parts if part))
+    print_text("\n\n".join(part for part in parts if part))
 
 
 def _changes(name: str, changed: Mapping[str, tuple[object, object]], heads: list[str], cut: bool = False) -> str:

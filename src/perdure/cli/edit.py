@@ -7,7 +7,7 @@ import typer
 
 from perdure.cli.edits import fact_table, warn_lost_in
 from perdure.cli.options import AsJson, Device, Folder, Message, open_workspace
-from perdure.cli.output import counted, emit, say, short, tell, warn
+from perdure.cli.output import counted, emit, print_message, print_text, short, warn
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
 
@@ -105,17 +105,19 @@ def _spec(ws: "Workspace", method: str | None, layers: list[int] | None, batch: 
 def show_result(result: "EditResult") -> None:
     """Print what was written, fact by fact, and what it does to everything else."""
     head = f"edited {counted(len(result.applied), 'fact')}: entry {short(result.entry)}"
-    tell(f"{head}, {result.seconds:.1f} s\n")
-    tell(fact_table(result.facts) + "\n")
+    print_text(f"{head}, {result.seconds:.1f} s\n")
+    print_text(fact_table(result.facts) + "\n")
     warn_lost_in(result.facts)
     if drift := result.drift:
-        tell(f"held-out text, by all facts in force: perplexity {drift.rise:+.2%}, KL {drift.kl:.4f} nats a token")
+        print_text(
+            f"held-out text, by all facts in force: perplexity {drift.rise:+.2%}, KL {drift.kl:.4f} nats a token"
+        )
     for gone in result.superseded:
-        tell(f"took the place of fact {short(gone.fact)} ({gone.subject})")
+        print_text(f"took the place of fact {short(gone.fact)} ({gone.subject})")
     if result.rewritten:
-        tell(f"{counted(result.rewritten, 'fact')} in force written again, since head learned after them")
+        print_text(f"{counted(result.rewritten, 'fact')} in force written again, since head learned after them")
     if result.known:
-        tell(f"said before it was edited: {', '.join(short(fact) for fact in result.known)}")
+        print_text(f"said before it was edited: {', '.join(short(fact) for fact in result.known)}")
 
 
 def warn_lost(result: "EditResult") -> None:
@@ -129,9 +131,11 @@ def _conclude(result: "EditResult") -> None:
     """Name the facts that were lost, refused or in force before, and exit with 3 if no given fact is in force."""
     warn_lost(result)
     if result.already:
-        say(f"in force already: {', '.join(map(short, result.already))}; 'perdure edits list' shows what is in force")
+        print_message(
+            f"in force already: {', '.join(map(short, result.already))}; 'perdure edits list' shows what is in force"
+        )
     for refused in result.refused:
         warn(f"refused {refused.subject!r}: {refused.reason}")
     if not result.applied and (result.refused or not result.already):
-        say("NOTHING EDITED: no fact passed; head stays, and nothing is recorded.", fg="red", bold=True)
+        print_message("NOTHING EDITED: no fact passed; head stays, and nothing is recorded.", fg="red", bold=True)
         raise typer.Exit(3)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.options import Above, App, AsJson, At, Device, DeviceAbove, Folder, open_ledger, open_workspace
-from perdure.cli.output import NOTHING, clip, counted, emit, facts, say, short, table, tell, warn
+from perdure.cli.output import NOTHING, clip, counted, emit, facts, print_message, print_text, short, table, warn
 from perdure.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def list_facts(at: At = "head", folder: Folder = None, as_json: AsJson = False) 
     if as_json:
         return emit([fact.to_json() for fact in found])
     if not found:
-        return say(f"no fact is in force at {at}" + ("; 'perdure edit' writes one" if at == "head" else ""))
-    tell(fact_table(found))
+        return print_message(f"no fact is in force at {at}" + ("; 'perdure edit' writes one" if at == "head" else ""))
+    print_text(fact_table(found))
     warn_lost_in(found)
 
 
@@ -66,7 +66,7 @@ def show(
         "state": "in force" if in_force else "dropped; its key is kept free of any update",
     }
     measures = zip(MEASURES, _marks(in_force), strict=True) if in_force else ()
-    tell(facts({**pairs, **dict(measures), "it says": in_force and in_force.generated}))
+    print_text(facts({**pairs, **dict(measures), "it says": in_force and in_force.generated}))
 
 
 @edits.command()
@@ -80,10 +80,10 @@ def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False
     if as_json:
         emit(found.to_json())
     elif found.facts:
-        tell(fact_table(found.facts))
+        print_text(fact_table(found.facts))
         warn_lost_in(found.facts)
     facts_in_force = counted(len(found.facts), "fact")
-    say(f"{found.held} of {facts_in_force} said" if found.facts else "no fact is in force at head")
+    print_message(f"{found.held} of {facts_in_force} said" if found.facts else "no fact is in force at head")
     if found.lost:
         raise typer.Exit(3)
 

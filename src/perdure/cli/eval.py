@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
-from perdure.cli.output import emit, interval, knows_nothing, percent, say, table, tell, warn
+from perdure.cli.output import emit, interval, knows_nothing, percent, print_message, print_text, table, warn
 from perdure.cli.progress import progress
 
 
@@ -29,8 +29,8 @@ def evaluate(
         return emit({"ref": found["ref"], "tasks": found["tasks"]})
     scores = {name: scored.score.summary for name, scored in evaluation.scores.items()}
     if not scores:
-        return say(knows_nothing(at))
+        return print_message(knows_nothing(at))
     rows = [[name, percent(s), interval(s), s.n, s.scorer] for name, s in scores.items()]
-    tell(table(["task", "score", "95% interval", "n", "scorer"], rows, right=(1, 2, 3)))
+    print_text(table(["task", "score", "95% interval", "n", "scorer"], rows, right=(1, 2, 3)))
     for notice in evaluation.notices:
         warn(notice)

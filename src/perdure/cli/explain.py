@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.options import NAMES, AsJson, open_ledger
-from perdure.cli.output import NOTHING, counted, emit, facts, say, table, tell
+from perdure.cli.output import NOTHING, counted, emit, facts, print_message, print_text, table
 from perdure.core.errors import NotFound
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ def explain(
     found = workflow.explain(recipe, written, registry, size=size, ledger=ledger)
     if as_json:
         return emit(found.to_json())
-    tell(_screen(found, wanted))
+    print_text(_screen(found, wanted))
     if found.off:
-        say(f"switched off by their fields: {', '.join(found.off)}")
+        print_message(f"switched off by their fields: {', '.join(found.off)}")
     for name in found.memory.starved:
-        say(f"{name} gets no rows: add replay, or set methods.{name}.mix")
+        print_message(f"{name} gets no rows: add replay, or set methods.{name}.mix")
 
 
 def _workspace(named: Path | str | None) -> "Ledger | None":

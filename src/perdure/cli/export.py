@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
-from perdure.cli.output import counted, emit, facts, short, tell, warn
+from perdure.cli.output import counted, emit, facts, print_text, short, warn
 from perdure.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def export(
         found = write(ws.session, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)
     if as_json:
         return emit(found.to_json())
-    tell(facts({**found.to_json(), "files": ", ".join(found.files), **_checks(found)}))
+    print_text(facts({**found.to_json(), "files": ", ".join(found.files), **_checks(found)}))
     if found.facts and found.facts.lost:
         names = ", ".join(f"{short(gone.fact)} {gone.subject}" for gone in found.facts.lost)
         warn(f"the export no longer says {counted(len(found.facts.lost), 'fact')}: {names}")

@@ -7,7 +7,7 @@ import typer
 
 from perdure.cli.learn_screen import gate_screen
 from perdure.cli.options import AsJson, Folder, Force, open_ledger
-from perdure.cli.output import emit, say, tell
+from perdure.cli.output import emit, print_message, print_text
 from perdure.core.errors import BadInput
 from perdure.core.records import in_stored_order
 
@@ -39,7 +39,7 @@ def gate(
         if as_json:
             emit(checked.to_json())
         else:
-            tell(screen(checked.verdict, checked.differences).rstrip())
+            print_text(screen(checked.verdict, checked.differences).rstrip())
         if checked.differences:
             raise BadInput(
                 f"{evidence} states another verdict than its scores give; take the file as the gate wrote it"
@@ -51,10 +51,10 @@ def gate(
         verdict = views.gate(ledger, at).verdict
         if save:
             views.save_evidence(ledger, save, at, force=force)
-            say(f"evidence written to {save}")
+            print_message(f"evidence written to {save}")
         if as_json:
             emit(in_stored_order(verdict.to_json()))
         else:
-            tell(gate_screen(verdict))
+            print_text(gate_screen(verdict))
     if verdict.verdict == "fail":
         raise typer.Exit(3)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from perdure.cli.options import AsJson, Device, Folder
-from perdure.cli.output import emit, say, short, tell
+from perdure.cli.output import emit, print_message, print_text, short
 from perdure.cli.progress import progress
 from perdure.core.device import ANY
 
@@ -46,13 +46,13 @@ def init(
         ws = Workspace(make(target or folder or Path(), model, **options, keep_rows=keep_rows), device or ANY)
     base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
     if slow := slow_notice(dtype, ws.session.device):
-        say(f"notice: {slow}")
+        print_message(f"notice: {slow}")
     if as_json:
         told = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}
         return emit({**told, "capabilities": ws.capabilities})
-    tell(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {dtype}")
+    print_text(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {dtype}")
     refused = ws.capabilities["no_editing"]
-    tell(f"this model can learn and be exported, but not be edited: {refused}" if refused else CAN)
+    print_text(f"this model can learn and be exported, but not be edited: {refused}" if refused else CAN)
     for note in [ws.capabilities["no_adapter"], *ws.capabilities["notes"]]:
         if note:
-            say(f"note: {note}")
+            print_message(f"note: {note}")

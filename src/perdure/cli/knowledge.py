@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from perdure.cli import edit, learn_screen
-from perdure.cli.output import clip, counted, emit, say, table, tell, warn
+from perdure.cli.output import clip, counted, emit, print_message, print_text, table, warn
 from perdure.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ def learn_knowledge(
     if as_json:
         emit({**result.to_json(), "edited": edited and edited.summary.to_json()})
     else:
-        tell(_table(result.routes))
+        print_text(_table(result.routes))
         if learned:
-            tell("")
+            print_text("")
             learn_screen.show_result(learned, views.score_table(ws.ledger, ws.ledger.resolve(learned.entry)))
         if edited and edited.applied:
-            tell("")
+            print_text("")
             edit.show_result(edited)
     for text in result.warnings:
         warn(text)
@@ -65,13 +65,13 @@ def _preview(planned: "Knowledge", skill: dict[str, Any] | None, as_json: bool) 
         return emit(
             {"task": planned.task, "routes": routes, "facts": facts, "skill": skill, "notices": [*planned.notices]}
         )
-    tell(_table(routes))
-    tell(f"\n{counted(len(facts), 'fact')} to edit, {counted(len(planned.routing.skills), 'row')} to train\n")
+    print_text(_table(routes))
+    print_text(f"\n{counted(len(facts), 'fact')} to edit, {counted(len(planned.routing.skills), 'row')} to train\n")
     for text in planned.notices:
         warn(text)
     if skill:
         return learn_screen.show_preview(skill)
-    say("dry run: nothing was changed")
+    print_message("dry run: nothing was changed")
 
 
 def _table(routes: list[dict[str, Any]]) -> str:
@@ -99,9 +99,9 @@ def _conclude(result: "KnowledgeResult") -> None:
     if result.learned:
         learn_screen.conclude(result.learned)
     if done:
-        return say(f"every fact is in force already ({len(already):,}): nothing is edited")
+        return print_message(f"every fact is in force already ({len(already):,}): nothing is edited")
     if edited and not edited.applied:
         what = "nothing is recorded" if result.entry is None else "what was trained stays"
-        say(f"NOTHING EDITED: no fact passed; {what}.", fg="red", bold=True)
+        print_message(f"NOTHING EDITED: no fact passed; {what}.", fg="red", bold=True)
     if result.entry is None and edited:
         raise typer.Exit(3)

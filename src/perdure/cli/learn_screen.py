@@ -5,7 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from perdure.cli.output import NOTHING, clip, counted, facts, interval, percent, say, short, table, tell, warn
+from perdure.cli.output import (
+    NOTHING,
+    clip,
+    counted,
+    facts,
+    interval,
+    percent,
+    print_message,
+    print_text,
+    short,
+    table,
+    warn,
+)
 
 if TYPE_CHECKING:
     from perdure.ledger.records import GateOff, Verdict
@@ -16,9 +28,9 @@ if TYPE_CHECKING:
 def show_result(result: "LearnResult", scores: "Mapping[str, ScoreCells]") -> None:
     """Print what was learned, each task before and after, and the gate's screen."""
     speed = f"{result.train_seconds:.1f} s of training, {result.eval_seconds:.1f} s of scoring"
-    tell(f"learned {result.task}: entry {short(result.entry)}, {result.tokens:,} tokens, {speed}\n")
-    tell(score_lines(scores, result.task) + "\n")
-    tell(gate_screen(result.gate))
+    print_text(f"learned {result.task}: entry {short(result.entry)}, {result.tokens:,} tokens, {speed}\n")
+    print_text(score_lines(scores, result.task) + "\n")
+    print_text(gate_screen(result.gate))
 
 
 def gate_screen(verdict: "Verdict | GateOff") -> str:
@@ -43,10 +55,10 @@ def conclude(result: "LearnResult") -> None:
     """Say loudly what is not a plain pass, and exit with 3 if the gate failed."""
     verdict, head = result.gate.verdict, short(result.entry)
     if verdict == "inconclusive":
-        say(f"INCONCLUSIVE: {result.gate.reason}. Head moved to {head} all the same.", fg="yellow", bold=True)
+        print_message(f"INCONCLUSIVE: {result.gate.reason}. Head moved to {head} all the same.", fg="yellow", bold=True)
     if verdict == "fail":
-        say(f"GATE FAILED: {result.gate.reason}.", fg="red", bold=True)
-        say(f"Head stays; entry {head} waits for 'perdure accept' or 'perdure discard'.")
+        print_message(f"GATE FAILED: {result.gate.reason}.", fg="red", bold=True)
+        print_message(f"Head stays; entry {head} waits for 'perdure accept' or 'perdure discard'.")
         raise typer.Exit(3)
 
 
@@ -67,15 +79,15 @@ def show_preview(found: dict[str, Any]) -> None:
         "tokens": f"{found['tokens']['trained']:,} trained, longest row {found['tokens']['longest']}",
         "cut": f"{found['cut']} of {parts['train']} rows, at max_length {found['max_length']}",
     }
-    tell(facts({name: value for name, value in pairs.items() if value != 0}))
-    tell("\nexample (> is trained)")
+    print_text(facts({name: value for name, value in pairs.items() if value != 0}))
+    print_text("\nexample (> is trained)")
     for part in found["example"]:
         for line in part["text"].split("\n"):
-            tell(f"  {'>' if part['trained'] else '|'} {line}", dim=not part["trained"])
-    tell(f"\nrecipe {recipe['name']}")
-    tell(facts({f"  {key}": value for key, value in settings.items()}))
+            print_text(f"  {'>' if part['trained'] else '|'} {line}", dim=not part["trained"])
+    print_text(f"\nrecipe {recipe['name']}")
+    print_text(facts({f"  {key}": value for key, value in settings.items()}))
     for name, fields in recipe["methods"].items():
-        tell(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()))
+        print_text(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()))
     for text in found["notices"]:
         warn(text)
-    say("dry run: nothing was changed")
+    print_message("dry run: nothing was changed")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_ledger
-from perdure.cli.output import clip, clock, emit, short, table, tell
+from perdure.cli.output import clip, clock, emit, print_text, short, table
 
 if TYPE_CHECKING:
     from perdure.ledger.records import LogEntry
@@ -44,7 +44,7 @@ def log(
     shown = {name: cells for name, cells in columns.items() if any(cells)}
     heads = list(shown)
     right = [heads.index(name) for name in ("score",) if name in shown]
-    tell(table(heads, list(zip(*shown.values(), strict=True)), right=right))
+    print_text(table(heads, list(zip(*shown.values(), strict=True)), right=right))
 
 
 def _refs(entry: "LogEntry", line: set[str]) -> str:

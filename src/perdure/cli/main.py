@@ -25,7 +25,7 @@ from perdure.cli.matrix import matrix
 from perdure.cli.memory import memory
 from perdure.cli.methods import methods
 from perdure.cli.options import Above, App, DeviceAbove, damage
-from perdure.cli.output import say, tell
+from perdure.cli.output import print_message, print_text
 from perdure.cli.predict import predict
 from perdure.cli.recipe import recipe
 from perdure.cli.report import report
@@ -63,20 +63,22 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            say("stopped")
+            print_message("stopped")
             raise typer.Exit(Interrupted.exit_code) from None
         except PerdureError as error:
-            say(f"error: {error}", fg=typer.colors.RED)
+            print_message(f"error: {error}", fg=typer.colors.RED)
             raise typer.Exit(error.exit_code) from None
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
             if (problem := damage()) is None:
                 raise  # a fault of ours
-            say(f"error: {problem}; restore it from a backup ('perdure verify' lists all)", fg=typer.colors.RED)
+            print_message(
+                f"error: {problem}; restore it from a backup ('perdure verify' lists all)", fg=typer.colors.RED
+            )
             raise typer.Exit(PerdureError.exit_code) from None
         except OSError as error:
             if error.errno in (None, errno.EPIPE):  # no file is to blame: whoever read our output went away
                 raise
-            say(f"error: cannot use {error.filename or 'a file'}: {error.strerror}", fg=typer.colors.RED)
+            print_message(f"error: cannot use {error.filename or 'a file'}: {error.strerror}", fg=typer.colors.RED)
             raise typer.Exit(PerdureError.exit_code) from None
 
 
@@ -103,7 +105,7 @@ def _version(wanted: bool) -> None:
     if wanted:
         from perdure import __version__
 
-        tell(f"perdure {__version__}")
+        print_text(f"perdure {__version__}")
         raise typer.Exit
 
 

@@ -1,7 +1,7 @@
 """`perdure matrix`: stage x task, and what it amounts to."""
 
 from perdure.cli.options import AsJson, At, Folder, open_ledger
-from perdure.cli.output import emit, knows_nothing, say, tell
+from perdure.cli.output import emit, knows_nothing, print_message, print_text
 
 
 def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
@@ -13,5 +13,5 @@ def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> N
     if as_json:
         return emit(found.to_json())
     if not found.tasks:
-        return say(knows_nothing(at))
-    tell(plain_text(found).rstrip())
+        return print_message(knows_nothing(at))
+    print_text(plain_text(found).rstrip())

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import Above, App, AsJson, At, Folder, Force, open_ledger, open_workspace
-from perdure.cli.output import clip, counted, emit, facts, say, short, table, tell, tell_json
+from perdure.cli.output import clip, counted, emit, facts, print_json, print_message, print_text, short, table
 
 memory = App(no_args_is_help=True, help="List, delete, prune or export the stored rows.")
 Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'list --all'.")]
@@ -41,10 +41,12 @@ def list_rows(
         return emit(found)
     if not found:
         who = "the workspace keeps" if wide else f"{at} remembers"
-        return say(f"{who} no row" + (f" of task {task}" if task else "") + (f" with {find!r} in it" if find else ""))
+        return print_message(
+            f"{who} no row" + (f" of task {task}" if task else "") + (f" with {find!r} in it" if find else "")
+        )
     heads = ["row", *([] if wide else ["pool"]), "task", "label"]
     rows = [[short(r["row"]), *(r[head] or "-" for head in heads[1:]), _text(r)] for r in found]
-    tell(table([*heads, "text"], rows))
+    print_text(table([*heads, "text"], rows))
 
 
 @memory.command()
@@ -62,11 +64,11 @@ def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> No
         "text": f"{found['text_bytes']:,} bytes",
         "teacher": f"{found['column_bytes']:,} bytes",
     }
-    tell(facts(pairs))
+    print_text(facts(pairs))
     if found["tasks"]:
         rows = [[task, n, len(found["labels"].get(task, {})) or "-"] for task, n in found["tasks"].items()]
-        tell("\n" + table(["task", "rows", "labels"], rows, right=(1, 2)))
-    tell("\n" + kept_lines(found["kept"]))
+        print_text("\n" + table(["task", "rows", "labels"], rows, right=(1, 2)))
+    print_text("\n" + kept_lines(found["kept"]))
 
 
 @memory.command()
@@ -84,9 +86,11 @@ def prune(
     found = carry_out(open_workspace(folder).session, tasks or ())
     if as_json:
         return emit(found.to_json())
-    tell(f"the text of {counted(found.rows, 'row')} dropped, {found.bytes:,} bytes; their hashes stay")
+    print_text(f"the text of {counted(found.rows, 'row')} dropped, {found.bytes:,} bytes; their hashes stay")
     for task in found.kept:
-        say(f"task {task} keeps all its rows, as its task file says; 'perdure memory prune {task}' drops them too")
+        print_message(
+            f"task {task} keeps all its rows, as its task file says; 'perdure memory prune {task}' drops them too"
+        )
 
 
 @memory.command()
@@ -98,12 +102,12 @@ def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
     if as_json:
         return emit(found.to_json())
     if found.already:
-        return tell(f"row {short(found.row)} was erased before; nothing is changed")
-    tell(f"erased row {short(found.row)} ({counted(found.rows, 'kept copy')})")
+        return print_text(f"row {short(found.row)} was erased before; nothing is changed")
+    print_text(f"erased row {short(found.row)} ({counted(found.rows, 'kept copy')})")
     if found.entries:
-        tell("trained on it: " + ", ".join(short(entry) for entry in found.entries))
+        print_text("trained on it: " + ", ".join(short(entry) for entry in found.entries))
     if found.tests:
-        say(f"its earlier scores count this test row still: {', '.join(found.tests)}")
+        print_message(f"its earlier scores count this test row still: {', '.join(found.tests)}")
 
 
 @memory.command()
@@ -123,9 +127,9 @@ def export(
     lines = list(memory_views.memory_lines(ledger, at))
     text = "".join(f"{line}\n" for line in lines)
     if str(file) == "-":
-        return tell_json(text)
+        return print_json(text)
     write_output(file, text, MEMORY, force=force, workspaces=[ledger.root])
-    say(f"{counted(len(lines), 'row')} written to {file}")
+    print_message(f"{counted(len(lines), 'row')} written to {file}")
 
 
 def kept_lines(kept: dict) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.options import AsJson
-from perdure.cli.output import NOTHING, emit, facts, table, tell
+from perdure.cli.output import NOTHING, emit, facts, print_text, table
 from perdure.core.errors import NotFound
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def methods(
         return emit([card.to_json() for card in found])
     if name is None:
         rows = [[m.name, m.family, ", ".join(m.seams), m.source] for m in found]
-        return tell(table(["method", "family", "seams", "source"], rows))
-    tell(_card(found[0]))
+        return print_text(table(["method", "family", "seams", "source"], rows))
+    print_text(_card(found[0]))
 
 
 def _card(method: "MethodCard") -> str:

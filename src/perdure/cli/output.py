@@ -1,4 +1,4 @@
-"""How commands speak: data on stdout, talk on stderr, tables in plain aligned text."""
+"""How commands print: data on stdout, messages on stderr, tables in plain aligned text."""
 
 import io
 import json
@@ -22,16 +22,16 @@ INDENT = 2  # columns by which some commands indent a table
 
 def emit(value: Any) -> None:
     """Print `value` as JSON on stdout."""
-    tell_json(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    print_json(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def tell_json(text: str) -> None:
+def print_json(text: str) -> None:
     """Print JSON, or lines of it, on stdout."""
     typer.echo(encodable(visible_json(text)), nl=False)
 
 
-def tell(text: str, *, nl: bool = True, **style: Any) -> None:
-    """Print text on stdout; what would steer the terminal is shown, for it may come from data or from a model."""
+def print_text(text: str, *, nl: bool = True, **style: Any) -> None:
+    """Print text on stdout, with control characters made visible: the text may come from data or from a model."""
     typer.secho(visible(text), nl=nl, **style)
 
 
@@ -44,14 +44,14 @@ def encodable(text: str) -> str:
     return text
 
 
-def say(text: str, **style: Any) -> None:
+def print_message(text: str, **style: Any) -> None:
     """Print a line on stderr."""
     typer.secho(visible(clipped(text, LONGEST)), err=True, **style)
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr."""
-    say(f"warning: {text}", fg=typer.colors.YELLOW)
+    print_message(f"warning: {text}", fg=typer.colors.YELLOW)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]], right: Sequence[int] = ()) -> str:
@@ -113,7 +113,7 @@ def facts(pairs: Mapping[str, object]) -> str:
 
 
 def knows_nothing(at: str) -> str:
-    """Return what is told where an entry has no task: of head also how to change that."""
+    """Return the message for an entry without tasks. For head it also names the command that changes this."""
     return (
         "head knows no task yet; 'perdure learn TASK DATA' teaches one" if at == "head" else f"no task is known at {at}"
     )

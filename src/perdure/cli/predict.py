@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
-from perdure.cli.output import emit, say, short, tell, warn
+from perdure.cli.output import emit, print_message, print_text, short, warn
 from perdure.cli.progress import progress
 from perdure.cli.side_by_side import side_by_side
 from perdure.cli.stdin import read_stdin, refuse_no_text
@@ -81,7 +81,7 @@ def predict(
     request = Request(task, system, raw, max_new_tokens, temperature, seed, batch_size)
     with progress("loading the model") as tick:
         found = carry_out(ws.session, prompts, request, at, compare=compare, tick=tick if len(prompts) > 1 else None)
-    say(found.how)
+    print_message(found.how)
     for notice in (*notices, *found.notices):
         warn(notice)
     several = text == "-" or file is not None
@@ -131,7 +131,7 @@ def _show(answer: "Answer", name: str, compare: str | None, *, several: bool) ->
     """Print an answer, or two of them side by side; one of several answers takes one line."""
     if answer.compared is not None:
         if several:
-            tell(f"> {answer.prompt if isinstance(answer.prompt, str) else '...'}")
+            print_text(f"> {answer.prompt if isinstance(answer.prompt, str) else '...'}")
         heads = name, f"{compare} {short(answer.compared.at)}"
-        return tell(side_by_side(heads, (answer.answer, answer.compared.answer)))
-    tell(answer.answer.replace("\n", "\\n") if several else answer.answer)
+        return print_text(side_by_side(heads, (answer.answer, answer.compared.answer)))
+    print_text(answer.answer.replace("\n", "\\n") if several else answer.answer)

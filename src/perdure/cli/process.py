@@ -26,7 +26,7 @@ def run_process() -> None:
         del os.environ["COLUMNS"]  # tables and help would be cut to nothing, or be padded to gigabytes
     if ignored := forget_launcher():
         told = f"{', '.join(ignored[:4])}{' and others' if len(ignored) > 4 else ''}"
-        _tell(f"notice: perdure runs as one process, and ignores what a launcher of several left set: {told}")
+        _print_message(f"notice: perdure runs as one process, and ignores what a launcher of several left set: {told}")
     _leave(_exit_code())
 
 
@@ -39,10 +39,10 @@ def _exit_code() -> int:
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
             return end.code or 0
-        _tell(str(end.code))
+        _print_message(str(end.code))
         return 1
     except KeyboardInterrupt:
-        _tell("stopped")
+        _print_message("stopped")
         return STOPPED
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -106,11 +106,11 @@ def _peek(unheard: socket.socket) -> bytes:
 def _end_now() -> None:
     """End the process from wherever it is. What it was writing stays aside or in a transaction, as after a kill."""
     show_cursor = "\r\x1b[?25h" if os.isatty(2) else ""  # a progress bar hides it
-    _tell(f"{show_cursor}stopped")
+    _print_message(f"{show_cursor}stopped")
     os._exit(STOPPED)
 
 
-def _tell(text: str) -> None:
+def _print_message(text: str) -> None:
     """Write a line on stderr without anything that an interrupted import or print may have locked."""
     try:
         os.write(2, f"{text}\n".encode())

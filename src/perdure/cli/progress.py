@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from perdure.cli.output import say
+from perdure.cli.output import print_message
 from perdure.core.plain_text import visible
 from perdure.core.progress import Tick
 
@@ -47,18 +47,18 @@ def _bar(first: str) -> Iterator[Tick]:
 @contextmanager
 def _lines(first: str) -> Iterator[Tick]:
     phase, began, start, told = first, 0.0, 0, 0.0
-    say(first)
+    print_message(first)
 
     def tick(what: str, done: int, total: int) -> None:
         nonlocal phase, began, start, told
         now = time.monotonic()
         if phase != (phase := _phase(what)):
             began, start, told = now, done, now
-            say(f"{what}: {done} of {total}")
+            print_message(f"{what}: {done} of {total}")
         elif now - told >= EVERY and done > start:
             told = now
             left = (now - began) / (done - start) * (total - done)
-            say(f"{what}: {done} of {total}, {left:,.0f} s left")
+            print_message(f"{what}: {done} of {total}, {left:,.0f} s left")
 
     yield tick
 

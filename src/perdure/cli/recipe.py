@@ -7,7 +7,7 @@ import typer
 from perdure.cli.advise import advise
 from perdure.cli.explain import explain
 from perdure.cli.options import Above, App, AsJson
-from perdure.cli.output import emit, table, tell
+from perdure.cli.output import emit, print_text, table
 
 recipe = App(no_args_is_help=True, help="List recipes, show or explain one, or be advised.")
 recipe.command("explain")(explain)
@@ -29,7 +29,7 @@ def list_recipes(as_json: AsJson = False) -> None:
     if as_json:
         return emit(lines)
     rows = [[line["name"], ", ".join(line["methods"]) or "-", line["about"]] for line in lines]
-    tell(table(["recipe", "methods", "what it does"], rows))
+    print_text(table(["recipe", "methods", "what it does"], rows))
 
 
 @recipe.command()
@@ -41,7 +41,7 @@ def show(
     from perdure.methods.registry import load_recipe
 
     found = load_recipe(name).to_json()
-    return emit(found) if as_json else tell(_yaml(found), nl=False)
+    return emit(found) if as_json else print_text(_yaml(found), nl=False)
 
 
 def _yaml(value: dict[str, Any]) -> str:

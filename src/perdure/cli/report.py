@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import Folder, Force, open_workspace
-from perdure.cli.output import say
+from perdure.cli.output import print_message
 
 
 def report(
@@ -32,7 +32,7 @@ def report(
         force=force,
         workspaces=roots,
     )
-    say(f"report written to {output}")
+    print_message(f"report written to {output}")
 
 
 def _named(paths: list[Path]) -> dict[str, Path]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import counted, emit, short, tell, warn
+from perdure.cli.output import counted, emit, print_text, short, warn
 from perdure.cli.progress import progress
 from perdure.core.records import in_stored_order
 
@@ -37,14 +37,14 @@ def revert(
         return emit({key: in_stored_order(v) if result.already else v for key, v in result.to_json().items()})
     if result.already:
         named = ", ".join(map(short, result.already))
-        return tell(f"taken out before, in entry {short(result.entry)}: {named}; nothing is changed")
-    tell(f"reverted {counted(len(result.reverted), 'fact')}: entry {short(result.entry)}")
+        return print_text(f"taken out before, in entry {short(result.entry)}: {named}; nothing is changed")
+    print_text(f"reverted {counted(len(result.reverted), 'fact')}: entry {short(result.entry)}")
     for gone in result.reverted:
         still = "is STILL said" if gone.said else "is no longer said"
-        tell(f"  {short(gone.fact)} {gone.subject}: {gone.target!r} {still}")
+        print_text(f"  {short(gone.fact)} {gone.subject}: {gone.target!r} {still}")
     said = sum(line.efficacy for line in result.facts)
     left = f"{counted(len(result.facts), 'fact')} still in force, {said} said"
-    tell(left if result.facts else "no fact is in force any more")
+    print_text(left if result.facts else "no fact is in force any more")
     if result.lost:
         warn(f"no longer said: {', '.join(map(short, result.lost))}; 'perdure edits show' tells more")
 
@@ -52,15 +52,15 @@ def revert(
 def _show_task(result: dict[str, Any]) -> None:
     """Say that a task was taken out, and what that did to the others."""
     if result["already"]:
-        return tell(
+        return print_text(
             f"task {result['task']} was taken out before, in entry {short(result['entry'])}; nothing is changed"
         )
-    tell(f"reverted task {result['task']}: entry {short(result['entry'])}")
+    print_text(f"reverted task {result['task']}: entry {short(result['entry'])}")
     if result["rows"]:
-        tell(f"  {counted(result['rows'], 'row')} taken out of memory")
+        print_text(f"  {counted(result['rows'], 'row')} taken out of memory")
     for name, score in result["scores"].items():
         before = result["before"][name]["score"]
         changed = "unchanged" if score["score"] == before else f"{before:.1%} before"
-        tell(f"  {name}: {score['score']:.1%}, {changed}")
+        print_text(f"  {name}: {score['score']:.1%}, {changed}")
     for warning in result["warnings"]:
         warn(warning)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import AsJson, Folder, open_workspace
-from perdure.cli.output import emit, short, tell
+from perdure.cli.output import emit, print_text, short
 
 
 def rollback(
@@ -21,5 +21,7 @@ def rollback(
         return emit({"entry": entry.id, "before": before.id})
     what = f"{entry.kind} {entry.task or ''}".rstrip()
     if before.id == entry.id:
-        return tell(f"head is {short(entry.id)} already ({what})")
-    tell(f"head is {short(entry.id)} now ({what}); 'perdure rollback {short(before.id)}' goes back to where it was")
+        return print_text(f"head is {short(entry.id)} already ({what})")
+    print_text(
+        f"head is {short(entry.id)} now ({what}); 'perdure rollback {short(before.id)}' goes back to where it was"
+    )

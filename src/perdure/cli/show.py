@@ -7,7 +7,7 @@ import typer
 from perdure.cli.edits import fact_pairs
 from perdure.cli.learn_screen import score_lines
 from perdure.cli.options import AsJson, Folder, open_ledger
-from perdure.cli.output import clock, counted, emit, facts, short, tell, warn
+from perdure.cli.output import clock, counted, emit, facts, print_text, short, warn
 
 
 def show(
@@ -43,8 +43,8 @@ def show(
         **fact_pairs(found),
         "gate": learned and f"{learned.gate.verdict.upper()}, {learned.gate.reason}",
     }
-    tell(facts(pairs))
+    print_text(facts(pairs))
     if found.scores:
-        tell("\n" + score_lines(found.scores, entry.task))
+        print_text("\n" + score_lines(found.scores, entry.task))
     for text in learned.warnings if learned else ():
         warn(text)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from perdure.cli.options import AsJson, Folder, open_ledger
-from perdure.cli.output import clock, counted, emit, facts, interval, percent, say, short, table, tell
+from perdure.cli.output import clock, counted, emit, facts, interval, percent, print_message, print_text, short, table
 
 if TYPE_CHECKING:
     from perdure.ledger.records import KeptRows, RowCounts
@@ -29,20 +29,24 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
         "edits": held and f"{counted(held, 'fact')} in force, {found.edits.held} said when last verified",
         "gate": gate and f"{gate.verdict.upper()}, {gate.reason}",
     }
-    tell(facts(pairs))
+    print_text(facts(pairs))
     if found.tasks:
         rows = [[name, percent(s), interval(s), s.n if s else "-"] for name, s in found.tasks.items()]
-        tell("\n" + table(["task", "score", "95% interval", "n"], rows, right=(1, 2, 3)))
+        print_text("\n" + table(["task", "score", "95% interval", "n"], rows, right=(1, 2, 3)))
     if aside := found.candidate:
-        say(f"candidate {short(aside.entry)} (learn {aside.task}) waits for 'perdure accept' or 'perdure discard'")
-        say(f"its gate failed: {aside.reason}")
+        print_message(
+            f"candidate {short(aside.entry)} (learn {aside.task}) waits for 'perdure accept' or 'perdure discard'"
+        )
+        print_message(f"its gate failed: {aside.reason}")
     if who := found.writer:
-        say(f"being written by process {who.pid} ({who.command}) since {clock(who.time)} UTC")
+        print_message(f"being written by process {who.pid} ({who.command}) since {clock(who.time)} UTC")
     if found.unfinished:
         learns = counted(len(found.unfinished), "learn")
-        say(f"{learns} stopped half-way; the same command goes on from its checkpoint: {_stopped(found.unfinished)}")
+        print_message(
+            f"{learns} stopped half-way; the same command goes on from its checkpoint: {_stopped(found.unfinished)}"
+        )
     if any(not run.goes_on for run in found.unfinished):
-        say("those that began at another head go on only from there; 'perdure gc' drops their checkpoints")
+        print_message("those that began at another head go on only from there; 'perdure gc' drops their checkpoints")
 
 
 def _stopped(learns: "Sequence[UnfinishedLearn]") -> str:

@@ -3,7 +3,7 @@
 import sys
 from contextlib import suppress
 
-from perdure.cli.output import say
+from perdure.cli.output import print_message
 from perdure.core.errors import BadInput
 
 
@@ -26,7 +26,7 @@ def read_line(prompt: str) -> str | None:
                 import readline  # noqa: F401 (from here on, input() has a history and is edited with the arrow keys)
             return input(prompt)
         if at_terminal():  # the answers go to a file, where no prompt belongs
-            say(prompt, nl=False)
+            print_message(prompt, nl=False)
         return sys.stdin.readline() or None
     except EOFError:
         return None

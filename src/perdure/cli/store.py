@@ -3,7 +3,7 @@
 import typer
 
 from perdure.cli.options import AsJson, Device, Folder, open_workspace
-from perdure.cli.output import counted, emit, say, tell
+from perdure.cli.output import counted, emit, print_message, print_text
 from perdure.cli.progress import progress
 
 
@@ -20,13 +20,13 @@ def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False
     if as_json:
         emit(found.to_json())
     else:
-        tell(f"{counted(found.entries, 'entry')} and {counted(found.objects, 'object')} checked")
+        print_text(f"{counted(found.entries, 'entry')} and {counted(found.objects, 'object')} checked")
         for problem in found.problems:
-            say(f"problem: {problem}", fg=typer.colors.RED)
+            print_message(f"problem: {problem}", fg=typer.colors.RED)
     if not found.ok:
         raise typer.Exit(1)
     if not as_json:
-        tell("all that has a hash is as it was recorded; notes, the reflog and the model's answers have none")
+        print_text("all that has a hash is as it was recorded; notes, the reflog and the model's answers have none")
 
 
 def gc(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -38,4 +38,4 @@ def gc(folder: Folder = None, as_json: AsJson = False) -> None:
         return emit(found.to_json())
     counts = {"object": found.removed, "record": found.rows, "checkpoint": found.runs}
     gone = ", ".join(counted(count, word) for word, count in counts.items() if count or word == "object")
-    tell(f"{gone} removed, {found.bytes:,} bytes freed")
+    print_text(f"{gone} removed, {found.bytes:,} bytes freed")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
-from perdure.cli.output import emit, say, tell, warn
+from perdure.cli.output import emit, print_message, print_text, warn
 from perdure.cli.progress import progress
 from perdure.cli.trace_screen import screen
 from perdure.core.errors import BadInput
@@ -86,9 +86,9 @@ def trace(
                 found = trace_prompt(ws.session, prompt or "", subject or "", spec, at=at, tick=tick)
         if aside:
             _write(found, aside)
-    emit(found.to_json()) if as_json else tell(screen(found))
+    emit(found.to_json()) if as_json else print_text(screen(found))
     if output:
-        say(f"written to {output}")
+        print_message(f"written to {output}")
     if not found.kept:
         warn("not kept for the report: another process writes to the workspace, or the entry is a candidate")
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.options import Above, App, AsJson, Folder, Force, open_workspace
-from perdure.cli.output import counted, emit, say, tell
+from perdure.cli.output import counted, emit, print_message, print_text
 from perdure.cli.progress import progress
 
 workspace = App(no_args_is_help=True, help="Move a workspace, or make a backup of it.")
@@ -35,9 +35,9 @@ def pack(
     if as_json:
         return emit(found.to_json())
     counts = f"{counted(found.entries, 'entry')}, {counted(found.objects, 'object')}"
-    tell(f"{found.file}: {counts}{', the base model' if found.base else ''}; {found.bytes:,} bytes")
+    print_text(f"{found.file}: {counts}{', the base model' if found.base else ''}; {found.bytes:,} bytes")
     if not found.base:
-        say("the base model is not in it; --with-base packs it too")
+        print_message("the base model is not in it; --with-base packs it too")
 
 
 @workspace.command("unpack")
@@ -53,11 +53,11 @@ def unpack(
         found = carry_out(file, folder, tick)
     if as_json:
         return emit(found.to_json())
-    tell(
+    print_text(
         f"{found.workspace}: {counted(found.entries, 'entry')} and {counted(found.objects, 'object')}, all as recorded"
     )
     if found.lacks_model:
-        say(
+        print_message(
             f"its base model is not at {found.model}; 'perdure relocate -w {found.workspace} --model PATH' says where it is"
         )
 
@@ -75,4 +75,4 @@ def relocate(
         place = ws.relocate(model, revision=revision)
     if as_json:
         return emit({"model": ws.ledger.model, "folder": str(place)})
-    tell(f"the base model is {ws.ledger.model}, with the same weights as before")
+    print_text(f"the base model is {ws.ledger.model}, with the same weights as before")
