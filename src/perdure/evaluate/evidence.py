@@ -1,4 +1,4 @@
-"""What a gate judged, as one JSON object: made of scores, read back from a file, and judged again."""
+"""The evidence that a gate judged, as one JSON object: made from scores, read from a file, and judged again."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -85,7 +85,7 @@ def check_evidence(path: Path | str) -> Checked:
     """Judge the evidence in a file again, without a model, by the gate that the file states.
 
     Raises:
-        BadInput: The file cannot be read, or is no evidence; the message says what is wrong and where.
+        BadInput: The file cannot be read, or is no evidence; the message names the problem and its place.
     """
     evidence = _read(Path(path))
     try:
@@ -193,9 +193,9 @@ def _differences(stored: Any, computed: Any, where: str = "verdict") -> list[str
         same = abs(stored - computed) < 1e-9
     else:
         same = type(stored) is type(computed) and stored == computed
-    return [] if same else [f"{where} is {_told(stored)} in the file, {_told(computed)} when computed again"]
+    return [] if same else [f"{where} is {_shown(stored)} in the file, {_shown(computed)} when computed again"]
 
 
-def _told(value: object) -> str:
+def _shown(value: object) -> str:
     text = json.dumps(value) if isinstance(value, str | int | float | list | dict | None) else "missing"
     return text if len(text) <= 80 else text[:79] + "…"

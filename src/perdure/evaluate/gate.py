@@ -1,19 +1,18 @@
-"""The gate: may a new entry become head, or did it lose something? A verdict is a pure function of the evidence.
+"""The gate decides whether a new entry may become head. Its verdict is a pure function of the evidence.
 
 For each guarded task, drop = score when it was learned - score now, paired over the test rows that both scored, with
 one-sided bounds:
 
 * pass: the upper bound of the drop is within the tolerance;
 * fail: its lower bound is above the tolerance;
-* inconclusive: neither; the verdict says how many more test items would decide if the drop stays as it is.
+* inconclusive: neither; the verdict gives the number of further test items that would decide if the drop stays as it is.
 
-One failed task fails the gate; one inconclusive task leaves it inconclusive, which `strict` counts as fail. Edited facts are
-counted, not sampled: more lost than `lost_facts` allows fails the gate. Confidence
-is per task: with many guarded tasks that all sit exactly on the tolerance, one in twenty is failed, and one in twenty
-passed, by chance. The `floor` is compared with the new task's score itself, not with a bound: it states what is good
-enough, not what was lost.
+One failed task fails the gate. One inconclusive task makes the gate inconclusive; `strict` counts that as fail. Edited facts
+are counted, not sampled: the gate fails if more are lost than `lost_facts` allows. The confidence is per task. With many
+guarded tasks whose drop equals the tolerance exactly, one in twenty fails and one in twenty passes by chance. The `floor` is
+compared with the new task's score itself, not with a bound, because it states what is good enough, not what was lost.
 
-The evidence is one JSON object that needs nothing else, no model and no ledger, to be judged again.
+The evidence is one JSON object. It can be judged again without a model and without a ledger.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +38,7 @@ def decide(
     facts: Sequence[FactKept] = (),
     unguarded: Sequence[str] = (),
 ) -> Verdict:
-    """Return the verdict on what a learn left of older tasks and facts.
+    """Return the verdict on how a learn changed older tasks and facts.
 
     Args:
         gate: The rule.
@@ -51,18 +50,18 @@ def decide(
     Raises:
         BadInput: A floor is set and there are no scores of the new task.
     """
-    found = [_judge(gate, name, task, task.learned) for name, task in tasks.items() if task.learned is not None]
-    judged = tuple(sorted(found, key=lambda task: (ORDER.index(task.verdict), -task.drop, task.task)))
+    verdicts = [_judge(gate, name, task, task.learned) for name, task in tasks.items() if task.learned is not None]
+    judged = tuple(sorted(verdicts, key=lambda task: (ORDER.index(task.verdict), -task.drop, task.task)))
     floor = _judge_floor(gate, new_task, tasks)
     verdict, reason = _overall(gate, judged, floor, unguarded)
-    said = _judge_facts(gate, facts)
-    if said and said.verdict == "fail":
-        verdict, reason = "fail", f"{said.reason}; {reason}" if verdict == "fail" else said.reason
-    return Verdict(verdict, gate.tolerance, gate.confidence, gate.strict, reason, judged, floor, said)
+    edited = _judge_facts(gate, facts)
+    if edited and edited.verdict == "fail":
+        verdict, reason = "fail", f"{edited.reason}; {reason}" if verdict == "fail" else edited.reason
+    return Verdict(verdict, gate.tolerance, gate.confidence, gate.strict, reason, judged, floor, edited)
 
 
 def screen(verdict: Verdict, differences: Sequence[str] = ()) -> str:
-    """Return the verdict as one screen of plain text: what was decided and why, then the guarded tasks, worst first.
+    """Return the verdict as one screen of plain text: the decision, the reason, then the guarded tasks, worst first.
 
     Args:
         verdict: The verdict.
@@ -90,7 +89,7 @@ def _judge(gate: Gate, name: str, task: ItemScores, then: Sequence[float]) -> Ta
     tolerance, now = gate.tolerances.get(name, gate.tolerance), task.now
     drop, low, high = paired_difference(then, now, gate.confidence, one_sided=True, seed=seed_of("gate", name))
     verdict: Word = "pass" if high <= tolerance else "fail" if low > tolerance else "inconclusive"
-    # At least one more: for items that are not 0 or 1 the count is an approximation and may say that enough are there.
+    # At least one more: for items other than 0 and 1 the count is an approximation, and it may be 0 or less.
     needed = items_needed(then, now, tolerance, gate.confidence) if verdict == "inconclusive" else None
     judged = TaskVerdict(
         task=name,
@@ -110,7 +109,7 @@ def _judge(gate: Gate, name: str, task: ItemScores, then: Sequence[float]) -> Ta
 
 
 def _words(task: TaskVerdict) -> str:
-    """What the bounds of one task say."""
+    """Return in words what the bounds of one task mean."""
     seen = _change(task.drop)
     if task.verdict == "pass":
         return f"{seen}, at most {_points(task.high)} lost" if task.high > 0 else f"{seen}, surely a gain"
@@ -136,20 +135,20 @@ def _judge_floor(gate: Gate, new_task: str, tasks: Mapping[str, ItemScores]) -> 
 
 
 def _judge_facts(gate: Gate, facts: Sequence[FactKept]) -> FactsVerdict | None:
-    """Return what became of the facts that the model said before; None where it said none."""
-    said = [fact for fact in facts if fact.before]
-    if not said:
+    """Return the verdict on the facts that the model answered with before the learn; None where there was none."""
+    before = [fact for fact in facts if fact.before]
+    if not before:
         return None
-    lost = [fact for fact in said if not fact.now]
+    lost = [fact for fact in before if not fact.now]
     allowed = f"at most {_percent(gate.lost_facts)} may be lost" if gate.lost_facts else "none may be lost"
-    reason = f"all {len(said)} edited facts are still said" if len(said) > 1 else "the edited fact is still said"
+    reason = f"all {len(before)} edited facts are still said" if len(before) > 1 else "the edited fact is still said"
     if lost:
         names = ", ".join(f"{fact.prompt!r} {fact.target!r}" for fact in lost[:NAMED])
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
         verb = "is" if len(lost) == 1 else "are"
-        reason = f"{len(lost)} of {len(said)} edited facts {verb} no longer said ({names}{more}); {allowed}"
-    verdict: Word = "pass" if len(lost) <= gate.lost_facts * len(said) + 1e-9 else "fail"
-    return FactsVerdict(verdict, len(said), tuple(fact.fact for fact in lost), gate.lost_facts, reason)
+        reason = f"{len(lost)} of {len(before)} edited facts {verb} no longer said ({names}{more}); {allowed}"
+    verdict: Word = "pass" if len(lost) <= gate.lost_facts * len(before) + 1e-9 else "fail"
+    return FactsVerdict(verdict, len(before), tuple(fact.fact for fact in lost), gate.lost_facts, reason)
 
 
 def _overall(

@@ -1,4 +1,4 @@
-"""The score matrix: what the model could do on each task after each stage, as JSON for tools and a table for people."""
+"""The score matrix: the score of each task after each stage, as JSON for tools and as a table for people."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ class Stage(Record):
     task: str | None
 
     def learns(self, task: str) -> bool:
-        """Say whether the stage learned `task`."""
+        """Return whether the stage learned `task`."""
         return self.kind == "learn" and self.task == task
 
 
@@ -74,9 +74,10 @@ class Metric(Record):
     worst: Worst | None = omitted(None)
 
     @classmethod
-    def of(cls, found: metrics.Metric) -> "Metric":
+    def of(cls, computed: metrics.Metric) -> "Metric":
         """Return a computed metric as a record."""
-        return cls(found.value, found.low, found.high, found.n, found.missing, found.worst and Worst(*found.worst))
+        worst = computed.worst and Worst(*computed.worst)
+        return cls(computed.value, computed.low, computed.high, computed.n, computed.missing, worst)
 
 
 Cells = Sequence[Sequence[Score | None]]  # (stages, tasks)
@@ -84,7 +85,7 @@ Cells = Sequence[Sequence[Score | None]]  # (stages, tasks)
 
 @dataclass(frozen=True)
 class Matrix(Record):
-    """Stage x task: what was measured, and the metrics of it.
+    """The scores by stage and task, and the metrics computed from them.
 
     Args:
         tasks: Names of the tasks, one per column, whatever their versions.
@@ -105,7 +106,7 @@ class Matrix(Record):
 
     @property
     def learned(self) -> list[int | None]:
-        """For each task the first stage that learned it, or None; the metrics count what is kept from there."""
+        """For each task the first stage that learned it, or None; the metrics compare later stages with it."""
         return [next((i for i, stage in enumerate(self.stages) if stage.learns(name)), None) for name in self.tasks]
 
     def learned_at(self, task: str) -> int | None:
@@ -113,7 +114,7 @@ class Matrix(Record):
         return next((i for i, stage in enumerate(self.stages) if stage.learns(task)), None)
 
     def other_rows(self, stage: int, task: int) -> bool:
-        """Say whether a cell was scored on other test rows than the newest measured cell of its task."""
+        """Return whether a cell was scored on other test rows than the newest measured cell of its task."""
         column = [line[task] for line in self.test or ()]
         measured = [name for name in column if name is not None]
         return bool(measured) and column[stage] not in (None, measured[-1])
@@ -165,7 +166,7 @@ def build_matrix(
         if parts
         else None,
     )
-    found = matrix_metrics(
+    computed = matrix_metrics(
         matrix.score,
         [[cell.items if cell else None for cell in line] for line in scores],
         matrix.learned,
@@ -175,13 +176,13 @@ def build_matrix(
         seed=seed_of(seed, "matrix"),
         resamples=resamples,
     )
-    return replace(matrix, metrics={name: _metric(one, stages) for name, one in found.items()})
+    return replace(matrix, metrics={name: _metric(one, stages) for name, one in computed.items()})
 
 
-def _metric(found: metrics.Metric, stages: Sequence[Stage]) -> Metric:
-    metric = Metric.of(found)
-    if found.gap and (entry := stages[found.gap[0]].entry):
-        return replace(metric, missing=f"{metric.missing}; 'perdure eval {found.gap[1]} --at {entry[:12]}' does it")
+def _metric(computed: metrics.Metric, stages: Sequence[Stage]) -> Metric:
+    metric = Metric.of(computed)
+    if computed.gap and (entry := stages[computed.gap[0]].entry):
+        return replace(metric, missing=f"{metric.missing}; 'perdure eval {computed.gap[1]} --at {entry[:12]}' does it")
     return metric
 
 
@@ -199,12 +200,12 @@ def plain_text(matrix: Matrix) -> str:
         cells = ["-" + mark if s is None else f"{100 * s:.1f}%{mark}" for s, mark in zip(scores, marks, strict=True)]
         lines.append([f"{i} {stage.kind} {_short(stage.task or '')}".rstrip(), *cells])
     lines.append(["test items", *(_span(column) + " " * (1 + some) for column in zip(*matrix.n, strict=True))])
-    told = [_metric_line(name, matrix.metrics[name]) for name in MEANING]
+    summary = [_metric_line(name, matrix.metrics[name]) for name in MEANING]
     if worst := matrix.metrics["bwt"].worst:
-        told.append(f"worst change: {worst.task} {_points(worst.value)} since it was learned")
+        summary.append(f"worst change: {worst.task} {_points(worst.value)} since it was learned")
     if some:
-        told.append("' scored on other test rows than the newest; differences are over the rows that both have")
-    return "\n".join([*_aligned(lines), "", *told]) + "\n"
+        summary.append("' scored on other test rows than the newest; differences are over the rows that both have")
+    return "\n".join([*_aligned(lines), "", *summary]) + "\n"
 
 
 def _metric_line(name: str, metric: Metric) -> str:

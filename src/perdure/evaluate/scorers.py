@@ -22,18 +22,18 @@ from perdure.maths.statistics import mean_interval
 
 Scorer = Callable[[str, str], float]
 
-# Thousands are grouped by commas only in threes, so that "1,234" is one number and "1,2" two. A minus counts where no
-# word ends before it; in a script without spaces nobody sees where a word ends.
+# Commas group digits only in threes: "1,234" is one number, "1,2" is two. A minus sign counts where no word ends right
+# before it; in a script without spaces it always counts, since word ends cannot be seen.
 NUMBER = re.compile(
     rf"(?:(?:(?<![\w)])|(?<=[{UNSPACED}]))[-\u2212])?"
     r"(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?!,?\d)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
 )
-# A brace that stands for itself in Python's patterns, and that regex may take for a fuzzy match.
+# A brace that is a plain character in Python's patterns; `regex` may take it for a fuzzy match.
 BRACE = re.compile(r"(\\N\{[^}]*\}|\\.)|\{(?![\d,])", re.DOTALL)
-SECONDS = 2.0  # that a pattern of the user's may search one text; the libraries' own is without bound
+SECONDS = 2.0  # limit for a user's pattern to search one text; `re` and `regex` have no limit of their own
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
-STOPS = "".join(map(chr, range(0x3000, 0x3040)))  # punctuation of Chinese and Japanese, beside the fullwidth forms
+STOPS = "".join(map(chr, range(0x3000, 0x3040)))  # punctuation of Chinese and Japanese, next to the fullwidth forms
 
 
 def exact(prediction: str, reference: str, *, ignore_case: bool = False) -> float:
@@ -105,25 +105,25 @@ def number(prediction: str, reference: str, *, tolerance: float = 0.0) -> float:
     wanted = _last_number(reference)
     if wanted is None:
         raise BadInput(f"the reference {reference!r} holds no number; correct the row or choose another scorer")
-    found = _last_number(prediction)
-    return float(found is not None and (found == wanted or abs(found - wanted) <= tolerance))
+    given = _last_number(prediction)
+    return float(given is not None and (given == wanted or abs(given - wanted) <= tolerance))
 
 
 def regex_found(prediction: str, reference: str, *, pattern: Pattern) -> float:
-    """Return 1 if what `pattern` finds first in the prediction is what it finds in the reference, outer white space aside.
+    """Return 1 if the first match of `pattern` in the prediction equals its first match in the reference.
 
-    What it finds is its first group, or the whole match where it has no group. A prediction without a match scores 0; a
-    reference without one is taken whole.
+    A match is the text of the first group, or the whole match where the pattern has no group; white space around it does not
+    count. A prediction without a match scores 0. A reference without a match is taken whole.
 
     Raises:
         BadInput: The search in one text took longer than `SECONDS`: a pattern such as (a+)+$ tries every way to split a text.
     """
-    found = _found(pattern, prediction)
-    wanted = _found(pattern, reference)
-    return float(found is not None and found == (reference.strip() if wanted is None else wanted))
+    given = _first_match(pattern, prediction)
+    wanted = _first_match(pattern, reference)
+    return float(given is not None and given == (reference.strip() if wanted is None else wanted))
 
 
-def _found(pattern: Pattern, text: str) -> str | None:
+def _first_match(pattern: Pattern, text: str) -> str | None:
     try:
         match = pattern.search(text, timeout=SECONDS)
     except TimeoutError:
@@ -131,8 +131,8 @@ def _found(pattern: Pattern, text: str) -> str | None:
             f"the pattern {quoted(pattern.pattern)} of the scorer 'regex' did not end within {SECONDS:g} s on {quoted(text)}; "
             "write it without a repetition inside a repetition, such as (a+)+"
         ) from None
-    found = match.group(1 if pattern.groups else 0) if match else None
-    return None if found is None else found.strip()
+    text_of_match = match.group(1 if pattern.groups else 0) if match else None
+    return None if text_of_match is None else text_of_match.strip()
 
 
 def choice_score(
@@ -258,12 +258,12 @@ def _bag(text: str) -> list[str]:
     """Return the words of a text as SQuAD counts them, of a script without spaces its letters."""
     pieces = ARTICLES.sub(" ", narrowed(text).lower().translate(PUNCTUATION)).split()
     split = [words(piece) if has_unspaced(piece) else [piece.strip(STOPS)] for piece in pieces]
-    return [word for found in split for word in found if word]
+    return [word for piece in split for word in piece if word]
 
 
 def _last_number(text: str) -> float | None:
-    found = NUMBER.findall(narrowed(text).replace("$", ""))
-    return float(found[-1].replace(",", "").replace("\u2212", "-")) if found else None
+    numbers = NUMBER.findall(narrowed(text).replace("$", ""))
+    return float(numbers[-1].replace(",", "").replace("\u2212", "-")) if numbers else None
 
 
 def _flag(what: str, value: object) -> bool:
@@ -282,8 +282,8 @@ def _pattern(what: str, value: object) -> Pattern:
     if not isinstance(value, str):
         raise BadSpec(f"{what} is {value!r}; write a regular expression in quotes")
     try:
-        re.compile(value)  # what Python takes for a pattern, and nothing that regex has beyond it
-        return regex.compile(BRACE.sub(lambda found: found[1] or r"\{", value), regex.VERSION0)
+        re.compile(value)  # accept only what Python's re accepts, not the extensions of regex
+        return regex.compile(BRACE.sub(lambda match: match[1] or r"\{", value), regex.VERSION0)
     except (re.error, regex.error) as error:
         raise BadSpec(f"{what} is not a regular expression: {error} in {value!r}; correct it") from error
 

@@ -8,34 +8,34 @@ from typing import Any
 from perdure.core.canonical import canonical_json
 from perdure.core.plain_json import DEPTH, BadJson, read_json
 
-# `get_weather{"city": "Rome"}`: the name stands before the arguments, at the start, on a line of its own, or behind a tag or call
+# `get_weather{"city": "Rome"}`: the name comes before the arguments: at the start, on its own line, or after a tag or a call
 _NAMED = re.compile(r"(?:^|[\n>\]}])\s*(?:functions?\.)?([A-Za-z_][\w.-]*)(?::\d+)?\s*$")
 _NEAR = 200  # characters before the arguments in which a name is looked for
 _STARTS = 100  # places of a text at which JSON is looked for, so that a text of braces alone takes no time
 
 
 def same_calls(prediction: str, reference: str) -> bool | None:
-    """Return whether a prediction makes the calls of a reference, each as often; None where neither text holds a call.
+    """Return whether a prediction makes the calls of a reference, each as often; None where neither text has a call.
 
-    Arguments are equal as JSON values: 1 is 1.0, the order of names is nothing, and arguments in quotes are read.
+    Arguments are compared as JSON values: 1 equals 1.0, the order of names does not count, and arguments in quotes are parsed.
     """
     mine, theirs = Counter(calls_in(prediction)), Counter(calls_in(reference))
     return None if not mine and not theirs else mine == theirs
 
 
 def calls_in(text: str) -> list[str]:
-    """Return the calls that a text holds, each as canonical JSON of [name, arguments].
+    """Return the calls in a text, each as canonical JSON of [name, arguments].
 
-    A call is an object with "name" and "arguments" (or "parameters"), alone, in a list or as "function" of another; or an object
-    of arguments behind a name (`get_weather{"city": "Rome"}`), as some chat templates write it.
+    A call is an object with "name" and "arguments" (or "parameters"): alone, in a list, or under "function" of another object.
+    A name followed by an object of arguments is a call too (`get_weather{"city": "Rome"}`), as some chat templates write it.
     """
-    found: list[str] = []
+    calls: list[str] = []
     for value, before in _values(text):
         inner = list(_calls(value))
         near = before if len(before) <= _NEAR else "~" + before[-_NEAR:]
         name = _NAMED.search(near) if not inner and isinstance(value, dict) else None
-        found += inner or ([_canonical(name[1], value)] if name else [])
-    return found
+        calls += inner or ([_canonical(name[1], value)] if name else [])
+    return calls
 
 
 def _values(text: str) -> Iterator[tuple[Any, str]]:
@@ -58,19 +58,19 @@ def _values(text: str) -> Iterator[tuple[Any, str]]:
 
 
 def _end(text: str, start: int) -> int:
-    """Return the place behind the bracket that closes the one at `start`; 0 where none does or too many are open in it."""
+    """Return the position after the bracket that closes the one at `start`; 0 where none closes it or the nesting is too deep."""
     depth = 0
-    for found in re.compile(r'"(?:[^"\\]|\\.)*"|[{\[]|[}\]]', re.DOTALL).finditer(text, start):
-        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(found[0], 0)
+    for token in re.compile(r'"(?:[^"\\]|\\.)*"|[{\[]|[}\]]', re.DOTALL).finditer(text, start):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
         if depth == 0:
-            return found.end()
-        if depth > DEPTH:  # nobody reads such JSON
+            return token.end()
+        if depth > DEPTH:  # read_json refuses JSON as deep as this
             return 0
     return 0
 
 
 def _calls(value: Any) -> Iterator[str]:
-    """Return the calls that a JSON value is or lists."""
+    """Return the calls in a JSON value: the value itself, or the items of a list."""
     if isinstance(value, list):
         for item in value:
             yield from _calls(item)
@@ -93,7 +93,7 @@ def _canonical(name: str, arguments: Any) -> str:
 
 
 def _number(value: Any) -> Any:
-    """Return a JSON value with whole numbers as such, and what JSON has no word for as text."""
+    """Return a JSON value with whole floats as int, and infinities and NaN, which JSON does not have, as text."""
     if isinstance(value, dict):
         return {key: _number(inner) for key, inner in value.items()}
     if isinstance(value, list):
