@@ -170,7 +170,7 @@ def test_every_row_is_routed_exactly_once(rows):
     found = route(given_rows)
     assert [one.record for one in found.routes] == given_rows
     assert [one.record for one in found.routes if one.kind == "skill"] == found.skills
-    assert sum(group["rows"] for group in found.summary()) == len(rows)
+    assert sum(group.rows for group in found.summary()) == len(rows)
     told = [one for one in found.routes if one.kind == "fact"]
     assert all(one.fact for one in told)
     said = {question for fact in found.facts for question in (fact.question, *fact.paraphrases)}

@@ -1,5 +1,6 @@
 """`perdure learn --kind knowledge`: what goes to editing and what to training, and what came of both."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,10 @@ from perdure.cli.output import clip, counted, emit, print_message, print_text, t
 from perdure.cli.progress import progress
 
 if TYPE_CHECKING:
+    from perdure.editing.routing import RouteGroup
     from perdure.ledger.records import Gate
-    from perdure.workflows.learn.knowledge import Knowledge, KnowledgeResult
+    from perdure.workflows.learn.knowledge import KnowledgeResult
+    from perdure.workflows.learn.preview import KnowledgePreview
     from perdure.workflows.workspace import Workspace
 
 GOES = {"fact": "editing", "skill": "training"}
@@ -33,12 +36,12 @@ def learn_knowledge(
     from perdure.workflows.edit.gate import EditGate
     from perdure.workflows.inspect import views
     from perdure.workflows.learn.knowledge import learn_knowledge as carry_out
-    from perdure.workflows.learn.preview import preview
+    from perdure.workflows.learn.preview import preview_knowledge
 
     planned = ws.plan_knowledge(task, data, **options)
     if dry_run:
-        skill = preview(planned.skill) if planned.skill else None
-        return _preview(planned, skill, as_json)
+        found = preview_knowledge(planned)
+        return emit(found.to_json()) if as_json else _show_preview(found)
     with progress("loading the model") as tick:
         edit_gate = EditGate() if gate else None
         result = carry_out(ws.session, planned, gate=gate, edit_gate=edit_gate, tick=tick, message=message)
@@ -58,28 +61,23 @@ def learn_knowledge(
     _conclude(result)
 
 
-def _preview(planned: "Knowledge", skill: dict[str, Any] | None, as_json: bool) -> None:
-    """Show a dry run: where each row would go, and how the skills would be learned."""
-    routes, facts = planned.routing.summary(), [fact.to_json() for fact in planned.facts]
-    if as_json:
-        return emit(
-            {"task": planned.task, "routes": routes, "facts": facts, "skill": skill, "notices": [*planned.notices]}
-        )
-    print_text(_table(routes))
-    print_text(f"\n{counted(len(facts), 'fact')} to edit, {counted(len(planned.routing.skills), 'row')} to train\n")
-    for text in planned.notices:
+def _show_preview(found: "KnowledgePreview") -> None:
+    """Print a dry run: where each row would go, and how the skills would be learned."""
+    print_text(_table(found.routes))
+    trained = sum(group.rows for group in found.routes if group.kind == "skill")
+    print_text(f"\n{counted(len(found.facts), 'fact')} to edit, {counted(trained, 'row')} to train\n")
+    for text in found.notices:
         warn(text)
-    if skill:
-        return learn_screen.show_preview(skill)
+    if found.skill:
+        return learn_screen.show_preview(found.skill)
     print_message("dry run: nothing was changed")
 
 
-def _table(routes: list[dict[str, Any]]) -> str:
+def _table(routes: "Sequence[RouteGroup]") -> str:
     rows = []
     for group in routes:
-        found = group["example"]
-        example = f"{clip(found['prompt'] or found['answer'], WIDE)!r}"
-        rows.append([GOES[group["kind"]], f"{group['rows']:,}", group["reason"], f"{found['source']} {example}"])
+        example = f"{clip(group.example.prompt or group.example.answer, WIDE)!r}"
+        rows.append([GOES[group.kind], f"{group.rows:,}", group.reason, f"{group.example.source} {example}"])
     return table(["goes to", "rows", "because", "for example"], rows, right=(1,))
 
 

@@ -110,7 +110,7 @@ def learn(
     planned = ws.plan(task, data, **options)
     if dry_run:
         found = preview(planned)
-        return emit(found) if as_json else show_preview(found)
+        return emit(found.to_json()) if as_json else show_preview(found)
     with progress("loading the model") as tick:
         result = carry_out(ws.session, planned, gate=gate, tick=tick, message=message)
     if as_json:

@@ -1,7 +1,7 @@
 """The result of a learn, and of a dry run, in the terminal."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -20,8 +20,10 @@ from perdure.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from perdure.core.records import JsonObject
     from perdure.ledger.records import GateOff, Verdict
     from perdure.workflows.inspect.score_views import ScoreCells
+    from perdure.workflows.learn.preview import Preview
     from perdure.workflows.learn.record import LearnResult
 
 
@@ -62,32 +64,36 @@ def conclude(result: "LearnResult") -> None:
         raise typer.Exit(3)
 
 
-def show_preview(found: dict[str, Any]) -> None:
+def show_preview(found: "Preview") -> None:
     """Print a dry run; the part of the example that is not trained is dimmed, and has no mark before its lines."""
-    recipe, parts = found["recipe"], found["rows"]
-    settings = {key: value for key, value in recipe.items() if key not in ("name", "methods")}
-    made = " (made from the train rows)" if found["test_made"] else ""
+    parts, unread = found.rows, found.unread
+    made = " (made from the train rows)" if found.test_made else ""
     pairs = {
-        "task": f"{found['task']}{', more data for a known task' if found['update'] else ''}",
-        "format": found["format"],
+        "task": f"{found.task}{', more data for a known task' if found.update else ''}",
+        "format": found.format,
         "rows": f"{parts['train']} train, {parts['validation']} validation, {parts['test']} test{made}",
-        "labels": found["labels"] or None,
-        "not read": ", ".join(clip(name, 40) for name in found["unread"][:8])
-        + (f" and {len(found['unread']) - 8} more" if len(found["unread"]) > 8 else ""),
-        "general": found["general"] and counted(found["general"], "row"),
-        "scorer": ", ".join(f"{key}: {value}" for key, value in found["scorer"].items()),
-        "tokens": f"{found['tokens']['trained']:,} trained, longest row {found['tokens']['longest']}",
-        "cut": f"{found['cut']} of {parts['train']} rows, at max_length {found['max_length']}",
+        "labels": found.labels or None,
+        "not read": ", ".join(clip(name, 40) for name in unread[:8])
+        + (f" and {len(unread) - 8} more" if len(unread) > 8 else ""),
+        "general": found.general and counted(found.general, "row"),
+        "scorer": ", ".join(f"{key}: {value}" for key, value in found.scorer.items()),
+        "tokens": f"{found.tokens.trained:,} trained, longest row {found.tokens.longest}",
+        "cut": f"{found.cut} of {parts['train']} rows, at max_length {found.max_length}",
     }
     print_text(facts({name: value for name, value in pairs.items() if value != 0}))
     print_text("\nexample (> is trained)")
-    for part in found["example"]:
-        for line in part["text"].split("\n"):
-            print_text(f"  {'>' if part['trained'] else '|'} {line}", dim=not part["trained"])
-    print_text(f"\nrecipe {recipe['name']}")
-    print_text(facts({f"  {key}": value for key, value in settings.items()}))
-    for name, fields in recipe["methods"].items():
-        print_text(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()))
-    for text in found["notices"]:
+    for part in found.example:
+        for line in part.text.split("\n"):
+            print_text(f"  {'>' if part.trained else '|'} {line}", dim=not part.trained)
+    _show_recipe(found.recipe)
+    for text in found.notices:
         warn(text)
     print_message("dry run: nothing was changed")
+
+
+def _show_recipe(recipe: "JsonObject") -> None:
+    methods = cast("Mapping[str, JsonObject]", recipe["methods"])
+    print_text(f"\nrecipe {recipe['name']}")
+    print_text(facts({f"  {key}": value for key, value in recipe.items() if key not in ("name", "methods")}))
+    for name, fields in methods.items():
+        print_text(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()))

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from perdure.core import records
 from perdure.core.errors import BadInput
 from perdure.data.columns import IN_TASK
 from perdure.data.formats import FORMATS, detect, to_rows
@@ -23,6 +24,32 @@ MARKED = "its kind says so"
 
 _FACT = frozenset({"subject", "prompt", "target"})
 _TRIPLE = frozenset({"subject", "relation", "object"})
+
+
+@dataclass(frozen=True)
+class ExampleRow(records.Record):
+    """A row as an example: the place it was read from, what it asks, and what it answers."""
+
+    source: str
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class RouteGroup(records.Record):
+    """Rows that go the same way for the same reason.
+
+    Args:
+        kind: "fact" is edited, "skill" is trained.
+        reason: Why, in words.
+        rows: Number of rows.
+        example: The first of them.
+    """
+
+    kind: Literal["fact", "skill"]
+    reason: str
+    rows: int
+    example: ExampleRow
 
 
 @dataclass(frozen=True)
@@ -55,9 +82,9 @@ class Route:
         return part_named(self.record.fields.get("split")) in ("test", "validation")
 
     @property
-    def example(self) -> dict[str, str]:
-        """Where it stands, what it asks and what it answers."""
-        return {"source": self.record.source, "prompt": self.asked, "answer": self.answer}
+    def example(self) -> ExampleRow:
+        """The row as an example."""
+        return ExampleRow(self.record.source, self.asked, self.answer)
 
 
 @dataclass(frozen=True)
@@ -82,16 +109,13 @@ class Routing:
         """Whether a fact is asked in a conversation."""
         return any(route.fact and route.chat for route in self.routes)
 
-    def summary(self) -> list[dict[str, Any]]:
-        """Return "kind", "reason", "rows" and "example" (its first row) for each reason: facts first, most rows first."""
-        groups: dict[tuple[str, str], list[Route]] = defaultdict(list)
+    def summary(self) -> tuple[RouteGroup, ...]:
+        """Return the rows by kind and reason: facts first, and of a kind the reason with most rows first."""
+        groups: dict[tuple[Literal["fact", "skill"], str], list[Route]] = defaultdict(list)
         for route in self.routes:
             groups[route.kind, route.reason].append(route)
         order = sorted(groups.items(), key=lambda group: (group[0][0], -len(group[1])))
-        return [
-            {"kind": kind, "reason": reason, "rows": len(found), "example": found[0].example}
-            for (kind, reason), found in order
-        ]
+        return tuple(RouteGroup(kind, reason, len(found), found[0].example) for (kind, reason), found in order)
 
 
 def route(

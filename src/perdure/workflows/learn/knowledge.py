@@ -1,7 +1,6 @@
 """Learn knowledge: of the rows of one file, skills are trained first, then facts are edited into what came of it."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from perdure.bridges.hub_data import read_hub
 from perdure.core.errors import BadInput, BadSpec, Diverged
@@ -12,7 +11,7 @@ from perdure.data.formats import detect, names_in
 from perdure.data.sources import shown_data
 from perdure.data.task import TaskSpec, read_data, task_settings
 from perdure.editing.facts import Fact
-from perdure.editing.routing import Routing, route
+from perdure.editing.routing import RouteGroup, Routing, route
 from perdure.editing.spec import EditSpec
 from perdure.ledger import Entry
 from perdure.ledger.records import Gate, RefusedFact
@@ -70,7 +69,7 @@ class KnowledgeResult:
 
     entry: str | None
     task: str
-    routes: list[dict[str, Any]]
+    routes: tuple[RouteGroup, ...]
     learned: LearnResult | None
     edited: EditResult | None
     left: tuple[RefusedFact, ...]

@@ -1,33 +1,134 @@
-"""A learn that is not begun, as a dry run shows it."""
+"""The preview of a learn: what a dry run shows."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
+from pydantic import JsonValue
+
+from perdure.core.records import JsonObject, Record
+from perdure.editing.facts import Fact
+from perdure.editing.routing import RouteGroup
+from perdure.workflows.learn.knowledge import Knowledge
 from perdure.workflows.learn.plan import Plan
 
+PARTS = ("train", "validation", "test")
 
-def preview(planned: Plan) -> dict[str, Any]:
-    """Return what a learn would do: rows by part, one example as the model meets it, rows cut, and the recipe.
 
-    "example" is a list of {"text", "trained"} in order.
+@dataclass(frozen=True)
+class TokenCounts(Record):
+    """Tokens of the train rows.
+
+    Args:
+        longest: Of the longest row, before it is cut.
+        trained: Tokens of all rows that are trained.
     """
+
+    longest: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class TextPart(Record):
+    """A part of an example row.
+
+    Args:
+        text: The text.
+        trained: Whether the model is trained on it; it reads the others.
+    """
+
+    text: str
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Preview(Record):
+    """What a learn would do.
+
+    Args:
+        task: Name of the task.
+        update: Whether the task is known and gets more data.
+        format: Format of its rows.
+        rows: Number of rows by part.
+        test_made: Whether the test rows are a part of the train rows.
+        general: Number of rows of general instructions.
+        labels: Number of labels.
+        unread: Columns that nothing reads.
+        scorer: The scorer with its options.
+        tokens: Tokens of the train rows.
+        cut: Number of train rows that are cut.
+        max_length: Most tokens of a row.
+        example: The first train row, in parts.
+        recipe: The recipe with all its settings.
+        notices: What the user should know.
+    """
+
+    task: str
+    update: bool
+    format: str
+    rows: Mapping[str, int]
+    test_made: bool
+    general: int
+    labels: int
+    unread: tuple[str, ...]
+    scorer: Mapping[str, JsonValue]
+    tokens: TokenCounts
+    cut: int
+    max_length: int
+    example: tuple[TextPart, ...]
+    recipe: JsonObject
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KnowledgePreview(Record):
+    """What a learn of facts and skills would do.
+
+    Args:
+        task: Name of the task that the skills make.
+        routes: Where the rows go, and why.
+        facts: The facts to edit.
+        skill: How the skills would be learned; None if no row is one.
+        notices: What the user should know.
+    """
+
+    task: str
+    routes: tuple[RouteGroup, ...]
+    facts: tuple[Fact, ...]
+    skill: Preview | None
+    notices: tuple[str, ...]
+
+
+def preview(planned: Plan) -> Preview:
+    """Return what a learn would do."""
     task, settings, rows = planned.task, planned.recipe.settings, planned.encoded
     tokens = zip(rows[0].ids, rows[0].trained, strict=True)
     parts = [(trained, [i for i, _ in run]) for trained, run in groupby(tokens, key=lambda token: token[1])]
-    return {
-        "task": task.name,
-        "update": planned.known is not None,
-        "format": task.format,
-        "rows": {part: len(getattr(task, part)) for part in ("train", "validation", "test")},
-        "test_made": task.test_made,
-        "general": len(planned.general),
-        "labels": len(task.labels),
-        "unread": list(task.unread),
-        "scorer": task.scorer,
-        "tokens": {"longest": max(len(row) + row.cut for row in rows), "trained": sum(row.targets for row in rows)},
-        "cut": sum(row.cut > 0 for row in rows),
-        "max_length": settings.max_length,
-        "example": [{"text": planned.encoder.tokenizer.decode(ids), "trained": trained} for trained, ids in parts],
-        "recipe": planned.recipe.to_json(),
-        "notices": list(planned.notices),
-    }
+    return Preview(
+        task=task.name,
+        update=planned.known is not None,
+        format=task.format,
+        rows={part: len(getattr(task, part)) for part in PARTS},
+        test_made=task.test_made,
+        general=len(planned.general),
+        labels=len(task.labels),
+        unread=tuple(task.unread),
+        scorer=task.scorer,
+        tokens=TokenCounts(max(len(row) + row.cut for row in rows), sum(row.targets for row in rows)),
+        cut=sum(row.cut > 0 for row in rows),
+        max_length=settings.max_length,
+        example=tuple(TextPart(planned.encoder.tokenizer.decode(ids), trained) for trained, ids in parts),
+        recipe=planned.recipe.to_json(),
+        notices=planned.notices,
+    )
+
+
+def preview_knowledge(planned: Knowledge) -> KnowledgePreview:
+    """Return what a learn of facts and skills would do."""
+    return KnowledgePreview(
+        task=planned.task,
+        routes=planned.routing.summary(),
+        facts=planned.facts,
+        skill=preview(planned.skill) if planned.skill else None,
+        notices=planned.notices,
+    )
