@@ -219,11 +219,11 @@ def test_what_a_launcher_left_changes_no_bit_of_a_learn(fresh: Path, files: Path
     assert run_json("-w", fresh, *words)["entry"] == first
 
 
-def test_the_command_line_tells_which_variables_it_ignores():
+def test_the_command_line_names_the_variables_it_ignores():
     done = process(START, "--version", env={"WORLD_SIZE": "2", "RANK": "0"})
     assert done.returncode == 0
     assert (
-        b"notice: perdure runs as one process, and ignores what a launcher of several left set: RANK, WORLD_SIZE"
+        b"notice: perdure runs as one process, and ignores variables of a launcher of several: RANK, WORLD_SIZE"
         in done.stderr
     )
 

@@ -53,7 +53,7 @@ def test_explain_in_a_workspace_tells_bytes_of_its_model_and_memory(
     assert told["memory"]["now"]["rows"] == len(run_json("-w", learned, "memory", "list"))
     told = run_json("recipe", "explain", "ema", "-w", learned, "--set", "lora_r=16")
     assert told["model"]["trainable"] == 2 * run_json("recipe", "explain", "ema", "-w", learned)["model"]["trainable"]
-    assert "held now" in run("-w", learned, "recipe", "explain", "replay").stdout
+    assert "in memory now" in run("-w", learned, "recipe", "explain", "replay").stdout
     assert "no workspace" in run("-w", tmp_path, "recipe", "explain", "replay", code=1).stderr
     monkeypatch.chdir(learned)
     assert run_json("recipe", "explain", "naive")["model"]["trainable"] > 0

@@ -62,7 +62,7 @@ def advise(
         check_output(out, RECIPE, force=force)
     silent = all(value in (None, False) for key, value in given.items() if key != "keep_rows") and not no_rows
     if ask and not silent:
-        raise typer.BadParameter("--ask asks for what the other options say; leave them out", param_hint="--ask")
+        raise typer.BadParameter("--ask asks for the values of the other options; leave them out", param_hint="--ask")
     if no_rows and memory_rows:
         raise typer.BadParameter(f"--no-rows and --memory-rows {memory_rows} contradict each other; drop one")
     if as_json and as_yaml:
@@ -86,11 +86,11 @@ def advise(
 
 
 def questions() -> dict[str, Any]:
-    """Ask on stderr, so that stdout stays data; an empty answer is "does not matter" or "not known"."""
+    """Ask the questions on stderr, since stdout is for data. An empty answer means "does not matter" or "not known"."""
     print_message("An empty answer means: does not matter, or not known.")
     tasks, rows = (
         _answer("How many tasks, in all", int),
-        _answer("Most rows of older tasks in memory (0: none may be kept)", int),
+        _answer("Most rows of older tasks in memory (0: none may be stored)", int),
     )
     return {
         "tasks": tasks,
@@ -100,7 +100,7 @@ def questions() -> dict[str, Any]:
         "time": _answer("Most training time, in multiples of naive fine-tuning's", float),
         "parameters": _answer("Size of the model, as 135M or 7B", str),
         "similarity": _answer(f"How alike are the tasks ({', '.join(SIMILARITY)})", str),
-        "instructions": _confirmed("Must it go on following instructions beside its tasks"),
+        "instructions": _confirmed("Must it still follow general instructions"),
         "task_known": _confirmed("Is it known at use which task a question belongs to"),
     }
 
@@ -125,9 +125,11 @@ def _screen(advice: "Advice") -> str:
     parts = {
         "recipe": textwrap.indent(_yaml(advice).rstrip(), "  "),
         "why": _list(_why(advice)),
-        "as good, as far as the intervals tell": _list(rivals),
+        "as good, within the intervals": _list(rivals),
         "be warned": _list(advice.cautions),
-        "advised by the field, and not here yet": _list(f"{n.what} ({n.says}; {n.source})" for n in advice.not_here),
+        "advised in the literature, not built here yet": _list(
+            f"{n.what} ({n.says}; {n.source})" for n in advice.not_here
+        ),
         "left out": _list(f"{r.recipe}: {r.why}" for r in advice.refused),
     }
     return "\n\n".join(f"{title.upper()}\n{body}" for title, body in parts.items() if body)

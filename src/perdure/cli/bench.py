@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli.options import AsJson, Device, Force, Told
+from perdure.cli.options import AsJson, Device, Force, WarningCommand
 from perdure.cli.output import counted, emit, print_message, print_text, warn
 from perdure.cli.progress import progress
 from perdure.core.device import ANY
@@ -14,7 +14,7 @@ from perdure.core.errors import BadInput
 RECIPES = ["naive", "replay", "dual_replay"]
 
 
-class Lists(Told):
+class Lists(WarningCommand):
     """A command whose repeatable options take several values at once: `--seeds 0 1 2` is `--seeds 0 --seeds 1 --seeds 2`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -99,14 +99,14 @@ def bench(
         failed = done["failed"]
         print_message(f"{len(done['ran'])} run, {len(done['kept'])} finished before, {len(failed)} failed")
     runs, older = results(chosen, out)
-    found = compare(runs, against or BASELINE)
+    comparison = compare(runs, against or BASELINE)
     make_folder(folder)
-    write_output(folder / "table.md", markdown(found), BENCH_TABLE, force=force)
-    write_output(folder / "table.html", page(chosen.name, chosen.about, found, runs), BENCH_PAGE, force=force)
+    write_output(folder / "table.md", markdown(comparison), BENCH_TABLE, force=force)
+    write_output(folder / "table.html", page(chosen.name, chosen.about, comparison, runs), BENCH_PAGE, force=force)
     if older:
         print_message(f"of another version of this suite, and left out: {counted(older, 'result')} in {folder}")
     print_message(f"table written to {folder / 'table.md'} and {folder / 'table.html'}")
-    emit(found) if as_json else print_text(markdown(found), nl=False)
+    emit(comparison) if as_json else print_text(markdown(comparison), nl=False)
     for one in failed:
         print_message(f"failed: {one['arm']} seed {one['seed']}: {one['error']}", fg=typer.colors.RED)
     if failed:

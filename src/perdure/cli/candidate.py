@@ -1,4 +1,4 @@
-"""`perdure accept` and `perdure discard`: what a failed gate left aside."""
+"""`perdure accept` and `perdure discard`: decide on the candidate of a failed gate."""
 
 from perdure.cli.options import AsJson, Folder, open_workspace
 from perdure.cli.output import emit, print_text, short
@@ -20,8 +20,8 @@ def discard(folder: Folder = None, as_json: AsJson = False) -> None:
     """Discard the candidate of a failed gate; head stays."""
     entry = open_workspace(folder).discard()
     if as_json:
-        found = {"entry": entry.id, "task": entry.task} if entry else {"entry": None, "task": None}
-        return emit({**found, "accepted": False, "already": entry is None})
+        ids = {"entry": entry.id, "task": entry.task} if entry else {"entry": None, "task": None}
+        return emit({**ids, "accepted": False, "already": entry is None})
     if entry is None:
         return print_text("no candidate waits; nothing is changed")
     print_text(f"dropped {short(entry.id)} (learn {entry.task}); 'perdure gc' frees its space")

@@ -38,7 +38,7 @@ class Speaker:
     Args:
         at: Ref or entry.
         entry: The entry.
-        turns: What was said, without the system turn.
+        turns: The turns so far, without the system turn.
     """
 
     at: str
@@ -92,13 +92,13 @@ class Talk:
 
     Args:
         session: The session.
-        request: How the model is asked.
+        request: Settings of generation.
         speakers: The state that answers, and the one that it is compared with, if any.
     """
 
     def __init__(self, session: "Session", request: "Request", speakers: list[Speaker]):
         self.session, self.request, self.speakers = session, request, speakers
-        self.patient = at_terminal()  # somebody is there to try again: errors and Ctrl-C end what is done, not the chat
+        self.patient = at_terminal()  # a user can try again: errors and Ctrl-C end the answer, not the chat
         self.commands: dict[str, Callable[[str], None]] = {
             "/system": self._system,
             "/reset": self._reset,
@@ -142,29 +142,29 @@ class Talk:
         from perdure.workflows.predict.predict import predict
         from perdure.workflows.predict.prompt import Prompt
 
-        said = []
+        conversations = []
         for speaker in self.speakers:
             if len(self.speakers) > 1:
                 print_text(f"{speaker.at} {short(speaker.entry.id)}:", bold=True)
             turns = (*speaker.turns, Message("user", text))
             prompt = Prompt(turns=turns, source="the conversation")
-            found = predict(
+            prediction = predict(
                 self.session,
                 [prompt],
                 self.request,
                 speaker.entry.id,
                 on_text=lambda _, piece: print_text(piece, nl=False, reset=False),
             )
-            (answer,) = found.answers
+            (answer,) = prediction.answers
             print_text("")
-            for notice in found.notices:
+            for notice in prediction.notices:
                 warn(notice)
             if not answer.answer:
                 warn("the answer is empty, so that the turn is left out of the conversation")
             if answer.stopped == "length":
                 warn(f"the answer was cut after {answer.tokens} tokens; --max-new-tokens allows more")
-            said.append((*turns, Message("assistant", answer.answer)) if answer.answer else speaker.turns)
-        for speaker, turns in zip(self.speakers, said, strict=True):
+            conversations.append((*turns, Message("assistant", answer.answer)) if answer.answer else speaker.turns)
+        for speaker, turns in zip(self.speakers, conversations, strict=True):
             speaker.turns = turns
 
     def _system(self, text: str) -> None:

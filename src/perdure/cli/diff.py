@@ -23,27 +23,27 @@ def diff(
     """Show how the second entry differs from the first: tasks, recipe, paired scores, memory, slots."""
     from perdure.workflows.inspect import views
 
-    found = views.diff(open_ledger(folder), a, b)
+    comparison = views.diff(open_ledger(folder), a, b)
     if as_json:
-        return emit(found.to_json())
-    heads = [f"{ref} {short(entry)}" for ref, entry in ((a, found.a), (b, found.b))]
-    recipe = found.recipe
-    if None in recipe.get("name", ()):  # one side has no recipe: every setting differs, and none of it says anything
+        return emit(comparison.to_json())
+    heads = [f"{ref} {short(entry)}" for ref, entry in ((a, comparison.a), (b, comparison.b))]
+    recipe = comparison.recipe
+    if None in recipe.get("name", ()):  # one side has no recipe: every setting differs, which is no news
         recipe = {"name": recipe["name"]}
-    parts = [_changes("task version", found.tasks, heads, cut=True), _changes("recipe", recipe, heads)]
+    parts = [_changes("task version", comparison.tasks, heads, cut=True), _changes("recipe", recipe, heads)]
     parts += [
-        _scores(found.scores, heads),
-        _changes("slot", found.slots, heads, cut=True),
-        _memory(found.memory),
+        _scores(comparison.scores, heads),
+        _changes("slot", comparison.slots, heads, cut=True),
+        _memory(comparison.memory),
     ]
     print_text("\n\n".join(part for part in parts if part))
 
 
 def _changes(name: str, changed: Mapping[str, tuple[object, object]], heads: list[str], cut: bool = False) -> str:
-    def told(value: object) -> str:
+    def text_of(value: object) -> str:
         return NOTHING if value is None else short(str(value)) if cut else str(value)
 
-    return table([name, *heads], [[key, *map(told, pair)] for key, pair in changed.items()]) if changed else ""
+    return table([name, *heads], [[key, *map(text_of, pair)] for key, pair in changed.items()]) if changed else ""
 
 
 def _scores(scores: "Mapping[str, Pair]", heads: list[str]) -> str:
@@ -59,8 +59,8 @@ def _change(change: "Change | None") -> list[str]:
 
 
 def _memory(memory: "MemoryDiff") -> str:
-    def told(rows: "Sequence[RowOfTask]") -> str:
+    def rows_text(rows: "Sequence[RowOfTask]") -> str:
         tasks = Counter(row.task for row in rows)
         return counted(len(rows), "row") + (f" ({', '.join(f'{t} {n}' for t, n in tasks.items())})" if tasks else "")
 
-    return f"memory: {told(memory.added)} added, {told(memory.removed)} removed, {memory.kept} kept"
+    return f"memory: {rows_text(memory.added)} added, {rows_text(memory.removed)} removed, {memory.kept} kept"

@@ -27,13 +27,13 @@ def list_facts(at: At = "head", folder: Folder = None, as_json: AsJson = False) 
     """List the facts in force, oldest first, as they were last verified."""
     from perdure.workflows.edit.records import listed
 
-    found = listed(open_ledger(folder), at)
+    in_force = listed(open_ledger(folder), at)
     if as_json:
-        return emit([fact.to_json() for fact in found])
-    if not found:
+        return emit([fact.to_json() for fact in in_force])
+    if not in_force:
         return print_message(f"no fact is in force at {at}" + ("; 'perdure edit' writes one" if at == "head" else ""))
-    print_text(fact_table(found))
-    warn_lost_in(found)
+    print_text(fact_table(in_force))
+    warn_lost_in(in_force)
 
 
 @edits.command()
@@ -48,22 +48,22 @@ def show(
     from perdure.ledger.records import FactLine
     from perdure.workflows.edit.records import shown
 
-    found = shown(open_ledger(folder), fact, at)
+    line = shown(open_ledger(folder), fact, at)
     if as_json:
-        return emit(in_stored_order(found.to_json()))
-    in_force = found if isinstance(found, FactLine) else None
+        return emit(in_stored_order(line.to_json()))
+    in_force = line if isinstance(line, FactLine) else None
     pairs = {
-        "fact": found.fact,
-        "entry": short(found.entry),
-        "subject": found.subject,
-        "prompt": found.prompt,
-        "target": found.target,
-        "ground truth": found.ground_truth,
-        "relation": found.relation,
-        "reason": found.reason,
-        "written": f"{found.method}, layer {', '.join(map(str, found.layers))}",
+        "fact": line.fact,
+        "entry": short(line.entry),
+        "subject": line.subject,
+        "prompt": line.prompt,
+        "target": line.target,
+        "ground truth": line.ground_truth,
+        "relation": line.relation,
+        "reason": line.reason,
+        "written": f"{line.method}, layer {', '.join(map(str, line.layers))}",
         "not said with the adapter of": in_force and ", ".join(in_force.lost_in),
-        "state": "in force" if in_force else "dropped; its key is kept free of any update",
+        "state": "in force" if in_force else "dropped; no update changes its key",
     }
     measures = zip(MEASURES, _marks(in_force), strict=True) if in_force else ()
     print_text(facts({**pairs, **dict(measures), "it says": in_force and in_force.generated}))
@@ -76,22 +76,22 @@ def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False
 
     ws = open_workspace(folder, device)
     with progress("loading the model") as tick:
-        found = verify_edits(ws.session, tick)
+        verified = verify_edits(ws.session, tick)
     if as_json:
-        emit(found.to_json())
-    elif found.facts:
-        print_text(fact_table(found.facts))
-        warn_lost_in(found.facts)
-    facts_in_force = counted(len(found.facts), "fact")
-    print_message(f"{found.held} of {facts_in_force} said" if found.facts else "no fact is in force at head")
-    if found.lost:
+        emit(verified.to_json())
+    elif verified.facts:
+        print_text(fact_table(verified.facts))
+        warn_lost_in(verified.facts)
+    facts_in_force = counted(len(verified.facts), "fact")
+    print_message(f"{verified.held} of {facts_in_force} said" if verified.facts else "no fact is in force at head")
+    if verified.lost:
         raise typer.Exit(3)
 
 
 def fact_table(lines: "Sequence[FactLine | ListedFact]") -> str:
-    """Return facts with what was last verified of them."""
+    """Return a table of facts with the results of their last verification."""
     rows = [[short(f.fact), clip(f.subject, 24), clip(f"{f.prompt} {f.target}", 60), *_marks(f)] for f in lines]
-    return table(["fact", "subject", "says", "said", "freely", "paraphrases", "neighbours"], rows, right=(5, 6))
+    return table(["fact", "subject", "statement", "said", "generated", "paraphrases", "neighbours"], rows, right=(5, 6))
 
 
 def _marks(fact: "FactLine | ListedFact") -> list[str]:
@@ -99,7 +99,7 @@ def _marks(fact: "FactLine | ListedFact") -> list[str]:
 
 
 def warn_lost_in(lines: "Sequence[FactLine | ListedFact]") -> None:
-    """Name the facts that are not said with the adapter of a task."""
+    """Warn of the facts that are not said with the adapter of a task."""
     from perdure.workflows.edit.records import lost_by_task
 
     for task, subjects in lost_by_task(lines).items():
@@ -113,16 +113,16 @@ def mark(value: bool | float | None) -> str:
     return ("yes" if value else "NO") if isinstance(value, bool) else f"{value:.0%}"
 
 
-def fact_pairs(found: "EntryView") -> dict[str, object]:
+def fact_pairs(view: "EntryView") -> dict[str, object]:
     """Return the lines that `perdure show` adds for an entry with edits."""
-    if found.edits is None:
+    if view.edits is None:
         return {}
     pairs: dict[str, object] = {}
-    if edited := found.edit:
+    if edited := view.edit:
         pairs["applied"] = ", ".join(map(short, edited.applied))
         pairs["refused"] = ", ".join(f"{f.subject} ({f.reason})" for f in edited.refused)
-    if reverted := found.revert:
+    if reverted := view.revert:
         how = "resolved" if reverted.resolve else "dropped"
         pairs["reverted"] = ", ".join(f"{short(f.fact)} ({f.subject}, {how})" for f in reverted.reverted)
-    said = f"{len(found.edits.facts)} in force, {len(found.edits.said)} said when last verified"
-    return {**pairs, "facts": said if found.edits.facts else "none in force"}
+    summary = f"{len(view.edits.facts)} in force, {len(view.edits.said)} said when last verified"
+    return {**pairs, "facts": summary if view.edits.facts else "none in force"}

@@ -25,8 +25,8 @@ def evaluate(
     with progress("looking up scores") as tick:
         evaluation = carry_out(session, tasks or (), at, tick)
     if as_json:
-        found = evaluation.to_json()
-        return emit({"ref": found["ref"], "tasks": found["tasks"]})
+        record = evaluation.to_json()
+        return emit({"ref": record["ref"], "tasks": record["tasks"]})
     scores = {name: scored.score.summary for name, scored in evaluation.scores.items()}
     if not scores:
         return print_message(knows_nothing(at))

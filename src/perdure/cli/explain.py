@@ -43,7 +43,7 @@ def explain(
 ) -> None:
     """Show which method fills which seam, what a recipe stores, and what it costs. Nothing is trained or loaded.
 
-    Costs are counted on a network of a few weights. Bytes are told for a model with --model or in a workspace.
+    Costs are counted on a network of a few weights. Bytes are shown for the model of --model, or of the workspace.
     """
     from perdure.cli.learn import overrides
     from perdure.core.recipe import build_recipe
@@ -61,13 +61,13 @@ def explain(
 
         revision = ledger.config.get("revision") if ledger and not model else None
         size = sizes(wanted, recipe.settings, revision)
-    found = workflow.explain(recipe, written, registry, size=size, ledger=ledger)
+    explanation = workflow.explain(recipe, written, registry, size=size, ledger=ledger)
     if as_json:
-        return emit(found.to_json())
-    print_text(_screen(found, wanted))
-    if found.off:
-        print_message(f"switched off by their fields: {', '.join(found.off)}")
-    for name in found.memory.starved:
+        return emit(explanation.to_json())
+    print_text(_screen(explanation, wanted))
+    if explanation.off:
+        print_message(f"switched off by their fields: {', '.join(explanation.off)}")
+    for name in explanation.memory.starved:
         print_message(f"{name} gets no rows: add replay, or set methods.{name}.mix")
 
 
@@ -81,22 +81,22 @@ def _workspace(named: Path | str | None) -> "Ledger | None":
         return None
 
 
-def _screen(found: "Explanation", model: str | None) -> str:
-    changed = {key: found.settings[key] for key in found.changed}
-    seams = [[m.moment, m.seam, ", ".join(m.owners), m.purpose] for m in found.moments if m.owners]
+def _screen(explanation: "Explanation", model: str | None) -> str:
+    changed = {key: explanation.settings[key] for key in explanation.changed}
+    seams = [[m.moment, m.seam, ", ".join(m.owners), m.purpose] for m in explanation.moments if m.owners]
     shown = [[m if i == 0 or seams[i - 1][0] != m else "", *rest] for i, (m, *rest) in enumerate(seams)]
-    owners = [f"{e.seam}: {e.owner}" + _shut_out(e.keeps_out) for e in found.exclusive]
+    owners = [f"{e.seam}: {e.owner}" + _shut_out(e.keeps_out) for e in explanation.exclusive]
     parts = {
-        "recipe": facts({"methods": ", ".join(found.methods) or "none: plain training", **changed}),
+        "recipe": facts({"methods": ", ".join(explanation.methods) or "none: plain training", **changed}),
         "who acts when": table(["", "seam", "methods", "what for"], shown) if shown else "",
         "seams with room for one": "\n".join(owners),
-        "needed from the host": facts({what: ", ".join(names) for what, names in found.needs.items()}),
-        "memory": facts(_memory(found.memory)),
-        "columns beside rows": _columns(found.columns),
-        "cost from the second task on": facts(_cost(found.cost)),
-        "on": facts(_absolute(found.model)) if found.model else "",
+        "needed from the host": facts({what: ", ".join(names) for what, names in explanation.needs.items()}),
+        "memory": facts(_memory(explanation.memory)),
+        "columns stored with rows": _columns(explanation.columns),
+        "cost from the second task on": facts(_cost(explanation.cost)),
+        "on": facts(_absolute(explanation.model)) if explanation.model else "",
     }
-    named = {"recipe": found.name, "on": model or ""}  # names keep their case: a path in capitals is another path
+    named = {"recipe": explanation.name, "on": model or ""}  # names keep their case: a path in capitals is another path
     titles = {title: " ".join([title.upper(), *([named[title]] if title in named else [])]) for title in parts}
     return "\n\n".join(f"{titles[title]}\n{body}" for title, body in parts.items() if body)
 
@@ -106,17 +106,17 @@ def _shut_out(names: "Sequence[str]") -> str:
 
 
 def _memory(memory: "MemoryPlan") -> dict[str, object]:
-    """Return what is kept and drawn, as pairs; of a workspace, what it holds now."""
-    kept = (
+    """Return which rows are stored and drawn, as pairs, and for a workspace the size of its memory now."""
+    limits = (
         f"{counted(memory.memory_per_label, 'row')} a label, {counted(memory.memory_per_task, 'row')} of a task "
         f"without labels, {memory.memory_size:,} in all; chosen by {memory.admission}"
     )
     now = memory.now
     sizes = now and f"{size_of(now.text_bytes)} of text, {size_of(now.column_bytes)} of columns"
     return {
-        "kept": kept if memory.keeps_rows else "no row of a task enters memory",
+        "stored": limits if memory.keeps_rows else "no row of a task enters memory",
         **{f"{pool} pool": f"drawn from by {', '.join(names)}" for pool, names in memory.pools.items()},
-        "held now": now and f"{counted(now.rows, 'row')}, {sizes}",
+        "in memory now": now and f"{counted(now.rows, 'row')}, {sizes}",
     }
 
 
@@ -141,7 +141,7 @@ def _cost(cost: "Cost") -> dict[str, object]:
         "rows drawn an update": ", ".join(drawn),
         "forward": f"{cost.forward:.2f} x plain training's rows",
         "backward": f"{cost.backward:.2f} x",
-        "held in an update": f"{cost.held:g} bytes a trainable parameter" if cost.held else None,
+        "memory of an update": f"{cost.held:g} bytes a trainable parameter" if cost.held else None,
         "before the task": f"{cost.before:.2g} forwards a new row" if cost.before else None,
         "after the task": f"{cost.after} rows forward, where there are 512 new ones" if cost.after else None,
         **{f"state of {name}": _state(state) for name, state in cost.state.items()},
@@ -149,14 +149,14 @@ def _cost(cost: "Cost") -> dict[str, object]:
 
 
 def _state(state: "StateBytes") -> str:
-    parts = {"while learning": state.learning, "kept after two tasks": state.kept}
+    parts = {"while learning": state.learning, "stored after two tasks": state.kept}
     words = [f"{size:g} bytes a trainable parameter {when}" for when, size in parts.items() if size]
     return ", ".join(words) or "does not grow with the parameters"
 
 
 def _absolute(model: "ModelBytes") -> dict[str, object]:
     states = {
-        f"state of {name}": _sizes({"while learning": state.learning, "kept after two tasks": state.kept})
+        f"state of {name}": _sizes({"while learning": state.learning, "stored after two tasks": state.kept})
         for name, state in model.state_bytes.items()
     }
     return {

@@ -35,22 +35,22 @@ def export(
 
     ws = open_workspace(folder, device)
     with progress("exporting"):
-        found = write(ws.session, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)
+        written = write(ws.session, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)
     if as_json:
-        return emit(found.to_json())
-    print_text(facts({**found.to_json(), "files": ", ".join(found.files), **_checks(found)}))
-    if found.facts and found.facts.lost:
-        names = ", ".join(f"{short(gone.fact)} {gone.subject}" for gone in found.facts.lost)
-        warn(f"the export no longer says {counted(len(found.facts.lost), 'fact')}: {names}")
+        return emit(written.to_json())
+    print_text(facts({**written.to_json(), "files": ", ".join(written.files), **_checks(written)}))
+    if written.facts and written.facts.lost:
+        names = ", ".join(f"{short(gone.fact)} {gone.subject}" for gone in written.facts.lost)
+        warn(f"the export no longer says {counted(len(written.facts.lost), 'fact')}: {names}")
 
 
-def _checks(found: "Export") -> dict[str, str]:
+def _checks(export: "Export") -> dict[str, str]:
     """Return in words how the export was checked."""
     from perdure.workflows.export.result import AdapterExport
 
-    adapter = found if isinstance(found, AdapterExport) else None
+    adapter = export if isinstance(export, AdapterExport) else None
     words = {}
-    if check := found.facts:
+    if check := export.facts:
         cast = f" after the cast to {adapter.dtype}" if adapter else ""
         words["facts"] = f"{check.said} of {check.n} said{cast}, {check.said_before} in the workspace"
         words["loss of their targets"] = _change(check)

@@ -48,8 +48,8 @@ def init(
     if slow := slow_notice(dtype, ws.session.device):
         print_message(f"notice: {slow}")
     if as_json:
-        told = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}
-        return emit({**told, "capabilities": ws.capabilities})
+        record = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}
+        return emit({**record, "capabilities": ws.capabilities})
     print_text(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {dtype}")
     refused = ws.capabilities["no_editing"]
     print_text(f"this model can learn and be exported, but not be edited: {refused}" if refused else CAN)

@@ -1,4 +1,4 @@
-"""`perdure learn --kind knowledge`: what goes to editing and what to training, and what came of both."""
+"""`perdure learn --kind knowledge`: which rows are edited, which are trained, and the results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +40,8 @@ def learn_knowledge(
 
     planned = ws.plan_knowledge(task, data, **options)
     if dry_run:
-        found = preview_knowledge(planned)
-        return emit(found.to_json()) if as_json else _show_preview(found)
+        preview = preview_knowledge(planned)
+        return emit(preview.to_json()) if as_json else _show_preview(preview)
     with progress("loading the model") as tick:
         edit_gate = EditGate() if gate else None
         result = carry_out(ws.session, planned, gate=gate, edit_gate=edit_gate, tick=tick, message=message)
@@ -61,15 +61,15 @@ def learn_knowledge(
     _conclude(result)
 
 
-def _show_preview(found: "KnowledgePreview") -> None:
+def _show_preview(preview: "KnowledgePreview") -> None:
     """Print a dry run: where each row would go, and how the skills would be learned."""
-    print_text(_table(found.routes))
-    trained = sum(group.rows for group in found.routes if group.kind == "skill")
-    print_text(f"\n{counted(len(found.facts), 'fact')} to edit, {counted(trained, 'row')} to train\n")
-    for text in found.notices:
+    print_text(_table(preview.routes))
+    trained = sum(group.rows for group in preview.routes if group.kind == "skill")
+    print_text(f"\n{counted(len(preview.facts), 'fact')} to edit, {counted(trained, 'row')} to train\n")
+    for text in preview.notices:
         warn(text)
-    if found.skill:
-        return learn_screen.show_preview(found.skill)
+    if preview.skill:
+        return learn_screen.show_preview(preview.skill)
     print_message("dry run: nothing was changed")
 
 

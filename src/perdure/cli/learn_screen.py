@@ -54,7 +54,7 @@ def score_lines(scores: "Mapping[str, ScoreCells]", learned: str | None = None) 
 
 
 def conclude(result: "LearnResult") -> None:
-    """Say loudly what is not a plain pass, and exit with 3 if the gate failed."""
+    """Print a verdict that is not a plain pass, and exit with 3 if the gate failed."""
     verdict, head = result.gate.verdict, short(result.entry)
     if verdict == "inconclusive":
         print_message(f"INCONCLUSIVE: {result.gate.reason}. Head moved to {head} all the same.", fg="yellow", bold=True)
@@ -64,29 +64,29 @@ def conclude(result: "LearnResult") -> None:
         raise typer.Exit(3)
 
 
-def show_preview(found: "Preview") -> None:
-    """Print a dry run; the part of the example that is not trained is dimmed, and has no mark before its lines."""
-    parts, unread = found.rows, found.unread
-    made = " (made from the train rows)" if found.test_made else ""
+def show_preview(preview: "Preview") -> None:
+    """Print a dry run. The parts of the example that are not trained are dim, and their lines have no > in front."""
+    parts, unread = preview.rows, preview.unread
+    made = " (made from the train rows)" if preview.test_made else ""
     pairs = {
-        "task": f"{found.task}{', more data for a known task' if found.update else ''}",
-        "format": found.format,
+        "task": f"{preview.task}{', more data for a known task' if preview.update else ''}",
+        "format": preview.format,
         "rows": f"{parts['train']} train, {parts['validation']} validation, {parts['test']} test{made}",
-        "labels": found.labels or None,
+        "labels": preview.labels or None,
         "not read": ", ".join(clip(name, 40) for name in unread[:8])
         + (f" and {len(unread) - 8} more" if len(unread) > 8 else ""),
-        "general": found.general and counted(found.general, "row"),
-        "scorer": ", ".join(f"{key}: {value}" for key, value in found.scorer.items()),
-        "tokens": f"{found.tokens.trained:,} trained, longest row {found.tokens.longest}",
-        "cut": f"{found.cut} of {parts['train']} rows, at max_length {found.max_length}",
+        "general": preview.general and counted(preview.general, "row"),
+        "scorer": ", ".join(f"{key}: {value}" for key, value in preview.scorer.items()),
+        "tokens": f"{preview.tokens.trained:,} trained, longest row {preview.tokens.longest}",
+        "cut": f"{preview.cut} of {parts['train']} rows, at max_length {preview.max_length}",
     }
     print_text(facts({name: value for name, value in pairs.items() if value != 0}))
     print_text("\nexample (> is trained)")
-    for part in found.example:
+    for part in preview.example:
         for line in part.text.split("\n"):
             print_text(f"  {'>' if part.trained else '|'} {line}", dim=not part.trained)
-    _show_recipe(found.recipe)
-    for text in found.notices:
+    _show_recipe(preview.recipe)
+    for text in preview.notices:
         warn(text)
     print_message("dry run: nothing was changed")
 

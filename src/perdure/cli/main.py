@@ -56,7 +56,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
 
 
 class Commands(TyperGroup):
-    """The group of all commands; what perdure raises on purpose is printed without a traceback."""
+    """The group of all commands; errors of perdure are printed without a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command and turn its errors into exit codes."""
@@ -70,13 +70,13 @@ class Commands(TyperGroup):
             raise typer.Exit(error.exit_code) from None
         except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError):
             if (problem := damage()) is None:
-                raise  # a fault of ours
+                raise  # a bug in perdure
             print_message(
                 f"error: {problem}; restore it from a backup ('perdure verify' lists all)", fg=typer.colors.RED
             )
             raise typer.Exit(PerdureError.exit_code) from None
         except OSError as error:
-            if error.errno in (None, errno.EPIPE):  # no file is to blame: whoever read our output went away
+            if error.errno in (None, errno.EPIPE):  # no file is the cause: the reader of our output has gone
                 raise
             print_message(f"error: cannot use {error.filename or 'a file'}: {error.strerror}", fg=typer.colors.RED)
             raise typer.Exit(PerdureError.exit_code) from None

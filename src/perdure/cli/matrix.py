@@ -9,9 +9,9 @@ def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> N
     from perdure.evaluate.matrix import plain_text
     from perdure.workflows.inspect.matrix import matrix as read
 
-    found = read(open_ledger(folder), at, parts=not as_json)
+    table = read(open_ledger(folder), at, parts=not as_json)
     if as_json:
-        return emit(found.to_json())
-    if not found.tasks:
+        return emit(table.to_json())
+    if not table.tasks:
         return print_message(knows_nothing(at))
-    print_text(plain_text(found).rstrip())
+    print_text(plain_text(table).rstrip())

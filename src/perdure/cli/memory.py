@@ -35,17 +35,17 @@ def list_rows(
     ledger, wide = open_ledger(folder), every or find is not None
     if wide and at != "head":
         raise typer.BadParameter("--all and --find look at every entry; leave --at out", param_hint="--at")
-    found = memory_views.kept(ledger, find or "") if wide else memory_views.remembered(ledger, at)
-    found = [row for row in found if task in (None, row["task"])]
+    rows_found = memory_views.kept(ledger, find or "") if wide else memory_views.remembered(ledger, at)
+    rows_found = [row for row in rows_found if task in (None, row["task"])]
     if as_json:
-        return emit(found)
-    if not found:
-        who = "the workspace keeps" if wide else f"{at} remembers"
+        return emit(rows_found)
+    if not rows_found:
+        who = "the workspace stores" if wide else f"the memory of {at} has"
         return print_message(
             f"{who} no row" + (f" of task {task}" if task else "") + (f" with {find!r} in it" if find else "")
         )
     heads = ["row", *([] if wide else ["pool"]), "task", "label"]
-    rows = [[short(r["row"]), *(r[head] or "-" for head in heads[1:]), _text(r)] for r in found]
+    rows = [[short(r["row"]), *(r[head] or "-" for head in heads[1:]), _text(r)] for r in rows_found]
     print_text(table([*heads, "text"], rows))
 
 
@@ -54,21 +54,21 @@ def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> No
     """Count the rows in the memory of an entry by task and label, and the rows whose text the workspace stores."""
     from perdure.workflows.inspect import memory_views
 
-    found = memory_views.memory_stats(open_ledger(folder), at)
+    counts = memory_views.memory_stats(open_ledger(folder), at)
     if as_json:
-        return emit(found)
+        return emit(counts)
     pairs = {
-        "entry": short(found["entry"]),
-        "rows": f"{found['rows']:,}",
-        "pools": ", ".join(f"{name} {n}" for name, n in found["pools"].items()),
-        "text": f"{found['text_bytes']:,} bytes",
-        "teacher": f"{found['column_bytes']:,} bytes",
+        "entry": short(counts["entry"]),
+        "rows": f"{counts['rows']:,}",
+        "pools": ", ".join(f"{name} {n}" for name, n in counts["pools"].items()),
+        "text": f"{counts['text_bytes']:,} bytes",
+        "teacher": f"{counts['column_bytes']:,} bytes",
     }
     print_text(facts(pairs))
-    if found["tasks"]:
-        rows = [[task, n, len(found["labels"].get(task, {})) or "-"] for task, n in found["tasks"].items()]
+    if counts["tasks"]:
+        rows = [[task, n, len(counts["labels"].get(task, {})) or "-"] for task, n in counts["tasks"].items()]
         print_text("\n" + table(["task", "rows", "labels"], rows, right=(1, 2)))
-    print_text("\n" + kept_lines(found["kept"]))
+    print_text("\n" + stored_lines(counts["kept"]))
 
 
 @memory.command()
@@ -83,13 +83,13 @@ def prune(
     """Delete the text of every row that no memory and no test part needs; hashes stay. From then on no other text is stored."""
     from perdure.workflows.learn.kept_rows import prune as carry_out
 
-    found = carry_out(open_workspace(folder).session, tasks or ())
+    result = carry_out(open_workspace(folder).session, tasks or ())
     if as_json:
-        return emit(found.to_json())
-    print_text(f"the text of {counted(found.rows, 'row')} dropped, {found.bytes:,} bytes; their hashes stay")
-    for task in found.kept:
+        return emit(result.to_json())
+    print_text(f"the text of {counted(result.rows, 'row')} dropped, {result.bytes:,} bytes; their hashes stay")
+    for task in result.kept:
         print_message(
-            f"task {task} keeps all its rows, as its task file says; 'perdure memory prune {task}' drops them too"
+            f"task {task} stores all its rows, by its task file; 'perdure memory prune {task}' drops them too"
         )
 
 
@@ -98,16 +98,16 @@ def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
     """Erase a row's text for good, from every memory and every task, and name the entries trained on it."""
     from perdure.workflows import upkeep
 
-    found = upkeep.delete_row(open_workspace(folder).session, row)
+    result = upkeep.delete_row(open_workspace(folder).session, row)
     if as_json:
-        return emit(found.to_json())
-    if found.already:
-        return print_text(f"row {short(found.row)} was erased before; nothing is changed")
-    print_text(f"erased row {short(found.row)} ({counted(found.rows, 'kept copy')})")
-    if found.entries:
-        print_text("trained on it: " + ", ".join(short(entry) for entry in found.entries))
-    if found.tests:
-        print_message(f"its earlier scores count this test row still: {', '.join(found.tests)}")
+        return emit(result.to_json())
+    if result.already:
+        return print_text(f"row {short(result.row)} was erased before; nothing is changed")
+    print_text(f"erased row {short(result.row)} ({counted(result.rows, 'stored copy')})")
+    if result.entries:
+        print_text("trained on it: " + ", ".join(short(entry) for entry in result.entries))
+    if result.tests:
+        print_message(f"its earlier scores count this test row still: {', '.join(result.tests)}")
 
 
 @memory.command()
@@ -132,20 +132,21 @@ def export(
     print_message(f"{counted(len(lines), 'row')} written to {file}")
 
 
-def kept_lines(kept: dict) -> str:
-    """Return in words which rows a workspace stores with their text, by what needs them, and which by hash."""
+def stored_lines(counts: dict) -> str:
+    """Return the lines that count the rows stored with their text, by what needs them, and the rows stored by hash."""
     rest = (
-        "all rows are to be kept"
-        if kept["setting"] == "all"
+        "the workspace stores all rows"
+        if counts["setting"] == "all"
         else "no learn needs them; 'perdure memory prune' drops them"
     )
     lines = {
-        "with text": f"{counted(kept['memory'], 'memory row')}, {counted(kept['test'], 'test row')}",
-        "": kept["train"] + kept["validation"]
-        and f"{counted(kept['train'], 'train row')}, {counted(kept['validation'], 'validation row')}: {rest}",
-        "left over": kept["loose"] and f"{counted(kept['loose'], 'row')} of no entry; 'perdure gc' drops them",
-        "by hash": f"{counted(kept['names'], 'row')}" + (f", and {kept['deleted']} deleted" if kept["deleted"] else ""),
-        "kept text": f"{kept['text_bytes']:,} bytes",
+        "with text": f"{counted(counts['memory'], 'memory row')}, {counted(counts['test'], 'test row')}",
+        "": counts["train"] + counts["validation"]
+        and f"{counted(counts['train'], 'train row')}, {counted(counts['validation'], 'validation row')}: {rest}",
+        "left over": counts["loose"] and f"{counted(counts['loose'], 'row')} of no entry; 'perdure gc' drops them",
+        "by hash": f"{counted(counts['names'], 'row')}"
+        + (f", and {counts['deleted']} deleted" if counts["deleted"] else ""),
+        "stored text": f"{counts['text_bytes']:,} bytes",
     }
     return facts({name: value for name, value in lines.items() if value != 0})
 

@@ -27,23 +27,23 @@ def methods(
     known = all_methods()
     if name is not None and name not in known:
         raise NotFound(f"no method {name!r}{nearest(name, list(known))}")
-    found = [describe(method) for key, method in known.items() if name in (None, key)]
+    cards = [describe(method) for key, method in known.items() if name in (None, key)]
     if as_json:
-        return emit([card.to_json() for card in found])
+        return emit([card.to_json() for card in cards])
     if name is None:
-        rows = [[m.name, m.family, ", ".join(m.seams), m.source] for m in found]
+        rows = [[m.name, m.family, ", ".join(m.seams), m.source] for m in cards]
         return print_text(table(["method", "family", "seams", "source"], rows))
-    print_text(_card(found[0]))
+    print_text(_card(cards[0]))
 
 
 def _card(method: "MethodCard") -> str:
     """Return one method explained, as it is read from top to bottom."""
     from perdure.core.seams import SEAMS
 
-    says, filled = method.says, [SEAMS[name] for name in method.seams]
+    docs, filled = method.says, [SEAMS[name] for name in method.seams]
     seams = {seam.name: seam.purpose + (" (room for one method)" if seam.exclusive else "") for seam in filled}
     sections = [
-        f"{head.upper()}\n{_wrapped(says[head])}" for head in ("when to use", "cost", "state", "needs") if head in says
+        f"{head.upper()}\n{_wrapped(docs[head])}" for head in ("when to use", "cost", "state", "needs") if head in docs
     ]
     rows = [[name, f.type, f.range or NOTHING, f.default, f.about] for name, f in method.fields.items()]
     parts = [
@@ -53,7 +53,7 @@ def _card(method: "MethodCard") -> str:
         *sections,
         f"FIELDS\n{textwrap.indent(table(['field', 'type', 'range', 'default', 'what it is'], rows), '  ')}",
         f"SOURCE\n{_wrapped(method.source)}",
-        *([f"DEVIATION\n{_wrapped(says['deviation'])}"] if "deviation" in says else []),
+        *([f"DEVIATION\n{_wrapped(docs['deviation'])}"] if "deviation" in docs else []),
         f"MODULE\n  {method.module}",
     ]
     return "\n\n".join(parts)

@@ -21,8 +21,8 @@ NAMES = ("-w", "--workspace")
 DEVICE = "perdure.device"  # what was given before a command's name, in `ctx.meta`
 
 
-class Told(TyperCommand):
-    """A command that tells which option was given twice where one value counts: the last, as everywhere."""
+class WarningCommand(TyperCommand):
+    """A command that warns of an option given twice that takes one value. The last value counts, as everywhere."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, and name options that stand twice."""
@@ -34,15 +34,15 @@ class Told(TyperCommand):
 
 
 class App(typer.Typer):
-    """Commands, each of them `Told`."""
+    """A group of commands, each a `WarningCommand`."""
 
-    def command(self, name: str | None = None, *, cls: Any = Told, **more: Any) -> Any:
+    def command(self, name: str | None = None, *, cls: Any = WarningCommand, **more: Any) -> Any:
         """Register a command."""
         return super().command(name, cls=cls, **more)
 
 
 def _remember(ctx: typer.Context, value: Path | None) -> Path | None:
-    """Keep what was given before a command's name, where the command finds it."""
+    """Store the value given before a command's name, for the command to read."""
     if value is not None:
         ctx.obj = value
     return value
@@ -56,7 +56,7 @@ def _chosen(ctx: typer.Context, value: Path | None) -> Path:
 
 
 def _remember_device(ctx: typer.Context, value: str | None) -> str | None:
-    """Keep what was given before a command's name, where the command finds it."""
+    """Store the value given before a command's name, for the command to read."""
     if value is not None:
         ctx.meta[DEVICE] = _device_name(value)
     return value
@@ -137,11 +137,11 @@ def open_workspace(folder: Path | None, device: str | None = None) -> "Workspace
 
 def damage() -> str | None:
     """Return what is wrong with the ledgers that a command opened, None where they are sound or it opened none."""
-    found = ((ledger, ledger.damage()) for ledger in OPENED.get())
-    return next((f"{ledger.path} is damaged: {problem}" for ledger, problem in found if problem), None)
+    checks = ((ledger, ledger.damage()) for ledger in OPENED.get())
+    return next((f"{ledger.path} is damaged: {problem}" for ledger, problem in checks if problem), None)
 
 
 def _opened(ledger: "Ledger") -> "Ledger":
-    """Note a ledger, so that `damage` can look whether it is to blame for what goes wrong."""
+    """Record a ledger that was opened, so that `damage` can check it after an error."""
     OPENED.set((*OPENED.get(), ledger))
     return ledger

@@ -107,9 +107,9 @@ def _folded(lines: Sequence[Sequence[str]], right: Sequence[int], width: int) ->
 
 def facts(pairs: Mapping[str, object]) -> str:
     """Return names and values, a pair a line; what is None or empty is left out."""
-    kept = {name: value for name, value in pairs.items() if value not in (None, "", [], {})}
-    width = max(map(len, kept), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in kept.items())
+    shown = {name: value for name, value in pairs.items() if value not in (None, "", [], {})}
+    width = max(map(len, shown), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in shown.items())
 
 
 def knows_nothing(at: str) -> str:
@@ -146,11 +146,11 @@ def percent(score: "ScoreSummary | None") -> str:
     return f"{100 * score.score:.1f}%" if score else NOTHING
 
 
-def interval(found: Bounds | None) -> str:
+def interval(bounds: Bounds | None) -> str:
     """Return the 95% interval of a record in points: "[84.6, 89.4]"."""
-    if found is None or found.low is None or found.high is None:
+    if bounds is None or bounds.low is None or bounds.high is None:
         return NOTHING
-    return f"[{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    return f"[{100 * bounds.low:.1f}, {100 * bounds.high:.1f}]"
 
 
 def clip(text: str, width: int) -> str:

@@ -67,8 +67,9 @@ def predict(
 ) -> None:
     r"""Print the model's answer to TEXT, a user turn in the model's chat template, or in the template of --task.
 
-    A model without a chat template continues TEXT as it stands.
-    Of several prompts (- or --file) the answers stand a line each, with line breaks in them as \n; a blank line is blank again.
+    A model without a chat template continues TEXT as it is.
+    Several prompts (- or --file) get one line of output each. A line break in an answer is printed as \n. A blank line gives
+    a blank line.
 
     Example: perdure predict "My wifi is slow upstairs" --task broadband --compare base
     """
@@ -80,23 +81,25 @@ def predict(
     ws = open_workspace(folder, device)
     request = Request(task, system, raw, max_new_tokens, temperature, seed, batch_size)
     with progress("loading the model") as tick:
-        found = carry_out(ws.session, prompts, request, at, compare=compare, tick=tick if len(prompts) > 1 else None)
-    print_message(found.how)
-    for notice in (*notices, *found.notices):
+        prediction = carry_out(
+            ws.session, prompts, request, at, compare=compare, tick=tick if len(prompts) > 1 else None
+        )
+    print_message(prediction.how)
+    for notice in (*notices, *prediction.notices):
         warn(notice)
     several = text == "-" or file is not None
     if as_json:
-        answers = [answer.to_json() for answer in found.answers]
+        answers = [answer.to_json() for answer in prediction.answers]
         return emit(answers if several else answers[0])
-    for answer in found.answers:
+    for answer in prediction.answers:
         _show(answer, f"{at} {short(answer.at)}", compare, several=several)
 
 
 def _prompts(text: str | None, messages: str | None, file: Path | None) -> "tuple[list[Prompt], list[str]]":
-    """Return what is asked, and what the user should know of the file that it stands in.
+    """Return the prompts, and notices about the file that they were read from.
 
     Raises:
-        BadInput: Nothing is asked.
+        BadInput: There is no prompt.
     """
     from perdure.workflows.predict.prompt import (
         prompt_lines,
@@ -123,7 +126,7 @@ def _prompts(text: str | None, messages: str | None, file: Path | None) -> "tupl
         refuse_no_text(lines)
         return prompt_lines(lines, "stdin"), []
     if not (text or "").strip():
-        raise BadInput("there is nothing to ask: the text is empty")
+        raise BadInput("there is no prompt: the text is empty")
     return [prompt_of(text or "", "the text")], []
 
 

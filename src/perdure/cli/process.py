@@ -25,8 +25,8 @@ def run_process() -> None:
     if not os.environ.get("COLUMNS", "80").isdecimal() or not 40 <= int(os.environ.get("COLUMNS", "80")) <= 1000:
         del os.environ["COLUMNS"]  # tables and help would be cut to nothing, or be padded to gigabytes
     if ignored := forget_launcher():
-        told = f"{', '.join(ignored[:4])}{' and others' if len(ignored) > 4 else ''}"
-        _print_message(f"notice: perdure runs as one process, and ignores what a launcher of several left set: {told}")
+        names = f"{', '.join(ignored[:4])}{' and others' if len(ignored) > 4 else ''}"
+        _print_message(f"notice: perdure runs as one process, and ignores variables of a launcher of several: {names}")
     _leave(_exit_code())
 
 

@@ -46,17 +46,17 @@ def _bar(first: str) -> Iterator[Tick]:
 
 @contextmanager
 def _lines(first: str) -> Iterator[Tick]:
-    phase, began, start, told = first, 0.0, 0, 0.0
+    phase, began, start, printed = first, 0.0, 0, 0.0
     print_message(first)
 
     def tick(what: str, done: int, total: int) -> None:
-        nonlocal phase, began, start, told
+        nonlocal phase, began, start, printed
         now = time.monotonic()
         if phase != (phase := _phase(what)):
-            began, start, told = now, done, now
+            began, start, printed = now, done, now
             print_message(f"{what}: {done} of {total}")
-        elif now - told >= EVERY and done > start:
-            told = now
+        elif now - printed >= EVERY and done > start:
+            printed = now
             left = (now - began) / (done - start) * (total - done)
             print_message(f"{what}: {done} of {total}, {left:,.0f} s left")
 

@@ -24,8 +24,8 @@ def list_recipes(as_json: AsJson = False) -> None:
     """List the recipes that are shipped."""
     from perdure.methods.registry import load_recipe, recipe_names
 
-    found = [load_recipe(name).to_json() for name in recipe_names()]
-    lines = [{"name": r["name"], "about": _about(r["name"]), "methods": list(r["methods"])} for r in found]
+    recipes = [load_recipe(name).to_json() for name in recipe_names()]
+    lines = [{"name": r["name"], "about": _about(r["name"]), "methods": list(r["methods"])} for r in recipes]
     if as_json:
         return emit(lines)
     rows = [[line["name"], ", ".join(line["methods"]) or "-", line["about"]] for line in lines]
@@ -40,8 +40,8 @@ def show(
     """Print a recipe with every setting: as a file, it is a recipe again."""
     from perdure.methods.registry import load_recipe
 
-    found = load_recipe(name).to_json()
-    return emit(found) if as_json else print_text(_yaml(found), nl=False)
+    settings = load_recipe(name).to_json()
+    return emit(settings) if as_json else print_text(_yaml(settings), nl=False)
 
 
 def _yaml(value: dict[str, Any]) -> str:

@@ -25,9 +25,9 @@ def report(
     ws, others = open_workspace(folder), {name: open_workspace(path) for name, path in _named(compare or []).items()}
     roots = [one.ledger.root for one in (ws, *others.values())]
     check_output(output, REPORT, force=force, workspaces=roots)
-    found = report_data(ws.ledger, {name: other.ledger for name, other in others.items()})
+    contents = report_data(ws.ledger, {name: other.ledger for name, other in others.items()})
     write_report(
-        found,
+        contents,
         output,
         force=force,
         workspaces=roots,

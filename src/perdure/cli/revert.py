@@ -42,15 +42,15 @@ def revert(
     for gone in result.reverted:
         still = "is STILL said" if gone.said else "is no longer said"
         print_text(f"  {short(gone.fact)} {gone.subject}: {gone.target!r} {still}")
-    said = sum(line.efficacy for line in result.facts)
-    left = f"{counted(len(result.facts), 'fact')} still in force, {said} said"
+    still_said = sum(line.efficacy for line in result.facts)
+    left = f"{counted(len(result.facts), 'fact')} still in force, {still_said} said"
     print_text(left if result.facts else "no fact is in force any more")
     if result.lost:
-        warn(f"no longer said: {', '.join(map(short, result.lost))}; 'perdure edits show' tells more")
+        warn(f"no longer said: {', '.join(map(short, result.lost))}; 'perdure edits show FACT' has the details")
 
 
 def _show_task(result: dict[str, Any]) -> None:
-    """Say that a task was taken out, and what that did to the others."""
+    """Print that a task was taken out, and the scores of the others before and after."""
     if result["already"]:
         return print_text(
             f"task {result['task']} was taken out before, in entry {short(result['entry'])}; nothing is changed"

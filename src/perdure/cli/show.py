@@ -20,31 +20,31 @@ def show(
     """Show an entry: its command, its data and its results."""
     from perdure.workflows.inspect import views
 
-    found = views.show(open_ledger(folder), ref)
+    view = views.show(open_ledger(folder), ref)
     if as_json:
-        return emit(found.to_json())
-    entry, learned, recipe = found.entry, found.learned, found.entry.recipe
+        return emit(view.to_json())
+    entry, learned, recipe = view.entry, view.learned, view.entry.recipe
     pairs = {
         "entry": entry.id,
         "parent": entry.parent,
-        "what": f"{entry.kind} {found.about or ''}".rstrip(),
-        "time": f"{clock(found.time)} UTC" if found.time else None,
-        "author": found.signature.author,
-        "message": found.signature.message,
-        "refs": ", ".join(found.refs),
+        "what": f"{entry.kind} {view.about or ''}".rstrip(),
+        "time": f"{clock(view.time)} UTC" if view.time else None,
+        "author": view.signature.author,
+        "message": view.signature.message,
+        "refs": ", ".join(view.refs),
         "recipe": recipe and ", ".join([recipe["name"], *(f"with {name}" for name in recipe["methods"])]),
         "seed": entry.seed,
-        "state": short(found.state),
-        "slots": ", ".join(f"{name} {short(s.object)} ({s.bytes:,} bytes)" for name, s in found.slots.items()),
-        "memory": counted(found.memory.rows, "row"),
+        "state": short(view.state),
+        "slots": ", ".join(f"{name} {short(s.object)} ({s.bytes:,} bytes)" for name, s in view.slots.items()),
+        "memory": counted(view.memory.rows, "row"),
         "updates": learned and learned.updates,
         "tokens": f"{learned.tokens:,}" if learned else None,
         "seconds": f"{learned.train_seconds:.1f} training, {learned.eval_seconds:.1f} scoring" if learned else None,
-        **fact_pairs(found),
+        **fact_pairs(view),
         "gate": learned and f"{learned.gate.verdict.upper()}, {learned.gate.reason}",
     }
     print_text(facts(pairs))
-    if found.scores:
-        print_text("\n" + score_lines(found.scores, entry.task))
+    if view.scores:
+        print_text("\n" + score_lines(view.scores, entry.task))
     for text in learned.warnings if learned else ():
         warn(text)

@@ -15,37 +15,37 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show head, its tasks and memory, and a candidate that waits for a decision."""
     from perdure.workflows.inspect import views
 
-    found = views.status(open_ledger(folder))
+    view = views.status(open_ledger(folder))
     if as_json:
-        return emit(found.to_json())
-    head, gate, held = found.head, found.gate, found.edits.facts or None
+        return emit(view.to_json())
+    head, gate, edited = view.head, view.gate, view.edits.facts or None
     pairs = {
-        "workspace": found.workspace,
-        "model": f"{found.model} in {found.dtype}",
+        "workspace": view.workspace,
+        "model": f"{view.model} in {view.dtype}",
         "head": f"{short(head.entry)}, {head.kind} {head.about or ''}".rstrip() + f", {clock(head.time)} UTC",
-        "entries": found.entries,
-        "memory": _memory(found.memory),
-        "rows": _rows(found.rows.rows),
-        "edits": held and f"{counted(held, 'fact')} in force, {found.edits.held} said when last verified",
+        "entries": view.entries,
+        "memory": _memory(view.memory),
+        "rows": _rows(view.rows.rows),
+        "edits": edited and f"{counted(edited, 'fact')} in force, {view.edits.held} said when last verified",
         "gate": gate and f"{gate.verdict.upper()}, {gate.reason}",
     }
     print_text(facts(pairs))
-    if found.tasks:
-        rows = [[name, percent(s), interval(s), s.n if s else "-"] for name, s in found.tasks.items()]
+    if view.tasks:
+        rows = [[name, percent(s), interval(s), s.n if s else "-"] for name, s in view.tasks.items()]
         print_text("\n" + table(["task", "score", "95% interval", "n"], rows, right=(1, 2, 3)))
-    if aside := found.candidate:
+    if aside := view.candidate:
         print_message(
             f"candidate {short(aside.entry)} (learn {aside.task}) waits for 'perdure accept' or 'perdure discard'"
         )
         print_message(f"its gate failed: {aside.reason}")
-    if who := found.writer:
+    if who := view.writer:
         print_message(f"being written by process {who.pid} ({who.command}) since {clock(who.time)} UTC")
-    if found.unfinished:
-        learns = counted(len(found.unfinished), "learn")
+    if view.unfinished:
+        learns = counted(len(view.unfinished), "learn")
         print_message(
-            f"{learns} stopped half-way; the same command goes on from its checkpoint: {_stopped(found.unfinished)}"
+            f"{learns} stopped half-way; the same command goes on from its checkpoint: {_stopped(view.unfinished)}"
         )
-    if any(not run.goes_on for run in found.unfinished):
+    if any(not run.goes_on for run in view.unfinished):
         print_message("those that began at another head go on only from there; 'perdure gc' drops their checkpoints")
 
 
@@ -56,13 +56,13 @@ def _stopped(learns: "Sequence[UnfinishedLearn]") -> str:
     )
 
 
-def _memory(held: "RowCounts") -> str:
-    tasks = ", ".join(f"{task} {n}" for task, n in held.tasks.items())
-    return counted(held.rows, "row") + (f" ({tasks})" if tasks else "")
+def _memory(counts: "RowCounts") -> str:
+    tasks = ", ".join(f"{task} {n}" for task, n in counts.tasks.items())
+    return counted(counts.rows, "row") + (f" ({tasks})" if tasks else "")
 
 
-def _rows(kept: "KeptRows") -> str:
-    """Return how many rows are kept with their text, and what for; 'memory stats' says more."""
-    with_text = kept.with_text
-    told = ", ".join(f"{name} {count}" for name, count in with_text.items())
-    return f"{sum(with_text.values())} with text" + (f" ({told})" if told else "") + f", {kept.names} by hash"
+def _rows(stored: "KeptRows") -> str:
+    """Return how many rows are stored with their text, and what for. 'memory stats' shows more."""
+    with_text = stored.with_text
+    parts = ", ".join(f"{name} {count}" for name, count in with_text.items())
+    return f"{sum(with_text.values())} with text" + (f" ({parts})" if parts else "") + f", {stored.names} by hash"

@@ -8,12 +8,12 @@ from perdure.core.errors import BadInput
 
 
 def at_terminal() -> bool:
-    """Return whether somebody can be asked."""
+    """Return whether a user can answer questions: stdin is a terminal."""
     return sys.stdin is not None and sys.stdin.isatty()
 
 
 def read_line(prompt: str) -> str | None:
-    """Return the next line of stdin, after a prompt where somebody can be asked; None where there are no more.
+    """Return the next line of stdin, None at its end. At a terminal a prompt is printed first.
 
     Raises:
         BadInput: It is no text.

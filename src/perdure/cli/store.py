@@ -1,4 +1,4 @@
-"""`perdure verify` and `perdure gc`: is the store sound, and what in it is loose."""
+"""`perdure verify` and `perdure gc`: check the store, and free its unused space."""
 
 import typer
 
@@ -16,14 +16,14 @@ def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False
 
     ws = open_workspace(folder, device)
     with progress("hashing entries, objects and the base model"):
-        found = upkeep.verify(ws.session)
+        report = upkeep.verify(ws.session)
     if as_json:
-        emit(found.to_json())
+        emit(report.to_json())
     else:
-        print_text(f"{counted(found.entries, 'entry')} and {counted(found.objects, 'object')} checked")
-        for problem in found.problems:
+        print_text(f"{counted(report.entries, 'entry')} and {counted(report.objects, 'object')} checked")
+        for problem in report.problems:
             print_message(f"problem: {problem}", fg=typer.colors.RED)
-    if not found.ok:
+    if not report.ok:
         raise typer.Exit(1)
     if not as_json:
         print_text("all that has a hash is as it was recorded; notes, the reflog and the model's answers have none")
@@ -33,9 +33,9 @@ def gc(folder: Folder = None, as_json: AsJson = False) -> None:
     """Delete what no entry and no candidate needs: objects, rows, scores, and checkpoints of learns from another head."""
     from perdure.workflows import upkeep
 
-    found = upkeep.gc(open_workspace(folder).session)
+    removed = upkeep.gc(open_workspace(folder).session)
     if as_json:
-        return emit(found.to_json())
-    counts = {"object": found.removed, "record": found.rows, "checkpoint": found.runs}
+        return emit(removed.to_json())
+    counts = {"object": removed.removed, "record": removed.rows, "checkpoint": removed.runs}
     gone = ", ".join(counted(count, word) for word, count in counts.items() if count or word == "object")
-    print_text(f"{gone} removed, {found.bytes:,} bytes freed")
+    print_text(f"{gone} removed, {removed.bytes:,} bytes freed")

@@ -63,7 +63,7 @@ def trace(
     """Show where the model stores an answer: noise on the subject, and which restored state recovers the answer.
 
     With --facts the average over the facts of a file; with --sweep which layer to edit, by editing, since tracing does not
-    predict it. What came out is kept beside the entry for the report.
+    predict it. The result is stored with the entry for the report.
     """
     from perdure.workflows.inspect.sweep import sweep as sweep_layers
     from perdure.workflows.inspect.trace import trace_facts, trace_prompt
@@ -76,21 +76,21 @@ def trace(
     spec = _spec(ws, kind, seed, given)
     with _new(output) as aside:
         with progress("loading the model") as tick:
-            found: TracedPrompt | TracedAverage | SweepResult
+            result: TracedPrompt | TracedAverage | SweepResult
             if sweep and facts:
                 tracing = spec if kind else None
-                found = sweep_layers(ws.session, facts, layers or (), tracing=tracing, seed=seed, at=at, tick=tick)
+                result = sweep_layers(ws.session, facts, layers or (), tracing=tracing, seed=seed, at=at, tick=tick)
             elif facts:
-                found = trace_facts(ws.session, facts, spec, at=at, tick=tick)
+                result = trace_facts(ws.session, facts, spec, at=at, tick=tick)
             else:
-                found = trace_prompt(ws.session, prompt or "", subject or "", spec, at=at, tick=tick)
+                result = trace_prompt(ws.session, prompt or "", subject or "", spec, at=at, tick=tick)
         if aside:
-            _write(found, aside)
-    emit(found.to_json()) if as_json else print_text(screen(found))
+            _write(result, aside)
+    emit(result.to_json()) if as_json else print_text(screen(result))
     if output:
         print_message(f"written to {output}")
-    if not found.kept:
-        warn("not kept for the report: another process writes to the workspace, or the entry is a candidate")
+    if not result.kept:
+        warn("not stored for the report: another process writes to the workspace, or the entry is a candidate")
 
 
 def _refuse_unclear(
@@ -100,7 +100,7 @@ def _refuse_unclear(
     if facts and (prompt or subject):
         raise typer.BadParameter("give PROMPT with --subject, or a file with --facts, not both")
     if layers and not sweep:
-        raise typer.BadParameter("--layers says what to sweep; give --sweep too")
+        raise typer.BadParameter("--layers names the layers to sweep; give --sweep too")
     if sweep and not facts:
         raise typer.BadParameter("--sweep edits the facts of a file; give it with --facts")
     if not facts and not (prompt and subject):
@@ -125,16 +125,16 @@ def _new(output: Path | None) -> AbstractContextManager[Path | None]:
     return new_folder(output)
 
 
-def _write(found: "TracedPrompt | TracedAverage | SweepResult", folder: Path) -> None:
+def _write(result: "TracedPrompt | TracedAverage | SweepResult", folder: Path) -> None:
     """Write the results as JSON, and as pictures."""
     from perdure.ledger.records import SweepResult, TracedPrompt
     from perdure.report import plots
 
-    name = "sweep.json" if isinstance(found, SweepResult) else "trace.json"
-    (folder / name).write_text(json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    if isinstance(found, TracedPrompt):
-        plots.draw_prompt(found, folder)
-    elif isinstance(found, SweepResult):
-        plots.draw_sweep(found, folder)
+    name = "sweep.json" if isinstance(result, SweepResult) else "trace.json"
+    (folder / name).write_text(json.dumps(result.to_json(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if isinstance(result, TracedPrompt):
+        plots.draw_prompt(result, folder)
+    elif isinstance(result, SweepResult):
+        plots.draw_sweep(result, folder)
     else:
-        plots.draw_average(found, folder)
+        plots.draw_average(result, folder)

@@ -16,76 +16,76 @@ from perdure.ledger.records import (
 )
 
 
-def screen(found: TracedPrompt | TracedAverage | Sweep) -> str:
+def screen(result: TracedPrompt | TracedAverage | Sweep) -> str:
     """Return a trace, an average or a sweep as text."""
-    if isinstance(found, TracedPrompt):
-        return _prompt(found)
-    return _average(found) if isinstance(found, TracedAverage) else _sweep(found)
+    if isinstance(result, TracedPrompt):
+        return _prompt(result)
+    return _average(result) if isinstance(result, TracedAverage) else _sweep(result)
 
 
-def _prompt(found: TracedPrompt) -> str:
+def _prompt(trace: TracedPrompt) -> str:
     """Return the answer, what noise does to it, and where restoring brings it back: over all tokens, and by role."""
-    if found.corrupted >= found.clean:
+    if trace.corrupted >= trace.clean:
         warn(
             "noise on the subject does not make the answer less likely, so that nothing can bring it back; try more --noise"
         )
-    noise = f"{found.noise:g} standard deviations, {counted(found.samples, 'sample')}"
+    noise = f"{trace.noise:g} standard deviations, {counted(trace.samples, 'sample')}"
     head = [
-        f"{found.prompt!r} goes on with {found.answer!r}",
-        f"its chance is {found.clean:.1%}, with noise on {found.subject!r} {found.corrupted:.1%} ({noise})",
+        f"{trace.prompt!r} goes on with {trace.answer!r}",
+        f"its chance is {trace.clean:.1%}, with noise on {trace.subject!r} {trace.corrupted:.1%} ({noise})",
     ]
     rows = [
         [kind, part.window, *_place(part.strongest), *_place(part.strongest_subject)]
-        for kind, part in found.kinds.items()
+        for kind, part in trace.kinds.items()
     ]
     heads = ["restored", "layers", "strongest at", "layer", "chance", "within the subject", "layer", "chance"]
-    roles = next(iter(found.kinds.values())).by_role
-    lines = [[role, *(_peak(part.by_role[role]) for part in found.kinds.values())] for role in roles]
+    roles = next(iter(trace.kinds.values())).by_role
+    lines = [[role, *(_peak(part.by_role[role]) for part in trace.kinds.values())] for role in roles]
     tables = [
         table(heads, rows, right=(1, 3, 4, 6, 7)),
-        f"{_by_role(found)}\n{table(['token', *found.kinds], lines)}",
+        f"{_by_role(trace)}\n{table(['token', *trace.kinds], lines)}",
     ]
     return "\n\n".join(["\n".join(head), *tables])
 
 
-def _average(found: TracedAverage) -> str:
+def _average(average: TracedAverage) -> str:
     """Return how many facts were traced, the total effect, and the peak of each role."""
-    left = len(found.left_out)
-    head = [f"{found.n} of {counted(found.facts, 'fact')} traced"]
+    left = len(average.left_out)
+    head = [f"{average.n} of {counted(average.facts, 'fact')} traced"]
     head[0] += f"; of {left} the model does not say the ground truth" if left else ""
-    total = found.total_effect
+    total = average.total_effect
     head.append(
-        f"mean chance of the answer {found.clean.value:.1%}, with noise {found.corrupted.value:.1%}: "
+        f"mean chance of the answer {average.clean.value:.1%}, with noise {average.corrupted.value:.1%}: "
         f"total effect {100 * total.value:+.1f} points {_span(total.low, total.high)}"
     )
     lines = []
-    for number, role in enumerate(found.roles):
-        parts = found.kinds.values()
+    for number, role in enumerate(average.roles):
+        parts = average.kinds.values()
         peaks = [_peak(part.mean[number], part.low[number], part.high[number]) for part in parts]
         lines.append([role, next(iter(parts)).n[number], *peaks])
-    below = table(["token", "n", *found.kinds], lines, right=(1,))
-    return "\n\n".join(["\n".join(head), f"{_by_role(found)}\n{below}"])
+    below = table(["token", "n", *average.kinds], lines, right=(1,))
+    return "\n\n".join(["\n".join(head), f"{_by_role(average)}\n{below}"])
 
 
-def _sweep(found: Sweep) -> str:
+def _sweep(result: Sweep) -> str:
     """Return what single edits are worth by layer, and the best one, if one can be named."""
-    names = list(measures_of(found.before))
-    rows = [["unedited", *_shares(found.before), NOTHING]]
-    rows += [[str(line.layer), *_shares(line), _share(line.score)] for line in found.layers]
-    if found.best is None:
+    names = list(measures_of(result.before))
+    rows = [["unedited", *_shares(result.before), NOTHING]]
+    rows += [[str(line.layer), *_shares(line), _share(line.score)] for line in result.layers]
+    if result.best is None:
         none = "no layer can be named: in each of them a measure is 0, and so is the harmonic mean; try other --layers"
         return "\n\n".join([table(["layer", *names, "score"], rows), none])
-    scores = {line.layer: line.score for line in found.layers}
-    best = scores[found.best]
-    rivals = [str(layer) for layer, score in scores.items() if layer != found.best and score.high >= best.low]
-    best_is = f"best layer by harmonic mean: {found.best}"
-    best_is += f"; {counted(found.facts, 'fact')} do not tell it from {', '.join(rivals)}" if rivals else ""
+    scores = {line.layer: line.score for line in result.layers}
+    best = scores[result.best]
+    rivals = [str(layer) for layer, score in scores.items() if layer != result.best and score.high >= best.low]
+    best_is = f"best layer by harmonic mean: {result.best}"
+    best_is += f"; {counted(result.facts, 'fact')} cannot separate it from {', '.join(rivals)}" if rivals else ""
     return "\n\n".join([table(["layer", *names, "score"], rows), best_is])
 
 
-def _by_role(found: TracedPrompt | TracedAverage) -> str:
+def _by_role(result: TracedPrompt | TracedAverage) -> str:
     """Return how the table below it is to be read."""
-    windows = {part.window for kind, part in found.kinds.items() if kind != "block"}
+    windows = {part.window for kind, part in result.kinds.items() if kind != "block"}
     more = f"; mlp and attention in windows of {counted(max(windows), 'layer')}" if windows else ""
     return f"What restoring brings back at best, in points, by the role of the token (in layer){more}:"
 

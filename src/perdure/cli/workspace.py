@@ -1,4 +1,4 @@
-"""`perdure workspace`: pack a workspace into one file, unpack it, and say where the base model is now."""
+"""`perdure workspace`: pack a workspace into one file, unpack it, and set where the base model is now."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,12 +31,12 @@ def pack(
     """
     ws = open_workspace(folder)
     with progress("packing") as tick:
-        found = ws.pack(file, with_base=with_base, force=force, tick=tick)
+        packed = ws.pack(file, with_base=with_base, force=force, tick=tick)
     if as_json:
-        return emit(found.to_json())
-    counts = f"{counted(found.entries, 'entry')}, {counted(found.objects, 'object')}"
-    print_text(f"{found.file}: {counts}{', the base model' if found.base else ''}; {found.bytes:,} bytes")
-    if not found.base:
+        return emit(packed.to_json())
+    counts = f"{counted(packed.entries, 'entry')}, {counted(packed.objects, 'object')}"
+    print_text(f"{packed.file}: {counts}{', the base model' if packed.base else ''}; {packed.bytes:,} bytes")
+    if not packed.base:
         print_message("the base model is not in it; --with-base packs it too")
 
 
@@ -50,15 +50,15 @@ def unpack(
     from perdure.workflows.pack import unpack as carry_out
 
     with progress("unpacking") as tick:
-        found = carry_out(file, folder, tick)
+        unpacked = carry_out(file, folder, tick)
     if as_json:
-        return emit(found.to_json())
+        return emit(unpacked.to_json())
     print_text(
-        f"{found.workspace}: {counted(found.entries, 'entry')} and {counted(found.objects, 'object')}, all as recorded"
+        f"{unpacked.workspace}: {counted(unpacked.entries, 'entry')} and {counted(unpacked.objects, 'object')}, all as recorded"
     )
-    if found.lacks_model:
+    if unpacked.lacks_model:
         print_message(
-            f"its base model is not at {found.model}; 'perdure relocate -w {found.workspace} --model PATH' says where it is"
+            f"its base model is not at {unpacked.model}; 'perdure relocate -w {unpacked.workspace} --model PATH' sets where it is"
         )
 
 
