@@ -76,7 +76,7 @@ def test_advice_is_a_recipe_that_learn_takes(tmp_path: Path):
     assert "--recipe" in told.stderr
     assert yaml.safe_load((tmp_path / "mine.yaml").read_text()) == found["recipe"]
     assert run_json("recipe", "explain", tmp_path / "mine.yaml")["memory"]["keeps_rows"] is False
-    for part in ("RECIPE", "WHY", "BE WARNED", "AND NOT HERE YET", "LEFT OUT"):
+    for part in ("RECIPE", "WHY", "BE WARNED", "NOT BUILT HERE YET", "LEFT OUT"):
         assert part in told.stdout
 
 
