@@ -236,7 +236,7 @@ def test_the_report_stands_beside_another_workspace(ws: Path, learned: Path, tmp
     assert data.compare[0].matrix == data.matrix
     assert data.head == data.entries[2].entry
     run("-w", ws, "report", "-o", tmp_path / "r.html", "--compare", learned)
-    assert "Beside another workspace" in (tmp_path / "r.html").read_text()
+    assert "Compared with another workspace" in (tmp_path / "r.html").read_text()
 
 
 def test_export_writes_an_adapter(ws: Path, tmp_path: Path):

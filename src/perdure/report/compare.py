@@ -1,4 +1,4 @@
-"""Another workspace beside this one: heat maps side by side, what differs, and the metrics of what both scored."""
+"""The comparison with another workspace: heat maps side by side, differences, and metrics over rows that both scored."""
 
 from collections.abc import Mapping
 
@@ -15,22 +15,26 @@ SAME = "The same tasks in the same order, the same test rows, the same base mode
 
 
 def comparison(data: ReportData) -> Html:
-    """Return the matrices beside each other, then of each other workspace what differs, and the metrics of both sides."""
+    """Return the matrices side by side, then for each other workspace the differences and the metrics of both sides."""
     sides = [(own_name(data), data.matrix)] + [(other.name, other.matrix) for other in data.compare]
     maps = [el("figure", el("figcaption", el("b", name)), heatmap(matrix, {}, compact=True)) for name, matrix in sides]
-    return join(el("div", maps, class_="sides"), [_beside(own_name(data), other) for other in data.compare])
+    return join(el("div", maps, class_="sides"), [_compared(own_name(data), other) for other in data.compare])
 
 
-def _beside(ours: str, other: Comparison) -> Html:
+def _compared(ours: str, other: Comparison) -> Html:
     """Return what differs from one other workspace, and the metrics over the test rows that both scored."""
     named = f"{ours} and {other.name}"
     if not other.differs:
-        says: Html = el("p", f"{named}: {SAME}", class_="how")
+        differences: Html = el("p", f"{named}: {SAME}", class_="how")
     else:
-        says = join(el("p", f"{named} differ:", class_="how"), el("ul", [el("li", one) for one in other.differs]))
+        differences = join(
+            el("p", f"{named} differ:", class_="how"), el("ul", [el("li", one) for one in other.differs])
+        )
     if other.shared is None:
-        return join(says, el("p", "No task has a test row that both scored: nothing is compared.", class_="empty"))
-    return join(says, _table([(ours, other.shared.ours), (other.name, other.shared.theirs)]))
+        return join(
+            differences, el("p", "No task has a test row that both scored: nothing is compared.", class_="empty")
+        )
+    return join(differences, _table([(ours, other.shared.ours), (other.name, other.shared.theirs)]))
 
 
 def own_name(data: ReportData) -> str:
@@ -64,20 +68,20 @@ def _scale(metric: MetricWords, sides: list[Side]) -> Scale:
     """Scores run from 0 to 1; differences as far as the widest of them all, so that their lines compare."""
     if not metric.difference:
         return Scale(0, 1, 8, 292)
-    found = [metrics[m.key] for m in METRICS if m.difference for _, metrics in sides if m.key in metrics]
-    reach = max([0.05] + [abs(v) for one in found for v in (one.low, one.value, one.high) if v is not None])
+    differences = [metrics[m.key] for m in METRICS if m.difference for _, metrics in sides if m.key in metrics]
+    reach = max([0.05] + [abs(v) for one in differences for v in (one.low, one.value, one.high) if v is not None])
     return Scale(-reach, reach, 8, 292)
 
 
-def _row(metric: MetricWords, side: str, found: Metric, x: Scale, tone: str) -> Html:
-    value, low, high = found.value, found.low, found.high
+def _row(metric: MetricWords, side: str, result: Metric, x: Scale, tone: str) -> Html:
+    value, low, high = result.value, result.low, result.high
     name = el("td", el("i", class_=f"key disc {tone}"), side)
     if value is None:
-        return join(name, el("td", found.missing or "not measured", class_="soft reason", colspan=3))
+        return join(name, el("td", result.missing or "not measured", class_="soft reason", colspan=3))
     marks = [(0.0, "zero")] if metric.difference else [(0.0, "zero"), (1.0, "zero")]
     return join(
         name,
-        el("td", metric.number(found) + metric.unit, class_="num"),
-        el("td", metric.interval(found), class_="num"),
+        el("td", metric.number(result) + metric.unit, class_="num"),
+        el("td", metric.interval(result), class_="num"),
         el("td", whisker(x, low, value, high, marks, tone)),
     )

@@ -16,11 +16,11 @@ Y = Scale(0, 1, HEIGHT - 24, 10)
 
 def curves(data: ReportData) -> Html:
     """Return one panel per task, in the order of the matrix, with the first other recipe's line where one was given."""
-    matrix, found = data.matrix, cells(data)
-    beside = data.compare[0] if data.compare else None
-    same = _same_stages(matrix, beside) if beside else 0
-    other = beside if same > 1 else None
-    panels = [_panel(matrix, found, _scores_of(other, task, same), task) for task in matrix.tasks]
+    matrix, scores = data.matrix, cells(data)
+    first = data.compare[0] if data.compare else None
+    same = _same_stages(matrix, first) if first else 0
+    other = first if same > 1 else None
+    panels = [_panel(matrix, scores, _scores_of(other, task, same), task) for task in matrix.tasks]
     key = None
     if other:
         key = el(
@@ -32,14 +32,14 @@ def curves(data: ReportData) -> Html:
     return join(key, el("div", panels, class_="panels"))
 
 
-def _same_stages(matrix: Matrix, beside: Comparison) -> int:
+def _same_stages(matrix: Matrix, other: Comparison) -> int:
     """Return how many stages, from the first, did the same here and there; 0 where no curve can be compared."""
     same = 0
-    for ours, theirs in zip(matrix.stages, beside.matrix.stages, strict=False):
+    for ours, theirs in zip(matrix.stages, other.matrix.stages, strict=False):
         if (ours.kind, ours.task) != (theirs.kind, theirs.task):
             break
         same += 1
-    return same if beside.curves else 0
+    return same if other.curves else 0
 
 
 def _scores_of(other: Comparison | None, task: str, stages: int) -> list[float | None]:
@@ -50,10 +50,10 @@ def _scores_of(other: Comparison | None, task: str, stages: int) -> list[float |
     return [row[column] for row in other.matrix.score[:stages]]
 
 
-def _panel(matrix: Matrix, found: Cells, theirs: list[float | None], task: str) -> Html:
+def _panel(matrix: Matrix, scores: Cells, theirs: list[float | None], task: str) -> Html:
     stages, column = matrix.stages, matrix.tasks.index(task)
     values = [row[column] for row in matrix.score]
-    bounds = [found.get((stage.entry or "", task)) for stage in stages]
+    bounds = [scores.get((stage.entry or "", task)) for stage in stages]
     x = Scale(0, max(1, len(stages) - 1), 46, WIDTH - 10)
     turn = matrix.learned_at(task)
     drawn = [_axes(x, len(stages)), _band(x, values, bounds)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from perdure.ledger.records import EditsSummary, FactLine
 from perdure.report.gates import badge
-from perdure.report.lines import Scale, apart, path
+from perdure.report.lines import Scale, path, without_overlap
 from perdure.report.markup import Html, el, join, scrolling
 from perdure.report.records import ReportData, ReportEntry, lineage
 from perdure.report.words import NOTHING, count, number, percent, short, title_of
@@ -55,7 +55,7 @@ def _panel(title: str, story: str, values: Sequence[float], top: float) -> Html:
             el("line", x1=38, x2=WIDTH - 2, y1=y(level), y2=y(level), class_="grid"),
             el("text", percent(level, 0 if top == 1 else 1), x=33, y=y(level) + 3.5, text_anchor="end"),
         )
-        for level in apart(list(dict.fromkeys(ends)), y)
+        for level in without_overlap(list(dict.fromkeys(ends)), y)
     ]
     points = [(x(i), y(value)) for i, value in enumerate(values)]
     dots = [el("circle", cx=a, cy=b, r=2.5, class_="dot") for a, b in points]

@@ -31,7 +31,7 @@ def badge(verdict: str, word: bool = True) -> Html:
 
 
 def gates(data: ReportData) -> Html:
-    """Return every verdict; the newest and those that did not pass stand open."""
+    """Return every verdict; the newest verdict, and each that is not a pass, is open."""
     judged = [(entry, gate) for entry in reversed(data.entries) if (gate := entry.gate)]
     if not judged:
         return el("p", "No learn has been through the gate yet.", class_="empty")
@@ -46,13 +46,13 @@ def _verdict(entry: ReportEntry, gate: Verdict, newest: bool) -> Html:
     name = el("span", el("b", title_of(entry)), el("code", short(entry.entry)), class_="who")
     summary = el("summary", badge(gate.verdict), name, el("time", when(entry.time)))
     floor = gate.floor
-    said = [sentence(gate.reason)]
+    sentences = [sentence(gate.reason)]
     if floor and floor.reason not in gate.reason:
-        said.append(sentence(f"{floor.task}: {floor.reason}"))
+        sentences.append(sentence(f"{floor.task}: {floor.reason}"))
     if (facts := gate.facts) and facts.reason not in gate.reason:
-        said.append(sentence(facts.reason))
+        sentences.append(sentence(facts.reason))
     table = _table(gate.tasks) if gate.tasks else None
-    return el("details", summary, el("p", " ".join([*said, rule])), table, open=newest or gate.verdict != "pass")
+    return el("details", summary, el("p", " ".join([*sentences, rule])), table, open=newest or gate.verdict != "pass")
 
 
 def _table(rows: Sequence[TaskVerdict]) -> Html:

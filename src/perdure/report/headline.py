@@ -42,11 +42,11 @@ def summary(data: ReportData) -> str:
     if acc.value is not None:
         text += f" The model now scores {percent(acc.value)}" + (" on average." if len(known) > 1 else ".")
     if bwt.value is not None:
-        text += f" {_kept(bwt)}"
+        text += f" {_change_of_old_tasks(bwt)}"
     return text
 
 
-def _kept(bwt: Metric) -> str:
+def _change_of_old_tasks(bwt: Metric) -> str:
     low, high, value = bwt.low, bwt.high, bwt.value or 0.0
     if low is None or high is None:
         return f"Earlier tasks stand at {points(value)} points against when they were learned."
@@ -64,30 +64,30 @@ def _kept(bwt: Metric) -> str:
 
 
 def tiles(matrix: Matrix) -> Html:
-    """Return the five metrics, each with interval, n and a plain sentence; a missing one says why."""
+    """Return the five metrics, each with its interval, n and meaning. A metric without a value has a reason."""
     return el("div", [_tile(matrix, metric) for metric in METRICS], class_="tiles")
 
 
 def _tile(matrix: Matrix, metric: MetricWords) -> Html:
-    found = matrix.metrics[metric.key]
-    if found.value is None:
-        under = el("span", found.missing or "not measured yet", class_="soft")
+    result = matrix.metrics[metric.key]
+    if result.value is None:
+        under = el("span", result.missing or "not measured yet", class_="soft")
     else:
         error = [
-            "95% interval" if metric.interval(found) else "",
-            f"n = {count(found.n)}" if found.n else "",
+            "95% interval" if metric.interval(result) else "",
+            f"n = {count(result.n)}" if result.n else "",
         ]
-        under = join(metric.interval(found), el("br"), el("span", ", ".join(filter(None, error)), class_="soft"))
-    worst = found.worst
-    unit = el("small", metric.unit) if found.value is not None else None
+        under = join(metric.interval(result), el("br"), el("span", ", ".join(filter(None, error)), class_="soft"))
+    worst = result.worst
+    unit = el("small", metric.unit) if result.value is not None else None
     return el(
         "section",
         el("h3", metric.title),
-        el("p", metric.number(found), unit, class_="big"),
+        el("p", metric.number(result), unit, class_="big"),
         el("p", under, class_="interval"),
         el(
             "p",
-            metric.says,
+            metric.meaning,
             f" Worst: {worst.task}, {points(worst.value)}. " if worst else " ",
             el("abbr", metric.name),
             class_="says",
@@ -98,11 +98,11 @@ def _tile(matrix: Matrix, metric: MetricWords) -> Html:
 
 def attention(data: ReportData) -> Html | None:
     """Return the list of what a reader must not miss: gates that did not pass, and warnings of the runs."""
-    kept = lineage(data, data.head)
+    line = lineage(data, data.head)
     notes = []
     for entry, record in learned(data):
         gate = entry.gate
-        aside = "" if entry.entry in kept else " It is not part of head."
+        aside = "" if entry.entry in line else " It is not part of head."
         if gate and gate.verdict != "pass":
             word = "failed" if gate.verdict == "fail" else "was inconclusive"
             notes.append(_note(entry, f"the gate {word}: {sentence(gate.reason)}{aside}"))

@@ -79,14 +79,14 @@ def _cell(matrix: Matrix, scores: Cells, i: int, j: int, compact: bool) -> Html:
     where = f"{task}, stage {i} ({title_of(stage)})"
     if score is None:
         return el("td", el("span", "not measured", class_="unseen"), class_="gap", title=f"{where}: not measured")
-    found = scores.get((stage.entry or "", task))
-    interval = span(found.low, found.high) if found else ""
+    record = scores.get((stage.entry or "", task))
+    interval = span(record.low, record.high) if record else ""
     n = matrix.n[i][j]
     facts = [
         f"{where}: {percent(score)}",
-        f"95% {found.interval} interval {interval}" if found and interval else "",
+        f"95% {record.interval} interval {interval}" if record and interval else "",
         f"n = {count(n)}" + (", other test rows than the newest" if matrix.other_rows(i, j) else "") if n else "",
-        found.scorer if found else "",
+        record.scorer if record else "",
     ]
     just = stage.learns(task)
     after = matrix.learned_at(task)
@@ -96,8 +96,8 @@ def _cell(matrix: Matrix, scores: Cells, i: int, j: int, compact: bool) -> Html:
     shown = f"{100 * score:.0f}" if dense else f"{100 * score:.1f}"
     small = (
         None
-        if compact or dense or not found or not interval
-        else el("small", span(found.low, found.high, digits=0).replace(" to ", DASH))
+        if compact or dense or not record or not interval
+        else el("small", span(record.low, record.high, digits=0).replace(" to ", DASH))
     )
     mark = el("sup", "\u2020") if matrix.other_rows(i, j) else None
     return el("td", join(el("b", shown), mark, small), class_=classes, title=tip)

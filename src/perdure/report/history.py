@@ -91,9 +91,9 @@ def _node(data: ReportData, entry: ReportEntry, at: tuple[int, int], lane: int) 
 
 
 def _entries(data: ReportData) -> Html:
-    kept = set(lineage(data, data.head))
+    in_head = set(lineage(data, data.head))
     heads = ["Entry", "Kind", "What", "When", "Gate", "Own score", "Memory", "Parent"]
-    rows = [_entry(data, entry, entry.entry in kept) for entry in reversed(data.entries)]
+    rows = [_entry(data, entry, entry.entry in in_head) for entry in reversed(data.entries)]
     head = el(
         "tr", [el("th", text, scope="col", class_="num" if text in ("Own score", "Memory") else None) for text in heads]
     )
@@ -101,20 +101,20 @@ def _entries(data: ReportData) -> Html:
     return scrolling(table, "Entries of the ledger")
 
 
-def _entry(data: ReportData, entry: ReportEntry, kept: bool) -> Html:
+def _entry(data: ReportData, entry: ReportEntry, in_head: bool) -> Html:
     gate, memory = entry.gate, entry.memory
     own = entry.scores.get(entry.task or "")
     refs = [el("span", name, class_="ref head" if name == "head" else "ref") for name in entry.refs]
     if data.head == entry.entry and "head" not in entry.refs:
         refs.insert(0, el("span", "head", class_="ref head"))
-    held = ", ".join(f"{task} {count(n)}" for task, n in memory.tasks.items())
+    rows_of_tasks = ", ".join(f"{task} {count(n)}" for task, n in memory.tasks.items())
     return el(
         "tr",
         el(
             "th",
             el("code", short(entry.entry), title=entry.entry),
             refs,
-            None if kept else el("span", "not in head", class_="ref off"),
+            None if in_head else el("span", "not in head", class_="ref off"),
             scope="row",
         ),
         el("td", entry.kind),
@@ -122,17 +122,17 @@ def _entry(data: ReportData, entry: ReportEntry, kept: bool) -> Html:
         el("td", el("time", when(entry.time), datetime=entry.time), class_="nowrap"),
         el("td", badge(gate.verdict) if gate else NOTHING),
         el("td", percent(own.score if own else None), class_="num"),
-        el("td", count(memory.rows, "row"), class_="num nowrap", title=held or None),
+        el("td", count(memory.rows, "row"), class_="num nowrap", title=rows_of_tasks or None),
         el("td", el("code", short(entry.parent)) if entry.parent else NOTHING),
-        class_=None if kept else "off",
+        class_=None if in_head else "off",
     )
 
 
 def _signed(entry: ReportEntry) -> Html | None:
     """Return who made an entry and why, in small letters; None where neither is known."""
     by, message = entry.signature.author, entry.signature.message
-    told = [clip(" ".join(message.split()), 80)] if message else []
-    return el("div", el("small", ", ".join([*told, *([by] if by else [])]), title=message)) if told or by else None
+    texts = [clip(" ".join(message.split()), 80)] if message else []
+    return el("div", el("small", ", ".join([*texts, *([by] if by else [])]), title=message)) if texts or by else None
 
 
 def _reflog(data: ReportData) -> Html:

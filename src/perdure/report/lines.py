@@ -45,21 +45,21 @@ def runs(values: Sequence[float | None]) -> list[list[int]]:
 
 
 def thin(points: Sequence[Sequence[float]], most: int) -> list[Point]:
-    """Return at most `most` points, each the mean of a stretch; what is no finite number is left out."""
-    kept = [(float(x), float(y)) for x, y in points if finite(y)]
-    if len(kept) <= most:
-        return kept
-    cuts = [round(i * len(kept) / most) for i in range(most + 1)]
-    return [(fmean(x for x, _ in kept[a:b]), fmean(y for _, y in kept[a:b])) for a, b in pairwise(cuts)]
+    """Return at most `most` points, each the mean of a stretch. Values that are not finite are left out."""
+    pairs = [(float(x), float(y)) for x, y in points if finite(y)]
+    if len(pairs) <= most:
+        return pairs
+    cuts = [round(i * len(pairs) / most) for i in range(most + 1)]
+    return [(fmean(x for x, _ in pairs[a:b]), fmean(y for _, y in pairs[a:b])) for a, b in pairwise(cuts)]
 
 
-def apart(values: Sequence[float], scale: Scale, least: float = LABEL) -> list[float]:
-    """Return the values whose labels fit beside each other on a scale, earlier ones first: none nearer than `least` pixels."""
-    kept: list[float] = []
+def without_overlap(values: Sequence[float], scale: Scale, least: float = LABEL) -> list[float]:
+    """Return the values whose labels do not overlap: `least` pixels or more between any two. Earlier values have priority."""
+    chosen: list[float] = []
     for value in values:
-        if all(abs(scale(value) - scale(other)) >= least for other in kept):
-            kept.append(value)
-    return kept
+        if all(abs(scale(value) - scale(other)) >= least for other in chosen):
+            chosen.append(value)
+    return chosen
 
 
 def ticks(count: int, scale: Scale) -> range:

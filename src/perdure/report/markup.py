@@ -1,6 +1,6 @@
-"""HTML and SVG as nested calls. Text is escaped because escaping is the default, not because somebody remembered.
+"""HTML and SVG as nested calls. All text is escaped by default.
 
-Characters that would turn or hide what stands beside them are shown as on a terminal.
+Characters that would reverse or hide the text around them are made visible, as on a terminal.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""The five numbers of a stream: their names, what they say, and how each is written."""
+"""The five metrics of a stream: names, meaning and number format."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ class MetricWords:
     key: str
     name: str  # as papers call it
     title: str
-    says: str
+    meaning: str
     difference: bool = False  # a difference of scores, in points, rather than a score
     signed: bool = True  # whether a plus sign is written on a difference
 
-    def number(self, found: Metric) -> str:
+    def number(self, metric: Metric) -> str:
         """Return the value without its unit."""
-        value = found.value
+        value = metric.value
         if value is None:
             return NOTHING
         return points(value, self.signed) if self.difference else percent(value)[:-1]
@@ -29,9 +29,9 @@ class MetricWords:
         """What follows the number."""
         return " points" if self.difference else "%"
 
-    def interval(self, found: Metric) -> str:
+    def interval(self, metric: Metric) -> str:
         """Return the interval, empty where there is none."""
-        return span(found.low, found.high, signed=self.difference and self.signed)
+        return span(metric.low, metric.high, signed=self.difference and self.signed)
 
 
 METRICS = [

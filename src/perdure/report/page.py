@@ -22,29 +22,29 @@ from perdure.report.traces import traces
 from perdure.report.training import heartbeats, losses
 
 INTERVALS = (
-    "n counts test rows. Intervals hold 95%: those of a task's score are Wilson's where answers are right or wrong, and "
-    "bootstrapped over its test rows where they are graded; those of metrics over tasks are bootstrapped over test rows."
+    "n counts test rows. Intervals hold 95%. Those of a task's score are Wilson's where answers are right or wrong, and "
+    "bootstrapped over its test rows where they are graded. Those of metrics over tasks are bootstrapped over test rows."
 )
 
 
 @dataclass(frozen=True)
 class Section:
-    """What is written around a section: its link, its title, and how to read it."""
+    """The text around a section: its link, its title, and how to read it."""
 
     link: str
     title: str
-    says: str
+    how_to_read: str
 
 
 SECTIONS = {
     "matrix": Section(
         "Matrix",
         "What it knows, stage by stage",
-        "Each row is the model after one stage, each column a task. Read down a column to see whether a task is kept.",
+        "Each row is the model after one stage, each column a task. Read down a column to see whether the model forgets a task.",
     ),
     "compare": Section(
         "Comparison",
-        "Beside another workspace",
+        "Compared with another workspace",
         "Colours mean the same on every side. Metrics are over the test rows that both scored at their head.",
     ),
     "tasks": Section(
@@ -57,9 +57,9 @@ SECTIONS = {
         "Gate",
         "What the gate decided",
         "A new version is refused when an earlier task is shown to have lost more than the tolerance, when a fact is lost, or "
-        "when the new task stays below a floor. In each row the bar is between the two bounds of the drop, each of which holds "
-        "with the confidence named, by Tango's method where answers are right or wrong, else by bootstrap; the solid mark is no "
-        "drop, the dashed mark the tolerance.",
+        "when the new task stays below a floor. In each row the bar is between the two bounds of the drop. Each bound holds "
+        "with the confidence named. It is by Tango's method where answers are right or wrong, else by bootstrap. The solid mark "
+        "is no drop, the dashed mark the tolerance.",
     ),
     "training": Section(
         "Training", "Training loss", "Mean loss per label token of the new task, on one scale for all learns."
@@ -72,14 +72,14 @@ SECTIONS = {
     "edits": Section(
         "Facts",
         "What became of the edited facts",
-        "A later learn can overwrite a fact, so each is asked again after it. Neighbours are questions whose answers must "
-        "stay; perplexity is that of held-out text, with all facts against without.",
+        "A later learn can overwrite a fact, so each fact is verified again after it. Neighbours are questions whose answers "
+        "must stay the same. Perplexity is that of held-out text, with all facts against without.",
     ),
     "traces": Section(
         "Traces",
-        "Where it keeps what it says",
-        "Noise on the subject is to take the answer away; a cell is strong where restoring that token in that layer brings it "
-        "back. Intervals of averages are Student's over facts.",
+        "Where the model stores its answers",
+        "Noise on the subject makes the answer unlikely. A cell is strong where restoring that token in that layer makes it "
+        "likely again. Intervals of averages are Student's over facts.",
     ),
     "history": Section(
         "Ledger",
@@ -161,7 +161,9 @@ def _bodies(data: ReportData) -> dict[str, Child]:
 
 def _section(name: str, body: Child) -> Html:
     section = SECTIONS[name]
-    return el("section", el("h2", section.title), el("p", section.says, class_="how"), body, id=name, class_="part")
+    return el(
+        "section", el("h2", section.title), el("p", section.how_to_read, class_="how"), body, id=name, class_="part"
+    )
 
 
 def _footer(data: ReportData) -> str:
@@ -170,8 +172,8 @@ def _footer(data: ReportData) -> str:
 
 
 def head(title: str) -> Html:
-    """Return the head of a page: our style, and a policy by which it loads nothing."""
-    # The policy lets nothing be loaded and no script run but ours, should a record ever slip through the escaping.
+    """Return the head of a page: the style, and a policy that forbids to load anything."""
+    # A second protection after the escaping of records: nothing is loaded, and only the script of perdure runs.
     digest = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
     dark = f"@media screen and (prefers-color-scheme: dark){{{scale_css(dark=True)}}}"

@@ -34,45 +34,45 @@ def refuse_without_matplotlib() -> None:
         ) from error
 
 
-def draw_prompt(found: TracedPrompt, folder: Path) -> list[Path]:
+def draw_prompt(trace: TracedPrompt, folder: Path) -> list[Path]:
     """Write the heat map of each kind of a traced prompt, tokens x layers, as `<kind>.png`; return the files.
 
     Args:
-        found: The trace; `TracedPrompt.from_json` reads one from `trace.json`.
+        trace: The trace; `TracedPrompt.from_json` reads one from `trace.json`.
         folder: An existing folder.
     """
-    tokens, layers = len(found.tokens), len(next(iter(found.kinds.values())).restored[0])
+    tokens, layers = len(trace.tokens), len(next(iter(trace.kinds.values())).restored[0])
     size = (max(NARROW, 2.4 + 0.13 * layers), 1.3 + 0.22 * tokens)
-    return [_save(folder / f"{kind}.png", size, lambda f, k=kind: _prompt(f, found, k)) for kind in found.kinds]  # type: ignore[misc]
+    return [_save(folder / f"{kind}.png", size, lambda f, k=kind: _prompt(f, trace, k)) for kind in trace.kinds]  # type: ignore[misc]
 
 
-def draw_average(found: TracedAverage, folder: Path) -> list[Path]:
+def draw_average(average: TracedAverage, folder: Path) -> list[Path]:
     """Write the averages over facts by role: a heat map of each kind, and the curves of all with their intervals.
 
     Args:
-        found: The average; `TracedAverage.from_json` reads one from `trace.json`.
+        average: The average; `TracedAverage.from_json` reads one from `trace.json`.
         folder: An existing folder.
     """
-    layers = len(next(iter(found.kinds.values())).mean[0])
+    layers = len(next(iter(average.kinds.values())).mean[0])
     wide = max(NARROW, 3.2 + 0.13 * layers)
     files = [
-        _save(folder / f"average-{kind}.png", (wide, 2.8), lambda f, k=kind: _average(f, found, k))  # type: ignore[misc]
-        for kind in found.kinds
+        _save(folder / f"average-{kind}.png", (wide, 2.8), lambda f, k=kind: _average(f, average, k))  # type: ignore[misc]
+        for kind in average.kinds
     ]
-    curves = _save(folder / "average-curves.png", (0.6 + 4.2 * len(found.kinds), 4.4), lambda f: _curves(f, found))
+    curves = _save(folder / "average-curves.png", (0.6 + 4.2 * len(average.kinds), 4.4), lambda f: _curves(f, average))
     return [*files, curves]
 
 
-def draw_sweep(found: SweepResult, folder: Path) -> list[Path]:
-    """Write what single edits are worth by layer as `sweep.png`, beside the averages of the traces if there are some.
+def draw_sweep(sweep: SweepResult, folder: Path) -> list[Path]:
+    """Write what single edits are worth by layer as `sweep.png`, next to the averages of the traces if there are any.
 
     Args:
-        found: The sweep; `SweepResult.from_json` reads one from `sweep.json`.
+        sweep: The sweep; `SweepResult.from_json` reads one from `sweep.json`.
         folder: An existing folder.
     """
-    wide = 13.0 if found.tracing else 7.2
-    files = [_save(folder / "sweep.png", (wide, 4.4), lambda f: _sweep(f, found))]
-    return files + (draw_average(found.tracing, folder) if found.tracing else [])
+    wide = 13.0 if sweep.tracing else 7.2
+    files = [_save(folder / "sweep.png", (wide, 4.4), lambda f: _sweep(f, sweep))]
+    return files + (draw_average(sweep.tracing, folder) if sweep.tracing else [])
 
 
 def _save(path: Path, size: tuple[float, float], draw: Draw) -> Path:
@@ -87,80 +87,80 @@ def _save(path: Path, size: tuple[float, float], draw: Draw) -> Path:
     return path
 
 
-def _prompt(figure: Any, found: TracedPrompt, kind: str) -> None:
+def _prompt(figure: Any, trace: TracedPrompt, kind: str) -> None:
     import numpy as np
 
-    part, (first, stop) = found.kinds[kind], found.span
+    part, (first, stop) = trace.kinds[kind], trace.span
     restored = np.array(part.restored)
     axes = figure.subplots()
-    top = max(float(restored.max()), found.corrupted + 1e-9)  # nothing above the noise: one pale colour
-    drawn = axes.pcolormesh(restored, cmap=COLOURS[kind], vmin=found.corrupted, vmax=top)
-    labels = [_seen(token) + ("*" if first <= n < stop else "") for n, token in enumerate(found.tokens)]
+    top = max(float(restored.max()), trace.corrupted + 1e-9)  # nothing above the noise: one pale colour
+    drawn = axes.pcolormesh(restored, cmap=COLOURS[kind], vmin=trace.corrupted, vmax=top)
+    labels = [_seen(token) + ("*" if first <= n < stop else "") for n, token in enumerate(trace.tokens)]
     _grid(axes, labels, restored.shape[1])
     figure.suptitle("Restoring the state after noise" if kind == "block" else f"Restoring {WORDS[kind]} after noise")
     axes.set_xlabel(_restored(kind, part.window))
     bar = figure.colorbar(drawn, ax=axes)
-    bar.set_label(f"p({_seen(found.answer.strip())})", parse_math=False)
+    bar.set_label(f"p({_seen(trace.answer.strip())})", parse_math=False)
 
 
-def _average(figure: Any, found: TracedAverage, kind: str) -> None:
+def _average(figure: Any, average: TracedAverage, kind: str) -> None:
     import numpy as np
 
-    part = found.kinds[kind]
+    part = average.kinds[kind]
     mean = np.ma.masked_invalid(np.array(part.mean, dtype=float))
     axes = figure.subplots()
     axes.set_facecolor("0.92")  # a role that no prompt has
     drawn = axes.pcolormesh(mean, cmap=COLOURS[kind], vmin=0, vmax=max(float(mean.max()), 1e-9))
-    _grid(axes, _roles(found, kind), mean.shape[1])
-    figure.suptitle(f"Average indirect effect of {WORDS[kind]} (n = {found.n} facts)")
+    _grid(axes, _roles(average, kind), mean.shape[1])
+    figure.suptitle(f"Average indirect effect of {WORDS[kind]} (n = {average.n} facts)")
     axes.set_xlabel(_restored(kind, part.window))
     figure.colorbar(drawn, ax=axes).set_label("AIE")
 
 
-def _curves(figure: Any, found: TracedAverage) -> None:
-    every = figure.subplots(1, len(found.kinds), sharey=True, squeeze=False)[0]
-    for axes, (kind, part) in zip(every, found.kinds.items(), strict=True):
-        for role, label in enumerate(_roles(found, kind)):
+def _curves(figure: Any, average: TracedAverage) -> None:
+    every = figure.subplots(1, len(average.kinds), sharey=True, squeeze=False)[0]
+    for axes, (kind, part) in zip(every, average.kinds.items(), strict=True):
+        for role, label in enumerate(_roles(average, kind)):
             if part.n[role]:
                 _line(axes, part.mean[role], part.low[role], part.high[role], label, f"C{role}")
         axes.axhline(0, color="0.6", linewidth=0.8)
-        axes.set_title(f"{WORDS[kind]}, n = {found.n} facts, 95% intervals")
+        axes.set_title(f"{WORDS[kind]}, n = {average.n} facts, 95% intervals")
         axes.set_xlabel(_restored(kind, part.window))
         axes.legend(fontsize=7)
     every[0].set_ylabel("average indirect effect on p(answer)")
 
 
-def _sweep(figure: Any, found: SweepResult) -> None:
-    every = figure.subplots(1, 2 if found.tracing else 1, squeeze=False)[0]
-    axes, layers = every[0], [line.layer for line in found.layers]
-    before, swept = measures_of(found.before), [measures_of(line) for line in found.layers]
+def _sweep(figure: Any, sweep: SweepResult) -> None:
+    every = figure.subplots(1, 2 if sweep.tracing else 1, squeeze=False)[0]
+    axes, layers = every[0], [line.layer for line in sweep.layers]
+    before, swept = measures_of(sweep.before), [measures_of(line) for line in sweep.layers]
     for number, name in enumerate(before):
         lines = [measures[name] for measures in swept]
         values = [line.value for line in lines]
         ends = [[line.value - line.low for line in lines], [line.high - line.value for line in lines]]
-        at = [layer + 0.12 * (number - len(before) / 2) for layer in layers]  # apart, so that none hides another
+        at = [layer + 0.12 * (number - len(before) / 2) for layer in layers]  # shifted, so that no bar hides another
         style = {"color": f"C{number}", "marker": "o", "markersize": 4, "linewidth": 1.2, "capsize": 2}
         axes.errorbar(at, values, ends, label=f"{name} (n = {lines[0].n})", **style)
-    if unedited := found.before.neighbourhood:
+    if unedited := sweep.before.neighbourhood:
         colour = f"C{list(before).index('neighbourhood')}"
         axes.axhline(unedited.value, color=colour, linestyle=":", label="neighbourhood before")
-    if found.best is not None:
-        axes.axvline(found.best, color="0.6", linewidth=0.8, label=f"best by harmonic mean: {found.best}")
+    if sweep.best is not None:
+        axes.axvline(sweep.best, color="0.6", linewidth=0.8, label=f"best by harmonic mean: {sweep.best}")
     axes.set(
         xlabel="edited layer",
         ylabel="share, 95% intervals",
         ylim=(-0.03, 1.03),
         xticks=layers[:: -(-len(layers) // TICKS)],
     )
-    axes.set_title(f"Single edits by layer ({found.facts} facts)")
+    axes.set_title(f"Single edits by layer ({sweep.facts} facts)")
     axes.legend(fontsize=7)
-    if found.tracing:
-        _beside(every[1], found.tracing)
+    if sweep.tracing:
+        _draw_traces(every[1], sweep.tracing)
         axes.set_xlim(every[1].get_xlim())
 
 
-def _beside(axes: Any, traced: TracedAverage) -> None:
-    """Draw the averages at the subject's last token, which tell where a fact is read, not where to edit it."""
+def _draw_traces(axes: Any, traced: TracedAverage) -> None:
+    """Draw the averages at the subject's last token. They show where a fact is read, not where to edit it."""
     role = traced.roles.index(LAST_SUBJECT)
     for kind, part in traced.kinds.items():
         if part.n[role]:
@@ -193,11 +193,12 @@ def _restored(kind: str, window: int) -> str:
     return f"centre of interval of {window} restored {WORDS[kind]} layers"
 
 
-def _roles(found: TracedAverage, kind: str) -> list[str]:
-    """Return the roles as labels; those that some prompts lack say how many have them."""
-    counts = found.kinds[kind].n
+def _roles(average: TracedAverage, kind: str) -> list[str]:
+    """Return the roles as labels; a role that some prompts lack has the number of prompts with it."""
+    counts = average.kinds[kind].n
     return [
-        f"{role} token" + ("" if n == found.n else f" (n = {n})") for role, n in zip(found.roles, counts, strict=True)
+        f"{role} token" + ("" if n == average.n else f" (n = {n})")
+        for role, n in zip(average.roles, counts, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What several sections read from the records: which entries learned, which lead to head, which interval a cell has."""
+"""Queries that several sections share: the entries that learned, the line of an entry, the score of a cell."""
 
 import math
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ def only_edits(data: ReportData) -> bool:
 def lineage(data: ReportData, entry: str | None) -> list[str]:
     """Return `entry` and its ancestors, newest first; unknown ids end the walk."""
     parents = {one.entry: one.parent for one in data.entries}
-    found: list[str] = []
-    while entry is not None and entry in parents and entry not in found:
-        found.append(entry)
+    line: list[str] = []
+    while entry is not None and entry in parents and entry not in line:
+        line.append(entry)
         entry = parents[entry]
-    return found
+    return line
 
 
 def cells(data: ReportData) -> Cells:
@@ -38,5 +38,5 @@ def cells(data: ReportData) -> Cells:
 
 
 def finite(value: object) -> bool:
-    """Say whether `value` is a number that can be drawn."""
+    """Return whether `value` is a number that can be drawn."""
     return isinstance(value, (int, float)) and math.isfinite(value)

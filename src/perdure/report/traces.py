@@ -1,4 +1,4 @@
-"""Causal traces: heat maps of prompts, averages over facts, and the sweep by edits that says where to edit."""
+"""Causal traces: heat maps of prompts, averages over facts, and the sweep of single edits that shows where to edit."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -17,7 +17,7 @@ from perdure.ledger.records import (
     TraceNotes,
     measures_of,
 )
-from perdure.report.lines import Scale, apart, path, ticks
+from perdure.report.lines import Scale, path, ticks, without_overlap
 from perdure.report.markup import Child, Html, el, join, scrolling
 from perdure.report.records import ReportData
 from perdure.report.words import NOTHING, clip, count, percent, points, short, span
@@ -43,48 +43,48 @@ def traces(data: ReportData) -> dict[str, Child]:
 
 def _entry(where: str, notes: TraceNotes) -> list[tuple[Html, Html]]:
     """Return summary and body of all that was measured at an entry."""
-    found = [(_title(clip(one.prompt, 80), where), _prompt(one)) for one in notes.prompts]
+    blocks = [(_title(clip(one.prompt, 80), where), _prompt(one)) for one in notes.prompts]
     if average := notes.average:
-        found.append((_title(f"Average over {count(average.n, 'fact')}", where), _average(average)))
+        blocks.append((_title(f"Average over {count(average.n, 'fact')}", where), _average(average)))
     if sweep := notes.sweep:
-        found.append((_title(f"Single edits by layer, {count(sweep.facts, 'fact')}", where), _sweep(sweep)))
-    return found
+        blocks.append((_title(f"Single edits by layer, {count(sweep.facts, 'fact')}", where), _sweep(sweep)))
+    return blocks
 
 
 def _title(text: str, where: str) -> Html:
     return el("span", el("b", text), el("code", where), class_="who")
 
 
-def _prompt(found: TracedPrompt) -> Html:
-    says = (
-        f"It goes on with “{found.answer.strip()}”: {percent(found.clean)}, with noise on “{found.subject}” "
-        f"{percent(found.corrupted)}. Tokens of the subject have a star."
+def _prompt(trace: TracedPrompt) -> Html:
+    summary = (
+        f"It goes on with “{trace.answer.strip()}”: {percent(trace.clean)}, with noise on “{trace.subject}” "
+        f"{percent(trace.corrupted)}. Tokens of the subject have a star."
     )
-    first, stop = found.span
+    first, stop = trace.span
     labels = [
-        (token.strip() or repr(token)) + ("*" if first <= n < stop else "") for n, token in enumerate(found.tokens)
+        (token.strip() or repr(token)) + ("*" if first <= n < stop else "") for n, token in enumerate(trace.tokens)
     ]
     panels = []
-    for kind, part in _ordered(found.kinds):
+    for kind, part in _ordered(trace.kinds):
         at = part.strongest_subject
         story = f"in the subject most at “{at.token.strip()}”, layer {at.layer}: {percent(at.restored)}"
-        panels.append(_panel(kind, part, story, _map(labels, part.restored, found.corrupted, percent)))
-    return join(el("p", says), el("div", panels, class_="panels", style=BROAD))
+        panels.append(_panel(kind, part, story, _map(labels, part.restored, trace.corrupted, percent)))
+    return join(el("p", summary), el("div", panels, class_="panels", style=BROAD))
 
 
-def _average(found: TracedAverage) -> Html:
-    total = found.total_effect
-    says = (
+def _average(average: TracedAverage) -> Html:
+    total = average.total_effect
+    summary = (
         f"Noise on the subject {_costs(total.value)} of the answer's chance "
-        f"({span(total.low, total.high, signed=True) or 'no interval'}; n = {count(found.n)} of "
-        f"{count(found.facts)} facts, those that the model says). What restoring brings back, in points; curves: the "
-        "subject's last token (solid) and the prompt's last (dashed), with 95% intervals."
+        f"({span(total.low, total.high, signed=True) or 'no interval'}; n = {count(average.n)} of "
+        f"{count(average.facts)} facts, those that the model says). The maps show what restoring brings back, in points. "
+        "The curves are for the subject's last token (solid) and the prompt's last token (dashed), with 95% intervals."
     )
     panels = []
-    for kind, part in _ordered(found.kinds):
-        picture = join(_map(found.roles, part.mean, 0.0, points), _curves(found, part))
+    for kind, part in _ordered(average.kinds):
+        picture = join(_map(average.roles, part.mean, 0.0, points), _curves(average, part))
         panels.append(_panel(kind, part, "average indirect effect", picture))
-    return join(el("p", says), el("div", panels, class_="panels", style=BROAD))
+    return join(el("p", summary), el("div", panels, class_="panels", style=BROAD))
 
 
 def _costs(effect: float) -> str:
@@ -124,13 +124,13 @@ def _map(
         el("path", d=path([(LEFT, 0), (WIDTH - 2, 0), (WIDTH - 2, bottom), (LEFT, bottom)], True), class_="line thin")
     )
     drawn += [el("text", n, x=x(n + 0.5), y=bottom + 13, text_anchor="middle") for n in ticks(layers, x)]
-    told = f"rows {', '.join(labels)}; layers 0 to {layers - 1}; largest {words(top)}"
-    return el("svg", drawn, viewBox=f"0 0 {WIDTH} {bottom + FOOT}", role="img", aria_label=told)
+    description = f"rows {', '.join(labels)}; layers 0 to {layers - 1}; largest {words(top)}"
+    return el("svg", drawn, viewBox=f"0 0 {WIDTH} {bottom + FOOT}", role="img", aria_label=description)
 
 
-def _curves(found: TracedAverage, part: AverageKind) -> Html:
+def _curves(average: TracedAverage, part: AverageKind) -> Html:
     """Return the averages at the subject's last token and at the prompt's last, with their intervals."""
-    lines = [(found.roles.index(name), style) for name, style in ((SUBJECT, "line"), (LAST, "line other"))]
+    lines = [(average.roles.index(name), style) for name, style in ((SUBJECT, "line"), (LAST, "line other"))]
     known = [(role, style) for role, style in lines if part.n[role]]
     ends = [
         v for role, _ in known for values in (part.mean, part.low, part.high) for v in values[role] if v is not None
@@ -138,7 +138,7 @@ def _curves(found: TracedAverage, part: AverageKind) -> Html:
     x = Scale(0, max(1, len(part.mean[0]) - 1), LEFT, WIDTH - 4)
     y = Scale(min(0.0, *ends), max(0.0, *ends), HIGH - 10, 8)
     drawn: list[Child] = [el("line", x1=LEFT, x2=WIDTH - 4, y1=y(0), y2=y(0), class_="grid")]
-    named = apart([0.0, *sorted({max(0.0, *ends), min(0.0, *ends)}, key=abs, reverse=True)], y)
+    named = without_overlap([0.0, *sorted({max(0.0, *ends), min(0.0, *ends)}, key=abs, reverse=True)], y)
     drawn += [el("text", points(v), x=LEFT - 6, y=y(v) + 3.5, text_anchor="end") for v in named]
     for role, style in known:
         mean, low, high = (_points(values[role], x, y) for values in (part.mean, part.low, part.high))
@@ -152,22 +152,22 @@ def _points(effects: Effects, x: Scale, y: Scale) -> list[tuple[float, float]]:
     return [(x(layer), y(effect)) for layer, effect in enumerate(effects) if effect is not None]
 
 
-def _sweep(found: Sweep) -> Html:
-    heads = [el("th", text, scope="col", class_="num") for text in (*measures_of(found.before), "harmonic mean")]
-    rows = [_row("unedited", found.before, None)]
+def _sweep(sweep: Sweep) -> Html:
+    heads = [el("th", text, scope="col", class_="num") for text in (*measures_of(sweep.before), "harmonic mean")]
+    rows = [_row("unedited", sweep.before, None)]
     rows += [
-        _row(f"{line.layer}{', the best' if line.layer == found.best and line.score.value else ''}", line, line.score)
-        for line in found.layers
+        _row(f"{line.layer}{', the best' if line.layer == sweep.best and line.score.value else ''}", line, line.score)
+        for line in sweep.layers
     ]
-    says = (
-        f"Each of {count(found.facts, 'fact')} was edited alone in each layer ({found.method}), since tracing does not "
+    summary = (
+        f"Each of {count(sweep.facts, 'fact')} was edited alone in each layer ({sweep.method}), since tracing does not "
         "predict where to edit; nothing of it was recorded. Percent, with 95% intervals: Wilson's where each fact is right or "
         "wrong, else bootstrapped over facts; under the harmonic mean stand the harmonic means of their ends."
     )
     head = el("thead", el("tr", el("th", "layer", scope="col"), heads))
     table = el("table", head, el("tbody", rows), class_="plain")
     scroll = scrolling(table, "Single edits by layer")
-    return join(el("p", says), scroll)
+    return join(el("p", summary), scroll)
 
 
 def _row(name: str, measures: EditMeasures | SweptLayer, score: HarmonicMean | None) -> Html:

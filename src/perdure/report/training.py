@@ -73,8 +73,8 @@ def _effort(record: LearnRecord) -> Html:
         duration(seconds) if seconds else "",
         f"{count(round(tokens / seconds))} tokens/s" if tokens and seconds else "",
     ]
-    said = [part for part in parts if part]
-    return join([[el("span", part + ("," if part is not said[-1] else ""), class_="nowrap"), " "] for part in said])
+    shown = [part for part in parts if part]
+    return join([[el("span", part + ("," if part is not shown[-1] else ""), class_="nowrap"), " "] for part in shown])
 
 
 def _settings(settings: JsonObject) -> Html | None:

@@ -46,7 +46,7 @@ def number(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds as a person says them: '42 s', '3 min 12 s', '2 h 5 min'."""
+    """Return seconds in the units that people use: '42 s', '3 min 12 s', '2 h 5 min'."""
     if seconds is None:
         return NOTHING
     if seconds < 10:
