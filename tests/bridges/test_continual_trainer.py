@@ -320,7 +320,11 @@ def test_each_task_needs_a_trainer_made_after_the_last(tiny_model, tokenizer, tm
         ({"recipe": "joint"}, BadSpec, "only a workspace stores"),
         ({"recipe": {"keep": "best"}}, BadSpec, "eval_dataset"),
         ({"recipe": {"methods": {"distill": {"teacher": "base"}}}}, BadSpec, "only a workspace loads"),
-        ({"args": {"gradient_checkpointing": True}}, BadSpec, "gradient_checkpointing"),
+        (
+            {"args": {"gradient_checkpointing_kwargs": {"use_reentrant": True}}},
+            BadSpec,
+            "gradient_checkpointing_kwargs.* use_reentrant: False",
+        ),
         ({"args": {"optim": "sgd"}}, BadSpec, "optim"),
         ({"args": {"adam_beta1": 0.8}}, BadSpec, "adam_beta1"),
         ({"args": {"data_seed": 7}}, BadSpec, "data_seed"),

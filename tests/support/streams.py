@@ -115,7 +115,9 @@ class Stream:
         shapes = self.runtime.shapes(recipe.settings)
         self.plan = recipe.adapter_plan(Bare(task, 0, recipe.settings, shapes, self.slots), state)
         params = self.runtime.begin(self.plan, self.slots, recipe.settings, 0, "new")
-        return self.runtime.trainable(params), {name: self.slots[name] for name in self.plan.beneath}
+        recompute = recipe.settings.gradient_checkpointing
+        trainable = self.runtime.trainable(params, gradient_checkpointing=recompute)
+        return trainable, {name: self.slots[name] for name in self.plan.beneath}
 
     def kept(self, methods: Mapping[str, Any], **more: Any) -> dict[str, Tensors]:
         """Return what the methods keep when they learn the first task from the start."""

@@ -91,7 +91,9 @@ def test_no_tracker_and_all_that_are_there_are_always_there(ws, tmp_path, report
     ws.plan("new", write(tmp_path / "new.jsonl", "new"), overrides={"report_to": report_to})
 
 
-def test_a_batch_that_no_memory_holds_and_a_disk_without_room_are_refused(ws, tmp_path, monkeypatch):
+def test_a_batch_that_no_memory_holds_blocks_without_checkpoints_and_a_disk_without_room_are_refused(
+    ws, tmp_path, monkeypatch
+):
     data = write(tmp_path / "new.jsonl", "new")
     from perdure.bridges import sizes
 
@@ -99,6 +101,14 @@ def test_a_batch_that_no_memory_holds_and_a_disk_without_room_are_refused(ws, tm
         patch.setattr(sizes, "memory_bytes", lambda device: 1000)
         with pytest.raises(BadSpec, match=r"per_device_train_batch_size is 6: such a batch takes .* GB at least"):
             ws.plan("new", data, overrides={"per_device_train_batch_size": 6})
+    on = {"gradient_checkpointing": True}
+    assert ws.plan("new", data, overrides=on).recipe.settings.gradient_checkpointing
+    with monkeypatch.context() as patch:
+        patch.setattr(sizes, "has_checkpoints", lambda model: False)
+        with pytest.raises(
+            BadSpec, match="no gradient checkpointing for LlamaForCausalLM; set gradient_checkpointing: false"
+        ):
+            ws.plan("new", data, overrides=on)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(PerdureError, match="0 MB free; free some space"):
         ws.plan("new", data)

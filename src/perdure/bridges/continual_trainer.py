@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput, speed_metrics
 
+from perdure.bridges.sizes import has_checkpoints
 from perdure.bridges.trainer_memory import losses, remembered
 from perdure.bridges.trainer_rows import rows_of
 from perdure.bridges.trainer_settings import METHODS, PASSED, overruled, refuse_init, settings_of, with_settings
@@ -26,6 +27,7 @@ from perdure.methods.registry import load_recipe
 from perdure.model.forward import Tokens
 from perdure.model.layers import positions_of
 from perdure.model.probing import batching_of
+from perdure.model.recompute import recompute_blocks, recomputes
 from perdure.train.checkpoint import Keeper
 from perdure.train.learner import Learner
 from perdure.train.task import TaskInputs, Trainable
@@ -91,8 +93,10 @@ class ContinualTrainer(RecipeTrainer):
         self.positions = positions_of(model.config) or self.recipe.settings.max_length
         self.fresh = self._rows(train_dataset, "train_dataset")
         self.held_out = self._rows(eval_dataset, "eval_dataset") if eval_dataset is not None else []
-        self.recipe = with_settings(self.recipe, settings_of(args, len(self.fresh)))
-        self._check(args)
+        settings = settings_of(args, len(self.fresh))
+        settings["gradient_checkpointing"] |= recomputes(model)  # which the script has switched on itself
+        self.recipe = with_settings(self.recipe, settings)
+        self._check(args, model)
         if differing := overruled(given, self.recipe.settings):
             warnings.warn(f"settings of recipe {given.name} are not used: {', '.join(differing)}", stacklevel=2)
         if (
@@ -176,7 +180,7 @@ class ContinualTrainer(RecipeTrainer):
         length = min(self.recipe.settings.max_length, self.positions)
         return rows_of(dataset, self.tokenizer, task=self.task, stage=self.stage, max_length=length, name=name)
 
-    def _check(self, args: TrainingArguments) -> None:
+    def _check(self, args: TrainingArguments, model: Any) -> None:
         if args.eval_strategy != "no" and not self.held_out:
             raise BadSpec(
                 f"eval_strategy is {IntervalStrategy(args.eval_strategy).value!r}, and there is no eval_dataset; give one"
@@ -199,6 +203,8 @@ class ContinualTrainer(RecipeTrainer):
             )
         if (settings.keep == "best" or self.recipe.needs("validation")) and not self.held_out:
             raise BadSpec(f"recipe {self.recipe.name} chooses the weights on eval_dataset; give one, or use keep: last")
+        if settings.gradient_checkpointing and not has_checkpoints(model):
+            raise BadSpec(f"transformers has no gradient checkpointing for {type(model).__name__}; switch it off")
         if self.folder is None and self.recipe.remembers:
             warnings.warn(f"recipe {self.recipe.name} stores rows for later tasks; give state=FOLDER", stacklevel=3)
 
@@ -225,7 +231,10 @@ class ContinualTrainer(RecipeTrainer):
             first=self.folder is not None and not self.memory.tasks,
             seed=args.seed,
         )
-        trainable = Trainable(model, params, Tokens(pad, batching_of(model).prefix), precision)
+        prefix = batching_of(model).prefix and not self.recipe.settings.gradient_checkpointing
+        if self.recipe.settings.gradient_checkpointing:
+            recompute_blocks(model, precision)
+        trainable = Trainable(model, params, Tokens(pad, prefix), precision)
         return Learner(trainable, self.recipe, inputs, args.max_steps if args.max_steps > 0 else None)
 
     def _run(self, learner: Learner) -> str:

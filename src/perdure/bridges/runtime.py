@@ -26,6 +26,7 @@ from perdure.model.batching import Batching
 from perdure.model.forward import Tokens
 from perdure.model.layers import text_part, weight_of
 from perdure.model.probing import batching_of, remember
+from perdure.model.recompute import recompute_blocks, store_activations
 from perdure.train.inference import Inference
 from perdure.train.task import Trainable
 
@@ -177,6 +178,7 @@ class Runtime:
 
     def freeze(self) -> None:
         """End training: nothing is trainable, eval mode, and the memory it took is free."""
+        store_activations(self.model)
         self.model.requires_grad_(False)
         self.model.eval()
         self.release()
@@ -222,9 +224,19 @@ class Runtime:
         """What turns rows of tokens into batches, and batches into outputs of the loaded model."""
         return Tokens(self.base.pad, batching_of(self.model).prefix)
 
-    def trainable(self, params: Mapping[str, Tensor]) -> Trainable:
-        """Return the model with `params` as what a learner trains: what `start_adapter` or `start_dense` returned."""
-        return Trainable(self.model, params, self.reader, self.precision)
+    def trainable(self, params: Mapping[str, Tensor], *, gradient_checkpointing: bool = False) -> Trainable:
+        """Return the model with `params` as what a learner trains: what `start_adapter` or `start_dense` returned.
+
+        Args:
+            params: The trainable parameters by name.
+            gradient_checkpointing: Let the model's blocks run again in the backward; rows then share no prefix, since such
+                blocks read no cache.
+        """
+        if not gradient_checkpointing:
+            store_activations(self.model)
+            return Trainable(self.model, params, self.reader, self.precision)
+        recompute_blocks(self.model, self.precision)
+        return Trainable(self.model, params, Tokens(self.base.pad, prefix=False), self.precision)
 
     @contextmanager
     def bare(self) -> Iterator[None]:

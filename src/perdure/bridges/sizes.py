@@ -12,6 +12,7 @@ from perdure.bridges.base_files import read_config
 from perdure.bridges.embedded import NAME
 from perdure.bridges.models import choose_device, configuration, find_model, in_words
 from perdure.bridges.targets import adaptable, chosen, without_adapter
+from perdure.core.errors import BadSpec
 from perdure.core.settings import Settings
 
 
@@ -91,6 +92,27 @@ def left_without(folder: Path, names: Collection[str] | None) -> str | None:
         names: What has an adapter; None for what "all-linear" gives one.
     """
     return without_adapter(shell(str(folder)), names)
+
+
+def refuse_checkpointing(folder: Path) -> None:
+    """Refuse gradient checkpointing for a model in a local folder that has no block for it; no weight is read.
+
+    Raises:
+        BadSpec: It has none.
+    """
+    made = shell(str(folder))
+    if not has_checkpoints(made):
+        raise BadSpec(
+            f"transformers has no gradient checkpointing for {type(made).__name__}; set gradient_checkpointing: false, and lower "
+            "max_length or per_device_train_batch_size where memory is short"
+        )
+
+
+def has_checkpoints(model: Any) -> bool:
+    """Return whether transformers can checkpoint blocks of a model."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return any(isinstance(module, GradientCheckpointingLayer) for module in model.modules())
 
 
 def shell(model: str, revision: str | None = None) -> Any:

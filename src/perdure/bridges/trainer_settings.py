@@ -21,8 +21,10 @@ TAKEN = (  # settings of the recipe
     "warmup_steps",
     "label_smoothing_factor",
 )
+CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")  # its names in transformers, old and new
 READ = (  # what settings_of makes settings of, and what ContinualTrainer itself goes by
     *("num_train_epochs", "max_steps", "lr_scheduler_type", "optim", "bf16", "tf32", "use_cpu"),
+    *CHECKPOINTING,
     *("per_device_eval_batch_size", "prediction_loss_only", "save_only_model", "do_train", "do_eval", "do_predict"),
 )
 PASSED = (  # what Trainer does with them is right here too
@@ -33,6 +35,7 @@ PASSED = (  # what Trainer does with them is right here too
     *("save_strategy", "save_steps", "save_total_limit"),
 )
 HONOURED = (*TAKEN, *READ, *PASSED)
+REENTRANT = "methods go back through one forward several times, which takes use_reentrant: False, for every block"
 REASONS = {  # by the beginning of a name, the longest that fits
     "": "it has no part in how a recipe trains",
     "adam_": "AdamW has its usual betas and epsilon",
@@ -47,8 +50,8 @@ REASONS = {  # by the beginning of a name, the longest that fits
     "accelerator_config": "one process trains, and it takes the rows in its own order",
     "fp16": "it trains and evaluates in float32 or bf16",
     "bf16_full_eval": "it evaluates in the precision that it trains in",
-    "activation_checkpointing": "methods go back through one forward several times",
-    "gradient_checkpointing": "methods go back through one forward several times",
+    "activation_checkpointing_kwargs": REENTRANT,
+    "gradient_checkpointing_kwargs": REENTRANT,
     "torch_compile": "the forward is not one that can be compiled",
     "torch_empty_cache": "memory is not given back between updates",
     "use_liger": "logits are made at label positions only",
@@ -164,6 +167,7 @@ def settings_of(args: TrainingArguments, rows: int) -> dict[str, Any]:
         raise BadSpec(f"num_train_epochs is {epochs}; epochs are whole here, so round it or give max_steps")
     settings = {name: getattr(args, name) for name in TAKEN}
     settings |= {
+        "gradient_checkpointing": any(getattr(args, name, None) for name in CHECKPOINTING),
         "num_train_epochs": int(epochs),
         "lr_scheduler_type": SchedulerType(args.lr_scheduler_type).value.removesuffix("_with_warmup"),
         "report_to": ",".join(args.report_to or []) or "none",
@@ -178,7 +182,10 @@ def _refuse(args: TrainingArguments) -> None:
     """Refuse every argument that is not honoured and not at its default, whatever this version of transformers has."""
     usual = TrainingArguments(output_dir=args.output_dir, use_cpu=args.use_cpu)
     names = [field.name for field in fields(args)]
-    refused = [n for n in names if n not in HONOURED and getattr(args, n) != getattr(usual, n, None)]
+    plain = {f"{name}_kwargs": {"use_reentrant": False} for name in CHECKPOINTING}
+    refused = [
+        n for n in names if n not in HONOURED and getattr(args, n) not in (getattr(usual, n, None), plain.get(n))
+    ]
     wrong = {
         "optim": args.optim not in ("adamw_torch", "adamw_torch_fused"),
         "save_strategy": args.save_strategy == "best",

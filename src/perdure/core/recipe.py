@@ -86,7 +86,7 @@ class Recipe:
         """Return the recipe as the plain JSON from which `build_recipe` makes an equal one."""
         return {
             "name": self.name,
-            **self.settings.model_dump(mode="json"),
+            **self.settings.to_json(),
             "methods": {method.name: method.to_json() for method in self.methods},
         }
 

@@ -1,10 +1,12 @@
 """Training settings: a recipe without its methods."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from perdure.core.fields import LARGEST, MANY
+
+LATER = ("gradient_checkpointing",)  # recipes were recorded before these settings existed
 
 
 class Settings(BaseModel):
@@ -18,6 +20,11 @@ class Settings(BaseModel):
         16, ge=1, le=65_536, description="new rows a micro-batch; replayed rows come on top"
     )
     gradient_accumulation_steps: int = Field(1, ge=1, le=65_536, description="micro-batches an update")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="store the inputs of the model's blocks alone, and compute the rest again in the backward: less memory, more "
+        "time, the same update up to rounding",
+    )
     max_grad_norm: float = Field(1.0, ge=0, le=LARGEST, description="clip the gradient to this norm; 0 does not clip")
     weight_decay: float = Field(0.0, ge=0, le=100, description="AdamW's decoupled weight decay")
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field("linear", description="decay after warm-up")
@@ -63,6 +70,15 @@ class Settings(BaseModel):
         description="experiment trackers by the names of transformers, with commas between them; none, or all that "
         "are installed",
     )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as plain JSON.
+
+        A setting that came later is left out at its default: the JSON is hashed into the ids of entries, and no id may change.
+        """
+        plain = self.model_dump(mode="json")
+        defaults = type(self).model_fields
+        return {name: value for name, value in plain.items() if name not in LATER or value != defaults[name].default}
 
     @property
     def trackers(self) -> list[str]:

@@ -1,6 +1,7 @@
 """From rows to the logits at their label positions: how training reads any model."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from perdure.model.batch import Batch, collate, padded_tokens
 from perdure.model.head import attention_for, device_of, logits_at, prefix_cache
+from perdure.model.recompute import activations_stored
 
 
 class Output(NamedTuple):
@@ -77,7 +79,9 @@ class Tokens:
             mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
         given: dict[str, Any] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
         given |= {"attention_mask": mask, "use_cache": past is not None}
-        out = logits_at(model, at, columns=columns, weights=weights, past=past, **given)
+        swapped = weights is not None and torch.is_grad_enabled()
+        with activations_stored(model) if swapped else nullcontext():
+            out = logits_at(model, at, columns=columns, weights=weights, past=past, **given)
         return Output(out.logits, out.hidden)
 
     def embed(self, model: Any, batch: Batch) -> Tensor:

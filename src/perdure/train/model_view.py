@@ -62,7 +62,9 @@ class ModelView:
                 yield per_row_gradients(trainable.model, self.params, score)
 
     def _rows_at_once(self) -> int:
-        """Return how many rows one backward serves: a training batch, if every parameter is a linear layer's."""
+        """Return how many rows one backward serves: a training batch, if every parameter is a linear layer's, else one."""
+        if self.open_task.recipe.settings.gradient_checkpointing:
+            return 1  # in eval mode every activation is stored
         if not self.params or len(linear_layers(self.open_task.model, self.params)) < len(self.params):
             return 1
         largest = max(value.numel() for value in self.params.values())

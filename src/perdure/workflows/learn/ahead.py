@@ -29,10 +29,11 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
 
     Raises:
         BadSpec: A tracker is unknown or not installed, `max_length` or `lora_r` is more than the model has, `lora_target_modules`
-            names what it does not have, or head goes on training an adapter of another rank, scale or modules.
+            names what it does not have, its blocks cannot be checkpointed, or head goes on training an adapter of another rank,
+            scale or modules.
     """
     from perdure.bridges.models import positions
-    from perdure.bridges.sizes import shape_of, targets
+    from perdure.bridges.sizes import refuse_checkpointing, shape_of, targets
     from perdure.bridges.targets import ALL
     from perdure.bridges.trackers import refuse_missing
 
@@ -46,6 +47,8 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
         raise BadSpec(
             f"lora_r is {settings.lora_r}, and no layer of this model has a rank above its width of {width}; lower it"
         )
+    if settings.gradient_checkpointing:
+        refuse_checkpointing(session.base_folder)
     layers = None  # all of them, as by default
     if settings.train == "lora" and settings.lora_target_modules != ALL:
         layers = targets(session.base_folder, settings)

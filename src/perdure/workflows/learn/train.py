@@ -110,7 +110,8 @@ def make_learner(
         beneath=beneath,
         seed=session.seed,
     )
-    return Learner(session.runtime.trainable(params), plan.recipe, inputs)
+    recompute = plan.recipe.settings.gradient_checkpointing
+    return Learner(session.runtime.trainable(params, gradient_checkpointing=recompute), plan.recipe, inputs)
 
 
 def host(name: str) -> Callable[..., None]:
