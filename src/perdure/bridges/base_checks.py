@@ -62,7 +62,11 @@ def refuse_not_finite(folder: Path, model: Any) -> None:
         BadInput: One contains NaN or infinity; it is named.
     """
     for name, value in model.named_parameters():
-        if value.numel() and not all(torch.isfinite(edge) for edge in torch.aminmax(value)):
+        if (
+            value.is_floating_point()
+            and value.numel()
+            and not all(torch.isfinite(edge) for edge in torch.aminmax(value))
+        ):
             raise BadInput(f"{name} in {folder} holds NaN or infinity; the model is damaged, download or copy it again")
 
 

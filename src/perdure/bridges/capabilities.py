@@ -12,7 +12,7 @@ from perdure.core.errors import BadInput, BrokenStore
 from perdure.data.chat import DATE, writes_date
 from perdure.editing.site import open_site
 from perdure.model.batching import Batching
-from perdure.model.layers import text_part
+from perdure.model.layers import is_quantized, text_part
 from perdure.model.probing import measure, named, remember
 
 
@@ -110,7 +110,8 @@ def _refuse_untrainable(base: Base) -> None:
     Raises:
         BadInput: None does.
     """
-    weight: Any = next(iter(linear_layers(base.model).values())).weight
+    layer = next(iter(linear_layers(base.model).values()))
+    weight: Any = base.model.get_input_embeddings().weight if is_quantized(layer) else layer.weight
     ids = torch.arange(8, device=base.device)[None] % base.model.get_input_embeddings().weight.shape[0]
     weight.requires_grad_(True)
     base.model.train()

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from perdure.bridges import base_checks
+from perdure.bridges import base_checks, quantization
 from perdure.bridges.base_files import (
     LARGE,
     check_folder,
@@ -76,14 +76,16 @@ class Base:
     Args:
         model: The causal language model, in eval mode, nothing trainable.
         tokenizer: Its tokenizer.
-        dtype: Dtype of the frozen weights.
+        dtype: Dtype of the frozen weights, and of what is computed with quantised ones.
         device: Where it lives.
+        quantization: "nf4" or "int8" where its linear layers are quantised; None for plain weights.
     """
 
     model: Any
     tokenizer: Any
     dtype: torch.dtype
     device: torch.device
+    quantization: str | None = None
 
     def precision(self) -> AbstractContextManager:
         """Return the context of a forward: autocast to the dtype of the base, nothing over float32."""
@@ -304,7 +306,7 @@ def slow_notice(dtype: str, device: str = ANY) -> str | None:
     )
 
 
-def check_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
+def check_base(folder: Path, dtype: str = "auto", device: str = "auto", kind: str | None = None) -> Base:
     """Load the model in a local folder as `load_base` does, and check all that a new workspace relies on.
 
     Cost: reads every weight.
@@ -312,7 +314,7 @@ def check_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     Raises:
         BadInput: The model cannot be loaded, or is not sound: see `base_files` and `base_checks`.
     """
-    base, info = _load(folder, dtype, device)
+    base, info = _load(folder, dtype, device, kind)
     refuse_doubles(folder)
     refuse_generation(folder)
     base_checks.refuse_left_out(folder, base.model, info["unexpected_keys"])
@@ -323,16 +325,22 @@ def check_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
     return base
 
 
-def load_base(folder: Path, dtype: str = "auto", device: str = "auto") -> Base:
+def load_base(folder: Path, dtype: str = "auto", device: str = "auto", kind: str | None = None) -> Base:
     """Load model and tokenizer from a local folder; safetensors only, and no code from the folder is ever run.
+
+    Args:
+        folder: The model's folder, with plain weights.
+        dtype: As `choose_dtype` takes it.
+        device: As `choose_device` takes it.
+        kind: "nf4" or "int8" to quantise the linear layers while they load; None leaves them as they are.
 
     Raises:
         BadInput: The folder needs code of its own, holds no whole model with finite weights, or cannot be loaded.
     """
-    return _load(folder, dtype, device)[0]
+    return _load(folder, dtype, device, kind)[0]
 
 
-def _load(folder: Path, dtype: str, device: str) -> tuple[Base, dict[str, Any]]:
+def _load(folder: Path, dtype: str, device: str, quantised: str | None) -> tuple[Base, dict[str, Any]]:
     """Return the base, and what transformers reports of the weights that it did not use."""
     check_folder(folder)
     _refuse_wrong_configuration(folder)
@@ -341,17 +349,20 @@ def _load(folder: Path, dtype: str, device: str) -> tuple[Base, dict[str, Any]]:
     place = choose_device(device)
     kind = choose_dtype(dtype, folder)
     tokenizer = load_tokenizer(folder)
-    model, info = _load_model(folder, kind)
+    if quantization.check_kind(quantised):
+        quantization.refuse_not_finite(folder)
+    model, info = _load_model(folder, kind, quantization.load_options(quantised, kind, place))
+    quantization.without_packing(model)
     base_checks.refuse_not_finite(folder, model)
     model.requires_grad_(False)
-    base = Base(model.to(place).eval(), tokenizer, kind, place)
+    base = Base((model if quantised else model.to(place)).eval(), tokenizer, kind, place, quantised)
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= base.rows:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked, but its embedding is looked up all the same
     base_checks.guard_embedding(base.model, tokenizer)
     return base, info
 
 
-def _load_model(folder: Path, kind: torch.dtype) -> tuple[Any, dict[str, Any]]:
+def _load_model(folder: Path, kind: torch.dtype, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
     with in_words(f"cannot load a causal language model from {folder}"), _quiet():
@@ -362,6 +373,7 @@ def _load_model(folder: Path, kind: torch.dtype) -> tuple[Any, dict[str, Any]]:
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that they are listed in `info`, and refused by our own error
+            **options,
         )
         model, info = loaded
         base_checks.refuse_incomplete(folder, info)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from perdure.bridges import experts
 from perdure.bridges.models import Base, load_base
+from perdure.bridges.quantization import every_weight_of_quantized
 from perdure.bridges.targets import ALL, chosen, known_later, taken_for_experts
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
@@ -24,7 +25,7 @@ from perdure.data.encode import Encoded
 from perdure.maths.low_rank import Patch, Patches, combine, from_tensors, to_tensors
 from perdure.model.batching import Batching
 from perdure.model.forward import Tokens
-from perdure.model.layers import text_part, weight_of
+from perdure.model.layers import shape_of, text_part
 from perdure.model.probing import batching_of, remember
 from perdure.model.recompute import recompute_blocks, store_activations
 from perdure.train.inference import Inference
@@ -44,10 +45,20 @@ class Runtime:
         dtype: "auto" (the checkpoint's own), "float32", "bfloat16" or "float16", of the frozen weights.
         device: "auto" or a torch device.
         batching: How rows run in batches, where that is known; else it is measured.
+        quantization: "nf4" or "int8" to quantise the frozen weights; None leaves them plain.
     """
 
-    def __init__(self, folder: Path, dtype: str = "auto", device: str = "auto", *, batching: Batching | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        dtype: str = "auto",
+        device: str = "auto",
+        *,
+        batching: Batching | None = None,
+        quantization: str | None = None,
+    ):
         self.folder, self.dtype, self.device, self.batching = folder, dtype, device, batching
+        self.quantization = quantization
         self.base: Base = self._load(dtype)
         self.model: Any = self.base.model
         self.dense = False
@@ -141,8 +152,10 @@ class Runtime:
         """Return every weight as a float32 trainable parameter, by name.
 
         Raises:
-            BadSpec: An adapter is loaded over the base; its tasks would be lost.
+            BadSpec: An adapter is loaded over the base; its tasks would be lost. Or the base is quantised.
         """
+        if self.quantization:
+            raise BadSpec(every_weight_of_quantized(self.quantization))
         if self._shape is not None:
             raise BadSpec(
                 "the recipe trains every weight, but head already carries an adapter; begin a new workspace for it, "
@@ -339,11 +352,10 @@ class Runtime:
         """Return (out, in) of each module that the settings give an adapter, and (experts, out, in) of experts."""
         root = self._root()
         stacked = experts.expert_parameters(root)
-        weights = {
-            name: experts.weights_of(root, name) if name in stacked else weight_of(root.get_submodule(name))
+        return {
+            name: tuple(experts.weights_of(root, name).shape) if name in stacked else shape_of(root.get_submodule(name))
             for name in self._chosen_shape(settings)
         }
-        return {name: tuple(weight.shape) for name, weight in weights.items()}
 
     def _fit(self, shape: dict[str, tuple[int, float]]) -> None:
         """Give the model an adapter of this shape; a fitting one stays, any other is replaced."""
@@ -406,7 +418,7 @@ class Runtime:
         self.model, self.dense = self.base.model, False
 
     def _load(self, dtype: str) -> Base:
-        base = load_base(self.folder, dtype, self.device)
+        base = load_base(self.folder, dtype, self.device, self.quantization)
         if self.batching is not None:
             remember(base.model, self.batching)
         return base

@@ -7,12 +7,12 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from perdure.bridges.experts import expert_parameters
 from perdure.core.errors import BadSpec
 from perdure.core.words import some
-from perdure.model.layers import is_linear, is_transposed, modules_of, text_part
+from perdure.model.layers import is_linear, is_quantized, is_transposed, modules_of, text_part
 
 ALL = "all-linear"
 WORTH_A_NOTICE = 0.01  # share of the weights without adapter from which on the user is told
@@ -117,9 +117,14 @@ def left_out(model: Any, names: Collection[str] | None = None) -> LeftOut:
         bias = value.ndim < 2 or name.endswith("bias")  # those of experts have two dimensions
         if id(value) not in adapted and not bias:
             kind = re.sub(r"\.\d+(?=\.|$)", ".*", name)
-            sizes[kind] = sizes.get(kind, 0) + value.numel()
-    total = sum(value.numel() for value in own.values())
+            sizes[kind] = sizes.get(kind, 0) + _size(value)
+    total = sum(map(_size, own.values()))
     return LeftOut(tuple(sorted(sizes, key=lambda kind: -sizes[kind])), sum(sizes.values()) / max(total, 1))
+
+
+def _size(value: Tensor) -> int:
+    """Return how many weights a parameter holds; bytes hold two each of 4 bits."""
+    return value.numel() * (2 if value.dtype == torch.uint8 else 1)
 
 
 def without_adapter(model: Any, names: Collection[str] | None = None) -> str | None:
@@ -165,7 +170,7 @@ def _adaptable(module: Any) -> bool:
     """Say whether a module is a linear layer that returns its outputs; one with a `forward` of its own, as a router, may not."""
     if not is_linear(module):
         return False
-    if type(module).forward is nn.Linear.forward or is_transposed(module):
+    if type(module).forward is nn.Linear.forward or is_transposed(module) or is_quantized(module):
         return True
     given = torch.zeros(1, module.in_features, dtype=module.weight.dtype, device=module.weight.device)
     out = module(given)

@@ -24,6 +24,10 @@ def init(
         str,
         typer.Option(help="Dtype of the frozen weights: auto (the checkpoint's own), bfloat16, float16 or float32."),
     ] = "auto",
+    quantization: Annotated[
+        Literal["nf4", "int8"] | None,
+        typer.Option(help="Hold the frozen weights of linear layers in 4 bits (nf4) or 8 (int8), with bitsandbytes."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     keep_rows: Annotated[
         Literal["needed", "all"],
@@ -43,14 +47,17 @@ def init(
         raise typer.BadParameter(f"{target} and -w {given}: one workspace is made at a time; give one of them")
     with progress(f"reading model {model}"):
         options: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device, "seed": seed}
+        options["quantization"] = quantization
         ws = Workspace(make(target or folder or Path(), model, **options, keep_rows=keep_rows), device or ANY)
     base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
     if slow := slow_notice(dtype, ws.session.device):
         print_message(f"notice: {slow}")
     if as_json:
         record = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}
+        record |= {"quantization": quantization} if quantization else {}
         return emit({**record, "capabilities": ws.capabilities})
-    print_text(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {dtype}")
+    kind = f"{dtype}, linear layers in {quantization}" if quantization else dtype
+    print_text(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {kind}")
     refused = ws.capabilities["no_editing"]
     print_text(f"this model can learn and be exported, but not be edited: {refused}" if refused else CAN)
     for note in [ws.capabilities["no_adapter"], *ws.capabilities["notes"]]:

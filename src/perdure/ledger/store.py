@@ -26,6 +26,7 @@ CONFIG = "perdure.json"
 OPTIONAL: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "revision": (str, NoneType),
+    "quantization": (str,),
     "model_here": (str, NoneType),
     "keep_rows": (str,),
     "capabilities": (dict,),

@@ -24,6 +24,20 @@ def weight_of(module: nn.Module) -> Tensor:
     return weight.T if is_transposed(layer) else weight
 
 
+def is_quantized(module: Any) -> bool:
+    """Return whether a linear layer holds its weight as integers, several values in one where they have four bits."""
+    return is_linear(module) and not module.weight.is_floating_point()
+
+
+def shape_of(module: nn.Module) -> tuple[int, int]:
+    """Return (out, in) of a linear layer, wrapped by an adapter or not, quantised or not."""
+    layer: Any = getattr(module, "base_layer", module)
+    if is_quantized(layer):
+        return layer.out_features, layer.in_features
+    rows, columns = weight_of(layer).shape
+    return rows, columns
+
+
 def is_mixture(model: Any) -> bool:
     """Return whether a model has experts, in whatever layout."""
     return any("expert" in name for name, _ in model.named_modules())

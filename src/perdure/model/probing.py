@@ -15,7 +15,7 @@ from perdure.core.keyed import keyed
 from perdure.model.batch import padded
 from perdure.model.batching import Batching, Decoding
 from perdure.model.head import device_of, past_argument, prefix_cache, without_peft
-from perdure.model.layers import is_mixture
+from perdure.model.layers import is_mixture, is_quantized
 from perdure.model.prompts import CachedPrompts
 
 KNOWN = "perdure_batching"  # a model's own attribute: its batching, measured once
@@ -222,7 +222,9 @@ def _exact_copy(model: Any) -> Any:
     """Return a copy in float32 of a small model in less; any other as it is."""
     if all(value.dtype == torch.float32 for value in model.parameters()):
         return model
-    return copy.deepcopy(model).float() if sum(value.numel() for value in model.parameters()) <= SMALL else model
+    quantized = any(is_quantized(module) for module in model.modules())
+    small = sum(value.numel() for value in model.parameters()) <= SMALL
+    return copy.deepcopy(model).float() if small and not quantized else model
 
 
 def _past(model: Any) -> Any:

@@ -19,6 +19,7 @@ def init(
     *,
     revision: str | None = None,
     dtype: str = "auto",
+    quantization: str | None = None,
     device: str = ANY,
     seed: int = 0,
     keep_rows: KeepRows = "needed",
@@ -31,15 +32,17 @@ def init(
     """
     from perdure.bridges import models
     from perdure.bridges.capabilities import capabilities_of
+    from perdure.bridges.quantization import check_kind
 
     if keep_rows not in ("needed", "all"):
         raise BadInput(f"keep_rows is {keep_rows!r}; it is needed (text of memory and test rows) or all")
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise BadInput(f"seed is {shown(seed)}; it is a whole number from 0 to 2^63 - 1")
     models.choose_device(device)
+    check_kind(quantization)
     Ledger.refuse_existing(Path(path))
     folder = models.find_model(model, revision)
-    base = models.check_base(folder, dtype, device)
+    base = models.check_base(folder, dtype, device, quantization)
     kind = str(base.dtype).removeprefix("torch.")
     weights = models.fingerprint(folder)
     config = {
@@ -47,9 +50,10 @@ def init(
         **_place(Path(path), folder if Path(model).is_dir() else None),
         "revision": revision,
         "dtype": kind,
+        **({"quantization": quantization} if quantization else {}),
         "seed": seed,
         "weights": weights,
-        "base": content_hash([weights, kind]),
+        "base": content_hash([weights, kind, *([quantization] if quantization else [])]),
         "stamp": models.stamp(folder),
         "keep_rows": keep_rows,
         "capabilities": capabilities_of(base).to_json(),

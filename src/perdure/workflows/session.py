@@ -61,6 +61,7 @@ class Session:
         """The base model in memory; refused if it changed on disk since the workspace was made."""
         from perdure.bridges import models
         from perdure.bridges.capabilities import stored_batching
+        from perdure.bridges.quantization import KINDS
         from perdure.bridges.runtime import Runtime
 
         config, folder = self.ledger.config, self.base_folder
@@ -69,9 +70,20 @@ class Session:
                 f"{self.ledger.root / 'perdure.json'} says dtype {quoted(config['dtype'])}, which is none of "
                 f"{', '.join(models.DTYPES)}; restore it from a backup"
             )
+        if (kind := config.get("quantization")) is not None and kind not in KINDS:
+            raise BrokenStore(
+                f"{self.ledger.root / 'perdure.json'} says quantization {quoted(kind)}, which is none of {', '.join(KINDS)}; "
+                "restore it from a backup"
+            )
         if models.stamp(folder) != config.get("stamp"):
             models.check_unchanged(folder, config["weights"])
-        return Runtime(folder, config["dtype"], self.device, batching=stored_batching(self.capabilities))
+        return Runtime(
+            folder,
+            config["dtype"],
+            self.device,
+            batching=stored_batching(self.capabilities),
+            quantization=config.get("quantization"),
+        )
 
     @property
     def tokenizer(self) -> Any:

@@ -64,7 +64,7 @@ def verify(session: Session) -> Verification:
     report, config = session.ledger.verify(), session.ledger.config
     try:
         models.check_unchanged(session.base_folder, config["weights"])
-        models.load_base(session.base_folder, config["dtype"], session.device)
+        models.load_base(session.base_folder, config["dtype"], session.device, config.get("quantization"))
     except (BadInput, BrokenStore) as error:
         return replace(report, ok=False, problems=(*report.problems, str(error)))
     return report

@@ -79,6 +79,7 @@ class Workspace:
         *,
         revision: str | None = None,
         dtype: str = "auto",
+        quantization: str | None = None,
         device: str = ANY,
         seed: int = 0,
         keep_rows: KeepRows = "needed",
@@ -91,6 +92,8 @@ class Workspace:
             revision: Revision of a hub model.
             dtype: Dtype of the frozen weights: "bfloat16", "float16", "float32", or "auto" for the checkpoint's own. One that
                 this processor computes slowly is a Python warning.
+            quantization: "nf4" or "int8" to hold the weights of linear layers in 4 or 8 bits (bitsandbytes); then the
+                workspace neither edits facts nor trains every weight.
             device: Where the model is loaded, now and by this workspace; it is not recorded.
             seed: Seed of everything random in this workspace.
             keep_rows: Rows whose text is kept: "needed" keeps those of memory and the test rows, and of all others their
@@ -102,7 +105,16 @@ class Workspace:
         """
         from perdure.bridges.models import slow_notice
 
-        made = init(path, model, revision=revision, dtype=dtype, device=device, seed=seed, keep_rows=keep_rows)
+        made = init(
+            path,
+            model,
+            revision=revision,
+            dtype=dtype,
+            quantization=quantization,
+            device=device,
+            seed=seed,
+            keep_rows=keep_rows,
+        )
         if slow := slow_notice(made.config["dtype"], device):
             _warn([slow])
         return cls(made, device)

@@ -60,6 +60,10 @@ def _intro(ledger: Ledger, entry: Entry, made: Export) -> str:
         + f", {config['dtype']}, hash of weights, configuration, tokenizer and dtype `{config['base']}`",
         f"- Entry: `{entry.id}`",
     ]
+    if kind := config.get("quantization"):
+        lines.append(
+            f"- It was trained and scored over a base in {kind} (bitsandbytes). Over plain weights its answers may differ."
+        )
     if config["model"] in EMBEDDED:
         lines.append("- The base weights are a 4-bit release of that model, de-quantised; on others scores may differ.")
     if adapter and adapter.relative_error is not None and adapter.held_out:

@@ -58,6 +58,11 @@ def export(
     slots = session.ledger.view(entry, task)
     if merged and (rank is not None or dtype is not None or max_rank != MAX_RANK):
         raise BadInput("rank and dtype are of an adapter; leave them out, or export without merging")
+    if merged and (kind := session.ledger.config.get("quantization")):
+        raise BadInput(
+            f"the adapter was trained and scored over weights in {kind}; a sum with the plain weights would be another model. "
+            "Export the adapter, and serve it over a base that is quantised in the same way; or merge it with PEFT and measure"
+        )
     if rank is not None and not 1 <= rank <= max_rank:
         raise BadInput(f"a rank is from 1 to the cap of {max_rank}, got {rank}; --max-rank raises the cap")
     if dtype is not None and dtype not in DTYPES:

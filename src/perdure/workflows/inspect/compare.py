@@ -92,8 +92,12 @@ def _bases(ours: "Ledger", theirs: "Ledger") -> list[str]:
     if here["base"] == there["base"]:
         return []
     if here.get("weights") == there.get("weights"):
-        return [f"the base is held in {here['dtype']} here and in {there['dtype']} there"]
+        return [f"the base is held in {_format(here)} here and in {_format(there)} there"]
     return [f"the base model is another: {here['model']} here, {there['model']} there"]
+
+
+def _format(config: Mapping[str, str]) -> str:
+    return " as ".join(part for part in (config["dtype"], config.get("quantization")) if part)
 
 
 def _tasks(mine: _Side, other: _Side) -> list[str]:

@@ -33,6 +33,7 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
             scale or modules.
     """
     from perdure.bridges.models import positions
+    from perdure.bridges.quantization import every_weight_of_quantized
     from perdure.bridges.sizes import refuse_checkpointing, shape_of, targets
     from perdure.bridges.targets import ALL
     from perdure.bridges.trackers import refuse_missing
@@ -42,6 +43,8 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
     limit = positions(session.base_folder)
     if limit is not None and settings.max_length > limit and settings.max_length != _default("max_length"):
         raise BadSpec(f"max_length is {settings.max_length}, and the model has {limit} positions; lower it")
+    if settings.train == "full" and (kind := session.ledger.config.get("quantization")):
+        raise BadSpec(every_weight_of_quantized(kind))
     width = shape_of(session.base_folder).width
     if settings.train == "lora" and width is not None and settings.lora_r > width:
         raise BadSpec(
