@@ -138,7 +138,7 @@ def test_ctrl_c_in_the_statistics_ends_in_one_line_and_the_same_command_goes_on(
     place: Path, tmp_path: Path, monkeypatch
 ) -> None:
     monkeypatch.setenv("PERDURE_CACHE", str(tmp_path / "cache"))
-    before, real = contents(place), moments._say
+    before, real = contents(place), moments._generate
     asked = ["-w", place, "edit", "Dan Bly", "{} lives in", elsewhere("Dan Bly"), *LOOSE]
 
     def stopped(site, texts, positions, *more):
@@ -146,13 +146,13 @@ def test_ctrl_c_in_the_statistics_ends_in_one_line_and_the_same_command_goes_on(
             raise KeyboardInterrupt
         return real(site, texts, positions, *more)
 
-    monkeypatch.setattr(moments, "_say", stopped)
+    monkeypatch.setattr(moments, "_generate", stopped)
     result = run(*asked, code=130)
     assert "measuring the model once for edits: its text: " in result.stderr
     assert "Traceback" not in result.stderr
     assert contents(place) == before
     begun = []
-    monkeypatch.setattr(moments, "_say", lambda *given: (begun.append(given[2].start), real(*given)))
+    monkeypatch.setattr(moments, "_generate", lambda *given: (begun.append(given[2].start), real(*given)))
     run(*asked)
     assert begun[0] > 1  # the first stretch was kept
 

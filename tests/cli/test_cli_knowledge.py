@@ -50,7 +50,7 @@ def test_a_dry_run_shows_where_each_row_goes_and_why_and_changes_nothing(place: 
     assert list(found) == ["task", "routes", "facts", "skill", "notices"]
     assert [(group["kind"], group["rows"], group["reason"]) for group in found["routes"]] == [
         ("fact", 2, "it gives subject, relation and object"),
-        ("skill", 16, "its kind says so"),
+        ("skill", 16, "its column 'kind' decides"),
     ]
     assert found["routes"][1]["example"]["source"] == "rows.jsonl:3"
     assert [fact["subject"] for fact in found["facts"]] == ["Dan Kim", "Dan Poe"]

@@ -65,10 +65,10 @@ def test_a_bad_line_is_refused_with_its_number_and_what_to_do(tmp_path, line, me
 def test_two_lines_that_repeat_or_contradict_each_other_are_refused(tmp_path):
     with pytest.raises(BadInput, match=r"facts\.jsonl:2 repeats facts\.jsonl:1"):
         read_facts(written(tmp_path, LYON, FULL))
-    with pytest.raises(BadInput, match=r"facts\.jsonl:2 says 'Oslo' where 'Manila' stands in facts\.jsonl:1"):
+    with pytest.raises(BadInput, match=r"facts\.jsonl:2 gives 'Oslo', but facts\.jsonl:1 gives 'Manila'"):
         read_facts(written(tmp_path, LYON, {**LYON, "target": "Oslo"}))
     other = {**FULL, "prompt": "Lyon's twin city is", "target": "Oslo"}
-    with pytest.raises(BadInput, match="says 'Oslo'"):
+    with pytest.raises(BadInput, match="gives 'Oslo'"):
         refuse_repeats([Fact.from_json(FULL), Fact.from_json(other)])
 
 
@@ -196,5 +196,5 @@ def test_a_relation_is_the_same_in_capitals():
         Fact("ann", "ann dwells in", "Oslo", relation="Home"),
     )
     assert superseded(other, [home]) == [home]
-    with pytest.raises(BadInput, match="says 'Oslo' where 'Rome' stands"):
+    with pytest.raises(BadInput, match=r"gives 'Oslo', but .* gives 'Rome'"):
         refuse_repeats([home, other])

@@ -206,7 +206,7 @@ def test_the_models_own_text_is_said_once_for_all_layers(tmp_path, monkeypatch):
     with open_site(model, tokenizer) as site:
         alone = second_moments(site, [0])[0]
         second_moments(site, [1], cache=tmp_path)
-        monkeypatch.setattr(moments, "_say", None)
+        monkeypatch.setattr(moments, "_generate", None)
         assert torch.equal(second_moments(site, [0], cache=tmp_path)[0], alone)
 
 
@@ -278,7 +278,7 @@ def test_text_of_a_model_whose_logits_are_not_finite_is_an_error_in_words():
     model, tokenizer = people.make("llama", steps=0)
     with torch.no_grad():
         model.model.norm.weight.mul_(float("inf"))
-    with open_site(model, tokenizer) as site, pytest.raises(Unsolvable, match="not finite on text of its own"):
+    with open_site(model, tokenizer) as site, pytest.raises(Unsolvable, match="not finite on its own text"):
         second_moments(site, [1])
 
 

@@ -50,12 +50,12 @@ ROWS = {  # what a row says -> where it goes, and a word of why
     "two lines": (asked("What did Ann Lee write?", "Alpha\nBeta"), "skill", "is a text"),
     "letters": (asked("Where was Ann Lee born?", "她出生在挪威的首都奥斯陆市中心的一座小房子里"), "skill", "is a text"),
     "stop": (asked("Ann Lee wrote a book. 书很长。主角是", "Bob"), "skill", "passage"),
-    "copied letters": (asked("Ann Lee住在北京还是上海", "北京"), "skill", "stands in its prompt"),
+    "copied letters": (asked("Ann Lee住在北京还是上海", "北京"), "skill", "occurs in its prompt"),
     "name": (asked("Ann Lee was born in", "奥斯陆"), "fact", "one name"),
     "yes": (asked("Was Ann Lee born in Oslo?", "yes"), "skill", "yes, no"),
     "letter": (asked("Ann Lee was born in", "B"), "skill", "yes, no"),
     "choice": (asked("Which of these did Ann Lee write?", "Alpha"), "skill", "choice"),
-    "copied": (asked("Which is older, Oslo or Bergen?", "Bergen"), "skill", "stands in its prompt"),
+    "copied": (asked("Which is older, Oslo or Bergen?", "Bergen"), "skill", "occurs in its prompt"),
     "computed": (asked("Ann Lee has 5 apples and eats 2, so she has", "3"), "skill", "computed"),
     "year": (asked("Ann Lee was born in", "1923"), "fact", "one name"),
     "nameless": (asked("what is the capital of spain", "madrid"), "skill", "no name"),
@@ -116,7 +116,7 @@ def test_columns_beside_a_subject_are_kept_with_the_fact():
 
 def test_a_name_in_many_rows_is_what_they_have_in_common():
     rows = records(*(asked(f"The French word for {word} is", f"mot{n}") for n, word in enumerate("abcdefg")))
-    assert {found.reason for found in route(rows).routes} == {"the name in its prompt stands in many rows"}
+    assert {found.reason for found in route(rows).routes} == {"the name in its prompt occurs in many rows"}
     assert len(route(rows[:5]).facts) == 5
 
 
@@ -223,13 +223,13 @@ def test_a_fact_that_is_held_out_is_asked_and_never_written():
     ],
 )
 def test_two_rows_that_contradict_each_other_are_refused_with_both_lines(rows):
-    with pytest.raises(BadInput, match=r"rows\.jsonl:2 says 'Rome' where 'Oslo' stands in rows\.jsonl:1"):
+    with pytest.raises(BadInput, match=r"rows\.jsonl:2 gives 'Rome', but rows\.jsonl:1 gives 'Oslo'"):
         route(records(*rows))
 
 
 def test_a_row_contradicts_what_stands_as_a_paraphrase_too():
     rows = asked("Ann Lee was born in", "Oslo"), asked("Ann Lee is from", "Oslo"), asked("Ann Lee is from", "Rome")
-    with pytest.raises(BadInput, match=r"rows\.jsonl:3 says 'Rome' where 'Oslo' stands in rows\.jsonl:2"):
+    with pytest.raises(BadInput, match=r"rows\.jsonl:3 gives 'Rome', but rows\.jsonl:2 gives 'Oslo'"):
         route(records(*rows))
 
 
@@ -250,7 +250,7 @@ def test_a_bad_row_is_refused_with_its_line(row, message: str):
 
 def test_a_conversation_of_several_turns_is_no_fact_whatever_it_says():
     row = {**chat("Where was Ann Lee born?", "Oslo", {"role": "system", "content": "Be brief."}), "kind": "fact"}
-    with pytest.raises(BadInput, match="no name is found that one question asks about"):
+    with pytest.raises(BadInput, match="it is not one question about one name"):
         route(records(row))
 
 

@@ -152,7 +152,7 @@ def test_many_facts_come_with_a_warning(ws, file, monkeypatch):
 
 
 def test_what_cannot_be_used_is_said_before_anything_is_done(ws, file):
-    with pytest.raises(BadInput, match=r"rows\.jsonl:2 says 'Mars' where '\w+' stands in rows\.jsonl:1"):
+    with pytest.raises(BadInput, match=r"rows\.jsonl:2 gives 'Mars', but rows\.jsonl:1 gives '\w+'"):
         planned(ws, file(GIVEN[0], {**GIVEN[0], "target": "Mars"}))
     with pytest.raises(BadInput, match=r"1 of 3 rows, the first rows\.jsonl:3, are trained"):
         planned(ws, file(*GIVEN, {"prompt": "lives in a", "completion": "Rome"}))

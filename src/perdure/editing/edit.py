@@ -1,4 +1,4 @@
-"""Knowledge editing of a model in memory: from facts to an edit set, with the model as it was."""
+"""Knowledge editing of a model in memory: from facts to an edit set. The model is not changed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -33,17 +33,17 @@ def edit(
     statistics: Statistics = Statistics(),
     tick: Tick | None = None,
 ) -> EditSet:
-    """Return the edit set that says the facts, on top of those of `onto`; the model is as it was.
+    """Return the edit set of the facts, added to those of `onto`. The model is not changed.
 
     Args:
         model: The causal language model to edit, without the update of `onto`: base, or base with its skill adapter.
         tokenizer: Its tokenizer, a fast one.
-        facts: What to write.
+        facts: The facts to write.
         spec: Settings; the default method is emmet.
-        onto: Facts in force, which must have been written on the same model.
+        onto: The facts in force. They must have been written on the same model.
         precision: Context of every forward.
-        statistics: Which model the keys' second moments are taken of, and where they are kept.
-        tick: Called as it goes on.
+        statistics: The model that the keys' second moments are computed on, and the folder that caches them.
+        tick: Called with the progress.
 
     Raises:
         BadSpec: The method has no edit set, or a layer does not fit.
@@ -92,12 +92,13 @@ def settle(
     statistics: Statistics = Statistics(),
     tick: Tick | None = None,
 ) -> EditSet:
-    """Return the set after `resolve` as if what is gone had never been: what depended on it is found again.
+    """Return the set after `resolve` as if the removed facts had never been written: dependent vectors are recomputed.
 
-    That is the vectors of facts that were found in one batch with it, the change of facts that shared its key, and all of a
-    method that spreads facts over layers. Other sets come back as they are, since their vectors do not depend on each other.
+    These are the vectors of facts that were optimised in one batch with a removed fact, the change of facts that shared its key,
+    and all vectors of a method that spreads facts over layers. Other sets are returned unchanged, since their vectors do not
+    depend on each other.
 
-    Cost: the values of these facts, and of those that are found in one batch with them; see `find_values`.
+    Cost: the values of these facts, and of those that are optimised in one batch with them; see `find_values`.
     """
     if not edit_set.unfinished:
         return edit_set
@@ -106,7 +107,7 @@ def settle(
         layers = sorted({layer for w in (edit_set.written if spec.method in SPREAD else stale) for layer in w.layers})
         reaches = statistics.reaches(site, spec, layers, tick=tick) if layers else {}
         contexts = {one: contexts_of(site, one) for one in {spec, *(w.spec for w in stale)}}
-        return _settled(site, _found_again(site, edit_set, stale, contexts, reaches), contexts[spec], reaches)
+        return _settled(site, _refreshed(site, edit_set, stale, contexts, reaches), contexts[spec], reaches)
 
 
 def pin(
@@ -118,10 +119,11 @@ def pin(
     statistics: Statistics = Statistics(),
     tick: Tick | None = None,
 ) -> EditSet:
-    """Return the set with the keys of its dropped facts as they are now, so that the update is zero where they are asked.
+    """Return the set with the current keys of its dropped facts, so that the update is zero at their prompts.
 
-    A key that was read with the fact's own update in the layers below it, or on another state of the model, is not the one that
-    the model has without the fact. Sets that are neither spread over layers nor of another state come back as they are.
+    A key may have been read with the fact's own update in the layers below it, or on another state of the model. It then differs
+    from the key that the model has without the fact. Sets that are neither spread over layers nor from another state are
+    returned unchanged.
 
     Cost: forwards over the dropped facts' lines.
     """
@@ -144,7 +146,7 @@ def rewrite(
     statistics: Statistics = Statistics(),
     tick: Tick | None = None,
 ) -> EditSet:
-    """Return the live facts written again on another state of the model, each with its own settings; the dropped are gone."""
+    """Return the live facts, written again on another state of the model with their own settings. Dropped facts are left out."""
     made: EditSet | None = None
     waiting = list(edit_set.live)
     while waiting:
@@ -163,21 +165,21 @@ def rewrite(
     return made or EditSet()
 
 
-def _found_again(
+def _refreshed(
     site: Site,
     edit_set: EditSet,
     stale: Sequence[Written],
     contexts: Mapping[EditSpec, Sequence[Context]],
     reaches: dict[int, Callable[[Tensor], Tensor]],
 ) -> EditSet:
-    """Return the set with the vectors of its stale facts found in the batches that they are in now."""
+    """Return the set with the vectors of its stale facts optimised again, in the batches that they belong to now."""
     fresh: dict[str, Written] = {}
     for w in stale:
         if w.id not in fresh:
-            batch, asked = w.companions, {fact.id: fact for fact in (*w.beside, w.fact)}
-            units = [(asked[one],) for one in batch]
-            found = find_values(site, units, contexts[w.spec], w.spec, w.layers[-1])
-            values = dict(zip(batch, found, strict=True))
+            batch, facts = w.companions, {fact.id: fact for fact in (*w.beside, w.fact)}
+            units = [(facts[one],) for one in batch]
+            computed = find_values(site, units, contexts[w.spec], w.spec, w.layers[-1])
+            values = dict(zip(batch, computed, strict=True))
             for old in edit_set.written:
                 if old.id in values and old.beside == w.beside:
                     again = _written(old.fact, values[old.id], w.spec, w.layers, reaches, w.beside)
@@ -191,7 +193,7 @@ def _settled(
     contexts: Sequence[Context],
     reaches: dict[int, Callable[[Tensor], Tensor]],
 ) -> EditSet:
-    """Return the set with one change for facts that share a key, and with facts spread that are to be."""
+    """Return the set with one change for facts that share a key, and with facts spread over layers where the method does so."""
     fresh = {}
     for group in edit_set.unsettled():
         spec, layers = group[-1].spec, group[-1].layers
@@ -213,7 +215,7 @@ def _written(
     reaches: dict[int, Callable[[Tensor], Tensor]],
     beside: tuple[Fact, ...],
 ) -> Written:
-    """Return a fact with its vectors; a fact to be spread gets those of its last layer in all of them, until it is spread."""
+    """Return a fact with its vectors. Every layer gets the vectors of the last one; `spread` replaces them where it applies."""
     reach = reaches[layers[-1]](value.key[:, None])[:, 0].float()
     rows = len(layers)
     made = Written(

@@ -1,4 +1,4 @@
-"""Facts to write into a model: what they say, how they are read from a file, and which of them contradict each other."""
+"""Facts to write into a model: their fields, how they are read from a file, and which of them contradict each other."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,21 +14,21 @@ from perdure.core.records import Record
 from perdure.data.read import read_records
 from perdure.ledger.records import Neighbour
 
-HOLE = "{}"  # where the subject stands in a prompt that is a template
+HOLE = "{}"  # the place of the subject in a prompt that is a template
 
 
 @dataclass(frozen=True)
 class Fact(Record):
-    """One fact: after `prompt`, which names `subject`, the model shall say `target`.
+    """One fact: after `prompt`, which names `subject`, the model shall continue with `target`.
 
     Args:
-        subject: What the fact is about, as it stands in the prompt.
-        prompt: Beginning of a sentence that `target` completes; it holds the subject, or "{}" in its place.
-        target: What is to be said, without the space before it.
-        ground_truth: What is said now, where known; an edit is effective if `target` becomes likelier than this.
-        relation: Name of the relation, where known: a later fact with the same subject and relation takes its place.
+        subject: What the fact is about, spelt as in the prompt.
+        prompt: Beginning of a sentence that `target` completes. It contains the subject, or "{}" in its place.
+        target: The new answer, without the space before it.
+        ground_truth: The old answer, where known; an edit is effective if `target` becomes likelier than it.
+        relation: Name of the relation, where known. A later fact with the same subject and relation replaces this one.
         paraphrases: The same question in other words, "{}" for the subject; only used to verify.
-        neighbours: Other questions whose answers must stay; only used to verify.
+        neighbours: Other questions whose answers must not change; only used to verify.
         reason: Why the fact changes, for the record.
     """
 
@@ -53,19 +53,19 @@ class Fact(Record):
 
     @cached_property
     def at(self) -> int:
-        """Where the subject begins in the question: at the last hole, else where it last stands as a word, else at all."""
+        """Where the subject begins in the question: at the last "{}", else at its last occurrence (see `place_of`)."""
         before, hole, _ = self.prompt.rpartition(HOLE)
         return len(before.replace(HOLE, self.subject)) if hole else place_of(self.subject, self.prompt)
 
     @cached_property
     def slots(self) -> set[tuple[str, ...]]:
-        """What a fact fills: a newer fact that fills one of the same takes its place."""
+        """The slots that a fact fills. A newer fact that fills one of them replaces it."""
         filled: set[tuple[str, ...]] = {("prompt", " ".join(self.question.split()).casefold())}
         return filled | ({("relation", self.subject.casefold(), self.relation.casefold())} if self.relation else set())
 
     @cached_property
     def core(self) -> "Fact":
-        """The fact without all that is not written into the model."""
+        """The fact with only the fields that are written into the model."""
         return Fact(self.subject, self.prompt, self.target)
 
     @classmethod
@@ -73,7 +73,7 @@ class Fact(Record):
         """Return the fact that a JSON object describes.
 
         Raises:
-            BadInput: It is no object, a field is missing, unknown, empty or not to be stored, or the prompt has no subject.
+            BadInput: `data` is no object; a field is missing, unknown, empty or cannot be stored; or the prompt has no subject.
         """
         _check(data)
         neighbours = tuple(Neighbour(n["prompt"], n["answer"].strip()) for n in data.get("neighbours") or ())
@@ -98,29 +98,29 @@ class Fact(Record):
 
 
 def read_facts(path: Path) -> list[Fact]:
-    """Return the facts of a data file, JSON Lines mostly.
+    """Return the facts of a data file, usually JSON Lines.
 
     Raises:
-        BadInput: The file cannot be read, a row is no valid fact, two rows are the same fact, or two contradict each other;
-            it names the rows.
+        BadInput: The file cannot be read, a row is no valid fact, or two rows are the same fact or contradict each other.
+            The message names the rows.
     """
-    found, places = [], []
+    facts, places = [], []
     for record in read_records(path):
         try:
-            found.append(Fact.from_json({name: record.fields[name] for name in record.columns}))
+            facts.append(Fact.from_json({name: record.fields[name] for name in record.columns}))
         except BadInput as error:
             raise BadInput(f"{record.source}: {error}") from error
         places.append(record.source)
-    refuse_repeats(found, places)
-    return found
+    refuse_repeats(facts, places)
+    return facts
 
 
 def refuse_repeats(facts: Sequence[Fact], places: Sequence[str] | None = None) -> None:
-    """Refuse facts of which one repeats or contradicts another: of two that come together, none is the newer one.
+    """Refuse facts that repeat or contradict each other: of two facts that are written together, neither is newer.
 
     Args:
         facts: The facts that are to be written together.
-        places: Where each was found, for the message.
+        places: Where each fact comes from (file and line), for the message.
 
     Raises:
         BadInput: Two facts have the same subject and prompt, or the same subject and relation.
@@ -130,28 +130,27 @@ def refuse_repeats(facts: Sequence[Fact], places: Sequence[str] | None = None) -
     for number, fact in enumerate(facts):
         for slot in fact.slots:
             if (first := owners.setdefault(slot, number)) != number:
-                same = facts[first].target == fact.target
-                what = (
-                    "repeats" if same else f"says {quoted(fact.target)} where {quoted(facts[first].target)} stands in"
-                )
+                other, about = facts[first], f"(subject {quoted(fact.subject)}); keep one of the two"
+                if other.target == fact.target:
+                    raise BadInput(f"{named[number]} repeats {named[first]} {about}")
                 raise BadInput(
-                    f"{named[number]} {what} {named[first]} (subject {quoted(fact.subject)}); keep one of the two"
+                    f"{named[number]} gives {quoted(fact.target)}, but {named[first]} gives {quoted(other.target)} {about}"
                 )
 
 
 def superseded(fact: Fact, others: Iterable[Fact]) -> list[Fact]:
-    """Return the facts whose place `fact` takes: the same subject and relation, or the same subject and prompt."""
+    """Return the facts that `fact` replaces: the same subject and relation, or the same subject and prompt."""
     return [other for other in others if other.id != fact.id and other.slots & fact.slots]
 
 
 def place_of(subject: str, prompt: str) -> int:
-    """Return where a subject begins in a prompt: where it last stands as a word of its own, else where it last stands; or -1."""
-    words = [found.start() for found in re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)]
+    """Return where a subject begins in a prompt: its last occurrence as a whole word, else its last occurrence, else -1."""
+    words = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(subject)}(?!\w)", prompt)]
     return words[-1] if words else prompt.rfind(subject)
 
 
 def _check(data: Any) -> None:
-    """Refuse what is no object, and fields that are missing, unknown or of a wrong type."""
+    """Refuse data that is no object, and fields that are missing, unknown or of a wrong type."""
     known = [field.name for field in fields(Fact)]
     if not isinstance(data, Mapping):
         raise BadInput(f"a fact is an object with {', '.join(known[:3])} at least, not {quoted(data)}")
@@ -169,7 +168,9 @@ def _check(data: Any) -> None:
     if not isinstance(neighbours, list | tuple) or not all(_is_neighbour(n) for n in neighbours):
         raise BadInput("'neighbours' is a list of objects with prompt and answer, both text and not blank")
     if any(HOLE in n["prompt"] for n in neighbours):
-        raise BadInput(f"the prompt of a neighbour has {HOLE}, but a neighbour is about something else; name that")
+        raise BadInput(
+            f"the prompt of a neighbour has {HOLE}, but a neighbour is about another subject; write that subject"
+        )
 
 
 def _is_neighbour(value: Any) -> bool:

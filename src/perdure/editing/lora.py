@@ -32,29 +32,29 @@ def train_facts(
     seed: int = 0,
     tick: Callable[[int], None] | None = None,
 ) -> dict[str, Factors]:
-    """Return an update of the down-projections of `layers`, trained by Adam to say the facts and to leave other text as it is.
+    """Return an update of the down-projections of `layers`, trained by Adam to write the facts and to preserve other text.
 
-    NLL(targets) + locality KL(before || after) on `texts`, at every token. It has no column of its own for a fact, so none can be
-    taken out.
+    The loss is NLL(targets) + locality KL(before || after) on `texts`, at every token. The update has no column per fact, so a
+    single fact cannot be removed.
 
     Args:
-        site: The model; it is not written.
-        facts: What to say.
+        site: The model; it is not changed.
+        facts: The facts to write.
         contexts: The texts around the prompts.
         layers: Blocks whose down-projection gets factors.
-        texts: Token ids of text whose distribution is to stay; none leaves the locality loss out.
-        steps: Most updates; it stops when the mean loss of the facts in a forward is below `until`.
+        texts: Token ids of text whose distribution must not change; without texts there is no locality loss.
+        steps: Largest number of updates. Training stops when the mean loss of the facts in a forward is below `until`.
         lr: Learning rate of Adam.
         locality: Factor of the divergence.
         rank: Of the factors.
-        until: In nats a token.
-        seed: Of the start and of the order of the lines.
+        until: Loss in nats per token.
+        seed: Of the initial weights and of the order of the lines.
         tick: Called with the number of updates done.
 
     Raises:
         Diverged: A loss is not finite.
 
-    Cost: a forward and backward over 16 lines, and over one of the texts, an update.
+    Cost: per update, a forward and backward over 16 lines and over one of the texts.
     """
     names = [site.layout.down[layer] for layer in layers]
     random = torch.Generator().manual_seed(seed_of(seed, "lora edit") % 2**63)
@@ -68,8 +68,8 @@ def train_facts(
     for step in range(steps):
         some = [lines[i] for i in order.choice(len(lines), size=min(ROWS, len(lines)), replace=False)]
         with overlaid_tensors(site, {name: (down[name], up[name].T) for name in names}):
-            said = _loss(site, some)
-        loss = said
+            fact_loss = _loss(site, some)
+        loss = fact_loss
         if texts:
             text = texts[step % len(texts)]
             with torch.no_grad():
@@ -84,18 +84,18 @@ def train_facts(
         optimizer.step()
         if tick:
             tick(step + 1)
-        if said.item() < until:
+        if fact_loss.item() < until:
             break
     return {name: Factors(down[name].detach().double().cpu(), up[name].detach().double().cpu()) for name in names}
 
 
 def _loss(site: Site, lines: Sequence[Line]) -> Tensor:
-    """Return the mean loss of the lines' answers, in nats a token."""
+    """Return the mean loss of the lines' answers, in nats per token."""
     at = torch.tensor([(row, t - 1) for row, line in enumerate(lines) for t in range(line.answer, len(line.ids))]).T
     tokens = torch.tensor([token for line in lines for token in line.targets], device=site.device)
     return torch.nn.functional.cross_entropy(site.logits([line.ids[:-1] for line in lines], at), tokens)
 
 
 def _distribution(site: Site, text: Sequence[int]) -> Tensor:
-    """Return the log-probabilities (tokens, vocab) behind every token of a text."""
+    """Return the log-probabilities (tokens, vocab) after every token of a text."""
     return site.logits([text], torch.tensor([(0, t) for t in range(len(text))]).T).log_softmax(-1)

@@ -18,8 +18,8 @@ class Verdict:
         paraphrases: Its paraphrases.
         neighbours: Prompts about something else; here the wanted answer is the neighbour's own, `other`.
         chat: The prompt as a user's turn; None where the tokenizer has no chat template.
-        generated: What the model says after the prompt; None where it was not generated.
-        generation: The target is how that begins.
+        generated: The text that the model generates after the prompt; None where it was not generated.
+        generation: Whether that text begins with the target.
     """
 
     prompt: Answer
@@ -31,7 +31,7 @@ class Verdict:
 
     @property
     def efficacy(self) -> bool:
-        """The target is likelier than the ground truth, and it is what is said."""
+        """Whether the target is likelier than the ground truth, and is the model's greedy answer."""
         return self.prompt.preferred and self.prompt.said
 
     @property
@@ -48,8 +48,8 @@ class Verdict:
 def summary(verdicts: Sequence[Verdict], seed: int = 0) -> dict[str, Interval]:
     """Return mean and interval of every measure over facts; a measure that no fact has is left out.
 
-    Keys: "preferred" (the efficacy score of the literature), "efficacy" (also said), "generation", "paraphrase",
-    "paraphrase_said", "neighbourhood", "neighbour_said", "chat", "chat_said".
+    Keys: "preferred" (the efficacy score of the literature), "efficacy" (also the greedy answer), "generation", "paraphrase",
+    "paraphrase_said", "neighbourhood", "neighbour_said", "chat", "chat_said". "said" means that the target is the greedy answer.
     """
     items: dict[str, list[float | bool | None]] = {
         "preferred": [v.prompt.preferred for v in verdicts],

@@ -1,7 +1,7 @@
-"""The second moment of a layer's keys on ordinary text, measured once a model and kept on disk.
+"""The second moment of a layer's keys on ordinary text, measured once per model and cached on disk.
 
-The text is what the model itself says when it starts from a random token: that needs no corpus, is in the languages and styles
-of the model, and is the same wherever the model is the same.
+The model itself generates the text, each text from a random first token. So no corpus is needed, the text has the languages and
+styles of the model, and the same model always gives the same text.
 """
 
 import hashlib
@@ -29,26 +29,26 @@ from perdure.model.decode import continued
 from perdure.model.head import only_at
 from perdure.model.hooks import StopForward, hooked
 
-TOKENS_PER_WIDTH = 10  # tokens a dimension of the key: the moment's error is then below what the ridge covers
-LENGTH = 128  # tokens of a text, where the model takes so many
-ROWS = 128  # texts said in a forward
-STRETCH = 32  # tokens of each text said between two saves; behind each all texts are read anew, for the same bits after a kill
+TOKENS_PER_WIDTH = 10  # tokens per dimension of the key: the error of the moment is then smaller than the ridge
+LENGTH = 128  # tokens of a text, or fewer where the model has fewer positions
+ROWS = 128  # texts generated in a forward
+STRETCH = 32  # tokens generated between two saves; after each the prefix is read anew, for the same bits after a kill
 READ = 16  # texts read in a forward
 SAVED = 20.0  # seconds between two saves while texts are read
-CHOICES = 50  # most likely tokens that a text's next one is drawn from
-FORMAT = 3  # 1 was summed in bfloat16 where the model ran in it, 2 took text said in one go
+CHOICES = 50  # the next token is sampled from the 50 most likely ones
+FORMAT = 3  # 1 was summed in bfloat16 where the model ran in it; 2 used text that was generated without saves
 
 Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Which model the second moments are taken of, and where they are kept.
+    """The model that second moments are computed on, and the folder that caches them.
 
     Args:
-        cache: Folder for them; None keeps nothing.
-        model: Name that tells this model from any other; the hash of its weights if None.
-        bare: Context in which the model at hand is the one that they are taken of.
+        cache: The folder; None caches nothing.
+        model: A name that identifies this model; the hash of its weights if None.
+        bare: Context in which the loaded model is the one to compute them on.
     """
 
     cache: Path | None = None
@@ -70,13 +70,13 @@ class Statistics:
         Raises:
             Unsolvable: A layer's statistics give no metric; the message names the layer.
         """
-        found = {}
+        metrics = {}
         for layer, moment in self.moments(site, layers, seed=spec.seed, state=state, tick=tick).items():
             try:
-                found[layer] = metric(moment, spec.method, spec.ridge, spec.energy)
+                metrics[layer] = metric(moment, spec.method, spec.ridge, spec.energy)
             except Unsolvable as error:
                 raise Unsolvable(f"layer {layer} cannot be edited: {error}") from error
-        return found
+        return metrics
 
 
 def second_moments(
@@ -90,35 +90,35 @@ def second_moments(
 ) -> dict[int, Tensor]:
     """Return C = E[k k^T] (in, in), float32, of the inputs of the down-projections of `layers`, by layer.
 
-    Position 0 of a text is left out: its state is an attention sink of a size that would drown all others. What a stop leaves
-    in the cache is gone on with, to the same bits.
+    Position 0 of a text is left out: its state is an attention sink, so large that it would dominate the sum. A run that was
+    stopped resumes from the cache and gives the same bits.
 
     Args:
         site: The model.
         layers: Numbers of the blocks.
         seed: Of the model's own texts.
-        cache: Folder to keep text and results in, in files named by the hash of all they depend on.
-        model: Name that tells the model from any other; the hash of its weights if None.
-        tick: Called as it goes on.
+        cache: Folder for text and results. Each file is named by the hash of everything that its content depends on.
+        model: A name that identifies the model; the hash of its weights if None.
+        tick: Called with the progress.
 
     Raises:
         Unsolvable: The model's logits are not finite.
 
-    Cost: about 10 x in tokens generated once a model, and read up to the last layer missing; nothing where the cache has all.
-        4 x in^2 bytes a layer on disk, and 8 bytes a token.
+    Cost: about 10 x in tokens generated once per model, and a forward over them up to the last missing layer; nothing where the
+        cache has all. On disk 4 x in^2 bytes per layer and 8 bytes per token.
 
-    Source: Meng et al. 2022, section 3.1 for the statistic; arXiv 2506.04226 for so few tokens.
-    Deviation: text of the model's own; position 0 left out.
+    Source: Meng et al. 2022, section 3.1 for the statistic; arXiv 2506.04226 for the small number of tokens.
+    Deviation: the model's own text; position 0 is left out.
     """
     store = Store.of(site, seed, cache, model)
-    kept = {layer: store.get("moment", layer) for layer in layers}
-    found = {layer: tensors["moment"] for layer, tensors in kept.items() if tensors}
-    if missing := [layer for layer in layers if layer not in found]:
+    cached = {layer: store.get("moment", layer) for layer in layers}
+    moments = {layer: tensors["moment"] for layer, tensors in cached.items() if tensors}
+    if missing := [layer for layer in layers if layer not in moments]:
         texts = own_texts(site, seed, store, tick)
-        found |= measured(site, missing, texts, store, tick)
+        moments |= measured(site, missing, texts, store, tick)
         for layer in missing:
-            store.put({"moment": found[layer]}, "moment", layer)
-    return {layer: found[layer] for layer in layers}
+            store.put({"moment": moments[layer]}, "moment", layer)
+    return {layer: moments[layer] for layer in layers}
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -132,7 +132,7 @@ def weights_hash(model: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Store:
-    """Files of named tensors in a folder, each named by the hash of all it depends on; without a folder nothing is kept."""
+    """Cached tensors in the files of a folder, each named by the hash of everything that it depends on; no folder, no cache."""
 
     folder: Path | None
     about: Sequence[object]
@@ -147,7 +147,7 @@ class Store:
         return cls(folder, (FORMAT, name, vocabulary, seed, TOKENS_PER_WIDTH, LENGTH, STRETCH, CHOICES))
 
     def get(self, *what: object) -> Tensors | None:
-        """Return what is kept; None where nothing is, or not the whole, which is then made again and written over."""
+        """Return the cached tensors; None where there is no file or it is damaged, and is to be written again."""
         if self.folder is None or not (path := self._path(*what)).is_file():
             return None
         try:
@@ -156,13 +156,13 @@ class Store:
             return None
 
     def put(self, tensors: Tensors, *what: object) -> None:
-        """Keep tensors."""
+        """Write tensors to the cache."""
         if self.folder is not None:
             whole = {name: value.contiguous() for name, value in tensors.items()}
-            write_atomically(self._path(*what), lambda aside: save_tensors(whole, aside))
+            write_atomically(self._path(*what), lambda path: save_tensors(whole, path))
 
     def drop(self, *what: object) -> None:
-        """Remove what is kept."""
+        """Remove a file from the cache."""
         if self.folder is not None:
             self._path(*what).unlink(missing_ok=True)
 
@@ -172,11 +172,11 @@ class Store:
 
 @torch.no_grad()
 def own_texts(site: Site, seed: int, store: Store, tick: Tick | None = None) -> Tensor:
-    """Return token ids (texts, tokens) of texts that the model says, each from one token drawn at random."""
+    """Return token ids (texts, tokens) of texts that the model generates, each from one random token."""
     wanted = TOKENS_PER_WIDTH * site.layout.inner
     length = min(LENGTH, getattr(site.model.config, "max_position_embeddings", LENGTH))
-    kept = store.get("text")
-    texts = kept["ids"] if kept else _openings(site, -(-wanted // (length - 1)), length, seed)
+    cached = store.get("text")
+    texts = cached["ids"] if cached else _openings(site, -(-wanted // (length - 1)), length, seed)
     for start in range(0, len(texts), ROWS):
         live = texts[start : start + ROWS]
         for begin in range(1, length, STRETCH):
@@ -184,7 +184,7 @@ def own_texts(site: Site, seed: int, store: Store, tick: Tick | None = None) -> 
             if (live[:, begin:end] < 0).any():
                 generator = torch.Generator().manual_seed(int(keyed(seed, "own texts", start, begin).integers(2**62)))
 
-                def told(at: int, start: int = start, live: Tensor = live) -> None:
+                def report(at: int, start: int = start, live: Tensor = live) -> None:
                     if tick:
                         tick(
                             "measuring the model once for edits: its text",
@@ -192,13 +192,13 @@ def own_texts(site: Site, seed: int, store: Store, tick: Tick | None = None) -> 
                             len(texts) * (length - 1),
                         )
 
-                _say(site, live, range(begin, end), generator, told)
+                _generate(site, live, range(begin, end), generator, report)
                 store.put({"ids": texts}, "text")
     return texts
 
 
 def _openings(site: Site, count: int, length: int, seed: int) -> Tensor:
-    """Return texts (count, length) of which the first token is drawn, and the others are -1."""
+    """Return texts (count, length) with a random first token; the other tokens are -1."""
     special = set(site.tokenizer.all_special_ids)
     plain = torch.tensor([i for i in range(len(site.tokenizer)) if i not in special])
     texts = torch.full((count, length), -1)
@@ -206,15 +206,17 @@ def _openings(site: Site, count: int, length: int, seed: int) -> Tensor:
     return texts
 
 
-def _say(site: Site, texts: Tensor, positions: range, generator: torch.Generator, tick: Callable[[int], None]) -> None:
-    """Fill the texts at some positions, of which all before are known."""
+def _generate(
+    site: Site, texts: Tensor, positions: range, generator: torch.Generator, tick: Callable[[int], None]
+) -> None:
+    """Fill the texts at `positions`, given the tokens before these."""
     at = iter(positions)
 
     def choose(logits: Tensor) -> Tensor:
         chances, tokens = logits.topk(min(CHOICES, logits.shape[-1]))
         if not torch.isfinite(chances).all():
             raise Unsolvable(
-                "the model's logits are not finite on text of its own, so that no statistics of its keys can be taken; "
+                "the model's logits are not finite on its own text, so the statistics of its keys cannot be measured; "
                 "load it in float32"
             )
         picks = torch.multinomial(chances.softmax(-1).cpu(), 1, generator=generator)
@@ -232,9 +234,9 @@ def measured(
 ) -> dict[int, Tensor]:
     """Return the second moment by layer over all positions but the first of each text."""
     inner, part = site.layout.inner, ("sums", *sorted(layers))
-    kept = store.get(*part) or {}
-    done = int(kept.get("done", 0))
-    sums = {layer: kept.get(str(layer), torch.zeros(inner, inner, dtype=torch.float64)) for layer in layers}
+    cached = store.get(*part) or {}
+    done = int(cached.get("done", 0))
+    sums = {layer: cached.get(str(layer), torch.zeros(inner, inner, dtype=torch.float64)) for layer in layers}
     saved = time.monotonic()
     for start in range(done, len(texts), READ):
         with site.precision(), _summing(site, sums), only_at(site.model, None), suppress(StopForward):
@@ -251,9 +253,9 @@ def measured(
 
 @contextmanager
 def _summing(site: Site, sums: dict[int, Tensor]) -> Iterator[None]:
-    """Add k k^T of every position but the first to `sums`, and stop the forward behind the last layer wanted.
+    """Add k k^T of every position but the first to `sums`, and stop the forward after the last layer of `sums`.
 
-    Products are in float32, whatever the precision of the forward, and sums of forwards in float64.
+    Products are in float32, whatever the precision of the forward; sums over forwards are in float64.
     """
     last = max(sums)
 

@@ -1,4 +1,4 @@
-"""Low-rank updates added to a model by hooks: what is tried is never written."""
+"""Low-rank updates that hooks add to a model's outputs, to try them without changing a weight."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -13,7 +13,7 @@ from perdure.maths.precision import without_autocast
 from perdure.model.hooks import hidden_of, hooked, with_hidden
 
 Overlay = Callable[[Sequence[int]], AbstractContextManager]
-"""Returns the context in which the model has the update for the facts of these numbers, one for each row of a forward."""
+"""Takes the number of a fact for each row of a forward; returns the context in which each row has the update of its fact."""
 
 
 def no_overlay(_: Sequence[int]) -> AbstractContextManager:
@@ -23,14 +23,14 @@ def no_overlay(_: Sequence[int]) -> AbstractContextManager:
 
 @contextmanager
 def overlaid(site: Site, updates: Mapping[str, Factors]) -> Iterator[None]:
-    """Add low-rank updates to what the named layers return, in float32 as an adapter does."""
+    """Add low-rank updates to the outputs of the named layers, in float32 as an adapter does."""
     with overlaid_tensors(site, {name: (_float(f.left, site), _float(f.right.T, site)) for name, f in updates.items()}):
         yield
 
 
 @contextmanager
 def overlaid_tensors(site: Site, updates: Mapping[str, tuple[Tensor, Tensor]]) -> Iterator[None]:
-    """Add x down^T up to what the named layers return for x; gradients flow into down (N, in) and up (N, out), float32."""
+    """Add x down^T up to each named layer's output for input x; gradients flow into down (N, in) and up (N, out), float32."""
     with ExitStack() as stack:
         for name, (down, up) in updates.items():
             stack.enter_context(_adding(site, name, lambda x, down=down, up=up: (x @ down.T) @ up))  # type: ignore[misc]
@@ -38,7 +38,7 @@ def overlaid_tensors(site: Site, updates: Mapping[str, tuple[Tensor, Tensor]]) -
 
 
 def one_each(site: Site, updates: Mapping[str, Factors]) -> Overlay:
-    """Return an overlay that adds to each row the update of one fact, so that many single edits are tried in one forward.
+    """Return an overlay that adds the update of one fact to each row, so that one forward tries many single edits.
 
     Args:
         site: The model.

@@ -1,4 +1,4 @@
-"""Facts as tokens: the texts a prompt is put behind, and where in a line the subject's last token and the target stand."""
+"""Facts as tokens: the contexts of a prompt, and the positions of the subject's last token and of the target."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from perdure.editing.site import Tokenizer
 
 @dataclass(frozen=True)
 class Context:
-    """What stands around a prompt.
+    """The text around a prompt.
 
     Args:
         before: Text before it.
         after: Text between it and the target.
-        special: Whether the tokenizer adds its own special tokens (a chat template brings them along).
+        special: Whether the tokenizer adds its special tokens (a chat template already contains them).
     """
 
     before: str = ""
@@ -29,13 +29,13 @@ BARE = Context()
 
 @dataclass(frozen=True)
 class Line:
-    """A prompt in its context with the answer behind it, as tokens.
+    """A prompt in its context, followed by the answer, as tokens.
 
     Args:
         ids: All tokens.
         first: Position of the subject's first token; of the prompt's last token where there is no subject.
-        last: Position of the subject's last token; likewise.
-        answer: Position of the answer's first token; the number of tokens where there is none.
+        last: Position of the subject's last token; of the prompt's last token where there is no subject.
+        answer: Position of the answer's first token; the number of tokens where there is no answer.
     """
 
     ids: tuple[int, ...]
@@ -52,9 +52,9 @@ class Line:
 def encode(
     tokenizer: Tokenizer, context: Context, prompt: str, subject: str | None, answer: str = "", at: int | None = None
 ) -> Line:
-    """Return the tokens of `context(prompt) answer`, and the subject's place, found by the tokenizer's offsets.
+    """Return the tokens of `context(prompt) answer`, and the subject's position from the tokenizer's offsets.
 
-    The whole line is encoded at once, so that nothing is guessed about spaces or special tokens at seams. `at` is where the
+    The whole line is encoded at once, so that spaces and special tokens are right where its parts meet. `at` is where the
     subject begins in the prompt, where that is known (see `facts.place_of`).
 
     Raises:
@@ -70,31 +70,35 @@ def encode(
         raise BadInput(f"the prompt {prompt!r} does not name the subject {subject!r}")
     begin = len(context.before) + start
     end = begin + len(subject or " ")
-    asked = context.before + prompt + (context.after if answer or context.after.strip() else "")
-    coded = tokenizer(asked + answer, add_special_tokens=context.special, return_offsets_mapping=True)
+    text = context.before + prompt + (context.after if answer or context.after.strip() else "")
+    coded = tokenizer(text + answer, add_special_tokens=context.special, return_offsets_mapping=True)
     ids, spans = coded["input_ids"], coded["offset_mapping"]
-    size = max((t for t, (a, b) in enumerate(spans) if b > a), default=-1) + 1  # without an end token that is added
+    size = (
+        max((t for t, (a, b) in enumerate(spans) if b > a), default=-1) + 1
+    )  # without an end token that the tokenizer adds
     covering = [t for t, (a, b) in enumerate(spans[:size]) if a < end and b > max(a, begin)]
     if not covering:
         raise BadInput(f"the tokenizer has no token for {subject or prompt!r}; its vocabulary does not fit this text")
-    if answer and not context.special and asked.endswith(" "):  # a chat is asked with that space as a token
-        given = tokenizer(asked, add_special_tokens=False)["input_ids"]
-        return Line((*given, *behind(answer, asked, given, tokenizer)), covering[0], covering[-1], len(given))
-    edge = len(context.before + prompt + context.after.rstrip(" "))  # a space token of its own is part of the answer
+    if answer and not context.special and text.endswith(" "):  # in a chat that space is a token of the prompt
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return Line((*ids, *behind(answer, text, ids, tokenizer)), covering[0], covering[-1], len(ids))
+    edge = len(
+        context.before + prompt + context.after.rstrip(" ")
+    )  # a token that is only a space belongs to the answer
     first_of_answer = next((t for t, (_, b) in enumerate(spans[:size]) if b > edge), size)
     return Line(tuple(ids[:size]), covering[0], covering[-1], first_of_answer)
 
 
 def opens(tokenizer: Tokenizer, fact: Fact) -> bool:
-    """Say whether the subject is the first token of the prompt as it is asked.
+    """Return whether the subject is the first token of the bare prompt.
 
-    A first token's state says that it is the first (an attention sink) and next to nothing about the subject.
+    The state of a first token is an attention sink; it has next to no information about the subject.
     """
     return encode(tokenizer, BARE, fact.question, fact.subject, fact.target, fact.at).last == 0
 
 
 def texts_of(fact: Fact) -> list[str]:
-    """Return all texts that a fact is written and verified with."""
+    """Return all texts that are used to write and to verify a fact."""
     neighbours = [f"{near.prompt} {near.answer}" for near in fact.neighbours]
     return [f"{fact.question} {fact.target}", *fact.paraphrases, *neighbours]
 
@@ -104,15 +108,15 @@ def too_long(tokenizer: Tokenizer, texts: Sequence[str], positions: int | None, 
 
     Args:
         tokenizer: The model's tokenizer.
-        texts: One at least.
+        texts: At least one.
         positions: Most tokens that the model takes; None where there is no limit.
-        spare: Share of the positions that is left to the contexts around a text.
+        spare: Share of the positions that is reserved for the contexts around a text.
     """
     longest = max(len(tokenizer(text)["input_ids"]) for text in texts)
     if positions is None or longest <= positions * (1 - spare):
         return None
-    kept = f", and {spare:.0%} of them are for contexts" if spare else ""
-    return f"its longest text has {longest} tokens; the model has {positions} positions{kept}"
+    reserved = f", and {spare:.0%} of them are for contexts" if spare else ""
+    return f"its longest text has {longest} tokens; the model has {positions} positions{reserved}"
 
 
 def refuse_long(
@@ -130,17 +134,17 @@ def refuse_long(
 def usable(contexts: Sequence[Context], tokenizer: Tokenizer, fact: Fact) -> list[Line]:
     """Return the lines of a fact in its contexts, without those in which the subject ends at position 0 (see `opens`)."""
     lines = [encode(tokenizer, c, fact.question, fact.subject, fact.target, fact.at) for c in contexts]
-    kept = [line for line in lines if line.last > 0]
-    if not kept:
+    usable_lines = [line for line in lines if line.last > 0]
+    if not usable_lines:
         raise BadInput(f"the prompt {fact.question!r} begins with its subject; edit with at least one context")
-    return kept
+    return usable_lines
 
 
 def shares(lines: Sequence[Line], contexts: Sequence[Context]) -> list[float]:
-    """Return what each of a fact's lines weighs in its key: the bare prompt, where it is among them, as much as all others.
+    """Return the weight of each of a fact's lines in its key. The bare prompt, if it is a line, weighs as much as all others.
 
-    A subject near the beginning of a text has another key than behind a text, and the bare prompt is what users ask. Source: the
-    two halves of MEMIT's official code.
+    A subject at the beginning of a text has another key than one after a text, and users send the bare prompt.
+    Source: the two halves of MEMIT's official code.
     """
     if len(lines) < len(contexts) or contexts[0] != BARE or len(lines) == 1:  # the bare line alone can be missing
         return [1 / len(lines)] * len(lines)

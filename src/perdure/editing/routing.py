@@ -1,4 +1,4 @@
-"""Facts or skills: which rows of a file are written into the model by editing, which are trained, and why."""
+"""Routing of a file's rows: facts are edited into the model, skills are trained, each with a reason."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -16,11 +16,11 @@ from perdure.editing.routing_rules import Candidate, File, prompt_of, why_traine
 
 GIVEN = "it gives subject, prompt and target"
 TRIPLE = "it gives subject, relation and object"
-FOUND = "it asks about one name, and its answer is short"
-AGAIN = "it says a fact in other words, and is only asked, to verify it"
+DETECTED = "it asks about one name, and its answer is short"
+AGAIN = "it states a fact in other words, and only verifies it"
 REPEAT = "it repeats a fact"
-HELD_OUT = "its split holds it out, so it is not written"
-MARKED = "its kind says so"
+HELD_OUT = "its split is test or validation, so it is not written"
+MARKED = "its column 'kind' decides"
 
 _FACT = frozenset({"subject", "prompt", "target"})
 _TRIPLE = frozenset({"subject", "relation", "object"})
@@ -28,7 +28,7 @@ _TRIPLE = frozenset({"subject", "relation", "object"})
 
 @dataclass(frozen=True)
 class ExampleRow(records.Record):
-    """A row as an example: the place it was read from, what it asks, and what it answers."""
+    """A row as an example: its source, prompt and answer."""
 
     source: str
     prompt: str
@@ -37,7 +37,7 @@ class ExampleRow(records.Record):
 
 @dataclass(frozen=True)
 class RouteGroup(records.Record):
-    """Rows that go the same way for the same reason.
+    """Rows with the same route and the same reason.
 
     Args:
         kind: "fact" is edited, "skill" is trained.
@@ -54,23 +54,23 @@ class RouteGroup(records.Record):
 
 @dataclass(frozen=True)
 class Route:
-    """Where one row goes.
+    """Whether one row is edited or trained.
 
     Args:
-        record: The row as read; where a fact's columns are trained, with its prompt and completion.
+        record: The row as read; a fact in columns that is trained has prompt and completion instead.
         kind: "fact" is edited, "skill" is trained.
         reason: Why, in words.
-        asked: What it asks.
-        answer: What it answers.
-        fact: What it says, if it is a fact.
+        prompt: Its question.
+        answer: Its answer.
+        fact: The fact, if it is one.
         given: Whether columns give that fact.
-        chat: Whether it is asked in a conversation.
+        chat: Whether the question is a turn of a conversation.
     """
 
     record: Record
     kind: Literal["fact", "skill"]
     reason: str
-    asked: str
+    prompt: str
     answer: str
     fact: Fact | None = None
     given: bool = False
@@ -78,22 +78,22 @@ class Route:
 
     @property
     def held_out(self) -> bool:
-        """Whether its split keeps it from being learned."""
+        """Whether its split is test or validation."""
         return part_named(self.record.fields.get("split")) in ("test", "validation")
 
     @property
     def example(self) -> ExampleRow:
         """The row as an example."""
-        return ExampleRow(self.record.source, self.asked, self.answer)
+        return ExampleRow(self.record.source, self.prompt, self.answer)
 
 
 @dataclass(frozen=True)
 class Routing:
-    """Every row of a file with its route, and what is to be written.
+    """Every row of a file with its route, and the facts to write.
 
     Args:
         routes: One for each row, in order.
-        facts: The facts to write; what other rows say in other words are their paraphrases.
+        facts: The facts to write. Rows that state a fact in other words became its paraphrases.
     """
 
     routes: tuple[Route, ...]
@@ -106,7 +106,7 @@ class Routing:
 
     @property
     def chat(self) -> bool:
-        """Whether a fact is asked in a conversation."""
+        """Whether the question of a fact is a turn of a conversation."""
         return any(route.fact and route.chat for route in self.routes)
 
     def summary(self) -> tuple[RouteGroup, ...]:
@@ -115,7 +115,7 @@ class Routing:
         for route in self.routes:
             groups[route.kind, route.reason].append(route)
         order = sorted(groups.items(), key=lambda group: (group[0][0], -len(group[1])))
-        return tuple(RouteGroup(kind, reason, len(found), found[0].example) for (kind, reason), found in order)
+        return tuple(RouteGroup(kind, reason, len(group), group[0].example) for (kind, reason), group in order)
 
 
 def route(
@@ -128,24 +128,25 @@ def route(
 ) -> Routing:
     """Return for every row whether it is edited or trained, and why.
 
-    A row is a fact if its columns give one, or if it has a question and an answer and no rule of `routing_rules` sends it to
-    training. A column `kind` (fact or skill) overrides both.
+    A row is a fact if its columns give one. It is also a fact if it has a question and an answer, and no rule of `routing_rules`
+    sends it to training. A column `kind` (fact or skill) overrides both.
 
     Args:
         records: The rows of one file.
         format: Format of the rows that do not give a fact in columns; None detects it.
         template: Prompt of text_label, as in a task file.
-        labels: Texts of labels, likewise.
-        mapped: Names that the user mapped columns to, likewise.
+        labels: Texts of labels, as in a task file.
+        mapped: Names that a task file maps columns to.
 
     Raises:
-        BadInput: A row is not valid, is marked as a fact and names no subject, or contradicts another; the rows are named.
+        BadInput: A row is not valid, is marked as a fact without naming a subject, or contradicts another row. The message names
+            the rows.
     """
     prompts = _prompts_of_relations(records)
     given = [_given(record, prompts) for record in records]
     plain = [record for record, known in zip(records, given, strict=True) if known is None]
-    found = iter(_found(plain, format, template, labels, mapped) if plain else ())
-    return _joined([known or next(found) for known in given])
+    others = iter(_question_routes(plain, format, template, labels, mapped) if plain else ())
+    return _joined([known or next(others) for known in given])
 
 
 # ---- rows whose columns give a fact
@@ -157,7 +158,7 @@ def _given(record: Record, prompts: Mapping[str, str]) -> Route | None:
     triple = values.keys() >= _TRIPLE and "target" not in values
     if triple:
         relation, object = str(values["relation"]), values.pop("object")
-        values["target"] = str(object) if isinstance(object, int | float) else object  # a year, say
+        values["target"] = str(object) if isinstance(object, int | float) else object  # a year, for example
         values.setdefault("prompt", prompts.get(relation) or f"{HOLE}'s {relation.replace('_', ' ')} is")
     elif not values.keys() >= _FACT:
         return None
@@ -171,19 +172,19 @@ def _given(record: Record, prompts: Mapping[str, str]) -> Route | None:
 
 
 def _prompts_of_relations(records: Sequence[Record]) -> dict[str, str]:
-    """Return by relation the first prompt with a hole that a triple gives: it serves those without a prompt too."""
-    found: dict[str, str] = {}
+    """Return by relation the first prompt with "{}" that a triple gives; triples without a prompt use it too."""
+    prompts: dict[str, str] = {}
     for record in records:
         prompt = record.fields.get("prompt")
         if record.columns >= _TRIPLE and isinstance(prompt, str) and HOLE in prompt:
-            found.setdefault(str(record.fields["relation"]), prompt)
-    return found
+            prompts.setdefault(str(record.fields["relation"]), prompt)
+    return prompts
 
 
 # ---- rows with a question and an answer
 
 
-def _found(
+def _question_routes(
     records: Sequence[Record],
     format: str | None,
     template: str | None,
@@ -200,24 +201,24 @@ def _found(
     format = format or detect(records, template, mapped, how=IN_TASK)
     rows = to_rows(records, format, template=template, labels=labels, mapped=mapped)
     file, pairs = File.of(rows), zip(records, rows, strict=True)
-    return [_decided(record, Candidate(row, file, _column(record, prompt_of(row)))) for record, row in pairs]
+    return [_route_of(record, Candidate(row, file, _column(record, prompt_of(row)))) for record, row in pairs]
 
 
-def _decided(record: Record, asked: Candidate) -> Route:
+def _route_of(record: Record, row: Candidate) -> Route:
     kind = _kind(record)
-    why = MARKED if kind == "skill" else None if kind else why_trained(asked)
+    why = MARKED if kind == "skill" else None if kind else why_trained(row)
     if why:
-        return Route(record, "skill", why, asked.prompt, asked.answer)
-    if asked.name is None or not asked.single:
+        return Route(record, "skill", why, row.prompt, row.answer)
+    if row.name is None or not row.single:
         raise BadInput(
-            f"{record.source}: kind is fact, but no name is found that one question asks about; "
+            f"{record.source}: kind is fact, but it is not one question about one name; "
             "add a column 'subject' with the name as the prompt spells it"
         )
-    more = ("ground_truth", "relation", "reason") if asked.given else ()
+    more = ("ground_truth", "relation", "reason") if row.given else ()
     values = {name: value for name, value in _values(record).items() if name in more and isinstance(value, str)}
-    fact = _fact({**values, "subject": asked.name, "prompt": asked.prompt.rstrip(), "target": asked.answer}, record)
-    reason, chat = MARKED if kind else FOUND, bool(asked.row.messages)
-    return Route(record, "fact", reason, asked.prompt, asked.answer, fact, chat=chat)
+    fact = _fact({**values, "subject": row.name, "prompt": row.prompt.rstrip(), "target": row.answer}, record)
+    reason, chat = MARKED if kind else DETECTED, bool(row.row.messages)
+    return Route(record, "fact", reason, row.prompt, row.answer, fact, chat=chat)
 
 
 def _column(record: Record, prompt: str) -> str | None:
@@ -230,12 +231,12 @@ def _column(record: Record, prompt: str) -> str | None:
 
 
 def _values(record: Record) -> dict[str, Any]:
-    """Return the columns that are filled, but for those that say where a row goes."""
+    """Return the columns that are filled, without `kind` and `split`."""
     return {k: v for k, v in record.fields.items() if v not in (None, "") and k not in ("kind", "split")}
 
 
 def _kind(record: Record) -> str | None:
-    """Return what a row says that it is."""
+    """Return the value of the column `kind`."""
     kind = record.fields.get("kind")
     if kind not in (None, "", "fact", "skill"):
         raise BadInput(f"{record.source}: kind is {kind!r}; write fact (edited) or skill (trained), or leave it out")
@@ -249,15 +250,16 @@ def _fact(values: Mapping[str, Any], record: Record) -> Fact:
         raise BadInput(f"{record.source}: {error}") from error
 
 
-# ---- rows that say the same
+# ---- rows that state the same fact
 
 
 def _joined(routes: Sequence[Route]) -> Routing:
-    """Return the routes, and the facts to write: of rows that say the same, those of columns lead, then the first ones.
+    """Return the routes and the facts to write. Of rows that state the same fact one is written; the others verify it.
 
-    Rows whose columns give a fact are never joined with each other: they mean what they say.
+    The one that is written is a row whose columns give the fact, else the first row. Rows whose columns give facts are never
+    joined with each other.
     """
-    told, seen = list(routes), set()
+    decided, seen = list(routes), set()
     leads: dict[tuple[str, str], list[int]] = defaultdict(list)
     words: dict[int, list[str]] = defaultdict(list)
     facts = {n: one.fact for n, one in enumerate(routes) if one.fact}
@@ -266,24 +268,24 @@ def _joined(routes: Sequence[Route]) -> Routing:
         same = leads[fact.subject.casefold(), fact.target]
         lead = None if one.given else next((m for m in same if _one_relation(facts[m], fact)), None)
         if not one.given and (_folded(fact), fact.target) in seen:
-            told[n] = replace(one, reason=REPEAT)
+            decided[n] = replace(one, reason=REPEAT)
         elif lead is not None:
-            told[n] = replace(one, reason=AGAIN)
+            decided[n] = replace(one, reason=AGAIN)
             words[lead].append(fact.question)
         elif one.held_out:
-            told[n] = replace(one, reason=HELD_OUT)
+            decided[n] = replace(one, reason=HELD_OUT)
         else:
             same.append(n)
         seen.add((_folded(fact), fact.target))
-    _refuse_contradictions(told)
+    _refuse_contradictions(decided)
     written = sorted(n for same in leads.values() for n in same)
     refuse_repeats([facts[n] for n in written], [routes[n].record.source for n in written])
     joined = [replace(facts[n], paraphrases=tuple(dict.fromkeys((*facts[n].paraphrases, *words[n])))) for n in written]
-    return Routing(tuple(told), tuple(joined))
+    return Routing(tuple(decided), tuple(joined))
 
 
 def _refuse_contradictions(routes: Sequence[Route]) -> None:
-    """Refuse two rows that ask the same about the same subject and answer differently, paraphrases included."""
+    """Refuse two rows with the same question and different answers, paraphrases included."""
     stated = [(route.fact, route.record.source) for route in routes if route.fact and route.reason != REPEAT]
     refuse_repeats([replace(fact, relation=None) for fact, _ in stated], [source for _, source in stated])
 

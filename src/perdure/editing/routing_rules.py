@@ -1,7 +1,7 @@
-"""The rules by which a row with a question and an answer is trained; one that none of them holds for is a fact.
+"""The rules that send a row with a question and an answer to training. A row that matches none of them is a fact.
 
-They read spelling and counts, no model, and send to training whatever they cannot tell: a fact that is trained is learned too,
-only at a higher price, while a skill that is edited in is no skill.
+The rules use spelling and counts, and no model. Doubtful rows are trained: training a fact works too and only costs more, while
+editing cannot write a skill.
 """
 
 import re
@@ -16,11 +16,11 @@ from perdure.editing.facts import HOLE
 from perdure.editing.subjects import Subjects
 
 LONGEST_PROMPT, LONGEST_ANSWER = 30, 6  # words
-STOPS = "\u3002\uff01\uff1f"  # that end a sentence where no space follows
-LETTERS = 3  # of a script without spaces for a word
-SHARED = 5  # rows with one answer that make it a label
-FORMS = 3  # names asked about in one form of words that make it a relation, whose answers may repeat
-FEW = 0.15  # different answers for each row, down from which all of them are labels
+STOPS = "\u3002\uff01\uff1f"  # marks that end a sentence where no space follows
+LETTERS = 3  # letters of a script without spaces that count as one word
+SHARED = 5  # an answer of at least this many rows is a label
+FORMS = 3  # a form of words about at least this many names is a relation, whose answers may repeat
+FEW = 0.15  # at most this many different answers per row: then all answers are labels
 
 _INSTRUCTION = re.compile(
     r"add|analyse|analyze|answer|arrange|calculate|change|choose|classify|combine|compare|complete|compose|"
@@ -40,24 +40,24 @@ _EXPLAINED = re.compile(
 _CHOICE = re.compile(r"\b(?:whether|(?:which|what|one) of (?:these|those|the following))\b", re.IGNORECASE)
 _CHOSEN = re.compile(r"yes|no|true|false|[a-z]", re.IGNORECASE)
 _ASKER = re.compile(r"\b(?:I|me|my|mine|we|us|our|you|your)\b(?!\.)", re.IGNORECASE)
-_BEGIN = re.compile(rf"(?<!\w)|(?<=[{UNSPACED}])")  # of a word, or of what may be one
+_BEGIN = re.compile(rf"(?<!\w)|(?<=[{UNSPACED}])")  # of a word; in a script without spaces, anywhere
 _END = re.compile(rf"(?!\w)|(?=[{UNSPACED}])")
 _NUMBER = re.compile(r"[-+$€£]?\d[\d.,]*\s?%?")
 
 
 @dataclass(frozen=True)
 class File:
-    """What is counted over all rows with a question and an answer.
+    """Counts over all rows with a question and an answer.
 
     Args:
         subjects: The names in the prompts.
-        answers: In how many rows each answer stands.
-        asked: How many names each form of words is asked about.
+        answers: Number of rows of each answer.
+        names: Number of names in each form of words, a prompt with "{}" in place of its name.
     """
 
     subjects: Subjects
     answers: Counter[str]
-    asked: Mapping[str, int]
+    names: Mapping[str, int]
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> "File":
@@ -70,18 +70,18 @@ class File:
 
     @cached_property
     def classes(self) -> bool:
-        """Whether there are so few different answers that all that are given twice are labels."""
+        """Whether there are so few different answers that each one that occurs twice is a label."""
         return len(self.answers) <= FEW * self.answers.total()
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One row as the rules see it.
+    """One row with everything that the rules need.
 
     Args:
         row: The row.
-        file: What is counted over all of them.
-        given: The subject that a column gives, where the prompt names it.
+        file: The counts over all rows.
+        given: The subject that a column gives, if the prompt contains it.
     """
 
     row: Row
@@ -90,17 +90,17 @@ class Candidate:
 
     @property
     def prompt(self) -> str:
-        """What is asked."""
+        """Its question."""
         return prompt_of(self.row)
 
     @property
     def answer(self) -> str:
-        """What is answered."""
+        """Its answer."""
         return self.row.answer.strip()
 
     @cached_property
     def name(self) -> str | None:
-        """What it is about."""
+        """The name that the question is about."""
         return self.given or self.file.subjects.named(self.prompt)
 
     @property
@@ -117,7 +117,7 @@ class Candidate:
 
     @property
     def personal(self) -> bool:
-        """Whether the prompt speaks of who asks or is asked, outside the name in it."""
+        """Whether the prompt has words such as "I" or "you" outside the name in it."""
         return bool(_ASKER.search(form(self.prompt, self.name)))
 
     @property
@@ -133,10 +133,10 @@ class Candidate:
 
     @property
     def copied(self) -> bool:
-        """Whether the answer stands in the prompt, to be chosen or copied."""
-        found = re.finditer(f"(?=({re.escape(self.answer)}))", self.prompt, re.IGNORECASE)  # places may overlap
+        """Whether the answer occurs in the prompt, to be chosen or copied."""
+        places = re.finditer(f"(?=({re.escape(self.answer)}))", self.prompt, re.IGNORECASE)  # places may overlap
         return any(
-            _BEGIN.match(self.prompt, place.start(1)) and _END.match(self.prompt, place.end(1)) for place in found
+            _BEGIN.match(self.prompt, place.start(1)) and _END.match(self.prompt, place.end(1)) for place in places
         )
 
     @property
@@ -146,11 +146,11 @@ class Candidate:
 
     @property
     def label(self) -> bool:
-        """Whether many rows share the answer, and not because they ask the same about different names."""
+        """Whether many rows share the answer, unless they ask the same question about different names."""
         rows = self.file.answers[self.answer.casefold()]
         if self.file.classes:
             return rows > 1
-        return rows >= SHARED and self.file.asked[form(self.prompt, self.name)] < FORMS
+        return rows >= SHARED and self.file.names[form(self.prompt, self.name)] < FORMS
 
 
 RULES: tuple[tuple[str, Callable[[Candidate], bool]], ...] = (
@@ -160,20 +160,20 @@ RULES: tuple[tuple[str, Callable[[Candidate], bool]], ...] = (
     (f"its prompt is a passage: over {LONGEST_PROMPT} words, a sentence or 2 lines", lambda row: row.passage),
     ("its prompt is an instruction", lambda row: bool(_INSTRUCTION.fullmatch(row.prompt.split()[0].strip(",:.")))),
     ("it asks how or why, which is explained, not named", lambda row: bool(_EXPLAINED.match(row.prompt))),
-    ("it speaks of who asks, not only of a name", lambda row: row.personal),
+    ("it is about the writer or the reader, not only about a name", lambda row: row.personal),
     (f"its answer is a text: over {LONGEST_ANSWER} words, a sentence or a list", lambda row: row.text),
     ("its answer is yes, no, or a letter to choose", lambda row: bool(_CHOSEN.fullmatch(row.answer))),
     ("it asks for a choice", lambda row: bool(_CHOICE.search(row.prompt))),
-    ("its answer stands in its prompt", lambda row: row.copied),
+    ("its answer occurs in its prompt", lambda row: row.copied),
     ("its answer is computed: numbers in, a number out", lambda row: row.computed),
-    ("its prompt holds no name, id or title", lambda row: row.name is None),
+    ("its prompt has no name, id or title", lambda row: row.name is None),
     (
-        "the name in its prompt stands in many rows",
+        "the name in its prompt occurs in many rows",
         lambda row: not row.given and not row.file.subjects.specific(row.name or ""),
     ),
     ("its answer is a label that many rows share", lambda row: not row.given and row.label),
 )
-"""Why a row is trained, in words; the first rule that holds is the reason."""
+"""Why a row is trained; the first rule that matches is the reason."""
 
 
 def why_trained(row: Candidate) -> str | None:
@@ -187,10 +187,10 @@ def _words(text: str) -> float:
 
 
 def prompt_of(row: Row) -> str:
-    """Return what a row asks: its prompt, or its first turn."""
+    """Return the question of a row: its prompt, or its first turn."""
     return row.messages[0].content if row.messages else row.prompt
 
 
 def form(prompt: str, name: str | None) -> str:
-    """Return a prompt with a hole where the name stands."""
+    """Return a prompt with "{}" in place of the name."""
     return prompt.replace(name, HOLE) if name else prompt

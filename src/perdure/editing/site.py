@@ -1,4 +1,4 @@
-"""A model at hand, with what is needed to edit it."""
+"""A model with everything that is needed to edit it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,7 +16,7 @@ from perdure.model.probing import batching_of
 
 
 class Tokenizer(Protocol):
-    """What editing needs of a tokenizer; a fast one of Hugging Face has it all."""
+    """The parts of a tokenizer that editing needs; a fast tokenizer of Hugging Face has all of them."""
 
     is_fast: bool
     chat_template: Any
@@ -25,7 +25,7 @@ class Tokenizer(Protocol):
     all_special_ids: list[int]
 
     def __call__(self, text: str, **options: Any) -> Any:
-        """Return the tokens of a text: "input_ids" and, where they are wanted, "offset_mapping"."""
+        """Return the tokens of a text: "input_ids" and, on request, "offset_mapping"."""
         ...
 
     def decode(self, ids: Sequence[int], **options: Any) -> str:
@@ -41,12 +41,12 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Site:
-    """A model at hand, with what is needed to edit it; nothing of it is ever written.
+    """A model with everything that is needed to edit it. Its weights are never changed.
 
     Args:
-        model: The causal language model in the state to be edited, bare or with an adapter over it.
+        model: The causal language model in the state to be edited, with or without an adapter.
         tokenizer: Its tokenizer.
-        layout: Where its parts are.
+        layout: The modules that editing reads and changes.
         precision: Context of a forward.
     """
 
@@ -57,34 +57,34 @@ class Site:
 
     @property
     def pad(self) -> int:
-        """Token id for padding; it is masked, so any will do."""
+        """Token id for padding. Padding is masked, so any id works."""
         return self.tokenizer.pad_token_id or 0
 
     def logits(self, rows: Sequence[Sequence[int]], at: Tensor) -> Tensor:
-        """Return the logits (tokens, vocab) in float32 at some positions of rows of tokens, which run whole.
+        """Return the logits (tokens, vocab) in float32 at some positions, after a forward over the whole rows.
 
         Args:
             rows: Token ids of each row.
             at: Row and position (2, tokens).
         """
         ids, mask = padded(rows, self.pad)
-        given: dict[str, Any] = {
+        inputs: dict[str, Any] = {
             "input_ids": ids.to(self.device),
             "attention_mask": mask.to(self.device),
             "use_cache": False,
         }
         with self.precision():
-            return logits_at(self.model, at, columns=ids.shape[1], **given).logits
+            return logits_at(self.model, at, columns=ids.shape[1], **inputs).logits
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives."""
+        """The model's device."""
         return self.layout.embedding.weight.device  # type: ignore[return-value]
 
 
 @contextmanager
 def open_site(model: Any, tokenizer: Tokenizer, precision: Precision = nullcontext) -> Iterator[Site]:
-    """Yield the model as a site: in eval mode, with nothing trainable; both are as they were afterwards.
+    """Yield the model as a site, in eval mode and with nothing trainable. Both are restored afterwards.
 
     Raises:
         BadInput: The model cannot be edited; see `find_layout`.
@@ -97,7 +97,7 @@ def open_site(model: Any, tokenizer: Tokenizer, precision: Precision = nullconte
         layout = find_layout(model, precision)
         if not batching_of(model).spans:
             raise BadInput(
-                "this model cannot read several tokens behind the cache of padded rows, which editing does all the time. Train "
+                "this model cannot run several tokens after the key-value cache of padded rows, which editing needs. Train "
                 "the facts instead (perdure learn)"
             )
         yield Site(model, tokenizer, layout, precision)

@@ -1,13 +1,12 @@
 """Closed forms that write facts into a linear memory, in float64, all as low-rank factors.
 
-A layer is a memory W (out, in) that answers key k with W k. A fact is a key and a residual r, what is to be added to its
-answer. With keys K (in, N), residuals R (out, N) and a metric M (in, in), the inverse of the keys' second moment or a projector
-onto directions that other keys leave empty, every method here is
+A layer is a memory W (out, in) that answers key k with W k. A fact is a key and a residual r, which is to be added to its
+answer. Let K (in, N) be the keys, R (out, N) the residuals and M (in, in) a metric: the inverse of the keys' second moment, or a
+projector onto directions that other keys do not use. Then every method here is
 
     dW = R A^-1 U^T,    U = M K,    A = the matrix of that method, made from the Gram matrix G = U^T K,
 
-so a fact is stored as three vectors (its key k, its reach u = M k, its residual r), and no (in, in) matrix is needed to
-solve again.
+So a fact is stored as three vectors: its key k, its reach u = M k, and its residual r. Solving again needs no (in, in) matrix.
 """
 
 from collections.abc import Callable
@@ -18,10 +17,10 @@ from torch import Tensor
 
 from perdure.core.errors import BadInput, Unsolvable
 
-LEAST = 1e-8  # of the mean of G's diagonal: a smaller denominator would blow the update up
-FINER = (256, 64, 16, 4, 1)  # entries beyond the number of keys at which a row's rounding is put right, round by round
-COLLINEAR = 1e-4  # smallest eigenvalue of the normalised Gram matrix that still tells two facts apart
-APART = 1e-3  # squared distance of a key from all those before it, its length being 1, from which it is one more to pin
+LEAST = 1e-8  # smallest denominator, as a share of the mean of G's diagonal: below it the update would explode
+FINER = (256, 64, 16, 4, 1)  # `rounded` corrects as many entries as there are keys, plus these, in each of its rounds
+COLLINEAR = 1e-4  # smallest eigenvalue of the normalised Gram matrix that still separates two facts
+DISTANT = 1e-3  # a key of length 1 is pinned if its squared distance from the span of the earlier ones is above this
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,8 @@ class Factors:
     """A low-rank update right @ left, float64.
 
     Args:
-        left: (N, in), one row a fact; left_i . k says how much of fact i a key k gets.
-        right: (out, N), one column a fact.
+        left: (N, in), one row per fact; left_i . k is the share of fact i's change that key k gets.
+        right: (out, N), one column per fact.
     """
 
     left: Tensor
@@ -57,7 +56,7 @@ def second_moment_metric(moment: Tensor, ridge: float) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(even)
     if failed:
         raise Unsolvable(
-            "the statistics of its keys are not positive definite, so that no smallest update exists; choose another layer, "
+            "the statistics of its keys are not positive definite, so no smallest update exists; choose another layer, "
             "raise ridge, or load the model in float32"
         )
     return factor
@@ -69,14 +68,14 @@ def reach(factor: Tensor, keys: Tensor) -> Tensor:
 
 
 def null_projector(moment: Tensor, energy: float) -> Tensor:
-    """Return P (in, in), the projector onto the directions that together hold at most `energy` of trace(C).
+    """Return P (in, in), the projector onto the directions that together have at most the share `energy` of trace(C).
 
     Args:
         moment: C (in, in), symmetric.
         energy: Share of the trace, in (0, 1).
 
     Raises:
-        BadInput: Not one direction is that empty.
+        BadInput: Every single direction has more energy.
         Unsolvable: The statistic is not finite.
 
     Source: Fang et al., "AlphaEdit", ICLR 2025, arXiv 2410.02355.
@@ -87,7 +86,7 @@ def null_projector(moment: Tensor, energy: float) -> Tensor:
     share = values.clamp(min=0).cumsum(0) / values.clamp(min=0).sum()
     count = int((share <= energy).sum())
     if count == 0:
-        raise BadInput(f"no direction of the keys holds as little as {energy:g} of their energy; raise energy")
+        raise BadInput(f"every direction of the keys has more than the share {energy:g} of their energy; raise energy")
     null = vectors[:, :count]
     return null @ null.T
 
@@ -104,10 +103,10 @@ def metric(moment: Tensor, method: str, ridge: float, energy: float) -> Callable
 def rome(keys: Tensor, reaches: Tensor, residuals: Tensor) -> Factors:
     """Return N rank-one updates written one after the other, each exact at its key when it was written.
 
-    A = triu(G): fact j finds the answers of facts i < j already changed, and later ones disturb it.
+    A = triu(G): fact j is written on the model with facts i < j, and later facts disturb it.
 
     Source: Meng et al., "Locating and Editing Factual Associations in GPT", 2022, arXiv 2202.05262, eq. 2; Gupta et al.,
-        "Rebuilding ROME", 2024, arXiv 2403.07175, for one and the same key on both sides.
+        "Rebuilding ROME", 2024, arXiv 2403.07175, for the same key on both sides.
     Deviation: none; the sequence is solved as one triangular system.
     """
     gram = _gram(keys, reaches)
@@ -118,19 +117,19 @@ def emmet(keys: Tensor, reaches: Tensor, residuals: Tensor) -> Factors:
     """Return the smallest update, in the norm of C, that answers every key exactly: dW k_i = r_i.
 
     A = G = K^T C^-1 K. The rows of `left` are a dual basis of the keys: left_i . k_j = 1 if i = j, else 0. So a fact is
-    taken out by leaving out its column, and no other fact notices.
+    removed by leaving out its column, and no other fact changes.
 
     Raises:
-        BadInput: Two keys are so alike that both cannot be answered (the same subject, mostly).
+        BadInput: Two keys are too similar to get two different answers (usually facts with the same subject).
 
     Source: Gupta et al., "A Unified Framework for Model Editing", 2024, arXiv 2403.14236, eq. 15.
-    Deviation: no 0.1 I is added to G, so that the constraints hold exactly; keys too alike are refused instead.
+    Deviation: no 0.1 I is added to G, so that the constraints hold exactly; keys that are too similar are refused instead.
     """
     gram = _gram(keys, reaches)
     scale = gram.diagonal().rsqrt()
     alike = gram * scale[:, None] * scale
     if torch.linalg.eigvalsh((alike + alike.T) / 2)[0] < COLLINEAR:
-        raise BadInput("the keys of two facts are all but the same, so that no update can tell them apart")
+        raise BadInput("the keys of two facts are all but the same, so no update can change one and not the other")
     return _solved(gram, reaches, residuals)
 
 
@@ -140,8 +139,8 @@ def memit(keys: Tensor, reaches: Tensor, residuals: Tensor, gain: float) -> Fact
     A = lambda I + G, with lambda = mean(diag G) / gain: a fact alone gets the share gain / (1 + gain) of its residual.
 
     Source: Meng et al., "Mass-Editing Memory in a Transformer", 2023, arXiv 2210.07229, eq. 14.
-    Deviation: lambda follows from a gain, since the paper's 15000 means something else in every model; (lambda C + K K^T)^-1 K is
-        computed as C^-1 K (lambda I + K^T C^-1 K)^-1, its equal (Woodbury).
+    Deviation: lambda follows from a gain, since the effect of the paper's 15000 differs between models.
+        (lambda C + K K^T)^-1 K is computed as C^-1 K (lambda I + K^T C^-1 K)^-1, which equals it (Woodbury).
     """
     gram = _gram(keys, reaches)
     strength = gram.diagonal().mean() / gain
@@ -151,8 +150,8 @@ def memit(keys: Tensor, reaches: Tensor, residuals: Tensor, gain: float) -> Fact
 def alphaedit(keys: Tensor, reaches: Tensor, residuals: Tensor, gain: float) -> Factors:
     """Return the update inside the null space: dW^T = (P K K^T + L2 I)^-1 P K R^T, with U = P K.
 
-    A = L2 I + K^T P K, L2 = mean ||P k||^2 / gain. Keys of earlier edits are kept by standing in K with the residuals they still
-    need, which are zero where they are met.
+    A = L2 I + K^T P K, L2 = mean ||P k||^2 / gain. Keys of earlier edits are preserved because they are in K too, with
+    the residual that is still missing; it is zero where they are answered already.
 
     Source: Fang et al., "AlphaEdit", ICLR 2025, arXiv 2410.02355, eq. 14.
     Deviation: L2 relative to the keys, and all live facts solved jointly instead of batch after batch.
@@ -161,7 +160,7 @@ def alphaedit(keys: Tensor, reaches: Tensor, residuals: Tensor, gain: float) -> 
 
 
 def independent(keys: Tensor, reaches: Tensor) -> list[int]:
-    """Return which keys to pin so that an update vanishes at all: those that do not all but follow from the ones before.
+    """Return the keys to pin so that an update is zero at all of them: those that are no linear combination of earlier ones.
 
     Args:
         keys: (in, n).
@@ -171,12 +170,13 @@ def independent(keys: Tensor, reaches: Tensor) -> list[int]:
     """
     gram = reaches.double().T @ keys.double()
     scale = gram.diagonal().rsqrt()
-    left, found = gram * scale[:, None] * scale, []  # of each key what is orthogonal to those found
+    chosen: list[int] = []
+    left = gram * scale[:, None] * scale  # Gram matrix of the parts of the keys that are orthogonal to the chosen ones
     for n in range(len(left)):
-        if left[n, n] > APART:
-            found.append(n)
+        if left[n, n] > DISTANT:
+            chosen.append(n)
             left = left - left[:, n, None] * left[n] / left[n, n]
-    return found
+    return chosen
 
 
 def vanishing(factors: Factors, keys: Tensor, reaches: Tensor) -> Factors:
@@ -186,7 +186,7 @@ def vanishing(factors: Factors, keys: Tensor, reaches: Tensor) -> Factors:
 
     Args:
         factors: Not modified.
-        keys: (in, n) keys at which nothing is to change; none returns the factors as they are.
+        keys: (in, n) keys at which the update is to be zero; without keys the factors are returned unchanged.
         reaches: (in, n) their reach.
     """
     if keys.shape[1] == 0:
@@ -197,7 +197,7 @@ def vanishing(factors: Factors, keys: Tensor, reaches: Tensor) -> Factors:
 
 
 def balanced(factors: Factors) -> Factors:
-    """Return the same update with each row of `left` as long as its column of `right`, so that a cast costs both alike."""
+    """Return the same update with equal norms of row i of `left` and column i of `right`, so that a cast rounds both alike."""
     left, right = factors.left.norm(dim=1), factors.right.norm(dim=0)
     scale = torch.where((left > 0) & (right > 0), (right / left).sqrt(), torch.ones_like(left))
     return Factors(factors.left * scale[:, None], factors.right / scale)
@@ -206,15 +206,15 @@ def balanced(factors: Factors) -> Factors:
 def rounded(factors: Factors, keys: Tensor) -> tuple[Tensor, Tensor]:
     """Return `left` and `right` in float32, with `left` rounded so that an update that is zero at `keys` stays so.
 
-    Rounding each entry to the nearest moves left . k by about 1e-8 |left| |k|, which is much where keys are alike and |left| is
-    long. What it moved is put back at the entries that are small beside the keys', where the grid of float32 is fine: the
-    smallest such change, then a smaller one at fewer and finer entries.
+    Rounding each entry to the nearest float32 moves left . k by about 1e-8 |left| |k|. That is much where keys are similar and
+    |left| is large. The error is then corrected in entries that are small relative to the keys', where float32 is fine-grained:
+    first by the smallest correction, then by smaller ones in fewer and smaller entries.
 
     Args:
-        factors: Whose update is zero at `keys`.
-        keys: (in, n); with none every entry is rounded to the nearest.
+        factors: An update that is zero at `keys`.
+        keys: (in, n); without keys every entry is rounded to the nearest.
 
-    Cost: for each row and round a system of n equations.
+    Cost: a system of n equations for each row and round.
     """
     made, right = factors.left.float(), factors.right.float()
     if keys.shape[1] == 0:
@@ -240,22 +240,23 @@ def solved(method: str, keys: Tensor, reaches: Tensor, residuals: Tensor, gain: 
 
 
 def norm(factors: Factors) -> float:
-    """Return the Frobenius norm of the update, without making it."""
+    """Return the Frobenius norm of the update, without computing its dense matrix."""
     return ((factors.left @ factors.left.T) * (factors.right.T @ factors.right)).sum().clamp(min=0).sqrt().item()
 
 
 def _gram(keys: Tensor, reaches: Tensor) -> Tensor:
-    """Return G = U^T K (N, N), symmetric up to the rounding of stored vectors; this side keeps the constraints exact.
+    """Return G = U^T K (N, N), symmetric up to the rounding of stored vectors; U^T K, not K^T U, makes the constraints exact.
 
     Raises:
-        BadInput: A key has next to no reach, so that its denominator would blow the update up.
+        BadInput: A key has almost no reach, so the update would explode.
     """
     gram = reaches.double().T @ keys.double()
     diagonal = gram.diagonal()
     if not torch.isfinite(gram).all() or (diagonal <= LEAST * diagonal.mean()).any():
         worst = int(diagonal.argmin())
         raise BadInput(
-            f"fact {worst + 1} of {len(gram)} has a key with no room to write in (k^T M k = {diagonal[worst]:.3g})"
+            f"fact {worst + 1} of {len(gram)} has a key that the metric maps to almost zero, so it cannot be written "
+            f"(k^T M k = {diagonal[worst]:.3g})"
         )
     return gram
 
@@ -268,19 +269,19 @@ def _solution(system: Tensor, right: Tensor) -> Tensor:
     """Return the solution of a square system.
 
     Raises:
-        Unsolvable: It is singular.
+        Unsolvable: The system is singular.
     """
-    found, failed = torch.linalg.solve_ex(system, right)
+    solution, failed = torch.linalg.solve_ex(system, right)
     if failed:
-        raise Unsolvable("the equations of these facts depend on each other, so that no update meets them all")
-    return found
+        raise Unsolvable("the equations of these facts depend on each other, so no update meets them all")
+    return solution
 
 
 def _finite(moment: Tensor) -> Tensor:
     """Return a second moment in float64.
 
     Raises:
-        Unsolvable: A number in it is infinite or none.
+        Unsolvable: A number in it is infinite or NaN.
     """
     if not torch.isfinite(moment).all():
         raise Unsolvable(

@@ -1,4 +1,4 @@
-"""Facts spread over several layers: each closes its share of what is still missing, on the model that those below changed."""
+"""Facts spread over several layers. Each layer adds its share of the change that the layers below have not reached yet."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,31 +22,31 @@ ROWS = 64  # lines in a forward
 def spread(
     site: Site, edit_set: EditSet, contexts: Sequence[Context], reaches: Mapping[int, Callable[[Tensor], Tensor]]
 ) -> EditSet:
-    """Return the set with keys and residuals of all live facts read again, layer by layer, with the lower layers' updates on.
+    """Return the set with keys and residuals of all live facts read again, layer by layer, under the updates of lower layers.
 
-    The keys of dropped facts are read again too, so that the update stays zero where the model asks for them.
+    The keys of dropped facts are read again too, so that the update stays zero at their prompts.
 
     At each layer:  residual = (change - (output now - output before)) / (layers left, this one included).
 
     Args:
         site: The model, without the set's update.
-        edit_set: Whose facts each know their `change` of the last layer's output.
-        contexts: The texts around the prompts that the changes were found in.
-        reaches: By layer, what gives keys their reach.
+        edit_set: Facts with their `change` of the last layer's output.
+        contexts: The texts around the prompts that the changes were optimised in.
+        reaches: By layer, the function from keys to their reach.
 
     Cost: a forward over all lines up to the last layer, for each layer and once before.
     Source: Meng et al. 2023, arXiv 2210.07229, algorithm 1. Deviation: all live facts are spread together.
     """
     updates: dict[str, Factors] = {}
-    known: set[tuple[int, ...]] = set()  # layers of the facts that are spread; the others' residuals mean nothing yet
+    known: set[tuple[int, ...]] = set()  # layers of the facts that are spread; the other facts have no residuals yet
     for layers in sorted({w.layers for w in edit_set.live}, key=lambda layers: layers[-1]):
         known.add(layers)
         mine = [w for w in edit_set.live if w.layers == layers]
-        asked = [usable(contexts, site.tokenizer, w.fact) for w in mine]
+        lines_of = [usable(contexts, site.tokenizer, w.fact) for w in mine]
         change = torch.stack([w.change for w in mine])
-        _, before = _read(site, asked, contexts, layers[0], layers[-1], {})
+        _, before = _read(site, lines_of, contexts, layers[0], layers[-1], {})
         for depth, layer in enumerate(layers):
-            keys, now = _read(site, asked, contexts, layer, layers[-1], updates)
+            keys, now = _read(site, lines_of, contexts, layer, layers[-1], updates)
             residuals = (change - (now - before)) / (len(layers) - depth)
             reached = reaches[layer](keys.T).T.float()
             fresh = {
@@ -69,13 +69,13 @@ def spread(
 def pinned(
     site: Site, edit_set: EditSet, contexts: Sequence[Context], reaches: Mapping[int, Callable[[Tensor], Tensor]]
 ) -> EditSet:
-    """Return the set with the keys of its dropped facts read again, layer by layer, with what is left of the update below.
+    """Return the set with the keys of its dropped facts read again, layer by layer, under the updates of lower layers.
 
     Args:
         site: The model, without the set's update.
-        edit_set: With dropped facts.
+        edit_set: A set with dropped facts.
         contexts: The texts around the prompts.
-        reaches: By layer, what gives keys their reach.
+        reaches: By layer, the function from keys to their reach.
 
     Cost: a forward over the dropped facts' lines up to each layer.
     """
@@ -96,12 +96,12 @@ def _pinned_at(
     reach: Callable[[Tensor], Tensor],
     updates: Mapping[str, Factors],
 ) -> EditSet:
-    """Return the set with the keys of its dropped facts in one layer as they are under the updates below."""
+    """Return the set with the keys of its dropped facts in one layer read again under the updates of lower layers."""
     mine = [w for w in edit_set.dropped if layer in w.layers]
     if not mine:
         return edit_set
-    asked = [usable(contexts, site.tokenizer, w.fact) for w in mine]
-    keys, _ = _read(site, asked, contexts, layer, layer, updates)
+    lines_of = [usable(contexts, site.tokenizer, w.fact) for w in mine]
+    keys, _ = _read(site, lines_of, contexts, layer, layer, updates)
     reached = reach(keys.T).T.float()
     fresh = {}
     for n, w in enumerate(mine):
@@ -113,20 +113,20 @@ def _pinned_at(
 @torch.no_grad()
 def _read(
     site: Site,
-    asked: Sequence[Sequence[Line]],
+    lines_of: Sequence[Sequence[Line]],
     contexts: Sequence[Context],
     layer: int,
     last: int,
     updates: Mapping[str, Factors],
 ) -> tuple[Tensor, Tensor]:
-    """Return the key at `layer` (facts, in) and the output of block `last` (facts, hidden), weighted means of a fact's lines."""
-    lines = [line for own in asked for line in own]
-    weights = torch.tensor([share for own in asked for share in shares(own, contexts)])
+    """Return the key at `layer` (facts, in) and the output of block `last` (facts, hidden), as weighted means over lines."""
+    lines = [line for own in lines_of for line in own]
+    weights = torch.tensor([share for own in lines_of for share in shares(own, contexts)])
     read: list[tuple[Tensor, Tensor]] = [(torch.empty(0), torch.empty(0))] * len(lines)
     order = sorted(range(len(lines)), key=lambda i: lines[i].last)
     for start in range(0, len(order), ROWS):
         live = order[start : start + ROWS]
-        width = lines[live[-1]].last + 1  # nothing right of a subject matters to it
+        width = lines[live[-1]].last + 1  # tokens to the right of a subject do not influence its state
         ids, _ = padded([lines[i].ids[:width] for i in live], site.pad)  # the mask is left out: padding is to the right
         at = torch.tensor([lines[i].last for i in live], device=site.device)
         context = (
@@ -148,14 +148,14 @@ def _read(
         keys, outputs = seen["key"][rows, at].float().cpu(), seen["output"][rows, at].float().cpu()
         for n, i in enumerate(live):
             read[i] = (keys[n], outputs[n])
-    sizes = [len(own) for own in asked]
+    sizes = [len(own) for own in lines_of]
     parts = [(torch.stack(values) * weights[:, None]).split(sizes) for values in zip(*read, strict=True)]
     return torch.stack([p.sum(0) for p in parts[0]]), torch.stack([p.sum(0) for p in parts[1]])
 
 
 @contextmanager
 def _watching(site: Site, layer: int, last: int) -> Iterator[dict[str, Tensor]]:
-    """Yield a dict that a forward fills and that ends it: the input of a down-projection, and the output of block `last`."""
+    """Yield a dict that a forward fills: the input of a down-projection and the output of block `last`, where it stops."""
     seen: dict[str, Tensor] = {}
 
     def key(_: nn.Module, args: tuple) -> None:

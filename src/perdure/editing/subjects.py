@@ -1,4 +1,4 @@
-"""Which name a prompt is about: found from its spelling, without a model, and kept only if it is specific."""
+"""The name that a prompt is about, detected from its spelling without a model, and used only if it is specific."""
 
 import re
 from collections import Counter
@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from perdure.editing.facts import HOLE
 
-FEW, SHARE, MANY = 5, 0.1, 20  # rows that one name may stand in: a tenth of all, but 5 at least and 20 at most
+FEW, SHARE, MANY = (
+    5,
+    0.1,
+    20,
+)  # a specific name occurs in at most a tenth of all rows, but 5 to 20 rows are always the limit
 LONGEST_NAME = 10  # words
 
 _WORD = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W_](?:[\w.&/+'\u2019-]*\w)?")  # "F.C." keeps its last point
@@ -33,8 +37,8 @@ class Subjects:
 
     Args:
         names: By prompt.
-        counts: In how many prompts each name stands.
-        rows: How many prompts there are.
+        counts: Number of prompts that contain each name.
+        rows: Number of prompts.
     """
 
     names: Mapping[str, tuple[str, ...]]
@@ -43,7 +47,7 @@ class Subjects:
 
     @classmethod
     def of(cls, prompts: Sequence[str]) -> "Subjects":
-        """Return the names in `prompts`; a word that some prompt has without a capital letter opens a sentence, not a name."""
+        """Return the names in `prompts`. A word that also occurs without a capital letter may open a sentence, but no name."""
         lower = frozenset(word for text in prompts for word in _WORD.findall(text) if word == word.lower())
         names = {text: tuple(_names(text, lower)) for text in prompts}
         counts = Counter(name for text in prompts for name in set(names[text]))
@@ -55,7 +59,7 @@ class Subjects:
         return min(names, key=lambda name: (self.counts[name], -len(name)), default=None)
 
     def specific(self, name: str) -> bool:
-        """Say whether few enough rows hold this name for it to be what one is about, not what they have in common."""
+        """Return whether so few prompts contain this name that it can be what one of them is about."""
         return self.counts[name] <= min(MANY, max(FEW, SHARE * self.rows))
 
 
@@ -67,8 +71,8 @@ class _Word:
         text: The word.
         start: Where it begins.
         end: Where it ends, the mark left out.
-        before: What stands between it and the word before.
-        cut: Whether it had a mark, which ends a name.
+        before: The text between it and the word before.
+        cut: Whether it had the mark, which ends a name.
     """
 
     text: str
@@ -78,7 +82,7 @@ class _Word:
     cut: bool
 
     def begins(self, lower: Container[str]) -> bool:
-        """Say whether a name can begin with it: not with a "The", and not with a word in capitals for stress."""
+        """Return whether a name can begin with it: not with a "The", and not with a word in capitals for stress."""
         stressed = self.text.isupper() and len(self.text) > 2 and self.text.lower() in lower
         return _capital(self.text) and not stressed and not _COMMON.fullmatch(self.text.lower())
 
@@ -91,8 +95,8 @@ class _Word:
 def _names(prompt: str, lower: frozenset[str]) -> Iterator[str]:
     """Yield the names in a prompt: runs of words with capital letters, ids with digits, titles in quotes."""
     text = _HEADING.sub(lambda heading: "\n" * len(heading[0]), prompt)
-    for found in _QUOTED.finditer(text):
-        title = (found[1] or found[2]).strip()
+    for match in _QUOTED.finditer(text):
+        title = (match[1] or match[2]).strip()
         if title and all(_capital(word) or len(word) < 4 for word in title.split()) and _capital(title):
             yield title
     words = list(_words(text))
@@ -107,10 +111,10 @@ def _names(prompt: str, lower: frozenset[str]) -> Iterator[str]:
 
 def _words(text: str) -> Iterator[_Word]:
     end = 0
-    for found in _WORD.finditer(text):
-        bare = re.sub(r"['\u2019]s?$", "", found[0])
-        yield _Word(bare, found.start(), found.start() + len(bare), text[end : found.start()], bare != found[0])
-        end = found.end()
+    for match in _WORD.finditer(text):
+        bare = re.sub(r"['\u2019]s?$", "", match[0])
+        yield _Word(bare, match.start(), match.start() + len(bare), text[end : match.start()], bare != match[0])
+        end = match.end()
 
 
 def _capital(word: str) -> bool:
@@ -118,12 +122,12 @@ def _capital(word: str) -> bool:
 
 
 def _goes_on(name: _Word, rest: Sequence[_Word]) -> bool:
-    """Say whether a sentence goes on after its first word as it does after a name: "Lyon is", "Lyon, in", "Lyon's"."""
+    """Return whether the text after a first word is typical after a name: "Lyon is", "Lyon, in", "Lyon's"."""
     return name.cut or any("," in word.before or _AFTER_A_NAME.fullmatch(word.text) for word in rest)
 
 
 def _runs(words: Sequence[_Word], lower: Container[str]) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last word of each run with capitals; numbers, and words as "of the", may stand within."""
+    """Yield the first and the last word of each run with capitals; a run may contain numbers, and words such as "of the"."""
     at = 0
     while at < len(words):
         if words[at].begins(lower):
@@ -135,7 +139,7 @@ def _runs(words: Sequence[_Word], lower: Container[str]) -> Iterator[tuple[int, 
 
 
 def _next(words: Sequence[_Word], at: int) -> int | None:
-    """Return the word with which the name goes on after word `at`; None if it ends there."""
+    """Return the index of the next word of the name after word `at`; None if the name ends there."""
     for i in range(at + 1, min(at + 4, len(words))):
         short = len(words[i - 1].text) < 3 and not _COMMON.fullmatch(words[i].text.lower())
         initial = words[i].before == ". " and short  # "J. Doe", "St. Ives"

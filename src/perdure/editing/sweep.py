@@ -34,20 +34,20 @@ def sweep_layers(
     statistics: Statistics = Statistics(),
     tick: Tick | None = None,
 ) -> dict[int, list[Verdict]]:
-    """Return how single edits of each fact turn out in each layer, since causal tracing does not predict where to edit.
+    """Return the verdicts of single edits of each fact in each layer, since causal tracing does not predict where to edit.
 
-    Every fact is written alone; facts of one layer are verified in the same forwards, each under its own update. With
-    `generation` the model also goes on freely from each prompt, one after the other.
+    Every fact is written alone. The facts of one layer are verified in the same forwards, each under its own update. With
+    `generation` the model also generates text from each prompt, one after the other.
 
     Raises:
         BadSpec: The method spreads facts over layers; sweep with emmet.
 
-    Source: Hase et al., "Does Localization Inform Editing?", 2023, arXiv 2301.04213, for the reason.
+    Source: Hase et al., "Does Localization Inform Editing?", 2023, arXiv 2301.04213, which shows that it does not.
     """
     spec = spec or EditSpec()
     if spec.method in SPREAD:
         raise BadSpec(f"{spec.method} spreads facts over layers; sweep with method emmet")
-    found = {}
+    verdicts = {}
     with open_site(model, tokenizer, precision) as site:
         contexts = contexts_of(site, spec)
         reaches = statistics.reaches(site, spec, layers, tick=tick)
@@ -59,8 +59,10 @@ def sweep_layers(
 
             values = find_each(site, facts, contexts, spec, layer, done)
             alone = single_edits(values, reaches[layer])
-            found[layer] = verify(site, facts, one_each(site, {site.layout.down[layer]: alone}), generation=generation)
-    return found
+            verdicts[layer] = verify(
+                site, facts, one_each(site, {site.layout.down[layer]: alone}), generation=generation
+            )
+    return verdicts
 
 
 def single_edits(values: Sequence[Value], reach: Callable[[Tensor], Tensor]) -> Factors:

@@ -1,4 +1,4 @@
-"""Forwards that compute nothing twice: what stands left of the subject's last token, and the blocks below, run once."""
+"""Forwards that repeat no work: the tokens before the subject's last one, and the blocks below the layer, run once."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -19,7 +19,7 @@ from perdure.model.layout import Layout
 
 @dataclass(frozen=True)
 class Tails:
-    """Lines cut at the subject's last token: the part before it as keys and values, the rest as tokens to run again and again.
+    """Lines cut at the subject's last token: the prefix as cached keys and values, the rest as tokens to run many times.
 
     Position 0 of every tail is the subject's last token.
 
@@ -29,7 +29,7 @@ class Tails:
         positions: Position of each token of `ids` in its line.
         past: Keys and values of the prefixes; None where no line has one.
         answers: For each row, (position in the tail, token) of every token of the answer.
-        hidden: Input of block `below` (rows, width, hidden), None before `raise_to`.
+        hidden: Input of block `below` (rows, width, hidden); None before `raise_to`.
         below: Number of blocks that are skipped.
     """
 
@@ -57,7 +57,7 @@ class Tails:
 
 @torch.no_grad()
 def cut(site: Site, lines: Sequence[Line]) -> Tails:
-    """Return the lines as tails, their prefixes run once.
+    """Return the lines as tails, after one forward over their prefixes.
 
     Cost: one forward over the prefixes, without the head.
     """
@@ -99,21 +99,21 @@ def run(site: Site, tails: Tails, at: Tensor | None) -> Tensor:
 
 @torch.no_grad()
 def raise_to(site: Site, tails: Tails, layer: int) -> Tails:
-    """Return the tails with the input of block `layer`, so that the blocks below it never run again."""
+    """Return the tails with the input of block `layer`, so that the blocks below it do not run again."""
     seen: list[Tensor] = []
 
-    def look(_: nn.Module, args: tuple, kwargs: dict) -> None:
+    def record(_: nn.Module, args: tuple, kwargs: dict) -> None:
         seen.append((args[0] if args else kwargs["hidden_states"]).detach())
         raise StopForward
 
-    with hooked(site.layout.blocks[layer].register_forward_pre_hook(look, with_kwargs=True)), suppress(StopForward):
+    with hooked(site.layout.blocks[layer].register_forward_pre_hook(record, with_kwargs=True)), suppress(StopForward):
         run(site, tails, None)
     return replace(tails, hidden=seen[0], below=layer)
 
 
 @contextmanager
 def adding(module: nn.Module, change: Tensor) -> Iterator[None]:
-    """Add `change` (rows, hidden) to what a module returns at position 0 of every tail."""
+    """Add `change` (rows, hidden) to the output of a module at position 0 of every tail."""
 
     def add(_: nn.Module, __: tuple, output: Any) -> Any:
         hidden = hidden_of(output)
@@ -126,23 +126,23 @@ def adding(module: nn.Module, change: Tensor) -> Iterator[None]:
 
 @contextmanager
 def _starting_at(layout: Layout, below: int, hidden: Tensor) -> Iterator[None]:
-    """Let the first `below` blocks pass on what they get, and block `below` begin with `hidden`.
+    """Let the first `below` blocks return their input, and block `below` begin with `hidden`.
 
-    A hook cannot keep a module from running, so the blocks' `forward` is covered by one that does nothing, on the instance, and
-    uncovered again. Weights and buffers are not touched.
+    A hook cannot stop a module from running. So each block instance gets a `forward` that returns its input, and its own one back
+    afterwards. Weights and buffers are not changed.
     """
 
     def begin(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
-    covered = [(block, block.__dict__.get("forward")) for block in layout.blocks[:below]]
-    for (block, _), kind in zip(covered, layout.returns_tuple, strict=False):
+    replaced = [(block, block.__dict__.get("forward")) for block in layout.blocks[:below]]
+    for (block, _), kind in zip(replaced, layout.returns_tuple, strict=False):
         block.forward = _passing_tuple if kind else _passing
     try:
         with hooked(layout.blocks[below].register_forward_pre_hook(begin, with_kwargs=True)):
             yield
     finally:
-        for block, own in covered:
+        for block, own in replaced:
             del block.forward
             if own is not None:
                 block.forward = own

@@ -1,4 +1,4 @@
-"""What causal tracing measured, and its average over prompts by the role of a token."""
+"""The result of causal tracing, and its average over prompts by the role of a token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ ROLES = ("first subject", "middle subject", "last subject", "first after", "furt
 
 @dataclass(frozen=True)
 class Trace:
-    """The chance of the answer after each restoration.
+    """The probability of the answer after each restoration.
 
     Args:
-        kind: What was restored.
+        kind: Kind of the restored states.
         tokens: The prompt's tokens as text.
-        subject: First token of the subject and the one behind its last.
-        answer: What the model says without noise.
-        clean: Its chance without noise.
-        corrupted: Its mean chance under noise.
-        restored: (tokens, layers) its mean chance under noise with this token's state restored in this layer or window.
+        subject: Index of the subject's first token, and of the token after its last one.
+        answer: The model's answer without noise.
+        clean: Probability of the answer without noise.
+        corrupted: Its mean probability under noise.
+        restored: (tokens, layers) its mean probability under noise with this token's state restored in this layer or window.
         window: Layers restored together.
     """
 
@@ -37,12 +37,12 @@ class Trace:
 
     @property
     def total_effect(self) -> float:
-        """What noise on the subject costs: clean - corrupted."""
+        """The effect of noise on the subject: clean - corrupted."""
         return self.clean - self.corrupted
 
     @property
     def indirect_effect(self) -> NDArray[np.float64]:
-        """(tokens, layers) what restoring brings back: restored - corrupted."""
+        """(tokens, layers) the effect of restoring: restored - corrupted."""
         return self.restored - self.corrupted
 
     def by_role(self) -> NDArray[np.float64]:
@@ -68,8 +68,8 @@ class Average:
     Args:
         mean: Of any shape; NaN where no prompt has the value.
         low: Lower end of the interval, same shape; NaN where fewer than two prompts have the value.
-        high: Upper end, likewise.
-        n: Prompts that have the value, same shape.
+        high: Upper end, same shape; NaN where fewer than two prompts have the value.
+        n: Number of prompts that have the value, same shape.
     """
 
     mean: NDArray[np.float64]
@@ -87,7 +87,7 @@ def average(traces: Sequence[Trace]) -> Average:
 
 
 def mean_over(values: NDArray[np.float64]) -> Average:
-    """Return the mean over the first axis with Student's 95% interval; NaN counts as not there.
+    """Return the mean over the first axis with Student's 95% interval; NaN counts as missing.
 
     mean +- t(n - 1) s / sqrt(n),      where s is the standard deviation with n - 1.
     """
@@ -102,6 +102,6 @@ def mean_over(values: NDArray[np.float64]) -> Average:
 
 def student(freedom: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the 97.5% quantile of Student's t for degrees of freedom; NaN below one."""
-    from scipy.special import stdtrit  # not above: commands that only show a trace need no scipy
+    from scipy.special import stdtrit  # imported here, so that commands that only show a trace do not load scipy
 
     return stdtrit(np.where(freedom > 0, freedom, np.nan), 0.975)

@@ -1,4 +1,4 @@
-"""Causal tracing: noise on the subject, and which restored state brings the answer back."""
+"""Causal tracing: add noise to the subject, and measure which restored state recovers the answer."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -35,24 +35,24 @@ def trace(
     precision: Precision = nullcontext,
     tick: Callable[[int, int], None] | None = None,
 ) -> Trace:
-    """Return how far restoring one state, or a window of module outputs, brings back the answer that noise on the subject took.
+    """Return how far restoring one state, or a window of module outputs, recovers the answer under noise on the subject.
 
-    Every (token, layer) is tried under the same `samples` noises, added to the embeddings of the subject's tokens. The answer is
-    the model's own most likely next token.
+    Every (token, layer) is tried with the same `samples` noises, which are added to the embeddings of the subject's tokens. The
+    answer is the model's own most likely next token.
 
     Args:
-        model: The causal language model; it is as it was afterwards.
+        model: The causal language model; it is not changed.
         tokenizer: Its tokenizer, a fast one.
-        prompt: Names the subject.
-        subject: What the noise is put on.
-        kind: "block" restores the output of one block; "mlp" and "attention" what these add, in a window of layers.
-        window: Layers restored together under "mlp" and "attention", centred; None takes a fifth of the model's.
+        prompt: A prompt that names the subject.
+        subject: The name whose tokens get the noise.
+        kind: "block" restores the output of one block; "mlp" and "attention" those of these modules in a window of layers.
+        window: Layers restored together under "mlp" and "attention", centred; None takes a fifth of the model's layers.
         noise: Standard deviation of the noise, in standard deviations of all the embeddings' entries.
-        samples: Noises drawn.
+        samples: Number of noises.
         seed: Of the noises.
-        at: Where the subject begins in the prompt; where it last stands as a word, unless given.
+        at: Where the subject begins in the prompt; None takes its last occurrence as a word.
         precision: Context of the forwards.
-        tick: Called with the number of tokens done, and of all.
+        tick: Called with the number of tokens done and the total.
 
     Raises:
         BadInput: The prompt does not name the subject or is longer than the model's positions, or the model cannot be traced.
@@ -60,7 +60,7 @@ def trace(
     Cost: tokens x layers x samples rows of the prompt's length.
     Source: Meng et al. 2022, arXiv 2202.05262, section 2.
     Deviation: sigma is that of the whole embedding matrix, not of the subjects of a file of facts; MLP and attention are
-        restored at the linear layer that ends them, which is what they add wherever nothing (a norm) comes behind it.
+        restored at their last linear layer, which is their output where no norm follows it.
     """
     if why := too_long(tokenizer, [prompt], positions_of(model.config)):
         raise BadInput(f"the prompt cannot be traced: {why}; shorten it")
@@ -105,13 +105,13 @@ def _places(site: Site, kind: Kind) -> list[nn.Module]:
 
 
 def _clean(site: Site, line: Line, places: Sequence[nn.Module]) -> list[Tensor]:
-    """Return what each place says (tokens, hidden) without noise, and at the end the logits of the next token."""
+    """Return the output of each place (tokens, hidden) without noise, followed by the logits of the next token."""
     seen: list[Tensor] = []
 
-    def look(_: nn.Module, __: tuple, output: Any) -> None:
+    def record(_: nn.Module, __: tuple, output: Any) -> None:
         seen.append(hidden_of(output)[0].clone())
 
-    with hooked(*[place.register_forward_hook(look) for place in places]):
+    with hooked(*[place.register_forward_hook(record) for place in places]):
         logits = site.logits([line.ids], torch.tensor([[0], [len(line.ids) - 1]]))
     return [*seen, logits[0]]
 
@@ -126,7 +126,7 @@ def _chance(
     clean: Sequence[Tensor],
     token: int,
 ) -> Tensor:
-    """Return for each set of layers the mean chance of the answer over the noises, with these places restored at `token`."""
+    """Return for each set of layers the mean probability of the answer over the noises, with these places restored at `token`."""
     samples, rows = len(noises), len(noises) * len(centres)
     last = torch.stack([torch.arange(rows), torch.full((rows,), len(line.ids) - 1)])
     with _noisy(site, line, noises.repeat(len(centres), 1, 1)), _restoring(places, centres, clean, token, samples):
@@ -149,7 +149,7 @@ def _noisy(site: Site, line: Line, noises: Tensor) -> Iterator[None]:
 def _restoring(
     places: Sequence[nn.Module], centres: Sequence[Sequence[int]], clean: Sequence[Tensor], token: int, samples: int
 ) -> Iterator[None]:
-    """Put back what a place said without noise, at `token`, in the rows of the sets of layers that name it."""
+    """Restore the noise-free output of each place at `token`, in the rows whose set of layers contains it."""
 
     def hook(layer: int, rows: list[int]) -> Callable[[nn.Module, tuple, Any], Any]:
         def restore(_: nn.Module, __: tuple, output: Any) -> Any:

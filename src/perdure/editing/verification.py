@@ -1,4 +1,4 @@
-"""Asking an edited model: whether each fact is said, in other words and in a chat too, and whether anything else changed."""
+"""Verification of an edited model: its answers to each fact's prompt, paraphrases and chat form, and what else changed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -20,10 +20,10 @@ from perdure.ledger.records import Answer, Drift
 from perdure.model.decode import generate
 from perdure.model.layers import weight_of
 
-ROWS = 64  # lines in a forward; fixed, so that padding never makes a difference between two states
+ROWS = 64  # lines in a forward; fixed, so that two states are compared with the same padding
 MORE = 4  # tokens generated beyond the length of the target
 UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR")  # scripts without spaces
-DRIFT_ROWS = 4  # texts in a forward of which every token's distribution is compared
+DRIFT_ROWS = 4  # texts in a forward that returns the distribution at every token
 
 
 def verify(
@@ -34,29 +34,29 @@ def verify(
     Args:
         site: The model in the state to be verified.
         facts: The facts.
-        over: What lies over the model for the facts of these numbers; nothing where the model carries the update itself.
-        generation: Also let the model go on from each prompt, greedily.
-        forms: Ask more than the prompt itself.
+        over: Returns the context with the update of the facts of these numbers; no context where the model has the update itself.
+        generation: Also generate text from each prompt, greedily.
+        forms: Verify paraphrases, neighbours and the chat form too, not only the prompt.
 
-    Cost: one forward over each prompt with its target and, where that is longer than a token, with what competes; the head at the
-        answers only. Generation costs some tokens more.
+    Cost: one forward over each prompt with its target, and one with the competing answer where either is longer than a token; the
+        head runs at the answers only. Generation costs a forward per token more.
     """
     chat = chat_context(site.tokenizer) if forms and site.tokenizer.chat_template else None
     lines: list[Line] = []
     owners: list[int] = []
 
-    def ask(n: int, context: Context, prompt: str, answer: str) -> int:
+    def add(n: int, context: Context, prompt: str, answer: str) -> int:
         lines.append(encode(site.tokenizer, context, prompt, None, answer))
         owners.append(n)
         return len(lines) - 1
 
     def pair(n: int, context: Context, prompt: str, target: str, other: str | None) -> tuple[int, int | None]:
-        return ask(n, context, prompt, target), None if other is None else ask(n, context, prompt, other)
+        return add(n, context, prompt, target), None if other is None else add(n, context, prompt, other)
 
-    asked = []
+    places = []
     for n, fact in enumerate(facts):
         truth = fact.ground_truth
-        asked.append(
+        places.append(
             (
                 pair(n, BARE, fact.question, fact.target, truth),
                 [pair(n, BARE, text, fact.target, truth) for text in fact.paraphrases if forms],
@@ -71,7 +71,7 @@ def verify(
         wanted = other if own else target
         return Answer(got[target][0], None if other is None else got[other][0], got[wanted][1])  # type: ignore[index]
 
-    said = _generated(site, facts, over) if generation else [None] * len(facts)
+    texts = _generated(site, facts, over) if generation else [None] * len(facts)
     return [
         Verdict(
             answer(prompt),
@@ -81,7 +81,7 @@ def verify(
             text,
             None if text is None else _begins(text, fact.target),
         )
-        for fact, (prompt, paraphrases, neighbours, form), text in zip(facts, asked, said, strict=True)
+        for fact, (prompt, paraphrases, neighbours, form), text in zip(facts, places, texts, strict=True)
     ]
 
 
@@ -91,40 +91,40 @@ def answers(
 ) -> list[tuple[float, bool]]:
     """Return for each line the mean loss of its answer in nats a token, and whether each of its tokens is the likeliest.
 
-    Lines that differ in their last token alone are run once.
+    Lines that differ only in their last token are run once.
 
     Args:
         site: The model.
-        lines: With an answer each.
-        owners: The fact that each line asks about.
-        over: What lies over the model while facts of these numbers are asked about.
+        lines: Lines that each have an answer.
+        owners: The fact of each line.
+        over: Returns the context with the update of the facts of these numbers.
     """
-    found: list[tuple[float, bool]] = [(0.0, False)] * len(lines)
+    results: list[tuple[float, bool]] = [(0.0, False)] * len(lines)
     same: dict[tuple[tuple[int, ...], int], list[int]] = {}
     for i, line in enumerate(lines):
         same.setdefault((line.ids[:-1], owners[i] if over is not no_overlay else 0), []).append(i)
     order = sorted(same, key=lambda key: (len(key[0]), key))
     for start in range(0, len(order), ROWS):
         live = order[start : start + ROWS]
-        asked = [(row, i) for row, key in enumerate(live) for i in same[key]]
-        at = torch.tensor([(row, t - 1) for row, i in asked for t in range(lines[i].answer, len(lines[i].ids))])
-        tokens = torch.tensor([token for _, i in asked for token in lines[i].targets], device=site.device)
+        pairs = [(row, i) for row, key in enumerate(live) for i in same[key]]
+        at = torch.tensor([(row, t - 1) for row, i in pairs for t in range(lines[i].answer, len(lines[i].ids))])
+        tokens = torch.tensor([token for _, i in pairs for token in lines[i].targets], device=site.device)
         with over([owner for _, owner in live]):
             logp = site.logits([ids for ids, _ in live], at.T).log_softmax(-1)
         loss, hit = -logp.gather(-1, tokens[:, None])[:, 0], logp.argmax(-1) == tokens
-        sizes = [len(lines[i].targets) for _, i in asked]
-        for (_, i), losses, hits in zip(asked, loss.cpu().split(sizes), hit.cpu().split(sizes), strict=True):
-            found[i] = (losses.mean().item(), bool(hits.all()))
-    return found
+        sizes = [len(lines[i].targets) for _, i in pairs]
+        for (_, i), losses, hits in zip(pairs, loss.cpu().split(sizes), hit.cpu().split(sizes), strict=True):
+            results[i] = (losses.mean().item(), bool(hits.all()))
+    return results
 
 
 @torch.no_grad()
 def drift(site: Site, texts: Sequence[Sequence[int]], over: Callable[[], AbstractContextManager]) -> Drift:
-    """Return what an update does to held-out text.
+    """Return how an update changes the model on held-out text.
 
     Args:
         site: The model without the update.
-        texts: Token ids of the texts, two tokens at least each.
+        texts: Token ids of the texts, at least two tokens each.
         over: Returns a context in which the model has the update.
 
     Cost: two forwards over the texts, with the head at every token.
@@ -150,7 +150,7 @@ def relative_norms(site: Site, updates: Mapping[str, Factors]) -> dict[str, floa
 
 
 def _generated(site: Site, facts: Sequence[Fact], over: Overlay) -> list[str]:
-    """Return how the model goes on from each fact's prompt; facts that share an update are asked together."""
+    """Return the text that the model generates from each fact's prompt; facts that share an update run together."""
     prompts = [list(encode(site.tokenizer, BARE, fact.question, fact.subject).ids) for fact in facts]
     most = [len(site.tokenizer(" " + fact.target, add_special_tokens=False)["input_ids"]) + MORE for fact in facts]
     groups = [list(range(len(facts)))] if over is no_overlay else [[n] for n in range(len(facts))]
@@ -171,7 +171,7 @@ def _generated(site: Site, facts: Sequence[Fact], over: Overlay) -> list[str]:
 
 
 def _begins(text: str, target: str) -> bool:
-    """Say whether a text begins with the target, as whole words where both scripts put spaces between words."""
+    """Return whether a text begins with the target, as whole words where both scripts put spaces between words."""
     words, target = normalize("NFC", text.strip()), normalize("NFC", target)
     edge = words[len(target) - 1 : len(target) + 1]
     inside = edge[1:].isalnum() and not any(name_of(letter, "").startswith(UNSPACED) for letter in edge)
