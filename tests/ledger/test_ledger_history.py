@@ -69,7 +69,7 @@ def test_a_config_that_lacks_something_is_a_broken_store(ledger: Ledger, root, k
     config = json.loads((root / "perdure.json").read_text())
     del config[key]
     (root / "perdure.json").write_text(json.dumps(config))
-    with pytest.raises(BrokenStore, match=f"does not say {key}; restore"):
+    with pytest.raises(BrokenStore, match=f"does not have {key}; restore"):
         Ledger.open(root)
 
 
@@ -89,7 +89,7 @@ def test_versions_that_never_were_are_refused(ledger: Ledger, root) -> None:
 def test_an_entry_of_another_version_is_named(ledger: Ledger, root, draft, body: str) -> None:
     aside = draft(2)
     entry = ledger.record(draft(1), {})
-    ledger.hold(aside, {})
+    ledger.put_candidate(aside, {})
     with ledger.changing() as connection:
         for table in ("entries", "candidate"):
             connection.exec_driver_sql(f"UPDATE {table} SET body = {body} WHERE id IN ('{entry.id}', '{aside.id}')")
@@ -219,7 +219,7 @@ def test_an_entry_must_fit_the_ledger(ledger: Ledger, draft, put) -> None:
     with pytest.raises(BrokenStore, match=r"object 000000000000 of entry .* is missing"):
         ledger.record(draft(1, slots={"skill": "0" * 64}), {})
     with pytest.raises(BrokenStore, match="object 000000000000"):
-        ledger.hold(draft(1, columns="0" * 64), {})
+        ledger.put_candidate(draft(1, columns="0" * 64), {})
     with pytest.raises(BadInput, match="parent nobody, which is not in"):
         ledger.record(Entry("nobody", "learn", BASE), {})
     with pytest.raises(BadInput, match="parent None"):
@@ -228,7 +228,7 @@ def test_an_entry_must_fit_the_ledger(ledger: Ledger, draft, put) -> None:
         ledger.record(Entry(ledger.resolve("head").id, "learn", "c" * 64), {})
     with pytest.raises(BadInput, match="has memory 0000"):
         ledger.record(draft(1, memory="0" * 64), {})
-    with pytest.raises(BadInput, match="task 'faq' is not kept"):
+    with pytest.raises(BadInput, match=r"task 'faq' is not in .*ledger"):
         ledger.record(draft(1, tasks={"faq": "v1"}), {})
     with pytest.raises(BadInput, match="none of them NaN"):
         ledger.record(draft(1), {"loss": float("nan")})
@@ -259,7 +259,7 @@ def test_names_that_mean_nothing_are_refused(ledger: Ledger, draft) -> None:
         ledger.resolve(entry.id[:3])
     with pytest.raises(NotFound, match="goes back too far: 'head' has 1 entry before it"):
         ledger.resolve("head~2")
-    with pytest.raises(BadInput, match="after ~ stands"):
+    with pytest.raises(BadInput, match="go back after ~"):
         ledger.resolve("head~x")
     with pytest.raises(NotFound, match="no candidate waits"):
         ledger.resolve("candidate")
@@ -270,7 +270,7 @@ def test_a_beginning_that_two_entries_share_is_refused(ledger: Ledger, draft, mo
     for number, entry in enumerate(entries):
         entry.__dict__["id"] = f"abcd{number}" + "0" * 59
     monkeypatch.setattr(ledger, "entries", lambda: entries)
-    with pytest.raises(BadInput, match="'abcd' begins 2 entries: abcd00000000"):
+    with pytest.raises(BadInput, match="2 entries begin with 'abcd': abcd00000000"):
         ledger.resolve("abcd")
     assert ledger.resolve("abcd1") is entries[1]
 
@@ -298,14 +298,14 @@ def test_the_log_shows_all_entries_and_a_line_only_its_own(ledger: Ledger, draft
 
 def test_a_candidate_is_no_entry_until_it_is_accepted(ledger: Ledger, draft) -> None:
     entry = draft(1)
-    ledger.hold(entry, {"gate": {"verdict": "fail"}})
-    ledger.hold(entry, {"gate": {"verdict": "fail"}})
+    ledger.put_candidate(entry, {"gate": {"verdict": "fail"}})
+    ledger.put_candidate(entry, {"gate": {"verdict": "fail"}})
     assert ledger.candidate() == ledger.resolve("candidate") == ledger.resolve(entry.id[:9]) == entry
     assert ledger.state(entry) == state_hash(BASE, entry.slots)
     assert ledger.notes(entry.id) == {"gate": {"verdict": "fail"}}
     assert len(ledger.log()) == 1
     with pytest.raises(BadInput, match="still waits; run 'perdure accept' or 'perdure discard' first"):
-        ledger.hold(draft(2), {})
+        ledger.put_candidate(draft(2), {})
     assert ledger.accept() == entry
     assert ledger.resolve("head") == entry
     assert ledger.candidate() is None
@@ -316,7 +316,7 @@ def test_a_candidate_is_no_entry_until_it_is_accepted(ledger: Ledger, draft) -> 
 def test_a_discarded_candidate_leaves_nothing(ledger: Ledger, draft) -> None:
     before = everything(ledger)
     entry = draft(1)
-    ledger.hold(entry, {"note": 1})
+    ledger.put_candidate(entry, {"note": 1})
     assert ledger.discard() == entry
     assert everything(ledger) == before
     for verb in (ledger.accept, ledger.discard):
@@ -326,7 +326,7 @@ def test_a_discarded_candidate_leaves_nothing(ledger: Ledger, draft) -> None:
 
 def test_a_candidate_whose_parent_is_no_longer_head_is_refused(ledger: Ledger, draft) -> None:
     entry = draft(1)
-    ledger.hold(entry, {})
+    ledger.put_candidate(entry, {})
     other = ledger.record(draft(2), {})
     with pytest.raises(BadInput, match=f"head moved to {other.id[:12]}"):
         ledger.accept()

@@ -42,7 +42,7 @@ def everything(root: Path) -> list:
 def test_a_crash_anywhere_leaves_the_ledger_as_it_was(ledger, root, draft, monkeypatch, step, when, verb) -> None:
     entry = draft(1)  # its object is stored already
     if verb == "accept":
-        ledger.hold(entry, {"note": 1})
+        ledger.put_candidate(entry, {"note": 1})
     before = everything(root)
     original = getattr(ledger, step)
 
@@ -110,7 +110,7 @@ def test_a_sound_ledger_verifies(ledger, draft, keep, rows) -> None:
     memory = ledger.put_manifest([remembered(rows[0])])
     entry = ledger.record(draft(1, tasks={"faq": version}, memory=memory), {})
     ledger.put_score(ledger.state(entry), version, SCORE)
-    ledger.hold(draft(2), {})
+    ledger.put_candidate(draft(2), {})
     assert ledger.verify().to_json() == {"ok": True, "entries": 3, "objects": 2, "problems": []}
 
 
@@ -175,7 +175,7 @@ def test_verify_finds_a_damaged_and_a_missing_object(ledger, draft, put) -> None
 def test_gc_removes_exactly_what_neither_entry_nor_candidate_names(ledger, draft, put) -> None:
     ledger.record(draft(1), {})
     ledger.move("head", ledger.resolve("base").id, "rollback")  # an entry off head's line still counts
-    ledger.hold(draft(2, columns=put(3)), {})
+    ledger.put_candidate(draft(2, columns=put(3)), {})
     loose = put(4)
     size = ledger.objects.size(loose)
     assert ledger.gc().to_json() == {"removed": 1, "rows": 0, "runs": 0, "bytes": size}

@@ -77,7 +77,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(writes=writes)
     def hold(self, writes: dict) -> None:
         self.held = self.draft(self.refs["head"], writes, 2)
-        self.ledger.hold(self.held, {})
+        self.ledger.put_candidate(self.held, {})
 
     @precondition(lambda self: self.held is not None and self.held.parent == self.refs["head"])
     @rule(target=entries)

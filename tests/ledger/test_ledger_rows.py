@@ -29,7 +29,7 @@ def test_a_task_version_comes_back_as_it_was(ledger: Ledger, rows) -> None:
 def test_a_version_never_changes(ledger: Ledger, rows) -> None:
     ledger.put_task("faq", "v1", {}, {"train": rows})
     for name, some in (("faq", rows[1:]), ("other", rows)):
-        with pytest.raises(BadInput, match="kept already with other content"):
+        with pytest.raises(BadInput, match="stored already with other content"):
             ledger.put_task(name, "v1", {}, {"train": some})
     ledger.put_task("faq", "v1", {"train": "a file that moved"}, {"train": rows})
     assert ledger.task("faq", "v1") == ({}, {"train": rows})
@@ -60,7 +60,7 @@ def test_a_manifest_is_named_by_its_content(ledger: Ledger, rows) -> None:
     assert ledger.manifest(name) == items
     assert ledger.manifest_rows(name) == list(zip(items, rows, strict=True))
     assert ledger.manifest(ledger.put_manifest([])) == []
-    with pytest.raises(BadInput, match="names rows that are not kept, such as 0000"):
+    with pytest.raises(BadInput, match=r"names rows that are not in .*ledger\.sqlite, such as 0000"):
         ledger.put_manifest([replace(items[0], row="0" * 64)])
     with pytest.raises(NotFound, match="no memory manifest"):
         ledger.manifest("0" * 64)
@@ -107,7 +107,7 @@ def test_deletion_says_so_when_a_reader_keeps_the_text_in_the_log(ledger: Ledger
     with reader.reading() as snapshot:
         assert snapshot.exec_driver_sql("SELECT COUNT(*) FROM rows").scalar() == len(rows)
         for verb in (lambda: ledger.delete_row(rows[0].hash), ledger.gc):
-            with pytest.raises(Busy, match=r"deleted text still stands in the log of .*ledger\.sqlite.* again"):
+            with pytest.raises(Busy, match=r"deleted text is still in the log of .*ledger\.sqlite.* again"):
                 verb()
         assert b"answer 0" in log.read_bytes()
     assert ledger.gc().to_json()["removed"] == 0
@@ -142,7 +142,7 @@ def test_rows_reach_entries_by_train_part_memory_and_descent_but_not_by_test(led
     first = ledger.record(draft(1, tasks={"a": "v1"}), {})
     second = ledger.record(draft(2, memory=memory), {})
     side = ledger.record(draft(3, parent=base), {}, ref="side")
-    ledger.hold(draft(4), {})
+    ledger.put_candidate(draft(4), {})
     held = ledger.candidate()
     assert ledger.entries_trained_on(rows[0].hash) == [first.id, second.id, held.id]
     assert ledger.entries_trained_on(rows[2].hash) == [second.id, held.id]

@@ -1,4 +1,4 @@
-"""The SQLite file of a ledger: its tables, its schema version, and transactions that fail in words."""
+"""The SQLite file of a ledger: its tables, its schema version, and transactions with clear errors."""
 
 import os
 import sqlite3
@@ -41,8 +41,8 @@ from perdure.core.rows import Row
 metadata = MetaData()
 
 
-class Words(TypeDecorator[str]):
-    """A text column. SQLite stores a value of any type in it, so that what is read is checked."""
+class CheckedText(TypeDecorator[str]):
+    """A text column that checks what it reads, since SQLite stores values of any type in it."""
 
     impl = Text
     cache_ok = True
@@ -51,23 +51,25 @@ class Words(TypeDecorator[str]):
         """Return the text.
 
         Raises:
-            BrokenStore: It is none.
+            BrokenStore: The value is no text.
         """
         if value is not None and not isinstance(value, str):
             raise BrokenStore(
-                f"ledger.sqlite is damaged: {value!r:.40} stands where a text belongs; restore it from a backup "
+                f"ledger.sqlite is damaged: {value!r:.40} is in a column of texts; restore it from a backup "
                 "('perdure verify' lists what is wrong)"
             )
         return value
 
 
 meta = Table("meta", metadata, Column("schema_version", Integer, nullable=False))
-applied = Table(  # what was done to this file, of `MIGRATIONS`; no time where it was done before there was this table
-    "migrations",
-    metadata,
-    Column("version", Integer, primary_key=True),
-    Column("about", Words, nullable=False),
-    Column("time", Words),
+applied = (
+    Table(  # the `MIGRATIONS` that were applied to this file; without a time where that was before this table existed
+        "migrations",
+        metadata,
+        Column("version", Integer, primary_key=True),
+        Column("about", CheckedText, nullable=False),
+        Column("time", CheckedText),
+    )
 )
 
 # `number` is the order of recording. Clocks go backwards; numbers do not.
@@ -75,94 +77,98 @@ entries = Table(
     "entries",
     metadata,
     Column("number", Integer, primary_key=True),
-    Column("id", Words, nullable=False, unique=True),
-    Column("parent", Words),
-    Column("kind", Words, nullable=False),
-    Column("task", Words),
-    Column("time", Words, nullable=False),
+    Column("id", CheckedText, nullable=False, unique=True),
+    Column("parent", CheckedText),
+    Column("kind", CheckedText, nullable=False),
+    Column("task", CheckedText),
+    Column("time", CheckedText, nullable=False),
     Column("body", JSON, nullable=False),
 )
 notes = Table(
     "notes",
     metadata,
-    Column("entry", Words, primary_key=True),
-    Column("key", Words, primary_key=True),
+    Column("entry", CheckedText, primary_key=True),
+    Column("key", CheckedText, primary_key=True),
     Column("value", JSON),
 )
-candidate = Table(  # one row at most
+candidate = Table(  # at most one row
     "candidate",
     metadata,
     Column("place", Integer, primary_key=True),
-    Column("id", Words, nullable=False),
-    Column("time", Words, nullable=False),
+    Column("id", CheckedText, nullable=False),
+    Column("time", CheckedText, nullable=False),
     Column("body", JSON, nullable=False),
     Column("notes", JSON, nullable=False),
 )
-discarded = Table(  # what the log lists of candidates that were discarded
+discarded = Table(  # the lines of the log about candidates that were discarded
     "discarded",
     metadata,
     Column("number", Integer, primary_key=True),
-    Column("id", Words, nullable=False),
+    Column("id", CheckedText, nullable=False),
     Column("record", JSON, nullable=False),
 )
-refs = Table("refs", metadata, Column("name", Words, primary_key=True), Column("entry", Words, nullable=False))
+refs = Table(
+    "refs", metadata, Column("name", CheckedText, primary_key=True), Column("entry", CheckedText, nullable=False)
+)
 reflog = Table(
     "reflog",
     metadata,
     Column("number", Integer, primary_key=True),
-    Column("ref", Words, nullable=False),
-    Column("time", Words, nullable=False),
-    Column("old", Words),
-    Column("new", Words, nullable=False),
-    Column("why", Words, nullable=False),
+    Column("ref", CheckedText, nullable=False),
+    Column("time", CheckedText, nullable=False),
+    Column("old", CheckedText),
+    Column("new", CheckedText, nullable=False),
+    Column("why", CheckedText, nullable=False),
 )
-# A row without a body has a line in `row_names` if its text is not kept. Without that line it was deleted: the key stays, so
-# that nothing brings the text back.
+# A row without a body has a line in `row_names` if its text is not kept. Without that line it was deleted. Its key stays, so
+# that the text is not stored again.
 rows = Table(
     "rows",
     metadata,
-    Column("key", Words, primary_key=True),
-    Column("hash", Words, nullable=False, index=True),
+    Column("key", CheckedText, primary_key=True),
+    Column("hash", CheckedText, nullable=False, index=True),
     Column("body", JSON(none_as_null=True)),
 )
 row_names = Table(
     "row_names",
     metadata,
-    Column("key", Words, primary_key=True),
-    Column("question", Words, nullable=False),
-    Column("label", Words),
-    Column("source", Words, nullable=False),
+    Column("key", CheckedText, primary_key=True),
+    Column("question", CheckedText, nullable=False),
+    Column("label", CheckedText),
+    Column("source", CheckedText, nullable=False),
 )
-# What each row asks, of rows with their text and of rows by name: leaks are found without reading every text.
+# The question of each row, whether its text is kept or not: leaks are detected without reading every text.
 questions = Table(
     "questions",
     metadata,
-    Column("key", Words, primary_key=True),
-    Column("question", Words, nullable=False, index=True),
+    Column("key", CheckedText, primary_key=True),
+    Column("question", CheckedText, nullable=False, index=True),
 )
 tasks = Table(
     "tasks",
     metadata,
-    Column("version", Words, primary_key=True),
-    Column("name", Words, nullable=False),
+    Column("version", CheckedText, primary_key=True),
+    Column("name", CheckedText, nullable=False),
     Column("spec", JSON, nullable=False),
 )
 task_rows = Table(
     "task_rows",
     metadata,
-    Column("version", Words, primary_key=True),
-    Column("split", Words, primary_key=True),
+    Column("version", CheckedText, primary_key=True),
+    Column("split", CheckedText, primary_key=True),
     Column("position", Integer, primary_key=True),
-    Column("key", Words, nullable=False),
+    Column("key", CheckedText, nullable=False),
     Index("task_rows_by_key", "key"),
 )
-manifests = Table("manifests", metadata, Column("hash", Words, primary_key=True), Column("items", JSON, nullable=False))
+manifests = Table(
+    "manifests", metadata, Column("hash", CheckedText, primary_key=True), Column("items", JSON, nullable=False)
+)
 scores = Table(
     "scores",
     metadata,
-    Column("state", Words, primary_key=True),
-    Column("version", Words, primary_key=True),
-    Column("time", Words, nullable=False),
+    Column("state", CheckedText, primary_key=True),
+    Column("version", CheckedText, primary_key=True),
+    Column("time", CheckedText, nullable=False),
     Column("record", JSON, nullable=False),
 )
 
@@ -172,10 +178,10 @@ class Migration:
     """One change of the schema.
 
     Args:
-        version: Schema version that it leads to.
-        about: What it is for.
+        version: Schema version after the change.
+        about: Its purpose.
         tables: Tables that it adds.
-        fill: Writes into them what follows from the older tables.
+        fill: Fills them from the older tables.
     """
 
     version: int
@@ -185,16 +191,16 @@ class Migration:
 
 
 def _fill_questions(connection: Connection) -> None:
-    """Write down what each row asks."""
-    found = dict(connection.execute(select(row_names.c.key, row_names.c.question)).all())
+    """Write the question of each row."""
+    texts = dict(connection.execute(select(row_names.c.key, row_names.c.question)).all())
     for key, body in connection.execute(select(rows.c.key, rows.c.body).where(rows.c.body.is_not(None))):
-        with suppress(AttributeError, KeyError, TypeError, ValueError):  # damaged: whoever reads the row says so
-            found[key] = Row.from_json(body).question
-    if found:
-        connection.execute(insert(questions), [{"key": key, "question": asked} for key, asked in found.items()])
+        with suppress(AttributeError, KeyError, TypeError, ValueError):  # damaged: reading the row raises the error
+            texts[key] = Row.from_json(body).question
+    if texts:
+        connection.execute(insert(questions), [{"key": key, "question": text} for key, text in texts.items()])
 
 
-# Applied in this order by the first transaction that writes; `meta` says how far a file is. Readers read older files too.
+# Applied in this order by the first transaction that writes; `meta` has the version of a file. Readers read older files too.
 MIGRATIONS = (
     Migration(2, "rows whose text is not kept", (row_names,)),
     Migration(3, "leaks are found without reading every row", (questions,), _fill_questions),
@@ -210,10 +216,10 @@ def now() -> str:
 
 
 class Database:
-    """Transactions on one ledger file. Readers see a consistent snapshot, also while somebody writes.
+    """Transactions on one ledger file. Readers see a consistent snapshot, also while another process writes.
 
-    Reading writes nothing: no disk space and no permission is needed for it. Where no writer left a log, the file is read as it
-    lies there.
+    Reading writes nothing, so it needs neither disk space nor write permission. Where no writer left a log, the file is read as
+    it is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -221,7 +227,7 @@ class Database:
         self._engine = _engine(self.path)
         self._reader = _engine(self.path, reads=True)
         self._wrote = False
-        # A writer asks for the write lock when it begins: a transaction that reads first could not be upgraded later.
+        # A writer takes the write lock when it begins: a transaction that reads first could not be upgraded later.
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
 
     @contextmanager
@@ -229,13 +235,13 @@ class Database:
         """A snapshot of the ledger.
 
         Raises:
-            Busy: A writer changed the file under a reader that took no lock, as none was needed when it began.
+            Busy: A writer changed the file during a read without a lock (no lock was needed when the read began).
         """
         at_rest = _at_rest(self.path)
         before = _stamp(self.path) if at_rest else None
         engine = self._engine if self._wrote and not at_rest else self._reader  # the first is open already
         try:
-            with _in_words(self.path), engine.begin() as connection:
+            with _translated_errors(self.path), engine.begin() as connection:
                 yield connection
         finally:
             if before is not None and _stamp(self.path) != before:
@@ -243,16 +249,16 @@ class Database:
 
     @contextmanager
     def changing(self) -> Iterator[Connection]:
-        """A transaction: what is done in it happens entirely or, if anything is raised, not at all."""
+        """A transaction: all changes in it are written or, if anything is raised, none."""
         self._wrote = True
-        with _in_words(self.path), self._writer.begin() as connection:
+        with _translated_errors(self.path), self._writer.begin() as connection:
             _migrate(connection)
             yield connection
 
     def create_schema(self) -> None:
-        """Make the tables unless they are there, in write-ahead mode (a property of the file from then on)."""
+        """Create the tables that are missing, in write-ahead mode, which is a property of the file from then on."""
         self._pragma("journal_mode=WAL")
-        with _in_words(self.path), self._writer.begin() as connection:
+        with _translated_errors(self.path), self._writer.begin() as connection:
             metadata.create_all(connection)
             if connection.execute(select(meta)).first() is None:
                 connection.execute(insert(meta).values(schema_version=SCHEMA_VERSION))
@@ -262,32 +268,34 @@ class Database:
         """Refuse a file of another schema version.
 
         Raises:
-            BrokenStore: The file is of another version than this program's, or no ledger.
+            BrokenStore: The file has another version than this program, or is no ledger.
         """
         with self.reading() as connection:
-            found = connection.execute(select(meta.c.schema_version)).scalar()
-        if not isinstance(found, int):
+            version = connection.execute(select(meta.c.schema_version)).scalar()
+        if not isinstance(version, int):
             raise BrokenStore(f"{self.path} has no schema version; restore it from a backup")
-        if found < 1:
+        if version < 1:
             raise BrokenStore(
-                f"{self.path} has schema version {found}, which no perdure wrote; restore it from a backup"
+                f"{self.path} has schema version {version}, which no perdure wrote; restore it from a backup"
             )
-        if found > SCHEMA_VERSION:
+        if version > SCHEMA_VERSION:
             raise BrokenStore(
-                f"{self.path} has schema version {found}, this perdure knows up to {SCHEMA_VERSION}; upgrade perdure"
+                f"{self.path} has schema version {version}, this perdure knows up to {SCHEMA_VERSION}; upgrade perdure"
             )
 
     def forget_deleted(self) -> None:
-        """Write the file anew and empty the write-ahead log: text that was deleted is readable in neither afterwards.
+        """Rewrite the file and empty the write-ahead log, so that deleted text is readable in neither.
 
         Raises:
-            Busy: Somebody reads from the log, so that it could not be emptied.
+            Busy: Another process reads from the log, so it could not be emptied.
         """
-        self._outside("VACUUM")  # a page that was split may hold a second copy of a row, which no deletion finds
+        self._outside(
+            "VACUUM"
+        )  # a page that was split may have a second copy of a row, which a deletion does not erase
         self.empty_log()
 
     def copy_to(self, path: Path) -> None:
-        """Write the file as it is at one moment to a new file, without what was deleted from it; somebody may write meanwhile.
+        """Write a snapshot of the file to a new file, without deleted content. Other processes may write meanwhile.
 
         Raises:
             BrokenStore: The file is damaged.
@@ -296,28 +304,28 @@ class Database:
         quoted_path = str(path).replace("'", "''")
         self._outside(f"VACUUM INTO '{quoted_path}'", self._reader)
         with closing(sqlite3.connect(path)) as copy:
-            copy.execute("PRAGMA journal_mode=WAL")  # the mode is a property of the file, which the copy has not
+            copy.execute("PRAGMA journal_mode=WAL")  # the mode is a property of the file that VACUUM does not copy
 
     def empty_log(self) -> None:
-        """Write what the write-ahead log holds into the file, and empty the log.
+        """Write the content of the write-ahead log into the file, and empty the log.
 
         Raises:
-            Busy: Somebody reads from the log, so that it could not be emptied.
+            Busy: Another process reads from the log, so it could not be emptied.
         """
         if self._pragma("wal_checkpoint(TRUNCATE)") == ["1"]:
             raise Busy(
-                f"deleted text still stands in the log of {self.path}, which another process reads; "
-                "run the same command again when that is closed"
+                f"deleted text is still in the log of {self.path}, which another process reads; "
+                "run the same command again when that process has ended"
             )
 
     @property
     def stamp(self) -> tuple[object, ...]:
-        """What changes whenever a transaction writes: time and size of the file and of its log."""
+        """Time and size of the file and of its log; every transaction that writes changes them."""
         return _stamp(self.path), _stamp(self.path.with_name(f"{self.path.name}-wal"))
 
     @property
     def at_rest(self) -> bool:
-        """Whether the file holds everything, and no log lies beside it that has something in it."""
+        """Whether all content is in the file, and the log next to it is empty or missing."""
         return _at_rest(self.path)
 
     def missing_tables(self) -> list[str]:
@@ -329,9 +337,9 @@ class Database:
             return sorted(set(metadata.tables) - newer - set(inspect(connection).get_table_names()))
 
     def check_file(self) -> list[str]:
-        """Return what SQLite finds wrong with its own file."""
-        found = self._outside("PRAGMA integrity_check", self._reader)
-        return [] if found == ["ok"] else found
+        """Return the problems that SQLite reports about its own file."""
+        problems = self._outside("PRAGMA integrity_check", self._reader)
+        return [] if problems == ["ok"] else problems
 
     def close(self) -> None:
         """Close the connections; the object can still be used and opens them again."""
@@ -340,15 +348,15 @@ class Database:
         self._reader.dispose()
 
     def _pragma(self, text: str) -> list[str]:
-        """Run a pragma and return the first column of what it answers."""
+        """Run a pragma and return the first column of its result."""
         return self._outside(f"PRAGMA {text}")
 
     def _outside(self, statement: str, engine: Engine | None = None) -> list[str]:
-        """Run a statement outside any transaction and return the first column of what it answers."""
+        """Run a statement outside any transaction and return the first column of its result."""
         outside = (engine or self._engine).execution_options(begin=None)
-        with _in_words(self.path), outside.connect() as connection:
-            found = connection.exec_driver_sql(statement)
-            return [str(row[0]) for row in found] if found.returns_rows else []
+        with _translated_errors(self.path), outside.connect() as connection:
+            result = connection.exec_driver_sql(statement)
+            return [str(row[0]) for row in result] if result.returns_rows else []
 
 
 def version_of(connection: Connection) -> int:
@@ -358,20 +366,20 @@ def version_of(connection: Connection) -> int:
 
 def _migrate(connection: Connection) -> None:
     """Bring a file of an older schema version up to date."""
-    found = version_of(connection)
-    if not found or found >= SCHEMA_VERSION:
+    version = version_of(connection)
+    if not version or version >= SCHEMA_VERSION:
         return
     for step in MIGRATIONS:
-        if step.version > found:
+        if step.version > version:
             metadata.create_all(connection, tables=step.tables)
             if step.fill:
                 step.fill(connection)
     connection.execute(update(meta).values(schema_version=SCHEMA_VERSION))
-    _write_applied(connection, found)
+    _write_applied(connection, version)
 
 
 def _write_applied(connection: Connection, before: int) -> None:
-    """Write down the migrations beyond the schema version that a file had, and of the others those that are not written yet."""
+    """List the migrations in `applied`: those after the schema version that the file had, and older ones not listed yet."""
     connection.execute(delete(applied).where(applied.c.version > before))
     known = set(connection.execute(select(applied.c.version)).scalars())
     lines = [
@@ -383,7 +391,7 @@ def _write_applied(connection: Connection, before: int) -> None:
 
 
 def _engine(path: Path, *, reads: bool = False) -> Engine:
-    """Return an engine for the file; one that only reads opens it anew each time, as it lies there at that moment."""
+    """Return an engine for the file. An engine that only reads opens the file anew for each transaction."""
     pool: dict[str, Any] = {"poolclass": NullPool} if reads else {}
     url = URL.create("sqlite", database=str(path))
     engine = create_engine(url, json_serializer=canonical_json, connect_args={"timeout": 30}, **pool)
@@ -391,7 +399,7 @@ def _engine(path: Path, *, reads: bool = False) -> Engine:
     @event.listens_for(engine, "do_connect")
     def _find(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> None:
         if reads and path.exists():
-            # a reader in write-ahead mode makes files beside the ledger, unless it is told that nobody writes
+            # in write-ahead mode a reader creates files next to the ledger, unless it opens the file as immutable
             arguments[:] = [f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if _at_rest(path) else ''}"]
             options["uri"] = True
         elif _frozen(path):
@@ -400,7 +408,7 @@ def _engine(path: Path, *, reads: bool = False) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves; the driver would say it late, or not at all
+        connection.isolation_level = None  # this module sends BEGIN; the driver would send it late, or not at all
         connection.execute("PRAGMA secure_delete=ON")
         connection.execute("PRAGMA synchronous=FULL")
 
@@ -414,7 +422,7 @@ def _engine(path: Path, *, reads: bool = False) -> Engine:
 
 
 def _at_rest(path: Path) -> bool:
-    """Say whether the file holds everything: no writer has a log beside it, or only an empty one."""
+    """Return whether all content is in the file: there is no log next to it, or an empty one."""
     try:
         return path.with_name(f"{path.name}-wal").stat().st_size == 0
     except OSError:
@@ -423,20 +431,20 @@ def _at_rest(path: Path) -> bool:
 
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _frozen(path: Path) -> bool:
-    """Say whether nobody here can write: neither we, for want of permission, nor one who writes now and has a log."""
+    """Return whether no process writes: this one has no permission, and no other one has a log open."""
     return not os.access(path.parent, os.W_OK) and path.exists() and not path.with_name(f"{path.name}-wal").exists()
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
-    """Turn the driver's errors into ours."""
+def _translated_errors(path: Path) -> Iterator[None]:
+    """Translate the driver's errors into those of perdure."""
     try:
         yield
     except (JSONDecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -454,5 +462,5 @@ def _in_words(path: Path) -> Iterator[None]:
         if not isinstance(error.orig, (TypeError, ValueError)):
             raise
         raise BadInput(
-            f"cannot be kept in {path} as JSON: {error.orig}; give plain numbers, none of them NaN"
+            f"a value cannot be stored in {path} as JSON: {error.orig}; give plain numbers, none of them NaN"
         ) from error

@@ -1,4 +1,4 @@
-"""The entry: one immutable record of what a verb did, named by the hash of its content."""
+"""The entry: one immutable record of a learn, edit, merge or revert, named by the hash of its content."""
 
 import json
 from collections.abc import Mapping
@@ -13,21 +13,21 @@ Kind = Literal["base", "learn", "edit", "merge", "revert"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One ledger record; a draft is simply an entry that no ledger has recorded yet.
+    """One ledger record. A draft is an entry that no ledger has recorded yet.
 
     Args:
-        parent: Id of the entry it was made from; None for the base entry alone.
+        parent: Id of the entry it was made from; None only for the base entry.
         kind: The verb that made it.
         base: Hash of the base model.
-        task: Name of the task it is about, for people to read; not part of the id, as `tasks` and `data` are.
+        task: Name of the task it is about, for people; not part of the id, which covers `tasks` and `data`.
         recipe: The recipe as JSON.
         tasks: Version of every task known at this entry, by task name.
         data: Fingerprints of the data it read, by name.
-        seed: The seed it ran under.
-        slots: Object hash by slot, for the slots this entry writes; None takes the slot away.
+        seed: The seed of the run.
+        slots: Object hash by slot, for the slots this entry writes; None removes the slot.
         memory: Hash of the memory manifest, if it has a memory.
-        columns: Hash of the object that holds the memory's tensor columns (teacher logits).
-        state: Hash of the object that holds what methods keep for the next task (Fisher information, anchors).
+        columns: Hash of the object with the memory's tensor columns (teacher logits).
+        state: Hash of the object with the methods' state for the next task (Fisher information, anchors).
     """
 
     parent: str | None
@@ -47,9 +47,9 @@ class Entry:
     def id(self) -> str:
         """Hash of everything but `task`: the same work has the same id, whenever and wherever it was done."""
         content = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "task"}
-        if self.state is None:  # as entries were named before methods kept anything
+        if self.state is None:  # the content of ids from before methods had a state
             del content["state"]
-        # Once through JSON, because keys that are not strings sort differently before than after.
+        # Converted to JSON first, because keys that are not strings sort differently afterwards.
         return content_hash(json.loads(canonical_json(content)))
 
     @property

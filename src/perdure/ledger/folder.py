@@ -1,4 +1,4 @@
-"""The records of a workspace in its folder: what its checks and its verbs work on."""
+"""The records of a workspace in its folder, for its checks and its commands."""
 
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ class LedgerFolder(History, ScoreBook):
 
     Args:
         root: Its folder.
-        config: What `perdure.json` says.
+        config: The content of `perdure.json`.
     """
 
     def __init__(self, root: Path, config: dict[str, Any]) -> None:
-        root = root.absolute()  # connections are opened late, perhaps from another folder
+        root = root.absolute()  # connections are opened later, perhaps after a change of the working folder
         super().__init__(root / DATABASE, ObjectStore(root / OBJECTS))
         self.root = root
         self.config = config

@@ -1,4 +1,4 @@
-"""Entries, the refs that name them, and the one candidate that a gate may leave aside."""
+"""Entries, the refs that name them, and the one candidate that may wait for a decision."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -34,12 +34,12 @@ CANDIDATE = "candidate"
 
 
 class History(Database):
-    """What was done. Entries are only ever added; refs move, and the reflog says from where, when and why."""
+    """The history of a workspace. Entries are only added. Refs move, and the reflog records from where, when and why."""
 
     def __init__(self, path: Path, objects: ObjectStore) -> None:
         super().__init__(path)
         self.objects = objects
-        # Entries never change, so what was read once need not be read again.
+        # Entries never change, so each is read once.
         self._known: dict[str, Entry] = {}
         self._last = 0
 
@@ -59,7 +59,7 @@ class History(Database):
         """Return all recorded entries, oldest first.
 
         Raises:
-            BrokenStore: One was written by another version of perdure.
+            BrokenStore: An entry was written by another version of perdure.
         """
         query = select(entries.c.number, entries.c.id, entries.c.body).where(entries.c.number > self._last)
         with self.reading() as connection:
@@ -69,20 +69,20 @@ class History(Database):
         return list(self._known.values())
 
     def resolve(self, ref: str) -> Entry:
-        """Return the entry that `ref` means.
+        """Return the entry that `ref` names.
 
-        That is a ref, "candidate", an id or its beginning (4 digits at least), each with "~N" to go back N entries.
+        `ref` is a ref, "candidate", or the first digits of an id (at least 4). "~N" after it goes back N entries.
 
         Raises:
             NotFound: Nothing has this name, or "~N" goes back beyond the base.
-            BadInput: Several entries begin like this.
+            BadInput: Several ids begin with these digits.
         """
         name, _, steps = ref.partition("~")
         entry = self._named(name)
         if name == ref:
             return entry
         if not re.fullmatch("[0-9]*", steps):
-            raise BadInput(f"'{ref}' is no ref; after ~ stands how many entries to go back, as in head~2")
+            raise BadInput(f"'{ref}' is no ref; write the number of entries to go back after ~, as in head~2")
         line = self.ancestors(entry)
         if int(steps or 1) >= len(line):
             before = "1 entry" if len(line) == 2 else f"{len(line) - 1} entries"
@@ -97,35 +97,35 @@ class History(Database):
         return line
 
     def slots(self, entry: Entry) -> dict[str, str]:
-        """Return object hash by slot at an entry, slots in order: of it and its ancestors the newest writer wins."""
-        found: dict[str, str | None] = {}
+        """Return object hash by slot at an entry, sorted by slot: each slot as its newest writer among the ancestors left it."""
+        hashes: dict[str, str | None] = {}
         for ancestor in reversed(self.ancestors(entry)):
-            found.update(ancestor.slots)
-        return {slot: found_hash for slot, found_hash in sorted(found.items()) if found_hash is not None}
+            hashes.update(ancestor.slots)
+        return {slot: name for slot, name in sorted(hashes.items()) if name is not None}
 
     def state(self, entry: Entry) -> str:
-        """Return the identity of the whole model state at an entry; scores of requests whose task is unknown have it as key."""
+        """Return the hash of the whole model state at an entry. It is the key of scores of requests without a known task."""
         return state_hash(entry.base, self.slots(entry))
 
     def view(self, entry: Entry, task: str | None = None) -> dict[str, str]:
-        """Return object hash by slot of what a request for `task` goes through at an entry; see `core.slots`.
+        """Return object hash by slot of the view of `task` at an entry; see `core.slots`.
 
         Args:
             entry: An entry or a draft.
-            task: Name of a task; None for what all tasks share.
+            task: Name of a task; None for the shared view.
         """
         return view_of(self.slots(entry), task)
 
     def seen(self, entry: Entry, task: str | None) -> str:
-        """Return the identity of the model that `task` goes through at an entry; scores of the task have it as key.
+        """Return the hash of the view of `task` at an entry. It is the key of the task's scores.
 
-        A task without slots of its own sees the shared view, which is the whole state where nothing is isolated. What is learned
-        later does not change what an isolated task sees.
+        A task without slots of its own has the shared view, which is the whole state where no task is isolated. Later learns do
+        not change the view of an isolated task.
         """
         return self.seen_by(entry, [task])[task]
 
     def seen_by(self, entry: Entry, tasks: Iterable[str | None]) -> dict[str | None, str]:
-        """Return `seen` of several tasks; those without slots of their own see the same."""
+        """Return `seen` of several tasks; tasks without slots of their own have the same view."""
         slots = self.slots(entry)
         shared = state_hash(entry.base, view_of(slots))
         return {
@@ -136,14 +136,14 @@ class History(Database):
         }
 
     def log(self, entry: Entry | None = None) -> list[LogLine]:
-        """Return all entries, or those of one entry's line, newest first."""
+        """Return all entries, or an entry and its ancestors, newest first."""
         names: dict[str, list[str]] = {}
         for ref, target in self.refs().items():
             names.setdefault(target, []).append(ref)
         wanted = None if entry is None else {ancestor.id for ancestor in self.ancestors(entry)}
         with self.reading() as connection:
             times = {row.id: row.time for row in connection.execute(select(entries.c.id, entries.c.time))}
-        # of entries whose ids were computed again: what stands in the columns could be anything
+        # from the bodies, whose ids were checked: the other columns could have been changed
         return [
             LogLine(one.id, one.parent, one.kind, one.task, times[one.id], tuple(names.get(one.id, ())))
             for one in reversed(self.entries())
@@ -162,9 +162,9 @@ class History(Database):
             return [Move(*row) for row in connection.execute(query.order_by(reflog.c.number.desc()))]
 
     def record(self, entry: Entry, notes: Mapping[str, object], ref: str = "head", why: str = "learn") -> Entry:
-        """Record an entry whose objects are stored, with its notes, and move `ref` to it: all three or nothing.
+        """Record an entry whose objects are stored, with its notes, and move `ref` to it, in one transaction.
 
-        Recording an entry again keeps the first notes, and leaves a ref alone that stands at it or went on from it.
+        Recording an entry again keeps the first notes. A ref that is at the entry or at a descendant is not moved.
 
         Raises:
             BadInput: Its parent, base, memory manifest or a task version does not fit this ledger.
@@ -178,11 +178,11 @@ class History(Database):
         return entry
 
     def move(self, ref: str, entry_id: str, why: str) -> None:
-        """Point a ref at a recorded entry; a ref that does not exist is made.
+        """Point a ref at a recorded entry; a ref that does not exist is created.
 
         Raises:
             NotFound: There is no such entry.
-            BadInput: The ref is "base", or its name could be taken for something else.
+            BadInput: The ref is "base", or its name could be an id.
         """
         self.entry(entry_id)
         if (
@@ -197,19 +197,19 @@ class History(Database):
             self._point(connection, ref, entry_id, why)
 
     def notes(self, entry_id: str) -> dict[str, Any]:
-        """Return what stands beside an entry or the candidate: durations, versions, the learn record."""
+        """Return the notes of an entry or the candidate: durations, versions, the learn record."""
         with self.reading() as connection:
-            held = connection.execute(select(candidate).where(candidate.c.id == entry_id)).first()
-            found = connection.execute(select(notes.c.key, notes.c.value).where(notes.c.entry == entry_id)).all()
-        return {**(_beside(held) if held else {}), **{row.key: row.value for row in found}}
+            waiting = connection.execute(select(candidate).where(candidate.c.id == entry_id)).first()
+            recorded = connection.execute(select(notes.c.key, notes.c.value).where(notes.c.entry == entry_id)).all()
+        return {**(_candidate_notes(waiting) if waiting else {}), **{row.key: row.value for row in recorded}}
 
     def note(self, entry_id: str, key: str, kind: type[R]) -> R | None:
-        """Return one note beside an entry or the candidate; None where it has none.
+        """Return one note of an entry or the candidate; None where it has none.
 
         Args:
             entry_id: Id of the entry.
             key: Name of the note.
-            kind: The type of record that it holds.
+            kind: The type of the record in it.
 
         Raises:
             BrokenStore: The note is not such a record.
@@ -217,15 +217,16 @@ class History(Database):
         value = self.notes(entry_id).get(key)
         return None if value is None else from_store(kind, value, f"note '{key}' of entry {entry_id[:12]}")
 
-    def noted(self, key: str) -> dict[str, Any]:
-        """Return the notes of this key by the entry, or candidate, that they stand beside."""
+    def notes_with(self, key: str) -> dict[str, Any]:
+        """Return the notes with this key, by the id of their entry or candidate."""
         with self.reading() as connection:
-            held = [(row.id, _beside(row)[key]) for row in connection.execute(select(candidate)) if key in _beside(row)]
-            found = connection.execute(select(notes.c.entry, notes.c.value).where(notes.c.key == key)).all()
-        return {**dict(held), **{row.entry: row.value for row in found}}
+            waiting = [(row.id, _candidate_notes(row)) for row in connection.execute(select(candidate))]
+            recorded = connection.execute(select(notes.c.entry, notes.c.value).where(notes.c.key == key)).all()
+        of_candidate = {name: values[key] for name, values in waiting if key in values}
+        return {**of_candidate, **{row.entry: row.value for row in recorded}}
 
     def annotate(self, entry_id: str, key: str, value: object) -> None:
-        """Write a note beside a recorded entry, in place of an older one with this key.
+        """Write a note of a recorded entry; it replaces an older one with this key.
 
         Raises:
             NotFound: There is no such entry.
@@ -238,11 +239,11 @@ class History(Database):
     def candidate(self) -> Entry | None:
         """Return the entry that waits for `accept` or `discard`, if one does."""
         with self.reading() as connection:
-            held = connection.execute(select(candidate)).first()
-        return _read(held.id, held.body) if held else None
+            row = connection.execute(select(candidate)).first()
+        return _read(row.id, row.body) if row else None
 
-    def hold(self, entry: Entry, notes: Mapping[str, object]) -> None:
-        """Keep an entry aside as the candidate, with its notes. Holding the same again changes nothing.
+    def put_candidate(self, entry: Entry, notes: Mapping[str, object]) -> None:
+        """Store an entry as the candidate, with its notes. Storing the same entry again changes nothing.
 
         Raises:
             BadInput: Another candidate waits, or the entry does not fit this ledger.
@@ -250,12 +251,14 @@ class History(Database):
         """
         with self.changing() as connection:
             self._check(connection, entry)
-            held = connection.execute(select(candidate)).first()
-            if held is None:
+            waiting = connection.execute(select(candidate)).first()
+            if waiting is None:
                 values = {"id": entry.id, "time": now(), "body": entry.to_json(), "notes": plain(dict(notes))}
                 connection.execute(insert(candidate).values(values))
-            elif held.id != entry.id:
-                raise BadInput(f"candidate {held.id[:12]} still waits; run 'perdure accept' or 'perdure discard' first")
+            elif waiting.id != entry.id:
+                raise BadInput(
+                    f"candidate {waiting.id[:12]} still waits; run 'perdure accept' or 'perdure discard' first"
+                )
 
     def accept(self) -> Entry:
         """Record the candidate and move head to it.
@@ -266,8 +269,8 @@ class History(Database):
             BrokenStore: One of its objects is missing.
         """
         with self.changing() as connection:
-            held = self._held(connection)
-            entry = _read(held.id, held.body)
+            waiting = self._waiting(connection)
+            entry = _read(waiting.id, waiting.body)
             self._check(connection, entry)
             head = connection.execute(select(refs.c.entry).where(refs.c.name == "head")).scalar()
             if head != entry.parent:
@@ -275,37 +278,37 @@ class History(Database):
                     f"head moved to {str(head)[:12]}, candidate {entry.id[:12]} was made on {str(entry.parent)[:12]}; "
                     "run 'perdure discard' and learn again, or roll back to that entry and accept"
                 )
-            self._insert(connection, entry, _beside(held))
+            self._insert(connection, entry, _candidate_notes(waiting))
             self._point(connection, "head", entry.id, "accept")
             connection.execute(delete(candidate))
         return entry
 
     def accepted(self) -> Entry | None:
-        """Return head where accepting it was head's last move and no other candidate waits."""
+        """Return head if its last move was to accept it and no other candidate waits; else None."""
         last = next(iter(self.reflog()), None)
         return None if last is None or self.candidate() or last.why != "accept" else self.entry(last.new)
 
-    def held_since(self) -> str | None:
-        """Return when the candidate was put aside, in UTC to the second, as ISO 8601; None where none waits."""
+    def candidate_since(self) -> str | None:
+        """Return when the candidate was stored, in UTC to the second, as ISO 8601; None where none waits."""
         with self.reading() as connection:
             return connection.execute(select(candidate.c.time)).scalar()
 
     def discard(self, line: LogEntry | None = None) -> Entry:
-        """Drop the candidate and return it; `gc` frees its objects.
+        """Delete the candidate and return it; `gc` frees its objects.
 
         Args:
-            line: What `discarded` lists of it from now on; None for nothing.
+            line: The line about it that `discarded` returns from now on; None for no line.
 
         Raises:
             NotFound: There is no candidate.
         """
         with self.changing() as connection:
-            held = self._held(connection)
+            waiting = self._waiting(connection)
             connection.execute(delete(candidate))
             if line is not None:
-                told = replace(line, refs=(), discarded=now())
-                connection.execute(insert(discarded).values(id=line.entry, record=told.to_json()))
-        return _read(held.id, held.body)
+                record = replace(line, refs=(), discarded=now())
+                connection.execute(insert(discarded).values(id=line.entry, record=record.to_json()))
+        return _read(waiting.id, waiting.body)
 
     def discarded(self) -> list[LogEntry]:
         """Return the candidates that were discarded, newest first."""
@@ -313,12 +316,12 @@ class History(Database):
             if version_of(connection) < 5:
                 return []
             query = select(discarded.c.id, discarded.c.record).order_by(discarded.c.number.desc())
-            found = connection.execute(query).all()
-        return [from_store(LogEntry, record, f"what is listed of candidate {name[:12]}") for name, record in found]
+            lines = connection.execute(query).all()
+        return [from_store(LogEntry, record, f"the line of discarded candidate {name[:12]}") for name, record in lines]
 
     def _named(self, name: str) -> Entry:
-        """Return the entry of a ref, of "candidate", or of an id or its beginning."""
-        held, names = self.candidate(), self.refs()
+        """Return the entry of a ref, of "candidate", or of the first digits of an id."""
+        waiting, names = self.candidate(), self.refs()
         if name in names:
             try:
                 return self.entry(names[name])
@@ -327,25 +330,24 @@ class History(Database):
                     f"ref '{name}' names {names[name][:12]}, which is no entry of {self.path}; restore it from a backup, or "
                     "point the ref elsewhere with 'perdure rollback ENTRY'"
                 ) from error
-        every = {entry.id: entry for entry in [*self.entries(), *([held] if held else [])]}
-        found = [entry_id for entry_id in every if entry_id.startswith(name)] if len(name) >= 4 else []
-        if len(found) == 1:
-            return every[found[0]]
-        if found:
+        every = {entry.id: entry for entry in [*self.entries(), *([waiting] if waiting else [])]}
+        matches = [entry_id for entry_id in every if entry_id.startswith(name)] if len(name) >= 4 else []
+        if len(matches) == 1:
+            return every[matches[0]]
+        if matches:
             raise BadInput(
-                f"'{name}' begins {len(found)} entries: {', '.join(i[:16] for i in found[:5])}; give more digits"
+                f"{len(matches)} entries begin with '{name}': {', '.join(i[:16] for i in matches[:5])}; give more digits"
             )
         if name == CANDIDATE:
-            return held or _no_candidate()
+            return waiting or _no_candidate()
         near = get_close_matches(name, names, n=5, cutoff=0.5) or list(names)[:5]
         raise NotFound(f"no ref or entry '{name}'; nearest refs: {', '.join(near)} ('perdure log' lists the entries)")
 
-    def _held(self, connection: Connection) -> Row:
-        held = connection.execute(select(candidate)).first()
-        return held or _no_candidate()
+    def _waiting(self, connection: Connection) -> Row:
+        return connection.execute(select(candidate)).first() or _no_candidate()
 
     def _check(self, connection: Connection, entry: Entry) -> None:
-        """Refuse an entry that names what is not here."""
+        """Refuse an entry whose parent, base, memory, tasks or objects are missing or do not fit."""
         parent = connection.execute(select(entries.c.body).where(entries.c.id == str(entry.parent))).scalar()
         if parent is None:
             raise BadInput(
@@ -355,32 +357,32 @@ class History(Database):
             raise BadInput(
                 f"entry {entry.id[:12]} was made on base model {entry.base[:12]}, its parent on {parent['base'][:12]}"
             )
-        kept = select(manifests.c.hash).where(manifests.c.hash == entry.memory)
-        if entry.memory is not None and connection.execute(kept).first() is None:
+        stored = select(manifests.c.hash).where(manifests.c.hash == entry.memory)
+        if entry.memory is not None and connection.execute(stored).first() is None:
             raise BadInput(
-                f"entry {entry.id[:12]} has memory {entry.memory[:12]}, which is not kept; put the manifest first"
+                f"entry {entry.id[:12]} has memory {entry.memory[:12]}, which is not in {self.path}; put the manifest first"
             )
         for name, version in entry.tasks.items():
             query = select(tasks.c.version).where(tasks.c.version == version, tasks.c.name == name)
             if connection.execute(query).first() is None:
-                raise BadInput(f"version {version[:12]} of task '{name}' is not kept; put the task first")
+                raise BadInput(f"version {version[:12]} of task '{name}' is not in {self.path}; put the task first")
         for name in sorted(entry.objects):
             if not self.objects.path(name).exists():
                 raise BrokenStore(f"object {name[:12]} of entry {entry.id[:12]} is missing; put it again, then record")
 
-    def _insert(self, connection: Connection, entry: Entry, beside: Mapping[str, object]) -> bool:
-        """Add the entry and its notes; say whether it is new."""
+    def _insert(self, connection: Connection, entry: Entry, notes_of_entry: Mapping[str, object]) -> bool:
+        """Add the entry and its notes; return whether it is new."""
         if connection.execute(select(entries.c.id).where(entries.c.id == entry.id)).first():
             return False
         values = {"id": entry.id, "parent": entry.parent, "kind": entry.kind, "task": entry.task}
         connection.execute(insert(entries).values(**values, time=now(), body=entry.to_json()))
-        if beside:
-            lines = [{"entry": entry.id, "key": key, "value": plain(value)} for key, value in beside.items()]
+        if notes_of_entry:
+            lines = [{"entry": entry.id, "key": key, "value": plain(value)} for key, value in notes_of_entry.items()]
             connection.execute(insert(notes), lines)
         return True
 
     def _contains(self, connection: Connection, ref: str, entry_id: str) -> bool:
-        """Say whether the entry is on the line of the ref."""
+        """Return whether the entry is the target of the ref or one of its ancestors."""
         target = connection.execute(select(refs.c.entry).where(refs.c.name == ref)).scalar()
         return target is not None and entry_id in {entry.id for entry in self.ancestors(self.entry(target))}
 
@@ -401,7 +403,7 @@ def _read(name: str, body: Any) -> Entry:
     try:
         entry = Entry.from_json(body)
         sound = entry.id == name and isinstance(entry.task, str | None)
-    except (AttributeError, TypeError, ValueError) as error:  # a field that we do not know, or one that is not there
+    except (AttributeError, TypeError, ValueError) as error:  # an unknown field, or a missing one
         raise BrokenStore(
             f"entry {name[:12]} was written by another version of perdure, or damaged ({error}); upgrade perdure, or "
             "restore the workspace from a backup"
@@ -413,13 +415,13 @@ def _read(name: str, body: Any) -> Entry:
     return entry
 
 
-def _beside(held: Row[Any]) -> dict[str, Any]:
+def _candidate_notes(row: Row[Any]) -> dict[str, Any]:
     """Return the notes of the candidate."""
-    if not isinstance(held.notes, dict):
+    if not isinstance(row.notes, dict):
         raise BrokenStore(
-            f"what is noted of candidate {held.id[:12]} is damaged in ledger.sqlite; run 'perdure discard' and learn again"
+            f"the notes of candidate {row.id[:12]} are damaged in ledger.sqlite; run 'perdure discard' and learn again"
         )
-    return dict(held.notes)
+    return dict(row.notes)
 
 
 def _no_candidate() -> NoReturn:

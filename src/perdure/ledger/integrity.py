@@ -1,4 +1,4 @@
-"""Checking that a ledger is what was recorded, and freeing what nothing names."""
+"""Checks that a ledger is as it was recorded, and deletion of everything that nothing refers to."""
 
 import json
 import math
@@ -32,36 +32,36 @@ from perdure.ledger.row_keys import row_key
 
 
 def verify(ledger: LedgerFolder) -> Verification:
-    """Hash everything again, and return what is wrong.
+    """Hash everything again, and return the problems.
 
-    Notes, the reflog, and what the model answered have no hash, and are not checked. A score is checked against its items
-    alone; the settings of a task only while none of its rows was deleted.
+    Notes, the reflog and the model's answers have no hash, so they are not checked. A score is only checked against its items.
+    The settings of a task are only checked while none of its rows is deleted.
 
-    Cost: reads every object once, and every row once and again for each task version that has it.
+    Cost: reads every object once, and every row once plus once for each task version that has it.
     """
-    problems, found = _record_problems(ledger)
+    problems, by_id = _record_problems(ledger)
     stored = ledger.objects.all()
     problems += [f"object {name[:12]} is damaged" for name in sorted(stored) if not ledger.objects.verify(name)]
-    return Verification(not problems, len(found), len(stored), tuple(problems))
+    return Verification(not problems, len(by_id), len(stored), tuple(problems))
 
 
 def damage(ledger: LedgerFolder) -> str | None:
-    """Return the first thing that is wrong with the ledger's records, None where they are sound; objects are not read."""
+    """Return the first problem of the ledger's records, None where there is none; objects are not read."""
     return next(iter(_record_problems(ledger)[0]), None)
 
 
 def _record_problems(ledger: LedgerFolder) -> tuple[list[str], dict[str, Entry | None]]:
     problems: list[str] = []
-    found: dict[str, Entry | None] = {}
+    by_id: dict[str, Entry | None] = {}
     try:
         problems += ledger.check_file()
         problems += [f"table '{name}' is missing" for name in ledger.missing_tables()]
         with ledger.reading() as connection:
-            found = _entries(connection)
+            by_id = _entries(connection)
             for part in (
                 lambda: _column_problems(connection),
-                lambda: _entry_problems(ledger, connection, found),
-                lambda: _ref_problems(ledger, connection, found),
+                lambda: _entry_problems(ledger, connection, by_id),
+                lambda: _ref_problems(ledger, connection, by_id),
                 lambda: _text_problems(connection),
                 lambda: _task_problems(connection),
                 lambda: _score_problems(connection),
@@ -69,29 +69,30 @@ def _record_problems(ledger: LedgerFolder) -> tuple[list[str], dict[str, Entry |
                 problems += _collected(part)
     except BrokenStore as error:
         problems.append(str(error))
-    return problems, found
+    return problems, by_id
 
 
 def _collected(part: Callable[[], Iterator[str]]) -> Iterator[str]:
-    """Yield the problems of a part; a record of another shape than any that is written is one of them."""
+    """Yield the problems of a part; a record of an unknown shape is a problem too."""
     try:
         yield from part()
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        yield f"ledger.sqlite holds a record that cannot be read ({error!r})"
+        yield f"ledger.sqlite has a record that cannot be read ({error!r})"
 
 
 def gc(ledger: LedgerFolder) -> Freed:
     """Delete the objects, task versions, memories, rows and scores that no entry and no candidate needs.
 
-    The checkpoints of learns that began at another head go too, and what killed writers left. Objects go first, so that a full
-    disk has room for the rest. Only for who holds the write lock: a writer puts its objects before it names them.
+    Checkpoints of learns that began at another head are deleted too, and files that killed writers left. Objects are deleted
+    first, so that a full disk has room for the rest. The caller holds the write lock: a writer stores its objects before it
+    records an entry that names them.
 
     Raises:
-        Busy: All that is done, but a reader holds the log, where deleted text still stands.
+        Busy: Everything was deleted, but a reader uses the log, which still has the deleted text.
     """
-    held = ledger.candidate()
-    kept = [*ledger.entries(), *([held] if held else [])]
-    loose = ledger.objects.all() - named_objects(ledger.objects, kept)
+    waiting = ledger.candidate()
+    needed = [*ledger.entries(), *([waiting] if waiting else [])]
+    loose = ledger.objects.all() - named_objects(ledger.objects, needed)
     freed = sum(ledger.objects.remove(name) for name in loose) + ledger.objects.sweep()
     head = ledger.resolve("head").id
     freed += runs.sweep(ledger.root)
@@ -100,7 +101,7 @@ def gc(ledger: LedgerFolder) -> Freed:
     left = [run for run in runs.unfinished(ledger.root) if run.parent not in (None, head)]
     freed += sum(run.remove() for run in left)
     before = ledger.path.stat().st_size
-    rows = _drop_records(ledger, kept)
+    rows = _drop_records(ledger, needed)
     if rows:
         ledger.forget_deleted()
     elif not ledger.at_rest:
@@ -109,51 +110,53 @@ def gc(ledger: LedgerFolder) -> Freed:
     return Freed(len(loose), rows, len(left), freed)
 
 
-def _drop_records(ledger: LedgerFolder, kept: list[Entry]) -> int:
+def _drop_records(ledger: LedgerFolder, needed: list[Entry]) -> int:
     """Delete the records that none of these entries needs; an unfinished learn needs the scores that it measured so far."""
-    versions = {version for entry in kept for version in entry.tasks.values()}
-    dropped = ledger.drop_unnamed(versions, {entry.memory for entry in kept if entry.memory})
+    versions = {version for entry in needed for version in entry.tasks.values()}
+    dropped = ledger.drop_unnamed(versions, {entry.memory for entry in needed if entry.memory})
     if not runs.unfinished(ledger.root):
-        every = {name for entry in kept for name in entry.tasks}
-        dropped += ledger.drop_scores({seen for one in kept for seen in ledger.seen_by(one, every).values()}, versions)
+        every = {name for entry in needed for name in entry.tasks}
+        dropped += ledger.drop_scores(
+            {seen for one in needed for seen in ledger.seen_by(one, every).values()}, versions
+        )
     return dropped
 
 
-def named_objects(objects: ObjectStore, kept: Iterable[Entry]) -> set[str]:
-    """Return the objects that entries name, and those that they are stored in."""
-    return {part for entry in kept for name in entry.objects for part in (name, *objects.parts(name))}
+def named_objects(objects: ObjectStore, needed: Iterable[Entry]) -> set[str]:
+    """Return the objects that entries name, and the parts of these objects."""
+    return {part for entry in needed for name in entry.objects for part in (name, *objects.parts(name))}
 
 
 def _entries(connection: Connection) -> dict[str, Entry | None]:
-    """Return the entries and the candidate as they stand on disk, by recorded id; None where one cannot be read."""
-    found: dict[str, Entry | None] = {}
+    """Return the entries and the candidate as they are on disk, by recorded id; None for one that cannot be read."""
+    stored: dict[str, Entry | None] = {}
     for table in (entries, candidate):
         for name, text in connection.execute(select(table.c.id, type_coerce(table.c.body, Text))):
             try:
-                found[name] = Entry.from_json(json.loads(text))
+                stored[name] = Entry.from_json(json.loads(text))
             except (TypeError, ValueError):
-                found[name] = None
-    return found
+                stored[name] = None
+    return stored
 
 
 def _column_problems(connection: Connection) -> Iterator[str]:
-    """Compare what the table of entries says of each beside its body, with the body."""
+    """Compare the columns of each entry with its body."""
     columns = (entries.c.id, entries.c.parent, entries.c.kind, entries.c.task, entries.c.body)
     for name, parent, kind, task, body in connection.execute(select(*columns)):
         if (parent, kind, task) != (body["parent"], body["kind"], body["task"]):
             yield f"entry {name[:12]} is not what was recorded: its parent, kind or task differ from its body"
 
 
-def _entry_problems(ledger: LedgerFolder, connection: Connection, found: dict[str, Entry | None]) -> Iterator[str]:
-    kept = {(name, version) for version, name in connection.execute(select(tasks.c.version, tasks.c.name))}
+def _entry_problems(ledger: LedgerFolder, connection: Connection, by_id: dict[str, Entry | None]) -> Iterator[str]:
+    versions = {(name, version) for version, name in connection.execute(select(tasks.c.version, tasks.c.name))}
     memories = set(connection.execute(select(manifests.c.hash)).scalars())
     stored = ledger.objects.all()
-    for name, entry in found.items():
+    for name, entry in by_id.items():
         where = f"entry {name[:12]}"
         if entry is None or entry.id != name:
             yield f"{where} is not what was recorded"
             continue
-        if entry.parent is not None and entry.parent not in found:
+        if entry.parent is not None and entry.parent not in by_id:
             yield f"{where}: parent {entry.parent[:12]} is missing"
         if entry.memory is not None and entry.memory not in memories:
             yield f"{where}: memory manifest {entry.memory[:12]} is missing"
@@ -161,23 +164,25 @@ def _entry_problems(ledger: LedgerFolder, connection: Connection, found: dict[st
             f"{where}: object {o[:12]} is missing" for o in sorted(named_objects(ledger.objects, [entry]) - stored)
         )
         yield from (
-            f"{where}: version {v[:12]} of task '{t}' is missing" for t, v in entry.tasks.items() if (t, v) not in kept
+            f"{where}: version {v[:12]} of task '{t}' is missing"
+            for t, v in entry.tasks.items()
+            if (t, v) not in versions
         )
 
 
-def _ref_problems(ledger: LedgerFolder, connection: Connection, found: dict[str, Entry | None]) -> Iterator[str]:
+def _ref_problems(ledger: LedgerFolder, connection: Connection, by_id: dict[str, Entry | None]) -> Iterator[str]:
     targets = {row.name: row.entry for row in connection.execute(select(refs))}
     yield from (f"ref '{ref}' is missing" for ref in ("base", "head") if ref not in targets)
     yield from (
-        f"ref '{ref}' names {target[:12]}, which is no entry" for ref, target in targets.items() if target not in found
+        f"ref '{ref}' names {target[:12]}, which is no entry" for ref, target in targets.items() if target not in by_id
     )
-    base = found.get(targets.get("base", ""))
+    base = by_id.get(targets.get("base", ""))
     if base is not None and base.base != ledger.config["base"]:
         yield f"perdure.json names base model {ledger.config['base'][:12]}, the base entry {base.base[:12]}"
 
 
 def _text_problems(connection: Connection) -> Iterator[str]:
-    """Hash the rows and the manifests again, and look for rows that are named but not there."""
+    """Hash the rows and the manifests again, and report rows that are named but missing."""
     known = set()
     for key, row_hash, body in connection.execute(select(rows)):
         known.add(key)
@@ -212,7 +217,7 @@ def _task_problems(connection: Connection) -> Iterator[str]:
 
 
 def _is_version(connection: Connection, version: str, name: str, spec: dict[str, Any]) -> bool:
-    """Compute a task's fingerprint again, from row hashes, which outlive the text, and its version if all labels are there."""
+    """Recompute a task's fingerprint from its row hashes, which outlive the text, and its version if all labels are known."""
     from perdure.data.task import TaskData, version_hash
 
     label = null() if version_of(connection) < 2 else row_names.c.label
@@ -220,18 +225,18 @@ def _is_version(connection: Connection, version: str, name: str, spec: dict[str,
     query = query.join(rows, rows.c.key == task_rows.c.key)
     if version_of(connection) >= 2:
         query = query.outerjoin(row_names, row_names.c.key == rows.c.key)
-    kept: dict[str, list[tuple[str, str | None]]] = {"train": [], "validation": [], "test": []}
+    parts: dict[str, list[tuple[str, str | None]]] = {"train": [], "validation": [], "test": []}
     whole, test = True, []
-    for found in connection.execute(query.where(task_rows.c.version == version).order_by(task_rows.c.position)):
-        row = None if found.body is None else Row.from_json(found.body)
-        row_label = found.name_label if row is None else row.label
-        kept[found.split].append((found.hash, row_label))
-        test += [row] if row is not None and found.split == "test" else []
-        whole &= row is not None or content_hash([found.hash, row_label, name]) == found.key
-    fingerprint = content_hash([row_hash for row_hash, _ in kept["train"]])
+    for line in connection.execute(query.where(task_rows.c.version == version).order_by(task_rows.c.position)):
+        row = None if line.body is None else Row.from_json(line.body)
+        row_label = line.name_label if row is None else row.label
+        parts[line.split].append((line.hash, row_label))
+        test += [row] if row is not None and line.split == "test" else []
+        whole &= row is not None or content_hash([line.hash, row_label, name]) == line.key
+    fingerprint = content_hash([row_hash for row_hash, _ in parts["train"]])
     task = TaskData.from_json({**spec, "version": version}, test=test)
-    found_version = version_hash(task, kept) if whole else version
-    return (task.name, found_version, spec["fingerprint"], spec["version"]) == (
+    computed = version_hash(task, parts) if whole else version
+    return (task.name, computed, spec["fingerprint"], spec["version"]) == (
         name,
         version,
         fingerprint,

@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on a workspace that names its holder and dies with it."""
+"""The write lock of a workspace: it names the process that has it, and is released when that process ends."""
 
 import fcntl
 import json
@@ -20,9 +20,9 @@ class Writer(Record):
     """A process that writes to a workspace.
 
     Args:
-        pid: Its id.
+        pid: Id of the process.
         command: Its command line.
-        time: When it began to, as ISO 8601.
+        time: When it took the lock, as ISO 8601.
     """
 
     pid: int
@@ -35,7 +35,7 @@ def writing(root: Path) -> Iterator[None]:
     """Hold the write lock of the workspace in `root`. It is not re-entrant; readers need no lock.
 
     Raises:
-        Busy: Somebody else writes; the message names the process, its command and since when.
+        Busy: Another process writes; the message names the process, its command and its start.
         NotFound: There is no such folder.
         PerdureError: The folder is not writable.
     """
@@ -48,7 +48,7 @@ def writing(root: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Busy(f"{root} is being written by {_holder(file)}; wait for it, or stop it") from None
-        with suppress(OSError):  # a full disk: the lock holds without a name
+        with suppress(OSError):  # a full disk: the lock works without a name
             _write(file, json.dumps(_myself().to_json()))
         try:
             yield
@@ -58,17 +58,17 @@ def writing(root: Path) -> Iterator[None]:
 
 
 def writer(root: Path) -> Writer | None:
-    """Return who writes to the workspace in `root` now; None where nobody does."""
+    """Return the process that writes to the workspace in `root` now; None where there is none."""
     try:
         with (root / "lock").open(encoding="utf-8") as file:
             text = json.loads(file.read() or "null")
-            if text is None:  # nobody is made to wait while this looks
+            if text is None:  # no lock is tested, so that no writer has to wait
                 return None
-            who = Writer.from_json(text)
+            process = Writer.from_json(text)
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return None  # the process that wrote this was killed
     except BlockingIOError:
-        return who
+        return process
     except (OSError, ValueError):  # no lock yet, or one that is being written
         return None
 
@@ -93,10 +93,10 @@ def _write(file: TextIO, text: str) -> None:
 
 
 def _holder(file: TextIO) -> str:
-    """Say in words who wrote the lock file; it may be empty for an instant while a lock is taken."""
+    """Return a description of the process that wrote the lock file, which is empty for an instant while a lock is taken."""
     file.seek(0)
     try:
-        who = Writer.from_json(json.loads(file.read()))
+        process = Writer.from_json(json.loads(file.read()))
     except ValueError:
         return "another process"
-    return f"process {who.pid} ({who.command}) since {who.time}"
+    return f"process {process.pid} ({process.command}) since {process.time}"

@@ -1,4 +1,4 @@
-"""Memory manifests: lists of row keys, each with what memory notes of the row."""
+"""Memory manifests: lists of row keys, each with memory's data about the row."""
 
 import json
 from collections.abc import Sequence
@@ -16,27 +16,29 @@ from perdure.ledger.row_queries import (
     known_keys,
     texts_of,
 )
-from perdure.ledger.rows import Shelf
+from perdure.ledger.rows import RowStore
 
 
-class Manifests(Shelf):
-    """The memory manifests of a workspace. A deleted row is skipped by everything that reads, but for `manifest_keys`."""
+class Manifests(RowStore):
+    """The memory manifests of a workspace. Every method that reads skips deleted rows, except `manifest_keys`."""
 
     def put_manifest(self, items: Sequence[MemoryItem]) -> str:
-        """Keep a memory manifest and return its hash.
+        """Store a memory manifest and return its hash.
 
         Args:
             items: One per remembered row, in order.
 
         Raises:
-            BadInput: An item names a row that is not there.
+            BadInput: An item names a row that the ledger does not have.
         """
         content = json.loads(canonical_json(plain(items)))
         name, keys = content_hash(content), {item.row for item in items}
         with self.changing() as connection:
             unknown = keys - known_keys(connection, keys)
             if unknown:
-                raise BadInput(f"a manifest names rows that are not kept, such as {min(unknown)}; put the task first")
+                raise BadInput(
+                    f"a manifest names rows that are not in {self.path}, such as {min(unknown)}; put the task first"
+                )
             if connection.execute(select(manifests.c.hash).where(manifests.c.hash == name)).first() is None:
                 connection.execute(insert(manifests).values(hash=name, items=content))
         return name
@@ -57,7 +59,7 @@ class Manifests(Shelf):
         return [(item, texts[item.row]) for item in items if item.row in texts]
 
     def manifest_keys(self, name: str) -> list[str]:
-        """Return the row keys of a manifest as recorded, deleted ones included: what tensor columns are aligned with.
+        """Return the row keys of a manifest as recorded, deleted ones included; the rows of tensor columns have this order.
 
         Raises:
             NotFound: There is no such manifest.
@@ -68,7 +70,7 @@ class Manifests(Shelf):
     def _items(self, connection: Connection, name: str) -> list[MemoryItem]:
         items = connection.execute(select(manifests.c["items"]).where(manifests.c.hash == name)).scalar()
         if items is None:
-            raise NotFound(f"no memory manifest {name[:12]} in {self.path}; 'perdure verify' says what is missing")
+            raise NotFound(f"no memory manifest {name[:12]} in {self.path}; 'perdure verify' lists what is missing")
         if content_hash(items) != name:
             raise damaged_manifest(name)
         return [from_store(MemoryItem, item, f"memory manifest {name[:12]}") for item in items]

@@ -1,7 +1,7 @@
 """Objects: named tensors in safetensors files whose name is the hash of their content.
 
-The hash covers names, dtypes, shapes and values in the order of the names, not the file, whose header is not stable. An object
-may be stored in parts, which are objects themselves; objects that have a part in common share its file.
+The hash covers names, dtypes, shapes and values in the order of the names. It does not cover the file, whose header is not
+stable. An object may be stored in parts, which are objects too. Objects with a common part share its file.
 """
 
 import hashlib
@@ -24,42 +24,42 @@ PARTS = "parts"  # name of the tensor of hashes, (parts, 32), in the file of an 
 
 
 class ObjectStore:
-    """The folder of object files, `ab/<hash>.safetensors` where `ab` begins the hash."""
+    """The folder of object files, `ab/<hash>.safetensors`, where `ab` is the beginning of the hash."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
     def path(self, name: str) -> Path:
-        """Return where the object of this hash lies, or would lie."""
+        """Return the path of the object of this hash, whether it exists or not."""
         return self.root / name[:2] / f"{name}{SUFFIX}"
 
     def put(self, tensors: Mapping[str, "Tensor"], parts: Iterable[Mapping[str, "Tensor"]] = ()) -> str:
-        """Write the tensors unless an object with this content is there already, and return the object's hash.
+        """Write the tensors unless an object with this content exists already, and return the object's hash.
 
         A damaged object of this name is written again.
 
         Args:
             tensors: The tensors by name.
-            parts: More tensors of the same object, by names of their own; each part is a file that other objects can share.
+            parts: More tensors of the same object, under other names. Each part is a file that other objects can share.
 
         Raises:
             PerdureError: The disk is full or not writable; nothing is left behind.
 
-        Cost: one pass over the bytes to hash and one to write, or to read what is there; tensors are copied only where
-        they share memory.
+        Cost: one pass over the bytes to hash and one to write, or to read the existing file. Tensors are copied only where they
+        share memory.
         """
         hashes = [self.put(part) for part in parts]
         ready = _separate({**tensors, **_listing(hashes)})
         name = _digest(ready)
         if not self.verify(name):
-            write_atomically(self.path(name), lambda aside: save_tensors(ready, aside))
+            write_atomically(self.path(name), lambda path: save_tensors(ready, path))
         return name
 
     def get(self, name: str) -> dict[str, "Tensor"]:
         """Return the tensors of an object, on the CPU, checked against their hash.
 
         Raises:
-            BrokenStore: The file is missing, not readable, or holds something else.
+            BrokenStore: The file is missing, not readable, or has other content.
         """
         path = self.path(name)
         advice = "restore it from a backup, or roll back to an entry that does not need it ('perdure verify' lists all)"
@@ -67,14 +67,14 @@ class ObjectStore:
             raise BrokenStore(f"object {name[:12]} is missing: no file {path}; {advice}")
         tensors = _load(path)
         if tensors is None or _digest(tensors) != name:
-            raise BrokenStore(f"object {name[:12]} is damaged: {path} does not hold what was recorded; {advice}")
+            raise BrokenStore(f"object {name[:12]} is damaged: {path} does not have the recorded content; {advice}")
         tensors.pop(PARTS, None)
         for part in self.parts(name):
             tensors |= self.get(part)
         return tensors
 
     def verify(self, name: str) -> bool:
-        """Say whether the object is there and its content still has its hash; its parts are objects to verify themselves."""
+        """Return whether the object exists and its content has its hash. Its parts are separate objects to verify."""
         tensors = _load(self.path(name))
         return tensors is not None and _digest(tensors) == name
 
@@ -83,7 +83,7 @@ class ObjectStore:
         return _parts_in(self.path(name))
 
     def size(self, name: str) -> int:
-        """Return the bytes the object takes on disk with its parts, 0 if it is not there."""
+        """Return the bytes the object takes on disk with its parts, 0 if it does not exist."""
         return sum(self._size(part) for part in {name, *self.parts(name)})
 
     def all(self) -> set[str]:
@@ -98,7 +98,7 @@ class ObjectStore:
         return size
 
     def sweep(self) -> int:
-        """Delete what killed writers left half-written and return the bytes freed; only under the write lock."""
+        """Delete incomplete files of killed writers and return the bytes freed; only under the write lock."""
         freed = 0
         for path in self.root.glob("??/.*"):
             freed += path.stat().st_size
@@ -111,7 +111,7 @@ class ObjectStore:
 
 
 def _listing(hashes: list[str]) -> dict[str, "Tensor"]:
-    """Return the tensor that names the parts of an object; none where there are none."""
+    """Return the tensor with the hashes of an object's parts; empty without parts."""
     import torch
 
     if not hashes:
@@ -134,7 +134,7 @@ def _parts_in(path: Path) -> list[str]:
 
 
 def _separate(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
-    """Return the tensors detached, contiguous and on the CPU, no two in the same memory (safetensors refuses those)."""
+    """Return the tensors detached, contiguous and on the CPU, no two in the same memory, which safetensors refuses."""
     ready: dict[str, Tensor] = {}
     owners: set[int] = set()
     for name in sorted(tensors):
@@ -171,13 +171,13 @@ def _load(path: Path) -> dict[str, "Tensor"] | None:
     """Read a safetensors file, None if it is missing or not one.
 
     Raises:
-        PerdureError: It may not be read.
+        PerdureError: There is no permission to read it.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        with path.open("rb"):  # safetensors calls a file missing that it may not read
+        with path.open("rb"):  # safetensors reports a file without read permission as missing
             return load_file(path)
     except PermissionError as error:
         raise PerdureError(f"cannot read {path}: {error.strerror}; get read permission from its owner") from error

@@ -14,7 +14,7 @@ CHUNK = 10_000  # keys in one query; SQLite takes 32766 parameters
 
 
 def insert_rows(connection: Connection, batch: Iterable[Row | RowName]) -> list[str]:
-    """Insert the rows that are not there yet, by name or with their text, and the text of rows there by name; return all keys."""
+    """Insert new rows, with or without text, and add the text of known rows that had none; return all keys."""
     keyed = [(row.key if isinstance(row, RowName) else row_key(row), row) for row in batch]
     missing = dict(keyed)
     known = known_keys(connection, missing)
@@ -40,45 +40,45 @@ def _name_values(name: RowName) -> dict[str, Any]:
     return {"key": name.key, "question": name.question, "label": name.label, "source": name.source}
 
 
-def keep_name(connection: Connection, name: RowName) -> None:
-    """Put a name in the place of a row's text."""
+def replace_by_name(connection: Connection, name: RowName) -> None:
+    """Replace a row's text by its name."""
     connection.execute(insert(row_names), [_name_values(name)])
     connection.execute(update(rows).where(rows.c.key == name.key).values(body=None))
 
 
-def same_rows(connection: Connection, asked: Collection[str]) -> dict[str, tuple[str, str]]:
+def same_rows(connection: Connection, wanted: Collection[str]) -> dict[str, tuple[str, str]]:
     """Return hash and question, by key, of the rows that have one of these hashes or questions, without deleted ones."""
-    if version_of(connection) < 3:  # nobody has written to the file since, so that every row has to be read once
+    if version_of(connection) < 3:  # an old file without the table of questions: every row has to be read
         every = _questions_of_old(connection)
-        return {key: pair for key, pair in every.items() if pair[0] in asked or pair[1] in asked}
-    found: dict[str, tuple[str, str]] = {}
+        return {key: pair for key, pair in every.items() if pair[0] in wanted or pair[1] in wanted}
+    pairs: dict[str, tuple[str, str]] = {}
     joined = select(rows.c.key, rows.c.hash, questions.c.question).join(questions, questions.c.key == rows.c.key)
-    for chunk in chunks(asked):
+    for chunk in chunks(wanted):
         for column in (rows.c.hash, questions.c.question):
-            found.update((key, (name, text)) for key, name, text in connection.execute(joined.where(column.in_(chunk))))
-    return found
+            pairs.update((key, (name, text)) for key, name, text in connection.execute(joined.where(column.in_(chunk))))
+    return pairs
 
 
 def _questions_of_old(connection: Connection) -> dict[str, tuple[str, str]]:
-    """Return hash and question of every row by key, in a file of before schema version 3."""
+    """Return hash and question of every row by key, in a file with a schema version below 3."""
     bodies = select(rows.c.key, rows.c.hash, rows.c.body).where(rows.c.body.is_not(None))
-    found = {key: (name, read_row(key, body).question) for key, name, body in connection.execute(bodies)}
+    pairs = {key: (name, read_row(key, body).question) for key, name, body in connection.execute(bodies)}
     if version_of(connection) >= 2:
         named = select(rows.c.key, rows.c.hash, row_names.c.question).join(row_names, row_names.c.key == rows.c.key)
-        found.update((key, (name, question)) for key, name, question in connection.execute(named))
-    return found
+        pairs.update((key, (name, question)) for key, name, question in connection.execute(named))
+    return pairs
 
 
 def name_keys(connection: Connection, among: Iterable[str] | None = None) -> set[str]:
-    """Return the keys of the rows that are kept by name; of some rows, where some are given."""
+    """Return the keys of the rows that are kept without text, all of them or those in `among`."""
     if version_of(connection) < 2:
         return set()
     if among is None:
         return set(connection.execute(select(row_names.c.key)).scalars())
-    found: set[str] = set()
+    keys: set[str] = set()
     for chunk in chunks(among):
-        found.update(connection.execute(select(row_names.c.key).where(row_names.c.key.in_(chunk))).scalars())
-    return found
+        keys.update(connection.execute(select(row_names.c.key).where(row_names.c.key.in_(chunk))).scalars())
+    return keys
 
 
 def deleted_rows(connection: Connection) -> dict[str, str]:
@@ -89,7 +89,7 @@ def deleted_rows(connection: Connection) -> dict[str, str]:
 
 
 def places_of_rows(connection: Connection) -> dict[str, set[str]]:
-    """Return where each row is named: in the parts of tasks, and in "memory"."""
+    """Return the places of each row, by key: the parts of tasks that have it, and "memory"."""
     places: dict[str, set[str]] = {}
     for key, part in connection.execute(select(task_rows.c.key, task_rows.c.split).distinct()):
         places.setdefault(key, set()).add(part)
@@ -104,13 +104,13 @@ def places_of_rows(connection: Connection) -> dict[str, set[str]]:
 
 
 def unnamed(connection: Connection, versions: Collection[str], memories: Collection[str]) -> tuple[set[str], set[str]]:
-    """Return the task versions and the manifests that are none of these."""
+    """Return the stored task versions and manifests other than these."""
     lost = set(connection.execute(select(tasks.c.version)).scalars()) - set(versions)
     return lost, set(connection.execute(select(manifests.c.hash)).scalars()) - set(memories)
 
 
 def loose_rows(connection: Connection) -> set[str]:
-    """Return the keys of rows that no task and no manifest names, without deleted ones, which stay known."""
+    """Return the keys of rows that no task and no manifest names, without deleted rows, which stay recorded."""
     every = set(connection.execute(select(rows.c.key)).scalars())
     return every - places_of_rows(connection).keys() - deleted_rows(connection).keys()
 
@@ -132,20 +132,20 @@ def parts_of(connection: Connection, version: str) -> dict[str, list[str]]:
 
 
 def known_keys(connection: Connection, keys: Iterable[str]) -> set[str]:
-    """Return those of the keys that a row has."""
-    found: set[str] = set()
+    """Return the keys among `keys` that some row has."""
+    known: set[str] = set()
     for chunk in chunks(keys):
-        found.update(connection.execute(select(rows.c.key).where(rows.c.key.in_(chunk))).scalars())
-    return found
+        known.update(connection.execute(select(rows.c.key).where(rows.c.key.in_(chunk))).scalars())
+    return known
 
 
 def texts_of(connection: Connection, keys: Iterable[str]) -> dict[str, Row]:
     """Return the rows by key, without deleted ones."""
-    found: dict[str, Row] = {}
+    texts: dict[str, Row] = {}
     for chunk in chunks(keys):
         query = select(rows.c.key, rows.c.body).where(rows.c.key.in_(chunk), rows.c.body.is_not(None))
-        found.update((key, read_row(key, body)) for key, body in connection.execute(query))
-    return found
+        texts.update((key, read_row(key, body)) for key, body in connection.execute(query))
+    return texts
 
 
 def read_row(key: str, body: Any) -> Row:
@@ -161,7 +161,7 @@ def read_row(key: str, body: Any) -> Row:
 
 
 def damaged_manifest(name: str) -> BrokenStore:
-    """Return the error of a manifest that is not what was recorded."""
+    """Return the error of a manifest that differs from its hash."""
     return BrokenStore(f"memory manifest {name[:12]} is damaged in ledger.sqlite; restore it from a backup")
 
 

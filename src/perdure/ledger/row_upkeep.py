@@ -1,4 +1,4 @@
-"""Which rows a workspace keeps, and dropping their text."""
+"""Counts of the rows of a workspace, and deletion of their text."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -15,20 +15,20 @@ from perdure.ledger.row_queries import (
     chunks,
     deleted_rows,
     first_place,
-    keep_name,
     loose_rows,
     name_keys,
     places_of_rows,
     read_row,
+    replace_by_name,
     unnamed,
 )
 
 
 class RowUpkeep(Manifests):
-    """Counts the rows that are kept, and drops what nothing needs."""
+    """Counts rows, and deletes what nothing needs."""
 
-    def kept_where(self) -> KeptRows:
-        """Return how many rows are kept, and where."""
+    def count_rows(self) -> KeptRows:
+        """Return the number of rows by place."""
         with self.reading() as connection:
             places = places_of_rows(connection)
             bodies = select(rows.c.key, func.length(type_coerce(rows.c.body, LargeBinary))).where(
@@ -46,14 +46,14 @@ class RowUpkeep(Manifests):
         )
 
     def drop_texts(self, keep: Collection[str], labelled: Collection[str]) -> DroppedTexts:
-        """Keep by name alone every train and validation row that neither a memory nor a test part needs.
+        """Delete the text of every train and validation row that neither a memory nor a test part needs, and keep its name.
 
         Args:
             keep: Names of tasks that keep the text of all their rows.
-            labelled: Names of tasks whose labels are their answers, and stay.
+            labelled: Names of tasks whose labels are their answers; these labels are kept.
 
         Raises:
-            Busy: All that is done, but a reader holds the log, where the text still stands; calling this again is enough.
+            Busy: The text is deleted, but a reader uses the log, which still has it; call this again.
         """
         dropped = size = 0
         with self.changing() as connection:
@@ -64,23 +64,25 @@ class RowUpkeep(Manifests):
                 if first_place(places.get(key, ())) not in ("train", "validation") or row.task in keep:
                     continue
                 dropped, size = dropped + 1, size + len(canonical_json(body).encode())
-                keep_name(connection, row_name(row, "train", label=row.task in labelled))
+                replace_by_name(connection, row_name(row, "train", label=row.task in labelled))
         self.forget_deleted()
         return DroppedTexts(dropped, size)
 
     def drop_unnamed(self, versions: Collection[str], memories: Collection[str]) -> int:
-        """Delete every task version and memory manifest but these, and the rows that nothing names then.
+        """Delete all task versions and memory manifests except these, and the rows that nothing names then.
 
         A learn that was stopped or discarded leaves some. The caller calls `forget_deleted` when this returns more than 0.
 
         Args:
-            versions: The task versions that stay.
-            memories: The manifests that stay.
+            versions: The task versions to keep.
+            memories: The manifests to keep.
 
         Returns:
             How many versions, manifests and rows were deleted.
         """
-        with self.reading() as connection:  # a full disk can be read
+        with (
+            self.reading() as connection
+        ):  # no write where there is nothing to delete, since a full disk can only be read
             if not any(unnamed(connection, versions, memories)) and not loose_rows(connection):
                 return 0
         with self.changing() as connection:
@@ -98,11 +100,11 @@ class RowUpkeep(Manifests):
         return len(lost) + len(forgotten) + len(loose)
 
     def _blank(self, row_hash: str) -> tuple[list[str], int]:
-        """Erase the text of every row with this hash; return the keys of these rows, and how many were not erased before.
+        """Erase the text of every row with this hash; return the keys of these rows, and how many of them still had it.
 
         Raises:
             NotFound: No row has this hash.
-            Busy: The text is erased, but a reader holds the log, where it still stands; calling this again is enough.
+            Busy: The text is erased, but a reader uses the log, which still has it; call this again.
         """
         with self.changing() as connection:
             keys = list(connection.execute(select(rows.c.key).where(rows.c.hash == row_hash)).scalars())

@@ -1,4 +1,4 @@
-"""Rows and tasks: the text a workspace keeps, each row once, and the task versions that use it."""
+"""Rows and tasks: each row is stored once, and task versions refer to it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,19 +21,20 @@ from perdure.ledger.row_queries import (
 )
 
 
-class Shelf(Database):
-    """The rows of a workspace, with their text or by name. A deleted row is skipped by everything that reads."""
+class RowStore(Database):
+    """The rows of a workspace, with or without text. Every method that reads skips deleted rows."""
 
     def put_task(
         self, name: str, version: str, spec_json: Mapping[str, Any], parts: Mapping[str, Sequence[Row | RowName]]
     ) -> None:
-        """Keep a task version: what the task file said, and its rows by part (train, test, validation).
+        """Store a task version: the settings of its task file, and its rows by part (train, test, validation).
 
-        Keeping the same again changes nothing: what the version does not cover, such as the paths in `spec_json`, stays
-        as it was the first time. The text of a row deleted earlier does not come back; that of a row kept by name does.
+        Storing the same version again changes nothing. Values that the version does not cover, such as the paths in
+        `spec_json`, stay as they were the first time. The text of a deleted row is not stored again; that of a row without text
+        is.
 
         Raises:
-            BadInput: The version is kept already with another name or other rows.
+            BadInput: The version is stored already with another name or other rows.
         """
         with self.changing() as connection:
             lists = {split: insert_rows(connection, part) for split, part in parts.items() if part}
@@ -46,36 +47,36 @@ class Shelf(Database):
                 return
             if known.name != name or parts_of(connection, version) != lists:
                 raise BadInput(
-                    f"version {version[:12]} of task '{name}' is kept already with other content "
+                    f"version {version[:12]} of task '{name}' is stored already with other content "
                     f"(as '{known.name}'); give changed data a new version"
                 )
 
     def task(self, name: str, version: str) -> tuple[dict[str, Any], dict[str, list[Row]]]:
-        """Return spec and rows by part of a task version: those whose text is kept; `row_names` returns the others.
+        """Return spec and rows by part of a task version. Rows without text are left out; `row_names` returns them.
 
         Raises:
             NotFound: There is no such version of this task.
         """
         with self.reading() as connection:
             query = select(tasks.c.spec).where(tasks.c.version == version, tasks.c.name == name)
-            found = connection.execute(query).first()
-            if found is None:
+            task = connection.execute(query).first()
+            if task is None:
                 raise NotFound(
                     f"no version {version[:12]} of task '{name}' in {self.path}; 'perdure log' lists the tasks"
                 )
             parts = parts_of(connection, version)
             texts = texts_of(connection, {key for keys in parts.values() for key in keys})
-        return found.spec, {split: [texts[key] for key in keys if key in texts] for split, keys in parts.items()}
+        return task.spec, {split: [texts[key] for key in keys if key in texts] for split, keys in parts.items()}
 
     def settings(self, name: str, version: str) -> dict[str, Any]:
-        """Return the settings that a task version was learned with, without its rows; nothing where there is no such version."""
+        """Return the settings of a task version, without its rows; empty where there is no such version."""
         with self.reading() as connection:
             query = select(tasks.c.spec).where(tasks.c.version == version, tasks.c.name == name)
-            found = connection.execute(query).first()
-        return dict(found.spec["spec"]) if found else {}
+            task = connection.execute(query).first()
+        return dict(task.spec["spec"]) if task else {}
 
     def row_names(self, version: str) -> list[RowName]:
-        """Return the rows of a task version that are kept by name, without their text, in order."""
+        """Return the names of the rows of a task version that are kept without text, in order."""
         with self.reading() as connection:
             if version_of(connection) < 2:
                 return []
@@ -87,8 +88,8 @@ class Shelf(Database):
                 .order_by(task_rows.c.position)
             )
             return [
-                RowName(found.key, found.hash, found.question, found.label, found.source, found.split)
-                for found in connection.execute(query)
+                RowName(row.key, row.hash, row.question, row.label, row.source, row.split)
+                for row in connection.execute(query)
             ]
 
     def task_rows(self, version: str, split: str) -> list[Row]:
@@ -116,66 +117,66 @@ class Shelf(Database):
         return [key for key in keys if key not in gone]
 
     def row_hashes(self, version: str) -> set[str]:
-        """Return the hashes of all rows of a task version, of whatever part, deleted ones included."""
+        """Return the hashes of all rows of a task version in all parts, deleted ones included."""
         query = select(rows.c.hash).join(task_rows, task_rows.c.key == rows.c.key).where(task_rows.c.version == version)
         with self.reading() as connection:
             return set(connection.execute(query).scalars())
 
     def put_spec(self, version: str, spec_json: Mapping[str, Any]) -> None:
-        """Write what is kept of a task version beside its rows anew, for what the version does not cover."""
+        """Replace the settings of a task version, to change values that the version does not cover."""
         with self.changing() as connection:
             connection.execute(update(tasks).where(tasks.c.version == version).values(spec=dict(spec_json)))
 
     def put_rows(self, batch: Iterable[Row]) -> list[str]:
-        """Keep rows that belong to no task part (a manifest may name them), and return their keys."""
+        """Store rows that belong to no task part (a manifest may name them), and return their keys."""
         with self.changing() as connection:
             return insert_rows(connection, batch)
 
     def kept_rows(self) -> list[Row]:
-        """Return every row whose text is kept, of tasks, memories and neither, by task and in order of their hashes."""
+        """Return every row with text, whether a task, a memory or neither names it, by task and in order of the hashes."""
         query = select(rows.c.key, rows.c.body).where(rows.c.body.is_not(None)).order_by(rows.c.hash)
         with self.reading() as connection:
-            found = [read_row(key, body) for key, body in connection.execute(query)]
-        return sorted(found, key=lambda row: row.task)
+            kept = [read_row(key, body) for key, body in connection.execute(query)]
+        return sorted(kept, key=lambda row: row.task)
 
     def places_of(self, batch: Iterable[Row | RowName]) -> list[RowPlace]:
-        """Return where a row of a task version asks what one of these asks, or has the same text; deleted rows are skipped.
+        """Return the places in task versions of rows with the question or the text of one of these; deleted rows are skipped.
 
-        Cost: it depends on the rows given and on what is returned, not on how many rows the workspace has.
+        Cost: it grows with the given rows and the returned places, not with the rows of the workspace.
         """
-        asked = {name: row for row in batch for name in (row.question, row.hash)}
+        wanted = {name: row for row in batch for name in (row.question, row.hash)}
         with self.reading() as connection:
-            found = same_rows(connection, asked)
+            same = same_rows(connection, wanted)
             places = []
-            for chunk in chunks(found):
+            for chunk in chunks(same):
                 query = select(task_rows.c.version, task_rows.c.split, task_rows.c.key).where(
                     task_rows.c.key.in_(chunk)
                 )
-                places += [RowPlace(version, part, *found[key]) for version, part, key in connection.execute(query)]
+                places += [RowPlace(version, part, *same[key]) for version, part, key in connection.execute(query)]
         return places
 
     def deleted(self, hashes: Iterable[str]) -> set[str]:
-        """Return those of the row hashes that were deleted here, so that new data holding them can be refused."""
-        found: dict[str, str] = {}
+        """Return the row hashes among `hashes` whose rows were deleted, so that new data with them can be refused."""
+        erased: dict[str, str] = {}
         with self.reading() as connection:
             for chunk in chunks(hashes):
                 query = select(rows.c.key, rows.c.hash).where(rows.c.hash.in_(chunk), rows.c.body.is_(None))
-                found.update(connection.execute(query).all())
-            names = name_keys(connection, found)
-        return {row_hash for key, row_hash in found.items() if key not in names}
+                erased.update(connection.execute(query).all())
+            names = name_keys(connection, erased)
+        return {row_hash for key, row_hash in erased.items() if key not in names}
 
     def row_hash(self, beginning: str) -> str:
-        """Return the full hash of the one kept row whose hash begins like this (4 digits at least).
+        """Return the full hash of the only row whose hash begins with these digits (at least 4).
 
         Raises:
-            NotFound: No row does.
-            BadInput: Several do.
+            NotFound: No hash begins so.
+            BadInput: Several hashes begin so.
         """
         query = select(rows.c.hash).where(rows.c.hash.startswith(beginning, autoescape=True)).distinct().limit(2)
         with self.reading() as connection:
-            found = list(connection.execute(query).scalars()) if len(beginning) >= 4 else []
-        if not found:
+            matches = list(connection.execute(query).scalars()) if len(beginning) >= 4 else []
+        if not matches:
             raise NotFound(f"no row {beginning[:12]} in {self.path}; 'perdure memory list --all' shows the rows")
-        if len(found) > 1:
+        if len(matches) > 1:
             raise BadInput(f"several rows begin with {beginning}; give more digits of the hash")
-        return found[0]
+        return matches[0]

@@ -1,6 +1,6 @@
-"""Learns that were stopped: a folder each under `runs/`, with a checkpoint and, beside it, what it is of.
+"""Learns that were stopped: each has a folder under `runs/` with a checkpoint and a description of the learn.
 
-Where the adapter starts from factors that were computed from data, these are beside it too.
+Where the adapter starts from factors that were computed from data, the folder has these too.
 """
 
 import json
@@ -17,13 +17,13 @@ CHECKPOINT, START, ABOUT = "checkpoint.safetensors", "start.safetensors", "about
 
 @dataclass(frozen=True)
 class Run:
-    """A learn that a checkpoint waits for.
+    """A learn that can be resumed from a checkpoint.
 
     Args:
-        folder: Where its checkpoint lies.
-        time: When that was written, in UTC to the second, as ISO 8601.
-        task: Name of the task; None where nothing says it.
-        parent: Id of the entry that was head when it began; None where nothing says it.
+        folder: The folder of its checkpoint.
+        time: When the checkpoint was written, in UTC to the second, as ISO 8601.
+        task: Name of the task; None where it is not known.
+        parent: Id of the entry that was head when it began; None where it is not known.
     """
 
     folder: Path
@@ -39,7 +39,7 @@ class Run:
 
 
 def note(folder: Path, task: str, parent: str) -> None:
-    """Write down what a learn is of, before it trains.
+    """Write the description of a learn, before it trains.
 
     Raises:
         PerdureError: The disk is full or not writable.
@@ -48,7 +48,7 @@ def note(folder: Path, task: str, parent: str) -> None:
 
 
 def sweep(root: Path) -> int:
-    """Delete the folders of learns that were killed before a checkpoint and what else killed writers left; return the bytes.
+    """Delete folders without a checkpoint and incomplete files of killed writers; return the bytes.
 
     Only under the write lock.
     """
@@ -64,14 +64,14 @@ def sweep(root: Path) -> int:
 
 def unfinished(root: Path) -> list[Run]:
     """Return the learns of a workspace that were stopped, oldest first."""
-    return sorted(_found(root), key=lambda run: run.time)
+    return sorted(_read_all(root), key=lambda run: run.time)
 
 
-def _found(root: Path) -> Iterator[Run]:
+def _read_all(root: Path) -> Iterator[Run]:
     for path in (root / "runs").glob(f"*/{CHECKPOINT}"):
         time = datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
         try:
             about = json.loads((path.parent / ABOUT).read_text(encoding="utf-8"))
             yield Run(path.parent, time, about["task"], about["parent"])
-        except (OSError, ValueError, KeyError, TypeError):  # of a version that wrote none, or damaged
+        except (OSError, ValueError, KeyError, TypeError):  # an older version wrote none, or it is damaged
             yield Run(path.parent, time)

@@ -16,20 +16,20 @@ from perdure.ledger.tasks import read_task, scoring_of
 class ScoreBook(RowUpkeep):
     """The measured cells of the matrix; two entries with the same state share them.
 
-    A cell of an earlier scoring version than its task's stays in the table, and is read no more.
+    A cell with an earlier scoring version than its task's stays in the table, but is not read any more.
     """
 
     def put_score(self, state: str, task_version: str, score: Score, scoring: int = FIRST) -> None:
-        """Append the score of a cell. The same items again change nothing.
+        """Append the score of a cell. Appending the same items again changes nothing.
 
         Args:
             state: Hash of the state.
             task_version: The task's version.
-            score: What was measured.
+            score: The measured score.
             scoring: The task's scoring version, `TaskData.scoring`.
 
         Raises:
-            BadInput: The cell has a score with other items.
+            BadInput: The cell already has a score with other items.
         """
         key = _key(task_version, scoring)
         with self.changing() as connection:
@@ -57,7 +57,7 @@ class ScoreBook(RowUpkeep):
         Args:
             states: Hashes of states.
             task_versions: Versions of tasks.
-            scoring: The scoring version of each; None looks up those of the tasks that are kept here.
+            scoring: The scoring version of each; None reads them from the stored tasks.
         """
         known = self.scoring(task_versions) if scoring is None else scoring
         versions = {_key(version, number): version for version, number in known.items()}
@@ -65,25 +65,25 @@ class ScoreBook(RowUpkeep):
             scores.c.state.in_(set(states)), scores.c.version.in_(set(versions))
         )
         with self.reading() as connection:
-            found = connection.execute(query).all()
-        return {(state, versions[key]): _score(record, state, key) for state, key, record in found}
+            cells = connection.execute(query).all()
+        return {(state, versions[key]): _score(record, state, key) for state, key, record in cells}
 
     def scoring(self, task_versions: Iterable[str]) -> dict[str, int]:
-        """Return the scoring version of each task version: as kept, or, of a task from before there were any, as its rows say."""
+        """Return the scoring version of each task version; of an old task without one it follows from the test rows."""
         wanted = set(task_versions)
         query = select(tasks.c.version, tasks.c.name, tasks.c.spec).where(tasks.c.version.in_(wanted))
         with self.reading() as connection:
-            kept = {version: (name, spec) for version, name, spec in connection.execute(query)}
-        found = dict.fromkeys(wanted, FIRST)
-        for version, (name, spec) in kept.items():
+            stored = {version: (name, spec) for version, name, spec in connection.execute(query)}
+        numbers = dict.fromkeys(wanted, FIRST)
+        for version, (name, spec) in stored.items():
             number = scoring_of(name, version, spec)
-            if number is None:  # as tasks of today need no rows for it
+            if number is None:  # only here, as today's tasks need no rows for it
                 number = read_task(name, version, spec, {"test": self.task_rows(version, "test")}).scoring
-            found[version] = number
-        return found
+            numbers[version] = number
+        return numbers
 
     def drop_scores(self, states: Collection[str], versions: Collection[str]) -> int:
-        """Delete the cells of any other state or task version than these, and return how many they were."""
+        """Delete the cells of all other states and task versions, and return their number."""
         with self.reading() as connection:
             cells = connection.execute(select(scores.c.state, scores.c.version)).all()
         lost = [(s, v) for s, v in cells if s not in states or v.partition(":")[0] not in versions]
@@ -100,5 +100,5 @@ def _score(record: object, state: str, key: str) -> Score:
 
 
 def _key(task_version: str, scoring: int) -> str:
-    """Return what stands in the table's column `version`; as ever for the first scoring version."""
+    """Return the value of the table's column `version`: the task version alone for the first scoring version."""
     return task_version if scoring == FIRST else f"{task_version}:{scoring}"

@@ -20,9 +20,9 @@ from perdure.ledger.records import DeletedRow, Freed, Verification
 from perdure.ledger.row_keys import HELD_OUT
 
 FORMAT = 1  # of the folder; the schema of ledger.sqlite has its own number
-NEEDED = ("base", "model", "weights", "dtype")  # what perdure.json must say beside its format
+NEEDED = ("base", "model", "weights", "dtype")  # required keys of perdure.json, besides "format"
 CONFIG = "perdure.json"
-# What perdure.json may say besides: a workspace of an older perdure lacks some of it.
+# Further keys of perdure.json; a workspace of an older perdure lacks some of them.
 OPTIONAL: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "revision": (str, NoneType),
@@ -36,25 +36,23 @@ KeepRows = Literal["all", "needed"]
 
 
 class Ledger(LedgerFolder):
-    """All that a workspace recorded.
+    """All records of a workspace.
 
-    Reading needs no lock. Whoever writes holds `writing(root)` around the whole of its work, from the first object put
-    to the last note.
+    Reading needs no lock. A writer holds `writing(root)` for its whole work, from the first stored object to the last note.
     """
 
     @classmethod
     def create(cls, root: Path | str, config: Mapping[str, Any]) -> "Ledger":
-        """Make a workspace whose base entry is both `base` and `head`.
+        """Create a workspace whose base entry is both `base` and `head`.
 
         Args:
-            root: The folder; made if it is not there.
-            config: What goes into `perdure.json`. "base" is the hash of the base model, and "seed" is put into the base
-                entry; name or path, hash of the weights and dtype of the model ("model", "weights", "dtype") are for
-                the caller to read, and `open` asks for them.
+            root: The folder; it is created if it does not exist.
+            config: The content of `perdure.json`. "base" is the hash of the base model; "seed" goes into the base entry. "model"
+                (name or path), "weights" (hash of the weights) and "dtype" are for callers, and `open` requires them.
 
         Raises:
             BadInput: The folder is a workspace already.
-            PerdureError: The folder cannot be made.
+            PerdureError: The folder cannot be created.
         """
         root = Path(root)
         cls.refuse_existing(root)
@@ -78,10 +76,10 @@ class Ledger(LedgerFolder):
         """Refuse a folder that is a workspace already.
 
         Raises:
-            BadInput: It is one.
+            BadInput: The folder is a workspace.
         """
         if (root / CONFIG).exists():
-            raise BadInput(f"{root} is a workspace already; choose another folder, or go on with this one")
+            raise BadInput(f"{root} is a workspace already; choose another folder, or continue with this one")
 
     @classmethod
     def open(cls, root: Path | str) -> "Ledger":
@@ -89,7 +87,7 @@ class Ledger(LedgerFolder):
 
         Raises:
             NotFound: The folder is no workspace.
-            BrokenStore: What is in it cannot be read, or only by another perdure.
+            BrokenStore: Its content cannot be read, or only by another version of perdure.
         """
         root = Path(root)
         if not (root / CONFIG).exists():
@@ -102,7 +100,7 @@ class Ledger(LedgerFolder):
 
     @property
     def model(self) -> str:
-        """Name or folder of the base model: of one in or next to the workspace, where it is now."""
+        """Name or folder of the base model; the current folder of a model in or next to the workspace."""
         named, folder = str(self.config["model"]), self.model_folder
         return str(folder) if folder and Path(named).is_absolute() else named
 
@@ -114,20 +112,20 @@ class Ledger(LedgerFolder):
         return place if place and place.is_dir() else None
 
     def configure(self, **values: object) -> None:
-        """Write values of `perdure.json` anew; only for who holds the write lock, or has made the folder."""
+        """Change values of `perdure.json`; only under the write lock, or while the folder is created."""
         self.config = {**self.config, **values}
         write_text(self.root / CONFIG, json.dumps(self.config, indent=2) + "\n")
 
     @property
     def keep_rows(self) -> KeepRows:
-        """Which rows are kept with their text; "all" where the workspace was made before there was a choice."""
+        """Which rows are kept with their text; "all" in a workspace from before this setting existed."""
         return "needed" if self.config.get("keep_rows") == "needed" else "all"
 
     def entries_trained_on(self, row_hash: str) -> list[str]:
-        """Return the ids of the entries that a row had a part in, oldest first, the candidate last.
+        """Return the ids of the entries that depend on a row, oldest first, the candidate last.
 
-        These are the entries with a task version that trains on the row or with a memory that holds it, and all that
-        were made from them: what they learned rests on it.
+        These are the entries with a task version that trains on the row or with a memory that has it, and all their
+        descendants.
         """
         with self.reading() as connection:
             keys = list(connection.execute(select(rows.c.key).where(rows.c.hash == row_hash)).scalars())
@@ -135,21 +133,21 @@ class Ledger(LedgerFolder):
             versions = set(connection.execute(select(task_rows.c.version).where(trains)).scalars())
             holds = or_(False, *(type_coerce(manifests.c["items"], Text).contains(key) for key in keys))
             memories = set(connection.execute(select(manifests.c.hash).where(holds)).scalars())
-        held = self.candidate()
+        candidate = self.candidate()
         trained: dict[str, None] = {}
-        for entry in [*self.entries(), *([held] if held else [])]:
+        for entry in [*self.entries(), *([candidate] if candidate else [])]:
             if entry.parent in trained or versions & set(entry.tasks.values()) or entry.memory in memories:
                 trained[entry.id] = None
         return list(trained)
 
     def delete_row(self, row_hash: str) -> DeletedRow:
-        """Erase the text of a row from every task part and every manifest, for good; ids and hashes stay as they are.
+        """Erase the text of a row from every task part and every manifest, permanently. Ids and hashes do not change.
 
-        A row that was erased before stays so.
+        Erasing a row again changes nothing.
 
         Raises:
             NotFound: No row has this hash.
-            Busy: The text is erased, but a reader holds the log, where it still stands; calling this again is enough.
+            Busy: The text is erased, but a reader uses the log, which still has it; call this again.
         """
         keys, fresh = self._blank(row_hash)
         query = select(tasks.c.name).join(task_rows, task_rows.c.version == tasks.c.version)
@@ -164,11 +162,11 @@ class Ledger(LedgerFolder):
         return integrity.verify(self)
 
     def damage(self) -> str | None:
-        """Return the first thing that is wrong with the records; see `integrity.damage`."""
+        """Return the first problem of the records; see `integrity.damage`."""
         return integrity.damage(self)
 
     def gc(self) -> Freed:
-        """Delete what nothing names; see `integrity.gc`."""
+        """Delete everything that nothing refers to; see `integrity.gc`."""
         return integrity.gc(self)
 
 
@@ -177,16 +175,16 @@ def place_of(root: Path, folder: Path) -> str | None:
     root, folder = root.resolve(), folder.resolve()
     if folder.is_relative_to(root):
         return folder.relative_to(root).as_posix() if folder != root else None
-    beside = root.parent
-    is_near = beside != beside.parent and folder.is_relative_to(beside) and folder != beside
-    return f"../{folder.relative_to(beside).as_posix()}" if is_near else None
+    parent = root.parent
+    is_near = parent != parent.parent and folder.is_relative_to(parent) and folder != parent
+    return f"../{folder.relative_to(parent).as_posix()}" if is_near else None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     """Read `perdure.json`.
 
     Raises:
-        BrokenStore: It is no JSON, lacks what every workspace has, or is of another format.
+        BrokenStore: It is no JSON, lacks a required key, or has another format.
     """
     try:
         config = read_json(path.read_text(encoding="utf-8"))
@@ -204,7 +202,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} has format {quoted(config['format'])}, which no perdure wrote; restore it from a backup"
         )
     if lacks:
-        raise BrokenStore(f"{path} does not say {', '.join(lacks)}; restore it from a backup")
+        raise BrokenStore(f"{path} does not have {', '.join(lacks)}; restore it from a backup")
     if wrong:
-        raise BrokenStore(f"{path} says of {wrong[0]} what no perdure wrote; restore it from a backup")
+        raise BrokenStore(f"{path} has a value of {wrong[0]} that no perdure wrote; restore it from a backup")
     return config

@@ -1,4 +1,4 @@
-"""Restoring a task version from what the ledger keeps of it."""
+"""Task versions, restored from their records in the ledger."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,14 +18,14 @@ def read_task(
     Args:
         name: Name of the task.
         version: The version.
-        spec: What is kept of the version beside its rows.
+        spec: The stored settings of the version.
         parts: Its rows with text, by part.
         names: Its rows without text.
 
     Raises:
-        BrokenStore: `spec` is not what was recorded.
+        BrokenStore: `spec` is damaged.
     """
-    from perdure.data.task import TaskData  # here, as most verbs that read need no task
+    from perdure.data.task import TaskData  # imported here, since most commands that read need no task
 
     try:
         task = TaskData.from_json(spec, **parts, names=names)
@@ -37,18 +37,18 @@ def read_task(
 
 
 def scoring_of(name: str, version: str, spec: Any) -> int | None:
-    """Return the scoring version that is kept of a task version, None in a task of before there were any.
+    """Return the stored scoring version of a task version; None for a task from before scoring versions.
 
     Raises:
-        BrokenStore: `spec` is not what was recorded.
+        BrokenStore: `spec` is damaged.
     """
-    if not isinstance(spec, dict) or not isinstance(found := spec.get("scoring"), int | None):
+    if not isinstance(spec, dict) or not isinstance(scoring := spec.get("scoring"), int | None):
         raise damaged_task(version, name)
-    return found
+    return scoring
 
 
 def damaged_task(version: str, name: str) -> BrokenStore:
-    """Return the error of a task version that is not what was recorded."""
+    """Return the error of a damaged task version."""
     return BrokenStore(
         f"version {version[:12]} of task '{name}' is damaged in ledger.sqlite; restore it from a backup, or roll back to an "
         "entry before it ('perdure log')"

@@ -57,7 +57,7 @@ def note_of(ledger: "Ledger", parent: "Entry", record: EditsRecord, rewritten: b
 
 def _along(ledger: "Ledger", line: Iterable["Entry"]) -> list[tuple[EditsRecord, EditsRecord]]:
     """Return the record at each entry as it was written, on which the next one follows, and as it was last verified."""
-    notes = {name: ledger.noted(name) for name in (NOTE, VERIFIED)}
+    notes = {name: ledger.notes_with(name) for name in (NOTE, VERIFIED)}
 
     def applied(record: EditsRecord, name: str, entry: str) -> EditsRecord:
         if entry not in notes[name]:

@@ -20,7 +20,7 @@ def log(ledger: "Ledger", *, every: bool = False) -> list[LogEntry]:
     """
     lines, held = ledger.log(), ledger.candidate() if every else None
     entries = [ledger.entry(line.entry) for line in lines]
-    records, signed = ledger.noted("record"), ledger.noted(SIGNATURE)
+    records, signed = ledger.notes_with("record"), ledger.notes_with(SIGNATURE)
     scores = _scores(ledger, [*entries, *([held] if held else [])])
 
     def of(line: LogLine, entry: "Entry") -> LogEntry:
@@ -47,7 +47,7 @@ def candidate_line(ledger: "Ledger", held: "Entry") -> LogEntry:
 
 
 def _line(ledger: "Ledger", held: "Entry") -> LogLine:
-    return LogLine(held.id, held.parent, held.kind, held.task, ledger.held_since() or "", ("candidate",))
+    return LogLine(held.id, held.parent, held.kind, held.task, ledger.candidate_since() or "", ("candidate",))
 
 
 def _scores(ledger: "Ledger", entries: "Iterable[Entry]") -> dict[str, Score]:

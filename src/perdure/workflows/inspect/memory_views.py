@@ -97,7 +97,7 @@ def memory_stats(ledger: "Ledger", at: str = "head") -> Json:
 
 def rows_kept(ledger: "Ledger") -> RowsKept:
     """Return which rows the whole workspace keeps."""
-    return RowsKept(ledger.keep_rows, ledger.kept_where())
+    return RowsKept(ledger.keep_rows, ledger.count_rows())
 
 
 def memory_lines(ledger: "Ledger", at: str = "head") -> Iterator[str]:

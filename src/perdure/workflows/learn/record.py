@@ -73,7 +73,7 @@ def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged:
         **({NOTE: draft.carried.note.to_json()} if draft.carried else {}),
     }
     if judged.failed:
-        ledger.hold(draft.entry, notes)
+        ledger.put_candidate(draft.entry, notes)
     else:
         ledger.record(draft.entry, notes, why=f"learn {task.name}")
     shutil.rmtree(run.folder, ignore_errors=True)
