@@ -262,7 +262,7 @@ def test_spaces_around_a_label_make_no_other_class():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_label_that_is_no_number_is_refused(value):
-    with pytest.raises(BadInput, match=r"f\.jsonl:2: label is (nan|inf), which names nothing"):
+    with pytest.raises(BadInput, match=r"f\.jsonl:2: label is (nan|inf), which is no value"):
         to_rows(records({"text": "a", "label": 1.0}, {"text": "b", "label": value}), "text_label")
 
 
@@ -288,7 +288,7 @@ NAN = float("nan")
 def test_a_value_that_is_not_there_is_no_text(fields, column, value):
     rows = records(fields, {name: value if item is NAN else item for name, item in fields.items()})
     good = Record({name: "x" if item is NAN else item for name, item in fields.items()}, "f.jsonl:1")
-    with pytest.raises(BadInput, match=rf"f\.jsonl:2: {column} is (nan|-?inf|NaT), which names nothing"):
+    with pytest.raises(BadInput, match=rf"f\.jsonl:2: {column} is (nan|-?inf|NaT), which is no value"):
         to_rows([good, rows[1]], detect(rows))
 
 
@@ -300,7 +300,7 @@ def test_the_word_nan_is_a_text():
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (NAN, "b is nan, which names nothing"),
+        (NAN, "b is nan, which is no value"),
         ([1], "b is a list, and a prompt"),
         ({}, "b is a dict"),
         (b"x", "b is a bytes"),

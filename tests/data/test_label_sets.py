@@ -172,7 +172,7 @@ def test_the_system_prompt_of_a_task_opens_its_conversations(tmp_path):
     own = {"messages": [{"role": "system", "content": "Own."}, {"role": "user", "content": "Hi there"}, CHAT[1]]}
     task = load(tmp_path, [*rows, own], system="Be brief.", test_size=0.3)
     assert [row.messages[0].content for row in everything(task)] == ["Be brief."] * 8 + ["Own."]
-    assert "1 row with a system prompt of their own, which is used in the place of the task's" in task.notices
+    assert "1 row with a system prompt of their own, which is used instead of the task's" in task.notices
     same = load(tmp_path, [{"system": "Be brief.", **row} for row in rows])
     assert [row.hash for row in everything(same)] == [row.hash for row in everything(task)[:8]]
     assert task.prompt_row("x").messages[0].content == "Be brief."
@@ -189,7 +189,7 @@ def test_the_system_prompt_of_a_task_opens_the_prompt_of_alpaca(tmp_path):
     assert everything(task)[0].prompt.startswith("Be brief.\n\n### Instruction:\nAdd 0.")
     assert everything(task)[6].prompt.startswith("Own.\n\n")
     assert task.prompt_row("Add 0.").prompt == everything(task)[0].prompt
-    assert "1 row with a system prompt of their own, which is used in the place of the task's" in task.notices
+    assert "1 row with a system prompt of their own, which is used instead of the task's" in task.notices
 
 
 def test_a_system_prompt_is_part_of_the_task(tmp_path):
@@ -200,7 +200,7 @@ def test_a_system_prompt_is_part_of_the_task(tmp_path):
     assert again.spec.system == "Be brief."
     with pytest.raises(BadSpec, match="learned with another system"):
         update_task(task, load(tmp_path, rows, system="Be long."))
-    with pytest.raises(BadSpec, match="`system` belongs to rows that are asked something"):
+    with pytest.raises(BadSpec, match="`system` belongs to rows with a question"):
         load(tmp_path, [{"text": f"t{i}"} for i in range(5)], system="S")
     with pytest.raises(BadSpec, match="`system`"):
         load(tmp_path, rows, system="")

@@ -181,7 +181,7 @@ def test_saved_splits_are_parts_and_a_split_that_is_none_is_named(tmp_path):
     task = load_task("t", folder, overrides={"columns": MAPPED})
     assert [len(part) for part in (task.train, task.validation, task.test)] == [6, 1, 2]
     assert task.test[0].source == "set/test:1"
-    assert "set: the split extra is not read, for its name says no part (train, validation, test)" in task.notices
+    assert "set: the split extra is not read, since its name is no part (train, validation, test)" in task.notices
     assert "read as train rows by name: set/train_sft (6)" in task.notices
 
 

@@ -139,7 +139,7 @@ def test_blank_fields_are_no_fields_and_a_hole_in_a_paraphrase_is_filled():
     [
         ({"paraphrases": [" "]}, "none of them blank"),
         ({"neighbours": [{"prompt": "Bob lives in", "answer": " "}]}, "not blank"),
-        ({"neighbours": [{"prompt": "{} lives in", "answer": "Bonn"}]}, "a neighbour is about something else"),
+        ({"neighbours": [{"prompt": "{} lives in", "answer": "Bonn"}]}, "a neighbour is about another subject"),
         ({"ground_truth": "Rome "}, "there is nothing to change"),
     ],
 )

@@ -79,7 +79,7 @@ def test_keys_that_cannot_be_told_apart_are_refused():
 def test_a_key_with_no_room_to_write_in_is_refused_and_named():
     keys, residuals, moment = memory(0, 3)
     keys[:, 1] *= 1e-9
-    with pytest.raises(BadInput, match=r"fact 2 of 3 .* no room"):
+    with pytest.raises(BadInput, match=r"fact 2 of 3 .* almost zero"):
         solve.rome(keys, reached(moment, keys), residuals)
 
 

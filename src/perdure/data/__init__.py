@@ -1,1 +1,1 @@
-"""Task files: read, detect the format, turn into rows, split, fingerprint."""
+"""Task data: read files, detect their format, convert records to rows, split them into parts, and fingerprint them."""

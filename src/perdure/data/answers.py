@@ -1,4 +1,4 @@
-"""Answers as text: a model's and the reference answer of a row, without thoughts and markers."""
+"""Answers as text, without thoughts and markers: the answer of a model, and the reference answer of a row."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +19,8 @@ class Reader:
     Args:
         tokenizer: The model's tokenizer.
         stops: Tokens that end an answer.
-        before: Tokens that the chat template itself writes before each answer, unless they are a thought.
-        answer_tokens: Special tokens that belong to the answers, such as labels that are tokens of their own.
+        before: Tokens that the chat template writes before each answer, unless they are a thought.
+        answer_tokens: Special tokens that belong to the answers, such as labels that are special tokens.
         closes: Tags that close a thought in answers of plain text.
     """
 
@@ -49,7 +49,7 @@ class Reader:
         """Return the answer of tokens, without the thought before it; empty where the thought does not end.
 
         Args:
-            ids: What was generated, or trained.
+            ids: The generated or trained tokens.
             tag: The tag of the thought block that the prompt has opened.
         """
         return split(self.whole(ids), tag)[1].strip()
@@ -68,10 +68,10 @@ class Reader:
         return self.tokenizer.decode(seen, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def reference(self, row: Row) -> str:
-        """Return the reference answer of a row, read as an answer of the model is read.
+        """Return the reference answer of a row, read in the same way as an answer of the model.
 
         Raises:
-            BadInput: The chat template does not take the row.
+            BadInput: The chat template refuses the row.
         """
         if row.messages:
             ids = answer_ids(row, self.tokenizer)
@@ -83,19 +83,19 @@ class Reader:
     def tag(self, row: Row) -> str | None:
         """Return the tag of the thought block that the prompt of a row opens and its answer closes; None where there is none.
 
-        A conversation whose answer is not known is asked: what the model answers there closes the block.
+        In a conversation without an answer yet, the model's answer will close the block.
         """
         if row.messages and row.messages[-1] == Message("assistant", ""):
             turns = row.messages[:-1]
-            asked = opening(chat_text(turns, self.tokenizer, prompt=True, given=row.given, source=row.source))
-            return asked[1] if asked else None
+            block = opening(chat_text(turns, self.tokenizer, prompt=True, given=row.given, source=row.source))
+            return block[1] if block else None
         if row.messages:
             return chat(without_markers(row, self.tokenizer), self.tokenizer).tag
         block = opening(row.prompt)
         return block[1] if block and CLOSING[block[1]] in self.closes else None
 
     def lengths(self, row: Row) -> tuple[int, int]:
-        """Return how many tokens the thought and the answer of a row have."""
+        """Return the number of tokens of the thought and of the answer of a row."""
         answer = self._count(self.reference(row))
         if not row.messages:
             return max(0, self._count(without_markers(row, self.tokenizer).completion) - answer), answer
@@ -108,7 +108,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Choices:
-    """The answers of a task, each a choice for every question.
+    """The answers of a task; every one of them is a choice for every question.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -121,7 +121,7 @@ class Choices:
 
     @classmethod
     def of(cls, answers: Iterable[str], tokenizer: Any) -> "Choices":
-        """Return answers as choices, without the markers at their ends."""
+        """Return the choices of a task with these answers, without the markers at their ends."""
         markers = end_markers(tokenizer)
         return cls(tokenizer, tuple(sorted({without_end(text, markers) for text in answers})))
 
@@ -130,11 +130,11 @@ class Choices:
         return without_end(row.completion or row.answer, end_markers(self.tokenizer))
 
     def ids(self, row: Row) -> list[list[int]]:
-        """Return the tokens of each choice, with its end, as training would put them behind the prompt of `row`."""
+        """Return the tokens of each choice, with its end, as training would put them after the prompt of `row`."""
         return [self._ids(row, text) for text in self.texts]
 
     def _ids(self, row: Row, text: str) -> list[int]:
-        # A seam depends on the end of the prompt alone: of a conversation that is the generation prompt.
+        # The tokens of a choice depend only on the end of the prompt; in a conversation that is the generation prompt.
         end = "" if row.messages else row.prompt[-NEAR:]
         if (end, text) not in self._known:
             turns = (*row.messages[:-1], Message("assistant", text))

@@ -1,6 +1,6 @@
-"""Conversations as a model's chat template writes them: the prompt that the model reads, and the answer that it learns.
+"""Conversations in a model's chat template: the prompt that the model reads, and the answer that it learns.
 
-The template comes from the model's folder: it may raise, drop what it is given, write text that no turn has, or never end.
+The template comes from the model's folder. It may raise, drop turns or fields, add text that no turn has, or never end.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,8 @@ from perdure.core.rows import Message, Row
 from perdure.data.thoughts import CLOSING, empty_block, opening, split
 from perdure.data.turns import REASONING
 
-SECONDS, MEMORY = 5.0, 2**31  # that writing one conversation may take
-LONGEST = 10_000_000  # characters of one
+SECONDS, MEMORY = 5.0, 2**31  # limits for rendering one conversation
+LONGEST = 10_000_000  # characters of a rendered conversation
 DATE = datetime(2024, 7, 26)  # for templates that write today's date: the date that Llama 3 writes without one
 MARK = "\u241eanswer\u241e"  # placeholder of an answer
 
@@ -27,11 +27,11 @@ class Chat:
 
     Args:
         prompt: The turns before the last, with the generation prompt.
-        answer: What is trained behind it, the end of turn included.
-        tail: White space that the template writes behind; read, and not trained.
-        earlier: Of each earlier answer, the text up to it and the text up to its end, where `prompt` contains it unchanged.
+        answer: The text after it that is trained, the end of turn included.
+        tail: White space that the template writes after the answer; it is read, and not trained.
+        earlier: For each earlier answer that `prompt` contains unchanged: the text up to it, and the text up to its end.
         left: Number of earlier answers that `prompt` writes differently from how they were generated; they are not trained.
-        thought: What became of a thought: "" (there is none, and no place for one), "written" (by the template), "opened" (the
+        thought: The state of the thought: "" (there is none, and no place for one), "written" (by the template), "opened" (the
             prompt opens a block, and the thought is trained in it), "empty" (the prompt opens a block that is closed at once),
             "cut" (the template leaves it out).
         whole: The conversation with its answer as the template writes it, which need not be what is trained.
@@ -64,7 +64,7 @@ def chat_text(
 
     Args:
         messages: The turns.
-        tokenizer: Whose template it is.
+        tokenizer: The tokenizer with the template.
         prompt: End with the generation prompt.
         given: Arguments of the template other than the turns (`Row.given`).
         source: File and line of the conversation, for errors.
@@ -107,7 +107,7 @@ def chat_text(
     return text
 
 
-# A macro, since a template is given plain data alone, no function. It has the name of the function that it replaces.
+# A macro, since a template gets plain data and no functions. It has the name of the function that it replaces.
 _CODES = ["%d", "%e", "%m", "%b", "%B", "%y", "%Y", "%a", "%A", "%j", "%H", "%I", "%M", "%S", "%p"]
 _DATED = (
     "{%- macro strftime_now(form) -%}{{ form"
@@ -124,12 +124,12 @@ def writes_date(tokenizer: Any) -> bool:
 def chat(row: Row, tokenizer: Any) -> Chat:
     """Return the conversation of `row`, whose last turn is the answer, as text.
 
-    The answer follows the prompt that the model reads when it generates, even if the template writes a finished answer otherwise.
-    If the generation prompt opens a thought block that the template leaves out of answers, the row's own thought is trained in
-    it, or, where it has none, its end.
+    The answer follows the prompt that the model reads when it generates, even if the template writes a finished answer
+    differently. The generation prompt may open a thought block that the template leaves out of answers. Then the row's own
+    thought is trained in the block, or, where the row has no thought, the end of the block.
 
     Raises:
-        BadInput: The last turn is no answer, or the template writes the turns before it otherwise once it is there.
+        BadInput: The last turn is no answer, or the template writes the turns before it differently once it has the answer.
     """
     messages, place = row.messages, row.source or "a row"
     if not messages or messages[-1].role != "assistant":
@@ -148,8 +148,8 @@ def chat(row: Row, tokenizer: Any) -> Chat:
     )
     if conversation is None:
         raise BadInput(
-            f"{place}: the model's chat template rewrites earlier turns once the answer is there, so that the model would "
-            "never be prompted as it is trained; split the conversation into one row an answer"
+            f"{place}: the model's chat template rewrites earlier turns once the answer is there, so the model would "
+            "never get the prompt that it was trained on; split the conversation into one row per answer"
         )
     earlier = [i for i, turn in enumerate(messages[:-1]) if turn.role == "assistant"]
     pairs = [(text(messages[:i], True), text(messages[: i + 1], False).rstrip()) for i in earlier]
@@ -159,10 +159,10 @@ def chat(row: Row, tokenizer: Any) -> Chat:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a chat template writes around an answer.
+    """The text of a chat template around an answer.
 
     Args:
-        prompt: The generation prompt behind a question, with the question's own turn.
+        prompt: The question's turn and the generation prompt after it.
         before: Text between the generation prompt and the answer, such as an empty thought block.
         end: Text after the answer, its end of turn.
     """
@@ -173,12 +173,12 @@ class Frame:
 
 
 def frame(tokenizer: Any) -> Frame:
-    """Return what the chat template of a tokenizer writes around an answer; nothing where it has none, or wants other turns."""
+    """Return the text of a tokenizer's chat template around an answer; empty without a template, or if it needs other turns."""
     template = getattr(tokenizer, "chat_template", None)  # not every tokenizer of a training script has one
     return _frame(tokenizer, str(template)) if template else Frame()
 
 
-@lru_cache(maxsize=4)  # every row needs it, and it depends on the template alone
+@lru_cache(maxsize=4)  # every row needs it, and it depends only on the template
 def _frame(tokenizer: Any, _: str) -> Frame:
     try:
         conversation = chat(Row(messages=(Message("user", "Hello"), Message("assistant", MARK))), tokenizer)
@@ -197,7 +197,7 @@ def _thought_of(turn: Message) -> tuple[str | None, str]:
 
 
 def _closed(conversation: Chat, turn: Message) -> Chat:
-    """Return a conversation whose answer goes on from the prompt, with what became of the thought."""
+    """Return a conversation whose rendered text continues the prompt, with the state of its thought."""
     thought = _thought_of(turn)[0]
     written, _ = split(conversation.answer, tag[1] if (tag := opening(conversation.prompt)) else None)
     if written is not None and written.strip():
@@ -208,7 +208,7 @@ def _closed(conversation: Chat, turn: Message) -> Chat:
 
 
 def _opened(prompt: str, body: str, turn: Message, before: Any) -> Chat | None:
-    """Return a conversation whose prompt opens what the written answer does not have; None if the turns before it differ."""
+    """Return a conversation whose prompt opens a block that the rendered answer lacks; None if the turns before it differ."""
     block, thought_answer = opening(prompt) or empty_block(prompt), _thought_of(turn)
     base = prompt[: block.start()] if block else prompt.rstrip()
     if not body.startswith(base):
@@ -226,7 +226,7 @@ def _opened(prompt: str, body: str, turn: Message, before: Any) -> Chat | None:
         return Chat(prompt, rest.lstrip())
     thought, answer = thought_answer
     end = _behind(split(rest)[1], answer)
-    if opening(prompt) is None:  # the block is closed: the answer alone goes on from it
+    if opening(prompt) is None:  # the block is closed: only the answer follows it
         return Chat(prompt, answer.strip() + end, thought="cut" if thought and thought.strip() else "")
     close = CLOSING[block[1]]
     if thought and thought.strip():

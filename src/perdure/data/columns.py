@@ -1,4 +1,4 @@
-"""Columns: under which names those of a file are read, and notices about those that nothing reads."""
+"""Columns of a file: the names under which they are read, and notices about columns that nothing reads."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "text_labels": ("text", "label"),
     "text": ("text",),
 }
-"""Columns a format needs. A record is of the first format whose columns it all has; of `text_labels` if its label is a list."""
+"""Columns a format needs. A record has the first format whose columns it has all; `text_labels` if its label is a list."""
 
 LABELLED = ("text_label", "text_labels")
 """Formats whose answer is a label, or several."""
@@ -32,7 +32,7 @@ MORE: dict[str, tuple[str, ...]] = {
     "sharegpt": ("system", *ROW_FIELDS),
     "alpaca": ("input", "system", "history"),
 }
-"""Columns a format reads where they are there. Every format reads `label` and `split`."""
+"""Optional columns of a format. Every format also reads `label` and `split`."""
 
 CONTEXT = ("prompt_completion", "alpaca", "query_response")
 """Formats that put a `context` before the question, if the user maps a column to it."""
@@ -65,8 +65,8 @@ class Unread:
 def take(records: Sequence[Record], columns: Mapping[str, str], file: str) -> tuple[list[Record], list[str]]:
     """Return the records with their columns also under the names that are read, and notices for the user.
 
-    A mapped column keeps its own name too, so that a template may use either. A name that differs from a known one in its
-    case alone counts as that name.
+    A mapped column keeps its own name too, so that a template may use either. A name that differs from a known one only in
+    upper and lower case counts as that name.
 
     Args:
         records: The rows of one file.
@@ -96,7 +96,7 @@ def take(records: Sequence[Record], columns: Mapping[str, str], file: str) -> tu
 
 
 def _other_case(names: Collection[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Return the columns of a file by the role whose name theirs is but for case, where only one is."""
+    """Return columns by role whose names equal the role except for case, where a role has one such column."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(name.casefold(), []).append(name)
@@ -140,13 +140,13 @@ def check(
         records: The rows, as `take` returned them.
         format: Their format.
         read: The columns it reads.
-        columns: What the user mapped.
-        chosen: Whether the user chose the format, so that what is left out is left out on purpose.
-        facts: Whether the rows come from a file of facts too, whose columns are read elsewhere.
+        columns: The user's mapping of columns.
+        chosen: Whether the user chose the format, and so leaves out the other columns on purpose.
+        facts: Whether the file may have facts too, whose columns are read elsewhere.
         how: How the user can name the role of a column: `IN_TASK` or `IN_FILE`.
 
     Raises:
-        BadInput: The file holds preference data or pictures, or a column that carries the task is not read.
+        BadInput: The file has preference data or images, or a column that is essential for the task is not read.
         BadSpec: A mapping is of no use to this format.
     """
     columns = columns or {}
@@ -156,7 +156,7 @@ def check(
         )
     first = records[0]
     counts = {name: n for name, n in _counts(records, filled=True).items() if name not in {*read, *columns.values()}}
-    # a column that is read under another case is there a second time, under its own name
+    # a column that is read under another case occurs a second time, under its own name
     counts = {name: n for name, n in counts.items() if not (name.casefold() in read and _same(records, name))}
     _refuse_preferences(records, format, counts)
     if format not in ("text", *LABELLED) and (media := [name for name in counts if folded(name) in MEDIA]):
@@ -175,7 +175,7 @@ def check(
 
 
 def written(columns: Mapping[str, str], how: str = IN_TASK) -> str:
-    """Return in words how the user names the roles of columns."""
+    """Return the text that shows the user how to name the roles of columns."""
     plain = {role: visible(clipped(column, 60)) for role, column in columns.items()}
     if how == IN_FILE:
         return f"rename {', '.join(f'{column} to {role}' for role, column in plain.items())} in the file"
@@ -184,7 +184,7 @@ def written(columns: Mapping[str, str], how: str = IN_TASK) -> str:
 
 
 def advice(records: Sequence[Record], how: str) -> str:
-    """Return what to do with a file of no known format: the mapping that its columns suggest, or how to write one."""
+    """Return advice for a file of no known format: the mapping that its columns suggest, or how to write one."""
     names = list(_counts(records, filled=True))
     roles = pair(names)
     deep = {name: value for name in (roles or {}).values() if isinstance(value := _first(records, name), dict | list)}
@@ -212,7 +212,7 @@ def answer_advice(records: Sequence[Record], prompt: Collection[str], how: str) 
 
 
 def nested(value: dict[str, Any] | list[Any]) -> str:
-    """Return a value of a cell that is no text, in words: "a list of 2", "an object (text, answer_start)"."""
+    """Return a description of a cell that is no text: "a list of 2", "an object (text, answer_start)"."""
     return f"an object ({listed(value)})" if isinstance(value, dict) else f"a list of {len(value)}"
 
 
@@ -221,7 +221,7 @@ def _first(records: Sequence[Record], name: str) -> Any:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return names for people: not more than a few, and none of them long."""
+    """Return names for people: the first few, long ones shortened."""
     all = [visible(clipped(str(name), 40)) for name in names]
     return ", ".join(all[:_SHOWN]) + (f" and {len(all) - _SHOWN} more" if len(all) > _SHOWN else "") or "(none)"
 
@@ -241,7 +241,7 @@ def _notice(counts: Mapping[str, int], relevant: Sequence[str], format: str) -> 
 
 
 def _counts(records: Sequence[Record], *, filled: bool = False) -> dict[str, int]:
-    """Return the number of rows with a value by column, in the order of the file; with `filled`, an empty one is none."""
+    """Return the number of rows with a value by column, in the order of the file; with `filled`, empty values do not count."""
     counts: Counter[str] = Counter()
     for record in records:
         counts.update(
@@ -257,14 +257,14 @@ def _same(records: Sequence[Record], name: str) -> bool:
 
 
 def refuse_pairs(source: str, columns: Iterable[str]) -> None:
-    """Refuse rows with a good and a bad answer each, unless the user mapped the good one to a role.
+    """Refuse rows that each have a good and a bad answer, unless the user mapped the good one to a role.
 
     Args:
-        source: Where the first row comes from, for the error.
-        columns: What no mapping and no format reads.
+        source: Place of the first row, for the error.
+        columns: Columns that no mapping and no format reads.
 
     Raises:
-        BadInput: They have both.
+        BadInput: The rows have both answers.
     """
     if {"chosen", "rejected"} <= {folded(name) for name in columns}:
         raise BadInput(
@@ -289,7 +289,7 @@ def _refuse_preferences(records: Sequence[Record], format: str, unread: Iterable
 
 
 def _left_out(format: str, unread: Collection[str], records: Sequence[Record]) -> dict[str, str] | None:
-    """Return the mapping that would read a column which carries the task, if one is not read."""
+    """Return the mapping that would read a column which is essential for the task, if it is not read."""
     if format == "text":
         return pair(unread, "text")
     if format in ("alpaca", "query_response"):

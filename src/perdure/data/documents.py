@@ -1,4 +1,4 @@
-"""Plain text: the documents of a .txt file, each a row with the column `text`."""
+"""Plain text: each document of a .txt file is a row with the column `text`."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from perdure.core.words import counted
 from perdure.data.tables import Numbered
 
 Documents: TypeAlias = Literal["paragraph", "file"]
-"""What one row of a .txt file is: a paragraph, which a blank line ends, or the whole file."""
+"""One row of a .txt file is a paragraph, which ends at a blank line, or the whole file."""
 
 _BLANK = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 
@@ -19,9 +19,9 @@ def read_documents(text: str, path: Path, documents: Documents) -> tuple[Numbere
     text = text.replace("\r\n", "\n")
     if documents == "file":
         return [(1, {"text": text.strip("\n")})], []
-    found = list(_paragraphs(text))
-    return found, [
-        f"{path.name}: {counted(len(found), 'paragraph')}, each of them a row (documents: file reads it as one)"
+    paragraphs = list(_paragraphs(text))
+    return paragraphs, [
+        f"{path.name}: {counted(len(paragraphs), 'paragraph')}, each of them a row (documents: file reads it as one)"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Doubts: data of a task that are legal and probably not meant."""
+"""Doubts: data of a task that are valid but probably a mistake."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,20 +10,21 @@ from perdure.data.columns import LABELLED
 def doubts(parts: Mapping[str, Sequence[Row]], format: str) -> list[str]:
     """Return notices for the user about the rows as they were read.
 
-    Repeated rows, labels that are one but for case and spaces, and, where labels are the answers, texts with several.
+    They are about repeated rows, labels that differ only in case and spaces, and, where labels are the answers, texts with
+    several labels.
     """
     rows = [row for part in parts.values() for row in part]
     repeated = sum(len(part) - len({row.hash for row in part}) for part in parts.values())
     notices = [f"{repeated} duplicate {'row' if repeated == 1 else 'rows'} dropped"] if repeated else []
     notices += [f"labels {' and '.join(map(repr, same))} differ only in case or spaces" for same in _alike(rows)]
-    if format in LABELLED and (torn := _several(rows)):
-        what = "1 text has" if len(torn) == 1 else f"{len(torn)} texts have"
-        notices.append(f"{what} several labels, first {torn[0].source}")
+    if format in LABELLED and (conflicting := _several(rows)):
+        what = "1 text has" if len(conflicting) == 1 else f"{len(conflicting)} texts have"
+        notices.append(f"{what} several labels, first {conflicting[0].source}")
     return notices
 
 
 def _alike(rows: Sequence[Row]) -> list[list[str]]:
-    """Return the labels that are the same but for case, spaces and underscores."""
+    """Return groups of labels that differ only in case, spaces and underscores."""
     groups: dict[str, list[str]] = {}
     for label in sorted({row.label for row in rows if row.label is not None}):
         groups.setdefault(" ".join(narrowed(label).replace("_", " ").casefold().split()), []).append(label)
@@ -33,8 +34,8 @@ def _alike(rows: Sequence[Row]) -> list[list[str]]:
 def _several(rows: Sequence[Row]) -> list[Row]:
     """Return, for each text with several labels, the first row with the second one."""
     first: dict[str, str | None] = {}
-    torn: dict[str, Row] = {}
+    conflicting: dict[str, Row] = {}
     for row in rows:
         if first.setdefault(row.question, row.label) != row.label:
-            torn.setdefault(row.question, row)
-    return list(torn.values())
+            conflicting.setdefault(row.question, row)
+    return list(conflicting.values())

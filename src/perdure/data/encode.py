@@ -1,4 +1,4 @@
-"""Rows to token ids: which tokens are trained, and what is cut when a row is too long.
+"""Rows as token ids, with the tokens that are trained; rows that are too long are cut.
 
 The tokenizer is any Hugging Face tokenizer; it is passed in, so this room imports none.
 """
@@ -37,7 +37,7 @@ class Encoded:
 
     @property
     def last(self) -> int:
-        """Position of the last trained token, which the model need not read, nor what follows it; `len(self)` without one."""
+        """Position of the last trained token; the model need not read it or what follows. `len(self)` where there is none."""
         return next((t for t in reversed(range(1, len(self.ids))) if self.trained[t]), len(self.ids))
 
     @property
@@ -50,7 +50,7 @@ def prompt_ids(row: Row, tokenizer: Any, conversation: Chat | None = None) -> li
     """Return the tokens of the prompt of `row`: its prompt, or the turns before the last.
 
     Args:
-        row: What is asked.
+        row: The row.
         tokenizer: The model's tokenizer.
         conversation: What `conversation_of` returns for the row, where the caller has it.
     """
@@ -63,10 +63,10 @@ def prompt_ids(row: Row, tokenizer: Any, conversation: Chat | None = None) -> li
 
 
 def conversation_of(row: Row, tokenizer: Any) -> Chat | None:
-    """Return the conversation of a row in the model's template, without end markers of its own; None for a row of plain text.
+    """Return the conversation of a row in the model's template, without its own end markers; None for a row of plain text.
 
     Raises:
-        BadInput: The template does not take it; see `data.chat.chat`.
+        BadInput: The template refuses it; see `data.chat.chat`.
     """
     return chat(without_markers(row, tokenizer), tokenizer) if row.messages else None
 
@@ -75,14 +75,14 @@ def encode(row: Row, tokenizer: Any, max_length: int, conversation: Chat | None 
     """Return the tokens of `row` with its answer marked as trained, the end of turn included.
 
     They begin with `prompt_ids(row)`, so that training and generation read the same tokens. Earlier answers of a conversation are
-    trained too where the same tokens precede them as when the model generated them. A row longer than
-    `max_length` loses its later turns; if the first answer does not fit, the start of its prompt, down to a quarter of
-    `max_length`; and then the answer's end.
+    trained too, if the same tokens precede them as when the model generated them. A row longer than `max_length` loses its later
+    turns first. If the first answer still does not fit, its prompt loses its start, down to a quarter of `max_length`. Then the
+    answer loses its end.
 
     Args:
-        row: What is trained.
+        row: The row to train.
         tokenizer: The model's tokenizer.
-        max_length: Most tokens.
+        max_length: Largest number of tokens.
         conversation: What `conversation_of` returns for the row, where the caller has it.
 
     Raises:
@@ -147,7 +147,7 @@ def stop_ids(tokenizer: Any) -> set[int]:
 
 
 def without_markers(row: Row, tokenizer: Any) -> Row:
-    """Return a row whose answers do not end in what encoder or template add themselves."""
+    """Return a row whose answers do not end in markers that the encoder or the template adds."""
     markers = end_markers(tokenizer)
     turns = tuple(
         replace(turn, content=without_end(turn.content, markers)) if turn.role == "assistant" else turn
@@ -158,12 +158,12 @@ def without_markers(row: Row, tokenizer: Any) -> Row:
 
 
 def _chat_ids(text: str, tokenizer: Any) -> list[int]:
-    """Tokens of a text that brings its special tokens along."""
+    """Return the tokens of a text that already contains its special tokens."""
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _plain_ids(text: str, tokenizer: Any) -> list[int]:
-    """Tokens of `text` with the tokenizer's opening special tokens once, without a closing one."""
+    """Return the tokens of `text` with the tokenizer's opening special tokens once, without a closing one."""
     ids = tokenizer(text)["input_ids"]
     if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token or "\0"):
         ids = ids[:-1]
@@ -194,7 +194,7 @@ def _chat_row(row: Row, conversation: Chat, tokenizer: Any) -> tuple[list[int], 
 
 
 def _chat_answer(conversation: Chat, prompt_tokens: list[int], tokenizer: Any, row: Row) -> list[int]:
-    """Return the tokens of an answer behind those of its prompt: up to the template's end of turn, and the end of sequence."""
+    """Return the tokens of an answer after those of its prompt: up to the template's end of turn, then the end of sequence."""
     text = split(conversation.answer, conversation.tag)[1]
     if not row.messages[-1].content.strip() and not without_end(text, end_markers(tokenizer)).strip():
         raise BadInput(
@@ -211,7 +211,7 @@ def _chat_answer(conversation: Chat, prompt_tokens: list[int], tokenizer: Any, r
 
 def _endless(row: Row) -> BadInput:
     return BadInput(
-        f"{row.source or 'a row'}: this model's tokenizer names no end-of-sequence token, so that no answer would ever end; "
+        f"{row.source or 'a row'}: this model's tokenizer names no end-of-sequence token, so no answer would ever end; "
         'name one ("eos_token") in its tokenizer_config.json'
     )
 
@@ -223,11 +223,11 @@ def behind(
     tokenizer: Any,
     tokenise: Callable[[str, Any], list[int]] | None = None,
 ) -> list[int]:
-    """Return the tokens of `text` behind a prompt that is tokenised by itself, as it is when the model generates."""
+    """Return the tokens of `text` after a prompt that is tokenised alone, as it is when the model generates."""
     joint = (tokenise or _chat_ids)(prompt + text, tokenizer)
     if joint[: len(prompt_tokens)] == prompt_tokens:
         return joint[len(prompt_tokens) :]
-    # A token straddles the seam. Some tokenizers put a mark in front of whatever they read, which nobody wrote here.
+    # A token covers the end of the prompt and the start of the text. Some tokenizers also add a mark before every text.
     leads = [(_chat_ids(lead, tokenizer), _chat_ids(lead + text, tokenizer)) for lead in ("", "\n", ":", "a")]
     alone = [ids[len(front) :] for front, ids in leads if ids[: len(front)] == front]
     wanted = _decoded(joint, tokenizer)

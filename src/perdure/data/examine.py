@@ -1,4 +1,4 @@
-"""Notices of how a model's tokenizer and chat template change rows in ways that the user may not expect."""
+"""Notices about changes that a model's tokenizer and chat template make to rows, and that the user may not expect."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ FOREIGN = (
 
 @dataclass
 class _Remarks:
-    """How often each remark applies to a row, and where first."""
+    """The rows that each remark applies to, by their sources."""
 
     places: dict[str, list[str]] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class _Remarks:
 def examine(
     rows: Sequence[Row], tokenizer: Any, written: Callable[[Row, Any], Chat | None] = conversation_of
 ) -> list[str]:
-    """Return notices of text in rows that is read as control tokens, left out by the template, or trained otherwise.
+    """Return notices about text that is read as control tokens, left out by the template, or trained in another form.
 
     Args:
         rows: Rows that are trained or scored.
@@ -56,7 +56,7 @@ def examine(
         written: Returns the conversation of a row and a tokenizer as `conversation_of` does.
 
     Raises:
-        BadInput: The template does not take a row.
+        BadInput: The template refuses a row.
     """
     seen, ends, control = _Remarks(), end_markers(tokenizer), _control(tokenizer)
     for row in rows:
@@ -70,7 +70,7 @@ def examine(
 
 
 def _control(tokenizer: Any) -> tuple[str, ...]:
-    """Return the special tokens that steer this model: those its template writes, and those that open, end or fill a text."""
+    """Return the control tokens of this model: those in its template, and those that open, end or pad a text."""
     around = frame(tokenizer)
     written = around.prompt + around.before + around.end
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
@@ -93,7 +93,7 @@ def _markers(row: Row, plain: Row, ends: Sequence[str], control: Sequence[str], 
 
 
 def _conversation(row: Row, written: Chat, tokenizer: Any, seen: _Remarks) -> None:
-    """Add what the template makes of a conversation."""
+    """Add remarks about the template's version of a conversation."""
     if written.thought in ("", "empty"):
         seen.add("no thought", row.source)
     if written.thought:
@@ -127,21 +127,21 @@ def _without(turn: Message, name: str) -> Message:
 
 
 def _drops(written: Chat, other: Row, tokenizer: Any) -> bool:
-    """Return whether the template writes a conversation from which something was taken out as it writes the whole of it."""
+    """Return whether the template renders a conversation without one part exactly as it renders the whole."""
     try:
         text = chat_text(other.messages, tokenizer, prompt=False, given=other.given, source=other.source)
-    except BadInput:  # it misses what was taken out
+    except BadInput:  # it needs the removed part
         return False
     return text == written.whole
 
 
 def _shown(row: Row, number: int, tokenizer: Any) -> bool:
-    """Return whether the template writes the text of a turn, in whatever form."""
+    """Return whether the template renders the text of a turn in some form."""
     turns = list(row.messages[:-1])
     turns[number] = replace(turns[number], content=MARK)
     try:
         return MARK in chat_text(turns, tokenizer, prompt=True, given=row.given, source=row.source)
-    except BadInput:  # it reads the text, as one that is not what it wants
+    except BadInput:  # it reads the text, since it refuses the placeholder
         return True
 
 
@@ -149,25 +149,25 @@ def _about_markers(seen: _Remarks) -> list[str]:
     notices = []
     if seen.count("ended"):
         notices.append(
-            f"{seen.times('ended', 'answer')} end in a marker that model or template add themselves; it is taken off, so that "
-            "the end is trained once and scored never"
+            f"{seen.times('ended', 'answer')} end in a marker that the model or the template adds itself; it is removed, so that "
+            "the end is trained once and never scored"
         )
     for what in seen.places:
         kind, _, name = what.partition(" holds ")
         if kind == "answer" and name:
             notices.append(
                 f"{seen.times(what, 'answer')} hold the control token {name}, which is trained as such: the model may end or "
-                "turn there; take it out if it is meant as text"
+                "turn there; remove it if it is meant as text"
             )
         elif kind == "prompt" and name:
             notices.append(
-                f"{seen.times(what, 'prompt')} hold the text of the control token {name}, which the model reads as such; take it "
-                "out if it is meant as text"
+                f"{seen.times(what, 'prompt')} hold the text of the control token {name}, which the model reads as such; remove "
+                "it if it is meant as text"
             )
         elif what.startswith("foreign "):
             notices.append(
                 f"{seen.times(what, 'answer')} end in {what.removeprefix('foreign ')}, which ends nothing for this model and is "
-                "trained as text; take it out"
+                "trained as text; remove it"
             )
     return notices
 
@@ -181,7 +181,7 @@ def _about_thoughts(seen: _Remarks, total: int, tokenizer: Any) -> list[str]:
     if seen.count("thought opened"):
         notices.append(
             f"the model's chat template drops the thought of {seen.times('thought opened', 'answer')} and opens a thought block "
-            "in its prompt: the thought is trained in that block, and the answer behind it is scored"
+            "in its prompt: the thought is trained in that block, and the answer after it is scored"
         )
     if seen.count("no thought") and knows_thoughts(str(getattr(tokenizer, "chat_template", None) or "")):
         empty = "; an empty thought block is trained before the answer" if seen.count("thought empty") else ""
@@ -192,7 +192,7 @@ def _about_thoughts(seen: _Remarks, total: int, tokenizer: Any) -> list[str]:
     if seen.count("left"):
         notices.append(
             f"{seen.times('left', 'earlier answer')} of conversations are read and not trained, as the model's chat template or "
-            "tokenizer writes an old answer otherwise than a new one; one row an answer trains each"
+            "tokenizer writes an old answer differently from a new one; to train all of them, write one row per answer"
         )
     return notices
 

@@ -1,4 +1,4 @@
-"""Folders of data files: which files are read, and which part of the task each of them is."""
+"""Folders of data files: the files that are read, and the part of the task that each of them is."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from perdure.core.words import counted, some
 from perdure.data.read import KNOWN, kind_of
 from perdure.data.split import part_named
 
-MOST_FILES = 10_000  # of a folder, whatever they are
+MOST_FILES = 10_000  # limit for a folder
 _SPLITS, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"
 _JSON_BYTES = 2**24  # of a description that `datasets` saves
 
@@ -38,11 +38,11 @@ class PartFile:
 def files_in(folder: Path) -> tuple[list[PartFile], list[str]]:
     """Return the data files of a folder in order, and notices about files that are not read.
 
-    A folder that `datasets` saved has its own list of files. Of another folder every data file is read, those of its folders too;
-    .txt files where there is no table beside them. Nothing in a folder is executed, and no link to a folder is followed.
+    A folder that `datasets` saved has its own list of files. Of another folder every data file is read, also in its sub-folders;
+    .txt files only where the folder has no tables. Nothing in a folder is executed, and links to folders are not followed.
 
     Raises:
-        BadInput: The folder holds no data file, or more files than anybody means, or what `datasets` saved is broken.
+        BadInput: The folder has no data file or more than `MOST_FILES` files, or the folder that `datasets` saved is broken.
     """
     if (folder / _SPLITS).is_file():
         splits = _described(folder / _SPLITS).get("splits")
@@ -53,11 +53,11 @@ def files_in(folder: Path) -> tuple[list[PartFile], list[str]]:
         return [file for name in splits for file in _saved(folder / name, folder.name, name)], []
     if (folder / _STATE).is_file() and (folder / _INFO).is_file():
         return _saved(folder, folder.name, None), []
-    return _found(folder)
+    return _data_files(folder)
 
 
 def part_of_name(name: str) -> str | None:
-    """Return the part that the first or the last word of a name says: "train-00000-of-00002", "spam_test", "dev"."""
+    """Return the part that the first or the last word of a name gives: "train-00000-of-00002", "spam_test", "dev"."""
     words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word and word != "of" and not word.isdigit()]
     return next((part for word in (*words[:1], *words[-1:]) if (part := part_named(word))), None)
 
@@ -83,23 +83,23 @@ def _saved(folder: Path, shown: str, split: str | None) -> list[PartFile]:
 
 def _described(path: Path) -> Mapping[str, Any]:
     try:
-        found = read_json_file(path, _JSON_BYTES)
+        description = read_json_file(path, _JSON_BYTES)
     except (OSError, BadJson) as error:
         raise BadInput(f"{path} cannot be read: {error}; save the data set again with save_to_disk") from error
-    if not isinstance(found, dict):
+    if not isinstance(description, dict):
         raise BadInput(f"{path} does not describe a data set; save it again with save_to_disk")
-    return found
+    return description
 
 
 def _plain(name: str) -> bool:
-    """Return whether a name stays in its folder."""
+    """Return whether a name is a file of its folder, and no path out of it."""
     return 0 < len(name) < 256 and name not in (".", "..") and not any(mark in name for mark in "/\\\0")
 
 
 # ---- other folders
 
 
-def _found(folder: Path) -> tuple[list[PartFile], list[str]]:
+def _data_files(folder: Path) -> tuple[list[PartFile], list[str]]:
     tables: list[Path] = []
     texts: list[Path] = []
     others: list[Path] = []
@@ -117,19 +117,19 @@ def _found(folder: Path) -> tuple[list[PartFile], list[str]]:
 
 def _walk(folder: Path) -> list[Path]:
     """Return the files of a folder and its folders, without hidden ones."""
-    found: list[Path] = []
+    files: list[Path] = []
     for root, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(root) / name for name in names if not name.startswith(".")]
-        if len(found) > MOST_FILES:
+        files += [Path(root) / name for name in names if not name.startswith(".")]
+        if len(files) > MOST_FILES:
             raise BadInput(f"{folder} holds more than {MOST_FILES:,} files; name the data files, or put them into one")
-    return found
+    return files
 
 
 def _file(path: Path, folder: Path, *, documents: bool) -> PartFile:
-    """Return a file with the part that its name gives, else the folder it is in; the name of a document gives none."""
+    """Return a file with the part that its name gives, else its folder's name; the name of a document gives none."""
     inner = path.relative_to(folder)
     stem = inner.name.split(".")[0]
     names = [*([] if documents else [stem]), *reversed(inner.parts[:-1])]
-    part = next((found for name in names if (found := part_of_name(name))), None)
+    part = next(filter(None, map(part_of_name, names)), None)
     return PartFile(path, f"{folder.name}/{inner.as_posix()}", part)

@@ -1,4 +1,4 @@
-"""Formats: which columns make one, and how a record of it becomes a row."""
+"""Formats: the columns that each of them needs, and the conversion of its records to rows."""
 
 import string
 from collections import Counter
@@ -24,7 +24,7 @@ DEFAULT_TEMPLATE = "Classify the text.\nText: {text}\nLabel:"
 TEMPLATED = (*LABELLED, "prompt_completion")
 """Formats whose prompt a template can make."""
 
-MOST_PARTS, MOST_CHARACTERS = 100, 50_000  # of a template: each part may take in a whole cell
+MOST_PARTS, MOST_CHARACTERS = 100, 50_000  # limits of a template: each placeholder may be replaced by a whole cell
 
 
 def detect(
@@ -32,18 +32,18 @@ def detect(
 ) -> str:
     """Return the format of most records.
 
-    With a `template` it is "prompt_completion" if a completion is mapped and no label is, or if there is a completion and no
-    label; else "text_label", whatever the columns are called, or "text_labels" where a label is a list. A record that merely
-    lacks a column of that format is left to `to_rows`, which raises.
+    With a `template` the format is "prompt_completion" if a completion is mapped and no label is, or if there is a completion and
+    no label. Else it is "text_label", whatever the columns are called, or "text_labels" where a label is a list. A record that
+    only lacks a column of that format is refused later, by `to_rows`.
 
     Args:
-        records: What was read from one file.
+        records: The records of one file.
         template: Prompt, with columns as placeholders.
-        mapped: Names that the user mapped columns to: a format that reads them goes before the others.
+        mapped: Names that the user mapped columns to; a format that reads them is preferred.
         how: How the user can name the role of a column (see `columns`).
 
     Raises:
-        BadInput: No record is of a known format, or one is of another format than most.
+        BadInput: No record has a known format, or one has another format than most.
     """
     if template is not None:
         return _templated(records, template, mapped, how)
@@ -61,7 +61,7 @@ def detect(
         if kind is not None and not set(FORMATS[kind]) <= set(FORMATS[most]):
             raise BadInput(
                 f"{record.source} is {kind} (columns {listed(sorted(record.columns))}), but {counts[most]} rows are {most}, "
-                f"the first {records[kinds.index(most)].source}; keep one format a file, or set `format` in a task file"
+                f"the first {records[kinds.index(most)].source}; keep one format per file, or set `format` in a task file"
             )
     return most
 
@@ -93,7 +93,7 @@ def to_rows(
     r"""Return one row for each record, in order.
 
     Args:
-        records: What was read from one file.
+        records: The records of one file.
         format: A key of `FORMATS`.
         task: Name of the task, written into the rows.
         template: Prompt of `text_label` or `prompt_completion`, with columns as placeholders: "Request: {text}\nIntent:".
@@ -123,16 +123,16 @@ def to_rows(
         convert = makers[format](prompt, labels or {}) if format in LABELLED else _completer(prompt)
         needed = (*placeholders, FORMATS[format][-1])
     elif "context" in mapped:
-        convert = _behind_context(convert, format)
-    asked = (with_system_column(record, system, format) for record in records)
-    return [with_system(_to_row(record, needed, convert, format, task), system, format) for record in asked]
+        convert = _with_context(convert, format)
+    completed = (with_system_column(record, system, format) for record in records)
+    return [with_system(_to_row(record, needed, convert, format, task), system, format) for record in completed]
 
 
 def names_in(template: str) -> list[str]:
     """Return the placeholders of `template`, each once, in order.
 
     Raises:
-        BadSpec: The template is malformed, has none, or wants one formatted in some way.
+        BadSpec: The template is malformed, has no placeholder, or one with a format.
     """
     try:
         parts = list(string.Formatter().parse(template))
@@ -165,8 +165,8 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 def alpaca_prompt(instruction: str, input: str = "", system: str = "", history: Sequence[tuple[str, str]] = ()) -> str:
     """Return the standard Alpaca prompt, up to and with the line break after "### Response:".
 
-    A `system` text takes the place of the opening sentences, and past turns of `history` (question, answer) come
-    before the instruction as blocks of their own; the original has no room for either.
+    A `system` text replaces the opening sentences, and the past turns of `history` (question, answer) come before the
+    instruction as separate blocks. The original prompt has neither.
     """
     paired = ", paired with an input that provides further context" if input else ""
     opening = system or (
@@ -211,10 +211,10 @@ def _to_row(record: Record, needed: Sequence[str], convert: Callable[[Record], R
 
 
 def _refuse_missing(value: Any, column: str, record: Record) -> None:
-    """Refuse what tables write where a value is missing, and what a calculation gave that failed."""
+    """Refuse NaN and infinity: tables write NaN for a missing value, and a failed calculation gives either."""
     missing = not isfinite(value) if isinstance(value, float) else value != value
     if missing:
-        raise BadInput(f"{record.source}: {column} is {value}, which names nothing; write a text, or remove the row")
+        raise BadInput(f"{record.source}: {column} is {value}, which is no value; write a text, or remove the row")
 
 
 def _label(record: Record) -> str | None:
@@ -223,7 +223,7 @@ def _label(record: Record) -> str | None:
 
 def _label_of(value: Any, record: Record) -> str | None:
     if isinstance(value, str):
-        value = value.strip()  # spaces around a name are nobody's meaning, and would make another class
+        value = value.strip()  # spaces around a label are a mistake, and would make another class
     if value is None or value == "":
         return None
     if isinstance(value, bool):
@@ -242,7 +242,7 @@ def _text(record: Record, column: str, *, required: bool = False) -> str:
         value = ""
     _refuse_missing(value, column, record)
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # a whole number is written in one way alone; 0.1 and true are not
+        return str(value)  # a whole number has only one spelling; 0.1 and true have several
     if not isinstance(value, str):
         raise BadInput(f"{record.source}: {column} must be text, got {_not_text(value)}")
     if required and not value.strip():
@@ -253,33 +253,33 @@ def _text(record: Record, column: str, *, required: bool = False) -> str:
 
 
 def _not_text(value: Any) -> str:
-    """Return in words a value that is no text, and what to do about it."""
+    """Return a description of a value that is no text, and what to do about it."""
     if isinstance(value, bool):
         return f"{str(value).lower()}; write the answer of the model in quotes: 'yes', 'no' or 'true'"
     if isinstance(value, int | float):
         return f"the number {value}; put it in quotes, as the model is to write it"
     if isinstance(value, dict | list):
-        return f"{nested(value)}; write the one text that is meant in a column of its own"
+        return f"{nested(value)}; write the text in a column of its own"
     return f"a {type(value).__name__}; put it in quotes"
 
 
 def _prompted(prompt: str, completion: str) -> Row:
-    """Return a plain-text row; one space joins the sides where neither brings its own, as a tokenizer would expect."""
-    glued = prompt and not prompt[-1].isspace() and not completion[0].isspace()
-    return Row(prompt=prompt, completion=f" {completion}" if glued else completion)
+    """Return a plain-text row; prompt and completion are joined by a space where neither has one, as a tokenizer expects."""
+    unspaced = prompt and not prompt[-1].isspace() and not completion[0].isspace()
+    return Row(prompt=prompt, completion=f" {completion}" if unspaced else completion)
 
 
 def _from_messages(record: Record) -> Row:
-    return conversation(_opened(record, turns_of(record.fields["messages"], record.source)), record)
+    return conversation(_with_system_turn(record, turns_of(record.fields["messages"], record.source)), record)
 
 
 def _from_sharegpt(record: Record) -> Row:
     turns = turns_of(record.fields["conversations"], record.source, "from", "value")
-    return conversation(_opened(record, turns), record)
+    return conversation(_with_system_turn(record, turns), record)
 
 
-def _opened(record: Record, turns: list[Message]) -> list[Message]:
-    """Return the turns, behind the system turn of a column `system` if there is one."""
+def _with_system_turn(record: Record, turns: list[Message]) -> list[Message]:
+    """Return the turns, with the column `system` as the first turn if there is one."""
     system = _text(record, "system")
     return [Message("system", system), *turns] if system and Message("system", system) not in turns[:1] else turns
 
@@ -288,7 +288,7 @@ def _from_prompt_completion(record: Record) -> Row:
     prompt, completion = record.fields["prompt"], record.fields["completion"]
     if isinstance(prompt, list) and isinstance(completion, list):
         turns = [*turns_of(prompt, record.source), *turns_of(completion, record.source)]
-        return conversation(_opened(record, turns), record)
+        return conversation(_with_system_turn(record, turns), record)
     if isinstance(prompt, list) or isinstance(completion, list):
         raise BadInput(f"{record.source}: prompt and completion must be both text or both lists of messages")
     return _prompted(_text(record, "prompt"), _text(record, "completion", required=True))
@@ -346,7 +346,7 @@ def _classifier(prompt: Callable[[Record], str], labels: Mapping[str, str]) -> C
 
 
 def _set_classifier(prompt: Callable[[Record], str], texts: Mapping[str, str]) -> Callable[[Record], Row]:
-    """Return a conversion of rows with a list of labels; a single label in the place of a list is a list of one."""
+    """Return a conversion of rows with a list of labels; a single label instead of a list counts as a list of one."""
 
     def convert(record: Record) -> Row:
         value = record.fields["label"]
@@ -354,7 +354,7 @@ def _set_classifier(prompt: Callable[[Record], str], texts: Mapping[str, str]) -
         named = [label for label in labels if label is not None and label.strip()]
         if len(named) < len(labels):
             raise BadInput(
-                f"{record.source}: a label of the list is empty; remove it (an empty list says that none applies)"
+                f"{record.source}: a label of the list is empty; remove it (an empty list means that none applies)"
             )
         known = {label: label_text(label, texts) for label in (*named, EMPTY)}
         return Row(
@@ -370,18 +370,18 @@ def _completer(prompt: Callable[[Record], str]) -> Callable[[Record], Row]:
     return lambda record: _prompted(prompt(record), _text(record, "completion", required=True))
 
 
-def _behind_context(convert: Callable[[Record], Row], format: str) -> Callable[[Record], Row]:
+def _with_context(convert: Callable[[Record], Row], format: str) -> Callable[[Record], Row]:
     """Return a conversion that puts the column `context` before the question, where a row has one."""
     question = FORMATS[format][0]
 
-    def behind(record: Record) -> Row:
+    def with_context(record: Record) -> Row:
         context = _text(record, "context")
         if not context.strip():
             return convert(record)
         more = {"input": context} if format == "alpaca" else {question: f"{context}\n\n{_text(record, question)}"}
         return convert(replace(record, fields={**record.fields, **more}))
 
-    return behind
+    return with_context
 
 
 _CONVERT: dict[str, Callable[[Record], Row]] = {

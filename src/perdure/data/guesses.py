@@ -1,4 +1,4 @@
-"""What columns are probably for, by their names alone: for hints and warnings, never for what is read."""
+"""Guesses about the role of a column from its name: for hints and warnings only, never to decide what is read."""
 
 import re
 from collections.abc import Iterable
@@ -64,7 +64,7 @@ def pair(names: Iterable[str], text: str | None = None) -> dict[str, str] | None
     """Return the columns of the question and of the answer by role; None where the names suggest none.
 
     Args:
-        names: The columns that are free.
+        names: The columns without a role.
         text: The column of the question, if that is known.
     """
     names = list(names)

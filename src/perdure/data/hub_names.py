@@ -32,7 +32,7 @@ class HubName:
 
     @property
     def path(self) -> Path:
-        """The name as settings and requests hold it, among the paths of files."""
+        """The name as a path, for settings and requests that also take paths of files."""
         return Path(str(self))
 
 
@@ -45,12 +45,12 @@ def hub_name(path: Path | str) -> HubName:
     """Return the data set that a path names.
 
     Raises:
-        BadInput: It is no such name.
+        BadInput: The path is no such name.
     """
-    found = _NAME.fullmatch(str(path))
-    if found is None:
+    match = _NAME.fullmatch(str(path))
+    if match is None:
         raise BadInput(
             f"{quoted(str(path))} names no data set on the hub; write hub:ORG/NAME, hub:ORG/NAME:CONFIG or "
             "hub:ORG/NAME:CONFIG@REVISION"
         )
-    return HubName(found["repo"], found["config"], found["revision"])
+    return HubName(match["repo"], match["config"], match["revision"])

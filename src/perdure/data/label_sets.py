@@ -1,4 +1,4 @@
-"""Several labels a row: a column that holds lists of labels, and the one text that answers with all of them."""
+"""Several labels per row: a column with lists of labels, and one text as the answer with all of them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -7,7 +7,7 @@ from perdure.core.plain_text import quoted
 
 SEPARATOR = ", "
 EMPTY = "none"
-"""Label of a row whose list is empty; the task may give it another text, as any label."""
+"""Label of a row whose list is empty; the task may give it another text, like any label."""
 
 
 def label_of_set(labels: Sequence[str]) -> str:
@@ -24,7 +24,7 @@ def answer_of_set(labels: Sequence[str], texts: Mapping[str, str], source: str) 
         source: Place of the row, for the error.
 
     Raises:
-        BadInput: A text holds a comma, which separates the labels of an answer.
+        BadInput: A text has a comma, which separates the labels of an answer.
     """
     names = sorted(set(labels)) or [EMPTY]
     if torn := [name for name in names if "," in texts[name]]:

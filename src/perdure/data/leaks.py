@@ -1,4 +1,4 @@
-"""Leaks: a test row that is also trained on makes its score worthless."""
+"""Leaks: test rows that are also trained on, which would make their scores worthless."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,10 +8,10 @@ from perdure.data.task import TaskData
 
 
 def refuse_leaks(new: TaskData, others: Iterable[TaskData], *, itself: bool = True) -> None:
-    """Raise if a test row of `new` is in any train part, or one of its train rows in another task's test part.
+    """Raise if a test row of `new` is in any train part, or one of its train rows is in another task's test part.
 
     Two rows are the same when they have the same question or the same text. Validation rows count as trained on,
-    for they choose the weights. Earlier versions of `new` itself belong among `others`.
+    since they choose the weights. `others` includes earlier versions of `new`.
 
     Args:
         new: The task to check.

@@ -1,4 +1,4 @@
-"""Rows from stdin, whose kind is found from what it begins with."""
+"""Rows from stdin, whose kind is detected from its first bytes."""
 
 import sys
 from pathlib import Path
@@ -12,10 +12,10 @@ STDIN = Path("-")
 
 
 def read_stdin(documents: Documents) -> tuple[list[Record], list[str]]:
-    """Return the rows that stdin holds, and notices about them.
+    """Return the rows from stdin, and notices about them.
 
     Raises:
-        BadInput: It is closed, empty, packed, or its rows cannot be read.
+        BadInput: stdin is closed, empty, packed, or its rows cannot be read.
     """
     stream = getattr(sys.stdin, "buffer", None)
     data = stream.read() if stream is not None else b""
@@ -27,7 +27,7 @@ def read_stdin(documents: Documents) -> tuple[list[Record], list[str]]:
 
 
 def kind_of_bytes(data: bytes) -> str:
-    """Return the kind of data by what they begin with: Parquet, Arrow, JSON lines, JSON, a table, or text."""
+    """Return the kind of data by their first bytes: Parquet, Arrow, JSON lines, JSON, a table, or text."""
     if data.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
         return ".parquet" if data.startswith(b"PAR1") else ".arrow"
     start = data.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -44,7 +44,7 @@ def kind_of_bytes(data: bytes) -> str:
 def _is_object(line: bytes) -> bool:
     """Return whether a first line is a row of JSON lines, and not the beginning of a JSON object with rows."""
     try:
-        found = read_json(line.decode("utf-8"))
+        value = read_json(line.decode("utf-8"))
     except (BadJson, UnicodeDecodeError):
         return line.endswith(b"}")  # broken JSON lines, whose error names the line
-    return isinstance(found, dict) and not isinstance(found.get("data"), list)
+    return isinstance(value, dict) and not isinstance(value.get("data"), list)

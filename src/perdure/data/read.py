@@ -1,4 +1,4 @@
-"""Reading a data file into records: one dict per row, and where it stood."""
+"""Data files as records: one dict per row, with its place in the file."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from perdure.data.documents import Documents, read_documents
 from perdure.data.tables import Numbered, read_arrow, read_csv, read_parquet, read_tsv
 from perdure.data.unpack import decode, read_bytes
 
-_AROUND = " \t\r\n\f\v\u00a0\u200b\ufeff"  # around a column's name these mean nothing
+_AROUND = " \t\r\n\f\v\u00a0\u200b\ufeff"  # ignored around the name of a column
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Record:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns that hold a value; null counts as absent, for table formats write it where a row has nothing."""
+        """Columns with a value. Null counts as absent, since table formats write it where a row has no value."""
         return frozenset(name for name, value in self.fields.items() if value is not None)
 
 
@@ -46,8 +46,8 @@ def read_file(path: Path, documents: Documents = "paragraph", shown: str = "") -
 
     Args:
         path: The file.
-        documents: What one row of a .txt file is.
-        shown: Name of the file in the sources of its rows; else the last part of its path.
+        documents: Whether one row of a .txt file is a paragraph or the file.
+        shown: Name of the file in the sources of its rows; the last part of its path if empty.
 
     Raises:
         BadInput: The file is missing, empty, without rows, not UTF-8, broken, hostile, or of another kind.
@@ -87,7 +87,7 @@ def read_bytes_as(
 
 
 def _records(numbered: Numbered, path: Path) -> Iterator[Record]:
-    """Return rows as records, with the names of their columns without spaces and marks around them."""
+    """Return rows as records, without spaces and marks around the names of their columns."""
     clean: dict[str, str] = {}
     for number, fields in numbered:
         if not isinstance(fields, dict):
@@ -102,7 +102,7 @@ def _records(numbered: Numbered, path: Path) -> Iterator[Record]:
 
 
 def _read_jsonl(text: str, path: Path) -> tuple[Numbered, list[str]]:
-    # Not splitlines(): it also breaks at U+2028 and its like, which are legal inside a JSON string.
+    # Not splitlines(): it also breaks at characters such as U+2028, which are legal inside a JSON string.
     lines = enumerate(text.split("\n"), start=1)
     return ((number, _json_line(line, path, number)) for number, line in lines if line.strip()), []
 

@@ -1,4 +1,4 @@
-"""Sources of rows: files, folders, data sets on the hub and stdin, one or several, as the records of one task."""
+"""Sources of rows: one or several files, folders, data sets on the hub, or stdin, read as the records of one task."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from perdure.data.read import Record, read_file
 from perdure.data.tables import class_names, named
 
 Data: TypeAlias = Path | tuple[Path, ...]
-"""Where rows come from: one path, or several. A path is a file, a folder, `hub:ORG/NAME`, or `-` for stdin."""
+"""A source of rows: one path, or several. A path is a file, a folder, `hub:ORG/NAME`, or `-` for stdin."""
 
-HUB_ROWS = 100_000  # of each split of a data set on the hub, unless the task sets `max_rows`
+HUB_ROWS = 100_000  # rows that are read of each split on the hub, unless the task sets `max_rows`
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class HubData:
     """A data set as it was read from the hub.
 
     Args:
-        name: Its name, with the configuration that was read and the commit in the place of the revision.
+        name: Its name, with the configuration that was read, and the commit as revision.
         splits: Its splits, in its order.
         features: Its columns as `datasets` describes them, for the names of classes.
     """
@@ -54,7 +54,7 @@ class HubData:
 
 
 class HubReader(Protocol):
-    """Reads data sets from the hub; `bridges.hub_data.read_hub` is the one that there is."""
+    """Reads data sets from the hub; `bridges.hub_data.read_hub` is the only implementation."""
 
     def __call__(self, name: HubName, most: int) -> HubData:
         """Return at most `most` rows of each split."""
@@ -67,7 +67,7 @@ class Found:
 
     Args:
         records: The rows in order.
-        notices: What the user should know of how they were read.
+        notices: What the user should know about how they were read.
         data: The source, with the commit of each data set on the hub.
     """
 
@@ -83,7 +83,7 @@ class _Piece:
     Args:
         name: Its name, for notices.
         records: Its rows.
-        part: Part of the task that its name gives, if it gives one.
+        part: Part of the task that its name gives; None where it gives none.
     """
 
     name: str
@@ -92,7 +92,7 @@ class _Piece:
 
 
 def paths_of(data: Data) -> tuple[Path, ...]:
-    """Return the paths of a source, one at least."""
+    """Return the paths of a source, at least one."""
     return (data,) if isinstance(data, Path) else data
 
 
@@ -107,13 +107,13 @@ def read_sources(
 ) -> Found:
     """Return the rows of one source or several, in order.
 
-    Where names of files, folders or splits say which part of the task they are, and a row has no column `split` of its own, the
-    row gets one. A single file is taken whole, whatever its name.
+    Names of files, folders or splits may give the part of the task that they are. Their rows then get a column `split`, unless
+    they have one. All rows of a single file are read as one part, whatever its name.
 
     Args:
         data: The source.
-        documents: What a row of a .txt file is; None takes a paragraph, and the whole file where it is found in a folder.
-        most: Most rows of each file or split, from its start; None takes all, of the hub `HUB_ROWS`.
+        documents: Whether a row of a .txt file is a paragraph or the file; None takes a paragraph, and the file in a folder.
+        most: Largest number of rows of each file or split, from its start; None takes all, and `HUB_ROWS` of the hub.
         hub: Reads data sets from the hub, where this is possible.
 
     Raises:
@@ -126,10 +126,10 @@ def read_sources(
     notices: list[str] = []
     resolved: list[Path] = []
     for path in paths:
-        found, more_notices, now = _read(path, documents, most, hub, alone=len(paths) == 1)
-        pieces += found
+        more_pieces, more_notices, recorded = _read(path, documents, most, hub, alone=len(paths) == 1)
+        pieces += more_pieces
         notices += more_notices
-        resolved.append(now)
+        resolved.append(recorded)
     records, more_notices = _by_part(pieces)
     return Found(records, [*notices, *more_notices], resolved[0] if isinstance(data, Path) else tuple(resolved))
 
@@ -162,11 +162,11 @@ def _read(
 def _read_hub(name: HubName, most: int, hub: HubReader | None) -> tuple[list[_Piece], list[str], Path]:
     if hub is None:
         raise BadInput(f"{name}: data sets of the hub are not read here; download the data set, and give its file")
-    found = hub(name, most)
-    classes = class_names(found.features)
-    parts = {split.name: part_of_name(split.name) for split in found.splits}
+    read = hub(name, most)
+    classes = class_names(read.features)
+    parts = {split.name: part_of_name(split.name) for split in read.splits}
     notices, pieces = [], []
-    for split in found.splits:
+    for split in read.splits:
         if parts[split.name] is None and any(parts.values()):
             notices.append(_left_out(str(name), split.name))
             continue
@@ -180,26 +180,26 @@ def _read_hub(name: HubName, most: int, hub: HubReader | None) -> tuple[list[_Pi
         pieces.append(_Piece(place, records, parts[split.name]))
     if not any(piece.records for piece in pieces):
         raise BadInput(f"{name} holds no rows; it needs at least one")
-    return pieces, [f"{name} is read at revision {found.name.revision}", *notices], found.name.path
+    return pieces, [f"{name} is read at revision {read.name.revision}", *notices], read.name.path
 
 
 def _left_out(source: str, split: str) -> str:
-    return f"{source}: the split {visible(clipped(split, 60))} is not read, for its name says no part (train, validation, test)"
+    return f"{source}: the split {visible(clipped(split, 60))} is not read, since its name is no part (train, validation, test)"
 
 
 def _by_part(pieces: Sequence[_Piece]) -> tuple[list[Record], list[str]]:
-    """Return all rows, with a column `split` where names say more than one part, and notices of what was read as what."""
+    """Return all rows, with a column `split` where names give more than one part, and notices about these parts."""
     if len(pieces) == 1:
         return pieces[0].records, []
-    pieces, secret = _without_secret(pieces)
+    pieces, unlabelled = _without_unlabelled(pieces)
     by_part = {part: [p for p in pieces if (p.part or "train") == part] for part in ("train", "validation", "test")}
     if not by_part["validation"] and not by_part["test"]:
         rows = [record for piece in pieces for record in piece.records]
-        return rows, [f"{len(rows):,} rows are read from {counted(len(pieces), 'file')}: {_names(pieces)}", *secret]
+        return rows, [f"{len(rows):,} rows are read from {counted(len(pieces), 'file')}: {_names(pieces)}", *unlabelled]
     more_notices = [
-        f"read as {part} rows by name: {_names(found)} ({sum(len(piece.records) for piece in found):,})"
-        for part, found in by_part.items()
-        if found
+        f"read as {part} rows by name: {_names(some_pieces)} ({sum(len(piece.records) for piece in some_pieces):,})"
+        for part, some_pieces in by_part.items()
+        if some_pieces
     ]
     marked = [
         record
@@ -208,19 +208,19 @@ def _by_part(pieces: Sequence[_Piece]) -> tuple[list[Record], list[str]]:
         for piece in pieces
         for record in piece.records
     ]
-    return marked, [*more_notices, *secret]
+    return marked, [*more_notices, *unlabelled]
 
 
-def _without_secret(pieces: Sequence[_Piece]) -> tuple[list[_Piece], list[str]]:
-    """Return the pieces without test parts that keep their labels secret, as some public data sets do, and notices."""
+def _without_unlabelled(pieces: Sequence[_Piece]) -> tuple[list[_Piece], list[str]]:
+    """Return the pieces without test parts that have no labels, as in some public data sets, and notices."""
     filled = {name for p in pieces if p.part != "test" for r in p.records for name in r.columns if is_label(name)}
-    secret = [
+    unlabelled = [
         p for p in pieces if p.part == "test" and filled and not any(filled & record.columns for record in p.records)
     ]
     more_notices = [
-        f"{piece.name} has no labels, and is not read: the test rows are made from the others" for piece in secret
+        f"{piece.name} has no labels, and is not read: the test rows are made from the others" for piece in unlabelled
     ]
-    return [piece for piece in pieces if piece not in secret], more_notices
+    return [piece for piece in pieces if piece not in unlabelled], more_notices
 
 
 def _names(pieces: Sequence[_Piece]) -> str:

@@ -41,28 +41,28 @@ MOST = {"max_new_tokens": 100_000, "max_rows": 10**9, "seed": 2**63 - 1}
 
 
 class TaskSpec(BaseModel):
-    """Settings of a task. Anything left out has the default that the data suggest.
+    """Settings of a task. A setting that is left out gets its default, which may depend on the data.
 
     Args:
         name: Name of the task: letters, digits, and "_", ".", "-" after the first.
         train: Data file, folder, data set on the hub (`hub:ORG/NAME[:CONFIG][@REVISION]`), or several of them.
         test: The same with test rows; without it, see `split` columns and `test_size`.
         format: A key of `formats.FORMATS` ("text+label" and "prompt/completion" are understood too); None detects it.
-        documents: What a row of a .txt file is: a "paragraph" or the "file"; None takes a paragraph of a file that is named,
-            and the whole of a file in a folder.
-        max_rows: Most rows that are read of each file or split, from its start; None takes all, of the hub 100,000.
+        documents: Whether a row of a .txt file is a "paragraph" or the "file"; None takes paragraphs of a file that is named,
+            and whole files of a folder.
+        max_rows: Largest number of rows that are read of each file or split, from its start; None takes all, of the hub 100,000.
         columns: Column of the data by the name it is to be read under: {"prompt": "question", "completion": "answer"}.
         template: Prompt of text_label or prompt_completion, with columns as placeholders.
         system: System prompt of the task: the first turn of conversations, or the beginning of the prompt in plain text. A row
             with a system prompt of its own keeps it.
         labels: Text of each label in the completion of text_label or text_labels.
         scorer: Name of a scorer, or {"name": ..., options}; None takes the default for the rows.
-        max_new_tokens: Longest answer generated when scored or predicted, in tokens; None leaves it to the evaluation.
-        general: Data, as `train`, with general instruction data, for recipes that replay it.
+        max_new_tokens: Largest number of tokens of a generated answer; None lets the evaluation decide.
+        general: General instruction data (a source like `train`), for recipes that replay it.
         guard: Names of the tasks the gate guards while this one is learned; None is all of them.
         test_size: Share of the questions in the test part when it has to be made, in (0, 1).
         seed: Key of the draw that makes the test part.
-        keep_rows: "all" stores the text of every row, "needed" that of memory and test rows alone; None is the workspace's
+        keep_rows: "all" stores the text of every row, "needed" only that of memory and test rows; None takes the workspace's
             setting.
     """
 
@@ -142,7 +142,7 @@ class TaskSpec(BaseModel):
         return value
 
     def inherited(self) -> dict[str, Any]:
-        """Return the settings that a later version inherits unless it sets them: those set here, without the files."""
+        """Return the settings set here, without the files: a later version inherits them unless it sets them."""
         return {key: getattr(self, key) for key in _INHERITED if key in self.model_fields_set}
 
 
@@ -160,7 +160,7 @@ def make_spec(values: Mapping[str, Any], where: str) -> TaskSpec:
         spec = TaskSpec.model_validate(numbers)
     except ValidationError as error:
         raise BadSpec(f"{where}: {_problems(error)}") from error
-    try:  # what cannot be hashed could not be stored with the task
+    try:  # a setting that cannot be hashed cannot be stored with the task
         content_hash(spec.model_dump(exclude={"train", "test", "general"}))
     except UnicodeEncodeError as error:
         raise BadSpec(f"{where}: a setting holds half of a surrogate pair (\\ud800 to \\udfff); remove it") from error
@@ -181,14 +181,14 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise BadSpec(f"{path} must be a mapping with at least `train: FILE`")
     for key in ("train", "test", "general"):
         if isinstance(given := values.get(key), str):
-            values[key] = _beside(path, given)
+            values[key] = _relative_to(path, given)
         elif isinstance(given, list) and all(isinstance(item, str) for item in given):
-            values[key] = tuple(_beside(path, item) for item in given)
+            values[key] = tuple(_relative_to(path, item) for item in given)
     return values
 
 
-def _beside(file: Path, given: str) -> Path:
-    """Return a path that a task file names: relative to its folder, but for the hub."""
+def _relative_to(file: Path, given: str) -> Path:
+    """Return a path in a task file: relative to the file's folder, except for the hub."""
     return Path(given) if is_hub(given) else file.parent / given
 
 

@@ -1,4 +1,4 @@
-"""Parts of a task: the ones that its files name, and the test part made where they name none."""
+"""Parts of a task: those that its files name, and a test part drawn from the rows where they name none."""
 
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -38,7 +38,7 @@ def named_parts(records: Sequence[Record], rows: Sequence[Row]) -> dict[str, lis
 
 
 def distinct(rows: Iterable[Row]) -> tuple[Row, ...]:
-    """Return the rows in order, each text once, at its first place."""
+    """Return the rows in order, each text only at its first place."""
     first: dict[str, Row] = {}
     for row in rows:
         first.setdefault(row.hash, row)
@@ -54,8 +54,8 @@ def make_test_part(rows: Sequence[Row], share: float, *key: object) -> tuple[lis
 
     Args:
         rows: The rows to divide.
-        share: Part of the questions wanted for testing, in (0, 1).
-        key: What the draw depends on, besides the order of the rows; see `core.keyed`.
+        share: Share of the questions for the test part, in (0, 1).
+        key: Key of the draw, which also depends on the order of the rows; see `core.keyed`.
     """
     label_of = {row.question: row.label or "" for row in reversed(rows)}
     questions = list(dict.fromkeys(row.question for row in rows))
@@ -77,8 +77,8 @@ def held_out(rows: Sequence[T], share: float, *key: object) -> tuple[list[T], li
 
     Args:
         rows: The rows to divide; a single one stays in train.
-        share: Part of the rows wanted for validation, in (0, 1).
-        key: What the draw depends on, besides the number of rows; see `core.keyed`.
+        share: Share of the rows for validation, in (0, 1).
+        key: Key of the draw, which also depends on the number of rows; see `core.keyed`.
     """
     size = min(max(round(share * len(rows)), 1), len(rows) - 1)
     chosen = set(keyed(*key, "validation").permutation(len(rows))[: max(size, 0)].tolist())

@@ -1,4 +1,4 @@
-"""An answer as text while its tokens come."""
+"""Streaming of an answer: its text while its tokens are generated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from perdure.data.answers import Reader
 from perdure.data.thoughts import may_open
 
-HALF = "\ufffd"  # what a decoder writes for a character whose last bytes have not come yet
+HALF = "\ufffd"  # a decoder writes this for a character whose last bytes are still missing
 
 
 @dataclass
 class TextStream:
-    """Writes an answer piece by piece as its tokens come; together the pieces are what `Reader.text` reads in all of them.
+    """Writes an answer in pieces while its tokens are generated. Together the pieces are `Reader.text` of all tokens.
 
-    A thought is not written, nor is what may become one, a character that is not whole, or white space before the next word.
+    These are not written: a thought, text that may become a thought, an incomplete character, and trailing white space.
 
     Args:
         reader: Reads the answer.
@@ -28,7 +28,7 @@ class TextStream:
     _written: str = ""
 
     def add(self, token: int) -> None:
-        """Take the next token, and write what is certain of the answer now."""
+        """Add the next token, and write the part of the answer that is certain now."""
         self._ids.append(token)
         text = self.reader.text(self._ids, self.tag)
         begins_before = tuple(self._ids) == self.reader.before[: len(self._ids)]
@@ -39,9 +39,7 @@ class TextStream:
     def end(self) -> None:
         """Write the rest of the answer."""
         text = self.reader.text(self._ids, self.tag)
-        if not text.startswith(
-            self._written
-        ):  # the tokenizer reads earlier tokens otherwise once the later ones are there
+        if not text.startswith(self._written):  # the tokenizer decodes earlier tokens differently after later ones
             self.write("\n")
             self._written = ""
         self._put(text)

@@ -1,4 +1,4 @@
-"""The system prompt of a task: where its rows get it, and how many bring their own."""
+"""The system prompt of a task, and a notice about rows with a system prompt of their own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,23 +15,21 @@ def with_system_column(record: Record, system: str | None, format: str) -> Recor
     """Return a record of a format that reads a column `system` itself, with the system prompt of the task where it has none.
 
     Raises:
-        BadSpec: Rows of the format are whole texts, which answer nothing.
+        BadSpec: Rows of the format are whole texts without a question.
     """
     if system is None:
         return record
     if format == "text":
-        raise BadSpec(
-            "`system` belongs to rows that are asked something, but the data are texts; remove it or set `format`"
-        )
+        raise BadSpec("`system` belongs to rows with a question, but the data are texts; remove it or set `format`")
     if format != "alpaca" or record.fields.get("system"):
         return record
     return replace(record, fields={**record.fields, "system": system})
 
 
 def with_system(row: Row, system: str | None, format: str) -> Row:
-    """Return a row with the system prompt of its task: a first turn, or of plain text the beginning of the prompt.
+    """Return a row with the system prompt of its task: as the first turn, or at the start of a plain prompt.
 
-    A conversation that begins with a system turn of its own is returned as it is.
+    A conversation that begins with its own system turn is returned unchanged.
     """
     if system is None or format == "alpaca":
         return row
@@ -45,7 +43,7 @@ def with_system(row: Row, system: str | None, format: str) -> Row:
 def about_systems(
     system: str | None, parts: Mapping[str, Sequence[Row]], records: Sequence[Record], format: str
 ) -> list[str]:
-    """Return a notice of the rows whose own system prompt takes the place of the task's."""
+    """Return a notice about the rows whose own system prompt replaces the task's."""
     if system is None:
         return []
     rows = [row for part in parts.values() for row in part]
@@ -53,7 +51,5 @@ def about_systems(
     if format == "alpaca":
         own += sum(record.fields.get("system") not in (None, "", system) for record in records)
     return (
-        [f"{counted(own, 'row')} with a system prompt of their own, which is used in the place of the task's"]
-        if own
-        else []
+        [f"{counted(own, 'row')} with a system prompt of their own, which is used instead of the task's"] if own else []
     )

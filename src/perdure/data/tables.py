@@ -1,4 +1,4 @@
-"""Tables, whose columns are named once: CSV, TSV, Parquet and Arrow."""
+"""Tables with a header or a schema: CSV, TSV, Parquet and Arrow."""
 
 import csv
 import io
@@ -24,14 +24,16 @@ _BATCH = 256  # rows of a Parquet file at once, so that a hostile one is refused
 
 
 def read_csv(text: str, path: Path) -> tuple[Numbered, list[str]]:
-    """Return the rows of a CSV file with the line each ends in, and a word on its separator where that is no comma.
+    """Return the rows of a CSV file with the line each ends in, and a notice about its separator where that is no comma.
 
-    Where the header has no comma, a semicolon, tab or vertical bar in it separates. A first line `sep=;` is followed.
+    Where the header has no comma, a semicolon, tab or vertical bar in it is the separator. A first line `sep=;` sets it.
 
     Raises:
         BadInput: The table is broken; the message has the line.
     """
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the limit of 128 KiB a cell is shorter than real documents
+    csv.field_size_limit(
+        min(sys.maxsize, 2**31 - 1)
+    )  # the default limit of 128 KiB per cell is too short for documents
     before, rest = re.match(r"(?:[ \t]*\r?\n)*", text), text  # blank lines
     skipped = before.end() if before else 0
     declared = re.compile(r'"?sep=([,;|\t])"?[ \t]*\r?\n').match(text, skipped)
@@ -48,7 +50,7 @@ def read_csv(text: str, path: Path) -> tuple[Numbered, list[str]]:
 
 
 def _separator(text: str) -> str:
-    """Return what separates the cells of the header: the comma if there is one outside quotes, else what there is most of."""
+    """Return the separator of the header: the comma if one is outside quotes, else the most frequent separator."""
     counts = {separator: len(_header(text, separator)) for separator in (",", *_SEPARATORS)}
     return "," if counts[","] > 1 else max(counts, key=lambda separator: counts[separator])
 
@@ -67,7 +69,7 @@ def _header(text: str, separator: str) -> list[str]:
 
 def _csv_rows(reader: Any, path: Path, above: int) -> Iterator[tuple[int, dict[str, str]]]:
     """Return the rows; `above` is the number of lines above the header."""
-    begin = above + 1  # of the row that is read: a quote without an end is noticed at the end of the file only
+    begin = above + 1  # first line of the current row: an unclosed quote is only noticed at the end of the file
     try:
         header = _names(next(reader, []), path, above + 1)
         begin = above + reader.line_num + 1
@@ -79,7 +81,7 @@ def _csv_rows(reader: Any, path: Path, above: int) -> Iterator[tuple[int, dict[s
                     'put quotes around cells with commas, and write a quote in them as ""'
                 )
             if cells:
-                # columns without a name are an index, or come from a separator at the end of every line
+                # empty columns without a name are an index, or come from a separator at the end of every line
                 yield line, {n: c for n, c in zip(header, cells, strict=True) if c or not n.startswith("column ")}
     except csv.Error as error:
         end = above + reader.line_num
@@ -88,7 +90,7 @@ def _csv_rows(reader: Any, path: Path, above: int) -> Iterator[tuple[int, dict[s
 
 
 def _names(header: list[str], path: Path, line: int) -> list[str]:
-    """Return the names of the columns; one without a name is called by its number."""
+    """Return the names of the columns; a column without a name gets its number as name."""
     names = [name.strip() or f"column {number}" for number, name in enumerate(header, start=1)]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1] if len(set(names)) < len(names) else []
     if twice:
@@ -104,8 +106,8 @@ _IN_QUOTES = re.compile(r'"(?:[^"]|"")*"')
 def read_tsv(text: str, path: Path) -> tuple[Numbered, list[str]]:
     """Return the rows of a table separated by tabs, with the line each ends in.
 
-    Where every line has as many cells as the header, a quote that does not enclose a whole cell is text, as programs write it
-    that know no quotes in such a file. Elsewhere quotes enclose tabs and line breaks, as in CSV. A header without a tab is CSV.
+    Where every line has as many cells as the header, a quote that does not enclose a whole cell is text, since some
+    programs do not use quotes in such files. Else quotes enclose tabs and line breaks, as in CSV. A header without a tab is CSV.
 
     Raises:
         BadInput: The table is broken; the message has the line.
@@ -135,16 +137,16 @@ def _unquoted(cell: str) -> str:
 
 
 def read_parquet(data: bytes, path: Path) -> tuple[Numbered, list[str]]:
-    """Return the rows of a Parquet file by number; whole numbers that its schema calls classes get their names.
+    """Return the rows of a Parquet file by number; numbers of classes in its schema become their names.
 
     Raises:
-        BadInput: It is no Parquet file, names a column twice, or holds far more than its size.
+        BadInput: It is no Parquet file, names a column twice, or its content is far larger than the file.
     """
     # Imported here: loading pyarrow takes longer than `perdure status` may, and only these formats need it.
     import pyarrow
     from pyarrow import parquet
 
-    with _in_words(path, "Parquet"):
+    with _translated_errors(path, "Parquet"):
         file = parquet.ParquetFile(pyarrow.BufferReader(data))
         batches = file.iter_batches(batch_size=_BATCH, use_threads=False)
         return _columnar(file.schema_arrow, batches, len(data), path), []
@@ -154,11 +156,11 @@ def read_arrow(data: bytes, path: Path) -> tuple[Numbered, list[str]]:
     """Return the rows of an Arrow file, as `datasets` saves them, by number; classes by name as in `read_parquet`.
 
     Raises:
-        BadInput: It is no Arrow file, names a column twice, or holds far more than its size.
+        BadInput: It is no Arrow file, names a column twice, or its content is far larger than the file.
     """
     import pyarrow
 
-    with _in_words(path, "Arrow"):
+    with _translated_errors(path, "Arrow"):
         source = pyarrow.BufferReader(data)
         if data.startswith(b"ARROW1"):
             file = pyarrow.ipc.open_file(source)
@@ -168,8 +170,8 @@ def read_arrow(data: bytes, path: Path) -> tuple[Numbered, list[str]]:
 
 
 @contextmanager
-def _in_words(path: Path, kind: str) -> Iterator[None]:
-    """Report what pyarrow raises as an error in the file."""
+def _translated_errors(path: Path, kind: str) -> Iterator[None]:
+    """Translate pyarrow's errors into an error of the file."""
     import pyarrow
 
     try:
@@ -179,18 +181,18 @@ def _in_words(path: Path, kind: str) -> Iterator[None]:
 
 
 def _columnar(schema: Any, batches: Iterable[Any], size: int, path: Path) -> Numbered:
-    """Return the rows of record batches by number, read now, so that what is hostile is refused within the bounds."""
+    """Return the rows of record batches by number, read at once, so that a hostile file is refused within the limits."""
     if len(set(schema.names)) < len(schema.names):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)
         raise BadInput(f"{path} names the column {quoted(twice)} twice; rename one")
-    limit, rows, held = most(size), list[dict[str, Any]](), 0
+    limit, rows, size_in_memory = most(size), list[dict[str, Any]](), 0
     for batch in batches:
-        batch.validate(full=True)  # offsets that lead outside the data
-        held += batch.nbytes + 64 * batch.num_rows
-        if held > limit:
+        batch.validate(full=True)  # refuses offsets that lead outside the data
+        size_in_memory += batch.nbytes + 64 * batch.num_rows
+        if size_in_memory > limit:
             raise BadInput(
                 f"{path} holds more than {limit // 2**20:,} MiB, far more than its {size:,} bytes; "
-                "if that is meant, write it as .jsonl, or split it"
+                "if this is intended, write it as .jsonl, or split it"
             )
         rows += batch.to_pylist()
     classes = class_names(_features((schema.metadata or {}).get(b"huggingface")))
@@ -198,7 +200,7 @@ def _columnar(schema: Any, batches: Iterable[Any], size: int, path: Path) -> Num
 
 
 def _features(text: bytes | None) -> Any:
-    """Return the features that `datasets` wrote into a schema; None where there are none that can be read."""
+    """Return the features that `datasets` wrote into a schema; None where there are none or they cannot be read."""
     try:
         return read_json((text or b"null").decode("utf-8"))["info"]["features"]
     except (BadJson, UnicodeDecodeError, KeyError, TypeError):
@@ -206,7 +208,7 @@ def _features(text: bytes | None) -> Any:
 
 
 def class_names(features: Any) -> dict[str, list[str]]:
-    """Return the names of the classes by column, of features as `datasets` writes them: of a class, or of a list of classes."""
+    """Return the names of the classes by column, for features of `datasets` that are a class or a list of classes."""
     classes = {}
     for column, feature in features.items() if isinstance(features, dict) else ():
         while isinstance(feature, list | dict) and (inner := _inner(feature)) is not None:
@@ -228,7 +230,7 @@ def named(row: dict[str, Any], classes: dict[str, list[str]], where: str) -> dic
     """Return a row with each class by its name; -1 means no class, as in a test part without labels.
 
     Raises:
-        BadInput: A number is no class.
+        BadInput: A number is not the number of a class.
     """
     if not classes:
         return row

@@ -1,4 +1,4 @@
-"""Thought blocks: where a text thinks before it answers, and the answer without them."""
+"""Thought blocks: the reasoning at the start of a text, and the answer after it."""
 
 import re
 
@@ -19,23 +19,23 @@ _BLOCK = re.compile(rf"\s*({_OPEN})")
 
 
 def opening(prompt: str) -> re.Match[str] | None:
-    """Return where a prompt ends in an open thought block: group 1 is its tag, group 2 the white space behind it."""
+    """Return the match of an open thought block at the end of a prompt: group 1 is its tag, group 2 the white space after it."""
     return _OPENED.search(prompt)
 
 
 def empty_block(prompt: str) -> re.Match[str] | None:
-    """Return where a prompt ends in an empty thought block."""
+    """Return the match of an empty thought block at the end of a prompt."""
     return _CLOSED.search(prompt)
 
 
 def split(text: str, tag: str | None = None) -> tuple[str | None, str]:
-    """Return (thought, answer) of a text that opens with thought blocks; the thought is None where it has none.
+    """Return (thought, answer) of a text that opens with thought blocks; the thought is None where there is none.
 
-    A thought that is never closed has no answer behind it: the answer is empty.
+    A thought that is never closed has an empty answer.
 
     Args:
         text: The answer.
-        tag: The opening tag that precedes the text already, if one does.
+        tag: The opening tag directly before the text, if there is one.
     """
     thoughts: list[str] = []
     while True:
@@ -52,11 +52,11 @@ def split(text: str, tag: str | None = None) -> tuple[str | None, str]:
 
 
 def may_open(text: str) -> bool:
-    """Say whether a text is the beginning of a tag that opens a thought, so that what follows decides whether one begins."""
+    """Return whether a text is an incomplete opening tag, so that the following text decides whether a thought begins."""
     begun = text.lstrip()
     return any(tag != begun and tag.startswith(begun) for tag in CLOSING)
 
 
 def knows_thoughts(template: str) -> bool:
-    """Say whether a chat template writes or reads thought blocks."""
+    """Return whether a chat template writes or reads thought blocks."""
     return any(name in template for name in (*CLOSING, *CLOSING.values(), "reasoning_content", "thinking"))

@@ -13,14 +13,14 @@ from perdure.data.read import Record
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "observation": "tool"} | {role: role for role in ROLES}
-REASONING = ("reasoning_content", "reasoning", "thinking")  # names of what an assistant thought
+REASONING = ("reasoning_content", "reasoning", "thinking")  # fields with the thought of an assistant turn
 TURN_FIELDS = (*REASONING, "tool_calls", "tool_call_id", "name", "tool_plan")
-"""Fields of a turn that are handed to the chat template with role and content."""
+"""Fields of a turn that are passed to the chat template with role and content."""
 
 ROW_FIELDS = ("tools", "documents", "chat_template_kwargs")
-"""Columns of a conversation that are handed to the chat template with the turns."""
+"""Columns of a conversation that are passed to the chat template with the turns."""
 
-_NAMED = 8  # fields that a notice names
+_NAMED = 8  # largest number of fields that notices name
 _MARKS = ("weight", "train")  # fields that mark whether a turn is trained
 
 
@@ -28,7 +28,7 @@ def turns_of(value: Any, source: str, role: str = "role", content: str = "conten
     """Return the turns of a list of `{role: ..., content: ...}`; the keys differ between formats.
 
     Raises:
-        BadInput: A turn is none, or holds what cannot be trained; the message has row and turn.
+        BadInput: A turn is not valid, or its content cannot be trained; the message names row and turn.
     """
     roles = SHAREGPT_ROLES if role == "from" else {name: name for name in ROLES}
     if not isinstance(value, list):
@@ -40,7 +40,7 @@ def conversation(turns: Sequence[Message], record: Record) -> Row:
     """Return the row of a conversation, up to its last answer; turns after that have nothing to train.
 
     Raises:
-        BadInput: There is no answer, an empty one, or nothing before it; or a column for the template is none.
+        BadInput: There is no answer, an empty one, or nothing before it; or a column for the template is not valid.
     """
     source = record.source
     answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
@@ -59,14 +59,14 @@ def template_arguments(record: Record) -> str:
     """Return the other arguments of the chat template in a record, as canonical JSON; empty where there are none.
 
     Raises:
-        BadInput: A column for the template holds something else than it should.
+        BadInput: A column for the template has a value of a wrong type.
     """
     given = {name: value for name in ROW_FIELDS if (value := _given(record, name))}
     return _stored(given, record.source) if given else ""
 
 
 def unread_fields(records: Iterable[Record]) -> list[str]:
-    """Return notices of the fields of turns that nothing reads, most frequent first."""
+    """Return notices about the fields of turns that nothing reads, most frequent first."""
     keys = {"role", "content", "from", "value", *TURN_FIELDS, *_MARKS}
     counts: Counter[str] = Counter()
     for record in records:
@@ -124,7 +124,7 @@ def _text_of(value: Any, where: str) -> str:
 
 
 def _calls(value: Any, where: str) -> list[dict[str, Any]]:
-    """Return tool calls with their arguments as an object, which templates write as JSON themselves."""
+    """Return tool calls with their arguments as an object, since templates convert it to JSON themselves."""
     if not isinstance(value, list) or not all(isinstance(call, dict) for call in value):
         raise BadInput(f"{where}: tool_calls must be a list of objects {{type, function: {{name, arguments}}}}")
     calls = []
@@ -165,7 +165,7 @@ def _stored(value: Any, where: str) -> str:
         return canonical_json(value)
     except (ValueError, TypeError) as error:
         raise BadInput(
-            f"{where}: {quoted(value)} holds what JSON has no word for (NaN, infinity, a date, bytes); write it as text"
+            f"{where}: {quoted(value)} has a value that JSON cannot express (NaN, infinity, a date, bytes); write it as text"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a data file as text: unpacked within bounds, and named for what they are where they are no UTF-8."""
+"""The bytes of a data file as text: unpacked within limits, with a clear error where they are not UTF-8."""
 
 import codecs
 import gzip
@@ -9,10 +9,10 @@ from pathlib import Path
 from perdure.core.errors import BadInput
 from perdure.core.plain_text import quoted
 
-PLENTY = 64 * 2**20  # bytes that any .gz may hold, however well they were packed
-RATIO = 50  # times its size that a larger one may hold; texts are packed to a third or a tenth
-MOST, ORDINARY = 2**30, 20  # bytes that it may hold at all, unless that is no more than so many times its size
-SETTING = "PERDURE_GZ_MIB"  # environment variable: MiB that a .gz may hold, in the place of these bounds
+PLENTY = 64 * 2**20  # any .gz may unpack to this many bytes
+RATIO = 50  # a larger one may unpack to this multiple of its size; texts are packed to a third or a tenth
+MOST, ORDINARY = 2**30, 20  # and to at most MOST bytes, unless ORDINARY times its size is more
+SETTING = "PERDURE_GZ_MIB"  # environment variable: MiB that a .gz may unpack to, instead of these limits
 _PIECE = 2**20
 
 
@@ -20,7 +20,7 @@ def read_bytes(path: Path) -> bytes:
     """Return the bytes of a file, unpacked if its name ends in .gz.
 
     Raises:
-        BadInput: The file is missing, empty, a folder, a broken .gz, or a .gz that holds more than a text would.
+        BadInput: The file is missing, empty, a folder, a broken .gz, or a .gz that unpacks to more than a text would.
     """
     try:
         data = _unpacked(path) if path.suffix.lower() == ".gz" and path.stat().st_size else path.read_bytes()
@@ -48,17 +48,17 @@ def _unpacked(path: Path) -> bytes:
             if len(data) > limit:
                 raise BadInput(
                     f"{path} holds more than {limit // 2**20:,} MiB, {len(data) // path.stat().st_size:,} times its size, which "
-                    f"no text does that is meant; if this one is, set {SETTING} to the MiB that it may hold, or unpack it "
+                    f"an ordinary text does not; if this is intended, set {SETTING} to the MiB that it may hold, or unpack it "
                     f"('gunzip -k {path.name}') and give the unpacked file"
                 )
     return bytes(data)
 
 
 def most(size: int) -> int:
-    """Return how many bytes a packed file of `size` bytes may hold.
+    """Return the number of bytes that a packed file of `size` bytes may unpack to.
 
     Raises:
-        BadInput: The environment sets another bound, and it is no whole number of MiB.
+        BadInput: The environment sets another limit, and it is no whole number of MiB.
     """
     if own := os.environ.get(SETTING):
         if not own.isdecimal() or not int(own):
@@ -71,7 +71,7 @@ def decode(data: bytes, path: Path) -> str:
     """Return UTF-8 bytes as text, without a byte order mark.
 
     Raises:
-        BadInput: They are something else; the message names what, or the line.
+        BadInput: The bytes are not UTF-8; the message names the encoding or the line.
     """
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise BadInput(f"{path} is UTF-32 text; save it as UTF-8")
@@ -96,7 +96,7 @@ def decode(data: bytes, path: Path) -> str:
 
 
 def _letters(data: bytes) -> bool:
-    """Return whether all bytes are what Windows-1252 writes letters and signs with."""
+    """Return whether all bytes are characters of Windows-1252."""
     try:
         data.decode("cp1252")
     except UnicodeDecodeError:
