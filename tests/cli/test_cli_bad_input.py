@@ -61,7 +61,7 @@ WORDS: dict[str, tuple[list[str], int, str]] = {
     "no ref": (["diff", "head", "head~x"], 1, "is no ref"),
     "unknown task": (["eval", "parcle"], 1, "known are"),
     "unknown task to ask": (["predict", "hello", "--task", "parcle"], 1, "known are"),
-    "nothing to ask": (["predict", "-"], 1, "nothing to ask"),
+    "nothing to ask": (["predict", "-"], 1, "there is no prompt"),
     "unknown method shown": (["methods", "repaly"], 1, "did you mean 'replay'"),
     "unknown recipe shown": (["recipe", "show", "naiv"], 1, "did you mean 'naive'"),
     "unknown row": (["memory", "delete", "00000000"], 1, "memory list"),

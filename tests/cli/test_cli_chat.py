@@ -141,7 +141,7 @@ def test_a_model_without_a_chat_template_has_no_conversation(tmp_path: Path):
     told = run("-w", ws, "chat", input="hello\n", code=1).stderr
     assert "no chat template" in told
     assert "perdure predict TEXT" in told
-    assert "asked as it stands" in run("-w", ws, "predict", "Ann Lee lives in", "--max-new-tokens", "1").stderr
+    assert "prompted as plain text" in run("-w", ws, "predict", "Ann Lee lives in", "--max-new-tokens", "1").stderr
     assert "no chat template" in run("-w", ws, "predict", "hi", "--system", "x", code=1).stderr
 
 

@@ -58,7 +58,7 @@ def test_an_isolated_candidate_that_failed_its_gate_is_accepted(both: Path):
     assert "'perdure accept'" in run("-w", both, "revert", held[:12], code=1).stderr
     run("-w", both, "accept")
     assert run_json("-w", both, "status")["head"]["entry"] == held
-    assert "the adapter that it has of its own" in run("-w", both, "predict", "bill 1?", "--task", "bill").stderr
+    assert "with its own adapter" in run("-w", both, "predict", "bill 1?", "--task", "bill").stderr
     run("-w", both, "rollback", before)
     for name in (held[:12], "bill"):  # outside head's line now
         told = run("-w", both, "revert", name, code=1).stderr

@@ -68,9 +68,9 @@ def test_the_answer_says_on_stderr_how_it_was_asked(ws: Path, fresh: Path):
     def told(*words: object) -> str:
         return run("-w", ws, "predict", *words, *SHORT).stderr
 
-    how = "asked as a user turn of the chat template; --task NAME takes a task's template (parcel, invoice)"
+    how = "prompted as a user turn of the chat template; --task NAME takes a task's template (parcel, invoice)"
     assert how in told("hello")
-    assert "asked in the template of task invoice\n" in told("hello", "--task", "invoice")
+    assert "prompted in the template of task invoice\n" in told("hello", "--task", "invoice")
     assert "continued as plain text\n" in told("hello", "--raw")
     assert "continued as plain text, by the model of task parcel" in told("hello", "--raw", "--task", "parcel")
     assert "chat template\n" in run("-w", fresh, "predict", "hello", *SHORT).stderr
@@ -208,7 +208,7 @@ REFUSED: dict[str, tuple[list[str], str | None, int, str]] = {
     "nothing": ([], None, 2, "give TEXT, --messages FILE or --file FILE"),
     "two": (["hi", "--file", "x.txt"], None, 2, "TEXT and --file are given"),
     "empty": (["  "], None, 1, "the text is empty"),
-    "empty stdin": (["-"], "\n \n", 1, "nothing to ask"),
+    "empty stdin": (["-"], "\n \n", 1, "there is no prompt"),
     "no file": (["--file", "gone.txt"], None, 1, "gone.txt does not exist"),
     "no messages": (["--messages", "gone.json"], None, 1, "gone.json does not exist"),
     "broken JSON": (["--messages", "-"], '[\n{"role": "user"', 1, "stdin:2 is broken JSON"),
@@ -227,9 +227,9 @@ REFUSED: dict[str, tuple[list[str], str | None, int, str]] = {
         ["--messages", "-", "--task", "parcel"],
         json.dumps(ROLES[:1]),
         1,
-        "task 'parcel' asks one text in its own template",
+        "task 'parcel' takes one text in its own template",
     ),
-    "raw and system": (["hi", "--raw", "--system", "x"], None, 1, "raw text stands in no template"),
+    "raw and system": (["hi", "--raw", "--system", "x"], None, 1, "raw text has no template"),
     "system and task": (["hi", "--task", "parcel", "--system", "x"], None, 1, "template without a system turn"),
     "empty system": (["hi", "--system", " "], None, 1, "the system turn is empty"),
     "temperature": (["hi", "--temperature", "inf"], None, 1, "temperature is inf"),
@@ -248,7 +248,7 @@ def test_what_cannot_be_asked_is_named(ws: Path, name: str):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ('{"prompt": " "}', "asked.jsonl:2 asks nothing"),
+        ('{"prompt": " "}', "asked.jsonl:2 has no prompt"),
         ('{"question": "a"}', "asked.jsonl:2 has columns question"),
         ('{"messages": [{"role": "usr", "content": "a"}]}', "asked.jsonl:2, turn 1: role is 'usr'"),
         ('{"prompt": ', "asked.jsonl:2 is broken JSON"),

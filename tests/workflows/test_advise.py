@@ -80,7 +80,7 @@ def test_without_rows_no_method_that_draws_from_replay_memory_is_advised():
     found = advised(keep_rows=False)
     assert found.based_on == "ewc_lwf"
     assert "dual_replay" not in found.recipe["methods"]
-    assert "would keep rows" in why(found, "dual_replay")
+    assert "would store rows" in why(found, "dual_replay")
     assert any("of train rows it keeps hashes alone" in text for text in found.cautions)
 
 
@@ -192,7 +192,7 @@ def test_the_best_measured_is_taken_and_those_that_cannot_be_told_apart_are_name
     assert "; 1 other fits" in said(advised([suite(*table[0].arms[:2])]))
 
 
-@pytest.mark.parametrize(("acc", "words"), [(0.84, "our numbers disagree"), (0.87, "cannot be told apart")])
+@pytest.mark.parametrize(("acc", "words"), [(0.84, "our numbers disagree"), (0.87, "do not differ significantly")])
 def test_where_numbers_and_the_field_differ_both_are_told_and_the_numbers_decide(acc, words):
     table = [suite(arm("dual_replay", 0.89, wide=0.01), arm("few", acc, wide=0.015, methods={"ewc": {}, "lwf": {}}))]
     found = advised(table, memory_rows=40)
@@ -216,8 +216,8 @@ def test_a_choice_that_does_all_that_the_field_advises_and_more_does_not_disagre
 
 def test_a_memory_budget_beyond_the_recipes_size_changes_nothing_and_says_so():
     small, large = advised(memory_rows=40), advised(memory_rows=10**6)
-    assert any("memory_size 40 is what your memory budget holds" in reason.says for reason in small.reasons)
-    assert any("the recipe keeps at most 5000" in reason.says for reason in large.reasons)
+    assert any("memory_size 40 fits your memory budget" in reason.says for reason in small.reasons)
+    assert any("the recipe stores at most 5000" in reason.says for reason in large.reasons)
     assert (small.recipe["memory_size"], large.recipe["memory_size"]) == (40, 5000)
 
 
@@ -261,18 +261,16 @@ def test_arms_whose_intervals_overlap_are_told_apart_by_test_row():
     assert [line.recipe for line in found.rivals] == ["few"]
     gap = found.rivals[0].acc_minus
     assert gap == PairedGap(-0.002, pytest.approx(-0.012), pytest.approx(0.008), 1)
-    assert "dual_replay stands +0.030 (+0.020 to +0.040) above replay, paired by test row over 1 shared seed" in said(
-        found
-    )
+    assert "dual_replay is +0.030 (+0.020 to +0.040) above replay, paired by test row over 1 shared seed" in said(found)
     by_few = said(advised([suite(best, few)], memory_rows=40))
-    assert "cannot be told apart: -0.002 (-0.012 to +0.008), paired by test row over 1 shared seed" in by_few
+    assert "do not differ significantly: -0.002 (-0.012 to +0.008), paired by test row over 1 shared seed" in by_few
 
 
 def test_an_arm_of_easier_seeds_that_is_below_another_by_test_row_is_passed_over():
     replay = arm("replay", 0.86)
     found = advised([suite(paired(arm("easy", 0.87, methods={"mir": {}}), replay, -0.03), replay)])
     assert found.based_on == "replay"
-    assert "easy reached 0.870 (0.850 to 0.890), but replay stands +0.030 (+0.020 to +0.040) above easy" in said(found)
+    assert "easy reached 0.870 (0.850 to 0.890), but replay is +0.030 (+0.020 to +0.040) above easy" in said(found)
     assert found.rivals == ()
 
 

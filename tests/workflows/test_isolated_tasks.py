@@ -269,7 +269,7 @@ def test_a_text_without_a_task_goes_through_what_all_tasks_share(mixed):
     assert found.answers[0].task is None
     assert "--task NAME takes a task's template and its own adapter (refund, parcel" in found.how
     own = predict(mixed.session, [Prompt("money back 3")], Request("parcel", max_new_tokens=2))
-    assert own.how == "asked in the template of task parcel and the adapter that it has of its own"
+    assert own.how == "prompted in the template of task parcel and with its own adapter"
 
 
 def test_another_rank_is_refused_for_a_slot_that_goes_on_and_free_for_a_fresh_one(mixed, tmp_path):

@@ -120,7 +120,7 @@ def test_drawn_answers_are_made_one_at_a_time_unless_said_otherwise(talks, monke
     [
         ("", {}, BadInput, "prompt 1 is empty"),
         (["a", " "], {}, BadInput, "prompt 2 is empty"),
-        ([], {}, BadInput, "nothing to ask"),
+        ([], {}, BadInput, "there is no prompt"),
         ([[HELLO, {"role": "bot", "content": "x"}]], {}, BadInput, "prompt 1, turn 2: role is 'bot'"),
         ([{"question": "x"}], {}, BadInput, "prompt 1 has columns question"),
         ([{"input": "x"}], {"task": "sum"}, BadInput, "prompt 1 has no instruction"),
@@ -129,7 +129,7 @@ def test_drawn_answers_are_made_one_at_a_time_unless_said_otherwise(talks, monke
         ("a", {"temperature": -1.0}, BadInput, "temperature is -1.0"),
         ("a", {"temperature": float("nan")}, BadInput, "temperature is nan"),
         ("a", {"batch_size": 0}, BadInput, "batch_size is 0"),
-        ("a", {"raw": True, "system": "x"}, BadInput, "stands in no template"),
+        ("a", {"raw": True, "system": "x"}, BadInput, "has no template"),
     ],
 )
 def test_what_cannot_be_asked_is_named(talks, prompts, options, error, said):

@@ -183,7 +183,7 @@ def test_other_tasks_rows_and_order_are_named_and_left_out(ws, tiny_model, tmp_p
     learn(other, folder, "parcel")
     found = side_by_side(ws.ledger, "other", other.ledger)
     assert list(found.differs) == [
-        "the base is held in float32 here and in bfloat16 there",
+        "the base is loaded in float32 here and in bfloat16 there",
         "1 task only there: return",
         "invoice has 6 test rows here and 7 there; 3 of both are compared",
         "the tasks were learned in another order: parcel, invoice here, invoice, parcel there; so only the score now is compared",

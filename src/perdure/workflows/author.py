@@ -1,4 +1,4 @@
-"""Who makes an entry: what PERDURE_AUTHOR says, else git's configuration."""
+"""The author of an entry: PERDURE_AUTHOR, else git's configuration."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ def sign(message: str | None = None) -> Signature:
 
 
 def author() -> str | None:
-    """Return PERDURE_AUTHOR, else git's `user.name <user.email>`; None where neither says anything, or git is missing."""
+    """Return PERDURE_AUTHOR, else git's `user.name <user.email>`; None where neither is set, or git is missing."""
     named = os.environ.get(VARIABLE, "").strip()
     return _printable(named) if named else _git_author()
 
@@ -33,8 +33,8 @@ def _git_author() -> str | None:
     except (OSError, subprocess.TimeoutExpired):  # no git, or one that waits for something
         return None
     pairs = (line.partition("\n") for line in done.stdout.decode("utf-8", "replace").split("\0"))
-    told = {key: value.strip() for key, _, value in pairs if value.strip()}  # the last one counts, as in git
-    name, email = told.get("user.name"), told.get("user.email")
+    values = {key: value.strip() for key, _, value in pairs if value.strip()}  # the last one counts, as in git
+    name, email = values.get("user.name"), values.get("user.email")
     return _printable(f"{name} <{email}>" if name and email else name or email or "") or None
 
 

@@ -81,7 +81,7 @@ class Unpacked(Record):
 def pack(
     session: Session, file: Path | str, *, with_base: bool = False, force: bool = False, tick: Tick | None = None
 ) -> Packed:
-    """Write a workspace into one archive: its ledger, the objects that entries name, and the base model if asked for.
+    """Write a workspace into one archive: its ledger, the objects that entries name, and the base model on request.
 
     No lock is taken: the archive holds the ledger as it was at one moment, also while somebody learns. Checkpoints of learns
     that were stopped, and objects that nothing names, stay out. Every object is hashed before it is packed.
@@ -101,15 +101,15 @@ def pack(
     """
     ledger, file = session.ledger, Path(file)
     if not file.name.endswith((*COMPRESSED, *PLAIN)):
-        raise BadInput(f"{file} is packed as its name says; let it end in .tar.gz, .tgz or .tar")
+        raise BadInput(f"{file} has no suffix of an archive; let it end in .tar.gz, .tgz or .tar")
     check_output(file, ARCHIVE, force=force, workspaces=[ledger.root])
     base = _base_files(session) if with_base else {}
     place = file.resolve()
     try:
         with folder_aside(place) as aside:
             copy = _snapshot(ledger, aside, with_base)
-            held = copy.candidate()
-            entries = [*copy.entries(), *([held] if held else [])]
+            candidate = copy.candidate()
+            entries = [*copy.entries(), *([candidate] if candidate else [])]
             names = sorted(named_objects(ledger.objects, entries))
             recorded = len(copy.entries())
             copy.close()
@@ -158,7 +158,7 @@ def _check_objects(ledger: Ledger, names: list[str], tick: Tick | None) -> None:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[tarfile.TarFile]:
-    """Open an archive to write, compressed where its name says so."""
+    """Open an archive to write, compressed if its name ends so."""
     with path.open("wb") as file, ExitStack() as stack:
         stream: Any = file
         if name.endswith(COMPRESSED):
@@ -215,8 +215,8 @@ def unpack(file: Path | str, folder: Path | str, tick: Tick | None = None) -> Un
         ledger = Ledger.open(aside)
         if tick:
             tick("hashing entries and objects", 0, 1)
-        found = ledger.verify()
-        if problems := found.problems:
+        verified = ledger.verify()
+        if problems := verified.problems:
             raise BrokenStore(
                 f"{file} is not sound, and nothing is unpacked: {problems[0]}{_others(len(problems) - 1)}"
             )
@@ -224,7 +224,7 @@ def unpack(file: Path | str, folder: Path | str, tick: Tick | None = None) -> Un
         ledger.close()
     ledger = Ledger.open(folder)
     lacks = Path(ledger.model).is_absolute() and not Path(ledger.model).is_dir()
-    return Unpacked(str(folder), found.entries, found.objects, has_base, ledger.model, lacks)
+    return Unpacked(str(folder), verified.entries, verified.objects, has_base, ledger.model, lacks)
 
 
 def _others(count: int) -> str:

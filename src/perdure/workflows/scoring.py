@@ -1,4 +1,4 @@
-"""Ask the model that is loaded: answers to rows, and the score of a task."""
+"""Answers of the loaded model to rows, and its score on a task."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from perdure.ledger.records import Score
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
 
-LONGEST = 256  # tokens of an answer where the task does not say
+LONGEST = 256  # tokens of an answer where the task sets no limit
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Measured:
 
     Args:
         score: What it scores.
-        notices: What the user should know of how the model was asked.
+        notices: Notices about prompts and answers, such as cut prompts.
     """
 
     score: Score
@@ -67,25 +67,25 @@ def measure(
     name, options = read_scorer(task.scorer)
     began = time.perf_counter()
 
-    def told(done: int) -> None:
+    def progress(done: int) -> None:
         if tick:
             tick(f"scoring {task.name}", done, len(task.test))
 
-    asked = prompts if prompts is not None else prompts_of(runtime, task.test)
+    prompt_tokens = prompts if prompts is not None else prompts_of(runtime, task.test)
     if name == "choice":
-        items, found = _choose(runtime, task, asked, options, told)
+        items, given = _choose(runtime, task, prompt_tokens, options, progress)
     else:
         from perdure.data.answers import Reader
 
-        found = answers(runtime, task.test, answer_length(runtime, task), told, prompts=asked)
+        given = answers(runtime, task.test, answer_length(runtime, task), progress, prompts=prompt_tokens)
         score, reader = get_scorer(task.scorer), Reader.of(runtime.base.tokenizer, task.test)
-        items = [score(text, reader.reference(row)) for text, row in zip(found.texts, task.test, strict=True)]
+        items = [score(text, reader.reference(row)) for text, row in zip(given.texts, task.test, strict=True)]
     seconds = time.perf_counter() - began
-    return Measured(score_record(name, items, found.texts, [row.hash for row in task.test], seconds), found.notices)
+    return Measured(score_record(name, items, given.texts, [row.hash for row in task.test], seconds), given.notices)
 
 
 def prompts_of(runtime: "Runtime", rows: Sequence[Row]) -> list[list[int]]:
-    """Return the tokens with which each row is asked."""
+    """Return the tokens of each row's prompt."""
     from perdure.data.encode import prompt_ids
 
     return [prompt_ids(row, runtime.base.tokenizer) for row in rows]
@@ -99,27 +99,27 @@ def answers(
     known: Sequence[Row] = (),
     prompts: Sequence[list[int]] | None = None,
 ) -> Answers:
-    """Return what the model that is loaded answers to each row, by greedy decoding; what had to be cut is a notice.
+    """Return what the model that is loaded answers to each row, by greedy decoding. Cut prompts give a notice.
 
-    A thought before an answer is left out; an answer whose thought did not end is empty, and a notice.
+    A thought before an answer is left out. An answer whose thought did not end is empty, and gives a notice.
 
     Args:
         runtime: Holds the model.
-        rows: What is asked.
+        rows: The rows.
         max_new_tokens: Most tokens of an answer, its thought included.
         tick: Called with the number of answers finished.
         known: Rows that show what answers look like, where `rows` have none.
         prompts: The rows as tokens, where the caller has them.
     """
     base = runtime.base
-    asked = prompts if prompts is not None else prompts_of(runtime, rows)
-    short, new, notices = _fitted(runtime, [ids or base.stops[:1] for ids in asked], max_new_tokens)
+    prompt_tokens = prompts if prompts is not None else prompts_of(runtime, rows)
+    short, new, notices = _fitted(runtime, [ids or base.stops[:1] for ids in prompt_tokens], max_new_tokens)
     return generated(runtime, rows, short, new, Decoding(tick=tick), known=known, notices=notices)
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are chosen, and who is told as they come.
+    """How tokens are chosen, and callbacks for them.
 
     Args:
         temperature: 0 takes the most likely token; above it, tokens are drawn.
@@ -150,7 +150,7 @@ def generated(
 
     Args:
         runtime: Holds the model.
-        rows: What is asked.
+        rows: The rows.
         prompts: The rows as tokens, none empty.
         most: Most tokens of an answer, of all rows or of each.
         decoding: How tokens are chosen.
@@ -168,7 +168,7 @@ def generated(
     streams = []
     if decoding.on_text:
         streams = [TextStream(reader, tag, partial(decoding.on_text, i)) for i, tag in enumerate(tags)]
-    said = generate(
+    tokens = generate(
         runtime.model,
         prompts,
         max_new_tokens=most,
@@ -182,19 +182,20 @@ def generated(
     )
     for stream in streams:
         stream.end()
-    found = [reader.text(ids, tag) for ids, tag in zip(said, tags, strict=True)]
-    lost = sum(not text and bool(reader.whole(ids).strip()) for text, ids in zip(found, said, strict=True))
-    told = list(notices)
+    texts = [reader.text(ids, tag) for ids, tag in zip(tokens, tags, strict=True)]
+    lost = sum(not text and bool(reader.whole(ids).strip()) for text, ids in zip(texts, tokens, strict=True))
+    all_notices = list(notices)
     if lost:
         what, new = "answer was" if lost == 1 else "answers were", most if isinstance(most, int) else max(most)
-        told.append(f"{lost} {what} still a thought after {new} tokens, and left empty; raise max_new_tokens")
-    return Answers(found, tuple(told), tuple(map(len, said)))
+        all_notices.append(f"{lost} {what} still a thought after {new} tokens, and left empty; raise max_new_tokens")
+    return Answers(texts, tuple(all_notices), tuple(map(len, tokens)))
 
 
 def answer_length(runtime: "Runtime", task: TaskData) -> int:
     """Return how many tokens an answer to `task` may have.
 
-    That is what the task says, else as its longest test answer has and a bit, and as the longest thought before one has.
+    That is the task's own limit. Without one it is the length of the longest test answer and 4 tokens more, and of the
+    longest thought before an answer.
     """
     if task.spec.max_new_tokens:
         return task.spec.max_new_tokens
@@ -236,9 +237,9 @@ def cut_notices(cut: int, room: int, new: int, positions: int | None) -> list[st
 def _choose(
     runtime: "Runtime",
     task: TaskData,
-    asked: Sequence[list[int]],
+    prompt_tokens: Sequence[list[int]],
     options: dict[str, Any],
-    told: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> tuple[list[float], Answers]:
     """Score by log-likelihood over the task's answers: every answer that its rows had is a choice."""
     from perdure.data.answers import Choices
@@ -253,13 +254,15 @@ def _choose(
         )
     ids = [choices.ids(row) for row in task.test]
     longest = max(len(tokens) for options in ids for tokens in options)
-    prompts, room, notices = _fitted(runtime, list(asked), longest)
+    prompts, room, notices = _fitted(runtime, list(prompt_tokens), longest)
     ids = [[tokens[:room] for tokens in options] for options in ids]
-    found = choice_log_likelihoods(runtime.model, prompts, ids, pad=base.pad, precision=runtime.precision, tick=told)
-    items, said = [], []
-    for row, likelihoods, tokens in zip(task.test, found, ids, strict=True):
+    values = choice_log_likelihoods(
+        runtime.model, prompts, ids, pad=base.pad, precision=runtime.precision, tick=progress
+    )
+    items, answered = [], []
+    for row, likelihoods, tokens in zip(task.test, values, ids, strict=True):
         gold = texts.index(choices.text(row))
         item, chosen = choice_score(likelihoods, [len(i) for i in tokens], gold, options.get("normalise", "none"))
         items.append(item)
-        said.append(texts[chosen].strip())
-    return items, Answers(said, tuple(notices))
+        answered.append(texts[chosen].strip())
+    return items, Answers(answered, tuple(notices))

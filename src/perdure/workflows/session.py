@@ -29,7 +29,7 @@ class Scored:
     Args:
         score: What it scores, as the ledger stores it.
         seconds: What scoring took now; 0 where the score was stored before.
-        notices: What the user should know of how the model was asked.
+        notices: Notices about prompts and answers, such as cut prompts.
     """
 
     score: Score
@@ -105,7 +105,7 @@ class Session:
         """Local folder of the base model.
 
         Raises:
-            BadInput: It is not where it was when the workspace was made; the message says how to name another place.
+            BadInput: It is not where it was when the workspace was made; the message has the command that sets another place.
         """
         from perdure.bridges.models import find_model, has_sizes
 
@@ -173,7 +173,7 @@ class Session:
         """Refuse to edit or trace a model that `init` determined cannot be edited, before it is loaded.
 
         Raises:
-            BadInput: It cannot; the message says why.
+            BadInput: It cannot; the message has the reason.
         """
         if reason := self.capabilities.get("no_editing"):
             raise BadInput(reason)

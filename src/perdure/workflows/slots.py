@@ -35,8 +35,8 @@ def tensors_of(ledger: Ledger, slots: Mapping[str, str]) -> "dict[str, Tensors]"
     """Return what the runtime loads for slot objects: the stored tensors, but for an edit set the factors solved from it."""
     from perdure.editing.edit_set import EditSet
 
-    found = {name: ledger.objects.get(object_hash) for name, object_hash in slots.items()}
-    return {**found, **({EDITS: factors_of(EditSet.from_tensors(found[EDITS]))} if EDITS in found else {})}
+    tensors = {name: ledger.objects.get(object_hash) for name, object_hash in slots.items()}
+    return {**tensors, **({EDITS: factors_of(EditSet.from_tensors(tensors[EDITS]))} if EDITS in tensors else {})}
 
 
 def factors_of(edit_set: "EditSet") -> "Tensors":

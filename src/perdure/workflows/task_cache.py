@@ -42,7 +42,7 @@ class TaskCache:
     def prompts(
         self, task: TaskData, tokenizer: Any, written: Callable[[Row, Any], Chat | None] | None = None
     ) -> list[list[int]]:
-        """Return the tokens with which each test row of a task is asked.
+        """Return the tokens of the prompt of each test row of a task.
 
         Args:
             task: Whose rows.

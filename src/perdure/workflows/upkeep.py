@@ -10,20 +10,20 @@ from perdure.workflows.session import Session
 
 
 def accept(session: Session) -> Entry:
-    """Make the candidate that a failed gate left aside the new head; where it is head already, nothing is changed."""
+    """Make the candidate of a failed gate the new head. If it is head already, nothing is changed."""
     with session.writing():
         return session.ledger.accepted() or session.ledger.accept()
 
 
 def discard(session: Session) -> Entry | None:
-    """Drop the candidate that a failed gate left aside and return it; None where none waits."""
+    """Drop the candidate of a failed gate and return it; None without a candidate."""
     ledger = session.ledger
     with session.writing():
-        held = ledger.candidate()
-        if held is None:
+        candidate = ledger.candidate()
+        if candidate is None:
             return None
         try:
-            line = candidate_line(ledger, held)
+            line = candidate_line(ledger, candidate)
         except BrokenStore:  # a candidate that is damaged can be discarded too
             line = None
         return ledger.discard(line)
@@ -45,7 +45,7 @@ def delete_row(session: Session, row_hash: str) -> DeletedRow:
 
 
 def gc(session: Session) -> Freed:
-    """Delete what no entry and no candidate needs, and statistics of edits that older versions kept in the workspace."""
+    """Delete what no entry and no candidate needs, and statistics of edits that older versions stored in the workspace."""
     ledger = session.ledger
     with session.writing():
         session.tasks.clear()
@@ -53,8 +53,8 @@ def gc(session: Session) -> Freed:
         freed = sum(path.stat().st_size for path in cached)
         for path in cached:
             path.unlink()
-        found = ledger.gc()
-        return replace(found, bytes=found.bytes + freed)
+        result = ledger.gc()
+        return replace(result, bytes=result.bytes + freed)
 
 
 def verify(session: Session) -> Verification:

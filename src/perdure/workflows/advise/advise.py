@@ -32,11 +32,11 @@ def advise(
     """Return a recipe for the work ahead, with the reasons.
 
     Args:
-        needs: What the user said.
+        needs: The user's needs.
         suites: The measured table.
         registry: The methods there are.
         shipped: Shipped recipes as they are written, by name.
-        rehearsal: What rehearsing general instructions was measured to keep.
+        rehearsal: The measured effect of rehearsing general instructions.
     """
     suite = nearest_suite(needs, suites)
     field = [rule for rule in FIELD if rule.holds(needs)]

@@ -44,7 +44,7 @@ class PairedGap(Record):
 
 @dataclass(frozen=True)
 class Rival(Record):
-    """A recipe that cannot be told apart from the advised one.
+    """A recipe whose ACC does not differ significantly from that of the advised one.
 
     Args:
         recipe: Its name.
@@ -69,7 +69,7 @@ class RefusedRecipe(Record):
 
 @dataclass(frozen=True)
 class Missing(Record):
-    """What the field advises and no method here does yet.
+    """Advice of the literature that no method here covers yet.
 
     Args:
         what: Its name.
@@ -92,9 +92,9 @@ class Advice(Record):
         measured: The line of the table for that; None where it was not measured.
         suite: What was measured on; None where there are no numbers.
         reasons: Why this recipe.
-        rivals: Others whose ACC cannot be told apart, the best first.
+        rivals: Others whose ACC does not differ significantly, the best first.
         refused: What was left out, and why.
-        not_here: What the field advises and is not here yet.
+        not_here: Advice of the literature that no method here covers yet.
         cautions: What could make the advice wrong.
     """
 

@@ -22,7 +22,7 @@ class Candidate:
         name: Its name, or the arm's.
         written: As a file would have it.
         recipe: The same, built.
-        measured: What the table says of it, None where it was not measured.
+        measured: Its line of the measured table, None where it has none.
     """
 
     name: str
@@ -43,23 +43,23 @@ def candidates(
     shipped: Mapping[str, WrittenRecipe],
 ) -> list[Candidate]:
     """Return the measured arms, the default and the last resorts, and what the field advises, each set of methods once."""
-    found: dict[str, Candidate] = {}
+    by_name: dict[str, Candidate] = {}
     for arm in suite.arms if suite else ():
         try:
-            found[arm.arm] = Candidate(arm.arm, arm.recipe, build_recipe(arm.recipe, registry), arm)
-        except BadSpec:  # an arm of methods that are no longer there says nothing of those that are
+            by_name[arm.arm] = Candidate(arm.arm, arm.recipe, build_recipe(arm.recipe, registry), arm)
+        except BadSpec:  # an arm of methods that no longer exist
             continue
     for name in (DEFAULT, *LAST_RESORTS):
-        if name not in found and name in shipped:
-            found[name] = Candidate(name, dict(shipped[name]), build_recipe(shipped[name], registry))
-    known = {c.methods for c in found.values()}
+        if name not in by_name and name in shipped:
+            by_name[name] = Candidate(name, dict(shipped[name]), build_recipe(shipped[name], registry))
+    known = {c.methods for c in by_name.values()}
     for rule in field:
         if not missing(rule, registry) and tuple(sorted(rule.parts)) not in known:
             name = " + ".join(rule.parts) + " (defaults)"
             written: WrittenRecipe = {"name": name, "methods": {part: {} for part in rule.parts}}
-            found[name] = Candidate(name, written, build_recipe(written, registry))
-            known.add(found[name].methods)
-    return list(found.values())
+            by_name[name] = Candidate(name, written, build_recipe(written, registry))
+            known.add(by_name[name].methods)
+    return list(by_name.values())
 
 
 def missing(rule: Rule, registry: Mapping[str, type[Method]]) -> list[str]:

@@ -9,33 +9,35 @@ FAR = 4.0  # a model this many times larger or smaller than the measured one may
 
 def cautions(chosen: Candidate, needs: Needs, suite: MeasuredSuite | None) -> list[str]:
     """Return what could make the advice wrong."""
-    found = []
+    texts = []
     if suite and needs.parameters and suite.parameters:
         times = needs.parameters / suite.parameters
         if not 1 / FAR <= times <= FAR:
-            found.append(f"measured on {suite.model}; a model {times:.2g} times its size may rank methods otherwise")
+            texts.append(f"measured on {suite.model}; a model {times:.2g} times its size may rank methods otherwise")
     if suite and needs.tasks and needs.tasks > 1.5 * suite.tasks:
-        found.append(
+        texts.append(
             f"measured over {suite.tasks} tasks; over {needs.tasks} more is forgotten, and memory is spread thinner"
         )
     if suite and needs.similarity in ("alike", "different") and suite.tasks_are != needs.similarity:
-        found.append(
+        texts.append(
             f"measured on tasks that are {suite.tasks_are}; on tasks that are {needs.similarity} too few recipes were "
             "measured to choose from them"
         )
     if needs.similarity == "different" and "lwf" in chosen.methods:
-        found.append(
+        texts.append(
             "LwF protects through the new rows, and the less they resemble the old ones the less it does (arXiv 1606.09282)"
         )
     if not needs.keep_rows:
-        found.append(
+        texts.append(
             "test rows stay in the workspace with their text, to score; of train rows it keeps hashes alone, to find leaks, "
             "unless it was made with --keep-rows all, or by an older perdure ('perdure memory prune' drops the text)"
         )
     if needs.time is not None and not (chosen.measured and chosen.measured.train_ratio):
-        found.append("its training time beside naive was not measured; 'perdure recipe explain' counts its forwards")
+        texts.append(
+            "its training time relative to naive was not measured; 'perdure recipe explain' counts its forwards"
+        )
     if needs.memory_mb is not None and not chosen.measured:
-        found.append(
+        texts.append(
             "its bytes were not measured, so the megabytes are no promise; 'perdure recipe explain' counts them"
         )
-    return found
+    return texts

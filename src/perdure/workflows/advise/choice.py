@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from perdure.core.words import counted
 from perdure.workflows.advise.answer import NO_SOURCE, Reason
 from perdure.workflows.advise.candidates import DEFAULT, LAST_RESORTS, Candidate, of_rule
-from perdure.workflows.advise.comparison import above, accuracy_of, apart
+from perdure.workflows.advise.comparison import above, accuracy_of, margin
 from perdure.workflows.advise.guidance import Rule
 from perdure.workflows.advise.table import Arm
 
@@ -13,19 +13,19 @@ from perdure.workflows.advise.table import Arm
 def choose(fitting: Sequence[Candidate], field: Sequence[Rule]) -> tuple[Candidate, Reason]:
     """Return the recipe with the best measured ACC, and why; without numbers, what the field advises, else the default.
 
-    One that another is above by test row is passed over: its ACC may be of easier seeds. A baseline that merely was the
-    only one measured is no best: it then has nothing to be better than.
+    A recipe is passed over if another is above it by test row: its ACC may come from easier seeds. A baseline that was the
+    only recipe measured is not the best of anything.
     """
     measured = [(c, c.measured) for c in fitting if c.measured]
     if any(c.methods for c, _ in measured):
         return _best(sorted(measured, key=lambda pair: -pair[1].acc.value))
     for rule in field:
         if advised := of_rule(rule, fitting):
-            says = f"{rule.situation} the field advises {rule.says}; this rests on the literature alone"
-            return advised, Reason(says, rule.source)
+            sentence = f"{rule.situation} the field advises {rule.says}; this rests on the literature alone"
+            return advised, Reason(sentence, rule.source)
     first = next(c for name in (DEFAULT, *LAST_RESORTS) for c in fitting if c.name == name)
-    says = f"{first.name}: nothing that fits was measured, and no advice of the field fits"
-    return first, Reason(says, NO_SOURCE)
+    sentence = f"{first.name}: nothing that fits was measured, and no advice of the field fits"
+    return first, Reason(sentence, NO_SOURCE)
 
 
 def _best(ranked: Sequence[tuple[Candidate, Arm]]) -> tuple[Candidate, Reason]:
@@ -35,13 +35,13 @@ def _best(ranked: Sequence[tuple[Candidate, Arm]]) -> tuple[Candidate, Reason]:
     unbeaten = (pair for pair in ranked if not any(above(other, pair[1]) for _, other in ranked))
     best, arm = next(unbeaten, ranked[0])
     if best is first:
-        says = f"{best.name} has the best ACC measured of what fits: {accuracy_of(arm)}; {others}"
-        return best, measured_reason(says, arm)
+        sentence = f"{best.name} has the best ACC measured of what fits: {accuracy_of(arm)}; {others}"
+        return best, measured_reason(sentence, arm)
     better = next(other for _, other in ranked if above(other, first_arm))
-    passed = f"{first.name} reached {accuracy_of(first_arm)}, but {apart(better, first_arm)}"
+    passed = f"{first.name} reached {accuracy_of(first_arm)}, but {margin(better, first_arm)}"
     return best, measured_reason(f"{best.name} reached {accuracy_of(arm)}; {passed}; {others}", arm)
 
 
-def measured_reason(says: str, arm: Arm) -> Reason:
-    """Return a reason that rests on what was measured of an arm."""
-    return Reason(says, f"perdure bench, {counted(len(arm.seeds), 'seed')}, n = {arm.acc.n}")
+def measured_reason(sentence: str, arm: Arm) -> Reason:
+    """Return a reason whose source is the measurement of an arm."""
+    return Reason(sentence, f"perdure bench, {counted(len(arm.seeds), 'seed')}, n = {arm.acc.n}")

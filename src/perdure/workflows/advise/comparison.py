@@ -27,7 +27,7 @@ def above(ours: Arm, theirs: Arm) -> bool:
 
 
 def rivals(chosen: Candidate, fitting: Sequence[Candidate]) -> list[Arm]:
-    """Return what was measured of the candidates that cannot be told apart from the chosen one, the best first."""
+    """Return what was measured of the candidates that do not differ significantly from the chosen one, the best first."""
     if not chosen.measured:
         return []
     others = [c.measured for c in fitting if c is not chosen and c.measured]
@@ -40,10 +40,10 @@ def accuracy_of(arm: Arm) -> str:
     return f"{arm.acc.value:.3f} ({arm.acc.low:.3f} to {arm.acc.high:.3f})"
 
 
-def apart(ours: Arm, theirs: Arm) -> str:
-    """Return in words how far we are above them."""
+def margin(ours: Arm, theirs: Arm) -> str:
+    """Return in words how far our ACC is above theirs."""
     if gap := acc_minus(ours, theirs):
-        return f"{ours.arm} stands {signed(gap)} above {theirs.arm}, {pairs(gap)}"
+        return f"{ours.arm} is {signed(gap)} above {theirs.arm}, {pairs(gap)}"
     return f"{theirs.arm} reached {accuracy_of(theirs)}, {ours.arm} {accuracy_of(ours)}"
 
 

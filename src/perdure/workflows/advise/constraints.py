@@ -5,7 +5,7 @@ from perdure.workflows.advise.guidance import Needs
 
 
 def refusal(candidate: Candidate, needs: Needs) -> str | None:
-    """Return why a recipe cannot be advised whatever its score; None where nothing stands against it."""
+    """Return why a recipe cannot be advised whatever its score; None where it can be."""
     settings, measured = candidate.recipe.settings, candidate.measured
     if settings.data == "all":
         return "it learns all tasks again each time, from all their rows: the upper bound, and no way to go on"
@@ -13,13 +13,13 @@ def refusal(candidate: Candidate, needs: Needs) -> str | None:
         return "it trains and stores every weight of the model for each task: a baseline"
     if candidate.recipe.remembers and not needs.rows_allowed:
         drawing = [method.name for method in candidate.recipe.drawing_from("replay")]
-        return f"{', '.join(drawing) or 'it'} would keep rows of older tasks"
+        return f"{', '.join(drawing) or 'it'} would store rows of older tasks"
     if needs.time is not None and measured and (ratio := measured.train_ratio) and ratio.value > needs.time:
         return f"training took {ratio.value:.2f} times as long as naive, and you allow {needs.time:g}"
     if needs.memory_mb is not None and measured and measured.state_bytes > 1e6 * needs.memory_mb:
-        return f"its methods keep {measured.state_bytes / 1e6:.1f} MB, and you allow {needs.memory_mb:g}"
+        return f"the state of its methods takes {measured.state_bytes / 1e6:.1f} MB, and you allow {needs.memory_mb:g}"
     if rows_within(candidate, needs) == 0 and candidate.recipe.remembers:
-        return "not one row fits beside what its methods keep"
+        return "no row fits next to the state of its methods"
     return None
 
 

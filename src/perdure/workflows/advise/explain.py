@@ -40,7 +40,7 @@ _HEADS = re.compile(rf"(?:^|(?<=[.;]\s))({'|'.join(SECTIONS)})s?( from [^:\n]{{1
 
 def describe(method: type[Method]) -> MethodCard:
     """Return a method class for a reader."""
-    formula, says = sections(inspect.getdoc(method) or "")
+    formula, docs = sections(inspect.getdoc(method) or "")
     return MethodCard(
         name=method.name,
         family=method.family,
@@ -50,7 +50,7 @@ def describe(method: type[Method]) -> MethodCard:
         source=method.source,
         idea=(sys.modules[method.__module__].__doc__ or "").strip().split("\n\n")[0].replace("\n", " "),
         formula=formula,
-        says=says,
+        says=docs,
         exclusive=tuple(seam for seam in method.seams if SEAMS[seam].exclusive),
         module=method.__module__,
         about=inspect.getdoc(method),

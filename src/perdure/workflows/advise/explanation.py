@@ -115,7 +115,7 @@ class MemoryPlan(Record):
         pools: Methods that draw, by pool.
         keeps_rows: Rows of a task enter memory.
         starved: Methods that would draw and get no rows.
-        admission: What chooses the rows; None where none is kept.
+        admission: What chooses the rows; None where none is stored.
         memory_per_label: Rows of each label.
         memory_per_task: Rows of a task without labels.
         memory_size: Rows in all.
@@ -139,7 +139,7 @@ class StateBytes(Record):
     Args:
         learning: For each trainable parameter, while a task is learned.
         kept: For each trainable parameter, between tasks.
-        more: Whether something is kept that does not grow with the parameters, such as prototypes.
+        more: Whether something is stored that does not grow with the parameters, such as prototypes.
     """
 
     learning: float
@@ -155,7 +155,7 @@ class Cost(Record):
         drawn: Rows that an update draws from each pool, on average; a draw of its own has the method's name behind a colon.
         forward: Rows an update runs forward, in multiples of its new rows; plain training is 1.
         backward: The same backward.
-        held: Bytes for each trainable parameter that an update holds besides state and optimizer: reference gradients, copies.
+        held: Bytes for each trainable parameter that an update needs besides state and optimizer: reference gradients, copies.
         before: Rows run forward before the first update, in multiples of the task's rows.
         after: Rows run forward after the last one, to settle and to measure, where there are 512 new rows and 32 of memory.
         state: Methods that have a state.
@@ -172,7 +172,7 @@ class Cost(Record):
 
 @dataclass(frozen=True)
 class TrainingBytes(Record):
-    """Bytes of what is trained: its weights, gradients, AdamW's moments, and what an update holds besides."""
+    """Bytes of what is trained: its weights, gradients, AdamW's moments, and what an update needs besides."""
 
     weights: int
     gradients: int

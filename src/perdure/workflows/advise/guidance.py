@@ -1,4 +1,4 @@
-"""What the field advises, situation by situation, with where it is said; what no method here does yet is named, not promised."""
+"""Advice of the literature by situation, with sources. Advice that no method here covers yet is named as missing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ LARGE = 3e9  # parameters; what the papers call large begins at 7e9, what one co
 
 @dataclass(frozen=True)
 class Needs:
-    """What a user says of the work ahead; None is "does not matter" or "not known".
+    """A user's description of the work ahead. None is "does not matter" or "not known".
 
     Args:
         tasks: How many tasks, in all.
-        keep_rows: Whether rows of older tasks may be kept in memory and learned again.
+        keep_rows: Whether rows of older tasks may be stored in memory and trained on again.
         memory_rows: Most rows in memory.
         memory_mb: Most megabytes of memory: rows, their columns, and what methods keep.
         time: Most training time, in multiples of naive fine-tuning's.
         parameters: Size of the model.
         similarity: Whether the tasks ask alike (one kind of answer, other topics) or are of different kinds.
-        instructions: Whether the model has to go on following instructions beside its tasks.
+        instructions: Whether the model must still follow general instructions.
         task_known: Whether it is known at use which task a question belongs to.
     """
 
@@ -51,7 +51,7 @@ class Rule:
         holds: The same, of needs.
         says: What is advised, and why.
         parts: What it takes: name of the method, and what it is.
-        source: Where it is said.
+        source: The paper.
         arm: The measured arm that is most like it, where several have its methods.
     """
 
@@ -64,14 +64,14 @@ class Rule:
 
 
 def limited(needs: Needs) -> bool:
-    """Say whether memory or time is short."""
+    """Return whether memory or time is short."""
     few = needs.memory_rows is not None and needs.memory_rows <= FEW_ROWS
     small = needs.memory_mb is not None and needs.memory_mb <= FEW_MB
     return few or small or (needs.time is not None and needs.time <= LITTLE_TIME)
 
 
 def plentiful(needs: Needs) -> bool:
-    """Say whether neither memory nor time was bounded."""
+    """Return whether neither memory nor time was bounded."""
     return needs.memory_rows is None and needs.memory_mb is None and needs.time is None
 
 
@@ -79,23 +79,23 @@ FIELD = (
     Rule(
         "with limited resources",
         limited,
-        "EWC with LwF: no memory of rows, no forward an update beyond the new rows'; weights that mattered are held, and so is "
-        "what the old model said of the new rows",
+        "EWC with LwF: no memory of rows, and no forward an update beyond that of the new rows. They protect important weights, "
+        "and the old model's outputs on the new rows",
         {"ewc": "EWC", "lwf": "LwF"},
         "Kirkpatrick et al. 2017, arXiv 1612.00796; Li & Hoiem 2016, arXiv 1606.09282",
     ),
     Rule(
-        "where rows may not be kept",
+        "where rows may not be stored",
         lambda needs: not needs.rows_allowed,
-        "DER with distillation on samples that the model itself generates: its own words stand in for the rows",
+        "DER with distillation on samples that the model itself generates, in place of the rows",
         {"der": "DER", "distill": "distillation", "generated_replay": "replay of generated samples"},
         "Buzzega et al. 2020, arXiv 2004.07211; Sun et al. 2020 (LAMOL), arXiv 1909.03329",
     ),
     Rule(
-        "where rows may not be kept",
+        "where rows may not be stored",
         lambda needs: not needs.rows_allowed,
-        "EWC with LwF, which need no row of an older task, kept or generated: they hold the weights that mattered, and what the "
-        "old model said of the new rows",
+        "EWC with LwF, which need no row of an older task, stored or generated. They protect important weights, and the old "
+        "model's outputs on the new rows",
         {"ewc": "EWC", "lwf": "LwF"},
         "Kirkpatrick et al. 2017, arXiv 1612.00796; Li & Hoiem 2016, arXiv 1606.09282",
     ),
@@ -109,7 +109,7 @@ FIELD = (
     Rule(
         "for a large model",
         lambda needs: needs.parameters is not None and needs.parameters >= LARGE and needs.rows_allowed,
-        "the parts of I-LoRA that are here: replay, features held on replayed rows, and a slow average of the weights",
+        "the parts of I-LoRA that are here: replay, feature distillation on replayed rows, and a slow average of the weights",
         {"replay": "replay", "feature_distill": "feature distillation", "ema": "an average of the weights"},
         "Ren et al. 2024, arXiv 2402.18865",
     ),
@@ -121,7 +121,7 @@ FIELD = (
         "Mallya & Lazebnik 2018 (PackNet), arXiv 1711.05769; Wistuba et al. 2023 (CoLoR), arXiv 2311.17601",
     ),
     Rule(
-        "where rows may be kept",
+        "where rows may be stored",
         lambda needs: needs.rows_allowed,
         "a little replay: on large models too, one row in ten of older tasks keeps most of what naive fine-tuning loses",
         {"replay": "replay"},

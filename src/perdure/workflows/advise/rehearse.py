@@ -90,7 +90,7 @@ def _counted(made: Learner) -> Cost:
     """Learn the task as a host does and return what it took; the first and last update, which are measured, are not counted."""
     counts: dict[str, Counter[str]] = {phase: Counter() for phase in ("before", "update", "measured", "after")}
     drawn: Counter[str] = Counter()
-    held, total = 0, made.total
+    references, total = 0, made.total
     optimizer = make_optimizer(list(made.params.values()), made.recipe.settings)
     with _counting(made.model, counts) as enter:
         made.begin()
@@ -99,7 +99,7 @@ def _counted(made: Learner) -> Cost:
             update = made.update(n)
             update.gradients()
             drawn.update({str(draw): rows for draw, rows in update.drawn.sizes.items()})
-            held = max(held, len(update.references) + bool(update.before) + bool(update.task_gradient))
+            references = max(references, len(update.references) + bool(update.before) + bool(update.task_gradient))
             optimizer.step()
             optimizer.zero_grad()
             update.finish()
@@ -111,7 +111,7 @@ def _counted(made: Learner) -> Cost:
         {name: rows / total for name, rows in sorted(drawn.items())},
         counts["update"]["forward"] / new,
         counts["update"]["backward"] / new,
-        4 * held,
+        4 * references,
         counts["before"]["forward"] / len(made.inputs.rows),
         counts["after"]["forward"],
         _states(while_learned, made),
@@ -141,14 +141,14 @@ def _counting(model: nn.Module, counts: Mapping[str, Counter[str]]) -> Iterator[
 
 def _states(learning: Mapping[str, State], made: Learner) -> dict[str, StateBytes]:
     numbers = sum(value.numel() for value in made.params.values())
-    found = {}
+    sizes = {}
     for name in sorted(
         name for name in {*learning, *made.measured_state} if learning.get(name) or made.measured_state.get(name)
     ):
         during, _ = _bytes(learning.get(name, {}), made.params)
         after, more = _bytes(made.measured_state.get(name, {}), made.params)
-        found[name] = StateBytes(during / numbers, after / numbers, more > 0)
-    return found
+        sizes[name] = StateBytes(during / numbers, after / numbers, more > 0)
+    return sizes
 
 
 def _bytes(state: State, params: Mapping[str, Tensor]) -> tuple[int, int]:

@@ -162,5 +162,5 @@ def nearest_suite(needs: Needs, suites: Iterable[MeasuredSuite]) -> MeasuredSuit
 
 
 def _read(path: Path) -> dict[str, list[object]]:
-    found: dict[str, list[object]] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    content: dict[str, list[object]] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -88,7 +88,7 @@ def _intro(ledger: Ledger, entry: Entry, made: Export) -> str:
 def _systems(ledger: Ledger, entry: Entry) -> list[str]:
     """Return the system prompts with which tasks were trained and scored; nothing where no task has one."""
     settings = {name: ledger.settings(name, version) for name, version in entry.tasks.items()}
-    lines = [f"- {plain(name)}: {plain(found['system'])}" for name, found in settings.items() if found.get("system")]
+    lines = [f"- {plain(name)}: {plain(values['system'])}" for name, values in settings.items() if values.get("system")]
     if not lines:
         return []
     how = "The tasks were trained and scored with these system prompts; where rows are plain text, the prompt begins with it."

@@ -22,11 +22,11 @@ def scores(ledger: Ledger, entry: Entry) -> list[str]:
         return ["No task was learned."]
     measured = matrix(ledger, entry.id)
     seen = ledger.seen_by(entry, entry.tasks)
-    found = ledger.scores(seen.values(), entry.tasks.values())
+    stored = ledger.scores(seen.values(), entry.tasks.values())
     makers: dict[str, list[str]] = {}
     table = ["| Task | Scorer | Score | 95% interval | n | When learned | Change |", "|---|---|---|---|---|---|---|"]
     for name, stage in zip(measured.tasks, measured.learned, strict=True):
-        record = found.get((seen[name], entry.tasks[name]))
+        record = stored.get((seen[name], entry.tasks[name]))
         if record is None:
             table.append(f"| {name} | | not measured | | | | |")
             continue
@@ -74,15 +74,15 @@ def fact_lines(record: EditsRecord) -> list[str]:
     facts = record.facts
     if not facts:
         return []
-    head = ["Subject", "Prompt", "Target", "Said", "Said freely", "Paraphrases", "Neighbours kept"]
+    head = ["Subject", "Prompt", "Target", "Said", "Generated", "Paraphrases", "Neighbours unchanged"]
     table = [row_of(head), "|---" * len(head) + "|"]
     for fact in facts[:FACTS]:
         shares = map(share_of, (fact.efficacy, fact.generation, fact.paraphrase, fact.neighbourhood))
         table.append(row_of([*map(plain, (fact.subject, fact.prompt, fact.target)), *shares]))
     more = f"And {len(facts) - FACTS} more." if len(facts) > FACTS else ""
-    said = f"{len(record.said)} of {len(facts)} facts in force were said when last verified."
+    summary = f"{len(record.said)} of {len(facts)} facts in force were said when last verified."
     ways = sorted({f"{fact.method}, layer {', '.join(map(str, fact.layers))}" for fact in facts})
-    lines = [said, f"Written by {'; '.join(ways)}."]
+    lines = [summary, f"Written by {'; '.join(ways)}."]
     if drift := record.drift:
         lines.append(
             f"Held-out text: perplexity {drift.perplexity_before:.2f} without them, {drift.perplexity:.2f} with them "

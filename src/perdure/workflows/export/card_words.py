@@ -27,7 +27,7 @@ def short_hash(value: str | None) -> str:
 
 
 def share_of(value: bool | float | None) -> str:
-    """Return a verdict or a share; nothing where it was not asked."""
+    """Return a verdict or a share; empty where it was not measured."""
     if value is None:
         return ""
     return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.0%}"

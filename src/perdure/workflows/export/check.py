@@ -1,4 +1,4 @@
-"""What an export still says: its files are read back as a server holds them, and every fact in force is asked again."""
+"""Check an export: its files are read back as a server loads them, and every fact in force is verified again."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ DTYPES = ("bfloat16", "float16", "float32")
 def check_adapter(
     session: Session, entry: Entry, task: str | None, folder: Path, dtype: str | None, compressed: bool
 ) -> AdapterCheck:
-    """Return what the adapter in `folder` says, its factors cast to the dtype of the server, beside what `entry` says.
+    """Return how the adapter in `folder`, cast to the dtype of the server, answers the facts, compared with `entry`.
 
     Args:
         session: Of the workspace.
@@ -83,7 +83,7 @@ def facts_check(facts: "Sequence[Fact]", before: "Sequence[Verdict]", after: "Se
 
 
 def facts_at(session: Session, entry: Entry) -> "list[Fact]":
-    """Return the facts in force at an entry, without what is only asked beside their prompts."""
+    """Return the facts in force at an entry, without paraphrases and neighbours."""
     if EDITS not in session.ledger.slots(entry):
         return []
     live = Place.at(session, entry).in_force(entry).live

@@ -1,4 +1,4 @@
-"""Export: a state as an ordinary PEFT adapter, or merged into a whole model, with a model card that says what it can do."""
+"""Export: a state as an ordinary PEFT adapter, or merged into a whole model, with a model card."""
 
 import os
 import shutil
@@ -43,7 +43,7 @@ def export(
         merged: Write a whole model that needs no PEFT, checked against the adapter on its base; else a PEFT adapter.
         rank: Rank of the adapter, reached by truncation or padding. None keeps everything, padded to a rank vLLM takes.
         max_rank: Largest rank of an adapter; the default is the largest that vLLM serves.
-        dtype: Dtype that the adapter's server holds it in, with which the facts in force are asked again; that of the
+        dtype: Dtype of the adapter in the server, with which the facts in force are verified again; that of the
             workspace's model by default. The files keep the dtype that was trained and scored.
         task: Task whose requests it is for, where that has an adapter of its own; None for what all tasks share.
 
@@ -101,7 +101,7 @@ def _refuse_rank(session: Session, slots: Mapping[str, str], max_rank: int) -> N
     from perdure.maths.low_rank import combine, from_tensors
 
     patches = combine(
-        [from_tensors(session.ledger.objects.get(found)) for name, found in slots.items() if not is_dense(name)]
+        [from_tensors(session.ledger.objects.get(slot)) for name, slot in slots.items() if not is_dense(name)]
     )
     most = max((patch.rank for patch in patches.values()), default=0)
     if most > max_rank:
@@ -199,7 +199,7 @@ def _write_merged(session: Session, entry: Entry, task: str | None, aside: Path,
     text = _probe_text(session, entry)
     expected = probe(session.runtime.base, session.runtime.model, text)
     patches = from_tensors(session.runtime.skill())
-    session.load_slots({name: found for name, found in session.ledger.view(entry, task).items() if is_dense(name)})
+    session.load_slots({name: slot for name, slot in session.ledger.view(entry, task).items() if is_dense(name)})
     write_merged(aside, session.runtime, patches)
     written = load_merged(aside, session.runtime.base)
     check = check_merged(written, text, expected)

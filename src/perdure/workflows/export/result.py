@@ -29,7 +29,7 @@ class FactsCheck(Record):
         n: How many there are.
         said_before: How many the workspace's state says.
         said: How many the export says.
-        lost: Those that it no longer says.
+        lost: The facts that it no longer says.
         nll_before: Mean loss of the targets in nats a token, of the workspace's state.
         nll: The same of the export.
     """
@@ -44,7 +44,7 @@ class FactsCheck(Record):
 
 @dataclass(frozen=True)
 class AdapterCheck:
-    """What a server says with an adapter.
+    """How a server answers with an adapter.
 
     Args:
         dtype: Dtype that the server holds the factors in.

@@ -92,7 +92,7 @@ def _bases(ours: "Ledger", theirs: "Ledger") -> list[str]:
     if here["base"] == there["base"]:
         return []
     if here.get("weights") == there.get("weights"):
-        return [f"the base is held in {_format(here)} here and in {_format(there)} there"]
+        return [f"the base is loaded in {_format(here)} here and in {_format(there)} there"]
     return [f"the base model is another: {here['model']} here, {there['model']} there"]
 
 
@@ -101,7 +101,7 @@ def _format(config: Mapping[str, str]) -> str:
 
 
 def _tasks(mine: _Side, other: _Side) -> list[str]:
-    """Say which tasks one side alone knows."""
+    """Return which tasks one side alone knows."""
     lacking = {
         "here": [task for task in mine.tasks if task not in other.tasks],
         "there": [task for task in other.tasks if task not in mine.tasks],
@@ -112,23 +112,23 @@ def _tasks(mine: _Side, other: _Side) -> list[str]:
 
 
 def _rows(mine: _Side, other: _Side, tasks: Sequence[str], rows: Mapping[str, set[str]]) -> list[str]:
-    """Say which tasks have other test rows, and how many are compared."""
-    told = []
+    """Return which tasks have other test rows, and how many are compared."""
+    texts = []
     for task in tasks:
         here, there, both = mine.newest(task), other.newest(task), rows[task]
         if not here or not there:
-            told.append(f"{task} was not scored at head {'here' if not here else 'there'}")
+            texts.append(f"{task} was not scored at head {'here' if not here else 'there'}")
         elif not both:
-            told.append(f"{task} has no test row in common")
+            texts.append(f"{task} has no test row in common")
         elif here != there:
-            told.append(
+            texts.append(
                 f"{task} has {counted(len(here), 'test row')} here and {len(there):,} there; {len(both):,} of both are compared"
             )
-    return told
+    return texts
 
 
 def _taught(mine: _Side, other: _Side, tasks: Sequence[str]) -> list[str]:
-    """Say which tasks were learned from other train rows."""
+    """Return which tasks were learned from other train rows."""
     names = [
         task
         for task in tasks

@@ -17,7 +17,7 @@ class Evaluation:
     """Tasks scored at an entry.
 
     Args:
-        ref: What was asked for.
+        ref: The ref, as given.
         entry: Id of the entry.
         scores: By task name.
         gone: Notices of tasks that were taken out before the entry.
@@ -30,12 +30,12 @@ class Evaluation:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the user should know of how the model was asked, each once."""
-        return tuple(dict.fromkeys([*self.gone, *(text for found in self.scores.values() for text in found.notices)]))
+        """Notices about prompts and answers, each once."""
+        return tuple(dict.fromkeys([*self.gone, *(text for scored in self.scores.values() for text in scored.notices)]))
 
     def to_json(self) -> JsonObject:
         """Return "ref", "entry" and "tasks": score, interval, n and scorer of each."""
-        tasks: JsonObject = {name: found.score.summary.to_json() for name, found in self.scores.items()}
+        tasks: JsonObject = {name: scored.score.summary.to_json() for name, scored in self.scores.items()}
         return {"ref": self.ref, "entry": self.entry, "tasks": tasks}
 
 
@@ -59,12 +59,12 @@ def evaluate(session: Session, tasks: Sequence[str] = (), at: str = "head", tick
 
 
 def gone_notice(ledger: Ledger, entry: Entry, task: str) -> str | None:
-    """Return what the user should know where a task was taken out before `entry`; None for any other task."""
+    """Return a notice where a task was taken out before `entry`; None for any other task."""
     past = taken_out(ledger, entry, task)
     if past is None:
         return None
     return (
-        f"task {task} was taken out in entry {past.id[:12]}: the model that all tasks share is asked in its template; "
+        f"task {task} was taken out in entry {past.id[:12]}: the model that all tasks share answers in its template; "
         f"add --at {past.id[:12]}~1 for the model with the task"
     )
 

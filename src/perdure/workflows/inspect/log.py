@@ -18,43 +18,45 @@ def log(ledger: "Ledger", *, every: bool = False) -> list[LogEntry]:
         ledger: The ledger.
         every: List the candidate that waits, and the candidates that were discarded, too.
     """
-    lines, held = ledger.log(), ledger.candidate() if every else None
+    lines, candidate = ledger.log(), ledger.candidate() if every else None
     entries = [ledger.entry(line.entry) for line in lines]
     records, signed = ledger.notes_with("record"), ledger.notes_with(SIGNATURE)
-    scores = _scores(ledger, [*entries, *([held] if held else [])])
+    scores = _scores(ledger, [*entries, *([candidate] if candidate else [])])
 
     def of(line: LogLine, entry: "Entry") -> LogEntry:
         return _log_entry(line, entry, records.get(entry.id), signed.get(entry.id), scores.get(entry.id))
 
-    found = [of(line, entry) for line, entry in zip(lines, entries, strict=True)]
+    listed = [of(line, entry) for line, entry in zip(lines, entries, strict=True)]
     if not every:
-        return found
-    waiting = [of(_line(ledger, held), held)] if held else []
+        return listed
+    waiting = [of(_line(ledger, candidate), candidate)] if candidate else []
     return [
         *waiting,
-        *heapq.merge(found, ledger.discarded(), key=lambda line: line.discarded or line.time, reverse=True),
+        *heapq.merge(listed, ledger.discarded(), key=lambda line: line.discarded or line.time, reverse=True),
     ]
 
 
-def candidate_line(ledger: "Ledger", held: "Entry") -> LogEntry:
+def candidate_line(ledger: "Ledger", candidate: "Entry") -> LogEntry:
     """Return what the log lists of the candidate.
 
     Raises:
         BrokenStore: What is noted of it is damaged.
     """
-    notes, score = ledger.notes(held.id), _scores(ledger, [held]).get(held.id)
-    return _log_entry(_line(ledger, held), held, notes.get("record"), notes.get(SIGNATURE), score)
+    notes, score = ledger.notes(candidate.id), _scores(ledger, [candidate]).get(candidate.id)
+    return _log_entry(_line(ledger, candidate), candidate, notes.get("record"), notes.get(SIGNATURE), score)
 
 
-def _line(ledger: "Ledger", held: "Entry") -> LogLine:
-    return LogLine(held.id, held.parent, held.kind, held.task, ledger.candidate_since() or "", ("candidate",))
+def _line(ledger: "Ledger", candidate: "Entry") -> LogLine:
+    return LogLine(
+        candidate.id, candidate.parent, candidate.kind, candidate.task, ledger.candidate_since() or "", ("candidate",)
+    )
 
 
 def _scores(ledger: "Ledger", entries: "Iterable[Entry]") -> dict[str, Score]:
     """Return the score of the task of each entry, by entry id, where it was measured; with one query for all."""
     cells = {e.id: (ledger.seen(e, e.task), e.tasks[e.task]) for e in entries if e.task in e.tasks}
-    found = ledger.scores({state for state, _ in cells.values()}, {version for _, version in cells.values()})
-    return {entry: found[cell] for entry, cell in cells.items() if cell in found}
+    scores = ledger.scores({state for state, _ in cells.values()}, {version for _, version in cells.values()})
+    return {entry: scores[cell] for entry, cell in cells.items() if cell in scores}
 
 
 def _log_entry(line: LogLine, entry: "Entry", record: Any, signed: Any, score: Score | None) -> LogEntry:

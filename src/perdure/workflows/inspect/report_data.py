@@ -1,4 +1,4 @@
-"""The records that the report draws, of one workspace and of others beside it."""
+"""The records that the report draws, of one workspace and of others to compare with."""
 
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -22,7 +22,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
 
     Args:
         ledger: Of the workspace.
-        compare: Ledgers of other workspaces by the name they get, whose matrix stands beside this one's.
+        compare: Ledgers of other workspaces by name, whose matrix is shown next to this one.
     """
     from perdure import __version__
 
@@ -69,8 +69,8 @@ def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> 
     seen = {entry.id: ledger.seen_by(entry, first) for entry in entries}
     states = {state for line in seen.values() for state in line.values()}
     wanted = {version for entry in entries for version in (*entry.tasks.values(), *first.values())}
-    found = ledger.scores(states, wanted)
-    cells = {e.id: {t: found.get((seen[e.id][t], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
+    stored = ledger.scores(states, wanted)
+    cells = {e.id: {t: stored.get((seen[e.id][t], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
     return {
         name: {
             task: ReportedScore(**vars(score.summary), interval=interval_name(score.items))

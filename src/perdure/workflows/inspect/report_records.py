@@ -92,7 +92,7 @@ class ReportEntry(LogLine):
 
 @dataclass(frozen=True)
 class WorkspaceInfo(Record):
-    """What a report says of the workspace.
+    """The workspace of a report.
 
     Args:
         name: Name of its folder.
@@ -122,7 +122,7 @@ class ReportData:
         matrix: Scores on the way to head.
         entries: All entries, oldest first.
         reflog: The moves of head, oldest first.
-        compare: Other workspaces beside this one.
+        compare: Other workspaces to compare with.
     """
 
     workspace: WorkspaceInfo

@@ -97,11 +97,11 @@ def over_rows(score: Score, rows: Iterable[str]) -> Score | None:
         return score
     from perdure.evaluate.scorers import score_record  # only here: it loads numpy
 
-    kept = [i for i, row in enumerate(score.rows) if row in wanted]
-    if not kept:
+    shared = [i for i, row in enumerate(score.rows) if row in wanted]
+    if not shared:
         return None
-    items, said = [score.items[i] for i in kept], [score.predictions[i] for i in kept]
-    return score_record(score.scorer, items, said, [score.rows[i] for i in kept], score.seconds)
+    items, predictions = [score.items[i] for i in shared], [score.predictions[i] for i in shared]
+    return score_record(score.scorer, items, predictions, [score.rows[i] for i in shared], score.seconds)
 
 
 def paired(ledger: "Ledger", a: "Entry", b: "Entry", task: str) -> Pair:

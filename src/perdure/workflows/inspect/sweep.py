@@ -14,7 +14,7 @@ from perdure.workflows.edit.records import MEASURES
 from perdure.workflows.edit.request import CONTEXTS, Facts, facts_of, refuse_layers
 from perdure.workflows.edit.state import Place
 from perdure.workflows.inspect.trace import average_facts
-from perdure.workflows.inspect.trace_notes import keep
+from perdure.workflows.inspect.trace_notes import store_note
 from perdure.workflows.inspect.trace_spec import TraceSpec
 from perdure.workflows.session import Session
 
@@ -43,7 +43,7 @@ def sweep(
         session: Of the workspace; no entry is made.
         facts: A file of facts, one fact, or several.
         layers: Blocks to try; without any, eight evenly over the depth and the one that `edit` takes by default.
-        tracing: Trace the facts too, so that the average can stand beside the sweep.
+        tracing: Trace the facts too, so that the average can be shown next to the sweep.
         seed: Of the edits' contexts and statistics; the workspace's unless given.
         at: Ref or entry.
         tick: Called with (what, done, total) as work goes on.
@@ -75,7 +75,7 @@ def sweep(
     if tracing:
         traced = average_facts(session, given, entry, tracing, tick)
         place.load()
-    found = sweep_layers(
+    by_layer = sweep_layers(
         session.runtime.model,
         session.tokenizer,
         given,
@@ -86,7 +86,7 @@ def sweep(
         statistics=place.statistics(),
         tick=tick,
     )
-    lines = tuple(_line(layer, before, verdicts) for layer, verdicts in found.items())
+    lines = tuple(_line(layer, before, verdicts) for layer, verdicts in by_layer.items())
     best = max(lines, key=lambda line: (line.score.value, -line.layer))
     made = Sweep(
         entry=entry.id,
@@ -97,7 +97,7 @@ def sweep(
         layers=lines,
         best=best.layer if best.score.value > 0 else None,
     )
-    return SweepResult(**vars(made), tracing=traced, kept=keep(session, entry, made))
+    return SweepResult(**vars(made), tracing=traced, kept=store_note(session, entry, made))
 
 
 def _layers(given: Sequence[int], depth: int, spec: EditSpec) -> list[int]:
@@ -135,6 +135,6 @@ def _measures(verdicts: "Sequence[Verdict]") -> dict[str, Estimate]:
     """Return mean and interval of each measure that a fact has; Wilson's where each fact is right or wrong."""
     from perdure.editing.measures import summary
 
-    found = summary(verdicts)
+    intervals = summary(verdicts)
     counts = {name: sum(getattr(verdict, name) is not None for verdict in verdicts) for name in MEASURES}
-    return {name: Estimate(*found[name], counts[name]) for name in MEASURES if name in found}
+    return {name: Estimate(*intervals[name], counts[name]) for name in MEASURES if name in intervals}

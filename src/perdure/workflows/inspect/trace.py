@@ -1,4 +1,4 @@
-"""Trace: where a state of the workspace stores what it says, for one prompt and on average over facts."""
+"""Trace: where a state of the workspace stores its answers, for one prompt and on average over facts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from perdure.editing.traces import Kind, Trace
 from perdure.ledger import Entry
 from perdure.ledger.records import LeftOut, TracedAverage, TracedPrompt
 from perdure.workflows.edit.request import Facts, facts_of
-from perdure.workflows.inspect.trace_notes import keep
+from perdure.workflows.inspect.trace_notes import store_note
 from perdure.workflows.inspect.trace_records import traced_average, traced_kind
 from perdure.workflows.inspect.trace_spec import TraceSpec
 from perdure.workflows.session import Session
@@ -25,7 +25,7 @@ def trace_prompt(
     at: str = "head",
     tick: Tick | None = None,
 ) -> TracedPrompt:
-    """Trace one prompt on the state at a ref, the facts in force among it, and note the result beside its entry.
+    """Trace one prompt on the state at a ref, the facts in force among it, and store the result as a note of its entry.
 
     Args:
         session: Of the workspace; no entry is made.
@@ -42,7 +42,7 @@ def trace_prompt(
     fact = Fact(subject.strip(), prompt, "")
     if not fact.subject or fact.subject not in fact.question:
         raise BadInput(
-            f"the prompt {prompt!r} does not name the subject {fact.subject!r}; spell it as it stands there, or write {HOLE}"
+            f"the prompt {prompt!r} does not name the subject {fact.subject!r}; spell it as in the prompt, or write {HOLE}"
         )
     session.refuse_editing()
     entry = session.ledger.resolve(at)
@@ -54,7 +54,7 @@ def trace_prompt(
 
     traces = traces_of(session, fact, spec, progress)
     one = next(iter(traces.values()))
-    found = TracedPrompt(
+    traced = TracedPrompt(
         entry=entry.id,
         prompt=fact.question,
         subject=fact.subject,
@@ -68,13 +68,13 @@ def trace_prompt(
         seed=spec.seed,
         kinds={kind: traced_kind(trace) for kind, trace in traces.items()},
     )
-    return replace(found, kept=keep(session, entry, found))
+    return replace(traced, kept=store_note(session, entry, traced))
 
 
 def trace_facts(
     session: Session, facts: Facts, spec: TraceSpec = TraceSpec(), *, at: str = "head", tick: Tick | None = None
 ) -> TracedAverage:
-    """Trace the facts that the model says, and note the average by role of a token beside the entry.
+    """Trace the facts that the model says, and store the average by role of a token as a note of the entry.
 
     A fact with a `ground_truth` counts if that is what the model says, each of its tokens the likeliest; a fact without one
     always counts.
@@ -89,14 +89,14 @@ def trace_facts(
     """
     given = facts_of(facts)
     entry = session.ledger.resolve(at)
-    found = average_facts(session, given, entry, spec, tick)
-    return replace(found, kept=keep(session, entry, found))
+    average = average_facts(session, given, entry, spec, tick)
+    return replace(average, kept=store_note(session, entry, average))
 
 
 def average_facts(
     session: Session, given: Sequence[Fact], entry: Entry, spec: TraceSpec, tick: Tick | None
 ) -> TracedAverage:
-    """Return the average of `trace_facts`; nothing is noted."""
+    """Return the average of `trace_facts` without a note."""
     from perdure.editing.prompts import refuse_long
 
     session.refuse_editing()
@@ -105,11 +105,11 @@ def average_facts(
             session.tokenizer, fact, [f"{fact.question} {fact.ground_truth or ''}"], session.runtime.base.positions
         )
     session.load(entry)
-    chosen = said_facts(session, given)
+    chosen = facts_that_model_says(session, given)
     if not chosen:
         raise BadInput(
             f"none of {len(given)} facts is left to trace: the model says the ground truth of none; "
-            "leave ground_truth out to trace what it says instead"
+            "leave ground_truth out to trace its own answer instead"
         )
     kinds = len(spec.kinds)
     traces: list[dict[Kind, Trace]] = []
@@ -125,7 +125,7 @@ def average_facts(
     return traced_average(entry, given, chosen, traces, spec, left)
 
 
-def said_facts(session: Session, facts: Sequence[Fact]) -> list[Fact]:
+def facts_that_model_says(session: Session, facts: Sequence[Fact]) -> list[Fact]:
     """Return the facts whose ground truth, where there is one, is what the model that is loaded says."""
     from perdure.editing.prompts import BARE, encode
     from perdure.editing.site import open_site

@@ -80,9 +80,9 @@ def _strongest(trace: Trace, first: int, stop: int) -> Strongest:
     return Strongest(trace.tokens[position], position, int(layer), float(trace.restored[position, layer]))
 
 
-def _mean(found: Average) -> Mean:
-    low, high = (None if np.isnan(end) else float(end) for end in (found.low, found.high))
-    return Mean(float(found.mean), low, high, int(found.n))
+def _mean(average: Average) -> Mean:
+    low, high = (None if np.isnan(end) else float(end) for end in (average.low, average.high))
+    return Mean(float(average.mean), low, high, int(average.n))
 
 
 def _effects(values: NDArray[np.float64]) -> tuple[Effects, ...]:

@@ -12,7 +12,7 @@ MOST_SAMPLES = 10_000
 
 @dataclass(frozen=True)
 class TraceSpec:
-    """Settings of a trace; what they mean is said in `editing.tracing.trace`."""
+    """Settings of a trace; see `editing.tracing.trace` for their meaning."""
 
     kinds: tuple[Kind, ...] = KINDS
     window: int | None = None

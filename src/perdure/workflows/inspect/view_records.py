@@ -92,7 +92,7 @@ class UnfinishedLearn(Record):
     """A learn that was stopped.
 
     Args:
-        task: What it learns; None where nothing says it.
+        task: What it learns; None where it is not known.
         time: When its checkpoint was written, as ISO 8601.
         goes_on: Whether the same command goes on from it at this head.
     """
@@ -169,7 +169,7 @@ class EntryView:
         scores: Of each of its tasks.
         learned: What came of the learn; None where it is none.
         edits: The facts in force there; None where it changed none of them.
-        edit: What was asked of an edit.
+        edit: The request of an edit.
         revert: What a revert took out.
         notes: All other notes, and the JSON of the last three.
         signature: Who made it, and why.

@@ -39,7 +39,7 @@ LEFT_OUT = (
     "traces",
     VERIFIED,
     SIGNATURE,
-)  # notes that `show` leaves out, or tells otherwise
+)  # notes that `show` leaves out, or shows in another form
 T = TypeVar("T")
 
 
@@ -89,7 +89,7 @@ def show(ledger: "Ledger", ref: str) -> EntryView:
         time=_times(ledger).get(entry.id),
         refs=tuple(name for name, target in ledger.refs().items() if target == entry.id),
         state=ledger.state(entry),
-        slots={name: SlotView(found, ledger.objects.size(found)) for name, found in _own_slots(entry)},
+        slots={name: SlotView(slot, ledger.objects.size(slot)) for name, slot in _own_slots(entry)},
         memory=held(ledger, entry),
         scores=score_table(ledger, entry),
         learned=ledger.note(entry.id, "record", LearnRecord),
@@ -143,13 +143,13 @@ def save_evidence(ledger: "Ledger", path: Path, at: str | None = None, *, force:
         force: Replace any other file too.
 
     Raises:
-        BadInput: The entry has none, because no gate was asked; or the file is there and no evidence, or a workspace's own.
+        BadInput: The entry has none, because its gate was off; or the file is there and no evidence, or a workspace's own.
         PerdureError: The file cannot be written.
     """
-    found = gate(ledger, at)
-    if found.evidence is None:
-        raise BadInput(f"entry {found.entry[:12]} was learned with its gate switched off, so there is no evidence")
-    text = json.dumps(in_stored_order(found.evidence.to_json()), indent=1).removeprefix("{\n")
+    view = gate(ledger, at)
+    if view.evidence is None:
+        raise BadInput(f"entry {view.entry[:12]} was learned with its gate switched off, so there is no evidence")
+    text = json.dumps(in_stored_order(view.evidence.to_json()), indent=1).removeprefix("{\n")
     write_output(path, f"{EVIDENCE_LINE}\n{text}\n", EVIDENCE, force=force, workspaces=[ledger.root])
 
 
@@ -158,7 +158,7 @@ def _times(ledger: "Ledger") -> dict[str, str]:
 
 
 def _own_slots(entry: "Entry") -> list[tuple[str, str]]:
-    return [(name, found) for name, found in sorted(entry.slots.items()) if found is not None]
+    return [(name, slot) for name, slot in sorted(entry.slots.items()) if slot is not None]
 
 
 def _flat(value: Mapping[str, JsonValue], before: str = "") -> dict[str, JsonValue]:

@@ -1,4 +1,4 @@
-"""Ask the model at an entry, and compare what two entries answer."""
+"""Generate answers with the model of an entry, and compare the answers of two entries."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,14 +45,14 @@ class Answer(Record):
     """What the model answers to one prompt.
 
     Args:
-        prompt: What was asked: a text, turns, or values by column.
+        prompt: The prompt: a text, turns, or values by column.
         answer: The answer, without a thought before it.
-        task: Task in whose template it was asked; None for none.
+        task: Task whose template was used; None for none.
         format: Format of the task; else "chat" (the model's chat template) or "plain" (no template).
         tokens: How many tokens were generated, a thought included.
-        stopped: Why it ends: "stop" (the model ended it), "length" (it may have no more tokens), "blank" (nothing was asked).
+        stopped: Why it ends: "stop" (the model ended it), "length" (it may have no more tokens), "blank" (the prompt is blank).
         at: Id of the entry that answered.
-        compared: What another entry answers, where two were asked.
+        compared: The answer of another entry, where two were compared.
     """
 
     prompt: JsonValue
@@ -75,7 +75,7 @@ class Predictions:
 
     Args:
         answers: One for each prompt, in order.
-        how: How the prompts were asked, in words.
+        how: Which template was used, in words.
         notices: What the user should know, such as prompts that had to be cut.
     """
 
@@ -85,7 +85,7 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Encoded:
     """Prompts as rows and tokens, for the model that is loaded.
 
     Args:
@@ -115,27 +115,26 @@ def predict(
 ) -> Predictions:
     """Return what the model answers at a ref, and at a second one where `compare` names it.
 
-    With a task, its template is used and its view gone through; else what all tasks share is asked, in the model's chat
-    template, or with the text as it stands where the model has none. A state with a router (slot `route`), which none has yet,
-    would choose the task of each prompt here.
+    With a task, the model of its view answers, in the task's template. Without a task, the model that all tasks share answers,
+    in its chat template, or from the plain text where it has no chat template.
 
     Args:
         session: The session.
-        prompts: What is asked; a blank one gets an empty answer.
-        request: How it is asked.
+        prompts: The prompts; a blank one gets an empty answer.
+        request: Template and settings of generation.
         at: Ref or entry.
-        compare: Ref or entry that is asked the same.
+        compare: Ref or entry that gets the same prompts.
         tick: Called with (what, prompts done, prompts in all).
         on_text: Called with the index of a prompt and the next piece of its answer as it comes, those of `at` alone.
 
     Raises:
-        BadInput: There is nothing to ask, a setting is out of range, or a prompt does not fit the template.
+        BadInput: There is no prompt, a setting is out of range, or a prompt does not fit the template.
         NotFound: The task or a ref is not known.
     """
     request.check()
     some = [prompt for prompt in prompts if not prompt.blank]
     if not some:
-        raise BadInput("there is nothing to ask; give a text, or lines on stdin")
+        raise BadInput("there is no prompt; give a text, or lines on stdin")
     entry = session.ledger.resolve(at)
     other = session.ledger.resolve(compare) if compare else None
     task = task_at(session, request.task, entry) if request.task else None
@@ -145,30 +144,30 @@ def predict(
     else:
         session.load(entry, None)
         rows = [row_of(prompt, request, None, chat=bool(session.tokenizer.chat_template)) for prompt in some]
-    asked = _fitted(session, rows, request, task)
+    encoded = _fitted(session, rows, request, task)
     index = [n for n, prompt in enumerate(prompts) if not prompt.blank]
     streamed = (lambda n, piece: on_text(index[n], piece)) if on_text else None
-    found, notices = _answers(session, entry, request, asked, tick, streamed)
+    replies, notices = _answers(session, entry, request, encoded, tick, streamed)
     gone = gone_notice(session.ledger, entry, request.task) if request.task else None
-    told = [*([gone] if gone else []), *asked.notices, *notices]
+    all_notices = [*([gone] if gone else []), *encoded.notices, *notices]
     others: list[Reply | None] = [None] * len(rows)
     if other is not None:
         session.load(other, request.task)
-        second, notices = _answers(session, other, request, asked, tick)
+        second, notices = _answers(session, other, request, encoded, tick)
         others = list(second)
-        told += [f"{other.id[:12]}: {text}" for text in notices]
+        all_notices += [f"{other.id[:12]}: {text}" for text in notices]
     format = task.format if task and not request.raw else (CHAT if rows[0].messages else PLAIN)
     made = {
-        n: Answer(prompts[n].said, one.answer, request.task, format, one.tokens, one.stopped, one.at, two)
-        for n, one, two in zip(index, found, others, strict=True)
+        n: Answer(prompts[n].as_json, one.answer, request.task, format, one.tokens, one.stopped, one.at, two)
+        for n, one, two in zip(index, replies, others, strict=True)
     }
     blank = Answer("", "", request.task, format, 0, "blank", entry.id)
     how = in_words(request, task, rows[0], session.ledger, entry)
-    return Predictions(tuple(made.get(n, blank) for n in range(len(prompts))), how, tuple(told))
+    return Predictions(tuple(made.get(n, blank) for n in range(len(prompts))), how, tuple(all_notices))
 
 
-def _fitted(session: Session, rows: list[Row], request: Request, task: TaskData | None) -> _Asked:
-    """Return rows as tokens, each cut by itself to what the model has positions for: what else is asked changes nothing."""
+def _fitted(session: Session, rows: list[Row], request: Request, task: TaskData | None) -> _Encoded:
+    """Return rows as tokens, each cut to the positions of the model. No prompt depends on the others."""
     from perdure.model.decode import fitted
 
     runtime = session.runtime
@@ -188,31 +187,33 @@ def _fitted(session: Session, rows: list[Row], request: Request, task: TaskData 
     whole = [ids or runtime.base.stops[:1] for ids in prompts_of(runtime, rows)]
     each = [fitted([ids], most, positions) for ids in whole]
     notices += cut_notices(sum(cut for _, _, cut in each), min(new for _, new, _ in each), most, positions)
-    return _Asked(rows, [ids for (ids,), _, _ in each], [new for _, new, _ in each], known, notices)
+    return _Encoded(rows, [ids for (ids,), _, _ in each], [new for _, new, _ in each], known, notices)
 
 
 def _answers(
     session: Session,
     entry: Entry,
     request: Request,
-    asked: _Asked,
+    encoded: _Encoded,
     tick: Tick | None,
     on_text: OnText | None = None,
 ) -> tuple[list[Reply], list[str]]:
-    """Return what the model that is loaded, that of `entry`, answers, and what is to be told of it."""
+    """Return the answers of the loaded model, that of `entry`, and notices."""
 
     def done(count: int) -> None:
         if tick:
-            tick("answering", count, len(asked.rows))
+            tick("answering", count, len(encoded.rows))
 
     decoding = Decoding(request.temperature, request.seed, done, request.batch, on_text)
-    found = generated(session.runtime, asked.rows, asked.ids, asked.most, decoding, known=asked.known)
-    ends: list[Stopped] = ["stop" if n < most else "length" for n, most in zip(found.tokens, asked.most, strict=True)]
-    notices = list(found.notices)
+    generation = generated(session.runtime, encoded.rows, encoded.ids, encoded.most, decoding, known=encoded.known)
+    ends: list[Stopped] = [
+        "stop" if n < most else "length" for n, most in zip(generation.tokens, encoded.most, strict=True)
+    ]
+    notices = list(generation.notices)
     reached = [
-        end for end, most in zip(ends, asked.most, strict=True) if most == LONGEST
+        end for end, most in zip(ends, encoded.most, strict=True) if most == LONGEST
     ]  # a model may have room for less
     if request.max_new_tokens is None and request.task is None and (cut := reached.count("length")):
         notices.append(f"{counted(cut, 'answer')} cut after {LONGEST} tokens; raise max_new_tokens")
-    made = zip(found.texts, found.tokens, ends, strict=True)
+    made = zip(generation.texts, generation.tokens, ends, strict=True)
     return [Reply(text, tokens, end, entry.id) for text, tokens, end in made], notices

@@ -1,4 +1,4 @@
-"""What the model is asked: a text, the turns of a conversation, or values for the columns of a task's template."""
+"""Prompts: a text, the turns of a conversation, or values for the columns of a task's template."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from perdure.data.unpack import decode, read_bytes
 
 Turns = Sequence[Mapping[str, Any]]
 TABLES = (".jsonl", ".json", ".csv", ".parquet")  # files that are read as rows; any other has a prompt a line
-TEXTS = ("prompt", "text")  # columns that hold what is asked
+TEXTS = ("prompt", "text")  # columns that hold the prompt
 CONVERSATIONS = {"messages": ("role", "content"), "conversations": ("from", "value"), "prompt": ("role", "content")}
 """Columns that hold turns, with the names of their fields."""
 
@@ -27,11 +27,11 @@ class Prompt:
     """One request. Either `turns` is set (a conversation), or `text`, or a task makes a text of the columns of `record`.
 
     Args:
-        text: What is asked; blank where a line of a file is.
+        text: The text; blank for a blank line of a file.
         turns: A conversation that ends where the model is to answer.
-        extra: What the chat template is given beside the turns (`Row.extra`).
-        record: Values by column; None where what is asked is no row of a data file.
-        source: Where it stands, as "prompts.jsonl:3", for errors.
+        extra: Arguments of the chat template besides the turns (`Row.extra`).
+        record: Values by column; None where the prompt is no row of a data file.
+        source: Its place, as "prompts.jsonl:3", for errors.
     """
 
     text: str = ""
@@ -42,12 +42,12 @@ class Prompt:
 
     @property
     def blank(self) -> bool:
-        """Whether nothing is asked: a blank line, which is answered by an empty one."""
+        """Whether the prompt is a blank line. The answer to it is empty."""
         return not (self.turns or self.record or self.text.strip())
 
     @property
-    def said(self) -> JsonValue:
-        """What was asked, as JSON: the text, the turns, or the values by column."""
+    def as_json(self) -> JsonValue:
+        """The prompt as JSON: the text, the turns, or the values by column."""
         if self.turns:
             return [turn.fields for turn in self.turns]
         return self.text if self.text or self.record is None else dict(self.record.fields)
@@ -61,7 +61,7 @@ def prompt_of(value: str | Turns | Mapping[str, Any], source: str) -> Prompt:
     """
     if isinstance(value, str):
         if not value.strip():
-            raise BadInput(f"{source} is empty; there is nothing to ask")
+            raise BadInput(f"{source} is empty; give a text")
         return Prompt(value, source=source)
     if isinstance(value, Mapping):
         return _from_record(Record(dict(value), source))[0]
@@ -69,7 +69,7 @@ def prompt_of(value: str | Turns | Mapping[str, Any], source: str) -> Prompt:
 
 
 def read_messages(text: str, source: str) -> Prompt:
-    """Return the conversation that a JSON text holds: a list of turns, or an object with "messages" and what else it has.
+    """Return the conversation that a JSON text holds: a list of turns, or an object with "messages" and other fields.
 
     Raises:
         BadInput: The text is no such JSON, a role is not known, or the last turn leaves nothing to answer.
@@ -92,13 +92,13 @@ def read_messages_file(path: Path) -> Prompt:
 
 
 def read_prompts(path: Path) -> tuple[list[Prompt], list[str]]:
-    """Return the requests of a file in order, and what the user should know of it.
+    """Return the requests of a file in order, and notices about it.
 
     A data file (.jsonl, .json, .csv, .parquet) has a request a row, in the column "prompt", "text" or "messages" or in those of
-    a task's template; any other file has one a line.
+    a task's template. Any other file has one a line.
 
     Raises:
-        BadInput: The file is missing or broken, or a row asks nothing.
+        BadInput: The file is missing or broken, or a row has no text.
     """
     if Path(path.name.lower().removesuffix(".gz")).suffix not in TABLES:
         return prompt_lines(decode(read_bytes(path), path), path.name), []
@@ -126,7 +126,7 @@ def checked_turns(turns: Sequence[Message], source: str) -> tuple[Message, ...]:
         BadInput: There is none, one is empty, or the last one is none to answer.
     """
     if not turns:
-        raise BadInput(f"{source} has no turns; there is nothing to ask")
+        raise BadInput(f"{source} has no turns; give one at least")
     for n, turn in enumerate(turns, start=1):
         if not turn.content.strip() and not turn.extra:
             raise BadInput(f"{source}, turn {n} ({turn.role}) is empty; fill it in or remove it")
@@ -140,13 +140,13 @@ def checked_turns(turns: Sequence[Message], source: str) -> tuple[Message, ...]:
 def _from_record(record: Record) -> tuple[Prompt, bool]:
     """Return the request of a row of a data file, and whether an answer behind its turns was left out."""
     fields, source = record.fields, record.source
-    held = next((name for name in CONVERSATIONS if isinstance(fields.get(name), list)), None)
-    if held is not None:
-        turns = turns_of(fields[held], source, *CONVERSATIONS[held])
+    column = next((name for name in CONVERSATIONS if isinstance(fields.get(name), list)), None)
+    if column is not None:
+        turns = turns_of(fields[column], source, *CONVERSATIONS[column])
         answered = len(turns) > 1 and turns[-1].role == "assistant"
-        asked = checked_turns(turns[:-1] if answered else turns, source)
-        return Prompt(turns=asked, extra=template_arguments(record), source=source), answered
+        prompt_turns = checked_turns(turns[:-1] if answered else turns, source)
+        return Prompt(turns=prompt_turns, extra=template_arguments(record), source=source), answered
     text = next((fields[name] for name in TEXTS if isinstance(fields.get(name), str)), "")
     if not text.strip() and any(name in fields for name in TEXTS):
-        raise BadInput(f"{source} asks nothing: its text is empty; fill it in or remove the row")
+        raise BadInput(f"{source} has no prompt: its text is empty; fill it in or remove the row")
     return Prompt(text, record=record, source=source), False

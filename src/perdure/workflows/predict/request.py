@@ -1,4 +1,4 @@
-"""How a prompt is asked: in the template of a task, as a user turn of the chat template, or as plain text."""
+"""How a prompt becomes a row: in the template of a task, as a user turn of the chat template, or as plain text."""
 
 from bisect import bisect_left
 from collections.abc import Callable
@@ -21,17 +21,17 @@ ANSWER = Message("assistant", "")  # stands for the answer that is not known yet
 
 @dataclass(frozen=True)
 class Request:
-    """How the model is asked.
+    """Template and settings of generation.
 
     Args:
-        task: Task whose template is used and whose adapter is gone through; None for none.
+        task: Task whose template and adapter are used; None for none.
         system: System turn.
         raw: Continue the text as it is, in no template.
         max_new_tokens: Most tokens of an answer; None for as many as the task needs, or `LONGEST`.
         temperature: 0 takes the most likely token; above it, tokens are drawn.
         seed: Key of what is drawn.
-        batch_size: Most prompts that are answered together; None for 64, or 1 where answers are drawn: batches of another size
-            round otherwise, and what is drawn shall depend on prompt and seed alone.
+        batch_size: Most prompts that are answered together; None for 64, or 1 where tokens are drawn: rounding depends
+            on the size of a batch, and drawn tokens shall depend on prompt and seed alone.
     """
 
     task: str | None = None
@@ -62,15 +62,15 @@ class Request:
         if self.system is not None and not self.system.strip():
             raise BadInput("the system turn is empty; leave it out")
         if self.system is not None and self.raw:
-            raise BadInput("raw text stands in no template, so it has no system turn; leave one of the two out")
+            raise BadInput("raw text has no template, so it has no system turn; leave one of the two out")
 
 
 def row_of(prompt: Prompt, request: Request, task: TaskData | None, *, chat: bool) -> Row:
-    """Return the row that asks a prompt; its answer is empty.
+    """Return the row of a prompt; its answer is empty.
 
     Args:
-        prompt: What is asked; not blank.
-        request: How.
+        prompt: The prompt; not blank.
+        request: Template and settings.
         task: The task whose template is used; None for none.
         chat: Whether the model has a chat template.
 
@@ -93,22 +93,24 @@ def row_of(prompt: Prompt, request: Request, task: TaskData | None, *, chat: boo
     if not (prompt.turns or prompt.text):
         columns = ", ".join(prompt.record.fields) if prompt.record else ""
         raise BadInput(
-            f"{prompt.source} has columns {columns}; without a task what is asked stands in prompt, text or messages"
+            f"{prompt.source} has columns {columns}; without a task, the prompt must be in prompt, text or messages"
         )
     turns = prompt.turns or (Message("user", prompt.text),)
     return _with_system(Row(messages=(*turns, ANSWER), extra=prompt.extra, source=prompt.source), request.system)
 
 
 def in_words(request: Request, task: TaskData | None, row: Row, ledger: Ledger, entry: Entry) -> str:
-    """Return how rows were asked, and how to ask in the template of a task."""
+    """Return in words which template was used, and how to use that of a task."""
     if request.raw:
         return f"continued as plain text{f', by the model of task {task.name}' if task else ''}"
     isolated = isolated_tasks(ledger, entry)
     if task is not None:
-        own = " and the adapter that it has of its own" if task.name in isolated else ""
-        return f"asked in the template of task {task.name}{own}"
+        own = " and with its own adapter" if task.name in isolated else ""
+        return f"prompted in the template of task {task.name}{own}"
     how = (
-        "asked as a user turn of the chat template" if row.messages else "asked as it stands: there is no chat template"
+        "prompted as a user turn of the chat template"
+        if row.messages
+        else "prompted as plain text: there is no chat template"
     )
     names = task_order(ledger, entry)
     own = " and its own adapter" if isolated else ""
@@ -116,7 +118,7 @@ def in_words(request: Request, task: TaskData | None, row: Row, ledger: Ledger, 
 
 
 def isolated_tasks(ledger: Ledger, entry: Entry) -> list[str]:
-    """Return the tasks that have an adapter of their own, which only a request that names the task goes through."""
+    """Return the tasks that have an adapter of their own, which only a request that names the task uses."""
     seen = ledger.seen_by(entry, [None, *entry.tasks])
     return [name for name in task_order(ledger, entry) if seen[name] != seen[None]]
 
@@ -141,14 +143,14 @@ def oldest_left_out(row: Row, fits: Callable[[Row], bool]) -> tuple[Row, int]:
 
 def _task_row(prompt: Prompt, task: TaskData) -> Row:
     if prompt.turns:
-        asked = task.prompt_row(prompt.turns[-1].content) if _is_conversation(task) else None
-        if asked is None:
+        row = task.prompt_row(prompt.turns[-1].content) if _is_conversation(task) else None
+        if row is None:
             raise BadInput(
-                f"{prompt.source} is a conversation, and task {task.name!r} asks one text in its own template; give the text "
+                f"{prompt.source} is a conversation, and task {task.name!r} takes one text in its own template; give the text "
                 "alone, or no task"
             )
-        own = asked.messages[:-2] if prompt.turns[0].role != "system" else ()  # the system turn of the task's rows
-        return replace(asked, messages=(*own, *prompt.turns, ANSWER), extra=prompt.extra or asked.extra)
+        own = row.messages[:-2] if prompt.turns[0].role != "system" else ()  # the system turn of the task's rows
+        return replace(row, messages=(*own, *prompt.turns, ANSWER), extra=prompt.extra or row.extra)
     if prompt.record is not None:
         return task.request(prompt.record)
     return task.prompt_row(prompt.text)
@@ -158,7 +160,7 @@ def _with_system(row: Row, system: str | None, task: str = "") -> Row:
     if system is None:
         return row
     if not row.messages:
-        raise BadInput(f"task {task!r} asks in a template without a system turn; leave --system or --task out")
+        raise BadInput(f"task {task!r} has a template without a system turn; leave --system or --task out")
     turns = row.messages[1:] if row.messages[0].role == "system" else row.messages
     return replace(row, messages=(Message("system", system), *turns))
 
