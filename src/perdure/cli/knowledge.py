@@ -40,7 +40,8 @@ def learn_knowledge(
 
     planned = ws.plan_knowledge(task, data, **options)
     if dry_run:
-        preview = preview_knowledge(planned)
+        with progress("loading the model") as tick:
+            preview = preview_knowledge(ws.session, planned, tick)
         return emit(preview.to_json()) if as_json else _show_preview(preview)
     with progress("loading the model") as tick:
         edit_gate = EditGate() if gate else None

@@ -109,7 +109,8 @@ def learn(
         return learn_knowledge(ws, task, data, options, gate=gate, dry_run=dry_run, as_json=as_json, message=message)
     planned = ws.plan(task, data, **options)
     if dry_run:
-        found = preview(planned)
+        with progress("loading the model") as tick:
+            found = preview(ws.session, planned, tick)
         return emit(found.to_json()) if as_json else show_preview(found)
     with progress("loading the model") as tick:
         result = carry_out(ws.session, planned, gate=gate, tick=tick, message=message)

@@ -18,6 +18,7 @@ from perdure.cli.output import (
     table,
     warn,
 )
+from perdure.report.words import duration
 
 if TYPE_CHECKING:
     from perdure.core.records import JsonObject
@@ -66,7 +67,7 @@ def conclude(result: "LearnResult") -> None:
 
 def show_preview(preview: "Preview") -> None:
     """Print a dry run. The parts of the example that are not trained are dim, and their lines have no > in front."""
-    parts, unread = preview.rows, preview.unread
+    parts, unread, tokens, takes = preview.rows, preview.unread, preview.tokens, preview.estimate
     made = " (made from the train rows)" if preview.test_made else ""
     pairs = {
         "task": f"{preview.task}{', more data for a known task' if preview.update else ''}",
@@ -77,23 +78,29 @@ def show_preview(preview: "Preview") -> None:
         + (f" and {len(unread) - 8} more" if len(unread) > 8 else ""),
         "general": preview.general and counted(preview.general, "row"),
         "scorer": ", ".join(f"{key}: {value}" for key, value in preview.scorer.items()),
-        "tokens": f"{preview.tokens.trained:,} trained, longest row {preview.tokens.longest}",
+        "tokens": f"{tokens.median:,} in a usual row, {tokens.longest:,} in the longest; {tokens.trained:,} are trained",
         "cut": f"{preview.cut} of {parts['train']} rows, at max_length {preview.max_length}",
+        "updates": f"{preview.updates:,}",
+        "takes": takes and f"about {duration(takes.seconds)}, and {takes.peak_mib:,} MiB of memory",
     }
     print_text(facts({name: value for name, value in pairs.items() if value != 0}))
     print_text("\nexample (> is trained)")
     for part in preview.example:
         for line in part.text.split("\n"):
             print_text(f"  {'>' if part.trained else '|'} {line}", dim=not part.trained)
-    _show_recipe(preview.recipe)
+    _show_recipe(preview.recipe, preview.changed)
     for text in preview.notices:
         warn(text)
     print_message("dry run: nothing was changed")
 
 
-def _show_recipe(recipe: "JsonObject") -> None:
+def _show_recipe(recipe: "JsonObject", changed: "JsonObject") -> None:
+    """Print a recipe, what the user changed in it first."""
     methods = cast("Mapping[str, JsonObject]", recipe["methods"])
     print_text(f"\nrecipe {recipe['name']}")
-    print_text(facts({f"  {key}": value for key, value in recipe.items() if key not in ("name", "methods")}))
+    for key, value in changed.items():
+        print_text(f"  {key}: {'left out' if value is None else value} (changed)")
+    known = {"name", "methods", *changed}
+    print_text(facts({f"  {key}": value for key, value in recipe.items() if key not in known}))
     for name, fields in methods.items():
         print_text(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in fields.items()))

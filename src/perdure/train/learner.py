@@ -17,13 +17,11 @@ from torch import Tensor
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import Recipe
 from perdure.ledger.records import Heartbeat
-from perdure.model.grouping import plan_epoch
 from perdure.train.effects import norm
 from perdure.train.model_view import ModelView
+from perdure.train.planned_updates import plan_updates
 from perdure.train.task import OpenTask, TaskInputs, Trainable, check_finite
 from perdure.train.update import Update
-
-SPREAD = 1.75  # average batches of new rows that one forward may have: larger ones are few, and splitting them bounds the memory
 
 
 class Learner(OpenTask):
@@ -51,17 +49,8 @@ class Learner(OpenTask):
         self.unused: dict[str, str] = {}
         self.begun = self.settled = False
         self.open: Update | None = None
-        settings, rows = recipe.settings, inputs.rows
-        lengths = [len(row) for row in rows]
-        batches = [
-            plan_epoch(lengths, settings.per_device_train_batch_size, inputs.seed, inputs.name, epoch)
-            for epoch in range(settings.num_train_epochs)
-        ]
-        sizes = [len(batch) * max(lengths[i] for i in batch) for epoch in batches for batch in epoch]
-        self.room = max(*sizes, SPREAD * sum(sizes) / len(sizes)) if sizes else 0.0
-        group = settings.gradient_accumulation_steps
-        self.updates = [epoch[i : i + group] for epoch in batches for i in range(0, len(epoch), group)][:max_updates]
-        self.epoch_ends = {len(batches[0][::group]) * (e + 1) - 1 for e in range(len(batches))}
+        planned = plan_updates([len(row) for row in inputs.rows], recipe.settings, inputs.seed, inputs.name)
+        self.updates, self.epoch_ends, self.room = planned.updates[:max_updates], planned.epoch_ends, planned.room
 
     @property
     def total(self) -> int:

@@ -45,11 +45,13 @@ def delete_row(session: Session, row_hash: str) -> DeletedRow:
 
 
 def gc(session: Session) -> Freed:
-    """Delete what no entry and no candidate needs, and statistics of edits that older versions stored in the workspace."""
+    """Delete what no entry and no candidate needs, and what can be measured again: statistics of edits, and estimates."""
     ledger = session.ledger
     with session.writing():
         session.tasks.clear()
-        cached = [path for path in (ledger.root / "moments").glob("*") if path.is_file()]
+        cached = [
+            path for what in ("moments", "estimates") for path in (ledger.root / what).glob("*") if path.is_file()
+        ]
         freed = sum(path.stat().st_size for path in cached)
         for path in cached:
             path.unlink()

@@ -1,18 +1,16 @@
 """The edit set of a state on the workspace's one model: loaded with the other slots, verified, and written again."""
 
-import os
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.core.slots import EDITS
 from perdure.ledger import Entry
 from perdure.ledger.entry import Kind
 from perdure.ledger.records import Drift
+from perdure.workflows.cached import cached
 from perdure.workflows.edit.held_out import PASSAGES
 from perdure.workflows.session import Session
 from perdure.workflows.slots import factors_of, tensors_of
@@ -156,7 +154,7 @@ class Place:
         """Return where the keys' second moments come from: the base model, or its state where that has other weights."""
         from perdure.editing.moments import Statistics
 
-        runtime, folder = self.session.runtime, moments_folder(self.session)
+        runtime, folder = self.session.runtime, cached(self.session, "moments")
         if runtime.dense:
             return Statistics(folder)
         return Statistics(folder, f"{self.session.ledger.config['base']} {runtime.base.dtype}", runtime.bare)
@@ -167,18 +165,6 @@ class Place:
     def _told(self, what: str, done: int, total: int) -> None:
         if self.tick:
             self.tick(what, done, total)
-
-
-def moments_folder(session: Session) -> Path:
-    """Return where second moments are kept: in the user's cache, for all workspaces of a base; else in the workspace."""
-    from perdure.bridges.embedded import cache_folder
-
-    try:
-        folder = cache_folder() / "moments"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, BadInput):  # not writable, or there is no home
-        return session.ledger.root / "moments"
-    return folder if os.access(folder, os.W_OK) else session.ledger.root / "moments"
 
 
 def entry_with(parent: Entry, kind: Kind, data: dict[str, Any], seed: int, edits: str | None) -> Entry:

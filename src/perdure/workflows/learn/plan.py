@@ -10,6 +10,7 @@ from perdure.core.slots import task_slot
 from perdure.data.encode import Encoded
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
+from perdure.train.planned_updates import count_updates
 from perdure.workflows.learn.adapter import is_first, planned_adapter, usable_slots
 from perdure.workflows.learn.ahead import check_recipe, check_rows, check_sizes, check_teachers, untrained
 from perdure.workflows.learn.encoder import RowEncoder
@@ -17,6 +18,7 @@ from perdure.workflows.learn.general_rows import general_rows, rehearsed_before
 from perdure.workflows.learn.kept_rows import keeps_all, old_rows
 from perdure.workflows.learn.read_data import read_data
 from perdure.workflows.learn.request import Request
+from perdure.workflows.learn.training_rows import TrainingRows, training_rows
 from perdure.workflows.session import Session
 
 
@@ -30,7 +32,7 @@ class Plan:
         parent: The entry it starts from.
         known: The task's version at the parent, if this is an update.
         general: General instruction rows, if the task names a file.
-        old: Train rows of older tasks, if the recipe trains on them again.
+        training: The rows to train on (those of older tasks too, if the recipe trains on them again), and the hold-out.
         slots: Object hash of each slot that training may go on from or lie over; see `adapter.usable_slots`.
         adapter: Where the adapter ends that is trained, and what lies under it; None where every weight is.
         notices: What the user should know: of the data (see `TaskData`), rows dropped, methods without work.
@@ -42,7 +44,7 @@ class Plan:
     parent: Entry
     known: TaskData | None
     general: tuple[Row, ...]
-    old: tuple[Row, ...]
+    training: TrainingRows
     notices: tuple[str, ...]
     slots: Mapping[str, str]
     adapter: AdapterPlan | None
@@ -52,6 +54,11 @@ class Plan:
     def encoded(self) -> tuple[Encoded, ...]:
         """The task's train rows as tokens."""
         return self.encoder.all(self.task.train)
+
+    @property
+    def updates(self) -> int:
+        """Updates of the whole learn."""
+        return count_updates(len(self.training.rows), self.recipe.settings)
 
     @property
     def continued(self) -> Entry | None:
@@ -103,7 +110,9 @@ def plan(session: Session, request: Request) -> Plan:
     ]
     slots = usable_slots(ledger.slots(parent), recipe, task.name)
     adapter = planned_adapter(slots, recipe, task.name, session.seed)
-    return Plan(task, recipe, parent, read.known, general, old, tuple(notices), slots, adapter, encoder)
+    first = is_first(slots, adapter)
+    training = training_rows(task, recipe, old, first=first, seed=session.seed)
+    return Plan(task, recipe, parent, read.known, general, training, tuple(notices), slots, adapter, encoder)
 
 
 def _for_model(session: Session, recipe: Recipe) -> Recipe:

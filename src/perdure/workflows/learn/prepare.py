@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perdure.core.recipe import Recipe
-from perdure.core.rows import Row
 from perdure.core.slots import view_of
 from perdure.core.words import counted
 from perdure.data.encode import Encoded
-from perdure.data.split import distinct, held_out
 from perdure.ledger import Ledger
 from perdure.workflows.learn import remember
 from perdure.workflows.learn.known_rows import KnownRows
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.learn.run import Run
+from perdure.workflows.learn.training_rows import TrainingRows
 from perdure.workflows.session import Scored
 
 if TYPE_CHECKING:
@@ -52,17 +51,27 @@ def prepare(run: Run) -> Prepared:
         Interrupted: A stop was asked for while the task was scored.
     """
     session, plan = run.session, run.plan
-    ledger, settings = session.ledger, plan.recipe.settings
-    before = {"base": run.score(ledger.resolve("base"), plan.task), "head": run.score(plan.parent, plan.task)}
+    before = {"base": run.score(session.ledger.resolve("base"), plan.task), "head": run.score(plan.parent, plan.task)}
     run.clock.start()
+    return gather(run, plan.training, before)
+
+
+def gather(run: Run, training: TrainingRows, before: Mapping[str, Scored]) -> Prepared:
+    """Return rows and memory as tokens, with what other models say of them.
+
+    Args:
+        run: The learn.
+        training: Its rows, or some of them.
+        before: The new task's scores at "base" and at "head".
+    """
+    session, plan = run.session, run.plan
+    ledger = session.ledger
     if _asks_a_teacher(plan.recipe):  # which answers with what all tasks share, or with the base under it
         session.load_slots(view_of(plan.slots))
-    texts, validation, notices = training_rows(plan, session.seed)
-    rows = plan.encoder.all(texts)
+    rows, notices = plan.encoder.all(training.rows), [*training.notices]
     if cut := sum(row.cut > 0 for row in rows):
-        notices.append(
-            f"longer than {settings.max_length} tokens, and cut: {cut:,} of {counted(len(rows), 'train row')}"
-        )
+        longest = plan.recipe.settings.max_length
+        notices.append(f"longer than {longest} tokens, and cut: {cut:,} of {counted(len(rows), 'train row')}")
     memory = remember.LedgerMemory.at(ledger, plan.parent)
     tests = _tests(ledger, plan, memory)
     teachers = remember.Teachers(plan.recipe, plan.encoder, session.runtime)
@@ -70,7 +79,7 @@ def prepare(run: Run) -> Prepared:
     columns = {
         column.name: teachers.query(column, rows) for column in plan.recipe.columns("new") if column.teacher != "start"
     }
-    return Prepared(before, rows, plan.encoder.all(validation), memory, columns, tests, tuple(notices))
+    return Prepared(before, rows, plan.encoder.all(training.validation), memory, columns, tests, tuple(notices))
 
 
 def _asks_a_teacher(recipe: Recipe) -> bool:
@@ -83,18 +92,3 @@ def _tests(ledger: Ledger, plan: Plan, memory: remember.LedgerMemory) -> frozens
     rows = (*plan.task.train, *plan.general, *(own.row for own in memory.rows))
     known = KnownRows.of(ledger, plan.parent, rows)
     return frozenset({row.question for row in plan.task.test} | known.questions(["test"]))
-
-
-def training_rows(plan: Plan, seed: int) -> tuple[list[Row], list[Row], list[str]]:
-    """Return the rows to train on, those that choose the weights, and notices; a hold-out is drawn where none is given."""
-    rows, validation, notices = [*plan.task.train], [*plan.task.validation], []
-    settings = plan.recipe.settings
-    chosen_by = settings.keep == "best" or (plan.recipe.needs("validation") and not plan.first)
-    if chosen_by and not validation:
-        rows, validation = held_out(rows, settings.validation_share, seed, plan.task.name)
-        if not validation:
-            notices.append("one train row is too few to hold any out: no validation row chooses the weights")
-    if settings.data == "all":
-        kept_out = {row.question for row in validation}
-        rows = [row for row in distinct([*rows, *plan.old]) if row.question not in kept_out]
-    return rows, validation, notices

@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from statistics import median
 
 from pydantic import JsonValue
 
+from perdure.core.progress import Tick
 from perdure.core.records import JsonObject, Record
 from perdure.editing.facts import Fact
 from perdure.editing.routing import RouteGroup
+from perdure.workflows.learn.changes import changes
+from perdure.workflows.learn.estimate import LearnEstimate, estimated
 from perdure.workflows.learn.knowledge import Knowledge
 from perdure.workflows.learn.plan import Plan
+from perdure.workflows.session import Session
 
 PARTS = ("train", "validation", "test")
 
@@ -20,12 +25,16 @@ class TokenCounts(Record):
     """Tokens of the train rows.
 
     Args:
+        median: Of a row in the middle, before it is cut.
         longest: Of the longest row, before it is cut.
         trained: Tokens of all rows that are trained.
+        total: Tokens that run in all epochs, of the rows to train on. Rows that methods draw from memory come on top.
     """
 
+    median: int
     longest: int
     trained: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,11 @@ class Preview(Record):
         tokens: Tokens of the train rows.
         cut: Number of train rows that are cut.
         max_length: Most tokens of a row.
+        updates: Number of updates.
+        estimate: What the learn takes; None where it does not fit into the memory.
         example: The first train row, in parts.
         recipe: The recipe with all its settings.
+        changed: What the user changed in it, by key.
         notices: What the user should know.
     """
 
@@ -75,8 +87,11 @@ class Preview(Record):
     tokens: TokenCounts
     cut: int
     max_length: int
+    updates: int
+    estimate: LearnEstimate | None
     example: tuple[TextPart, ...]
     recipe: JsonObject
+    changed: JsonObject
     notices: tuple[str, ...]
 
 
@@ -99,11 +114,14 @@ class KnowledgePreview(Record):
     notices: tuple[str, ...]
 
 
-def preview(planned: Plan) -> Preview:
-    """Return what a learn would do."""
+def preview(session: Session, planned: Plan, tick: Tick | None = None) -> Preview:
+    """Return what a learn would do, and what it takes; the ledger stays as it is."""
     task, settings, rows = planned.task, planned.recipe.settings, planned.encoded
     tokens = zip(rows[0].ids, rows[0].trained, strict=True)
     parts = [(trained, [i for i, _ in run]) for trained, run in groupby(tokens, key=lambda token: token[1])]
+    lengths = [len(row) + row.cut for row in rows]
+    total = settings.num_train_epochs * sum(map(len, planned.encoder.all(planned.training.rows)))
+    measured = estimated(session, planned, tick)
     return Preview(
         task=task.name,
         update=planned.known is not None,
@@ -114,21 +132,24 @@ def preview(planned: Plan) -> Preview:
         labels=len(task.labels),
         unread=tuple(task.unread),
         scorer=task.scorer,
-        tokens=TokenCounts(max(len(row) + row.cut for row in rows), sum(row.targets for row in rows)),
+        tokens=TokenCounts(round(median(lengths)), max(lengths), sum(row.targets for row in rows), total),
         cut=sum(row.cut > 0 for row in rows),
         max_length=settings.max_length,
+        updates=planned.updates,
+        estimate=measured.estimate,
         example=tuple(TextPart(planned.encoder.tokenizer.decode(ids), trained) for trained, ids in parts),
         recipe=planned.recipe.to_json(),
-        notices=planned.notices,
+        changed=changes(session, planned.recipe),
+        notices=(*planned.notices, *measured.notices),
     )
 
 
-def preview_knowledge(planned: Knowledge) -> KnowledgePreview:
+def preview_knowledge(session: Session, planned: Knowledge, tick: Tick | None = None) -> KnowledgePreview:
     """Return what a learn of facts and skills would do."""
     return KnowledgePreview(
         task=planned.task,
         routes=planned.routing.summary(),
         facts=planned.facts,
-        skill=preview(planned.skill) if planned.skill else None,
+        skill=preview(session, planned.skill, tick) if planned.skill else None,
         notices=planned.notices,
     )

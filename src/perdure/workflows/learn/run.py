@@ -26,6 +26,7 @@ class Run:
         stop: Returns the name of a signal that asks to stop, or None.
         clock: Counts the seconds of training and of scoring.
         signature: Who asked for it, and why.
+        place: Folder of what the learn writes while it goes on; None for the one of this learn in the workspace.
     """
 
     session: Session
@@ -34,10 +35,13 @@ class Run:
     stop: Callable[[], str | None]
     clock: Clock = field(default_factory=Clock)
     signature: Signature = field(default_factory=Signature)
+    place: Path | None = None
 
     @property
     def folder(self) -> Path:
         """Where the checkpoint of this learn is: the same folder for the same learn, in whichever process."""
+        if self.place:
+            return self.place
         plan = self.plan
         data = [plan.task.version, plan.task.fingerprint, *map(row_key, plan.general)]
         key = content_hash([plan.parent.id, plan.recipe.to_json(), *data, self.session.seed])

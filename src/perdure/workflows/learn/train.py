@@ -50,11 +50,9 @@ def train(run: Run, prepared: Prepared) -> Trained:
 
     session, plan = run.session, run.plan
     runtime, settings = session.runtime, plan.recipe.settings
-    states = states_at(session.ledger, plan.continued, runtime.base.device)
     path = run.folder / CHECKPOINT
     note(path.parent, plan.task.name, plan.parent.id)
-    params = _start_adapter(run, states) if plan.adapter else _start_dense(run)
-    learner = make_learner(run, prepared, params, runtime.as_trained(states))
+    learner = start(run, prepared)
     nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
     keeper = Keeper(path, learner, stop=run.stop, clock=run.clock)
     logs = {"logs": session.ledger.root / "trackers"} if settings.trackers else {}
@@ -64,6 +62,14 @@ def train(run: Run, prepared: Prepared) -> Trained:
         keeper.save(None, learner.total)
     took = run.clock.read()
     return Trained(learner, nll_before, round(took["seconds"], 3), round(took["cpu_seconds"], 3))
+
+
+def start(run: Run, prepared: Prepared) -> "Learner":
+    """Load the weights that training starts from, and return the learner of this task, not begun."""
+    session, plan = run.session, run.plan
+    states = states_at(session.ledger, plan.continued, session.runtime.base.device)
+    params = _start_adapter(run, states) if plan.adapter else _start_dense(run)
+    return make_learner(run, prepared, params, session.runtime.as_trained(states))
 
 
 def _start_adapter(run: Run, states: "Mapping[str, State]") -> "dict[str, Tensor]":

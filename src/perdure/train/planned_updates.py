@@ -1,0 +1,56 @@
+"""Which rows run in which update, from the lengths of the rows alone: what a dry run counts, and what a learner carries out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perdure.core.settings import Settings
+from perdure.model.grouping import plan_epoch
+
+SPREAD = 1.75  # average batches of new rows that one forward may have: larger ones are few, and splitting them bounds the memory
+
+
+@dataclass(frozen=True)
+class PlannedUpdates:
+    """The updates of a task.
+
+    Args:
+        updates: New rows of each micro-batch of each update, by index.
+        epoch_ends: Updates with which an epoch ends.
+        room: Padded tokens that one forward may have.
+    """
+
+    updates: list[list[list[int]]]
+    epoch_ends: set[int]
+    room: float
+
+
+def plan_updates(lengths: Sequence[int], settings: Settings, seed: int, task: str) -> PlannedUpdates:
+    """Return the updates of a task.
+
+    Args:
+        lengths: Tokens of each new row.
+        settings: Epochs, batch size and accumulation.
+        seed: Seed of the learn.
+        task: Name of the task; with the seed the key of the order.
+    """
+    batches = [
+        plan_epoch(lengths, settings.per_device_train_batch_size, seed, task, epoch)
+        for epoch in range(settings.num_train_epochs)
+    ]
+    sizes = [padded_tokens(lengths, batch) for epoch in batches for batch in epoch]
+    room = max(*sizes, SPREAD * sum(sizes) / len(sizes)) if sizes else 0.0
+    group = settings.gradient_accumulation_steps
+    updates = [epoch[i : i + group] for epoch in batches for i in range(0, len(epoch), group)]
+    ends = {len(batches[0][::group]) * (e + 1) - 1 for e in range(len(batches))}
+    return PlannedUpdates(updates, ends, room)
+
+
+def padded_tokens(lengths: Sequence[int], batch: Sequence[int]) -> int:
+    """Return the tokens of a batch of rows, all as long as the longest."""
+    return len(batch) * max(lengths[i] for i in batch)
+
+
+def count_updates(rows: int, settings: Settings) -> int:
+    """Return how many updates a task of so many rows has; as many as `plan_updates` plans, without planning them."""
+    batches = -(-rows // settings.per_device_train_batch_size)
+    return settings.num_train_epochs * -(-batches // settings.gradient_accumulation_steps)

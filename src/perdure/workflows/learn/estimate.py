@@ -1,0 +1,93 @@
+"""What a learn will take, measured by a probe and stored by what decides it."""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from perdure.core.canonical import content_hash
+from perdure.core.files import write_text
+from perdure.core.progress import Tick
+from perdure.core.records import BadRecord, Record
+from perdure.ledger import row_key
+from perdure.workflows.cached import cached
+from perdure.workflows.learn.plan import Plan
+from perdure.workflows.session import Session
+
+FORM = 1  # of the probe; another one measures anew
+
+
+@dataclass(frozen=True)
+class LearnEstimate(Record):
+    """What a learn takes.
+
+    Args:
+        seconds: Seconds of training and scoring.
+        peak_mib: Most memory in MiB: on a CUDA device what torch allocates there, else what the process has in memory.
+    """
+
+    seconds: float
+    peak_mib: int
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """An estimate, or why there is none.
+
+    Args:
+        estimate: What the learn takes; None where its updates do not fit.
+        notices: What the user should know.
+    """
+
+    estimate: LearnEstimate | None
+    notices: tuple[str, ...] = ()
+
+
+def estimated(session: Session, planned: Plan, tick: Tick | None = None) -> Estimated:
+    """Return what a learn takes: as a probe of it measured before, else as one measures now. The ledger stays as it is."""
+    import torch
+
+    file = cached(session, "estimates") / f"{_key(session, planned)}.json"
+    try:
+        found = LearnEstimate.from_json(json.loads(file.read_text()))
+    except (OSError, ValueError, BadRecord):  # not measured yet, or cut off
+        try:
+            found = _measured(session, planned, tick)
+        except torch.OutOfMemoryError as error:
+            return Estimated(None, (_too_large(session, str(error).partition(". ")[0]),))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(found.to_json()) + "\n")
+    from perdure.bridges.sizes import memory_bytes
+
+    there = memory_bytes(session.device) >> 20
+    if found.peak_mib > there:
+        return Estimated(found, (_too_large(session, f"it takes {found.peak_mib:,} MiB, and there are {there:,}"),))
+    return Estimated(found)
+
+
+def _measured(session: Session, planned: Plan, tick: Tick | None) -> LearnEstimate:
+    from perdure.workflows.learn.probe import probe
+
+    found = probe(session, planned, tick)
+    return LearnEstimate(round(found.train_seconds + found.eval_seconds, 1), found.peak_mib)
+
+
+def _too_large(session: Session, what: str) -> str:
+    return (
+        f"this learn does not fit into the memory of {session.device}: {what}; lower per_device_train_batch_size "
+        "(gradient_accumulation_steps makes up for it) or max_length"
+    )
+
+
+def _key(session: Session, planned: Plan) -> str:
+    """Return the hash of everything that decides what a probe measures."""
+    import torch
+
+    from perdure.bridges.models import choose_device
+
+    device, config, task = choose_device(session.device), session.ledger.config, planned.task
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    parts: list[Any] = [FORM, name, torch.get_num_threads(), *map(version, ("perdure", "torch", "transformers"))]
+    parts += [config["base"], config["dtype"], planned.parent.id, planned.recipe.to_json(), session.seed]
+    parts += [task.version, task.fingerprint, [row_key(row) for row in planned.general]]
+    return content_hash([*parts, [row.hash for row in planned.training.rows]])

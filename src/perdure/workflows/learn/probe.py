@@ -1,0 +1,205 @@
+"""Two updates of a learn and a batch of its test rows, run to see what the whole of it takes. Nothing is stored."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from perdure.core.progress import Tick
+from perdure.train.planned_updates import PlannedUpdates, padded_tokens, plan_updates
+from perdure.workflows.learn.plan import Plan
+from perdure.workflows.learn.prepare import gather
+from perdure.workflows.learn.run import Run
+from perdure.workflows.learn.train import host, start
+from perdure.workflows.learn.training_rows import TrainingRows
+from perdure.workflows.scoring import answer_length, answers, measure
+from perdure.workflows.session import Session
+
+if TYPE_CHECKING:
+    from perdure.train.learner import Learner
+
+GENERAL, HELD_OUT = 64, 16  # general rows and validation rows of a probe, at most
+TOKENS = 9  # of an answer of a probe, at most
+STILL = {"learning_rate": 1e-12, "report_to": "none"}  # weights that hardly move, and no tracker
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe measured.
+
+    Args:
+        train_seconds: Seconds of training that the whole learn takes.
+        eval_seconds: Seconds of scoring that it takes.
+        peak_mib: Most memory that the probe had; see `bridges.peak_memory`.
+    """
+
+    train_seconds: float
+    eval_seconds: float
+    peak_mib: int
+
+
+def probe(session: Session, planned: Plan, tick: Tick | None = None) -> Probed:
+    """Return what a learn takes, from the last two updates of its host and a batch of test rows.
+
+    The first of the two has the usual number of tokens; the second has most of them, and gives peak and time. They run in the
+    place of the last two updates, as what methods store has grown by then.
+
+    Args:
+        session: Of the workspace; the model is loaded, and another state of it is loaded afterwards.
+        planned: The learn.
+        tick: Called with (what, done, total).
+    """
+    import torch
+
+    from perdure.bridges.models import choose_device
+    from perdure.bridges.peak_memory import PeakMemory
+
+    def told(done: int) -> None:
+        if tick:
+            tick("measuring two updates", done, 2)
+
+    peak = PeakMemory(choose_device(session.device))
+    settings = planned.recipe.settings.model_copy(update=STILL)
+    small = replace(planned, recipe=replace(planned.recipe, settings=settings), general=planned.general[:GENERAL])
+    with tempfile.TemporaryDirectory(prefix="perdure-probe-") as folder, torch.random.fork_rng():
+        run = Run(session, small, None, lambda: None, place=Path(folder))
+        scoring = _scoring_seconds(run)
+        training = _training_seconds(run, told)
+    return Probed(training, scoring, peak.mib)
+
+
+# ---- training
+
+
+def _training_seconds(run: Run, told: Any) -> float:
+    """Run two updates, settle, and return what all of it takes."""
+    session, plan = run.session, run.plan
+    rows = plan.training.rows
+    lengths = [len(row) for row in plan.encoder.all(rows)]
+    planned = plan_updates(lengths, plan.recipe.settings, session.seed, plan.task.name)
+    sizes = [sum(padded_tokens(lengths, batch) for batch in update) for update in planned.updates]
+    usual, largest = _usual(sizes), _largest(planned, lengths)
+    chosen = sorted({i for update in (usual, largest) for batch in planned.updates[update] for i in batch})
+    some = TrainingRows(tuple(rows[i] for i in chosen), plan.training.validation[:HELD_OUT])
+    began = time.perf_counter()
+    learner = start(run, gather(run, some, {}))
+    _set_updates(learner, planned, chosen, usual, largest)
+    learner.begin()
+    stamps = [time.perf_counter()]
+    for_rows = stamps[0] - began + _loss_seconds(learner, run)
+    first = max(learner.total - 2, 0)
+
+    def progress(done: int, total: int, loss: float) -> None:
+        stamps.append(time.perf_counter())
+        told(done - first)
+
+    stamps[0] = time.perf_counter()
+    host(plan.recipe.settings.host)(learner, _LastTwo(first, learner), progress)
+    settling = time.perf_counter() - stamps[-1]
+    session.runtime.freeze()
+    if plan.recipe.owners("measure"):
+        for_rows += settling
+    updates = (stamps[-1] - stamps[-2]) / sizes[largest] * sum(sizes)
+    return updates + for_rows / len(chosen) * len(rows)
+
+
+def _usual(sizes: Sequence[int]) -> int:
+    """Return an update with the median number of tokens."""
+    return sorted(range(len(sizes)), key=sizes.__getitem__)[len(sizes) // 2]
+
+
+def _largest(planned: PlannedUpdates, lengths: Sequence[int]) -> int:
+    """Return the update whose largest micro-batch has most tokens."""
+    sizes = [max(padded_tokens(lengths, batch) for batch in update) for update in planned.updates]
+    return max(range(len(sizes)), key=sizes.__getitem__)
+
+
+def _set_updates(learner: "Learner", planned: PlannedUpdates, chosen: Sequence[int], usual: int, largest: int) -> None:
+    """Give a learner of some rows as many updates as the learn of all rows has, the last one the largest."""
+    place = {row: n for n, row in enumerate(chosen)}
+    one, last = ([[place[i] for i in batch] for batch in planned.updates[update]] for update in (usual, largest))
+    learner.updates = [one] * (len(planned.updates) - 1) + [last]
+    learner.epoch_ends, learner.room = planned.epoch_ends, planned.room
+
+
+def _loss_seconds(learner: "Learner", run: Run) -> float:
+    """Return the seconds of computing the losses of some rows as often as memory needs them."""
+    recipe = run.plan.recipe
+    times = sum(map(bool, (recipe.needs("nll_before"), recipe.needs("nll_after"))))
+    began = time.perf_counter()
+    for _ in range(times):
+        learner.inference.nll(learner.inputs.rows)
+    return time.perf_counter() - began
+
+
+class _LastTwo:
+    """Stands for a learn's checkpoint, so that a host begins before the last two updates; writes none.
+
+    Args:
+        first: The update to begin with.
+        learner: What is learned.
+    """
+
+    def __init__(self, first: int, learner: "Learner"):
+        self.first, self.learner = first, learner
+
+    def resume(self, optimizer: Any) -> int:
+        """Return the update to begin with."""
+        return self.first
+
+    def after(self, update: int, optimizer: Any) -> None:
+        """Write nothing."""
+
+
+# ---- scoring
+
+
+def _scoring_seconds(run: Run) -> float:
+    """Score a batch of the new task's longest test rows at head, and return what all the scoring of the learn takes.
+
+    What older tasks take is what they took when they were scored last.
+    """
+    session, plan = run.session, run.plan
+    ledger, task = session.ledger, plan.task
+    states = {ledger.seen(ledger.resolve("base"), task.name), ledger.seen(plan.parent, task.name)}
+    unknown = sum(ledger.score(state, task.version, task.scoring) is None for state in states)
+    older = 0.0
+    for name in plan.parent.tasks:
+        other = session.task(name, plan.parent)
+        stored = ledger.score(ledger.seen(plan.parent, name), other.version, other.scoring)
+        older += stored.seconds if stored and name != task.name else 0.0
+    session.load(plan.parent, task.name)
+    once = _scored_once(run)
+    session.runtime.release()
+    return older + once * (unknown + 1)  # and at the new entry
+
+
+def _scored_once(run: Run) -> float:
+    """Return the seconds of scoring every test row at one state."""
+    from perdure.model.decode import BATCH, MOST
+
+    session, task = run.session, run.plan.task
+    runtime, prompts = session.runtime, session.tasks.prompts(task, session.tokenizer)
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    longest = max(len(prompts[order[0]]), 1)
+    picked = order[: min(BATCH, max(MOST // longest, 1))]
+    rows, asked = [task.test[i] for i in picked], [prompts[i] for i in picked]
+    times = len(prompts) / len(picked)
+    if task.scorer["name"] == "choice":
+        began = time.perf_counter()
+        measure(runtime, replace(task, test=tuple(rows)), prompts=asked)
+        return (time.perf_counter() - began) * times
+    wanted = answer_length(runtime, task)
+    few = min(wanted, TOKENS)
+    read, both = (_seconds_of(runtime, rows, new, asked) for new in (1, few))
+    more = (both - read) / (few - 1) * (wanted - 1) if few > 1 else 0.0
+    share = sum(map(len, prompts)) / (longest * len(picked))  # of tokens to read
+    return read * share + max(more, 0.0) * times
+
+
+def _seconds_of(runtime: Any, rows: Sequence[Any], new: int, prompts: Sequence[list[int]]) -> float:
+    began = time.perf_counter()
+    answers(runtime, rows, new, prompts=prompts)
+    return time.perf_counter() - began
