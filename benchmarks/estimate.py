@@ -86,7 +86,7 @@ def compared(folder: Path, number: int, name: str, words: int, answer: int, sett
     estimated = dry["estimate"]
     took = learned["train_seconds"] + learned["eval_seconds"]
     print(
-        f"{name:32} updates {dry['updates']} / {shown['updates']}, tokens {dry['tokens']['total']} / {learned['tokens']}, "
+        f"{name:32} updates {dry['updates']} / {shown['record']['updates']}, tokens {dry['tokens']['total']} / {learned['tokens']}, "
         f"MiB {estimated['peak_mib']} / {peak} ({estimated['peak_mib'] / peak - 1:+.0%}), "
         f"s {estimated['seconds']} / {took:.1f} ({estimated['seconds'] / took - 1:+.0%})",
         flush=True,
