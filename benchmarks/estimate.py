@@ -85,8 +85,9 @@ def compared(folder: Path, number: int, name: str, words: int, answer: int, sett
     perdure("-w", folder / "ws", "rollback", "head~1")
     estimated = dry["estimate"]
     took = learned["train_seconds"] + learned["eval_seconds"]
+    updates = shown["record"]["updates"]
     print(
-        f"{name:32} updates {dry['updates']} / {shown['record']['updates']}, tokens {dry['tokens']['total']} / {learned['tokens']}, "
+        f"{name:32} updates {dry['updates']} / {updates}, tokens {dry['tokens']['total']} / {learned['tokens']}, "
         f"MiB {estimated['peak_mib']} / {peak} ({estimated['peak_mib'] / peak - 1:+.0%}), "
         f"s {estimated['seconds']} / {took:.1f} ({estimated['seconds'] / took - 1:+.0%})",
         flush=True,
