@@ -153,8 +153,8 @@ def test_settings_of_text_label_are_refused_for_other_formats(setting):
         ({"prompt": "a", "completion": None}, "has no completion"),
         ({"prompt": "a", "completion": 0.1}, "completion must be text, got the number 0.1; put it in quotes"),
         ({"prompt": "a", "completion": True}, "completion must be text, got true; write the answer of the model"),
-        ({"prompt": "a", "completion": {"text": ["b"], "at": [1]}}, "got an object (text, at); write the one text"),
-        ({"query": "a", "response": ["b", "c"]}, "got a list of 2; write the one text"),
+        ({"prompt": "a", "completion": {"text": ["b"], "at": [1]}}, "got an object (text, at); write the text"),
+        ({"query": "a", "response": ["b", "c"]}, "got a list of 2; write the text"),
         ({"prompt": [USER], "completion": "x"}, "both text or both lists"),
         ({"prompt": "a", "completion": "b", "label": [1]}, "label must be one text or number"),
         ({"prompt": "a", "completion": "\ud800"}, "surrogate"),
@@ -203,11 +203,9 @@ def test_a_whole_number_is_read_as_the_text_that_writes_it():
 
 def test_a_hint_that_would_map_a_nested_column_says_first_that_it_is_no_text():
     squad = {"context": "c", "question": "q", "answers": {"text": ["a"], "answer_start": [1]}}
-    with pytest.raises(
-        BadInput, match=r"answers holds an object \(text, answer_start\); write the one text .* in a column"
-    ):
+    with pytest.raises(BadInput, match=r"answers holds an object \(text, answer_start\); write the text in a column"):
         detect(records(squad))
-    with pytest.raises(BadInput, match="answers holds a list of 2; write the one text"):
+    with pytest.raises(BadInput, match="answers holds a list of 2; write the text"):
         detect(records({"question": "q", "answers": ["a", "b"]}))
 
 

@@ -191,7 +191,7 @@ def advice(records: Sequence[Record], how: str) -> str:
     if deep:
         name, value = next(iter(deep.items()))
         return (
-            f"{visible(clipped(name, 40))} holds {nested(value)}; write the one text that is meant in a column of its own, then "
+            f"{visible(clipped(name, 40))} holds {nested(value)}; write the text in a column of its own, then "
             f"{written(roles or {}, how)} with that column"
         )
     if roles:
