@@ -60,7 +60,7 @@ class Metric:
 
 
 class Undefined(ValueError):
-    """A metric that this matrix cannot give; the message says why."""
+    """A metric that cannot be computed from this matrix; the message has the reason."""
 
 
 class MissingCell(Undefined):
@@ -278,5 +278,5 @@ def _check(score: Cells, learned: Learned, *others: Any) -> None:
     wrong = [stage for stage in learned if stage is not None and not 1 <= stage < shape[0]]
     if wrong:
         raise ValueError(
-            f"a task is said to be learned at stage {wrong[0]}; stages run from 1 (0 is the base) to {shape[0] - 1}"
+            f"a task is marked as learned at stage {wrong[0]}; stages run from 1 (0 is the base) to {shape[0] - 1}"
         )

@@ -8,7 +8,7 @@ commonest value, the interval is widened by `unseen(n, z)`, what a Wilson interv
 none differed: over tasks where fewer than `SPARSE` do, for one task by a share that falls as `SPARSE` over their number.
 
 Own code instead of scipy: Tango's interval is not in scipy, and its bootstrap has no widening and no closed form for the
-constants of BCa. Wilson's four lines agree with `scipy.stats.binomtest` to 4e-16 (a test says so) in a thousandth of its
+constants of BCa. Wilson's four lines agree with `scipy.stats.binomtest` to 4e-16 (tested) in a thousandth of its
 time, and spare every learn the import of `scipy.stats`, which takes some twelve times that of numpy.
 """
 

@@ -79,7 +79,7 @@ def refuse_reading_ahead(model: Any) -> None:
         logits = [model(input_ids=ids, use_cache=False).logits.float() for ids in (one, other)]
     change = (logits[0] - logits[1]).abs().amax(-1)[0]
     if not change.isfinite().all():
-        return  # says nothing of its order; who reads the logits reports them
+        return  # NaN gives no order; the caller that reads the logits reports it
     # experts compute the tokens of all positions together, so that rounding differs with the later ones
     rounded = is_mixture(model) and next(model.parameters()).dtype != torch.float32
     if not change[: AHEAD // 2].max() <= (0.5 if rounded else LEAK) * change[AHEAD // 2 :].max():

@@ -126,7 +126,7 @@ class Update:
         owners: dict[str, str] = {}
         for method in self.recipe.owners("hold"):
             values = method.hold(step, self.task.state[method.name])
-            self._check(values, f"method {method.name} held values that are")
+            self._check(values, f"method {method.name} set values that are")
             for name in values:
                 if name in owners:
                     raise Conflict(f"{owners[name]} and {method.name} both hold {name}; drop one of them")

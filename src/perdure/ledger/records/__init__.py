@@ -1,6 +1,6 @@
-"""What is noted beside the entries of a ledger, as typed values; their JSON is what the database and evidence files hold.
+"""Records of a ledger as typed values: the notes of its entries, scores and evidence. The database stores their JSON.
 
-A file of records is imported when one of its names is used first: each class costs about a millisecond.
+A file of records is imported when one of its names is first used, since each class costs about a millisecond.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Edited facts: how each is answered, and what entries note about those in force."""
+"""Edited facts: the model's answers to them, and the notes of entries about the facts in force."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from perdure.core.records import Record, omitted
 
 @dataclass(frozen=True)
 class Neighbour(Record):
-    """A prompt about something else, and the answer that an edit must leave in place."""
+    """A prompt about something else, and the answer that an edit must not change."""
 
     prompt: str
     answer: str
@@ -19,9 +19,9 @@ class Answer(Record):
     """How a model answers one prompt.
 
     Args:
-        target: Mean loss of the target in nats a token.
-        other: The same of what it competes with (the ground truth, or a neighbour's own answer); None where that is not known.
-        said: Each token of the wanted answer is the likeliest.
+        target: Mean loss of the target in nats per token.
+        other: Mean loss of the competing answer (the ground truth, or a neighbour's own answer); None where that is not known.
+        said: Whether each token of the wanted answer is the likeliest: greedy decoding gives the answer.
     """
 
     target: float
@@ -30,7 +30,7 @@ class Answer(Record):
 
     @property
     def preferred(self) -> bool:
-        """The target is likelier than the other answer, token for token; where that is not known, it is what is said."""
+        """Whether the target is likelier per token than the other answer; without another answer, whether the model gives it."""
         return self.said if self.other is None else self.target < self.other
 
 
@@ -53,23 +53,23 @@ class Answers(Record):
 
 @dataclass(frozen=True)
 class WrittenFact(Record):
-    """A fact as it was written; of a fact that was dropped this is all that is known.
+    """A fact as it was written. Of a dropped fact only this is known.
 
     Args:
         fact: Its id.
         entry: The entry that wrote it.
         subject: What it is about.
-        prompt: Beginning of a sentence, the subject in its place.
-        target: What completes the sentence.
-        ground_truth: What completed it before, where known.
+        prompt: Beginning of a sentence, with the subject.
+        target: The new end of the sentence.
+        ground_truth: The old end of the sentence, where known.
         relation: Name of the relation, where known.
         paraphrases: The same question in other words.
-        neighbours: Questions whose answers must stay.
+        neighbours: Questions whose answers must not change.
         reason: Why the fact changes.
         method: Editing method.
         layers: Blocks it is written into.
         optimised: Loss, steps and size of the optimisation.
-        dropped: It is out of force, and its key is kept free of any update.
+        dropped: Whether it is out of force; the update is then zero at its key.
     """
 
     fact: str
@@ -109,15 +109,15 @@ class FactLine(WrittenFact):
     """A fact in force, as it was last verified.
 
     Args:
-        at_edit: It was said when it was written.
-        efficacy: The target is likelier than the ground truth, and it is what the model says.
+        at_edit: Whether the model answered with the target when it was written.
+        efficacy: Whether the target is likelier than the ground truth and is the model's answer.
         paraphrase: Share of the paraphrases that prefer the target; None where there are none.
         neighbourhood: Share of the neighbours that prefer their own answer; None where there are none.
-        generation: The text that the model goes on with begins with the target; None where that was not generated.
+        generation: Whether the text that the model generates begins with the target; None where no text was generated.
         generated: That text.
-        chat: The target is preferred and said as the answer of a chat; None where the tokenizer has no chat template.
-        answers: What all this rests on.
-        lost_in: Tasks whose own adapters say otherwise.
+        chat: Whether the target is preferred and is the model's answer in a chat; None where the tokenizer has no chat template.
+        answers: The answers that the values above are computed from.
+        lost_in: Tasks whose own adapters give another answer.
     """
 
     at_edit: bool
@@ -132,7 +132,7 @@ class FactLine(WrittenFact):
 
     @property
     def listed(self) -> ListedFact:
-        """The fact without how it was written, and without its answers."""
+        """The fact without the settings that it was written with, and without its answers."""
         about = (self.fact, self.entry, self.subject, self.prompt, self.target)
         measures = (self.efficacy, self.paraphrase, self.neighbourhood, self.generation)
         return ListedFact(*about, *measures, self.lost_in)
@@ -140,12 +140,12 @@ class FactLine(WrittenFact):
 
 @dataclass(frozen=True)
 class Drift(Record):
-    """What an edit set does to held-out text.
+    """The effect of an edit set on held-out text.
 
     Args:
-        perplexity_before: exp of the mean loss a token without it.
-        perplexity: The same with it.
-        kl: Mean KL(before || after) in nats a token.
+        perplexity_before: exp of the mean loss per token without the edit set.
+        perplexity: The same with the edit set.
+        kl: Mean KL(before || after) in nats per token.
     """
 
     perplexity_before: float
@@ -154,7 +154,7 @@ class Drift(Record):
 
     @property
     def rise(self) -> float:
-        """By what share the perplexity rose."""
+        """Relative increase of the perplexity."""
         return self.perplexity / self.perplexity_before - 1
 
 
@@ -164,10 +164,10 @@ class EditsSummary(Record):
 
     Args:
         about: What the entry is about; see `EditsRecord`.
-        drift: What the set does to held-out text.
-        rewritten: A learn wrote the facts again.
-        facts: How many facts are in force.
-        held: How many of them are said.
+        drift: The effect of the edit set on held-out text.
+        rewritten: Whether a learn wrote the facts again.
+        facts: Number of facts in force.
+        held: Number of them that the model answers with.
     """
 
     about: str | None
@@ -179,15 +179,15 @@ class EditsSummary(Record):
 
 @dataclass(frozen=True)
 class EditsRecord(Record):
-    """What is known about the facts at an entry.
+    """The facts at an entry.
 
     Args:
-        about: What the entry that changed them last is about: the subject of the one fact it edits, or their number.
+        about: What the entry that last changed them is about: the subject of its fact, or the number of its facts.
         facts: The facts in force, oldest first.
         dropped: Facts that were dropped.
-        drift: What the set does to held-out text; None where nothing is in force.
+        drift: The effect of the edit set on held-out text; None where no fact is in force.
         norms: Relative norm of the update by layer name.
-        rewritten: A learn wrote the facts again.
+        rewritten: Whether a learn wrote the facts again.
     """
 
     about: str | None = None
@@ -204,32 +204,32 @@ class EditsRecord(Record):
 
     @property
     def said(self) -> list[str]:
-        """Ids of the facts in force that are said."""
+        """Ids of the facts in force that the model answers with."""
         return [line.fact for line in self.facts if line.efficacy]
 
     @property
     def lost(self) -> list[str]:
-        """Ids of the facts in force that are not said."""
+        """Ids of the facts in force that the model does not answer with."""
         return [line.fact for line in self.facts if not line.efficacy]
 
     @property
     def summary(self) -> EditsSummary:
-        """The record with the number of its facts, and of those that are said, in place of their lines."""
+        """The record with counts of its facts instead of their lines."""
         return EditsSummary(self.about, self.drift, self.rewritten, len(self.facts), len(self.said))
 
 
 @dataclass(frozen=True)
 class EditsNote(Record):
-    """What an entry notes of the facts in force: the changes to the record of its parent.
+    """An entry's note about the facts in force: the changes to the record of its parent.
 
     Args:
-        about: As in the record, and so `drift` and `norms`.
-        drift: See above.
-        norms: See above.
-        rewritten: A learn wrote the facts again; None in the note of an edit, which has no such key.
-        gone: Ids of the facts that are in the record no more.
-        lines: The facts that are new, or whose line is another now.
-        order: Ids of all facts, where their order follows from nothing else.
+        about: See `EditsRecord`.
+        drift: See `EditsRecord`.
+        norms: See `EditsRecord`.
+        rewritten: Whether a learn wrote the facts again; None in the note of an edit, which has no such key.
+        gone: Ids of the facts that are not in the record any more.
+        lines: The facts that are new, or whose line changed.
+        order: Ids of all facts, where their order does not follow from the other fields.
     """
 
     about: str | None
@@ -243,7 +243,7 @@ class EditsNote(Record):
 
 @dataclass(frozen=True)
 class RefusedFact(Record):
-    """A fact that is not written.
+    """A fact that was not written.
 
     Args:
         subject: What it is about.
@@ -258,12 +258,12 @@ class RefusedFact(Record):
 
 @dataclass(frozen=True)
 class SupersededFact(Record):
-    """A fact in force before, whose place another took.
+    """A fact that was in force and was replaced by another.
 
     Args:
         subject: What it is about.
         fact: Its id.
-        by: Id of the fact that took its place.
+        by: Id of the fact that replaced it.
     """
 
     subject: str
@@ -273,15 +273,15 @@ class SupersededFact(Record):
 
 @dataclass(frozen=True)
 class EditNote(Record):
-    """What an edit notes of itself.
+    """The note of an edit.
 
     Args:
         applied: Ids of the facts that it wrote.
-        refused: Those that it did not write.
-        superseded: Facts in force before whose place new ones took.
-        rewritten: How many facts in force had to be written again, because head learned since.
-        lost: Ids of facts in force that were said before and are not now.
-        known: Ids of those applied that were said without the edit.
+        refused: Facts that it did not write.
+        superseded: Facts in force that new ones replaced.
+        rewritten: Number of facts in force that had to be written again, because head has learned since.
+        lost: Ids of facts in force that the model answered with before and does not now.
+        known: Ids of applied facts that the model answered with before the edit.
         seconds: Wall time.
     """
 
@@ -296,15 +296,15 @@ class EditNote(Record):
 
 @dataclass(frozen=True)
 class RevertedFact(Record):
-    """A fact that was taken out of force.
+    """A fact that was reverted.
 
     Args:
         fact: Its id.
         subject: What it is about.
-        target: What completed its prompt.
-        said: It is still what the model says.
-        preferred: It is still likelier than the ground truth.
-        left: Norm of the update at its key, relative to what it was.
+        target: Its target.
+        said: Whether the model still answers with it.
+        preferred: Whether it is still likelier than the ground truth.
+        left: Norm of the update at its key, relative to the norm before.
     """
 
     fact: str
@@ -317,13 +317,13 @@ class RevertedFact(Record):
 
 @dataclass(frozen=True)
 class RevertNote(Record):
-    """What a revert of facts notes of itself.
+    """The note of a revert of facts.
 
     Args:
-        reverted: The facts that were taken out.
-        lost: Ids of facts in force that were said before and are not now.
-        already: Ids of facts that were taken out before.
-        resolve: The others were solved again as if these had never been made.
+        reverted: The facts that were reverted.
+        lost: Ids of facts in force that the model answered with before and does not now.
+        already: Ids of facts that had been reverted before.
+        resolve: Whether the other facts were solved again as if these had never been written.
         seconds: Wall time.
     """
 

@@ -1,4 +1,4 @@
-"""What a gate judged: all that is needed to judge it again, without model or ledger."""
+"""The evidence that a gate judged: everything needed to judge it again, without model or ledger."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class ItemScores(Record):
     Args:
         version: The task's version.
         rows: `Row.hash` of each test row that both scores have.
-        learned: Score of each when the task was learned; None for a task with nothing to lose.
-        now: Score of each now.
+        learned: Score of each row when the task was learned; None for a task with nothing to lose.
+        now: Score of each row now.
     """
 
     version: str
@@ -27,14 +27,14 @@ class ItemScores(Record):
 
 @dataclass(frozen=True)
 class FactKept(Record):
-    """Whether the model says an edited fact.
+    """Whether the model answers with an edited fact.
 
     Args:
         fact: Id of the fact.
         prompt: Beginning of a sentence.
-        target: How it goes on.
-        before: Whether the model said so before the learn.
-        now: Whether it says so after.
+        target: End of the sentence.
+        before: Whether the model answered with the target before the learn.
+        now: Whether it does after the learn.
     """
 
     fact: str
@@ -46,7 +46,7 @@ class FactKept(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence(Record):
-    """What a gate judged, and its verdict.
+    """The evidence that a gate judged, and its verdict.
 
     Args:
         format: Number of this format.
@@ -55,7 +55,7 @@ class Evidence(Record):
         tasks: Scores by task: those that are guarded, and the new one.
         facts: The edited facts in force.
         unguarded: Names of older tasks that are not judged.
-        verdict: What the gate decided.
+        verdict: The gate's verdict.
     """
 
     format: int

@@ -1,4 +1,4 @@
-"""The rule of a gate: what may be lost, and how sure one must be."""
+"""The rule of a gate: the loss that is tolerated, and the confidence."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,16 +11,16 @@ from perdure.core.records import Record
 
 @dataclass(frozen=True)
 class Gate(Record):
-    """What may be lost, and how sure one must be.
+    """The rule of a gate: the loss that is tolerated, and the confidence.
 
     Args:
         tolerance: Largest drop that is accepted, as a share: 0.03 is 3 points. In [0, 1).
         confidence: One-sided, of each bound, in (0.5, 1).
         strict: Count an inconclusive verdict as fail.
-        floor: Least score of the new task, in [0, 1]; None for no floor.
-        tolerances: Tolerance of single tasks by name, in place of `tolerance`.
-        lost_facts: Largest share of the edited facts said before that may not be said any more, in [0, 1]. A fact is there
-            because somebody asked for it, and is asked again itself, so that no sampling error excuses its loss.
+        floor: Lowest accepted score of the new task, in [0, 1]; None for no floor.
+        tolerances: Tolerance of single tasks by name, instead of `tolerance`.
+        lost_facts: Largest share, in [0, 1], of the edited facts that the model answered with before and may lose. Every fact
+            was requested by a user and is verified itself, so no sampling error excuses its loss.
 
     Raises:
         BadSpec: A value is out of its range.
@@ -51,7 +51,7 @@ class Gate(Record):
 
     @classmethod
     def from_json(cls, data: object) -> "Gate":
-        """Restore a gate written by `to_json`; keys that are not there keep their defaults.
+        """Restore a gate written by `to_json`; missing keys get their defaults.
 
         Raises:
             BadSpec: An unknown key or a value out of range.

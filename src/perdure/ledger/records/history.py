@@ -11,11 +11,11 @@ class LogLine(Record):
 
     Args:
         entry: Its id.
-        parent: Id of the entry that it was made on.
+        parent: Id of its parent.
         kind: Its kind.
         task: The task that it learned.
         time: When it was recorded, in UTC, as ISO 8601.
-        refs: Names that stand for it.
+        refs: Refs that point to it.
     """
 
     entry: str
@@ -32,9 +32,9 @@ class Move(Record):
 
     Args:
         time: When it moved, in UTC, as ISO 8601.
-        old: Id of the entry that it named before; None where it was made.
-        new: Id of the entry that it names since.
-        why: What moved it.
+        old: Id of the entry that it pointed to before; None where it was created.
+        new: Id of the entry that it points to since then.
+        why: The command that moved it.
     """
 
     time: str

@@ -1,4 +1,4 @@
-"""What came of a learn: what its methods did while it trained, what it cost, and what its gate decided."""
+"""The record of a learn: the effects of its methods in training, its cost, and the verdict of its gate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from perdure.ledger.records.verdict import GateOff, Verdict
 
 @dataclass(frozen=True)
 class Heartbeat(Record):
-    """What a method did in one update; None where its seams do no such thing.
+    """The effects of a method in one update; None where its seams have no such effect.
 
     Args:
-        held: L2 distance over which `hold` moved parameter values after the optimizer step.
+        held: L2 distance by which `hold` moved parameter values after the optimizer step.
         loss: Value of the method's loss term.
         masked: Share of the gradient's squared norm that the method's mask removed.
-        moved: L2 distance over which `settle` moved the weights at the end of the task.
-        pull: Norm of the gradient of the loss term over that of the task loss.
+        moved: L2 distance by which `settle` moved the weights at the end of the task.
+        pull: Norm of the gradient of the loss term, divided by that of the task loss.
         rows: Rows drawn from memory.
         turned: Angle in degrees by which the method turned the gradient.
     """
@@ -31,7 +31,7 @@ class Heartbeat(Record):
 
     @property
     def values(self) -> dict[str, float]:
-        """What the method did, by name."""
+        """The effects of the method, by name."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
     @property
@@ -40,17 +40,17 @@ class Heartbeat(Record):
         return any(abs(value or 0.0) > 0 for value in (self.pull, self.moved, self.masked, self.turned))
 
 
-Beats = tuple[tuple[int, Heartbeat], ...]  # update, and what a method did there
+Beats = tuple[tuple[int, Heartbeat], ...]  # (number of the update, effects of a method in it)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord(Record):
-    """What happened while a task was trained.
+    """The record of the training of a task.
 
     Args:
         loss: Update and task loss, at each logging interval.
         heartbeats: By method, at each logging interval.
-        fed: Methods that were given rows.
+        fed: Methods that got rows from memory.
         acted: Methods that changed an update at least once.
         tokens: Tokens that ran forward in training.
     """
@@ -64,16 +64,16 @@ class TrainingRecord(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class LearnRecord(TrainingRecord):
-    """What came of a learn.
+    """The record of a learn.
 
     Args:
-        train_seconds: Wall time of training, of all processes together.
-        train_cpu_seconds: The processor's seconds of it.
+        train_seconds: Wall time of training, summed over processes.
+        train_cpu_seconds: CPU time of training.
         eval_seconds: Wall time of scoring.
         updates: Number of updates.
-        gate: What the gate decided.
+        gate: The gate's verdict.
         settings: The recipe.
-        warnings: What the user should know.
+        warnings: Warnings for the user.
     """
 
     train_seconds: float
@@ -87,11 +87,11 @@ class LearnRecord(TrainingRecord):
 
 @dataclass(frozen=True)
 class RowCounts(Record):
-    """Rows that memory holds after a learn.
+    """Number of rows in memory after a learn.
 
     Args:
-        rows: How many.
-        tasks: How many of each task.
+        rows: All rows.
+        tasks: Rows of each task.
     """
 
     rows: int

@@ -9,14 +9,14 @@ from perdure.ledger.records.history import LogLine
 
 @dataclass(frozen=True)
 class LogEntry(LogLine):
-    """A line of the log with what came of the entry.
+    """A line of the log with the results of the entry.
 
     Args:
-        verdict: What its gate decided; None where it has been through none.
-        score: Score of the task that it learned, there; None where that was not measured.
+        verdict: The verdict of its gate; None where no gate judged it.
+        score: Score of the task that it learned, at this entry; None where that was not measured.
         recipe: Name of the recipe.
         author: Who made it.
-        message: What the author wrote about it.
+        message: The author's message about it.
         discarded: When the candidate was discarded, in UTC, as ISO 8601; None of an entry.
     """
 

@@ -1,4 +1,4 @@
-"""A row that memory holds."""
+"""A row in memory."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ class MemoryItem(Record):
 
     Args:
         row: Key of the row, see `row_key`.
-        pool: Name of the pool that draws it.
+        pool: Name of the memory pool that it belongs to.
         task: Name of its task.
         label: Its class, where the task has classes.
-        stage: Number of the learn that admitted it; None of a row that no task brought.
-        score: What the admitting method ranked it by; likewise.
+        stage: Number of the learn that admitted it; None for a row of no task.
+        score: The rank that the admitting method gave it; None for a row of no task.
     """
 
     row: str

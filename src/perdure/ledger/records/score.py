@@ -35,8 +35,8 @@ class Score(Record):
         high: Upper end.
         n: Number of test rows.
         items: Score of each test row, in [0, 1].
-        predictions: What the model answered to each.
-        rows: `Row.hash` of each.
+        predictions: The model's answer to each test row.
+        rows: `Row.hash` of each test row.
         seconds: Wall time that scoring took.
     """
 

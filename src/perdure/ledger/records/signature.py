@@ -1,4 +1,4 @@
-"""Who made an entry, and why; never part of the entry's id."""
+"""Author and message of an entry; not part of the entry's id."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ SIGNATURE = "signature"  # key of the note
 
 @dataclass(frozen=True)
 class Signature(Record):
-    """Who made an entry, and why.
+    """Author and message of an entry.
 
     Args:
         author: Name of the author; None where it is not known.
-        message: What the author wrote about the entry; None for nothing.
+        message: The author's message about the entry; None without one.
     """
 
     author: str | None = omitted(None)

@@ -1,4 +1,4 @@
-"""Causal traces and sweeps of layers, as they are printed and noted beside an entry."""
+"""Causal traces and sweeps of layers, as they are printed and stored in the notes of an entry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -15,9 +15,9 @@ class Mean(Record):
 
     Args:
         value: The mean.
-        low: Lower end of the interval; None of a single fact, and so `high`.
-        high: Upper end.
-        n: How many facts.
+        low: Lower end of the interval; None for a single fact.
+        high: Upper end; None for a single fact.
+        n: Number of facts.
     """
 
     value: float
@@ -28,13 +28,13 @@ class Mean(Record):
 
 @dataclass(frozen=True)
 class Strongest(Record):
-    """The token and the layer whose restoration brings back most.
+    """The token and the layer whose restoration recovers the answer most.
 
     Args:
         token: The token's text.
         position: Its place in the prompt.
         layer: The layer, or the centre of the window.
-        restored: Chance of the answer with it restored.
+        restored: Probability of the answer with it restored.
     """
 
     token: str
@@ -49,9 +49,9 @@ class TracedKind(Record):
 
     Args:
         window: Layers restored together.
-        restored: (tokens, layers) chance of the answer with this token's state restored.
-        strongest: Where that is largest.
-        strongest_subject: Where that is largest within the subject.
+        restored: (tokens, layers) probability of the answer with this token's state restored.
+        strongest: Where the probability is largest.
+        strongest_subject: Where the probability is largest within the subject.
         by_role: Indirect effect by layer, by role of the token; None where the prompt has no such token.
     """
 
@@ -69,17 +69,17 @@ class TracedPrompt(Record):
     Args:
         entry: The entry whose state was traced.
         prompt: The prompt.
-        subject: What the noise is put on.
+        subject: The name whose tokens got the noise.
         tokens: The prompt's tokens as text.
-        span: First token of the subject, and the one behind its last.
-        answer: What the model says without noise.
-        clean: Its chance without noise.
-        corrupted: Its mean chance with noise.
+        span: Index of the subject's first token, and of the token after its last one.
+        answer: The model's answer without noise.
+        clean: Its probability without noise.
+        corrupted: Its mean probability with noise.
         noise: Size of the noise in standard deviations of the embeddings.
-        samples: Noises drawn.
+        samples: Number of noises.
         seed: Of the noises.
         kinds: By kind of state: "block", "mlp", "attention".
-        kept: Whether the trace was noted beside the entry; not in the note itself.
+        kept: Whether the trace was stored in the notes of the entry; not part of the note.
     """
 
     entry: str
@@ -122,11 +122,11 @@ class TracedFact(Record):
 
     Args:
         fact: Its id.
-        subject: What the noise is put on.
+        subject: The name whose tokens got the noise.
         prompt: The prompt.
-        answer: What the model says without noise.
-        clean: Its chance without noise.
-        corrupted: Its mean chance with noise.
+        answer: The model's answer without noise.
+        clean: Its probability without noise.
+        corrupted: Its mean probability with noise.
     """
 
     fact: str
@@ -152,19 +152,19 @@ class TracedAverage(Record):
 
     Args:
         entry: The entry whose state was traced.
-        facts: How many facts were given.
-        n: How many were traced.
-        clean: Chance of the answer without noise.
+        facts: Number of facts.
+        n: Number of facts that were traced.
+        clean: Probability of the answer without noise.
         corrupted: The same with noise.
         total_effect: The difference.
         noise: Size of the noise in standard deviations of the embeddings.
-        samples: Noises drawn.
+        samples: Number of noises.
         seed: Of the noises.
         roles: Roles of a token, in the order of the arrays.
         kinds: By kind of state.
         traced: The facts traced.
-        left_out: The others.
-        kept: Whether the average was noted beside the entry; not in the note itself.
+        left_out: The other facts.
+        kept: Whether the average was stored in the notes of the entry; not part of the note.
     """
 
     entry: str
@@ -185,7 +185,7 @@ class TracedAverage(Record):
 
 @dataclass(frozen=True)
 class HarmonicMean(Record):
-    """The harmonic mean of several measures, and those of the ends of their intervals."""
+    """The harmonic mean of several measures, and of the ends of their intervals."""
 
     value: float
     low: float
@@ -194,7 +194,7 @@ class HarmonicMean(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class EditMeasures(Record):
-    """Measures of edited facts; one that no fact has is left out. For each see `FactLine`."""
+    """Measures of edited facts, see `FactLine`; a measure that no fact has is left out."""
 
     efficacy: Estimate | None = omitted(None)
     paraphrase: Estimate | None = omitted(None)
@@ -204,16 +204,16 @@ class EditMeasures(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class SweptLayer(Record):
-    """What single edits in one layer are worth.
+    """The quality of single edits in one layer.
 
     Args:
         layer: The block.
-        efficacy: See `EditMeasures`, and so the next three.
-        paraphrase: See above.
-        neighbourhood: See above.
-        generation: See above.
-        score: Harmonic mean of the first three.
-        neighbourhood_drop: What the edits cost the neighbours, paired over facts.
+        efficacy: See `EditMeasures`.
+        paraphrase: See `EditMeasures`.
+        neighbourhood: See `EditMeasures`.
+        generation: See `EditMeasures`.
+        score: Harmonic mean of efficacy, paraphrase and neighbourhood.
+        neighbourhood_drop: Drop of the neighbourhood measure by the edits, paired over facts.
     """
 
     layer: int
@@ -231,12 +231,12 @@ class Sweep(Record):
 
     Args:
         entry: The entry on whose state the facts were written.
-        facts: How many.
+        facts: Number of facts.
         method: Editing method.
         seed: Of the edits.
         before: The measures of the unedited model.
-        layers: What the edits are worth, by layer.
-        best: The layer of the best score, the lowest of equals; None where all score 0.
+        layers: The quality of the edits, by layer.
+        best: The layer with the best score, the lowest one on a tie; None where all scores are 0.
     """
 
     entry: str
@@ -254,7 +254,7 @@ class SweepResult(Sweep):
 
     Args:
         tracing: The average of the facts' traces; None where they were not traced.
-        kept: Whether the sweep was noted beside the entry.
+        kept: Whether the sweep was stored in the notes of the entry.
     """
 
     tracing: TracedAverage | None
@@ -263,7 +263,7 @@ class SweepResult(Sweep):
 
 @dataclass(frozen=True)
 class TraceNotes(Record):
-    """What is noted of traces beside an entry.
+    """The note of an entry about traces.
 
     Args:
         prompts: Traces of prompts, the newest first.
@@ -278,5 +278,5 @@ class TraceNotes(Record):
 
 def measures_of(record: EditMeasures | SweptLayer) -> dict[str, Estimate]:
     """Return the measures that some fact has, by name."""
-    found = {one.name: getattr(record, one.name) for one in fields(EditMeasures)}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {one.name: getattr(record, one.name) for one in fields(EditMeasures)}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What verbs that count, check or drop rows and objects return."""
+"""Results of commands that count, check or delete rows and objects."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from perdure.core.records import Record
 
 @dataclass(frozen=True)
 class KeptRows(Record):
-    """How many rows a workspace keeps, each counted once, at its first place of these.
+    """Number of rows of a workspace, each counted once, at the first of these places that has it.
 
     Args:
         memory: Rows with text that a memory manifest names.
@@ -15,9 +15,9 @@ class KeptRows(Record):
         train: Other rows with text in a train part.
         validation: Other rows with text in a validation part.
         loose: Rows with text that no task and no manifest names.
-        names: Rows that are kept by name.
+        names: Rows that are kept without text.
         deleted: Rows that were deleted.
-        text_bytes: Bytes of all that text.
+        text_bytes: Bytes of the text of all rows.
     """
 
     memory: int
@@ -31,7 +31,7 @@ class KeptRows(Record):
 
     @property
     def with_text(self) -> dict[str, int]:
-        """How many rows are kept with their text, by place, without places that have none."""
+        """Number of rows with text, by place; places without such rows are left out."""
         counts = {name: getattr(self, name) for name in ("memory", "test", "train", "validation", "loose")}
         return {name: count for name, count in counts.items() if count}
 
@@ -41,8 +41,8 @@ class DroppedTexts(Record):
     """The text that was dropped.
 
     Args:
-        rows: How many rows lost their text.
-        bytes: Bytes of it.
+        rows: Number of rows whose text was deleted.
+        bytes: Bytes of that text.
     """
 
     rows: int
@@ -55,10 +55,10 @@ class DeletedRow(Record):
 
     Args:
         row: Its hash.
-        rows: How many kept rows had it: a text can be under several labels and tasks.
-        already: Whether all of them were erased before.
+        rows: Number of rows with this text, which may have several labels and tasks.
+        already: Whether all of them had been erased before.
         entries: Ids of the entries that were trained on it.
-        tests: Names of the tasks that lost it from a held-out part, whose earlier scores count an item more.
+        tests: Names of the tasks with the row in a held-out part; their earlier scores have one item more.
     """
 
     row: str
@@ -70,13 +70,13 @@ class DeletedRow(Record):
 
 @dataclass(frozen=True)
 class Verification(Record):
-    """What a check of the whole ledger found.
+    """The result of a check of the whole ledger.
 
     Args:
-        ok: Whether nothing is wrong.
-        entries: How many were checked.
-        objects: How many were checked.
-        problems: What is wrong, in words.
+        ok: Whether there is no problem.
+        entries: Number of entries that were checked.
+        objects: Number of objects that were checked.
+        problems: A sentence for each problem.
     """
 
     ok: bool
@@ -87,12 +87,12 @@ class Verification(Record):
 
 @dataclass(frozen=True)
 class Freed(Record):
-    """What was deleted because nothing needs it.
+    """Counts of what was deleted because nothing needs it.
 
     Args:
-        removed: How many objects.
-        rows: How many task versions, manifests, rows and scores.
-        runs: How many stopped learns lost their checkpoint.
+        removed: Number of objects.
+        rows: Number of task versions, manifests, rows and scores.
+        runs: Number of stopped learns whose checkpoint was deleted.
         bytes: Bytes that this freed.
     """
 

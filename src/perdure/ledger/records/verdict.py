@@ -1,4 +1,4 @@
-"""What a gate decided, and why."""
+"""The verdict of a gate, with reasons."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Word = Literal["pass", "inconclusive", "fail"]
 
 @dataclass(frozen=True)
 class TaskVerdict(Record):
-    """What a gate decided about one guarded task.
+    """The verdict of a gate on one guarded task.
 
     Args:
         task: Its name.
@@ -22,8 +22,9 @@ class TaskVerdict(Record):
         high: Upper one-sided bound.
         n: Number of test rows.
         tolerance: Largest drop that is accepted.
-        more_items: Test rows that would decide if the drop stays as it is; None where it is decided, or where none would.
-        reason: All that in a sentence.
+        more_items: Number of further test rows that would decide if the drop stays as it is; None where it is decided, or where
+            no number would decide.
+        reason: The verdict in a sentence.
     """
 
     task: str
@@ -41,15 +42,15 @@ class TaskVerdict(Record):
 
 @dataclass(frozen=True)
 class FloorVerdict(Record):
-    """What a gate decided about the least score of the new task.
+    """The verdict of a gate on the floor for the new task.
 
     Args:
         task: The new task.
         verdict: The decision.
         now: Its score.
         n: Number of test rows.
-        floor: The least score.
-        reason: All that in a sentence.
+        floor: The lowest accepted score.
+        reason: The verdict in a sentence.
     """
 
     task: str
@@ -62,14 +63,14 @@ class FloorVerdict(Record):
 
 @dataclass(frozen=True)
 class FactsVerdict(Record):
-    """What a gate decided about the edited facts that the model said before.
+    """The verdict of a gate on the edited facts that the model answered with before.
 
     Args:
         verdict: The decision.
-        n: Number of facts said before.
-        lost: Ids of those that are not said any more.
+        n: Number of these facts.
+        lost: Ids of the facts that the model does not answer with any more.
         allowed: Largest share that may be lost.
-        reason: All that in a sentence.
+        reason: The verdict in a sentence.
     """
 
     verdict: Word
@@ -81,7 +82,7 @@ class FactsVerdict(Record):
 
 @dataclass(frozen=True)
 class Verdict(Record):
-    """What a gate decided.
+    """The verdict of a gate.
 
     Args:
         verdict: The decision.
@@ -89,9 +90,9 @@ class Verdict(Record):
         confidence: One-sided, of each bound.
         strict: Whether an inconclusive gate counts as failed.
         reason: The decision in a sentence.
-        tasks: About each guarded task, the worst first.
-        floor: About the new task; None where no least score was set.
-        facts: About the edited facts; None where the model said none before.
+        tasks: The verdict on each guarded task, the worst first.
+        floor: The verdict on the floor; None where there is no floor.
+        facts: The verdict on the edited facts; None where the model answered with none before.
     """
 
     verdict: Word
@@ -106,7 +107,7 @@ class Verdict(Record):
 
 @dataclass(frozen=True)
 class GateOff(Record):
-    """Stands for the verdict where the gate was switched off."""
+    """The verdict where the gate was switched off."""
 
     verdict: Literal["off"] = "off"
     reason: str = "the gate was switched off"
