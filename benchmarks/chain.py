@@ -143,10 +143,10 @@ def walk(options: argparse.Namespace, folder: Path) -> Chain:
         return lambda: ws.learn(line, rows_of(line, options.intents, folder), overrides=overrides, gate=None)
 
     chain.step("learn broadband", learn("broadband"))
-    chain.step("edit a fact", lambda: ws.edit(TOWER))
+    chain.step("edit a fact", lambda: ws.edit(TOWER, score="none"))
     chain.step("learn mobile", learn("mobile"))
-    edited = chain.step("edit two facts", lambda: ws.edit(OTHERS))
-    chain.step("revert one of them", lambda: ws.revert(edited.applied[-1]) if edited.applied else None)
+    edited = chain.step("edit two facts", lambda: ws.edit(OTHERS, score="none"))
+    chain.step("revert one of them", lambda: ws.revert(edited.applied[-1], score="none") if edited.applied else None)
     chain.step("rollback to the first edit", lambda: ws.rollback("head~3" if edited.applied else "head~1"))
     chain.step("rollback forward again", lambda: ws.rollback(ws.ledger.entries()[-1].id))
     chain.step("export the adapter", lambda: export(ws.session, folder / "adapter"))

@@ -59,7 +59,7 @@ def stream(options: argparse.Namespace, scratch: Path) -> dict:
         stages.append({"step": f"learn {domain}", "warnings": done["warnings"], **state(ws, edits)})
         print(json.dumps(stages[-1]), flush=True)
         if number < options.tasks - 1:
-            edited = ws.edit(facts[number * options.facts : (number + 1) * options.facts])
+            edited = ws.edit(facts[number * options.facts : (number + 1) * options.facts], score="none")
             edits.append(ws.ledger.resolve("head"))
             refused = [fact.to_json() for fact in edited.refused]
             stages.append({"step": f"edit {len(edited.applied)}", "refused": refused, **state(ws, edits)})

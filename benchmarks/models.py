@@ -225,7 +225,7 @@ def run(name: str, folder: Path) -> Line:
     edited = "cannot be edited"
     if ws.capabilities["editing"]:
         before = fact_loss(ws)
-        ws.edit(FACT, spec=SPEC, gate=None)
+        ws.edit(FACT, spec=SPEC, gate=None, score="none")
         edited = f"{before:.1f} to {fact_loss(ws):.1f}{', said' if ws.edits()[0].efficacy else ''}"
     found = ws.evaluate()["tasks"]
     verdict = "works" if ws.capabilities["prefix"] else "works without prefix sharing"

@@ -44,7 +44,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with one fact edited in."""
     ws = init_people(tmp_path_factory.mktemp("people"), "gpt2")
     told = run_json("-w", ws, "edit", "Dan Kim", "{} lives in", elsewhere("Dan Kim"), *LOOSE, "-m", "he moved")
-    assert list(told) == ["entry", "applied", "refused", "already", "seconds"]
+    assert list(told) == ["entry", "applied", "refused", "already", "seconds", "before", "scores", "gate", "warnings"]
+    assert (told["scores"], told["gate"], told["warnings"]) == ({}, None, [])  # no task is known
     assert (len(told["applied"]), told["refused"]) == (1, [])
     return ws
 
@@ -118,6 +119,10 @@ def test_of_a_file_of_facts_those_that_pass_are_applied(place: Path, tmp_path: P
         "refused": [],
         "already": [second["fact"], first["fact"]],
         "seconds": 0,
+        "before": {},
+        "scores": {},
+        "gate": None,
+        "warnings": [],
     }
     assert f"in force already: {second['fact'][:8]}" in result.stderr
     assert contents(place) == before
@@ -207,6 +212,12 @@ BAD = {
     "method": (["edit", "Ann Lee", "{} lives in", "Oslo", "--method", "mimit"], 1, "did you mean 'memit'?"),
     "baseline": (["edit", "Ann Lee", "{} lives in", "Oslo", "--method", "lora"], 1, "choose one of emmet"),
     "layer": (["edit", "Ann Lee", "{} lives in", "Oslo", "--layer", "3"], 1, "choose from 0 to 2"),
+    "strict and no score": (
+        ["edit", "Ann Lee", "{} lives in", "Oslo", "--no-score", "--strict"],
+        2,
+        "nothing for --strict to decide",
+    ),
+    "quick and no score": (["revert", "abcdef", "--quick", "--no-score"], 2, "give one of them"),
     "gate and none": (["edit", "Ann Lee", "{} lives in", "Oslo", "--no-gate", "--paraphrase", "1"], 2, "nothing for"),
     "lost facts and no gate": (
         ["learn", "t", "d.jsonl", "--no-gate", "--lost-facts", "0.1"],

@@ -66,7 +66,8 @@ def test_skills_are_trained_facts_are_edited_and_a_second_run_finds_nothing_left
     told = json.loads(learn(place, file, "--no-gate", "--json").stdout)
     assert list(told) == ["entry", "task", "routes", "learned", "edited", "left", "warnings"]
     assert {"entry", "tokens", "gate", "scores", "before", "moved", "warnings"} <= set(told["learned"])
-    assert list(told["edited"]) == ["entry", "applied", "refused", "already", "seconds"]
+    keys = ["entry", "applied", "refused", "already", "seconds", "before", "scores", "gate", "warnings"]
+    assert list(told["edited"]) == keys
     assert [line["subject"] for line in run_json("-w", place, "edits", "list")] == ["Dan Kim", "Dan Poe"]
     assert [line["kind"] for line in run_json("-w", place, "log")][:2] == ["edit", "learn"]
     before = contents(place)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure.cli.edits import fact_table, warn_lost_in
-from perdure.cli.options import AsJson, Device, Folder, Message, open_workspace
+from perdure.cli.learn_screen import change_lines
+from perdure.cli.options import AsJson, Device, Folder, Message, NoScore, Quick, open_workspace, rows_to_score
 from perdure.cli.output import counted, emit, print_message, print_text, short, warn
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
@@ -48,28 +49,39 @@ def edit(
         float | None,
         typer.Option(show_default="0.1", help="Largest rise of perplexity on held-out text, for all facts together."),
     ] = None,
+    quick: Quick = False,
+    no_score: NoScore = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse the edit if a task lost more than 3 points, or if that is not decided."),
+    ] = False,
     message: Message = None,
     folder: Folder = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a fact, or a file of facts, into the model, verify them, and record those that pass.
+    """Write a fact, or a file of facts, into the model, verify them, record those that pass, and score every task.
 
-    Exits with 3 when no fact passes: nothing is recorded then. Facts in force already stay as they are, and exit with 0.
+    Exits with 3 when no fact passes, or with --strict when a task lost too much: nothing is recorded then. Facts in force
+    already stay as they are, and exit with 0.
     """
     from perdure.workflows.edit.edit import edit as carry_out
     from perdure.workflows.edit.gate import EditGate
+    from perdure.workflows.rescore import Rescore
 
     limits = {"paraphrase": paraphrase, "neighbours": neighbours, "perplexity": perplexity}
     rule: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
     if no_gate and rule:
         raise typer.BadParameter(f"without a gate there is nothing for --{next(iter(rule))} to decide")
+    if strict and no_score:
+        raise typer.BadParameter("without scores there is nothing for --strict to decide")
+    rescoring = Rescore(rows_to_score(quick, no_score), strict)
     given = _given(subject, prompt, target, ground_truth, facts)
     ws = open_workspace(folder, device)
     spec = _spec(ws, method, layer, batch)
     rule_of = None if no_gate else EditGate(**rule)
     with progress("loading the model") as tick:
-        result = carry_out(ws.session, given, spec=spec, gate=rule_of, tick=tick, message=message)
+        result = carry_out(ws.session, given, spec=spec, gate=rule_of, tick=tick, message=message, rescoring=rescoring)
     if as_json:
         emit(result.summary.to_json())
     elif result.applied:
@@ -116,6 +128,8 @@ def show_result(result: "EditResult") -> None:
         print_text(f"took the place of fact {short(gone.fact)} ({gone.subject})")
     if result.rewritten:
         print_text(f"{counted(result.rewritten, 'fact')} in force written again, since head learned after them")
+    if result.scores:
+        print_text("\n" + change_lines(result.before, result.scores))
     if result.known:
         print_text(f"said before it was edited: {', '.join(short(fact) for fact in result.known)}")
 
@@ -127,15 +141,28 @@ def warn_lost(result: "EditResult") -> None:
         warn(f"no longer said: {named}; 'perdure edits show FACT' has the details")
 
 
+def warn_tasks(result: "EditResult") -> None:
+    """Warn of tasks that lost by an edit, and say how to take it out."""
+    for text in result.warnings:
+        warn(text)
+    if result.entry and result.lost_tasks:
+        say(f"'perdure revert {short(result.entry)}' takes the edit out; --strict refuses one that a task loses by")
+
+
 def _conclude(result: "EditResult") -> None:
     """Name the facts that were lost, refused or in force before, and exit with 3 if no given fact is in force."""
     warn_lost(result)
+    warn_tasks(result)
     if result.already:
         print_message(
             f"in force already: {', '.join(map(short, result.already))}; 'perdure edits list' shows what is in force"
         )
+    subjects: dict[str, list[str]] = {}
     for refused in result.refused:
-        warn(f"refused {refused.subject!r}: {refused.reason}")
+        subjects.setdefault(refused.reason, []).append(repr(refused.subject))
+    for reason, names in subjects.items():
+        warn(f"refused {', '.join(names)}: {reason}")
     if not result.applied and (result.refused or not result.already):
-        print_message("NOTHING EDITED: no fact passed; head stays, and nothing is recorded.", fg="red", bold=True)
+        why = "a task loses by it" if result.lost_tasks else "no fact passed"
+        print_message(f"NOTHING EDITED: {why}; head stays, and nothing is recorded.", fg="red", bold=True)
         raise typer.Exit(3)

@@ -89,6 +89,7 @@ def _conclude(result: "KnowledgeResult") -> None:
     done = bool(edited and already and not edited.applied and not refused)
     if edited:
         edit.warn_lost(edited)
+        edit.warn_tasks(edited)
     for fact in refused:
         warn(f"refused {fact.subject!r}: {fact.reason}")
     if left:

@@ -22,7 +22,7 @@ from perdure.report.words import duration
 
 if TYPE_CHECKING:
     from perdure.core.records import JsonObject
-    from perdure.ledger.records import GateOff, Verdict
+    from perdure.ledger.records import GateOff, ScoreSummary, Verdict
     from perdure.workflows.inspect.score_views import ScoreCells
     from perdure.workflows.learn.preview import Preview
     from perdure.workflows.learn.record import LearnResult
@@ -52,6 +52,13 @@ def score_lines(scores: "Mapping[str, ScoreCells]", learned: str | None = None) 
         measured = [now.n, now.scorer] if now else [NOTHING, NOTHING]
         rows.append([name, percent(cells.before), percent(now), interval(now), *measured])
     return table(["task", "before", "now", "95% interval", "n", "scorer"], rows, right=(1, 2, 3, 4))
+
+
+def change_lines(before: "Mapping[str, ScoreSummary]", now: "Mapping[str, ScoreSummary]") -> str:
+    """Return a table of the scores of tasks before and after a change of the weights."""
+    from perdure.workflows.inspect.score_views import ScoreCells
+
+    return score_lines({task: ScoreCells(before.get(task), score) for task, score in now.items()})
 
 
 def conclude(result: "LearnResult") -> None:

@@ -14,6 +14,7 @@ from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
+    from perdure.workflows.rescore import Rows
     from perdure.workflows.workspace import Workspace
 
 OPENED: "ContextVar[tuple[Ledger, ...]]" = ContextVar("ledgers that the command opened", default=())
@@ -109,6 +110,8 @@ Message = Annotated[
     str | None,
     typer.Option("-m", "--message", metavar="TEXT", help="Why, for 'log', 'show' and the report; it changes no id."),
 ]
+Quick = Annotated[bool, typer.Option("--quick", help="Score a sample of each task: 100 of its test rows.")]
+NoScore = Annotated[bool, typer.Option("--no-score", help="Do not score the tasks afterwards.")]
 At = Annotated[
     str,
     typer.Option(
@@ -117,6 +120,13 @@ At = Annotated[
         help="Entry: head, base, its id or the first digits of it, or REF~N, which is N entries before REF.",
     ),
 ]
+
+
+def rows_to_score(quick: bool, no_score: bool) -> "Rows":
+    """Return which test rows `--quick` and `--no-score` let a command score."""
+    if quick and no_score:
+        raise typer.BadParameter("--quick scores a sample, --no-score nothing; give one of them")
+    return "quick" if quick else "none" if no_score else "all"
 
 
 def open_ledger(folder: Path | None) -> "Ledger":

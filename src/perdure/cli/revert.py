@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from perdure.cli.options import AsJson, Folder, open_workspace
+from perdure.cli.learn_screen import change_lines
+from perdure.cli.options import AsJson, Folder, NoScore, Quick, open_workspace, rows_to_score
 from perdure.cli.output import counted, emit, print_text, short, warn
 from perdure.cli.progress import progress
 from perdure.core.records import in_stored_order
@@ -17,20 +18,24 @@ def revert(
     resolve: Annotated[
         bool, typer.Option("--resolve", help="Solve the other facts again, as if this one had never been edited.")
     ] = False,
+    quick: Quick = False,
+    no_score: NoScore = False,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
     """Take a fact, all facts of an edit, or a task with an adapter of its own out of head in a new entry.
 
-    A task that was learned in weights which other tasks share cannot be taken out alone: 'perdure rollback' goes back to
-    before it.
+    The tasks are scored afterwards; where the weights are those of an earlier entry, its scores are looked up. A task that was
+    learned in weights which other tasks share cannot be taken out alone: 'perdure rollback' goes back to before it.
     """
     from perdure.workflows.edit.results import RevertResult
+    from perdure.workflows.rescore import Rescore
     from perdure.workflows.revert import revert as carry_out
 
+    rescoring = Rescore(rows_to_score(quick, no_score))
     ws = open_workspace(folder)
     with progress("loading the model") as tick:
-        result = carry_out(ws.session, what, resolve=resolve, tick=tick)
+        result = carry_out(ws.session, what, resolve=resolve, tick=tick, rescoring=rescoring)
     if not isinstance(result, RevertResult):
         return emit(result) if as_json else _show_task(result)
     if as_json:  # what was recorded before is printed in the order in which it is stored
@@ -45,8 +50,12 @@ def revert(
     still_said = sum(line.efficacy for line in result.facts)
     left = f"{counted(len(result.facts), 'fact')} still in force, {still_said} said"
     print_text(left if result.facts else "no fact is in force any more")
+    if result.scores:
+        print_text("\n" + change_lines(result.before, result.scores))
     if result.lost:
         warn(f"no longer said: {', '.join(map(short, result.lost))}; 'perdure edits show FACT' has the details")
+    for warning in result.warnings:
+        warn(warning)
 
 
 def _show_task(result: dict[str, Any]) -> None:
@@ -59,8 +68,10 @@ def _show_task(result: dict[str, Any]) -> None:
     if result["rows"]:
         print_text(f"  {counted(result['rows'], 'row')} taken out of memory")
     for name, score in result["scores"].items():
-        before = result["before"][name]["score"]
+        before = result["before"].get(name, {}).get("score")
         changed = "unchanged" if score["score"] == before else f"{before:.1%} before"
+        if before is None:
+            changed = "not scored before"
         print_text(f"  {name}: {score['score']:.1%}, {changed}")
     for warning in result["warnings"]:
         warn(warning)

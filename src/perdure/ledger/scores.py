@@ -12,6 +12,8 @@ from perdure.ledger.records import Score
 from perdure.ledger.row_upkeep import RowUpkeep
 from perdure.ledger.tasks import read_task, scoring_of
 
+SAMPLE = ":sample"  # ends the key of a score that some of the test rows have
+
 
 class ScoreBook(RowUpkeep):
     """The measured cells of the matrix; two entries with the same state share them.
@@ -19,7 +21,9 @@ class ScoreBook(RowUpkeep):
     A cell with an earlier scoring version than its task's stays in the table, but is not read any more.
     """
 
-    def put_score(self, state: str, task_version: str, score: Score, scoring: int = FIRST) -> None:
+    def put_score(
+        self, state: str, task_version: str, score: Score, scoring: int = FIRST, *, sample: bool = False
+    ) -> None:
         """Append the score of a cell. Appending the same items again changes nothing.
 
         Args:
@@ -27,11 +31,12 @@ class ScoreBook(RowUpkeep):
             task_version: The task's version.
             score: The measured score.
             scoring: The task's scoring version, `TaskData.scoring`.
+            sample: Only some test rows were scored: the score is stored beside that of all rows, and not as it.
 
         Raises:
             BadInput: The cell already has a score with other items.
         """
-        key = _key(task_version, scoring)
+        key = _key(task_version, scoring) + SAMPLE * sample
         with self.changing() as connection:
             query = select(scores.c.record).where(scores.c.state == state, scores.c.version == key)
             old = connection.execute(query).scalar()
@@ -44,13 +49,20 @@ class ScoreBook(RowUpkeep):
                     "never replaced: if scorer or test rows changed, give the task a new version"
                 )
 
-    def score(self, state: str, task_version: str, scoring: int | None = None) -> Score | None:
+    def score(
+        self, state: str, task_version: str, scoring: int | None = None, *, samples: bool = False
+    ) -> Score | None:
         """Return the score of a cell, None if it was not measured; see `scores`."""
         known = None if scoring is None else {task_version: scoring}
-        return self.scores([state], [task_version], known).get((state, task_version))
+        return self.scores([state], [task_version], known, samples=samples).get((state, task_version))
 
     def scores(
-        self, states: Iterable[str], task_versions: Iterable[str], scoring: Mapping[str, int] | None = None
+        self,
+        states: Iterable[str],
+        task_versions: Iterable[str],
+        scoring: Mapping[str, int] | None = None,
+        *,
+        samples: bool = False,
     ) -> dict[tuple[str, str], Score]:
         """Return the measured cells among these states and task versions, by (state, task version).
 
@@ -58,15 +70,19 @@ class ScoreBook(RowUpkeep):
             states: Hashes of states.
             task_versions: Versions of tasks.
             scoring: The scoring version of each; None reads them from the stored tasks.
+            samples: Return the score of a sample of the test rows too, where all rows were not scored.
         """
         known = self.scoring(task_versions) if scoring is None else scoring
-        versions = {_key(version, number): version for version, number in known.items()}
+        whole = {_key(version, number): version for version, number in known.items()}
+        sampled = {key + SAMPLE: version for key, version in whole.items()} if samples else {}
+        versions = {**sampled, **whole}
         query = select(scores.c.state, scores.c.version, scores.c.record).where(
             scores.c.state.in_(set(states)), scores.c.version.in_(set(versions))
         )
         with self.reading() as connection:
             cells = connection.execute(query).all()
-        return {(state, versions[key]): _score(record, state, key) for state, key, record in cells}
+        ordered = sorted(cells, key=lambda row: row.version in whole)  # a score of all rows replaces that of a sample
+        return {(state, versions[key]): _score(record, state, key) for state, key, record in ordered}
 
     def scoring(self, task_versions: Iterable[str]) -> dict[str, int]:
         """Return the scoring version of each task version; of an old task without one it follows from the test rows."""

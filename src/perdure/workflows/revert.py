@@ -9,11 +9,17 @@ from perdure.workflows.edit.results import RevertResult
 from perdure.workflows.edit.revert import revert as revert_facts
 from perdure.workflows.inspect.score_views import taken_out
 from perdure.workflows.learn.revert_task import revert_task
+from perdure.workflows.rescore import Rescore
 from perdure.workflows.session import Session
 
 
 def revert(
-    session: Session, what: str, *, resolve: bool = False, tick: Tick | None = None
+    session: Session,
+    what: str,
+    *,
+    resolve: bool = False,
+    tick: Tick | None = None,
+    rescoring: Rescore = Rescore(),
 ) -> RevertResult | dict[str, Any]:
     """Take a task or facts out of head; see `learn.revert_task` and `edit.revert`.
 
@@ -22,6 +28,7 @@ def revert(
         what: A task that head knows (or the entry that learned it), a fact, or an edit entry.
         resolve: Of facts: solve the others again as if these had never been made.
         tick: Called with (what, done, total) as work goes on.
+        rescoring: What is scored afterwards.
 
     Raises:
         NotFound: Nothing has this name.
@@ -30,10 +37,10 @@ def revert(
     ledger = session.ledger
     head = ledger.resolve("head")
     if _is_task(ledger, head, what):  # first, as a name may begin like an entry
-        return revert_task(session, what, tick)
+        return revert_task(session, what, tick, rescoring)
     entry = _learned_by(ledger, what)
     if entry is None:
-        return revert_facts(session, what, resolve=resolve, tick=tick)
+        return revert_facts(session, what, resolve=resolve, tick=tick, rescoring=rescoring)
     if entry == ledger.candidate():
         session.refuse_candidate()
     if entry.id not in {past.id for past in ledger.ancestors(head)}:
@@ -41,7 +48,7 @@ def revert(
             f"entry {entry.id[:12]} learned task {entry.task} outside head's history, so that head has nothing of it to take "
             f"out; 'perdure rollback {entry.id[:12]}' goes to the state that has it"
         )
-    return revert_task(session, str(entry.task), tick)
+    return revert_task(session, str(entry.task), tick, rescoring)
 
 
 def _is_task(ledger: Ledger, head: Entry, name: str) -> bool:

@@ -47,8 +47,18 @@ class Measured:
     notices: tuple[str, ...] = ()
 
 
+def sample_of(rows: Sequence[Row], most: int) -> list[int]:
+    """Return the indices of at most `most` rows, chosen by their content: the same rows whatever their order is."""
+    return sorted(sorted(range(len(rows)), key=lambda i: (rows[i].hash, i))[:most])
+
+
 def measure(
-    runtime: "Runtime", task: TaskData, tick: Tick | None = None, *, prompts: Sequence[list[int]] | None = None
+    runtime: "Runtime",
+    task: TaskData,
+    tick: Tick | None = None,
+    *,
+    prompts: Sequence[list[int]] | None = None,
+    only: Sequence[int] | None = None,
 ) -> Measured:
     """Score the model that is loaded on the task's test rows.
 
@@ -57,6 +67,7 @@ def measure(
         task: The task.
         tick: Called with (what, rows done, rows in all).
         prompts: The test rows as tokens, where the caller has them.
+        only: Indices of the test rows that are scored; None scores all.
 
     Raises:
         BadInput: The task has no test rows, or scores by choice and has no choices.
@@ -67,21 +78,25 @@ def measure(
     name, options = read_scorer(task.scorer)
     began = time.perf_counter()
 
+    prompt_tokens = prompts if prompts is not None else prompts_of(runtime, task.test)
+    rows = task.test
+    if only is not None:
+        rows, prompt_tokens = tuple(rows[i] for i in only), [prompt_tokens[i] for i in only]
+
     def progress(done: int) -> None:
         if tick:
-            tick(f"scoring {task.name}", done, len(task.test))
+            tick(f"scoring {task.name}", done, len(rows))
 
-    prompt_tokens = prompts if prompts is not None else prompts_of(runtime, task.test)
     if name == "choice":
-        items, given = _choose(runtime, task, prompt_tokens, options, progress)
+        items, given = _choose(runtime, task, rows, prompt_tokens, options, progress)
     else:
         from perdure.data.answers import Reader
 
-        given = answers(runtime, task.test, answer_length(runtime, task), progress, prompts=prompt_tokens)
+        given = answers(runtime, rows, answer_length(runtime, task), progress, known=task.test, prompts=prompt_tokens)
         score, reader = get_scorer(task.scorer), Reader.of(runtime.base.tokenizer, task.test)
-        items = [score(text, reader.reference(row)) for text, row in zip(given.texts, task.test, strict=True)]
+        items = [score(text, reader.reference(row)) for text, row in zip(given.texts, rows, strict=True)]
     seconds = time.perf_counter() - began
-    return Measured(score_record(name, items, given.texts, [row.hash for row in task.test], seconds), given.notices)
+    return Measured(score_record(name, items, given.texts, [row.hash for row in rows], seconds), given.notices)
 
 
 def prompts_of(runtime: "Runtime", rows: Sequence[Row]) -> list[list[int]]:
@@ -237,6 +252,7 @@ def cut_notices(cut: int, room: int, new: int, positions: int | None) -> list[st
 def _choose(
     runtime: "Runtime",
     task: TaskData,
+    rows: Sequence[Row],
     prompt_tokens: Sequence[list[int]],
     options: dict[str, Any],
     progress: Callable[[int], None],
@@ -252,7 +268,7 @@ def _choose(
         raise BadInput(
             f"task {task.name!r} scores by choice, but its rows have {len(texts)} answers; choices need 2 to 100"
         )
-    ids = [choices.ids(row) for row in task.test]
+    ids = [choices.ids(row) for row in rows]
     longest = max(len(tokens) for options in ids for tokens in options)
     prompts, room, notices = _fitted(runtime, list(prompt_tokens), longest)
     ids = [[tokens[:room] for tokens in options] for options in ids]
@@ -260,7 +276,7 @@ def _choose(
         runtime.model, prompts, ids, pad=base.pad, precision=runtime.precision, tick=progress
     )
     items, answered = [], []
-    for row, likelihoods, tokens in zip(task.test, values, ids, strict=True):
+    for row, likelihoods, tokens in zip(rows, values, ids, strict=True):
         gold = texts.index(choices.text(row))
         item, chosen = choice_score(likelihoods, [len(i) for i in tokens], gold, options.get("normalise", "none"))
         items.append(item)

@@ -14,7 +14,7 @@ from perdure.core.progress import Tick
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, writing
 from perdure.ledger.records import Score
-from perdure.workflows.scoring import measure
+from perdure.workflows.scoring import measure, sample_of
 from perdure.workflows.slots import tensors_of
 from perdure.workflows.task_cache import TaskCache
 
@@ -149,16 +149,25 @@ class Session:
         """Make the runtime's model the one that these slot objects describe; nobody looks for that state again."""
         self.runtime.load(tensors_of(self.ledger, slots))
 
-    def score(self, entry: Entry, task: TaskData, tick: Tick | None = None) -> Scored:
-        """Return the score of `task` at `entry`, its name known: the stored one, else the one measured and stored now."""
-        state = self.ledger.seen(entry, task.name)
-        stored = self.ledger.score(state, task.version, task.scoring)
+    def score(self, entry: Entry, task: TaskData, tick: Tick | None = None, most: int | None = None) -> Scored:
+        """Return the score of `task` at `entry`, its name known: the stored one, else the one measured and stored now.
+
+        Args:
+            entry: An entry or a draft.
+            task: The task.
+            tick: Called with (what, done, total) as work goes on.
+            most: Most test rows that are scored; None scores all. The score of a sample is stored beside that of all rows.
+        """
+        state, sample = self.ledger.seen(entry, task.name), most is not None and most < len(task.test)
+        stored = self.ledger.score(state, task.version, task.scoring, samples=sample)
         if stored is not None:
             return Scored(stored)
         self.load(entry, task.name)
-        measured = measure(self.runtime, task, tick, prompts=self.tasks.prompts(task, self.tokenizer))
+        prompts = self.tasks.prompts(task, self.tokenizer)
+        chosen = sample_of(task.test, most) if sample and most else None
+        measured = measure(self.runtime, task, tick, prompts=prompts, only=chosen)
         self.runtime.release()
-        self.ledger.put_score(state, task.version, measured.score, task.scoring)
+        self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=sample)
         return Scored(measured.score, measured.score.seconds, measured.notices)
 
     def task(self, name: str, entry: Entry) -> TaskData:

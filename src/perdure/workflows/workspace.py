@@ -38,6 +38,7 @@ from perdure.workflows.pack import Packed, pack, relocate, unpack
 from perdure.workflows.predict.predict import Answer, predict
 from perdure.workflows.predict.prompt import Turns, prompt_of
 from perdure.workflows.predict.request import Request as Ask
+from perdure.workflows.rescore import Rescore, Rows
 from perdure.workflows.revert import revert
 from perdure.workflows.session import Session
 
@@ -239,13 +240,28 @@ class Workspace:
         gate: EditGate | None = EditGate(),
         tick: Tick | None = None,
         message: str | None = None,
+        score: Rows = "all",
+        strict: bool = False,
     ) -> EditResult:
-        """Write facts into the model and record an entry with those that pass; see `workflows.edit.edit`."""
-        return edit(self.session, facts, spec=spec, gate=gate, tick=tick, message=message)
+        """Write facts into the model and record an entry with those that pass; see `workflows.edit.edit`.
 
-    def revert(self, what: str, *, resolve: bool = False, tick: Tick | None = None) -> RevertResult | Json:
-        """Record an entry without a task, a fact, or all facts of an edit; see `workflows.revert`."""
-        return revert(self.session, what, resolve=resolve, tick=tick)
+        Args:
+            facts: A file of facts, one fact, or several.
+            spec: Settings; those of the facts in force, where there are some, else the defaults.
+            gate: What a fact must show; None records whatever comes.
+            tick: Called with (what, done, total) as work goes on.
+            message: What to note with the entry, beside its author.
+            score: Test rows of the tasks that are scored afterwards: "all", "quick" for a sample of each task, or "none".
+            strict: Refuse the edit if a task lost more than 3 points, or if the test rows do not decide that.
+        """
+        rescoring = Rescore(score, strict)
+        return edit(self.session, facts, spec=spec, gate=gate, tick=tick, message=message, rescoring=rescoring)
+
+    def revert(
+        self, what: str, *, resolve: bool = False, tick: Tick | None = None, score: Rows = "all"
+    ) -> RevertResult | Json:
+        """Record an entry without a task, a fact, or all facts of an edit; see `workflows.revert`, and `edit` for `score`."""
+        return revert(self.session, what, resolve=resolve, tick=tick, rescoring=Rescore(score))
 
     def accept(self) -> Entry:
         """Make the candidate that a failed gate left aside the new head; where it is head already, nothing is changed."""

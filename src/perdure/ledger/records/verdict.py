@@ -104,6 +104,11 @@ class Verdict(Record):
     floor: FloorVerdict | None
     facts: FactsVerdict | None = None
 
+    @property
+    def losses(self) -> tuple[TaskVerdict, ...]:
+        """The tasks that lost more than the tolerance, or lost and the test rows do not decide how much."""
+        return tuple(task for task in self.tasks if task.verdict != "pass" and task.drop > 0)
+
 
 @dataclass(frozen=True)
 class GateOff(Record):

@@ -17,6 +17,7 @@ from perdure.workflows.edit.request import EditRequest, Facts, facts_of, make_re
 from perdure.workflows.edit.results import EditResult
 from perdure.workflows.edit.search import Outcome, search
 from perdure.workflows.edit.state import Place, entry_with, pruned
+from perdure.workflows.rescore import Rescore, Rescored, rescore
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
@@ -31,11 +32,12 @@ def edit(
     gate: EditGate | None = EditGate(),
     tick: Tick | None = None,
     message: str | None = None,
+    rescoring: Rescore = Rescore(),
 ) -> EditResult:
     """Write facts into head's state and record one entry with those that pass; the base model is never written.
 
     A fact that does not pass is tried again in other layers where the settings name none, and with another strength, and is
-    then refused; the others are applied. Whatever stops this half-way leaves the ledger as it was.
+    then refused; the others are applied. Then every task is scored. Whatever stops this half-way leaves the ledger as it was.
 
     Args:
         session: Of the workspace.
@@ -44,6 +46,7 @@ def edit(
         gate: What a fact must show; None records whatever comes.
         tick: Called with (what, done, total) as work goes on.
         message: What to note with the entry, beside its author.
+        rescoring: What is scored with the edit, and whether a task's loss refuses it.
 
     Raises:
         Busy: Another process writes to the workspace.
@@ -62,7 +65,7 @@ def edit(
         outcome = search(place, request)
         if not outcome.applied:
             return _nothing_applied(request, outcome, time.perf_counter() - began)
-        return _record(session, place, request, outcome, began, signature)
+        return _record(session, place, request, outcome, began, signature, rescoring)
 
 
 def _nothing_applied(request: EditRequest, outcome: Outcome, seconds: float) -> EditResult:
@@ -70,13 +73,28 @@ def _nothing_applied(request: EditRequest, outcome: Outcome, seconds: float) -> 
 
 
 def _record(
-    session: Session, place: Place, request: EditRequest, outcome: Outcome, began: float, signature: Signature
+    session: Session,
+    place: Place,
+    request: EditRequest,
+    outcome: Outcome,
+    began: float,
+    signature: Signature,
+    rescoring: Rescore,
 ) -> EditResult:
-    """Store the set, record an entry with it, and move head there; return what `edit` does."""
+    """Store the set, score the tasks, record an entry and move head there; return what `edit` does.
+
+    Where a task's loss refuses the edit, no entry is recorded, and the set is deleted again.
+    """
     ledger, applied, made = session.ledger, outcome.applied, pruned(outcome.edit_set)
     ids = tuple(fact.id for fact in applied)
     data = {"facts": list(ids), "spec": request.spec.to_json()}
+    stored = ledger.objects.all()
     entry = entry_with(request.parent, "edit", data, session.seed, place.keep(made))
+    rescored = rescore(session, entry, rescoring, place.tick)
+    if rescored.refused:
+        for name in ledger.objects.all() - stored:
+            ledger.objects.remove(name)
+        return _refused_by_tasks(request, outcome, rescored, time.perf_counter() - began)
     record = make_record(
         title_of([fact.subject for fact in applied]),
         made,
@@ -103,10 +121,27 @@ def _record(
         lost=tuple(lost(outcome.verdicts, request.record.said)),
         known=tuple(fact.id for fact in applied if outcome.before[fact.id].prompt.said),
         seconds=round(time.perf_counter() - began, 3),
+        before=rescored.before,
+        scores=rescored.scores,
+        gate=rescored.verdict,
+        warnings=rescored.warnings,
     )
     notes = {NOTE: note_of(ledger, request.parent, record).to_json(), "edit": result.note.to_json(), **signature.notes}
     ledger.record(entry, notes, why=f"edit {record.about}")
     return result
+
+
+def _refused_by_tasks(request: EditRequest, outcome: Outcome, rescored: Rescored, seconds: float) -> EditResult:
+    """Return what `edit` does where the facts pass and a task lost too much."""
+    return EditResult(
+        refused=(*_refused(request, outcome), *(refused(fact, rescored.loss) for fact in outcome.applied)),
+        already=request.already,
+        seconds=round(seconds, 3),
+        before=rescored.before,
+        scores=rescored.scores,
+        gate=rescored.verdict,
+        warnings=rescored.notices,
+    )
 
 
 def _refused(request: EditRequest, outcome: Outcome) -> tuple[RefusedFact, ...]:

@@ -1,9 +1,19 @@
 """What the verbs of edits return."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 from perdure.core.records import Record
-from perdure.ledger.records import Drift, EditNote, FactLine, RefusedFact, RevertedFact, SupersededFact
+from perdure.ledger.records import (
+    Drift,
+    EditNote,
+    FactLine,
+    RefusedFact,
+    RevertedFact,
+    ScoreSummary,
+    SupersededFact,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -15,6 +25,10 @@ class EditSummary(Record):
     refused: tuple[RefusedFact, ...]
     already: tuple[str, ...]
     seconds: float
+    before: Mapping[str, ScoreSummary]
+    scores: Mapping[str, ScoreSummary]
+    gate: Verdict | None
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -33,6 +47,10 @@ class EditResult(Record):
         lost: Ids of facts in force that were said before and are not now.
         known: Ids of those applied that were said without the edit.
         seconds: Wall time.
+        before: The newest score of each task before the edit, over the test rows that `scores` has.
+        scores: Of every task, with the edit.
+        gate: What a gate says of each task's change; None where there is nothing to compare.
+        warnings: What the user should know of the tasks' scores.
     """
 
     entry: str | None = None
@@ -46,6 +64,15 @@ class EditResult(Record):
     lost: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     seconds: float = 0.0
+    before: Mapping[str, ScoreSummary] = field(default_factory=dict)
+    scores: Mapping[str, ScoreSummary] = field(default_factory=dict)
+    gate: Verdict | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def lost_tasks(self) -> bool:
+        """Whether a task lost, as `Verdict.losses` counts it."""
+        return self.gate is not None and bool(self.gate.losses)
 
     @property
     def note(self) -> EditNote:
@@ -57,7 +84,7 @@ class EditResult(Record):
     @property
     def summary(self) -> EditSummary:
         """The result without what is measured of the facts."""
-        return EditSummary(self.entry, self.applied, self.refused, self.already, self.seconds)
+        return EditSummary(**{name.name: getattr(self, name.name) for name in fields(EditSummary)})
 
 
 @dataclass(frozen=True)
@@ -73,6 +100,9 @@ class RevertResult(Record):
         seconds: Wall time.
         facts: The facts still in force.
         drift: What they do to held-out text.
+        before: The newest score of each task before the revert, over the test rows that `scores` has.
+        scores: Of every task, without the facts.
+        warnings: What the user should know of the tasks' scores.
     """
 
     entry: str
@@ -83,6 +113,9 @@ class RevertResult(Record):
     seconds: float
     facts: tuple[FactLine, ...]
     drift: Drift | None
+    before: Mapping[str, ScoreSummary] = field(default_factory=dict)
+    scores: Mapping[str, ScoreSummary] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from perdure.workflows.edit.own_views import own_views, said_in, with_views
 from perdure.workflows.edit.records import NOTE, SHORTEST, make_record, matching, note_of, record_at, title_of
 from perdure.workflows.edit.results import RevertResult
 from perdure.workflows.edit.state import Place, entry_with, pruned
+from perdure.workflows.rescore import Rescore, rescore
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
     from perdure.editing.measures import Verdict
 
 
-def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | None = None) -> RevertResult:
+def revert(
+    session: Session,
+    what: str,
+    *,
+    resolve: bool = False,
+    tick: Tick | None = None,
+    rescoring: Rescore = Rescore(),
+) -> RevertResult:
     """Take facts out of head's state and record one entry; with the last fact the slot goes, and all is as before it.
 
     Args:
@@ -31,6 +39,7 @@ def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | N
         resolve: Solve the others again as if the facts had never been made. Else the update vanishes at their keys, and the
             others stay as they are.
         tick: Called with (what, done, total) as work goes on.
+        rescoring: What is scored without the facts; where the weights are those of an earlier entry, its scores are looked up.
 
     What was taken out before stays out: nothing is recorded then, and the entry that took it out is returned.
 
@@ -60,11 +69,24 @@ def revert(session: Session, what: str, *, resolve: bool = False, tick: Tick | N
         slots = session.ledger.slots(parent)
         after = with_views(after, record, said_in(place, own_views(slots, parent.base), made, fresh), slots)
         reverted = tuple(_reverted(fact, verdicts[fact.id], _left(before, made, fact.id)) for fact in gone)
+        rescored = rescore(session, entry, rescoring, tick)
         lost = tuple(fact_id for fact_id in after.lost if fact_id in record.said)
         note = RevertNote(reverted, lost, (), resolve, round(time.perf_counter() - began, 3))
         notes = {NOTE: note_of(session.ledger, parent, after).to_json(), "revert": note.to_json(), **sign().notes}
         session.ledger.record(entry, notes, why=f"revert {title}")
-        return RevertResult(entry.id, reverted, lost, (), resolve, note.seconds, after.facts, drift)
+        return RevertResult(
+            entry=entry.id,
+            reverted=reverted,
+            lost=lost,
+            already=(),
+            resolve=resolve,
+            seconds=note.seconds,
+            facts=after.facts,
+            drift=drift,
+            before=rescored.before,
+            scores=rescored.scores,
+            warnings=rescored.warnings,
+        )
 
 
 def _reverted(fact: "Fact", verdict: "Verdict", left: float) -> RevertedFact:

@@ -55,7 +55,8 @@ def _line(ledger: "Ledger", candidate: "Entry") -> LogLine:
 def _scores(ledger: "Ledger", entries: "Iterable[Entry]") -> dict[str, Score]:
     """Return the score of the task of each entry, by entry id, where it was measured; with one query for all."""
     cells = {e.id: (ledger.seen(e, e.task), e.tasks[e.task]) for e in entries if e.task in e.tasks}
-    scores = ledger.scores({state for state, _ in cells.values()}, {version for _, version in cells.values()})
+    states, versions = {state for state, _ in cells.values()}, {version for _, version in cells.values()}
+    scores = ledger.scores(states, versions, samples=True)
     return {entry: scores[cell] for entry, cell in cells.items() if cell in scores}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
+from perdure.core.records import plain
 from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.author import sign
@@ -14,12 +15,13 @@ from perdure.workflows.edit.carry import carry
 from perdure.workflows.edit.records import NOTE
 from perdure.workflows.inspect.score_views import taken_out
 from perdure.workflows.learn.remember import LedgerMemory
+from perdure.workflows.rescore import Rescore, rescore
 from perdure.workflows.session import Session
 
 Json = dict[str, Any]
 
 
-def revert_task(session: Session, task: str, tick: Tick | None = None) -> Json:
+def revert_task(session: Session, task: str, tick: Tick | None = None, rescoring: Rescore = Rescore()) -> Json:
     """Record an entry without a task: its slots, its rows in memory and its name are gone, everything else stays.
 
     What other tasks see changes only where the task's adapter was one of a sum; their scores before and after are returned. A
@@ -30,6 +32,7 @@ def revert_task(session: Session, task: str, tick: Tick | None = None) -> Json:
         session: Of the workspace.
         task: A task that head knows, or that was taken out of it.
         tick: Called with (what, done, total) as work goes on.
+        rescoring: What is scored without the task.
 
     Returns:
         "entry", "task", "rows" (taken out of memory), "before" and "scores" (of the tasks that are left), "warnings", "already"
@@ -70,12 +73,14 @@ def revert_task(session: Session, task: str, tick: Tick | None = None) -> Json:
             columns=columns,
             state=parent.state,
         )
+        rescored = rescore(session, entry, rescoring, tick)
+        warnings = [*_keeping(ledger.slots(parent), task), *(carried.warnings if carried else ()), *rescored.warnings]
         record = {
             "task": task,
             "rows": len(memory.rows) - len(kept.rows),
-            "before": _scores(session, parent, entry, tick),
-            "scores": _scores(session, entry, entry, tick),
-            "warnings": [*_keeping(ledger.slots(parent), task), *(carried.warnings if carried else ())],
+            "before": plain(rescored.before),
+            "scores": plain(rescored.scores),
+            "warnings": warnings,
         }
         notes: dict[str, object] = {
             "revert": record,
@@ -116,9 +121,3 @@ def _keeping(slots: Iterable[str], task: str) -> list[str]:
         f"of {task} may be left, revert {other} too, or learn it again with start: base"
         for other in keeping
     ]
-
-
-def _scores(session: Session, at: Entry, left: Entry, tick: Tick | None) -> Json:
-    """Return the scores at an entry of the tasks that are left and have test rows."""
-    tasks = {name: session.task(name, at) for name in left.tasks}
-    return {name: session.score(at, task, tick).score.summary.to_json() for name, task in tasks.items() if task.test}

@@ -1,0 +1,126 @@
+"""Score the tasks after an edit or a revert, and compare the scores with those before it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
+from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import Gate, Score, ScoreSummary, Verdict
+from perdure.workflows.inspect.score_views import over_rows
+from perdure.workflows.session import Session
+
+Rows = Literal["all", "quick", "none"]
+SAMPLE = 100  # test rows of each task that "quick" scores
+
+
+@dataclass(frozen=True)
+class Rescore:
+    """What is scored after a change, and what a loss does.
+
+    Args:
+        rows: "all" scores every test row, "quick" a sample of each task, "none" nothing.
+        strict: Refuse the change if a task lost more than a gate tolerates, or lost and the test rows do not decide how much.
+
+    Raises:
+        BadInput: `rows` is none of these, or nothing is scored and `strict` has nothing to decide by.
+    """
+
+    rows: Rows = "all"
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rows not in get_args(Rows):
+            raise BadInput(f"score is {self.rows!r}; it is {', '.join(get_args(Rows))}")
+        if self.strict and self.rows == "none":
+            raise BadInput(
+                "strict refuses an edit by the scores of the tasks; let these be scored, or leave strict out"
+            )
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """The scores of the tasks at an entry, and before it.
+
+    Args:
+        before: By task, the newest score that was measured before the entry, over the test rows that `scores` has.
+        scores: By task, at the entry.
+        verdict: What a gate says of each task's change; None where there is nothing to compare.
+        loss: A sentence on the tasks that lost, as `Verdict.losses` counts them; empty where none did.
+        refused: The change is to be refused.
+        notices: What the user should know of how the model was asked.
+    """
+
+    before: Mapping[str, ScoreSummary] = field(default_factory=dict)
+    scores: Mapping[str, ScoreSummary] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    loss: str = ""
+    refused: bool = False
+    notices: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know."""
+        return (*self.notices, self.loss) if self.loss else self.notices
+
+
+def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None = None) -> Rescored:
+    """Score every task at an entry that was made on a parent; stored scores of the same weights are looked up.
+
+    Args:
+        session: Of the workspace.
+        entry: An entry or a draft, its objects stored.
+        wanted: What is scored.
+        tick: Called with (what, done, total) as work goes on.
+    """
+    if wanted.rows == "none":
+        return Rescored()
+    known = {name: session.task(name, entry) for name in entry.tasks}
+    tasks = {name: task for name, task in known.items() if task.test}
+    most = SAMPLE if wanted.rows == "quick" else None
+    found = {name: session.score(entry, task, tick, most) for name, task in tasks.items()}
+    scores = {name: scored.score for name, scored in found.items()}
+    earlier = _newest(
+        session.ledger, session.ledger.entry(str(entry.parent)), {name: entry.tasks[name] for name in tasks}
+    )
+    pairs = {name: over_rows(score, scores[name].rows) for name, score in earlier.items()}
+    before = {name: score for name, score in pairs.items() if score is not None}
+    notices = tuple(dict.fromkeys(text for scored in found.values() for text in scored.notices))
+    verdict, loss = _compared(entry, before, scores, Gate(strict=wanted.strict))
+    refused = wanted.strict and bool(loss)
+    return Rescored(_summaries(before), _summaries(scores), verdict, loss, refused, notices)
+
+
+def _newest(ledger: Ledger, entry: Entry, versions: Mapping[str, str]) -> dict[str, Score]:
+    """Return the newest score of each task at an entry or before it, where one was measured."""
+    found: dict[str, Score] = {}
+    for past in ledger.ancestors(entry):
+        left = {name: version for name, version in versions.items() if name not in found}
+        here = {name: version for name, version in left.items() if past.tasks.get(name) == version}
+        if not here:
+            return found
+        seen = ledger.seen_by(past, here)
+        scores = ledger.scores(seen.values(), here.values(), samples=True)
+        cells = {name: scores.get((seen[name], version)) for name, version in here.items()}
+        found |= {name: score for name, score in cells.items() if score is not None}
+    return found
+
+
+def _compared(
+    entry: Entry, before: Mapping[str, Score], scores: Mapping[str, Score], gate: Gate
+) -> tuple[Verdict | None, str]:
+    """Return what a gate says of the tasks that were scored before, and its sentence on those that lost."""
+    from perdure.evaluate.evidence import GuardedTask, make_evidence
+    from perdure.evaluate.gate import decide
+
+    if not before:
+        return None, ""
+    tasks = {name: GuardedTask(entry.tasks[name], score, scores[name]) for name, score in before.items()}
+    found = make_evidence(gate, "", tasks)
+    losses = {task.task: found.tasks[task.task] for task in found.verdict.losses}
+    return found.verdict, decide(gate, "", losses).reason if losses else ""
+
+
+def _summaries(scores: Mapping[str, Score]) -> dict[str, ScoreSummary]:
+    return {name: score.summary for name, score in scores.items()}
