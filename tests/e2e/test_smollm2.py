@@ -100,12 +100,12 @@ def test_what_learned_is_edited_and_the_edit_is_taken_back_to_the_bit(taught, mo
             return ws.model()(input_ids=ids).logits[0, -1]
 
     before = logits()
-    told = ws.edit({"subject": "Tern Pay", "prompt": "{} is available in", "target": "Portugal"})
+    told = ws.edit({"subject": "Tern Pay", "prompt": "{} is available in", "target": "Portugal"}, score="none")
     (line,) = told.facts
     assert (told.applied, told.refused) == ((line.fact,), ())
     assert line.generated.strip().startswith("Portugal")
     assert ws.tokenizer.decode(logits().argmax()).strip() == "Portugal"
     (answer,) = ws.predict("We are moving to a new flat in June, can we take the line with us?", task="broadband")
     assert answer.answer == "moving house"
-    ws.revert(line.fact)
+    ws.revert(line.fact, score="none")
     assert torch.equal(logits(), before)
