@@ -146,7 +146,9 @@ def warn_tasks(result: "EditResult") -> None:
     for text in result.warnings:
         warn(text)
     if result.entry and result.lost_tasks:
-        say(f"'perdure revert {short(result.entry)}' takes the edit out; --strict refuses one that a task loses by")
+        print_message(
+            f"'perdure revert {short(result.entry)}' takes the edit out; --strict refuses one that a task loses by"
+        )
 
 
 def _conclude(result: "EditResult") -> None:
