@@ -6,9 +6,9 @@ from typing import Literal, get_args
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
+from perdure.evaluate.subset import over_rows
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import Gate, Score, ScoreSummary, Verdict
-from perdure.workflows.inspect.score_views import over_rows
 from perdure.workflows.session import Session
 
 Rows = Literal["all", "quick", "none"]

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from perdure.core.words import counted
 from perdure.evaluate.matrix import Metric, build_matrix
+from perdure.evaluate.subset import over_rows
 from perdure.workflows.inspect.matrix import measured
 from perdure.workflows.inspect.report_records import Comparison, SharedMetrics
-from perdure.workflows.inspect.score_views import over_rows
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger

@@ -1,10 +1,11 @@
 """Scores of tasks at an entry, before and after, and at two entries."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perdure.core.records import Record
+from perdure.evaluate.subset import over_rows
 from perdure.ledger.records import Score, ScoreSummary
 
 if TYPE_CHECKING:
@@ -88,20 +89,6 @@ def score_table(ledger: "Ledger", entry: "Entry") -> dict[str, ScoreCells]:
             before = over_rows(before, now.rows)
         table[task] = ScoreCells(_summary(before), _summary(now))
     return table
-
-
-def over_rows(score: Score, rows: Iterable[str]) -> Score | None:
-    """Return a score over those of its test rows that are among `rows`; None where none is."""
-    wanted = set(rows)
-    if wanted >= set(score.rows):
-        return score
-    from perdure.evaluate.scorers import score_record  # only here: it loads numpy
-
-    shared = [i for i, row in enumerate(score.rows) if row in wanted]
-    if not shared:
-        return None
-    items, predictions = [score.items[i] for i in shared], [score.predictions[i] for i in shared]
-    return score_record(score.scorer, items, predictions, [score.rows[i] for i in shared], score.seconds)
 
 
 def paired(ledger: "Ledger", a: "Entry", b: "Entry", task: str) -> Pair:
