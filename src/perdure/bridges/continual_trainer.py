@@ -145,7 +145,8 @@ class ContinualTrainer(RecipeTrainer):
                 if self.first_update < self.learner.total:
                     done = super().train()
             self.learner.settle()
-            for reason in self.learner.unused.values():
+            notice = self.learner.memory_notice
+            for reason in (*([notice] if notice else []), *self.learner.unused.values()):
                 warnings.warn(reason, stacklevel=2)
             if self.folder:
                 memory = remembered(self.memory, self.fresh, self.learner, stage=self.stage, nll_before=self.nll_before)

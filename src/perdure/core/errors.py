@@ -39,6 +39,10 @@ class Diverged(PerdureError):
     """A loss term became NaN or infinite."""
 
 
+class OutOfMemory(PerdureError):
+    """One row alone needs more memory than the device has."""
+
+
 class Interrupted(PerdureError):
     """Training was stopped by a signal; a checkpoint is on disk and the same command resumes."""
 

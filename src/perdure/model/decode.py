@@ -12,6 +12,7 @@ from perdure.model.grouping import of_like_length
 from perdure.model.probing import batching_of
 from perdure.model.prompts import CachedPrompts
 from perdure.model.sample import Choose, greedy
+from perdure.model.within_memory import in_batches
 
 BATCH = 64  # prompts a batch; fixed, so that padding never makes a difference between two states
 MOST = 4096  # padded tokens of a batch of prompts: one long prompt would make all others as long
@@ -63,10 +64,12 @@ def generate(
     choose: Choose = greedy,
     batch: int | None = None,
     on_token: Callable[[int, int], None] | None = None,
+    on_smaller: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Return the continuation of each prompt, greedy unless `choose` is another, without the token that ended it.
 
-    Prompts are sorted by length into batches; a row that is done leaves its batch.
+    Prompts are sorted by length into batches; a row that is done leaves its batch. Where memory runs out, batches become smaller
+    and their rows begin again, unless tokens are drawn or were passed on already.
 
     Args:
         model: A causal language model in eval mode.
@@ -79,13 +82,21 @@ def generate(
         choose: Chooses the next token of each prompt.
         batch: Most prompts of a batch, 64 by default. In bfloat16 a prompt's logits are rounded otherwise in other company.
         on_token: Called with prompt and token as each token is chosen, but for those that end an answer.
+        on_smaller: Called with the prompts that a batch has from here on, where memory ran out.
+
+    Raises:
+        OutOfMemory: One prompt alone does not fit.
     """
     most = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else list(max_new_tokens)
     answers: list[list[int]] = [[] for _ in prompts]
     ends = torch.tensor(list(stops))
-    finished = 0
-    for live in of_like_length([len(prompt) for prompt in prompts], batch or BATCH, MOST):
-        finished += len(live)
+    finished, lengths = 0, [len(prompt) for prompt in prompts]
+
+    def run(members: list[int]) -> bool:
+        """Continue the prompts of a batch; True when all are done."""
+        live = list(members)
+        for i in live:
+            answers[i].clear()
         with precision():
             state = read_prompts(model, [prompts[i] for i in live], pad, max(most[i] for i in live))
             logits = state.logits
@@ -104,6 +115,12 @@ def generate(
                     state.select(rows)
                     token, live = token[rows], [live[i] for i in rows.tolist()]
                 logits = state.append(token[:, None])
+        return True
+
+    batches = of_like_length(lengths, batch or BATCH, MOST)
+    may_repeat = choose is greedy and on_token is None
+    for members, _ in in_batches(batches, lengths, run, on_smaller, may_repeat=may_repeat):
+        finished += len(members)
         if tick:
             tick(finished)
     return answers
@@ -138,6 +155,7 @@ def choice_log_likelihoods(
     pad: int,
     precision: Callable[[], AbstractContextManager] = nullcontext,
     tick: Callable[[int], None] | None = None,
+    on_smaller: Callable[[int], None] | None = None,
 ) -> list[list[float]]:
     """Return log p(choice | prompt) in nats for each choice of each prompt; the prompt is computed once.
 
@@ -148,17 +166,22 @@ def choice_log_likelihoods(
         pad: Token id for padding.
         precision: Context of the forwards.
         tick: Called with the number of prompts finished.
+        on_smaller: Called with the prompts that a batch has from here on, where memory ran out.
+
+    Raises:
+        OutOfMemory: One prompt alone does not fit.
     """
     result: list[list[float]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    start = 0
-    while start < len(order):
-        live = [order[start]]
-        for i in order[start + 1 :]:
-            if sum(len(choices[i]) for i in live) >= BATCH or (len(live) + 1) * len(prompts[i]) > MOST:
-                break
-            live.append(i)
-        start += len(live)
+    batches: list[list[int]] = []
+    for i in order:
+        live = batches[-1] if batches else []
+        if not live or sum(len(choices[j]) for j in live) >= BATCH or (len(live) + 1) * len(prompts[i]) > MOST:
+            batches.append([])
+        batches[-1].append(i)
+
+    def run(live: list[int]) -> list[list[float]]:
+        """Return the log-likelihoods of the choices of each prompt of a batch."""
         with precision():
             longest = max(len(choice) for i in live for choice in choices[i])
             state = read_prompts(model, [prompts[i] for i in live], pad, longest)
@@ -175,8 +198,13 @@ def choice_log_likelihoods(
                 target = torch.tensor([options[row][t + 1] for row, t in at], device=state.device)
                 likelihoods = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
                 scores = scores.index_add(0, where[0], likelihoods.cpu())
-        for n, i in enumerate(live):
-            result[i] = scores[owner == n].tolist()
+        return [scores[owner == n].tolist() for n in range(len(live))]
+
+    finished = 0
+    for live, found in in_batches(batches, [len(prompt) for prompt in prompts], run, on_smaller):
+        for i, likelihoods in zip(live, found, strict=True):
+            result[i] = likelihoods
+        finished += len(live)
         if tick:
-            tick(start)
+            tick(finished)
     return result

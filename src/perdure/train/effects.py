@@ -21,6 +21,7 @@ class TrainingLog:
         fed: Methods that were given rows.
         acted: Methods that changed an update at least once.
         tokens: Tokens that ran forward in training.
+        memory_limits: Update at which memory ran out, and the padded tokens that one forward has had at most since.
     """
 
     loss: list[tuple[int, float]] = field(default_factory=list)
@@ -28,6 +29,7 @@ class TrainingLog:
     fed: set[str] = field(default_factory=set)
     acted: set[str] = field(default_factory=set)
     tokens: int = 0
+    memory_limits: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def frozen(self) -> TrainingRecord:
@@ -38,13 +40,15 @@ class TrainingLog:
             fed=tuple(sorted(self.fed)),
             acted=tuple(sorted(self.acted)),
             tokens=self.tokens,
+            memory_limits=tuple(self.memory_limits),
         )
 
     @classmethod
     def of(cls, record: TrainingRecord) -> "TrainingLog":
         """Return the log that goes on from a record."""
         beats = {name: list(of) for name, of in record.heartbeats.items()}
-        return cls(list(record.loss), beats, set(record.fed), set(record.acted), record.tokens)
+        limits = list(record.memory_limits)
+        return cls(list(record.loss), beats, set(record.fed), set(record.acted), record.tokens, limits)
 
     def beat(self, update: int, name: str, what: Heartbeat) -> None:
         """Add numbers to the heartbeat of a method in an update."""

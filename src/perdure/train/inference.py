@@ -11,6 +11,7 @@ from perdure.core.step import Slice, TopK
 from perdure.maths.divergence import top_k
 from perdure.model.forward import Output, Reader
 from perdure.model.grouping import of_like_length
+from perdure.model.within_memory import in_batches
 
 MOST = 2048  # padded tokens that one forward may hold: long rows go few at a time, as their logits fill the memory
 
@@ -56,12 +57,20 @@ class Inference:
         """Yield the indices, batch and outputs of the rows in eval mode, grouped by length.
 
         The context of a forward has ended when its outputs are yielded: what is computed from them is not rounded to its width.
+        Where memory runs out, batches become smaller.
+
+        Raises:
+            OutOfMemory: One row alone does not fit.
         """
+        lengths = [len(row) for row in rows]
+
+        def forward(indices: list[int]) -> tuple[Any, Output]:
+            batch = self.reader.collate([rows[i] for i in indices])
+            with self.precision():
+                return batch, self.reader.forward(self.model, batch, weights)
+
         with self.eval_mode():
-            for indices in of_like_length([len(row) for row in rows], batch_size, MOST):
-                batch = self.reader.collate([rows[i] for i in indices])
-                with self.precision():
-                    out = self.reader.forward(self.model, batch, weights)
+            for indices, (batch, out) in in_batches(of_like_length(lengths, batch_size, MOST), lengths, forward):
                 yield indices, batch, out
 
     @contextmanager

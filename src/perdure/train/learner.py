@@ -53,6 +53,17 @@ class Learner(OpenTask):
         self.updates, self.epoch_ends, self.room = planned.updates[:max_updates], planned.epoch_ends, planned.room
 
     @property
+    def memory_notice(self) -> str | None:
+        """What to say where memory ran out, and the micro-batches became smaller; None where it did not."""
+        if not self.record.memory_limits:
+            return None
+        update, _ = self.record.memory_limits[0]
+        return (
+            f"memory ran out at update {update} of {self.total}; micro-batches went on in smaller parts, with the same updates. "
+            "A smaller per_device_train_batch_size with gradient_accumulation_steps, or gradient_checkpointing, fits at once"
+        )
+
+    @property
     def total(self) -> int:
         """Updates of the whole task."""
         return len(self.updates)
@@ -86,6 +97,8 @@ class Learner(OpenTask):
         """
         self._refuse_open_update()
         self.begin()
+        if self.record.memory_limits:  # of a run that goes on, too
+            self.room = min(self.room, self.record.memory_limits[-1][1])
         self.open = Update(self, n, self.total, self.updates[n], self.room, closing=self._close)
         return self.open
 

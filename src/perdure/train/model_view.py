@@ -10,6 +10,7 @@ from torch import Tensor
 from perdure.core.keyed import keyed
 from perdure.core.step import Slice, row_weights
 from perdure.maths.sampling import drawn_at
+from perdure.model.within_memory import in_batches
 from perdure.train.per_row import RowGrads, linear_layers, per_row_gradients
 from perdure.train.task import OpenTask
 
@@ -40,26 +41,35 @@ class ModelView:
     def gradients(
         self, rows: str, size: int | None = None, of: Literal["data", "sampled", "outputs"] = "data"
     ) -> Iterator[RowGrads]:
-        """Yield per-row gradients (rows, *shape) by parameter name, each computed when it is read, a batch of rows at a time."""
+        """Yield per-row gradients (rows, *shape) by parameter name, each computed when it is read, a batch of rows at a time.
+
+        Where memory runs out in a forward or a backward, batches become smaller.
+        """
         trainable, inputs = self.open_task.trainable, self.open_task.inputs
         chosen = sorted(self._rows(rows, size), key=len)
         batch_size = self._rows_at_once()
+        batches = [
+            list(range(start, min(start + batch_size, len(chosen)))) for start in range(0, len(chosen), batch_size)
+        ]
+
+        def computed(indices: list[int]) -> RowGrads:
+            batch = trainable.reader.collate([chosen[i] for i in indices], share_prefix=False)
+
+            def score() -> Tensor:
+                with trainable.precision():
+                    logits = trainable.reader.forward(trainable.model, batch).logits
+                labels = batch.labels
+                if of == "sampled":
+                    draws = [keyed(inputs.seed, inputs.name, "sampled", i) for i in indices]
+                    chances = [draw.random(chosen[i].targets) for draw, i in zip(draws, indices, strict=True)]
+                    labels = drawn_at(logits.detach(), torch.from_numpy(np.concatenate(chances)))
+                return _scores(logits, batch.at[0], None if of == "outputs" else labels)
+
+            return per_row_gradients(trainable.model, self.params, score)
+
         with self.open_task.inference.eval_mode():
-            for start in range(0, len(chosen), batch_size):
-                part = chosen[start : start + batch_size]
-                batch = trainable.reader.collate(part, share_prefix=False)
-
-                def score(batch: Any = batch, part: Sequence[Any] = part, start: int = start) -> Tensor:
-                    with trainable.precision():
-                        logits = trainable.reader.forward(trainable.model, batch).logits
-                    labels = batch.labels
-                    if of == "sampled":
-                        keys = [(inputs.seed, inputs.name, "sampled", start + i) for i in range(len(part))]
-                        chances = [keyed(*key).random(row.targets) for key, row in zip(keys, part, strict=True)]
-                        labels = drawn_at(logits.detach(), torch.from_numpy(np.concatenate(chances)))
-                    return _scores(logits, batch.at[0], None if of == "outputs" else labels)
-
-                yield per_row_gradients(trainable.model, self.params, score)
+            for _, grads in in_batches(batches, [len(row) for row in chosen], computed):
+                yield grads
 
     def _rows_at_once(self) -> int:
         """Return how many rows one backward serves: a training batch, if every parameter is a linear layer's, else one."""

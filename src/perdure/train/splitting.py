@@ -50,18 +50,19 @@ def _in_two(micro: MicroBatch, draws: Collection[DrawName]) -> list[MicroBatch]:
 def fitted(
     micro: MicroBatch, rows: Sequence[Any], pools: Mapping[str, Pool], forwards: Sequence[MicroBatch], room: float
 ) -> list[MicroBatch]:
-    """Split a micro-batch that drawn rows make too large for one forward; the shortest rows go together, to save padding.
+    """Split a micro-batch that is too large for one forward; the shortest rows go together, to save padding.
+
+    It is too large where drawn rows make it so, or where memory ran out.
 
     Args:
-        micro: What to split; without drawn rows it stays.
+        micro: What to split.
         rows: The new rows.
         pools: Memory by pool name.
         forwards: Its `forwards_of`; the rows of a second one are divided among the parts, since they pad no others.
         room: Padded tokens that they may have together.
     """
-    lengths = [[len(row) for row in rows_in(part, rows, pools)] for part in forwards]
-    parts = min(math.ceil(sum(len(own) * max(own) for own in lengths) / room), len(micro.new))
-    if not any(micro.drawn.values()) or parts < 2:
+    parts = min(math.ceil(size_of(forwards, rows, pools) / room), len(micro.new))
+    if parts < 2:
         return [micro]
     first, *others = forwards
     new = _pieces({i: len(rows[i]) for i in first.new}, parts)
@@ -79,6 +80,12 @@ def fitted(
         )
         for n in range(parts)
     ]
+
+
+def size_of(forwards: Sequence[MicroBatch], rows: Sequence[Any], pools: Mapping[str, Pool]) -> int:
+    """Return the padded tokens of forwards, as `fitted` counts them: without what a shared prefix saves."""
+    lengths = [[len(row) for row in rows_in(part, rows, pools)] for part in forwards]
+    return sum(len(own) * max(own) for own in lengths)
 
 
 def _lengths(micro: MicroBatch, pools: Mapping[str, Pool]) -> dict[tuple[DrawName, int], int]:

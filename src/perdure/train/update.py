@@ -8,17 +8,23 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from perdure.core.errors import Conflict, Diverged
+from perdure.core.errors import Conflict, Diverged, OutOfMemory
 from perdure.core.keyed import seed_of
 from perdure.core.seams import DrawContext, Grads
 from perdure.core.step import Step
 from perdure.ledger.records import Heartbeat
-from perdure.train.draws import MicroBatch, draw_rows
+from perdure.model.within_memory import attempt
+from perdure.train.draws import MicroBatch, draw_rows, rows_in
 from perdure.train.effects import EffectMeter, norm, turned
 from perdure.train.grads import Backward, added, grad_of, gradients_of
-from perdure.train.splitting import fitted, forwards_of
+from perdure.train.splitting import fitted, forwards_of, size_of
 from perdure.train.steps import parts_of, run, step_of
 from perdure.train.task import OpenTask, check_finite
+
+ADVICE = (
+    "set gradient_checkpointing: true, lower max_length, make a workspace whose base takes less (init --quantization nf4), or give "
+    "more memory: end other programs that use it, or choose another --device"
+)
 
 
 class Update:
@@ -40,6 +46,7 @@ class Update:
         before: Parameters before the optimizer step, where a method needs them.
         task_gradient: Gradient of the task loss alone, where a method needs it.
         references: Gradients of the reference losses, by name.
+        room: Padded tokens that one forward may have; less than the host gave where memory ran out.
         finished: Whether `finish` was called.
     """
 
@@ -53,6 +60,7 @@ class Update:
         closing: Callable[[], None],
     ):
         self.task, self.index, self.total, self.closing = task, index, total, closing
+        self.batches, self.room = batches, room
         self.recipe, self.params, self.record = task.recipe, task.params, task.record
         self.meter = EffectMeter() if index % self.recipe.settings.logging_steps == 0 or index == total - 1 else None
         self.before: dict[str, Tensor] = {}
@@ -82,14 +90,16 @@ class Update:
 
         Raises:
             Diverged: A term or a gradient is not finite; the message names the method and the update.
+            OutOfMemory: One new row alone does not fit. Where more do not, micro-batches are halved, and the update is the same.
         """
         if self.ran:
             raise RuntimeError(f"the gradients of update {self.index} were computed already")
         self.ran = True
-        torch.manual_seed(seed_of(self.task.inputs.seed, self.task.inputs.name, "dropout", self.index))
         if self.recipe.needs("before"):
             self.before = {name: value.detach().clone() for name, value in self.params.items()}
-        loss = sum(self._accumulate(micro, backward) for micro in self.micro_batches)
+        tokens = self.record.tokens
+        while (loss := self._accumulate_all(backward)) is None:
+            self._forget(tokens)
         self._mask_and_turn()
         return loss
 
@@ -160,6 +170,53 @@ class Update:
         rows, pools = self.task.inputs.rows, self.task.pools
         forwards = forwards_of(micro, rows, pools, self.task.trainable.reader.padded_tokens)
         return fitted(micro, rows, pools, forwards, room)
+
+    def _accumulate_all(self, backward: Backward) -> float | None:
+        """Run every micro-batch and return the loss; None where memory ran out, and micro-batches are smaller from here on."""
+        torch.manual_seed(seed_of(self.task.inputs.seed, self.task.inputs.name, "dropout", self.index))
+        loss = 0.0
+        for micro in self.micro_batches:
+            part = attempt(partial(self._accumulate, micro, backward))
+            if part is None:
+                self._halve(micro)
+                return None
+            loss += part
+        return loss
+
+    def _halve(self, micro: MicroBatch) -> None:
+        """Split the micro-batches of this update, and of all that follow, to half of the size of one that did not fit.
+
+        Raises:
+            OutOfMemory: It has one new row, or a method takes an update in one piece.
+        """
+        rows, pools = self.task.inputs.rows, self.task.pools
+        where = f"memory ran out at update {self.index} of {self.total}"
+        if whole := self.recipe.refusing("accumulation"):
+            raise OutOfMemory(
+                f"{where}, and method {whole[0]} takes it in one piece; lower per_device_train_batch_size; {ADVICE}"
+            )
+        if len(micro.new) < 2:
+            drawn = sum(map(len, micro.drawn.values()))
+            longest = max(len(row) for row in rows_in(micro, rows, pools))
+            raise OutOfMemory(
+                f"{where}, with one new row and {drawn} drawn from memory, of {longest:,} tokens at most; {ADVICE}"
+            )
+        forwards = forwards_of(micro, rows, pools, self.task.trainable.reader.padded_tokens)
+        self.room = math.ceil(min(size_of(forwards, rows, pools), self.room) / 2)
+        self.micro_batches = [part for micro in self._dealt(self.batches) for part in self._split(micro, self.room)]
+        self.record.memory_limits.append((self.index, self.room))
+
+    def _forget(self, tokens: int) -> None:
+        """Drop all that the micro-batches of an update left that did not fit.
+
+        Args:
+            tokens: Tokens that had run when the update began.
+        """
+        for value in self.params.values():
+            value.grad = None
+        self.task_gradient, self.references, self.row_losses = {}, {}, {}
+        self.meter = EffectMeter() if self.meter else None
+        self.record.tokens = tokens
 
     def _accumulate(self, micro: MicroBatch, backward: Backward) -> float:
         """Run one micro-batch forward and backward; return its share of the update's loss."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.core.rows import Row
+from perdure.core.words import counted
 from perdure.data.task import TaskData
 from perdure.evaluate.scorers import choice_score, get_scorer, read_scorer, score_record
 from perdure.ledger.records import Score
@@ -183,6 +184,7 @@ def generated(
     streams = []
     if decoding.on_text:
         streams = [TextStream(reader, tag, partial(decoding.on_text, i)) for i, tag in enumerate(tags)]
+    sizes: list[int] = []
     tokens = generate(
         runtime.model,
         prompts,
@@ -194,12 +196,13 @@ def generated(
         choose=chooser(decoding.temperature, decoding.seed, prompts),
         batch=decoding.batch,
         on_token=(lambda row, token: streams[row].add(token)) if streams else None,
+        on_smaller=sizes.append,
     )
     for stream in streams:
         stream.end()
     texts = [reader.text(ids, tag) for ids, tag in zip(tokens, tags, strict=True)]
     lost = sum(not text and bool(reader.whole(ids).strip()) for text, ids in zip(texts, tokens, strict=True))
-    all_notices = list(notices)
+    all_notices = [*notices, *_smaller_batches(sizes)]
     if lost:
         what, new = "answer was" if lost == 1 else "answers were", most if isinstance(most, int) else max(most)
         all_notices.append(f"{lost} {what} still a thought after {new} tokens, and left empty; raise max_new_tokens")
@@ -229,6 +232,13 @@ def _fitted(runtime: "Runtime", prompts: list[list[int]], new: int) -> tuple[lis
     positions = runtime.base.positions
     prompts, room, cut = fitted(prompts, new, positions)
     return prompts, room, cut_notices(cut, room, new, positions)
+
+
+def _smaller_batches(sizes: Sequence[int]) -> list[str]:
+    """Return a notice where memory ran out and batches went on with these sizes, in order."""
+    if not sizes:
+        return []
+    return [f"memory ran out, and the rest was answered in batches of {counted(sizes[-1], 'row')} at most"]
 
 
 def cut_notices(cut: int, room: int, new: int, positions: int | None) -> list[str]:
@@ -272,8 +282,9 @@ def _choose(
     longest = max(len(tokens) for options in ids for tokens in options)
     prompts, room, notices = _fitted(runtime, list(prompt_tokens), longest)
     ids = [[tokens[:room] for tokens in options] for options in ids]
+    sizes: list[int] = []
     values = choice_log_likelihoods(
-        runtime.model, prompts, ids, pad=base.pad, precision=runtime.precision, tick=progress
+        runtime.model, prompts, ids, pad=base.pad, precision=runtime.precision, tick=progress, on_smaller=sizes.append
     )
     items, answered = [], []
     for row, likelihoods, tokens in zip(rows, values, ids, strict=True):
@@ -281,4 +292,4 @@ def _choose(
         item, chosen = choice_score(likelihoods, [len(i) for i in tokens], gold, options.get("normalise", "none"))
         items.append(item)
         answered.append(texts[chosen].strip())
-    return items, Answers(answered, tuple(notices))
+    return items, Answers(answered, (*notices, *_smaller_batches(sizes)))

@@ -53,6 +53,7 @@ class TrainingRecord(Record):
         fed: Methods that got rows from memory.
         acted: Methods that changed an update at least once.
         tokens: Tokens that ran forward in training.
+        memory_limits: Update at which memory ran out, and the padded tokens that one forward has had at most since.
     """
 
     loss: tuple[tuple[int, float], ...] = ()
@@ -60,6 +61,7 @@ class TrainingRecord(Record):
     fed: tuple[str, ...] = ()
     acted: tuple[str, ...] = ()
     tokens: int = 0
+    memory_limits: tuple[tuple[int, int], ...] = omitted(())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,6 +103,7 @@ def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judg
         *judged.notices,
         *dict.fromkeys(text for one in scored for text in one.notices),
         *(draft.carried.warnings if draft.carried else ()),
+        *([learner.memory_notice] if learner.memory_notice else []),
         *idle(run.plan, learner),
         *learner.unused.values(),
         *unmoved(task, prepared.before["head"].score, judged.scores[task].score, learner.total),
