@@ -22,8 +22,8 @@ from perdure.train.steps import parts_of, run, step_of
 from perdure.train.task import OpenTask, check_finite
 
 ADVICE = (
-    "set gradient_checkpointing: true, lower max_length, make a workspace whose base takes less (init --quantization nf4), or give "
-    "more memory: end other programs that use it, or choose another --device"
+    "set gradient_checkpointing: true, lower max_length, make a workspace whose base takes less (init --quantization nf4), or "
+    "give more memory: end other programs that use it, or choose another --device"
 )
 
 
