@@ -168,7 +168,7 @@ def cli_page() -> str:
         "A command that works in a workspace takes it as `-w DIR`, after its name or before it; else it is `PERDURE_WORKSPACE`,",
         "else this folder. A command that loads a model takes `--device NAME` in the same way; else it is `PERDURE_DEVICE`, else",
         "`auto`: the accelerator where there is one, else the CPU. `--json` prints data for programs, where a command has it.",
-        "`perdure --version` prints the version.",
+        "`perdure --version` prints the version, `perdure help` lists pages on topics, `perdure help COMMAND` shows a command.",
         "",
     ]
 

@@ -2,17 +2,14 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 import yaml
-from typer.main import get_command
 
-from perdure.cli.main import app
+from commands import fault
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = get_command(app)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "how-to").glob("*.md"))]
 
 
@@ -35,23 +32,6 @@ def in_prose(page: Path) -> list[str]:
 
 def is_command(text: str) -> bool:
     return bool(re.match(r"perdure [a-z]", text.strip()))
-
-
-def fault(command: str) -> Exception | None:
-    """Read a command's words as the program does, run nothing, and return what is wrong with them."""
-    words = shlex.split(command, comments=True)[1:]
-    words = words[: next((n for n, word in enumerate(words) if word in "<>"), None)]
-    node = COMMANDS
-    while hasattr(node, "commands"):
-        name = words.pop(0)
-        if name not in node.commands:
-            return LookupError(f"no command is called {name}")
-        node = node.commands[name]
-    try:
-        node.make_context(node.name, words)
-    except Exception as error:
-        return error
-    return None
 
 
 def report(faults: dict[str, Exception | None]) -> str:

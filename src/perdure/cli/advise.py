@@ -43,7 +43,10 @@ def advise(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Advise a recipe, with reasons: measurements of this project, and results of the literature."""
+    """Advise a recipe, with reasons: measurements of this project, and results of the literature.
+
+    Example: perdure recipe advise --tasks 20 --memory-rows 500 --time 1.5
+    """
     from perdure.core.outputs import RECIPE, check_output, write_output
     from perdure.methods.registry import all_methods, recipe_names, recipe_spec
     from perdure.workflows.advise.advise import advise as workflow

@@ -34,7 +34,13 @@ class Lists(WarningCommand):
 
 
 def bench(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="Name of a suite, or a YAML file.")],
+    suite: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUITE",
+            help="Suite: clinc3, clinc3_instruct, clinc5, clinc5_instruct, clinc10, digits5, olora4, or a YAML file.",
+        ),
+    ],
     recipes: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,6 +77,8 @@ def bench(
     """Run recipes with seeds on a suite, each run in its own process, and write JSON results, table.md and table.html.
 
     A run that is finished is not repeated; a failed one is tried again. Shipped suites: see docs/how-to/benchmark.md.
+
+    Example: perdure bench clinc5 --recipes naive dual_replay --seeds 0 1 2
     """
     from perdure.core.files import make_folder
     from perdure.core.outputs import BENCH_PAGE, BENCH_TABLE, check_output, write_output

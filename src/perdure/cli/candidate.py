@@ -5,7 +5,10 @@ from perdure.cli.output import emit, print_text, short
 
 
 def accept(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Accept the candidate of a failed gate: it becomes head."""
+    """Accept the candidate of a failed gate: it becomes head.
+
+    Example: perdure accept
+    """
     ws = open_workspace(folder)
     already = ws.ledger.accepted() is not None
     entry = ws.accept()
@@ -17,7 +20,10 @@ def accept(folder: Folder = None, as_json: AsJson = False) -> None:
 
 
 def discard(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Discard the candidate of a failed gate; head stays."""
+    """Discard the candidate of a failed gate; head stays.
+
+    Example: perdure discard
+    """
     entry = open_workspace(folder).discard()
     if as_json:
         ids = {"entry": entry.id, "task": entry.task} if entry else {"entry": None, "task": None}

@@ -16,7 +16,10 @@ def demo(
     model: Annotated[str, typer.Option(help="Base model: a folder, a hub id, or the embedded one.")] = "smollm2-135m",
     device: Device = None,
 ) -> None:
-    """Learn four customer-support product lines with dual_replay and with naive, roll back once, and write a report."""
+    """Learn four customer-support product lines with dual_replay and with naive, roll back once, and write a report.
+
+    Example: perdure demo --out demo
+    """
     from perdure.report import write_report
     from perdure.workflows.bench.demo import demo as run
     from perdure.workflows.inspect.report_data import report_data

@@ -20,7 +20,10 @@ def diff(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how the second entry differs from the first: tasks, recipe, paired scores, memory, slots."""
+    """Show how the second entry differs from the first: tasks, recipe, paired scores, memory, slots.
+
+    Example: perdure diff head~1 head
+    """
     from perdure.workflows.inspect import views
 
     comparison = views.diff(open_ledger(folder), a, b)

@@ -64,6 +64,8 @@ def edit(
 
     Exits with 3 when no fact passes, or with --strict when a task lost too much: nothing is recorded then. Facts in force
     already stay as they are, and exit with 0.
+
+    Example: perdure edit "Ada Moss" "{} works in" Leeds --ground-truth York
     """
     from perdure.workflows.edit.edit import edit as carry_out
     from perdure.workflows.edit.gate import EditGate

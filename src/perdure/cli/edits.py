@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from perdure.ledger.records import FactLine, ListedFact
     from perdure.workflows.inspect.view_records import EntryView
 
-edits = App(no_args_is_help=True, help="List, show and verify the edited facts.")
+edits = App(no_args_is_help=True, help="List, show and verify the edited facts.\n\nExample: perdure edits list")
 MEASURES = ("efficacy", "generation", "paraphrase", "neighbourhood")
 
 
@@ -24,7 +24,10 @@ def above(folder: Above = None, device: DeviceAbove = None) -> None:
 
 @edits.command("list")
 def list_facts(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
-    """List the facts in force, oldest first, as they were last verified."""
+    """List the facts in force, oldest first, as they were last verified.
+
+    Example: perdure edits list --at head~1
+    """
     from perdure.workflows.edit.records import listed
 
     in_force = listed(open_ledger(folder), at)
@@ -43,7 +46,10 @@ def show(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a fact: its prompt and target, how it was written, and how it was last verified."""
+    """Show a fact: its prompt and target, how it was written, and how it was last verified.
+
+    Example: perdure edits show 3f2a91c0
+    """
     from perdure.core.records import in_stored_order
     from perdure.ledger.records import FactLine
     from perdure.workflows.edit.records import shown
@@ -71,7 +77,10 @@ def show(
 
 @edits.command()
 def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False) -> None:
-    """Verify every fact in force on the model. Exits with 3 if the model no longer gives one."""
+    """Verify every fact in force on the model. Exits with 3 if the model no longer gives one.
+
+    Example: perdure edits verify
+    """
     from perdure.workflows.edit.carry import verify_edits
 
     ws = open_workspace(folder, device)

@@ -18,7 +18,10 @@ def evaluate(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score tasks at an entry. Scores that were measured before are read from the ledger."""
+    """Score tasks at an entry. Scores that were measured before are read from the ledger.
+
+    Example: perdure eval broadband --at head~1
+    """
     from perdure.workflows.inspect.evaluate import evaluate as carry_out
 
     session = open_workspace(folder, device).session

@@ -44,6 +44,8 @@ def explain(
     """Show which method fills which seam, what a recipe stores, and what it costs. Nothing is trained or loaded.
 
     Costs are counted on a network of a few weights. Bytes are shown for the model of --model, or of the workspace.
+
+    Example: perdure recipe explain dual_replay --set methods.replay.mix=0.4 --model smollm2-135m
     """
     from perdure.cli.learn import overrides
     from perdure.core.recipe import build_recipe

@@ -20,7 +20,10 @@ def export(
     rank: Annotated[int | None, typer.Option(min=1, help="Compress the adapter to this rank.")] = None,
     max_rank: Annotated[int, typer.Option(min=1, help="Largest rank of an adapter; vLLM serves up to 512.")] = 512,
     dtype: Annotated[
-        str | None, typer.Option(show_default="the model's", help="Dtype of the adapter in the server.")
+        str | None,
+        typer.Option(
+            show_default="the model's", help="Dtype of the adapter in the server: bfloat16, float16 or float32."
+        ),
     ] = None,
     task: Annotated[
         str | None,
@@ -30,7 +33,10 @@ def export(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an entry as a plain PEFT adapter, or merged as a whole model, and verify the facts in force on it."""
+    """Write an entry as a plain PEFT adapter, or merged as a whole model, and verify the facts in force on it.
+
+    Example: perdure export adapter/ --task broadband
+    """
     from perdure.workflows.export.export import export as write
 
     ws = open_workspace(folder, device)

@@ -27,7 +27,10 @@ def gate(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the gate decided and why. Exits with 3 where it failed."""
+    """Show what the gate decided and why. Exits with 3 where it failed.
+
+    Example: perdure gate --save evidence.json
+    """
     from perdure.evaluate.evidence import check_evidence
     from perdure.evaluate.gate import screen
 

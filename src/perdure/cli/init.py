@@ -37,7 +37,10 @@ def init(
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a workspace in DIR for a base model, which is never changed."""
+    """Make a workspace in DIR for a base model, which is never changed.
+
+    Example: perdure init support --model smollm2-135m
+    """
     from perdure.bridges.models import slow_notice
     from perdure.workflows.init import init as make
     from perdure.workflows.workspace import Workspace

@@ -30,7 +30,7 @@ def learn(
         typer.Option(help="Train all rows, or edit the facts among them and train the rest."),
     ] = "task",
     recipe: Annotated[
-        str, typer.Option(metavar="NAME_OR_FILE", help="Recipe: its name, or a YAML file.")
+        str, typer.Option(metavar="NAME_OR_FILE", help="Recipe: a name of 'perdure recipe list', or a YAML file.")
     ] = "dual_replay",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe setting, as learning_rate=1e-4.")
@@ -47,7 +47,14 @@ def learn(
     allow_leaks: Annotated[
         bool, typer.Option("--allow-leaks", help="Allow test rows that are also in a train part.")
     ] = False,
-    format: Annotated[str | None, typer.Option(help="Format of the data; detected by default.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Format of the data, detected by default: messages, sharegpt, prompt_completion, alpaca, query_response, "
+            "text_label, text_labels or text.",
+        ),
+    ] = None,
     template: Annotated[
         str | None, typer.Option(help=r"Prompt of text with labels, with columns in braces; \n is a line break.")
     ] = None,
@@ -63,7 +70,14 @@ def learn(
         int | None,
         typer.Option(min=1, show_default="all; 100,000 of the hub", help="Most rows of each file or split of DATA."),
     ] = None,
-    scorer: Annotated[str | None, typer.Option(help="Scorer by name, or as YAML with its options.")] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Scorer by name, or as YAML with its options: exact, choice, f1, rouge_l, set_f1, set_exact, tool_calls, "
+            "number or regex.",
+        ),
+    ] = None,
     general: Annotated[Path | None, typer.Option(metavar="FILE", help="General instruction data to replay.")] = None,
     guard: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Guard this task only; repeatable.")] = None,
     rows: Annotated[
@@ -80,6 +94,8 @@ def learn(
 
     Exits with 3 when the gate fails: head stays, and the entry waits for 'perdure accept' or 'perdure discard'.
     With --kind knowledge, rows that are facts are edited after the others were trained, and 3 means that head did not move.
+
+    Example: perdure learn broadband broadband.jsonl --set num_train_epochs=3
     """
     from perdure.cli.knowledge import learn_knowledge
     from perdure.ledger.records import Gate

@@ -20,7 +20,10 @@ def log(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the entries, newest first, those that were rolled back included."""
+    """List the entries, newest first, those that were rolled back included.
+
+    Example: perdure log --all
+    """
     from perdure.workflows.edit.records import about
     from perdure.workflows.inspect.log import log as read
 

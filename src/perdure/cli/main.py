@@ -18,6 +18,7 @@ from perdure.cli.edits import edits
 from perdure.cli.eval import evaluate
 from perdure.cli.export import export
 from perdure.cli.gate import gate
+from perdure.cli.help import help_command
 from perdure.cli.init import init
 from perdure.cli.learn import learn
 from perdure.cli.log import log
@@ -50,7 +51,7 @@ PANELS: dict[str, dict[str, Callable[..., None]]] = {
         "revert": revert,
     },
     "Use": {"demo": demo, "predict": predict, "chat": chat, "report": report, "export": export},
-    "Recipes and methods": {"methods": methods},
+    "Recipes and methods": {"methods": methods, "help": help_command},
     "Maintain the workspace": {"verify": verify, "gc": gc, "relocate": relocate},
 }
 
@@ -115,7 +116,12 @@ def main(
     device: DeviceAbove = None,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """Continual fine-tuning for language models that keeps what it learned."""
+    """Continual fine-tuning for language models that keeps what it learned.
+
+    'perdure help' lists pages on topics, and 'perdure COMMAND --help' has the options of a command.
+
+    Example: perdure init support --model smollm2-135m
+    """
 
 
 def run() -> None:

@@ -5,7 +5,10 @@ from perdure.cli.output import emit, knows_nothing, print_message, print_text
 
 
 def matrix(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
-    """Print what each stage could do on each task, with accuracy, transfer and forgetting."""
+    """Print what each stage could do on each task, with accuracy, transfer and forgetting.
+
+    Example: perdure matrix --at head~1
+    """
     from perdure.evaluate.matrix import plain_text
     from perdure.workflows.inspect.matrix import matrix as read
 

@@ -8,7 +8,9 @@ import typer
 from perdure.cli.options import Above, App, AsJson, At, Folder, Force, open_ledger, open_workspace
 from perdure.cli.output import clip, counted, emit, facts, print_json, print_message, print_text, short, table
 
-memory = App(no_args_is_help=True, help="List, delete, prune or export the stored rows.")
+memory = App(
+    no_args_is_help=True, help="List, delete, prune or export the stored rows.\n\nExample: perdure memory stats"
+)
 Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'list --all'.")]
 
 
@@ -29,7 +31,10 @@ def list_rows(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the rows in the memory of an entry, or all rows with stored text; 'memory delete' takes any of them."""
+    """List the rows in the memory of an entry, or all rows with stored text; 'memory delete' takes any of them.
+
+    Example: perdure memory list --task broadband
+    """
     from perdure.workflows.inspect import memory_views
 
     ledger, wide = open_ledger(folder), every or find is not None
@@ -51,7 +56,10 @@ def list_rows(
 
 @memory.command()
 def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> None:
-    """Count the rows in the memory of an entry by task and label, and the rows whose text the workspace stores."""
+    """Count the rows in the memory of an entry by task and label, and the rows whose text the workspace stores.
+
+    Example: perdure memory stats
+    """
     from perdure.workflows.inspect import memory_views
 
     counts = memory_views.memory_stats(open_ledger(folder), at)
@@ -80,7 +88,10 @@ def prune(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete the text of every row that no memory and no test part needs; hashes stay. From then on no other text is stored."""
+    """Delete the text of every row that no memory and no test part needs; hashes stay. From then on no other text is stored.
+
+    Example: perdure memory prune broadband
+    """
     from perdure.workflows.learn.kept_rows import prune as carry_out
 
     result = carry_out(open_workspace(folder).session, tasks or ())
@@ -95,7 +106,10 @@ def prune(
 
 @memory.command()
 def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
-    """Erase a row's text for good, from every memory and every task, and name the entries trained on it."""
+    """Erase a row's text for good, from every memory and every task, and name the entries trained on it.
+
+    Example: perdure memory delete 9c41d07e
+    """
     from perdure.workflows import upkeep
 
     result = upkeep.delete_row(open_workspace(folder).session, row)
@@ -117,7 +131,10 @@ def export(
     at: At = "head",
     folder: Folder = None,
 ) -> None:
-    """Write the rows in the memory of an entry as JSONL, in a format that learn reads."""
+    """Write the rows in the memory of an entry as JSONL, in a format that learn reads.
+
+    Example: perdure memory export memory.jsonl
+    """
     from perdure.core.outputs import MEMORY, check_output, write_output
     from perdure.workflows.inspect import memory_views
 

@@ -19,7 +19,10 @@ def methods(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Explain this method.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the methods, or explain one: formula, seams, cost, when to use it, fields, source."""
+    """List the methods, or explain one: formula, seams, cost, when to use it, fields, source.
+
+    Example: perdure methods ewc
+    """
     from perdure.core.recipe import nearest
     from perdure.methods.registry import all_methods
     from perdure.workflows.advise.explain import describe

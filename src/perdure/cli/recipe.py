@@ -9,7 +9,9 @@ from perdure.cli.explain import explain
 from perdure.cli.options import Above, App, AsJson
 from perdure.cli.output import emit, print_text, table
 
-recipe = App(no_args_is_help=True, help="List recipes, show or explain one, or be advised.")
+recipe = App(
+    no_args_is_help=True, help="List recipes, show or explain one, or be advised.\n\nExample: perdure recipe list"
+)
 recipe.command("explain")(explain)
 recipe.command("advise")(advise)
 
@@ -21,7 +23,10 @@ def above(folder: Above = None) -> None:
 
 @recipe.command("list")
 def list_recipes(as_json: AsJson = False) -> None:
-    """List the recipes that are shipped."""
+    """List the recipes that are shipped.
+
+    Example: perdure recipe list
+    """
     from perdure.methods.registry import load_recipe, recipe_names
 
     recipes = [load_recipe(name).to_json() for name in recipe_names()]
@@ -37,7 +42,10 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a recipe, or a YAML file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Print a recipe with every setting: as a file, it is a recipe again."""
+    """Print a recipe with every setting: as a file, it is a recipe again.
+
+    Example: perdure recipe show dual_replay
+    """
     from perdure.methods.registry import load_recipe
 
     settings = load_recipe(name).to_json()

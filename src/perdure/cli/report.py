@@ -17,7 +17,10 @@ def report(
     force: Force = False,
     folder: Folder = None,
 ) -> None:
-    """Write a self-contained HTML report: matrix, curves, gates, heartbeats, history."""
+    """Write a self-contained HTML report: matrix, curves, gates, heartbeats, history.
+
+    Example: perdure report -o report.html --compare ../naive
+    """
     from perdure.core.outputs import REPORT, check_output
     from perdure.report import write_report
     from perdure.workflows.inspect.report_data import report_data

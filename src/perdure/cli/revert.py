@@ -27,6 +27,8 @@ def revert(
 
     The tasks are scored afterwards; where the weights are those of an earlier entry, its scores are looked up. A task that was
     learned in weights which other tasks share cannot be taken out alone: 'perdure rollback' goes back to before it.
+
+    Example: perdure revert broadband
     """
     from perdure.workflows.edit.results import RevertResult
     from perdure.workflows.rescore import Rescore

@@ -13,7 +13,10 @@ def rollback(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move head to REF, with its model and its memory. Nothing is deleted: the same command moves head forward again."""
+    """Move head to REF, with its model and its memory. Nothing is deleted: the same command moves head forward again.
+
+    Example: perdure rollback head~1
+    """
     ws = open_workspace(folder)
     before = ws.ledger.resolve("head")
     entry = ws.rollback(ref)

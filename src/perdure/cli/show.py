@@ -17,7 +17,10 @@ def show(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show an entry: its command, its data and its results."""
+    """Show an entry: its command, its data and its results.
+
+    Example: perdure show head~1
+    """
     from perdure.workflows.inspect import views
 
     view = views.show(open_ledger(folder), ref)

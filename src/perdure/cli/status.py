@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def status(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Show head, its tasks and memory, and a candidate that waits for a decision."""
+    """Show head, its tasks and memory, and a candidate that waits for a decision.
+
+    Example: perdure status -w support
+    """
     from perdure.workflows.inspect import views
 
     view = views.status(open_ledger(folder))

@@ -11,6 +11,8 @@ def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False
     """Hash everything again: entries, objects, rows, tasks, and the base model. Exits with 1 if something is not as recorded.
 
     A score is checked against its items alone. Notes, the reflog and what the model answered have no hash.
+
+    Example: perdure verify
     """
     from perdure.workflows import upkeep
 
@@ -30,7 +32,10 @@ def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False
 
 
 def gc(folder: Folder = None, as_json: AsJson = False) -> None:
-    """Delete what no entry and no candidate needs: objects, rows, scores, and checkpoints of learns from another head."""
+    """Delete what no entry and no candidate needs: objects, rows, scores, and checkpoints of learns from another head.
+
+    Example: perdure gc
+    """
     from perdure.workflows import upkeep
 
     removed = upkeep.gc(open_workspace(folder).session)

@@ -64,6 +64,8 @@ def trace(
 
     With --facts the average over the facts of a file; with --sweep which layer to edit, by editing, since tracing does not
     predict it. The result is stored with the entry for the report.
+
+    Example: perdure trace "{} works in" --subject "Ada Moss"
     """
     from perdure.workflows.inspect.sweep import sweep as sweep_layers
     from perdure.workflows.inspect.trace import trace_facts, trace_prompt

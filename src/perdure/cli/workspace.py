@@ -9,7 +9,10 @@ from perdure.cli.options import Above, App, AsJson, Folder, Force, open_workspac
 from perdure.cli.output import counted, emit, print_message, print_text
 from perdure.cli.progress import progress
 
-workspace = App(no_args_is_help=True, help="Move a workspace, or make a backup of it.")
+workspace = App(
+    no_args_is_help=True,
+    help="Move a workspace, or make a backup of it.\n\nExample: perdure workspace pack support.tar.gz",
+)
 
 
 @workspace.callback()
@@ -28,6 +31,8 @@ def pack(
     """Write the workspace into one archive, also while somebody learns in it: its ledger, as it is now, and all objects.
 
     Checkpoints of learns that were stopped, and what 'perdure gc' would remove, stay out.
+
+    Example: perdure workspace pack support.tar.gz --with-base
     """
     ws = open_workspace(folder)
     with progress("packing") as tick:
@@ -46,7 +51,10 @@ def unpack(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the new workspace; it must not be there.")],
     as_json: AsJson = False,
 ) -> None:
-    """Make a new workspace of an archive and hash everything in it; nothing is left of an archive that is not sound."""
+    """Make a new workspace of an archive and hash everything in it; nothing is left of an archive that is not sound.
+
+    Example: perdure workspace unpack support.tar.gz support
+    """
     from perdure.workflows.pack import unpack as carry_out
 
     with progress("unpacking") as tick:
@@ -69,7 +77,10 @@ def relocate(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Point the workspace to where its base model is now; another model is refused, by the hashes of its files."""
+    """Point the workspace to where its base model is now; another model is refused, by the hashes of its files.
+
+    Example: perdure relocate --model ../models/smollm2
+    """
     ws = open_workspace(folder)
     with progress("hashing the base model"):
         place = ws.relocate(model, revision=revision)
