@@ -281,10 +281,10 @@ def test_what_a_task_file_says_and_is_template_arguments_it_is_told(ws, tmp_path
     write(tmp_path / "test.jsonl", "asked")
     (tmp_path / "new.yaml").write_text("name: other\ntrain: new.jsonl\ntest: test.jsonl\nscorer: rouge_l\n")
     same = ws.plan("other", tmp_path / "new.yaml", test=tmp_path / "test.jsonl", settings={"scorer": "rouge_l"})
-    assert not [told for told in same.notices if "gives way" in told]
+    assert not [told for told in same.notices if "overridden" in told]
     other = write(tmp_path / "others.jsonl", "others")
     planned = ws.plan("new", tmp_path / "new.yaml", test=other, settings={"scorer": "exact"})
-    told = [notice for notice in planned.notices if "gives way to what is given beside it" in notice]
+    told = [notice for notice in planned.notices if "is overridden by the value given with it" in notice]
     assert [notice.split(" says ")[1].split(":")[0] for notice in told] == ["name", "test", "scorer"]
     assert planned.task.test[0].prompt.startswith("others")
 

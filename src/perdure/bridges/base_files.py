@@ -1,4 +1,4 @@
-"""The files of a model's folder: configuration and weights, read without loading the model, and refused in words."""
+"""The files of a model's folder: configuration and weights, read without loading the model, and refused with a clear error."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -78,7 +78,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def refuse_damaged(folder: Path, names: Sequence[str] = SMALL) -> None:
-    """Refuse JSON files of a model folder that transformers would ignore, or name in no words.
+    """Refuse JSON files of a model folder that transformers would ignore, or report unclearly.
 
     Raises:
         BadInput: One of `names` is in the folder, and is no JSON object.

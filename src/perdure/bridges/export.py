@@ -38,7 +38,7 @@ class WrittenAdapter:
         rank: The rank written.
         max_lora_rank: The setting with which vLLM takes it; None where it takes none so large.
         experts: How many parameters of experts have factors.
-        relative_error: What truncation changed of the whole adapter; None where no rank was asked for.
+        relative_error: What truncation changed of the whole adapter; None without a requested rank.
     """
 
     rank: int

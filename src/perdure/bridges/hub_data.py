@@ -64,14 +64,14 @@ def _open(name: HubName, commit: str) -> Mapping[str, Any]:
 
 
 def _read(split: str, rows: Any, most: int) -> HubSplit:
-    found = list(islice(rows.decode(False), most + 1))
-    return HubSplit(split, found[:most], more=len(found) > most)
+    first = list(islice(rows.decode(False), most + 1))
+    return HubSplit(split, first[:most], more=len(first) > most)
 
 
 def _config(stream: Any) -> str | None:
     """Return the configuration that was read where the user named none and it is not the default one."""
-    found = getattr(getattr(stream, "info", None), "config_name", None)
-    return found if found and found != "default" else None
+    name = getattr(getattr(stream, "info", None), "config_name", None)
+    return name if name and name != "default" else None
 
 
 @contextmanager

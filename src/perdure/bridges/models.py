@@ -194,14 +194,14 @@ def stamp(folder: Path) -> list[list[Any]]:
 
 
 def has_sizes(folder: Path, stamp_then: Any) -> bool:
-    """Say whether the files of `fingerprint` have the names and sizes of an earlier `stamp`."""
+    """Return whether the files of `fingerprint` have the names and sizes of an earlier `stamp`."""
     return isinstance(stamp_then, list) and [one[:2] for one in stamp(folder)] == [one[:2] for one in stamp_then]
 
 
 def files_of(folder: Path) -> list[Path]:
     """Return the files of a model folder that loading it may read: no code, no pickles, no hidden files."""
-    found = {path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()}
-    return sorted({path for path in found if not path.name.startswith(".")} | set(_identity(folder)))
+    paths = {path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()}
+    return sorted({path for path in paths if not path.name.startswith(".")} | set(_identity(folder)))
 
 
 def check_unchanged(folder: Path, expected: str) -> None:
@@ -248,16 +248,17 @@ def choose_device(wanted: str = ANY) -> torch.device:
         BadInput: No device is named so, or it is not on this machine; the message lists those that are.
     """
     device = None if check_name(wanted) == ANY else torch.device(wanted)
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if device is None:
-        return found or torch.device("cpu")
-    many = torch.accelerator.device_count() if found else 0
-    if device.type != "cpu" and (found is None or device.type != found.type or (device.index or 0) >= many):
-        here = (
-            ["cpu", *([found.type] if many == 1 else [f"{found.type}:{n}" for n in range(many)])] if found else ["cpu"]
-        )
+        return accelerator or torch.device("cpu")
+    many = torch.accelerator.device_count() if accelerator else 0
+    kind = accelerator.type if accelerator else ""
+    if device.type != "cpu" and (device.type != kind or (device.index or 0) >= many):
+        here = ["cpu", *([kind] if many == 1 else [f"{kind}:{n}" for n in range(many)])]
         hint = (
-            "" if found else f"; torch {torch.__version__} finds no accelerator (a build for this one, and its driver?)"
+            ""
+            if accelerator
+            else f"; torch {torch.__version__} finds no accelerator (a build for this one, and its driver?)"
         )
         raise BadInput(f"no device {wanted} here; there is {', '.join(here)}{hint}. Choose one of these, or auto")
     return device
@@ -283,7 +284,7 @@ def choose_dtype(wanted: str, folder: Path) -> torch.dtype:
 
 
 def is_fast(dtype: torch.dtype, device: torch.device) -> bool:
-    """Say whether a device computes in a dtype at least as fast as in float32."""
+    """Return whether a device computes in a dtype at least as fast as in float32."""
     if dtype == torch.float32:
         return True
     if device.type == "cuda":

@@ -15,7 +15,7 @@ from perdure.core.words import some
 from perdure.model.layers import is_linear, is_quantized, is_transposed, modules_of, text_part
 
 ALL = "all-linear"
-WORTH_A_NOTICE = 0.01  # share of the weights without adapter from which on the user is told
+WORTH_A_NOTICE = 0.01  # share of the weights without adapter from which the user gets a notice
 
 
 def linear_layers(model: Any) -> dict[str, nn.Module]:
@@ -167,7 +167,7 @@ def _end(name: str) -> str:
 
 @torch.no_grad()
 def _adaptable(module: Any) -> bool:
-    """Say whether a module is a linear layer that returns its outputs; one with a `forward` of its own, as a router, may not."""
+    """Return whether a module is a linear layer that returns its outputs. A layer with its own `forward` may not (a router)."""
     if not is_linear(module):
         return False
     if type(module).forward is nn.Linear.forward or is_transposed(module) or is_quantized(module):
@@ -178,7 +178,7 @@ def _adaptable(module: Any) -> bool:
 
 
 def _peft_refuses(model: Any, end: str) -> bool:
-    """Say whether PEFT refuses to adapt the layers whose names end so."""
+    """Return whether PEFT refuses to adapt the layers whose names end so."""
     from peft import LoraConfig
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 

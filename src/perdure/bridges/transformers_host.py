@@ -188,7 +188,7 @@ def train(
 
     Raises:
         Diverged: A loss term is not finite.
-        Interrupted: A signal asked to stop.
+        Interrupted: A signal came.
     """
     options = {"output_dir": str(logs)} if logs else {}
     with without_launcher():

@@ -30,7 +30,7 @@ def heard() -> None:
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], str | None]]:
+def stop_signal() -> Iterator[Callable[[], str | None]]:
     """Yield a function that names the signal that came, or None; a second one interrupts at once.
 
     Outside the main thread signals cannot be caught, and the function returns None.

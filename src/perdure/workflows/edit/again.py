@@ -1,4 +1,4 @@
-"""Facts that are not said tried again: in other layers, with another strength."""
+"""Write facts that are not said again: in other layers, with another strength."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,10 +17,10 @@ Verdicts = Mapping[str, "Verdict"]
 
 
 def tries(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
-    """Yield what to try, one after the other, where a fact written by `spec` does not pass.
+    """Yield the settings to try, one after the other, for a fact that does not pass when it is written by `spec`.
 
-    A stronger change, in the layers above, then in those below, or in the layers that the settings name; then, in the first
-    layers again, a gentler one, which spares a fact's neighbours.
+    First a stronger change: in the layers above, then in the layers below, or in the layers that the settings name. Then a
+    gentler change in the first layers, which changes fewer neighbours of a fact.
 
     Args:
         spec: Settings that were tried.
@@ -28,7 +28,7 @@ def tries(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
     """
     strong = replace(spec, steps=2 * spec.steps, until=spec.until / 2, clamp=1.5 * spec.limit)
     first = spec.at(depth)
-    step = max(len(first), depth // 8)  # layers apart, so that no two groups of facts meet in one
+    step = max(len(first), depth // 8)  # distance in layers, so that two groups of facts share none
     if spec.layers:
         yield strong
     for away in () if spec.layers else (step, -step):
@@ -39,16 +39,16 @@ def tries(spec: EditSpec, depth: int) -> Iterator[EditSpec]:
 
 
 def strengthened(
-    place: Place, edit_set: "EditSet", verdicts: Verdicts, wanted: Sequence[str], asked: Mapping[str, EditSpec]
+    place: Place, edit_set: "EditSet", verdicts: Verdicts, wanted: Sequence[str], first: Mapping[str, EditSpec]
 ) -> tuple["EditSet", Verdicts]:
-    """Return a set with those facts of `wanted` tried again that are not said, and how it answers; never one that says fewer.
+    """Write the facts of `wanted` again that are not said. Return the set and its verdicts; it never says fewer facts.
 
     Args:
         place: Where the set is in force.
         edit_set: The set, written on the state of `place`.
         verdicts: How it answers its live facts.
-        wanted: Ids of the facts that are to be said.
-        asked: Settings that they were asked for with, by id; those they stand in may be what a retry before came to.
+        wanted: Ids of the facts that the model shall say.
+        first: Settings of the user's edit, by id. A fact's own settings may come from an earlier retry.
 
     Cost: for each attempt, the lost facts written and all verified twice.
     """
@@ -57,7 +57,7 @@ def strengthened(
     place.load()
     with place.site() as site:
         depth = site.layout.depth
-    begun = {w.id: _others(asked.get(w.id, w.spec), w.spec, depth) for w in edit_set.live if w.id in wanted}
+    begun = {w.id: _others(first.get(w.id, w.spec), w.spec, depth) for w in edit_set.live if w.id in wanted}
     for attempt in range(max(map(len, begun.values()), default=0)):
         groups: dict[EditSpec, list[str]] = {}
         for fact_id in lost(verdicts, wanted):
@@ -71,29 +71,29 @@ def strengthened(
 
 
 def lost(verdicts: Verdicts, wanted: Sequence[str]) -> list[str]:
-    """Return the facts of `wanted` that were asked and are not said, in order."""
+    """Return the facts of `wanted` that were verified and are not said, in order."""
     return [fact_id for fact_id in wanted if fact_id in verdicts and not verdicts[fact_id].efficacy]
 
 
-def _others(asked: EditSpec, now: EditSpec, depth: int) -> list[EditSpec]:
-    """Return the settings that a fact may have been written with, but those that it was."""
-    return [spec for spec in (asked, *tries(asked, depth)) if spec != now]
+def _others(first: EditSpec, now: EditSpec, depth: int) -> list[EditSpec]:
+    """Return the settings to try for a fact, without those that it was written with."""
+    return [spec for spec in (first, *tries(first, depth)) if spec != now]
 
 
 def _tried(place: Place, edit_set: "EditSet", ids: Sequence[str], spec: EditSpec) -> "tuple[EditSet, Verdicts] | None":
-    """Return the set with those of some facts written by `spec` that are then said, and how it answers; None if none is."""
+    """Write some facts by `spec`. Return the set with those that are then said, and its verdicts; None if none is said."""
     if not ids:
         return None
     rest = replace(edit_set, written=tuple(w for w in edit_set.written if w.id not in ids))
     place.load()
     try:
         trial, _ = written(place, [edit_set.find(fact_id).fact for fact_id in ids], spec, rest)
-        told = place.verify(trial)
-        new = {w.id: w for w in trial.written if w.id in ids and told[w.id].efficacy}
+        answers = place.verify(trial)
+        new = {w.id: w for w in trial.written if w.id in ids and answers[w.id].efficacy}
         if len(new) == len(ids):
-            return trial, told
-        kept = tuple(new.get(w.id, w) for w in edit_set.written)
-        made = place.settle(replace(edit_set, modules=trial.modules, written=kept))
+            return trial, answers
+        all_written = tuple(new.get(w.id, w) for w in edit_set.written)
+        made = place.settle(replace(edit_set, modules=trial.modules, written=all_written))
         return (made, place.verify(made)) if new else None
     except (BadInput, Diverged):  # with these settings a key is too like another's, or a loss is not finite
         return None

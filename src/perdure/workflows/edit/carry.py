@@ -1,9 +1,9 @@
-"""Facts across a learn, and facts asked again: what they are worth on another state, and how they come back into force.
+"""Facts after a learn: verify them on the new state, and write them again if some are lost.
 
-A learn trains the skill without the edits, since a fact's vectors belong to the state that they were read from. Then the edits
-are loaded beside the new skill as they are. If all that were said are said still, they stay; else they are written again there,
-and those that are not said even then in other layers and with another strength. A set that would then change other text
-by much more than it did is not taken: its facts stay lost, which is for the gate to judge.
+A learn trains without the edits, since a fact's vectors belong to the state that they were computed on. Then the edits are
+loaded with the new adapter, unchanged. If every fact that was said before is still said, the edits stay. Else all facts are
+written again on the new state. Facts that are lost even then are tried in other layers and with another strength. A new set
+that changes other text by much more than the old set is not used: its facts stay lost, and the gate judges that.
 """
 
 import time
@@ -34,8 +34,8 @@ class Carried:
 
     Args:
         slot: Object of the set that was written again; None if it stays as it is.
-        note: What is noted about the facts at the new entry: the changes to what was noted before.
-        facts: What the gate judges.
+        note: The note about the facts at the new entry: the changes to the note before.
+        facts: The facts for the gate to judge.
         warnings: For people: facts that were written again, or are no longer said.
     """
 
@@ -48,27 +48,29 @@ class Carried:
 def carry(session: Session, parent: Entry, slots: Mapping[str, str | None], tick: Tick | None = None) -> Carried | None:
     """Return the facts in force at `parent` on the state of a learn that left `slots`; None if there are none.
 
-    Cost: a verification, and one of the prompts alone over each adapter of a task's own that this changes. Where a fact is lost,
-    all facts are written again and verified over every adapter, held-out text is read; and see `strengthened`.
+    Cost: a verification, and one of the prompts alone with each task's own adapter that this changes. If a fact is lost,
+    all facts are written again and verified with every adapter, and held-out text is read. See also `strengthened`.
     """
     known = session.ledger.slots(parent)
     if EDITS not in known:
         return None
-    after = {name: found for name, found in sorted({**known, **slots}.items()) if found}
-    place = Place(session, {name: found for name, found in view_of(after).items() if name != EDITS}, tick)
+    after = {name: verdicts_again for name, verdicts_again in sorted({**known, **slots}.items()) if verdicts_again}
+    place = Place(
+        session, {name: verdicts_again for name, verdicts_again in view_of(after).items() if name != EDITS}, tick
+    )
     record, edit_set = record_at(session.ledger, parent), place.in_force(parent)
     said = record.said
     verdicts: Verdicts = place.verify(edit_set)
     slot, warnings = None, []
     if missing := lost(verdicts, said):
-        again, found, problem = _written_again(place, parent, edit_set, verdicts, said, record)
+        again, verdicts_again, problem = _written_again(place, parent, edit_set, verdicts, said, record)
         if problem:
             warnings.append(f"{len(missing)} edited facts were lost and cannot be written again: {problem}")
-        elif len(lost(found, said)) <= len(missing):
+        elif len(lost(verdicts_again, said)) <= len(missing):
             warnings.append(
                 f"{len(missing)} of {len(edit_set.live)} edited facts were lost, so that all were written again"
             )
-            edit_set, verdicts, slot = again, found, place.keep(again)
+            edit_set, verdicts, slot = again, verdicts_again, place.store(again)
     gone = lost(verdicts, said)
     if names := [line.subject for line in record.facts if line.fact in gone]:
         warnings.append(f"edited facts that are no longer said: {', '.join(names)}; edit them again")
@@ -77,13 +79,13 @@ def carry(session: Session, parent: Entry, slots: Mapping[str, str | None], tick
     said_there = said_in(place, views, edit_set, [w.id for w in edit_set.live])
     made = make_record(record.about, edit_set, verdicts, record, drift, norms)
     made = with_views(made, record, said_there, after)
-    warnings += _not_said_there(made, record)
+    warnings += _newly_lost_in_tasks(made, record)
     note = note_of(session.ledger, parent, made, rewritten=slot is not None)
     return Carried(slot, note, _judged(record, verdicts), tuple(warnings))
 
 
-def _not_said_there(record: EditsRecord, before: EditsRecord) -> list[str]:
-    """Name the facts that are not said with the adapter of a task, as far as that is new."""
+def _newly_lost_in_tasks(record: EditsRecord, before: EditsRecord) -> list[str]:
+    """Return warnings of facts that are now lost with the adapter of a task, and were not before."""
     known = lost_by_task(before.facts)
     return [
         f"with the adapter of {task} these edited facts are not said: {', '.join(subjects)}; add rows that say them to the task, "
@@ -94,7 +96,7 @@ def _not_said_there(record: EditsRecord, before: EditsRecord) -> list[str]:
 
 
 def _too_far(before: Drift | None, now: Drift) -> str | None:
-    """Return why facts written again change too much: more by the limit of an edit than they did at the parent."""
+    """Return why facts written again change too much: their drift exceeds that at the parent by the limit of an edit."""
     rise = max(before.rise, 0.0) if before else 0.0
     return EditGate(perplexity=rise + EditGate().perplexity).too_far(now)
 
@@ -121,7 +123,7 @@ def _written_again(
     try:
         again = place.current(edit_set)
         plain = again, place.verify(again)
-    except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
+    except (BadInput, Diverged) as error:  # two keys that differed before are almost equal there
         return edit_set, verdicts, str(error)
     strong = strengthened(place, *plain, said, first_specs(place.session.ledger, record))
     far = _too_far(record.drift, place.cost(strong[0], parent)[0])
@@ -131,7 +133,7 @@ def _written_again(
 
 
 def verify_edits(session: Session, tick: Tick | None = None) -> VerifyResult:
-    """Verify every fact in force on head, and note the result beside head's entry.
+    """Verify every fact in force on head, and store the result as a note of head.
 
     Raises:
         Busy: Another process writes to the workspace.

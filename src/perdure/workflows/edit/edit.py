@@ -43,9 +43,9 @@ def edit(
         session: Of the workspace.
         facts: A file of facts, one fact, or several; a fact may be its JSON object.
         spec: Settings; those of the facts in force, where there are some, else the defaults.
-        gate: What a fact must show; None records whatever comes.
+        gate: What a fact must show; None records every fact.
         tick: Called with (what, done, total) as work goes on.
-        message: What to note with the entry, beside its author.
+        message: Text to store with the entry and its author.
         rescoring: What is scored with the edit, and whether a task's loss refuses it.
 
     Raises:
@@ -89,7 +89,7 @@ def _record(
     ids = tuple(fact.id for fact in applied)
     data = {"facts": list(ids), "spec": request.spec.to_json()}
     stored = ledger.objects.all()
-    entry = entry_with(request.parent, "edit", data, session.seed, place.keep(made))
+    entry = entry_with(request.parent, "edit", data, session.seed, place.store(made))
     rescored = rescore(session, entry, rescoring, place.tick)
     if rescored.refused:
         for name in ledger.objects.all() - stored:
@@ -150,7 +150,7 @@ def _refused(request: EditRequest, outcome: Outcome) -> tuple[RefusedFact, ...]:
 
 
 def _superseded(before: "EditSet", made: "EditSet", applied: Sequence[Fact]) -> tuple[SupersededFact, ...]:
-    """Return the facts in force before whose place new ones took."""
+    """Return the earlier facts that new facts replaced."""
     now = {w.id for w in made.live}
     gone = [w.fact for w in before.live if w.id not in now]
     pairs = [(old, new) for new in applied for old in superseded(new, gone)]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EditGate:
-    """Thresholds of an edit. That the target is said, and likelier than the ground truth, is always asked for.
+    """Thresholds of an edit. The target must always be said, and be likelier than the ground truth.
 
     Args:
         paraphrase: Least share of the paraphrases that prefer the target.
@@ -31,7 +31,7 @@ class EditGate:
     perplexity: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Refuse values of a wrong type or out of range."""
         for name in ("paraphrase", "neighbours", "perplexity"):
             if not is_number(getattr(self, name)):
                 raise BadSpec(f"{name} is {getattr(self, name)!r}; it is a number")
@@ -51,16 +51,16 @@ class EditGate:
             verdict: With the edit.
             before: Without it; None counts every neighbour as right before.
         """
-        asked = verdict.prompt
-        if asked.other is not None and not asked.preferred:
+        prompt = verdict.prompt
+        if prompt.other is not None and not prompt.preferred:
             return (
-                f"its target is less likely than the ground truth ({asked.target:.2f} against {asked.other:.2f} nats)"
+                f"its target is less likely than the ground truth ({prompt.target:.2f} against {prompt.other:.2f} nats)"
             )
-        if not asked.said:
-            said = f", it says {verdict.generated.strip()!r}" if verdict.generated else ""
-            return f"the model does not say its target{said}"
+        if not prompt.said:
+            own_answer = f", it says {verdict.generated.strip()!r}" if verdict.generated else ""
+            return f"the model does not say its target{own_answer}"
         if self.generation and verdict.generation is False:
-            return f"asked freely, the model says {(verdict.generated or '').strip()!r}"
+            return f"in free generation, the model says {(verdict.generated or '').strip()!r}"
         if self.chat and verdict.chat is not None and not verdict.chat.preferred:
             return "in the chat template its target is not preferred"
         if verdict.paraphrase is not None and verdict.paraphrase < self.paraphrase:

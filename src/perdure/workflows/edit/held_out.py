@@ -1,4 +1,4 @@
-"""Plain passages on which it is measured how far an edit moves everything else that a model says."""
+"""Plain passages on which the effect of an edit on other text is measured."""
 
 PASSAGES = (
     "The kettle had just begun to sing when the lights went out. She felt along the shelf for the candles, found "

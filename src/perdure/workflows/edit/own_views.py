@@ -1,6 +1,6 @@
-"""Facts over the adapters of single tasks: a fact is solved on what all tasks share, and lies over these adapters too.
+"""Facts with the adapters of single tasks: a fact is solved on the slots that all tasks share, and is loaded with these adapters.
 
-What such an adapter learned may say otherwise than a fact. Nothing is written again for it: the fact's line names the task.
+Such an adapter may contradict a fact. Nothing is written again for it: the line of the fact names the task.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ Said = Mapping[str, Mapping[str, bool]]  # whether a fact is said with the adapt
 
 @dataclass(frozen=True)
 class OwnView:
-    """What requests for one task go through, or for several whose adapters are equal, without edits.
+    """The slots of requests for one task, or for several whose adapters are equal, without edits.
 
     Args:
         tasks: Names of the tasks.
@@ -37,17 +37,17 @@ def own_views(slots: Mapping[str, str], base: str, before: Mapping[str, str] | N
     Args:
         slots: Object hash by slot.
         base: Hash of the base model.
-        before: Those at the entry before: what is in force there under the same name is left out.
+        before: Object hash by slot at the entry before; views that are equal there are left out.
     """
-    found: dict[str, OwnView] = {}
+    by_state: dict[str, OwnView] = {}
     for task in isolated_tasks(slots):
         view = _without_edits(view_of(slots, task))
         if before is not None and view == _without_edits(view_of(before, task)):
             continue
         state = state_hash(base, without_task(view, task))
-        known = found.get(state)
-        found[state] = OwnView((*(known.tasks if known else ()), task), known.slots if known else view)
-    return list(found.values())
+        known = by_state.get(state)
+        by_state[state] = OwnView((*(known.tasks if known else ()), task), known.slots if known else view)
+    return list(by_state.values())
 
 
 def said_in(place: Place, views: Sequence[OwnView], edit_set: "EditSet", fact_ids: Iterable[str]) -> Said:
@@ -66,19 +66,19 @@ def with_views(record: EditsRecord, before: EditsRecord, said: Said, slots: Mapp
 
     Args:
         record: The record.
-        before: The record before, which holds where a fact was not verified again.
-        said: What was verified now.
+        before: The record before, for facts that were not verified again.
+        said: The new verdicts.
         slots: Object hash by slot at the entry.
     """
     isolated, old = isolated_tasks(slots), {line.fact: line.lost_in for line in before.facts}
     facts = []
     for line in record.facts:
-        found = said.get(line.fact, {})
-        stays = {task for task in old.get(line.fact, ()) if task in isolated and task not in found}
-        lost = stays | {task for task, is_said in found.items() if not is_said}
+        by_task = said.get(line.fact, {})
+        stays = {task for task in old.get(line.fact, ()) if task in isolated and task not in by_task}
+        lost = stays | {task for task, is_said in by_task.items() if not is_said}
         facts.append(replace(line, lost_in=tuple(sorted(lost))))
     return replace(record, facts=tuple(facts))
 
 
 def _without_edits(view: Mapping[str, str]) -> dict[str, str]:
-    return {name: found for name, found in view.items() if name != EDITS}
+    return {name: slot for name, slot in view.items() if name != EDITS}

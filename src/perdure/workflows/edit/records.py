@@ -1,8 +1,7 @@
-"""What the ledger knows about the facts in force; neither torch nor a model is needed to read it.
+"""The records of the facts in force. Reading them needs neither torch nor a model.
 
 An entry that changes the facts notes only the `changes` to the record of its parent: a thousand edits take a thousand lines.
-What `edits verify` measures is noted beside an entry under a name of its own: the records of entries made on it stay what they
-were.
+The results of `edits verify` are another note of the entry, so that the records of later entries stay as they were.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -65,13 +64,13 @@ def _along(ledger: "Ledger", line: Iterable["Entry"]) -> list[tuple[EditsRecord,
         where = f"the note {name!r} of entry {entry[:12]}"
         return changed(record, from_store(EditsNote, notes[name][entry], where))
 
-    record, found = NOTHING, []
+    record, pairs = NOTHING, []
     for entry in line:
         if NOTE in entry.slots and entry.id not in notes[NOTE]:  # an entry without a note takes the slot away
             record = NOTHING
         record = applied(record, NOTE, entry.id)
-        found.append((record, applied(record, VERIFIED, entry.id)))
-    return found
+        pairs.append((record, applied(record, VERIFIED, entry.id)))
+    return pairs
 
 
 def changes(before: EditsRecord, after: EditsRecord, rewritten: bool | None = None) -> EditsNote:
@@ -122,10 +121,12 @@ def shown(ledger: "Ledger", fact_id: str, at: str = "head") -> FactLine | Writte
     Raises:
         NotFound: The ref is not known, or not exactly one fact has an id that begins so.
     """
-    found = matching(record_at(ledger, ledger.resolve(at)), fact_id)
-    if len(found) != 1:
-        raise NotFound(f"{len(found) or 'no'} facts are called {fact_id!r} at {at}; 'perdure edits list' shows them")
-    return found[0]
+    lines = matching(record_at(ledger, ledger.resolve(at)), fact_id)
+    if len(lines) != 1:
+        raise NotFound(
+            f"{len(lines) or 'no'} facts have an id that begins with {fact_id!r} at {at}; 'perdure edits list' shows them"
+        )
+    return lines[0]
 
 
 def matching(record: EditsRecord, fact_id: str) -> list[FactLine | WrittenFact]:
@@ -135,8 +136,8 @@ def matching(record: EditsRecord, fact_id: str) -> list[FactLine | WrittenFact]:
 
 def first_specs(ledger: "Ledger", record: EditsRecord) -> dict[str, EditSpec]:
     """Return the settings that the edits of the facts in force were begun with, by id; a retry may have used others."""
-    found = {line.fact: ledger.entry(line.entry).data.get("spec") for line in record.facts}
-    return {fact_id: EditSpec.from_json(spec) for fact_id, spec in found.items() if spec}
+    specs = {line.fact: ledger.entry(line.entry).data.get("spec") for line in record.facts}
+    return {fact_id: EditSpec.from_json(spec) for fact_id, spec in specs.items() if spec}
 
 
 def about(ledger: "Ledger", entry_id: str, task: str | None) -> str | None:
@@ -166,12 +167,12 @@ def make_record(
         title: What the entry is about.
         edit_set: The facts in force there.
         verdicts: By fact id, of all live facts.
-        before: The record before, which knows who wrote a fact and whether it was said then.
-        drift: What the set does to held-out text.
+        before: The record before, which has the entry that wrote a fact, and whether it was said then.
+        drift: The effect of the set on held-out text.
         norms: Relative norm of the update by layer name.
         owners: Entry that wrote a fact that is new, by fact id.
-        full: Ids of the facts that were verified in every form; None means all. Of the others the record has whether they are
-            said.
+        full: Ids of the facts that were verified in every form; None means all. The others have only
+            whether they are said.
         rewritten: A learn wrote the facts again.
     """
     new = owners or {}
@@ -215,7 +216,7 @@ def _line(written: "Written", entry: str, at_edit: bool, verdict: "Verdict", ear
         entry: The entry that wrote it.
         at_edit: It was said then.
         verdict: How it is answered now.
-        earlier: Its line before, where its prompt alone was verified now: what its other forms gave stands there.
+        earlier: Its line before, where its prompt alone was verified now: its other measures are taken from there.
     """
     about = vars(_written(written, entry))
     if earlier:

@@ -1,4 +1,4 @@
-"""An edit that was checked and not begun."""
+"""The request of an edit, checked before anything is written."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ class EditRequest:
 
     Args:
         parent: Head.
-        record: What was last verified of the facts in force there.
+        record: The last verification of the facts in force there.
         in_force: Those facts.
         fresh: The facts to write.
         already: Ids of facts given that are in force already.
         refused: Facts given that cannot be written at all.
         spec: Settings.
-        gate: What a fact must show; None lets whatever comes pass.
+        gate: What a fact must show; None lets every fact pass.
         first_specs: Settings that the edits of the facts in force were begun with, by id.
     """
 
@@ -52,7 +52,7 @@ class EditRequest:
 
     @property
     def unreplaced(self) -> list[str]:
-        """Ids of the facts in force that are said, and whose place no new fact is to take."""
+        """Ids of the facts in force that are said, and that no new fact replaces."""
         filled, said = {slot for fact in self.fresh for slot in fact.slots}, set(self.record.said)
         return [w.id for w in self.in_force.live if w.id in said and not w.fact.slots & filled]
 
@@ -111,13 +111,13 @@ def facts_of(given: Facts) -> list[Fact]:
         BadInput: There is none, or one is not valid.
     """
     if isinstance(given, str | PathLike):
-        found = read_facts(Path(given))
+        facts = read_facts(Path(given))
     else:
         several = list(given) if isinstance(given, Iterable) and not isinstance(given, Mapping) else [given]
-        found = [Fact.from_json(fact.to_json() if isinstance(fact, Fact) else fact) for fact in several]
-    if not found:
+        facts = [Fact.from_json(fact.to_json() if isinstance(fact, Fact) else fact) for fact in several]
+    if not facts:
         raise BadInput("there is no fact to edit; give one at least")
-    return found
+    return facts
 
 
 def usual_spec(session: Session, edit_set: "EditSet | None" = None) -> EditSpec:

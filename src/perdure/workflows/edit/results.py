@@ -39,10 +39,10 @@ class EditResult(Record):
         entry: The new entry; None if no fact passed.
         applied: Ids of the facts that it writes.
         refused: Facts that are not written, and why.
-        superseded: Facts in force before whose place new ones took.
+        superseded: Earlier facts that new facts replaced.
         facts: Those applied, as verified.
         already: Ids of facts that were in force before, and stay as they are.
-        drift: What all facts in force do to held-out text; None if no fact passed.
+        drift: The effect of all facts in force on held-out text; None if no fact passed.
         rewritten: How many facts in force had to be written again, because head learned since.
         lost: Ids of facts in force that were said before and are not now.
         known: Ids of those applied that were said without the edit.
@@ -50,7 +50,7 @@ class EditResult(Record):
         before: The newest score of each task before the edit, over the test rows that `scores` has.
         scores: Of every task, with the edit.
         gate: What a gate says of each task's change; None where there is nothing to compare.
-        warnings: What the user should know of the tasks' scores.
+        warnings: Notices about the tasks' scores.
     """
 
     entry: str | None = None
@@ -99,10 +99,10 @@ class RevertResult(Record):
         resolve: The others were solved again as if these had never been made.
         seconds: Wall time.
         facts: The facts still in force.
-        drift: What they do to held-out text.
+        drift: Their effect on held-out text.
         before: The newest score of each task before the revert, over the test rows that `scores` has.
         scores: Of every task, without the facts.
-        warnings: What the user should know of the tasks' scores.
+        warnings: Notices about the tasks' scores.
     """
 
     entry: str
@@ -127,7 +127,7 @@ class VerifyResult(Record):
         facts: The facts, as verified.
         held: How many are said.
         lost: Ids of those that are not.
-        drift: What they do to held-out text; None where none is in force.
+        drift: Their effect on held-out text; None where none is in force.
         seconds: Wall time.
     """
 

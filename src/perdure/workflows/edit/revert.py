@@ -63,7 +63,7 @@ def revert(
         fresh = _changed(before, made)
         verdicts = place.verify(made, [*[w.fact for w in made.live], *gone], full=fresh)
         data = {"facts": [fact.id for fact in gone], "resolve": resolve}
-        entry = entry_with(parent, "revert", data, session.seed, place.keep(made))
+        entry = entry_with(parent, "revert", data, session.seed, place.store(made))
         title = title_of([fact.subject for fact in gone])
         after = make_record(title, made, verdicts, record, drift, norms, full=fresh)
         slots = session.ledger.slots(parent)
@@ -226,11 +226,11 @@ def _left(before: "EditSet", after: "EditSet", fact_id: str) -> float:
     written = next((w for w in after.written if w.id == fact_id), before.find(fact_id))
 
     def at_key(patches: dict[str, Patch]) -> float:
-        found = torch.zeros(())
+        squares = torch.zeros(())
         for layer, key in zip(written.layers, written.keys, strict=True):
             if patch := patches.get(before.modules[layer]):
-                found = found + (patch.up.double() @ (patch.down.double() @ key.double())).square().sum()
-        return float(found.sqrt())
+                squares = squares + (patch.up.double() @ (patch.down.double() @ key.double())).square().sum()
+        return float(squares.sqrt())
 
     whole = at_key(before.patches())
     return at_key(after.patches()) / whole if whole else 0.0

@@ -1,4 +1,4 @@
-"""The facts in force, written again where head learned since: what new facts are written beside."""
+"""The facts in force, written again if head learned since. New facts join this set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ REVERT = "'perdure revert FACT' takes one out"
 
 @dataclass(frozen=True)
 class Base:
-    """The set that new facts are written beside.
+    """The set that new facts join.
 
     Args:
         edit_set: The set.
         rewritten: How many of its facts were written again.
-        problem: Why nothing can be written beside them, if so.
+        problem: Why no fact can join the set; None if it can.
     """
 
     edit_set: "EditSet"
@@ -41,13 +41,13 @@ def write_again(place: Place, request: EditRequest) -> Base:
         made = place.current(before)
         if made is before:
             return Base(before)
-        found = place.verify(made)
-    except (BadInput, Diverged) as error:  # two keys that could be told apart before are all but the same there
+        verdicts = place.verify(made)
+    except (BadInput, Diverged) as error:  # two keys that differed before are almost equal there
         named = _listed(_culprits(place, made, error))
         why = f"the facts in force cannot be written again on the new head: {error} ({named}); {REVERT}"
         return Base(before, problem=why)
     wanted = request.unreplaced
-    made, now = strengthened(place, made, found, wanted, request.first_specs)
+    made, now = strengthened(place, made, verdicts, wanted, request.first_specs)
     place.load()
     gone = lost(now, wanted) if request.gate else []
     problem = _undoing([made.find(fact_id).fact for fact_id in gone]) if gone else None
@@ -66,14 +66,14 @@ def _culprits(place: Place, edit_set: "EditSet", error: Exception) -> list[Fact]
 
 
 def _undoing(gone: Sequence[Fact]) -> str:
-    """Say which facts that are said now would not be, so that no new one is written beside them."""
+    """Return the message that names facts which would be lost, so that no new fact can join the set."""
     return (
         f"head learned since the facts in force were written, and with all written again it no longer says {_listed(gone)}; "
-        f"{REVERT}, --no-gate records what comes"
+        f"{REVERT}, --no-gate records the facts all the same"
     )
 
 
 def _listed(facts: Sequence[Fact]) -> str:
-    """Return what facts say, the first of many."""
+    """Return the prompts and targets of facts, of many the first."""
     more = [f"{len(facts) - NAMED} more"] if len(facts) > NAMED else []
     return ", ".join([*(f"{fact.question!r} {fact.target!r}" for fact in facts[:NAMED]), *more])

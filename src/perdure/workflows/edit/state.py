@@ -29,7 +29,7 @@ LONGEST = 128  # tokens of a held-out text
 
 @dataclass(frozen=True)
 class Place:
-    """A workspace's model with the slots that edits stand on.
+    """A workspace's model with the slots that edits are solved on.
 
     Args:
         session: Of the workspace.
@@ -44,14 +44,14 @@ class Place:
     @classmethod
     def at(cls, session: Session, entry: Entry, tick: Tick | None = None) -> "Place":
         """Return the place of an entry."""
-        return cls(session, {name: found for name, found in session.ledger.view(entry).items() if name != EDITS}, tick)
+        return cls(session, {name: slot for name, slot in session.ledger.view(entry).items() if name != EDITS}, tick)
 
     def in_force(self, entry: Entry) -> "EditSet":
         """Return the edit set at an entry; an empty one where it has none."""
         from perdure.editing.edit_set import EditSet
 
-        found = self.session.ledger.slots(entry).get(EDITS)
-        return EditSet.from_tensors(self.session.ledger.objects.get(found)) if found else EditSet()
+        stored = self.session.ledger.slots(entry).get(EDITS)
+        return EditSet.from_tensors(self.session.ledger.objects.get(stored)) if stored else EditSet()
 
     def load(self, edit_set: "EditSet | None" = None) -> None:
         """Make the workspace's model the canonical form of these slots with an edit set, or without edits."""
@@ -75,24 +75,24 @@ class Place:
 
         Args:
             edit_set: The set.
-            facts: Who is asked about; the live facts, if None.
-            full: Ids of those that are asked in every form, and freely; None means all. The others' prompts alone are asked,
-                which tells whether they are still said.
+            facts: Facts to verify; the live facts, if None.
+            full: Ids of facts to verify in every form and by free generation; None means all. The others are verified by
+                their prompt alone, which shows whether they are still said.
         """
         from perdure.editing.verification import verify
 
-        asked = [w.fact for w in edit_set.live] if facts is None else list(facts)
-        whole = [fact for fact in asked if full is None or fact.id in full]
-        rest = [fact for fact in asked if full is not None and fact.id not in full]
+        chosen = [w.fact for w in edit_set.live] if facts is None else list(facts)
+        whole = [fact for fact in chosen if full is None or fact.id in full]
+        rest = [fact for fact in chosen if full is not None and fact.id not in full]
         self.load(edit_set)
-        self._told("verifying facts", 0, len(asked))
+        self._report("verifying facts", 0, len(chosen))
         with self.site() as site:
-            found = verify(site, whole) if whole else []
-            found += verify(site, rest, generation=False, forms=False) if rest else []
-        return {fact.id: verdict for fact, verdict in zip((*whole, *rest), found, strict=True)}
+            verdicts = verify(site, whole) if whole else []
+            verdicts += verify(site, rest, generation=False, forms=False) if rest else []
+        return {fact.id: verdict for fact, verdict in zip((*whole, *rest), verdicts, strict=True)}
 
     def cost(self, edit_set: "EditSet", entry: Entry) -> tuple[Drift, dict[str, float]]:
-        """Load the slots without edits; return what a set does to held-out text, and its relative norm by layer name."""
+        """Load the slots without edits; return the effect of a set on held-out text, and its relative norm by layer name."""
         from perdure.editing.overlay import overlaid
         from perdure.editing.verification import drift, relative_norms
 
@@ -111,7 +111,7 @@ class Place:
         return [ids for ids in coded if len(ids) > 1]
 
     def write(self, facts: "Sequence[Fact]", spec: "EditSpec", onto: "EditSet") -> "EditSet":
-        """Write facts beside those of `onto`, with the slots loaded without edits."""
+        """Add facts to those of `onto`, with the slots loaded without edits."""
         from perdure.editing.edit import edit
 
         return edit(*self._model(), facts, spec, onto=onto, **self._settings())
@@ -126,7 +126,7 @@ class Place:
         return rewrite(*self._model(), edit_set, **self._settings())
 
     def settle(self, edit_set: "EditSet") -> "EditSet":
-        """Load the slots without edits; return the set with all found again that depended on a fact that is gone."""
+        """Load the slots without edits; return the set with everything computed again that depended on a removed fact."""
         from perdure.editing.edit import settle
 
         if not edit_set.live:
@@ -143,7 +143,7 @@ class Place:
         self.load()
         return pin(*self._model(), edit_set, **self._settings())
 
-    def keep(self, edit_set: "EditSet") -> str | None:
+    def store(self, edit_set: "EditSet") -> str | None:
         """Store a set as an object, each fact a part of it, and return its hash; None for a set without live facts."""
         return self.session.ledger.objects.put(*pruned(edit_set).packed()) if edit_set.live else None
 
@@ -162,7 +162,7 @@ class Place:
     def _settings(self) -> dict[str, Any]:
         return {"precision": self.session.runtime.precision, "statistics": self.statistics(), "tick": self.tick}
 
-    def _told(self, what: str, done: int, total: int) -> None:
+    def _report(self, what: str, done: int, total: int) -> None:
         if self.tick:
             self.tick(what, done, total)
 

@@ -1,4 +1,4 @@
-"""Facts written beside others, without those whose loss is not finite: one of these does not end a file of facts."""
+"""Write facts, and leave out those whose loss is not finite, so that one of them does not end a file of facts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def written(place: Place, facts: Sequence[Fact], spec: EditSpec, onto: "EditSet") -> "tuple[EditSet, dict[str, str]]":
-    """Return a set with facts whose loss is finite beside its own, and why the others are not in it, by id.
+    """Return a set joined by the facts whose loss is finite, and why the others did not join it, by id.
 
-    Where the statistics of a layer cannot be solved with, none is in it.
+    If the statistics of a layer cannot be used to solve, no fact joins it.
 
     Args:
         place: The workspace's model, loaded without edits.
@@ -35,11 +35,11 @@ def written(place: Place, facts: Sequence[Fact], spec: EditSpec, onto: "EditSet"
         except Unsolvable as error:  # a layer that takes no fact; another may
             return onto, {**why, **{fact.id: str(error) for fact in left}}
         except Diverged as error:
-            found = diverging(place, left, spec)
-            if not found and spec.batch == 1:  # each is finite beside none of the others
-                found = {fact.id: str(error) for fact in left}
-            spec = spec if found else replace(spec, batch=1)
-            why |= found
+            reasons = diverging(place, left, spec)
+            if not reasons and spec.batch == 1:  # no fact is finite together with the others
+                reasons = {fact.id: str(error) for fact in left}
+            spec = spec if reasons else replace(spec, batch=1)
+            why |= reasons
             left = [fact for fact in left if fact.id not in why]
     return onto, why
 
@@ -52,13 +52,13 @@ def diverging(place: Place, facts: Sequence[Fact], spec: EditSpec) -> dict[str, 
 
 
 def _error(place: Place, facts: Sequence[Fact], spec: EditSpec) -> str | None:
-    """Return how facts diverge that are written beside no others; None if they do not."""
+    """Return how facts diverge when they are written alone; None if they do not."""
     from perdure.editing.edit_set import EditSet
 
     try:
         place.write(facts, spec, EditSet())
     except Diverged as error:
         return str(error)
-    except BadInput:  # their keys are too alike, which is found again where they are written
+    except BadInput:  # their keys are too alike: the error comes again where they are written
         pass
     return None

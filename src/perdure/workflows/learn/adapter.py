@@ -1,4 +1,4 @@
-"""Which adapter a learn trains, as far as the names of slots tell before a model is loaded."""
+"""The plan of the adapter that a learn trains. It needs the names of slots, and no loaded model."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -11,7 +11,7 @@ Content = TypeVar("Content")
 
 
 def usable_slots(slots: Mapping[str, Content], recipe: Recipe, task: str) -> dict[str, Content]:
-    """Return the slots that training may go on from or lie over; edits are carried over at the end.
+    """Return the slots that training continues or keeps frozen below; edits are carried over at the end.
 
     Where training starts from the base, these are the slots of other single tasks: what all tasks share is begun anew, and the
     adapter of the task itself too.
@@ -26,7 +26,7 @@ def planned_adapter(slots: Mapping[str, object], recipe: Recipe, task: str, seed
     """Return where the adapter ends that a recipe trains and what lies under it; None where every weight is trained.
 
     Args:
-        slots: Those that training may go on from or lie over, whatever is in them.
+        slots: See `usable_slots`; only the names are read.
         recipe: Its owner of `adapter` decides.
         task: Name of the task.
         seed: Seed of the workspace.
@@ -37,7 +37,7 @@ def planned_adapter(slots: Mapping[str, object], recipe: Recipe, task: str, seed
 
 
 def is_first(slots: Mapping[str, object], adapter: AdapterPlan | None) -> bool:
-    """Say whether what trains begins on the base model alone, so that it has no task before it.
+    """Return whether what trains begins on the base model alone, so that it has no task before it.
 
     Args:
         slots: Those that training may go on from or lie over.

@@ -60,20 +60,20 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
 
 
 def untrained(session: Session, parent: Entry, recipe: Recipe) -> list[str]:
-    """Return what to say of the weights that an adapter leaves as they are; nothing where these are few.
+    """Return a notice of the weights that have no adapter; nothing where these are few.
 
     The workspace of a mixture may have been made, or the adapter that head goes on training begun, before experts got one.
     """
-    told, known = session.capabilities.get("no_adapter"), session.capabilities.get("experts")
-    if recipe.settings.train != "lora" or not (told or known):
+    notice, known = session.capabilities.get("no_adapter"), session.capabilities.get("experts")
+    if recipe.settings.train != "lora" or not (notice or known):
         return []
     slot = session.ledger.slots(parent).get("skill") if recipe.settings.start == "head" else None
     if slot or known is None:
         from perdure.bridges.sizes import left_without
         from perdure.maths.low_rank import from_tensors
 
-        told = left_without(session.base_folder, from_tensors(session.ledger.objects.get(slot)) if slot else None)
-    return [told] if told else []
+        notice = left_without(session.base_folder, from_tensors(session.ledger.objects.get(slot)) if slot else None)
+    return [notice] if notice else []
 
 
 def check_sizes(session: Session, recipe: Recipe, rows: "Sequence[Encoded]") -> None:

@@ -62,7 +62,7 @@ def draft(run: Run, prepared: Prepared, trained: Trained) -> Draft:
         slots=slots,
         memory=manifest,
         columns=columns,
-        state=remember.keep_states(ledger, plan.continued, session.runtime.as_stored(learner.measured_state)),
+        state=remember.store_states(ledger, plan.continued, session.runtime.as_stored(learner.measured_state)),
     )
     return Draft(entry, memory, carried, (*_left_out(run, prepared), *_given_up(run)))
 

@@ -22,20 +22,20 @@ def general_rows(ledger: Ledger, parent: Entry, task: TaskData, recipe: Recipe) 
     known = KnownRows.of(ledger, parent, rows)
     tests = {row.question for row in task.held_out} | known.questions(HELD_OUT)
     gone = ledger.deleted({row.hash for row in rows})
-    kept = tuple(row for row in rows if row.question not in tests and row.hash not in gone)
+    usable = tuple(row for row in rows if row.question not in tests and row.hash not in gone)
     tested = sum(row.question in tests for row in rows)
     if tested:
         notices.append(f"not rehearsed, as a test or validation row asks the same: {counted(tested, 'general row')}")
-    if deleted := len(rows) - len(kept) - tested:
+    if deleted := len(rows) - len(usable) - tested:
         notices.append(f"deleted from this workspace before, and left out: {counted(deleted, 'general row')}")
-    return kept, notices
+    return usable, notices
 
 
 def rehearsed_before(ledger: Ledger, parent: Entry, task: TaskData) -> list[str]:
-    """Say how many test rows ask what a general row in memory asks: the model was held to what the base says of it."""
+    """Return a notice of general rows in memory with the question of a test row: they are rehearsed no longer."""
     items = ledger.manifest_rows(parent.memory) if parent.memory else []
     rehearsed = {row.question for item, row in items if item.pool == "general"}
-    asked = sum(row.question in rehearsed for row in task.test)
-    if not asked:
+    repeated = sum(row.question in rehearsed for row in task.test)
+    if not repeated:
         return []
-    return [f"rehearsed no longer, as test rows ask the same: the general rows of {counted(asked, 'question')}"]
+    return [f"rehearsed no longer, as test rows ask the same: the general rows of {counted(repeated, 'question')}"]

@@ -1,4 +1,4 @@
-"""Judge: score the drafted entry on every task, and ask the gate."""
+"""Judge: score the drafted entry on every task, and apply the gate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from perdure.workflows.session import Scored
 
 @dataclass(frozen=True)
 class Judged:
-    """What the drafted entry scores, and what the gate says of it.
+    """The scores of the drafted entry, and the verdict of the gate.
 
     Args:
         scores: Of every task, at the draft.
         learned: Of the guarded tasks, at the entry that learned each.
         evidence: What the gate judged; None where it was switched off.
-        verdict: What it says.
-        notices: What the user should know.
+        verdict: The verdict.
+        notices: Notices for the user.
     """
 
     scores: Mapping[str, Scored]
@@ -35,10 +35,10 @@ class Judged:
 
 
 def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
-    """Score every task at the drafted entry, and return what the gate says.
+    """Score every task at the drafted entry, and return the verdict of the gate.
 
     Raises:
-        Interrupted: A stop was asked for while a task was scored.
+        Interrupted: A signal came while a task was scored.
     """
     plan, entry = run.plan, draft.entry
     tasks = {name: plan.task if name == plan.task.name else run.session.task(name, entry) for name in entry.tasks}
@@ -63,10 +63,10 @@ def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
 
 def _when_learned(run: Run, scores: Mapping[str, Scored]) -> dict[str, Scored]:
     """Return the score of each guarded task at the entry that learned it last."""
-    plan, found = run.plan, {}
+    plan, scored = run.plan, {}
     line, wanted = run.session.ledger.ancestors(plan.parent), plan.task.spec.guard
     for name in plan.parent.tasks:
         if name in scores and (wanted is None or name in wanted or name == plan.task.name):
             entry = next(e for e in line if e.kind == "learn" and e.task == name)
-            found[name] = run.score(entry, run.session.task(name, entry))
-    return found
+            scored[name] = run.score(entry, run.session.task(name, entry))
+    return scored

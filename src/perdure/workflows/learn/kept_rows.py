@@ -1,7 +1,7 @@
-"""Which rows a workspace keeps with their text, and how rows come back that it keeps by name alone.
+"""Which rows a workspace stores with their text, and how the text of the other rows is given again.
 
-What is kept with its text is what something reads again: the rows of a memory, which are replayed, and test rows, which score.
-Every other row is kept by name: its hashes, with which leaks and repeated data are found.
+Rows that are read again are stored with their text: memory rows, which are replayed, and test rows, which are scored.
+All other rows are stored by name: hashes, which show leaks and repeated data.
 """
 
 import json
@@ -23,12 +23,12 @@ from perdure.workflows.session import Session
 
 
 def keeps_all(ledger: Ledger, task: TaskData) -> bool:
-    """Say whether the text of every row of a task is kept."""
+    """Return whether the text of every row of a task is stored."""
     return (task.spec.keep_rows or ledger.keep_rows) == "all"
 
 
 def parts_to_keep(ledger: Ledger, task: TaskData) -> dict[str, Sequence[Row | RowName]]:
-    """Return the rows of a task by part as the workspace keeps them: with their text, or by name."""
+    """Return the rows of a task by part as the workspace stores them: with their text, or by name."""
     if keeps_all(ledger, task):
         return {"train": task.train, "test": task.test, "validation": task.validation}
     label = task.answers_are_labels
@@ -48,10 +48,10 @@ def old_rows(
         parent: The entry.
         task: The task to learn.
         recipe: How it is learned; empty unless it trains on all rows.
-        given: Files with the rows of tasks whose text is not kept, by task.
+        given: Files with the rows of tasks whose text is not stored, by task.
 
     Raises:
-        BadInput: The text of a row is neither kept nor in a file, or a file has rows that the task does not have.
+        BadInput: The text of a row is neither stored nor in a file, or a file has rows that the task does not have.
     """
     if recipe.settings.data != "all":
         if given:
@@ -90,7 +90,7 @@ def _given(session: Session, versions: Sequence[TaskData], name: str, files: Seq
 
 
 def _missing(recipe: str, missing: Mapping[str, int], given: Mapping[str, Sequence[Data]]) -> str:
-    """Return what to say of rows by task whose text is neither kept nor given."""
+    """Return the message for rows whose text is neither stored nor given, by task."""
     counts = ", ".join(f"{count} of task {name}" for name, count in missing.items())
     if wrong := [name for name in missing if name in given]:
         return (
@@ -99,8 +99,8 @@ def _missing(recipe: str, missing: Mapping[str, int], given: Mapping[str, Sequen
         )
     options = " ".join(f"--rows {name}=FILE" for name in missing)
     return (
-        f"recipe {recipe} trains on the rows of every task, and the text of some train rows is not kept ({counts}); give the "
-        f"files that they were learned from with {options}, or learn in a workspace that keeps all rows ('perdure init "
+        f"recipe {recipe} trains on the rows of every task, and the text of some train rows is not stored ({counts}); give the "
+        f"files that they were learned from with {options}, or learn in a workspace that stores all rows ('perdure init "
         "--keep-rows all', or 'keep_rows: all' in a task file)"
     )
 
@@ -112,7 +112,7 @@ class Pruned(Record):
     Args:
         rows: How many rows lost their text.
         bytes: Bytes of it.
-        kept: The tasks that keep all their rows.
+        kept: The tasks that store all their rows.
     """
 
     rows: int
@@ -121,9 +121,9 @@ class Pruned(Record):
 
 
 def prune(session: Session, tasks: Iterable[str] = ()) -> Pruned:
-    """Keep by name every row whose text nothing needs, and from now on no other text.
+    """Drop the text of every row that nothing reads again, now and from now on. Their hashes stay.
 
-    A task whose own setting is "all" keeps its rows unless it is named.
+    A task whose own setting is "all" stores its rows unless it is named.
 
     Args:
         session: Of the workspace.
@@ -131,25 +131,25 @@ def prune(session: Session, tasks: Iterable[str] = ()) -> Pruned:
 
     Raises:
         NotFound: No task has one of the names.
-        Busy: All that is done, but a reader holds the log, where the text still stands; calling this again is enough.
+        Busy: All that is done, but a reader holds the log, where the text still is; calling this again is enough.
     """
     with session.writing():
-        found = _prune(session, set(tasks))
+        pruned = _prune(session, set(tasks))
         session.tasks.clear()
-        return found
+        return pruned
 
 
 def _prune(session: Session, tasks: set[str]) -> Pruned:
     ledger, versions = session.ledger, session.tasks.versions(session.ledger.entries())
     if unknown := sorted(tasks - {task.name for task in versions}):
         raise NotFound(f"no task {unknown[0]!r} in this workspace; 'perdure status' lists the tasks")
-    kept = sorted({task.name for task in versions if task.spec.keep_rows == "all"} - tasks)
-    for task in versions:  # what is chosen among must outlive the rows that it stands in
+    whole = sorted({task.name for task in versions if task.spec.keep_rows == "all"} - tasks)
+    for task in versions:  # the choices of a task must outlive the rows that they come from
         if task.choices:
             ledger.put_spec(task.version, task.to_json())
     labelled = {task.name for task in versions if task.answers_are_labels}
-    found = ledger.drop_texts(kept, labelled)
+    dropped = ledger.drop_texts(whole, labelled)
     if ledger.keep_rows == "all":
         ledger.config["keep_rows"] = "needed"
         write_text(ledger.root / CONFIG, json.dumps(ledger.config, indent=2) + "\n")
-    return Pruned(found.rows, found.bytes, tuple(kept))
+    return Pruned(dropped.rows, dropped.bytes, tuple(whole))

@@ -92,9 +92,9 @@ def plan_knowledge(session: Session, request: Request) -> Knowledge:
     session.refuse_candidate()
     known = session.task(name, parent) if name in parent.tasks else None
     spec = task_settings(name, request.data, test=request.test, overrides=request.settings, known=known)
-    found = read_data(spec, spec.train, read_hub)
-    told = list(found.notices)
-    routing = route(found.records, format=spec.format, template=spec.template, labels=spec.labels, mapped=spec.columns)
+    read = read_data(spec, spec.train, read_hub)
+    notices = list(read.notices)
+    routing = route(read.records, format=spec.format, template=spec.template, labels=spec.labels, mapped=spec.columns)
     if routing.facts:
         try:
             session.refuse_editing()
@@ -103,7 +103,7 @@ def plan_knowledge(session: Session, request: Request) -> Knowledge:
     skill = None
     if routing.skills:
         try:
-            skill = plan(session, replace(request, found=replace(found, records=routing.skills, notices=[])))
+            skill = plan(session, replace(request, found=replace(read, records=routing.skills, notices=[])))
         except BadInput as error:
             some = f"{len(routing.skills)} of {len(routing.routes)} rows, the first {routing.skills[0].source}, are trained"
             raise BadInput(f"{error} ({some}; 'kind': 'fact' in a row sends it to editing)") from error
@@ -111,9 +111,9 @@ def plan_knowledge(session: Session, request: Request) -> Knowledge:
         train, test = shown_data(spec.train), shown_data(spec.test)
         raise BadInput(f"every row of {train} is a fact, so there is no task for {test} to score; leave it out")
     if skill is None:
-        told += _unread(routing, spec)
+        notices += _unread(routing, spec)
     learned = _learned(session, skill) if skill else None
-    return Knowledge(name, routing, skill, learned, (*told, *_notices(name, routing, learned)))
+    return Knowledge(name, routing, skill, learned, (*notices, *_notices(name, routing, learned)))
 
 
 def learn_knowledge(
@@ -128,18 +128,19 @@ def learn_knowledge(
 ) -> KnowledgeResult:
     """Train the skills, then edit the facts into the new head: two entries, each whole or not at all.
 
-    If the gate refuses what was trained, no fact is edited: it was not asked for on the old head. If facts are refused, the
-    others and the skills stay. The same command run again trains nothing that it learned before, and edits what is missing.
+    If the gate refuses the trained entry, no fact is edited, since the edits were meant for the new head. If facts are refused,
+    the others and the skills stay. The same command run again trains only what it did not learn before, and edits the
+    missing facts.
 
     Args:
         session: Of the workspace.
         planned: What `plan_knowledge` returned.
-        gate: What training may not lose; None records whatever comes.
-        edit_gate: What a fact must show; None records whatever comes. Where conversations give facts, it asks for the
-            chat form as well.
+        gate: What training may not lose; None accepts every entry.
+        edit_gate: What a fact must show; None accepts every fact. Where conversations give facts, the chat form must
+            pass as well.
         spec: Settings of the edit; None takes the usual ones.
         tick: Called with (what, done, total) as work goes on.
-        message: What to note with both entries, beside their author.
+        message: Text to store with both entries and their author.
 
     Raises:
         PerdureError: See `learn.learn`, and `edit.edit` where nothing was trained.
@@ -171,13 +172,13 @@ def learn_knowledge(
 
 
 def _unread(routing: Routing, spec: TaskSpec) -> tuple[str, ...]:
-    """Return what is to be told of columns that are not read, where every row is a fact and some were found without columns."""
+    """Return notices of columns that are not read, where every row is a fact and some facts came from plain text."""
     plain = [route.record for route in routing.routes if not route.given]
     if not plain:
         return ()
     format = spec.format or detect(plain, spec.template, spec.columns)
-    asked = names_in(spec.template) if spec.template is not None else None
-    read = read_by(format, asked, spec.columns)
+    names = names_in(spec.template) if spec.template is not None else None
+    read = read_by(format, names, spec.columns)
     return check(plain, format, read, columns=spec.columns, chosen=True, facts=True).notices
 
 
@@ -191,16 +192,18 @@ def _learned(session: Session, skill: Plan) -> Entry | None:
 
 
 def _notices(name: str, routing: Routing, learned: Entry | None) -> list[str]:
-    told = []
+    notices = []
     if learned is not None:
-        told.append(f"task {name!r} learned these rows already, in entry {learned.id[:12]}: nothing is trained again")
-    if not routing.skills:
-        told.append(f"every row is a fact: nothing is trained, and no task {name!r} is made")
-    if not routing.facts:
-        told.append("no row is a fact to edit: all is trained, as with --kind task")
-    if len(routing.facts) > MANY:
-        told.append(
-            f"{len(routing.facts):,} facts are a large edit set, and the larger it is, the worse each fact and everything "
-            "else are kept; training them ('kind': 'skill') may serve them better"
+        notices.append(
+            f"task {name!r} learned these rows already, in entry {learned.id[:12]}: nothing is trained again"
         )
-    return told
+    if not routing.skills:
+        notices.append(f"every row is a fact: nothing is trained, and no task {name!r} is made")
+    if not routing.facts:
+        notices.append("no row is a fact to edit: all is trained, as with --kind task")
+    if len(routing.facts) > MANY:
+        notices.append(
+            f"{len(routing.facts):,} facts are a large edit set, and the larger it is, the worse each fact and everything "
+            "else become; training them ('kind': 'skill') may serve them better"
+        )
+    return notices

@@ -27,11 +27,11 @@ class KnownRows:
 
     @classmethod
     def of(cls, ledger: Ledger, parent: Entry, rows: Iterable[Row | RowName]) -> "KnownRows":
-        """Return where rows occur that ask what these ask, or have the same text."""
+        """Return the places of rows with the same question or the same text as these."""
         return cls(ledger, versions_at(reversed(ledger.ancestors(parent))), tuple(ledger.places_of(rows)))
 
     def questions(self, parts: Sequence[str], task: str | None = None) -> set[str]:
-        """Return what is asked in some parts of the task versions of head's history, or of those of one task."""
+        """Return the questions in some parts of the task versions of head's history, or of those of one task."""
         return {place.question for place in self._in_history(parts, task)}
 
     def hashes(self, parts: Sequence[str], task: str | None = None) -> set[str]:
@@ -40,16 +40,16 @@ class KnownRows:
 
     def leaks(self, new: TaskData) -> list[str]:
         """Return the versions of head's history that share a row with `new` across a test part, oldest first."""
-        found = self._across(new)
-        return [version for version in self.history if version in found]
+        across = self._across(new)
+        return [version for version in self.history if version in across]
 
     def leaks_elsewhere(self, new: TaskData) -> list[tuple[Entry, str]]:
         """Return other such versions, each with the first entry that knows it."""
-        found = self._across(new) - self.history.keys()
+        others = self._across(new) - self.history.keys()
         first: dict[str, Entry] = {}
-        for entry in self.ledger.entries() if found else ():
+        for entry in self.ledger.entries() if others else ():
             for version in entry.tasks.values():
-                if version in found:
+                if version in others:
                     first.setdefault(version, entry)
         return [(entry, version) for version, entry in first.items()]
 

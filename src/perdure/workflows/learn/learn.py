@@ -13,7 +13,7 @@ from perdure.workflows.learn.record import LearnResult, record
 from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.train import train
 from perdure.workflows.session import Session
-from perdure.workflows.signals import asked_to_stop
+from perdure.workflows.signals import stop_signal
 
 
 def learn(
@@ -21,15 +21,15 @@ def learn(
 ) -> LearnResult:
     """Carry out `planned`: train, score, gate, and record one entry.
 
-    With a gate that fails, head stays and the entry is kept aside as the candidate. Whatever stops this half-way leaves
-    ledger and memory as they were; called again it goes on from its checkpoint, to the same final bits.
+    With a gate that fails, head stays and the entry becomes the candidate. If this stops half-way, ledger and memory stay
+    as they were. Called again, it continues from its checkpoint, to the same final bits.
 
     Args:
         session: Of the workspace.
         planned: What is to be learned.
-        gate: What may not be lost; None records whatever comes.
+        gate: What may not be lost; None accepts every entry.
         tick: Called with (what, done, total) as work goes on.
-        message: What to note with the entry, beside its author.
+        message: Text to store with the entry and its author.
 
     Raises:
         Busy: Another process writes to the workspace.
@@ -37,7 +37,7 @@ def learn(
         BadInput: A candidate is waiting to be accepted or discarded, or head moved since `plan`.
     """
     signature = sign(message)
-    with session.writing(), asked_to_stop() as stop:
+    with session.writing(), stop_signal() as stop:
         _refuse_stale(session, planned, gate)
         run = Run(session, planned, tick, stop, signature=signature)
         prepared = prepare(run)

@@ -80,7 +80,7 @@ def plan(session: Session, request: Request) -> Plan:
     """Read and check everything that can be checked before a model is loaded.
 
     Raises:
-        BadInput: The data cannot be used, a test row leaks, rows that the recipe trains on are neither kept nor given, or a
+        BadInput: The data cannot be used, a test row leaks, rows that the recipe trains on are neither stored nor given, or a
             candidate is waiting.
         BadSpec: A setting is not valid, or more than model and machine have.
     """
@@ -104,7 +104,7 @@ def plan(session: Session, request: Request) -> Plan:
         *_without_work(recipe),
         *notices,
         *rehearsed_before(ledger, parent, task),
-        *_not_kept(session, task, recipe),
+        *_not_stored(session, task, recipe),
         *untrained(session, parent, recipe),
         *doubts,
     ]
@@ -127,15 +127,15 @@ def _for_model(session: Session, recipe: Recipe) -> Recipe:
 
 def _without_work(recipe: Recipe) -> list[str]:
     return [
-        f"method {method} acts on rows of memory, and nothing draws any: add replay, or set methods.{method}.mix"
+        f"method {method} acts on rows of memory, and no method draws rows: add replay, or set methods.{method}.mix"
         for method in recipe.starved
     ]
 
 
-def _not_kept(session: Session, task: TaskData, recipe: Recipe) -> list[str]:
+def _not_stored(session: Session, task: TaskData, recipe: Recipe) -> list[str]:
     if recipe.settings.data != "all" or keeps_all(session.ledger, task):
         return []
     return [
-        f"recipe {recipe.name} trains on the rows of every task, and those of {task.name} are not kept: its next learn needs "
-        f"--rows {task.name}=FILE ('keep_rows: all' in a task file keeps them)"
+        f"recipe {recipe.name} trains on the rows of every task, and those of {task.name} are not stored: its next learn needs "
+        f"--rows {task.name}=FILE ('keep_rows: all' in a task file stores them)"
     ]

@@ -1,4 +1,4 @@
-"""Prepare a learn: score the new task, and turn rows and memory into tokens, with what other models say of them."""
+"""Prepare a learn: score the new task, and turn rows and memory into tokens and teacher columns."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ class Prepared:
         rows: The rows to train on, as tokens.
         validation: Rows that choose the weights, as tokens.
         memory: What may be drawn.
-        columns: What other models say of the rows to train on, by column.
-        tests: Questions that a test row of the new task or of head's history asks, among those of the rows at hand: memory may
-            not hold them.
+        columns: The values that other models compute for the rows to train on, by column.
+        tests: Questions that a test row of the new task or of head's history asks, among those of the rows at hand: memory must
+            not have them.
         notices: What the user should know.
     """
 
@@ -48,7 +48,7 @@ def prepare(run: Run) -> Prepared:
     """Return what `run` trains from.
 
     Raises:
-        Interrupted: A stop was asked for while the task was scored.
+        Interrupted: A signal came while the task was scored.
     """
     session, plan = run.session, run.plan
     before = {"base": run.score(session.ledger.resolve("base"), plan.task), "head": run.score(plan.parent, plan.task)}
@@ -83,7 +83,7 @@ def gather(run: Run, training: TrainingRows, before: Mapping[str, Scored]) -> Pr
 
 
 def _asks_a_teacher(recipe: Recipe) -> bool:
-    """Say whether a model gives columns before training begins."""
+    """Return whether a model gives columns before training begins."""
     columns = [column for of in ("new", "general") for column in recipe.columns(of)]
     return any(column.teacher != "start" for column in columns)
 

@@ -77,7 +77,7 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
 
 
 def _replaced(request: Request) -> list[str]:
-    """Say which settings of a task file give way to those given beside it.
+    """Return notices of settings of a task file that are overridden by the command line.
 
     Raises:
         BadSpec: The name of the task, or its data file, is given twice.
@@ -98,7 +98,7 @@ def _replaced(request: Request) -> list[str]:
         return []
     written = {key: value for key, value in read_settings(file).items() if key in given or key == "name"}
     return [
-        f"{file} says {key}: {shown(_plain(value))}, which gives way to what is given beside it"
+        f"{file} has {key}: {shown(_plain(value))}, which is overridden by the value given with it"
         for key, value in written.items()
         if _plain(value) != _plain(given.get(key, name))
     ]
@@ -119,7 +119,7 @@ def _refuse_leaks(session: Session, task: TaskData, rows: KnownRows) -> None:
 
 
 def _leaks_elsewhere(session: Session, task: TaskData, rows: KnownRows) -> list[str]:
-    """Say which entries outside head's history have rows of this task on the other side of a test."""
+    """Return notices of entries outside head's history that have rows of this task on the other side of a test."""
     notices = []
     for entry, version in rows.leaks_elsewhere(task):
         name = next(name for name, known in entry.tasks.items() if known == version)

@@ -93,7 +93,7 @@ def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged:
 
 
 def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged: Judged) -> list[str]:
-    """Return what the user should know of the whole learn, of how the model was asked each thing once."""
+    """Return the warnings of the whole learn; those of scoring each once."""
     task, learner = run.plan.task.name, trained.learner
     scored = (*prepared.before.values(), *judged.scores.values(), *judged.learned.values())
     return [

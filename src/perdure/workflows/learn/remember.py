@@ -164,14 +164,14 @@ def after(
     nll_before: Sequence[float] | None,
     tests: Collection[str],
 ) -> LedgerMemory:
-    """Return the memory after `task`: its admitted rows beside the older ones, within the budget, columns fresh.
+    """Return the memory after `task`: its admitted rows and the older ones, within the budget, with new columns.
 
     Args:
         memory: The memory the learn drew from.
         task: The task just learned.
         teachers: Of the recipe whose admitting method ranks the rows; a reservoir where methods draw and none ranks.
         learner: The settled learn.
-        stage: Number of the learn; kept beside each admitted row.
+        stage: Number of the learn; stored with each admitted row.
         nll_before: Losses of the train rows before the task, if the method needs them.
         tests: Questions of every task's test rows; a row that asks one is never admitted.
     """
@@ -197,7 +197,7 @@ def _item(row: Row, pool: str, task: str) -> MemoryItem:
 
 
 def states_at(ledger: Ledger, entry: Entry | None, device: Any) -> "dict[str, State]":
-    """Return what each method kept at `entry`, by method; nothing where it kept none."""
+    """Return the state that each method stored at `entry`, by method; nothing for a method without one."""
     states: dict[str, State] = {}
     if entry is not None and entry.state:
         for name, value in ledger.objects.get(entry.state).items():
@@ -208,8 +208,8 @@ def states_at(ledger: Ledger, entry: Entry | None, device: Any) -> "dict[str, St
     return states
 
 
-def keep_states(ledger: Ledger, entry: Entry | None, kept: "Mapping[str, State]") -> str | None:
-    """Store what methods keep for the next task beside what others kept at `entry`; return the object's hash."""
-    states = {**states_at(ledger, entry, "cpu"), **kept}
+def store_states(ledger: Ledger, entry: Entry | None, new: "Mapping[str, State]") -> str | None:
+    """Store new states of methods with the states of the other methods at `entry`; return the object's hash."""
+    states = {**states_at(ledger, entry, "cpu"), **new}
     tensors = {f"{method}/{key}": value.cpu() for method, state in states.items() for key, value in state.items()}
     return ledger.objects.put(tensors) if tensors else None

@@ -1,4 +1,4 @@
-"""What a learn is asked to do, before anything is read."""
+"""The request of a learn, before anything is read."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,16 +10,16 @@ from perdure.data.sources import Data, Found
 
 @dataclass(frozen=True)
 class Request:
-    """A learn as the user asks for it.
+    """A learn as the user requests it.
 
     Args:
         name: Name of the task.
         data: The data (see `data.sources`), or a task file (YAML).
         recipe: How it is learned.
         test: Data with the test rows.
-        settings: Settings that stand above those of a task file.
-        allow_leaks: Let test rows stand in train parts.
-        rows: Files with the rows of older tasks whose text is not kept, by task, for a recipe that trains on them again.
+        settings: Settings that override those of a task file.
+        allow_leaks: Allow test rows in train parts.
+        rows: Files with the rows of older tasks whose text is not stored, by task, for a recipe that trains on them again.
         found: The rows of the data to learn; None reads all of them.
     """
 

@@ -25,8 +25,8 @@ class Run:
         tick: Called with (what, done, total) as work goes on.
         stop: Returns the name of a signal that asks to stop, or None.
         clock: Counts the seconds of training and of scoring.
-        signature: Who asked for it, and why.
-        place: Folder of what the learn writes while it goes on; None for the one of this learn in the workspace.
+        signature: Author and message.
+        place: Folder for the files of a running learn; None for the folder of this learn in the workspace.
     """
 
     session: Session
@@ -51,7 +51,7 @@ class Run:
         """Score a task at an entry.
 
         Raises:
-            Interrupted: A stop was asked for; what is not scored yet has no record.
+            Interrupted: A signal came; tasks that are not scored yet have no record.
         """
         scored = self.session.score(entry, task, self._scoring)
         self.clock.scored += scored.seconds

@@ -43,7 +43,7 @@ def train(run: Run, prepared: Prepared) -> Trained:
     """Train under the recipe's host and settle; goes on from this learn's checkpoint if there is one.
 
     Raises:
-        Interrupted: A stop was asked for; the checkpoint is on disk.
+        Interrupted: A signal came; the checkpoint is on disk.
         Diverged: A loss is not finite.
     """
     from perdure.train.checkpoint import Keeper
