@@ -285,7 +285,7 @@ def test_what_a_task_file_says_and_is_template_arguments_it_is_told(ws, tmp_path
     other = write(tmp_path / "others.jsonl", "others")
     planned = ws.plan("new", tmp_path / "new.yaml", test=other, settings={"scorer": "exact"})
     told = [notice for notice in planned.notices if "is overridden by the value given with it" in notice]
-    assert [notice.split(" says ")[1].split(":")[0] for notice in told] == ["name", "test", "scorer"]
+    assert [notice.split(" has ")[1].split(":")[0] for notice in told] == ["name", "test", "scorer"]
     assert planned.task.test[0].prompt.startswith("others")
 
 

@@ -77,7 +77,7 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
 
 
 def _replaced(request: Request) -> list[str]:
-    """Return notices of settings of a task file that are overridden by the command line.
+    """Return notices of settings of a task file that the command overrides.
 
     Raises:
         BadSpec: The name of the task, or its data file, is given twice.
