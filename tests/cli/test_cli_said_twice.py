@@ -55,4 +55,4 @@ def test_an_option_given_twice_is_told_and_the_last_one_counts(learned, tmp_path
 def test_what_is_no_mapping_is_no_way_to_set_a_method(learned, tmp_path, value):
     found = run("-w", learned, "learn", "x", tmp_path / "x.jsonl", "--set", f"methods.tail_average={value}", code=1)
     assert "error: methods.tail_average must be a mapping of its fields" in found.stderr
-    assert "write null to take the method out" in found.stderr
+    assert "write null to remove the method" in found.stderr

@@ -1,1 +1,1 @@
-"""The vocabulary: rows, seams, step, recipe, keyed randomness, errors."""
+"""The shared types of all rooms: rows, seams, step, recipe, keyed randomness, errors."""

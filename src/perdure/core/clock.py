@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 
 class Clock:
-    """Seconds that a learn took: in this process, and in those whose checkpoint it went on from.
+    """The seconds of a learn, in this process and in earlier ones that it resumed from.
 
     Attributes:
         scored: Seconds of scoring, which the caller adds; training is counted separately.
@@ -16,11 +16,11 @@ class Clock:
         self.start()
 
     def start(self) -> None:
-        """Begin to count the training of this process."""
+        """Start the clock for the training of this process."""
         self.began, self.computed = time.perf_counter(), time.process_time()
 
     def read(self) -> dict[str, float]:
-        """Return the seconds of training so far, all processes together, and the processor's seconds."""
+        """Return the wall time and the CPU time of training so far, in seconds, summed over processes."""
         return {
             "seconds": self.seconds + time.perf_counter() - self.began,
             "cpu_seconds": self.cpu_seconds + time.process_time() - self.computed,
@@ -31,7 +31,7 @@ class Clock:
         return {**self.read(), "scored": self.scored}
 
     def go_on(self, spent: Mapping[str, float]) -> None:
-        """Add what earlier processes spent: what `to_json` returned when the checkpoint was written."""
+        """Add the seconds of earlier processes, as `to_json` returned them when the checkpoint was written."""
         self.seconds += spent.get("seconds", 0.0)
         self.cpu_seconds += spent.get("cpu_seconds", 0.0)
         self.scored += spent.get("scored", 0.0)

@@ -9,21 +9,21 @@ from types import FrameType
 
 try:
     import resource
-except ImportError:  # there is none on Windows
+except ImportError:  # Windows does not have this module
     resource = None  # type: ignore[assignment]
 
 PAGES = "/proc/self/statm"  # its first number: pages of memory that the process has allocated
 
 
 class TooLong(Exception):
-    """The time is over. Never leaves the function that set the limit."""
+    """The time limit is exceeded. It never leaves the function that set the limit."""
 
 
 @contextmanager
 def at_most(seconds: float, memory: int) -> Iterator[None]:
-    """Raise `TooLong` inside once `seconds` are over, and MemoryError where `memory` more bytes are allocated.
+    """Raise `TooLong` inside after `seconds`, and MemoryError where more than `memory` further bytes are allocated.
 
-    Only the main thread of a Unix system is limited, and its memory on Linux alone. A timer that would run out before goes first.
+    Only the main thread of a Unix system is limited, and memory only on Linux. An outer timer that ends earlier is respected.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Names of devices, as commands and callers write them; whether one is here is for `bridges.models.choose_device`."""
+"""Names of devices in commands and calls. `bridges.models.choose_device` checks whether this machine has the device."""
 
 import re
 
@@ -12,7 +12,7 @@ def check_name(name: str) -> str:
     """Return the name of a device.
 
     Raises:
-        BadInput: No device is named so.
+        BadInput: No device has this name.
     """
     if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,3})?", name):
         raise BadInput(f"unknown device {shown(name)}; choose auto, cpu, cuda, cuda:N (such as cuda:0) or mps")

@@ -28,7 +28,7 @@ class NotFound(PerdureError):
 
 
 class BrokenStore(PerdureError):
-    """What is on disk is not what the ledger recorded."""
+    """The content of the disk differs from what the ledger recorded."""
 
 
 class Busy(PerdureError):

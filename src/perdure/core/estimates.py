@@ -13,7 +13,7 @@ class Estimate(Record):
         value: The mean.
         low: Lower end of the interval.
         high: Upper end.
-        n: How many items the mean is over.
+        n: Number of items.
     """
 
     value: float

@@ -1,4 +1,4 @@
-"""Types of method fields, with the ranges that pydantic checks, and what a reader is shown of a field."""
+"""Types of method fields with the ranges that pydantic checks, and descriptions of fields for users."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,30 +9,30 @@ from pydantic import Field, JsonValue, TypeAdapter
 
 from perdure.core.records import Record
 
-LARGEST = 10**9  # of a factor: beyond it float32 has no digits left for the loss
-MANY = 10**7  # of rows or log-probabilities: no memory holds more
+LARGEST = 10**9  # largest factor: beyond it float32 has no digits left for the loss
+MANY = 10**7  # largest number of rows or log-probabilities; no memory has more
 
 Strength = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]  # factor of a penalty; 0 switches it off
-Share = Annotated[float, Field(ge=0, le=1)]  # part of a whole
-ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]  # part of a whole that leaves something of it
+Share = Annotated[float, Field(ge=0, le=1)]  # share, from 0 to 1
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]  # share below 1
 ShareAboveZero = Annotated[float, Field(gt=0, le=1)]
-AboveZero = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]  # what is divided by, or a largest value
+AboveZero = Annotated[float, Field(gt=0, le=LARGEST, allow_inf_nan=False)]  # divisor, or a largest value
 Temperature = Annotated[float, Field(gt=1e-4, le=LARGEST, allow_inf_nan=False)]  # divides log-probabilities
 Count = Annotated[int, Field(ge=0, le=MANY)]  # a number of rows
-Positive = Annotated[int, Field(ge=1, le=MANY)]  # a number that cannot be none
+Positive = Annotated[int, Field(ge=1, le=MANY)]  # a number of at least 1
 
 BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 
 
 @dataclass(frozen=True)
 class FieldAbout(Record):
-    """What a reader is shown of a field.
+    """The description of a field for users.
 
     Args:
         type: Its type, as Python writes it.
-        range: What its values are checked against, in words; None where all of the type are taken.
+        range: The range of its values; None where every value of the type is allowed.
         default: Its default.
-        about: What it means.
+        about: Its meaning.
     """
 
     type: str
@@ -42,7 +42,7 @@ class FieldAbout(Record):
 
 
 def described(kind: type) -> dict[str, FieldAbout]:
-    """Return what a reader is shown of each field of a pydantic model or dataclass, by name."""
+    """Return the description of each field of a pydantic model or dataclass, by name."""
     schema, hints = TypeAdapter(kind).json_schema(), get_type_hints(kind)
     return {
         name: FieldAbout(
@@ -56,7 +56,7 @@ def described(kind: type) -> dict[str, FieldAbout]:
 
 
 def _range(known: Mapping[str, Any]) -> str | None:
-    """Return the range of a field in words, from its JSON schema and without bounds beyond reason; None where it has none."""
+    """Return the range of a field as text, from its JSON schema and without extreme limits; None where it has none."""
     if "enum" in known:
         return " or ".join(map(str, known["enum"]))
     bounds = {key: known[key] for key in BOUNDS if key in known and known[key] not in (LARGEST, MANY)}

@@ -14,17 +14,17 @@ from typing import Any
 
 from perdure.core.errors import PerdureError
 
-ASIDE = ".perdure-"  # in the name of everything that is written aside
-YOUNG = 1.0  # seconds in which a process surely locks what it made
+ASIDE = ".perdure-"  # in the names of all temporary files and folders
+YOUNG = 1.0  # seconds after which a process has certainly locked its temporary file
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file next to `path`, fsync it, and rename it to `path`.
 
     Raises:
-        PerdureError: The disk is full or not writable; `path` is as it was and the temporary file is gone.
+        PerdureError: The disk is full or not writable; `path` is not changed and the temporary file is removed.
     """
-    with _in_words(path):
+    with _translated_errors(path):
         _make(path.parent)
         _remove_left(path.parent, f".{path.name}")
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}{ASIDE}")
@@ -42,10 +42,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 def folder_aside(folder: Path) -> Iterator[Path]:
     """Yield a new folder next to `folder`, for the caller to fill and rename; it is removed when the block ends any other way.
 
-    Such folders that killed processes left in the same place are removed first.
+    Folders that killed processes left in the same place are removed first.
 
     Raises:
-        OSError: It cannot be made.
+        OSError: The folder cannot be created.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_left(folder.parent)
@@ -65,12 +65,12 @@ def remove_left(parent: Path) -> int:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, and those above it, unless it is there.
+    """Create a folder and its parents, unless it exists.
 
     Raises:
-        PerdureError: It cannot be made: the place is a file, is under one, or is not writable.
+        PerdureError: It cannot be created: the path is a file, is under a file, or is not writable.
     """
-    with _in_words(path):
+    with _translated_errors(path):
         _make(path)
 
 
@@ -80,7 +80,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file; its own error for a failed write, such as a full disk, becomes the OSError it was."""
+    """Write a safetensors file; its error for a failed write, such as a full disk, is translated to OSError."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -97,8 +97,8 @@ def file_hash(path: Path) -> str:
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
-    """Turn the system's errors into PerdureError."""
+def _translated_errors(path: Path) -> Iterator[None]:
+    """Translate the system's errors into PerdureError."""
     try:
         yield
     except OSError as error:
@@ -108,7 +108,7 @@ def _in_words(path: Path) -> Iterator[None]:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder and those above it, each one synced to the disk with its parent folder."""
+    """Create a folder and its parents, and sync each one to the disk with its parent folder."""
     new = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for one in new:
@@ -117,14 +117,14 @@ def _make(folder: Path) -> None:
 
 def _lock(handle: int) -> None:
     """Lock an open file or folder for as long as this process has it open."""
-    with suppress(OSError):  # a file system without locks: nothing is ever taken for left over there
+    with suppress(OSError):  # a file system without locks, on which nothing is treated as left over
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _remove_left(parent: Path, start: str, *, folders: bool = False) -> int:
     """Remove temporary files, or folders, whose name begins with `start` and that no process has locked with `_lock`."""
     removed = 0
-    with suppress(OSError):  # a folder that may not be read, or another process that removes the same
+    with suppress(OSError):  # a folder without read permission, or another process removes the same files
         for entry in os.scandir(parent):
             if (
                 not entry.name.startswith(start)
@@ -152,8 +152,10 @@ def _is_free(handle: int) -> bool:
 
 
 def _replace(aside: Path, path: Path) -> None:
-    """Rename `aside` to `path`, as readable as any other file, and have both on the disk when this returns."""
-    mask = os.umask(0)  # mkstemp and safetensors make private files; a report or an object is to be read by others
+    """Rename `aside` to `path`, as readable as any other file, and sync both to the disk."""
+    mask = os.umask(
+        0
+    )  # mkstemp and safetensors create private files; others must be able to read a report or an object
     os.umask(mask)
     aside.chmod(0o666 & ~mask)
     with aside.open("rb") as file:

@@ -1,7 +1,7 @@
-"""Environment variables by which launchers of several processes (torchrun, accelerate, mpirun) speak to what they start.
+"""Environment variables that launchers of several processes (torchrun, accelerate, mpirun) set for their processes.
 
-perdure trains as one process. Left set by an earlier launch or an outer job, these variables would make the libraries below wait
-for processes that nobody started, or train in another precision than the recipe's.
+perdure trains as one process. If an earlier launch or an outer job left these variables set, the libraries below would
+wait for processes that do not exist, or train in another precision than the recipe's.
 """
 
 import os
@@ -31,7 +31,7 @@ def launcher_variables() -> dict[str, str]:
 
 
 def forget_launcher() -> list[str]:
-    """Take the variables of launchers out of the environment, and return their names."""
+    """Remove the variables of launchers from the environment, and return their names."""
     names = sorted(launcher_variables())
     for name in names:
         del os.environ[name]

@@ -1,7 +1,7 @@
-"""Files that a user names for perdure to write: they replace what perdure wrote before, and nothing else without `--force`.
+"""Output files that a user names. They replace files of perdure, and other files only with `--force`.
 
-The files of a workspace and of a model are never written this way. A file that is there is replaced if its first line is one of
-perdure's, and any other only with `--force`.
+The files of a workspace and of a model are never written this way. An existing file is replaced if its first line is
+one of perdure's, and any other file only with `--force`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,8 +18,8 @@ OWN = (
     "objects",
     "runs",
     "lock",
-)  # of a workspace, with the files whose name begins with that of the database
-CONFIGURATIONS = ("config.json", "adapter_config.json")  # next to weights: the folder is a model's or an adapter's
+)  # files of a workspace, besides those whose name begins with the database's
+CONFIGURATIONS = ("config.json", "adapter_config.json")  # a folder with one of these is a model's or an adapter's
 LOADED = (
     ".json",
     ".jinja",
@@ -27,8 +27,8 @@ LOADED = (
     ".safetensors",
     ".tiktoken",
     ".txt",
-)  # what is read from such a folder, by its suffix
-LONGEST = 65_536  # bytes of a first line that are looked at
+)  # suffixes of files that are loaded from such a folder
+LONGEST = 65_536  # bytes of a first line that are read
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Kind:
     """One kind of file that perdure writes for users.
 
     Args:
-        name: What it is, for messages.
+        name: Its name in messages.
         is_first_line: Returns whether a line is the first line that perdure writes in this kind.
     """
 
@@ -71,18 +71,18 @@ BENCH_RESULT = Kind("benchmark's result", _begins('{"suite": '))
 
 
 def write_output(path: Path, text: str, kind: Kind, *, force: bool = False, workspaces: Sequence[Path] = ()) -> None:
-    """Write a text to a file that a user named: aside, then renamed. A symbolic link stays, and the file it leads to is written.
+    """Write a text atomically to a file that a user named. A symbolic link stays, and its target is written.
 
     Args:
-        path: The file; its folder is there.
-        text: What to write.
-        kind: What it is.
+        path: The file; its folder exists.
+        text: The content.
+        kind: Kind of the file.
         force: Replace a file that perdure did not write.
         workspaces: Folders of the workspaces in use, so that hard links to their files are recognised too.
 
     Raises:
         BadInput: See `check_output`.
-        PerdureError: The disk is full or not writable; what was there before still is.
+        PerdureError: The disk is full or not writable; the old file is not changed.
     """
     path = Path(path)
     check_output(path, kind, force=force, workspaces=workspaces)
@@ -97,7 +97,7 @@ def check_output(path: Path, kind: Kind, *, force: bool = False, workspaces: Seq
     """Refuse a file that must not be written, before anything is computed for it.
 
     Raises:
-        BadInput: It is a workspace's or a model's own, a folder, in no folder, or there and not perdure's while `force` is off.
+        BadInput: It belongs to a workspace or a model, is a folder, is in no folder, or is not perdure's and `force` is off.
     """
     path = Path(path)
     refuse_own(path, workspaces)
@@ -113,7 +113,7 @@ def check_output(path: Path, kind: Kind, *, force: bool = False, workspaces: Seq
 
 
 def is_output(path: Path, kind: Kind) -> bool:
-    """Say whether a file is there, and of a kind that perdure writes."""
+    """Return whether a file exists and is of a kind that perdure writes."""
     return path.is_file() and kind.is_first_line(_first_line(path))
 
 
@@ -121,7 +121,7 @@ def refuse_own(path: Path, workspaces: Sequence[Path] = ()) -> None:
     """Refuse a path that is, or would be, one of the files of a workspace.
 
     Raises:
-        BadInput: It is; `force` does not help.
+        BadInput: It is one of them, whatever `force` is.
     """
     place = Path(path).resolve()
     for folder in place.parents:
@@ -160,4 +160,4 @@ def _first_line(path: Path) -> str:
         with path.open("rb") as file:
             return file.readline(LONGEST).decode("utf-8")
     except (OSError, UnicodeDecodeError):
-        return "\0"  # no first line of ours: a file that cannot be read as text
+        return "\0"  # a file that cannot be read as text has no first line of perdure

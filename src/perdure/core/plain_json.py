@@ -1,23 +1,23 @@
-"""JSON as others wrote it: every fault is one kind of error, nesting and numbers are bounded, each name appears once."""
+"""Reading JSON of unknown origin. All faults are one kind of error, nesting and numbers are limited, and names must be unique."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-DEPTH = 100  # levels of nesting; nobody's data has more, and Python's own recursion ends at 1,000
+DEPTH = 100  # levels of nesting; real data has fewer, and Python's own recursion ends at 1,000
 
 
 class BadJson(ValueError):
-    """A text that is no JSON, or none that is read here.
+    """A text that is no JSON, or is beyond the limits.
 
     Args:
-        problem: What is wrong, in words.
-        line: Where, from 1; None if that is not known.
-        column: Likewise.
+        problem: The problem, as text.
+        line: Its line, from 1; None if that is not known.
+        column: Its column, from 1; None if that is not known.
     """
 
     def __init__(self, problem: str, line: int | None = None, column: int | None = None) -> None:
-        """Store what is wrong and where."""
+        """Store the problem and its place."""
         super().__init__(problem)
         self.problem, self.line, self.column = problem, line, column
 
@@ -26,7 +26,7 @@ def read_json(text: str) -> Any:
     """Return the value of a JSON text.
 
     Raises:
-        BadJson: It is broken, nested deeper than `DEPTH`, has a number with thousands of digits, or names something twice.
+        BadJson: It is broken, nested deeper than `DEPTH`, has a number with thousands of digits, or a name twice in one object.
     """
     try:
         value = json.loads(text, object_pairs_hook=_object)
@@ -61,7 +61,7 @@ def read_json_file(path: Path, most: int) -> Any:
 
 
 def is_number(value: object) -> bool:
-    """Say whether a value of JSON is a number, which true and false are not."""
+    """Return whether a JSON value is a number; true and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

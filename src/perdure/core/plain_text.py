@@ -1,4 +1,4 @@
-"""Text from data and files where people read it: nothing in it steers the terminal, and a quotation stays short."""
+"""Text from data and files, made safe and short for messages: it cannot control the terminal."""
 
 import re
 import reprlib
@@ -21,7 +21,7 @@ def visible_json(text: str) -> str:
 
 
 def quoted(value: Any, most: int = QUOTED) -> str:
-    """Return `repr(value)` for an error: on one line, at most some `most` characters however large and nested the value is."""
+    """Return `repr(value)` for an error: on one line, about `most` characters at most, however large and nested the value is."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = most
     short.maxlevel, short.maxlist, short.maxtuple, short.maxdict, short.maxlong = 3, 8, 8, 8, 40

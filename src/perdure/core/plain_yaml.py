@@ -1,7 +1,7 @@
-"""YAML as people write it: `on`, `off`, `yes` and `no` are words, and only `true` and `false` are booleans, as in YAML 1.2.
+"""Reading YAML as in version 1.2: only `true` and `false` are booleans; `on`, `off`, `yes` and `no` are texts.
 
-A key that appears twice is an error. So is a file that is larger than anybody writes: in bytes, nesting, values (its
-aliases included), or the digits of a number.
+A key that appears twice is an error. So is a file beyond the limits: in bytes, nesting, values (its aliases included), or the
+digits of a number.
 """
 
 import re
@@ -21,7 +21,7 @@ _HALF = re.compile("[\ud800-\udfff]")  # has no bytes, so a text that contains i
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader within bounds, and without YAML 1.1's other words for true and false, which would make a key `on:` True."""
+    """The safe loader with limits, and without YAML 1.1's other words for true and false: with them a key `on:` is True."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # as PyYAML has it
         first: [(tag, pattern) for tag, pattern in pairs if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[int, int] = {}  # values in each finished node, by its identity
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node, its values counted."""
+        """Compose a node, and count its values."""
         event = self.peek_event()
         if self.check_event(yaml.AliasEvent):
             node = super().compose_node(parent, index)
@@ -90,7 +90,7 @@ def read_yaml(text: str) -> Any:
     """Return the value of a YAML text.
 
     Raises:
-        yaml.YAMLError: It is no valid YAML, or beyond the bounds; the error is short.
+        yaml.YAMLError: It is no valid YAML, or beyond the limits; the error is short.
     """
     if len(text) > BYTES:
         raise yaml.YAMLError(f"it has {len(text):,} characters, and {BYTES:,} is the most")
@@ -106,7 +106,7 @@ def read_yaml_file(path: Path, what: str) -> Any:
 
     Raises:
         BadInput: The file is missing or not UTF-8.
-        BadSpec: It is no valid YAML, or beyond the bounds; the message has its line.
+        BadSpec: It is no valid YAML, or beyond the limits; the message has its line.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Which adapter a task trains, what is frozen under it, and the slot it ends in."""
+"""The plan of a task's adapter: what it starts from, the slots that are frozen under it, and the slot it is stored in."""
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ PREFIX = "base_model.model."  # of parameters, as PEFT names them
 
 @dataclass(frozen=True)
 class Factors:
-    """What the adapter of one module starts from.
+    """The initial factors of the adapter of one module.
 
     Args:
         down: (rank, in), PEFT's lora_A; of experts (experts, rank, in).
@@ -29,19 +29,19 @@ class Factors:
     trains: Literal["both", "up", "down"] = "both"
 
 
-Start = Callable[[], Mapping[str, Factors]]  # factors by module; the other modules start as they would without it
+Start = Callable[[], Mapping[str, Factors]]  # factors by module; other modules start as without it
 
 
 @dataclass(frozen=True)
 class AdapterPlan:
-    """What the seam `adapter` returns. `slot` and `beneath` depend on the names of slots alone, so that they are known early.
+    """The result of the seam `adapter`. `slot` and `beneath` depend only on the names of slots, so they are known early.
 
     Args:
-        slot: Where the trained adapter ends: "skill", "sum:<task>" or "task:<task>".
+        slot: Slot of the trained adapter: "skill", "sum:<task>" or "task:<task>".
         beneath: Slots that are frozen under it while it trains, and in its view.
-        start: Computes what it starts from. A host calls it once for a learn, before the first update, and stores the result: a
-            learn that goes on after a stop has the same factors. None for what the slot holds at head, else fresh ones
-            (Kaiming down, zero up).
+        start: Computes the initial factors. A host calls it once per learn, before the first update, and stores the result, so
+            that a resumed learn has the same factors. None takes the slot's content at head, else fresh factors (Kaiming down,
+            zero up).
     """
 
     slot: str = SKILL
@@ -49,13 +49,13 @@ class AdapterPlan:
     start: Start | None = None
 
     def is_first(self, slots: Container[str]) -> bool:
-        """Say whether it trains on the base model alone: nothing lies under it, and its slot is not among `slots`."""
+        """Return whether it trains directly on the base model: no slot is under it, and its own slot is not among `slots`."""
         return not self.beneath and self.slot not in slots
 
 
 @dataclass(frozen=True)
 class Bare:
-    """What the seam `adapter` sees: the model before the task has parameters. Read only.
+    """The input of the seam `adapter`: the model before the task has parameters. Read only.
 
     Args:
         task: Name of the task.
@@ -73,7 +73,7 @@ class Bare:
 
 
 def module_of_down(parameter: str) -> str | None:
-    """Return the module whose A is the trainable parameter of this name; None where it is no A."""
+    """Return the module whose A is the trainable parameter of this name; None where the parameter is no A."""
     module, separator, _ = parameter.removeprefix(PREFIX).partition(".lora_A.")
     owner, dot, end = module.rpartition(".")
     return (
@@ -82,23 +82,23 @@ def module_of_down(parameter: str) -> str | None:
 
 
 def shared_plan(bare: Bare) -> AdapterPlan:
-    """Return the plan of one adapter that goes on from task to task, over whatever else all tasks share."""
+    """Return the plan of one adapter that all tasks continue to train, over the other slots that all tasks share."""
     return AdapterPlan(SKILL, _shared(bare, SKILL))
 
 
 def sum_plan(bare: Bare) -> AdapterPlan:
-    """Return the plan of an adapter of the task's own, summed with those of the tasks before, which stay frozen."""
+    """Return the plan of the task's own adapter, which is summed with the frozen adapters of earlier tasks."""
     slot = sum_slot(bare.task)
     return AdapterPlan(slot, _shared(bare, slot))
 
 
 def task_plan(bare: Bare, over: Literal["shared", "base"] = "shared") -> AdapterPlan:
-    """Return the plan of an adapter that belongs to the task alone.
+    """Return the plan of an adapter that only this task uses.
 
     Args:
         bare: The model before the task.
-        over: What is frozen under it: what all tasks share, or nothing. A task that is learned again keeps the slots that were
-            under it the first time.
+        over: The slots frozen under it: those that all tasks share, or none. A task that is learned again keeps the slots that
+            were under it the first time.
     """
     slot = task_slot(bare.task)
     if slot in bare.slots:

@@ -40,7 +40,7 @@ class Recipe:
         return [method.name for method in self.methods if what not in method.supports]
 
     def columns(self, of: str) -> list[Column]:
-        """Return the columns that methods want for the rows `of`; one a name, with the largest top_k wanted."""
+        """Return the columns that methods request for the rows `of`, one per name, with the largest top_k."""
         wanted: dict[str, Column] = {}
         for column in (c for method in self.methods for c in method.columns if c.of == of):
             known = wanted.get(column.name, column)
@@ -53,11 +53,11 @@ class Recipe:
         return [wanted[name] for name in sorted(wanted)]
 
     def adapter_plan(self, bare: Bare, states: Mapping[str, State]) -> AdapterPlan:
-        """Return which adapter a task trains: the owner of `adapter` decides, and without one a shared adapter goes on.
+        """Return the plan of a task's adapter: the owner of `adapter` decides; without one, the shared adapter.
 
         Args:
             bare: The model before the task has parameters.
-            states: What `measure` returned after the last task, by method.
+            states: The result of `measure` after the last task, by method.
         """
         owner = self.owner("adapter")
         return shared_plan(bare) if owner is None else owner.adapter(bare, states.get(owner.name, {}))
@@ -69,7 +69,7 @@ class Recipe:
 
     @property
     def drawing(self) -> list[Method]:
-        """The methods that draw rows as they are set: all owners of `draw` but those that act on new rows alone."""
+        """The methods that draw rows under their settings: all owners of `draw` except those that act only on new rows."""
         return [method for method in self.owners("draw") if method.pool is not None]
 
     def drawing_from(self, pool: str) -> list[Method]:
@@ -78,7 +78,7 @@ class Recipe:
 
     @property
     def starved(self) -> list[str]:
-        """Names of the methods that act on rows of memory alone, request none, and have no other method to share with."""
+        """Names of methods that act only on rows from memory, but request none and share no other method's draw."""
         waiting = [m.name for m in self.methods if m.memory_only and not m.mix]
         return [] if self.remembers else waiting
 
@@ -94,7 +94,7 @@ class Recipe:
 def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type[Method]]) -> Recipe:
     """Return the recipe that `spec` describes: settings by name, and `methods:` as a mapping of name to fields.
 
-    A method that maps to null is left out.
+    A method with the value null is left out.
 
     Raises:
         BadSpec: An unknown key or method (with the nearest known one), or a value out of range.
@@ -128,7 +128,7 @@ def without_conflicts(recipe: Recipe) -> Recipe:
     """Return the recipe, if none of its methods excludes another one or a setting.
 
     Raises:
-        Conflict: With their names.
+        Conflict: They do; the message has their names.
     """
     for seam in EXCLUSIVE:
         owners = [method.name for method in recipe.owners(seam)]
@@ -153,10 +153,10 @@ def without_conflicts(recipe: Recipe) -> Recipe:
 
 
 def _check_adapter(recipe: Recipe) -> None:
-    """Refuse what the owner of `adapter` cannot go with.
+    """Refuse settings and methods that conflict with the owner of `adapter`.
 
     Raises:
-        Conflict: With the names.
+        Conflict: There is a conflict; the message has the names.
     """
     owner = recipe.owner("adapter")
     if owner is None:
@@ -180,18 +180,18 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a pydantic error in words: where, what, and the value given."""
+    """Return the first problem of a pydantic error as text: the place, the problem, and the value."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     reason = problem["msg"].removeprefix("Value error, ")
-    if not where:  # of the whole, whose parts the message names
+    if not where:  # about the whole value, whose parts the message names
         return reason
     given = problem.get("input")
     return f"{where}: {reason}, got {'null; leave it out for its default' if given is None else shown(given)}"
 
 
 def _wanted(name: Any, fields: Any, registry: Mapping[str, type[Method]]) -> bool:
-    """Return whether a method is wanted: null takes it out. What is neither null nor a mapping is refused.
+    """Return whether a method is active: null removes it. A value that is neither null nor a mapping is refused.
 
     Raises:
         BadSpec: No method has this name, or its value is not a mapping.
@@ -200,7 +200,7 @@ def _wanted(name: Any, fields: Any, registry: Mapping[str, type[Method]]) -> boo
         raise BadSpec(f"unknown method {name!r}{nearest(name, list(registry))}")
     if not isinstance(fields, Mapping | None):
         raise BadSpec(
-            f"methods.{name} must be a mapping of its fields, got {shown(fields)}; write null to take the method out, {{}} for "
+            f"methods.{name} must be a mapping of its fields, got {shown(fields)}; write null to remove the method, {{}} for "
             f"its defaults, or set a field, as methods.{name}.{_first_field(registry[name])}"
         )
     return fields is not None
@@ -226,7 +226,7 @@ def _build_method(name: str, fields: Mapping[str, Any], registry: Mapping[str, t
 
 
 def _with_numbers(values: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return values in which every text that is a number is one; YAML 1.1 reads 1e-4 as a text.
+    """Return the values with texts that are numbers converted to numbers, since YAML 1.1 reads 1e-4 as a text.
 
     Raises:
         BadSpec: It is a truth value or another text.

@@ -1,7 +1,7 @@
-"""Records: frozen values with a JSON form. What a ledger, a file or `--json` holds is written and read by these alone.
+"""Records: frozen values with a JSON form. All JSON of the ledger, of files and of `--json` is written and read with them.
 
-A record is a frozen dataclass that derives from `Record`; its fields are the keys of its JSON, in their order. Own code and not
-pydantic's, because numbers stay as they were written (1 is not read as 1.0) and a field can be left out of the JSON.
+A record is a frozen dataclass that derives from `Record`; its fields are the keys of its JSON, in their order. Own code instead
+of pydantic, because numbers stay as they were written (1 is not read as 1.0) and a field can be left out of the JSON.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,11 +31,11 @@ SCALARS: dict[type, tuple[str, tuple[type, ...]]] = {
 
 
 class BadRecord(ValueError):
-    """A JSON value that is not what a record is made from.
+    """A JSON value that does not fit a record.
 
     Args:
-        problem: What is wrong, in words.
-        where: Path of the value in the JSON, as "tasks[0].drop"; empty for all of it.
+        problem: The problem, as text.
+        where: Path of the value in the JSON, as "tasks[0].drop"; empty for the whole value.
     """
 
     def __init__(self, problem: str, where: str = "") -> None:
@@ -43,7 +43,7 @@ class BadRecord(ValueError):
         self.problem, self.where = problem, where
 
     def inside(self, name: str) -> "BadRecord":
-        """Return the error with the path of the value that holds it."""
+        """Return the error with the path of the enclosing value added."""
         return BadRecord(self.problem, name + ("." if self.where and self.where[0] != "[" else "") + self.where)
 
 
@@ -54,7 +54,7 @@ def omitted(default: T) -> T:
 
 
 def written_as(key: str) -> dict[str, str]:
-    """Return the metadata of a field whose key in the JSON is a word that Python keeps for itself, as "from"."""
+    """Return the metadata of a field whose JSON key is a reserved word of Python, such as "from"."""
     return {KEY: key}
 
 
@@ -62,7 +62,7 @@ def written_as(key: str) -> dict[str, str]:
 class Record:
     """A frozen value with a JSON form.
 
-    A field with a default may be missing in the JSON that is read: an earlier version did not write it.
+    A field with a default may be missing in the JSON, since an earlier version may not have written it.
     """
 
     def to_json(self) -> JsonObject:
@@ -76,7 +76,7 @@ class Record:
 
     @classmethod
     def from_json(cls, data: object) -> Self:
-        """Return the record of which `to_json` gave this JSON.
+        """Return the record that `to_json` wrote as this JSON.
 
         Raises:
             BadRecord: A field is missing, unknown or of another type; the message names it.
@@ -111,15 +111,15 @@ def in_stored_order(value: JsonValue) -> JsonValue:
 
 
 def from_store(kind: type[R], data: object, where: str) -> R:
-    """Return the record that a store holds.
+    """Return a stored record.
 
     Args:
         kind: The type of the record.
         data: Its JSON.
-        where: What the store calls it, as "the note 'record' of entry 1234".
+        where: Its name in the store, such as "the note 'record' of entry 1234".
 
     Raises:
-        BrokenStore: The JSON is not that of such a record; the message names the place and what to do.
+        BrokenStore: The JSON does not fit the record; the message names the place and what to do.
     """
     try:
         return kind.from_json(data)
@@ -132,7 +132,7 @@ def from_store(kind: type[R], data: object, where: str) -> R:
 
 @cache
 def _readers(kind: "type[Record]") -> dict[str, tuple[str, Reader, bool]]:
-    """Return for each key of a record's JSON the field, what reads it, and whether it has to be there."""
+    """Return for each key of a record's JSON: the field, the function that reads it, and whether it is required."""
     hints = get_type_hints(kind)
     return {
         one.metadata.get(KEY, one.name): (
@@ -199,7 +199,7 @@ def _union(readers: list[Reader]) -> Reader:
                 return reader(value)
             except BadRecord as error:
                 problems.append(error)
-        raise max(problems, key=lambda error: len(error.where))  # of the type that fitted furthest
+        raise max(problems, key=lambda error: len(error.where))  # the error of the type that fitted best
 
     return read
 

@@ -1,4 +1,4 @@
-"""A row: one example as text, before any tokenizer has seen it, so that it survives a change of tokenizer or template."""
+"""A row: one example as text and not as tokens, so that it survives a change of tokenizer or template."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,9 +13,9 @@ class Message:
     """One turn of a conversation.
 
     Args:
-        role: Who speaks, as the chat template calls it.
+        role: The speaker, by its name in the chat template.
         content: Text of the turn.
-        extra: What else the turn carries for the template (reasoning, tool calls), as canonical JSON; empty where nothing.
+        extra: Further fields of the turn for the template (reasoning, tool calls), as canonical JSON; empty without any.
     """
 
     role: str
@@ -29,7 +29,7 @@ class Message:
 
     @property
     def identity(self) -> list[str]:
-        """What makes the turn differ from another one."""
+        """The values that decide whether two turns are equal."""
         return [self.role, self.content, *([self.extra] if self.extra else [])]
 
 
@@ -43,8 +43,8 @@ class Row:
         messages: The turns of a conversation, the last one by the assistant.
         label: Class name, where the task has classes.
         task: Name of the task it belongs to.
-        source: Where it came from, as "file.jsonl:7"; not part of its identity.
-        extra: Other arguments of the chat template (tools), as canonical JSON; empty where nothing.
+        source: Its place, as "file.jsonl:7"; not part of its identity.
+        extra: Other arguments of the chat template (tools), as canonical JSON; empty without any.
     """
 
     prompt: str = ""
@@ -95,14 +95,14 @@ class Row:
 
 @dataclass(frozen=True)
 class RowName:
-    """What remains of a row whose text is not stored: enough to recognise the row, and nothing of its text.
+    """The record of a row whose text is not stored: enough to recognise the row, and nothing of its text.
 
     Args:
         key: Key of the row in the ledger.
         hash: The row's `hash`.
         question: The row's `question`.
         label: Class name, where the labels of the task are its answers; else None.
-        source: Where the row came from, as "file.jsonl:7".
+        source: The row's place, as "file.jsonl:7".
         part: Part of the task that the row is in: "train" or "validation".
     """
 

@@ -1,4 +1,4 @@
-"""Words of any script: split at spaces where a script has them, a character each where it has none."""
+"""Words of any script: split at spaces where a script has spaces, else one word per character."""
 
 import re
 from functools import cache
@@ -32,14 +32,14 @@ def narrowed(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Return the runs of letters and digits of a text; a letter of a script without spaces is a run of its own.
+    """Return the runs of letters and digits of a text; a letter of a script without spaces is a separate run.
 
     A mark (an accent, or a vowel sign of an Indic script) belongs to the letter before it.
     """
     if text.isascii():
         return re.findall(r"\w+", text)
     runs: list[str] = []
-    before = ""  # what the last character was: of a "run", a "letter" of its own, or nothing that can carry a mark
+    before = ""  # kind of the last character: part of a "run", a separate "letter", or one that no mark can follow
     for letter in text:
         if _is_mark(letter):
             if before:

@@ -34,10 +34,10 @@ class SeamSpec:
 
     Args:
         name: Name of the seam, and of the function that fills it.
-        moment: When in a task a host calls it.
-        signature: The function as a method writes it, without `self`.
-        purpose: What the seam is for.
-        exclusive: Whether one method of a recipe may fill it, and not many.
+        moment: The moment of a task at which a host calls it.
+        signature: Signature of the function, without `self`.
+        purpose: Its purpose.
+        exclusive: Whether only one method of a recipe may fill it.
     """
 
     name: str
@@ -137,14 +137,14 @@ class Column:
 
     Args:
         name: Key in `Slice.columns`; methods that name the same column share it, stored with the largest `top_k`.
-        of: Which rows carry it: those "new" in this task, or those of a memory pool ("replay", "general").
-        teacher: Which model gives it: "start" (the model before the task; none in the first), "settled" (the model that learned
-            the row's task, when the row enters memory), "base" (the adapter off), or the folder or hub id of another model with
-            the same tokenizer.
+        of: The rows that have it: the "new" rows of this task, or the rows of a memory pool ("replay", "general").
+        teacher: The model that computes it: "start" (the model before the task; none in the first), "settled" (the model that
+            learned the row's task, when the row enters memory), "base" (the adapter off), or the folder or hub id of another
+            model with the same tokenizer.
         top_k: Log-probabilities stored for each label token.
-        refresh: Write the column of all rows anew after each task, not only of rows without one.
+        refresh: Write the column of all rows again after each task, not only of rows without it.
 
-    Cost: one forward a row when it is written; 6 x top_k bytes a label token.
+    Cost: one forward per row when it is written; 6 x top_k bytes per label token.
     """
 
     name: str
@@ -159,11 +159,11 @@ class Draw:
     """A request for rows from memory for one update.
 
     Args:
-        size: Rows wanted; fewer are served when the pool has fewer. Methods that draw from one pool share the same rows;
-            the largest request decides how many, and how they are balanced.
-        balance: How service is spread: "label", "task" or "row", each with equal chances.
-        own: Draw rows independent of what others draw from the pool.
-        weights: Chances of the pool's rows, in its order, met exactly, instead of balanced service; implies `own`.
+        size: Number of rows; fewer if the pool has fewer. Methods that draw from one pool share the same rows; the largest
+            request decides their number and balance.
+        balance: What is drawn evenly: "label", "task" or "row".
+        own: Draw rows independently of the other methods' draws from the pool.
+        weights: Inclusion weights of the pool's rows, in its order, instead of balanced draws; implies `own`.
         shared: They run in the shared forward and arrive in `step.drawn`; else they wait for `step.run`. Rows that one method
             requests in the shared forward are in it for every method that draws them.
     """
@@ -177,7 +177,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class DrawContext:
-    """What a method knows when it draws rows: the update, how many there are, its new rows, and how many rows each pool has."""
+    """The input of `draw`: the update, the number of updates, the number of new rows, and the number of rows of each pool."""
 
     update: int
     total: int
@@ -192,7 +192,7 @@ class DrawContext:
 
 @dataclass(frozen=True)
 class AdmitContext:
-    """What a method knows when it ranks rows for memory.
+    """The input of `admit`, which ranks rows for memory.
 
     Args:
         seed: Seed of the learn.
@@ -209,7 +209,7 @@ class AdmitContext:
 
 
 class Model(Protocol):
-    """What `prepare`, `settle` and `measure` see: the model between tasks, in eval mode. Read only.
+    """The input of `prepare`, `settle` and `measure`: the model between tasks, in eval mode. Read only.
 
     `rows` below names rows: "new" (the task's train rows), "validation", or a memory pool; `size` of them, keyed (all if None).
     """
@@ -226,7 +226,7 @@ class Model(Protocol):
 
     @property
     def first(self) -> bool:
-        """Whether what trains begins on the base model alone, so that these weights have nothing to forget."""
+        """Whether the trained parameters start directly on the base model, so that they have nothing to forget."""
         ...
 
     @property
@@ -269,7 +269,7 @@ class Method:
     """
 
     name: ClassVar[str] = ""
-    """Name in recipes."""
+    """Its name in recipes."""
 
     family: ClassVar[str] = ""
     """Group of methods in the lists."""
@@ -281,7 +281,7 @@ class Method:
     """Paper, year and number."""
 
     supports: ClassVar[frozenset[Support]] = frozenset({"accumulation"})
-    """What it can be trained with (see `SUPPORTS`). No host has several processes yet, so none are claimed here."""
+    """The kinds of training that it supports (see `SUPPORTS`). No host has several processes yet, so that is not listed."""
 
     @property
     def active(self) -> bool:
@@ -290,12 +290,12 @@ class Method:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the host must provide (see `NEEDS`)."""
+        """The values that the host must provide (see `NEEDS`)."""
         return ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """Teachers' distributions that the rows must carry."""
+        """Teachers' distributions that the rows must have."""
         return ()
 
     @property
@@ -310,12 +310,12 @@ class Method:
 
     @property
     def memory_only(self) -> bool:
-        """Whether it acts on rows from memory alone, so that it does nothing while there are none."""
+        """Whether it acts only on rows from memory, so that it does nothing while memory is empty."""
         return False
 
     @property
     def general_rows(self) -> int:
-        """Most rows of the pool "general", where it draws from that pool."""
+        """Largest number of rows of the pool "general", where it draws from that pool."""
         return 200
 
     def to_json(self) -> dict[str, Any]:
@@ -324,12 +324,12 @@ class Method:
 
     @property
     def anchors(self) -> bool:
-        """Whether it protects the parameters of the tasks before; there are none where a task trains fresh ones."""
+        """Whether it protects the parameters of earlier tasks, which do not exist where each task trains fresh ones."""
         return False
 
     @property
     def carries(self) -> bool:
-        """Of an owner of `adapter`: whether a task goes on with the parameters of the last one."""
+        """For an owner of `adapter`: whether a task continues to train the parameters of the last task."""
         return True
 
     def adapter(self, bare: Bare, state: State) -> AdapterPlan:
@@ -388,7 +388,7 @@ def checked_method(method: object) -> type[Method]:
     """Return `method`, checked: it is a method class, describes itself, and fills exactly the seams that it declares.
 
     Raises:
-        BadSpec: With the names; a misspelt seam must not pass silently.
+        BadSpec: It does not; the message has the names, since a misspelt seam must not pass silently.
     """
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise BadSpec(f"{method!r} is no class that derives from perdure.core.seams.Method")

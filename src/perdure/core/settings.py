@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from perdure.core.fields import LARGEST, MANY
 
-LATER = ("gradient_checkpointing",)  # recipes were recorded before these settings existed
+LATER = ("gradient_checkpointing",)  # settings that were added after the first recipes were recorded
 
 
 class Settings(BaseModel):
@@ -17,9 +17,9 @@ class Settings(BaseModel):
     learning_rate: float = Field(1e-3, gt=0, le=100, description="peak learning rate of AdamW")
     num_train_epochs: int = Field(3, ge=1, le=100_000, description="passes over the new rows")
     per_device_train_batch_size: int = Field(
-        16, ge=1, le=65_536, description="new rows a micro-batch; replayed rows come on top"
+        16, ge=1, le=65_536, description="new rows per micro-batch; replayed rows are added"
     )
-    gradient_accumulation_steps: int = Field(1, ge=1, le=65_536, description="micro-batches an update")
+    gradient_accumulation_steps: int = Field(1, ge=1, le=65_536, description="micro-batches per update")
     gradient_checkpointing: bool = Field(
         False,
         description="store the inputs of the model's blocks alone, and compute the rest again in the backward: less memory, more "
@@ -28,13 +28,13 @@ class Settings(BaseModel):
     max_grad_norm: float = Field(1.0, ge=0, le=LARGEST, description="clip the gradient to this norm; 0 does not clip")
     weight_decay: float = Field(0.0, ge=0, le=100, description="AdamW's decoupled weight decay")
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field("linear", description="decay after warm-up")
-    warmup_steps: float = Field(0.0, ge=0, le=MANY, description="updates of warm-up; below 1 a share of all updates")
+    warmup_steps: float = Field(0.0, ge=0, le=MANY, description="updates of warm-up; below 1, a share of all updates")
     label_smoothing_factor: float = Field(0.0, ge=0, lt=1, description="label smoothing of the task loss")
     max_length: int = Field(
         512,
         ge=8,
         le=MANY,
-        description="tokens a row; longer prompts lose their start. The default is lowered to the positions that a model has; "
+        description="tokens per row; longer prompts lose their start. The default is lowered to the positions that a model has; "
         "another value beyond them is an error",
     )
     train: Literal["lora", "full"] = Field("lora", description="train a LoRA adapter, or every weight in float32")
@@ -55,7 +55,7 @@ class Settings(BaseModel):
     )
     memory_per_task: int = Field(100, ge=0, le=MANY, description="rows stored of a task without labels")
     memory_size: int = Field(
-        5000, ge=0, le=MANY, description="rows in memory, in all; the largest groups give way first"
+        5000, ge=0, le=MANY, description="rows in memory in total; the largest groups lose rows first"
     )
     data: Literal["task", "all"] = Field("task", description="train on the new task, or on all stored tasks together")
     start: Literal["head", "base"] = Field(
@@ -74,7 +74,7 @@ class Settings(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON.
 
-        A setting that came later is left out at its default: the JSON is hashed into the ids of entries, and no id may change.
+        A setting that was added later is left out at its default: the JSON is hashed into the ids of entries, which are fixed.
         """
         plain = self.model_dump(mode="json")
         defaults = type(self).model_fields

@@ -1,9 +1,9 @@
-"""How slots are named, and which of them the model of one task consists of.
+"""Names of slots, and the view of each task.
 
-    skill            the adapter that a continuing recipe goes on training
+    skill            the shared adapter, which every task trains further
     sum:<task>       an adapter that is summed with the others
     task:<task>      an adapter that belongs to that task alone
-    task:<task>/...  what was frozen under it when it was learned, under a second name so that it stays the same for ever
+    task:<task>/...  copies of the slots that were frozen under it when it was learned, so that they never change
     route            the router, which names the task of a request
     edits            edited facts, over every view
     dense            every weight of the model
@@ -43,7 +43,7 @@ def view_of(slots: Mapping[str, Content], task: str | None = None) -> dict[str, 
 
 
 def without_task(slots: Mapping[str, Content], task: str | None) -> dict[str, Content]:
-    """Return a view under names without the task: two tasks with the same content then have the same state."""
+    """Return a view with slot names that do not have the task, so that equal content gives equal state hashes."""
     own = task_slot(task) if task is not None else ""
     return {"task" + name.removeprefix(own) if own and name.startswith(own) else name: slots[name] for name in slots}
 
@@ -65,7 +65,7 @@ def is_isolated(slots: Mapping[str, Content], task: str | None) -> bool:
 
 
 def is_dense(slot: str) -> bool:
-    """Return whether a slot has every weight of the model: those that all tasks share, or those under one task's adapter."""
+    """Return whether a slot has all weights of the model, shared by all tasks or under one task's adapter."""
     return slot == DENSE or (slot.startswith("task:") and slot.endswith(f"/{DENSE}"))
 
 

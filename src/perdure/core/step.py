@@ -1,4 +1,4 @@
-"""What a method sees of one update: read-only, with the outputs of one forward shared by everybody."""
+"""The read-only input of a method in one update; all methods share the outputs of one forward."""
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
@@ -40,8 +40,8 @@ class Slice:
     Args:
         logits: (tokens, vocab) at label positions, float32.
         labels: (tokens,) the tokens to predict.
-        weight: (tokens,) what each token counts, so that summing over the micro-batches of an update gives its mean.
-        hidden: (tokens, hidden) what the model's head was given at these positions; its dtype is the model's.
+        weight: (tokens,) weight of each token; the weighted sum over the micro-batches of an update is its mean.
+        hidden: (tokens, hidden) input of the model's head at these positions, in the model's dtype.
         row: (tokens,) each token's row, by its place in the pool or among the new rows.
         task: (tokens,) number of the row's task: the pool's tasks in order of appearance, from 0; all 0 for new rows.
         columns: Stored columns of these rows, aligned with `labels`; a column that a row lacks has zero `covered`.
@@ -62,7 +62,7 @@ class Slice:
         return (per_token * self.weight).sum()
 
     def by_row(self, per_token: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the places of the rows (rows,), ascending, and of each the mean of `per_token` (rows,), whatever its weight."""
+        """Return the indices of the rows (rows,), ascending, and the unweighted mean of `per_token` of each (rows,)."""
         places, row_of = self.row.unique(return_inverse=True)  # type: ignore[union-attr]  # rows of a host have places
         sums = per_token.new_zeros(len(places)).index_add(0, row_of, per_token)
         return places, sums / torch.bincount(row_of)
@@ -101,10 +101,10 @@ class Step:
         before: In `watch`, the parameters before the optimizer step, if the method declares it in `needs`.
         task_grad: In `watch`, the gradient of the task loss alone, before mask, gradient and clip; if in `needs`.
         refs: In `hold` and `watch`, the masked gradients of the reference losses, by name; if in `needs`.
-        row_losses: In `watch`, for each drawn set its rows (rows,) and their losses (rows,) in nats a token; if
+        row_losses: In `watch`, for each drawn set its rows (rows,) and their losses (rows,) in nats per token; if
             in `needs`.
-        runner: How `run` computes; the host's.
-        embedder: How `embed` computes; the host's.
+        runner: The host's function behind `run`.
+        embedder: The host's function behind `embed`.
     """
 
     index: int
@@ -122,7 +122,7 @@ class Step:
     embedder: Callable[[str], Tensor] | None = None
 
     def once(self, term: Tensor) -> Tensor:
-        """Return this micro-batch's share of a term of the weights alone, so that an update counts it once."""
+        """Return this micro-batch's share of a term that depends only on the weights, so that an update counts it once."""
         return term * self.share
 
     def run(
@@ -136,7 +136,7 @@ class Step:
         """Return the outputs on `part` of another forward.
 
         Args:
-            part: Whose rows: "new", or one of `parts`.
+            part: The rows: "new", or one of `parts`.
             weights: Values to use for parameters by name; the others stay. None for the current ones.
             embeddings: Input embeddings instead of the tokens', shaped as `embed` returns them.
             grad: Whether gradients flow to the parameters (or `weights`) and to `embeddings`.
@@ -163,7 +163,7 @@ def memory_reference(step: Step, method: str) -> dict[str, Tensor]:
 
 
 def row_weights(row_of: Tensor, rows: int) -> Tensor:
-    """Return a weight a token so that every row counts 1 / `rows`, whatever its length.
+    """Return a weight per token such that every row counts 1 / `rows`, whatever its length.
 
     Args:
         row_of: (tokens,) which row each token belongs to.

@@ -1,4 +1,4 @@
-"""Values as people give them: a number in a file or an option, and what an error shows of one."""
+"""Values that users give: numbers in files and options, and their form in error messages."""
 
 import re
 from typing import Any, get_args
@@ -9,7 +9,7 @@ EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # a number that YA
 
 
 def shown(value: Any) -> str:
-    """Return a value that somebody gave as an error message shows it: on one line, and cut where it is long."""
+    """Return a value for an error message: on one line, and cut where it is long."""
     try:
         text = repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
@@ -18,7 +18,7 @@ def shown(value: Any) -> str:
 
 
 def as_number(value: Any, kind: Any, where: str) -> Any:
-    """Return a value, made a number where `kind` wants one and the value is one that YAML 1.1 reads as a text.
+    """Return a value, converted to a number where `kind` is a number and YAML 1.1 read the number as a text.
 
     Raises:
         BadSpec: It is a truth value or another text.

@@ -1,4 +1,4 @@
-"""Counts and lists of names as people write them."""
+"""Counts and lists of names in messages."""
 
 from collections.abc import Sequence
 

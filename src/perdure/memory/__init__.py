@@ -1,1 +1,1 @@
-"""The replay store: rows and their columns, manifests, admission, service."""
+"""The replay store: rows and their columns, admission, and draws."""

@@ -1,4 +1,4 @@
-"""Which rows of a finished task enter memory, and which are removed when memory is full."""
+"""Admission of a finished task's rows to memory, and removal of rows when memory is full."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
@@ -15,7 +15,7 @@ Policy = Literal["reservoir", "hard", "surprise"]
 
 
 def admission_scores(policy: Policy, rows: Sequence[Row], context: AdmitContext) -> list[float]:
-    """Return one score a row; the rows with the highest scores enter memory.
+    """Return one score per row; the rows with the highest scores enter memory.
 
     reservoir: a keyed random number, so that every row has the same chance (Vitter 1985, in its random-key form).
     hard: the negative log-likelihood under the settled model (lowest confidence first).
@@ -52,7 +52,7 @@ def admitted(
 def shrink(items: Sequence[T], group: Callable[[T], Hashable], size: int, *key: Any) -> list[T]:
     """Return at most `size` items; while there are too many, the largest group loses a keyed random member.
 
-    Ties between groups are broken by name, so the result depends on the items and the key alone.
+    Ties between groups are broken by name, so the result depends only on the items and the key.
     """
     members: dict[Hashable, list[int]] = defaultdict(list)
     for i, item in enumerate(items):

@@ -1,4 +1,4 @@
-"""The memory of a trainer without a ledger, in one file: rows as tokens, since their text may never have been there."""
+"""The memory of a trainer without a ledger, in one file. Rows are stored as tokens, since the trainer may not have their text."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from perdure.memory.memory import Memory
 from perdure.memory.pool import Pool
 
 FORMAT = 1
-COLUMN = "column/"  # prefix of the tensors that `pack` made
+COLUMN = "column/"  # prefix of the tensors from `pack`
 STATE = "state/"  # prefix of the methods' states
 
 
@@ -63,15 +63,15 @@ class TokenMemory(Memory[TokenRow]):
         return self.pools(lambda rows: [row.row for row in rows])
 
     def _entering(self, best: Sequence[TokenRow]) -> list[TokenRow]:
-        """Return those of the best rows that are not in memory, each once: a dataset may have a row twice."""
+        """Return the best rows that are not in memory, each once, since a dataset may repeat a row."""
         return list({row.key: row for row in super()._entering(best)}.values())
 
 
 def save(path: Path, memory: TokenMemory) -> None:
-    """Write the memory as one safetensors file, its facts as JSON in the header; the old file stays until the new is whole.
+    """Write the memory as one safetensors file with metadata in the header; the old file stays until it is complete.
 
     Raises:
-        PerdureError: The disk is full; what was at `path` is as it was.
+        PerdureError: The disk is full; `path` is not changed.
     """
     tensors: dict[str, Tensor] = {
         "ids": torch.tensor([i for row in memory.rows for i in row.row.ids], dtype=torch.int32),
@@ -86,7 +86,7 @@ def save(path: Path, memory: TokenMemory) -> None:
 
 
 def load(path: Path) -> TokenMemory:
-    """Return the memory that `save` wrote; an empty one where there is no file.
+    """Return the memory that `save` wrote; empty where there is no file.
 
     Raises:
         BrokenStore: The file is no such memory, or of a newer format.

@@ -1,4 +1,4 @@
-"""The loss of each row of memory, known from the start of a task on and renewed whenever a row is drawn."""
+"""The loss of each row of memory, measured at the start of a task and updated whenever the row is drawn."""
 
 from collections.abc import Iterable
 
@@ -22,6 +22,6 @@ def losses_of(slices: Iterable[Slice]) -> Tensor | None:
 
 
 def renewed(known: Tensor, seen: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the known losses (rows,) with those of the rows seen: their places, and what was measured there."""
+    """Return the known losses (rows,) with new values for some rows, given their indices and measured losses."""
     places, losses = seen
     return known.index_copy(0, places.to(known.device), losses.to(known))

@@ -12,7 +12,7 @@ from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, Column
 from perdure.memory.admission import admission_scores, admitted, shrink
 
-if TYPE_CHECKING:  # reading a workspace loads no torch
+if TYPE_CHECKING:  # imported late, so that reading a workspace loads no torch
     from perdure.core.seams import State
     from perdure.core.step import TopK
     from perdure.data.encode import Encoded
@@ -49,7 +49,7 @@ R = TypeVar("R", bound=StoredRow)
 
 @dataclass(frozen=True)
 class Memory(Generic[R]):
-    """The stored rows and their columns; every change makes a new memory."""
+    """The stored rows and their columns. Immutable: every change returns a new memory."""
 
     rows: Sequence[R] = ()
     columns: "Columns" = field(default_factory=dict)
@@ -83,9 +83,9 @@ class Memory(Generic[R]):
 
         Args:
             fresh: The rows of the task, for the pool "replay".
-            scores: Score of each; the highest enter.
-            settings: How many enter for each label or task, and the budget in rows.
-            *key: Key of the choice of rows that give way, such as the seed and the number of the task.
+            scores: Score of each row; the highest enter.
+            settings: Number of rows per label or task, and the budget in rows.
+            *key: Key of the choice of rows that are removed, such as the seed and the number of the task.
         """
         grown = self.add(self._entering([fresh[i] for i in admitted(fresh, scores, lambda row: row.label, settings)]))
         fitting = shrink(grown.of("replay"), lambda row: (row.task, row.label), settings.memory_size, *key)
@@ -111,7 +111,7 @@ class Memory(Generic[R]):
         return replace(self, columns=columns)
 
     def _entering(self, best: Sequence[R]) -> Iterable[R]:
-        """Return those of the best rows that are not in memory."""
+        """Return the best rows that are not in memory."""
         known = set(self.keys)
         return [row for row in best if row.key not in known]
 

@@ -12,10 +12,10 @@ from perdure.memory.service import Server, by_weight
 
 @dataclass
 class Pool:
-    """Rows of one pool with their tokens and columns, and how often each was served, by account.
+    """Rows of one pool with their tokens and columns, and how often each was drawn, by account.
 
     Args:
-        keys: Row keys, the order of everything else here.
+        keys: Row keys; all other fields have their order.
         rows: Tokens of each row.
         labels: Label of each row, None where its task has none.
         tasks: Task of each row.
@@ -30,13 +30,13 @@ class Pool:
     served: dict[str, list[int]] = field(default_factory=dict)
 
     def draw(self, request: Draw, length: int, *key: object, account: str = "") -> list[int]:
-        """Return the indices of the rows that serve `request` with a batch of `length` tokens, and count the service.
+        """Return the indices of the rows for `request`, to join a batch of `length` tokens, and count the draw.
 
         Args:
-            request: How many rows, and how they are chosen.
+            request: Number of rows, and the rule that chooses them.
             length: Tokens of the longest row of the batch.
             *key: Key of this draw.
-            account: Whose service is counted; draws of another account do not see it.
+            account: Account in which the draw is counted; other accounts are not influenced.
         """
         if request.weights is not None:
             return by_weight(request.weights, request.size, *key)

@@ -1,4 +1,4 @@
-"""Which rows of memory serve an update."""
+"""Choice of the rows from memory for an update."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ from perdure.core.keyed import keyed
 
 @dataclass
 class Server:
-    """Serves one pool evenly: the row that was served least goes first, and among equals the row nearest in length.
+    """Draws rows of one pool evenly: the row that was drawn least comes first, and among equals the row nearest in length.
 
     Args:
-        groups: Group of each row (its label, its task, or itself); every group gets the same service.
+        groups: Group of each row (its label, its task, or itself); all groups are drawn equally often.
         lengths: Tokens of each row.
-        served: Times each row was served so far; part of a checkpoint.
+        served: Number of draws of each row so far; part of a checkpoint.
 
-    Matching the batch in length costs nothing where the policy leaves a choice, and padding is cost. Over n draws every group
-    is served n / groups times, give or take one.
+    Where the rule leaves a choice, rows of matching length are taken, since padding costs time. Over n draws every group is drawn
+    n / groups times, to within one.
     """
 
     groups: Sequence[Hashable]
@@ -29,10 +29,10 @@ class Server:
         self.served = self.served or [0] * len(self.groups)
 
     def serve(self, size: int, length: int, *key: object) -> list[int]:
-        """Return the indices of `size` rows (all of them when there are fewer), each at most once, and count the service.
+        """Return the indices of `size` rows (all of them when there are fewer), each at most once, and count the draw.
 
         Args:
-            size: Rows wanted.
+            size: Number of rows.
             length: Tokens of the longest row of the batch they join.
             *key: Key of this draw, such as seed, task, pool and update.
         """
@@ -58,13 +58,13 @@ class Server:
         return chosen
 
     def _misfit(self, i: int, length: int) -> int:
-        """Padding that row i brings to a batch of `length`: its own, or what it adds to every other row (counted double)."""
+        """Padding that row i causes in a batch of `length`: its own, or that of every other row (counted double)."""
         gap = self.lengths[i] - length
         return 2 * gap if gap > 0 else -gap
 
 
 def chances(weights: Sequence[float], size: int) -> np.ndarray:
-    """Return each row's chance (rows,) to be among `size` rows that `by_weight` draws: in proportion to its weight, at most 1.
+    """Return each row's probability (rows,) to be among `size` rows of `by_weight`: in proportion to its weight, at most 1.
 
     A row that would be drawn more than once is certain, and the others share the rest. A row of weight 0 is never drawn, so
     that the chances sum to `size`, or to the number of the other rows where that is smaller.
