@@ -144,7 +144,7 @@ def warn_lost(result: "EditResult") -> None:
 
 
 def warn_tasks(result: "EditResult") -> None:
-    """Warn of tasks that lost by an edit, and say how to take it out."""
+    """Warn of tasks that lost by an edit, and print the command that takes it out."""
     for text in result.warnings:
         warn(text)
     if result.entry and result.lost_tasks:

@@ -46,10 +46,10 @@ class Rescored:
     Args:
         before: By task, the newest score that was measured before the entry, over the test rows that `scores` has.
         scores: By task, at the entry.
-        verdict: What a gate says of each task's change; None where there is nothing to compare.
+        verdict: A gate's verdict on each task's change; None without earlier scores.
         loss: A sentence on the tasks that lost, as `Verdict.losses` counts them; empty where none did.
         refused: The change is to be refused.
-        notices: What the user should know of how the model was asked.
+        notices: Notices about prompts and answers.
     """
 
     before: Mapping[str, ScoreSummary] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Rescored:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know."""
+        """The notices, and the sentence on the tasks that lost."""
         return (*self.notices, self.loss) if self.loss else self.notices
 
 
@@ -79,14 +79,14 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
     known = {name: session.task(name, entry) for name in entry.tasks}
     tasks = {name: task for name, task in known.items() if task.test}
     most = SAMPLE if wanted.rows == "quick" else None
-    found = {name: session.score(entry, task, tick, most) for name, task in tasks.items()}
-    scores = {name: scored.score for name, scored in found.items()}
+    scored_tasks = {name: session.score(entry, task, tick, most) for name, task in tasks.items()}
+    scores = {name: scored.score for name, scored in scored_tasks.items()}
     earlier = _newest(
         session.ledger, session.ledger.entry(str(entry.parent)), {name: entry.tasks[name] for name in tasks}
     )
     pairs = {name: over_rows(score, scores[name].rows) for name, score in earlier.items()}
     before = {name: score for name, score in pairs.items() if score is not None}
-    notices = tuple(dict.fromkeys(text for scored in found.values() for text in scored.notices))
+    notices = tuple(dict.fromkeys(text for scored in scored_tasks.values() for text in scored.notices))
     verdict, loss = _compared(entry, before, scores, Gate(strict=wanted.strict))
     refused = wanted.strict and bool(loss)
     return Rescored(_summaries(before), _summaries(scores), verdict, loss, refused, notices)
@@ -94,32 +94,32 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
 
 def _newest(ledger: Ledger, entry: Entry, versions: Mapping[str, str]) -> dict[str, Score]:
     """Return the newest score of each task at an entry or before it, where one was measured."""
-    found: dict[str, Score] = {}
+    newest: dict[str, Score] = {}
     for past in ledger.ancestors(entry):
-        left = {name: version for name, version in versions.items() if name not in found}
+        left = {name: version for name, version in versions.items() if name not in newest}
         here = {name: version for name, version in left.items() if past.tasks.get(name) == version}
         if not here:
-            return found
+            return newest
         seen = ledger.seen_by(past, here)
         scores = ledger.scores(seen.values(), here.values(), samples=True)
         cells = {name: scores.get((seen[name], version)) for name, version in here.items()}
-        found |= {name: score for name, score in cells.items() if score is not None}
-    return found
+        newest |= {name: score for name, score in cells.items() if score is not None}
+    return newest
 
 
 def _compared(
     entry: Entry, before: Mapping[str, Score], scores: Mapping[str, Score], gate: Gate
 ) -> tuple[Verdict | None, str]:
-    """Return what a gate says of the tasks that were scored before, and its sentence on those that lost."""
+    """Return a gate's verdict on the tasks that were scored before, and its sentence on those that lost."""
     from perdure.evaluate.evidence import GuardedTask, make_evidence
     from perdure.evaluate.gate import decide
 
     if not before:
         return None, ""
     tasks = {name: GuardedTask(entry.tasks[name], score, scores[name]) for name, score in before.items()}
-    found = make_evidence(gate, "", tasks)
-    losses = {task.task: found.tasks[task.task] for task in found.verdict.losses}
-    return found.verdict, decide(gate, "", losses).reason if losses else ""
+    evidence = make_evidence(gate, "", tasks)
+    losses = {task.task: evidence.tasks[task.task] for task in evidence.verdict.losses}
+    return evidence.verdict, decide(gate, "", losses).reason if losses else ""
 
 
 def _summaries(scores: Mapping[str, Score]) -> dict[str, ScoreSummary]:

@@ -156,7 +156,7 @@ class Session:
             entry: An entry or a draft.
             task: The task.
             tick: Called with (what, done, total) as work goes on.
-            most: Most test rows that are scored; None scores all. The score of a sample is stored beside that of all rows.
+            most: Most test rows that are scored; None scores all. The score of a sample is stored next to that of all rows.
         """
         state, sample = self.ledger.seen(entry, task.name), most is not None and most < len(task.test)
         stored = self.ledger.score(state, task.version, task.scoring, samples=sample)

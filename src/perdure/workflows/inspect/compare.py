@@ -54,11 +54,11 @@ class _Side:
 
     def __init__(self, ledger: "Ledger"):
         entry = ledger.resolve("head")
-        found = measured(ledger, entry)
-        self.tasks, self.stages, self.scores = found.tasks, found.stages, found.scores
+        scored = measured(ledger, entry)
+        self.tasks, self.stages, self.scores = scored.tasks, scored.stages, scored.scores
         line = reversed(ledger.ancestors(entry))
         self.taught = [(one.task, one.data.get("train")) for one in line if one.kind == "learn"]
-        self.matrix = found.matrix(parts=True)
+        self.matrix = scored.matrix(parts=True)
 
     def newest(self, task: str) -> set[str]:
         """Return the test rows of a task that were scored at head."""

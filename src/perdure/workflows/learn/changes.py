@@ -23,8 +23,8 @@ def changes(session: Session, recipe: Recipe) -> JsonObject:
     if mine["max_length"] == positions(session.base_folder):
         del mine["max_length"]
     gone = {method.name for method in usual.methods} - {method.name for method in recipe.methods}
-    found = {key: value for key, value in mine.items() if key not in theirs or value != theirs[key]}
-    return found | {f"methods.{name}": None for name in sorted(gone)}
+    different = {key: value for key, value in mine.items() if key not in theirs or value != theirs[key]}
+    return different | {f"methods.{name}": None for name in sorted(gone)}
 
 
 def _flat(recipe: Recipe) -> JsonObject:

@@ -49,27 +49,29 @@ def estimated(session: Session, planned: Plan, tick: Tick | None = None) -> Esti
 
     file = cached(session, "estimates") / f"{_key(session, planned)}.json"
     try:
-        found = LearnEstimate.from_json(json.loads(file.read_text()))
+        estimate = LearnEstimate.from_json(json.loads(file.read_text()))
     except (OSError, ValueError, BadRecord):  # not measured yet, or cut off
         try:
-            found = _measured(session, planned, tick)
+            estimate = _measured(session, planned, tick)
         except torch.OutOfMemoryError as error:
             return Estimated(None, (_too_large(session, str(error).partition(". ")[0]),))
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(found.to_json()) + "\n")
+        write_text(file, json.dumps(estimate.to_json()) + "\n")
     from perdure.bridges.sizes import memory_bytes
 
     there = memory_bytes(session.device) >> 20
-    if found.peak_mib > there:
-        return Estimated(found, (_too_large(session, f"it takes {found.peak_mib:,} MiB, and there are {there:,}"),))
-    return Estimated(found)
+    if estimate.peak_mib > there:
+        return Estimated(
+            estimate, (_too_large(session, f"it takes {estimate.peak_mib:,} MiB, and there are {there:,}"),)
+        )
+    return Estimated(estimate)
 
 
 def _measured(session: Session, planned: Plan, tick: Tick | None) -> LearnEstimate:
     from perdure.workflows.learn.probe import probe
 
-    found = probe(session, planned, tick)
-    return LearnEstimate(round(found.train_seconds + found.eval_seconds, 1), found.peak_mib)
+    probed = probe(session, planned, tick)
+    return LearnEstimate(round(probed.train_seconds + probed.eval_seconds, 1), probed.peak_mib)
 
 
 def _too_large(session: Session, what: str) -> str:

@@ -57,7 +57,7 @@ def prepare(run: Run) -> Prepared:
 
 
 def gather(run: Run, training: TrainingRows, before: Mapping[str, Scored]) -> Prepared:
-    """Return rows and memory as tokens, with what other models say of them.
+    """Return rows and memory as tokens, with their teacher columns.
 
     Args:
         run: The learn.

@@ -56,7 +56,7 @@ def probe(session: Session, planned: Plan, tick: Tick | None = None) -> Probed:
     from perdure.bridges.models import choose_device
     from perdure.bridges.peak_memory import PeakMemory
 
-    def told(done: int) -> None:
+    def progress(done: int) -> None:
         if tick:
             tick("measuring two updates", done, 2)
 
@@ -66,14 +66,14 @@ def probe(session: Session, planned: Plan, tick: Tick | None = None) -> Probed:
     with tempfile.TemporaryDirectory(prefix="perdure-probe-") as folder, torch.random.fork_rng():
         run = Run(session, small, None, lambda: None, place=Path(folder))
         scoring = _scoring_seconds(run)
-        training = _training_seconds(run, told)
+        training = _training_seconds(run, progress)
     return Probed(training, scoring, peak.mib)
 
 
 # ---- training
 
 
-def _training_seconds(run: Run, told: Any) -> float:
+def _training_seconds(run: Run, tick: Any) -> float:
     """Run two updates, settle, and return what all of it takes."""
     session, plan = run.session, run.plan
     rows = plan.training.rows
@@ -93,7 +93,7 @@ def _training_seconds(run: Run, told: Any) -> float:
 
     def progress(done: int, total: int, loss: float) -> None:
         stamps.append(time.perf_counter())
-        told(done - first)
+        tick(done - first)
 
     stamps[0] = time.perf_counter()
     host(plan.recipe.settings.host)(learner, _LastTwo(first, learner), progress)
@@ -185,15 +185,15 @@ def _scored_once(run: Run) -> float:
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     longest = max(len(prompts[order[0]]), 1)
     picked = order[: min(BATCH, max(MOST // longest, 1))]
-    rows, asked = [task.test[i] for i in picked], [prompts[i] for i in picked]
+    rows, picked_prompts = [task.test[i] for i in picked], [prompts[i] for i in picked]
     times = len(prompts) / len(picked)
     if task.scorer["name"] == "choice":
         began = time.perf_counter()
-        measure(runtime, replace(task, test=tuple(rows)), prompts=asked)
+        measure(runtime, replace(task, test=tuple(rows)), prompts=picked_prompts)
         return (time.perf_counter() - began) * times
     wanted = answer_length(runtime, task)
     few = min(wanted, TOKENS)
-    read, both = (_seconds_of(runtime, rows, new, asked) for new in (1, few))
+    read, both = (_seconds_of(runtime, rows, new, picked_prompts) for new in (1, few))
     more = (both - read) / (few - 1) * (wanted - 1) if few > 1 else 0.0
     share = sum(map(len, prompts)) / (longest * len(picked))  # of tokens to read
     return read * share + max(more, 0.0) * times
