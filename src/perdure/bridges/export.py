@@ -178,7 +178,8 @@ def write_merged(folder: Path, runtime: Runtime, patches: Patches) -> None:
 
 def load_merged(folder: Path, base: Base) -> Base:
     """Return the model that `write_merged` wrote, in the dtype and on the device of `base`: a second copy in memory."""
-    return load_base(folder, str(base.dtype).removeprefix("torch."), str(base.device))
+    kind = str(base.dtype).removeprefix("torch.")
+    return load_base(folder, kind, str(base.device), attn_implementation=base.attn_implementation)
 
 
 def check_merged(written: Base, text: str, expected: Tensor) -> MergeCheck:

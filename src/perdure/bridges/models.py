@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from perdure.bridges import base_checks, quantization
+from perdure.bridges import attention, base_checks, quantization
 from perdure.bridges.base_files import (
     LARGE,
     check_folder,
@@ -79,6 +79,7 @@ class Base:
         dtype: Dtype of the frozen weights, and of what is computed with quantised ones.
         device: Where it lives.
         quantization: "nf4" or "int8" where its linear layers are quantised; None for plain weights.
+        attn_implementation: What computes attention, where it was named; None for what transformers chose.
     """
 
     model: Any
@@ -86,6 +87,7 @@ class Base:
     dtype: torch.dtype
     device: torch.device
     quantization: str | None = None
+    attn_implementation: str | None = None
 
     def precision(self) -> AbstractContextManager:
         """Return the context of a forward: autocast to the dtype of the base, nothing over float32."""
@@ -307,7 +309,13 @@ def slow_notice(dtype: str, device: str = ANY) -> str | None:
     )
 
 
-def check_base(folder: Path, dtype: str = "auto", device: str = "auto", kind: str | None = None) -> Base:
+def check_base(
+    folder: Path,
+    dtype: str = "auto",
+    device: str = "auto",
+    kind: str | None = None,
+    attn_implementation: str | None = None,
+) -> Base:
     """Load the model in a local folder as `load_base` does, and check all that a new workspace relies on.
 
     Cost: reads every weight.
@@ -315,7 +323,7 @@ def check_base(folder: Path, dtype: str = "auto", device: str = "auto", kind: st
     Raises:
         BadInput: The model cannot be loaded, or is not sound: see `base_files` and `base_checks`.
     """
-    base, info = _load(folder, dtype, device, kind)
+    base, info = _load(folder, dtype, device, kind, attn_implementation)
     refuse_doubles(folder)
     refuse_generation(folder)
     base_checks.refuse_left_out(folder, base.model, info["unexpected_keys"])
@@ -326,7 +334,13 @@ def check_base(folder: Path, dtype: str = "auto", device: str = "auto", kind: st
     return base
 
 
-def load_base(folder: Path, dtype: str = "auto", device: str = "auto", kind: str | None = None) -> Base:
+def load_base(
+    folder: Path,
+    dtype: str = "auto",
+    device: str = "auto",
+    kind: str | None = None,
+    attn_implementation: str | None = None,
+) -> Base:
     """Load model and tokenizer from a local folder; safetensors only, and no code from the folder is ever run.
 
     Args:
@@ -334,14 +348,17 @@ def load_base(folder: Path, dtype: str = "auto", device: str = "auto", kind: str
         dtype: As `choose_dtype` takes it.
         device: As `choose_device` takes it.
         kind: "nf4" or "int8" to quantise the linear layers while they load; None leaves them as they are.
+        attn_implementation: What computes attention, as transformers names it; None for its own choice.
 
     Raises:
         BadInput: The folder needs code of its own, holds no whole model with finite weights, or cannot be loaded.
     """
-    return _load(folder, dtype, device, kind)[0]
+    return _load(folder, dtype, device, kind, attn_implementation)[0]
 
 
-def _load(folder: Path, dtype: str, device: str, quantised: str | None) -> tuple[Base, dict[str, Any]]:
+def _load(
+    folder: Path, dtype: str, device: str, quantised: str | None, attn_implementation: str | None
+) -> tuple[Base, dict[str, Any]]:
     """Return the base, and what transformers reports of the weights that it did not use."""
     check_folder(folder)
     _refuse_wrong_configuration(folder)
@@ -352,11 +369,17 @@ def _load(folder: Path, dtype: str, device: str, quantised: str | None) -> tuple
     tokenizer = load_tokenizer(folder)
     if quantization.check_kind(quantised):
         quantization.refuse_not_finite(folder)
-    model, info = _load_model(folder, kind, quantization.load_options(quantised, kind, place))
+    options = quantization.load_options(quantised, kind, place)
+    if attention.check_name(attn_implementation):
+        options["attn_implementation"] = attn_implementation
+    model, info = _load_model(folder, kind, options)
+    attention.refuse_other(model, attn_implementation)
     quantization.without_packing(model)
     base_checks.refuse_not_finite(folder, model)
     model.requires_grad_(False)
-    base = Base((model if quantised else model.to(place)).eval(), tokenizer, kind, place, quantised)
+    base = Base(
+        (model if quantised else model.to(place)).eval(), tokenizer, kind, place, quantised, attn_implementation
+    )
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= base.rows:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked, but its embedding is looked up all the same
     base_checks.guard_embedding(base.model, tokenizer)
@@ -366,7 +389,7 @@ def _load(folder: Path, dtype: str, device: str, quantised: str | None) -> tuple
 def _load_model(folder: Path, kind: torch.dtype, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoModelForCausalLM
 
-    with in_words(f"cannot load a causal language model from {folder}"), _quiet():
+    with attention.in_words_of(options), in_words(f"cannot load a causal language model from {folder}"), _quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=kind,
@@ -376,8 +399,8 @@ def _load_model(folder: Path, kind: torch.dtype, options: dict[str, Any]) -> tup
             ignore_mismatched_sizes=True,  # so that they are listed in `info`, and refused by our own error
             **options,
         )
-        model, info = loaded
-        base_checks.refuse_incomplete(folder, info)
+    model, info = loaded
+    base_checks.refuse_incomplete(folder, info)
     return model, info
 
 

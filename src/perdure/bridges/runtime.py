@@ -46,6 +46,7 @@ class Runtime:
         device: "auto" or a torch device.
         batching: How rows run in batches, where that is known; else it is measured.
         quantization: "nf4" or "int8" to quantise the frozen weights; None leaves them plain.
+        attn_implementation: What computes attention, as transformers names it; None for its own choice.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class Runtime:
         *,
         batching: Batching | None = None,
         quantization: str | None = None,
+        attn_implementation: str | None = None,
     ):
         self.folder, self.dtype, self.device, self.batching = folder, dtype, device, batching
-        self.quantization = quantization
+        self.quantization, self.attn_implementation = quantization, attn_implementation
         self.base: Base = self._load(dtype)
         self.model: Any = self.base.model
         self.dense = False
@@ -418,7 +420,7 @@ class Runtime:
         self.model, self.dense = self.base.model, False
 
     def _load(self, dtype: str) -> Base:
-        base = load_base(self.folder, dtype, self.device, self.quantization)
+        base = load_base(self.folder, dtype, self.device, self.quantization, self.attn_implementation)
         if self.batching is not None:
             remember(base.model, self.batching)
         return base

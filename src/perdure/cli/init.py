@@ -28,6 +28,13 @@ def init(
         Literal["nf4", "int8"] | None,
         typer.Option(help="Hold the frozen weights of linear layers in 4 bits (nf4) or 8 (int8), with bitsandbytes."),
     ] = None,
+    attn_implementation: Annotated[
+        str | None,
+        typer.Option(
+            help="What computes attention, by transformers' names: eager, sdpa, flash_attention_2, flex_attention. Without "
+            "it, transformers chooses; no id depends on it."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     keep_rows: Annotated[
         Literal["needed", "all"],
@@ -50,7 +57,7 @@ def init(
         raise typer.BadParameter(f"{target} and -w {given}: one workspace is made at a time; give one of them")
     with progress(f"reading model {model}"):
         options: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device, "seed": seed}
-        options["quantization"] = quantization
+        options |= {"quantization": quantization, "attn_implementation": attn_implementation}
         ws = Workspace(make(target or folder or Path(), model, **options, keep_rows=keep_rows), device or ANY)
     base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
     if slow := slow_notice(dtype, ws.session.device):
@@ -58,6 +65,7 @@ def init(
     if as_json:
         record = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}
         record |= {"quantization": quantization} if quantization else {}
+        record |= {"attn_implementation": attn_implementation} if attn_implementation else {}
         return emit({**record, "capabilities": ws.capabilities})
     kind = f"{dtype}, linear layers in {quantization}" if quantization else dtype
     print_text(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {kind}")

@@ -27,6 +27,7 @@ OPTIONAL: dict[str, tuple[type, ...]] = {
     "seed": (int,),
     "revision": (str, NoneType),
     "quantization": (str,),
+    "attn_implementation": (str,),
     "model_here": (str, NoneType),
     "keep_rows": (str,),
     "capabilities": (dict,),

@@ -222,6 +222,8 @@ def _exact_copy(model: Any) -> Any:
     """Return a copy in float32 of a small model in less; any other as it is."""
     if all(value.dtype == torch.float32 for value in model.parameters()):
         return model
+    if (getattr(model.config, "_attn_implementation", None) or "").startswith("flash"):
+        return model  # these kernels compute in 16 bits alone
     quantized = any(is_quantized(module) for module in model.modules())
     small = sum(value.numel() for value in model.parameters()) <= SMALL
     return copy.deepcopy(model).float() if small and not quantized else model

@@ -20,6 +20,7 @@ def init(
     revision: str | None = None,
     dtype: str = "auto",
     quantization: str | None = None,
+    attn_implementation: str | None = None,
     device: str = ANY,
     seed: int = 0,
     keep_rows: KeepRows = "needed",
@@ -30,7 +31,7 @@ def init(
         BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
             batches, or `seed`, `device` or `keep_rows` is not valid. Nothing is made then.
     """
-    from perdure.bridges import models
+    from perdure.bridges import attention, models
     from perdure.bridges.capabilities import capabilities_of
     from perdure.bridges.quantization import check_kind
 
@@ -40,9 +41,10 @@ def init(
         raise BadInput(f"seed is {shown(seed)}; it is a whole number from 0 to 2^63 - 1")
     models.choose_device(device)
     check_kind(quantization)
+    attention.check_name(attn_implementation)
     Ledger.refuse_existing(Path(path))
     folder = models.find_model(model, revision)
-    base = models.check_base(folder, dtype, device, quantization)
+    base = models.check_base(folder, dtype, device, quantization, attn_implementation)
     kind = str(base.dtype).removeprefix("torch.")
     weights = models.fingerprint(folder)
     config = {
@@ -51,6 +53,7 @@ def init(
         "revision": revision,
         "dtype": kind,
         **({"quantization": quantization} if quantization else {}),
+        **({"attn_implementation": attn_implementation} if attn_implementation else {}),  # in no id, as the device
         "seed": seed,
         "weights": weights,
         "base": content_hash([weights, kind, *([quantization] if quantization else [])]),

@@ -83,6 +83,7 @@ class Session:
             self.device,
             batching=stored_batching(self.capabilities),
             quantization=config.get("quantization"),
+            attn_implementation=config.get("attn_implementation"),
         )
 
     @property

@@ -66,7 +66,8 @@ def verify(session: Session) -> Verification:
     report, config = session.ledger.verify(), session.ledger.config
     try:
         models.check_unchanged(session.base_folder, config["weights"])
-        models.load_base(session.base_folder, config["dtype"], session.device, config.get("quantization"))
+        kind, attention = config.get("quantization"), config.get("attn_implementation")
+        models.load_base(session.base_folder, config["dtype"], session.device, kind, attention)
     except (BadInput, BrokenStore) as error:
         return replace(report, ok=False, problems=(*report.problems, str(error)))
     return report

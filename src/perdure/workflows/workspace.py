@@ -81,6 +81,7 @@ class Workspace:
         revision: str | None = None,
         dtype: str = "auto",
         quantization: str | None = None,
+        attn_implementation: str | None = None,
         device: str = ANY,
         seed: int = 0,
         keep_rows: KeepRows = "needed",
@@ -95,6 +96,8 @@ class Workspace:
                 this processor computes slowly is a Python warning.
             quantization: "nf4" or "int8" to hold the weights of linear layers in 4 or 8 bits (bitsandbytes); then the
                 workspace neither edits facts nor trains every weight.
+            attn_implementation: What computes attention, as transformers names it ("eager", "sdpa", "flash_attention_2", ...);
+                None for its own choice. The workspace records it, and no id depends on it.
             device: Where the model is loaded, now and by this workspace; it is not recorded.
             seed: Seed of everything random in this workspace.
             keep_rows: Rows whose text is kept: "needed" keeps those of memory and the test rows, and of all others their
@@ -112,6 +115,7 @@ class Workspace:
             revision=revision,
             dtype=dtype,
             quantization=quantization,
+            attn_implementation=attn_implementation,
             device=device,
             seed=seed,
             keep_rows=keep_rows,

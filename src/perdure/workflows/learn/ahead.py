@@ -32,6 +32,7 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
             names what it does not have, its blocks cannot be checkpointed, or head goes on training an adapter of another rank,
             scale or modules.
     """
+    from perdure.bridges.attention import refuse_every_weight
     from perdure.bridges.models import positions
     from perdure.bridges.quantization import every_weight_of_quantized
     from perdure.bridges.sizes import refuse_checkpointing, shape_of, targets
@@ -45,6 +46,8 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
         raise BadSpec(f"max_length is {settings.max_length}, and the model has {limit} positions; lower it")
     if settings.train == "full" and (kind := session.ledger.config.get("quantization")):
         raise BadSpec(every_weight_of_quantized(kind))
+    if settings.train == "full":
+        refuse_every_weight(session.ledger.config.get("attn_implementation"))
     width = shape_of(session.base_folder).width
     if settings.train == "lora" and width is not None and settings.lora_r > width:
         raise BadSpec(
