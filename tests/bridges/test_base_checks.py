@@ -320,7 +320,7 @@ def test_a_workspace_made_on_an_incomplete_model_is_refused_at_its_next_load_and
     """As perdure 0.1 made them: init hashed the files and did not load them."""
     from perdure.bridges import models
 
-    monkeypatch.setattr(models, "check_base", lambda where, dtype, device: load_base(sound, dtype))
+    monkeypatch.setattr(models, "check_base", lambda where, dtype, *more: load_base(sound, dtype))
     sound = Path(shutil.copytree(folder, tmp_path / "sound"))
     weights(lambda t: {name: value for name, value in t.items() if "layers.1" not in name})(folder)
     ws = Workspace.init(tmp_path / "ws", str(folder), dtype="float32")

@@ -6,7 +6,7 @@ from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
 
-WHERE = "choose eager or sdpa, or leave it out for transformers' choice; a workspace has it in its perdure.json, and no id depends on it"
+WHERE = "choose eager or sdpa, or leave it out for transformers' choice; a workspace has it in its perdure.json, and in no id"
 
 
 def check_name(name: str | None) -> str | None:
