@@ -4,7 +4,8 @@
     python benchmarks/same_bits.py --save [--out FILE]    write the file, from a commit that is known to be right
 
 Learned: the first two tasks of the demo with `naive`, `dual_replay`, `ewc` and `gem`, with nothing set. Compared: the id of every
-entry, the hash of every object that it names (weights, memory columns, method state), and every score. Edited: five facts in one
+entry, the hash of every object that it names (weights, memory columns, method state), and every score. Rows are not packed, as in
+workspaces of before there was packing, which rounds otherwise. Edited: five facts in one
 workspace, then a revert of one. Compared: which facts are in force and what was verified for each. Bits depend on the processor,
 the number of threads and the versions of the libraries: the file names those that it was made with, and where they differ from
 those here, save a file of an older commit here first. About ten minutes on two cores.
@@ -15,6 +16,7 @@ import json
 import platform
 import sys
 import tempfile
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +26,7 @@ import torch
 
 from perdure import Workspace
 from perdure.ledger.records import ListedFact
+from perdure.model.probing import batching_of, remember
 
 RESULT = Path(__file__).parent / "results" / "same_bits.json"
 RECIPES = ("naive", "dual_replay", "ewc", "gem")
@@ -40,6 +43,7 @@ FACTS = [
 def learned(recipe: str, model: str, folder: Path) -> list[dict[str, Any]]:
     """Return the id, the object hashes and the scores of each entry that a recipe learns."""
     ws = Workspace.init(folder, model)
+    remember(ws.runtime.base.model, replace(batching_of(ws.runtime.base.model), packing=False))
     found = []
     for task in TASKS:
         done = ws.learn(task, Path(str(files("perdure.data") / "demo" / f"{task}.yaml")), recipe=recipe, gate=None)

@@ -70,11 +70,11 @@ def test_knowledge_that_would_be_edited_is_refused_when_it_is_planned(folder, tm
         ws.plan_knowledge("t", facts)
 
 
-def test_a_plain_model_can_everything_and_runs_as_it_always_did(tiny_model, tmp_path):
+def test_a_plain_model_can_everything(tiny_model, tmp_path):
     ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
     assert (ws.capabilities["editing"], ws.capabilities["no_adapter"], ws.capabilities["notes"]) == (True, None, [])
     assert ws.capabilities["batching"] == {
-        "prefix": True, "decoding": "between", "spans": True, "window": None, "positions": True
+        "prefix": True, "decoding": "between", "spans": True, "window": None, "positions": True, "packing": True
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from perdure.editing.tails import cut, raise_to, run
 from perdure.editing.verification import answers
 from perdure.model.decode import choice_log_likelihoods, generate, read_prompts
 from perdure.model.forward import Tokens
-from perdure.model.probing import batching_of
+from perdure.model.probing import batching_of, measure
 
 PAD = 0
 SHARED = 20  # more than a window holds
@@ -99,6 +99,28 @@ def test_training_sees_the_logits_and_gradients_of_each_row_alone(model, texts):
     torch.testing.assert_close(out.logits, torch.cat(expected), **CLOSE)
     torch.testing.assert_close(gradient, plain, rtol=1e-3, atol=1e-5)
     assert gradient.norm() > 0
+
+
+def test_packed_rows_have_the_logits_and_gradients_that_each_has_alone_or_the_model_packs_none(name, model, texts):
+    batching = measure(model)
+    plain = ARCHITECTURES[name][2] == "between" and batching.window is None and batching.positions
+    assert batching.packing == (plain and "alibi" not in name)  # whose biases count columns
+    if not batching.packing:
+        return
+    texts = [*texts, texts[0][: SHARED + 2]]
+    rows = [Encoded(tuple(ids), tuple(t >= len(ids) - 2 for t in range(len(ids)))) for ids in texts]
+    for shared in (SHARED, 0):
+        given = [Encoded(row.ids[SHARED - shared :], row.trained[SHARED - shared :]) for row in rows]
+        batch = Tokens(PAD, shared > 0, packing=True).collate(given)
+        assert batch.packing is not None
+        weight = next(p for p in model.parameters() if p.dim() == 2).requires_grad_(True)
+        out = Tokens(PAD).forward(model, batch)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(out.logits, batch.labels), weight)
+        expected = torch.cat([model(torch.tensor([row.ids]), use_cache=False).logits[0, -3:-1] for row in given])
+        (plain,) = torch.autograd.grad(F.cross_entropy(expected, batch.labels), weight)
+        weight.requires_grad_(False)
+        torch.testing.assert_close(out.logits, expected, **CLOSE)
+        torch.testing.assert_close(gradient, plain, rtol=1e-3, atol=1e-5)
 
 
 def test_generation_says_what_each_prompt_alone_is_answered(model, texts):

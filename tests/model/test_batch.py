@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from perdure.data.encode import Encoded
-from perdure.model.batch import collate, common_prefix, padded, padded_tokens
+from perdure.model.batch import collate, common_prefix, lines_of, padded, padded_tokens
 from streams import label_logits
 
 PAD = 1
@@ -86,6 +86,45 @@ def test_it_is_the_usual_loss_with_labels_of_minus_100(model, rows):
         usual = model(ids, labels=labels).loss
         ours = F.cross_entropy(label_logits(model, batch), batch.labels)
     torch.testing.assert_close(ours, usual, rtol=1e-5, atol=1e-6)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=24))
+def test_every_row_is_in_one_line_and_no_line_is_longer_than_the_longest_row(lengths):
+    lines = lines_of(lengths)
+    assert sorted(n for line in lines for n in line) == list(range(len(lengths)))
+    assert max(sum(lengths[n] for n in line) for line in lines) == max(lengths)
+    assert len(lines) == len(lengths) or len(lines) <= 0.9 * len(lengths)
+
+
+def test_packed_rows_stand_one_behind_the_other_and_see_themselves_alone():
+    batch = collate([row([10, 11], [12]), row([20, 21, 22, 23], [24]), row([30], [31])], PAD, packing=True)
+    assert batch.ids.tolist() == [[20, 21, 22, 23], [10, 11, 30, PAD]]  # the longest first; last labels are not read
+    assert batch.packing.row.tolist() == [[1, 1, 1, 1], [0, 0, 2, -1]]
+    assert batch.packing.position.tolist() == [[0, 1, 2, 3], [0, 1, 0, 0]]
+    assert batch.at.T.tolist() == [[0, 1], [1, 3], [2, 0]]  # row and position, as without packing
+    assert batch.packing.at.T.tolist() == [[1, 1], [0, 3], [1, 2]]
+    assert batch.labels.tolist() == [12, 24, 31]
+    sees = batch.packing.sees(shared=2)[1, 0].int().tolist()
+    assert sees == [[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 0, 0, 1, 0], [1, 1, 0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_packed_rows_have_the_logits_and_gradients_that_they_have_alone(model, rows, share):
+    some = rows if share else [row(list(one.ids[10 : one.last]), [5, 6]) for one in rows]
+    batch = collate(some, PAD, packing=True)
+    assert batch.packing is not None
+    assert batch.prefix.numel() == (12 if share else 0)
+    assert batch.padded_tokens == padded_tokens(some, packing=True) < padded_tokens(some)
+    weight = model.model.layers[0].self_attn.k_proj.weight.requires_grad_(True)
+    logits = label_logits(model, batch)
+    torch.testing.assert_close(logits, by_hand(model, some), rtol=1e-4, atol=1e-5)
+    grads = [
+        torch.autograd.grad(F.cross_entropy(label_logits(model, one), one.labels), weight)[0]
+        for one in (batch, collate(some, PAD))
+    ]
+    weight.requires_grad_(False)
+    assert grads[1].norm() > 0
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [False, True])

@@ -15,6 +15,9 @@ WORDY = (  # loggers of bitsandbytes that write what no user can act on
     "bitsandbytes.backends.cpu.ops",  # that a faster kernel could be downloaded
 )
 
+for name in WORDY:  # before PEFT imports bitsandbytes, which it does wherever that is installed
+    logging.getLogger(name).setLevel(logging.ERROR)
+
 
 def check_kind(kind: str | None) -> str | None:
     """Return a kind of quantisation, or None for plain weights.
@@ -42,8 +45,6 @@ def load_options(kind: str | None, dtype: torch.dtype, device: torch.device) -> 
         return {}
     from transformers import BitsAndBytesConfig
 
-    for name in WORDY:
-        logging.getLogger(name).setLevel(logging.ERROR)
     config = (
         BitsAndBytesConfig(
             load_in_4bit=True,

@@ -239,19 +239,25 @@ class Runtime:
         """What turns rows of tokens into batches, and batches into outputs of the loaded model."""
         return Tokens(self.base.pad, batching_of(self.model).prefix)
 
-    def trainable(self, params: Mapping[str, Tensor], *, gradient_checkpointing: bool = False) -> Trainable:
+    def trainable(
+        self, params: Mapping[str, Tensor], *, gradient_checkpointing: bool = False, packing: bool = False
+    ) -> Trainable:
         """Return the model with `params` as what a learner trains: what `start_adapter` or `start_dense` returned.
 
         Args:
             params: The trainable parameters by name.
             gradient_checkpointing: Let the model's blocks run again in the backward; rows then share no prefix, since such
                 blocks read no cache.
+            packing: Let short rows share a line, where the model can.
         """
-        if not gradient_checkpointing:
+        batching = batching_of(self.model)
+        if gradient_checkpointing:
+            recompute_blocks(self.model, self.precision)
+        else:
             store_activations(self.model)
-            return Trainable(self.model, params, self.reader, self.precision)
-        recompute_blocks(self.model, self.precision)
-        return Trainable(self.model, params, Tokens(self.base.pad, prefix=False), self.precision)
+        prefix = batching.prefix and not gradient_checkpointing
+        reader = Tokens(self.base.pad, prefix, packing=packing and batching.packing)
+        return Trainable(self.model, params, reader, self.precision)
 
     @contextmanager
     def bare(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from perdure.core.fields import LARGEST, MANY
 
-LATER = ("gradient_checkpointing",)  # settings that were added after the first recipes were recorded
+LATER = ("gradient_checkpointing", "packing")  # settings that were added after the first recipes were recorded
 
 
 class Settings(BaseModel):
@@ -24,6 +24,11 @@ class Settings(BaseModel):
         False,
         description="store the inputs of the model's blocks alone, and compute the rest again in the backward: less memory, more "
         "time, the same update up to rounding",
+    )
+    packing: bool = Field(
+        True,
+        description="let short rows share a line of a batch, each seeing itself alone, where that saves a tenth of the tokens: "
+        "the same update up to rounding, in less time",
     )
     max_grad_norm: float = Field(1.0, ge=0, le=LARGEST, description="clip the gradient to this norm; 0 does not clip")
     weight_decay: float = Field(0.0, ge=0, le=100, description="AdamW's decoupled weight decay")

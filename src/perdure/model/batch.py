@@ -8,6 +8,7 @@ from torch import Tensor
 
 from perdure.data.encode import Encoded
 
+PACKING_WORTH = 0.9  # packed tokens by padded tokens from which on rows stay apart: masks and places cost time too
 SHARED_PREFIX_WORTH = 32  # tokens saved below which a shared prefix costs more than it saves (one extra short forward)
 
 
@@ -41,15 +42,41 @@ def common_prefix(rows: Sequence[Sequence[int]], most: int) -> int:
 
 
 @dataclass(frozen=True)
+class Packing:
+    """Where rows are that stand one behind the other in the lines of a tensor, so that little is padded.
+
+    Args:
+        row: Number of the row that each token is of (lines, width), -1 for padding.
+        position: Position of each token in its row, behind the shared prefix (lines, width).
+        at: Line and column (2, tokens) of the hidden state from which each label is predicted.
+    """
+
+    row: Tensor
+    position: Tensor
+    at: Tensor
+
+    def sees(self, shared: int) -> Tensor:
+        """Return which tokens each token attends to (lines, 1, width, shared + width): the prefix, and its own row up to itself.
+
+        Args:
+            shared: Tokens of the prefix.
+        """
+        lines, width = self.row.shape
+        own = (self.row[:, :, None] == self.row[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril()
+        return torch.cat([own.new_ones(lines, width, shared), own], dim=2)[:, None]
+
+
+@dataclass(frozen=True)
 class Batch:
     """Rows as one padded tensor, and where in it a token is predicted.
 
     Args:
         prefix: Token ids (prefix,) that every row begins with, run once for all of them; may be empty.
-        ids: Token ids (rows, width) after the prefix, padded on the right.
-        mask: 1 for real tokens (rows, width).
+        ids: Token ids (rows, width) after the prefix, padded on the right; (lines, width) where rows are packed.
+        mask: 1 for real tokens, of the shape of `ids`.
         at: Row and position (2, tokens) of the hidden state from which each label is predicted.
         labels: The tokens to predict (tokens,).
+        packing: Where the rows are in `ids`; None where each has a line of its own.
     """
 
     prefix: Tensor
@@ -57,6 +84,7 @@ class Batch:
     mask: Tensor
     at: Tensor
     labels: Tensor
+    packing: Packing | None = None
 
     @property
     def padded_tokens(self) -> int:
@@ -64,25 +92,76 @@ class Batch:
         return self.ids.numel() + self.prefix.numel()
 
 
-def collate(rows: Sequence[Encoded], pad: int, *, share_prefix: bool = True) -> Batch:
+def collate(rows: Sequence[Encoded], pad: int, *, share_prefix: bool = True, packing: bool = False) -> Batch:
     """Return the padded batch of `rows`; the prefix common to all rows is separate where that saves work.
 
     A row ends where its last label is predicted: no label depends on the tokens after it, such as the end of a turn.
+
+    Args:
+        rows: The rows.
+        pad: Token id for padding.
+        share_prefix: Whether a common prefix may be separate.
+        packing: Whether short rows may share a line, where that saves a tenth of the tokens.
     """
     shared = prefix_to_share(rows) if share_prefix else 0
-    ids, mask = padded([row.ids[shared : row.last] for row in rows], pad)
+    texts = [row.ids[shared : row.last] for row in rows]
+    lines = lines_of(list(map(len, texts))) if packing else [[n] for n in range(len(rows))]
+    ids, mask = padded([[token for n in line for token in texts[n]] for line in lines], pad)
     labels = [
         (i, t - 1 - shared, row.ids[t]) for i, row in enumerate(rows) for t in range(1, len(row)) if row.trained[t]
     ]
     row_of, position, label = torch.tensor(labels, dtype=torch.long).reshape(-1, 3).T
     prefix = torch.tensor(rows[0].ids[:shared], dtype=torch.long)
-    return Batch(prefix, ids, mask, torch.stack([row_of, position]), label.contiguous())
+    packed = _packing(lines, texts, row_of, position, ids.shape[1]) if len(lines) < len(rows) else None
+    return Batch(prefix, ids, mask, torch.stack([row_of, position]), label.contiguous(), packed)
 
 
-def padded_tokens(rows: Sequence[Encoded], *, share_prefix: bool = True) -> int:
+def padded_tokens(rows: Sequence[Encoded], *, share_prefix: bool = True, packing: bool = False) -> int:
     """Return the tokens that a forward over `rows` computes, padding included; those of their `collate`."""
     shared = prefix_to_share(rows) if share_prefix else 0
-    return shared + len(rows) * (max(row.last for row in rows) - shared)
+    lengths = [row.last - shared for row in rows]
+    return shared + (len(lines_of(lengths)) if packing else len(rows)) * max(lengths)
+
+
+def lines_of(lengths: Sequence[int]) -> list[list[int]]:
+    """Return which rows share a line as long as the longest row, as few lines as first-fit decreasing finds.
+
+    Each row has a line of its own where sharing saves less than a tenth of the tokens.
+    """
+    width = max(lengths)
+    lines: list[list[int]] = []
+    room: list[int] = []
+    for n in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        line = next((i for i, free in enumerate(room) if free >= lengths[n]), len(lines))
+        if line == len(lines):
+            lines.append([])
+            room.append(width)
+        lines[line].append(n)
+        room[line] -= lengths[n]
+    return lines if len(lines) <= PACKING_WORTH * len(lengths) else [[n] for n in range(len(lengths))]
+
+
+def _packing(
+    lines: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], row_of: Tensor, position: Tensor, width: int
+) -> Packing:
+    """Return where the tokens and labels of packed rows are.
+
+    Args:
+        lines: Rows of each line.
+        texts: Tokens of each row, behind the shared prefix.
+        row_of: Row of each label (tokens,).
+        position: Position of its hidden state in the row (tokens,).
+        width: Tokens of a line.
+    """
+    row, place = torch.full((len(lines), width), -1), torch.zeros(len(lines), width, dtype=torch.long)
+    line_of, start_of = torch.zeros(len(texts), dtype=torch.long), torch.zeros(len(texts), dtype=torch.long)
+    for number, line in enumerate(lines):
+        start = 0
+        for n in line:
+            end = start + len(texts[n])
+            row[number, start:end], place[number, start:end] = n, torch.arange(end - start)
+            line_of[n], start_of[n], start = number, start, end
+    return Packing(row, place, torch.stack([line_of[row_of], start_of[row_of] + position]))
 
 
 def prefix_to_share(rows: Sequence[Encoded]) -> int:

@@ -25,6 +25,7 @@ class Batching:
         spans: Whether several tokens at once may be read behind the cache of padded rows.
         window: Columns within which padding "between" pushes nothing out of sight; None where a token sees all.
         positions: Whether the model takes the position of each token.
+        packing: Whether rows may stand one behind the other in one line, each seeing itself alone. Known where it was measured.
     """
 
     prefix: bool = True
@@ -32,6 +33,7 @@ class Batching:
     spans: bool = True
     window: int | None = None
     positions: bool = True
+    packing: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields by name."""

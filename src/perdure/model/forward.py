@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from perdure.model.batch import Batch, collate, padded_tokens
-from perdure.model.head import attention_for, device_of, logits_at, prefix_cache
+from perdure.model.head import attention_for, attention_mask, device_of, logits_at, prefix_cache
 from perdure.model.recompute import activations_stored
 
 
@@ -47,30 +47,34 @@ class Tokens:
     Args:
         pad: Token id used for padding.
         prefix: Whether the model can run a prefix once for several rows; see `Batching`.
+        packing: Whether several rows may stand in one line; see `Batching`.
     """
 
-    def __init__(self, pad: int = 0, prefix: bool = True):
-        self.pad, self.prefix = pad, prefix
+    def __init__(self, pad: int = 0, prefix: bool = True, packing: bool = False):
+        self.pad, self.prefix, self.packing = pad, prefix, packing
 
     def collate(self, rows: Sequence[Any], *, share_prefix: bool = True) -> Batch:
-        """Return the padded batch of `rows`."""
-        return collate(rows, self.pad, share_prefix=share_prefix and self.prefix)
+        """Return the padded batch of `rows`; without a shared prefix each row has a line of its own too."""
+        packing = self.packing and share_prefix
+        return collate(rows, self.pad, share_prefix=share_prefix and self.prefix, packing=packing)
 
     def padded_tokens(self, rows: Sequence[Any]) -> int:
         """Return the tokens that a forward over `rows` computes, padding included."""
-        return padded_tokens(rows, share_prefix=self.prefix)
+        return padded_tokens(rows, share_prefix=self.prefix, packing=self.packing)
 
     def forward(
         self, model: Any, batch: Batch, weights: Mapping[str, Tensor] | None = None, embeddings: Tensor | None = None
     ) -> Output:
         """Return the outputs at label positions.
 
-        A prefix common to all rows runs once and its keys and values serve every row; gradients flow through it.
+        A prefix common to all rows runs once and its keys and values serve every row; gradients flow through it. A token of a
+        packed row attends to the prefix and its own row, at the positions that it has alone.
         `embeddings` takes the place of the tokens of a batch without a shared prefix.
         """
         device = device_of(model)
-        ids, mask, at = batch.ids.to(device), batch.mask.to(device), batch.at.to(device)
-        past, shared = None, batch.prefix.numel()
+        packing, shared = batch.packing, batch.prefix.numel()
+        ids, mask, past = batch.ids.to(device), batch.mask.to(device), None
+        at = (packing.at if packing else batch.at).to(device)
         columns = shared + ids.shape[1]
         if shared:
             with attention_for(columns, device):
@@ -78,6 +82,9 @@ class Tokens:
             past.batch_repeat_interleave(len(ids))
             mask = torch.cat([mask.new_ones(len(ids), shared), mask], dim=1)
         given: dict[str, Any] = {"input_ids": ids} if embeddings is None else {"inputs_embeds": embeddings}
+        if packing:
+            mask = attention_mask(model, packing.sees(shared)).to(device)
+            given["position_ids"] = (packing.position + shared).to(device)
         given |= {"attention_mask": mask, "use_cache": past is not None}
         swapped = weights is not None and torch.is_grad_enabled()
         with activations_stored(model) if swapped else nullcontext():

@@ -114,6 +114,14 @@ def attention_for(tokens: int, device: torch.device) -> AbstractContextManager:
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" and tokens <= SHORT_ON_CPU else nullcontext()
 
 
+def attention_mask(model: Any, sees: Tensor) -> Tensor:
+    """Return which tokens see which (rows, 1, width, columns) in the form that the model's attention takes."""
+    if getattr(model.config.get_text_config(), "_attn_implementation", None) != "eager":
+        return sees
+    dtype = next(value.dtype for value in model.parameters() if value.is_floating_point())
+    return torch.zeros(sees.shape, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
+
+
 @contextmanager
 def only_at(model: Any, at: Tensor | None) -> Iterator[list[Tensor]]:
     """Let the model's head see the hidden states at `at` (row, position) only; with None, no position at all.

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
-from perdure.model.batch import padded
+from perdure.model.batch import Packing, padded
 from perdure.model.batching import Batching, Decoding
-from perdure.model.head import device_of, past_argument, prefix_cache, without_peft
+from perdure.model.head import attention_mask, device_of, past_argument, prefix_cache, without_peft
 from perdure.model.layers import is_mixture, is_quantized
 from perdure.model.prompts import CachedPrompts
 
@@ -157,6 +157,10 @@ class _Probe:
         if past is None:
             return replace(base, prefix=False, decoding="whole", spans=False)
         base = replace(base, prefix=self._exact(self._behind_prefix))
+        if base.prefix and base.positions and window is None:
+            base = replace(
+                base, packing=self._exact(lambda: self._packed(0)) and self._exact(lambda: self._packed(SHARED))
+            )
         ways: list[Decoding] = ["between", "before", "padded"] if base.prefix else ["padded"]
         for way in ways:
             candidate = replace(base, decoding=way)
@@ -181,6 +185,26 @@ class _Probe:
         given = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
         out = self.model(**given, **past_argument(self.model, past), use_cache=True).logits.float()
         return [(out[n, : len(row) - SHARED], self.alone[n][SHARED : len(row)]) for n, row in enumerate(self.rows)]
+
+    def _packed(self, shared: int) -> list[tuple[Tensor, Tensor]]:
+        """Return pairs of logits of rows that stand in one line, behind a shared prefix or without one, and alone."""
+        texts = [row[shared:] for row in self.rows]
+        starts = [sum(map(len, texts[:n])) for n in range(len(texts))]
+        row = torch.tensor([[n for n, text in enumerate(texts) for _ in text]])
+        position = torch.tensor([[t for text in texts for t in range(len(text))]])
+        packing = Packing(row, position, torch.zeros(2, 0, dtype=torch.long))
+        given: dict[str, Any] = {
+            "input_ids": torch.tensor([[token for text in texts for token in text]], device=self.device),
+            "attention_mask": attention_mask(self.model, packing.sees(shared)).to(self.device),
+            "position_ids": (position + shared).to(self.device),
+        }
+        prefix = torch.tensor([self.rows[0][:shared]], device=self.device)
+        past = prefix_cache(self.model, prefix) if shared else None
+        out = self.model(**given, **past_argument(self.model, past), use_cache=past is not None).logits.float()[0]
+        return [
+            (out[start : start + len(text)], self.alone[n][shared : shared + len(text)])
+            for n, (start, text) in enumerate(zip(starts, texts, strict=True))
+        ]
 
     def _continues(self, batching: Batching, width: int) -> bool:
         """Return whether rows that are read in this way, and continued by `width` tokens at once, are as alone."""

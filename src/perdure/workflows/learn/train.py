@@ -116,8 +116,11 @@ def make_learner(
         beneath=beneath,
         seed=session.seed,
     )
-    recompute = plan.recipe.settings.gradient_checkpointing
-    return Learner(session.runtime.trainable(params, gradient_checkpointing=recompute), plan.recipe, inputs)
+    settings = plan.recipe.settings
+    trainable = session.runtime.trainable(
+        params, gradient_checkpointing=settings.gradient_checkpointing, packing=settings.packing
+    )
+    return Learner(trainable, plan.recipe, inputs)
 
 
 def host(name: str) -> Callable[..., None]:
