@@ -102,7 +102,7 @@ def refuse_vocabulary(folder: Path, rows: int, tokenizer: Any) -> None:
 
 
 def refuse_template(folder: Path, tokenizer: Any) -> None:
-    """Refuse a chat template that is no template; one that refuses some conversations is reported when data are read.
+    """Refuse a chat template with a syntax error. A template that refuses some conversations is reported when data are read.
 
     Raises:
         BadInput: It has a mistake of syntax.

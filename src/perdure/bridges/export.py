@@ -130,8 +130,8 @@ def write_adapter(
 def as_served(folder: Path, runtime: Runtime, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return the adapter that `write_adapter` wrote as the tensors of a slot, its factors rounded as a server rounds them.
 
-    Over a base in float32 the slot computes with the rounded factors in float32, as vLLM does between the two factors; over one
-    in bfloat16 autocast rounds the values between them too.
+    Over a base in float32 the slot computes with the rounded factors in float32, as vLLM does between the two factors. Over a
+    base in bfloat16 autocast rounds the values between the factors too.
 
     Args:
         folder: What `write_adapter` wrote.

@@ -145,7 +145,7 @@ def known_later(model: Any) -> set[str]:
 
 
 def taken_for_experts(model: Any, names: Collection[str]) -> set[str]:
-    """Return the names of those linear layers that PEFT takes for experts: it knows experts by the names they once had."""
+    """Return the names of linear layers that PEFT takes for experts. PEFT recognises experts by their former names."""
     from peft import LoraConfig
     from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 

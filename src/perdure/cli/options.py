@@ -146,7 +146,7 @@ def open_workspace(folder: Path | None, device: str | None = None) -> "Workspace
 
 
 def damage() -> str | None:
-    """Return what is wrong with the ledgers that a command opened, None where they are sound or it opened none."""
+    """Return the damage of a ledger that the command opened; None without damage."""
     checks = ((ledger, ledger.damage()) for ledger in OPENED.get())
     return next((f"{ledger.path} is damaged: {problem}" for ledger, problem in checks if problem), None)
 

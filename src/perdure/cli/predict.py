@@ -131,7 +131,7 @@ def _prompts(text: str | None, messages: str | None, file: Path | None) -> "tupl
 
 
 def _show(answer: "Answer", name: str, compare: str | None, *, several: bool) -> None:
-    """Print an answer, or two of them side by side; one of several answers takes one line."""
+    """Print an answer, or two answers side by side. Of several prompts each answer takes one line."""
     if answer.compared is not None:
         if several:
             print_text(f"> {answer.prompt if isinstance(answer.prompt, str) else '...'}")

@@ -43,7 +43,7 @@ def _same_stages(matrix: Matrix, other: Comparison) -> int:
 
 
 def _scores_of(other: Comparison | None, task: str, stages: int) -> list[float | None]:
-    """Return the other scores of a task over the stages that did the same; empty where they are not drawn."""
+    """Return the other workspace's scores of a task over the common stages; empty if they are not drawn."""
     if other is None or task not in other.curves:
         return []
     column = other.matrix.tasks.index(task)

@@ -63,7 +63,7 @@ def without_overlap(values: Sequence[float], scale: Scale, least: float = LABEL)
 
 
 def ticks(count: int, scale: Scale) -> range:
-    """Return which of 0 to count - 1 get a number below an axis: every one, or every 2nd, 5th, 10th and so on, as they fit."""
+    """Return the numbers below an axis, from 0 to count - 1: all of them, or every 2nd, 5th, 10th and so on, so that they fit."""
     wide = 7 * len(str(count)) + 5  # pixels of the longest number, and a gap
     step = abs(scale(1) - scale(0)) or wide
     every = next(n * 10**power for power in range(9) for n in (1, 2, 5) if n * 10**power * step >= wide)

@@ -56,7 +56,7 @@ def _is_task(ledger: Ledger, head: Entry, name: str) -> bool:
 
 
 def _learned_by(ledger: Ledger, what: str) -> Entry | None:
-    """Return the learn that `what` names: by a ref or an id, or by the name of a task that head never knew."""
+    """Return the learn that `what` names: a ref, an id, or the name of a task that head never knew."""
     try:
         entry: Entry | None = ledger.resolve(what)
     except NotFound:

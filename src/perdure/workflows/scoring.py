@@ -162,7 +162,7 @@ def generated(
     known: Sequence[Row] = (),
     notices: Sequence[str] = (),
 ) -> Answers:
-    """Return what the model that is loaded answers to prompts that fit it; thoughts that did not end are one more notice.
+    """Return the loaded model's answers to prompts that fit it. Thoughts that did not end give a notice.
 
     Args:
         runtime: Holds the model.

@@ -141,13 +141,13 @@ class Session:
                 self.tasks.unlock()
 
     def load(self, entry: Entry, task: str | None = None) -> None:
-        """Make the runtime's model the one that requests for `task` go through at `entry`; None for what all tasks share."""
+        """Load the slots that requests for `task` use at `entry`; None for the slots that all tasks share."""
         state = self.ledger.seen(entry, task)
         if self.runtime.loaded != state:
             self.runtime.load(tensors_of(self.ledger, self.ledger.view(entry, task)), state)
 
     def load_slots(self, slots: Mapping[str, str]) -> None:
-        """Make the runtime's model the one that these slot objects describe; nobody looks for that state again."""
+        """Load these slot objects. The state gets no name, since it is not loaded again."""
         self.runtime.load(tensors_of(self.ledger, slots))
 
     def score(self, entry: Entry, task: TaskData, tick: Tick | None = None, most: int | None = None) -> Scored:

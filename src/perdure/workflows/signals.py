@@ -31,7 +31,7 @@ def heard() -> None:
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], str | None]]:
-    """Yield a function that names the signal that came, or None; a second one interrupts at once.
+    """Yield a function that returns the name of the signal that came, or None. A second signal interrupts at once.
 
     Outside the main thread signals cannot be caught, and the function returns None.
     """

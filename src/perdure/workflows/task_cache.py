@@ -15,8 +15,8 @@ class TaskCache:
     """Decoded tasks by version.
 
     A version never changes, but rows of it can be deleted or lose their text, by this process or another one. So the cache is
-    emptied whenever the ledger's file has changed, except while this process holds the write lock: then nobody else writes, and
-    who deletes rows calls `clear`.
+    emptied whenever the ledger's file has changed, except while this process holds the write lock. Then no other process writes,
+    and code that deletes rows calls `clear`.
     """
 
     def __init__(self, ledger: Ledger):

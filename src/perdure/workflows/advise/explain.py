@@ -157,7 +157,7 @@ def columns(recipe: Recipe) -> list[CarriedColumn]:
 
 
 def memory(recipe: Recipe, ledger: "Ledger | None" = None) -> MemoryPlan:
-    """Return which pools methods draw from, what may enter them, and what a workspace remembers now."""
+    """Return the pools that methods draw from, their limits, and the size of a workspace's memory now."""
     settings, pools = recipe.settings, sorted({method.pool for method in recipe.drawing if method.pool})
     ranks = recipe.owner("admit")
     return MemoryPlan(

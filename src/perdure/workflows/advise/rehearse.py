@@ -1,7 +1,7 @@
 """A recipe tried on a network of a few weights, to count what it costs before anything real runs.
 
-What a method does is its own business, and a number it declared would go stale. So its cost is counted: the same `Learner`
-that trains language models learns two tiny tasks, and what passes through the network, and what methods keep, is counted.
+What a method does is its own business, and a number it declared would go stale. So its cost is counted: the `Learner` that
+trains language models learns two tiny tasks. The rows that pass through the network, and the state of the methods, are counted.
 """
 
 from collections import Counter

@@ -34,7 +34,7 @@ def edit(
     message: str | None = None,
     rescoring: Rescore = Rescore(),
 ) -> EditResult:
-    """Write facts into head's state and record one entry with those that pass; the base model is never written.
+    """Write facts into head's state and record one entry with the facts that pass. The base model is never written.
 
     A fact that does not pass is tried again in other layers where the settings name none, and with another strength, and is
     then refused; the others are applied. Then every task is scored. Whatever stops this half-way leaves the ledger as it was.

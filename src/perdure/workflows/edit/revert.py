@@ -94,7 +94,7 @@ def _reverted(fact: "Fact", verdict: "Verdict", left: float) -> RevertedFact:
 
 
 def taken_out(ledger: Ledger, record: EditsRecord, head: Entry, what: str, resolve: bool) -> RevertResult | None:
-    """Return what the entry recorded that took out what `what` names, if all of it is out of force; None if it is not.
+    """Return the result of the earlier revert of what `what` names; None if any of it is in force.
 
     A fact that was dropped is not yet what `resolve` makes of it.
     """
@@ -206,7 +206,7 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
 
 
 def _changed(before: "EditSet", made: "EditSet") -> set[str]:
-    """Return the live facts whose vectors are not those that they were last verified with."""
+    """Return the live facts whose vectors changed since their last verification."""
     from perdure.editing.edit_set import VECTORS
 
     old = {w.id: w for w in before.written}
@@ -217,7 +217,7 @@ def _changed(before: "EditSet", made: "EditSet") -> set[str]:
 def _left(before: "EditSet", after: "EditSet", fact_id: str) -> float:
     """Return the norm of the update at a fact's key, after over before, of the factors as they are stored.
 
-    The key is the one that the model has without the fact, where the fact was dropped; see `Place.pin`.
+    The key of a dropped fact is that of the model without the fact; see `Place.pin`.
     """
     import torch
 

@@ -55,7 +55,7 @@ def write_again(place: Place, request: EditRequest) -> Base:
 
 
 def _culprits(place: Place, edit_set: "EditSet", error: Exception) -> list[Fact]:
-    """Return the facts that diverge where they are written again, or those whose keys are most alike."""
+    """Return the facts that diverge when they are written again, or the two facts with the most similar keys."""
     if isinstance(error, Diverged):
         place.load()
         specs = {w.spec: [other.fact for other in edit_set.live if other.spec == w.spec] for w in edit_set.live}

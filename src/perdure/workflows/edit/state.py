@@ -151,7 +151,7 @@ class Place:
         return self.session.runtime.model, self.session.tokenizer
 
     def statistics(self) -> "Statistics":
-        """Return where the keys' second moments come from: the base model, or its state where that has other weights."""
+        """Return the source of the keys' second moments: the base model, or the loaded state if it has other weights."""
         from perdure.editing.moments import Statistics
 
         runtime, folder = self.session.runtime, cached(self.session, "moments")

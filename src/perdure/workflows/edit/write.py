@@ -1,4 +1,4 @@
-"""Write facts, and leave out those whose loss is not finite, so that one of them does not end a file of facts."""
+"""Write facts without those whose loss is not finite, so that one bad fact does not end a file of facts."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The model card of an export: what it is, what it scores, how to use it, and what was done."""
+"""The model card of an export: origin, scores, use and history."""
 
 from perdure.bridges.card import model_card
 from perdure.core.plain_text import visible
@@ -86,7 +86,7 @@ def _intro(ledger: Ledger, entry: Entry, made: Export) -> str:
 
 
 def _systems(ledger: Ledger, entry: Entry) -> list[str]:
-    """Return the system prompts with which tasks were trained and scored; nothing where no task has one."""
+    """Return the system prompts of the tasks in training and scoring; nothing without system prompts."""
     settings = {name: ledger.settings(name, version) for name, version in entry.tasks.items()}
     lines = [f"- {plain(name)}: {plain(values['system'])}" for name, values in settings.items() if values.get("system")]
     if not lines:

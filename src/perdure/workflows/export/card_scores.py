@@ -70,7 +70,7 @@ def _intervals(makers: dict[str, list[str]]) -> str:
 
 
 def fact_lines(record: EditsRecord) -> list[str]:
-    """Return the facts in force as they were last verified in the workspace, how they were written, and what they cost."""
+    """Return the facts in force with their last verification, their methods, and their effect on held-out text."""
     facts = record.facts
     if not facts:
         return []

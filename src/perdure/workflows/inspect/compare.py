@@ -1,4 +1,4 @@
-"""Two workspaces side by side: what they have in common, what differs, and the metrics of what can be compared."""
+"""Two workspaces side by side: common tasks, differences, and metrics over common test rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING

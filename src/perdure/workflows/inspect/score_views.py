@@ -58,7 +58,7 @@ class Pair(Record):
 
 
 def task_order(ledger: "Ledger", entry: "Entry") -> list[str]:
-    """Return the tasks of an entry in the order in which they were learned; the ledger itself keeps them by name."""
+    """Return the tasks of an entry in the order of learning. The ledger stores them sorted by name."""
     seen: dict[str, None] = {}
     for ancestor in reversed(ledger.ancestors(entry)):
         seen.update(dict.fromkeys(ancestor.tasks))
@@ -66,7 +66,7 @@ def task_order(ledger: "Ledger", entry: "Entry") -> list[str]:
 
 
 def taken_out(ledger: "Ledger", entry: "Entry", task: str) -> "Entry | None":
-    """Return the entry before or at `entry` that took a task out which `entry` does not know; None where none did."""
+    """Return the entry, at or before `entry`, that took a task out; None if there is none, or if `entry` knows the task."""
     if task in entry.tasks:
         return None
     return next((e for e in ledger.ancestors(entry) if e.kind == "revert" and e.data.get("task") == task), None)

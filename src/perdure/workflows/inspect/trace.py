@@ -76,8 +76,8 @@ def trace_facts(
 ) -> TracedAverage:
     """Trace the facts that the model says, and store the average by role of a token as a note of the entry.
 
-    A fact with a `ground_truth` counts if that is what the model says, each of its tokens the likeliest; a fact without one
-    always counts.
+    A fact with a `ground_truth` counts if the model says it: each of its tokens is the likeliest. A fact without one always
+    counts.
 
     Intervals are Student's over facts, 95%.
 
@@ -126,7 +126,7 @@ def average_facts(
 
 
 def facts_that_model_says(session: Session, facts: Sequence[Fact]) -> list[Fact]:
-    """Return the facts whose ground truth, where there is one, is what the model that is loaded says."""
+    """Return the facts whose ground truth the loaded model says, and the facts without a ground truth."""
     from perdure.editing.prompts import BARE, encode
     from perdure.editing.site import open_site
     from perdure.editing.verification import answers

@@ -222,7 +222,7 @@ class EntryView:
 
 @dataclass(frozen=True)
 class DiffView(Record):
-    """How an entry differs from another one: pairs of what the first and the second have, None where one has nothing.
+    """How an entry differs from another one: pairs of values, the first entry's and the second's; None where one has no value.
 
     Args:
         a: Id of the first.

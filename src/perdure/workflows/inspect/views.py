@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 def status(ledger: "Ledger") -> StatusView:
-    """Return where a workspace is: model, head, what head knows and remembers, and what waits for a decision."""
+    """Return the status of a workspace: model, head, its tasks and memory, and a candidate that waits for a decision."""
     head, aside = ledger.resolve("head"), ledger.candidate()
     learned = ledger.note(head.id, "record", LearnRecord)
     edits, busy = record_at(ledger, head).summary, writer(ledger.root)

@@ -23,7 +23,9 @@ def usable_slots(slots: Mapping[str, Content], recipe: Recipe, task: str) -> dic
 
 
 def planned_adapter(slots: Mapping[str, object], recipe: Recipe, task: str, seed: int) -> AdapterPlan | None:
-    """Return where the adapter ends that a recipe trains and what lies under it; None where every weight is trained.
+    """Return the plan of the adapter that a recipe trains: its slot and the frozen slots below it.
+
+    It is None where every weight is trained.
 
     Args:
         slots: See `usable_slots`; only the names are read.

@@ -1,6 +1,6 @@
 """Which rows a workspace stores with their text, and how the text of the other rows is given again.
 
-Rows that are read again are stored with their text: memory rows, which are replayed, and test rows, which are scored.
+Rows that are read again are stored with their text. These are memory rows, for replay, and test rows, for scores.
 All other rows are stored by name: hashes, which show leaks and repeated data.
 """
 

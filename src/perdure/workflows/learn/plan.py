@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def continued(self) -> Entry | None:
-        """The entry whose adapter, and so whose method state, goes on; None where training starts from the base."""
+        """The entry whose adapter and method state training continues; None if training starts from the base."""
         return None if self.recipe.settings.start == "base" else self.parent
 
     @property

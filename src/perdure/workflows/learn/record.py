@@ -1,4 +1,4 @@
-"""Record: one ledger entry with what came of the learn, or the candidate that its gate put aside."""
+"""Record: one ledger entry with the results of the learn, or the candidate of a failed gate."""
 
 import platform
 import shutil

@@ -25,7 +25,9 @@ class TrainingRows:
 
 
 def training_rows(task: TaskData, recipe: Recipe, old: Sequence[Row], *, first: bool, seed: int) -> TrainingRows:
-    """Return the rows to train on and those that choose the weights; a hold-out is drawn where none is given.
+    """Return the rows to train on and the validation rows, which choose the weights.
+
+    Validation rows are drawn from the train rows if none are given.
 
     Args:
         task: The task to learn.
