@@ -337,6 +337,28 @@ def test_bad_recipe_names_files_and_overrides(tmp_path, monkeypatch, name, overr
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"early_stopping_patience": 2}, "stops some validations after the best weights.*set keep: best"),
+        ({"eval_steps": 2.5}, "eval_steps: from 1 on it is a whole number of updates, got 2.5"),
+        ({"max_steps": -2}, "max_steps"),
+    ],
+)
+def test_settings_of_validation_that_make_no_sense_are_refused(spec, words):
+    with pytest.raises(BadSpec, match=words):
+        build_recipe(spec, KNOWN)
+
+
+def test_settings_that_came_later_are_in_the_json_of_a_recipe_that_sets_them_alone():
+    later = {"max_steps": 9, "eval_steps": 0.25, "early_stopping_patience": 3}
+    assert not later.keys() & load_recipe("dual_replay").to_json().keys()
+    recipe = load_recipe("dual_replay", {**later, "keep": "best"})
+    assert {name: recipe.to_json()[name] for name in later} == later
+    assert build_recipe(recipe.to_json(), KNOWN) == recipe
+    assert [recipe.settings.epochs(rows) for rows in (16, 17, 160)] == [9, 5, 1]
+
+
 def test_keep_best_and_a_method_that_measures_the_whole_way_are_a_conflict():
     with pytest.raises(Conflict, match=r"keep: best goes back to an earlier epoch, and si measures"):
         build_recipe({"keep": "best", "methods": {"si": {}}}, KNOWN)

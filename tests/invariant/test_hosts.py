@@ -32,7 +32,7 @@ def rows(task: str, n: int) -> list[Row]:
     ]
 
 
-def learner(folder, **overrides) -> Learner:
+def learner(folder, validation: int = 0, **overrides) -> Learner:
     runtime = Runtime(folder, "float32", "cpu")
     recipe = load_recipe("dual_replay", {**SETTINGS, **overrides})
     params = runtime.start_adapter(recipe.settings, 0, "new")
@@ -43,7 +43,9 @@ def learner(folder, **overrides) -> Learner:
     columns = {"teacher": dict(zip(keys, taught, strict=False))}
     pool = Pool(keys, old, [str(i % 3) for i in range(6)], ["parcel"] * 6, columns)
     new = [encode(row, tokenizer, 64) for row in rows("refund", 18)]
-    return Learner(runtime.trainable(params), recipe, TaskInputs("new", new, pools={"replay": pool}))
+    held_out = [encode(row, tokenizer, 64) for row in rows("parcel", validation)]
+    inputs = TaskInputs("new", new, validation=held_out, pools={"replay": pool})
+    return Learner(runtime.trainable(params), recipe, inputs)
 
 
 def weights(made: Learner) -> dict[str, torch.Tensor]:
@@ -77,6 +79,31 @@ def test_a_run_stopped_and_resumed_gives_the_same_bits(tiny_model, tmp_path, hos
     host(resumed, Keeper(tmp_path / "run.safetensors", resumed))
     assert same(weights(whole), weights(resumed))
     assert whole.record.loss == [tuple(pair) for pair in resumed.record.loss]
+
+
+STOPPING = {"num_train_epochs": 6, "eval_steps": 2, "keep": "best", "early_stopping_patience": 2, "learning_rate": 0.05}
+
+
+def test_validation_and_early_stop_are_the_same_in_both_hosts_and_after_a_stop_at_any_update(tiny_model, tmp_path):
+    whole = learner(tiny_model, validation=4, **STOPPING)
+    loop.train(whole)
+    assert 4 < whole.ended < whole.total  # or the test shows nothing
+    assert whole.record.kept is not None
+    for host, cut in ((transformers_host.train, 3), (loop.train, 4), (transformers_host.train, whole.ended)):
+        stopped, seen = learner(tiny_model, validation=4, **STOPPING), []
+
+        def stop(seen=seen, cut=cut) -> str | None:
+            seen.append(1)
+            return "SIGTERM" if len(seen) == cut else None
+
+        path = tmp_path / f"run-{cut}.safetensors"
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            host(stopped, Keeper(path, stopped, stop=stop))
+        resumed = learner(tiny_model, validation=4, **STOPPING)
+        host(resumed, Keeper(path, resumed))
+        assert same(weights(whole), weights(resumed))
+        assert resumed.record == whole.record
+        assert resumed.notices == whole.notices
 
 
 def test_an_update_means_the_same_whatever_the_accumulation(tiny_model):

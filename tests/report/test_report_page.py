@@ -223,6 +223,15 @@ def test_losses_that_are_no_numbers_are_left_out():
     assert "loss 2 to 1" in Page(html).words
 
 
+def test_the_validation_curve_is_drawn_with_its_lowest_loss():
+    data = with_record(one_task(), 1, loss=((0, 2.0), (7, 1.0)), validation=((3, 1.5), (5, 1.25), (7, 1.75)))
+    page = Page(render(data))
+    assert "validation 1.5 to 1.75, least 1.25 after update 6" in page.words
+    assert "loss on validation rows" in page.words
+    assert sum(path.get("class") == "line other" for path in page.of("path")) == 1
+    assert "loss on validation rows" not in Page(render(one_task())).words
+
+
 def test_records_may_be_missing():
     data = four_tasks()
     for number in range(len(data.entries)):

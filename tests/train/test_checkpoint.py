@@ -23,7 +23,7 @@ METHODS = {"replay": {}, "distill": {}, "tail_average": {"share": 1.0}}
 def stopped(stream, tmp_path):
     """A learn with every kind of state, stopped after three updates; and its checkpoint."""
     made = fresh(stream)
-    made.epoch_ends = {0, 3}
+    made.validated = (0, 3, made.total - 1)
     seen = iter(range(99))
     keeper = Keeper(tmp_path / "run.safetensors", made, stop=lambda: "SIGINT" if next(seen) == 2 else None)
     with pytest.raises(Interrupted, match="stopped by SIGINT after update 3; run the same command again"):
@@ -51,8 +51,9 @@ def test_everything_that_an_update_depends_on_comes_back_to_the_bit(stream, stop
     assert same(weights(again), left)
     assert all(same(again.state[name], state[name]) for name in state)
     assert state["tail_average"]["count"].item() == 3
-    assert again.best[0] == best[0]
-    assert same(again.best[1], best[1])
+    assert (again.best.loss, again.best.update) == (best.loss, best.update)
+    assert same(again.best.weights, best.weights)
+    assert again.record.validation == made.record.validation != []
     assert again.pools["replay"].served == served
     assert sum(served["replay"]) > 0
     assert json.dumps(again.record.frozen.to_json()) == record

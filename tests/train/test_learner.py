@@ -80,30 +80,82 @@ def test_keep_best_writes_the_weights_of_the_epoch_that_did_best_on_validation_r
     best = min(ends, key=lambda update: ends[update][0])
     assert best != max(ends)  # or the test shows nothing
     assert same(weights(made), ends[best][1])
-    assert made.best[0] == pytest.approx(ends[best][0] / len(stream.old))
+    assert made.best.loss == pytest.approx(ends[best][0] / len(stream.old))
+    assert (made.best.update, made.record.kept) == (best - 1, best - 1)
 
 
-def test_keep_best_takes_the_better_of_the_best_epoch_and_of_what_a_method_settles_on(stream, monkeypatch):
-    for rows, average_wins in ((stream.old, True), (stream.held_out, False)):  # these are learned, and those forgotten
-        whole = {"tail_average": {"share": 1.0}}
-        made = stream.learner(whole, keep="best", validation=rows, num_train_epochs=3, lr_scheduler_type="constant")
-        ends, found, settle = {}, {}, made.settle
+METHOD_OF = {"tail_average": {"share": 0.5}, "ema": {"decay": 0.7}, "wise_ft": {"share": 0.8}}
 
-        def watched(done, total, loss, made=made, ends=ends, rows=rows):
-            if done - 1 in made.epoch_ends:
-                ends[done] = (sum(made.inference.nll(rows)) / len(rows), weights(made))
 
-        def settled(made=made, found=found, rows=rows, settle=settle):
-            found |= {n: made.state["tail_average"][f"mean.{n}"].to(v.dtype) for n, v in made.params.items()}
-            found["loss"] = sum(made.inference.nll(rows, weights=dict(found))) / len(rows)
-            settle()
+@pytest.mark.parametrize("name", METHOD_OF)
+def test_what_is_validated_is_what_a_learn_that_ends_there_would_store(stream, name):
+    """The weights that each validation sees are those of a learn with so many updates, to the bit, and the best are stored."""
+    more = {"pools": ("replay",), "lr_scheduler_type": "constant", "validation": stream.held_out}
+    method = {name: METHOD_OF[name]}
 
-        monkeypatch.setattr(made, "settle", settled)
-        loop.train(made, progress=watched)
-        of_mean, best = found.pop("loss"), min(ends.values(), key=lambda end: end[0])
-        assert (of_mean < best[0]) is average_wins  # or the test shows nothing
-        assert same(weights(made), found if average_wins else best[1])
-        assert (f"{of_mean:.4g}" in made.unused.get("tail_average", "")) is not average_wins
+    def ended(updates):
+        made = stream.learner(method, max_steps=updates, **more)
+        loop.train(made)
+        return sum(made.inference.nll(stream.held_out)) / len(stream.held_out), weights(made)
+
+    shorter = {updates: ended(updates) for updates in (2, 4, 6, 8)}
+    made = stream.learner(method, max_steps=8, eval_steps=2, keep="best", **more)
+    loop.train(made)
+    curve = {update + 1: loss for update, loss in made.record.validation}
+    assert curve == pytest.approx({updates: loss for updates, (loss, _) in shorter.items()}, rel=1e-5)
+    best = min(curve, key=curve.__getitem__)
+    assert same(weights(made), shorter[best][1])
+    assert made.record.kept == (best - 1 if best < 8 else None)
+
+
+def test_a_curve_alone_changes_no_bit_and_no_validation_is_a_learn_as_before(stream):
+    method = {"tail_average": {"share": 0.5}}
+    plain = stream.learner(method)
+    watched = stream.learner(method, eval_steps=0.25)  # of 8 updates
+    loop.train(plain)
+    loop.train(watched)
+    assert same(weights(plain), weights(watched))
+    assert [update for update, _ in watched.record.validation] == [1, 3, 5, 7]
+    assert not plain.record.validation
+    assert watched.best is None
+    assert watched.notices == []
+
+
+def test_training_stops_after_so_many_validations_without_a_lower_loss(stream):
+    """The old answers are forgotten from the first update on."""
+    more = {"validation": stream.old, "eval_steps": 1, "keep": "best", "num_train_epochs": 3}
+    whole = stream.learner({}, **more)
+    loop.train(whole)
+    losses = [loss for _, loss in whole.record.validation]
+    best = losses.index(min(losses))
+    assert best + 2 < whole.total - 1  # or the test shows nothing
+    stopped = stream.learner({}, early_stopping_patience=2, **more)
+    done = []
+    loop.train(stopped, progress=lambda n, *_: done.append(n))
+    assert (stopped.ended, done[-1], len(stopped.record.validation)) == (best + 3,) * 3
+    assert same(weights(stopped), weights(whole))
+    assert stopped.notices == [
+        f"stopped early, after update {best + 3} of 12: 2 validations without a lower loss",
+        f"keep: best took the weights of update {best + 1} of {best + 3}: their loss on the validation rows is "
+        f"{losses[best]:.4g}, and that of the last {losses[best + 2]:.4g}",
+    ]
+
+
+def test_a_validation_that_is_not_finite_stops_the_learn(stream, monkeypatch):
+    made = stream.learner({}, eval_steps=1)
+    monkeypatch.setattr(made.inference, "nll", lambda rows, **_: [math.nan] * len(rows))
+    with pytest.raises(
+        Diverged, match=r"loss of the validation rows is nan after update 1 of 8; lower the learning rate"
+    ):
+        loop.train(made)
+
+
+def test_max_steps_takes_the_place_of_the_epochs(stream):
+    long = stream.learner({}, num_train_epochs=3)
+    for steps in (3, 9):  # of 4 updates an epoch
+        made = stream.learner({}, num_train_epochs=1, max_steps=steps)
+        assert made.updates == long.updates[:steps]
+    assert stream.learner({}, max_steps=0).total == stream.learner({}, max_steps=-1).total == 8
 
 
 def test_keep_last_and_no_validation_rows_keep_the_last_weights(stream):

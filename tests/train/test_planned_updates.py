@@ -22,4 +22,10 @@ def test_as_many_updates_are_counted_as_planned_and_each_epoch_trains_each_row_o
         updates = planned.updates[n * an_epoch : (n + 1) * an_epoch]
         assert sorted(i for update in updates for micro in update for i in micro) == list(range(len(lengths)))
         assert (n + 1) * an_epoch - 1 in planned.epoch_ends
+    for steps in (1, an_epoch, an_epoch + 1):
+        fewer = settings.model_copy(update={"max_steps": steps, "num_train_epochs": 1})
+        assert count_updates(len(lengths), fewer) == steps
+        begun = plan_updates(lengths, fewer, 0, "task").updates
+        assert len(begun) == steps
+        assert begun[: len(planned.updates)] == planned.updates[:steps]
     assert planned.room >= max(len(m) * max(lengths[i] for i in m) for update in planned.updates for m in update)

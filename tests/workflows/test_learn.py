@@ -5,8 +5,10 @@ import warnings
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from perdure import Gate, Workspace
+from perdure.cli.main import app
 from perdure.core.errors import BadInput, BadSpec, Interrupted
 from perdure.train.learner import Learner
 from perdure.workflows.learn.remember import LedgerMemory
@@ -421,7 +423,15 @@ def test_what_is_held_out_is_not_trained_with_the_rows_of_older_versions(tiny_mo
     monkeypatch.setattr(Learner, "settle", lambda self, settle=Learner.settle: (seen.append(self), settle(self))[1])
     for n in (8, 16):
         rows = data(tmp_path / f"{n}.jsonl", "refund", "late", n)
-        ws.learn("refund", rows, recipe="joint", overrides={**FAST, "keep": "best"}, gate=None)
+        made = ws.learn("refund", rows, recipe="joint", overrides={**FAST, "keep": "best"}, gate=None)
+        assert any("validated on" in text and "which are not trained on" in text for text in made["warnings"])
+        curve = ws.ledger.notes(made["entry"])["record"]["validation"]
+        assert curve[-1][0] == ws.ledger.notes(made["entry"])["record"]["updates"] - 1
+        shown = CliRunner().invoke(app, ["-w", str(ws.ledger.root), "show"]).stdout
+        assert (
+            f"in {len(curve)} validation{'s' * (len(curve) > 1)}, least {min(loss for _, loss in curve):.4g} after update"
+            in shown
+        )
     trained = [row.ids for row in seen[-1].inputs.rows]
     assert len(set(trained)) == len(trained)
     assert seen[-1].inputs.validation

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput, speed_metrics
 
 from perdure.bridges.sizes import has_checkpoints
@@ -116,6 +116,10 @@ class ContinualTrainer(RecipeTrainer):
         self.processing_class = processing_class
         self.add_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
         for callback in callbacks or ():
+            if isinstance(callback, EarlyStoppingCallback):
+                raise BadSpec(
+                    "EarlyStoppingCallback is not used: set the recipe's early_stopping_patience, with keep: best"
+                )
             self.add_callback(callback)
 
     def train(
@@ -142,12 +146,11 @@ class ContinualTrainer(RecipeTrainer):
                 )
             self.begun, done = True, TrainOutput(0, 0.0, {})
             with self.scratch:
-                if self.first_update < self.learner.total:
+                if self.first_update < self.learner.ended:
                     done = super().train()
             self.learner.settle()
-            notice = self.learner.memory_notice
-            for reason in (*([notice] if notice else []), *self.learner.unused.values()):
-                warnings.warn(reason, stacklevel=2)
+            for notice in self.learner.notices:
+                warnings.warn(notice, stacklevel=2)
             if self.folder:
                 memory = remembered(self.memory, self.fresh, self.learner, stage=self.stage, nll_before=self.nll_before)
                 save(self.folder / MEMORY, memory)
@@ -202,8 +205,10 @@ class ContinualTrainer(RecipeTrainer):
             raise BadSpec(
                 f"recipe {self.recipe.name} has the teachers {sorted(strangers)}; only a workspace loads another model"
             )
-        if (settings.keep == "best" or self.recipe.needs("validation")) and not self.held_out:
-            raise BadSpec(f"recipe {self.recipe.name} chooses the weights on eval_dataset; give one, or use keep: last")
+        if (settings.validates or self.recipe.needs("validation")) and not self.held_out:
+            raise BadSpec(
+                f"recipe {self.recipe.name} validates the weights on eval_dataset; give one, or use keep: last without eval_steps"
+            )
         if settings.gradient_checkpointing and not has_checkpoints(model):
             raise BadSpec(f"transformers has no gradient checkpointing for {type(model).__name__}; switch it off")
         if self.folder is None and self.recipe.remembers:
@@ -236,7 +241,7 @@ class ContinualTrainer(RecipeTrainer):
         if self.recipe.settings.gradient_checkpointing:
             recompute_blocks(model, precision)
         trainable = Trainable(model, params, Tokens(pad, prefix), precision)
-        return Learner(trainable, self.recipe, inputs, args.max_steps if args.max_steps > 0 else None)
+        return Learner(trainable, self.recipe, inputs)
 
     def _run(self, learner: Learner) -> str:
         """Return the id of a run: a run that was stopped and started again has the same."""

@@ -20,10 +20,11 @@ TAKEN = (  # settings of the recipe
     "weight_decay",
     "warmup_steps",
     "label_smoothing_factor",
+    "max_steps",
 )
 CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")  # its names in transformers, old and new
 READ = (  # what settings_of makes settings of, and what ContinualTrainer itself goes by
-    *("num_train_epochs", "max_steps", "lr_scheduler_type", "optim", "bf16", "tf32", "use_cpu"),
+    *("num_train_epochs", "lr_scheduler_type", "optim", "bf16", "tf32", "use_cpu"),
     *CHECKPOINTING,
     *("per_device_eval_batch_size", "prediction_loss_only", "save_only_model", "do_train", "do_eval", "do_predict"),
 )

@@ -170,6 +170,9 @@ class _Closing(TrainerCallback):
         self.trainer.open_update.finish()  # type: ignore[union-attr]  # a step begins with its update
         state.epoch = state.global_step / self.trainer.epoch_updates
         state.num_input_tokens_seen = learner.record.tokens
+        if learner.record.validation and learner.record.validation[-1][0] == n:
+            self.trainer.log({"validation_loss": learner.record.validation[-1][1]})
+        control.should_training_stop |= learner.stopped
         self.keeper.after(n, self.trainer.optimizer)
         if self.progress:
             self.progress(n + 1, learner.total, self.trainer.last_loss)
@@ -194,6 +197,6 @@ def train(
     with without_launcher():
         trainer = RecipeTrainer(learner, keeper or Keeper(None, learner), progress, **options)
         with trainer.scratch:
-            if trainer.first_update < learner.total:
+            if trainer.first_update < learner.ended:
                 trainer.train()
     learner.settle()

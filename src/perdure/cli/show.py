@@ -8,6 +8,7 @@ from perdure.cli.edits import fact_pairs
 from perdure.cli.learn_screen import score_lines
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import clock, counted, emit, facts, print_text, short, warn
+from perdure.ledger.records import LearnRecord
 
 
 def show(
@@ -41,6 +42,7 @@ def show(
         "slots": ", ".join(f"{name} {short(s.object)} ({s.bytes:,} bytes)" for name, s in view.slots.items()),
         "memory": counted(view.memory.rows, "row"),
         "updates": learned and learned.updates,
+        "validation": learned and _validation(learned),
         "tokens": f"{learned.tokens:,}" if learned else None,
         "seconds": f"{learned.train_seconds:.1f} training, {learned.eval_seconds:.1f} scoring" if learned else None,
         **fact_pairs(view),
@@ -51,3 +53,13 @@ def show(
         print_text("\n" + score_lines(view.scores, entry.task))
     for text in learned.warnings if learned else ():
         warn(text)
+
+
+def _validation(learned: LearnRecord) -> str | None:
+    """Return the validation curve in words; None where nothing was validated."""
+    curve = learned.validation
+    if not curve:
+        return None
+    least, update = min((loss, update) for update, loss in curve)
+    way = f"loss {curve[0][1]:.4g} to {curve[-1][1]:.4g} in {counted(len(curve), 'validation')}"
+    return f"{way}, least {least:.4g} after update {update + 1}"

@@ -6,7 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from perdure.core.fields import LARGEST, MANY
 
-LATER = ("gradient_checkpointing", "packing")  # settings that were added after the first recipes were recorded
+LATER = (  # settings that were added after the first recipes were recorded
+    *("gradient_checkpointing", "packing"),
+    *("max_steps", "eval_steps", "early_stopping_patience"),
+)
 
 
 class Settings(BaseModel):
@@ -16,6 +19,9 @@ class Settings(BaseModel):
 
     learning_rate: float = Field(1e-3, gt=0, le=100, description="peak learning rate of AdamW")
     num_train_epochs: int = Field(3, ge=1, le=100_000, description="passes over the new rows")
+    max_steps: int = Field(
+        -1, ge=-1, le=MANY, description="updates in all, in the place of num_train_epochs; -1 or 0 goes by the epochs"
+    )
     per_device_train_batch_size: int = Field(
         16, ge=1, le=65_536, description="new rows per micro-batch; replayed rows are added"
     )
@@ -49,11 +55,27 @@ class Settings(BaseModel):
     lora_target_modules: str | list[str] = Field("all-linear", description="modules that get an adapter")
     keep: Literal["last", "best"] = Field(
         "last",
-        description="weights of the last epoch, or the best on validation rows: of those after each epoch, and of what a method "
-        "that settles (tail_average, ema, wise_ft) makes of the last",
+        description="the weights at the end, or the best of all validations by their loss on validation rows. What is validated "
+        "is what the recipe would store if it ended there: the average where a method makes one (tail_average, ema, wise_ft)",
+    )
+    eval_steps: float = Field(
+        0.0,
+        ge=0,
+        le=MANY,
+        description="updates between two validations, and the last update is validated too; below 1 a share of all updates; 0 "
+        "validates after each epoch if keep is best, else never",
+    )
+    early_stopping_patience: int = Field(
+        0,
+        ge=0,
+        le=MANY,
+        description="stop after so many validations in a row without a new lowest loss; 0 does not stop; needs keep: best",
     )
     validation_share: float = Field(
-        0.1, gt=0, lt=0.5, description="share of train rows that are held out when keep is best"
+        0.1,
+        gt=0,
+        lt=0.5,
+        description="share of train rows that are held out for validation where the task has no validation rows",
     )
     memory_per_label: int = Field(
         2, ge=0, le=MANY, description="rows stored of each label, for methods that draw from memory"
@@ -86,6 +108,18 @@ class Settings(BaseModel):
         return {name: value for name, value in plain.items() if name not in LATER or value != defaults[name].default}
 
     @property
+    def validates(self) -> bool:
+        """Whether weights are validated while they are trained."""
+        return self.keep == "best" or self.eval_steps > 0
+
+    def epochs(self, rows: int) -> int:
+        """Return the passes over `rows` new rows that are begun; the last may end before its end, by `max_steps`."""
+        if self.max_steps <= 0:
+            return self.num_train_epochs
+        batches = -(-rows // self.per_device_train_batch_size)
+        return -(-self.max_steps // max(-(-batches // self.gradient_accumulation_steps), 1))
+
+    @property
     def trackers(self) -> list[str]:
         """Names of the trackers; empty for none."""
         named = self.report_to.split(",") if isinstance(self.report_to, str) else self.report_to
@@ -107,6 +141,22 @@ class Settings(BaseModel):
         if not value or not all(name.strip() for name in ([value] if isinstance(value, str) else value)):
             raise ValueError("name each module, or write all-linear")
         return value
+
+    @field_validator("eval_steps")
+    @classmethod
+    def _whole_updates(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("from 1 on it is a whole number of updates")
+        return value
+
+    @model_validator(mode="after")
+    def _stops_at_the_best(self) -> "Settings":
+        if self.early_stopping_patience and self.keep != "best":
+            raise ValueError(
+                "early_stopping_patience stops some validations after the best weights, and keep: last would store those at the "
+                "stop; set keep: best"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tracked(self) -> "Settings":

@@ -1,6 +1,6 @@
 """The read-only input of a method in one update; all methods share the outputs of one forward."""
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -105,6 +105,8 @@ class Step:
             in `needs`.
         runner: The host's function behind `run`.
         embedder: The host's function behind `embed`.
+        ends: In `watch`, the updates after which the weights are validated: the task may end with each of them, and what a
+            method would then settle on is validated.
     """
 
     index: int
@@ -120,6 +122,7 @@ class Step:
     refs: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     runner: Runner | None = None
     embedder: Callable[[str], Tensor] | None = None
+    ends: Collection[int] = ()
 
     def once(self, term: Tensor) -> Tensor:
         """Return this micro-batch's share of a term that depends only on the weights, so that an update counts it once."""

@@ -18,16 +18,30 @@ def losses(data: ReportData) -> Html:
     if not entries:
         return el("p", "Nothing has been trained yet.", class_="empty")
     lines = [thin(record.loss, 120) for _, record in entries]
-    top = max((y for line in lines for _, y in line), default=1.0) or 1.0
-    return el(
-        "div",
-        [_loss(entry, record, line, top) for (entry, record), line in zip(entries, lines, strict=True)],
-        class_="panels",
+    curves = [thin(record.validation, 120) for _, record in entries]
+    top = max((y for line in (*lines, *curves) for _, y in line), default=1.0) or 1.0
+    panels = [_loss(*given, top) for given in zip(entries, lines, curves, strict=True)]
+    legend = el(
+        "p",
+        el("span", el("i", class_="key stroke"), "task loss"),
+        el("span", el("i", class_="key stroke other"), "loss on validation rows, of the weights that would be stored"),
+        class_="legend",
     )
+    return join(legend if any(curves) else None, el("div", panels, class_="panels"))
 
 
-def _loss(entry: ReportEntry, record: LearnRecord, line: list[tuple[float, float]], top: float) -> Html:
+def _loss(
+    learn: tuple[ReportEntry, LearnRecord],
+    line: list[tuple[float, float]],
+    curve: list[tuple[float, float]],
+    top: float,
+) -> Html:
+    entry, record = learn
     story = f"loss {number(line[0][1])} to {number(line[-1][1])}" if line else "no loss recorded"
+    if curve:
+        least, update = min((loss, update) for update, loss in curve)
+        ends = f"{number(curve[0][1])} to {number(curve[-1][1])}"
+        story += f"; validation {ends}, least {number(least)} after update {round(update) + 1}"
     caption = el(
         "figcaption",
         el("b", title_of(entry), title=title_of(entry)),
@@ -37,14 +51,16 @@ def _loss(entry: ReportEntry, record: LearnRecord, line: list[tuple[float, float
     return el(
         "figure",
         caption,
-        _curve(line, top, story),
+        _curve(line, curve, top, story),
         el("p", _effort(record), class_="meta"),
         _settings(record.settings),
         class_="panel",
     )
 
 
-def _curve(line: list[tuple[float, float]], top: float, story: str) -> Html | None:
+def _curve(
+    line: list[tuple[float, float]], validation: list[tuple[float, float]], top: float, story: str
+) -> Html | None:
     if not line:
         return None
     x, y = Scale(0, line[-1][0] or 1, 40, WIDTH - 8), Scale(0, top, HEIGHT - 22, 10)
@@ -59,7 +75,9 @@ def _curve(line: list[tuple[float, float]], top: float, story: str) -> Html | No
         el("text", "0", x=x(0), y=HEIGHT - 5, text_anchor="middle"),
         el("text", f"update {count(round(line[-1][0]))}", x=WIDTH - 8, y=HEIGHT - 5, text_anchor="end"),
     ]
-    drawn = el("path", d=path((x(a), y(b)) for a, b in line), class_="line")
+    drawn = [el("path", d=path((x(a), y(b)) for a, b in line), class_="line")]
+    if validation:
+        drawn.append(el("path", d=path((x(a), y(b)) for a, b in validation), class_="line other"))
     return el(
         "svg", grid, ends, drawn, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"Training loss: {story}"
     )

@@ -17,6 +17,7 @@ from perdure.core.plain_json import read_json
 from perdure.ledger.records import TrainingRecord
 from perdure.train.effects import TrainingLog
 from perdure.train.learner import Learner
+from perdure.train.task import Best
 
 
 def save(path: Path, learner: Learner, clock: Clock, optimizer: Any, done: int) -> None:
@@ -32,12 +33,12 @@ def save(path: Path, learner: Learner, clock: Clock, optimizer: Any, done: int) 
     for method, state in learner.state.items():
         tensors |= {f"state/{method}/{key}": value for key, value in state.items()}
     if learner.best:
-        tensors |= {f"best/{name}": value for name, value in learner.best[1].items()}
+        tensors |= {f"best/{name}": value for name, value in learner.best.weights.items()}
     stored = {
         "done": done,
         "rows": {name: len(pool.keys) for name, pool in learner.pools.items()},
         "served": {name: pool.served for name, pool in learner.pools.items()},
-        "best": learner.best[0] if learner.best else None,
+        "best": {"loss": learner.best.loss, "update": learner.best.update} if learner.best else None,
         "closed": learner.settled,
         "record": learner.record.frozen.to_json(),
         "spent": clock.to_json(),
@@ -79,7 +80,7 @@ def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
         places = {key: begun[key].device if key in begun else device for key in saved}  # as if it had not stopped
         learner.state[method] = {key: value.to(places[key]) for key, value in saved.items()}
     if stored["best"] is not None:
-        learner.best = (stored["best"], {k[5:]: v for k, v in tensors.items() if k.startswith("best/")})
+        learner.best = Best(**stored["best"], weights={k[5:]: v for k, v in tensors.items() if k.startswith("best/")})
     for name, served in stored["served"].items():
         learner.pools[name].served = served
     learner.settled = stored["closed"]

@@ -22,6 +22,8 @@ class TrainingLog:
         acted: Methods that changed an update at least once.
         tokens: Tokens that ran forward in training.
         memory_limits: Update at which memory ran out, and the padded tokens that one forward has had at most since.
+        validation: Update and loss on the validation rows, at each validation.
+        kept: The update whose weights were stored, where an earlier one than the last was the best.
     """
 
     loss: list[tuple[int, float]] = field(default_factory=list)
@@ -30,6 +32,8 @@ class TrainingLog:
     acted: set[str] = field(default_factory=set)
     tokens: int = 0
     memory_limits: list[tuple[int, int]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    kept: int | None = None
 
     @property
     def frozen(self) -> TrainingRecord:
@@ -41,14 +45,21 @@ class TrainingLog:
             acted=tuple(sorted(self.acted)),
             tokens=self.tokens,
             memory_limits=tuple(self.memory_limits),
+            validation=tuple(self.validation),
+            kept=self.kept,
         )
 
     @classmethod
     def of(cls, record: TrainingRecord) -> "TrainingLog":
         """Return the log that goes on from a record."""
         beats = {name: list(of) for name, of in record.heartbeats.items()}
-        limits = list(record.memory_limits)
-        return cls(list(record.loss), beats, set(record.fed), set(record.acted), record.tokens, limits)
+        fed, acted, limits, curve = (
+            set(record.fed),
+            set(record.acted),
+            list(record.memory_limits),
+            list(record.validation),
+        )
+        return cls(list(record.loss), beats, fed, acted, record.tokens, limits, curve, record.kept)
 
     def beat(self, update: int, name: str, what: Heartbeat) -> None:
         """Add numbers to the heartbeat of a method in an update."""

@@ -2,6 +2,7 @@
 
 learner = Learner(trainable, recipe, inputs)
 for n in range(start, learner.total):
+    if learner.stopped: break
     update = learner.update(n)
     loss = update.gradients(backward)
     clip(...); optimizer.step(); schedule.step(); optimizer.zero_grad()
@@ -9,19 +10,23 @@ for n in range(start, learner.total):
 learner.settle()
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from perdure.core.errors import BadSpec
+from perdure.core.errors import BadSpec, Diverged
 from perdure.core.recipe import Recipe
+from perdure.core.seams import State
+from perdure.core.words import counted
 from perdure.ledger.records import Heartbeat
 from perdure.train.effects import norm
 from perdure.train.model_view import ModelView
 from perdure.train.planned_updates import plan_updates
-from perdure.train.task import OpenTask, TaskInputs, Trainable, check_finite
+from perdure.train.task import Best, OpenTask, TaskInputs, Trainable, check_finite
 from perdure.train.update import Update
+from perdure.train.validation import is_stale, validated_updates
 
 
 class Learner(OpenTask):
@@ -31,26 +36,24 @@ class Learner(OpenTask):
         trainable: What is trained.
         recipe: Settings and methods.
         inputs: What it is learned from.
-        max_updates: Updates after which the task ends, where its epochs have more.
 
     Attributes:
         updates: New rows of each micro-batch of each update.
         epoch_ends: Updates with which an epoch ends.
         room: Padded tokens that one forward may have.
-        unused: Methods whose work was left out when the task settled, and why.
         settled: Whether `settle` was called.
 
     Raises:
         BadSpec: A method's state belongs to parameters of other shapes.
     """
 
-    def __init__(self, trainable: Trainable, recipe: Recipe, inputs: TaskInputs, max_updates: int | None = None):
+    def __init__(self, trainable: Trainable, recipe: Recipe, inputs: TaskInputs):
         super().__init__(trainable, recipe, inputs)
-        self.unused: dict[str, str] = {}
         self.begun = self.settled = False
         self.open: Update | None = None
         planned = plan_updates([len(row) for row in inputs.rows], recipe.settings, inputs.seed, inputs.name)
-        self.updates, self.epoch_ends, self.room = planned.updates[:max_updates], planned.epoch_ends, planned.room
+        self.updates, self.epoch_ends, self.room = planned.updates, planned.epoch_ends, planned.room
+        self.validated = validated_updates(recipe.settings, self.total, self.epoch_ends) if inputs.validation else ()
 
     @property
     def memory_notice(self) -> str | None:
@@ -65,8 +68,34 @@ class Learner(OpenTask):
 
     @property
     def total(self) -> int:
-        """Updates of the whole task."""
+        """Updates of the whole task, if it does not stop early."""
         return len(self.updates)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the task ends here, because the last validations brought no lower loss."""
+        return is_stale(self.record.validation, self.recipe.settings.early_stopping_patience)
+
+    @property
+    def ended(self) -> int:
+        """Updates of the task once it is over."""
+        return self.record.validation[-1][0] + 1 if self.stopped else self.total
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know of the updates and the validations, once the task is settled."""
+        notices = [self.memory_notice] if self.memory_notice else []
+        ended, kept = self.ended, self.record.kept
+        if ended < self.total:
+            patience = counted(self.recipe.settings.early_stopping_patience, "validation")
+            notices.append(f"stopped early, after update {ended} of {self.total}: {patience} without a lower loss")
+        if kept is not None:
+            losses = dict(self.record.validation)
+            notices.append(
+                f"keep: best took the weights of update {kept + 1} of {ended}: their loss on the validation rows is "
+                f"{losses[kept]:.4g}, and that of the last {losses[ended - 1]:.4g}"
+            )
+        return notices
 
     def begin(self) -> None:
         """Compute the columns of new rows that the model itself gives, and prepare every method; a second call does nothing.
@@ -105,8 +134,8 @@ class Learner(OpenTask):
     def settle(self) -> None:
         """Write the final weights, and measure.
 
-        They are the last ones, or what a method settles on. With `keep: best` they are the best on validation rows: of the
-        weights after each epoch, and of what a method settles on.
+        They are the last ones, or what a method settles on. With `keep: best` they are those of the validation with the lowest
+        loss; what was validated is what would have been written if the task had ended there.
 
         A second call, as by a host that resumes after the end, does nothing.
 
@@ -118,14 +147,14 @@ class Learner(OpenTask):
             return
         self._refuse_open_update()
         self._check(self.params, "the last update gave weights that are", self.total)
-        values: Mapping[str, Tensor] = self.best[1] if self.best else {}
         with self.inference.eval_mode():
+            values, state = self._settled()
             if method := self.recipe.owner("settle"):
-                chosen, self.state[method.name] = method.settle(ModelView(self), self.state[method.name])
-                self._check(chosen, f"method {method.name} settled on weights that are", self.total)
-                values = self._better(chosen, method.name)
-                gap = {name: value.float() - self.params[name].detach().float() for name, value in chosen.items()}
-                self.record.beat(self.total, method.name, Heartbeat(moved=norm(gap)))
+                self.state[method.name] = state
+                gap = {name: value.float() - self.params[name].detach().float() for name, value in values.items()}
+                self.record.beat(self.ended, method.name, Heartbeat(moved=norm(gap)))
+            if self.best and self.best.update != self.ended - 1:
+                values, self.record.kept = self.best.weights, self.best.update
             with torch.no_grad():
                 for name, value in values.items():
                     self.params[name].copy_(value)
@@ -135,31 +164,38 @@ class Learner(OpenTask):
         self.settled = True
 
     def _close(self) -> None:
-        """End the open update; where an epoch ends, or the task does, compare the weights on the validation rows."""
+        """End the open update, and validate where it is time to."""
         update, self.open = self.open, None
-        if self.recipe.settings.keep != "best" or not self.inputs.validation or update is None:
-            return
-        if update.index in self.epoch_ends or update.index == self.total - 1:
-            loss = self._validation_loss()
-            if self.best is None or loss < self.best[0]:
-                self.best = (loss, {name: value.detach().clone() for name, value in self.params.items()})
+        if update is not None and update.index in self.validated:
+            self._validate(update.index)
 
-    def _better(self, settled: Mapping[str, Tensor], name: str) -> Mapping[str, Tensor]:
-        """Return the better of what a method settled on and of the best epoch, by their loss on validation rows."""
-        if self.best is None:
-            return settled
-        loss = self._validation_loss(settled)
-        if loss <= self.best[0]:
-            return settled
-        self.unused[name] = (
-            f"keep: best took the weights after an epoch, whose loss on the validation rows is {self.best[0]:.4g}; what {name} "
-            f"settled on has {loss:.4g}"
-        )
-        return self.best[1]
+    def _validate(self, update: int) -> None:
+        """Record the loss of the validation rows under what the recipe would store now, and the weights if they are the best.
 
-    def _validation_loss(self, weights: Mapping[str, Tensor] | None = None) -> float:
-        """Return the mean loss of the validation rows, under other `weights` if given."""
-        return sum(self.inference.nll(self.inputs.validation, weights=weights)) / len(self.inputs.validation)
+        Raises:
+            Diverged: The loss, or what a method settles on, is not finite.
+        """
+        with self.inference.eval_mode():
+            settled = self._settled()[0]
+        weights = {name: settled.get(name, value).detach() for name, value in self.params.items()}
+        losses = self.inference.nll(self.inputs.validation, weights=weights if settled else None)
+        loss = sum(losses) / len(losses)
+        if not math.isfinite(loss):
+            raise Diverged(
+                f"the loss of the validation rows is {loss} after update {update + 1} of {self.total}; lower the learning rate"
+            )
+        self.record.validation.append((update, loss))
+        if self.recipe.settings.keep == "best" and (self.best is None or loss < self.best.loss):
+            self.best = Best(loss, update, {name: value.clone() for name, value in weights.items()})
+
+    def _settled(self) -> tuple[Mapping[str, Tensor], State]:
+        """Return the values that a method settles on now, and its state after it; no values where the weights stay."""
+        method = self.recipe.owner("settle")
+        if method is None:
+            return {}, {}
+        values, state = method.settle(ModelView(self), self.state[method.name])
+        self._check(values, f"method {method.name} settled on weights that are", self.total)
+        return values, state
 
     def _refuse_open_update(self) -> None:
         if self.open is not None:

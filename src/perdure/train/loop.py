@@ -23,6 +23,8 @@ def train(learner: Learner, keeper: Keeper | None = None, progress: Progress | N
     schedule = make_schedule(optimizer, settings, learner.total, start)
     learner.model.train()
     for n in range(start, learner.total):
+        if learner.stopped:
+            break
         update = learner.update(n)
         loss = update.gradients()
         clip(params, settings)

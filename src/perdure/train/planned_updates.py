@@ -29,18 +29,19 @@ def plan_updates(lengths: Sequence[int], settings: Settings, seed: int, task: st
 
     Args:
         lengths: Tokens of each new row.
-        settings: Epochs, batch size and accumulation.
+        settings: Epochs or updates, batch size and accumulation.
         seed: Seed of the learn.
         task: Name of the task; with the seed the key of the order.
     """
     batches = [
         plan_epoch(lengths, settings.per_device_train_batch_size, seed, task, epoch)
-        for epoch in range(settings.num_train_epochs)
+        for epoch in range(settings.epochs(len(lengths)))
     ]
     sizes = [padded_tokens(lengths, batch) for epoch in batches for batch in epoch]
     room = max(*sizes, SPREAD * sum(sizes) / len(sizes)) if sizes else 0.0
     group = settings.gradient_accumulation_steps
-    updates = [epoch[i : i + group] for epoch in batches for i in range(0, len(epoch), group)]
+    most = settings.max_steps if settings.max_steps > 0 else None
+    updates = [epoch[i : i + group] for epoch in batches for i in range(0, len(epoch), group)][:most]
     ends = {len(batches[0][::group]) * (e + 1) - 1 for e in range(len(batches))}
     return PlannedUpdates(updates, ends, room)
 
@@ -52,5 +53,7 @@ def padded_tokens(lengths: Sequence[int], batch: Sequence[int]) -> int:
 
 def count_updates(rows: int, settings: Settings) -> int:
     """Return how many updates a task of so many rows has; as many as `plan_updates` plans, without planning them."""
+    if settings.max_steps > 0:
+        return settings.max_steps
     batches = -(-rows // settings.per_device_train_batch_size)
     return settings.num_train_epochs * -(-batches // settings.gradient_accumulation_steps)

@@ -68,6 +68,21 @@ class TaskInputs:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Best:
+    """The validation with the lowest loss.
+
+    Args:
+        loss: Mean loss of the validation rows, in nats per label token.
+        update: The update after which it was.
+        weights: The weights that were validated, by parameter name.
+    """
+
+    loss: float
+    update: int
+    weights: Mapping[str, Tensor]
+
+
 class OpenTask:
     """A task while it is learned: what its updates read, and what they change.
 
@@ -81,7 +96,8 @@ class OpenTask:
         columns: Teachers' distributions for the new rows, by column name.
         state: State of each method, by name.
         record: Losses and heartbeats so far.
-        best: With `keep: best`, the lowest validation loss of an epoch and the weights that gave it.
+        validated: Updates after which the weights are validated, in order.
+        best: With `keep: best`, the best validation so far.
 
     Raises:
         BadSpec: A method's state belongs to parameters of other shapes.
@@ -95,7 +111,8 @@ class OpenTask:
         self.columns: dict[str, Sequence[TopK]] = dict(inputs.columns)
         self.state: dict[str, State] = {m.name: dict(inputs.state.get(m.name, {})) for m in recipe.methods}
         self.record = TrainingLog()
-        self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.validated: tuple[int, ...] = ()
+        self.best: Best | None = None
         _check_state(self.state, self.params)
 
     @property

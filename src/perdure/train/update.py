@@ -123,6 +123,7 @@ class Update:
             row_losses=losses,  # type: ignore[arg-type]
             refs=self.references if self.recipe.needs("refs") else {},
             runner=partial(run, self.task, self.drawn, self.whole),
+            ends=self.task.validated,
         )
         with torch.no_grad():
             self._hold(step)

@@ -54,6 +54,9 @@ class TrainingRecord(Record):
         acted: Methods that changed an update at least once.
         tokens: Tokens that ran forward in training.
         memory_limits: Update at which memory ran out, and the padded tokens that one forward has had at most since.
+        validation: Update and mean loss of the validation rows, at each validation, of the weights that the recipe would store
+            if it ended there.
+        kept: The update whose weights were stored, where an earlier one than the last was the best.
     """
 
     loss: tuple[tuple[int, float], ...] = ()
@@ -62,6 +65,8 @@ class TrainingRecord(Record):
     acted: tuple[str, ...] = ()
     tokens: int = 0
     memory_limits: tuple[tuple[int, int], ...] = omitted(())
+    validation: tuple[tuple[int, float], ...] = omitted(())
+    kept: int | None = omitted(None)
 
 
 @dataclass(frozen=True, kw_only=True)

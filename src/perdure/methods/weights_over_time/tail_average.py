@@ -25,7 +25,11 @@ class TailAverage(Method):
 
     mean <- mean + (w - mean) / n  after each of those updates, n counting them.
 
-    Seams: watch, settle. State: `mean.<param>` float32, `count`: 4 bytes per trainable parameter.
+    Where weights are validated while they are trained (`eval_steps`, `keep: best`), the mean over the last `share` of the
+    updates up to that validation is what is validated: a task that ends there is one with so few updates.
+
+    Seams: watch, settle. State: `mean.<param>` float32, `count`: 4 bytes per trainable parameter. With validations,
+    `mean<update>.<param>` and `count<update>` too, for each validation whose tail has begun: share x validations of them at most.
     Cost: one pass over the trainable parameters an update, in the last share only; no forward: no more than naive's
     time (clinc5).
     When to use: with a constant rate, in the place of its fall; with a rate that falls to zero it adds nothing.
@@ -45,18 +49,29 @@ class TailAverage(Method):
         return self.share > 0
 
     def watch(self, step: Step, state: State) -> State:
-        """Fold the settled weights of this update into the mean."""
-        if step.index < step.total - round(self.share * step.total):
-            return state
-        count = state.get("count", torch.zeros(())) + 1
-        new: State = {"count": count}
+        """Fold the settled weights of this update into the mean, and into those of the validations whose tail has begun."""
+        early = [end for end in step.ends if step.index <= end < step.total - 1]
+        new = self._folded(step, state, "", step.total)
+        for end in early:
+            new |= self._folded(step, state, str(end), end + 1)
+        if step.index in early:
+            new["end"] = torch.tensor(step.index)  # where `settle` is called now, the task ends before its total
+        return new
+
+    def _folded(self, step: Step, state: State, end: str, total: int) -> State:
+        """Return the mean and count of a tail that ends after `total` updates; nothing before it begins."""
+        if step.index < total - round(self.share * total):
+            return {}
+        count = state.get(f"count{end}", torch.zeros(())) + 1
+        new: State = {f"count{end}": count}
         for name, value in step.params.items():
-            mean = state.get(f"mean.{name}", torch.zeros((), device=value.device))
-            new[f"mean.{name}"] = mean + (wide(value.detach()) - mean) / count.to(value.device)
+            mean = state.get(f"mean{end}.{name}", torch.zeros((), device=value.device))
+            new[f"mean{end}.{name}"] = mean + (wide(value.detach()) - mean) / count.to(value.device)
         return new
 
     def settle(self, model: Model, state: State) -> tuple[dict[str, Tensor], State]:
         """Return the mean of each parameter; the weights themselves where no update fell in the tail."""
-        if "count" not in state:
+        end = str(int(state["end"])) if "end" in state else ""
+        if f"count{end}" not in state:
             return {}, state
-        return {name: state[f"mean.{name}"].to(value.dtype) for name, value in model.params.items()}, {}
+        return {name: state[f"mean{end}.{name}"].to(value.dtype) for name, value in model.params.items()}, {}

@@ -136,7 +136,7 @@ def _learner(
     """Return the learn of one task; validation rows are held out where the recipe asks for them."""
     rows: list[Any] = [sample.row for sample in samples]
     validation: list[Any] = []
-    if recipe.settings.keep == "best" or recipe.needs("validation"):
+    if recipe.settings.validates or recipe.needs("validation"):
         rows, validation = held_out(rows, recipe.settings.validation_share, seed, task)
     inputs = TaskInputs(
         task,
@@ -173,7 +173,7 @@ def _told(learner: Learner, spent: dict[str, float], eval_seconds: float) -> Jso
         "eval_seconds": round(eval_seconds, 3),
         "tokens": record.tokens,
         "warnings": [],
-        "updates": learner.total,
+        "updates": learner.ended,
         "heartbeats": mean_beats(record.heartbeats),
     }
 

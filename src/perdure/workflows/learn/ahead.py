@@ -89,9 +89,11 @@ def check_sizes(session: Session, recipe: Recipe, rows: "Sequence[Encoded]") -> 
     from perdure.bridges.sizes import memory_bytes, shape_of, weight_bytes
 
     settings, shape = recipe.settings, shape_of(session.base_folder)
-    if len(rows) * settings.num_train_epochs > MOST:
+    if len(rows) * (epochs := settings.epochs(len(rows))) > MOST:
+        name = "max_steps" if settings.max_steps > 0 else "num_train_epochs"
+        times = f", which is {epochs:,} epochs" if settings.max_steps > 0 else ""
         raise BadSpec(
-            f"num_train_epochs is {settings.num_train_epochs:,}, and {len(rows):,} rows as often are more than {MOST:,}; lower it"
+            f"{name} is {getattr(settings, name):,}{times}, and {len(rows):,} rows as often are more than {MOST:,}; lower it"
         )
     batch = min(settings.per_device_train_batch_size, len(rows)) / len(rows)
     needed, there = batch * _activations(rows, shape), memory_bytes(session.device)

@@ -11,6 +11,7 @@ from perdure.core.progress import Tick
 from perdure.core.records import JsonObject, Record
 from perdure.editing.facts import Fact
 from perdure.editing.routing import RouteGroup
+from perdure.train.planned_updates import plan_updates
 from perdure.workflows.learn.changes import changes
 from perdure.workflows.learn.estimate import LearnEstimate, estimated
 from perdure.workflows.learn.knowledge import Knowledge
@@ -120,7 +121,7 @@ def preview(session: Session, planned: Plan, tick: Tick | None = None) -> Previe
     tokens = zip(rows[0].ids, rows[0].trained, strict=True)
     parts = [(trained, [i for i, _ in run]) for trained, run in groupby(tokens, key=lambda token: token[1])]
     lengths = [len(row) + row.cut for row in rows]
-    total = settings.num_train_epochs * sum(map(len, planned.encoder.all(planned.training.rows)))
+    total = _tokens(session, planned)
     measured = estimated(session, planned, tick)
     return Preview(
         task=task.name,
@@ -140,8 +141,18 @@ def preview(session: Session, planned: Plan, tick: Tick | None = None) -> Previe
         example=tuple(TextPart(planned.encoder.tokenizer.decode(ids), trained) for trained, ids in parts),
         recipe=planned.recipe.to_json(),
         changed=changes(session, planned.recipe),
-        notices=(*planned.notices, *measured.notices),
+        notices=(*planned.notices, *planned.training.notices, *measured.notices),
     )
+
+
+def _tokens(session: Session, planned: Plan) -> int:
+    """Return the tokens of new rows that all updates train on."""
+    lengths = [len(row) for row in planned.encoder.all(planned.training.rows)]
+    settings = planned.recipe.settings
+    if settings.max_steps <= 0:
+        return settings.num_train_epochs * sum(lengths)
+    updates = plan_updates(lengths, settings, session.seed, planned.task.name).updates
+    return sum(lengths[i] for update in updates for batch in update for i in batch)
 
 
 def preview_knowledge(session: Session, planned: Knowledge, tick: Tick | None = None) -> KnowledgePreview:

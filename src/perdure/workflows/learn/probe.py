@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.progress import Tick
 from perdure.train.planned_updates import PlannedUpdates, padded_tokens, plan_updates
+from perdure.train.validation import validated_updates
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.learn.prepare import gather
 from perdure.workflows.learn.run import Run
@@ -101,8 +102,19 @@ def _training_seconds(run: Run, tick: Any) -> float:
     session.runtime.freeze()
     if plan.recipe.owners("measure"):
         for_rows += settling
-    updates = (stamps[-1] - stamps[-2]) / sizes[largest] * sum(sizes)
+    updates = (stamps[-1] - stamps[-2]) / sizes[largest] * sum(sizes) + _validation_seconds(run, learner, planned)
     return updates + for_rows / len(chosen) * len(rows)
+
+
+def _validation_seconds(run: Run, learner: "Learner", planned: PlannedUpdates) -> float:
+    """Return the seconds of all validations, from one of some rows."""
+    some, rows = learner.inputs.validation, run.plan.training.validation
+    times = len(validated_updates(run.plan.recipe.settings, len(planned.updates), planned.epoch_ends))
+    if not some or not times:
+        return 0.0
+    began = time.perf_counter()
+    learner.inference.nll(some)
+    return (time.perf_counter() - began) * times * len(rows) / len(some)
 
 
 def _usual(sizes: Sequence[int]) -> int:
@@ -121,7 +133,7 @@ def _set_updates(learner: "Learner", planned: PlannedUpdates, chosen: Sequence[i
     place = {row: n for n, row in enumerate(chosen)}
     one, last = ([[place[i] for i in batch] for batch in planned.updates[update]] for update in (usual, largest))
     learner.updates = [one] * (len(planned.updates) - 1) + [last]
-    learner.epoch_ends, learner.room = planned.epoch_ends, planned.room
+    learner.epoch_ends, learner.room, learner.validated = planned.epoch_ends, planned.room, ()
 
 
 def _loss_seconds(learner: "Learner", run: Run) -> float:

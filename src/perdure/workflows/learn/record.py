@@ -58,7 +58,7 @@ def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged:
         train_seconds=trained.seconds,
         train_cpu_seconds=trained.cpu_seconds,
         eval_seconds=round(run.clock.scored, 3),
-        updates=trained.learner.total,
+        updates=trained.learner.ended,
         gate=judged.verdict,
         settings=run.plan.recipe.to_json(),
         warnings=tuple(_warnings(run, prepared, trained, draft, judged)),
@@ -103,10 +103,9 @@ def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judg
         *judged.notices,
         *dict.fromkeys(text for one in scored for text in one.notices),
         *(draft.carried.warnings if draft.carried else ()),
-        *([learner.memory_notice] if learner.memory_notice else []),
         *idle(run.plan, learner),
-        *learner.unused.values(),
-        *unmoved(task, prepared.before["head"].score, judged.scores[task].score, learner.total),
+        *learner.notices,
+        *unmoved(task, prepared.before["head"].score, judged.scores[task].score, learner.ended),
     ]
 
 

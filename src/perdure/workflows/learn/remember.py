@@ -142,7 +142,7 @@ def with_general(
     if method is None:
         return memory
     longest = max(map(len, new))
-    drawn = DrawContext(0, 1, len(new) * recipe.settings.num_train_epochs, {}).rows_for(method.mix)
+    drawn = DrawContext(0, 1, len(new) * recipe.settings.epochs(len(new)), {}).rows_for(method.mix)
     room = max(0, min(method.general_rows, drawn) - len(memory.of("general")))
     known = set(memory.keys)
     unknown = [row for row in rows if row_key(row) not in known]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
+from perdure.core.words import counted
 from perdure.data.split import distinct, held_out
 from perdure.data.task import TaskData
 
@@ -38,11 +39,15 @@ def training_rows(task: TaskData, recipe: Recipe, old: Sequence[Row], *, first: 
     """
     rows, validation, notices = [*task.train], [*task.validation], []
     settings = recipe.settings
-    chosen_by = settings.keep == "best" or (recipe.needs("validation") and not first)
-    if chosen_by and not validation:
+    wanted = settings.validates or (recipe.needs("validation") and not first)
+    if wanted and not validation:
         rows, validation = held_out(rows, settings.validation_share, seed, task.name)
-        if not validation:
-            notices.append("one train row is too few to hold any out: no validation row chooses the weights")
+        notices.append(
+            f"validated on {len(validation):,} of {counted(len(task.train), 'train row')}, which are not trained on "
+            f"(validation_share {settings.validation_share:g}); rows with 'split': 'validation' take their place"
+            if validation
+            else "one train row is too few to hold any out: no validation row chooses the weights"
+        )
     if settings.data == "all":
         kept_out = {row.question for row in validation}
         rows = [row for row in distinct([*rows, *old]) if row.question not in kept_out]
