@@ -28,7 +28,7 @@ class TrainingRows:
 def training_rows(task: TaskData, recipe: Recipe, old: Sequence[Row], *, first: bool, seed: int) -> TrainingRows:
     """Return the rows to train on and the validation rows, which choose the weights.
 
-    Validation rows are drawn from the train rows if none are given.
+    If the recipe needs validation rows and none are given, they are drawn from the train rows.
 
     Args:
         task: The task to learn.
