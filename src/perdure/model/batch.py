@@ -1,4 +1,4 @@
-"""From rows of tokens to padded tensors."""
+"""Rows of tokens as padded tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from perdure.data.encode import Encoded
 
-PACKING_WORTH = 0.9  # packed tokens by padded tokens from which on rows stay apart: masks and places cost time too
-SHARED_PREFIX_WORTH = 32  # tokens saved below which a shared prefix costs more than it saves (one extra short forward)
+PACKING_WORTH = 0.9  # rows are packed if this leaves at most this share of the padded tokens, since masks cost time too
+SHARED_PREFIX_WORTH = 32  # a prefix is shared if this saves at least so many tokens: it costs one extra short forward
 
 
 def padded(
@@ -34,7 +34,7 @@ def padded(
 
 
 def common_prefix(rows: Sequence[Sequence[int]], most: int) -> int:
-    """Return how many leading tokens all rows share, `most` at most."""
+    """Return the number of leading tokens that all rows share, at most `most`."""
     ids = [tuple(row[: max(most, 0)]) for row in rows]
     first, last = min(ids), max(ids)
     length = min(len(first), len(last))
@@ -43,11 +43,11 @@ def common_prefix(rows: Sequence[Sequence[int]], most: int) -> int:
 
 @dataclass(frozen=True)
 class Packing:
-    """Where rows are that stand one behind the other in the lines of a tensor, so that little is padded.
+    """The places of rows that follow each other in the lines of a tensor, so that there is little padding.
 
     Args:
         row: Number of the row that each token is of (lines, width), -1 for padding.
-        position: Position of each token in its row, behind the shared prefix (lines, width).
+        position: Position of each token in its row, after the shared prefix (lines, width).
         at: Line and column (2, tokens) of the hidden state from which each label is predicted.
     """
 
@@ -68,7 +68,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows as one padded tensor, and where in it a token is predicted.
+    """Rows as one padded tensor, with the positions at which labels are predicted.
 
     Args:
         prefix: Token ids (prefix,) that every row begins with, run once for all of them; may be empty.
@@ -88,7 +88,7 @@ class Batch:
 
     @property
     def padded_tokens(self) -> int:
-        """Tokens the model computes, padding included."""
+        """Number of tokens that the model computes, padding included."""
         return self.ids.numel() + self.prefix.numel()
 
 
@@ -117,16 +117,16 @@ def collate(rows: Sequence[Encoded], pad: int, *, share_prefix: bool = True, pac
 
 
 def padded_tokens(rows: Sequence[Encoded], *, share_prefix: bool = True, packing: bool = False) -> int:
-    """Return the tokens that a forward over `rows` computes, padding included; those of their `collate`."""
+    """Return the number of tokens that a forward over `collate(rows)` computes, padding included."""
     shared = prefix_to_share(rows) if share_prefix else 0
     lengths = [row.last - shared for row in rows]
     return shared + (len(lines_of(lengths)) if packing else len(rows)) * max(lengths)
 
 
 def lines_of(lengths: Sequence[int]) -> list[list[int]]:
-    """Return which rows share a line as long as the longest row, as few lines as first-fit decreasing finds.
+    """Return the rows of each line, packed by first-fit decreasing; a line is as long as the longest row.
 
-    Each row has a line of its own where sharing saves less than a tenth of the tokens.
+    Each row has a separate line where packing saves less than a tenth of the tokens.
     """
     width = max(lengths)
     lines: list[list[int]] = []
@@ -148,7 +148,7 @@ def _packing(
 
     Args:
         lines: Rows of each line.
-        texts: Tokens of each row, behind the shared prefix.
+        texts: Tokens of each row, after the shared prefix.
         row_of: Row of each label (tokens,).
         position: Position of its hidden state in the row (tokens,).
         width: Tokens of a line.
@@ -165,7 +165,7 @@ def _packing(
 
 
 def prefix_to_share(rows: Sequence[Encoded]) -> int:
-    """Return how many leading tokens of all rows run once for all, 0 where that saves little.
+    """Return the number of leading tokens that run once for all rows; 0 where that saves little.
 
     Each row retains the position that predicts its first label.
     """

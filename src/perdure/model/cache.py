@@ -1,4 +1,4 @@
-"""What is done with the cache of a prefix: some of its rows, a copy that grows on its own, keys moved behind padding."""
+"""Operations on the cache of a prefix: take some rows, copy it so that the copy can grow, and move keys after padding."""
 
 import copy
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def growing_copy(past: Any) -> Any:
-    """Return a cache that shares the tensors of `past` but grows on its own (a dynamic cache grows by concatenation)."""
+    """Return a cache that shares the tensors of `past` but grows separately (a dynamic cache grows by concatenation)."""
     if past is None:
         return None
     fresh = copy.copy(past)
@@ -17,7 +17,7 @@ def growing_copy(past: Any) -> Any:
 
 
 def cache_rows(past: Any, rows: Tensor) -> Any:
-    """Return the cache of some rows; `past` stays as it is."""
+    """Return the cache of some rows; `past` is not changed."""
     chosen = growing_copy(past)
     for layer in chosen.layers if chosen is not None else ():
         if layer.is_initialized:
@@ -28,16 +28,16 @@ def cache_rows(past: Any, rows: Tensor) -> Any:
 def spread_over_rows(past: Any, columns: int, moves: Tensor) -> None:
     """Turn the cache of one prefix into the first `columns` columns of left-padded rows that all begin with it.
 
-    A row with padding has the prefix further to the right: its keys and values are moved by as much, and what leaves the columns
-    on the right must run with the rest of the row.
+    In a row with padding the prefix starts further to the right, so its keys and values are moved. Tokens that leave the columns
+    on the right must run again with the rest of the row.
 
     Args:
-        past: The cache of one row; changed.
+        past: The cache of one row; it is changed.
         columns: Length of the prefix.
         moves: Padding of each row (rows,).
     """
     for layer in past.layers:
-        if layer.is_initialized:  # a layer that uses the keys of another has none
+        if layer.is_initialized:  # a layer that uses the keys of another layer has none
             place = (torch.arange(columns) - moves[:, None]).clamp(min=0).to(layer.keys.device)  # (rows, columns)
             layer.keys = layer.keys[0][:, place].transpose(0, 1)
             layer.values = layer.values[0][:, place].transpose(0, 1)

@@ -1,4 +1,4 @@
-"""Decoding in batches: greedy and chosen continuations, and the log-likelihood of choices. Nothing is computed twice."""
+"""Decoding in batches: greedy and sampled continuations, and the log-likelihood of choices, without repeated computation."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,21 +14,21 @@ from perdure.model.prompts import CachedPrompts
 from perdure.model.sample import Choose, greedy
 from perdure.model.within_memory import in_batches
 
-BATCH = 64  # prompts a batch; fixed, so that padding never makes a difference between two states
-MOST = 4096  # padded tokens of a batch of prompts: one long prompt would make all others as long
+BATCH = 64  # prompts per batch; fixed, so that two states are compared with the same padding
+MOST = 4096  # padded tokens of a batch of prompts, since one long prompt pads all others
 
 
 def fitted(
     prompts: Sequence[Sequence[int]], max_new_tokens: int, positions: int | None
 ) -> tuple[list[list[int]], int, int]:
-    """Return the prompts and the number of new tokens that fit a model, and how many prompts lost their start for it.
+    """Return the prompts and the number of new tokens that fit a model, and the number of prompts that lost their start.
 
-    An answer has the room that the longest prompt leaves, or half of the positions if that is more; prompts have the rest.
+    An answer gets the positions that the longest prompt leaves, or half of all positions if that is more. Prompts get the rest.
 
     Args:
         prompts: Token ids of each prompt.
-        max_new_tokens: Most tokens wanted in an answer.
-        positions: Most tokens the model takes, prompt and answer together; None where there is no limit.
+        max_new_tokens: Largest number of tokens of an answer.
+        positions: Most tokens that the model takes, prompt and answer together; None where there is no limit.
     """
     whole = [list(prompt) for prompt in prompts]
     if positions is None:
@@ -40,7 +40,7 @@ def fitted(
 
 
 def read_prompts(model: Any, prompts: Sequence[Sequence[int]], pad: int, more: int | None = None) -> CachedPrompts:
-    """Return prompts that the model has read, in whichever batch is exact for this model.
+    """Return prompts that the model has read, in a kind of batch that is exact for this model.
 
     Args:
         model: A causal language model.
@@ -68,7 +68,7 @@ def generate(
 ) -> list[list[int]]:
     """Return the continuation of each prompt, greedy unless `choose` is another, without the token that ended it.
 
-    Prompts are sorted by length into batches; a row that is done leaves its batch. Where memory runs out, batches become smaller
+    Prompts are sorted by length into batches; a finished row leaves its batch. Where memory runs out, batches become smaller
     and their rows begin again, unless tokens are drawn or were passed on already.
 
     Args:
@@ -80,8 +80,8 @@ def generate(
         precision: Context of the forwards.
         tick: Called with the number of prompts finished, batch by batch.
         choose: Chooses the next token of each prompt.
-        batch: Most prompts of a batch, 64 by default. In bfloat16 a prompt's logits are rounded otherwise in other company.
-        on_token: Called with prompt and token as each token is chosen, but for those that end an answer.
+        batch: Largest number of prompts per batch, 64 by default. In bfloat16 the rounding of logits depends on the batch.
+        on_token: Called with prompt and token when a token is chosen, except for tokens that end an answer.
         on_smaller: Called with the prompts that a batch has from here on, where memory ran out.
 
     Raises:
@@ -135,7 +135,7 @@ def continued(
     Args:
         model: A causal language model in eval mode.
         prompts: Token ids of each prompt, none empty; they run in one batch.
-        count: Tokens of each continuation; none ends one.
+        count: Tokens of each continuation; no token ends it.
         choose: Returns the next token of each prompt (prompts,) from the logits (prompts, vocab).
         pad: Token id for padding.
     """

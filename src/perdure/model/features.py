@@ -1,4 +1,4 @@
-"""Feature vectors with a class each, through any `nn.Module` that returns logits: the path without a language model."""
+"""Classification of feature vectors with any `nn.Module` that returns logits, instead of a language model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Example:
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """Rows stacked: features (rows, ...), and one label a row."""
+    """Stacked rows: features (rows, ...), and one label per row."""
 
     features: Tensor
     at: Tensor
@@ -47,7 +47,7 @@ class Features:
         return FeatureBatch(torch.stack([row.features for row in rows]), at, torch.tensor([row.label for row in rows]))
 
     def padded_tokens(self, rows: Sequence[Example]) -> int:
-        """Return how many rows there are: none is padded."""
+        """Return the number of rows; there is no padding."""
         return len(rows)
 
     def forward(
@@ -57,7 +57,7 @@ class Features:
         weights: Mapping[str, Tensor] | None = None,
         embeddings: Tensor | None = None,
     ) -> Output:
-        """Return logits, and what the module's last linear layer was given."""
+        """Return logits, and the input of the module's last linear layer."""
         device = device_of(model)
         seen: list[Tensor] = []
 

@@ -1,4 +1,4 @@
-"""From rows to the logits at their label positions: how training reads any model."""
+"""The forward of training: from rows to the logits at their label positions."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -27,7 +27,7 @@ class Reader(Protocol):
         ...
 
     def padded_tokens(self, rows: Sequence[Any]) -> int:
-        """Return what a forward over `rows` computes, padding included: tokens, or rows."""
+        """Return the size of a forward over `rows`, padding included, in tokens or rows."""
         ...
 
     def forward(
@@ -68,8 +68,8 @@ class Tokens:
         """Return the outputs at label positions.
 
         A prefix common to all rows runs once and its keys and values serve every row; gradients flow through it. A token of a
-        packed row attends to the prefix and its own row, at the positions that it has alone.
-        `embeddings` takes the place of the tokens of a batch without a shared prefix.
+        packed row attends to the prefix and its own row, at the same positions as alone.
+        `embeddings` replaces the tokens of a batch without a shared prefix.
         """
         device = device_of(model)
         packing, shared = batch.packing, batch.prefix.numel()

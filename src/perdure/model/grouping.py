@@ -1,4 +1,4 @@
-"""Which rows run in one batch: rows of like length, so that little is padded."""
+"""Batches of rows of similar length, so that there is little padding."""
 
 from collections.abc import Sequence
 
@@ -6,12 +6,12 @@ from perdure.core.keyed import keyed
 
 
 def of_like_length(lengths: Sequence[int], rows: int, tokens: int) -> list[list[int]]:
-    """Return all rows in batches, the shortest first and in their order where they are equally long.
+    """Return all rows in batches, the shortest first; rows of equal length stay in their order.
 
     Args:
         lengths: Tokens of each row.
-        rows: Most rows a batch.
-        tokens: Most padded tokens a batch; a row that is longer goes alone.
+        rows: Largest number of rows per batch.
+        tokens: Largest number of padded tokens per batch; a longer row is a batch alone.
     """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
@@ -28,9 +28,9 @@ def plan_epoch(lengths: Sequence[int], batch_size: int, *key: object, window: in
 
     Args:
         lengths: Tokens of each row.
-        batch_size: Rows a batch; the last one may be smaller.
+        batch_size: Rows per batch; the last one may be smaller.
         *key: Key of the permutation, such as seed, task and epoch.
-        window: Batches sorted together; 1 is the plain shuffle.
+        window: Number of batches that are sorted together; 1 is the plain shuffle.
 
     Source: the length-grouped sampler common since fairseq (2019). Deviation: keyed, so that every host draws the same.
     """

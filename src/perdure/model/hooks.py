@@ -1,4 +1,4 @@
-"""Hooks on modules: removed when a block ends, and what they see and return."""
+"""Hooks on modules that are removed when a block ends, and access to the hidden states in a module's output."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class StopForward(Exception):
-    """Raised by a hook that has all it needs, so that the modules above it do not run."""
+    """Raised by a hook to end the forward, so that the modules above it do not run."""
 
 
 @contextmanager

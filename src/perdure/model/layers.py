@@ -1,4 +1,4 @@
-"""Read from the structure of a causal language model: its text part, its modules and linear layers, its longest text."""
+"""Structure of a causal language model: its text part, its modules and linear layers, its longest text."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def is_linear(module: Any) -> bool:
 
 
 def is_transposed(module: Any) -> bool:
-    """Return whether a module is a linear layer whose weight is (in, out), as `Conv1D`; that of `Linear` is (out, in)."""
+    """Return whether a module is a linear layer with a weight (in, out), as `Conv1D` has; that of `Linear` is (out, in)."""
     return any((kind.__name__, kind.__module__) == CONV1D for kind in type(module).__mro__)
 
 
@@ -25,7 +25,7 @@ def weight_of(module: nn.Module) -> Tensor:
 
 
 def is_quantized(module: Any) -> bool:
-    """Return whether a linear layer holds its weight as integers, several values in one where they have four bits."""
+    """Return whether a linear layer stores its weight as integers (two values in one where they have four bits)."""
     return is_linear(module) and not module.weight.is_floating_point()
 
 
@@ -44,13 +44,13 @@ def is_mixture(model: Any) -> bool:
 
 
 def modules_of(model: Any) -> dict[str, nn.Module]:
-    """Return the modules of the base model by name, as they are without adapters."""
+    """Return the modules of the base model by name, under their names without adapters."""
     named = {n: m for n, m in model.named_modules() if ".lora_" not in n and ".base_layer" not in n}
     return {name: getattr(module, "base_layer", module) for name, module in named.items()}
 
 
 def text_part(model: Any) -> str:
-    """Return the prefix of the names of the modules that text runs through; "" where that is all of them."""
+    """Return the common prefix of the names of the modules that text runs through; "" where these are all modules."""
     if model.config.get_text_config() is model.config:
         return ""
     decoder = model.get_decoder()

@@ -17,13 +17,13 @@ Precision = Callable[[], AbstractContextManager]
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of a decoder that editing and tracing touch.
+    """The parts of a decoder that editing and tracing use.
 
     Args:
         blocks: The decoder blocks, first to last.
         returns_tuple: Whether a block returns a tuple that begins with the hidden states, or these alone.
         down: Name of each block's down-projection (the last linear layer of its MLP), as in the bare base model.
-        mixed: Name of each block's attention output projection, likewise.
+        mixed: Name of each block's attention output projection, as in the bare base model.
         prefix: Prefix of these names in this model: "" or PEFT's own prefix.
         embedding: The input embedding.
         hidden: Width of the residual stream.
@@ -40,7 +40,7 @@ class Layout:
     inner: int
 
     def module(self, model: Any, name: str) -> nn.Module:
-        """Return the layer of this base-model name; it may be wrapped by an adapter."""
+        """Return the layer with this name in the base model; it may be wrapped by an adapter."""
         return model.get_submodule(self.prefix + name)
 
     @property
@@ -53,7 +53,7 @@ class Layout:
 def find_layout(model: Any, precision: Precision = nullcontext) -> Layout:
     """Return the layout of any Hugging Face causal language model whose blocks end in one dense MLP.
 
-    The blocks are the list of modules, in the part that text runs through, that has most parameters. One forward over two
+    The blocks are the list of modules with the most parameters, in the part that text runs through. One forward over two
     tokens records which linear layers run in each block and in which order: the last one that writes the residual width is the
     MLP's down-projection, and the one before it of that width is attention's output projection.
 
@@ -62,7 +62,7 @@ def find_layout(model: Any, precision: Precision = nullcontext) -> Layout:
         precision: Context of the forward.
 
     Raises:
-        BadInput: Mixture of experts, quantised weights, or no such structure; the message names which.
+        BadInput: A mixture of experts, quantised weights, or another structure; the message names it.
 
     Cost: one forward over two tokens.
     """
@@ -107,7 +107,7 @@ def _blocks(root: nn.Module) -> tuple[str, list[nn.Module]]:
 
 
 def _refuse_experts(blocks: list[nn.Module]) -> None:
-    """Refuse blocks with several MLPs side by side: a fact would have to be written into each."""
+    """Refuse blocks with several parallel MLPs: a fact would have to be written into each."""
     for block in blocks:
         nested = any(isinstance(m, nn.ModuleList) and any(is_linear(c) for c in m.modules()) for m in block.modules())
         stacked = any(p.ndim > 2 for name, p in block.named_parameters() if ".lora_" not in name)
@@ -140,7 +140,7 @@ def _linears_in_order(
         ) -> None:
             if out.ndim != 3:
                 raise BadInput(
-                    f"layer {layer} of this model is given rows and tokens as one dimension, so that a subject's token cannot be "
+                    f"layer {layer} of this model gets rows and tokens as one dimension, so a subject's token cannot be "
                     "found in it; editing does not support this architecture. Train the facts instead (perdure learn)"
                 )
             to.append((layer, sides))

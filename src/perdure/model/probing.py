@@ -1,4 +1,4 @@
-"""How a model may be run in batches: read from its structure where that is plain, else measured."""
+"""The batching of a model: read from its structure where that is clear, else measured."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -18,24 +18,24 @@ from perdure.model.head import attention_mask, device_of, past_argument, prefix_
 from perdure.model.layers import is_mixture, is_quantized
 from perdure.model.prompts import CachedPrompts
 
-KNOWN = "perdure_batching"  # a model's own attribute: its batching, measured once
+KNOWN = "perdure_batching"  # attribute of a model with its batching, which is measured once
 WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")  # in configurations
 CRASHES = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)  # of a cache
-SHARED, TAILS, NEW = 8, (9, 2), 2  # tokens of the rows that are run
-SMALL = 300_000_000  # parameters up to which a model is copied in float32
+SHARED, TAILS, NEW = 8, (9, 2), 2  # tokens of the test rows
+SMALL = 300_000_000  # a model with at most this many parameters is copied in float32
 AHEAD = 16  # tokens of the two texts that show whether a model reads ahead
-LEAK = 5e-4  # share of a change of later tokens that may show at earlier ones; encoders of random weights show 1e-3
-EXACT = 1e-4  # of the logits' spread: what rounding may change in float32
-NOISE = 4  # times what padding on the right changes, which only rounding can: what it may change elsewhere
+LEAK = 5e-4  # largest share of a change at later tokens that may appear at earlier ones; encoders of random weights have 1e-3
+EXACT = 1e-4  # largest change by rounding in float32, as a share of the logits' spread
+NOISE = 4  # largest change elsewhere, as a multiple of that by padding on the right, which is only rounding
 
 
 def batching_of(model: Any) -> Batching:
-    """Return how a model may be run in batches; measured once for each model.
+    """Return the batching of a model; it is measured once for each model.
 
     Raises:
         BadInput: See `measure`.
 
-    Cost: forwards over 16 tokens, twice, and over one; where the structure is not plain, that of `measure`.
+    Cost: two forwards over 16 tokens and one over a single token; where the structure is not clear, that of `measure` too.
     """
     known: Batching | None = getattr(without_peft(model), KNOWN, None)
     if known is None:
@@ -49,29 +49,31 @@ def batching_of(model: Any) -> Batching:
 
 
 def remember(model: Any, batching: Batching) -> None:
-    """Store the batching of a model on the model."""
+    """Store the batching of a model as an attribute of the model."""
     setattr(without_peft(model), KNOWN, batching)
 
 
 def plain(model: Any) -> Batching | None:
-    """Return the batching of a model whose tokens see all before them, at positions that they are given; None for any other.
+    """Return the batching of a model whose tokens attend to all earlier ones, at given positions; None for any other model.
 
     Cost: a forward over one token.
     """
     with _still(model):
         past = _past(model)
     layers = getattr(past, "layers", [])
-    own = type(past).__name__ != "DynamicCache"  # one that a model's code adds to: MiniMax adds recurrent states to it
+    own = (
+        type(past).__name__ != "DynamicCache"
+    )  # the cache of a model whose code adds to it: MiniMax adds recurrent states
     whole = layers and not own and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
     return Batching() if whole and _takes_positions(model) and window_of(model, past) is None else None
 
 
 @torch.no_grad()
 def refuse_reading_ahead(model: Any) -> None:
-    """Refuse a model in which later tokens change what is predicted at earlier ones: an encoder, not a causal language model.
+    """Refuse a model in which later tokens change the logits of earlier ones: an encoder, not a causal language model.
 
     Raises:
-        BadInput: It reads ahead.
+        BadInput: Later tokens change earlier logits.
     """
     drawn = torch.tensor(_drawn(model, AHEAD * 3 // 2), device=device_of(model))
     one, other = drawn[None, :AHEAD], torch.cat([drawn[: AHEAD // 2], drawn[AHEAD:]])[None]
@@ -80,7 +82,7 @@ def refuse_reading_ahead(model: Any) -> None:
     change = (logits[0] - logits[1]).abs().amax(-1)[0]
     if not change.isfinite().all():
         return  # NaN gives no order; the caller that reads the logits reports it
-    # experts compute the tokens of all positions together, so that rounding differs with the later ones
+    # experts compute the tokens of all positions together, so that later tokens change the rounding of earlier ones
     rounded = is_mixture(model) and next(model.parameters()).dtype != torch.float32
     if not change[: AHEAD // 2].max() <= (0.5 if rounded else LEAK) * change[AHEAD // 2 :].max():
         raise BadInput(
@@ -90,22 +92,22 @@ def refuse_reading_ahead(model: Any) -> None:
 
 
 def named(model: Any) -> str:
-    """Return what an error calls a model: by its folder, where it was loaded from one."""
+    """Return the name of a model in errors: its folder, where it was loaded from one."""
     folder = getattr(model.config, "_name_or_path", "")
     return f"the model in {folder}" if folder else "this model"
 
 
 @torch.no_grad()
 def measure(model: Any) -> Batching:
-    """Return how a model may be run in batches, by comparing the logits of each row with those of its own unpadded forward.
+    """Return the batching of a model, by comparing the logits of each row with those of its own unpadded forward.
 
-    Two rows of random tokens, 17 and 10 long, run alone, padded on the right, behind a shared prefix, and read and continued in
-    each way of `Batching.decoding` until one gives the logits of the rows alone.
+    Two rows of random tokens, 17 and 10 long, run alone, padded on the right, and after a shared prefix. Then they are read and
+    continued in each way of `Batching.decoding`, until one way gives the logits of the rows alone.
 
     Raises:
         BadInput: The logits are not finite, depend on later tokens, or on padding on the right.
 
-    Cost: some 100 to 300 tokens through the model; a small one is copied in float32, in which rounding hides nothing.
+    Cost: some 100 to 300 tokens through the model; a small model is copied in float32, so that rounding hides no difference.
     """
     drawn = _drawn(model, 64)
     rows = [drawn[:SHARED] + drawn[start : start + size] for start, size in zip((SHARED, 32), TAILS, strict=True)]
@@ -115,18 +117,18 @@ def measure(model: Any) -> Batching:
 
 
 def window_of(model: Any, past: Any) -> int | None:
-    """Return how many columns a token sees at least, where it does not see all."""
+    """Return the smallest number of columns that a token sees, where it does not see all."""
     config = model.config.get_text_config()
     layers = getattr(past, "layers", [])
     sizes = [getattr(layer, "sliding_window", None) for layer in layers if getattr(layer, "is_sliding", False)]
     sizes += [getattr(config, name, None) for name in WINDOWS]
-    if getattr(config, "attn_temperature_tuning", False):  # queries scaled by their column
+    if getattr(config, "attn_temperature_tuning", False):  # a model that scales queries by their column
         sizes.append(getattr(config, "floor_scale", None))
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
 
 
 class _Probe:
-    """Rows, their logits when each runs alone, and whether they are the same in a batch."""
+    """Test rows, their logits when each runs alone, and the comparison with their logits in a batch."""
 
     def __init__(self, model: Any, rows: Sequence[list[int]], more: Sequence[list[int]]):
         self.model, self.rows, self.more = model, rows, more
@@ -140,7 +142,9 @@ class _Probe:
         refuse_reading_ahead(model)
         self.spread = torch.cat(self.alone).std().item()
         self.allowed = EXACT * self.spread
-        self.blur = 5e-4 if next(model.parameters()).dtype == torch.float32 else 0.5  # what cannot be rounding
+        self.blur = (
+            5e-4 if next(model.parameters()).dtype == torch.float32 else 0.5
+        )  # a difference larger than rounding
         together = self._logits(whole)
         noise = max(self._distance(together[n, : len(row)], self.alone[n]) for n, row in enumerate(whole))
         if not noise <= self.blur * self.spread:
@@ -165,7 +169,7 @@ class _Probe:
         for way in ways:
             candidate = replace(base, decoding=way)
             if way == "between" and window is not None and not self._continues(replace(base, decoding="before"), 1):
-                continue  # beyond the window rows are read as "before" does
+                continue  # beyond the window rows are read as in "before"
             if self._continues(candidate, 1):
                 return replace(candidate, spans=self._continues(candidate, NEW))
         return replace(base, decoding="whole", spans=False)
@@ -176,7 +180,7 @@ class _Probe:
         return self.model(input_ids=ids.to(self.device), use_cache=False, **given).logits.float()
 
     def _behind_prefix(self) -> list[tuple[Tensor, Tensor]]:
-        """Return pairs of logits of rows behind a shared prefix, and alone."""
+        """Return pairs of logits of rows after a shared prefix, and alone."""
         prefix = torch.tensor([self.rows[0][:SHARED]], device=self.device)
         past = prefix_cache(self.model, prefix)
         past.batch_repeat_interleave(len(self.rows))
@@ -207,11 +211,11 @@ class _Probe:
         ]
 
     def _continues(self, batching: Batching, width: int) -> bool:
-        """Return whether rows that are read in this way, and continued by `width` tokens at once, are as alone."""
+        """Return whether rows that are read in this way and continued by `width` tokens have the same logits as alone."""
         return self._exact(lambda: self._read(batching, width))
 
     def _read(self, batching: Batching, width: int) -> list[tuple[Tensor, Tensor]]:
-        """Return pairs of logits of rows that are read, turned round and continued by `width` tokens at once, and alone."""
+        """Return pairs of logits of rows that are read, reordered and continued by `width` tokens at once, and alone."""
         state = CachedPrompts(self.model, self.rows, 0, replace(batching, window=None))
         pairs = [(state.logits[n], self.alone[n][len(row) - 1]) for n, row in enumerate(self.rows)]
         order = list(reversed(range(len(self.rows))))
@@ -231,7 +235,7 @@ class _Probe:
 
     @staticmethod
     def _try(run: Callable[[], Any]) -> Any:
-        """Return what `run` returns, None where the model's own code fails: such a way of batching is not supported."""
+        """Return the result of `run`; None where the model's own code fails, so that this way of batching is not supported."""
         try:
             return run()
         except CRASHES:
@@ -243,7 +247,7 @@ class _Probe:
 
 
 def _exact_copy(model: Any) -> Any:
-    """Return a copy in float32 of a small model in less; any other as it is."""
+    """Return a copy in float32 of a small model in a narrower dtype; any other model unchanged."""
     if all(value.dtype == torch.float32 for value in model.parameters()):
         return model
     if (getattr(model.config, "_attn_implementation", None) or "").startswith("flash"):
@@ -260,9 +264,9 @@ def _past(model: Any) -> Any:
 
 
 def _drawn(model: Any, size: int) -> list[int]:
-    """Return random tokens, the same ones every time."""
+    """Return random tokens, always the same ones."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
-    low = vocabulary // 4  # most vocabularies have tokens of special use below it
+    low = vocabulary // 4  # most vocabularies have special tokens below it
     tokens: list[int] = keyed("batching").integers(low, max(2 * low, low + 1), size=size).tolist()
     return tokens
 
@@ -273,7 +277,7 @@ def _takes_positions(model: Any) -> bool:
 
 @contextmanager
 def _still(model: Any) -> Iterator[None]:
-    """Eval mode inside; every module is in its own mode afterwards."""
+    """Eval mode inside; every module's mode is restored afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

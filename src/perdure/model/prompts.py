@@ -13,7 +13,7 @@ from perdure.model.head import HeadOutput, device_of, logits_at, prefix_cache
 
 
 def shared_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Return how many leading tokens all prompts share, leaving each at least one of its own."""
+    """Return the number of leading tokens that all prompts share, with at least one token left for each."""
     return common_prefix(prompts, min(map(len, prompts)) - 1)
 
 
@@ -24,7 +24,7 @@ class CachedPrompts:
         model: A causal language model.
         prompts: Token ids of each prompt, none empty.
         pad: Token id for padding.
-        batching: Which batches are exact for this model.
+        batching: The kinds of batches that are exact for this model.
         more: Most tokens that will be appended to a prompt; None where that is not known.
     """
 
@@ -33,7 +33,7 @@ class CachedPrompts:
     ):
         self.model, self.device, self.pad, self.batching = model, device_of(model), pad, batching
         self.past: Any = None
-        self.rows = [list(prompt) for prompt in prompts]  # run whole for each new token where there is no cache
+        self.rows = [list(prompt) for prompt in prompts]  # without a cache the whole rows run for each new token
         if batching.decoding == "whole":
             self.logits = self._whole([(n, len(row) - 1) for n, row in enumerate(self.rows)])
             return
@@ -55,7 +55,7 @@ class CachedPrompts:
         self.logits = self._behind(ids.to(self.device), self._last(*ids.shape))
 
     def select(self, rows: Tensor) -> None:
-        """Go on with these rows only (or with copies of them)."""
+        """Continue with only these rows (or with copies of them)."""
         self.rows = [list(self.rows[row]) for row in rows.tolist()]
         if self.past is not None:
             self.past.reorder_cache(rows)
@@ -74,7 +74,7 @@ class CachedPrompts:
         """
         mask = torch.ones_like(ids) if mask is None else mask
         at = self._last(*ids.shape) if at is None else at
-        if self.batching.spans:  # then the whole rows are never needed
+        if self.batching.spans:  # with a cache the whole rows are not needed
             self.mask = torch.cat([self.mask, mask], dim=1)
             return self._behind(ids, at)
         starts = [len(row) for row in self.rows]
@@ -83,7 +83,7 @@ class CachedPrompts:
         if self.past is not None and ids.shape[1] == 1:
             self.mask = torch.cat([self.mask, mask], dim=1)
             return self._behind(ids, at)
-        self.past = None  # it will not know these tokens
+        self.past = None  # the cache will not have these tokens
         return self._whole([(row, starts[row] + t) for row, t in at.T.tolist()])
 
     def _whole(self, at: list[tuple[int, int]]) -> Tensor:
@@ -97,7 +97,7 @@ class CachedPrompts:
         return logits_at(self.model, torch.tensor(at).T, columns=ids.shape[1], **given).logits
 
     def _behind(self, ids: Tensor, at: Tensor) -> Tensor:
-        """Return the logits at `at` of `ids` behind the cache, which grows by them."""
+        """Return the logits at `at` of `ids` after the cache, which grows by them."""
         positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :] if self.batching.positions else None
         out: HeadOutput = logits_at(
             self.model,

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: the blocks of a model store their inputs alone, and the backward computes the rest again."""
+"""Gradient checkpointing: the blocks of a model store only their inputs, and the backward computes the rest again."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -14,7 +14,7 @@ SWITCH, FUNCTION = "gradient_checkpointing", "_gradient_checkpointing_func"  # a
 
 
 def recompute_blocks(model: Any, precision: Callable[[], AbstractContextManager] = nullcontext) -> None:
-    """Let every block of the model run again in the backward of a forward in train mode.
+    """Let every block of the model run again in the backward, for forwards in train mode.
 
     Such a forward has no cache: transformers drops the keys and values of a prefix. In eval mode nothing changes.
 
@@ -42,7 +42,7 @@ def recomputes(model: Any) -> bool:
 
 @contextmanager
 def activations_stored(model: Any) -> Iterator[None]:
-    """Inside, no block of the model is one that runs again.
+    """Inside, no block of the model runs again in the backward.
 
     A forward under other weights needs this: in the backward, the model has its own weights again.
     """
@@ -62,7 +62,7 @@ def _run_block(precision: Callable[[], AbstractContextManager], block: Callable[
     Args:
         precision: Makes the context of the model's forward.
         block: The forward of the block.
-        *given: Hidden states (rows, width, hidden), and what else the block takes by position.
+        *given: Hidden states (rows, width, hidden), and further positional arguments of the block.
     """
     return checkpoint(
         block, *given, use_reentrant=False, context_fn=lambda: (nullcontext(), _Again(precision, given[0]))
@@ -70,13 +70,13 @@ def _run_block(precision: Callable[[], AbstractContextManager], block: Callable[
 
 
 class _Again:
-    """The context of a forward, where its blocks run again: another kernel of attention would store other tensors.
+    """The context of a forward for blocks that run again, since another attention kernel would store other tensors.
 
-    One backward after another may enter it.
+    Several backwards may enter it, one after the other.
 
     Args:
         precision: Makes the context of the model's forward.
-        hidden: What the block was given (rows, width, hidden).
+        hidden: Input of the block (rows, width, hidden).
     """
 
     def __init__(self, precision: Callable[[], AbstractContextManager], hidden: Tensor):

@@ -1,4 +1,4 @@
-"""How the next token of a prompt is chosen: the most likely one, or one that is drawn with a key."""
+"""Choice of a prompt's next token: the most likely one, or one that is sampled with a key."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,13 +19,13 @@ def greedy(logits: Tensor, prompts: Sequence[int]) -> Tensor:
 
 
 def chooser(temperature: float, seed: int, prompts: Sequence[Sequence[int]]) -> Choose:
-    """Return what chooses the next tokens of prompts: the most likely ones at temperature 0, else drawn ones.
+    """Return the function that chooses the next tokens of prompts: the most likely ones at temperature 0, else sampled ones.
 
-    What is drawn for a prompt depends on its own tokens and the seed, never on the prompts around it.
+    The samples of a prompt depend on its own tokens and the seed, not on the other prompts of a batch.
 
     Args:
-        temperature: What logits are divided by, at least 0.
-        seed: Another seed gives other draws.
+        temperature: Divisor of the logits, at least 0.
+        seed: Seed of the samples.
         prompts: Token ids of each prompt.
     """
     if temperature == 0:
@@ -34,7 +34,7 @@ def chooser(temperature: float, seed: int, prompts: Sequence[Sequence[int]]) -> 
 
     def choose(logits: Tensor, rows: Sequence[int]) -> Tensor:
         noise = np.stack([draws[row].standard_exponential(logits.shape[-1]) for row in rows])
-        highest = logits.max(-1, keepdim=True).values  # so that no small temperature makes two of them infinite
+        highest = logits.max(-1, keepdim=True).values  # so that a small temperature makes no two of them infinite
         return raced((logits - highest).double() / temperature, torch.from_numpy(noise))
 
     return choose

@@ -1,4 +1,4 @@
-"""What an adapter starts from, where that is computed from data: computed once for a learn, whatever stops it."""
+"""Initial factors of an adapter that are computed from data: computed once per learn, also if it is stopped and resumed."""
 
 import json
 from functools import partial
@@ -15,8 +15,8 @@ from perdure.core.plan import Factors, Start
 def computed_once(path: Path, start: Start) -> Start:
     """Return a start that is computed the first time, and read from `path` after that.
 
-    The factors of a decomposition have free signs and depend on the number of threads, and those that are frozen are in no
-    checkpoint: computed again, a learn that goes on after a stop would go on with others.
+    The factors of a decomposition have free signs and depend on the number of threads, and frozen factors are in no checkpoint. A
+    resumed learn that computed them again would continue with other factors.
 
     Args:
         path: File in the folder of the learn.
@@ -58,6 +58,6 @@ def _read(path: Path) -> dict[str, Factors]:
             }
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise BrokenStore(
-            f"{path}, what the adapter of this learn starts from, cannot be read ({error}); delete its folder to start this "
+            f"{path}, the initial factors of this learn's adapter, cannot be read ({error}); delete its folder to start this "
             "learn again"
         ) from error

@@ -1,4 +1,4 @@
-"""Checkpoints of a learn in progress: one safetensors file, so that a kill at any moment leaves the old one or the new one."""
+"""Checkpoints of a learn in progress: one safetensors file, so that a kill at any moment leaves the old or the new checkpoint."""
 
 import json
 import time
@@ -24,7 +24,7 @@ def save(path: Path, learner: Learner, clock: Clock, optimizer: Any, done: int) 
     """Write everything that update `done` (the next one) depends on: weights, optimizer, method state, memory position.
 
     Raises:
-        PerdureError: The disk is full; the previous checkpoint is as it was.
+        PerdureError: The disk is full; the previous checkpoint is not changed.
     """
     tensors: dict[str, Tensor] = {f"param/{name}": value.detach() for name, value in learner.params.items()}
     for name, value in learner.params.items() if optimizer is not None else ():
@@ -48,19 +48,19 @@ def save(path: Path, learner: Learner, clock: Clock, optimizer: Any, done: int) 
 
 
 def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
-    """Restore what `save` wrote and return the update to go on with; 0 where there is no checkpoint.
+    """Restore what `save` wrote and return the next update; 0 where there is no checkpoint.
 
     Raises:
         BrokenStore: The file is not a checkpoint of this learn.
     """
     if not path.exists():
         return 0
-    learner.begin()  # what it computes from the weights of before the task is in no checkpoint
+    learner.begin()  # values computed from the weights before the task are in no checkpoint
     try:
         with safe_open(path, "pt") as file:
             stored = read_json((file.metadata() or {})["perdure"])
             record = TrainingRecord.from_json(stored["record"])
-            # copies: what is mapped from a file is not aligned as fresh memory is, and a product then rounds otherwise
+            # copies: tensors mapped from a file are aligned differently from fresh memory, and products then round differently
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise BrokenStore(f"checkpoint {path} cannot be read ({error}); delete it to start this learn again") from error
@@ -102,9 +102,9 @@ class Keeper:
     Args:
         path: The checkpoint file; None writes none.
         learner: The learn in progress.
-        seconds: Work that a kill may cost.
+        seconds: Largest loss of work by a kill.
         stop: Returns the name of a signal that asks to stop, or None.
-        clock: Counts the seconds of the learn, over all processes; a new one unless given.
+        clock: Counts the seconds of the learn, over all processes; None makes a new one.
     """
 
     def __init__(
@@ -128,11 +128,11 @@ class Keeper:
 
     @property
     def speed(self) -> float:
-        """Tokens a second since the first update of this process."""
+        """Tokens per second since the first update of this process."""
         return (self.learner.record.tokens - self.tokens) / max(time.monotonic() - self.began, 1e-9)
 
     def save(self, optimizer: Any, done: int) -> None:
-        """Write the checkpoint with which update `done` begins; without an optimizer where no update is left."""
+        """Write the checkpoint before update `done`; without the optimizer where no update is left."""
         if self.path:
             save(self.path, self.learner, self.clock, optimizer, done)
 

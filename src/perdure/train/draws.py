@@ -1,4 +1,4 @@
-"""Which rows serve an update: the draws that methods request from memory, and how micro-batches share the rows."""
+"""Draws of an update: the rows that methods request from memory, and their division into micro-batches."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ class DrawName:
 
     Args:
         pool: The memory pool that it draws from.
-        part: The one part that reads it; "" for the draw that all methods of the pool share.
+        part: The only part that reads it; "" for the draw that all methods of the pool share.
     """
 
     pool: str
     part: str = ""
 
     def __str__(self) -> str:
-        """Return the name as it is part of a key and counted by."""
+        """Return the name of the draw, for random keys and accounts."""
         return f"{self.pool}:{self.part}" if self.part else self.pool
 
 
@@ -33,7 +33,7 @@ class DrawnPart:
     Args:
         method: Name of the method.
         draw: The draw that it reads.
-        suffix: Which of several sets that the method draws; "" where it draws one.
+        suffix: Name of the set where the method draws several; "" where it draws one.
     """
 
     method: str
@@ -52,8 +52,8 @@ class DrawnRows:
 
     Args:
         rows: Rows by draw.
-        parts: What methods read of them.
-        waiting: Draws that are not in the shared forward: they run when a method runs them.
+        parts: The rows that methods read of them.
+        waiting: Draws that are not in the shared forward; a method runs them itself.
     """
 
     rows: Mapping[DrawName, Sequence[int]]
@@ -70,14 +70,14 @@ class DrawnRows:
         return next(known.draw for known in self.parts if known.name == part)
 
     def rows_read_by(self, method: str) -> int | None:
-        """Return how many rows the draws of a method have; None where it draws none."""
+        """Return the number of rows in the draws of a method; None where it draws none."""
         draws = {part.draw for part in self.parts if part.method == method}
         return sum(self.sizes.get(draw, 0) for draw in draws) if draws else None
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One micro-batch: which new rows, which rows of each draw, and the totals of its update.
+    """One micro-batch: its new rows, its rows of each draw, and the totals of its update.
 
     Args:
         update: The update, from 0.
@@ -110,10 +110,10 @@ def draw_rows(
 ) -> DrawnRows:
     """Return the rows that the methods request for an update.
 
-    Methods of one pool share one draw, so that a row which several of them request runs forward once. The draw is the largest
-    request. Where two requests have the same size and different balance, the balance whose name comes last in the
-    alphabet is taken: the order in which a recipe lists its methods then makes no difference. A method that requests rows of its
-    own, or chances of its own, has a draw to itself.
+    Methods of one pool share one draw, so that a row that several of them request runs forward once. The draw is the largest
+    request. Of two requests with the same size and different balances, the balance whose name comes last in the alphabet is
+    taken, so that the order of methods in a recipe makes no difference. A method that requests separate rows, or weights, has
+    a separate draw.
 
     Args:
         recipe: Its methods make the requests.

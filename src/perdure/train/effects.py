@@ -1,4 +1,4 @@
-"""Heartbeats: what each method did to an update, measured while it runs, so that no method fails to act without a trace."""
+"""Heartbeats: what each method did to an update, measured in training, so that a method without effect is noticed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +13,12 @@ from perdure.maths.precision import wide
 
 @dataclass
 class TrainingLog:
-    """What happened so far while a task is trained.
+    """The log of a task in training.
 
     Args:
         loss: Update and task loss, at each logging interval.
-        heartbeats: For each method, update and what it did in that update.
-        fed: Methods that were given rows.
+        heartbeats: For each method, updates and its effects in them.
+        fed: Methods that got rows from memory.
         acted: Methods that changed an update at least once.
         tokens: Tokens that ran forward in training.
         memory_limits: Update at which memory ran out, and the padded tokens that one forward has had at most since.
@@ -37,7 +37,7 @@ class TrainingLog:
 
     @property
     def frozen(self) -> TrainingRecord:
-        """What happened, as a ledger and a checkpoint store it."""
+        """The log as a record, for ledger and checkpoint."""
         return TrainingRecord(
             loss=tuple(self.loss),
             heartbeats={name: tuple(beats) for name, beats in self.heartbeats.items()},
@@ -51,7 +51,7 @@ class TrainingLog:
 
     @classmethod
     def of(cls, record: TrainingRecord) -> "TrainingLog":
-        """Return the log that goes on from a record."""
+        """Return the log that continues a record."""
         beats = {name: list(of) for name, of in record.heartbeats.items()}
         fed, acted, limits, curve = (
             set(record.fed),
@@ -73,8 +73,9 @@ class TrainingLog:
 class EffectMeter:
     """Measures one update: each loss term, and the size of its pull relative to the task's.
 
-    The pull of a term is the norm of its gradient on the shared logits over that of the task loss. A term that does not touch
-    them (a penalty on weights, a forward of its own) is measured by its gradient on the parameters, over the update's.
+    The pull of a term is the norm of its gradient with respect to the shared logits, divided by that of the task loss. A term
+    that does not depend on the logits (a penalty on weights, a separate forward) is measured by its gradient with respect to the
+    parameters, divided by the update's.
     """
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class EffectMeter:
         self.vectors: dict[str, list[Tensor]] = {}  # the gradient on the parameters
 
     def add(self, terms: Mapping[str, Tensor], logits: Sequence[Tensor], params: Mapping[str, Tensor]) -> None:
-        """Add a micro-batch's terms. Cost: one backward through the head, and one through any forward of a method's own."""
+        """Add a micro-batch's terms. Cost: one backward through the head, and one through each separate forward of a method."""
         for name, term in terms.items():
             self.terms[name] = self.terms.get(name, 0.0) + term.item()
             if not term.requires_grad:

@@ -17,7 +17,7 @@ def grad_of(value: Tensor) -> Tensor:
 
 
 def gradients_of(loss: Tensor, params: Mapping[str, Tensor], backward: Backward) -> Grads:
-    """Return the gradients of `loss` alone; gradients that were accumulated before stay as they were, and so does the graph."""
+    """Return the gradients of `loss` alone; gradients that were accumulated before, and the graph, do not change."""
     before = {name: value.grad for name, value in params.items()}
     for value in params.values():
         value.grad = None
@@ -30,5 +30,5 @@ def gradients_of(loss: Tensor, params: Mapping[str, Tensor], backward: Backward)
 
 
 def added(known: Grads | None, more: Grads) -> Grads:
-    """Return the sum of two gradients, in float32 or wider; `more` where nothing is known yet."""
+    """Return the sum of two gradients, in float32 or wider; `more` where there is no first gradient yet."""
     return more if known is None else {name: wide(known[name]) + value for name, value in more.items()}

@@ -1,4 +1,4 @@
-"""A model that is queried about rows, in eval mode and batches of like length: losses, distributions, outputs."""
+"""Inference over rows, in eval mode and in batches of similar length: losses, distributions, outputs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,7 +13,7 @@ from perdure.model.forward import Output, Reader
 from perdure.model.grouping import of_like_length
 from perdure.model.within_memory import in_batches
 
-MOST = 2048  # padded tokens that one forward may hold: long rows go few at a time, as their logits fill the memory
+MOST = 2048  # padded tokens of one forward: few long rows run together, since their logits fill the memory
 
 
 class Inference:
@@ -56,7 +56,7 @@ class Inference:
     ) -> Iterator[tuple[list[int], Any, Output]]:
         """Yield the indices, batch and outputs of the rows in eval mode, grouped by length.
 
-        The context of a forward has ended when its outputs are yielded: what is computed from them is not rounded to its width.
+        The precision context of a forward ends before its outputs are yielded, so computations with them are not rounded by it.
         Where memory runs out, batches become smaller.
 
         Raises:
@@ -75,7 +75,7 @@ class Inference:
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:
-        """Eval mode inside; the mode of before is restored."""
+        """Eval mode inside; the previous mode is restored."""
         was = self.model.training
         self.model.eval()
         try:

@@ -1,4 +1,4 @@
-"""A task that is learned under a recipe. Every host drives it with these calls; another order is refused.
+"""The learning of a task under a recipe. Every host makes these calls in this order; another order is refused.
 
 learner = Learner(trainable, recipe, inputs)
 for n in range(start, learner.total):
@@ -35,7 +35,7 @@ class Learner(OpenTask):
     Args:
         trainable: What is trained.
         recipe: Settings and methods.
-        inputs: What it is learned from.
+        inputs: Rows, memory and state that it is learned from.
 
     Attributes:
         updates: New rows of each micro-batch of each update.
@@ -100,7 +100,7 @@ class Learner(OpenTask):
     def begin(self) -> None:
         """Compute the columns of new rows that the model itself gives, and prepare every method; a second call does nothing.
 
-        The first update begins the task, and so does a checkpoint before it is loaded.
+        The first update calls it, and so does a checkpoint before it is loaded.
         """
         if self.begun:
             return
@@ -119,10 +119,10 @@ class Learner(OpenTask):
         self.begun = True
 
     def update(self, n: int) -> Update:
-        """Return update `n`, its rows drawn; the first one begins the task.
+        """Return update `n` with its rows drawn; the first call begins the task.
 
         Raises:
-            RuntimeError: The update before is not finished.
+            RuntimeError: The previous update is not finished.
         """
         self._refuse_open_update()
         self.begin()
@@ -134,10 +134,10 @@ class Learner(OpenTask):
     def settle(self) -> None:
         """Write the final weights, and measure.
 
-        They are the last ones, or what a method settles on. With `keep: best` they are those of the validation with the lowest
-        loss; what was validated is what would have been written if the task had ended there.
+        The final weights are the last ones, or those that a method settles on. With `keep: best` they are the weights of the
+        validation with the lowest loss. Each validation uses the weights that would be written if the task ended there.
 
-        A second call, as by a host that resumes after the end, does nothing.
+        A second call, for example by a host that resumes after the end, does nothing.
 
         Raises:
             Diverged: The weights, or what a method measured, are not finite; the message names the method.
@@ -164,7 +164,7 @@ class Learner(OpenTask):
         self.settled = True
 
     def _close(self) -> None:
-        """End the open update, and validate where it is time to."""
+        """End the open update, and validate if that is due."""
         update, self.open = self.open, None
         if update is not None and update.index in self.validated:
             self._validate(update.index)

@@ -6,7 +6,7 @@ from perdure.train.checkpoint import Keeper
 from perdure.train.learner import Learner
 from perdure.train.optimizer import clip, make_optimizer, make_schedule
 
-Progress = Callable[[int, int, float], None]  # (updates done, of how many, loss)
+Progress = Callable[[int, int, float], None]  # (updates done, total updates, loss)
 
 
 def train(learner: Learner, keeper: Keeper | None = None, progress: Progress | None = None) -> None:

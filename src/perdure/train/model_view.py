@@ -1,4 +1,4 @@
-"""What a method sees of the model when a task begins and when it ends: losses, outputs and per-row gradients, read only."""
+"""The read-only view of the model for methods, at the begin and the end of a task: losses, outputs and per-row gradients."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -72,7 +72,7 @@ class ModelView:
                 yield grads
 
     def _rows_at_once(self) -> int:
-        """Return how many rows one backward serves: a training batch, if every parameter is a linear layer's, else one."""
+        """Return the number of rows per backward: a training batch if every parameter belongs to a linear layer, else one."""
         if self.open_task.recipe.settings.gradient_checkpointing:
             return 1  # in eval mode every activation is stored
         if not self.params or len(linear_layers(self.open_task.model, self.params)) < len(self.params):

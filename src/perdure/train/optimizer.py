@@ -16,7 +16,7 @@ def make_optimizer(params: Iterable[Tensor], settings: Settings) -> torch.optim.
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, settings: Settings, total: int, done: int = 0) -> LambdaLR:
-    """Return the schedule over `total` updates of which `done` are past: warm-up, then linear, cosine or no decay."""
+    """Return the schedule over `total` updates after `done` of them: warm-up, then linear, cosine or no decay."""
     schedule = LambdaLR(optimizer, lambda update: learning_rate_share(update + done, total, settings))
     return schedule
 
@@ -34,7 +34,7 @@ def learning_rate_share(update: int, total: int, settings: Settings) -> float:
 
 
 def clip(params: Iterable[Tensor], settings: Settings) -> float | None:
-    """Clip the gradients to the norm the settings allow; return the norm before, or None where nothing is clipped."""
+    """Clip the gradients to the norm in the settings; return the norm before, or None where the settings do not clip."""
     if not settings.max_grad_norm:
         return None
     return torch.nn.utils.clip_grad_norm_(params, settings.max_grad_norm)  # type: ignore[return-value]

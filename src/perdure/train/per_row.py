@@ -1,7 +1,8 @@
-"""Gradients of each row by itself, from one backward of the whole batch.
+"""Per-row gradients, from one backward of the whole batch.
 
 Own code instead of `torch.func.vmap(grad(...))`, with which it agrees to 4e-7: it takes nine tenths of the time (a Llama of 4
-layers, 16 rows of 64 tokens, on a CPU), holds the gradients of one parameter at a time, and needs no model that vmap can run.
+layers, 16 rows of 64 tokens, on a CPU), stores the gradients of one parameter at a time, and does not need a model that vmap
+can run.
 """
 
 from collections import Counter
@@ -18,7 +19,7 @@ from perdure.model.layers import is_linear, is_transposed
 
 
 class RowGrads(Mapping[str, Tensor]):
-    """Gradients (rows, *shape) by parameter name, each computed when it is read: one at a time is in memory, and in cache.
+    """Gradients (rows, *shape) by parameter name, each computed when it is read, so that one at a time is in memory.
 
     Args:
         makers: Computes the gradient of each parameter.
@@ -40,14 +41,14 @@ class RowGrads(Mapping[str, Tensor]):
 def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Callable[[], Tensor]) -> RowGrads:
     """Return the gradient of each row's score, (rows, *shape) by parameter name, in float32.
 
-    A linear layer's gradient for one row is the sum over its positions of (gradient of the output) x (input), so that one
-    backward down to the layers' outputs serves all rows. A parameter of any other layer, one that two layers share, or one of
-    a layer that does not see rows first (a head that is given label positions only, an expert that is given some tokens of the
-    batch) or runs more than once costs one backward a row.
+    A linear layer's gradient for one row is the sum over its positions of (gradient of the output) x (input). So one backward
+    down to the layers' outputs gives the gradients of all rows. Other parameters cost one backward per row: those of other
+    layers, those that two layers share, and those of a layer that runs more than once or whose input does not have rows as first
+    dimension (a head that gets only label positions, an expert that gets some tokens of the batch).
 
     Args:
-        model: Holds the parameters.
-        params: Those to differentiate by, by name.
+        model: The model with the parameters.
+        params: Parameters to differentiate by, by name.
         score: Runs the model on the batch and returns the scores (rows,).
 
     Source: Goodfellow, "Efficient Per-Example Gradient Computations", 2015, arXiv 1510.01799. Deviation: sums over positions.
@@ -56,8 +57,8 @@ def per_row_gradients(model: nn.Module, params: Mapping[str, Tensor], score: Cal
     inputs: dict[int, Tensor] = {}
     shapes: dict[
         int, tuple[int, int]
-    ] = {}  # rows and dimensions of what a layer returned; its rows count as none the second time
-    outputs: dict[int, GradientEdge] = {}  # where the backward passes: the outputs themselves need not stay in memory
+    ] = {}  # rows and dimensions of a layer's output; the rows count as none when the layer runs a second time
+    outputs: dict[int, GradientEdge] = {}  # edges of the graph: the outputs themselves need not stay in memory
 
     def look(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
         shapes[id(module)] = (0 if id(module) in shapes else len(out), out.ndim)
@@ -103,7 +104,7 @@ def _formed(rows: int, grad: Tensor, given: Tensor | None) -> Tensor:
     Their products are formed and summed over positions in float32, also where the layer ran in bfloat16.
 
     Args:
-        rows: How many.
+        rows: Number of rows.
         grad: Gradient of the layer's output (rows, ..., out).
         given: The layer's input (rows, ..., in); None for the bias.
     """
@@ -112,13 +113,13 @@ def _formed(rows: int, grad: Tensor, given: Tensor | None) -> Tensor:
         return out.sum(1)
     into = given.reshape(rows, -1, given.shape[-1]).float()  # (rows, positions, in)
     with without_autocast(out.device):
-        if out.shape[-1] > into.shape[-1]:  # a product with its wide side last takes half the time on a CPU
+        if out.shape[-1] > into.shape[-1]:  # on a CPU a product takes half the time with its wide side last
             return torch.bmm(into.mT, out).mT
         return torch.bmm(out.mT, into)
 
 
 def linear_layers(model: nn.Module, params: Mapping[str, Tensor]) -> dict[str, nn.Module]:
-    """Return the linear layer of each parameter that belongs to one, and to nothing else."""
+    """Return the linear layer of each parameter that belongs to exactly one linear layer."""
     owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
     mine = {id(value): name for name, value in params.items()}
     layers = {}
@@ -131,7 +132,7 @@ def linear_layers(model: nn.Module, params: Mapping[str, Tensor]) -> dict[str, n
 
 
 def _one_by_one(scores: Tensor, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the gradients of each score, one backward a row."""
+    """Return the gradients of each score, with one backward per row."""
     rows = []
     for i in range(len(scores)):
         last = i == len(scores) - 1

@@ -1,4 +1,4 @@
-"""Which rows run in which update, from the lengths of the rows alone: what a dry run counts, and what a learner carries out."""
+"""The plan of a task's updates, from the lengths of the rows: a dry run counts it, and a learner runs it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from perdure.core.settings import Settings
 from perdure.model.grouping import plan_epoch
 
-SPREAD = 1.75  # average batches of new rows that one forward may have: larger ones are few, and splitting them bounds the memory
+SPREAD = 1.75  # limit of one forward, in average batches of new rows: larger ones are rare, and splitting them limits the memory
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ def plan_updates(lengths: Sequence[int], settings: Settings, seed: int, task: st
 
 
 def padded_tokens(lengths: Sequence[int], batch: Sequence[int]) -> int:
-    """Return the tokens of a batch of rows, all as long as the longest."""
+    """Return the tokens of a padded batch of rows."""
     return len(batch) * max(lengths[i] for i in batch)
 
 
 def count_updates(rows: int, settings: Settings) -> int:
-    """Return how many updates a task of so many rows has; as many as `plan_updates` plans, without planning them."""
+    """Return the number of updates of a task with this many rows, as in `plan_updates`, without planning them."""
     if settings.max_steps > 0:
         return settings.max_steps
     batches = -(-rows // settings.per_device_train_batch_size)

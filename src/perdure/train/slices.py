@@ -1,4 +1,4 @@
-"""How the outputs of one forward are cut into the slices that methods read, with the columns stored with the rows."""
+"""Slices of one forward's outputs for methods, with the stored columns of the rows."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +23,7 @@ def cut(
         batch: Their batch, with the row and position of each label and the labels.
         out: The outputs at its label positions.
         pools: Memory by pool name.
-        parts: What methods read of the draws.
+        parts: The rows that methods read of the draws.
     """
     device = out.logits.device
     row_of, labels = batch.at[0].to(device), batch.labels.to(device)
@@ -71,14 +71,16 @@ def aligned(
     chosen: Sequence[int],
     device: torch.device,
 ) -> tuple[dict[str, TopK], dict[str, Tensor]]:
-    """Align the stored columns of the chosen rows with their label tokens; rows without one are filled and not covered.
+    """Align the stored columns of the chosen rows with their label tokens.
+
+    Rows without a column get a placeholder and count as not covered.
 
     Args:
         rows: All rows of the pool; each knows how many `targets` it has.
         names: The columns' names.
-        column: Gives a column of a row, or None.
+        column: Returns a column of a row, or None.
         chosen: Indices of the rows.
-        device: Where the columns are wanted.
+        device: Device of the result.
     """
     columns, covered = {}, {}
     for name in names:

@@ -1,4 +1,4 @@
-"""How a micro-batch is split into forwards, so that rows of unlike length do not pad each other and memory is bounded."""
+"""Division of a micro-batch into forwards, so that rows of different length do not pad each other and memory is limited."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -8,22 +8,24 @@ from typing import Any
 from perdure.memory.pool import Pool
 from perdure.train.draws import DrawName, MicroBatch, rows_in
 
-SEPARATE = 1.5  # a draw gets its own forward where one forward would compute so many times the tokens; a forward has a fixed cost
+SEPARATE = (
+    1.5  # a draw gets its own forward if a common one would compute this many times the tokens; each forward has a cost
+)
 
 
 def forwards_of(
     micro: MicroBatch, rows: Sequence[Any], pools: Mapping[str, Pool], padded_tokens: Callable[[Sequence[Any]], int]
 ) -> list[MicroBatch]:
-    """Return the parts of a micro-batch that run in a forward each: all together, or one with the new rows and another one.
+    """Return the parts of a micro-batch that each run in one forward: one part, or one with the new rows and another one.
 
-    A draw gets a forward of its own where it would pad all other rows, or stop them from sharing their prompt, as general
-    instructions among short classified texts do.
+    A draw gets a separate forward if it would pad all other rows, or stop them from sharing the prefix of their prompts. General
+    instructions among short classified texts do so.
 
     Args:
-        micro: What runs.
+        micro: The micro-batch.
         rows: The new rows.
         pools: Memory by pool name.
-        padded_tokens: What a forward over rows computes.
+        padded_tokens: Returns the tokens that a forward over rows computes.
     """
     draws = sorted(draw for draw, own in micro.drawn.items() if own)
     if not draws or not micro.new:
@@ -39,7 +41,7 @@ def forwards_of(
 
 
 def _in_two(micro: MicroBatch, draws: Collection[DrawName]) -> list[MicroBatch]:
-    """Return a micro-batch as two: one without some draws, and one of these draws."""
+    """Return a micro-batch as two: one without some draws, and one with only these draws."""
     rest = {draw: own for draw, own in micro.drawn.items() if draw not in draws}
     return [
         replace(micro, drawn=rest),
@@ -59,7 +61,7 @@ def fitted(
         rows: The new rows.
         pools: Memory by pool name.
         forwards: Its `forwards_of`; the rows of a second one are divided among the parts, since they pad no others.
-        room: Padded tokens that they may have together.
+        room: Largest number of padded tokens of one forward.
     """
     parts = min(math.ceil(size_of(forwards, rows, pools) / room), len(micro.new))
     if parts < 2:
@@ -94,6 +96,6 @@ def _lengths(micro: MicroBatch, pools: Mapping[str, Pool]) -> dict[tuple[DrawNam
 
 
 def _pieces(lengths: Mapping[Any, int], parts: int) -> list[list[Any]]:
-    """Cut the keys, shortest first, into `parts` runs that differ by one key at most."""
+    """Divide the keys, shortest first, into `parts` runs whose sizes differ by at most one."""
     keys = sorted(lengths, key=lengths.__getitem__)
     return [keys[len(keys) * n // parts : len(keys) * (n + 1) // parts] for n in range(parts)]

@@ -1,4 +1,4 @@
-"""One micro-batch's step: the shared forward, each method's part of it, and the forwards that a method may run."""
+"""The step of a micro-batch: the shared forward, each method's slice of it, and further forwards that methods run."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -18,9 +18,9 @@ from perdure.train.task import OpenTask
 
 
 def step_of(task: OpenTask, drawn: DrawnRows, micro: MicroBatch, total: int) -> tuple[Step, list[Tensor]]:
-    """Return the step of a micro-batch, with the logits of its forwards over new rows and draws; mostly that is one.
+    """Return the step of a micro-batch, with the logits of its forwards over new rows and draws; usually there is one.
 
-    Draws that only a reference reads run in a forward of their own, so that no backward passes through rows that it does not
+    Draws that only a reference loss reads run in a separate forward, so that no backward passes through rows that it does not
     need.
 
     Args:
@@ -63,7 +63,7 @@ def parts_of(drawn: DrawnRows, micro: MicroBatch) -> set[str]:
 
 
 def _forward(task: OpenTask, drawn: DrawnRows, micro: MicroBatch) -> tuple[Slice, dict[str, Slice], Output]:
-    """Return the new rows' slice, each method's part of the draws, and the outputs they are cut from."""
+    """Return the new rows' slice, each method's slice of the draws, and the outputs of the forward."""
     rows = rows_in(micro, task.inputs.rows, task.pools)
     batch = task.trainable.reader.collate(rows)
     with task.trainable.precision():
@@ -91,7 +91,7 @@ def run(
     embeddings: Tensor | None = None,
     grad: bool = False,
 ) -> Slice:
-    """Return the outputs on one part of a micro-batch of another forward; see `Step.run`."""
+    """Return the outputs of another forward on one part of a micro-batch; see `Step.run`."""
     reader, inputs = task.trainable.reader, task.inputs
     mine = _only(drawn, micro, part)
     batch = reader.collate(rows_in(mine, inputs.rows, task.pools), share_prefix=False)
@@ -114,7 +114,7 @@ def embed(task: OpenTask, drawn: DrawnRows, micro: MicroBatch, part: str) -> Ten
 
 
 def _only(drawn: DrawnRows, micro: MicroBatch, part: str) -> MicroBatch:
-    """Return the micro-batch with the rows of `part` alone; the totals of its update stay."""
+    """Return the micro-batch with only the rows of `part`; the totals of its update do not change."""
     if part == "new":
         return replace(micro, drawn={})
     draw = drawn.draw_of(part)

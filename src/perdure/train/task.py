@@ -20,7 +20,7 @@ from perdure.train.inference import Inference
 
 @dataclass(frozen=True)
 class Trainable:
-    """A model and those of its parameters that are trained.
+    """A model and its trainable parameters.
 
     Args:
         model: The model.
@@ -35,23 +35,23 @@ class Trainable:
     precision: Callable[[], AbstractContextManager] = nullcontext
 
     def inference(self) -> Inference:
-        """Return the model as it is queried in eval mode."""
+        """Return the model for inference in eval mode."""
         return Inference(self.model, self.reader, self.precision)
 
 
 @dataclass(frozen=True)
 class TaskInputs:
-    """What one task is learned from.
+    """The inputs of one task: rows, memory and state.
 
     Args:
         name: Name of the task; part of the key of everything that is random.
-        rows: The new rows, as the reader takes them.
+        rows: The new rows, in the form that the reader takes.
         validation: Rows that are not trained on; may be empty.
         pools: Memory by pool name.
         columns: Distributions of other models for the new rows, by column name. Those of the model itself are computed when
             the task begins.
-        state: What each method's `measure` returned after the last task.
-        first: Whether the trained parameters start on the base model alone: they have learned no task yet, and methods have
+        state: The result of each method's `measure` after the last task.
+        first: Whether the trained parameters start directly on the base model: they have learned no task yet, and methods have
             nothing to protect.
         beneath: Tensors of each slot that is frozen under the trained parameters, by slot.
         seed: Seed of everything that is random.
@@ -84,12 +84,12 @@ class Best:
 
 
 class OpenTask:
-    """A task while it is learned: what its updates read, and what they change.
+    """A task in training: the inputs of its updates, and the state that they change.
 
     Args:
         trainable: What is trained.
         recipe: Settings and methods.
-        inputs: What it is learned from.
+        inputs: Rows, memory and state that it is learned from.
 
     Attributes:
         pools: Memory by pool name, without empty pools.
@@ -117,7 +117,7 @@ class OpenTask:
 
     @property
     def measured_state(self) -> dict[str, State]:
-        """State that `measure` returned, by method: the next task begins with it."""
+        """State that `measure` returned, by method; the next task begins with it."""
         return {method.name: self.state[method.name] for method in self.recipe.owners("measure")}
 
 

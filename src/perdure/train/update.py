@@ -1,4 +1,4 @@
-"""One update of a task: rows drawn, forwards and backwards, and what methods make of the gradient and of the new weights."""
+"""One update of a task: draws, forwards and backwards, and the methods' changes to the gradient and to the new weights."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ class Update:
 
     Attributes:
         drawn: The rows that methods drew from memory.
-        micro_batches: What runs forward and backward, one after the other.
+        micro_batches: The micro-batches, which run one after the other.
         before: Parameters before the optimizer step, where a method needs them.
         task_gradient: Gradient of the task loss alone, where a method needs it.
         references: Gradients of the reference losses, by name.
@@ -83,7 +83,7 @@ class Update:
         """Give every parameter the gradient with which the optimizer is to step, before clipping; return the loss.
 
         The gradients of the micro-batches sum to those of the update. Masks remove entries and directions of the sum, and the
-        owner of the gradient may turn what is left.
+        owner of the seam `gradient` may change the rest.
 
         Args:
             backward: The host's backward.
@@ -133,7 +133,7 @@ class Update:
         self.closing()
 
     def _hold(self, step: Step) -> None:
-        """Write the parameters that methods hold; where the optimizer moved none of them away, nothing changes."""
+        """Write the parameters that methods hold; nothing changes if the optimizer did not move them."""
         owners: dict[str, str] = {}
         for method in self.recipe.owners("hold"):
             values = method.hold(step, self.task.state[method.name])
@@ -152,7 +152,7 @@ class Update:
                 self.params[name].copy_(value)
 
     def _dealt(self, batches: Sequence[Sequence[int]]) -> list[MicroBatch]:
-        """Return the micro-batches, the drawn rows dealt out over them."""
+        """Return the micro-batches, with the drawn rows divided among them."""
         parts = len(batches)
         return [
             replace(
@@ -287,7 +287,7 @@ class Update:
             value.grad = grads[name].to(value.dtype)
 
     def _record_effects(self, grads: Grads) -> None:
-        """Record the loss and what each method's term did, if this update is measured."""
+        """Record the loss and the effect of each method's term, if this update is measured."""
         if not self.meter:
             return
         self.record.loss.append((self.index, self.meter.terms["task"]))
