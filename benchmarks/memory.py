@@ -3,8 +3,8 @@
     python benchmarks/memory.py --data ../shared/data [--rows 96] [--out FILE]
 
 Two tasks are learned on the embedded model with the default recipe: short requests (CLINC150), then instructions of many lengths
-(Dolly), so that short rows are replayed among long ones. Reported is the second learn: seconds of its training, and the most memory
-that the process had while it trained, less what it had before it loaded the model. Each arm is a process of its own; all in one run.
+(Dolly), so that short rows are replayed among long ones. Reported is the second learn: the seconds of its training, and the most
+memory that the process had, less what it had before it loaded the model. Each arm is a process of its own; all in one run.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """`perdure recipe`: the named ways to learn."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,7 +8,9 @@ import typer
 from perdure.cli.advise import advise
 from perdure.cli.explain import explain
 from perdure.cli.options import Above, App, AsJson
-from perdure.cli.output import emit, print_text, table
+from perdure.cli.output import emit, print_message, print_text, table
+from perdure.core.errors import BadInput
+from perdure.core.files import write_text
 
 recipe = App(
     no_args_is_help=True, help="List recipes, show or explain one, or be advised.\n\nExample: perdure recipe list"
@@ -50,6 +53,43 @@ def show(
 
     settings = load_recipe(name).to_json()
     return emit(settings) if as_json else print_text(_yaml(settings), nl=False)
+
+
+@recipe.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="YAML of LLaMA-Factory or Axolotl.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Recipe file to write.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a recipe of the configuration of another trainer, and list what was not taken.
+
+    The recipe is the default one with the settings that have a counterpart. What belongs to the workspace or to the data is shown
+    as the commands to run.
+
+    Example: perdure recipe import llama_factory.yaml -o mine.yaml
+    """
+    from perdure.workflows.recipe_import import import_recipe
+
+    made = import_recipe(file)
+    if as_json:
+        return emit(made.to_json())
+    text = f"# from {file.name} ({made.source})\n" + _yaml(
+        {**made.settings, "methods": made.recipe.to_json()["methods"]}
+    )
+    if output:
+        if output.exists() and not force:
+            raise BadInput(f"{output} is there already; --force replaces it")
+        write_text(output, text)
+        print_message(f"wrote {output}")
+    else:
+        print_text(text, nl=False)
+    options = "".join(f" {name} {value}" for name, value in made.init.items())
+    print_message(f"the workspace: perdure init DIR{options}")
+    for name in made.data:
+        print_message(f"the data: perdure learn TASK {name} --recipe {output or 'FILE'}")
+    for key, why in made.left.items():
+        print_message(f"not taken: {key} ({why})")
 
 
 def _yaml(value: dict[str, Any]) -> str:
