@@ -1,15 +1,18 @@
 """Advice: what cannot be is left out, what was measured is ranked, and the field stands beside it, with its own name."""
 
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from commands import fault
+from perdure.cli.learn import overrides
 from perdure.core.estimates import Estimate
 from perdure.core.recipe import build_recipe
-from perdure.methods.registry import all_methods, recipe_names, recipe_spec
+from perdure.methods.registry import all_methods, load_recipe, recipe_names, recipe_spec
 from perdure.workflows.advise.advise import advise
 from perdure.workflows.advise.answer import Advice, PairedGap
 from perdure.workflows.advise.guidance import FIELD, LARGE, Needs
@@ -24,6 +27,7 @@ from perdure.workflows.advise.table import (
     read_rehearsal,
     read_table,
 )
+from perdure.workflows.advise.typed import command
 
 METHODS = all_methods()
 SHIPPED = {name: recipe_spec(name) for name in recipe_names()}
@@ -334,7 +338,8 @@ def test_the_records_of_the_shipped_table_are_its_json_with_the_same_keys_in_the
 def test_the_keys_of_an_advice_as_it_is_printed_stay():
     found = advised(instructions=True, keep_rows=False).to_json()
     assert list(found) == [
-        *("recipe", "from", "measured", "suite", "reasons", "rivals", "refused", "not_here", "cautions")
+        *("recipe", "from", "measured", "suite", "reasons", "rivals", "refused", "not_here", "cautions"),
+        *("command", "commands"),
     ]
     assert list(found["suite"]) == ["name", "about", "model", "tasks"]
     assert list(found["reasons"][0]) == ["says", "source"]
@@ -360,3 +365,47 @@ def test_of_the_shipped_table_nothing_below_dual_replay_by_test_row_is_as_good()
     assert found.based_on == "dual_replay"
     assert not {line.recipe for line in found.rivals} & {"replay_2e-3", "adversarial_replay_0.02", "der_pp"}
     assert all(line.acc_minus.low <= 0 <= line.acc_minus.high for line in found.rivals)
+
+
+# --- names
+
+
+def test_every_name_that_advice_prints_is_a_recipe_or_comes_with_its_command():
+    for needs in (
+        Needs(),
+        Needs(keep_rows=False),
+        Needs(memory_rows=40, parameters=7e9),
+        Needs(time=1.1, instructions=True),
+    ):
+        found = advise(needs, read_table(), METHODS, SHIPPED, read_rehearsal())
+        printed = {found.based_on, *(r.recipe for r in found.rivals), *(r.recipe for r in found.refused)}
+        assert printed <= {*SHIPPED, *found.commands}
+        given = {"advised": (found.command, found.recipe)}
+        measured = {arm.arm: arm.recipe for suite in read_table() for arm in suite.arms}
+        given |= {name: (line, measured[name]) for name, line in found.commands.items() if name in measured}
+        for name, (line, written) in given.items():
+            assert learned_by(line) == nameless(build_recipe(written, METHODS)), name
+        assert found.command.startswith("perdure learn TASK DATA --recipe ")
+
+
+def test_a_recipe_is_typed_as_the_shipped_one_nearest_to_it():
+    def words(**written):
+        return command({"name": "mine", **written}, METHODS, SHIPPED).removeprefix("perdure learn TASK DATA ")
+
+    assert words(methods={}) == "--recipe naive"
+    assert words(methods={}, learning_rate=2e-3) == "--recipe naive --set learning_rate=0.002"
+    assert words(methods={"ewc": {}, "lwf": {}}).startswith("--recipe ewc --set ")
+    dual = {**SHIPPED["dual_replay"], "methods": {**SHIPPED["dual_replay"]["methods"], "tail_average": None}}
+    assert words(**dual) == "--recipe dual_replay --set methods.tail_average=null"
+
+
+def learned_by(line):
+    """The recipe that a command trains with, by the program's own reading of its words."""
+    assert fault(line) is None
+    words = shlex.split(line)
+    pairs = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+    return nameless(load_recipe(words[words.index("--recipe") + 1], overrides(pairs)))
+
+
+def nameless(recipe):
+    return {**recipe.to_json(), "name": None}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from perdure.cli.options import AsJson, Force
-from perdure.cli.output import counted, emit, print_message, print_text
+from perdure.cli.output import counted, emit, facts, print_message, print_text
 from perdure.cli.stdin import at_terminal
 
 if TYPE_CHECKING:
@@ -125,7 +125,11 @@ def _yaml(advice: "Advice") -> str:
 
 def _screen(advice: "Advice") -> str:
     rivals = [f"{r.recipe}: ACC {r.acc.value:.3f}{_minus(r)}{_times(r)}" for r in advice.rivals]
+    left_out = [r for r in advice.refused if r.recipe not in advice.commands]
+    more = len(advice.refused) - len(left_out)
+    variants = [f"{counted(more, 'variant')} of these and of others; --json lists all"] if more else []
     parts = {
+        "advice": f"  {advice.command}",
         "recipe": textwrap.indent(_yaml(advice).rstrip(), "  "),
         "why": _list(_why(advice)),
         "as good, within the intervals": _list(rivals),
@@ -133,8 +137,11 @@ def _screen(advice: "Advice") -> str:
         "advised in the literature, not built here yet": _list(
             f"{n.what} ({n.says}; {n.source})" for n in advice.not_here
         ),
-        "left out": _list(f"{r.recipe}: {r.why}" for r in advice.refused),
+        "left out": _list([*(f"{r.recipe}: {r.why}" for r in left_out), *variants]),
     }
+    named = "\n".join(parts.values())
+    unshipped = {name: line for name, line in advice.commands.items() if name in named}
+    parts["names of the benchmark above, as commands"] = textwrap.indent(facts(unshipped), "  ")
     return "\n\n".join(f"{title.upper()}\n{body}" for title, body in parts.items() if body)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perdure.cli.names import recipes, suites
 from perdure.cli.options import AsJson, Device, Force, WarningCommand
 from perdure.cli.output import counted, emit, print_message, print_text, warn
 from perdure.cli.progress import progress
@@ -38,6 +39,7 @@ def bench(
         str,
         typer.Argument(
             metavar="SUITE",
+            autocompletion=suites,
             help="Suite: clinc3, clinc3_instruct, clinc5, clinc5_instruct, clinc10, digits5, olora4, or a YAML file.",
         ),
     ],
@@ -46,6 +48,7 @@ def bench(
         typer.Option(
             "--recipes",
             metavar="ARM...",
+            autocompletion=recipes,
             show_default=" ".join(RECIPES),
             help="Recipe to compare: [LABEL=]RECIPE[:KEY=VALUE,...], RECIPE a name or a YAML file.",
         ),

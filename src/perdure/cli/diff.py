@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import NOTHING, counted, emit, interval, percent, print_text, short, table
 
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="Ref or entry compared with.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The other.")],
+    a: Annotated[str, typer.Argument(metavar="A", autocompletion=entry_names, help="Ref or entry compared with.")],
+    b: Annotated[str, typer.Argument(metavar="B", autocompletion=entry_names, help="The other.")],
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:

@@ -7,6 +7,7 @@ import typer
 
 from perdure.cli.edits import fact_table, warn_lost_in
 from perdure.cli.learn_screen import change_lines
+from perdure.cli.names import edit_methods
 from perdure.cli.options import AsJson, Device, Folder, Message, NoScore, Quick, open_workspace, rows_to_score
 from perdure.cli.output import counted, emit, print_message, print_text, short, warn
 from perdure.cli.progress import progress
@@ -30,7 +31,11 @@ def edit(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(show_default="of the facts in force, else emmet", help="emmet, rome, memit, alphaedit."),
+        typer.Option(
+            show_default="of the facts in force, else emmet",
+            autocompletion=edit_methods,
+            help="emmet, rome, memit, alphaedit.",
+        ),
     ] = None,
     layer: Annotated[
         list[int] | None, typer.Option(min=0, show_default="at 18% of the depth", help="Block; repeatable.")

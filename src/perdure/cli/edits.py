@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.names import fact_names
 from perdure.cli.options import Above, App, AsJson, At, Device, DeviceAbove, Folder, open_ledger, open_workspace
 from perdure.cli.output import NOTHING, clip, counted, emit, facts, print_message, print_text, short, table, warn
 from perdure.cli.progress import progress
@@ -41,7 +42,12 @@ def list_facts(at: At = "head", folder: Folder = None, as_json: AsJson = False) 
 
 @edits.command()
 def show(
-    fact: Annotated[str, typer.Argument(metavar="FACT", help="Id of the fact or its beginning; see 'edits list'.")],
+    fact: Annotated[
+        str,
+        typer.Argument(
+            metavar="FACT", autocompletion=fact_names, help="Id of the fact or its beginning; see 'edits list'."
+        ),
+    ],
     at: At = "head",
     folder: Folder = None,
     as_json: AsJson = False,

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.names import task_names
 from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
 from perdure.cli.output import emit, interval, knows_nothing, percent, print_message, print_text, table, warn
 from perdure.cli.progress import progress
@@ -11,7 +12,8 @@ from perdure.cli.progress import progress
 
 def evaluate(
     tasks: Annotated[
-        list[str] | None, typer.Argument(metavar="[TASK]...", help="Tasks; all known ones by default.")
+        list[str] | None,
+        typer.Argument(metavar="TASK", autocompletion=task_names, help="Tasks; all known ones by default."),
     ] = None,
     at: At = "head",
     folder: Folder = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.names import recipes
 from perdure.cli.options import NAMES, AsJson, open_ledger
 from perdure.cli.output import NOTHING, counted, emit, facts, print_message, print_text, table
 from perdure.core.errors import NotFound
@@ -28,7 +29,9 @@ UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 def explain(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe, or a YAML file.")],
+    name: Annotated[
+        str, typer.Argument(metavar="RECIPE", autocompletion=recipes, help="Name of a recipe, or a YAML file.")
+    ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe setting, as learning_rate=1e-4.")
     ] = None,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.names import task_names
 from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
 from perdure.cli.output import counted, emit, facts, print_text, short, warn
 from perdure.cli.progress import progress
@@ -27,7 +28,9 @@ def export(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(show_default="what all tasks share", help="Write the adapter of this task alone."),
+        typer.Option(
+            show_default="what all tasks share", autocompletion=task_names, help="Write the adapter of this task alone."
+        ),
     ] = None,
     folder: Folder = None,
     device: Device = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from perdure.cli.learn_screen import gate_screen
+from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, Folder, Force, open_ledger
 from perdure.cli.output import emit, print_message, print_text
 from perdure.core.errors import BadInput
@@ -21,7 +22,13 @@ def gate(
     ] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the evidence to a file.")] = None,
     at: Annotated[
-        str | None, typer.Option(metavar="REF", show_default="the candidate, else head", help="Entry of the gate.")
+        str | None,
+        typer.Option(
+            metavar="REF",
+            autocompletion=entry_names,
+            show_default="the candidate, else head",
+            help="Entry of the gate.",
+        ),
     ] = None,
     force: Force = False,
     folder: Folder = None,

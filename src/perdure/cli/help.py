@@ -22,10 +22,17 @@ def topic_text(name: str) -> str:
     return (TOPICS / f"{name}.txt").read_text(encoding="utf-8").rstrip()
 
 
+def _words(ctx: typer.Context) -> list[str]:
+    """Return the words that may come first: topics, and commands."""
+    commands = getattr(ctx.find_root().command, "commands", {})
+    return list(dict.fromkeys([*topics(), *commands]))
+
+
 def help_command(
     ctx: typer.Context,
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="TOPIC|COMMAND", show_default="the list of topics")
+        list[str] | None,
+        typer.Argument(metavar="TOPIC|COMMAND", autocompletion=_words, show_default="the list of topics"),
     ] = None,
 ) -> None:
     """Print a page on a topic (edits, formats, gate, memory, recipes), or the help of a command.

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from perdure.cli.names import dtypes
 from perdure.cli.options import AsJson, Device, Folder
 from perdure.cli.output import emit, print_message, print_text, short
 from perdure.cli.progress import progress
@@ -22,7 +23,10 @@ def init(
     revision: Annotated[str | None, typer.Option(help="Revision of a hub model.")] = None,
     dtype: Annotated[
         str,
-        typer.Option(help="Dtype of the frozen weights: auto (the checkpoint's own), bfloat16, float16 or float32."),
+        typer.Option(
+            autocompletion=dtypes,
+            help="Dtype of the frozen weights: auto (the checkpoint's own), bfloat16, float16 or float32.",
+        ),
     ] = "auto",
     quantization: Annotated[
         Literal["nf4", "int8"] | None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from perdure.cli.learn_screen import conclude, show_preview, show_result
+from perdure.cli.names import formats, recipes, scorers, task_names
 from perdure.cli.options import AsJson, Device, Folder, Message, open_workspace
 from perdure.cli.output import emit, warn
 from perdure.cli.progress import progress
@@ -15,7 +16,10 @@ from perdure.core.plain_yaml import read_yaml
 
 def learn(
     task: Annotated[
-        str, typer.Argument(metavar="TASK", help="Name of the task; a known task is updated with more data.")
+        str,
+        typer.Argument(
+            metavar="TASK", autocompletion=task_names, help="Name of the task; a known task is updated with more data."
+        ),
     ],
     data: Annotated[
         list[Path],
@@ -30,7 +34,12 @@ def learn(
         typer.Option(help="Train all rows, or edit the facts among them and train the rest."),
     ] = "task",
     recipe: Annotated[
-        str, typer.Option(metavar="NAME_OR_FILE", help="Recipe: a name of 'perdure recipe list', or a YAML file.")
+        str,
+        typer.Option(
+            metavar="NAME_OR_FILE",
+            autocompletion=recipes,
+            help="Recipe: a name of 'perdure recipe list', or a YAML file.",
+        ),
     ] = "dual_replay",
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe setting, as learning_rate=1e-4.")
@@ -51,6 +60,7 @@ def learn(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=formats,
             help="Format of the data, detected by default: messages, sharegpt, prompt_completion, alpaca, query_response, "
             "text_label, text_labels or text.",
         ),
@@ -74,12 +84,16 @@ def learn(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=scorers,
             help="Scorer by name, or as YAML with its options: exact, choice, f1, rouge_l, set_f1, set_exact, tool_calls, "
             "number or regex.",
         ),
     ] = None,
     general: Annotated[Path | None, typer.Option(metavar="FILE", help="General instruction data to replay.")] = None,
-    guard: Annotated[list[str] | None, typer.Option(metavar="TASK", help="Guard this task only; repeatable.")] = None,
+    guard: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASK", autocompletion=task_names, help="Guard this task only; repeatable."),
+    ] = None,
     rows: Annotated[
         list[str] | None,
         typer.Option("--rows", metavar="TASK=FILE", help="Rows of an older task that are not stored; repeatable."),

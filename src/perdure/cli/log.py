@@ -41,13 +41,18 @@ def log(
         "recipe": [e.recipe or "" for e in lines],
         "parent": [short(e.parent) for e in lines],
         "refs": [_refs(e, line) for e in lines],
-        "author": [e.author or "" for e in lines],
+        "author": [_name(e.author or "") for e in lines],
         "message": [clip(e.message or "", WIDE) for e in lines],
     }
     shown = {name: cells for name, cells in columns.items() if any(cells)}
     heads = list(shown)
     right = [heads.index(name) for name in ("score",) if name in shown]
     print_text(table(heads, list(zip(*shown.values(), strict=True)), right=right))
+
+
+def _name(author: str) -> str:
+    """Return an author without the address: "Ann Lee" of "Ann Lee <ann@example.org>"."""
+    return author.partition("<")[0].strip() or author
 
 
 def _refs(entry: "LogEntry", line: set[str]) -> str:

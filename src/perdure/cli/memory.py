@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.names import task_names
 from perdure.cli.options import Above, App, AsJson, At, Folder, Force, open_ledger, open_workspace
 from perdure.cli.output import clip, counted, emit, facts, print_json, print_message, print_text, short, table
 
@@ -21,7 +22,7 @@ def above(folder: Above = None) -> None:
 
 @memory.command("list")
 def list_rows(
-    task: Annotated[str | None, typer.Option(help="Only this task's rows.")] = None,
+    task: Annotated[str | None, typer.Option(autocompletion=task_names, help="Only this task's rows.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every stored row, of all tasks and entries.")] = False,
     find: Annotated[
         str | None,
@@ -83,7 +84,9 @@ def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> No
 def prune(
     tasks: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TASK]...", help="Tasks to prune although their own setting stores all rows."),
+        typer.Argument(
+            metavar="TASK", autocompletion=task_names, help="Tasks to prune although their own setting stores all rows."
+        ),
     ] = None,
     folder: Folder = None,
     as_json: AsJson = False,

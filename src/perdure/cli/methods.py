@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.names import method_names
 from perdure.cli.options import AsJson
 from perdure.cli.output import NOTHING, emit, facts, print_text, table
 from perdure.core.errors import NotFound
@@ -16,7 +17,9 @@ WIDTH = 100
 
 
 def methods(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Explain this method.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", autocompletion=method_names, help="Explain this method.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the methods, or explain one: formula, seams, cost, when to use it, fields, source.

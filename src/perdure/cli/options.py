@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from perdure.cli.names import devices, entry_names
 from perdure.cli.output import warn
 from perdure.core.device import ANY, check_name
 from perdure.core.errors import BadInput
@@ -91,6 +92,7 @@ DeviceAbove = Annotated[
         "--device",
         callback=_remember_device,
         metavar="NAME",
+        autocompletion=devices,
         help="Where the model is loaded; else PERDURE_DEVICE, else auto.",
     ),
 ]
@@ -100,6 +102,7 @@ Device = Annotated[
         "--device",
         callback=_chosen_device,
         metavar="NAME",
+        autocompletion=devices,
         show_default="auto",
         help="Where the model is loaded: auto, cpu, cuda, cuda:N or mps.",
     ),
@@ -117,6 +120,7 @@ At = Annotated[
     typer.Option(
         "--at",
         metavar="REF",
+        autocompletion=entry_names,
         help="Entry: head, base, its id or the first digits of it, or REF~N, which is N entries before REF.",
     ),
 ]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.names import entry_names, task_names
 from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
 from perdure.cli.output import emit, print_message, print_text, short, warn
 from perdure.cli.progress import progress
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 Compare = Annotated[
     str | None,
-    typer.Option("--compare", metavar="REF", show_default=False, help="Second entry, which gets the same prompts."),
+    typer.Option(
+        "--compare",
+        metavar="REF",
+        autocompletion=entry_names,
+        show_default=False,
+        help="Second entry, which gets the same prompts.",
+    ),
 ]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System turn of the chat template.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token; above it, tokens are drawn.")]
@@ -31,7 +38,11 @@ def predict(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(show_default="none: the chat template", help="Task whose template and adapter are used."),
+        typer.Option(
+            show_default="none: the chat template",
+            autocompletion=task_names,
+            help="Task whose template and adapter are used.",
+        ),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the text as it is, in no template.")] = False,
     system: System = None,

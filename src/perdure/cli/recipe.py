@@ -7,6 +7,7 @@ import typer
 
 from perdure.cli.advise import advise
 from perdure.cli.explain import explain
+from perdure.cli.names import recipes
 from perdure.cli.options import Above, App, AsJson
 from perdure.cli.output import emit, print_message, print_text, table
 from perdure.core.errors import BadInput
@@ -42,7 +43,9 @@ def list_recipes(as_json: AsJson = False) -> None:
 
 @recipe.command()
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a recipe, or a YAML file.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", autocompletion=recipes, help="Name of a recipe, or a YAML file.")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Print a recipe with every setting: as a file, it is a recipe again.

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from perdure.cli.learn_screen import change_lines
+from perdure.cli.names import names_to_revert
 from perdure.cli.options import AsJson, Folder, NoScore, Quick, open_workspace, rows_to_score
 from perdure.cli.output import counted, emit, print_text, short, warn
 from perdure.cli.progress import progress
@@ -13,7 +14,12 @@ from perdure.core.records import in_stored_order
 
 def revert(
     what: Annotated[
-        str, typer.Argument(metavar="TASK_OR_FACT", help="A task, id of a fact, or of an edit: all its facts.")
+        str,
+        typer.Argument(
+            metavar="TASK_OR_FACT",
+            autocompletion=names_to_revert,
+            help="A task, id of a fact, or of an edit: all its facts.",
+        ),
     ],
     resolve: Annotated[
         bool, typer.Option("--resolve", help="Solve the other facts again, as if this one had never been edited.")

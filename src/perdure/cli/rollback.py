@@ -4,12 +4,16 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, Folder, open_workspace
 from perdure.cli.output import emit, print_text, short
 
 
 def rollback(
-    ref: Annotated[str, typer.Argument(metavar="REF", help="Ref, entry id or its beginning, or head~1.")],
+    ref: Annotated[
+        str,
+        typer.Argument(metavar="REF", autocompletion=entry_names, help="Ref, entry id or its beginning, or head~1."),
+    ],
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:

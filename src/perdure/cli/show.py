@@ -6,6 +6,7 @@ import typer
 
 from perdure.cli.edits import fact_pairs
 from perdure.cli.learn_screen import score_lines
+from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import clock, counted, emit, facts, print_text, short, warn
 from perdure.ledger.records import LearnRecord
@@ -13,7 +14,10 @@ from perdure.ledger.records import LearnRecord
 
 def show(
     ref: Annotated[
-        str, typer.Argument(metavar="ENTRY", help="Ref, entry id or its beginning, or 'candidate'.")
+        str,
+        typer.Argument(
+            metavar="ENTRY", autocompletion=entry_names, help="Ref, entry id or its beginning, or 'candidate'."
+        ),
     ] = "head",
     folder: Folder = None,
     as_json: AsJson = False,

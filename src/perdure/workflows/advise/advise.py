@@ -20,6 +20,7 @@ from perdure.workflows.advise.constraints import refusal, rows_within
 from perdure.workflows.advise.guidance import FIELD, Needs
 from perdure.workflows.advise.reasons import REHEARSING, changes, reasons
 from perdure.workflows.advise.table import Arm, MeasuredSuite, RehearsalPair, WrittenRecipe, nearest_suite
+from perdure.workflows.advise.typed import command
 
 
 def advise(
@@ -44,8 +45,9 @@ def advise(
     refused = {c.name: why for c in everything if (why := refusal(c, needs))}
     fitting = [c for c in everything if c.name not in refused]
     chosen, how = choose(fitting, [rule for rule in field if not missing(rule, registry)])
+    recipe = fitted(chosen, needs, registry)
     return Advice(
-        recipe=fitted(chosen, needs, registry),
+        recipe=recipe,
         based_on=chosen.name,
         measured=chosen.measured,
         suite=suite.summary if suite else None,
@@ -62,6 +64,8 @@ def advise(
             for what in missing(rule, registry)
         ),
         cautions=tuple(cautions(chosen, needs, suite)),
+        command=command(recipe, registry, shipped),
+        commands={c.name: command(c.written, registry, shipped) for c in everything if c.name not in shipped},
     )
 
 

@@ -96,6 +96,8 @@ class Advice(Record):
         refused: What was left out, and why.
         not_here: Advice of the literature that no method here covers yet.
         cautions: What could make the advice wrong.
+        command: The command that learns with the recipe.
+        commands: The same of every recipe named above that is not shipped under this name, by name.
     """
 
     recipe: Mapping[str, JsonValue]
@@ -107,3 +109,5 @@ class Advice(Record):
     refused: tuple[RefusedRecipe, ...]
     not_here: tuple[Missing, ...]
     cautions: tuple[str, ...]
+    command: str
+    commands: Mapping[str, str]
