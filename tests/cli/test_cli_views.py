@@ -274,3 +274,16 @@ def test_the_version_is_told():
     import perdure
 
     assert run("--version").stdout == f"perdure {perdure.__version__}\n"
+
+
+def test_a_large_matrix_names_what_it_leaves_out_and_all_shows_it(ws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from perdure.cli import matrix
+
+    whole, as_json = run("-w", ws, "matrix").stdout, run("-w", ws, "matrix", "--json").stdout
+    for name, value in {"WIDE": 1, "TASKS": 1, "HIGH": 2, "STAGES": 1}.items():
+        monkeypatch.setattr(matrix, name, value)
+    folded = run("-w", ws, "matrix")
+    assert folded.stderr == "1 more task and 1 more stage; --all shows all, the metrics are of all tasks\n"
+    assert "when learned" in folded.stdout
+    assert run("-w", ws, "matrix", "--all").stdout == whole
+    assert run("-w", ws, "matrix", "--json").stdout == as_json

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from perdure.core.errors import BadInput
-from perdure.evaluate.matrix import Matrix, Stage, build_matrix, plain_text
+from perdure.evaluate.matrix import Matrix, Part, Stage, build_matrix, plain_text
 from perdure.evaluate.scorers import score_record
 
 TASKS = ["banking", "a very long task name"]
@@ -105,3 +105,24 @@ def test_the_table_of_a_base_alone_says_why_there_is_no_metric():
 
 def test_an_empty_workspace_has_a_table_too():
     assert plain_text(build_matrix([], STAGES[:1], [[]])).startswith("after\n0 base\n")
+
+
+def test_of_a_large_table_the_newest_and_the_worst_are_shown_and_the_rest_is_counted():
+    names = [f"t{i:02d}" for i in range(20)]
+    stages = [Stage("base", "base", None), *(Stage(name, "learn", name) for name in names)]
+    lost = {3: 4, 11: 2}  # rows of ten that these tasks lost since they were learned
+    scores = [
+        [record(9 - (lost.get(j, 0) if i == 20 else 0), n=10) if i > j else None for j in range(20)]
+        for i in range(len(stages))
+    ]
+    large = build_matrix(names, stages, scores)
+    part = Part.of(large, 6, 4)
+    assert part.columns == (0, 3, 11, 17, 18, 19)  # two that lost, the first of the equal ones, three that are new
+    assert part.rows == (0, 17, 18, 19, 20)
+    assert part.hides(large) == (14, 16)
+    assert Part.of(large, 20, 20) == Part.of(large)
+    lines = plain_text(large, part).splitlines()
+    assert lines[0].split() == ["after", "t00", "t03", "t11", "t17", "t18", "t19"]
+    assert lines[5].split() == ["20", "learn", "t19", "90.0%", "50.0%", "70.0%", "90.0%", "90.0%", "90.0%*"]
+    assert lines[6].split() == ["when", "learned", *["90.0%"] * 6]
+    assert lines[8:] == plain_text(large).splitlines()[23:]  # the metrics are of all tasks

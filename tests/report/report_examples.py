@@ -8,7 +8,17 @@ from typing import Any
 
 from perdure.core.records import JsonObject
 from perdure.evaluate.matrix import Matrix, Metric, Stage, Worst
-from perdure.ledger.records import GateOff, Heartbeat, LearnRecord, Move, RowCounts, TaskVerdict, Verdict
+from perdure.ledger.records import (
+    Drift,
+    EditsSummary,
+    GateOff,
+    Heartbeat,
+    LearnRecord,
+    Move,
+    RowCounts,
+    TaskVerdict,
+    Verdict,
+)
 from perdure.ledger.records.verdict import Word
 from perdure.workflows.inspect.report_records import (
     Comparison,
@@ -373,3 +383,34 @@ def fifteen_tasks() -> ReportData:
 
 
 EXAMPLES = {"four": four_tasks, "fifteen": fifteen_tasks, "one": one_task, "empty": empty}
+
+
+def many_tasks(tasks: int = 52, learns: int | None = None) -> ReportData:
+    """Many tasks, one after the other and then again, each forgotten a little; some gates fail, and head is rolled back after."""
+    names = [f"line {i:03d} of support" for i in range(tasks)]
+    learns = learns or tasks
+    tree = [entry("base", None, "base", None, "2025-01-01T08:00:00+00:00", dict.fromkeys(names, 0.1))]
+    table: Table = [[0.1] * tasks]
+    moves = []
+    for i in range(learns):
+        known = names[: i + 1]
+        row: list[float | None] = [max(0.2, 0.95 - 0.004 * (i - j) * (1 + j % 5)) for j in range(len(known))]
+        row += [None] * (tasks - len(known))
+        word: Word = ("pass", "inconclusive", "pass", "fail")[i % 4]
+        rows = [guarded(old, word if n == 0 else "pass", 0.95, 0.94, 0.015) for n, old in enumerate(known[:-1])]
+        reason = f"{known[0]} and others: a verdict of stage {i}, in a sentence that is about as long as one really is"
+        time = f"{2025 + i // 336:04d}-{1 + i // 28 % 12:02d}-{1 + i % 28:02d}T08:00:00+00:00"
+        scores = {t: v for t, v in zip(names, row, strict=True) if v is not None}
+        name, parent = f"learn {i}", f"learn {i - 1}" if i else "base"
+        judged = learn_record(verdict(word, rows, reason), 400, phase=i)
+        facts = EditsSummary(None, Drift(20.0, 20.4, 0.01), False, 4, 3) if i > learns // 2 else None
+        task, memory = names[i % tasks], {known[-1]: 40}
+        tree.append(entry(name, parent, "learn", task, time, scores, record=judged, memory=memory, edits=facts))
+        table.append(row)
+        moves.append(Move(time, entry_id(parent), entry_id(name), f"learn {names[i % tasks]}"))
+    tree[-1] = replace(tree[-1], refs=("head",))
+    metrics = {"acc": metric(0.7), "bwt": metric(-0.2), "forgetting": metric(0.2), "learning_accuracy": metric(0.95)}
+    whole = matrix(names, tree, table, metrics | {"fwt": metric(0.1)})
+    return replace(
+        four_tasks(), head=tree[-1].entry, entries=tuple(tree), matrix=whole, reflog=tuple(moves), compare=()
+    )

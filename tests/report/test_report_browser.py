@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from report_examples import EXAMPLES, four_tasks
+from report_examples import EXAMPLES, four_tasks, many_tasks
 
 from perdure.report import write_report
 
@@ -133,3 +133,15 @@ def test_print_is_light_and_shows_every_verdict(show):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator("nav").is_visible()
     assert page.locator(".gates table").nth(1).is_visible()
+
+
+def test_a_page_of_52_tasks_is_below_5000_pixels_and_the_rest_opens(show):
+    page = show(many_tasks(), 1280)
+    assert page.evaluate("document.documentElement.scrollHeight") < 5000
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+    whole = page.locator("#matrix details.rest")
+    assert not whole.locator("table").is_visible()
+    whole.locator("summary").click()
+    assert whole.locator("tbody tr").count() == 53
+    assert whole.locator("tbody tr").last.locator("td").count() == 52
+    assert page.evaluate(UNREADABLE) == []

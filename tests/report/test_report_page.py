@@ -9,7 +9,17 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_examples import EXAMPLES, empty, entry_id, fifteen_tasks, four_tasks, one_task, with_entry, with_record
+from report_examples import (
+    EXAMPLES,
+    empty,
+    entry_id,
+    fifteen_tasks,
+    four_tasks,
+    many_tasks,
+    one_task,
+    with_entry,
+    with_record,
+)
 
 from perdure.core.errors import PerdureError
 from perdure.core.plain_text import visible
@@ -268,3 +278,15 @@ def test_the_page_is_written_whole_or_not_at_all(tmp_path):
 def test_the_report_does_not_import_torch():
     code = "import sys, perdure.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(("tasks", "learns"), [(52, None), (50, 300), (300, 300)])
+def test_a_long_page_stays_small_and_says_what_is_folded(tasks, learns):
+    html = render(many_tasks(tasks, learns))
+    assert len(html.encode()) < 3_000_000
+    learns = learns or tasks
+    assert f"<summary>{tasks - 8} more tasks</summary>" in html
+    assert f"<summary>{learns} learns, the newest first</summary>" in html
+    assert f"<summary>{learns - 3} earlier verdicts, " in html
+    whole = f"{tasks - 16} more tasks and {learns - 8} more stages"
+    assert f"<summary>{whole}: the whole matrix</summary>" in html or f"{whole}: <code>perdure matrix --all" in html

@@ -18,7 +18,6 @@ from perdure.cli.output import (
     table,
     warn,
 )
-from perdure.report.words import duration
 
 if TYPE_CHECKING:
     from perdure.core.records import JsonObject
@@ -74,6 +73,8 @@ def conclude(result: "LearnResult") -> None:
 
 def show_preview(preview: "Preview") -> None:
     """Print a dry run. The parts of the example that are not trained are dim, and their lines have no > in front."""
+    from perdure.report.words import duration  # only here: it loads numpy
+
     parts, unread, tokens, takes = preview.rows, preview.unread, preview.tokens, preview.estimate
     made = " (made from the train rows)" if preview.test_made else ""
     pairs = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
@@ -104,7 +105,7 @@ class Matrix(Record):
     metrics: Mapping[str, Metric]
     test: tuple[tuple[str | None, ...], ...] | None = omitted(None)
 
-    @property
+    @cached_property
     def learned(self) -> list[int | None]:
         """For each task the first stage that learned it, or None; the metrics compare later stages with it."""
         return [next((i for i, stage in enumerate(self.stages) if stage.learns(name)), None) for name in self.tasks]
@@ -115,9 +116,16 @@ class Matrix(Record):
 
     def other_rows(self, stage: int, task: int) -> bool:
         """Return whether a cell was scored on other test rows than the newest measured cell of its task."""
-        column = [line[task] for line in self.test or ()]
-        measured = [name for name in column if name is not None]
-        return bool(measured) and column[stage] not in (None, measured[-1])
+        name = self.test[stage][task] if self.test else None
+        return name is not None and name != self._newest_rows[task]
+
+    @cached_property
+    def _newest_rows(self) -> list[str | None]:
+        """For each task the name of the test rows of its newest measured cell."""
+        lines = self.test or ()
+        return [
+            next((line[j] for line in reversed(lines) if line[j] is not None), None) for j in range(len(self.tasks))
+        ]
 
 
 def build_matrix(
@@ -186,20 +194,74 @@ def _metric(computed: metrics.Metric, stages: Sequence[Stage]) -> Metric:
     return metric
 
 
-def plain_text(matrix: Matrix) -> str:
+@dataclass(frozen=True)
+class Part:
+    """The stages and the tasks of a matrix that are shown.
+
+    Args:
+        rows: Indices of the stages.
+        columns: Indices of the tasks.
+    """
+
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+    @classmethod
+    def of(cls, matrix: Matrix, tasks: int | None = None, stages: int | None = None) -> "Part":
+        """Return the newest and the worst of a matrix, in its order; all of it where it is small or nothing is left out.
+
+        Args:
+            matrix: The matrix.
+            tasks: Number of tasks that are shown of a larger matrix: half of them the newest, half those that lost most.
+            stages: Number of stages that are shown of a larger matrix, beside the first: the newest.
+        """
+        rows, columns = list(range(len(matrix.stages))), list(range(len(matrix.tasks)))
+        if stages is not None and len(rows) > stages + 1:
+            rows = [0, *rows[-stages:]]
+        if tasks is not None and len(columns) > tasks:
+            new = (tasks + 1) // 2
+            rest = sorted(columns[:-new], key=lambda j: (_change_since_learned(matrix, j), j))
+            columns = sorted([*rest[: tasks - new], *columns[-new:]])
+        return cls(tuple(rows), tuple(columns))
+
+    def hides(self, matrix: Matrix) -> tuple[int, int]:
+        """Return how many tasks and how many stages of a matrix are not shown."""
+        return len(matrix.tasks) - len(self.columns), len(matrix.stages) - len(self.rows)
+
+
+def _change_since_learned(matrix: Matrix, task: int) -> float:
+    """Return the newest measured score of a task less that when it was learned; 0 where one of them is missing."""
+    learned = matrix.learned[task]
+    scores = [line[task] for line in matrix.score]
+    now = next((score for score in reversed(scores) if score is not None), None)
+    then = None if learned is None else scores[learned]
+    return 0.0 if now is None or then is None else now - then
+
+
+def plain_text(matrix: Matrix, part: Part | None = None) -> str:
     """Return the matrix as an aligned table for a terminal: scores in percent, then metrics with interval and n.
 
     A star marks the cell of the task that its stage learned, a dash a cell that was not measured, an apostrophe one that was
     scored on other test rows than the newest.
+
+    Args:
+        matrix: The matrix.
+        part: The stages and tasks of the table; None shows all. The metrics are those of all.
     """
-    lines = [["after", *map(_short, matrix.tasks)]]
-    some = any(matrix.other_rows(i, j) for i in range(len(matrix.stages)) for j in range(len(matrix.tasks)))
-    for i, (stage, scores) in enumerate(zip(matrix.stages, matrix.score, strict=True)):
-        learned = [stage.learns(name) for name in matrix.tasks]
-        marks = [" '"[matrix.other_rows(i, j)] * some + " *"[own] for j, own in enumerate(learned)]
+    shown = part or Part.of(matrix)
+    columns = shown.columns
+    lines = [["after", *(_short(matrix.tasks[j]) for j in columns)]]
+    some = any(matrix.other_rows(i, j) for i in shown.rows for j in columns)
+    for i in shown.rows:
+        stage, scores = matrix.stages[i], [matrix.score[i][j] for j in columns]
+        marks = [" '"[matrix.other_rows(i, j)] * some + " *"[stage.learns(matrix.tasks[j])] for j in columns]
         cells = ["-" + mark if s is None else f"{100 * s:.1f}%{mark}" for s, mark in zip(scores, marks, strict=True)]
         lines.append([f"{i} {stage.kind} {_short(stage.task or '')}".rstrip(), *cells])
-    lines.append(["test items", *(_span(column) + " " * (1 + some) for column in zip(*matrix.n, strict=True))])
+    if shown.hides(matrix)[1]:
+        learned = [None if (at := matrix.learned[j]) is None else matrix.score[at][j] for j in columns]
+        end = " " * (1 + some)
+        lines.append(["when learned", *("-" + end if s is None else f"{100 * s:.1f}%{end}" for s in learned)])
+    lines.append(["test items", *(_span([line[j] for line in matrix.n]) + " " * (1 + some) for j in columns)])
     summary = [_metric_line(name, matrix.metrics[name]) for name in MEANING]
     if worst := matrix.metrics["bwt"].worst:
         summary.append(f"worst change: {worst.task} {_points(worst.value)} since it was learned")

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from perdure.evaluate.matrix import Metric
+from perdure.evaluate.matrix import Metric, Part
+from perdure.report.fold import is_long
 from perdure.report.heatmap import heatmap
 from perdure.report.lines import Scale, whisker
 from perdure.report.markup import Html, el, join, scrolling
@@ -10,6 +11,7 @@ from perdure.report.metrics import METRICS, MetricWords
 from perdure.report.records import ReportData
 from perdure.workflows.inspect.report_records import Comparison
 
+TASKS, STAGES = 8, 6  # that each side of a long comparison shows
 Side = tuple[str, Mapping[str, Metric]]  # what a side is called, and its metrics
 SAME = "The same tasks in the same order, the same test rows, the same base model."
 
@@ -17,7 +19,11 @@ SAME = "The same tasks in the same order, the same test rows, the same base mode
 def comparison(data: ReportData) -> Html:
     """Return the matrices side by side, then for each other workspace the differences and the metrics of both sides."""
     sides = [(own_name(data), data.matrix)] + [(other.name, other.matrix) for other in data.compare]
-    maps = [el("figure", el("figcaption", el("b", name)), heatmap(matrix, {}, compact=True)) for name, matrix in sides]
+    parts = [Part.of(matrix, TASKS, STAGES) if is_long(data) else Part.of(matrix) for _, matrix in sides]
+    maps = [
+        el("figure", el("figcaption", el("b", name)), heatmap(matrix, {}, compact=True, part=part))
+        for (name, matrix), part in zip(sides, parts, strict=True)
+    ]
     return join(el("div", maps, class_="sides"), [_compared(own_name(data), other) for other in data.compare])
 
 

@@ -2,25 +2,37 @@
 
 from collections.abc import Sequence
 
-from perdure.evaluate.matrix import Matrix, Stage
+from perdure.evaluate.matrix import Matrix, Part, Stage
 from perdure.report.compare import own_name
+from perdure.report.fold import folded, is_long
 from perdure.report.lines import Scale, path, runs, ticks
 from perdure.report.markup import Html, el, join
 from perdure.report.records import Cells, ReportData, ReportedScore, cells
-from perdure.report.words import percent, span, title_of
+from perdure.report.words import count, percent, span, title_of
 from perdure.workflows.inspect.report_records import Comparison
 
 WIDTH, HEIGHT = 250, 146
+SHOWN = 8  # panels of a long report that are not folded
+POINTS = 60  # most stages that the line of a folded panel goes through
 Y = Scale(0, 1, HEIGHT - 24, 10)
 
 
 def curves(data: ReportData) -> Html:
-    """Return one panel per task, in the order of the matrix, with the first other recipe's line where one was given."""
+    """Return one panel per task, in the order of the matrix, with the first other recipe's line where one was given.
+
+    Of a long report the newest tasks and those that lost most come first, the others are folded.
+    """
     matrix, scores = data.matrix, cells(data)
     first = data.compare[0] if data.compare else None
     same = _same_stages(matrix, first) if first else 0
     other = first if same > 1 else None
-    panels = [_panel(matrix, scores, _scores_of(other, task, same), task) for task in matrix.tasks]
+    part = Part.of(matrix, SHOWN) if is_long(data) else Part.of(matrix)
+    panels = [_panel(matrix, scores, _scores_of(other, matrix.tasks[j], same), j) for j in part.columns]
+    rest = [j for j in range(len(matrix.tasks)) if j not in part.columns]
+    more = None
+    if rest:
+        small = [_panel(matrix, {}, _scores_of(other, matrix.tasks[j], same), j, small=True) for j in rest]
+        more = folded(count(len(rest), "more task"), el("div", small, class_="panels"))
     key = None
     if other:
         key = el(
@@ -29,7 +41,7 @@ def curves(data: ReportData) -> Html:
             el("span", el("i", class_="key stroke other"), other.name),
             class_="legend",
         )
-    return join(key, el("div", panels, class_="panels"))
+    return join(key, el("div", panels, class_="panels"), more)
 
 
 def _same_stages(matrix: Matrix, other: Comparison) -> int:
@@ -50,21 +62,22 @@ def _scores_of(other: Comparison | None, task: str, stages: int) -> list[float |
     return [row[column] for row in other.matrix.score[:stages]]
 
 
-def _panel(matrix: Matrix, scores: Cells, theirs: list[float | None], task: str) -> Html:
-    stages, column = matrix.stages, matrix.tasks.index(task)
+def _panel(matrix: Matrix, scores: Cells, theirs: list[float | None], column: int, small: bool = False) -> Html:
+    stages, task = matrix.stages, matrix.tasks[column]
     values = [row[column] for row in matrix.score]
     bounds = [scores.get((stage.entry or "", task)) for stage in stages]
     x = Scale(0, max(1, len(stages) - 1), 46, WIDTH - 10)
-    turn = matrix.learned_at(task)
+    turn = matrix.learned[column]
+    every = -(-len(stages) // POINTS) if small else 1
     drawn = [_axes(x, len(stages)), _band(x, values, bounds)]
     if turn is not None and (level := values[turn]) is not None:
         drawn.append(el("line", x1=x(turn), x2=x(len(stages) - 1), y1=Y(level), y2=Y(level), class_="was"))
-    drawn += _line(x, theirs, "line other")
-    drawn += _line(x, values, "line")
+    drawn += _line(x, theirs, "line other", every)
+    drawn += _line(x, values, "line", every)
     drawn += [
         _dot(x, i, value, bounds[i], stages[i], stages[i].learns(task), matrix.other_rows(i, column))
         for i, value in enumerate(values)
-        if value is not None
+        if value is not None and (not small or i in (turn, len(values) - 1))
     ]
     story = _story(values, turn)
     if turn is not None and turn < len(values) - 1 and matrix.other_rows(turn, column):
@@ -104,8 +117,9 @@ def _band(x: Scale, values: Sequence[float | None], bounds: Sequence[ReportedSco
     return bands
 
 
-def _line(x: Scale, values: Sequence[float | None], name: str) -> list[Html]:
-    return [el("path", d=path((x(i), Y(values[i] or 0)) for i in run), class_=name) for run in runs(values)]
+def _line(x: Scale, values: Sequence[float | None], name: str, every: int) -> list[Html]:
+    lines = [[i for i in run if i % every == 0 or i == run[-1]] for run in runs(values)]
+    return [el("path", d=path((x(i), Y(values[i] or 0)) for i in line), class_=name) for line in lines]
 
 
 def _dot(x: Scale, i: int, value: float, bound: ReportedScore | None, stage: Stage, just: bool, other: bool) -> Html:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from perdure.ledger.records import EditsSummary, FactLine
+from perdure.report.fold import folded, is_long
 from perdure.report.gates import badge
 from perdure.report.lines import Scale, path, without_overlap
 from perdure.report.markup import Html, el, join, scrolling
@@ -21,7 +22,14 @@ def edits(data: ReportData) -> dict[str, Html]:
     if not edited:
         return {}
     facts = sorted(data.facts, key=lambda fact: (fact.efficacy, -fact.at_edit))
-    return {"edits": join(_summary(facts, edited[-1].entry), _panels(edited), _history(edited), _facts(facts))}
+    return {
+        "edits": join(
+            _summary(facts, edited[-1].entry),
+            _panels(edited),
+            _history(edited, is_long(data)),
+            _facts(facts, is_long(data)),
+        )
+    }
 
 
 def _summary(facts: Sequence[FactLine], newest: str) -> Html:
@@ -71,7 +79,7 @@ def _panel(title: str, story: str, values: Sequence[float], top: float) -> Html:
     return el("figure", el("figcaption", el("b", title), el("span", story)), picture, class_="panel")
 
 
-def _history(edited: Sequence[ReportEntry]) -> Html:
+def _history(edited: Sequence[ReportEntry], folds: bool) -> Html:
     heads = ["Entry", "Kind", "Facts in force", "Still said", "Share", "Rise of perplexity", "KL, nats a token", ""]
     rows = []
     for entry in edited:
@@ -95,10 +103,13 @@ def _history(edited: Sequence[ReportEntry]) -> Html:
                 el("td", "written again" if summary.rewritten else ""),
             )
         )
-    return join(el("h3", "After each entry"), _table(heads, range(2, 7), rows, "Facts after each entry"))
+    table = _table(heads, range(2, 7), rows, "Facts after each entry")
+    if folds:
+        return folded(f"After each of {count(len(rows))} entries", table)
+    return join(el("h3", "After each entry"), table)
 
 
-def _facts(facts: Sequence[FactLine]) -> Html:
+def _facts(facts: Sequence[FactLine], folds: bool) -> Html:
     if not facts:
         return Html("")
     heads = ["Subject", "Prompt", "Target", "Entry", "At the edit", "Now", "Freely", "Paraphrases", "Neighbours"]
@@ -106,6 +117,8 @@ def _facts(facts: Sequence[FactLine]) -> Html:
     rest = facts[OPEN:]
     hidden = _table(heads, range(7, 9), [_fact(fact) for fact in rest], "More facts in force") if rest else None
     more = el("details", el("summary", f"{count(len(rest), 'more fact')}"), hidden, class_="quiet") if rest else None
+    if folds:
+        return folded(f"{count(len(facts), 'fact')} in force, the lost ones first", shown, more)
     return join(el("h3", "Facts in force"), shown, more)
 
 

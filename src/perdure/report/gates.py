@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 
 from perdure.ledger.records import TaskVerdict, Verdict
+from perdure.report.fold import folded, is_long
 from perdure.report.lines import Scale, whisker
-from perdure.report.markup import Html, el, scrolling
+from perdure.report.markup import Html, el, join, scrolling
 from perdure.report.records import ReportData, ReportEntry
 from perdure.report.words import count, percent, points, sentence, short, span, title_of, when
+
+SHOWN = 3  # verdicts of a long report that are not folded
+ROWS, OLD_ROWS = 4, 1  # tasks that a verdict shows there, and a folded one
 
 WORDS = {"pass": "Passed", "inconclusive": "Inconclusive", "fail": "Failed"}
 SHAPES = {
@@ -31,16 +35,25 @@ def badge(verdict: str, word: bool = True) -> Html:
 
 
 def gates(data: ReportData) -> Html:
-    """Return every verdict; the newest verdict, and each that is not a pass, is open."""
+    """Return every verdict; the newest verdict, and each that is not a pass, is open.
+
+    Of a long report only the newest is open, each verdict shows the tasks that lost most, and the older ones are folded.
+    """
     judged = [(entry, gate) for entry in reversed(data.entries) if (gate := entry.gate)]
     if not judged:
         return el("p", "No learn has been through the gate yet.", class_="empty")
-    return el(
-        "div", [_verdict(entry, gate, number == 0) for number, (entry, gate) in enumerate(judged)], class_="gates"
-    )
+    if not is_long(data):
+        blocks = [_verdict(entry, gate, n == 0 or gate.verdict != "pass") for n, (entry, gate) in enumerate(judged)]
+        return el("div", blocks, class_="gates")
+    shown = [_verdict(entry, gate, n == 0, ROWS) for n, (entry, gate) in enumerate(judged[:SHOWN])]
+    rest = judged[SHOWN:]
+    doubtful = sum(gate.verdict != "pass" for _, gate in rest)
+    older = el("div", [_verdict(entry, gate, False, OLD_ROWS) for entry, gate in rest], class_="gates")
+    more = folded(f"{count(len(rest), 'earlier verdict')}, {count(doubtful)} of them not passed", older)
+    return join(el("div", shown, class_="gates"), more if rest else None)
 
 
-def _verdict(entry: ReportEntry, gate: Verdict, newest: bool) -> Html:
+def _verdict(entry: ReportEntry, gate: Verdict, is_open: bool, most: int | None = None) -> Html:
     rule = f"Tolerance {points(gate.tolerance, signed=False)} points, each bound with {100 * gate.confidence:g}% confidence"
     rule += ", strict: inconclusive counts as failed." if gate.strict else "."
     name = el("span", el("b", title_of(entry)), el("code", short(entry.entry)), class_="who")
@@ -51,8 +64,11 @@ def _verdict(entry: ReportEntry, gate: Verdict, newest: bool) -> Html:
         sentences.append(sentence(f"{floor.task}: {floor.reason}"))
     if (facts := gate.facts) and facts.reason not in gate.reason:
         sentences.append(sentence(facts.reason))
-    table = _table(gate.tasks) if gate.tasks else None
-    return el("details", summary, el("p", " ".join([*sentences, rule])), table, open=newest or gate.verdict != "pass")
+    rows = gate.tasks[:most]  # the worst first
+    table = _table(rows) if rows else None
+    left = len(gate.tasks) - len(rows)
+    more = el("p", f"{count(left, 'more task')}: ", el("code", f"perdure show {short(entry.entry)}")) if left else None
+    return el("details", summary, el("p", " ".join([*sentences, rule])), table, more, open=is_open)
 
 
 def _table(rows: Sequence[TaskVerdict]) -> Html:

@@ -1,10 +1,13 @@
 """The top of the page: what this is, the five numbers in words a manager understands, and what needs attention."""
 
 from perdure.evaluate.matrix import Matrix, Metric
+from perdure.report.fold import folded, is_long, newest
 from perdure.report.markup import Html, el, join
 from perdure.report.metrics import METRICS, MetricWords
 from perdure.report.records import ReportData, ReportEntry, learned, lineage
 from perdure.report.words import count, percent, points, sentence, short, span, title_of, when
+
+NOTES = 3  # lines of a long report that are not folded
 
 
 def masthead(data: ReportData) -> Html:
@@ -109,7 +112,10 @@ def attention(data: ReportData) -> Html | None:
         notes += [_note(entry, f"{sentence(text)}{aside}" if aside else text) for text in record.warnings]
     if not notes:
         return None
-    return el("aside", el("h2", "Worth a look"), el("ul", notes), class_="attention")
+    shown, rest = newest(notes, NOTES if is_long(data) else len(notes))
+    listed = el("ul", reversed(shown) if rest else shown)
+    more = folded(f"{count(len(rest))} earlier", el("ul", reversed(rest))) if rest else None
+    return el("aside", el("h2", "Worth a look"), listed, more, class_="attention")
 
 
 def _note(entry: ReportEntry, text: str) -> Html:

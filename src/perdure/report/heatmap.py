@@ -1,6 +1,6 @@
 """The matrix as a heat map: a real table, so that it reads aloud, copies as text and scrolls on a phone."""
 
-from perdure.evaluate.matrix import Matrix, Stage
+from perdure.evaluate.matrix import Matrix, Part, Stage
 from perdure.report.colour import LEVELS, level
 from perdure.report.markup import Html, el, join, scrolling, trusted
 from perdure.report.records import Cells
@@ -9,23 +9,30 @@ from perdure.report.words import DASH, clip, count, percent, short, span, title_
 DENSE = 8  # more tasks than this: vertical heads, whole percents, intervals on touch only
 
 
-def heatmap(matrix: Matrix, scores: Cells, compact: bool = False) -> Html:
+def heatmap(matrix: Matrix, scores: Cells, compact: bool = False, part: Part | None = None, bare: bool = False) -> Html:
     """Return stage x task as a table in its own scroll container.
 
     Args:
         matrix: The matrix; a cell that was not measured is drawn hatched.
         scores: Where the intervals come from.
         compact: Values only, as in the side-by-side comparison.
+        part: The stages and tasks that are drawn; None draws all.
+        bare: Cells are numbers without a tip, so that a large table is a small file.
     """
-    tasks, stages = matrix.tasks, matrix.stages
+    part = part or Part.of(matrix)
+    tasks = [matrix.tasks[j] for j in part.columns]
     dense = len(tasks) > DENSE
     heads = [
         el("th", el("span", clip(task, 44) if dense else _breakable(task)), scope="col", title=task) for task in tasks
     ]
     corner = el("td", "after", el("br"), "learning", class_="corner")
     body = [
-        el("tr", _stage(i, stage), [_cell(matrix, scores, i, j, compact) for j in range(len(tasks))])
-        for i, stage in enumerate(stages)
+        el(
+            "tr",
+            _stage(i, matrix.stages[i]),
+            [_bare(matrix, i, j) if bare else _cell(matrix, scores, i, j, compact, dense) for j in part.columns],
+        )
+        for i in part.rows
     ]
     table = el(
         "table",
@@ -74,7 +81,15 @@ def _stage(index: int, stage: Stage) -> Html:
     )
 
 
-def _cell(matrix: Matrix, scores: Cells, i: int, j: int, compact: bool) -> Html:
+def _bare(matrix: Matrix, i: int, j: int) -> Html:
+    score = matrix.score[i][j]
+    if score is None:
+        return el("td", class_="gap")
+    just = matrix.stages[i].learns(matrix.tasks[j])
+    return el("td", f"{100 * score:.0f}", class_=f"v{level(score)}{' just' if just else ''}")
+
+
+def _cell(matrix: Matrix, scores: Cells, i: int, j: int, compact: bool, dense: bool) -> Html:
     stage, task, score = matrix.stages[i], matrix.tasks[j], matrix.score[i][j]
     where = f"{task}, stage {i} ({title_of(stage)})"
     if score is None:
@@ -89,9 +104,8 @@ def _cell(matrix: Matrix, scores: Cells, i: int, j: int, compact: bool) -> Html:
         record.scorer if record else "",
     ]
     just = stage.learns(task)
-    after = matrix.learned_at(task)
+    after = matrix.learned[j]
     classes = f"v{level(score)}" + (" just" if just else "") + (" before" if after is None or i < after else "")
-    dense = len(matrix.tasks) > DENSE
     tip = ", ".join(fact for fact in facts if fact) + (". Just learned." if just else "")
     shown = f"{100 * score:.0f}" if dense else f"{100 * score:.1f}"
     small = (

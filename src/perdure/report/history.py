@@ -1,12 +1,15 @@
 """The ledger: entries as a tree that keeps what was rolled back, then as a table, then every move of head."""
 
 from perdure.ledger.records import Move
+from perdure.report.fold import folded, is_long, newest
 from perdure.report.gates import badge
 from perdure.report.markup import Html, el, join, scrolling
 from perdure.report.records import ReportData, ReportEntry, lineage
 from perdure.report.words import NOTHING, clip, count, percent, short, title_of, when
 
 LANE, TOP = 74, 46
+NODES = 24  # newest entries that the tree of a long report draws
+ROWS = 4  # entries of a long report that are not folded
 
 
 def history(data: ReportData) -> Html:
@@ -38,15 +41,17 @@ def backwards(data: ReportData, move: Move) -> int:
 
 
 def _tree(data: ReportData) -> Html:
-    rows = lanes(data)
+    entries = data.entries[-NODES:] if is_long(data) else data.entries
+    every = lanes(data)
+    used = sorted({every[e.entry] for e in entries})
+    rows = {e.entry: used.index(every[e.entry]) for e in entries}  # no empty row between branches
     step = max(112, min(150, 1000 // max(1, len(rows) - 1)))
-    place = {e.entry: (56 + step * i, TOP + LANE * rows[e.entry]) for i, e in enumerate(data.entries)}
+    place = {e.entry: (56 + step * i, TOP + LANE * rows[e.entry]) for i, e in enumerate(entries)}
     width, height = step * (len(place) - 1) + 112, TOP + LANE * max(rows.values()) + 50
-    links = [
-        _link(place[e.parent], place[e.entry], rows[e.entry]) for e in data.entries if e.parent and e.parent in place
-    ]
-    backs = [_back(place[move.old], place[move.new]) for move in data.reflog if move.old and backwards(data, move)]
-    nodes = [_node(data, e, place[e.entry], rows[e.entry]) for e in data.entries]
+    links = [_link(place[e.parent], place[e.entry], every[e.entry]) for e in entries if e.parent and e.parent in place]
+    drawn = [move for move in data.reflog if move.old in place and move.new in place and backwards(data, move)]
+    backs = [_back(place[move.old], place[move.new]) for move in drawn if move.old]
+    nodes = [_node(data, e, place[e.entry], every[e.entry]) for e in entries]
     picture = el(
         "svg",
         links,
@@ -58,7 +63,11 @@ def _tree(data: ReportData) -> Html:
         role="img",
         aria_label="Entries from the base model to head, and branches that were left",
     )
-    return el("div", picture, class_="scroll tree", tabindex=0, role="region", aria_label="Tree of entries")
+    tree = el("div", picture, class_="scroll tree", tabindex=0, role="region", aria_label="Tree of entries")
+    left = len(data.entries) - len(entries)
+    return join(
+        tree, el("p", f"The newest {len(entries)} entries; {count(left)} came before.", class_="how") if left else None
+    )
 
 
 def _link(start: tuple[int, int], end: tuple[int, int], lane: int) -> Html:
@@ -93,12 +102,17 @@ def _node(data: ReportData, entry: ReportEntry, at: tuple[int, int], lane: int) 
 def _entries(data: ReportData) -> Html:
     in_head = set(lineage(data, data.head))
     heads = ["Entry", "Kind", "What", "When", "Gate", "Own score", "Memory", "Parent"]
-    rows = [_entry(data, entry, entry.entry in in_head) for entry in reversed(data.entries)]
+    shown, rest = newest(data.entries, ROWS if is_long(data) else len(data.entries))
     head = el(
         "tr", [el("th", text, scope="col", class_="num" if text in ("Own score", "Memory") else None) for text in heads]
     )
-    table = el("table", el("thead", head), el("tbody", rows), class_="plain entries")
-    return scrolling(table, "Entries of the ledger")
+
+    def table(entries: list[ReportEntry], label: str) -> Html:
+        rows = [_entry(data, entry, entry.entry in in_head) for entry in reversed(entries)]
+        return scrolling(el("table", el("thead", head), el("tbody", rows), class_="plain entries"), label)
+
+    tables = table(shown, "Entries of the ledger")
+    return join(tables, folded(f"{count(len(rest))} earlier", table(rest, "Earlier entries")) if rest else None)
 
 
 def _entry(data: ReportData, entry: ReportEntry, in_head: bool) -> Html:
@@ -138,7 +152,8 @@ def _signed(entry: ReportEntry) -> Html | None:
 def _reflog(data: ReportData) -> Html:
     if not data.reflog:
         return el("p", "Head has not moved since the workspace was made.", class_="empty")
-    return el("ol", [_move(data, move) for move in reversed(data.reflog)], class_="reflog")
+    moves = el("ol", [_move(data, move) for move in reversed(data.reflog)], class_="reflog")
+    return folded(count(len(data.reflog), "move"), moves) if is_long(data) else moves
 
 
 def _move(data: ReportData, move: Move) -> Html:

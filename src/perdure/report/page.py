@@ -8,10 +8,12 @@ from importlib.resources import files
 from pathlib import Path
 
 from perdure.core.outputs import REPORT, REPORT_LINE, write_output
+from perdure.evaluate.matrix import Part
 from perdure.report.colour import scale_css
 from perdure.report.compare import comparison
 from perdure.report.curves import curves
 from perdure.report.edits import edits
+from perdure.report.fold import folded, is_long
 from perdure.report.gates import gates
 from perdure.report.headline import attention, masthead, tiles
 from perdure.report.heatmap import heatmap, legend
@@ -20,6 +22,10 @@ from perdure.report.markup import Child, Html, el, join, trusted
 from perdure.report.records import ReportData, cells, only_edits
 from perdure.report.traces import traces
 from perdure.report.training import heartbeats, losses
+from perdure.report.words import count
+
+TASKS, STAGES = 16, 8  # that the matrix of a long report shows
+CELLS = 20_000  # cells above which the whole matrix is not on the page
 
 INTERVALS = (
     "n counts test rows. Intervals hold 95%. Those of a task's score are Wilson's where answers are right or wrong, and "
@@ -142,7 +148,7 @@ def _bodies(data: ReportData) -> dict[str, Child]:
         return {**edits(data), **traces(data), "history": history(data)}
     bodies: dict[str, Child] = {}
     if data.matrix.tasks:
-        bodies["matrix"] = join(heatmap(data.matrix, cells(data)), legend(data.matrix))
+        bodies["matrix"] = _matrix(data)
         if data.compare:
             bodies["compare"] = comparison(data)
         bodies["tasks"] = curves(data)
@@ -157,6 +163,23 @@ def _bodies(data: ReportData) -> dict[str, Child]:
         **traces(data),
         "history": history(data),
     }
+
+
+def _matrix(data: ReportData) -> Html:
+    """Return the matrix; of a large one the newest and the worst, and all of it behind a summary."""
+    matrix = data.matrix
+    part = Part.of(matrix, TASKS, STAGES) if is_long(data) else Part.of(matrix)
+    table = join(heatmap(matrix, cells(data), part=part), legend(matrix))
+    tasks, stages = part.hides(matrix)
+    if not tasks and not stages:
+        return table
+    counts = [count(n, f"more {word}") for n, word in ((tasks, "task"), (stages, "stage")) if n]
+    if len(matrix.tasks) * len(matrix.stages) > CELLS:
+        rest = el("p", f"{' and '.join(counts)}: ", el("code", "perdure matrix --all"), " prints them.", class_="how")
+    else:
+        rest = folded(f"{' and '.join(counts)}: the whole matrix", heatmap(matrix, {}, bare=True))
+    says = "Here are the newest tasks, those that lost most since they were learned, and the newest stages."
+    return join(el("p", says, class_="how"), table, rest)
 
 
 def _section(name: str, body: Child) -> Html:

@@ -4,30 +4,39 @@ from statistics import fmean
 
 from perdure.core.records import JsonObject
 from perdure.ledger.records import Beats, LearnRecord
+from perdure.report.fold import folded, is_long, newest
 from perdure.report.lines import Scale, path, sparkline, thin
 from perdure.report.markup import Child, Html, el, join, scrolling
 from perdure.report.records import ReportData, ReportEntry, finite, learned
 from perdure.report.words import count, duration, number, short, title_of
 
 WIDTH, HEIGHT = 250, 116
+SHOWN = 8  # newest learns of a long report whose loss is drawn with all points, and whose settings are shown
+ROWS = 8  # newest learns of a long report whose heartbeats are drawn
 
 
 def losses(data: ReportData) -> Html:
-    """Return one panel per learn, all on one scale that starts at zero."""
+    """Return one panel per learn, all on one scale that starts at zero; those of a long report are folded."""
     entries = learned(data)
     if not entries:
         return el("p", "Nothing has been trained yet.", class_="empty")
     lines = [thin(record.loss, 120) for _, record in entries]
     curves = [thin(record.validation, 120) for _, record in entries]
     top = max((y for line in (*lines, *curves) for _, y in line), default=1.0) or 1.0
-    panels = [_loss(*given, top) for given in zip(entries, lines, curves, strict=True)]
+    panels = list(zip(entries, lines, curves, strict=True))
+    shown, rest = newest(panels, SHOWN if is_long(data) else len(panels))
+    drawn = [_loss(*given, top) for given in shown]
     legend = el(
         "p",
         el("span", el("i", class_="key stroke"), "task loss"),
         el("span", el("i", class_="key stroke other"), "loss on validation rows, of the weights that would be stored"),
         class_="legend",
     )
-    return join(legend if any(curves) else None, el("div", panels, class_="panels"))
+    if is_long(data):
+        small = [_loss(learn, thin(line, 40), thin(curve, 40), top, small=True) for learn, line, curve in rest]
+        every = el("div", [*drawn[::-1], *small[::-1]], class_="panels")
+        return folded(f"{count(len(panels), 'learn')}, the newest first", legend if any(curves) else None, every)
+    return join(legend if any(curves) else None, el("div", drawn, class_="panels"))
 
 
 def _loss(
@@ -35,6 +44,7 @@ def _loss(
     line: list[tuple[float, float]],
     curve: list[tuple[float, float]],
     top: float,
+    small: bool = False,
 ) -> Html:
     entry, record = learn
     story = f"loss {number(line[0][1])} to {number(line[-1][1])}" if line else "no loss recorded"
@@ -53,7 +63,7 @@ def _loss(
         caption,
         _curve(line, curve, top, story),
         el("p", _effort(record), class_="meta"),
-        _settings(record.settings),
+        None if small else _settings(record.settings),
         class_="panel",
     )
 
@@ -111,16 +121,33 @@ def _value(value: object) -> str:
 
 
 def heartbeats(data: ReportData) -> Html:
-    """Return one table per method: a row per learn, a column per quantity, each with its line, mean and last value."""
+    """Return one table per method: a row per learn, a column per quantity, each with its line, mean and last value.
+
+    Those of a long report are folded, and earlier learns have no lines.
+    """
     entries = learned(data)
     methods = sorted({name for _, record in entries for name in record.heartbeats})
     if not methods:
         return el("p", "No method has reported yet.", class_="empty")
     beats = {name: [(entry, record.heartbeats.get(name, ())) for entry, record in entries] for name in methods}
-    return el("div", [_method(name, [one for one in beats[name] if one[1]]) for name in methods], class_="methods")
+    learns = {name: [one for one in beats[name] if one[1]] for name in methods}
+    if not is_long(data):
+        return el("div", [_method(name, _beats(name, learns[name], lines=True)) for name in methods], class_="methods")
+    tables = [_method(name, _newest_beats(name, learns[name])) for name in methods]
+    return folded(f"{count(len(methods), 'method')}: {', '.join(methods)}", el("div", tables, class_="methods"))
 
 
-def _method(name: str, learns: list[tuple[ReportEntry, Beats]]) -> Html:
+def _method(name: str, tables: Html) -> Html:
+    return el("section", el("h3", name), tables)
+
+
+def _newest_beats(name: str, learns: list[tuple[ReportEntry, Beats]]) -> Html:
+    shown, rest = newest(learns, ROWS)
+    more = folded(count(len(rest), "earlier learn"), _beats(name, rest[::-1], lines=False)) if rest else None
+    return join(_beats(name, shown[::-1], lines=True), more)
+
+
+def _beats(name: str, learns: list[tuple[ReportEntry, Beats]], lines: bool) -> Html:
     quantities = list(dict.fromkeys(key for _, beats in learns for _, beat in beats for key in beat.values))
     head = el(
         "tr", el("th", "Learn", scope="col"), [el("th", key.replace("_", " "), scope="col") for key in quantities]
@@ -129,19 +156,15 @@ def _method(name: str, learns: list[tuple[ReportEntry, Beats]]) -> Html:
         el(
             "tr",
             el("th", title_of(entry), el("code", short(entry.entry)), scope="row"),
-            [_quantity(beats, key) for key in quantities],
+            [_quantity(beats, key, lines) for key in quantities],
         )
         for entry, beats in learns
     ]
     table = el("table", el("thead", head), el("tbody", rows), class_="plain beats")
-    return el(
-        "section",
-        el("h3", name),
-        scrolling(table, f"Heartbeat of {name}"),
-    )
+    return scrolling(table, f"Heartbeat of {name}")
 
 
-def _quantity(beats: Beats, key: str) -> Html:
+def _quantity(beats: Beats, key: str, lines: bool) -> Html:
     line = [(update, beat.values[key]) for update, beat in beats if finite(beat.values.get(key))]
     if not line:
         return el("td", el("span", "no value", class_="soft"))
@@ -153,7 +176,7 @@ def _quantity(beats: Beats, key: str) -> Html:
         "td",
         el(
             "div",
-            sparkline(line),
+            sparkline(line) if lines else None,
             el("span", number(mean), el("small", f"last {number(values[-1])}") if values[-1] != mean else None),
             class_="beat",
         ),
