@@ -5,6 +5,8 @@ from pathlib import Path
 
 from shell import answered, contents, learn_quickly, run, run_json, settings, write_rows
 
+from cautioned import without_size
+
 
 def test_two_tasks_are_learned_measured_rolled_back_used_and_reported(tiny_model: Path, files: Path, tmp_path: Path):
     folder = tmp_path / "ws"
@@ -90,7 +92,10 @@ def test_learn_json_is_alone_on_stdout(fresh: Path, files: Path):
     told = json.loads(result.stdout)
     promised = {"entry", "task", "train_seconds", "train_cpu_seconds", "eval_seconds", "tokens", "gate", "scores"}
     assert set(told) == {*promised, "before", "moved", "warnings"}
-    assert (told["moved"], told["warnings"]) == (True, [])
+    assert (told["moved"], without_size(told["warnings"])) == (True, [])
+    updates, tests = told["warnings"]  # told before the training, and once
+    assert result.stderr.count(f"warning: {updates}\n") == result.stderr.count(f"warning: {tests}\n") == 1
+    assert result.stderr.index(tests) < result.stderr.index("learning parcel")
     assert set(told["before"]) == {"base", "head"}
     assert told["gate"]["verdict"] == "pass"
     assert set(told["scores"]) == {"parcel"}

@@ -15,6 +15,9 @@ def evaluate(
         list[str] | None,
         typer.Argument(metavar="TASK", autocompletion=task_names, help="Tasks; all known ones by default."),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Score every test row of a task that has more than its test_rows.")
+    ] = False,
     at: At = "head",
     folder: Folder = None,
     device: Device = None,
@@ -28,7 +31,7 @@ def evaluate(
 
     session = open_workspace(folder, device).session
     with progress("looking up scores") as tick:
-        evaluation = carry_out(session, tasks or (), at, tick)
+        evaluation = carry_out(session, tasks or (), at, tick, every=every)
     if as_json:
         record = evaluation.to_json()
         return emit({"ref": record["ref"], "tasks": record["tasks"]})

@@ -43,6 +43,9 @@ def learn_knowledge(
         with progress("loading the model") as tick:
             preview = preview_knowledge(ws.session, planned, tick)
         return emit(preview.to_json()) if as_json else _show_preview(preview)
+    before = (*planned.notices, *(planned.skill.notices if planned.skill else ()))
+    for text in before:
+        warn(text)
     with progress("loading the model") as tick:
         edit_gate = EditGate() if gate else None
         result = carry_out(ws.session, planned, gate=gate, edit_gate=edit_gate, tick=tick, message=message)
@@ -58,7 +61,8 @@ def learn_knowledge(
             print_text("")
             edit.show_result(edited)
     for text in result.warnings:
-        warn(text)
+        if text not in before:
+            warn(text)
     _conclude(result)
 
 

@@ -80,6 +80,9 @@ def learn(
         int | None,
         typer.Option(min=1, show_default="all; 100,000 of the hub", help="Most rows of each file or split of DATA."),
     ] = None,
+    test_rows: Annotated[
+        int | None, typer.Option(min=1, show_default="1,000", help="Most test rows that are scored at each learn.")
+    ] = None,
     scorer: Annotated[
         str | None,
         typer.Option(
@@ -124,7 +127,12 @@ def learn(
         raise typer.BadParameter(f"without a gate there is nothing for --{name} to decide")
     about = {"format": format, "template": template and template.replace("\\n", "\n"), "scorer": _yaml(scorer)}
     about |= {"general": general, "guard": guard or None, "columns": _columns(columns)}
-    about |= {"documents": documents, "max_rows": max_rows, "system": system and system.replace("\\n", "\n")}
+    about |= {
+        "documents": documents,
+        "max_rows": max_rows,
+        "test_rows": test_rows,
+        "system": system and system.replace("\\n", "\n"),
+    }
     options: dict[str, Any] = {
         "test": test,
         "recipe": recipe,
@@ -134,7 +142,7 @@ def learn(
         **({"rows": files_by_task(rows)} if rows else {}),
     }
     ws = open_workspace(folder, device)
-    gate = None if no_gate else Gate(**rule)
+    gate = options["gate"] = None if no_gate else Gate(**rule)
     if kind == "knowledge":
         return learn_knowledge(ws, task, data, options, gate=gate, dry_run=dry_run, as_json=as_json, message=message)
     planned = ws.plan(task, data, **options)
@@ -142,6 +150,8 @@ def learn(
         with progress("loading the model") as tick:
             found = preview(ws.session, planned, tick)
         return emit(found.to_json()) if as_json else show_preview(found)
+    for text in planned.notices:  # before hours of training
+        warn(text)
     with progress("loading the model") as tick:
         result = carry_out(ws.session, planned, gate=gate, tick=tick, message=message)
     if as_json:
@@ -149,7 +159,8 @@ def learn(
     else:
         show_result(result, views.score_table(ws.ledger, ws.ledger.resolve(result.entry)))
     for text in result.warnings:
-        warn(text)
+        if text not in planned.notices:
+            warn(text)
     conclude(result)
 
 

@@ -28,6 +28,7 @@ _INHERITED = (
     "labels",
     "scorer",
     "max_new_tokens",
+    "test_rows",
     "general",
     "guard",
     "test_size",
@@ -36,8 +37,8 @@ _INHERITED = (
 )
 
 
-NUMBERS = {"max_new_tokens": int, "max_rows": int, "test_size": float, "seed": int}
-MOST = {"max_new_tokens": 100_000, "max_rows": 10**9, "seed": 2**63 - 1}
+NUMBERS = {"max_new_tokens": int, "max_rows": int, "test_rows": int, "test_size": float, "seed": int}
+MOST = {"max_new_tokens": 100_000, "max_rows": 10**9, "test_rows": 10**9, "seed": 2**63 - 1}
 
 
 class TaskSpec(BaseModel):
@@ -58,6 +59,8 @@ class TaskSpec(BaseModel):
         labels: Text of each label in the completion of text_label or text_labels.
         scorer: Name of a scorer, or {"name": ..., options}; None takes the default for the rows.
         max_new_tokens: Largest number of tokens of a generated answer; None lets the evaluation decide.
+        test_rows: Most test rows that are scored at each learn, a sample with every label's share; None is 1,000. `eval --all`
+            scores all of them.
         general: General instruction data (a source like `train`), for recipes that replay it.
         guard: Names of the tasks the gate guards while this one is learned; None is all of them.
         test_size: Share of the questions in the test part when it has to be made, in (0, 1).
@@ -80,6 +83,7 @@ class TaskSpec(BaseModel):
     labels: dict[str, str] = {}
     scorer: str | dict[str, Any] | None = None
     max_new_tokens: int | None = Field(default=None, gt=0)
+    test_rows: int | None = Field(default=None, gt=0)
     general: Data | None = None
     guard: list[str] | None = None
     test_size: float = Field(default=0.2, gt=0, lt=1)

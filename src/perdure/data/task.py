@@ -15,6 +15,7 @@ from perdure.data.doubts import doubts
 from perdure.data.formats import DEFAULT_TEMPLATE, FORMATS, alpaca_prompt, detect, fill, label_text, names_in, to_rows
 from perdure.data.label_sets import names_in_sets
 from perdure.data.read import Record
+from perdure.data.sample import MOST
 from perdure.data.scoring import scoring_version
 from perdure.data.sources import Data, Found, HubReader, paths_of, read_sources, shown_data
 from perdure.data.spec import TaskSpec as TaskSpec
@@ -120,6 +121,11 @@ class TaskData:
     def scoring(self) -> int:
         """Version of scoring of its scores; see `scoring.scoring_version`."""
         return scoring_version(str(self.scorer["name"]), self.format, self.test)
+
+    @property
+    def scored_rows(self) -> int:
+        """Number of test rows that are scored at each learn: all of them, or a sample; see `sample.sample_of`."""
+        return min(len(self.test), self.spec.test_rows or MOST)
 
     def prompt_row(self, question: str | Mapping[str, str]) -> Row:
         """Return a row with `question` in the form of the task's own rows, and an empty answer.
@@ -401,7 +407,8 @@ def load_probe(name: str, data: Data, settings: Mapping[str, Any] | None = None)
     spec = task_settings(name, data, overrides=dict(settings or {}))
     records = read_data(spec, spec.train).records
     format = spec.format or detect(records, spec.template, spec.columns, how=IN_TASK)
-    return TaskData(spec, (), (), distinct(_rows(records, spec, format)[0]), format)
+    rows = distinct(_rows(records, spec, format)[0])
+    return TaskData(spec.model_copy(update={"test_rows": spec.test_rows or len(rows)}), (), (), rows, format)
 
 
 def update_task(known: TaskData, new: TaskData, taught: Collection[str] = ()) -> TaskData:

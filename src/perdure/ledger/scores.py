@@ -1,5 +1,6 @@
 """Scores by (state, task version, scoring version): measured once, appended, never changed."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 
 from sqlalchemy import delete, insert, select
@@ -12,13 +13,12 @@ from perdure.ledger.records import Score
 from perdure.ledger.row_upkeep import RowUpkeep
 from perdure.ledger.tasks import read_task, scoring_of
 
-SAMPLE = ":sample"  # ends the key of a score that some of the test rows have
-
 
 class ScoreBook(RowUpkeep):
     """The measured cells of the matrix; two entries with the same state share them.
 
-    A cell with an earlier scoring version than its task's stays in the table, but is not read any more.
+    A cell with an earlier scoring version than its task's stays in the table, but is not read any more. A cell may have scores
+    of samples of its test rows too; the score with most rows is read.
     """
 
     def put_score(
@@ -36,7 +36,7 @@ class ScoreBook(RowUpkeep):
         Raises:
             BadInput: The cell already has a score with other items.
         """
-        key = _key(task_version, scoring) + SAMPLE * sample
+        key = _key(task_version, scoring, score.n if sample else None)
         with self.changing() as connection:
             query = select(scores.c.record).where(scores.c.state == state, scores.c.version == key)
             old = connection.execute(query).scalar()
@@ -49,20 +49,13 @@ class ScoreBook(RowUpkeep):
                     "never replaced: if scorer or test rows changed, give the task a new version"
                 )
 
-    def score(
-        self, state: str, task_version: str, scoring: int | None = None, *, samples: bool = False
-    ) -> Score | None:
+    def score(self, state: str, task_version: str, scoring: int | None = None) -> Score | None:
         """Return the score of a cell, None if it was not measured; see `scores`."""
         known = None if scoring is None else {task_version: scoring}
-        return self.scores([state], [task_version], known, samples=samples).get((state, task_version))
+        return self.scores([state], [task_version], known).get((state, task_version))
 
     def scores(
-        self,
-        states: Iterable[str],
-        task_versions: Iterable[str],
-        scoring: Mapping[str, int] | None = None,
-        *,
-        samples: bool = False,
+        self, states: Iterable[str], task_versions: Iterable[str], scoring: Mapping[str, int] | None = None
     ) -> dict[tuple[str, str], Score]:
         """Return the measured cells among these states and task versions, by (state, task version).
 
@@ -70,19 +63,20 @@ class ScoreBook(RowUpkeep):
             states: Hashes of states.
             task_versions: Versions of tasks.
             scoring: The scoring version of each; None reads them from the stored tasks.
-            samples: Return the score of a sample of the test rows too, where all rows were not scored.
         """
         known = self.scoring(task_versions) if scoring is None else scoring
-        whole = {_key(version, number): version for version, number in known.items()}
-        sampled = {key + SAMPLE: version for key, version in whole.items()} if samples else {}
-        versions = {**sampled, **whole}
-        query = select(scores.c.state, scores.c.version, scores.c.record).where(
-            scores.c.state.in_(set(states)), scores.c.version.in_(set(versions))
-        )
         with self.reading() as connection:
-            cells = connection.execute(query).all()
-        ordered = sorted(cells, key=lambda row: row.version in whole)  # a score of all rows replaces that of a sample
-        return {(state, versions[key]): _score(record, state, key) for state, key, record in ordered}
+            query = select(scores.c.state, scores.c.version).where(scores.c.state.in_(set(states)))
+            keys = _most_rows([(state, key) for state, key in connection.execute(query)], known)
+            read = select(scores.c.state, scores.c.version, scores.c.record).where(
+                scores.c.state.in_({state for state, _ in keys}), scores.c.version.in_(set(keys.values()))
+            )
+            cells = connection.execute(read).all()
+        return {
+            (state, version): _score(record, state, key)
+            for state, key, record in cells
+            if keys.get((state, version := _parts(key)[0])) == key
+        }
 
     def scoring(self, task_versions: Iterable[str]) -> dict[str, int]:
         """Return the scoring version of each task version; of an old task without one it follows from the test rows."""
@@ -115,6 +109,33 @@ def _score(record: object, state: str, key: str) -> Score:
     return from_store(Score, record, f"the score of state {state[:12]} on task version {key[:12]}")
 
 
-def _key(task_version: str, scoring: int) -> str:
-    """Return the value of the table's column `version`: the task version alone for the first scoring version."""
+def _key(task_version: str, scoring: int, sample: int | None = None) -> str:
+    """Return the value of the table's column `version`: the task version alone for the first scoring version.
+
+    Args:
+        task_version: The version.
+        scoring: The scoring version.
+        sample: Number of rows of the sample; None where all rows were scored.
+    """
+    if sample is not None:
+        return f"{task_version}:{scoring}:{sample}"
     return task_version if scoring == FIRST else f"{task_version}:{scoring}"
+
+
+def _parts(key: str) -> tuple[str, int, float]:
+    """Return task version, scoring version and number of rows of a key; infinity stands for all rows."""
+    version, *numbers = key.split(":")
+    return version, int(numbers[0]) if numbers else FIRST, int(numbers[1]) if len(numbers) > 1 else math.inf
+
+
+def _most_rows(cells: Iterable[tuple[str, str]], scoring: Mapping[str, int]) -> dict[tuple[str, str], str]:
+    """Return the key with most rows by (state, task version), of the scoring version of each task version."""
+    found: dict[tuple[str, str], str] = {}
+    for state, key in cells:
+        version, number, rows = _parts(key)
+        if scoring.get(version) != number:
+            continue
+        best = found.get((state, version))
+        if best is None or rows > _parts(best)[2]:
+            found[state, version] = key
+    return found

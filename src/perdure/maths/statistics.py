@@ -197,6 +197,20 @@ def items_needed(a: ArrayLike, b: ArrayLike, limit: float, confidence: float = 0
     return max(math.ceil(z * z * variance / effect**2 - 1e-9) - n, 0)
 
 
+def items_to_decide(changed: float, limit: float, confidence: float = 0.95) -> int:
+    """Return with how many items a mean difference of 0 is shown to be below `limit`.
+
+    limit² = z² v / N  solved for N,      where v is the variance of Tango's test at `limit`.
+
+    Args:
+        changed: Share of the items that differ, half of them each way, in [0, 1].
+        limit: The difference, in (0, 1).
+        confidence: One-sided.
+    """
+    z = _quantile(confidence, one_sided=True)
+    return math.ceil(z * z * _tango_variance(changed / 2, changed / 2, limit) / limit**2 - 1e-9)
+
+
 def _tango_variance(wins: float, losses: float, limit: float) -> float:
     """Variance of one item's difference if its mean is `limit`, with the losses' share at its restricted maximum."""
     b = (2 - wins + losses) * limit - wins - losses

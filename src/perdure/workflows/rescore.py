@@ -20,7 +20,7 @@ class Rescore:
     """What is scored after a change, and what a loss does.
 
     Args:
-        rows: "all" scores every test row, "quick" a sample of each task, "none" nothing.
+        rows: "all" scores every test row, or as many as a learn scores, "quick" a sample of each task, "none" nothing.
         strict: Refuse the change if a task lost more than a gate tolerates, or lost and the test rows do not decide how much.
 
     Raises:
@@ -101,7 +101,7 @@ def _newest(ledger: Ledger, entry: Entry, versions: Mapping[str, str]) -> dict[s
         if not here:
             return newest
         seen = ledger.seen_by(past, here)
-        scores = ledger.scores(seen.values(), here.values(), samples=True)
+        scores = ledger.scores(seen.values(), here.values())
         cells = {name: scores.get((seen[name], version)) for name, version in here.items()}
         newest |= {name: score for name, score in cells.items() if score is not None}
     return newest

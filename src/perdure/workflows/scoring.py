@@ -48,11 +48,6 @@ class Measured:
     notices: tuple[str, ...] = ()
 
 
-def sample_of(rows: Sequence[Row], most: int) -> list[int]:
-    """Return the indices of at most `most` rows, chosen by their content: the same rows whatever their order is."""
-    return sorted(sorted(range(len(rows)), key=lambda i: (rows[i].hash, i))[:most])
-
-
 def measure(
     runtime: "Runtime",
     task: TaskData,

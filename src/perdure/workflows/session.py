@@ -11,10 +11,11 @@ from perdure.core.device import ANY
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.plain_text import quoted
 from perdure.core.progress import Tick
+from perdure.data.sample import sample_of
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, writing
 from perdure.ledger.records import Score
-from perdure.workflows.scoring import measure, sample_of
+from perdure.workflows.scoring import measure
 from perdure.workflows.slots import tensors_of
 from perdure.workflows.task_cache import TaskCache
 
@@ -150,25 +151,31 @@ class Session:
         """Load these slot objects. The state gets no name, since it is not loaded again."""
         self.runtime.load(tensors_of(self.ledger, slots))
 
-    def score(self, entry: Entry, task: TaskData, tick: Tick | None = None, most: int | None = None) -> Scored:
+    def score(
+        self, entry: Entry, task: TaskData, tick: Tick | None = None, most: int | None = None, *, every: bool = False
+    ) -> Scored:
         """Return the score of `task` at `entry`, its name known: the stored one, else the one measured and stored now.
+
+        A task is scored on `TaskData.scored_rows` of its test rows. The score of a sample is stored next to that of all rows.
 
         Args:
             entry: An entry or a draft.
             task: The task.
             tick: Called with (what, done, total) as work goes on.
-            most: Most test rows that are scored; None scores all. The score of a sample is stored next to that of all rows.
+            most: A smaller number of test rows.
+            every: Score every test row.
         """
-        state, sample = self.ledger.seen(entry, task.name), most is not None and most < len(task.test)
-        stored = self.ledger.score(state, task.version, task.scoring, samples=sample)
-        if stored is not None:
+        state, n = self.ledger.seen(entry, task.name), len(task.test)
+        if not every:
+            n = min(task.scored_rows, most or task.scored_rows)
+        stored = self.ledger.score(state, task.version, task.scoring)
+        if stored is not None and stored.n >= n:
             return Scored(stored)
         self.load(entry, task.name)
-        prompts = self.tasks.prompts(task, self.tokenizer)
-        chosen = sample_of(task.test, most) if sample and most else None
-        measured = measure(self.runtime, task, tick, prompts=prompts, only=chosen)
+        chosen = sample_of(task.test, n, task.spec.seed) if n < len(task.test) else None
+        measured = measure(self.runtime, task, tick, prompts=self.tasks.prompts(task, self.tokenizer), only=chosen)
         self.runtime.release()
-        self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=sample)
+        self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=chosen is not None)
         return Scored(measured.score, measured.score.seconds, measured.notices)
 
     def task(self, name: str, entry: Entry) -> TaskData:

@@ -172,9 +172,10 @@ class Workspace:
         settings: Mapping[str, Any] | None = None,
         allow_leaks: bool = False,
         rows: RowFiles | None = None,
+        gate: Gate | None = Gate(),
     ) -> Plan:
         """Check a learn without doing it; for the arguments see `learn`."""
-        return plan(self.session, _request(task, data, recipe, overrides, test, settings, allow_leaks, rows))
+        return plan(self.session, _request(task, data, recipe, overrides, test, settings, allow_leaks, rows, gate))
 
     def plan_knowledge(
         self,
@@ -187,9 +188,12 @@ class Workspace:
         settings: Mapping[str, Any] | None = None,
         allow_leaks: bool = False,
         rows: RowFiles | None = None,
+        gate: Gate | None = Gate(),
     ) -> Knowledge:
         """Route the rows of a file to editing and training without doing either; for the arguments see `learn`."""
-        return plan_knowledge(self.session, _request(task, data, recipe, overrides, test, settings, allow_leaks, rows))
+        return plan_knowledge(
+            self.session, _request(task, data, recipe, overrides, test, settings, allow_leaks, rows, gate)
+        )
 
     def learn(
         self,
@@ -228,7 +232,7 @@ class Workspace:
         """
         if kind not in ("task", "knowledge"):
             raise BadInput(f"kind is {kind!r}; it is task (train all rows) or knowledge (edit those that are facts)")
-        request = _request(task, data, recipe, overrides, test, settings, allow_leaks, rows)
+        request = _request(task, data, recipe, overrides, test, settings, allow_leaks, rows, gate)
         if kind == "task":
             return learn(self.session, plan(self.session, request), gate=gate, tick=tick, message=message).to_json()
         known = plan_knowledge(self.session, request)
@@ -307,15 +311,19 @@ class Workspace:
 
     # ---- verbs that measure and use
 
-    def evaluate(self, tasks: Sequence[str] = (), at: str = "head", tick: Tick | None = None) -> Json:
+    def evaluate(
+        self, tasks: Sequence[str] = (), at: str = "head", tick: Tick | None = None, *, every: bool = False
+    ) -> Json:
         """Score tasks at a ref, or look their scores up; return what `perdure eval --json` prints, and "entry".
+
+        With `every`, all test rows of a task are scored, and not a sample where there are more than its `test_rows`.
 
         What the user should know of how the model was asked, such as prompts that had to be cut, is a Python warning.
 
         Raises:
             NotFound: A task or ref is not known.
         """
-        found = evaluate(self.session, tasks, at, tick)
+        found = evaluate(self.session, tasks, at, tick, every=every)
         _warn(found.notices)
         return found.to_json()
 
@@ -464,6 +472,7 @@ def _request(
     settings: Mapping[str, Any] | None,
     allow_leaks: bool,
     rows: RowFiles | None,
+    gate: Gate | None,
 ) -> Request:
     from perdure.methods.registry import load_recipe
 
@@ -476,6 +485,7 @@ def _request(
         settings=dict(settings or {}),
         allow_leaks=allow_leaks,
         rows={name: tuple(Path(file) for file in given) for name, given in files.items()},
+        gate=gate,
     )
 
 

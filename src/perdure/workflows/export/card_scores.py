@@ -22,7 +22,7 @@ def scores(ledger: Ledger, entry: Entry) -> list[str]:
         return ["No task was learned."]
     measured = matrix(ledger, entry.id)
     seen = ledger.seen_by(entry, entry.tasks)
-    stored = ledger.scores(seen.values(), entry.tasks.values(), samples=True)
+    stored = ledger.scores(seen.values(), entry.tasks.values())
     makers: dict[str, list[str]] = {}
     table = ["| Task | Scorer | Score | 95% interval | n | When learned | Change |", "|---|---|---|---|---|---|---|"]
     for name, stage in zip(measured.tasks, measured.learned, strict=True):

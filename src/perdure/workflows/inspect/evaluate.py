@@ -20,18 +20,20 @@ class Evaluation:
         ref: The ref, as given.
         entry: Id of the entry.
         scores: By task name.
-        gone: Notices of tasks that were taken out before the entry.
+        about: Notices about the tasks: those that were taken out before the entry, and those of which a sample is scored.
     """
 
     ref: str
     entry: str
     scores: dict[str, Scored]
-    gone: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()
 
     @property
     def notices(self) -> tuple[str, ...]:
         """Notices about prompts and answers, each once."""
-        return tuple(dict.fromkeys([*self.gone, *(text for scored in self.scores.values() for text in scored.notices)]))
+        return tuple(
+            dict.fromkeys([*self.about, *(text for scored in self.scores.values() for text in scored.notices)])
+        )
 
     def to_json(self) -> JsonObject:
         """Return "ref", "entry" and "tasks": score, interval, n and scorer of each."""
@@ -39,8 +41,22 @@ class Evaluation:
         return {"ref": self.ref, "entry": self.entry, "tasks": tasks}
 
 
-def evaluate(session: Session, tasks: Sequence[str] = (), at: str = "head", tick: Tick | None = None) -> Evaluation:
+def evaluate(
+    session: Session,
+    tasks: Sequence[str] = (),
+    at: str = "head",
+    tick: Tick | None = None,
+    *,
+    every: bool = False,
+) -> Evaluation:
     """Score tasks at a ref, all that it knows unless some are named; stored scores are looked up.
+
+    Args:
+        session: Of the workspace.
+        tasks: Names of the tasks; all that the ref knows if there is none.
+        at: Ref or entry.
+        tick: Called with (what, done, total).
+        every: Score every test row, and not a sample of many; see `TaskData.scored_rows`.
 
     Raises:
         NotFound: A task or ref is not known.
@@ -53,9 +69,14 @@ def evaluate(session: Session, tasks: Sequence[str] = (), at: str = "head", tick
         known = {
             name: task for name, task in known.items() if task.test or session.ledger.score(seen[name], task.version)
         }
-    scored = {name: session.score(entry, task, tick) for name, task in known.items()}
-    gone = tuple(text for name in scored if (text := gone_notice(session.ledger, entry, name)))
-    return Evaluation(at, entry.id, scored, gone)
+    scored = {name: session.score(entry, task, tick, every=every) for name, task in known.items()}
+    gone = [text for name in scored if (text := gone_notice(session.ledger, entry, name))]
+    sampled = [
+        f"task {name}: {scored[name].score.n:,} of {len(task.test):,} test rows are scored; --all scores all of them"
+        for name, task in known.items()
+        if scored[name].score.n < len(task.test)
+    ]
+    return Evaluation(at, entry.id, scored, (*gone, *sampled))
 
 
 def gone_notice(ledger: Ledger, entry: Entry, task: str) -> str | None:

@@ -56,7 +56,7 @@ def _scores(ledger: "Ledger", entries: "Iterable[Entry]") -> dict[str, Score]:
     """Return the score of the task of each entry, by entry id, where it was measured; with one query for all."""
     cells = {e.id: (ledger.seen(e, e.task), e.tasks[e.task]) for e in entries if e.task in e.tasks}
     states, versions = {state for state, _ in cells.values()}, {version for _, version in cells.values()}
-    scores = ledger.scores(states, versions, samples=True)
+    scores = ledger.scores(states, versions)
     return {entry: scores[cell] for entry, cell in cells.items() if cell in scores}
 
 

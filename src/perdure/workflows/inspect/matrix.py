@@ -48,6 +48,6 @@ def measured(ledger: Ledger, entry: Entry) -> Measured:
         versions[name] = [v or first for v in known]
     seen = [ledger.seen_by(stage, versions) for stage in stages]
     states = {state for line in seen for state in line.values()}
-    by_cell = ledger.scores(states, {v for row in versions.values() for v in row}, samples=True)
+    by_cell = ledger.scores(states, {v for row in versions.values() for v in row})
     scores = [[by_cell.get((line[name], versions[name][i])) for name in versions] for i, line in enumerate(seen)]
     return Measured(list(versions), [Stage(stage.id, stage.kind, stage.task) for stage in stages], scores)

@@ -69,7 +69,7 @@ def _all_scores(ledger: "Ledger", head: "Entry", entries: Iterable["Entry"]) -> 
     seen = {entry.id: ledger.seen_by(entry, first) for entry in entries}
     states = {state for line in seen.values() for state in line.values()}
     wanted = {version for entry in entries for version in (*entry.tasks.values(), *first.values())}
-    stored = ledger.scores(states, wanted, samples=True)
+    stored = ledger.scores(states, wanted)
     cells = {e.id: {t: stored.get((seen[e.id][t], e.tasks.get(t, v))) for t, v in first.items()} for e in entries}
     return {
         name: {

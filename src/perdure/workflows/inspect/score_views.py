@@ -120,4 +120,4 @@ def _summary(score: Score | None) -> ScoreSummary | None:
 
 
 def _score(ledger: "Ledger", entry: "Entry", task: str, version: str) -> Score | None:
-    return ledger.score(ledger.seen(entry, task), version, samples=True)
+    return ledger.score(ledger.seen(entry, task), version)

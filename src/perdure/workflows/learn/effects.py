@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from perdure.train.learner import Learner
 
 ACTING = {"loss", "settle", "mask", "gradient"}  # seams whose methods should have one
-FEW = 50  # updates; fewer rarely teach a task
 
 
 def idle(plan: Plan, learner: "Learner") -> list[str]:
@@ -33,12 +32,11 @@ def _no_task_before(plan: Plan) -> str:
     return f"{plan.task.name} is learned on the base model alone, which leaves it no task before"
 
 
-def unmoved(task: str, before: Score, now: Score, updates: int) -> list[str]:
+def unmoved(task: str, before: Score, now: Score) -> list[str]:
     """Say that a task was not learned: its score did not rise, though it could."""
     if now.score > before.score or before.score >= 1:
         return []
-    few = f"fewer than {FEW} updates (here {updates}) rarely teach a task: " if updates < FEW else ""
     return [
-        f"the score of {task} did not rise ({before.score:.1%} before, {now.score:.1%} now); {few}train longer "
+        f"the score of {task} did not rise ({before.score:.1%} before, {now.score:.1%} now); train longer "
         "(num_train_epochs), in smaller batches, or at another learning_rate"
     ]

@@ -13,6 +13,7 @@ from perdure.ledger import Entry
 from perdure.train.planned_updates import count_updates
 from perdure.workflows.learn.adapter import is_first, planned_adapter, usable_slots
 from perdure.workflows.learn.ahead import check_recipe, check_rows, check_sizes, check_teachers, untrained
+from perdure.workflows.learn.cautions import cautions
 from perdure.workflows.learn.encoder import RowEncoder
 from perdure.workflows.learn.general_rows import general_rows, rehearsed_before
 from perdure.workflows.learn.kept_rows import keeps_all, old_rows
@@ -99,6 +100,9 @@ def plan(session: Session, request: Request) -> Plan:
     encoder = RowEncoder(load_tokenizer(session.base_folder), recipe.settings.max_length)
     doubts = check_rows(session, task, general, encoder)
     check_sizes(session, recipe, encoder.all(task.train))
+    slots = usable_slots(ledger.slots(parent), recipe, task.name)
+    adapter = planned_adapter(slots, recipe, task.name, session.seed)
+    training = training_rows(task, recipe, old, first=is_first(slots, adapter), seed=session.seed)
     notices = [
         *read.notices,
         *_without_work(recipe),
@@ -107,11 +111,8 @@ def plan(session: Session, request: Request) -> Plan:
         *_not_stored(session, task, recipe),
         *untrained(session, parent, recipe),
         *doubts,
+        *cautions(task, read.known, len(training.rows), recipe, request.gate),
     ]
-    slots = usable_slots(ledger.slots(parent), recipe, task.name)
-    adapter = planned_adapter(slots, recipe, task.name, session.seed)
-    first = is_first(slots, adapter)
-    training = training_rows(task, recipe, old, first=first, seed=session.seed)
     return Plan(task, recipe, parent, read.known, general, training, tuple(notices), slots, adapter, encoder)
 
 

@@ -189,7 +189,7 @@ def _scoring_seconds(run: Run) -> float:
 
 
 def _scored_once(run: Run) -> float:
-    """Return the seconds of scoring every test row at one state."""
+    """Return the seconds of scoring the new task at one state."""
     from perdure.model.decode import BATCH, MOST
 
     session, task = run.session, run.plan.task
@@ -198,16 +198,17 @@ def _scored_once(run: Run) -> float:
     longest = max(len(prompts[order[0]]), 1)
     picked = order[: min(BATCH, max(MOST // longest, 1))]
     rows, picked_prompts = [task.test[i] for i in picked], [prompts[i] for i in picked]
-    times = len(prompts) / len(picked)
+    part = task.scored_rows / len(prompts)
+    times = part * len(prompts) / len(picked)
     if task.scorer["name"] == "choice":
         began = time.perf_counter()
-        measure(runtime, replace(task, test=tuple(rows)), prompts=picked_prompts)
+        measure(runtime, task, prompts=prompts, only=picked)
         return (time.perf_counter() - began) * times
     wanted = answer_length(runtime, task)
     few = min(wanted, TOKENS)
     read, both = (_seconds_of(runtime, rows, new, picked_prompts) for new in (1, few))
     more = (both - read) / (few - 1) * (wanted - 1) if few > 1 else 0.0
-    share = sum(map(len, prompts)) / (longest * len(picked))  # of tokens to read
+    share = part * sum(map(len, prompts)) / (longest * len(picked))  # of tokens to read
     return read * share + max(more, 0.0) * times
 
 

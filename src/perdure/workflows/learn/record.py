@@ -105,7 +105,7 @@ def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judg
         *(draft.carried.warnings if draft.carried else ()),
         *idle(run.plan, learner),
         *learner.notices,
-        *unmoved(task, prepared.before["head"].score, judged.scores[task].score, learner.ended),
+        *unmoved(task, prepared.before["head"].score, judged.scores[task].score),
     ]
 
 

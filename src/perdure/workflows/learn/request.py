@@ -6,6 +6,7 @@ from typing import Any
 
 from perdure.core.recipe import Recipe
 from perdure.data.sources import Data, Found
+from perdure.ledger.records import Gate
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Request:
         allow_leaks: Allow test rows in train parts.
         rows: Files with the rows of older tasks whose text is not stored, by task, for a recipe that trains on them again.
         found: The rows of the data to learn; None reads all of them.
+        gate: The rule by which it will be judged, which decides how many test rows are enough; None for none.
     """
 
     name: str
@@ -31,3 +33,4 @@ class Request:
     allow_leaks: bool = False
     rows: Mapping[str, Sequence[Data]] = field(default_factory=dict)
     found: Found | None = None
+    gate: Gate | None = field(default_factory=Gate)
