@@ -38,6 +38,13 @@ class PeakMemory:
             return torch.mps.driver_allocated_memory() >> 20
         return _resident_peak() >> 20
 
+    @property
+    def of(self) -> str:
+        """Which memory it is."""
+        if self.device.type in ("cuda", "mps"):
+            return f"torch on {self.device}"
+        return "the process"
+
 
 def _resident_peak() -> int:
     """Return the most bytes that this process had in memory."""

@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -230,9 +230,15 @@ class Runtime:
                 for block in (BASE_BLOCK, OWN_BLOCK):
                     layer.lora_variant.pop(block, None)
 
-    def top_k(self, rows: Sequence[Encoded], k: int) -> list[TopK]:
-        """Return the k most likely tokens of the loaded model at the label positions of each row. Cost: a forward a row."""
-        return Inference(self.model, self.reader, self.precision).top_k(rows, k)
+    def top_k(self, rows: Sequence[Encoded], k: int, on_rows: Callable[[int, int], None] | None = None) -> list[TopK]:
+        """Return the k most likely tokens of the loaded model at the label positions of each row. Cost: a forward a row.
+
+        Args:
+            rows: The rows as tokens.
+            k: Tokens a label position.
+            on_rows: Called with the number of rows that are done, and of all rows.
+        """
+        return Inference(self.model, self.reader, self.precision, on_rows).top_k(rows, k)
 
     @property
     def reader(self) -> Tokens:

@@ -1,6 +1,6 @@
 """Another model as teacher: its distributions are stored, so that it is not in memory while the student learns."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
 
 
-def teacher_top_k(name: str, rows: Sequence[Encoded], k: int, student: "Runtime") -> list[TopK]:
+def teacher_top_k(
+    name: str,
+    rows: Sequence[Encoded],
+    k: int,
+    student: "Runtime",
+    on_rows: Callable[[int, int], None] | None = None,
+) -> list[TopK]:
     """Return the `k` largest log-probabilities of another model at the label positions of each row.
 
     Args:
@@ -22,6 +28,7 @@ def teacher_top_k(name: str, rows: Sequence[Encoded], k: int, student: "Runtime"
         rows: Tokens, by the student's tokenizer.
         k: Log-probabilities a label token.
         student: Whose tokenizer the teacher must share.
+        on_rows: Called with the number of rows that are done, and of all rows.
 
     Raises:
         BadInput: The teacher cannot be loaded, or has another tokenizer.
@@ -37,7 +44,7 @@ def teacher_top_k(name: str, rows: Sequence[Encoded], k: int, student: "Runtime"
     known = student.model.get_input_embeddings().num_embeddings
     if teacher.model.get_input_embeddings().num_embeddings > known:  # padded to another size: tokens that no text has
         teacher.model.resize_token_embeddings(known)
-    return teacher.top_k(rows, k)
+    return teacher.top_k(rows, k, on_rows)
 
 
 def refuse_other_tokenizer(name: str, teacher: Any, student: Any) -> None:

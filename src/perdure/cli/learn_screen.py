@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 def show_result(result: "LearnResult", scores: "Mapping[str, ScoreCells]") -> None:
     """Print what was learned, each task before and after, and the gate's screen."""
     speed = f"{result.train_seconds:.1f} s of training, {result.eval_seconds:.1f} s of scoring"
-    print_text(f"learned {result.task}: entry {short(result.entry)}, {result.tokens:,} tokens, {speed}\n")
+    peak = f"peak memory {result.resources.peak_mib:,} MiB of {result.resources.peak_of}"
+    print_text(f"learned {result.task}: entry {short(result.entry)}, {result.tokens:,} tokens, {speed}, {peak}\n")
     print_text(score_lines(scores, result.task) + "\n")
     print_text(gate_screen(result.gate))
 

@@ -9,6 +9,7 @@ from perdure.cli.learn_screen import score_lines
 from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import clock, counted, emit, facts, print_text, short, warn
+from perdure.cli.resources import resource_pairs
 from perdure.ledger.records import LearnRecord
 
 
@@ -49,6 +50,7 @@ def show(
         "validation": learned and _validation(learned),
         "tokens": f"{learned.tokens:,}" if learned else None,
         "seconds": f"{learned.train_seconds:.1f} training, {learned.eval_seconds:.1f} scoring" if learned else None,
+        **resource_pairs(learned.resources if learned else None),
         **fact_pairs(view),
         "gate": learned and f"{learned.gate.verdict.upper()}, {learned.gate.reason}",
     }

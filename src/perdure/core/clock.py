@@ -1,7 +1,9 @@
 """The seconds of a learn, summed over all processes that worked on it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 
 class Clock:
@@ -9,15 +11,38 @@ class Clock:
 
     Attributes:
         scored: Seconds of scoring, which the caller adds; training is counted separately.
+        stages: Seconds of each stage without those of the stages inside it, in the order in which they began.
     """
 
     def __init__(self) -> None:
         self.scored, self.seconds, self.cpu_seconds = 0.0, 0.0, 0.0
+        self.stages: dict[str, float] = {}
+        self._open: list[str] = []  # the stages that are running, the innermost last
+        self._turned = 0.0  # when the innermost one began or went on
         self.start()
 
     def start(self) -> None:
         """Start the clock for the training of this process."""
         self.began, self.computed = time.perf_counter(), time.process_time()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the seconds inside as those of a stage; a stage around it does not count them."""
+        self._turn()
+        self._open.append(name)
+        self.stages.setdefault(name, 0.0)
+        try:
+            yield
+        finally:
+            self._turn()
+            self._open.pop()
+
+    def _turn(self) -> None:
+        """Add the seconds since the last turn to the innermost running stage."""
+        now = time.perf_counter()
+        if self._open:
+            self.stages[self._open[-1]] += now - self._turned
+        self._turned = now
 
     def read(self) -> dict[str, float]:
         """Return the wall time and the CPU time of training so far, in seconds, summed over processes."""
@@ -26,12 +51,15 @@ class Clock:
             "cpu_seconds": self.cpu_seconds + time.process_time() - self.computed,
         }
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, Any]:
         """Return the seconds as a checkpoint stores them."""
-        return {**self.read(), "scored": self.scored}
+        self._turn()
+        return {**self.read(), "scored": self.scored, "stages": dict(self.stages)}
 
-    def go_on(self, spent: Mapping[str, float]) -> None:
+    def go_on(self, spent: Mapping[str, Any]) -> None:
         """Add the seconds of earlier processes, as `to_json` returned them when the checkpoint was written."""
         self.seconds += spent.get("seconds", 0.0)
         self.cpu_seconds += spent.get("cpu_seconds", 0.0)
         self.scored += spent.get("scored", 0.0)
+        for name, seconds in spent.get("stages", {}).items():
+            self.stages[name] = self.stages.get(name, 0.0) + seconds

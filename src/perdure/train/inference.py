@@ -23,10 +23,17 @@ class Inference:
         model: The model.
         reader: Turns rows into batches, and batches into outputs.
         precision: Makes the context in which forwards run, such as autocast.
+        on_rows: Called with the number of rows that are done, and of all rows, batch by batch.
     """
 
-    def __init__(self, model: Any, reader: Reader, precision: Callable[[], AbstractContextManager] = nullcontext):
-        self.model, self.reader, self.precision = model, reader, precision
+    def __init__(
+        self,
+        model: Any,
+        reader: Reader,
+        precision: Callable[[], AbstractContextManager] = nullcontext,
+        on_rows: Callable[[int, int], None] | None = None,
+    ):
+        self.model, self.reader, self.precision, self.on_rows = model, reader, precision, on_rows
 
     @torch.no_grad()
     def nll(
@@ -69,9 +76,13 @@ class Inference:
             with self.precision():
                 return batch, self.reader.forward(self.model, batch, weights)
 
+        done = 0
         with self.eval_mode():
             for indices, (batch, out) in in_batches(of_like_length(lengths, batch_size, MOST), lengths, forward):
                 yield indices, batch, out
+                done += len(indices)
+                if self.on_rows:
+                    self.on_rows(done, len(rows))
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:

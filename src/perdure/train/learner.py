@@ -19,6 +19,7 @@ from torch import Tensor
 from perdure.core.errors import BadSpec, Diverged
 from perdure.core.recipe import Recipe
 from perdure.core.seams import State
+from perdure.core.stages import Stages
 from perdure.core.words import counted
 from perdure.ledger.records import Heartbeat
 from perdure.train.effects import norm
@@ -36,6 +37,7 @@ class Learner(OpenTask):
         trainable: What is trained.
         recipe: Settings and methods.
         inputs: Rows, memory and state that it is learned from.
+        stages: Counts the seconds of the parts of the task, and shows how far each is.
 
     Attributes:
         updates: New rows of each micro-batch of each update.
@@ -47,8 +49,8 @@ class Learner(OpenTask):
         BadSpec: A method's state belongs to parameters of other shapes.
     """
 
-    def __init__(self, trainable: Trainable, recipe: Recipe, inputs: TaskInputs):
-        super().__init__(trainable, recipe, inputs)
+    def __init__(self, trainable: Trainable, recipe: Recipe, inputs: TaskInputs, stages: Stages | None = None):
+        super().__init__(trainable, recipe, inputs, stages)
         self.begun = self.settled = False
         self.open: Update | None = None
         planned = plan_updates([len(row) for row in inputs.rows], recipe.settings, inputs.seed, inputs.name)
@@ -109,12 +111,14 @@ class Learner(OpenTask):
         for column in self.recipe.columns("new"):
             if column.teacher == "start":
                 if not self.inputs.first:
-                    self.columns[column.name] = self.inference.top_k(self.inputs.rows, column.top_k)
+                    with self.stages.stage("teachers", f"distributions of {self.inputs.name} before training"):
+                        self.columns[column.name] = self.inference.top_k(self.inputs.rows, column.top_k)
             elif column.name not in self.columns:
                 raise BadSpec(f"column {column.name!r} comes from {column.teacher!r}, and this host did not compute it")
         with self.inference.eval_mode():
             for method in self.recipe.owners("prepare"):
-                self.state[method.name] = method.prepare(ModelView(self), self.state[method.name])
+                with self.stages.stage("statistics", f"statistics of {method.name} before training"):
+                    self.state[method.name] = method.prepare(ModelView(self), self.state[method.name])
                 self._check(self.state[method.name], f"method {method.name} prepared state that is", 0)
         self.begun = True
 
@@ -148,7 +152,8 @@ class Learner(OpenTask):
         self._refuse_open_update()
         self._check(self.params, "the last update gave weights that are", self.total)
         with self.inference.eval_mode():
-            values, state = self._settled()
+            with self.stages.stage("statistics", f"final weights of {self.inputs.name}"):
+                values, state = self._settled()
             if method := self.recipe.owner("settle"):
                 self.state[method.name] = state
                 gap = {name: value.float() - self.params[name].detach().float() for name, value in values.items()}
@@ -159,7 +164,8 @@ class Learner(OpenTask):
                 for name, value in values.items():
                     self.params[name].copy_(value)
             for method in self.recipe.owners("measure"):
-                self.state[method.name] = method.measure(ModelView(self), self.state[method.name])
+                with self.stages.stage("statistics", f"statistics of {method.name} after training"):
+                    self.state[method.name] = method.measure(ModelView(self), self.state[method.name])
                 self._check(self.state[method.name], f"method {method.name} measured state that is", self.total)
         self.settled = True
 
@@ -175,10 +181,11 @@ class Learner(OpenTask):
         Raises:
             Diverged: The loss, or what a method settles on, is not finite.
         """
-        with self.inference.eval_mode():
-            settled = self._settled()[0]
-        weights = {name: settled.get(name, value).detach() for name, value in self.params.items()}
-        losses = self.inference.nll(self.inputs.validation, weights=weights if settled else None)
+        with self.stages.stage("validation", f"validation of {self.inputs.name}"):
+            with self.inference.eval_mode():
+                settled = self._settled()[0]
+            weights = {name: settled.get(name, value).detach() for name, value in self.params.items()}
+            losses = self.inference.nll(self.inputs.validation, weights=weights if settled else None)
         loss = sum(losses) / len(losses)
         if not math.isfinite(loss):
             raise Diverged(

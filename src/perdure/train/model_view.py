@@ -68,8 +68,11 @@ class ModelView:
             return per_row_gradients(trainable.model, self.params, score)
 
         with self.open_task.inference.eval_mode():
-            for _, grads in in_batches(batches, [len(row) for row in chosen], computed):
+            done = 0
+            for indices, grads in in_batches(batches, [len(row) for row in chosen], computed):
                 yield grads
+                done += len(indices)
+                self.open_task.stages.show(done, len(chosen))
 
     def _rows_at_once(self) -> int:
         """Return the number of rows per backward: a training batch if every parameter belongs to a linear layer, else one."""

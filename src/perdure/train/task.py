@@ -11,6 +11,7 @@ from torch import Tensor
 from perdure.core.errors import BadSpec, Diverged
 from perdure.core.recipe import Recipe
 from perdure.core.seams import State
+from perdure.core.stages import Stages
 from perdure.core.step import TopK
 from perdure.memory.pool import Pool
 from perdure.model.forward import Reader
@@ -34,9 +35,9 @@ class Trainable:
     reader: Reader
     precision: Callable[[], AbstractContextManager] = nullcontext
 
-    def inference(self) -> Inference:
-        """Return the model for inference in eval mode."""
-        return Inference(self.model, self.reader, self.precision)
+    def inference(self, on_rows: Callable[[int, int], None] | None = None) -> Inference:
+        """Return the model for inference in eval mode; `on_rows` is called with the rows that are done, and with all rows."""
+        return Inference(self.model, self.reader, self.precision, on_rows)
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class OpenTask:
         trainable: What is trained.
         recipe: Settings and methods.
         inputs: Rows, memory and state that it is learned from.
+        stages: Counts the seconds of the parts of the task, and shows how far each is.
 
     Attributes:
         pools: Memory by pool name, without empty pools.
@@ -103,10 +105,11 @@ class OpenTask:
         BadSpec: A method's state belongs to parameters of other shapes.
     """
 
-    def __init__(self, trainable: Trainable, recipe: Recipe, inputs: TaskInputs):
+    def __init__(self, trainable: Trainable, recipe: Recipe, inputs: TaskInputs, stages: Stages | None = None):
+        self.stages = stages or Stages()
         self.trainable, self.recipe, self.inputs = trainable, recipe, inputs
         self.model, self.params = trainable.model, trainable.params
-        self.inference = trainable.inference()
+        self.inference = trainable.inference(self.stages.show)
         self.pools = {name: pool for name, pool in inputs.pools.items() if pool.keys}
         self.columns: dict[str, Sequence[TopK]] = dict(inputs.columns)
         self.state: dict[str, State] = {m.name: dict(inputs.state.get(m.name, {})) for m in recipe.methods}

@@ -69,6 +69,23 @@ class TrainingRecord(Record):
     kept: int | None = omitted(None)
 
 
+@dataclass(frozen=True)
+class Resources(Record):
+    """Time and memory of a learn.
+
+    Args:
+        seconds: Wall time of each stage, without that of the stages inside it, summed over processes.
+        peak_mib: Most memory in MiB of the process that ended the learn.
+        peak_of: Which memory: what torch allocated on a device, or what the process had in memory.
+        tokens_per_second: Tokens that ran forward in training, by the seconds of the updates; None without an update.
+    """
+
+    seconds: Mapping[str, float]
+    peak_mib: int
+    peak_of: str
+    tokens_per_second: float | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LearnRecord(TrainingRecord):
     """The record of a learn.
@@ -81,6 +98,7 @@ class LearnRecord(TrainingRecord):
         gate: The gate's verdict.
         settings: The recipe.
         warnings: Warnings for the user.
+        resources: Time and memory; None in a learn that an older perdure recorded.
     """
 
     train_seconds: float
@@ -90,6 +108,7 @@ class LearnRecord(TrainingRecord):
     gate: Verdict | GateOff
     settings: JsonObject
     warnings: tuple[str, ...]
+    resources: Resources | None = omitted(None)
 
 
 @dataclass(frozen=True)

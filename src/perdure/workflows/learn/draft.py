@@ -35,15 +35,16 @@ def draft(run: Run, prepared: Prepared, trained: Trained) -> Draft:
     """Store objects, rows and manifest, and return the entry that would be recorded."""
     session, plan, learner = run.session, run.plan, trained.learner
     ledger, task, parent = session.ledger, plan.task, plan.parent
-    memory = remember.after(
-        prepared.memory,
-        task,
-        remember.Teachers(plan.recipe, plan.encoder, session.runtime),
-        learner,
-        stage=len(ledger.ancestors(parent)),
-        nll_before=trained.nll_before,
-        tests=prepared.tests,
-    )
+    with run.stages.stage("memory", f"losses of {task.name} after training"):
+        memory = remember.after(
+            prepared.memory,
+            task,
+            remember.Teachers(plan.recipe, plan.encoder, session.runtime, run.stages),
+            learner,
+            stage=len(ledger.ancestors(parent)),
+            nll_before=trained.nll_before,
+            tests=prepared.tests,
+        )
     slots = _stored_slots(run)  # objects before rows: a full disk then leaves no row behind
     carried = carry(session, parent, slots, run.tick)
     if carried and carried.slot:

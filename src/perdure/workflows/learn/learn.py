@@ -36,15 +36,20 @@ def learn(
         Interrupted: A signal came; a checkpoint is on disk.
         BadInput: A candidate is waiting to be accepted or discarded, or head moved since `plan`.
     """
+    from perdure.bridges.models import choose_device
+    from perdure.bridges.peak_memory import PeakMemory
+
     signature = sign(message)
     with session.writing(), stop_signal() as stop:
         _refuse_stale(session, planned, gate)
         run = Run(session, planned, tick, stop, signature=signature)
+        peak = PeakMemory(choose_device(session.device))
         prepared = prepare(run)
         trained = train(run, prepared)
-        drafted = draft(run, prepared, trained)
+        with run.stages.stage("storing"):
+            drafted = draft(run, prepared, trained)
         judged = judge(run, drafted, gate)
-        return record(run, prepared, trained, drafted, judged)
+        return record(run, prepared, trained, drafted, judged, peak)
 
 
 def _refuse_stale(session: Session, planned: Plan, gate: Gate | None) -> None:

@@ -51,9 +51,12 @@ def prepare(run: Run) -> Prepared:
         Interrupted: A signal came while the task was scored.
     """
     session, plan = run.session, run.plan
+    with run.stages.stage("loading"):
+        session.load(session.ledger.resolve("base"))
     before = {"base": run.score(session.ledger.resolve("base"), plan.task), "head": run.score(plan.parent, plan.task)}
     run.clock.start()
-    return gather(run, plan.training, before)
+    with run.stages.stage("rows"):
+        return gather(run, plan.training, before)
 
 
 def gather(run: Run, training: TrainingRows, before: Mapping[str, Scored]) -> Prepared:
@@ -74,7 +77,7 @@ def gather(run: Run, training: TrainingRows, before: Mapping[str, Scored]) -> Pr
         notices.append(f"longer than {longest} tokens, and cut: {cut:,} of {counted(len(rows), 'train row')}")
     memory = remember.LedgerMemory.at(ledger, plan.parent)
     tests = _tests(ledger, plan, memory)
-    teachers = remember.Teachers(plan.recipe, plan.encoder, session.runtime)
+    teachers = remember.Teachers(plan.recipe, plan.encoder, session.runtime, run.stages)
     memory = remember.with_general(memory, plan.general, teachers, rows, seed=session.seed, tests=tests)
     columns = {
         column.name: teachers.query(column, rows) for column in plan.recipe.columns("new") if column.teacher != "start"

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from perdure.core.records import Record
-from perdure.ledger.records import GateOff, LearnRecord, RowCounts, ScoreSummary, Verdict
+from perdure.ledger.records import GateOff, LearnRecord, Resources, RowCounts, ScoreSummary, Verdict
 from perdure.workflows.edit.records import NOTE
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.effects import idle, unmoved
@@ -17,6 +18,9 @@ from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.train import Trained
 from perdure.workflows.session import Scored
+
+if TYPE_CHECKING:
+    from perdure.bridges.peak_memory import PeakMemory
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class LearnResult(Record):
         before: Of the task that was learned, at "base" and at "head".
         moved: Whether head moved to the entry.
         warnings: What the user should know.
+        resources: Time and memory.
     """
 
     entry: str
@@ -48,11 +53,24 @@ class LearnResult(Record):
     before: Mapping[str, ScoreSummary]
     moved: bool
     warnings: tuple[str, ...]
+    resources: Resources
 
 
-def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged: Judged) -> LearnResult:
-    """Record the draft and move head to it, or put it aside where the gate refuses it."""
+def record(
+    run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged: Judged, peak: "PeakMemory"
+) -> LearnResult:
+    """Record the draft and move head to it, or put it aside where the gate refuses it.
+
+    Args:
+        run: The learn.
+        prepared: What it started from.
+        trained: What it trained.
+        draft: The entry.
+        judged: Its scores and verdict.
+        peak: The most memory so far.
+    """
     ledger, task = run.session.ledger, run.plan.task
+    resources = _resources(run, trained, peak)
     learned = LearnRecord(
         **vars(trained.learner.record.frozen),
         train_seconds=trained.seconds,
@@ -62,6 +80,7 @@ def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged:
         gate=judged.verdict,
         settings=run.plan.recipe.to_json(),
         warnings=tuple(_warnings(run, prepared, trained, draft, judged)),
+        resources=resources,
     )
     notes = {
         "record": learned,
@@ -89,6 +108,19 @@ def record(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged:
         before=_briefly(prepared.before),
         moved=not judged.failed,
         warnings=learned.warnings,
+        resources=resources,
+    )
+
+
+def _resources(run: Run, trained: Trained, peak: "PeakMemory") -> Resources:
+    """Return time and memory of a learn."""
+    stages, tokens = run.clock.stages, trained.learner.record.tokens
+    updates = stages.get("updates", 0.0)
+    return Resources(
+        {name: round(seconds, 3) for name, seconds in stages.items()},
+        peak.mib,
+        peak.of,
+        round(tokens / updates, 1) if updates and tokens else None,
     )
 
 

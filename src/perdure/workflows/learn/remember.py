@@ -1,12 +1,13 @@
 """Memory across entries: what head's manifest gives a learn to draw from, and the manifest that the learn leaves."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.core.seams import AdmitContext, Column, DrawContext
+from perdure.core.stages import Stages
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, row_key
 from perdure.ledger.records import MemoryItem
@@ -87,11 +88,13 @@ class Teachers:
         recipe: Names the columns, and the teacher of each.
         encoder: Turns rows into tokens.
         runtime: Holds the model, whose state and base are two of the teachers.
+        stages: Counts the seconds that they take, and shows how far they are.
     """
 
     recipe: Recipe
     encoder: RowEncoder
     runtime: "Runtime"
+    stages: Stages = field(default_factory=Stages)
 
     def teach(self, memory: LedgerMemory, rows: Sequence[LedgerRow], pool: str) -> LedgerMemory:
         """Return the memory with the columns that the recipe wants for these rows of a pool. Cost: one forward a row each."""
@@ -101,14 +104,15 @@ class Teachers:
         """Return the distribution of the column's teacher on each row: the model as it is loaded now, the base, or another."""
         if not rows:
             return []
-        if column.teacher == "settled":
-            return self.runtime.top_k(rows, column.top_k)
-        if column.teacher == "base":
-            with self.runtime.bare():
-                return self.runtime.top_k(rows, column.top_k)
-        from perdure.bridges.teacher import teacher_top_k
+        with self.stages.stage("teachers", f"distributions of the teacher {column.teacher}"):
+            if column.teacher == "settled":
+                return self.runtime.top_k(rows, column.top_k, self.stages.show)
+            if column.teacher == "base":
+                with self.runtime.bare():
+                    return self.runtime.top_k(rows, column.top_k, self.stages.show)
+            from perdure.bridges.teacher import teacher_top_k
 
-        return teacher_top_k(column.teacher, rows, column.top_k, self.runtime)
+            return teacher_top_k(column.teacher, rows, column.top_k, self.runtime, self.stages.show)
 
     def _query(self, column: Column, rows: Sequence[LedgerRow]) -> "list[TopK]":
         return self.query(column, self.encoder.all(remembered.row for remembered in rows))

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from perdure.core.canonical import content_hash
 from perdure.core.clock import Clock
 from perdure.core.errors import Interrupted
 from perdure.core.progress import Tick
+from perdure.core.stages import Stages
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, row_key
 from perdure.ledger.records import Signature
@@ -47,17 +49,28 @@ class Run:
         key = content_hash([plan.parent.id, plan.recipe.to_json(), *data, self.session.seed])
         return self.session.ledger.root / "runs" / key[:16]
 
+    @cached_property
+    def stages(self) -> Stages:
+        """The stages of this learn, counted by its clock."""
+        return Stages(self.clock, self.report)
+
     def score(self, entry: Entry, task: TaskData) -> Scored:
         """Score a task at an entry.
 
         Raises:
             Interrupted: A signal came; tasks that are not scored yet have no record.
         """
-        scored = self.session.score(entry, task, self._scoring)
+        with self.stages.stage("scoring"):
+            scored = self.session.score(entry, task, self.report)
         self.clock.scored += scored.seconds
         return scored
 
-    def _scoring(self, what: str, done: int, total: int) -> None:
+    def report(self, what: str, done: int, total: int) -> None:
+        """Show how far some work is.
+
+        Raises:
+            Interrupted: A signal came.
+        """
         if signal := self.stop():
             raise Interrupted(f"stopped by {signal} while {what}; run the same command again to go on")
         if self.tick:

@@ -52,11 +52,13 @@ def train(run: Run, prepared: Prepared) -> Trained:
     runtime, settings = session.runtime, plan.recipe.settings
     path = run.folder / CHECKPOINT
     note(path.parent, plan.task.name, plan.parent.id)
-    learner = start(run, prepared)
-    nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
+    with run.stages.stage("start", f"losses of {plan.task.name} before training"):
+        learner = start(run, prepared)
+        nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
     keeper = Keeper(path, learner, stop=run.stop, clock=run.clock)
     logs = {"logs": session.ledger.root / "trackers"} if settings.trackers else {}
-    host(settings.host)(learner, keeper, _progress(run, keeper), **logs)
+    with run.stages.stage("updates"):
+        host(settings.host)(learner, keeper, _progress(run, keeper), **logs)
     runtime.freeze()
     if run.clock.read()["seconds"] > CLOSE_OFF:
         keeper.save(None, learner.total)
@@ -120,7 +122,7 @@ def make_learner(
     trainable = session.runtime.trainable(
         params, gradient_checkpointing=settings.gradient_checkpointing, packing=settings.packing
     )
-    return Learner(trainable, plan.recipe, inputs)
+    return Learner(trainable, plan.recipe, inputs, stages=run.stages)
 
 
 def host(name: str) -> Callable[..., None]:
