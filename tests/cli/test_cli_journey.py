@@ -91,7 +91,8 @@ def test_learn_json_is_alone_on_stdout(fresh: Path, files: Path):
     result = learn_quickly(fresh, files, "parcel", "--json")
     told = json.loads(result.stdout)
     promised = {"entry", "task", "train_seconds", "train_cpu_seconds", "eval_seconds", "tokens", "gate", "scores"}
-    assert set(told) == {*promised, "before", "moved", "warnings"}
+    assert set(told) == {*promised, "before", "moved", "warnings", "resources"}
+    assert told["resources"]["seconds"]["updates"] > 0
     assert (told["moved"], without_size(told["warnings"])) == (True, [])
     updates, tests = told["warnings"]  # told before the training, and once
     assert result.stderr.count(f"warning: {updates}\n") == result.stderr.count(f"warning: {tests}\n") == 1
