@@ -86,7 +86,11 @@ def test_an_inconclusive_gate_moves_head_loudly_and_fails_when_strict(ws: Path, 
     run("-w", ws, "discard")
     loud = learn_quickly(ws, files, "invoice", *words)
     assert "INCONCLUSIVE: " in loud.stderr
-    assert "more test items would decide" in loud.stderr
+    assert "To decide, learn the task again with more test rows" in loud.stderr
+    printed = loud.stdout + loud.stderr  # the reason once, with what to do
+    assert printed.count("more test items would decide") == printed.count("the test items do not tell") == 1
+    assert "gate: INCONCLUSIVE (" in loud.stdout
+    assert run("-w", ws, "status").stdout.count("more test items would decide") == 1
     assert run_json("-w", ws, "status")["head"]["task"] == "invoice"
 
 

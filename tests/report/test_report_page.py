@@ -290,3 +290,10 @@ def test_a_long_page_stays_small_and_says_what_is_folded(tasks, learns):
     assert f"<summary>{learns - 3} earlier verdicts, " in html
     whole = f"{tasks - 16} more tasks and {learns - 8} more stages"
     assert f"<summary>{whole}: the whole matrix</summary>" in html or f"{whole}: <code>perdure matrix --all" in html
+
+
+def test_an_inconclusive_gate_is_reported_in_its_section_alone_with_what_to_do():
+    html = render(four_tasks())
+    reason = next(e.gate.reason for e in four_tasks().entries if e.gate and e.gate.verdict == "inconclusive")
+    assert html.count(reason.rstrip(".")) == 1
+    assert html.count("To decide, learn the task again with more test rows") == 1

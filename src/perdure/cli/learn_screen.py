@@ -33,14 +33,14 @@ def show_result(result: "LearnResult", scores: "Mapping[str, ScoreCells]") -> No
     peak = f"peak memory {result.resources.peak_mib:,} MiB of {result.resources.peak_of}"
     print_text(f"learned {result.task}: entry {short(result.entry)}, {result.tokens:,} tokens, {speed}, {peak}\n")
     print_text(score_lines(scores, result.task) + "\n")
-    print_text(gate_screen(result.gate))
+    print_text(gate_screen(result.gate, reason=result.gate.verdict != "inconclusive"))  # else `conclude` prints it
 
 
-def gate_screen(verdict: "Verdict | GateOff") -> str:
-    """Return what a gate decided, as a screen of text."""
+def gate_screen(verdict: "Verdict | GateOff", *, reason: bool = True) -> str:
+    """Return what a gate decided, as a screen of text; see `evaluate.gate.screen`."""
     from perdure.evaluate.gate import screen
 
-    return f"gate: OFF, {verdict.reason}" if verdict.verdict == "off" else screen(verdict).rstrip()
+    return f"gate: OFF, {verdict.reason}" if verdict.verdict == "off" else screen(verdict, reason=reason).rstrip()
 
 
 def score_lines(scores: "Mapping[str, ScoreCells]", learned: str | None = None) -> str:
@@ -65,7 +65,10 @@ def conclude(result: "LearnResult") -> None:
     """Print a verdict that is not a plain pass, and exit with 3 if the gate failed."""
     verdict, head = result.gate.verdict, short(result.entry)
     if verdict == "inconclusive":
+        from perdure.evaluate.gate import TO_DECIDE
+
         print_message(f"INCONCLUSIVE: {result.gate.reason}. Head moved to {head} all the same.", fg="yellow", bold=True)
+        print_message(f"{TO_DECIDE}, and 'perdure rollback head~1' goes back")
     if verdict == "fail":
         print_message(f"GATE FAILED: {result.gate.reason}.", fg="red", bold=True)
         print_message(f"Head stays; entry {head} waits for 'perdure accept' or 'perdure discard'.")

@@ -27,6 +27,7 @@ from perdure.ledger.records.verdict import Word
 from perdure.maths.statistics import items_needed, paired_difference
 
 SHOWN = 15  # tasks on the screen; the rest are passed ones, counted
+TO_DECIDE = "To decide, learn the task again with more test rows (--test FILE); --strict refuses what is not decided"
 NAMED = 3  # lost facts that the reason names
 ORDER = ("fail", "inconclusive", "pass")
 
@@ -60,20 +61,21 @@ def decide(
     return Verdict(verdict, gate.tolerance, gate.confidence, gate.strict, reason, judged, floor, edited)
 
 
-def screen(verdict: Verdict, differences: Sequence[str] = ()) -> str:
+def screen(verdict: Verdict, differences: Sequence[str] = (), *, reason: bool = True) -> str:
     """Return the verdict as one screen of plain text: the decision, the reason, then the guarded tasks, worst first.
 
     Args:
         verdict: The verdict.
         differences: How a stored verdict differs from it.
+        reason: Print the reason, and how many more test items would decide; False where the caller prints both.
     """
     strict = ", strict" if verdict.strict else ""
     rule = f"tolerance {_points(verdict.tolerance)}, bounds with {100 * verdict.confidence:g}% confidence{strict}"
-    lines = [f"gate: {verdict.verdict.upper()} ({rule})", verdict.reason]
+    lines = [f"gate: {verdict.verdict.upper()} ({rule})", *([verdict.reason] if reason else [])]
     shown = verdict.tasks[:SHOWN]
     if shown:
         width = max(len(task.task) for task in shown)
-        lines += ["", *(_screen_line(task, width, verdict.tolerance) for task in shown)]
+        lines += ["", *(_screen_line(task, width, verdict.tolerance, advice=reason) for task in shown)]
     rest = [task.verdict for task in verdict.tasks[SHOWN:]]
     if rest:
         lines.append(f"... and {len(rest)} more: " + ", ".join(f"{rest.count(w)} {w}" for w in ORDER if w in rest))
@@ -108,7 +110,7 @@ def _judge(gate: Gate, name: str, task: ItemScores, then: Sequence[float]) -> Ta
     return replace(judged, reason=f"{scores}: {_words(judged)}; tolerance {_points(tolerance)}")
 
 
-def _words(task: TaskVerdict) -> str:
+def _words(task: TaskVerdict, advice: bool = True) -> str:
     """Return in words what the bounds of one task mean."""
     seen = _change(task.drop)
     if task.verdict == "pass":
@@ -116,7 +118,8 @@ def _words(task: TaskVerdict) -> str:
     if task.verdict == "fail":
         return f"{seen}, at least {_points(task.low)}"
     best = f"{100 * abs(task.low):.1f} {'lost' if task.low > 0 else 'gained'}"
-    return f"{seen}, could be {best} to {100 * task.high:.1f} lost; {_advice(task.more_items)}"
+    bounds = f"{seen}, could be {best} to {100 * task.high:.1f} lost"
+    return f"{bounds}; {_advice(task.more_items)}" if advice else bounds
 
 
 def _judge_floor(gate: Gate, new_task: str, tasks: Mapping[str, ItemScores]) -> FloorVerdict | None:
@@ -179,10 +182,10 @@ def _overall(
     return "pass", f"{what}; {most.task} can have lost most, {_points(max(most.high, 0.0))} at the worst"
 
 
-def _screen_line(task: TaskVerdict, width: int, tolerance: float) -> str:
+def _screen_line(task: TaskVerdict, width: int, tolerance: float, advice: bool) -> str:
     scores = f"{_percent(task.reference):>6} -> {_percent(task.now):>6}  n={task.n:<5}"
     own = "" if task.tolerance == tolerance else f" (tolerance {_points(task.tolerance)})"
-    return f"{task.verdict:<12}  {task.task:<{width}}  {scores}  {_words(task)}{own}"
+    return f"{task.verdict:<12}  {task.task:<{width}}  {scores}  {_words(task, advice)}{own}"
 
 
 def _advice(more: int | None, each: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from perdure.evaluate.gate import TO_DECIDE
 from perdure.ledger.records import TaskVerdict, Verdict
 from perdure.report.fold import folded, is_long
 from perdure.report.lines import Scale, whisker
@@ -64,6 +65,8 @@ def _verdict(entry: ReportEntry, gate: Verdict, is_open: bool, most: int | None 
         sentences.append(sentence(f"{floor.task}: {floor.reason}"))
     if (facts := gate.facts) and facts.reason not in gate.reason:
         sentences.append(sentence(facts.reason))
+    if gate.verdict == "inconclusive":
+        sentences.append(sentence(TO_DECIDE))
     rows = gate.tasks[:most]  # the worst first
     table = _table(rows) if rows else None
     left = len(gate.tasks) - len(rows)

@@ -100,15 +100,17 @@ def _tile(matrix: Matrix, metric: MetricWords) -> Html:
 
 
 def attention(data: ReportData) -> Html | None:
-    """Return the list of what a reader must not miss: gates that did not pass, and warnings of the runs."""
+    """Return the list of what a reader must not miss: gates that failed, and warnings of the runs.
+
+    An inconclusive gate is reported in the section on gates, with what to do.
+    """
     line = lineage(data, data.head)
     notes = []
     for entry, record in learned(data):
         gate = entry.gate
         aside = "" if entry.entry in line else " It is not part of head."
-        if gate and gate.verdict != "pass":
-            word = "failed" if gate.verdict == "fail" else "was inconclusive"
-            notes.append(_note(entry, f"the gate {word}: {sentence(gate.reason)}{aside}"))
+        if gate and gate.verdict == "fail":
+            notes.append(_note(entry, f"the gate failed: {sentence(gate.reason)}{aside}"))
         notes += [_note(entry, f"{sentence(text)}{aside}" if aside else text) for text in record.warnings]
     if not notes:
         return None
