@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArgument
 
 import perdure
 from perdure.bridges.continual_trainer import MEMORY, ContinualTrainer
-from perdure.core.errors import BadInput, BadSpec, BrokenStore
+from perdure.core.errors import BadInput, BadSpec, BrokenStore, Conflict
 from perdure.core.rows import Row
 from perdure.data.encode import encode
 from perdure.memory import file as store
@@ -325,7 +325,7 @@ def test_each_task_needs_a_trainer_made_after_the_last(tiny_model, tokenizer, tm
             BadSpec,
             "gradient_checkpointing_kwargs.* use_reentrant: False",
         ),
-        ({"args": {"optim": "sgd"}}, BadSpec, "optim"),
+        ({"args": {"optim": "lomo"}}, Conflict, "optim: lomo: it steps inside the backward"),
         ({"args": {"adam_beta1": 0.8}}, BadSpec, "adam_beta1"),
         ({"args": {"data_seed": 7}}, BadSpec, "data_seed"),
         ({"args": {"dataloader_drop_last": True}}, BadSpec, "dataloader_drop_last"),

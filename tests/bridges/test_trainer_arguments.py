@@ -89,14 +89,28 @@ def test_the_lists_name_nothing_that_is_no_argument():
     [
         ("save_strategy", "best"),
         ("include_num_input_tokens_seen", "all"),
-        ("optim", "sgd"),
-        ("lr_scheduler_type", "polynomial"),
+        ("optim", "galore_adamw"),
+        ("optim", "grokadamw"),
+        ("lr_scheduler_type", "reduce_lr_on_plateau"),
     ],
 )
 def test_values_of_honoured_arguments_that_are_not_are_refused_by_name(tiny_model, tokenizer, plain, name, value):
     setattr(plain, name, value)
-    with pytest.raises(BadSpec, match=name):
+    with pytest.raises((BadSpec, Conflict), match=name):
         make(tiny_model, tokenizer, plain)
+
+
+def test_optimizer_and_schedule_of_the_arguments_are_those_that_train(tiny_model, tokenizer, plain):
+    plain.optim, plain.optim_args = "sgd", "momentum=0.9"
+    plain.lr_scheduler_type, plain.lr_scheduler_kwargs = "cosine_with_min_lr", {"min_lr_rate": 0.5}
+    trainer = make(tiny_model, tokenizer, plain)
+    assert type(trainer.optimizer) is torch.optim.SGD
+    assert trainer.optimizer.param_groups[0]["momentum"] == 0.9
+    done = trainer.train()
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.5 * plain.learning_rate)
+    assert done.global_step == trainer.learner.total
+    plain.optim, plain.optim_args = "adamw_torch_fused", None  # Trainer's default
+    assert trainer_settings.settings_of(plain, 10)["optim"] == "adamw_torch"
 
 
 def test_a_tracker_that_is_not_installed_is_refused_by_name(plain):

@@ -390,6 +390,8 @@ def test_a_leak_that_is_allowed_is_trained_and_told_and_not_remembered(ws, tmp_p
     ("overrides", "error", "words"),
     [
         ({"methods.replay": {}, "methods.distill": {"teacher": "./nowhere"}}, BadInput, "nowhere"),
+        ({"optim": "grokadamw"}, BadSpec, "pip install grokadamw"),
+        ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs.steps": 2}, BadSpec, "steps"),
         (
             {"methods.replay": {}, "methods.distill": {"teacher": "base"}, "train": "full"},
             BadSpec,

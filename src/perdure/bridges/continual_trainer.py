@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput, speed_metrics
 
+from perdure.bridges.optimizers import check
 from perdure.bridges.sizes import has_checkpoints
 from perdure.bridges.trainer_memory import losses, remembered
 from perdure.bridges.trainer_rows import rows_of
@@ -209,6 +210,7 @@ class ContinualTrainer(RecipeTrainer):
             raise BadSpec(
                 f"recipe {self.recipe.name} validates the weights on eval_dataset; give one, or use keep: last without eval_steps"
             )
+        check(settings, args.device)
         if settings.gradient_checkpointing and not has_checkpoints(model):
             raise BadSpec(f"transformers has no gradient checkpointing for {type(model).__name__}; switch it off")
         if self.folder is None and self.recipe.remembers:

@@ -6,6 +6,7 @@ from math import ceil
 from typing import Any
 
 from transformers import SchedulerType, TrainingArguments
+from transformers.training_args import OptimizerNames
 
 from perdure.bridges.trackers import refuse_missing
 from perdure.core.errors import BadSpec
@@ -24,7 +25,7 @@ TAKEN = (  # settings of the recipe
 )
 CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")  # its names in transformers, old and new
 READ = (  # what settings_of makes settings of, and what ContinualTrainer itself goes by
-    *("num_train_epochs", "lr_scheduler_type", "optim", "bf16", "tf32", "use_cpu"),
+    *("num_train_epochs", "lr_scheduler_type", "lr_scheduler_kwargs", "optim", "optim_args", "bf16", "tf32", "use_cpu"),
     *CHECKPOINTING,
     *("per_device_eval_batch_size", "prediction_loss_only", "save_only_model", "do_train", "do_eval", "do_predict"),
 )
@@ -40,8 +41,7 @@ REENTRANT = "methods go back through one forward several times, which takes use_
 REASONS = {  # by the beginning of a name, the longest that fits
     "": "it has no part in how a recipe trains",
     "adam_": "AdamW has its usual betas and epsilon",
-    "optim": "AdamW is the one optimizer",
-    "lr_scheduler_kwargs": "schedules have no further settings",
+    "optim": "the optimizers that need it cannot be used with a recipe",
     "average_tokens": "one process trains",
     "ddp_": "one process trains",
     "fsdp": "one process trains",
@@ -98,8 +98,8 @@ INIT = {  # arguments of Trainer.__init__
     "compute_loss_func": "a loss of yours is a method: see docs/how-to/add-a-method.md",
     "compute_metrics": "evaluate gives the loss; score the model with your own code after train()",
     "preprocess_logits_for_metrics": "evaluate gives the loss; score the model with your own code after train()",
-    "optimizers": "AdamW and its schedule are made from args",
-    "optimizer_cls_and_kwargs": "AdamW is the one optimizer",
+    "optimizers": "the optimizer and its schedule are made from args, by optim and lr_scheduler_type",
+    "optimizer_cls_and_kwargs": "the optimizer is made from args, by optim and optim_args",
 }
 METHODS = {  # methods of Trainer
     "predict": "generate with the model, or call evaluate(rows) for the loss",
@@ -166,11 +166,15 @@ def settings_of(args: TrainingArguments, rows: int) -> dict[str, Any]:
         epochs = ceil(args.max_steps / ceil(batches / args.gradient_accumulation_steps))
     if epochs != int(epochs):
         raise BadSpec(f"num_train_epochs is {epochs}; epochs are whole here, so round it or give max_steps")
+    schedule, optim = SchedulerType(args.lr_scheduler_type).value, OptimizerNames(args.optim).value
     settings = {name: getattr(args, name) for name in TAKEN}
     settings |= {
         "gradient_checkpointing": any(getattr(args, name, None) for name in CHECKPOINTING),
         "num_train_epochs": int(epochs),
-        "lr_scheduler_type": SchedulerType(args.lr_scheduler_type).value.removesuffix("_with_warmup"),
+        "lr_scheduler_type": {"constant_with_warmup": "constant"}.get(schedule, schedule),
+        "lr_scheduler_kwargs": args.lr_scheduler_kwargs or {},
+        "optim": "adamw_torch" if optim == "adamw_torch_fused" else optim,  # which is Trainer's default
+        "optim_args": args.optim_args or "",
         "report_to": ",".join(args.report_to or []) or "none",
         "host": "transformers",
     }
@@ -188,7 +192,6 @@ def _refuse(args: TrainingArguments) -> None:
         n for n in names if n not in HONOURED and getattr(args, n) not in (getattr(usual, n, None), plain.get(n))
     ]
     wrong = {
-        "optim": args.optim not in ("adamw_torch", "adamw_torch_fused"),
         "save_strategy": args.save_strategy == "best",
         "include_num_input_tokens_seen": args.include_num_input_tokens_seen not in (False, "no", "non_padding"),
     }

@@ -14,12 +14,13 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from perdure.bridges.optimizers import make_optimizer, make_schedule
 from perdure.core.errors import BadSpec
 from perdure.core.launcher import without_launcher
 from perdure.train.checkpoint import Keeper
 from perdure.train.learner import Learner
 from perdure.train.loop import Progress
-from perdure.train.optimizer import clip, make_optimizer, make_schedule
+from perdure.train.optimizer import clip
 from perdure.train.update import Update
 
 TOLD = (  # settings that trackers and callbacks read from the arguments; the optimizer and its schedule are made here

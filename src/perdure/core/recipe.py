@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from perdure.core.errors import BadSpec, Conflict
+from perdure.core.optimizers import BY_METRIC, OPTIMIZERS, what_it_couples, why_refused
 from perdure.core.plan import AdapterPlan, Bare, shared_plan
 from perdure.core.seams import EXCLUSIVE, NEEDS, Column, Method, State, Support
 from perdure.core.settings import Settings
@@ -134,6 +135,7 @@ def without_conflicts(recipe: Recipe) -> Recipe:
         owners = [method.name for method in recipe.owners(seam)]
         if len(owners) > 1:
             raise Conflict(f"the seam '{seam}' has room for one method, got {owners}; drop all but one")
+    _check_optimizer(recipe)
     following = recipe.needs("task_grad")
     if recipe.settings.keep == "best" and following:
         raise Conflict(
@@ -150,6 +152,31 @@ def without_conflicts(recipe: Recipe) -> Recipe:
     for of in ("new", "replay", "general"):
         recipe.columns(of)
     return recipe
+
+
+def _check_optimizer(recipe: Recipe) -> None:
+    """Refuse an optimizer or a schedule that no recipe, or not this one, can be trained with.
+
+    Raises:
+        BadSpec: Transformers has no optimizer of this name.
+        Conflict: With the reason.
+    """
+    optim, schedule = recipe.settings.optim, recipe.settings.lr_scheduler_type
+    if optim not in OPTIMIZERS:
+        raise BadSpec(f"recipe {recipe.name}: optim is {shown(optim)}{nearest(optim, list(OPTIMIZERS))}")
+    if why := why_refused(optim):
+        raise Conflict(f"no recipe can be trained with optim: {optim}: {why}")
+    if schedule in BY_METRIC:
+        raise Conflict(
+            f"lr_scheduler_type: {schedule} goes by a metric that Trainer evaluates, which a recipe does not; choose another, "
+            "with keep: best and early_stopping_patience if training is to end by itself"
+        )
+    projecting = [method.name for method in (*recipe.owners("mask"), *recipe.owners("gradient"))]
+    if projecting and (what := what_it_couples(optim)):
+        raise Conflict(
+            f"{projecting[0]} projects the gradient, and optim: {optim} {what}, which brings back what was projected out; set "
+            f"optim: adamw_torch or sgd, or drop {projecting[0]}"
+        )
 
 
 def _check_adapter(recipe: Recipe) -> None:

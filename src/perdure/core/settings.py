@@ -9,6 +9,7 @@ from perdure.core.fields import LARGEST, MANY
 LATER = (  # settings that were added after the first recipes were recorded
     *("gradient_checkpointing", "packing"),
     *("max_steps", "eval_steps", "early_stopping_patience"),
+    *("optim", "optim_args", "lr_scheduler_kwargs", "warmup_ratio"),
 )
 
 
@@ -17,7 +18,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    learning_rate: float = Field(1e-3, gt=0, le=100, description="peak learning rate of AdamW")
+    learning_rate: float = Field(1e-3, gt=0, le=100, description="peak learning rate")
     num_train_epochs: int = Field(3, ge=1, le=100_000, description="passes over the new rows")
     max_steps: int = Field(
         -1, ge=-1, le=MANY, description="updates in all, in the place of num_train_epochs; -1 or 0 goes by the epochs"
@@ -37,9 +38,36 @@ class Settings(BaseModel):
         "the same update up to rounding, in less time",
     )
     max_grad_norm: float = Field(1.0, ge=0, le=LARGEST, description="clip the gradient to this norm; 0 does not clip")
-    weight_decay: float = Field(0.0, ge=0, le=100, description="AdamW's decoupled weight decay")
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field("linear", description="decay after warm-up")
+    weight_decay: float = Field(
+        0.0, ge=0, le=100, description="weight decay, decoupled where the optimizer has it so, as AdamW"
+    )
+    optim: str = Field(
+        "adamw_torch",
+        description="optimizer by its name in transformers: adamw_torch, adamw_torch_fused, sgd, adafactor, adagrad, rmsprop, "
+        "adamw_8bit, lion_8bit, ... (those in 8 bits and lion need bitsandbytes)",
+    )
+    optim_args: str = Field("", description="arguments of the optimizer, as momentum=0.9,nesterov=True")
+    lr_scheduler_type: Literal[
+        "linear",
+        "cosine",
+        "constant",
+        "constant_with_warmup",
+        "cosine_with_restarts",
+        "cosine_with_min_lr",
+        "cosine_warmup_with_min_lr",
+        "polynomial",
+        "inverse_sqrt",
+        "warmup_stable_decay",
+        "reduce_lr_on_plateau",
+        "greedy",
+    ] = Field("linear", description="learning rate after warm-up, by its name in transformers")
+    lr_scheduler_kwargs: dict[str, bool | int | float | str] = Field(
+        {}, description="arguments of the schedule, as {num_cycles: 2} for cosine_with_restarts"
+    )
     warmup_steps: float = Field(0.0, ge=0, le=MANY, description="updates of warm-up; below 1, a share of all updates")
+    warmup_ratio: float = Field(
+        0.0, ge=0, lt=1, description="share of all updates that warm up; a warmup_steps below 1"
+    )
     label_smoothing_factor: float = Field(0.0, ge=0, lt=1, description="label smoothing of the task loss")
     max_length: int = Field(
         512,
@@ -119,6 +147,11 @@ class Settings(BaseModel):
         batches = -(-rows // self.per_device_train_batch_size)
         return -(-self.max_steps // max(-(-batches // self.gradient_accumulation_steps), 1))
 
+    def warmup_updates(self, total: int) -> float:
+        """Return how many of `total` updates warm up; a part of an update counts as it is."""
+        share = self.warmup_ratio or (self.warmup_steps if self.warmup_steps < 1 else 0.0)
+        return share * total or self.warmup_steps
+
     @property
     def trackers(self) -> list[str]:
         """Names of the trackers; empty for none."""
@@ -148,6 +181,12 @@ class Settings(BaseModel):
         if value > 1 and value != int(value):
             raise ValueError("from 1 on it is a whole number of updates")
         return value
+
+    @model_validator(mode="after")
+    def _one_warm_up(self) -> "Settings":
+        if self.warmup_ratio and self.warmup_steps:
+            raise ValueError("warmup_ratio and warmup_steps both name the warm-up; drop one of them")
+        return self
 
     @model_validator(mode="after")
     def _stops_at_the_best(self) -> "Settings":

@@ -27,15 +27,20 @@ def save(path: Path, learner: Learner, clock: Clock, optimizer: Any, done: int) 
         PerdureError: The disk is full; the previous checkpoint is not changed.
     """
     tensors: dict[str, Tensor] = {f"param/{name}": value.detach() for name, value in learner.params.items()}
+    numbers: dict[str, dict[str, Any]] = {}  # of optimizers that count their steps in Python
     for name, value in learner.params.items() if optimizer is not None else ():
         for key, part in optimizer.state.get(value, {}).items():
-            tensors[f"adam/{name}/{key}"] = part
+            if isinstance(part, Tensor):
+                tensors[f"adam/{name}/{key}"] = part
+            else:
+                numbers.setdefault(name, {})[key] = part
     for method, state in learner.state.items():
         tensors |= {f"state/{method}/{key}": value for key, value in state.items()}
     if learner.best:
         tensors |= {f"best/{name}": value for name, value in learner.best.weights.items()}
     stored = {
         "done": done,
+        "optimizer": numbers,
         "rows": {name: len(pool.keys) for name, pool in learner.pools.items()},
         "served": {name: pool.served for name, pool in learner.pools.items()},
         "best": {"loss": learner.best.loss, "update": learner.best.update} if learner.best else None,
@@ -71,8 +76,10 @@ def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
             value.copy_(tensors[f"param/{name}"])
             prefix = f"adam/{name}/"
             state = {key[len(prefix) :]: part for key, part in tensors.items() if key.startswith(prefix)}
-            if state:
-                optimizer.state[value] = {k: v if k == "step" else v.to(value.device) for k, v in state.items()}
+            there = {k: v if k == "step" else v.to(value.device) for k, v in state.items()}
+            there |= stored.get("optimizer", {}).get(name, {})
+            if there:
+                optimizer.state[value] = there
     device = next(iter(learner.params.values())).device
     for method in learner.state:
         prefix = f"state/{method}/"

@@ -56,7 +56,13 @@ def _learner(
 ) -> Learner:
     settings = recipe.settings
     rows = max(ROWS, UPDATES * settings.per_device_train_batch_size * settings.gradient_accumulation_steps)
-    change = {"num_train_epochs": 1, "max_steps": -1, "learning_rate": 1e-6, "logging_steps": 10**9}
+    change: dict[str, float | str] = {
+        "num_train_epochs": 1,
+        "max_steps": -1,
+        "learning_rate": 1e-6,
+        "logging_steps": 10**9,
+    }
+    change |= {"optim": "adamw_torch", "optim_args": ""}  # the cost of the methods is counted
     small = Recipe(recipe.name, settings.model_copy(update=change), recipe.methods)
     pools = {method.pool for method in recipe.drawing if method.pool}
     new, inference = _examples(rows), Inference(model, Features())

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from perdure.bridges.optimizers import FACTORIES
 from perdure.bridges.trainer_memory import losses, remembered
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadSpec
@@ -83,7 +84,7 @@ def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: P
         began, computed = time.perf_counter(), time.process_time()
         learner = _learner(model, recipe, seen or part.train, part.name, memory, state, seed)
         nll_before = losses(learner, part.train, "nll_before")
-        loop.train(learner)
+        loop.train(learner, factories=FACTORIES)
         spent = {
             "train_seconds": round(time.perf_counter() - began, 3),
             "train_cpu_seconds": round(time.process_time() - computed, 3),

@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput, BadSpec, PerdureError
+from perdure.core.optimizers import PLAIN_SCHEDULES
 from perdure.core.recipe import Recipe
 from perdure.core.settings import Settings
 from perdure.core.slots import DENSE, view_of
@@ -55,11 +56,24 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
         )
     if settings.gradient_checkpointing:
         refuse_checkpointing(session.base_folder)
+    _check_optimizer(session, settings)
     layers = None  # all of them, as by default
     if settings.train == "lora" and settings.lora_target_modules != ALL:
         layers = targets(session.base_folder, settings)
     if settings.start == "head":  # what is begun anew fits
         _check_adapter(session, parent, recipe, task, layers)
+
+
+def _check_optimizer(session: Session, settings: Settings) -> None:
+    """Try an optimizer and a schedule of transformers on the device; the usual ones need no check."""
+    if settings.to_json().keys().isdisjoint(("optim", "optim_args", "lr_scheduler_kwargs")) and (
+        settings.lr_scheduler_type in PLAIN_SCHEDULES
+    ):
+        return
+    from perdure.bridges.models import choose_device
+    from perdure.bridges.optimizers import check
+
+    check(settings, choose_device(session.device))
 
 
 def untrained(session: Session, parent: Entry, recipe: Recipe) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.plan import Bare
@@ -128,10 +129,13 @@ def make_learner(
 def host(name: str) -> Callable[..., None]:
     """Return the function that runs the training loop."""
     if name == "loop":
-        from perdure.train.loop import train
-    else:
-        from perdure.bridges.transformers_host import train
-    return train
+        from perdure.bridges.optimizers import FACTORIES
+        from perdure.train import loop
+
+        return partial(loop.train, factories=FACTORIES)
+    from perdure.bridges import transformers_host
+
+    return transformers_host.train
 
 
 def _progress(run: Run, keeper: "Keeper") -> Any:
