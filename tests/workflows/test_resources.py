@@ -9,11 +9,14 @@ import pytest
 from perdure import Workspace
 from perdure.cli.resources import resource_pairs
 from perdure.core import clock as clocks
+from perdure.core import files
 from perdure.core import stages as stages_module
 from perdure.core.clock import Clock
 from perdure.core.errors import Interrupted
 from perdure.core.stages import Stages
 from perdure.ledger.records import LearnRecord, Resources
+from perdure.workflows import upkeep
+from perdure.workflows.init import init
 from perdure.workflows.inspect import views
 
 RECIPE = {
@@ -159,3 +162,23 @@ def test_a_short_stage_is_silent_and_a_signal_ends_a_long_one(monkeypatch):
         with pytest.raises(Interrupted):
             stages.show(1, 4)
     assert set(stages.clock.stages) == {"statistics", "inner"}
+
+
+def test_hashing_shows_how_far_it_is_and_gives_the_same_hash(learned, tiny_model, tmp_path, monkeypatch):
+    ws, _, _, _, _ = learned
+    monkeypatch.setattr(stages_module, "SILENT", 0.0)
+    monkeypatch.setattr(files, "PART", 1000)
+    sizes = []
+    weights = tiny_model / "model.safetensors"
+    assert files.file_hash(weights, sizes.append) == files.file_hash(weights)
+    assert sum(sizes) == weights.stat().st_size
+    assert len(sizes) > 2
+
+    shown = []
+    assert upkeep.verify(ws.session, lambda *words: shown.append(words)).ok
+    objects = [(done, total) for what, done, total in shown if what == "hashing objects"]
+    assert objects == [(n, len(objects)) for n in range(1, len(objects) + 1)]
+    assert any(what == "hashing the base model, in MiB" for what, _, _ in shown)
+    shown.clear()
+    init(tmp_path / "ws", str(tiny_model), tick=lambda *words: shown.append(words))
+    assert {what for what, _, _ in shown} == {"hashing the base model, in MiB"}

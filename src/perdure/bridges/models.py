@@ -31,6 +31,8 @@ from perdure.core.canonical import content_hash
 from perdure.core.device import ANY, check_name
 from perdure.core.errors import BadInput, BrokenStore, PerdureError
 from perdure.core.files import file_hash
+from perdure.core.progress import Tick
+from perdure.core.stages import Stages
 from perdure.data.encode import stop_ids
 from perdure.model.layers import positions_of
 
@@ -159,17 +161,30 @@ def _from_hub(name: str, revision: str | None) -> Path:
         ) from error
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, tick: Tick | None = None) -> str:
     """Return the hash of each file that makes the model, a line each: weights, configuration, tokenizer, chat template.
 
     Keys that only name who wrote the configuration are left out of its hash. Cost: reads every weight.
+
+    Args:
+        folder: The model's folder.
+        tick: Called with (what, MiB done, MiB in all) once it takes longer than a second.
     """
     if not any(folder.glob("*.safetensors")):
         raise BadInput(f"{folder} has no .safetensors weights; perdure loads no pickles, convert the model first")
     config = read_config(folder)
     for key in ("_name_or_path", "transformers_version"):
         config.pop(key, None)
-    hashes = {_within(folder, path): file_hash(path) for path in _identity(folder)}
+    files, done, stages = _identity(folder), 0, Stages(tick=tick)
+    total = sum(path.stat().st_size for path in files)
+
+    def show(size: int) -> None:
+        nonlocal done
+        done += size
+        stages.show(done >> 20, total >> 20)
+
+    with stages.stage("hashing", "hashing the base model, in MiB"):
+        hashes = {_within(folder, path): file_hash(path, show) for path in files}
     try:
         hashes["config.json"] = content_hash(_plain(config))
     except UnicodeEncodeError as error:
@@ -206,13 +221,18 @@ def files_of(folder: Path) -> list[Path]:
     return sorted({path for path in paths if not path.name.startswith(".")} | set(_identity(folder)))
 
 
-def check_unchanged(folder: Path, expected: str) -> None:
+def check_unchanged(folder: Path, expected: str, tick: Tick | None = None) -> None:
     """Refuse a base model that is not the one the workspace was made with.
+
+    Args:
+        folder: The model's folder.
+        expected: Its `fingerprint` then.
+        tick: As for `fingerprint`.
 
     Raises:
         BrokenStore: Weights, configuration, tokenizer or chat template changed; the message names the files.
     """
-    actual, recorded = _by_name(fingerprint(folder)), _by_name(expected)
+    actual, recorded = _by_name(fingerprint(folder, tick)), _by_name(expected)
     changed = {name for name in actual | recorded if actual.get(name) != recorded.get(name)}
     if names := sorted(name for name in changed if name in recorded or not _is_further(name)):
         raise BrokenStore(

@@ -59,10 +59,12 @@ def init(
     given = ctx.obj or (folder if str(ctx.get_parameter_source("folder")).endswith("COMMANDLINE") else None)
     if target and given and target.resolve() != given.resolve():
         raise typer.BadParameter(f"{target} and -w {given}: one workspace is made at a time; give one of them")
-    with progress(f"reading model {model}"):
+    with progress(f"reading model {model}") as tick:
         options: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device, "seed": seed}
         options |= {"quantization": quantization, "attn_implementation": attn_implementation}
-        ws = Workspace(make(target or folder or Path(), model, **options, keep_rows=keep_rows), device or ANY)
+        ws = Workspace(
+            make(target or folder or Path(), model, **options, keep_rows=keep_rows, tick=tick), device or ANY
+        )
     base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
     if slow := slow_notice(dtype, ws.session.device):
         print_message(f"notice: {slow}")

@@ -17,8 +17,8 @@ def verify(folder: Folder = None, device: Device = None, as_json: AsJson = False
     from perdure.workflows import upkeep
 
     ws = open_workspace(folder, device)
-    with progress("hashing entries, objects and the base model"):
-        report = upkeep.verify(ws.session)
+    with progress("hashing entries, objects and the base model") as tick:
+        report = upkeep.verify(ws.session, tick)
     if as_json:
         emit(report.to_json())
     else:

@@ -14,6 +14,7 @@ from typing import Any
 
 from perdure.core.errors import PerdureError
 
+PART = 1 << 24  # bytes of a file that are read at a time while its hash is shown
 ASIDE = ".perdure-"  # in the names of all temporary files and folders
 YOUNG = 1.0  # seconds after which a process has certainly locked its temporary file
 
@@ -90,10 +91,21 @@ def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str] |
         raise OSError(errno.EIO, str(error)) from error
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+def file_hash(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Args:
+        path: The file.
+        on_bytes: Called with the number of bytes that were just read, some megabytes at a time.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if on_bytes is None:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.sha256()
+        while part := file.read(PART):
+            digest.update(part)
+            on_bytes(len(part))
+        return digest.hexdigest()
 
 
 @contextmanager

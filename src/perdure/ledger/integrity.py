@@ -10,7 +10,9 @@ from sqlalchemy import Connection, Text, null, select, type_coerce
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadSpec, BrokenStore
 from perdure.core.files import remove_left
+from perdure.core.progress import Tick
 from perdure.core.rows import Row
+from perdure.core.stages import Stages
 from perdure.ledger import runs
 from perdure.ledger.database import (
     candidate,
@@ -31,17 +33,26 @@ from perdure.ledger.records import Freed, Verification
 from perdure.ledger.row_keys import row_key
 
 
-def verify(ledger: LedgerFolder) -> Verification:
+def verify(ledger: LedgerFolder, tick: Tick | None = None) -> Verification:
     """Hash everything again, and return the problems.
 
     Notes, the reflog and the model's answers have no hash, so they are not checked. A score is only checked against its items.
     The settings of a task are only checked while none of its rows is deleted.
 
+    Args:
+        ledger: The ledger.
+        tick: Called with (what, objects done, objects in all) once it takes longer than a second.
+
     Cost: reads every object once, and every row once plus once for each task version that has it.
     """
     problems, by_id = _record_problems(ledger)
     stored = ledger.objects.all()
-    problems += [f"object {name[:12]} is damaged" for name in sorted(stored) if not ledger.objects.verify(name)]
+    stages = Stages(tick=tick)
+    with stages.stage("hashing", "hashing objects"):
+        for done, name in enumerate(sorted(stored), 1):
+            if not ledger.objects.verify(name):
+                problems.append(f"object {name[:12]} is damaged")
+            stages.show(done, len(stored))
     return Verification(not problems, len(by_id), len(stored), tuple(problems))
 
 

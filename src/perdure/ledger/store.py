@@ -12,6 +12,7 @@ from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.core.files import make_folder, write_text
 from perdure.core.plain_json import read_json
 from perdure.core.plain_text import quoted
+from perdure.core.progress import Tick
 from perdure.ledger import integrity
 from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
@@ -158,9 +159,9 @@ class Ledger(LedgerFolder):
         trained = self.entries_trained_on(row_hash)
         return DeletedRow(row_hash, len(keys), not fresh, tuple(trained), tuple(tests))
 
-    def verify(self) -> Verification:
+    def verify(self, tick: Tick | None = None) -> Verification:
         """Hash everything again; see `integrity.verify`."""
-        return integrity.verify(self)
+        return integrity.verify(self, tick)
 
     def damage(self) -> str | None:
         """Return the first problem of the records; see `integrity.damage`."""

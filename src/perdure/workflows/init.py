@@ -6,6 +6,7 @@ from pathlib import Path
 from perdure.core.canonical import content_hash
 from perdure.core.device import ANY
 from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
 from perdure.core.values import shown
 from perdure.ledger import Ledger
 from perdure.ledger.store import KeepRows, place_of
@@ -24,8 +25,11 @@ def init(
     device: str = ANY,
     seed: int = 0,
     keep_rows: KeepRows = "needed",
+    tick: Tick | None = None,
 ) -> Ledger:
     """Make a workspace in a folder and return its ledger; for the arguments see `Workspace.init`.
+
+    `tick` is called with (what, done, total) while the model's files are hashed.
 
     Raises:
         BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
@@ -46,7 +50,7 @@ def init(
     folder = models.find_model(model, revision)
     base = models.check_base(folder, dtype, device, quantization, attn_implementation)
     kind = str(base.dtype).removeprefix("torch.")
-    weights = models.fingerprint(folder)
+    weights = models.fingerprint(folder, tick)
     config = {
         "model": str(folder) if Path(model).is_dir() else model,
         **_place(Path(path), folder if Path(model).is_dir() else None),

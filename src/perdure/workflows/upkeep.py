@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from perdure.core.errors import BadInput, BrokenStore
+from perdure.core.progress import Tick
 from perdure.ledger import Entry
 from perdure.ledger.records import DeletedRow, Freed, Verification
 from perdure.workflows.inspect.log import candidate_line
@@ -59,13 +60,18 @@ def gc(session: Session) -> Freed:
         return replace(result, bytes=result.bytes + freed)
 
 
-def verify(session: Session) -> Verification:
-    """Hash everything again, the base's weights too, and load the base."""
+def verify(session: Session, tick: Tick | None = None) -> Verification:
+    """Hash everything again, the base's weights too, and load the base.
+
+    Args:
+        session: Of the workspace.
+        tick: Called with (what, done, total) as objects and weights are hashed.
+    """
     from perdure.bridges import models
 
-    report, config = session.ledger.verify(), session.ledger.config
+    report, config = session.ledger.verify(tick), session.ledger.config
     try:
-        models.check_unchanged(session.base_folder, config["weights"])
+        models.check_unchanged(session.base_folder, config["weights"], tick)
         kind, attention = config.get("quantization"), config.get("attn_implementation")
         models.load_base(session.base_folder, config["dtype"], session.device, kind, attention)
     except (BadInput, BrokenStore) as error:

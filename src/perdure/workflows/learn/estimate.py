@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from perdure.core.canonical import content_hash
+from perdure.core.errors import OutOfMemory
 from perdure.core.files import write_text
 from perdure.core.progress import Tick
 from perdure.core.records import BadRecord, Record
@@ -53,7 +54,7 @@ def estimated(session: Session, planned: Plan, tick: Tick | None = None) -> Esti
     except (OSError, ValueError, BadRecord):  # not measured yet, or cut off
         try:
             estimate = _measured(session, planned, tick)
-        except torch.OutOfMemoryError as error:
+        except (OutOfMemory, torch.OutOfMemoryError) as error:
             return Estimated(None, (_too_large(session, str(error).partition(". ")[0]),))
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(estimate.to_json()) + "\n")
@@ -77,7 +78,7 @@ def _measured(session: Session, planned: Plan, tick: Tick | None) -> LearnEstima
 def _too_large(session: Session, what: str) -> str:
     return (
         f"this learn does not fit into the memory of {session.device}: {what}; lower per_device_train_batch_size "
-        "(gradient_accumulation_steps makes up for it) or max_length"
+        "(gradient_accumulation_steps makes up for it) or max_length, or set gradient_checkpointing: true"
     )
 
 
