@@ -23,9 +23,11 @@ from pathlib import Path
 
 from perdure.bridges.sizes import sizes
 from perdure.core.settings import Settings
-from perdure.report.bench_numbers import BASELINE, by_arm, compare, paired, watched_minus
 from perdure.workflows.advise.table import TABLE
+from perdure.workflows.bench.compare import BASELINE, by_arm, compare, paired, watched_minus
+from perdure.workflows.bench.comparison import ArmLine
 from perdure.workflows.bench.jobs import results
+from perdure.workflows.bench.records import FinishedRun
 from perdure.workflows.bench.suite import Suite
 from perdure.workflows.bench.suite_files import load_suite
 
@@ -42,13 +44,11 @@ def measured(name: str, tasks_are: str, folder: Path) -> dict | None:
     runs, stale = results(suite, folder)
     if stale:
         print(f"{name}: {stale} results of another version of the suite left out", file=sys.stderr)
-    arms, lines = by_arm(runs), compare(runs)["arms"]
+    arms, lines = by_arm(runs), list(compare(runs).arms)
     if BASELINE not in arms or len(arms) < LEAST:  # nothing to say what a method gains, or too little to choose from
         return None
-    again = {
-        name for name, own in arms.items() if name != BASELINE and own[0]["arm_hash"] == arms[BASELINE][0]["arm_hash"]
-    }
-    lines = [line for line in lines if line["arm"] not in again]  # the baseline under another label, for its time
+    again = {name for name, own in arms.items() if name != BASELINE and own[0].arm_hash == arms[BASELINE][0].arm_hash}
+    lines = [line for line in lines if line.arm not in again]  # the baseline under another label, for its time
     return {
         "name": name,
         "about": suite.about.strip(),
@@ -57,47 +57,47 @@ def measured(name: str, tasks_are: str, folder: Path) -> dict | None:
         "tasks": len(suite.tasks),
         "tasks_are": tasks_are,
         "arms": [
-            {**_arm(line, suite, arms[line["arm"]]), "acc_minus": _minus(line, lines[place:], arms)}
+            {**_arm(line, suite, arms[line.arm]), "acc_minus": _minus(line, lines[place:], arms)}
             for place, line in enumerate(lines, start=1)
         ],
     }
 
 
-def _arm(line: dict, suite: Suite, mine: list[dict]) -> dict:
+def _arm(line: ArmLine, suite: Suite, mine: list[FinishedRun]) -> dict:
     """Return one arm: the newest recipe under its label, and its last state's bytes as the mean over seeds."""
-    newest = max(mine, key=lambda run: str(run["time"]))
-    stored = {key: sum(run["stored"][key] for run in mine) // len(mine) for key in newest["stored"]}
+    newest, told = max(mine, key=lambda run: run.time), line.to_json()
+    stored = {key: sum(getattr(run.stored, key) for run in mine) // len(mine) for key in newest.stored.to_json()}
     return {
-        **{key: _rounded(line[key]) for key in KEPT},
-        "recipe": {key: value for key, value in newest["written"].items() if key not in suite.settings},
+        **{key: _rounded(told[key]) for key in KEPT},
+        "recipe": {key: value for key, value in newest.written.items() if key not in suite.settings},
         "memory_rows": sum(rows_kept(run, suite) for run in mine) // len(mine),
         "memory_bytes": stored["memory_rows"] + stored["memory_columns"],
         "state_bytes": stored["method_state"],
     }
 
 
-def _minus(line: dict, lower: list[dict], arms: dict[str, list[dict]]) -> dict:
+def _minus(line: ArmLine, lower: list[ArmLine], arms: dict[str, list[FinishedRun]]) -> dict:
     """Return ACC minus that of each arm below it, paired by test row, where the two intervals alone could mislead."""
     found = {}
     for other in lower:
-        gap = paired(arms[line["arm"]], arms[other["arm"]])
-        if gap and (other["acc"]["high"] >= line["acc"]["low"] or gap["low"] <= 0):
-            found[other["arm"]] = {key: round(gap[key], 4) for key in ("value", "low", "high")}
+        gap = paired(arms[line.arm], arms[other.arm])
+        if gap and (other.acc.high >= line.acc.low or gap.low <= 0):
+            found[other.arm] = {key: round(getattr(gap, key), 4) for key in ("value", "low", "high")}
     return found
 
 
 def rehearsal(name: str, folder: Path) -> list[object]:
     """Return what rehearsing general instructions kept and cost, by every pair of arms that shows it."""
     runs, _ = results(load_suite(name), folder)
-    arms, lines = by_arm(runs), {line["arm"]: line for line in compare(runs)["arms"]}
+    arms, lines = by_arm(runs), {line.arm: line for line in compare(runs).arms}
     return [
         _rounded(_pair(name, lines[arm], lines[other], arms))
         for arm, mine in arms.items()
         for other, theirs in arms.items()
-        if lines[arm]["train_ratio"]
-        and lines[other]["train_ratio"]
-        and REHEARSING in mine[0]["recipe"]["methods"]
-        and _bare(mine[0]["recipe"]) == _bare(theirs[0]["recipe"], drop="")
+        if lines[arm].train_ratio
+        and lines[other].train_ratio
+        and REHEARSING in mine[0].recipe["methods"]
+        and _bare(mine[0].recipe) == _bare(theirs[0].recipe, drop="")
     ]
 
 
@@ -106,35 +106,35 @@ def _bare(recipe: dict, drop: str = REHEARSING) -> dict:
     return {**recipe, "name": None, "methods": {key: value for key, value in recipe["methods"].items() if key != drop}}
 
 
-def _pair(suite: str, line: dict, other: dict, arms: dict[str, list[dict]]) -> dict:
-    mine, theirs = arms[line["arm"]], arms[other["arm"]]
-    minus = watched_minus(mine, theirs)
+def _pair(suite: str, line: ArmLine, other: ArmLine, arms: dict[str, list[FinishedRun]]) -> dict:
+    mine, theirs = arms[line.arm], arms[other.arm]
+    minus, gap = watched_minus(mine, theirs), paired(mine, theirs)
     return {
         "suite": suite,
-        "arm": line["arm"],
-        "without": other["arm"],
-        "seeds": line["seeds"],
-        "acc_minus": paired(mine, theirs),
-        "train_ratio": line["train_ratio"]["value"] / other["train_ratio"]["value"],
+        "arm": line.arm,
+        "without": other.arm,
+        "seeds": list(line.seeds),
+        "acc_minus": gap and gap.to_json(),
+        "train_ratio": line.train_ratio.value / other.train_ratio.value,
         "watched": {
             name: {
-                "base": told["before"],
-                "without": other["watched"][name]["after"],
-                "with": told["after"],
-                "minus": minus[name],
+                "base": told.before,
+                "without": other.watched[name].after,
+                "with": told.after,
+                "minus": minus[name].to_json(),
             }
-            for name, told in line["watched"].items()
+            for name, told in line.watched.items()
         },
     }
 
 
-def rows_kept(run: dict, suite: Suite) -> int:
+def rows_kept(run: FinishedRun, suite: Suite) -> int:
     """Return how many rows the last state remembers, from its labels: the suites give every label the same test rows."""
-    if not run["stored"]["memory_rows"]:
+    if not run.stored.memory_rows:
         return 0
-    last = run["matrix"]["n"][-1]
+    last = run.matrix.n[-1]
     labels = sum(n // task.test.per_label for n, task in zip(last, suite.tasks, strict=True))
-    return min(labels * run["recipe"]["memory_per_label"], run["recipe"]["memory_size"])
+    return min(labels * run.recipe["memory_per_label"], run.recipe["memory_size"])
 
 
 def _rounded(value: object) -> object:

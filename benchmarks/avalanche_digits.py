@@ -31,6 +31,8 @@ from perdure.model.grouping import plan_epoch
 from perdure.workflows.bench import features as bench_features
 from perdure.workflows.bench.bench import bench
 from perdure.workflows.bench.jobs import read_arm, results
+from perdure.workflows.bench.records import FinishedRun
+from perdure.workflows.bench.runner import BenchPlace
 from perdure.workflows.bench.suite_files import load_suite
 
 HERE = Path(__file__).parent
@@ -110,7 +112,7 @@ def run_ours(job: dict, known: dict) -> None:
         return
     recipe = build_recipe(read_arm(job["method"].format(job["value"]), SUITE.settings).recipe, all_methods())
     done = bench_features.run_features(SUITE, recipe, job["seed"], Path(), Path(), lambda task: None)
-    keep(known, {**job, "accuracy": [[round(cell, 6) for cell in row] for row in done["matrix"]["score"][1:]]})
+    keep(known, {**job, "accuracy": [[round(cell, 6) for cell in row] for row in done.matrix.score[1:]]})
 
 
 def key(job: dict) -> str:
@@ -158,7 +160,7 @@ def interval(values: list[float], sign: str = "") -> str:
 def table(known: dict) -> str:
     """Return the Markdown table from the finished runs."""
     runs, _ = results(SUITE, RESULTS)
-    scores = {(run["arm"], run["seed"]): run["matrix"]["score"] for run in runs if not run.get("error")}
+    scores = {(run.arm, run.seed): run.matrix.score for run in runs if isinstance(run, FinishedRun)}
     ours = {name: float(np.mean([round(cell, 6) for cell in score[-1]])) for name, score in scores.items()}
 
     def mine(arm: str) -> list[float]:
@@ -210,9 +212,9 @@ def main() -> None:
             for job in jobs_of("ours", m.arm, m.ours, TUNED_ON):
                 run_ours(job, known)
         ours = [read_arm(text, SUITE.settings) for text in arms(known)]
-        done = bench(SUITE, ours, REPORTED, data=Path(), out=RESULTS)
-        if done["failed"]:
-            sys.exit(f"failed: {done['failed']}")
+        done = bench(SUITE, ours, REPORTED, BenchPlace(Path(), RESULTS))
+        if done.failed:
+            sys.exit(f"failed: {done.failed}")
     print(table(known))
 
 

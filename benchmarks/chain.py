@@ -24,7 +24,6 @@ import torch
 from perdure import Workspace
 from perdure.report.page import render
 from perdure.workflows.edit.records import listed
-from perdure.workflows.export.export import export
 from perdure.workflows.inspect import memory_views, views
 from perdure.workflows.inspect.report_data import report_data
 from perdure.workflows.scoring import measure
@@ -76,8 +75,8 @@ class Chain:
         ws, head = self.ws, self.ws.ledger.resolve("head")
         ws.evaluate()
         found = {
-            "verify": ws.verify()["ok"],
-            "matrix": None not in ws.matrix()["score"][-1],
+            "verify": ws.verify().ok,
+            "matrix": None not in ws.matrix().score[-1],
             "cached scores equal those measured anew": self.scored_anew(),
             "views": self.readable(),
         }
@@ -110,7 +109,7 @@ class Chain:
             [line.to_json() for line in ledger.log()],
             views.show(ledger, "head").to_json(),
             [line.to_json() for line in listed(ledger)],
-            self.ws.matrix(),
+            self.ws.matrix().to_json(),
         ]
         return bool(json.dumps(told)) and bool(render(report_data(self.ws.ledger)))
 
@@ -149,9 +148,9 @@ def walk(options: argparse.Namespace, folder: Path) -> Chain:
     chain.step("revert one of them", lambda: ws.revert(edited.applied[-1], score="none") if edited.applied else None)
     chain.step("rollback to the first edit", lambda: ws.rollback("head~3" if edited.applied else "head~1"))
     chain.step("rollback forward again", lambda: ws.rollback(ws.ledger.entries()[-1].id))
-    chain.step("export the adapter", lambda: export(ws.session, folder / "adapter"))
+    chain.step("export the adapter", lambda: ws.export(folder / "adapter"))
     chain.lines[-1]["failed"] += [] if served(ws, folder / "adapter") else ["PEFT computes what was scored"]
-    chain.step("export merged", lambda: export(ws.session, folder / "merged", merged=True))
+    chain.step("export merged", lambda: ws.export(folder / "merged", merged=True))
     chain.step("collect garbage", ws.gc)
     return chain
 

@@ -56,7 +56,7 @@ def stream(options: argparse.Namespace, scratch: Path) -> dict:
         train, test = (clinc.part(records, domain, *what, options.seed) for what in (("train", 20), ("test", 8)))
         clinc.write(data, train, test)
         done = ws.learn(domain, data, recipe=options.recipe, gate=None)
-        stages.append({"step": f"learn {domain}", "warnings": done["warnings"], **state(ws, edits)})
+        stages.append({"step": f"learn {domain}", "warnings": list(done.warnings), **state(ws, edits)})
         print(json.dumps(stages[-1]), flush=True)
         if number < options.tasks - 1:
             edited = ws.edit(facts[number * options.facts : (number + 1) * options.facts], score="none")
@@ -64,13 +64,13 @@ def stream(options: argparse.Namespace, scratch: Path) -> dict:
             refused = [fact.to_json() for fact in edited.refused]
             stages.append({"step": f"edit {len(edited.applied)}", "refused": refused, **state(ws, edits)})
             print(json.dumps(stages[-1]), flush=True)
-    return {"facts": options.facts, "stages": stages, "matrix": ws.matrix()["metrics"]}
+    return {"facts": options.facts, "stages": stages, "matrix": ws.matrix().to_json()["metrics"]}
 
 
 def state(ws: Workspace, edits: list[Entry]) -> dict:
     """Return how the tasks are answered at head, and the facts of every edit, re-solved and as written."""
     head = ws.ledger.resolve("head")
-    found = ws.evaluate()["tasks"]
+    found = ws.evaluate().tasks
     place = Place.at(ws.session, head)
     carried = place.verify(place.in_force(head)) if edits else {}
     lines = []
@@ -85,7 +85,7 @@ def state(ws: Workspace, edits: list[Entry]) -> dict:
             }
         )
     return {
-        "tasks": {name: cell["score"] for name, cell in found.items()},
+        "tasks": {name: cell.score for name, cell in found.items()},
         "edits": lines,
         "slot": EDITS in ws.ledger.slots(head),
     }

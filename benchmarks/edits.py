@@ -34,7 +34,7 @@ from perdure.editing.contexts import contexts_of
 from perdure.editing.edit import edit, pin, settle
 from perdure.editing.edit_set import EditSet
 from perdure.editing.facts import Fact
-from perdure.editing.lora import train_facts
+from perdure.editing.lora import FactTraining, train_facts
 from perdure.editing.measures import Verdict
 from perdure.editing.moments import Statistics, second_moments
 from perdure.editing.overlay import Overlay, no_overlay, one_each, overlaid
@@ -154,7 +154,7 @@ def _trained(lab: Lab, facts: Sequence[Fact]) -> tuple[list[Verdict], float]:
         contexts, layers = contexts_of(site, spec), spec.at(site.layout.depth)
         for fact in facts:
             began = time.process_time()
-            update = train_facts(site, [fact], contexts, layers, lab.texts, seed=lab.seed)
+            update = train_facts(site, [fact], contexts, layers, lab.texts, FactTraining(seed=lab.seed))
             seconds += time.process_time() - began
             with overlaid(site, update):
                 after += verify(site, [fact])
@@ -171,7 +171,7 @@ def sets(lab: Lab, method: str, options: argparse.Namespace, size: int) -> dict:
             layers, contexts = spec.at(site.layout.depth), contexts_of(site, spec)
             # Half of the texts: the others are what drift is measured on.
             kept, steps = lab.texts[: TEXTS // 2], max(40, 4 * size)
-            update = train_facts(site, facts, contexts, layers, kept, steps=steps, seed=lab.seed)
+            update = train_facts(site, facts, contexts, layers, kept, FactTraining(steps=steps, seed=lab.seed))
     else:
         update = lab.together(lab.found(method, size)).factors()
     spent = time.process_time() - began

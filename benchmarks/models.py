@@ -27,7 +27,6 @@ from perdure.editing.spec import EditSpec
 from perdure.model.decode import read_prompts
 from perdure.model.forward import Tokens
 from perdure.model.probing import batching_of
-from perdure.workflows.export.export import export
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from architectures import ARCHITECTURES, COMMON
@@ -205,7 +204,7 @@ def difference(ws: Workspace) -> float:
 @torch.no_grad()
 def reloaded(ws: Workspace, base: Path, folder: Path) -> float:
     """Return the largest difference of a logit between head and its export, loaded by PEFT as anybody would."""
-    export(ws.session, folder)
+    ws.export(folder)
     fresh = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), str(folder)
     ).eval()
@@ -227,14 +226,14 @@ def run(name: str, folder: Path) -> Line:
         before = fact_loss(ws)
         ws.edit(FACT, spec=SPEC, gate=None, score="none")
         edited = f"{before:.1f} to {fact_loss(ws):.1f}{', said' if ws.edits()[0].efficacy else ''}"
-    found = ws.evaluate()["tasks"]
+    found = ws.evaluate().tasks
     verdict = "works" if ws.capabilities["prefix"] else "works without prefix sharing"
     if not ws.capabilities["cache"]:
         verdict += ", without a cache"
     return Line(
         name,
         verdict,
-        ", ".join(f"{found[task]['score']:.2f}" for task in TASKS),
+        ", ".join(f"{found[task].score:.2f}" for task in TASKS),
         edited,
         f"{difference(ws):.1e}",
         f"{reloaded(ws, folder / 'base', folder / 'adapter'):.1e}",

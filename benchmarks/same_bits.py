@@ -48,9 +48,9 @@ def learned(recipe: str, model: str, folder: Path) -> list[dict[str, Any]]:
     for task in TASKS:
         done = ws.learn(task, Path(str(files("perdure.data") / "demo" / f"{task}.yaml")), recipe=recipe, gate=None)
         entry = ws.ledger.resolve("head")
-        scores = {name: score["score"] for name, score in done["scores"].items()}
+        scores = {name: score.score for name, score in done.scores.items()}
         objects = {"columns": entry.columns, "state": entry.state, "memory": entry.memory, **entry.slots}
-        found.append({"entry": entry.id, "objects": objects, "scores": scores, "tokens": done["tokens"]})
+        found.append({"entry": entry.id, "objects": objects, "scores": scores, "tokens": done.tokens})
     return found
 
 

@@ -95,9 +95,9 @@ def recipe(options, arm, seed, folder, records, scratch) -> dict:
             done = ws.learn(domain, data, recipe=name, overrides=overrides_now, gate=None)
         else:
             done = ws.learn(domain, data, recipe=name, overrides=overrides, gate=None)
-        seconds.append(done["train_seconds"])
-        evals.append(done["eval_seconds"])
-        tokens.append(done["tokens"])
+        seconds.append(done.train_seconds)
+        evals.append(done.eval_seconds)
+        tokens.append(done.tokens)
         head = ws.ledger.resolve("head")
         learned[domain] = ws.session.score(head, ws.session.task(domain, head)).score.items
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -111,7 +111,7 @@ def recipe(options, arm, seed, folder, records, scratch) -> dict:
         **({} if name == "joint" else {"learned": learned}),  # its earlier stages are shortened
         "final": final,
         "peak_mib": peak,
-        "matrix": ws.matrix(),
+        "matrix": ws.matrix().to_json(),
     }
 
 

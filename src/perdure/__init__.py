@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 __all__ = ["ContinualTrainer", "Gate", "Workspace", "__version__"]
 
 _HOMES = {
-    "Workspace": "perdure.workflows.workspace",
+    "Workspace": "perdure.workspace.facade",
     "Gate": "perdure.evaluate.gate",
     "ContinualTrainer": "perdure.bridges.continual_trainer",
 }

@@ -14,7 +14,7 @@ from perdure.bridges.models import check_base, configuration, fingerprint, load_
 from perdure.bridges.sizes import sizes
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.settings import Settings
-from perdure.workflows.workspace import Workspace
+from perdure.workspace.facade import Workspace
 
 UP = "model.layers.0.mlp.up_proj.weight"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -267,7 +267,7 @@ def test_a_configuration_damaged_after_init_is_refused_in_the_same_words(folder,
             BadInput, match=r"config\.json: it is nested deeper than 100 levels; download or copy the model again"
         ):
             load()
-    assert any("nested deeper" in problem for problem in ws.verify()["problems"])
+    assert any("nested deeper" in problem for problem in ws.verify().problems)
 
 
 def test_infinity_in_a_configuration_has_one_identity_in_both_of_its_spellings(folder):
@@ -327,8 +327,8 @@ def test_a_workspace_made_on_an_incomplete_model_is_refused_at_its_next_load_and
     with pytest.raises(BadInput, match="weights are missing"):
         ws.predict(["hello"])
     report = ws.verify()
-    assert not report["ok"]
-    assert any("weights are missing" in problem for problem in report["problems"])
+    assert not report.ok
+    assert any("weights are missing" in problem for problem in report.problems)
 
 
 def test_an_adapter_put_beside_the_base_later_is_not_taken_in(folder, tmp_path):
@@ -336,7 +336,7 @@ def test_an_adapter_put_beside_the_base_later_is_not_taken_in(folder, tmp_path):
     adapter(folder)
     with pytest.raises(BadInput, match="next to the model"):
         _ = ws.runtime
-    assert not ws.verify()["ok"]
+    assert not ws.verify().ok
 
 
 def test_what_changed_on_disk_is_told_as_such(folder, tmp_path):
@@ -344,7 +344,7 @@ def test_what_changed_on_disk_is_told_as_such(folder, tmp_path):
     one(UP, float("nan"))(folder)
     with pytest.raises(BrokenStore, match=r"changed on disk .*: model\.safetensors"):
         _ = ws.runtime
-    assert [problem for problem in ws.verify()["problems"] if "changed on disk" in problem]
+    assert [problem for problem in ws.verify().problems if "changed on disk" in problem]
 
 
 # --- tokens outside the embedding

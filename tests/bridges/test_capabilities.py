@@ -58,7 +58,7 @@ def test_a_hybrid_model_learns_scores_and_exports_and_says_what_it_cannot(name, 
         ws.trace("Oslo is in", "Oslo")
     assert "runtime" not in ws.__dict__  # refused before the model was loaded
     done = ws.learn("t", rows, recipe="naive", overrides={"num_train_epochs": 2, "learning_rate": 3e-3}, gate=None)
-    assert done["entry"]
+    assert done.entry
     assert len(ws.predict(["refund"])) == 1
 
 

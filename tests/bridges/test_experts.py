@@ -20,7 +20,6 @@ from perdure.core.settings import Settings
 from perdure.core.slots import SKILL
 from perdure.maths.low_rank import Patch, combine, from_tensors, relative_error, truncate, uniform
 from perdure.train.per_row import per_row_gradients
-from perdure.workflows.export.export import export
 from runtimes import trained
 from streams import same
 
@@ -279,7 +278,7 @@ def test_a_mixture_learns_twice_rolls_back_predicts_and_is_exported_for_peft(fol
     for name in stacked:
         assert from_tensors(skill)[name].up.any()
         assert not torch.equal(from_tensors(skill)[name].up, from_tensors(after["skill"])[name].up)
-    told = {kind: export(ws.session, tmp_path / kind, merged=kind == "merged") for kind in ("adapter", "merged")}
+    told = {kind: ws.export(tmp_path / kind, merged=kind == "merged") for kind in ("adapter", "merged")}
     ws.session.load(ws.ledger.resolve("head"))
     expected = logits(ws.runtime.model)
     assert told["adapter"].experts == 4
@@ -288,7 +287,7 @@ def test_a_mixture_learns_twice_rolls_back_predicts_and_is_exported_for_peft(fol
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     torch.testing.assert_close(logits(merged), expected, rtol=0, atol=5e-6)
     ws.rollback("head~1")
-    assert ws.ledger.resolve("head").id == first["entry"]
+    assert ws.ledger.resolve("head").id == first.entry
     assert said(ws) == after["t"]
     assert same(ws.runtime.skill(), after["skill"])
 

@@ -24,7 +24,7 @@ SHORT = ["--max-new-tokens", "6"]
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch, ws: Path) -> list[str]:
     """What the model is given at each turn, as text."""
-    from perdure.workflows.workspace import Workspace
+    from perdure.workspace.facade import Workspace
 
     tokenizer, seen, generate = Workspace.open(ws).tokenizer, [], decode.generate
 

@@ -11,7 +11,7 @@ import pytest
 from shell import contents, learn_quickly, run, run_json, settings
 
 from perdure.core.errors import Interrupted
-from perdure.workflows.workspace import Workspace
+from perdure.workspace.facade import Workspace
 
 LONG = settings("num_train_epochs=200")  # 600 updates: some seconds
 

@@ -232,7 +232,7 @@ def test_a_float16_base_learns_and_answers_on_a_processor(tiny_model: Path, file
 
 def test_the_report_stands_beside_another_workspace(ws: Path, learned: Path, tmp_path: Path):
     from perdure.workflows.inspect.report_data import report_data
-    from perdure.workflows.workspace import Workspace
+    from perdure.workspace.facade import Workspace
 
     data = report_data(Workspace.open(ws).ledger, {"other": Workspace.open(learned).ledger})
     assert [entry.kind for entry in data.entries] == ["base", "learn", "learn"]

@@ -20,7 +20,7 @@ def given_to_the_model(
 ) -> list[str]:
     """Return what `perdure predict` gives the model, as text."""
     from perdure.model import decode
-    from perdure.workflows.workspace import Workspace
+    from perdure.workspace.facade import Workspace
 
     seen: list[list[int]] = []
     generate = decode.generate

@@ -11,7 +11,6 @@ from perdure import Workspace
 from perdure.bridges.embedded import embedded_model
 from perdure.core.errors import BadInput
 from perdure.editing import moments
-from perdure.workflows.export.export import export
 
 pytestmark = pytest.mark.model
 
@@ -49,9 +48,9 @@ def test_the_dequantised_model_knows_what_the_original_knows(smollm2, tmp_path):
 
 def test_it_learns_a_task_it_could_not_do(taught):
     _, done = taught
-    assert done["before"]["base"]["score"] < 0.2
-    assert done["scores"]["broadband"]["score"] > 0.8
-    assert done["gate"]["verdict"] == "pass"
+    assert done.before["base"].score < 0.2
+    assert done.scores["broadband"].score > 0.8
+    assert done.gate.verdict == "pass"
 
 
 def test_predict_asks_as_the_task_does(taught):
@@ -71,7 +70,7 @@ def test_rollback_and_another_process_give_the_same_logits_to_the_bit(taught):
     now = logits("head")
     assert not torch.equal(logits("base"), now)
     ws.rollback("base")
-    ws.rollback(done["entry"])
+    ws.rollback(done.entry)
     assert torch.equal(logits("head"), now)
 
 
@@ -80,7 +79,7 @@ def test_the_exported_adapter_answers_like_the_workspace(taught, smollm2, tmp_pa
     from transformers import AutoModelForCausalLM
 
     ws, _ = taught
-    export(ws.session, tmp_path / "adapter")
+    ws.export(tmp_path / "adapter")
     base = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.bfloat16)
     served = PeftModel.from_pretrained(base, tmp_path / "adapter")
     ids = ws.tokenizer("Message: the engineer never came\nIntent:", return_tensors="pt")["input_ids"]

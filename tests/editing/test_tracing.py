@@ -7,7 +7,7 @@ import torch
 import people
 from perdure.core.errors import BadInput
 from perdure.editing.contexts import contexts_of
-from perdure.editing.lora import train_facts
+from perdure.editing.lora import FactTraining, train_facts
 from perdure.editing.moments import weights_hash
 from perdure.editing.overlay import overlaid
 from perdure.editing.site import open_site
@@ -69,9 +69,8 @@ def test_training_an_adapter_says_the_facts_and_its_locality_loss_keeps_other_te
         moved = []
         for locality in (0.0, 3.0):
             with torch.enable_grad():
-                update = train_facts(
-                    site, facts, contexts, [0, 1], texts, steps=60, lr=0.02, locality=locality, until=1e-9
-                )
+                training = FactTraining(steps=60, lr=0.02, locality=locality, until=1e-9)
+                update = train_facts(site, facts, contexts, [0, 1], texts, training)
             with overlaid(site, update):
                 assert verify(site, facts, generation=False)[0].prompt.said
             moved.append(drift(site, texts, lambda update=update: overlaid(site, update)).kl)

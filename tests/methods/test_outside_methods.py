@@ -15,7 +15,7 @@ from perdure.core.recipe import build_recipe
 from perdure.methods.outside import GROUP
 from perdure.methods.registry import all_methods, own_methods
 from perdure.workflows.advise.explain import describe
-from perdure.workflows.workspace import Workspace
+from perdure.workspace.facade import Workspace
 
 ROOT = Path(__file__).parents[2]
 METHOD = '''

@@ -1,11 +1,13 @@
 """The benchmark's numbers in closed form, and its table in Markdown and HTML."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from perdure.report.bench_numbers import compare, mean_matrix
+from bench_runs import failed, finished, machine, task_cost
 from perdure.report.bench_table import markdown, page
+from perdure.workflows.bench.compare import compare, mean_matrix
 
 N = 20
 
@@ -20,26 +22,25 @@ def run(arm, seed, first, second, *, seconds=10.0, threads=1, written="a", of=No
     stages = [
         {"entry": f"{arm}{i}", "kind": "learn" if i else "base", "task": t} for i, t in enumerate((None, "one", "two"))
     ]
-    return {
-        "arm": arm,
-        "seed": seed,
-        "arm_hash": f"{of or arm} {written}",
-        "time": time,
-        "workers": 1,
-        "matrix": {
+    return finished(
+        arm=arm,
+        seed=seed,
+        arm_hash=f"{of or arm} {written}",
+        time=time,
+        matrix={
             "tasks": ["one", "two"],
             "stages": stages,
             "score": [[counts["one"][i] / N, counts["two"][i] / N] for i in range(3)],
             "n": [[N, N]] * 3,
             "metrics": {"acc": {"value": (first[1] + second) / (2 * N), "low": 0.0, "high": 1.0, "n": 2 * N}},
         },
-        "items": items,
-        "tasks": [{"train_seconds": seconds / 2}, {"train_seconds": seconds / 2}],
-        "machine": {"device": "cpu", "threads": threads, "dtype": "float32"},
-        "peak_mib": 1000.0 + seed,
-        "stored": {"weights": 1_000_000, "memory_rows": 500_000 * seed},
+        items=items,
+        tasks=[task_cost(seconds / 2), task_cost(seconds / 2)],
+        machine=machine(threads=threads),
+        peak_mib=1000.0 + seed,
+        stored={"weights": 1_000_000, "memory_rows": 500_000 * seed},
         **more,
-    }
+    )
 
 
 RUNS = [
@@ -47,12 +48,13 @@ RUNS = [
     run("naive", 1, (14, 6), 16, seconds=20.0),
     run("replay", 0, (16, 12), 17, seconds=15.0),
     run("replay", 1, (14, 14), 15, seconds=40.0),
-    {"arm": "bad|one", "seed": 0, "error": "Diverged: <b>nan</b>\nlower it"},
+    failed("bad|one", 0, "Diverged: <b>nan</b>\nlower it"),
 ]
 
 
 def arms(found):
-    return {line["arm"]: line for line in found["arms"]}
+    """The lines by arm, as the command prints them."""
+    return {line["arm"]: line for line in found.to_json()["arms"]}
 
 
 def test_scores_are_means_over_seeds_and_tasks():
@@ -94,7 +96,7 @@ def test_a_time_is_measured_by_the_last_run_of_naive_before_it_whatever_its_labe
         run("late", 0, (16, 4), 18, seconds=45.0, time="2026-02-03"),
     ]
     found = arms(compare([*RUNS, *more]))
-    told = {name: found[name]["train_ratio"]["value"] for name in ("naive", *(one["arm"] for one in more))}
+    told = {name: found[name]["train_ratio"]["value"] for name in ("naive", *(one.arm for one in more))}
     assert told == {"naive": 1.0, "early": 0.5, "between": 2.0, "naive_again": 1.0, "late": 1.5}
     assert found["replay"]["train_ratio"]["value"] == 1.75  # as without them
 
@@ -109,9 +111,9 @@ def test_time_is_the_median_over_seeds_of_the_ratio_to_naive():
 
 def test_scores_that_were_computed_otherwise_are_told():
     assert "Computed in" not in markdown(compare(RUNS))
-    other = {**RUNS[0], "machine": {**RUNS[0]["machine"], "dtype": "bfloat16"}}
+    other = replace(RUNS[0], machine=replace(RUNS[0].machine, dtype="bfloat16"))
     found = compare([other, *RUNS[1:]])
-    assert len(found["computed"]) == 2
+    assert len(found.computed) == 2
     assert "bfloat16 on" in markdown(found)
 
 
@@ -123,8 +125,8 @@ def test_times_under_other_threads_are_not_compared():
 
 def test_the_best_comes_first_and_failures_are_kept():
     found = compare(RUNS)
-    assert [line["arm"] for line in found["arms"]] == ["replay", "naive"]
-    assert found["failed"] == [{"arm": "bad|one", "seed": 0, "error": "Diverged: <b>nan</b>\nlower it"}]
+    assert [line.arm for line in found.arms] == ["replay", "naive"]
+    assert found.to_json()["failed"] == [{"arm": "bad|one", "seed": 0, "error": "Diverged: <b>nan</b>\nlower it"}]
 
 
 def test_runs_of_an_earlier_recipe_under_the_same_label_are_left_out_and_counted():
@@ -132,7 +134,7 @@ def test_runs_of_an_earlier_recipe_under_the_same_label_are_left_out_and_counted
     found = compare([*RUNS, newer])
     assert arms(found)["replay"]["seeds"] == [0]
     assert arms(found)["replay"]["acc"]["value"] == 0.5
-    assert found["left_out"] == 2
+    assert found.left_out == 2
     assert "2 results of an earlier recipe" in markdown(found)
 
 
@@ -140,7 +142,8 @@ def test_a_mean_matrix_is_the_mean_cell_by_cell():
     matrix = mean_matrix(RUNS[2:4])
     assert matrix.score[2] == pytest.approx((26 / (2 * N), 32 / (2 * N)))
     assert matrix.n[2] == (2 * N, 2 * N)
-    gap = [{**r, "matrix": {**r["matrix"], "score": [[0.0, None], *r["matrix"]["score"][1:]]}} for r in RUNS[2:4]]
+    first = (0.0, None)
+    gap = [replace(r, matrix=replace(r.matrix, score=(first, *r.matrix.score[1:]))) for r in RUNS[2:4]]
     assert mean_matrix(gap).score[0] == (0.0, None)
 
 

@@ -13,7 +13,6 @@ from perdure import Workspace
 from perdure.evaluate.gate import Gate
 from perdure.report import render
 from perdure.workflows.edit.records import record_at
-from perdure.workflows.export.export import export
 from perdure.workflows.inspect import memory_views, views
 from perdure.workflows.inspect.report_data import report_data
 
@@ -96,7 +95,7 @@ class Walk:
         path = self.folder / f"{name}-{number}.jsonl"
         path.write_text("\n".join(map(json.dumps, self._rows(list(self.learned).index(name), number))))
         done = self.ws.learn(name, path, recipe=self.recipe, overrides=self.overrides, gate=gate, allow_leaks=True)
-        return name, done["entry"], done["gate"]["verdict"]
+        return name, done.entry, done.gate.verdict
 
     def _rows(self, task, number):
         """Return rows in which some people live where others did; no two tasks ask alike."""
@@ -142,17 +141,17 @@ class Walk:
             return None
         merged = bool(self.draw.random() < 0.3)
         target = self.folder / f"export-{len(self.log)}"
-        return export(self.ws.session, target, merged=merged).kind
+        return self.ws.export(target, merged=merged).kind
 
     def _delete(self):
         anywhere = self.draw.random() < 0.5  # a test row too
         rows = memory_views.kept(self.ws.ledger) if anywhere else memory_views.remembered(self.ws.ledger)
         if not rows:
             return None
-        return self.ws.delete_row(rows[int(self.draw.integers(len(rows)))]["row"])["row"]
+        return self.ws.delete_row(rows[int(self.draw.integers(len(rows)))].row).row
 
     def _gc(self):
-        return self.ws.gc()["removed"]
+        return self.ws.gc().removed
 
     # ---- what holds after every step
 
@@ -160,20 +159,20 @@ class Walk:
         """Assert that the store is sound, that head answers, and that it is the same, to the bit, when opened afresh."""
         ws, last = self.ws, self.log[-1] if self.log else "made"
         report = ws.verify()
-        assert report["ok"], (last, report["problems"])
+        assert report.ok, (last, report.problems)
         head = ws.ledger.resolve("head")
         ws.evaluate()
         matrix = ws.matrix()
-        scores = zip(matrix["tasks"], matrix["score"][-1], strict=True)
+        scores = zip(matrix.tasks, matrix.score[-1], strict=True)
         missing = [name for name, score in scores if score is None and ws.session.task(name, head).test]
         assert not missing, (last, missing)
-        assert set(matrix["tasks"]) == set(head.tasks), last
+        assert set(matrix.tasks) == set(head.tasks), last
         said = ws.predict([f"{people.PEOPLE[0]} lives in"], max_new_tokens=2)
         assert len(said) == 1, last
         for view in (
             views.status(ws.ledger).to_json(),
             views.show(ws.ledger, "head").to_json(),
-            memory_views.memory_stats(ws.ledger),
+            memory_views.memory_stats(ws.ledger).to_json(),
         ):
             json.dumps(view)
         render(report_data(ws.ledger))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bench_runs import failed, finished, machine, task_cost
 from perdure.bridges.sizes import Size
 from perdure.methods.registry import all_methods, recipe_names, recipe_spec
 from perdure.workflows.advise.advise import advise
@@ -37,28 +38,31 @@ def result(label: str, seed: int, score: float, seconds: float, stored: dict[str
         {"entry": None, "kind": "base", "task": None},
         *({"entry": None, "kind": "learn", "task": t} for t in tasks),
     ]
-    return {
-        "suite_hash": SUITE.hash,
-        "arm": label,
-        "arm_hash": label,
-        "seed": seed,
-        "time": "2026-01-01",
-        "workers": 1,
-        "written": made.written,
-        "recipe": made.recipe,
-        "matrix": {
-            "tasks": tasks,
-            "stages": stages,
-            "score": [[sum(right) / n] * len(tasks)] * len(stages),
-            "n": [[n] * len(tasks)] * len(stages),
-            "metrics": {"acc": {"value": sum(right) / n, "low": 0.0, "high": 1.0, "n": n * len(tasks)}},
-        },
-        "items": {task: {"rows": list(map(str, range(n))), "scores": [right] * len(stages)} for task in tasks},
-        "tasks": [{"task": task, "train_seconds": seconds} for task in tasks],
-        "stored": {"weights": 10**7, "memory_rows": 0, "memory_columns": 0, "method_state": 0, **stored},
-        "machine": {"device": "cpu", "threads": 1, "dtype": "bfloat16"},
-        "peak_mib": 2000.0,
-    }
+    run = finished(
+        **{
+            "suite_hash": SUITE.hash,
+            "arm": label,
+            "arm_hash": label,
+            "seed": seed,
+            "time": "2026-01-01",
+            "workers": 1,
+            "written": made.written,
+            "recipe": made.recipe,
+            "matrix": {
+                "tasks": tasks,
+                "stages": stages,
+                "score": [[sum(right) / n] * len(tasks)] * len(stages),
+                "n": [[n] * len(tasks)] * len(stages),
+                "metrics": {"acc": {"value": sum(right) / n, "low": 0.0, "high": 1.0, "n": n * len(tasks)}},
+            },
+            "items": {task: {"rows": list(map(str, range(n))), "scores": [right] * len(stages)} for task in tasks},
+            "tasks": [task_cost(seconds, task) for task in tasks],
+            "stored": {"weights": 10**7, **stored},
+            "machine": machine(dtype="bfloat16"),
+            "peak_mib": 2000.0,
+        }
+    )
+    return run.to_json()
 
 
 def test_the_table_has_what_was_measured_and_advice_stands_on_it(script, tmp_path, capsys, monkeypatch):
@@ -66,9 +70,10 @@ def test_the_table_has_what_was_measured_and_advice_stands_on_it(script, tmp_pat
     kept = {"memory_rows": 15_000, "memory_columns": 45_000}
     runs = [result("naive", seed, 0.4, 10, {}) for seed in (0, 1)]
     runs += [result("replay", seed, 0.8, 15, kept) for seed in (0, 1)]
+    broken = failed("naive", 0, "killed", suite_hash=SUITE.hash).to_json()
     folder = tmp_path / "results" / "clinc5"
     folder.mkdir(parents=True)
-    for number, run in enumerate([*runs, {**runs[0], "suite_hash": "another"}, {**runs[0], "error": "killed"}]):
+    for number, run in enumerate([*runs, {**runs[0], "suite_hash": "another"}, broken]):
         (folder / f"{number}.json").write_text(json.dumps(run))
     script.main(tmp_path / "results", tmp_path / "advice.json")
     assert "1 results of another version" in capsys.readouterr().err

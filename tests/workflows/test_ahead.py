@@ -14,8 +14,8 @@ from perdure.ledger import writing
 from perdure.methods.registry import load_recipe
 from perdure.workflows.bench.bench import bench
 from perdure.workflows.bench.jobs import read_arm
+from perdure.workflows.bench.runner import BenchPlace
 from perdure.workflows.bench.suite_files import load_suite
-from perdure.workflows.export.export import export
 from perdure.workflows.inspect.sweep import sweep
 from perdure.workflows.inspect.trace_spec import TraceSpec
 from perdure.workflows.learn import ahead
@@ -205,17 +205,17 @@ def test_overrides_of_a_built_recipe_reach_the_plan(ws, tmp_path):
         (lambda ws, to: sweep(ws.session, FACT, at="hed"), NotFound, "hed"),
         (lambda ws, to: ws.trace("Ann lives in", "Bob"), BadInput, "does not name the subject"),
         (lambda ws, to: ws.trace("Ann lives in", "Ann", at="hed"), NotFound, "hed"),
-        (lambda ws, to: export(ws.session, to, dtype="int8"), BadInput, "unknown dtype 'int8'"),
-        (lambda ws, to: export(ws.session, to, rank=600), BadInput, "a rank is from 1 to the cap of 512"),
-        (lambda ws, to: export(ws.session, to, max_rank=4), BadInput, "has rank 8, above the cap of 4"),
-        (lambda ws, to: export(ws.session, to, merged=True, max_rank=4), BadInput, "rank and dtype are of an adapter"),
-        (lambda ws, to: export(ws.session, ws.ledger.root), BadInput, "not an empty folder"),
+        (lambda ws, to: ws.export(to, dtype="int8"), BadInput, "unknown dtype 'int8'"),
+        (lambda ws, to: ws.export(to, rank=600), BadInput, "a rank is from 1 to the cap of 512"),
+        (lambda ws, to: ws.export(to, max_rank=4), BadInput, "has rank 8, above the cap of 4"),
+        (lambda ws, to: ws.export(to, merged=True, max_rank=4), BadInput, "rank and dtype are of an adapter"),
+        (lambda ws, to: ws.export(ws.ledger.root), BadInput, "not an empty folder"),
         (
-            lambda ws, to: export(ws.session, ws.ledger.root / "perdure.json" / "x"),
+            lambda ws, to: ws.export(ws.ledger.root / "perdure.json" / "x"),
             PerdureError,
             "belongs to the workspace",
         ),
-        (lambda ws, to: export(ws.session, to, at="base"), BadInput, "no adapter to export"),
+        (lambda ws, to: ws.export(to, at="base"), BadInput, "no adapter to export"),
     ],
 )
 def test_what_the_other_verbs_can_know_they_say_before(ws, tmp_path, call, error, words):
@@ -234,7 +234,7 @@ def test_a_busy_workspace_is_told_before(ws, tmp_path):
 def test_a_merged_export_needs_room_for_the_model(ws, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(PerdureError, match="free some space"):
-        export(ws.session, tmp_path / "to", merged=True)
+        ws.export(tmp_path / "to", merged=True)
 
 
 # ---- settings of editing and tracing
@@ -335,7 +335,7 @@ def test_a_suite_whose_second_task_cannot_be_is_refused_before_the_first_runs(tm
 
     def run():
         suite = load_suite(str(tmp_path / "s.yaml"))
-        bench(suite, [read_arm("naive")], [0], data=tmp_path, out=tmp_path / "out")
+        bench(suite, [read_arm("naive")], [0], BenchPlace(tmp_path, tmp_path / "out"))
 
     with pytest.raises(BadSpec, match=words):
         run()

@@ -6,11 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from bench_runs import failed
 from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec
 from perdure.data.task import load_probe
@@ -18,11 +20,14 @@ from perdure.methods.registry import load_recipe
 from perdure.workflows.bench import runner as runner_module
 from perdure.workflows.bench.bench import bench
 from perdure.workflows.bench.features import run_features
-from perdure.workflows.bench.jobs import Job, read_arm, results
+from perdure.workflows.bench.jobs import Job, read_arm, read_result, results
+from perdure.workflows.bench.records import BenchResult
 from perdure.workflows.bench.rows import rows_of
-from perdure.workflows.bench.suite_files import load_suite
+from perdure.workflows.bench.runner import BenchPlace
+from perdure.workflows.bench.suite_files import load_suite, suite_names
 from perdure.workflows.bench.text import run_text
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 QUICK = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 0.01}
 
 
@@ -58,31 +63,31 @@ def done(tmp_path_factory):
         read_arm(text, suite.settings)
         for text in ("naive", "again=naive", "naive:learning_rate=100,weight_decay=100,num_train_epochs=20")
     ]
-    told = bench(suite, arms, [0], data=folder, out=folder / "out", workers=2)
+    told = bench(suite, arms, [0], BenchPlace(folder, folder / "out", workers=2))
     return folder, suite, arms, told
 
 
-def run_again(folder, suite, arms, **more):
+def run_again(folder, suite, arms):
     """Call bench where no process may start."""
-    return bench(suite, arms, [0], data=folder / "no data here", out=folder / "out", **more)
+    return bench(suite, arms, [0], BenchPlace(folder / "no data here", folder / "out"))
 
 
 def test_a_finished_run_is_never_repeated(done):
     folder, suite, arms, told = done
-    assert told["ran"] == [{"arm": "naive", "seed": 0}, {"arm": "again", "seed": 0}]
+    assert told.to_json()["ran"] == [{"arm": "naive", "seed": 0}, {"arm": "again", "seed": 0}]
     before = {path: path.read_bytes() for path in (folder / "out" / "corners").glob("*.json")}
-    assert run_again(folder, suite, arms[:2]) == {"ran": [], "kept": told["ran"], "failed": []}
+    assert run_again(folder, suite, arms[:2]) == BenchResult(ran=(), kept=told.ran, failed=())
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_a_run_that_fails_says_why_and_is_wanted_again(done):
     folder, suite, arms, told = done
-    assert [(one["arm"], one["seed"]) for one in told["failed"]] == [
+    assert [(one.arm, one.seed) for one in told.failed] == [
         ("naive:learning_rate=100,weight_decay=100,num_train_epochs=20", 0)
     ]
-    assert told["failed"][0]["error"].startswith("Diverged: ")
+    assert told.failed[0].error.startswith("Diverged: ")
     kept = json.loads(Job(suite, arms[2], 0).path(folder / "out").read_text(encoding="utf-8"))
-    assert kept["error"] == told["failed"][0]["error"]
+    assert kept["error"] == told.failed[0].error
     log = Job(suite, arms[2], 0).path(folder / "out").with_suffix(".log")
     assert "Traceback" in log.read_text(encoding="utf-8")
     with pytest.raises(BadInput, match=r"corners needs points\.jsonl"):
@@ -119,21 +124,29 @@ def test_a_result_says_what_was_run_and_what_it_cost(done):
 
 def test_another_suite_recipe_or_seed_is_another_run(done):
     folder, suite, arms, _ = done
-    result = json.loads(Job(suite, arms[0], 0).path(folder / "out").read_text(encoding="utf-8"))
+    result = read_result(Job(suite, arms[0], 0).path(folder / "out"))
     assert Job(suite, arms[0], 0).finished(result)
     assert not Job(suite, arms[0], 1).finished(result)
     assert not Job(suite, read_arm("naive:lora_r=4", suite.settings), 0).finished(result)
     assert not Job(suite.model_copy(update={"model": "mlp:9"}), arms[0], 0).finished(result)
-    assert not Job(suite, arms[0], 0).finished({**result, "error": "it broke"})
+    assert not Job(suite, arms[0], 0).finished(failed("naive", 0, "it broke", key=result.key, recipe=result.recipe))
     assert not Job(suite, arms[0], 0).finished(None)
 
 
 def test_a_setting_that_is_new_since_leaves_a_run_finished_and_a_changed_default_does_not(done):
     folder, suite, arms, _ = done
-    result = json.loads(Job(suite, arms[0], 0).path(folder / "out").read_text(encoding="utf-8"))
-    older = {key: value for key, value in result["recipe"].items() if key != "lora_dropout"}
-    assert Job(suite, arms[0], 0).finished({**result, "recipe": older})
-    assert not Job(suite, arms[0], 0).finished({**result, "recipe": {**older, "weight_decay": 0.1}})
+    result = read_result(Job(suite, arms[0], 0).path(folder / "out"))
+    older = {key: value for key, value in result.recipe.items() if key != "lora_dropout"}
+    assert Job(suite, arms[0], 0).finished(replace(result, recipe=older))
+    assert not Job(suite, arms[0], 0).finished(replace(result, recipe={**older, "weight_decay": 0.1}))
+
+
+@pytest.mark.parametrize("suite", [name for name in suite_names() if (RESULTS / name).is_dir()])
+def test_a_result_file_reads_and_writes_the_same_bytes(suite):
+    """The files in the repository are of earlier versions."""
+    for path in sorted((RESULTS / suite).glob("*.json"))[:3]:
+        result = read_result(path)
+        assert json.dumps(result.to_json(), ensure_ascii=False) == path.read_text(encoding="utf-8").strip()
 
 
 def test_results_of_an_older_suite_are_told_apart(done):
@@ -223,19 +236,21 @@ def test_a_text_run_is_what_a_workspace_does(tiny_model, tmp_path):
         file.write_text("\n".join(map(json.dumps, rows_of(task, tmp_path, 1))), encoding="utf-8")
         settings = {**task.task, "general": tmp_path / "general.jsonl"}
         ws.learn(task.name, file, recipe=recipe, settings=settings, gate=None)
-    assert result["matrix"] == ws.matrix()
+    assert result.matrix == ws.matrix()
     assert told == ["one", "two"]
-    assert [len(scores) for scores in result["items"]["two"]["scores"]] == [12, 12, 12]  # base, before it, after it
-    stored = result["stored"]
-    assert stored["weights"] == sum(map(ws.ledger.objects.size, ws.ledger.slots(ws.ledger.resolve("head")).values()))
-    assert stored["memory_rows"] > 0
-    assert any(value > 0 for value in result["tasks"][1]["heartbeats"]["replay"].values())
-    assert result["tasks"][0]["heartbeats"]["instruction_replay"]["rows"] > 0
+    assert [len(scores) for scores in result.items["two"].scores] == [12, 12, 12]  # base, before it, after it
+    stored = result.stored
+    assert stored.weights == sum(map(ws.ledger.objects.size, ws.ledger.slots(ws.ledger.resolve("head")).values()))
+    assert stored.memory_rows > 0
+    assert any(value > 0 for value in result.tasks[1].heartbeats["replay"].values())
+    assert result.tasks[0].heartbeats["instruction_replay"]["rows"] > 0
     probe = load_probe("talk", tmp_path / "scratch" / "talk.jsonl", {"scorer": "f1"})
     for ref, key in (("base", "before"), ("head", "after")):
-        assert result["watched"]["talk"][key] == list(ws.session.score(ws.ledger.resolve(ref), probe).score.items)
-    assert len(result["watched"]["talk"]["rows"]) == 6
-    json.dumps(result, allow_nan=False)
+        assert getattr(result.watched["talk"], key) == tuple(
+            ws.session.score(ws.ledger.resolve(ref), probe).score.items
+        )
+    assert len(result.watched["talk"].rows) == 6
+    json.dumps(result.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -282,13 +297,13 @@ def test_replay_keeps_more_of_the_corners_than_nothing_does(tmp_path):
 
     def run(recipe):
         found = run_features(suite, load_recipe(recipe, settings), 0, tmp_path, tmp_path, lambda task: None)
-        return found["matrix"]["metrics"]["acc"]["value"], found["stored"]
+        return found.matrix.metrics["acc"].value, found.stored
 
     (naive, nothing), (replay, kept), (joint, _) = run("naive"), run("replay"), run("joint")
     assert naive < 0.6 < replay
     assert joint > 0.9
-    assert nothing["memory_rows"] == 0
-    assert kept["memory_rows"] == 4 * 4 * 2 * 4  # classes, rows of each, numbers, bytes
+    assert nothing.memory_rows == 0
+    assert kept.memory_rows == 4 * 4 * 2 * 4  # classes, rows of each, numbers, bytes
 
 
 def test_a_model_that_is_no_mlp_is_refused(tmp_path):
@@ -320,14 +335,14 @@ def test_what_is_stopped_goes_on_with_the_runs_that_are_missing(tmp_path):
         "naive-0.json"
     ]  # nothing of the run that was stopped
     suite = load_suite(str(path))
-    assert Job(suite, read_arm("naive", suite.settings), 0).finished(json.loads(first.read_text(encoding="utf-8")))
+    assert Job(suite, read_arm("naive", suite.settings), 0).finished(read_result(first))
 
 
 def test_what_runs_is_noted_under_the_lock_alone(tmp_path, monkeypatch):
     """`_stop` goes through the processes under the lock, while workers end theirs."""
     suite = load_suite("digits5")
     job = Job(suite, read_arm("naive", suite.settings), 0)
-    runner = runner_module.Runner(tmp_path, tmp_path / "out", 1, None, 5)
+    runner = runner_module.Runner(BenchPlace(tmp_path, tmp_path / "out"), None, 5)
     under_lock = []
 
     class Watched(set):

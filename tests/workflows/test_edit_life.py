@@ -23,7 +23,6 @@ from perdure.evaluate.gate import Gate
 from perdure.workflows.edit import state as edit_state
 from perdure.workflows.edit.again import tries
 from perdure.workflows.edit.records import MEASURES, record_at
-from perdure.workflows.export.export import export
 from perdure.workflows.inspect import views
 
 
@@ -39,12 +38,12 @@ def said_by(model, tokenizer, fact):
 
 
 def test_the_facts_are_asked_of_the_adapter_as_its_server_holds_it(edited, people_folder, tmp_path):
-    told = export(edited.session, tmp_path / "out", dtype="bfloat16")
+    told = edited.export(tmp_path / "out", dtype="bfloat16")
     asked = told.facts
     assert (told.dtype, told.rank, told.max_lora_rank) == ("bfloat16", 8, 8)
     assert (asked.n, asked.said_before, asked.said, asked.lost) == (3, 3, 3, ())
     assert 0 < abs(asked.nll - asked.nll_before) < 0.1
-    same = export(edited.session, tmp_path / "same")  # the workspace is float32, and so is the file: nothing is rounded
+    same = edited.export(tmp_path / "same")  # the workspace is float32, and so is the file: nothing is rounded
     assert same.dtype == "float32"
     assert same.facts.nll == pytest.approx(same.facts.nll_before, abs=1e-5)
     assert "Of 3 facts 3 are said by this adapter in bfloat16, 3 by the state" in card(tmp_path / "out")
@@ -57,7 +56,7 @@ def test_facts_that_a_smaller_rank_loses_are_counted_named_and_lost_indeed(ws, p
         moved(name, skip) for skip, name in enumerate(NAMES)
     ]  # to three cities, for which one direction is not enough
     assert write(ws, *facts).refused == ()
-    told = export(ws.session, tmp_path / "out", rank=1)
+    told = ws.export(tmp_path / "out", rank=1)
     asked = told.facts
     assert told.relative_error > 0.1
     assert asked.said_before == 3
@@ -68,14 +67,14 @@ def test_facts_that_a_smaller_rank_loses_are_counted_named_and_lost_indeed(ws, p
     lost = [fact for fact in facts if not said_by(model, ws.tokenizer, fact)]
     assert [gone.fact for gone in asked.lost] == [fact.id for fact in lost]
     assert all(fact.subject in card(tmp_path / "out") for fact in lost)
-    whole = export(ws.session, tmp_path / "whole", rank=3)
+    whole = ws.export(tmp_path / "whole", rank=3)
     assert whole.facts.said == 3
     assert whole.held_out.nll == pytest.approx(whole.held_out.nll_before, abs=1e-5)
 
 
 def test_an_adapter_of_edits_has_one_rank_and_sides_of_one_length(edited, tmp_path):
     learn(edited, tmp_path / "homes.jsonl")
-    told = export(edited.session, tmp_path / "out")
+    told = edited.export(tmp_path / "out")
     assert told.rank == 8  # 4 of the skill and 3 of the facts, padded
     tensors = load_file(tmp_path / "out/adapter_model.safetensors")
     assert {value.shape[0] for name, value in tensors.items() if "lora_A" in name} == {8}
@@ -88,7 +87,7 @@ def test_an_adapter_of_edits_has_one_rank_and_sides_of_one_length(edited, tmp_pa
 
 
 def test_a_merged_model_is_asked_too(edited, tmp_path):
-    told = export(edited.session, tmp_path / "out", merged=True)
+    told = edited.export(tmp_path / "out", merged=True)
     assert (told.facts.n, told.facts.said, told.facts.said_before) == (3, 3, 3)
     assert told.facts.nll == pytest.approx(told.facts.nll_before, abs=1e-3)
     assert "3 are said by this model" in card(tmp_path / "out")
@@ -98,7 +97,7 @@ def test_the_card_of_a_head_made_by_an_edit_lists_its_facts_and_the_last_recipe(
     learn(ws, tmp_path / "homes.jsonl")
     write(ws, *FACTS)
     ws.revert(B)
-    export(ws.session, tmp_path / "out")
+    ws.export(tmp_path / "out")
     text = card(tmp_path / "out")
     assert "# homes + 2 edited facts" in text
     assert "2 of 2 facts in force were said when last verified." in text
@@ -115,7 +114,7 @@ def test_the_card_of_a_head_made_by_an_edit_lists_its_facts_and_the_last_recipe(
 
 def test_a_card_lists_twenty_facts_and_counts_the_rest(edited, tmp_path, monkeypatch):
     monkeypatch.setattr("perdure.workflows.export.card_scores.FACTS", 2)
-    export(edited.session, tmp_path / "out")
+    edited.export(tmp_path / "out")
     text = card(tmp_path / "out")
     assert "# 3 edited facts" in text
     assert "And 1 more." in text
@@ -144,16 +143,16 @@ def test_a_learn_that_loses_a_fact_for_good_fails_its_gate_which_names_it(edited
     head, before = edited.ledger.resolve("head").id, slot(edited)
     forget(monkeypatch, lambda *_: True)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate())
-    assert told["moved"] is False
+    assert told.moved is False
     reason = f"1 of 3 edited facts is no longer said ('Dan Poe lives in' {FACTS[1].target!r}); none may be lost"
-    assert told["gate"]["reason"] == reason
+    assert told.gate.reason == reason
     assert edited.ledger.resolve("head").id == head
     views.save_evidence(edited.ledger, tmp_path / "evidence.json")
     again = check_evidence(tmp_path / "evidence.json")
     assert (again.verdict.verdict, again.verdict.facts.lost, again.differences) == ("fail", (B,), ())
     candidate = edited.accept()
     assert [line.efficacy for line in edited.edits()] == [True, False, True]
-    assert edited.ledger.resolve("head").id == candidate.id == told["entry"]
+    assert edited.ledger.resolve("head").id == candidate.id == told.entry
     edited.rollback("head~1")
     assert slot(edited) == before
 
@@ -161,16 +160,16 @@ def test_a_learn_that_loses_a_fact_for_good_fails_its_gate_which_names_it(edited
 def test_a_gate_that_allows_a_lost_fact_lets_the_learn_pass(edited, tmp_path, monkeypatch):
     forget(monkeypatch, lambda *_: True)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=0.4))
-    assert told["moved"] is True
-    assert told["gate"]["facts"]["verdict"] == "pass"
-    assert "no longer said: Dan Poe" in " ".join(told["warnings"])
+    assert told.moved is True
+    assert told.gate.facts.verdict == "pass"
+    assert "no longer said: Dan Poe" in " ".join(told.warnings)
 
 
 def test_a_fact_that_the_rewrite_does_not_bring_back_is_written_more_strongly(edited, tmp_path, monkeypatch):
     asked = forget(monkeypatch, lambda n, written: n == 1 or written.spec.steps == SPEC.steps)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate())
-    assert told["moved"] is True
-    assert told["gate"]["facts"]["reason"] == "all 3 edited facts are still said"
+    assert told.moved is True
+    assert told.gate.facts.reason == "all 3 edited facts are still said"
     last = asked[-1]
     assert {w.fact.subject: w.spec.steps for w in last.live} == {"Dan Kim": 30, "Dan Bly": 30, "Dan Poe": 60}
     assert last.state != asked[0].state
@@ -188,8 +187,8 @@ def test_of_facts_tried_again_one_that_diverges_stays_lost_and_the_others_come_b
     monkeypatch.setattr(edit_state.Place, "verify", ask)
     diverging(B, monkeypatch, lambda spec: spec != SPEC)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
-    assert "so that all were written again" in told["warnings"][0]
-    assert told["gate"]["facts"]["lost"] == [B]
+    assert "so that all were written again" in told.warnings[0]
+    assert told.gate.facts.lost == (B,)
     assert [w.spec == SPEC for w in map(stored(edited).find, (A, B, C))] == [False, True, True]
 
 
@@ -204,7 +203,7 @@ def test_a_retry_that_loses_as_many_as_it_finds_is_not_kept(edited, tmp_path, mo
 
     monkeypatch.setattr(edit_state.Place, "verify", ask)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate())
-    assert told["gate"]["facts"]["lost"] == [B]
+    assert told.gate.facts.lost == (B,)
 
 
 def test_facts_that_cannot_be_told_apart_on_the_new_head_are_left_and_judged(edited, tmp_path, monkeypatch):
@@ -215,7 +214,7 @@ def test_facts_that_cannot_be_told_apart_on_the_new_head_are_left_and_judged(edi
     monkeypatch.setattr(edit_state.Place, "current", alike)
     before = slot(edited)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
-    assert "cannot be written again: the keys of two facts" in told["warnings"][0]
+    assert "cannot be written again: the keys of two facts" in told.warnings[0]
     assert slot(edited) == before
 
 
@@ -235,8 +234,8 @@ def test_facts_written_again_on_the_new_head_may_cost_other_text_a_tenth_more_th
     monkeypatch.setattr(edit_state.Place, "cost", cost)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
     assert (slot(edited) != parent) is kept
-    assert ("so that all were written again" in told["warnings"][0]) is kept
-    assert ("cannot be written again: all facts together raise the perplexity" in told["warnings"][0]) is not kept
+    assert ("so that all were written again" in told.warnings[0]) is kept
+    assert ("cannot be written again: all facts together raise the perplexity" in told.warnings[0]) is not kept
 
 
 def test_what_is_tried_after_the_next_learn_is_no_stronger_than_after_the_first(edited, tmp_path, monkeypatch):
@@ -264,8 +263,8 @@ def test_where_a_retry_changes_other_text_too_much_the_facts_stay_as_they_were_w
     forget(monkeypatch, lambda _, written: written.spec == SPEC)
     monkeypatch.setattr(edit_state.Place, "cost", cost)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
-    assert told["warnings"][0] == "1 of 3 edited facts were lost, so that all were written again"
-    assert told["gate"]["facts"]["lost"] == [B]
+    assert told.warnings[0] == "1 of 3 edited facts were lost, so that all were written again"
+    assert told.gate.facts.lost == (B,)
     assert slot(edited) != before
     assert {w.spec for w in stored(edited).live} == {SPEC}
 
@@ -345,11 +344,11 @@ def test_facts_that_a_learn_loses_come_back_in_another_layer_or_fail_its_gate(
 
     monkeypatch.setattr(edit_state.Place, "verify", ask)
     told = learn(ws, tmp_path / "homes.jsonl", gate=Gate(tolerance=0.9))  # only the facts decide
-    assert "edited facts were lost, so that all were written again" in told["warnings"][0]
-    assert told["moved"] is passes
-    assert (told["gate"]["facts"]["lost"] == []) is passes
+    assert "edited facts were lost, so that all were written again" in told.warnings[0]
+    assert told.moved is passes
+    assert (told.gate.facts.lost == ()) is passes
     if passes:
         assert {w.layers for w in stored(ws).live} == {(0,), (1,)}
         assert [line.efficacy for line in ws.verify_edits().facts] == [True] * 3
     else:
-        assert "no longer said ('Dan" in told["gate"]["reason"]
+        assert "no longer said ('Dan" in told.gate.reason

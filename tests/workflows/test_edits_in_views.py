@@ -56,13 +56,13 @@ def otherwise(ws, task):
 
 def test_a_fact_that_the_adapter_of_a_task_says_otherwise_is_named_with_the_task(edited, tmp_path, asked):
     done = learn(edited, tmp_path, "homes", NAMES[:1], **STRONG)
-    assert done["moved"]  # the facts are in force where they were asked for: in what all tasks share
+    assert done.moved  # the facts are in force where they were asked for: in what all tasks share
     lost = {fact: ["homes"] for fact in otherwise(edited, "homes")}
     assert A in lost
     assert lost_in(edited) == lost
     assert [line.efficacy for line in record_at(edited.ledger, edited.ledger.resolve("head")).facts] == [True] * 3
     told = "with the adapter of homes these edited facts are not said: "
-    (warning,) = (said for said in done["warnings"] if told in said)
+    (warning,) = (said for said in done.warnings if told in said)
     assert all((fact.subject in warning) == (fact.id in lost) for fact in FACTS)
     assert [list(line.lost_in) for line in listed(edited.ledger)] == [lost.get(fact.id, []) for fact in FACTS]
     assert asked == [([], 3), (["task:homes"], 3)]
@@ -70,7 +70,7 @@ def test_a_fact_that_the_adapter_of_a_task_says_otherwise_is_named_with_the_task
     asked.clear()
     again = learn(edited, tmp_path, "quiet", people.PEOPLE[:3], form="{} is at home in")
     assert lost_in(edited) == lost  # nothing changed there, and nothing is asked there
-    assert not any("edited facts" in said for said in again["warnings"])
+    assert not any("edited facts" in said for said in again.warnings)
     assert asked == [([], 3), (["task:quiet"], 3)]
 
     asked.clear()
@@ -108,7 +108,7 @@ def test_facts_that_are_written_again_are_asked_over_every_adapter(edited, tmp_p
     found, lost = iter([[A]]), carry.lost
     monkeypatch.setattr(carry, "lost", lambda verdicts, said: next(found, None) or lost(verdicts, said))  # at first one
     done = learn(edited, tmp_path, "homes", people.PEOPLE[:3], form="{} is at home in", recipe="shared")
-    assert slot(edited, done["entry"]) != before
+    assert slot(edited, done.entry) != before
     assert (["task:quiet"], 3) in asked
 
 

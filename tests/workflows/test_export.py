@@ -66,7 +66,7 @@ def two_slots(ws, monkeypatch) -> None:
 
 
 def test_peft_loads_an_adapter_that_computes_what_was_scored_to_the_bit(ws, ids, tiny_model, tmp_path):
-    told = export(ws.session, tmp_path / "out")
+    told = ws.export(tmp_path / "out")
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     plain = logits(base, ids)
     loaded = PeftModel.from_pretrained(base, tmp_path / "out").eval()
@@ -83,7 +83,7 @@ def test_peft_loads_an_adapter_that_computes_what_was_scored_to_the_bit(ws, ids,
 
 
 def test_the_adapter_directory_is_one_that_vllm_takes(ws, tiny_model, tmp_path):
-    export(ws.session, tmp_path / "out")
+    ws.export(tmp_path / "out")
     config = json.loads((tmp_path / "out/adapter_config.json").read_text(encoding="utf-8"))
     assert (config["r"], config["lora_alpha"]) == (8, 16)
     assert set(config["target_modules"]) == {
@@ -106,7 +106,7 @@ def test_the_adapter_directory_is_one_that_vllm_takes(ws, tiny_model, tmp_path):
 
 def test_slots_of_other_ranks_and_scales_become_one_uniform_adapter(ws, ids, tiny_model, tmp_path, monkeypatch):
     two_slots(ws, monkeypatch)
-    told = export(ws.session, tmp_path / "out")
+    told = ws.export(tmp_path / "out")
     assert told.rank == 16  # 8 + 3
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     loaded = PeftModel.from_pretrained(base, tmp_path / "out").eval()
@@ -116,7 +116,7 @@ def test_slots_of_other_ranks_and_scales_become_one_uniform_adapter(ws, ids, tin
 
 
 def test_an_older_state_can_be_exported(ws, ids, tiny_model, tmp_path):
-    export(ws.session, tmp_path / "out", at="head~1")
+    ws.export(tmp_path / "out", at="head~1")
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
     loaded = PeftModel.from_pretrained(base, tmp_path / "out").eval()
     assert torch.equal(logits(loaded, ids), logits(ws.model("head~1"), ids))
@@ -124,7 +124,7 @@ def test_an_older_state_can_be_exported(ws, ids, tiny_model, tmp_path):
 
 
 def test_recompression_reports_what_it_lost(ws, tmp_path):
-    errors = [export(ws.session, tmp_path / f"out{rank}", rank=rank).relative_error for rank in (1, 4, 8)]
+    errors = [ws.export(tmp_path / f"out{rank}", rank=rank).relative_error for rank in (1, 4, 8)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[0] < 1
     assert errors[2] < 1e-12  # nothing had to go
@@ -134,7 +134,7 @@ def test_recompression_reports_what_it_lost(ws, tmp_path):
 
 
 def test_a_merged_model_loads_without_peft_and_agrees_within_the_stated_tolerance(ws, ids, tiny_model, tmp_path):
-    told = export(ws.session, tmp_path / "out", merged=True)
+    told = ws.export(tmp_path / "out", merged=True)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     assert 0 < told.difference <= told.tolerance
     torch.testing.assert_close(logits(model, ids), logits(ws.model(), ids), rtol=1e-4, atol=1e-4)
@@ -149,14 +149,14 @@ def test_a_merged_model_loads_without_peft_and_agrees_within_the_stated_toleranc
 def test_a_merged_model_that_disagrees_is_refused_and_nothing_stays(ws, tmp_path, monkeypatch):
     monkeypatch.setattr(bridge, "TOLERANCE", {torch.float32: 1e-12})
     with pytest.raises(PerdureError, match="nothing was written"):
-        export(ws.session, tmp_path / "out", merged=True)
+        ws.export(tmp_path / "out", merged=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_base_is_exported_merged_alone(ws, ids, tmp_path):
     with pytest.raises(BadInput, match="--merged"):
-        export(ws.session, tmp_path / "out", at="base")
-    assert export(ws.session, tmp_path / "out", at="base", merged=True).difference == 0
+        ws.export(tmp_path / "out", at="base")
+    assert ws.export(tmp_path / "out", at="base", merged=True).difference == 0
     assert torch.equal(
         logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval(), ids), logits(ws.model("base"), ids)
     )
@@ -167,14 +167,14 @@ def test_a_state_of_dense_weights_is_exported_merged_alone(tiny_model, tmp_path,
     overrides = {**QUICK, "learning_rate": 1e-3}
     ws.learn("shop", write_rows(tmp_path / "shop.jsonl", "shop"), recipe="full", overrides=overrides, gate=None)
     with pytest.raises(BadInput, match="every weight"):
-        export(ws.session, tmp_path / "out")
-    export(ws.session, tmp_path / "out", merged=True)
+        ws.export(tmp_path / "out")
+    ws.export(tmp_path / "out", merged=True)
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     assert torch.equal(logits(model, ids), logits(ws.model(), ids))
 
 
 def test_the_card_says_what_it_is_and_what_it_can_do(ws, tmp_path):
-    export(ws.session, tmp_path / "out")
+    ws.export(tmp_path / "out")
     text = (tmp_path / "out/README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(text.split("---")[1])
     assert front["library_name"] == "peft"
@@ -190,9 +190,9 @@ def test_the_card_says_what_it_is_and_what_it_can_do(ws, tmp_path):
         "Gate: **off** (",
     ):
         assert told in text
-    for task, record in ws.evaluate()["tasks"].items():
-        assert f"| {task} | exact | {100 * record['score']:.1f}% |" in text
-        assert f"| {record['n']} |" in text
+    for task, record in ws.evaluate().tasks.items():
+        assert f"| {task} | exact | {100 * record.score:.1f}% |" in text
+        assert f"| {record.n} |" in text
     for metric in ("acc", "bwt", "forgetting", "learning_accuracy"):
         assert f"| {metric} |" in text
     assert "PeftModel.from_pretrained" in text
@@ -205,19 +205,19 @@ def test_the_card_says_what_it_is_and_what_it_can_do(ws, tmp_path):
 )
 def test_bad_wishes_are_refused_before_anything_is_written(ws, tmp_path, options, error):
     with pytest.raises(error):
-        export(ws.session, tmp_path / "out", **options)
+        ws.export(tmp_path / "out", **options)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_with_something_in_it_is_never_touched(ws, tmp_path):
     (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(BadInput, match="not an empty folder"):
-        export(ws.session, tmp_path)
+        ws.export(tmp_path)
     with pytest.raises(BadInput, match="not an empty folder"):
-        export(ws.session, tmp_path / "mine.txt")
+        ws.export(tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()
-    assert export(ws.session, tmp_path / "empty").files
+    assert ws.export(tmp_path / "empty").files
 
 
 def test_a_full_disk_leaves_no_folder(tmp_path):
@@ -234,17 +234,17 @@ def test_a_full_disk_leaves_no_folder(tmp_path):
 def test_an_adapter_above_the_cap_is_refused_with_the_ways_out(ws, tmp_path, monkeypatch):
     two_slots(ws, monkeypatch)  # rank 11
     with pytest.raises(BadInput, match=r"rank 11, above the cap of 10;.*--merged.*--rank 10.*--max-rank"):
-        export(ws.session, tmp_path / "out", max_rank=10)
+        ws.export(tmp_path / "out", max_rank=10)
     with pytest.raises(BadInput, match="from 1 to the cap of 10, got 11"):
-        export(ws.session, tmp_path / "out", rank=11, max_rank=10)
+        ws.export(tmp_path / "out", rank=11, max_rank=10)
     assert list(tmp_path.iterdir()) == []
-    assert export(ws.session, tmp_path / "fits", max_rank=11).rank == 11
-    assert export(ws.session, tmp_path / "cut", rank=10, max_rank=10).rank == 10
+    assert ws.export(tmp_path / "fits", max_rank=11).rank == 11
+    assert ws.export(tmp_path / "cut", rank=10, max_rank=10).rank == 10
 
 
 def test_an_adapter_larger_than_any_that_vllm_serves_says_so(ws, tmp_path, monkeypatch):
     monkeypatch.setattr(bridge, "RANKS", (1, 4))
-    told = export(ws.session, tmp_path / "out")
+    told = ws.export(tmp_path / "out")
     assert (told.rank, told.max_lora_rank) == (8, None)
     card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
     assert "vLLM serves no adapter of rank 8" in card
@@ -252,7 +252,7 @@ def test_an_adapter_larger_than_any_that_vllm_serves_says_so(ws, tmp_path, monke
 
 
 def test_what_a_server_computes_with_is_the_file_rounded(ws, tmp_path):
-    export(ws.session, tmp_path / "out")
+    ws.export(tmp_path / "out")
     tensors = load_file(tmp_path / "out/adapter_model.safetensors")
     found = bridge.as_served(tmp_path / "out", ws.runtime, torch.bfloat16)
     name = "model.layers.0.mlp.up_proj"
@@ -262,14 +262,14 @@ def test_what_a_server_computes_with_is_the_file_rounded(ws, tmp_path):
         assert not torch.equal(found[f"{name}.{part}"], value)
     assert found[f"{name}.scale"] == 2
     with pytest.raises(BadInput, match="unknown dtype 'int8'"):
-        export(ws.session, tmp_path / "other", dtype="int8")
+        ws.export(tmp_path / "other", dtype="int8")
 
 
 def test_held_out_text_is_told_where_the_rank_was_cut(ws, tmp_path):
-    losses = [export(ws.session, tmp_path / f"out{rank}", rank=rank).held_out for rank in (1, 8)]
+    losses = [ws.export(tmp_path / f"out{rank}", rank=rank).held_out for rank in (1, 8)]
     assert losses[0].nll != losses[0].nll_before
     assert losses[1].nll == pytest.approx(losses[1].nll_before, abs=1e-5)
-    whole = export(ws.session, tmp_path / "whole")
+    whole = ws.export(tmp_path / "whole")
     assert list(whole.to_json()) == [
         *("folder", "entry", "task", "kind", "files", "rank", "max_lora_rank", "experts", "dtype", "facts")
     ]
@@ -292,7 +292,7 @@ def bytes_of(folder):
 def test_two_exports_of_an_entry_are_equal_to_the_byte(ws, tmp_path, monkeypatch, options):
     from peft import LoraConfig
 
-    export(ws.session, tmp_path / "a", **options)
+    ws.export(tmp_path / "a", **options)
     write = LoraConfig.save_pretrained
 
     def backwards(self, *args, **kwargs):  # the order in which a set comes is chance
@@ -312,8 +312,8 @@ def test_an_export_removes_what_a_killed_one_left_and_makes_none_among_the_works
     left.mkdir()
     (left / "half").write_text("half")
     os.utime(left, (0, 0))
-    export(ws.session, tmp_path / "x")
+    ws.export(tmp_path / "x")
     assert not left.exists()
     for place in ("runs", "objects/new", "lock/x"):
         with pytest.raises(BadInput, match="belongs to the workspace"):
-            export(ws.session, ws.ledger.root / place)
+            ws.export(ws.ledger.root / place)

@@ -78,17 +78,17 @@ def test_what_an_isolated_task_goes_through_never_changes_again(ws, tmp_path):
     learn(ws, tmp_path, "tariff", OWN)
     assert seen(ws, "parcel") == name
     assert torch.equal(logits(ws, "parcel"), before)
-    assert ws.evaluate(["parcel"])["tasks"]["parcel"] == done["scores"]["parcel"]
+    assert ws.evaluate(["parcel"]).tasks["parcel"] == done.scores["parcel"]
     assert torch.equal(logits(Workspace.open(ws.ledger.root), "parcel"), before)
-    assert ws.verify()["ok"]
+    assert ws.verify().ok
 
 
 def test_scores_of_isolated_tasks_are_looked_up_and_the_matrix_has_them(mixed, monkeypatch):
     monkeypatch.setattr("perdure.workflows.session.measure", None)  # nothing is scored anew
     matrix = mixed.matrix()
-    assert None not in matrix["score"][-1]
-    stage = matrix["tasks"].index("parcel")
-    assert len({line[stage] for line in matrix["score"][2:]}) == 1
+    assert None not in matrix.score[-1]
+    stage = matrix.tasks.index("parcel")
+    assert len({line[stage] for line in matrix.score[2:]}) == 1
 
 
 def test_a_first_isolated_task_is_what_a_shared_one_would_be(ws, tmp_path, tiny_model):
@@ -113,15 +113,15 @@ def test_reverting_an_isolated_task_leaves_every_other_view_as_it_was(mixed):
     others = {task: (seen(mixed, task), logits(mixed, task)) for task in ("refund", "invoice", "tariff", None)}
     done = mixed.revert("parcel")
     assert not [name for name in slots(mixed) if name.startswith("task:parcel")]
-    assert set(done["scores"]) == {"invoice", "refund", "tariff"}
-    assert done["scores"] == done["before"]
+    assert set(done.scores) == {"invoice", "refund", "tariff"}
+    assert done.scores == done.before
     for task, (name, before) in others.items():
         assert seen(mixed, task) == name
         assert torch.equal(logits(mixed, task), before)
-    assert "parcel" not in mixed.matrix()["tasks"]
+    assert "parcel" not in mixed.matrix().tasks
     again = mixed.revert("parcel")
-    assert (again["entry"], again["already"]) == (done["entry"], True)
-    assert "parcel" not in mixed.evaluate()["tasks"]
+    assert (again.entry, again.already) == (done.entry, True)
+    assert "parcel" not in mixed.evaluate().tasks
     mixed.rollback("head~1")
     assert "task:parcel" in slots(mixed)
 
@@ -139,9 +139,9 @@ def test_reverting_one_of_a_sum_leaves_exactly_the_sum_of_the_others(ws, tmp_pat
     done = ws.revert("parcel")
     assert slots(ws) == kept
     assert torch.equal(logits(ws), expected)
-    assert done["rows"] > 0
+    assert done.rows > 0
     assert {row.task for row in LedgerMemory.at(ws.ledger, ws.ledger.resolve("head")).rows} == {"refund", "invoice"}
-    assert ws.verify()["ok"]
+    assert ws.verify().ok
 
 
 def test_adapters_of_a_sum_stay_as_they_were_learned(ws, tmp_path):
@@ -193,13 +193,11 @@ def test_a_task_on_the_base_model_alone_is_a_first_one_for_every_method(ws, tmp_
     plain = slots(ws)
     ws.rollback("head~1")
     methods = {"per_task": {}, "lwf": {}, "feature_distill": {}, "wise_ft": {}}
-    told = learn(ws, tmp_path, "parcel", {"methods": methods})["warnings"]
+    told = learn(ws, tmp_path, "parcel", {"methods": methods}).warnings
     assert slots(ws) == plain
     assert any("lwf had no effect" in said and "on the base model alone" in said for said in told)
     learn(ws, tmp_path, "invoice", {"methods": {"lwf": {}}})  # the first in shared weights
-    assert not any(
-        "lwf had no effect" in said for said in learn(ws, tmp_path, "tariff", {"methods": methods})["warnings"]
-    )
+    assert not any("lwf had no effect" in said for said in learn(ws, tmp_path, "tariff", {"methods": methods}).warnings)
 
 
 @pytest.mark.parametrize("recipe", ["naive", OWN, SUM, "full"])
@@ -217,9 +215,9 @@ def test_what_is_trained_on_is_loaded_once(ws, tmp_path, recipe, monkeypatch):
 
 
 def test_nothing_looks_ahead_the_first_entries_do_not_depend_on_how_many_follow(ws, tmp_path, tiny_model):
-    first = [learn(ws, tmp_path, task, OWN)["entry"] for task in ("refund", "parcel", "invoice")]
+    first = [learn(ws, tmp_path, task, OWN).entry for task in ("refund", "parcel", "invoice")]
     other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")
-    assert [learn(other, tmp_path, task, OWN)["entry"] for task in ("refund", "parcel")] == first[:2]
+    assert [learn(other, tmp_path, task, OWN).entry for task in ("refund", "parcel")] == first[:2]
 
 
 def test_an_export_by_task_is_the_model_that_was_scored(mixed, tmp_path, tiny_model):
@@ -280,17 +278,17 @@ def test_another_rank_is_refused_for_a_slot_that_goes_on_and_free_for_a_fresh_on
 
 
 def test_gc_keeps_the_scores_and_objects_of_every_view(mixed):
-    scores = mixed.matrix()["score"]
+    scores = mixed.matrix().score
     mixed.gc()
-    assert mixed.matrix()["score"] == scores
-    assert mixed.verify()["ok"]
+    assert mixed.matrix().score == scores
+    assert mixed.verify().ok
 
 
 def test_a_task_that_is_learned_in_shared_weights_again_gives_up_its_own_adapter(ws, tmp_path):
     learn(ws, tmp_path, "refund", OWN)
     before = seen(ws, "refund")
     done = learn(ws, tmp_path, "refund", "naive")
-    assert any("refund had an adapter of its own" in said for said in done["warnings"])
+    assert any("refund had an adapter of its own" in said for said in done.warnings)
     assert list(slots(ws)) == ["skill"]
     assert seen(ws, "refund") == seen(ws, None) != before
     with pytest.raises(BadInput, match="weights that other tasks go through too"):
@@ -347,7 +345,7 @@ def test_a_task_is_found_by_its_name_before_entries_that_begin_like_it(ws, tmp_p
         return resolve(self, ref)
 
     monkeypatch.setattr(type(ws.ledger), "resolve", several)
-    assert ws.revert("refund")["task"] == "refund"
+    assert ws.revert("refund").task == "refund"
 
 
 # --- what an adapter starts from
@@ -408,7 +406,7 @@ def test_a_start_that_was_computed_from_data_is_the_same_where_a_learn_goes_on(
     with pytest.raises(Interrupted):
         learn(spaces[1], tmp_path, "parcel", recipe)
     again = Workspace.open(spaces[1].ledger.root)
-    assert learn(again, tmp_path, "parcel", recipe)["entry"] == whole["entry"]
+    assert learn(again, tmp_path, "parcel", recipe).entry == whole.entry
     assert Spectral.calls == ["parcel"]
     assert not list((again.ledger.root / "runs").iterdir())
 
@@ -446,7 +444,7 @@ def test_a_task_of_its_own_costs_what_the_second_one_did_however_many_there_are(
     monkeypatch.setattr(session, "measure", scored)
     for task in ("parcel", "invoice", "tariff"):
         work.append([])
-        entry = learn(ws, tmp_path, task, OWN)["entry"]
+        entry = learn(ws, tmp_path, task, OWN).entry
         found = [ws.ledger.objects.get(value) for value in ws.ledger.entry(entry).slots.values()]
         written.append([value.nbytes for tensors in found for value in tensors.values()])
     assert work == work[:1] * 3

@@ -54,10 +54,11 @@ def learn(ws, path, task, recipe="naive", gate=None, **options):
 def test_after_a_learn_without_memory_the_texts_of_the_test_rows_stay_alone(ws, tmp_path):
     learn(ws, data(tmp_path / "a.jsonl", "ant"), "a", recipe="ewc")
     assert texts(ws.ledger.root, "ant") == {"test": 4}
-    kept = memory_stats(ws.ledger)["kept"]
-    assert (kept["test"], kept["memory"], kept["train"], kept["validation"], kept["names"]) == (4, 0, 0, 0, 10)
-    assert kept["setting"] == "needed"
-    assert ws.verify()["ok"]
+    kept = memory_stats(ws.ledger).kept
+    rows = kept.rows
+    assert (rows.test, rows.memory, rows.train, rows.validation, rows.names) == (4, 0, 0, 0, 10)
+    assert kept.setting == "needed"
+    assert ws.verify().ok
 
 
 def test_with_memory_its_rows_stay_too_and_no_other(ws, tmp_path):
@@ -77,23 +78,23 @@ def test_a_row_goes_over_from_its_name_to_its_text_when_a_memory_takes_it(ws, tm
     learn(ws, path, "a", recipe="replay")
     assert ws.ledger.resolve("head").tasks["a"] == version
     assert texts(ws.ledger.root, "ant") == {"test": 4, "train": 8}
-    assert ws.verify()["ok"]
+    assert ws.verify().ok
 
 
 def test_discard_and_gc_remove_what_only_the_candidate_had(ws, tmp_path):
     learn(ws, data(tmp_path / "a.jsonl", "ant"), "a", recipe="replay")
     before = texts(ws.ledger.root, "ant")
     made = learn(ws, data(tmp_path / "b.jsonl", "bee"), "b", recipe="replay", gate=REFUSED)
-    assert not made["moved"]
+    assert not made.moved
     assert texts(ws.ledger.root, "bee")["test"] == 4
     ws.gc()
     assert texts(ws.ledger.root, "bee")["test"] == 4  # the candidate still waits
     ws.discard()
-    assert ws.gc()["rows"] > 0
+    assert ws.gc().rows > 0
     assert texts(ws.ledger.root, "bee") == {}
     assert texts(ws.ledger.root, "ant") == before
-    assert ws.verify()["ok"]
-    assert learn(ws, data(tmp_path / "b.jsonl", "bee"), "b", recipe="replay")["entry"] == made["entry"]
+    assert ws.verify().ok
+    assert learn(ws, data(tmp_path / "b.jsonl", "bee"), "b", recipe="replay").entry == made.entry
 
 
 def test_an_unfinished_learn_keeps_no_text_and_ends_in_the_same_bits(ws, tmp_path, monkeypatch, tiny_model):
@@ -115,7 +116,7 @@ def test_an_unfinished_learn_keeps_no_text_and_ends_in_the_same_bits(ws, tmp_pat
     whole = learn(ws, path, "a")
     assert texts(ws.ledger.root, "ant") == {"test": 4}
     other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")
-    assert learn(other, path, "a")["entry"] == whole["entry"]
+    assert learn(other, path, "a").entry == whole.entry
 
 
 def _saved(keeper, optimizer):
@@ -149,10 +150,10 @@ def test_a_row_known_by_name_is_deleted_and_does_not_come_back(ws, tmp_path):
     row = ws.plan("a", path, recipe="naive").task.train[0]
     learn(ws, path, "a")
     found = ws.delete_row(row.hash)
-    assert found["entries"] == [ws.ledger.resolve("head").id]
+    assert found.entries == (ws.ledger.resolve("head").id,)
     notices = ws.plan("a", path, recipe="naive").notices
     assert "deleted from this workspace before, and left out: 1 row" in notices
-    assert ws.verify()["ok"]
+    assert ws.verify().ok
 
 
 def test_choices_outlive_the_rows_they_stood_in(ws, tmp_path):
@@ -167,7 +168,7 @@ def test_choices_outlive_the_rows_they_stood_in(ws, tmp_path):
 def test_joint_takes_the_rows_that_are_not_kept_from_files_to_the_same_bits(ws, tmp_path, tiny_model):
     a, b = data(tmp_path / "a.jsonl", "ant"), data(tmp_path / "b.jsonl", "bee")
     first = learn(ws, a, "a", recipe="joint")
-    assert any("its next learn needs --rows a=FILE" in warning for warning in first["warnings"])
+    assert any("its next learn needs --rows a=FILE" in warning for warning in first.warnings)
     with pytest.raises(
         BadInput, match=r"8 of task a\); give the files .* --rows a=FILE, or learn in .*--keep-rows all"
     ):
@@ -184,12 +185,12 @@ def test_joint_takes_the_rows_that_are_not_kept_from_files_to_the_same_bits(ws, 
         learn(ws, b, "b", recipe="joint", rows={"a": a, "c": a})
     with pytest.raises(BadInput, match="recipe naive reads no rows of older tasks; leave out --rows"):
         learn(ws, b, "b", recipe="naive", rows={"a": a})
-    given = learn(ws, b, "b", recipe="joint", rows={"a": a})["entry"]
+    given = learn(ws, b, "b", recipe="joint", rows={"a": a}).entry
     assert texts(ws.ledger.root, "ant") == {"test": 4}
     keeping = Workspace.init(tmp_path / "all", str(tiny_model), dtype="float32", keep_rows="all")
     learn(keeping, a, "a", recipe="joint")
     assert texts(keeping.ledger.root, "ant") == {"test": 4, "train": 8, "validation": 2}
-    assert learn(keeping, b, "b", recipe="joint")["entry"] == given
+    assert learn(keeping, b, "b", recipe="joint").entry == given
 
 
 def test_a_task_can_keep_all_its_rows(ws, tmp_path):
@@ -199,8 +200,8 @@ def test_a_task_can_keep_all_its_rows(ws, tmp_path):
     assert texts(ws.ledger.root, "ant") == {"test": 4, "train": 8, "validation": 2}
     learn(ws, data(tmp_path / "b.jsonl", "bee"), "b", recipe="joint")
     assert texts(ws.ledger.root, "bee") == {"test": 4}
-    assert ws.prune() == {"rows": 0, "bytes": 0, "kept": ["a"]}
-    assert ws.prune(["a"])["rows"] == 10
+    assert ws.prune().to_json() == {"rows": 0, "bytes": 0, "kept": ["a"]}
+    assert ws.prune(["a"]).rows == 10
     assert texts(ws.ledger.root, "ant") == {"test": 4}
 
 
@@ -225,27 +226,27 @@ def test_an_old_workspace_goes_on_as_it_is_until_it_is_pruned(tiny_model, tmp_pa
     ws, root = old_layout(tmp_path / "old"), tmp_path / "old"
     bytes_before = (root / "ledger.sqlite").read_bytes()
     entries, matrix = ws.ledger.entries(), ws.matrix()
-    assert ws.verify()["ok"]
-    kept = memory_stats(ws.ledger)["kept"]
-    assert (kept["setting"], kept["names"], kept["train"]) == ("all", 0, 8)
+    assert ws.verify().ok
+    kept = memory_stats(ws.ledger).kept
+    assert (kept.setting, kept.rows.names, kept.rows.train) == ("all", 0, 8)
     ws.ledger.close()
     assert (root / "ledger.sqlite").read_bytes() == bytes_before  # reading changes nothing
-    assert learn(ws, data(tmp_path / "c.jsonl", "cat"), "c")["moved"]
+    assert learn(ws, data(tmp_path / "c.jsonl", "cat"), "c").moved
     assert texts(root, "cat") == {"test": 4, "train": 8, "validation": 2}
     found = ws.prune()
-    assert found["rows"] == 8 + 2 + 2 + 8 + 2  # of a, of b but its 8 in memory, of c
-    assert found["bytes"] > 1000
+    assert found.rows == 8 + 2 + 2 + 8 + 2  # of a, of b but its 8 in memory, of c
+    assert found.bytes > 1000
     assert texts(root, "cat") == texts(root, "ant") == {"test": 4}
     assert texts(root, "bee") == {"test": 4, "train": 8}
     ws = Workspace.open(root)
     assert ws.ledger.entries()[: len(entries)] == entries
-    assert ws.verify()["ok"]
+    assert ws.verify().ok
     assert ws.matrix(entries[-1].id) == matrix
     learn(
         ws, data(tmp_path / "d.jsonl", "dog"), "d"
     )  # scores a by its choices, although they stand in no row but test rows
     assert texts(root, "dog") == {"test": 4}
-    assert ws.prune()["rows"] == 0
+    assert ws.prune().rows == 0
 
 
 def test_a_deleted_row_leaves_no_byte(tiny_model, tmp_path):
@@ -254,14 +255,14 @@ def test_a_deleted_row_leaves_no_byte(tiny_model, tmp_path):
     row = next(row for row in ws.ledger.kept_rows() if "anttrain7q" in row.prompt)
     ws.delete_row(row.hash[:12])
     assert not any(b"anttrain7q" in file.read_bytes() for file in ws.ledger.root.rglob("*") if file.is_file())
-    assert ws.verify()["ok"]
+    assert ws.verify().ok
 
 
 def test_a_changed_name_or_text_of_a_row_is_found(ws, tmp_path):
     learn(ws, data(tmp_path / "a.jsonl", "ant", label=True), "a")
     with ws.ledger.changing() as connection:
         connection.exec_driver_sql("UPDATE rows SET body = replace(body, 'anttest1q', 'anttest9q')")
-    assert not ws.verify()["ok"]
+    assert not ws.verify().ok
     with pytest.raises(BrokenStore, match=r"row .* of the ledger is damaged"):
         ws.session.task("a", ws.ledger.resolve("head"))
 

@@ -55,43 +55,43 @@ def test_skills_are_trained_and_then_facts_are_edited_in_two_entries(ws, file):
     told = carry_out(ws, file(*GIVEN, *SKILLS))
     head = ws.ledger.resolve("head")
     assert kinds(ws) == ["edit", "learn", "base"]
-    assert told["entry"] == told["edited"]["entry"] == head.id
-    assert told["learned"]["entry"] == head.parent
+    assert told.entry == told.edited.entry == head.id
+    assert told.learned.entry == head.parent
     assert [row.source for row in ws.session.task("homes", head).taught] == [f"rows.jsonl:{n}" for n in range(3, 9)]
-    assert told["edited"]["applied"] == [fact.id for fact in FACTS]
+    assert told.edited.applied == tuple(fact.id for fact in FACTS)
     assert [said(ws, fact.subject) for fact in FACTS] == [fact.target for fact in FACTS]
-    assert [(group["kind"], group["rows"]) for group in told["routes"]] == [("fact", 2), ("skill", 9)]
-    assert told["left"] == []
-    assert [said for said in without_size(told["warnings"]) if "did not rise" not in said] == []
+    assert [(group.kind, group.rows) for group in told.routes] == [("fact", 2), ("skill", 9)]
+    assert told.left == ()
+    assert [said for said in without_size(told.warnings) if "did not rise" not in said] == []
 
 
 def test_facts_alone_make_no_task(ws, file):
     told = carry_out(ws, file(*GIVEN))
     assert kinds(ws) == ["edit", "base"]
-    assert told["learned"] is None
+    assert told.learned is None
     assert ws.ledger.resolve("head").tasks == {}
-    assert "every row is a fact: nothing is trained" in told["warnings"][0]
+    assert "every row is a fact: nothing is trained" in told.warnings[0]
 
 
 def test_skills_alone_are_learned_as_ever(ws, file):
     told = carry_out(ws, file(*SKILLS))
     assert kinds(ws) == ["learn", "base"]
-    assert (told["edited"], told["entry"]) == (None, ws.ledger.resolve("head").id)
-    assert "no row is a fact to edit" in told["warnings"][0]
+    assert (told.edited, told.entry) == (None, ws.ledger.resolve("head").id)
+    assert "no row is a fact to edit" in told.warnings[0]
 
 
 def test_a_gate_that_fails_leaves_head_and_edits_nothing_until_it_is_accepted_and_the_command_run_again(ws, file):
     path = file(*GIVEN, *SKILLS)
     told = carry_out(ws, path, gate=Gate(floor=1.0))
-    assert (told["entry"], told["edited"]) == (None, None)
-    assert told["learned"]["gate"]["verdict"] == "fail"
-    assert [(left["subject"], left["reason"]) for left in told["left"]] == [(f.subject, knowledge.WAITS) for f in FACTS]
-    assert (kinds(ws), ws.edits()) == (["base"], [])
+    assert (told.entry, told.edited) == (None, None)
+    assert told.learned.gate.verdict == "fail"
+    assert [(left.subject, left.reason) for left in told.left] == [(f.subject, knowledge.WAITS) for f in FACTS]
+    assert (kinds(ws), ws.edits()) == (["base"], ())
     ws.accept()
     again = carry_out(ws, path, gate=Gate(floor=1.0))
     assert kinds(ws) == ["edit", "learn", "base"]
-    assert (again["learned"], len(again["edited"]["applied"])) == (None, 2)
-    assert "learned these rows already" in again["warnings"][0]
+    assert (again.learned, len(again.edited.applied)) == (None, 2)
+    assert "learned these rows already" in again.warnings[0]
 
 
 def test_what_was_learned_is_trained_again_when_its_rows_or_its_recipe_change(ws, file):
@@ -106,17 +106,17 @@ def test_a_test_part_that_was_made_is_made_alike_when_the_command_is_run_again(w
     rows = [{key: value for key, value in row.items() if key != "split"} for row in SKILLS]
     carry_out(ws, file(*rows, GIVEN[0]))
     again = carry_out(ws, file(*rows, *GIVEN))
-    assert again["learned"] is None
-    assert again["edited"]["applied"] == [FACTS[1].id]
-    assert (again["edited"]["refused"], again["edited"]["already"]) == ([], [FACTS[0].id])
+    assert again.learned is None
+    assert again.edited.applied == (FACTS[1].id,)
+    assert (again.edited.refused, again.edited.already) == ((), (FACTS[0].id,))
 
 
 def test_facts_that_are_refused_leave_what_was_trained(ws, file):
     told = carry_out(ws, file(*GIVEN, *SKILLS), spec=replace(SPEC, lr=1e-9))
     assert kinds(ws) == ["learn", "base"]
-    assert told["entry"] == told["learned"]["entry"]
-    assert {refused["subject"] for refused in told["edited"]["refused"]} == set(NAMES[:2])
-    assert "does not say its target" in told["edited"]["refused"][0]["reason"]
+    assert told.entry == told.learned.entry
+    assert {refused.subject for refused in told.edited.refused} == set(NAMES[:2])
+    assert "does not say its target" in told.edited.refused[0].reason
 
 
 def test_a_fact_without_a_ground_truth_that_is_not_said_is_refused_for_that():
@@ -134,7 +134,7 @@ def test_an_edit_that_cannot_be_made_is_an_error_alone_and_a_refusal_after_train
         carry_out(ws, file(*GIVEN))
     told = carry_out(ws, file(*GIVEN, *SKILLS))
     assert kinds(ws) == ["learn", "base"]
-    assert {refused["reason"] for refused in told["edited"]["refused"]} == {"layer 9 cannot be edited"}
+    assert {refused.reason for refused in told.edited.refused} == {"layer 9 cannot be edited"}
 
 
 def test_a_fact_from_a_conversation_must_be_said_in_a_conversation(ws, file, monkeypatch):
@@ -167,5 +167,5 @@ def test_what_cannot_be_used_is_said_before_anything_is_done(ws, file):
 
 def test_the_workspace_has_it_as_a_kind_of_learn(ws, file):
     told = ws.learn("homes", file(*GIVEN, *SKILLS), recipe="naive", overrides=FAST, kind="knowledge", gate=None)
-    assert told["learned"]["gate"]["verdict"] == "off"
-    assert len(told["edited"]["applied"]) == 2  # without a gate whatever comes is recorded
+    assert told.learned.gate.verdict == "off"
+    assert len(told.edited.applied) == 2  # without a gate whatever comes is recorded

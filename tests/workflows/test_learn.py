@@ -68,9 +68,9 @@ def test_a_rolled_back_head_has_the_logits_and_the_memory_it_had_then(ws, tmp_pa
 
 
 def test_the_same_work_gives_the_same_entry(ws, tmp_path, tiny_model):
-    first = learn(ws, tmp_path, "refund")["entry"]
+    first = learn(ws, tmp_path, "refund").entry
     other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32")
-    assert learn(other, tmp_path, "refund")["entry"] == first
+    assert learn(other, tmp_path, "refund").entry == first
 
 
 def test_memory_keeps_per_label_rows_of_train_parts_only(ws, tmp_path):
@@ -104,7 +104,7 @@ def test_admission_by_loss_keeps_the_rows_with_the_largest(ws, tmp_path, admissi
         **{"memory_per_label": 8, "methods.replay.admission": admission},
     )
     whole = Workspace.open(tmp_path / "all")
-    assert everything["moved"]
+    assert everything.moved
     by_label = {}
     for item, row in items(memory(whole)):
         by_label.setdefault(row.label, []).append(item.score)
@@ -131,7 +131,7 @@ def test_general_rows_are_rehearsed_with_the_base_models_own_distribution(ws, tm
     path = data(tmp_path / "refund.jsonl", "refund", "late")
     mixed = {**FAST, "methods.instruction_replay.mix": 0.6}
     done = ws.learn("refund", path, overrides=mixed, gate=None, settings={"general": str(general)})
-    beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["instruction_replay"]
+    beats = ws.ledger.notes(done.entry)["record"]["heartbeats"]["instruction_replay"]
     assert all(beat["rows"] >= 1 for _, beat in beats)
     pools = [item.pool for item, _ in items(memory(ws))]
     assert pools.count("general") == 6
@@ -161,13 +161,13 @@ def test_no_general_row_is_rehearsed_that_is_a_test_row_or_was_deleted(ws, tmp_p
     (notice,) = ws.plan("refund", path, recipe="replay", settings=said["settings"]).notices
     assert "no method rehearses the general rows" in notice
     done = ws.learn("refund", path, overrides=mixed, **said)
-    assert "not rehearsed, as a test or validation row asks the same: 1 general row" in done["warnings"]
+    assert "not rehearsed, as a test or validation row asks the same: 1 general row" in done.warnings
     assert rehearsed() == [0, 1, 2, 4, 5]
     ws.delete_row(next(row.hash for _, row in items(memory(ws)) if row.prompt == asked[0]))
     done = ws.learn("parcel", task("parcel", "say 5"), overrides=mixed, **said)
     assert rehearsed() == [1, 2, 4]
-    assert "rehearsed no longer, as test rows ask the same: the general rows of 1 question" in done["warnings"]
-    assert "deleted from this workspace before, and left out: 1 general row" in done["warnings"]
+    assert "rehearsed no longer, as test rows ask the same: the general rows of 1 question" in done.warnings
+    assert "deleted from this workspace before, and left out: 1 general row" in done.warnings
 
 
 def test_no_more_general_rows_are_asked_about_than_a_task_draws(ws, tmp_path):
@@ -178,7 +178,7 @@ def test_no_more_general_rows_are_asked_about_than_a_task_draws(ws, tmp_path):
         path = data(tmp_path / f"{task}.jsonl", task, "late")
         mixed = {**FAST, "methods.instruction_replay.mix": mix, "methods.instruction_replay.size": 6}
         done = ws.learn(task, path, overrides=mixed, gate=None, settings={"general": str(general)})
-        beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["instruction_replay"]
+        beats = ws.ledger.notes(done.entry)["record"]["heartbeats"]["instruction_replay"]
         drawn = sum(beat["rows"] for _, beat in beats)
         return drawn, sum(item.pool == "general" for item, _ in items(memory(ws)))
 
@@ -202,8 +202,8 @@ def test_of_many_general_rows_those_nearest_in_length_are_rehearsed(ws, tmp_path
 
 def test_joint_trains_on_all_kept_rows_from_the_base(tiny_model, tmp_path):
     ws = Workspace.init(tmp_path / "all", str(tiny_model), dtype="float32", keep_rows="all")
-    alone = learn(ws, tmp_path, "refund", recipe="joint")["tokens"]
-    both = learn(ws, tmp_path, "parcel", recipe="joint")["tokens"]
+    alone = learn(ws, tmp_path, "refund", recipe="joint").tokens
+    both = learn(ws, tmp_path, "parcel", recipe="joint").tokens
     assert both > 1.5 * alone
     fresh = Workspace.init(tmp_path / "fresh", ws.ledger.config["model"], dtype="float32", keep_rows="all")
     learn(fresh, tmp_path, "refund", recipe="naive")  # another way to the same parent tasks
@@ -237,12 +237,12 @@ def test_a_method_that_can_do_nothing_is_named(ws, tmp_path):
     fields = {"methods.distill.strength": 1.0}
     assert any(
         "distill acts on rows of memory" in said
-        for said in learn(ws, tmp_path, "refund", recipe="naive", **fields)["warnings"]
+        for said in learn(ws, tmp_path, "refund", recipe="naive", **fields).warnings
     )
     done = learn(ws, tmp_path, "parcel", recipe="lwf", start="base")
     idle = "method lwf had no effect over the whole task; start: base leaves it no task before, or leave it out"
-    assert [said for said in done["warnings"] if "method" in said] == [idle]
-    assert not any("method" in said for said in learn(ws, tmp_path, "invoice", recipe="lwf")["warnings"])
+    assert [said for said in done.warnings if "method" in said] == [idle]
+    assert not any("method" in said for said in learn(ws, tmp_path, "invoice", recipe="lwf").warnings)
 
 
 def test_more_data_for_a_known_task_is_an_update_that_keeps_its_test_rows(ws, tmp_path):
@@ -252,7 +252,7 @@ def test_more_data_for_a_known_task_is_an_update_that_keeps_its_test_rows(ws, tm
     second = ws.session.task("refund", ws.ledger.resolve("head"))
     assert second.version != first.version
     assert {row.hash for row in first.test} <= {row.hash for row in second.test}
-    assert len(ws.matrix()["stages"]) == 3
+    assert len(ws.matrix().stages) == 3
 
 
 def test_nothing_is_scored_twice(ws, tmp_path, monkeypatch):
@@ -263,20 +263,20 @@ def test_nothing_is_scored_twice(ws, tmp_path, monkeypatch):
         raise AssertionError("scored again")
 
     monkeypatch.setattr("perdure.workflows.session.measure", refuse)
-    assert ws.evaluate()["tasks"].keys() == {"refund", "parcel"}
-    assert ws.matrix()["score"][2][0] is not None
+    assert ws.evaluate().tasks.keys() == {"refund", "parcel"}
+    assert ws.matrix().score[2][0] is not None
 
 
 def test_a_gate_that_fails_leaves_head_and_keeps_the_candidate_aside(ws, tmp_path):
     path = data(tmp_path / "refund.jsonl", "refund", "late")
     done = ws.learn("refund", path, overrides=FAST, gate=Gate(floor=1.0))
-    assert done["gate"]["verdict"] == "fail"
-    assert not done["moved"]
+    assert done.gate.verdict == "fail"
+    assert not done.moved
     assert ws.ledger.resolve("head").kind == "base"
     with pytest.raises(BadInput, match="candidate"):
         learn(ws, tmp_path, "parcel")
-    assert ws.accept().id == done["entry"]
-    assert ws.ledger.resolve("head").id == done["entry"]
+    assert ws.accept().id == done.entry
+    assert ws.ledger.resolve("head").id == done.entry
 
 
 def test_a_learn_that_raises_leaves_ledger_and_memory_as_they_were(ws, tmp_path, monkeypatch):
@@ -293,7 +293,7 @@ def test_a_learn_that_raises_leaves_ledger_and_memory_as_they_were(ws, tmp_path,
 
 
 def test_a_learn_that_taught_nothing_says_so(ws, tmp_path):
-    warnings = learn(ws, tmp_path, "refund", learning_rate=1e-9)["warnings"]
+    warnings = learn(ws, tmp_path, "refund", learning_rate=1e-9).warnings
     for words in (
         "score of refund did not rise (0.0% before, 0.0% now); train longer",
         "fewer than 50 updates (here 2) rarely teach a task",
@@ -304,8 +304,8 @@ def test_a_learn_that_taught_nothing_says_so(ws, tmp_path):
     path.write_text("\n".join(rows), encoding="utf-8")
     quick = {**FAST, "num_train_epochs": 4, "learning_rate": 0.1}
     taught = ws.learn("parcel", path, overrides=quick, gate=None, settings={"max_new_tokens": 1})
-    assert taught["scores"]["parcel"]["score"] > 0
-    assert not any("did not rise" in said for said in taught["warnings"])
+    assert taught.scores["parcel"].score > 0
+    assert not any("did not rise" in said for said in taught.warnings)
 
 
 def test_a_learn_that_is_stopped_leaves_word_of_what_it_was(ws, tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def test_what_is_doubtful_in_the_data_is_told_by_the_plan_and_by_the_learn(ws, t
     path = data(tmp_path / "refund.jsonl", "refund", "late")
     path.write_text("\n".join([path.read_text(), *path.read_text().split("\n")[:3]]))
     assert without_size(ws.plan("refund", path).notices) == ["3 duplicate rows dropped"]
-    assert "3 duplicate rows dropped" in ws.learn("refund", path, overrides=FAST, gate=None)["warnings"]
+    assert "3 duplicate rows dropped" in ws.learn("refund", path, overrides=FAST, gate=None).warnings
 
 
 # --- a model with few positions
@@ -355,13 +355,13 @@ def test_texts_longer_than_the_models_positions_are_cut_and_counted(narrow, tmp_
     assert narrow.plan("long", path, settings=settings).recipe.settings.max_length == 64
     done = narrow.learn("long", path, overrides=FAST, gate=None, settings=settings)
     assert narrow.ledger.resolve("head").recipe["max_length"] == 64
-    assert "longer than 64 tokens, and cut: 3 of 6 train rows" in done["warnings"]
+    assert "longer than 64 tokens, and cut: 3 of 6 train rows" in done.warnings
     cut = "3 prompts were longer than the model's 64 positions allow and lost the start"
-    assert done["warnings"].count(cut) == 1
+    assert done.warnings.count(cut) == 1
     chosen = narrow.learn(
         "chosen", path, overrides=FAST, gate=None, settings={**settings, "scorer": "choice"}, allow_leaks=True
     )
-    assert cut in chosen["warnings"]
+    assert cut in chosen.warnings
 
 
 def test_an_answer_has_no_more_tokens_than_the_model_has_positions_for(narrow):
@@ -381,7 +381,7 @@ def test_a_leak_that_is_allowed_is_trained_and_told_and_not_remembered(ws, tmp_p
     tested = {"text": "money back 100 late", "label": "refund other", "split": "train"}
     path.write_text(path.read_text("utf-8") + "\n" + json.dumps(tested), "utf-8")
     made = ws.learn("refund", path, recipe="dual_replay", overrides=FAST, gate=None, allow_leaks=True)
-    assert any("as a test row asks the same: 1 train row" in warning for warning in made["warnings"])
+    assert any("as a test row asks the same: 1 train row" in warning for warning in made.warnings)
     assert len(items(memory(ws))) > 0
     assert not any("100 late" in row.prompt for _, row in items(memory(ws)))
 
@@ -419,8 +419,8 @@ def test_a_task_whose_test_rows_were_all_deleted_does_not_stop_later_learns(ws, 
     made = Workspace.open(ws.ledger.root).learn(
         "parcel", data(tmp_path / "b.jsonl", "parcel", "late"), recipe="naive", overrides=FAST, gate=Gate()
     )
-    assert any("refund has no test rows left" in warning for warning in made["warnings"])
-    assert list(made["scores"]) == ["parcel"]
+    assert any("refund has no test rows left" in warning for warning in made.warnings)
+    assert list(made.scores) == ["parcel"]
 
 
 def test_what_is_held_out_is_not_trained_with_the_rows_of_older_versions(tiny_model, tmp_path, monkeypatch):
@@ -449,10 +449,10 @@ def test_one_row_is_trained_though_the_recipe_would_hold_some_out(ws, tmp_path):
     few = [row for row in rows if row["split"] == "test"] + rows[:1]
     (tmp_path / "few.jsonl").write_text("\n".join(map(json.dumps, few)), "utf-8")
     made = ws.learn("refund", tmp_path / "few.jsonl", recipe="naive", overrides={**FAST, "keep": "best"}, gate=None)
-    assert ws.ledger.notes(made["entry"])["record"]["updates"] == 1
-    assert any("too few to hold any out" in warning for warning in made["warnings"])
+    assert ws.ledger.notes(made.entry)["record"]["updates"] == 1
+    assert any("too few to hold any out" in warning for warning in made.warnings)
 
 
 def test_rows_that_were_all_learned_before_are_told(ws, tmp_path):
-    assert not any("learned before" in warning for warning in learn(ws, tmp_path, "refund", recipe="naive")["warnings"])
-    assert "every train row of refund was learned before" in learn(ws, tmp_path, "refund", recipe="naive")["warnings"]
+    assert not any("learned before" in warning for warning in learn(ws, tmp_path, "refund", recipe="naive").warnings)
+    assert "every train row of refund was learned before" in learn(ws, tmp_path, "refund", recipe="naive").warnings

@@ -30,34 +30,30 @@ def known(old):
     return json.loads((old / "known.json").read_text("utf-8"))
 
 
-def as_json(value):
-    return json.loads(json.dumps(value))
-
-
 def test_it_reads_as_it_did(old):
     ws, then = Workspace.open(old / "workspace"), known(old)
     head = ws.ledger.resolve("head")
     assert (head.id, ws.ledger.state(head), ws.ledger.seen(head, "one")) == (then["head"], then["state"], then["state"])
-    assert as_json(ws.matrix()) == then["matrix"]
+    assert ws.matrix().to_json() == then["matrix"]
     assert [line.to_json() for line in ws.edits()] == [{**line, "lost_in": []} for line in then["edits"]]
     assert [line.entry for line in ws.ledger.log()] == [line["entry"] for line in then["log"]]
     ids = ws.tokenizer("Ann Lee is a", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         found = ws.model()(input_ids=ids).logits[0, -1]
     torch.testing.assert_close(found, torch.tensor(then["logits"]), rtol=1e-4, atol=1e-4)
-    assert ws.verify()["ok"]
+    assert ws.verify().ok
 
 
 def test_it_is_migrated_by_its_first_write_and_goes_on(old):
     ws = Workspace.open(old / "workspace")
     rows = [{"text": f"Cid Ray is a {n}", "label": "Rome", "split": "test" if n > 6 else "train"} for n in range(9)]
     (old / "three.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
-    before = ws.matrix()["score"]
+    before = ws.matrix().score
     done = ws.learn(
         "three", old / "three.jsonl", recipe="dual_replay", overrides={**FAST, "methods.ewc": {}}, gate=None
     )
-    assert set(done["scores"]) == {"one", "two", "three"}
-    assert [line[:2] for line in ws.matrix()["score"][: len(before)]] == before
+    assert set(done.scores) == {"one", "two", "three"}
+    assert tuple(line[:2] for line in ws.matrix().score[: len(before)]) == before
     assert ws.edits()
     ws.rollback("head~1")
     assert ws.ledger.resolve("head").id == known(old)["head"]
@@ -72,4 +68,4 @@ def test_it_is_migrated_by_its_first_write_and_goes_on(old):
         (4, 0),
         (5, 0),
     ]  # the file had the second before; the others came with the first write
-    assert again.verify()["ok"]
+    assert again.verify().ok

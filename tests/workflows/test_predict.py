@@ -57,7 +57,7 @@ def test_answers_are_values_that_go_through_json(talks):
     assert str(one) == one.answer
     assert Answer.from_json(json.loads(json.dumps(one.to_json()))) == one
     assert "compared" not in one.to_json()
-    assert talks.predict("hello", max_new_tokens=4) == [one]
+    assert talks.predict("hello", max_new_tokens=4) == (one,)
 
 
 def test_a_conversation_is_answered_as_it_comes(talks):
@@ -112,7 +112,7 @@ def test_drawn_answers_are_made_one_at_a_time_unless_said_otherwise(talks, monke
     )
     together = talks.predict(["hello", "about", "far away"], max_new_tokens=6, **options)
     assert sorted(seen) == sorted(sizes)
-    assert [talks.predict(a.prompt, max_new_tokens=6, **options)[0] for a in together] == together
+    assert tuple(talks.predict(a.prompt, max_new_tokens=6, **options)[0] for a in together) == together
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_it_learns_and_a_workspace_opened_anew_has_the_same_bits(learned):
     again = Workspace.open(folder / "ws")
     assert torch.equal(logits(again), after)
     assert torch.equal(logits(again, "head~1"), before)
-    assert ws.verify()["ok"]
+    assert ws.verify().ok
 
 
 def test_a_second_task_trains_over_it(learned, tmp_path):

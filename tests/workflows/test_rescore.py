@@ -29,7 +29,7 @@ def taught(bare, tmp_path_factory):
     file.write_text("".join(json.dumps({**row, "split": part}) + "\n" for part in ("train", "test") for row in rows))
     options = {"overrides": {"num_train_epochs": 1, "host": "loop", "lora_r": 4}, "settings": {"max_new_tokens": 1}}
     done = made.learn("homes", file, recipe="naive", gate=None, allow_leaks=True, **options)
-    assert done["scores"]["homes"]["score"] == 1.0
+    assert done.scores["homes"].score == 1.0
     return made.ledger.root
 
 
@@ -87,7 +87,7 @@ def test_a_loss_is_a_warning_and_refuses_the_edit_only_where_that_was_asked_for(
     (reason,) = {one.reason for one in strict.refused}
     assert "homes lost more than the tolerance" in reason
     assert entries(ws) == before
-    assert ws.verify()["ok"]
+    assert ws.verify().ok
     assert said(ws, "Dan Kim") == people.HOME["Dan Kim"]
     done = write(ws, *LOST, gate=None)
     assert len(done.applied) == 6
@@ -104,10 +104,10 @@ def test_what_is_not_scored_is_a_dash_and_a_sample_is_no_score_of_all_rows(ws, m
     assert measured == [2]
     assert (quick.before["homes"].n, quick.before["homes"].score, quick.scores["homes"].n) == (2, 1.0, 2)
     assert (matrix(ws.ledger).n[-1], last_row(ws)) == ((2,), (quick.scores["homes"].score,))
-    again = ws.evaluate()["tasks"]["homes"]
-    assert (again["n"], measured[-1]) == (6, 6)  # the sample did not pass for the whole
+    again = ws.evaluate().tasks["homes"]
+    assert (again.n, measured[-1]) == (6, 6)  # the sample did not pass for the whole
     assert matrix(ws.ledger).n[-1] == (6,)
-    assert ws.verify()["ok"]
+    assert ws.verify().ok
     ws.gc()
     assert matrix(ws.ledger).n == ((6,), (6,), (None,), (6,))
     for score, strict in (("some", False), ("none", True)):

@@ -44,18 +44,18 @@ def test_a_score_of_an_earlier_version_is_neither_shown_nor_compared(tiny_model,
     ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
     first = ws.learn("bill", labelled(tmp_path / "a.jsonl", "refund", ("账单", "取消")), overrides=FAST, gate=None)
     ws.learn("plain", labelled(tmp_path / "b.jsonl", "parcel", ("late", "lost")), overrides=FAST, gate=None)
-    measured = ws.matrix()["score"]
+    measured = ws.matrix().score
     as_once(ws)
     shown = ws.matrix()
-    place = {name: number for number, name in enumerate(shown["tasks"])}
-    assert [row[place["bill"]] for row in shown["score"]] == [None] * 3  # of version 1, and its task is of version 2
-    assert [row[place["plain"]] for row in shown["score"]] == [1.0] * 3  # nothing changed for this one
+    place = {name: number for number, name in enumerate(shown.tasks)}
+    assert [row[place["bill"]] for row in shown.score] == [None] * 3  # of version 1, and its task is of version 2
+    assert [row[place["plain"]] for row in shown.score] == [1.0] * 3  # nothing changed for this one
     third = ws.learn(
         "more", labelled(tmp_path / "c.jsonl", "invoice", ("paid", "owed")), overrides=FAST, gate=Gate(tolerance=0.9)
     )
-    evidence = ws.ledger.notes(third["entry"])["evidence"]["tasks"]["bill"]
-    assert sum(evidence["learned"]) / 4 == measured[1][place["bill"]] == first["scores"]["bill"]["score"]
-    assert ws.matrix()["score"][1][place["bill"]] == measured[1][place["bill"]]
+    evidence = ws.ledger.notes(third.entry)["evidence"]["tasks"]["bill"]
+    assert sum(evidence["learned"]) / 4 == measured[1][place["bill"]] == first.scores["bill"].score
+    assert ws.matrix().score[1][place["bill"]] == measured[1][place["bill"]]
 
 
 @pytest.fixture
@@ -101,6 +101,6 @@ def test_what_was_learned_by_heart_scores_right(kind, answers, model, tmp_path):
         "spam", write(tmp_path / "t.jsonl", rows), recipe="full", overrides=settings, allow_leaks=True, gate=None
     )
     said = [answer.answer for answer in ws.predict(asked, task="spam")]
-    assert done["scores"]["spam"]["score"] == 1.0, said
-    assert done["scores"]["spam"]["scorer"] == "exact"
+    assert done.scores["spam"].score == 1.0, said
+    assert done.scores["spam"].scorer == "exact"
     assert said == [a.removeprefix("<think>a</think>").removesuffix("<|turn_end|>") for a in answers]

@@ -151,7 +151,7 @@ def test_an_older_ledger_gets_its_index_with_the_first_write(tiny_model, tmp_pat
     old.delete_row(deleted.hash)
     assert len(index(old.ledger.root)) == 31
     assert old.ledger.places_of([deleted]) == []
-    assert old.verify()["ok"]
+    assert old.verify().ok
 
 
 def index(root: Path) -> list[tuple[str, str]]:
@@ -176,7 +176,7 @@ def test_what_the_model_holds_is_known_by_the_runtime_alone(tiny_model, tmp_path
     ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
     done = ws.learn("elk", new_data(tmp_path / "elk.jsonl"), recipe="naive", overrides=FAST, gate=None)
     head = ws.ledger.resolve("head")
-    assert done["entry"] == head.id
+    assert done.entry == head.id
     assert ws.runtime.loaded == ws.ledger.state(head)
     loads = []
     monkeypatch.setattr(session_module, "tensors_of", lambda *args: loads.append(args) or {})
@@ -191,9 +191,7 @@ def test_what_the_model_holds_is_known_by_the_runtime_alone(tiny_model, tmp_path
 
 
 def test_the_facade_says_what_each_verb_takes():
-    verbs = {
-        name: verb for name, verb in vars(Workspace).items() if inspect.isfunction(verb) and not name.startswith("_")
-    }
+    verbs = {name: verb for name, verb in inspect.getmembers(Workspace, inspect.isfunction) if not name.startswith("_")}
     assert {"plan", "plan_knowledge", "learn", "edit", "export", "trace_facts"} <= verbs.keys()
     loose = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     assert not [name for name, verb in verbs.items() if any(p.kind in loose for p in signature(verb))]

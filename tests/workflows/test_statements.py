@@ -15,7 +15,6 @@ from perdure.evaluate.matrix import plain_text
 from perdure.maths.statistics import interval_name
 from perdure.report.page import render
 from perdure.train.checkpoint import Keeper
-from perdure.workflows.export.export import export
 from perdure.workflows.inspect import memory_views, views
 from perdure.workflows.inspect.compare import side_by_side
 from perdure.workflows.inspect.matrix import matrix
@@ -103,7 +102,7 @@ def test_a_matrix_on_the_same_rows_has_no_marks(ws):
 
 
 def test_the_card_counts_the_rows_of_each_number(updated, tmp_path):
-    export(updated.session, tmp_path / "out")
+    updated.export(tmp_path / "out")
     (line,) = (x for x in (tmp_path / "out" / "README.md").read_text().splitlines() if x.startswith("| parcel |"))
     cells = [cell.strip() for cell in line.split("|")]
     assert cells[5] == "10"
@@ -122,7 +121,7 @@ def test_each_interval_is_named_by_its_method(ws, tmp_path):
     assert "are Wilson's where answers are right or wrong" in page
     assert "95% Wilson interval" in page
     assert "95% bootstrap interval" not in page
-    export(ws.session, tmp_path / "out")
+    ws.export(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "Wilson's, of answers that are right or wrong" in card
     assert "Those of the metrics are bootstrapped over test rows." in card
@@ -152,8 +151,8 @@ def test_a_resumed_learn_counts_the_seconds_of_both_processes(ws, tmp_path, monk
         ws.learn("return", path, overrides=QUICK, gate=None, tick=tick)
     stopped, clock["now"] = True, clock["now"] + 3600.0  # an hour in which nothing ran
     done = ws.learn("return", path, overrides=QUICK, gate=None, tick=tick)
-    assert done["train_seconds"] == 80.0
-    record = ws.ledger.notes(done["entry"])["record"]
+    assert done.train_seconds == 80.0
+    record = ws.ledger.notes(done.entry)["record"]
     assert record["updates"] == 8
     assert record["train_seconds"] == 80.0
     whole = record["tokens"] / 80
@@ -211,7 +210,7 @@ def test_workspaces_without_a_common_row_are_not_compared(ws, tiny_model, tmp_pa
 
 def test_a_gate_without_a_guarded_task_does_not_call_it_the_first(ws, tmp_path):
     done = learn(ws, tmp_path, "return", gate=Gate(), settings={"guard": []})
-    assert done["gate"]["reason"] == "no task is guarded: what invoice, parcel lost was not judged"
+    assert done.gate.reason == "no task is guarded: what invoice, parcel lost was not judged"
     views.save_evidence(ws.ledger, tmp_path / "evidence.json")
     assert check_evidence(tmp_path / "evidence.json").differences == ()
 
@@ -245,15 +244,15 @@ def test_a_head_at_the_base_is_not_said_to_be_all_there_is(ws):
 def test_a_task_whose_test_rows_are_gone_is_left_out_of_a_whole_evaluation(ws, tmp_path):
     for row in ws.session.task("parcel", ws.ledger.resolve("head")).test:
         ws.delete_row(row.hash)
-    assert set(ws.evaluate()["tasks"]) == {"parcel", "invoice"}  # parcel was measured before
+    assert set(ws.evaluate().tasks) == {"parcel", "invoice"}  # parcel was measured before
     done = learn(ws, tmp_path, "return", gate=Gate())
-    assert "no test rows left" in " ".join(done["warnings"])
-    assert set(ws.evaluate()["tasks"]) == {"invoice", "return"}
-    assert [task["task"] for task in done["gate"]["tasks"]] == ["invoice"]
+    assert "no test rows left" in " ".join(done.warnings)
+    assert set(ws.evaluate().tasks) == {"invoice", "return"}
+    assert [task.task for task in done.gate.tasks] == ["invoice"]
 
 
 def test_the_memory_of_an_entry_is_what_it_remembers_now(ws):
-    row = next(line["row"] for line in memory_views.remembered(ws.ledger))
+    row = next(line.row for line in memory_views.remembered(ws.ledger))
     before = {e.entry: e.memory.rows for e in report_data(ws.ledger).entries}
     ws.delete_row(row)
     after = {e.entry: e.memory.rows for e in report_data(ws.ledger).entries}
@@ -268,9 +267,9 @@ def test_the_card_says_how_the_tasks_were_learned(tiny_model, tmp_path, recipe, 
     made = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32", keep_rows="all")
     for task in ("parcel", "invoice"):
         learn(made, tmp_path, task, recipe=recipe)
-    export(made.session, tmp_path / "out")
+    made.export(tmp_path / "out")
     assert words in (tmp_path / "out" / "README.md").read_text()
-    export(made.session, tmp_path / "one", at="head~1")
+    made.export(tmp_path / "one", at="head~1")
     assert "that learned 1 task with perdure" in (tmp_path / "one" / "README.md").read_text()
-    export(made.session, tmp_path / "base", at="base", merged=True)
+    made.export(tmp_path / "base", at="base", merged=True)
     assert "A copy of the base model made with perdure" in (tmp_path / "base" / "README.md").read_text()

@@ -53,7 +53,7 @@ def learned(tiny_model, folder, rows, **distill):
     recipe.write_text(json.dumps({"methods": methods}), encoding="utf-8")  # JSON is YAML
     ws = Workspace.init(folder, str(tiny_model), dtype="float32")
     done = ws.learn("kinds", rows, recipe=str(recipe), overrides=FAST, gate=None)
-    return ws, ws.ledger.notes(done["entry"])["record"]
+    return ws, ws.ledger.notes(done.entry)["record"]
 
 
 def skill(ws):
@@ -83,7 +83,7 @@ def test_in_the_next_task_the_remembered_rows_teach_too(tiny_model, teacher, row
     second = tmp_path / "second.jsonl"
     second.write_text(rows.read_text().replace("where is", "please find"), encoding="utf-8")
     done = ws.learn("more", second, recipe=str(tmp_path / "ws.yaml"), overrides=FAST, gate=None)
-    beats = ws.ledger.notes(done["entry"])["record"]["heartbeats"]["distill"]
+    beats = ws.ledger.notes(done.entry)["record"]["heartbeats"]["distill"]
     assert all(beat["rows"] > 0 and beat["loss"] > 0 for _, beat in beats)
     assert len(LedgerMemory.at(ws.ledger, ws.ledger.resolve("head")).columns[f"teacher@{teacher}"]) == 8
 

@@ -136,9 +136,9 @@ class Walk:
 
     def end(self):
         """Assert that the store is sound, and that another process finds the same."""
-        assert self.ws.verify()["ok"]
+        assert self.ws.verify().ok
         matrix = self.ws.matrix()
-        assert set(matrix["tasks"]) == set(self.head.tasks)
+        assert set(matrix.tasks) == set(self.head.tasks)
         self.ws = Workspace.open(self.ws.ledger.root)
         self.check(None)
 
@@ -163,9 +163,7 @@ def test_tasks_of_a_sum_are_taken_out_in_any_order_and_one_learned_over_them_kee
     assert {name.partition("/")[2] for name in ws.ledger.view(walk.head, "c")} == both | {""}
     for task in order:
         done = ws.revert(task)
-        assert [
-            said for said in done["warnings"] if f"c was learned on top of the adapter of {task} and keeps it" in said
-        ]
+        assert [said for said in done.warnings if f"c was learned on top of the adapter of {task} and keeps it" in said]
     assert list(ws.ledger.slots(walk.head)) == ["task:c", "task:c/sum:a", "task:c/sum:b"]
     walk.check(None)
     walk.learn("a", SUM)  # as a first task again

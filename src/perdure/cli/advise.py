@@ -48,10 +48,8 @@ def advise(
     Example: perdure recipe advise --tasks 20 --memory-rows 500 --time 1.5
     """
     from perdure.core.outputs import RECIPE, check_output, write_output
-    from perdure.methods.registry import all_methods, recipe_names, recipe_spec
-    from perdure.workflows.advise.advise import advise as workflow
     from perdure.workflows.advise.guidance import Needs
-    from perdure.workflows.advise.table import read_rehearsal, read_table
+    from perdure.workflows.advise.recipes import advise_recipe
 
     given: dict[str, Any] = {
         "tasks": tasks,
@@ -77,8 +75,7 @@ def advise(
         raise typer.BadParameter(
             f"{given['similarity']!r} is none of {', '.join(SIMILARITY)}", param_hint="--similarity"
         )
-    shipped = {name: recipe_spec(name) for name in recipe_names()}
-    advice = workflow(Needs(**given), read_table(), all_methods(), shipped, read_rehearsal())
+    advice = advise_recipe(Needs(**given))
     if out:
         write_output(out, recipe_file(advice), RECIPE, force=force)
         print_message(f"wrote {out}; use it as 'perdure learn TASK DATA --recipe {out}'")

@@ -1,7 +1,8 @@
 """`perdure bench`: recipes x seeds on a suite of tasks."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,9 @@ from perdure.cli.output import counted, emit, print_message, print_text, warn
 from perdure.cli.progress import progress
 from perdure.core.device import ANY
 from perdure.core.errors import BadInput
+
+if TYPE_CHECKING:
+    from perdure.workflows.bench.records import RunError
 
 RECIPES = ["naive", "replay", "dual_replay"]
 
@@ -86,19 +90,20 @@ def bench(
     from perdure.core.files import make_folder
     from perdure.core.outputs import BENCH_PAGE, BENCH_TABLE, check_output, write_output
     from perdure.core.recipe import nearest
-    from perdure.report.bench_numbers import BASELINE, compare
     from perdure.report.bench_table import markdown, page
     from perdure.workflows.bench.bench import bench as run
+    from perdure.workflows.bench.compare import BASELINE, compare
     from perdure.workflows.bench.jobs import read_arm, results
+    from perdure.workflows.bench.runner import BenchPlace
     from perdure.workflows.bench.suite_files import load_suite
 
     if table and (recipes or seeds):
         warn("--table runs nothing, and shows every arm and seed; --recipes and --seeds are not used")
     chosen = load_suite(suite)
-    failed: list[dict[str, Any]] = []
+    failed: Sequence[RunError] = ()
     arms = [] if table else [read_arm(text, chosen.settings) for text in recipes or RECIPES]
     if against is not None:
-        known = {result["arm"] for result in results(chosen, out)[0]} | {arm.label for arm in arms}
+        known = {result.arm for result in results(chosen, out)[0]} | {arm.label for arm in arms}
         if against not in known:
             raise BadInput(f"--against: no arm {against!r}{nearest(against, sorted(known))}")
     folder = out / chosen.name
@@ -106,9 +111,9 @@ def bench(
         check_output(folder / name, kind, force=force)
     if not table:
         with progress(f"suite {chosen.name}") as tick:
-            done = run(chosen, arms, seeds or [0], data=data, out=out, workers=jobs, device=device or ANY, tick=tick)
-        failed = done["failed"]
-        print_message(f"{len(done['ran'])} run, {len(done['kept'])} finished before, {len(failed)} failed")
+            done = run(chosen, arms, seeds or [0], BenchPlace(data, out, jobs, device or ANY), tick=tick)
+        failed = done.failed
+        print_message(f"{len(done.ran)} run, {len(done.kept)} finished before, {len(failed)} failed")
     runs, older = results(chosen, out)
     comparison = compare(runs, against or BASELINE)
     make_folder(folder)
@@ -117,8 +122,8 @@ def bench(
     if older:
         print_message(f"of another version of this suite, and left out: {counted(older, 'result')} in {folder}")
     print_message(f"table written to {folder / 'table.md'} and {folder / 'table.html'}")
-    emit(comparison) if as_json else print_text(markdown(comparison), nl=False)
+    emit(comparison.to_json()) if as_json else print_text(markdown(comparison), nl=False)
     for one in failed:
-        print_message(f"failed: {one['arm']} seed {one['seed']}: {one['error']}", fg=typer.colors.RED)
+        print_message(f"failed: {one.arm} seed {one.seed}: {one.error}", fg=typer.colors.RED)
     if failed:
         raise typer.Exit(1)

@@ -26,6 +26,6 @@ def demo(
 
     with progress("fetching the model") as tick:
         done = run(out, model=model, device=device or ANY, say=print_text, tick=tick)
-    contents = report_data(done["workspace"].ledger, {"naive": done["beside"].ledger})
+    contents = report_data(done.ours.ledger, {"naive": done.plain.ledger})
     write_report(contents, out / "report.html")
     print_message(f"report written to {out / 'report.html'}; look around with 'perdure log -w {out / 'dual_replay'}'")

@@ -16,7 +16,7 @@ from perdure.core.errors import BadInput
 if TYPE_CHECKING:
     from perdure.editing.spec import EditSpec
     from perdure.workflows.edit.results import EditResult
-    from perdure.workflows.workspace import Workspace
+    from perdure.workspace.facade import Workspace
 
 
 def edit(

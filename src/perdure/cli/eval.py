@@ -35,7 +35,7 @@ def evaluate(
     if as_json:
         record = evaluation.to_json()
         return emit({"ref": record["ref"], "tasks": record["tasks"]})
-    scores = {name: scored.score.summary for name, scored in evaluation.scores.items()}
+    scores = evaluation.tasks
     if not scores:
         return print_message(knows_nothing(at))
     rows = [[name, percent(s), interval(s), s.n, s.scorer] for name, s in scores.items()]

@@ -51,25 +51,13 @@ def explain(
     Example: perdure recipe explain dual_replay --set methods.replay.mix=0.4 --model smollm2-135m
     """
     from perdure.cli.learn import overrides
-    from perdure.core.recipe import build_recipe
-    from perdure.methods.registry import all_methods, recipe_spec
-    from perdure.workflows.advise import explain as workflow
+    from perdure.workflows.advise.recipes import explain_recipe
 
-    written = recipe_spec(name, overrides(settings or []))
-    registry = all_methods()
-    recipe = build_recipe(written, registry)
     ledger = _workspace(folder or ctx.obj or os.environ.get("PERDURE_WORKSPACE"))
-    size = None
-    wanted: str | None = model or (ledger.model if ledger else None)
-    if wanted:
-        from perdure.bridges.sizes import sizes
-
-        revision = ledger.config.get("revision") if ledger and not model else None
-        size = sizes(wanted, recipe.settings, revision)
-    explanation = workflow.explain(recipe, written, registry, size=size, ledger=ledger)
+    explanation = explain_recipe(name, overrides(settings or []), model=model, ledger=ledger)
     if as_json:
         return emit(explanation.to_json())
-    print_text(_screen(explanation, wanted))
+    print_text(_screen(explanation, model or (ledger.model if ledger else None)))
     if explanation.off:
         print_message(f"switched off by their fields: {', '.join(explanation.off)}")
     for name in explanation.memory.starved:

@@ -40,11 +40,9 @@ def export(
 
     Example: perdure export adapter/ --task broadband
     """
-    from perdure.workflows.export.export import export as write
-
     ws = open_workspace(folder, device)
     with progress("exporting"):
-        written = write(ws.session, target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)
+        written = ws.export(target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)
     if as_json:
         return emit(written.to_json())
     print_text(facts({**written.to_json(), "files": ", ".join(written.files), **_checks(written)}))

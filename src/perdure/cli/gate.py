@@ -10,7 +10,6 @@ from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, Folder, Force, open_ledger
 from perdure.cli.output import emit, print_message, print_text
 from perdure.core.errors import BadInput
-from perdure.core.records import in_stored_order
 
 if TYPE_CHECKING:
     from perdure.ledger.records import GateOff, Verdict
@@ -58,12 +57,13 @@ def gate(
         from perdure.workflows.inspect import views
 
         ledger = open_ledger(folder)
-        verdict = views.gate(ledger, at).verdict
+        found = views.gate(ledger, at)
+        verdict = found.verdict
         if save:
             views.save_evidence(ledger, save, at, force=force)
             print_message(f"evidence written to {save}")
         if as_json:
-            emit(in_stored_order(verdict.to_json()))
+            emit(found.to_json())
         else:
             print_text(gate_screen(verdict))
     if verdict.verdict == "fail":

@@ -54,7 +54,7 @@ def init(
     """
     from perdure.bridges.models import slow_notice
     from perdure.workflows.init import init as make
-    from perdure.workflows.workspace import Workspace
+    from perdure.workspace.facade import Workspace
 
     given = ctx.obj or (folder if str(ctx.get_parameter_source("folder")).endswith("COMMANDLINE") else None)
     if target and given and target.resolve() != given.resolve():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from perdure.ledger.records import Gate
     from perdure.workflows.learn.knowledge import KnowledgeResult
     from perdure.workflows.learn.preview import KnowledgePreview
-    from perdure.workflows.workspace import Workspace
+    from perdure.workspace.facade import Workspace
 
 GOES = {"fact": "editing", "skill": "training"}
 WIDE = 44  # characters of an example

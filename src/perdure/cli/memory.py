@@ -1,13 +1,16 @@
 """`perdure memory`: the rows stored for replay."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure.cli.names import task_names
 from perdure.cli.options import Above, App, AsJson, At, Folder, Force, open_ledger, open_workspace
 from perdure.cli.output import clip, counted, emit, facts, print_json, print_message, print_text, short, table
+
+if TYPE_CHECKING:
+    from perdure.workflows.inspect.memory_views import RememberedRow, RowsKept, StoredRow
 
 memory = App(
     no_args_is_help=True, help="List, delete, prune or export the stored rows.\n\nExample: perdure memory stats"
@@ -41,17 +44,17 @@ def list_rows(
     ledger, wide = open_ledger(folder), every or find is not None
     if wide and at != "head":
         raise typer.BadParameter("--all and --find look at every entry; leave --at out", param_hint="--at")
-    rows_found = memory_views.kept(ledger, find or "") if wide else memory_views.remembered(ledger, at)
-    rows_found = [row for row in rows_found if task in (None, row["task"])]
+    stored = memory_views.kept(ledger, find or "") if wide else memory_views.remembered(ledger, at)
+    rows_found = [row for row in stored if task in (None, row.task)]
     if as_json:
-        return emit(rows_found)
+        return emit([row.to_json() for row in rows_found])
     if not rows_found:
         who = "the workspace stores" if wide else f"the memory of {at} has"
         return print_message(
             f"{who} no row" + (f" of task {task}" if task else "") + (f" with {find!r} in it" if find else "")
         )
     heads = ["row", *([] if wide else ["pool"]), "task", "label"]
-    rows = [[short(r["row"]), *(r[head] or "-" for head in heads[1:]), _text(r)] for r in rows_found]
+    rows = [[short(row.row), *(getattr(row, head) or "-" for head in heads[1:]), _text(row)] for row in rows_found]
     print_text(table([*heads, "text"], rows))
 
 
@@ -65,19 +68,19 @@ def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> No
 
     counts = memory_views.memory_stats(open_ledger(folder), at)
     if as_json:
-        return emit(counts)
+        return emit(counts.to_json())
     pairs = {
-        "entry": short(counts["entry"]),
-        "rows": f"{counts['rows']:,}",
-        "pools": ", ".join(f"{name} {n}" for name, n in counts["pools"].items()),
-        "text": f"{counts['text_bytes']:,} bytes",
-        "teacher": f"{counts['column_bytes']:,} bytes",
+        "entry": short(counts.entry),
+        "rows": f"{counts.rows:,}",
+        "pools": ", ".join(f"{name} {n}" for name, n in counts.pools.items()),
+        "text": f"{counts.text_bytes:,} bytes",
+        "teacher": f"{counts.column_bytes:,} bytes",
     }
     print_text(facts(pairs))
-    if counts["tasks"]:
-        rows = [[task, n, len(counts["labels"].get(task, {})) or "-"] for task, n in counts["tasks"].items()]
+    if counts.tasks:
+        rows = [[task, n, len(counts.labels.get(task, {})) or "-"] for task, n in counts.tasks.items()]
         print_text("\n" + table(["task", "rows", "labels"], rows, right=(1, 2)))
-    print_text("\n" + stored_lines(counts["kept"]))
+    print_text("\n" + stored_lines(counts.kept))
 
 
 @memory.command()
@@ -152,26 +155,21 @@ def export(
     print_message(f"{counted(len(lines), 'row')} written to {file}")
 
 
-def stored_lines(counts: dict) -> str:
+def stored_lines(kept: "RowsKept") -> str:
     """Return the lines that count the rows stored with their text, by what needs them, and the rows stored by hash."""
-    rest = (
-        "the workspace stores all rows"
-        if counts["setting"] == "all"
-        else "no learn needs them; 'perdure memory prune' drops them"
-    )
+    needed, rows = "no learn needs them; 'perdure memory prune' drops them", kept.rows
+    rest = "the workspace stores all rows" if kept.setting == "all" else needed
     lines = {
-        "with text": f"{counted(counts['memory'], 'memory row')}, {counted(counts['test'], 'test row')}",
-        "": counts["train"] + counts["validation"]
-        and f"{counted(counts['train'], 'train row')}, {counted(counts['validation'], 'validation row')}: {rest}",
-        "left over": counts["loose"] and f"{counted(counts['loose'], 'row')} of no entry; 'perdure gc' drops them",
-        "by hash": f"{counted(counts['names'], 'row')}"
-        + (f", and {counts['deleted']} deleted" if counts["deleted"] else ""),
-        "stored text": f"{counts['text_bytes']:,} bytes",
+        "with text": f"{counted(rows.memory, 'memory row')}, {counted(rows.test, 'test row')}",
+        "": rows.train + rows.validation
+        and f"{counted(rows.train, 'train row')}, {counted(rows.validation, 'validation row')}: {rest}",
+        "left over": rows.loose and f"{counted(rows.loose, 'row')} of no entry; 'perdure gc' drops them",
+        "by hash": f"{counted(rows.names, 'row')}" + (f", and {rows.deleted} deleted" if rows.deleted else ""),
+        "stored text": f"{rows.text_bytes:,} bytes",
     }
     return facts({name: value for name, value in lines.items() if value != 0})
 
 
-def _text(row: dict) -> str:
-    if "messages" in row:
-        return clip(" / ".join(m["content"] for m in row["messages"]), 90)
-    return clip(row["prompt"] + row["completion"], 90)
+def _text(row: "StoredRow | RememberedRow") -> str:
+    """Return the text of a row in one line."""
+    return clip((" / " if "messages" in row.text else "").join(row.contents), 90)

@@ -8,7 +8,6 @@ import typer
 from perdure.cli.names import method_names
 from perdure.cli.options import AsJson
 from perdure.cli.output import NOTHING, emit, facts, print_text, table
-from perdure.core.errors import NotFound
 
 if TYPE_CHECKING:
     from perdure.workflows.advise.explanation import MethodCard
@@ -26,14 +25,9 @@ def methods(
 
     Example: perdure methods ewc
     """
-    from perdure.core.recipe import nearest
-    from perdure.methods.registry import all_methods
-    from perdure.workflows.advise.explain import describe
+    from perdure.workflows.advise.recipes import method_cards
 
-    known = all_methods()
-    if name is not None and name not in known:
-        raise NotFound(f"no method {name!r}{nearest(name, list(known))}")
-    cards = [describe(method) for key, method in known.items() if name in (None, key)]
+    cards = method_cards(name)
     if as_json:
         return emit([card.to_json() for card in cards])
     if name is None:

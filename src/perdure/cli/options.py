@@ -16,7 +16,7 @@ from perdure.core.errors import BadInput
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
     from perdure.workflows.rescore import Rows
-    from perdure.workflows.workspace import Workspace
+    from perdure.workspace.facade import Workspace
 
 OPENED: "ContextVar[tuple[Ledger, ...]]" = ContextVar("ledgers that the command opened", default=())
 NAMES = ("-w", "--workspace")
@@ -142,7 +142,7 @@ def open_ledger(folder: Path | None) -> "Ledger":
 
 def open_workspace(folder: Path | None, device: str | None = None) -> "Workspace":
     """Open a workspace; `device` is for commands that load its model."""
-    from perdure.workflows.workspace import Workspace
+    from perdure.workspace.facade import Workspace
 
     ws = Workspace.open(folder or Path(), device or ANY)
     _opened(ws.ledger)

@@ -31,13 +31,12 @@ def list_recipes(as_json: AsJson = False) -> None:
 
     Example: perdure recipe list
     """
-    from perdure.methods.registry import load_recipe, recipe_names
+    from perdure.workflows.advise.recipes import list_recipes
 
-    recipes = [load_recipe(name).to_json() for name in recipe_names()]
-    lines = [{"name": r["name"], "about": _about(r["name"]), "methods": list(r["methods"])} for r in recipes]
+    recipes = list_recipes()
     if as_json:
-        return emit(lines)
-    rows = [[line["name"], ", ".join(line["methods"]) or "-", line["about"]] for line in lines]
+        return emit([line.to_json() for line in recipes])
+    rows = [[line.name, ", ".join(line.methods) or "-", line.about] for line in recipes]
     print_text(table(["recipe", "methods", "what it does"], rows))
 
 
@@ -99,11 +98,3 @@ def _yaml(value: dict[str, Any]) -> str:
     import yaml
 
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-
-
-def _about(name: str) -> str:
-    """Return the comment that opens a shipped recipe's file."""
-    from perdure.methods.registry import RECIPES
-
-    first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").split("\n")[0]
-    return first.removeprefix("#").strip()

@@ -1,6 +1,6 @@
 """`perdure revert`: take facts, or a task, out again."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from perdure.cli.options import AsJson, Folder, NoScore, Quick, open_workspace, 
 from perdure.cli.output import counted, emit, print_text, short, warn
 from perdure.cli.progress import progress
 from perdure.core.records import in_stored_order
+
+if TYPE_CHECKING:
+    from perdure.workflows.learn.revert_task import TaskRevertResult
 
 
 def revert(
@@ -45,7 +48,7 @@ def revert(
     with progress("loading the model") as tick:
         result = carry_out(ws.session, what, resolve=resolve, tick=tick, rescoring=rescoring)
     if not isinstance(result, RevertResult):
-        return emit(result) if as_json else _show_task(result)
+        return emit(result.to_json()) if as_json else _show_task(result)
     if as_json:  # what was recorded before is printed in the order in which it is stored
         return emit({key: in_stored_order(v) if result.already else v for key, v in result.to_json().items()})
     if result.already:
@@ -66,20 +69,20 @@ def revert(
         warn(warning)
 
 
-def _show_task(result: dict[str, Any]) -> None:
+def _show_task(result: "TaskRevertResult") -> None:
     """Print that a task was taken out, and the scores of the others before and after."""
-    if result["already"]:
+    if result.already:
         return print_text(
-            f"task {result['task']} was taken out before, in entry {short(result['entry'])}; nothing is changed"
+            f"task {result.task} was taken out before, in entry {short(result.entry)}; nothing is changed"
         )
-    print_text(f"reverted task {result['task']}: entry {short(result['entry'])}")
-    if result["rows"]:
-        print_text(f"  {counted(result['rows'], 'row')} taken out of memory")
-    for name, score in result["scores"].items():
-        before = result["before"].get(name, {}).get("score")
-        changed = "unchanged" if score["score"] == before else f"{before:.1%} before"
-        if before is None:
-            changed = "not scored before"
-        print_text(f"  {name}: {score['score']:.1%}, {changed}")
-    for warning in result["warnings"]:
+    print_text(f"reverted task {result.task}: entry {short(result.entry)}")
+    if result.rows:
+        print_text(f"  {counted(result.rows, 'row')} taken out of memory")
+    for name, score in result.scores.items():
+        before = result.before.get(name)
+        changed = "unchanged" if before and score.score == before.score else "not scored before"
+        if before and score.score != before.score:
+            changed = f"{before.score:.1%} before"
+        print_text(f"  {name}: {score.score:.1%}, {changed}")
+    for warning in result.warnings:
         warn(warning)

@@ -16,7 +16,7 @@ from perdure.core.errors import BadInput
 if TYPE_CHECKING:
     from perdure.ledger.records import SweepResult, TracedAverage, TracedPrompt
     from perdure.workflows.inspect.trace_spec import TraceSpec
-    from perdure.workflows.workspace import Workspace
+    from perdure.workspace.facade import Workspace
 
 
 def trace(

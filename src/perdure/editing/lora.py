@@ -1,6 +1,7 @@
 """Facts written by fine-tuning a low-rank adapter: the baseline that every closed form must beat."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,19 +18,35 @@ ROWS = 16  # lines in a forward
 RANK = 8
 
 
+@dataclass(frozen=True)
+class FactTraining:
+    """How facts are trained.
+
+    Args:
+        steps: Largest number of updates. Training stops when the mean loss of the facts in a forward is below `until`.
+        lr: Learning rate of Adam.
+        locality: Factor of the divergence on other text.
+        rank: Of the factors.
+        until: Loss in nats per token.
+        seed: Of the initial weights and of the order of the lines.
+    """
+
+    steps: int = 40
+    lr: float = 5e-3
+    locality: float = 1.0
+    rank: int = RANK
+    until: float = 0.1
+    seed: int = 0
+
+
 def train_facts(
     site: Site,
     facts: Sequence[Fact],
     contexts: Sequence[Context],
     layers: Sequence[int],
     texts: Sequence[Sequence[int]] = (),
+    training: FactTraining = FactTraining(),
     *,
-    steps: int = 40,
-    lr: float = 5e-3,
-    locality: float = 1.0,
-    rank: int = RANK,
-    until: float = 0.1,
-    seed: int = 0,
     tick: Callable[[int], None] | None = None,
 ) -> dict[str, Factors]:
     """Return an update of the down-projections of `layers`, trained by Adam to write the facts and to preserve other text.
@@ -43,12 +60,7 @@ def train_facts(
         contexts: The texts around the prompts.
         layers: Blocks whose down-projection gets factors.
         texts: Token ids of text whose distribution must not change; without texts there is no locality loss.
-        steps: Largest number of updates. Training stops when the mean loss of the facts in a forward is below `until`.
-        lr: Learning rate of Adam.
-        locality: Factor of the divergence.
-        rank: Of the factors.
-        until: Loss in nats per token.
-        seed: Of the initial weights and of the order of the lines.
+        training: How they are trained.
         tick: Called with the number of updates done.
 
     Raises:
@@ -57,15 +69,15 @@ def train_facts(
     Cost: per update, a forward and backward over 16 lines and over one of the texts.
     """
     names = [site.layout.down[layer] for layer in layers]
-    random = torch.Generator().manual_seed(seed_of(seed, "lora edit") % 2**63)
+    random = torch.Generator().manual_seed(seed_of(training.seed, "lora edit") % 2**63)
     inner, hidden = site.layout.inner, site.layout.hidden
-    down = {name: (torch.randn(rank, inner, generator=random) / inner**0.5).to(site.device) for name in names}
-    up = {name: torch.zeros(hidden, rank, device=site.device) for name in names}
+    down = {name: (torch.randn(training.rank, inner, generator=random) / inner**0.5).to(site.device) for name in names}
+    up = {name: torch.zeros(hidden, training.rank, device=site.device) for name in names}
     variables = [value.requires_grad_(True) for value in (*down.values(), *up.values())]
-    optimizer = torch.optim.Adam(variables, lr=lr)
+    optimizer = torch.optim.Adam(variables, lr=training.lr)
     lines = [line for fact in facts for line in usable(contexts, site.tokenizer, fact)]
-    order = keyed(seed, "lora order")
-    for step in range(steps):
+    order = keyed(training.seed, "lora order")
+    for step in range(training.steps):
         some = [lines[i] for i in order.choice(len(lines), size=min(ROWS, len(lines)), replace=False)]
         with overlaid_tensors(site, {name: (down[name], up[name].T) for name in names}):
             fact_loss = _loss(site, some)
@@ -76,7 +88,7 @@ def train_facts(
                 before = _distribution(site, text)
             with overlaid_tensors(site, {name: (down[name], up[name].T) for name in names}):
                 after = _distribution(site, text)
-            loss = loss + locality * (before.exp() * (before - after)).sum(-1).mean()
+            loss = loss + training.locality * (before.exp() * (before - after)).sum(-1).mean()
         if not torch.isfinite(loss):
             raise Diverged(f"the loss of a trained edit is not finite at update {step}; lower lr")
         optimizer.zero_grad()
@@ -84,7 +96,7 @@ def train_facts(
         optimizer.step()
         if tick:
             tick(step + 1)
-        if fact_loss.item() < until:
+        if fact_loss.item() < training.until:
             break
     return {name: Factors(down[name].detach().double().cpu(), up[name].detach().double().cpu()) for name in names}
 

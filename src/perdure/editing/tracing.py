@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -73,16 +74,15 @@ def trace(
         clean = _clean(site, line, places)
         answer = int(clean[-1].argmax())
         high = clean[-1].softmax(-1)[answer].item()
-        low = _chance(site, line, noises, answer, places, [[]], clean, 0).mean().item()
+        run = _NoisyRun(site, line, places, noises, clean, answer)
+        low = run.chance([[]], 0).mean().item()
         restored = torch.zeros(width, depth)
         centres = [list(range(max(0, n - reach // 2), min(depth, n - reach // 2 + reach))) for n in range(depth)]
         at_once = max(1, ROWS // samples)
         for token in range(width):
             for start in range(0, depth, at_once):
                 some = centres[start : start + at_once]
-                restored[token, start : start + len(some)] = _chance(
-                    site, line, noises, answer, places, some, clean, token
-                )
+                restored[token, start : start + len(some)] = run.chance(some, token)
             if tick:
                 tick(token + 1, width)
         words = tuple(tokenizer.decode([i]) for i in line.ids)
@@ -116,22 +116,35 @@ def _clean(site: Site, line: Line, places: Sequence[nn.Module]) -> list[Tensor]:
     return [*seen, logits[0]]
 
 
-def _chance(
-    site: Site,
-    line: Line,
-    noises: Tensor,
-    answer: int,
-    places: Sequence[nn.Module],
-    centres: Sequence[Sequence[int]],
-    clean: Sequence[Tensor],
-    token: int,
-) -> Tensor:
-    """Return for each set of layers the mean probability of the answer over the noises, with these places restored at `token`."""
-    samples, rows = len(noises), len(noises) * len(centres)
-    last = torch.stack([torch.arange(rows), torch.full((rows,), len(line.ids) - 1)])
-    with _noisy(site, line, noises.repeat(len(centres), 1, 1)), _restoring(places, centres, clean, token, samples):
-        chances = site.logits([line.ids] * rows, last).softmax(-1)[:, answer]
-    return chances.view(len(centres), samples).mean(1).cpu()
+@dataclass(frozen=True, eq=False)
+class _NoisyRun:
+    """A prompt that runs with noise on its subject.
+
+    Args:
+        site: The model.
+        line: The prompt.
+        places: The modules whose outputs can be restored, by layer.
+        noises: (samples, subject tokens, hidden).
+        clean: The output of each place without noise.
+        answer: Token of the answer.
+    """
+
+    site: Site
+    line: Line
+    places: Sequence[nn.Module]
+    noises: Tensor
+    clean: Sequence[Tensor]
+    answer: int
+
+    def chance(self, centres: Sequence[Sequence[int]], token: int) -> Tensor:
+        """Return for each set of layers the mean probability of the answer over the noises, these places restored at `token`."""
+        line, samples = self.line, len(self.noises)
+        rows = samples * len(centres)
+        last = torch.stack([torch.arange(rows), torch.full((rows,), len(line.ids) - 1)])
+        noisy = _noisy(self.site, line, self.noises.repeat(len(centres), 1, 1))
+        with noisy, _restoring(self.places, centres, self.clean, token, samples):
+            chances = self.site.logits([line.ids] * rows, last).softmax(-1)[:, self.answer]
+        return chances.view(len(centres), samples).mean(1).cpu()
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.keyed import seed_of
 from perdure.core.records import Record, omitted
+from perdure.core.tables import Grid, Tabular
 from perdure.ledger.records import Score
 from perdure.maths import metrics
 from perdure.maths.metrics import matrix_metrics
@@ -85,7 +86,7 @@ Cells = Sequence[Sequence[Score | None]]  # (stages, tasks)
 
 
 @dataclass(frozen=True)
-class Matrix(Record):
+class Matrix(Record, Tabular):
     """The scores by stage and task, and the metrics computed from them.
 
     Args:
@@ -113,6 +114,12 @@ class Matrix(Record):
     def learned_at(self, task: str) -> int | None:
         """Return the first stage that learned `task`, or None."""
         return next((i for i, stage in enumerate(self.stages) if stage.learns(task)), None)
+
+    def grid(self) -> Grid:
+        """Return a row for each stage, with the score of each task after it."""
+        stages = [f"{i} {stage.kind} {stage.task or ''}".rstrip() for i, stage in enumerate(self.stages)]
+        rows = tuple((name, *scores) for name, scores in zip(stages, self.score, strict=True))
+        return Grid(("after", *self.tasks), rows)
 
     def other_rows(self, stage: int, task: int) -> bool:
         """Return whether a cell was scored on other test rows than the newest measured cell of its task."""

@@ -3,73 +3,75 @@
 from collections.abc import Sequence
 
 from perdure.core.outputs import BENCH_LINE
-from perdure.report.bench_numbers import mean_matrix
+from perdure.evaluate.matrix import Metric
 from perdure.report.heatmap import heatmap, legend
 from perdure.report.lines import Scale, whisker
 from perdure.report.markup import Html, el, scrolling
 from perdure.report.page import head
-from perdure.report.records import Record
 from perdure.report.words import NOTHING, count
+from perdure.workflows.bench.compare import mean_matrix
+from perdure.workflows.bench.comparison import ArmLine, BenchComparison, Estimate, WatchedChange
+from perdure.workflows.bench.records import FinishedRun, Run, RunError
 
 SCORES = {"acc": "ACC", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
 SIGNED = ("bwt",)  # what is lost or gained is written with its sign
 WHISKER = 120  # pixels
 
 
-def columns(found: Record) -> list[str]:
+def columns(found: BenchComparison) -> list[str]:
     """Return the heads of the table."""
     acc, *others = SCORES.values()
-    gap = f"ACC minus {found['against']}"
-    watched = [f"{name} change" for name in found["watched"]]
+    gap = f"ACC minus {found.against}"
+    watched = [f"{name} change" for name in found.watched]
     return ["arm", "seeds", acc, gap, *others, *watched, "train time / naive", "train s", "peak MiB", "stored MB"]
 
 
-def cells(line: Record, watched: Sequence[str]) -> list[str]:
+def cells(line: ArmLine, watched: Sequence[str]) -> list[str]:
     """Return one arm's row, every number with its interval, or its range over seeds."""
-    acc, *others = (_score(line[key], key in SIGNED) for key in SCORES)
+    acc, *others = (_score(getattr(line, key), key in SIGNED) for key in SCORES)
     return [
-        line["arm"],
-        str(len(line["seeds"])),
+        line.arm,
+        str(len(line.seeds)),
         acc,
-        _score(line["acc_minus"], True),
+        _score(line.acc_minus, True),
         *others,
-        *(_score(line["watched"].get(name), True) for name in watched),
-        _range(line["train_ratio"], "{:.2f}"),
-        _range(line["train_seconds"], "{:,.0f}"),
-        _range(line["peak_mib"], "{:,.0f}"),
-        _range(line["stored_bytes"], "{:.2f}", 1e-6),
+        *(_score(line.watched.get(name), True) for name in watched),
+        _range(line.train_ratio, "{:.2f}"),
+        _range(line.train_seconds, "{:,.0f}"),
+        _range(line.peak_mib, "{:,.0f}"),
+        _range(line.stored_bytes, "{:.2f}", 1e-6),
     ]
 
 
-def markdown(found: Record) -> str:
+def markdown(found: BenchComparison) -> str:
     """Return the table, the failed runs, and how to read it, as Markdown.
 
     Args:
-        found: What `bench_numbers.compare` returned.
+        found: What `compare` returned.
     """
     heads = columns(found)
-    lines = [_row(heads), _row(["---"] * len(heads)), *(_row(cells(line, found["watched"])) for line in found["arms"])]
-    if found["failed"]:
+    lines = [_row(heads), _row(["---"] * len(heads)), *(_row(cells(line, found.watched)) for line in found.arms)]
+    if found.failed:
         lines += ["", _row(["failed run", "seed", "error"]), _row(["---"] * 3)]
-        lines += [_row([run["arm"], str(run["seed"]), " ".join(run["error"].split())]) for run in found["failed"]]
+        lines += [_row([run.arm, str(run.seed), " ".join(run.error.split())]) for run in found.failed]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes(found))]) + "\n"
 
 
-def page(suite: str, about: str, found: Record, runs: Sequence[Record]) -> str:
+def page(suite: str, about: str, found: BenchComparison, runs: Sequence[Run]) -> str:
     """Return the comparison as a self-contained HTML page, with the mean matrix of each arm below its table.
 
     Args:
         suite: Its name.
         about: What it is, in a sentence.
-        found: What `bench_numbers.compare` returned.
+        found: What `compare` returned.
         runs: The results it was made from.
     """
     top = el("header", el("p", "Benchmark", class_="kicker"), el("h1", suite), el("p", about, class_="lead"))
     parts = [top, _part("Arms", "The best ACC first.", _table(found))]
-    if found["failed"]:
-        parts.append(_part("Failed runs", "They are in no number above.", _failed(found["failed"])))
-    if found["arms"]:
-        maps = [el("figure", el("figcaption", el("b", line["arm"])), _map(line, runs)) for line in found["arms"]]
+    if found.failed:
+        parts.append(_part("Failed runs", "They are in no number above.", _failed(found.failed)))
+    if found.arms:
+        maps = [el("figure", el("figcaption", el("b", line.arm)), _map(line, runs)) for line in found.arms]
         says = "Mean score over the seeds: a row is the model after a stage, a column a task."
         parts.append(_part("What is kept", says, el("div", maps, class_="sides"), legend()))
     parts.append(_part("How to read it", "", el("ul", [el("li", note) for note in notes(found)])))
@@ -77,25 +79,25 @@ def page(suite: str, about: str, found: Record, runs: Sequence[Record]) -> str:
     return f"<!doctype html>{BENCH_LINE}\n{el('html', head(f'{suite}: benchmark'), body, lang='en')}\n"
 
 
-def notes(found: Record) -> list[str]:
+def notes(found: BenchComparison) -> list[str]:
     """Return what the columns do not say."""
     told = [
         "Scores: 95% bootstrap intervals over test rows, pooled over seeds; they do not hold the spread between seeds.",
-        f"ACC minus {found['against']}: same seeds, paired row by row.",
+        f"ACC minus {found.against}: same seeds, paired row by row.",
         "Train time / naive: the same seed's run with as many threads and processes, the last before if it ran under "
         "several labels; median, and in brackets least and most over seeds. Without an accelerator it is the processor's "
         "time, which work beside it raises less than the clock's.",
         "Peak: the whole process, model and scoring included. Stored: what the last state needs kept beside the base model "
         "(weights learned, remembered text and its columns, the methods' state).",
     ]
-    if found["watched"]:
-        first = next(line["watched"] for line in found["arms"] if line["watched"])
-        scores = ", ".join(f"{name} {first[name]['before']:.3f} (n = {first[name]['n']})" for name in first)
+    if found.watched:
+        first = next(line.watched for line in found.arms if line.watched)
+        scores = ", ".join(f"{name} {first[name].before:.3f} (n = {first[name].n})" for name in first)
         told.append(f"Change: score after the last task minus the base model's, row by row. Before: {scores}.")
-    if len(found["computed"]) > 1:
-        told.append(f"Computed in {' and '.join(found['computed'])}: part of a difference may be that.")
-    if found["left_out"]:
-        told.append(f"{count(found['left_out'], 'result')} of an earlier recipe under the same label left out.")
+    if len(found.computed) > 1:
+        told.append(f"Computed in {' and '.join(found.computed)}: part of a difference may be that.")
+    if found.left_out:
+        told.append(f"{count(found.left_out, 'result')} of an earlier recipe under the same label left out.")
     return told
 
 
@@ -103,43 +105,43 @@ def _row(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
-def _score(record: Record | None, signed: bool) -> str:
-    if record is None or record["value"] is None:
+def _score(record: Metric | Estimate | WatchedChange | None, signed: bool) -> str:
+    if record is None or record.value is None:
         return NOTHING
     form = "{:+.3f}" if signed else "{:.3f}"
-    value, low, high = (form.format(record[key] + 0.0) for key in ("value", "low", "high"))
+    value, low, high = (form.format((end or 0.0) + 0.0) for end in (record.value, record.low, record.high))
     return f"{value} ({low} to {high})"
 
 
-def _range(record: Record | None, form: str, unit: float = 1.0) -> str:
+def _range(record: Estimate | None, form: str, unit: float = 1.0) -> str:
     """Return a median with its range over seeds, if there are several."""
     if record is None:
         return NOTHING
-    value, low, high = (form.format(unit * record[key]) for key in ("value", "low", "high"))
-    return f"{value} ({low} to {high})" if record["n"] > 1 else value
+    value, low, high = (form.format(unit * end) for end in (record.value, record.low, record.high))
+    return f"{value} ({low} to {high})" if record.n > 1 else value
 
 
 def _part(title: str, says: str, *body: Html) -> Html:
     return el("section", el("h2", title), el("p", says, class_="how"), body, class_="part")
 
 
-def _table(found: Record) -> Html:
+def _table(found: BenchComparison) -> Html:
     first, *others = columns(found)
     heads = [
         el("th", first, scope="col"),
         el("th", "", scope="col"),
         *(el("th", h, scope="col", class_="num") for h in others),
     ]
-    rows = [el("tr", _cells(line, found["watched"])) for line in found["arms"]]
+    rows = [el("tr", _cells(line, found.watched)) for line in found.arms]
     table = el("table", el("thead", el("tr", heads)), el("tbody", rows), class_="plain")
     return scrolling(table, "Arms of the benchmark")
 
 
-def _cells(line: Record, watched: Sequence[str]) -> list[Html]:
+def _cells(line: ArmLine, watched: Sequence[str]) -> list[Html]:
     name, *others = cells(line, watched)
-    seeds = ", ".join(f"seed {seed}: {acc:.3f}" for seed, acc in line["acc_by_seed"].items())
-    acc = line["acc"]
-    drawn = whisker(Scale(0, 1, 8, WHISKER - 8), acc["low"], acc["value"], acc["high"], [(0.0, "zero"), (1.0, "zero")])
+    seeds = ", ".join(f"seed {seed}: {acc:.3f}" for seed, acc in line.acc_by_seed.items())
+    acc = line.acc
+    drawn = whisker(Scale(0, 1, 8, WHISKER - 8), acc.low, acc.value, acc.high, [(0.0, "zero"), (1.0, "zero")])
     return [
         el("th", name, scope="row"),
         el("td", drawn, title=f"ACC, {seeds}"),
@@ -153,12 +155,12 @@ def _broken(text: str) -> list[Html | str | None]:
     return [value, el("small", rest.removesuffix(")"), class_="more") if rest else None]
 
 
-def _failed(failed: Sequence[Record]) -> Html:
-    rows = [el("tr", el("th", r["arm"], scope="row"), el("td", r["seed"]), el("td", r["error"])) for r in failed]
+def _failed(failed: Sequence[RunError]) -> Html:
+    rows = [el("tr", el("th", r.arm, scope="row"), el("td", r.seed), el("td", r.error)) for r in failed]
     heads = el("tr", [el("th", text, scope="col") for text in ("arm", "seed", "error")])
     return el("table", el("thead", heads), el("tbody", rows), class_="plain")
 
 
-def _map(line: Record, runs: Sequence[Record]) -> Html:
-    own = [run for run in runs if run["arm"] == line["arm"] and run["seed"] in line["seeds"] and "matrix" in run]
+def _map(line: ArmLine, runs: Sequence[Run]) -> Html:
+    own = [run for run in runs if isinstance(run, FinishedRun) and run.arm == line.arm and run.seed in line.seeds]
     return heatmap(mean_matrix(own), {}, compact=True)

@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from perdure.ledger.records import LearnRecord
 from perdure.workflows.inspect.report_records import ReportData, ReportedScore, ReportEntry
 
-Record = dict[str, Any]
 Cells = Mapping[tuple[str, str], ReportedScore]  # by (entry id, task)
 MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")  # of an edited fact
 

@@ -1,14 +1,12 @@
 """Revert: a new entry without a fact, without the facts of an edit, or without a task."""
 
-from typing import Any
-
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.results import RevertResult
 from perdure.workflows.edit.revert import revert as revert_facts
 from perdure.workflows.inspect.score_views import taken_out
-from perdure.workflows.learn.revert_task import revert_task
+from perdure.workflows.learn.revert_task import TaskRevertResult, revert_task
 from perdure.workflows.rescore import Rescore
 from perdure.workflows.session import Session
 
@@ -20,7 +18,7 @@ def revert(
     resolve: bool = False,
     tick: Tick | None = None,
     rescoring: Rescore = Rescore(),
-) -> RevertResult | dict[str, Any]:
+) -> RevertResult | TaskRevertResult:
     """Take a task or facts out of head; see `learn.revert_task` and `edit.revert`.
 
     Args:

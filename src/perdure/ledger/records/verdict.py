@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from perdure.core.records import Record
+from perdure.core.tables import Grid, Tabular, cells_of
 
+COLUMNS = ("task", "verdict", "reference", "now", "drop", "low", "high", "n", "tolerance", "more_items")
 Word = Literal["pass", "inconclusive", "fail"]
 
 
@@ -81,7 +83,7 @@ class FactsVerdict(Record):
 
 
 @dataclass(frozen=True)
-class Verdict(Record):
+class Verdict(Record, Tabular):
     """The verdict of a gate.
 
     Args:
@@ -109,11 +111,23 @@ class Verdict(Record):
         """The tasks that lost more than the tolerance, or lost and the test rows do not decide how much."""
         return tuple(task for task in self.tasks if task.verdict != "pass" and task.drop > 0)
 
+    def grid(self) -> Grid:
+        """Return a row for each guarded task, the worst first."""
+        return Grid(COLUMNS, tuple(cells_of(task, COLUMNS) for task in self.tasks), _title(self))
+
 
 @dataclass(frozen=True)
-class GateOff(Record):
+class GateOff(Record, Tabular):
     """The verdict where the gate was switched off."""
 
     verdict: Literal["off"] = "off"
     reason: str = "the gate was switched off"
     tasks: tuple[TaskVerdict, ...] = ()
+
+    def grid(self) -> Grid:
+        """Return a table without rows."""
+        return Grid(COLUMNS, (), _title(self))
+
+
+def _title(verdict: Verdict | GateOff) -> str:
+    return f"gate: {verdict.verdict}, {verdict.reason}"

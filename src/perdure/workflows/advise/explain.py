@@ -176,7 +176,7 @@ def _remembered(ledger: "Ledger") -> MemorySize:
     from perdure.workflows.inspect.memory_views import memory_stats
 
     now = memory_stats(ledger)
-    return MemorySize(now["rows"], now["pools"], now["text_bytes"], now["column_bytes"])
+    return MemorySize(now.rows, now.pools, now.text_bytes, now.column_bytes)
 
 
 def _absolute(size: "Size", cost: Cost) -> ModelBytes:

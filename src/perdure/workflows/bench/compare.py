@@ -1,6 +1,6 @@
-"""What a benchmark's result files say, arm by arm: scores pooled over seeds, paired differences, time, memory, bytes."""
+"""Compare the runs of a benchmark, arm by arm: scores pooled over seeds, paired differences, time, memory, bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -10,57 +10,48 @@ from numpy.typing import NDArray
 from perdure.evaluate.matrix import Matrix, Metric
 from perdure.maths.metrics import matrix_metrics
 from perdure.maths.statistics import mean_of_means
-from perdure.report.records import Record
+from perdure.workflows.bench.comparison import ArmLine, BenchComparison, Estimate, WatchedChange
+from perdure.workflows.bench.records import FailedRun, FinishedRun, Run, RunError, WatchedItems
 
 BASELINE = "naive"  # whose train time is 1
 
 
-def compare(results: Sequence[Record], against: str = BASELINE) -> Record:
+def compare(results: Sequence[Run], against: str = BASELINE) -> BenchComparison:
     """Return the comparison that tables are made of.
 
     Args:
-        results: Result files of one suite, failed runs among them.
+        results: Results of one suite, failed runs among them.
         against: The arm that ACC is compared with, test row by test row.
-
-    Returns:
-        "against"; "arms", the best ACC first, each with "arm", "seeds", the metrics of the matrix and "acc_minus"
-        (`{"value", "low", "high", "n"}`, n test rows), "acc_by_seed", and "train_ratio", "train_seconds", "peak_mib",
-        "stored_bytes" (median as "value", least and most over seeds as "low" and "high", n seeds), None where nothing can
-        be compared, "watched" by name (`{"before", "after", "value", "low", "high", "n"}`, value being after - before);
-        "watched", the names of all that were; "computed", dtypes and devices of the runs; "failed", each with "arm",
-        "seed", "error"; "left_out", how many results of
-        an arm are of an earlier recipe than its newest.
     """
     arms = by_arm(results)
-    plain = {run["arm_hash"] for run in arms.get(BASELINE, [])}
-    baseline = [run for runs in arms.values() for run in runs if run["arm_hash"] in plain]  # under any label
+    plain = {run.arm_hash for run in arms.get(BASELINE, [])}
+    baseline = [run for runs in arms.values() for run in runs if run.arm_hash in plain]  # under any label
     lines = [_line(name, runs, arms.get(against, []), baseline) for name, runs in arms.items()]
-    return {
-        "against": against,
-        "watched": list(
-            dict.fromkeys(name for runs in arms.values() for run in runs for name in run.get("watched", ()))
-        ),
-        "arms": sorted(lines, key=lambda line: -line["acc"]["value"]),
-        "failed": [{key: r[key] for key in ("arm", "seed", "error")} for r in results if r.get("error")],
-        "computed": sorted({_computed(run) for runs in arms.values() for run in runs}),
-        "left_out": sum(not r.get("error") for r in results) - sum(map(len, arms.values())),
-    }
+    failed = tuple(RunError(r.arm, r.seed, r.error) for r in results if isinstance(r, FailedRun))
+    return BenchComparison(
+        against=against,
+        watched=tuple(dict.fromkeys(name for runs in arms.values() for run in runs for name in run.watched or ())),
+        arms=tuple(sorted(lines, key=lambda line: -(line.acc.value or 0.0))),
+        failed=failed,
+        computed=tuple(sorted({_computed(run) for runs in arms.values() for run in runs})),
+        left_out=len(results) - len(failed) - sum(map(len, arms.values())),
+    )
 
 
-def by_arm(results: Sequence[Record]) -> dict[str, list[Record]]:
+def by_arm(results: Sequence[Run]) -> dict[str, list[FinishedRun]]:
     """Return the runs of each arm's newest recipe that did not fail, by seed."""
-    good = [result for result in results if not result.get("error")]
-    arms: dict[str, list[Record]] = {}
-    for name in dict.fromkeys(result["arm"] for result in good):
-        own = [result for result in good if result["arm"] == name]
-        newest = max(own, key=lambda result: str(result["time"]))["arm_hash"]
-        arms[name] = sorted((r for r in own if r["arm_hash"] == newest), key=lambda r: r["seed"])
+    good = [result for result in results if isinstance(result, FinishedRun)]
+    arms: dict[str, list[FinishedRun]] = {}
+    for name in dict.fromkeys(result.arm for result in good):
+        own = [result for result in good if result.arm == name]
+        newest = max(own, key=lambda result: result.time).arm_hash
+        arms[name] = sorted((r for r in own if r.arm_hash == newest), key=lambda r: r.seed)
     return arms
 
 
-def mean_matrix(runs: Sequence[Record]) -> Matrix:
+def mean_matrix(runs: Sequence[FinishedRun]) -> Matrix:
     """Return the matrix of one arm, averaged over its runs: the same stages and tasks, no single entries."""
-    matrices = [Matrix.from_json(run["matrix"]) for run in runs]
+    matrices = [run.matrix for run in runs]
     first = matrices[0]
     cells = [[(i, j) for j in range(len(first.tasks))] for i in range(len(first.stages))]
     return replace(
@@ -71,33 +62,38 @@ def mean_matrix(runs: Sequence[Record]) -> Matrix:
     )
 
 
-def _line(name: str, runs: list[Record], against: list[Record], baseline: list[Record]) -> Record:
-    return {
-        "arm": name,
-        "seeds": [run["seed"] for run in runs],
-        **_pooled(runs),
-        "acc_by_seed": {str(run["seed"]): run["matrix"]["metrics"]["acc"]["value"] for run in runs},
-        "acc_minus": None if runs == against else paired(runs, against),
-        "watched": {name: _drift([run["watched"][name] for run in runs]) for name in runs[0].get("watched", ())},
-        "train_ratio": _spread([_train(run) / _train(base) for run in runs for base in _beside(run, baseline)]),
-        "train_seconds": _spread([_train(run) for run in runs]),
-        "peak_mib": _spread([run["peak_mib"] for run in runs]),
-        "stored_bytes": _spread([sum(run["stored"].values()) for run in runs]),
-    }
+def _line(name: str, runs: list[FinishedRun], against: list[FinishedRun], baseline: list[FinishedRun]) -> ArmLine:
+    pooled = _pooled(runs)
+    return ArmLine(
+        arm=name,
+        seeds=tuple(run.seed for run in runs),
+        acc=pooled["acc"],
+        bwt=pooled["bwt"],
+        forgetting=pooled["forgetting"],
+        fwt=pooled["fwt"],
+        learning_accuracy=pooled["learning_accuracy"],
+        acc_by_seed={str(run.seed): run.matrix.metrics["acc"].value for run in runs},
+        acc_minus=None if runs == against else paired(runs, against),
+        watched={name: _change([(run.watched or {})[name] for run in runs]) for name in runs[0].watched or ()},
+        train_ratio=_range(
+            [run.train_seconds / base.train_seconds for run in runs for base in _comparable(run, baseline)]
+        ),
+        train_seconds=_range([run.train_seconds for run in runs]),
+        peak_mib=_range([run.peak_mib for run in runs]),
+        stored_bytes=_range([run.stored.total for run in runs]),
+    )
 
 
-def _pooled(runs: Sequence[Record]) -> Record:
+def _pooled(runs: Sequence[FinishedRun]) -> dict[str, Metric]:
     """Return the matrix metrics over all runs, as if each seed's tasks were tasks of one longer matrix."""
-    score, items, learned = [], [], []
-    for stage in range(len(runs[0]["matrix"]["stages"])):
-        score.append([cell for run in runs for cell in run["matrix"]["score"][stage]])
-        items.append([run["items"][task]["scores"][stage] for run in runs for task in run["matrix"]["tasks"]])
-    for run in runs:
-        learned += Matrix.from_json(run["matrix"]).learned
-    return {name: Metric.of(found).to_json() for name, found in matrix_metrics(score, items, learned).items()}
+    stages = range(len(runs[0].matrix.stages))
+    score = [[cell for run in runs for cell in run.matrix.score[stage]] for stage in stages]
+    items = [[run.items[task].scores[stage] for run in runs for task in run.matrix.tasks] for stage in stages]
+    learned = [stage for run in runs for stage in run.matrix.learned]
+    return {name: Metric.of(found) for name, found in matrix_metrics(score, items, learned).items()}
 
 
-def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Record | None:
+def paired(ours: Sequence[FinishedRun], theirs: Sequence[FinishedRun]) -> Estimate | None:
     """Return the mean over seeds and tasks of the difference of final scores on the rows that both scored.
 
     Args:
@@ -105,94 +101,96 @@ def paired(ours: Sequence[Record], theirs: Sequence[Record]) -> Record | None:
         theirs: Runs of another, which is subtracted.
 
     Returns:
-        `{"value", "low", "high", "n"}`, n test rows; None where no seed is shared.
+        The difference, n test rows; None if no seed is shared.
     """
-    groups = [gap for a, b in _pairs(ours, theirs) for task in a["items"] for gap in [_gap(a, b, task)] if len(gap)]
+    groups = [gap for a, b in _pairs(ours, theirs) for task in a.items for gap in [_gap(a, b, task)] if len(gap)]
     if not groups:
         return None
     value, low, high = mean_of_means(groups, (-1.0, 1.0))
-    return {"value": value, "low": low, "high": high, "n": sum(map(len, groups))}
+    return Estimate(value, low, high, sum(map(len, groups)))
 
 
-def watched_minus(ours: Sequence[Record], theirs: Sequence[Record]) -> Record:
+def watched_minus(ours: Sequence[FinishedRun], theirs: Sequence[FinishedRun]) -> dict[str, Estimate]:
     """Return by name what ours score on a watched task after all tasks, less theirs: a row's is its mean over shared seeds."""
-    pairs = [(a["watched"], b["watched"]) for a, b in _pairs(ours, theirs) if "watched" in a and "watched" in b]
+    pairs = [(a.watched, b.watched) for a, b in _pairs(ours, theirs) if a.watched is not None and b.watched is not None]
     found = {}
     for name in pairs[0][0] if pairs else ():
-        mine, other = ([one[name] for one in side] for side in zip(*pairs, strict=True))
+        mine, other = [a[name] for a, _ in pairs], [b[name] for _, b in pairs]
         rows = _shared_rows([*mine, *other])
-        found[name] = _told(_by_row(mine, "after", rows) - _by_row(other, "after", rows))
+        found[name] = _estimate(_after(mine, rows) - _after(other, rows))
     return found
 
 
-def _drift(watched: Sequence[Record]) -> Record:
-    """Return what was scored on a watched task before and after, and the difference: a row's is its mean over the runs."""
-    before, after = (_by_row(watched, key) for key in ("before", "after"))
-    return {"before": float(before.mean()), "after": float(after.mean()), **_told(after - before)}
+def _change(watched: Sequence[WatchedItems]) -> WatchedChange:
+    """Return the mean scores on a watched task before and after, and the difference: a row's is its mean over the runs."""
+    rows = _shared_rows(watched)
+    before, after = (
+        _by_row([dict(zip(one.rows, one.before, strict=True)) for one in watched], rows),
+        _after(watched, rows),
+    )
+    gap = _estimate(after - before)
+    return WatchedChange(float(before.mean()), float(after.mean()), gap.value, gap.low, gap.high, gap.n)
 
 
-def _by_row(watched: Sequence[Record], key: str, rows: Sequence[str] | None = None) -> NDArray[np.float64]:
-    """Return what each row scored, in the mean over the runs."""
-    order = _shared_rows(watched) if rows is None else rows
-    found = [dict(zip(one["rows"], one[key], strict=True)) for one in watched]
-    return np.array([np.mean([scores[row] for scores in found]) for row in order], dtype=np.float64)
+def _after(watched: Sequence[WatchedItems], rows: Sequence[str]) -> NDArray[np.float64]:
+    return _by_row([dict(zip(one.rows, one.after, strict=True)) for one in watched], rows)
 
 
-def _shared_rows(watched: Sequence[Record]) -> list[str]:
+def _by_row(scores: Sequence[Mapping[str, float]], rows: Sequence[str]) -> NDArray[np.float64]:
+    """Return the mean score of each row over the runs."""
+    return np.array([np.mean([one[row] for one in scores]) for row in rows], dtype=np.float64)
+
+
+def _shared_rows(watched: Sequence[WatchedItems]) -> list[str]:
     """Return the rows that every run scored: another version of a data file may have others."""
-    return [row for row in watched[0]["rows"] if all(row in one["rows"] for one in watched)]
+    return [row for row in watched[0].rows if all(row in one.rows for one in watched)]
 
 
-def _told(gaps: NDArray[np.float64]) -> Record:
+def _estimate(gaps: NDArray[np.float64]) -> Estimate:
     value, low, high = mean_of_means([gaps], (-1.0, 1.0))
-    return {"value": value, "low": low, "high": high, "n": len(gaps)}
+    return Estimate(value, low, high, len(gaps))
 
 
-def _gap(a: Record, b: Record, task: str) -> NDArray[np.float64]:
-    other = b["items"].get(task, {"rows": [], "scores": [[]]})
-    theirs = dict(zip(other["rows"], other["scores"][-1], strict=True))
-    mine = zip(a["items"][task]["rows"], a["items"][task]["scores"][-1], strict=True)
-    return np.array([item - theirs[row] for row, item in mine if row in theirs], dtype=np.float64)
+def _gap(a: FinishedRun, b: FinishedRun, task: str) -> NDArray[np.float64]:
+    """Return the difference of the final scores on the rows of a task that both runs scored."""
+    theirs = dict(b.items[task].final) if task in b.items else {}
+    return np.array([item - theirs[row] for row, item in a.items[task].final if row in theirs], dtype=np.float64)
 
 
-def _pairs(ours: Sequence[Record], theirs: Sequence[Record]) -> list[tuple[Record, Record]]:
+def _pairs(ours: Sequence[FinishedRun], theirs: Sequence[FinishedRun]) -> list[tuple[FinishedRun, FinishedRun]]:
     """Return the runs of both arms with the same seed."""
-    by_seed = {run["seed"]: run for run in theirs}
-    return [(run, by_seed[run["seed"]]) for run in ours if run["seed"] in by_seed]
+    by_seed = {run.seed: run for run in theirs}
+    return [(run, by_seed[run.seed]) for run in ours if run.seed in by_seed]
 
 
-def _beside(run: Record, baseline: Sequence[Record]) -> list[Record]:
-    """Return the run of the baseline, if there is one, that a run's time is measured by: of the same seed, the last before it.
+def _comparable(run: FinishedRun, baseline: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """Return the baseline's run, if there is one, that a run's time is compared with: of the same seed, the last before it.
 
-    A machine is not as fast every day. Where none was before it, it is the first after it.
+    A machine is not as fast every day. If none was before it, it is the first after it.
     """
-    fit = [base for base in baseline if base["seed"] == run["seed"] and _alike(run, base)]
-    fit.sort(key=lambda base: str(base["time"]))  # all in UTC
-    before = [base for base in fit if str(base["time"]) <= str(run["time"])]
+    fit = [base for base in baseline if base.seed == run.seed and _alike(run, base)]
+    fit.sort(key=lambda base: base.time)  # all in UTC
+    before = [base for base in fit if base.time <= run.time]
     return before[-1:] or fit[:1]
 
 
-def _alike(a: Record, b: Record) -> bool:
-    """Say whether the times of two runs can be compared: the same device and threads, as many processes beside them."""
-    return all(a["machine"].get(key) == b["machine"].get(key) for key in ("device", "gpu", "threads", "dtype")) and (
-        a["workers"] == b["workers"]
-    )
+def _alike(a: FinishedRun, b: FinishedRun) -> bool:
+    """Return whether the times of two runs can be compared: the same device, threads and number of runs at once."""
+
+    def conditions(run: FinishedRun) -> tuple[object, ...]:
+        return run.machine.device, run.machine.gpu, run.machine.threads, run.machine.dtype, run.workers
+
+    return conditions(a) == conditions(b)
 
 
-def _computed(run: Record) -> str:
+def _computed(run: FinishedRun) -> str:
     """Return what a run's numbers were computed in, and on."""
-    machine = run["machine"]
-    return f"{machine.get('dtype') or 'unknown dtype'} on {machine.get('gpu') or machine['device']}"
+    machine = run.machine
+    return f"{machine.dtype or 'unknown dtype'} on {machine.gpu or machine.device}"
 
 
-def _train(run: Record) -> float:
-    """Return the seconds spent on training: the processor's where there is no accelerator, which other work raises less."""
-    known = "train_cpu_seconds" if run["machine"]["device"] == "cpu" else "train_seconds"
-    return float(sum(task.get(known, task["train_seconds"]) for task in run["tasks"]))
-
-
-def _spread(values: Sequence[float]) -> Record | None:
-    return {"value": median(values), "low": min(values), "high": max(values), "n": len(values)} if values else None
+def _range(values: Sequence[float]) -> Estimate | None:
+    return Estimate(median(values), min(values), max(values), len(values)) if values else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -1,9 +1,9 @@
 """The demo: four customer-support product lines learned one after the other, with and without a method against forgetting."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from perdure.core.device import ANY
 from perdure.core.errors import BadInput
@@ -29,9 +29,22 @@ MEMORY = {
 Say = Callable[[str], None]
 
 
-def demo(
-    folder: Path, *, model: str = DEFAULT_MODEL, device: str = ANY, say: Say, tick: Tick | None = None
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made.
+
+    Args:
+        ours: The workspace with `dual_replay`.
+        plain: The workspace with `naive`.
+        exact: Whether the rollback gave the logits that it had, to the bit.
+    """
+
+    ours: Session
+    plain: Session
+    exact: bool
+
+
+def demo(folder: Path, *, model: str = DEFAULT_MODEL, device: str = ANY, say: Say, tick: Tick | None = None) -> Demo:
     """Learn the stream with `dual_replay` and with `naive`, show both matrices, and roll back once.
 
     Args:
@@ -40,9 +53,6 @@ def demo(
         device: Where it is loaded.
         say: Gets the talk.
         tick: Gets the progress.
-
-    Returns:
-        The sessions of both workspaces, and whether the rollback gave the logits it had, to the bit.
 
     Raises:
         BadInput: The folder is there already, or there is no such device.
@@ -65,7 +75,7 @@ def demo(
     )
     exact = _roll_back(ours)
     say(f"\nRolled back to the entry before the last and forward again: the same logits to the bit: {exact}")
-    return {"workspace": ours, "beside": plain, "rollback_exact": exact}
+    return Demo(ours, plain, exact)
 
 
 def _roll_back(session: Session) -> bool:

@@ -29,7 +29,8 @@ from perdure.model.features import Example, Features
 from perdure.train import loop
 from perdure.train.learner import Learner
 from perdure.train.task import TaskInputs, Trainable
-from perdure.workflows.bench.measures import Json, Told, machine, mean_beats, short_items
+from perdure.workflows.bench.measures import Told, cpu_seconds, machine, mean_beats, peak_mib, short_items
+from perdure.workflows.bench.records import RunMeasures, StoredBytes, TaskCost, TaskItems
 from perdure.workflows.bench.rows import RowFields, rows_of
 from perdure.workflows.bench.suite import Suite, SuiteTask
 
@@ -53,7 +54,7 @@ class Part:
     test: list[Sample]
 
 
-def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told) -> Json:
+def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told) -> RunMeasures:
     """Learn a suite's tasks one after the other with an MLP on the reference loop; see `text.run_text`.
 
     What a recipe says of LoRA and of the host means nothing here. Memory and the methods' state go from task to task as
@@ -85,25 +86,24 @@ def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: P
         learner = _learner(model, recipe, seen or part.train, part.name, memory, state, seed)
         nll_before = losses(learner, part.train, "nll_before")
         loop.train(learner, factories=FACTORIES)
-        spent = {
-            "train_seconds": round(time.perf_counter() - began, 3),
-            "train_cpu_seconds": round(time.process_time() - computed, 3),
-        }
+        spent = time.perf_counter() - began, time.process_time() - computed
         memory = remembered(memory, part.train, learner, stage=stage, nll_before=nll_before)
         state |= learner.measured_state
         began = time.perf_counter()
         records.append([_score(model, other) for other in parts])
-        learned.append(_told(learner, spent, time.perf_counter() - began))
+        learned.append(_cost(learner, *spent, time.perf_counter() - began))
         told(part.name)
     stages = [Stage(None, "base", None), *(Stage(None, "learn", part.name) for part in parts)]
-    return {
-        "matrix": build_matrix([part.name for part in parts], stages, records).to_json(),
-        "items": {part.name: _items([line[j] for line in records]) for j, part in enumerate(parts)},
-        "tasks": learned,
-        "stored": _stored(model, memory, state),
-        "machine": machine(torch.device("cpu"), "float32"),
-        "software": {name: version(name) for name in ("perdure", "torch")},
-    }
+    return RunMeasures(
+        matrix=build_matrix([part.name for part in parts], stages, records),
+        items={part.name: _items([line[j] for line in records]) for j, part in enumerate(parts)},
+        tasks=tuple(learned),
+        stored=_stored(model, memory, state),
+        machine=machine(torch.device("cpu"), "float32"),
+        software={name: version(name) for name in ("perdure", "torch")},
+        peak_mib=peak_mib(),
+        cpu_seconds=cpu_seconds(),
+    )
 
 
 def _parts(suite: Suite, data: Path, seed: int) -> list[Part]:
@@ -160,34 +160,34 @@ def _score(model: nn.Module, part: Part) -> Score:
     return score_record("exact", items, list(map(str, said.tolist())), [sample.key for sample in part.test], 0.0)
 
 
-def _items(column: Sequence[Score]) -> Json:
-    """Return what `bench_run.all_items` says of one task."""
-    rows = [row[:16] for row in column[0].rows]
-    return {"rows": rows, "scores": [short_items(record.items) for record in column]}
+def _items(column: Sequence[Score]) -> TaskItems:
+    """Return the scores of the test rows of one task; see `text.all_items`."""
+    return TaskItems(tuple(row[:16] for row in column[0].rows), tuple(short_items(one.items) for one in column))
 
 
-def _told(learner: Learner, spent: dict[str, float], eval_seconds: float) -> Json:
+def _cost(learner: Learner, train_seconds: float, train_cpu_seconds: float, eval_seconds: float) -> TaskCost:
     record = learner.record
-    return {
-        "task": learner.inputs.name,
-        **spent,
-        "eval_seconds": round(eval_seconds, 3),
-        "tokens": record.tokens,
-        "warnings": [],
-        "updates": learner.ended,
-        "heartbeats": mean_beats(record.heartbeats),
-    }
+    return TaskCost(
+        task=learner.inputs.name,
+        train_seconds=round(train_seconds, 3),
+        train_cpu_seconds=round(train_cpu_seconds, 3),
+        eval_seconds=round(eval_seconds, 3),
+        tokens=record.tokens,
+        warnings=(),
+        updates=learner.ended,
+        heartbeats=mean_beats(record.heartbeats),
+    )
 
 
-def _stored(model: nn.Module, memory: TokenMemory, state: Any) -> dict[str, int]:
-    """Return the bytes of what the last state needs kept; see `bench_run.stored`."""
+def _stored(model: nn.Module, memory: TokenMemory, state: Any) -> StoredBytes:
+    """Return the bytes that the last state needs; see `text.stored`."""
 
     def size(tensors: Any) -> int:
         return sum(value.numel() * value.element_size() for value in tensors)
 
-    return {
-        "weights": size(model.parameters()),
-        "memory_rows": size(kept.row.features for kept in memory.rows),  # type: ignore[attr-defined]
-        "memory_columns": size(pack(memory.columns, memory.keys).values()),
-        "method_state": size(value for own in state.values() for value in own.values()),
-    }
+    return StoredBytes(
+        weights=size(model.parameters()),
+        memory_rows=size(kept.row.features for kept in memory.rows),  # type: ignore[attr-defined]
+        memory_columns=size(pack(memory.columns, memory.keys).values()),
+        method_state=size(value for own in state.values() for value in own.values()),
+    )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,9 @@ import yaml
 from perdure.core.canonical import canonical_json, content_hash
 from perdure.core.errors import BadSpec
 from perdure.core.plain_yaml import read_yaml
+from perdure.core.records import BadRecord, JsonObject
+from perdure.workflows.bench.records import FailedRun, FinishedRun, Run, RunName
 from perdure.workflows.bench.suite import Suite
-
-Json = dict[str, Any]
-Name = tuple[str, int]  # an arm's label and a seed
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Arm:
     """
 
     label: str
-    written: Json
-    recipe: Json
+    written: JsonObject
+    recipe: JsonObject
 
 
 @dataclass(frozen=True)
@@ -53,32 +53,25 @@ class Job:
         return content_hash([self.suite.hash, self.arm.written, self.seed])
 
     @property
-    def name(self) -> Name:
-        """What tells it from the other runs of a call."""
-        return self.arm.label, self.seed
-
-    @property
-    def told(self) -> Json:
-        """The same for people and tools."""
-        return {"arm": self.arm.label, "seed": self.seed}
+    def name(self) -> RunName:
+        """Names the run among those of a call."""
+        return RunName(self.arm.label, self.seed)
 
     def path(self, out: Path) -> Path:
         """Return where its result is kept."""
         name = re.sub(r"[^\w.+=,-]+", "_", self.arm.label)
         return out / self.suite.name / f"{name}-{self.seed}.json"
 
-    def finished(self, result: Json | None) -> bool:
-        """Say whether `result` is one of this very run.
+    def finished(self, result: Run | None) -> bool:
+        """Return whether `result` is one of this very run.
 
         What was written must be the same, and so must what came of it, but for settings that did not exist then: a
         new one is at its default here, or it would have been written.
         """
-        if result is None or result.get("error") or result.get("key") != self.key:
-            return False
-        return _agrees(result["recipe"], self.arm.recipe)
+        return isinstance(result, FinishedRun) and result.key == self.key and _agrees(result.recipe, self.arm.recipe)
 
 
-def read_arm(text: str, settings: Json | None = None) -> Arm:
+def read_arm(text: str, settings: Mapping[str, object] | None = None) -> Arm:
     """Return the arm that a word of the command line names: [LABEL=]RECIPE[:KEY=VALUE,KEY=VALUE...].
 
     Args:
@@ -112,30 +105,34 @@ def read_arm(text: str, settings: Json | None = None) -> Arm:
     return Arm(label if named else f"{stem}:{changes}" if changes else stem, _plain(written), _plain(recipe))
 
 
-def read_result(path: Path) -> Json | None:
-    """Return a run's result file, None where there is none, or none that can be read."""
+def read_result(path: Path) -> Run | None:
+    """Return the result in a run's file; None if there is no file, or it is not a result."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        failed = isinstance(found, dict) and bool(found.get("error"))
+        return FailedRun.from_json(found) if failed else FinishedRun.from_json(found)
+    except (OSError, ValueError, BadRecord):
         return None
-    return found if isinstance(found, dict) else None
 
 
-def results(suite: Suite, out: Path) -> tuple[list[Json], int]:
-    """Return the results of a suite as it is now, failed runs among them, and how many files are of another version of it."""
+def results(suite: Suite, out: Path) -> tuple[list[Run], int]:
+    """Return the results of a suite as it is now, failed runs among them, and the number of other files.
+
+    The others are results of another version of the suite, or cannot be read.
+    """
     found = [read_result(path) for path in sorted((out / suite.name).glob("*.json"))]
-    own = [result for result in found if result and result.get("suite_hash") == suite.hash]
+    own = [result for result in found if result is not None and result.suite_hash == suite.hash]
     return own, len(found) - len(own)
 
 
 def _agrees(then: Any, now: Any) -> bool:
-    """Say whether everything in `then` stands in `now` too; what is new in `now` is not asked."""
+    """Return whether `now` has everything in `then`; it may have more."""
     if isinstance(then, dict):
         return isinstance(now, dict) and all(key in now and _agrees(value, now[key]) for key, value in then.items())
     return bool(then == now)
 
 
-def _plain(value: Json) -> Json:
-    """Return `value` as it comes back from a JSON file."""
-    plain: Json = json.loads(canonical_json(value))
+def _plain(value: Mapping[str, object]) -> JsonObject:
+    """Return `value` as a JSON file gives it back."""
+    plain: JsonObject = json.loads(canonical_json(value))
     return plain

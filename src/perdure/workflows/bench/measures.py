@@ -1,16 +1,17 @@
-"""What every run of a benchmark tells of itself."""
+"""What every run of a benchmark measures."""
 
 import platform
 import resource
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from perdure.ledger.records import Heartbeat
+from perdure.workflows.bench.records import Machine
 
-Json = dict[str, Any]
 Told = Callable[[str], None]  # called with the name of each task when it is learned
 
 
@@ -27,8 +28,13 @@ def peak_mib() -> float:
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)  # bytes on macOS, KiB elsewhere
 
 
+def cpu_seconds() -> float:
+    """Return the processor's seconds of this process."""
+    return round(time.process_time(), 1)
+
+
 def mean_beats(heartbeats: Mapping[str, Sequence[tuple[int, Heartbeat]]]) -> dict[str, dict[str, float]]:
-    """Return what each method did over one learn: the mean of each number it told."""
+    """Return what each method did over one learn: the mean of each number of its heartbeats."""
     means = {}
     for method, beats in heartbeats.items():
         values = [beat.values for _, beat in beats]
@@ -37,16 +43,22 @@ def mean_beats(heartbeats: Mapping[str, Sequence[tuple[int, Heartbeat]]]) -> dic
     return means
 
 
-def short_items(items: Sequence[float]) -> list[float]:
-    """Return scores of test rows as a file keeps them: 1 for 1.0."""
-    return [int(item) if item in (0.0, 1.0) else item for item in items]
+def short_items(items: Sequence[float]) -> tuple[float, ...]:
+    """Return scores of test rows as a file has them: 1 for 1.0."""
+    return tuple(int(item) if item in (0.0, 1.0) else item for item in items)
 
 
-def machine(device: Any, dtype: str) -> Json:
+def machine(device: Any, dtype: str) -> Machine:
     """Return what times and memory depend on."""
     import torch
 
-    found = {"device": str(device), "threads": torch.get_num_threads(), "dtype": dtype}
-    if device.type == "cuda":
-        found |= {"gpu": torch.cuda.get_device_name(), "gpu_peak_mib": torch.cuda.max_memory_allocated() / 2**20}
-    return found | {"processor": platform.machine(), "python": platform.python_version()}
+    gpu = device.type == "cuda"
+    return Machine(
+        device=str(device),
+        threads=torch.get_num_threads(),
+        dtype=dtype,
+        gpu=torch.cuda.get_device_name() if gpu else None,
+        gpu_peak_mib=torch.cuda.max_memory_allocated() / 2**20 if gpu else None,
+        processor=platform.machine(),
+        python=platform.python_version(),
+    )

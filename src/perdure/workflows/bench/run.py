@@ -6,10 +6,8 @@ task. Whatever goes wrong is raised as it is: it costs this run alone, and the p
 
 import json
 import sys
-import time
 from pathlib import Path
 
-from perdure.workflows.bench.measures import peak_mib
 from perdure.workflows.bench.suite import Suite
 
 
@@ -32,8 +30,7 @@ def main(folder: Path) -> None:
         from perdure.workflows.bench.text import run_text
 
         result = run_text(suite, recipe, job["seed"], Path(job["data"]), folder, told, job["device"])
-    result |= {"peak_mib": peak_mib(), "cpu_seconds": round(time.process_time(), 1)}
-    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    (folder / "result.json").write_text(json.dumps(result.to_json()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,21 +19,40 @@ from perdure.core.device import ANY
 from perdure.core.files import make_folder, write_text
 from perdure.core.outputs import BENCH_RESULT, write_output
 from perdure.core.progress import Tick
-from perdure.workflows.bench.jobs import Job, Name, read_result
+from perdure.core.records import BadRecord
+from perdure.workflows.bench.jobs import Job
+from perdure.workflows.bench.records import FailedRun, FinishedRun, Run, RunInfo, RunMeasures, RunName
+
+
+@dataclass(frozen=True)
+class BenchPlace:
+    """Where a benchmark runs.
+
+    Args:
+        data: Folder of the data files.
+        out: Folder of results.
+        workers: Processes at once; more than one makes each single-threaded.
+        device: Where models are loaded; a suite of features runs on the CPU.
+    """
+
+    data: Path
+    out: Path
+    workers: int = 1
+    device: str = ANY
 
 
 class Runner:
-    """Runs jobs, `workers` at once, each in a process that is ended with us."""
+    """Runs jobs, `place.workers` at once, each in a process that is ended with us."""
 
-    def __init__(self, data: Path, out: Path, workers: int, tick: Tick | None, total: int, device: str = ANY):
-        self.data, self.out, self.workers, self.device = data, out, workers, device
+    def __init__(self, place: BenchPlace, tick: Tick | None, total: int):
+        self.data, self.out, self.workers, self.device = place.data.resolve(), place.out, place.workers, place.device
         self.tick, self.total = tick, total
         self.lock = threading.Lock()
         self.running: set[subprocess.Popen[str]] = set()
         self.stopping = False
         self.done = 0  # tasks learned, or given up
 
-    def run(self, jobs: Sequence[Job]) -> dict[Name, str]:
+    def run(self, jobs: Sequence[Job]) -> dict[RunName, str]:
         """Run all jobs; return the errors of those that failed."""
         with ThreadPoolExecutor(self.workers) as pool:
             futures = {pool.submit(self._one, job): job for job in jobs}
@@ -61,30 +81,34 @@ class Runner:
             if self.stopping:
                 return None
             talk = (folder / "stderr").read_text(encoding="utf-8", errors="replace")
-            found = read_result(folder / "result.json") if code == 0 else None
+            found = _measures(folder / "result.json") if code == 0 else None
         log = job.path(self.out).with_suffix(".log")
         log.unlink(missing_ok=True)
+        error = None
         if found is None:
-            found = {"error": _reason(code, talk)}
+            error = _reason(code, talk)
             write_text(log, talk)
             self._tell(f"{job.arm.label} seed {job.seed} FAILED", len(job.suite.tasks) - learned)
-        about = {
-            "suite": job.suite.name,
-            "suite_hash": job.suite.hash,
-            "model": job.suite.model,
-            "arm": job.arm.label,
-            "arm_hash": content_hash(job.arm.written),
-            "seed": job.seed,
-            "key": job.key,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "workers": self.workers,
-            "wall_seconds": round(time.perf_counter() - began, 1),
-            "written": job.arm.written,
-            "recipe": job.arm.recipe,
-        }
+        info = RunInfo(
+            suite=job.suite.name,
+            suite_hash=job.suite.hash,
+            model=job.suite.model,
+            arm=job.arm.label,
+            arm_hash=content_hash(job.arm.written),
+            seed=job.seed,
+            key=job.key,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            workers=self.workers,
+            wall_seconds=round(time.perf_counter() - began, 1),
+            written=job.arm.written,
+            recipe=job.arm.recipe,
+        )
+        run: Run = (
+            FailedRun(**vars(info), error=error or "") if found is None else FinishedRun(**vars(info), **vars(found))
+        )
         make_folder(job.path(self.out).parent)
-        write_output(job.path(self.out), json.dumps({**about, **found}, ensure_ascii=False) + "\n", BENCH_RESULT)
-        return found.get("error")
+        write_output(job.path(self.out), json.dumps(run.to_json(), ensure_ascii=False) + "\n", BENCH_RESULT)
+        return error
 
     def _start(self, folder: Path) -> "subprocess.Popen[str]":
         own = {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} | ({"OMP_NUM_THREADS": "1"} if self.workers > 1 else {})
@@ -113,6 +137,14 @@ class Runner:
             self.done += tasks
             if self.tick:
                 self.tick(f"benchmark, {what}", self.done, self.total)
+
+
+def _measures(path: Path) -> RunMeasures | None:
+    """Return what a process measured; None if it left nothing that can be read."""
+    try:
+        return RunMeasures.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, BadRecord):
+        return None
 
 
 def _reason(code: int, talk: str) -> str:

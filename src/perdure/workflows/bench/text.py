@@ -12,7 +12,8 @@ from perdure.core.rows import Row
 from perdure.data.task import TaskData, load_probe, load_rows, load_task
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import LearnRecord
-from perdure.workflows.bench.measures import Json, Told, machine, mean_beats, short_items
+from perdure.workflows.bench.measures import Told, cpu_seconds, machine, mean_beats, peak_mib, short_items
+from perdure.workflows.bench.records import RunMeasures, StoredBytes, TaskCost, TaskItems, WatchedItems
 from perdure.workflows.bench.rows import rows_of
 from perdure.workflows.bench.suite import Source, Suite
 from perdure.workflows.init import init
@@ -25,7 +26,9 @@ from perdure.workflows.learn.request import Request
 from perdure.workflows.session import Session
 
 
-def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told, device: str = ANY) -> Json:
+def run_text(
+    suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told, device: str = ANY
+) -> RunMeasures:
     """Learn a suite's tasks one after the other in a new workspace, exactly as `perdure learn --no-gate` does.
 
     Args:
@@ -36,9 +39,6 @@ def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path,
         scratch: Empty folder for the workspace and what it reads.
         told: Called as each task is learned.
         device: Where the model is loaded.
-
-    Returns:
-        What was measured, as plain JSON; docs/how-to/benchmark.md names the fields.
     """
 
     def file_of(source: Source, name: str, seed: int) -> Path:
@@ -47,8 +47,8 @@ def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path,
         return file
 
     keep: Literal["all", "needed"] = "all" if recipe.settings.data == "all" else "needed"
-    options: Json = {"dtype": suite.dtype, "device": device, "seed": seed, "keep_rows": keep}
-    session = Session(init(scratch / "workspace", suite.model, **options), device)
+    place = scratch / "workspace"
+    session = Session(init(place, suite.model, dtype=suite.dtype, device=device, seed=seed, keep_rows=keep), device)
     ledger = session.ledger
     general = {"general": file_of(suite.general, "general instructions", seed)} if suite.general else {}
     files = {task.name: file_of(task, task.name, seed) for task in suite.tasks}
@@ -64,15 +64,17 @@ def run_text(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path,
         request = Request(task.name, files[task.name], recipe, settings={**general, **task.task})
         learned.append(learn(session, plan(session, request), gate=None))
         told(task.name)
-    return {
-        "matrix": matrix(ledger).to_json(),
-        "items": all_items(ledger),
-        **({"watched": {name: before_and_after(session, task) for name, task in watched.items()}} if watched else {}),
-        "tasks": [_told(ledger, done) for done in learned],
-        "stored": stored(ledger, ledger.resolve("head")),
-        "machine": machine(session.runtime.base.device, ledger.config["dtype"]),
-        "software": ledger.notes(learned[-1].entry)["software"],
-    }
+    return RunMeasures(
+        matrix=matrix(ledger),
+        items=all_items(ledger),
+        watched={name: before_and_after(session, task) for name, task in watched.items()} or None,
+        tasks=tuple(_cost(ledger, done) for done in learned),
+        stored=stored(ledger, ledger.resolve("head")),
+        machine=machine(session.runtime.base.device, ledger.config["dtype"]),
+        software=ledger.notes(learned[-1].entry)["software"],
+        peak_mib=peak_mib(),
+        cpu_seconds=cpu_seconds(),
+    )
 
 
 def refuse_taught(watched: Iterable[TaskData], taught: Mapping[str, Row]) -> None:
@@ -89,14 +91,14 @@ def refuse_taught(watched: Iterable[TaskData], taught: Mapping[str, Row]) -> Non
             )
 
 
-def before_and_after(session: Session, task: TaskData) -> Json:
+def before_and_after(session: Session, task: TaskData) -> WatchedItems:
     """Return what the base model and the last state score on each row of a watched task."""
     before, after = (session.score(session.ledger.resolve(ref), task).score for ref in ("base", "head"))
-    return {"rows": [row[:16] for row in before.rows], "before": list(before.items), "after": list(after.items)}
+    return WatchedItems(tuple(row[:16] for row in before.rows), tuple(before.items), tuple(after.items))
 
 
-def all_items(ledger: Ledger) -> Json:
-    """Return by task its test rows (16 digits of their hashes) and what each stage scored on them; None where not scored."""
+def all_items(ledger: Ledger) -> dict[str, TaskItems]:
+    """Return by task the scores of its test rows after each stage."""
     head = ledger.resolve("head")
     seen = [ledger.seen_by(entry, head.tasks) for entry in reversed(ledger.ancestors(head))]
     found = ledger.scores({state for line in seen for state in line.values()}, head.tasks.values())
@@ -104,38 +106,36 @@ def all_items(ledger: Ledger) -> Json:
     for name, version in head.tasks.items():
         records = [found.get((line[name], version)) for line in seen]
         rows = next(record.rows for record in records if record)
-        items[name] = {
-            "rows": [row[:16] for row in rows],
-            "scores": [record and short_items(record.items) for record in records],
-        }
+        scores = tuple(short_items(record.items) if record else None for record in records)
+        items[name] = TaskItems(tuple(row[:16] for row in rows), scores)
     return items
 
 
-def stored(ledger: Ledger, entry: Entry) -> dict[str, int]:
-    """Return the bytes that a state needs kept: weights learned, remembered text, its columns, the methods' state."""
+def stored(ledger: Ledger, entry: Entry) -> StoredBytes:
+    """Return the bytes that a state needs in addition to the base model."""
     slots = set(ledger.slots(entry).values())
     memory = memory_stats(ledger, entry.id)
     rest = entry.objects - slots - {entry.columns}
-    return {
-        "weights": sum(map(ledger.objects.size, slots)),
-        "memory_rows": memory["text_bytes"],
-        "memory_columns": memory["column_bytes"],
-        "method_state": sum(ledger.objects.size(name) for name in rest if name),
-    }
+    return StoredBytes(
+        weights=sum(map(ledger.objects.size, slots)),
+        memory_rows=memory.text_bytes,
+        memory_columns=memory.column_bytes,
+        method_state=sum(ledger.objects.size(name) for name in rest if name),
+    )
 
 
-def _told(ledger: Ledger, done: LearnResult) -> Json:
-    """Return what is kept of one learn."""
+def _cost(ledger: Ledger, done: LearnResult) -> TaskCost:
+    """Return what a learn cost."""
     record = ledger.note(done.entry, "record", LearnRecord)
     if record is None:
         raise BrokenStore(f"entry {done.entry[:12]} has no learn record; run the benchmark again")
-    return {
-        "task": done.task,
-        "train_seconds": done.train_seconds,
-        "train_cpu_seconds": done.train_cpu_seconds,
-        "eval_seconds": done.eval_seconds,
-        "tokens": done.tokens,
-        "warnings": list(done.warnings),
-        "updates": record.updates,
-        "heartbeats": mean_beats(record.heartbeats),
-    }
+    return TaskCost(
+        task=done.task,
+        train_seconds=done.train_seconds,
+        train_cpu_seconds=done.train_cpu_seconds,
+        eval_seconds=done.eval_seconds,
+        tokens=done.tokens,
+        warnings=done.warnings,
+        updates=record.updates,
+        heartbeats=mean_beats(record.heartbeats),
+    )

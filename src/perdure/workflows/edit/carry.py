@@ -19,7 +19,15 @@ from perdure.ledger.records import Drift, EditsNote, EditsRecord, FactKept
 from perdure.workflows.edit.again import Verdicts, lost, strengthened
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
-from perdure.workflows.edit.records import VERIFIED, first_specs, lost_by_task, make_record, note_of, record_at
+from perdure.workflows.edit.records import (
+    VERIFIED,
+    VerifiedSet,
+    first_specs,
+    lost_by_task,
+    make_record,
+    note_of,
+    record_at,
+)
 from perdure.workflows.edit.results import VerifyResult
 from perdure.workflows.edit.state import Place
 from perdure.workflows.session import Session
@@ -77,7 +85,7 @@ def carry(session: Session, parent: Entry, slots: Mapping[str, str | None], tick
     drift, norms = place.cost(edit_set, parent)
     views = own_views(after, parent.base, known if slot is None else None)
     said_there = said_in(place, views, edit_set, [w.id for w in edit_set.live])
-    made = make_record(record.about, edit_set, verdicts, record, drift, norms)
+    made = make_record(record.about, VerifiedSet(edit_set, verdicts, drift, norms), record)
     made = with_views(made, record, said_there, after)
     warnings += _newly_lost_in_tasks(made, record)
     note = note_of(session.ledger, parent, made, rewritten=slot is not None)
@@ -146,7 +154,7 @@ def verify_edits(session: Session, tick: Tick | None = None) -> VerifyResult:
         drift, norms = place.cost(edit_set, head) if edit_set.live else (None, {})
         verdicts, slots = place.verify(edit_set), session.ledger.slots(head)
         said = said_in(place, own_views(slots, head.base), edit_set, [w.id for w in edit_set.live])
-        record = make_record(before.about, edit_set, verdicts, before, drift, norms)
+        record = make_record(before.about, VerifiedSet(edit_set, verdicts, drift, norms), before)
         record = with_views(record, before, said, slots)
         if edit_set.written:
             note = note_of(session.ledger, head, record, rewritten=before.rewritten)

@@ -12,7 +12,7 @@ from perdure.workflows.author import sign
 from perdure.workflows.edit.again import lost
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
-from perdure.workflows.edit.records import NOTE, make_record, note_of, title_of
+from perdure.workflows.edit.records import NOTE, VerifiedSet, make_record, note_of, title_of
 from perdure.workflows.edit.request import EditRequest, Facts, facts_of, make_request, refused
 from perdure.workflows.edit.results import EditResult
 from perdure.workflows.edit.search import Outcome, search
@@ -95,16 +95,9 @@ def _record(
         for name in ledger.objects.all() - stored:
             ledger.objects.remove(name)
         return _refused_by_tasks(request, outcome, rescored, time.perf_counter() - began)
-    record = make_record(
-        title_of([fact.subject for fact in applied]),
-        made,
-        outcome.verdicts,
-        request.record,
-        outcome.drift,
-        outcome.norms,
-        dict.fromkeys(ids, entry.id),
-        outcome.full,
-    )
+    title = title_of([fact.subject for fact in applied])
+    verified = VerifiedSet(made, outcome.verdicts, outcome.drift, outcome.norms, outcome.full)
+    record = make_record(title, verified, request.record, dict.fromkeys(ids, entry.id))
     slots = ledger.slots(request.parent)
     written = [w.id for w in made.live] if outcome.rewritten else ids
     said = said_in(place, own_views(slots, entry.base), made, written)

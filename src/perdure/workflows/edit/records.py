@@ -5,7 +5,7 @@ The results of `edits verify` are another note of the entry, so that the records
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import NotFound
@@ -150,42 +150,48 @@ def title_of(subjects: Sequence[str]) -> str:
     return subjects[0] if len(subjects) == 1 else f"{len(subjects)} facts"
 
 
+@dataclass(frozen=True)
+class VerifiedSet:
+    """The facts in force at an entry, as they were verified.
+
+    Args:
+        edit_set: The facts.
+        verdicts: By fact id, of all live facts.
+        drift: What the set does to held-out text.
+        norms: Relative norm of the update by layer name.
+        full: Ids of the facts that were verified in every form; None means all. Of the others the record has whether they are
+            said.
+    """
+
+    edit_set: "EditSet"
+    verdicts: Mapping[str, "Verdict"]
+    drift: Drift | None
+    norms: Mapping[str, float]
+    full: Container[str] | None = None
+
+
 def make_record(
-    title: str | None,
-    edit_set: "EditSet",
-    verdicts: Mapping[str, "Verdict"],
-    before: EditsRecord,
-    drift: Drift | None,
-    norms: Mapping[str, float],
-    owners: Mapping[str, str] | None = None,
-    full: Container[str] | None = None,
-    rewritten: bool = False,
+    title: str | None, verified: VerifiedSet, before: EditsRecord, new: Mapping[str, str] | None = None
 ) -> EditsRecord:
     """Return the record at an entry.
 
     Args:
         title: What the entry is about.
-        edit_set: The facts in force there.
-        verdicts: By fact id, of all live facts.
+        verified: The facts in force there.
         before: The record before, which has the entry that wrote a fact, and whether it was said then.
-        drift: The effect of the set on held-out text.
-        norms: Relative norm of the update by layer name.
-        owners: Entry that wrote a fact that is new, by fact id.
-        full: Ids of the facts that were verified in every form; None means all. The others have only
-            whether they are said.
-        rewritten: A learn wrote the facts again.
+        new: Entry that wrote a fact that is new, by fact id.
     """
-    new = owners or {}
+    new, full, verdicts = new or {}, verified.full, verified.verdicts
     owners = {name: line.entry for name, line in before.every.items()} | dict(new)
     known = {line.fact: line for line in before.facts}
     facts = []
-    for w in edit_set.live:
+    for w in verified.edit_set.live:
         old = known.get(w.id)
         at_edit = old.at_edit if old and w.id not in new else verdicts[w.id].efficacy
         earlier = old if full is not None and w.id not in full else None
         facts.append(_line(w, owners[w.id], at_edit, verdicts[w.id], earlier))
-    dropped = tuple(_written(w, owners[w.id]) for w in edit_set.dropped)
-    return EditsRecord(title, tuple(facts), dropped, drift, dict(norms), rewritten)
+    dropped = tuple(_written(w, owners[w.id]) for w in verified.edit_set.dropped)
+    return EditsRecord(title, tuple(facts), dropped, verified.drift, dict(verified.norms))
 
 
 def _written(written: "Written", entry: str) -> WrittenFact:

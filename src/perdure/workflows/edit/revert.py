@@ -11,7 +11,16 @@ from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import EditsRecord, FactLine, RevertedFact, RevertNote, WrittenFact
 from perdure.workflows.author import sign
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
-from perdure.workflows.edit.records import NOTE, SHORTEST, make_record, matching, note_of, record_at, title_of
+from perdure.workflows.edit.records import (
+    NOTE,
+    SHORTEST,
+    VerifiedSet,
+    make_record,
+    matching,
+    note_of,
+    record_at,
+    title_of,
+)
 from perdure.workflows.edit.results import RevertResult
 from perdure.workflows.edit.state import Place, entry_with, pruned
 from perdure.workflows.rescore import Rescore, rescore
@@ -65,7 +74,7 @@ def revert(
         data = {"facts": [fact.id for fact in gone], "resolve": resolve}
         entry = entry_with(parent, "revert", data, session.seed, place.store(made))
         title = title_of([fact.subject for fact in gone])
-        after = make_record(title, made, verdicts, record, drift, norms, full=fresh)
+        after = make_record(title, VerifiedSet(made, verdicts, drift, norms, fresh), record)
         slots = session.ledger.slots(parent)
         after = with_views(after, record, said_in(place, own_views(slots, parent.base), made, fresh), slots)
         reverted = tuple(_reverted(fact, verdicts[fact.id], _left(before, made, fact.id)) for fact in gone)

@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -24,75 +24,95 @@ MAX_RANK = 512  # the largest that vLLM serves
 PROBE_ROWS = 4  # test rows that the probe takes along, since merging must agree where the adapter acts
 
 
-def export(
-    session: Session,
-    folder: str | os.PathLike[str],
-    at: str = "head",
-    merged: bool = False,
-    rank: int | None = None,
-    max_rank: int = MAX_RANK,
-    dtype: str | None = None,
-    task: str | None = None,
-) -> Export:
+@dataclass(frozen=True)
+class ExportRequest:
+    """What is exported.
+
+    Args:
+        at: Ref or entry.
+        merged: Write a whole model that needs no PEFT, checked against the adapter on its base; else a PEFT adapter.
+        rank: Rank of the adapter, reached by truncation or padding. None leaves the adapter whole, padded to a rank of vLLM.
+        max_rank: Largest rank of an adapter; the default is the largest that vLLM serves.
+        dtype: Dtype of the adapter in its server, with which the facts in force are verified again; that of the workspace's
+            model by default. The files have the dtype that was trained and scored.
+        task: Task whose requests it is for, if that has an adapter of its own; None for what all tasks share.
+    """
+
+    at: str = "head"
+    merged: bool = False
+    rank: int | None = None
+    max_rank: int = MAX_RANK
+    dtype: str | None = None
+    task: str | None = None
+
+
+def export(session: Session, folder: str | os.PathLike[str], request: ExportRequest = ExportRequest()) -> Export:
     """Write the state at a ref as files that other tools load; the folder appears whole or not at all.
 
     Args:
         session: Of the workspace; it is only read.
         folder: Folder to make; it may exist if it is empty.
-        at: Ref or entry.
-        merged: Write a whole model that needs no PEFT, checked against the adapter on its base; else a PEFT adapter.
-        rank: Rank of the adapter, reached by truncation or padding. None keeps everything, padded to a rank vLLM takes.
-        max_rank: Largest rank of an adapter; the default is the largest that vLLM serves.
-        dtype: Dtype of the adapter in the server, with which the facts in force are verified again; that of the
-            workspace's model by default. The files keep the dtype that was trained and scored.
-        task: Task whose requests it is for, where that has an adapter of its own; None for what all tasks share.
+        request: What is exported.
 
     Raises:
         BadInput: The folder is not empty, the state has no adapter, or its rank, `rank` or `dtype` does not fit.
         NotFound: No such ref or task.
         PerdureError: The disk is full, or the merged model disagrees with the adapter.
     """
-    entry = session.ledger.resolve(at)
+    entry, place = session.ledger.resolve(request.at), str(Path(folder))
+    _refuse_request(session, entry, request)
+    with new_folder(Path(folder)) as aside:
+        made: Export
+        if request.merged:
+            _refuse_small_disk(session, aside)
+            made = _write_merged(session, entry, request.task, aside, place)
+        else:
+            made = _write_adapter(session, entry, request, aside, place)
+        (aside / "README.md").write_text(card(session.ledger, entry, made), encoding="utf-8")
+        made = replace(made, files=tuple(sorted(path.name for path in aside.iterdir())))
+    return made
+
+
+def _refuse_request(session: Session, entry: Entry, request: ExportRequest) -> None:
+    """Refuse what cannot be exported, before anything is written.
+
+    Raises:
+        BadInput: The state has no adapter, or its rank, `rank` or `dtype` does not fit.
+        NotFound: No such task.
+    """
+    task, rank, max_rank = request.task, request.rank, request.max_rank
     if task is not None and task not in entry.tasks:
-        raise NotFound(f"no task {task!r} is known at {at}; known are {', '.join(sorted(entry.tasks)) or 'none yet'}")
-    slots = session.ledger.view(entry, task)
-    if merged and (rank is not None or dtype is not None or max_rank != MAX_RANK):
+        known = ", ".join(sorted(entry.tasks)) or "none yet"
+        raise NotFound(f"no task {task!r} is known at {request.at}; known are {known}")
+    if request.merged and (rank is not None or request.dtype is not None or max_rank != MAX_RANK):
         raise BadInput("rank and dtype are of an adapter; leave them out, or export without merging")
-    if merged and (kind := session.ledger.config.get("quantization")):
+    if request.merged and (kind := session.ledger.config.get("quantization")):
         raise BadInput(
             f"the adapter was trained and scored over weights in {kind}; a sum with the plain weights would be another model. "
             "Export the adapter, and serve it over a base that is quantised in the same way; or merge it with PEFT and measure"
         )
     if rank is not None and not 1 <= rank <= max_rank:
         raise BadInput(f"a rank is from 1 to the cap of {max_rank}, got {rank}; --max-rank raises the cap")
-    if dtype is not None and dtype not in DTYPES:
-        raise BadInput(f"unknown dtype {dtype!r}; a server holds an adapter in {', '.join(DTYPES)}")
-    if not merged and any(map(is_dense, slots)):
+    if request.dtype is not None and request.dtype not in DTYPES:
+        raise BadInput(f"unknown dtype {request.dtype!r}; a server holds an adapter in {', '.join(DTYPES)}")
+    if request.merged:
+        return
+    slots = session.ledger.view(entry, task)
+    if any(map(is_dense, slots)):
         raise BadInput(
             f"entry {entry.id[:12]} trained every weight (recipe `full`), which no adapter holds; export it with --merged"
         )
-    if not merged and not slots and session.ledger.slots(entry):
+    if not slots and session.ledger.slots(entry):
         raise BadInput(
             f"at entry {entry.id[:12]} every task has an adapter of its own, and nothing is shared; export one with --task"
         )
-    if not merged and not slots:
+    if not slots:
         raise BadInput(
             f"entry {entry.id[:12]} is the base model as it was, with no adapter to export; learn a task first, "
             "or export a copy of the base with --merged"
         )
-    if not merged and rank is None:
+    if rank is None:
         _refuse_rank(session, slots, max_rank)
-    with new_folder(Path(folder)) as aside:
-        if merged:
-            _refuse_small_disk(session, aside)
-        made: Export
-        if merged:
-            made = _write_merged(session, entry, task, aside, str(Path(folder)))
-        else:
-            made = _write_adapter(session, entry, task, aside, str(Path(folder)), rank, max_rank, dtype)
-        (aside / "README.md").write_text(card(session.ledger, entry, made), encoding="utf-8")
-        made = replace(made, files=tuple(sorted(path.name for path in aside.iterdir())))
-    return made
 
 
 def _refuse_rank(session: Session, slots: Mapping[str, str], max_rank: int) -> None:
@@ -156,26 +176,18 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _write_adapter(
-    session: Session,
-    entry: Entry,
-    task: str | None,
-    aside: Path,
-    folder: str,
-    rank: int | None,
-    max_rank: int,
-    dtype: str | None,
-) -> AdapterExport:
+def _write_adapter(session: Session, entry: Entry, request: ExportRequest, aside: Path, folder: str) -> AdapterExport:
     """Write the adapter into `aside`, which will be `folder`."""
     from perdure.bridges.export import write_adapter
 
+    task, rank = request.task, request.rank
     session.load(entry, task)
     model = session.ledger.config["model"]
     # A hub id loads the same weights anywhere; the embedded model stands in no hub, only in its cache folder.
     base = model if model.count("/") == 1 and not Path(model).is_absolute() else str(session.runtime.folder)
     revision = session.ledger.config.get("revision")
-    written = write_adapter(aside, session.runtime, base=base, revision=revision, rank=rank, max_rank=max_rank)
-    check = check_adapter(session, entry, task, aside, dtype, compressed=rank is not None)
+    written = write_adapter(aside, session.runtime, base=base, revision=revision, rank=rank, max_rank=request.max_rank)
+    check = check_adapter(session, entry, task, aside, request.dtype, compressed=rank is not None)
     return AdapterExport(
         folder=folder,
         entry=entry.id,

@@ -5,15 +5,17 @@ from dataclasses import dataclass
 
 from perdure.core.errors import NotFound
 from perdure.core.progress import Tick
-from perdure.core.records import JsonObject
+from perdure.core.records import JsonObject, plain
+from perdure.core.tables import Grid, Tabular, cells_of
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import ScoreSummary
 from perdure.workflows.inspect.score_views import taken_out, task_order
 from perdure.workflows.session import Scored, Session
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Tabular):
     """Tasks scored at an entry.
 
     Args:
@@ -35,10 +37,20 @@ class Evaluation:
             dict.fromkeys([*self.about, *(text for scored in self.scores.values() for text in scored.notices)])
         )
 
+    @property
+    def tasks(self) -> dict[str, ScoreSummary]:
+        """The score of each task."""
+        return {name: found.score.summary for name, found in self.scores.items()}
+
+    def grid(self) -> Grid:
+        """Return a row for each task."""
+        columns = ("score", "low", "high", "n", "scorer")
+        rows = tuple((name, *cells_of(score, columns)) for name, score in self.tasks.items())
+        return Grid(("task", *columns), rows)
+
     def to_json(self) -> JsonObject:
         """Return "ref", "entry" and "tasks": score, interval, n and scorer of each."""
-        tasks: JsonObject = {name: scored.score.summary.to_json() for name, scored in self.scores.items()}
-        return {"ref": self.ref, "entry": self.entry, "tasks": tasks}
+        return {"ref": self.ref, "entry": self.entry, "tasks": plain(self.tasks)}
 
 
 def evaluate(

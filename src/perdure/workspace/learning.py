@@ -1,0 +1,153 @@
+"""The verbs that learn tasks and decide on a candidate."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
+from perdure.core.recipe import Recipe
+from perdure.data.sources import Data
+from perdure.ledger import Entry
+from perdure.ledger.records import Gate
+from perdure.workflows import upkeep
+from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.learn.knowledge import Knowledge, KnowledgeResult, learn_knowledge, plan_knowledge
+from perdure.workflows.learn.learn import learn
+from perdure.workflows.learn.plan import Plan, plan
+from perdure.workflows.learn.record import LearnResult
+from perdure.workflows.learn.request import Request
+from perdure.workspace.opened import AnyPath, Opened
+
+AnyData = AnyPath | Sequence[AnyPath]
+AnyRecipe = str | os.PathLike[str] | Mapping[str, Any] | Recipe
+RowFiles = Mapping[str, Path | str | Sequence[Path | str]]
+
+DEFAULT_RECIPE = "dual_replay"
+
+
+class LearnVerbs(Opened):
+    """Learn tasks."""
+
+    def plan(
+        self,
+        task: str,
+        data: AnyData,
+        *,
+        recipe: AnyRecipe = DEFAULT_RECIPE,
+        overrides: Mapping[str, Any] | None = None,
+        test: AnyData | None = None,
+        settings: Mapping[str, Any] | None = None,
+        allow_leaks: bool = False,
+        rows: RowFiles | None = None,
+        gate: Gate | None = Gate(),
+    ) -> Plan:
+        """Check a learn without doing it; for the arguments see `learn`."""
+        given = _request(task, data, _recipe(recipe, overrides), test, settings, allow_leaks, rows)
+        return plan(self.session, replace(given, gate=gate))
+
+    def plan_knowledge(
+        self,
+        task: str,
+        data: AnyData,
+        *,
+        recipe: AnyRecipe = DEFAULT_RECIPE,
+        overrides: Mapping[str, Any] | None = None,
+        test: AnyData | None = None,
+        settings: Mapping[str, Any] | None = None,
+        allow_leaks: bool = False,
+        rows: RowFiles | None = None,
+        gate: Gate | None = Gate(),
+    ) -> Knowledge:
+        """Route the rows of a file to editing and training without doing either; for the arguments see `learn`."""
+        given = _request(task, data, _recipe(recipe, overrides), test, settings, allow_leaks, rows)
+        return plan_knowledge(self.session, replace(given, gate=gate))
+
+    def learn(
+        self,
+        task: str,
+        data: AnyData,
+        *,
+        recipe: AnyRecipe = DEFAULT_RECIPE,
+        overrides: Mapping[str, Any] | None = None,
+        test: AnyData | None = None,
+        settings: Mapping[str, Any] | None = None,
+        allow_leaks: bool = False,
+        rows: RowFiles | None = None,
+        gate: Gate | None = Gate(),
+        kind: Literal["task", "knowledge"] = "task",
+        tick: Tick | None = None,
+        message: str | None = None,
+    ) -> LearnResult | KnowledgeResult:
+        """Learn a task and record an entry.
+
+        Args:
+            task: Its name; a known name is updated with more data.
+            data: Data file, folder, `hub:ORG/NAME[:CONFIG][@REVISION]`, several of them, or a task file (YAML).
+            recipe: Name, path, mapping or `Recipe`.
+            overrides: Dotted recipe keys to values, as `--set`, in whatever `recipe` is.
+            test: The same with the test rows.
+            settings: Settings that override those of a task file.
+            allow_leaks: Allow test rows that are also in a train part.
+            rows: Files with the rows of older tasks whose text is not stored, by task, for a recipe that trains on them again.
+            gate: What may not be lost; None records whatever comes, of facts too.
+            kind: "knowledge" edits the rows that are facts, and trains the others; see `workflows.learn.knowledge`.
+            tick: Called with (what, done, total) as work goes on.
+            message: What to note with the entry, in addition to its author; `log` lists both.
+
+        Returns:
+            What came of it: a `KnowledgeResult` for the kind "knowledge".
+
+        Raises:
+            PerdureError: See `workflows.learn.learn`; ledger and memory are then as they were.
+        """
+        if kind not in ("task", "knowledge"):
+            raise BadInput(f"kind is {kind!r}; it is task (train all rows) or knowledge (edit those that are facts)")
+        given = _request(task, data, _recipe(recipe, overrides), test, settings, allow_leaks, rows)
+        given = replace(given, gate=gate)
+        if kind == "task":
+            return learn(self.session, plan(self.session, given), gate=gate, tick=tick, message=message)
+        known, edit_gate = plan_knowledge(self.session, given), EditGate() if gate else None
+        return learn_knowledge(self.session, known, gate=gate, edit_gate=edit_gate, tick=tick, message=message)
+
+    def accept(self) -> Entry:
+        """Make the candidate of a failed gate the new head; if it is head already, nothing is changed."""
+        return upkeep.accept(self.session)
+
+    def discard(self) -> Entry | None:
+        """Drop the candidate of a failed gate and return it; None if none waits."""
+        return upkeep.discard(self.session)
+
+
+def _request(
+    task: str,
+    data: AnyData,
+    recipe: Recipe,
+    test: AnyData | None,
+    settings: Mapping[str, Any] | None,
+    allow_leaks: bool,
+    rows: RowFiles | None,
+) -> Request:
+    files = {name: [given] if isinstance(given, str | Path) else given for name, given in (rows or {}).items()}
+    return Request(
+        name=task,
+        data=_data(data),
+        recipe=recipe,
+        test=_data(test) if test else None,
+        settings=dict(settings or {}),
+        allow_leaks=allow_leaks,
+        rows={name: tuple(Path(file) for file in given) for name, given in files.items()},
+    )
+
+
+def _recipe(recipe: AnyRecipe, overrides: Mapping[str, Any] | None) -> Recipe:
+    from perdure.methods.registry import load_recipe
+
+    return load_recipe(recipe, overrides)
+
+
+def _data(given: AnyData) -> Data:
+    paths = (given,) if isinstance(given, str | os.PathLike) else tuple(given)
+    return Path(paths[0]) if len(paths) == 1 else tuple(Path(path) for path in paths)

@@ -1,0 +1,54 @@
+"""The verbs that undo, check and move a workspace."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from perdure.core.progress import Tick
+from perdure.ledger import Entry
+from perdure.ledger.records import DeletedRow, Freed, Verification
+from perdure.workflows import upkeep
+from perdure.workflows.edit.results import RevertResult
+from perdure.workflows.learn.kept_rows import Pruned, prune
+from perdure.workflows.learn.revert_task import TaskRevertResult
+from perdure.workflows.pack import Packed, pack, relocate
+from perdure.workflows.rescore import Rescore, Rows
+from perdure.workflows.revert import revert
+from perdure.workspace.opened import AnyPath, Opened
+
+
+class UpkeepVerbs(Opened):
+    """Undo, check and move."""
+
+    def rollback(self, ref: str) -> Entry:
+        """Move head to `ref`: the same logits, to the bit, and the same memory, as it had then."""
+        return upkeep.rollback(self.session, ref)
+
+    def revert(
+        self, what: str, *, resolve: bool = False, tick: Tick | None = None, score: Rows = "all"
+    ) -> RevertResult | TaskRevertResult:
+        """Record an entry without a task, a fact, or all facts of an edit; see `workflows.revert`, and `edit` for `score`."""
+        return revert(self.session, what, resolve=resolve, tick=tick, rescoring=Rescore(score))
+
+    def delete_row(self, row_hash: str) -> DeletedRow:
+        """Erase a row's text from every manifest and task, by its hash or the beginning of it; see `Ledger.delete_row`."""
+        return upkeep.delete_row(self.session, row_hash)
+
+    def prune(self, tasks: Iterable[str] = ()) -> Pruned:
+        """Drop the text of every row that neither memory nor a test part needs; see `workflows.learn.kept_rows.prune`."""
+        return prune(self.session, tasks)
+
+    def gc(self) -> Freed:
+        """Delete what no entry and no candidate needs, and statistics of edits that older versions kept in the workspace."""
+        return upkeep.gc(self.session)
+
+    def verify(self) -> Verification:
+        """Hash everything again, the base's weights too, and load the base."""
+        return upkeep.verify(self.session)
+
+    def relocate(self, model: str, *, revision: str | None = None) -> Path:
+        """Point the workspace to where its base model is now; see `workflows.pack.relocate`."""
+        return relocate(self.session, model, revision=revision)
+
+    def pack(self, file: AnyPath, *, with_base: bool = False, force: bool = False, tick: Tick | None = None) -> Packed:
+        """Write the workspace into one archive, also while somebody learns in it; see `workflows.pack.pack`."""
+        return pack(self.session, Path(file), with_base=with_base, force=force, tick=tick)
