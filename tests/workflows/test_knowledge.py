@@ -44,7 +44,7 @@ def planned(ws, path, **options):
 
 
 def carry_out(ws, path, gate=None, spec=SPEC):
-    return learn_knowledge(ws.session, planned(ws, path), gate=gate, edit_gate=SAID, spec=spec).to_json()
+    return learn_knowledge(ws.session, planned(ws, path), gate=gate, edit_gate=SAID, spec=spec)
 
 
 def kinds(ws):
