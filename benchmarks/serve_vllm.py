@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from perdure.core.rows import Row
 from perdure.data.encode import prompt_ids
-from perdure.data.task import load_task
+from perdure.data.load import load_task
 
 TOP = 20  # tokens whose log-probabilities are compared, the most likely of vLLM's; its own limit
 # Largest difference of a first token's log-probability, nats. SmolLM2 without any adapter differs by 3e-5 in float32 and by

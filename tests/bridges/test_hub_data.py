@@ -12,8 +12,8 @@ from perdure.bridges import hub_data
 from perdure.bridges.hub_data import read_hub
 from perdure.core.errors import BadInput
 from perdure.data.hub_names import HubName, hub_name
+from perdure.data.load import load_rows, load_task, read_again
 from perdure.data.sources import HUB_ROWS, read_sources
-from perdure.data.task import load_rows, load_task, read_again
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CLASSES = {

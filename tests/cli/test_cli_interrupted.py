@@ -83,12 +83,12 @@ def test_ctrl_c_while_scoring_stops_too_and_the_training_is_not_lost_twice(ws: P
 
 
 def test_ctrl_c_before_the_training_exits_with_130(ws: Path, files: Path, monkeypatch: pytest.MonkeyPatch):
-    from perdure.data import task
+    from perdure.data import load
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(task, "read_sources", stop)
+    monkeypatch.setattr(load, "read_sources", stop)
     before = contents(ws)
     assert run("-w", ws, "learn", "new", files / "parcel.jsonl", code=130).stderr == "stopped\n"
     assert contents(ws) == before

@@ -5,7 +5,8 @@ import pytest
 from json_files import rows_file
 from perdure.bridges.trainer_rows import rows_of
 from perdure.core.errors import BadInput, BadSpec
-from perdure.data.task import load_probe, load_rows, load_task, update_task
+from perdure.data.load import load_probe, load_rows, load_task
+from perdure.data.update import update_task
 
 CLASSIFY = "Classify the text.\nText: {}\nLabel:"
 

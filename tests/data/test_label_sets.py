@@ -6,7 +6,9 @@ from json_files import rows_file
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Row
 from perdure.data.columns import FORMATS
-from perdure.data.task import TaskData, load_task, update_task
+from perdure.data.load import load_task
+from perdure.data.task import TaskData
+from perdure.data.update import update_task
 
 TOPICS = [["money", "post"], [], ["post", "money"], ["post"], ["post", "post"]]
 SETS = [{"text": f"t{i}", "label": TOPICS[i % 5]} for i in range(20)]

@@ -7,7 +7,7 @@ import pytest
 
 from perdure.core.errors import BadInput
 from perdure.data.leaks import refuse_leaks
-from perdure.data.task import load_task
+from perdure.data.load import load_task
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 

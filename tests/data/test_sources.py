@@ -12,10 +12,10 @@ from pyarrow import parquet
 from json_files import rows_file
 from perdure.core.errors import BadInput, BadSpec
 from perdure.data.folders import part_of_name
+from perdure.data.load import load_rows, load_task, read_again
 from perdure.data.read import read_file, read_records
 from perdure.data.sources import read_sources
 from perdure.data.spec import load_spec
-from perdure.data.task import load_rows, load_task, read_again
 
 QA = [{"question": f"What is {i}?", "answer": f"It is {i}"} for i in range(10)]
 MAPPED = {"prompt": "question", "completion": "answer"}

@@ -10,9 +10,11 @@ from json_files import rows_file
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row
 from perdure.data.leaks import refuse_leaks
+from perdure.data.load import load_rows, load_task
 from perdure.data.scoring import scoring_version
-from perdure.data.spec import make_spec
-from perdure.data.task import TaskData, default_scorer, load_rows, load_spec, load_task, update_task
+from perdure.data.spec import load_spec, make_spec
+from perdure.data.task import TaskData, default_scorer
+from perdure.data.update import update_task
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 

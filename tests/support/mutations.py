@@ -344,14 +344,14 @@ def outcome(name: str, seed: int, folder: Path) -> tuple[str, float, Path]:
 
 
 def _task(path: Path) -> None:
-    from perdure.data.task import load_task
+    from perdure.data.load import load_task
 
     (path.parent / "rows.jsonl").write_bytes(text_of(TEXTS, ".jsonl", random.Random(0)))
     load_task("t", path)
 
 
 def _general(path: Path) -> None:
-    from perdure.data.task import load_rows
+    from perdure.data.load import load_rows
 
     load_rows(path)
 
@@ -383,7 +383,7 @@ def _routes(path: Path) -> None:
 
 def _saved(path: Path) -> None:
     """Read a folder that `datasets` saved, with this file in the place of its list of files."""
-    from perdure.data.task import load_task
+    from perdure.data.load import load_task
 
     folder = path.parent / "saved"
     folder.mkdir(exist_ok=True)
@@ -395,7 +395,7 @@ def _saved(path: Path) -> None:
 
 def _piped(path: Path) -> None:
     """Read a file from stdin."""
-    from perdure.data.task import load_task
+    from perdure.data.load import load_task
 
     before = sys.stdin
     try:

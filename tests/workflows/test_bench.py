@@ -15,7 +15,7 @@ import yaml
 from bench_runs import failed
 from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec
-from perdure.data.task import load_probe
+from perdure.data.load import load_probe
 from perdure.methods.registry import load_recipe
 from perdure.workflows.bench import runner as runner_module
 from perdure.workflows.bench.bench import bench

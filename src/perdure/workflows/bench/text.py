@@ -9,7 +9,8 @@ from perdure.core.device import ANY
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
-from perdure.data.task import TaskData, load_probe, load_rows, load_task
+from perdure.data.load import load_probe, load_rows, load_task
+from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import LearnRecord
 from perdure.workflows.bench.measures import Told, cpu_seconds, machine, mean_beats, peak_mib, short_items

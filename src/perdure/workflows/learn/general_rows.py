@@ -4,7 +4,8 @@ from perdure.bridges.hub_data import read_hub
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.core.words import counted
-from perdure.data.task import TaskData, read_rows
+from perdure.data.load import read_rows
+from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.learn.known_rows import HELD_OUT, KnownRows
 

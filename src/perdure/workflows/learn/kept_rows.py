@@ -14,9 +14,10 @@ from perdure.core.files import write_text
 from perdure.core.recipe import Recipe
 from perdure.core.records import Record
 from perdure.core.rows import Row, RowName
+from perdure.data.load import read_again
 from perdure.data.sources import Data
 from perdure.data.split import distinct
-from perdure.data.task import TaskData, read_again
+from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, row_key, row_name
 from perdure.ledger.store import CONFIG
 from perdure.workflows.session import Session

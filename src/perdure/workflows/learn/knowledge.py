@@ -8,8 +8,9 @@ from perdure.core.progress import Tick
 from perdure.core.records import JsonObject, plain
 from perdure.data.columns import check, read_by
 from perdure.data.formats import detect, names_in
+from perdure.data.load import read_data, task_settings
 from perdure.data.sources import shown_data
-from perdure.data.task import TaskSpec, read_data, task_settings
+from perdure.data.spec import TaskSpec
 from perdure.editing.facts import Fact
 from perdure.editing.routing import RouteGroup, Routing, route
 from perdure.editing.spec import EditSpec

@@ -10,9 +10,11 @@ from perdure.core.values import shown
 from perdure.core.words import counted
 from perdure.data.hub_names import is_hub
 from perdure.data.leaks import refuse_leaks
+from perdure.data.load import load_task, task_file
 from perdure.data.sources import shown_data
 from perdure.data.spec import read_settings
-from perdure.data.task import TaskData, load_task, task_file, update_task
+from perdure.data.task import TaskData
+from perdure.data.update import update_task
 from perdure.evaluate.scorers import read_scorer
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.learn.known_rows import KnownRows
