@@ -19,6 +19,7 @@ OTHER_NAMES = {
     "memory stats": "memory_stats",
     "memory delete": "delete_row",  # it deletes a row of any place
     "memory export": "export_memory",  # `export` is of adapters
+    "recipe import": "import_recipe",  # `import` is a word of Python
     "recipe list": "recipes",
     "recipe show": "recipe",
 }

@@ -50,7 +50,7 @@ def explain(
 
     Example: perdure recipe explain dual_replay --set methods.replay.mix=0.4 --model smollm2-135m
     """
-    from perdure.cli.learn import overrides
+    from perdure.cli.learn_options import overrides
     from perdure.workflows.advise.recipes import explain_recipe
 
     ledger = _workspace(folder or ctx.obj or os.environ.get("PERDURE_WORKSPACE"))

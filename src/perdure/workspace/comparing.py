@@ -18,6 +18,7 @@ from perdure.workflows.bench.comparison import BenchComparison
 from perdure.workflows.bench.jobs import read_arm, results
 from perdure.workflows.bench.runner import BenchPlace
 from perdure.workflows.bench.suite_files import load_suite
+from perdure.workflows.recipe_import import ImportedRecipe, import_recipe
 from perdure.workspace.opened import AnyPath, Opened
 
 RECIPES = ("naive", "replay", "dual_replay")
@@ -51,6 +52,11 @@ class CompareVerbs(Opened):
         from perdure.methods.registry import load_recipe
 
         return load_recipe(name, overrides)
+
+    @staticmethod
+    def import_recipe(file: AnyPath) -> ImportedRecipe:
+        """Return a recipe from the configuration of LLaMA-Factory or Axolotl in a file, with what was not taken."""
+        return import_recipe(Path(file))
 
     def explain(self, name: str, overrides: Mapping[str, Any] | None = None) -> Explanation:
         """Return which method of a recipe fills which seam, what it stores, and what it costs with this workspace's model."""
