@@ -33,6 +33,7 @@ from perdure.core.files import save_tensors, write_atomically
 from perdure.editing.contexts import contexts_of
 from perdure.editing.edit import edit, pin, settle
 from perdure.editing.edit_set import EditSet
+from perdure.editing.edit_tensors import set_from_tensors, set_to_tensors
 from perdure.editing.facts import Fact
 from perdure.editing.lora import FactTraining, train_facts
 from perdure.editing.measures import Verdict
@@ -81,8 +82,8 @@ class Lab:
             path = folder / f"{start}.safetensors"
             if not path.exists():
                 made = self.edit(self.facts[start : start + CHUNK], self.spec(family))
-                write_atomically(path, partial(save_tensors, made.to_tensors()))
-            parts.append(EditSet.from_tensors(load_file(path)))
+                write_atomically(path, partial(save_tensors, set_to_tensors(made)))
+            parts.append(set_from_tensors(load_file(path)))
         written = [w for part in parts for w in part.written][:count]
         return EditSet(parts[0].modules, parts[0].state, tuple(replace(w, spec=self.spec(method)) for w in written))
 

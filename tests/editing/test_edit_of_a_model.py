@@ -11,6 +11,7 @@ from perdure.bridges.runtime import Runtime
 from perdure.core.errors import BadInput, BadSpec
 from perdure.editing.edit import edit, pin, rewrite, settle
 from perdure.editing.edit_set import EditSet
+from perdure.editing.edit_tensors import set_to_tensors
 from perdure.editing.measures import summary
 from perdure.editing.moments import Statistics, weights_hash
 from perdure.editing.overlay import overlaid
@@ -76,8 +77,8 @@ def test_every_method_makes_the_facts_likelier_and_leaves_the_model_as_it_was(ki
 
 def test_an_edit_is_the_same_whenever_it_is_made(gpt2, statistics, made):
     again = edit(*gpt2, FACTS, QUICK, statistics=statistics)
-    for name, tensor in made.to_tensors().items():
-        assert torch.equal(tensor, again.to_tensors()[name]), name
+    for name, tensor in set_to_tensors(made).items():
+        assert torch.equal(tensor, set_to_tensors(again)[name]), name
     other = edit(*gpt2, FACTS[:1], dataclasses.replace(QUICK, seed=1), statistics=statistics)
     assert not torch.equal(other.written[0].keys, made.written[0].keys)
 
@@ -109,9 +110,9 @@ def test_resolving_is_to_the_bit_as_if_the_fact_had_never_been_made(gpt2, statis
     spec = dataclasses.replace(QUICK, batch=batch, method=method, layers=(0, 1) if method == "memit" else (0,))
     for gone in FACTS:
         left = settle(*gpt2, edit(*gpt2, FACTS, spec, statistics=statistics).resolve(gone.id), statistics=statistics)
-        never = edit(*gpt2, [fact for fact in FACTS if fact is not gone], spec, statistics=statistics).to_tensors()
-        assert never.keys() == left.to_tensors().keys()
-        assert all(torch.equal(tensor, left.to_tensors()[name]) for name, tensor in never.items())
+        never = set_to_tensors(edit(*gpt2, [fact for fact in FACTS if fact is not gone], spec, statistics=statistics))
+        assert never.keys() == set_to_tensors(left).keys()
+        assert all(torch.equal(tensor, set_to_tensors(left)[name]) for name, tensor in never.items())
 
 
 def test_facts_that_are_spread_are_spread_again_as_if_the_resolved_one_had_never_been(gpt2, statistics):
@@ -181,8 +182,8 @@ def test_facts_with_one_and_the_same_key_are_said_by_one_change_and_taken_out_by
         assert (gained > 0.5).all()
     alone = settle(*gpt2, made.resolve(home.id), statistics=statistics)
     never = edit(*gpt2, [lives, FACTS[0]], spec, statistics=statistics)
-    for name, tensor in never.to_tensors().items():
-        assert torch.equal(tensor, alone.to_tensors()[name]), name
+    for name, tensor in set_to_tensors(never).items():
+        assert torch.equal(tensor, set_to_tensors(alone)[name]), name
 
 
 def test_a_second_edit_stands_on_the_first_and_only_on_the_same_model(llama, gpt2, statistics):

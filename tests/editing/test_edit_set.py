@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound
-from perdure.editing.edit_set import EditSet, Written
+from perdure.editing.edit_set import EditSet
+from perdure.editing.edit_tensors import set_from_tensors, set_to_tensors
 from perdure.editing.facts import Fact
 from perdure.editing.spec import EditSpec
+from perdure.editing.written import Written
 
 INNER, OUTER, LAYER, MODULE = 24, 10, 1, "blocks.1.down"
 MOMENT = torch.eye(INNER, dtype=torch.float64) + 0.3
@@ -171,34 +173,34 @@ def test_an_unknown_or_ambiguous_id_is_refused():
 
 def test_the_slot_is_a_patch_and_brings_the_set_back_to_the_bit():
     made = empty().add([written(n) for n in range(4)]).drop(written(1).id)
-    tensors = made.to_tensors()
+    tensors = set_to_tensors(made)
     patch = made.patches()[MODULE]
     assert patch.down.shape == (3, INNER)
     torch.testing.assert_close(patch.delta.double(), update(made), rtol=1e-4, atol=1e-6)
-    found = EditSet.from_tensors(tensors)
+    found = set_from_tensors(tensors)
     assert torch.equal(update(found), update(made))
     assert [(w.fact, w.spec, w.dropped, dict(w.optimised)) for w in found.written] == [
         (w.fact, w.spec, w.dropped, dict(w.optimised)) for w in made.written
     ]
-    again = found.to_tensors()
+    again = set_to_tensors(found)
     assert again.keys() == tensors.keys()
     assert all(torch.equal(again[name], tensors[name]) for name in tensors)
     assert served_at(made, written(1)) < 1e-7
 
 
 def test_an_empty_set_survives_storage():
-    assert EditSet.from_tensors(empty().to_tensors()) == empty()
+    assert set_from_tensors(set_to_tensors(empty())) == empty()
 
 
 def test_a_damaged_slot_is_refused():
-    tensors = empty().add([written(1)]).to_tensors()
+    tensors = set_to_tensors(empty().add([written(1)]))
     for spoilt in (
         {},
         {**tensors, "edits/set": tensors["edits/set"][:20]},
         {name: tensor for name, tensor in tensors.items() if not name.endswith("keys")},
     ):
         with pytest.raises(BrokenStore, match="does not hold an edit set"):
-            EditSet.from_tensors(spoilt)
+            set_from_tensors(spoilt)
 
 
 def test_the_nearest_fact_in_the_set_is_told():

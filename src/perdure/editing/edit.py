@@ -11,7 +11,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.progress import Tick
 from perdure.editing.batches import batch_name
 from perdure.editing.contexts import contexts_of
-from perdure.editing.edit_set import EditSet, Written
+from perdure.editing.edit_set import EditSet
 from perdure.editing.facts import Fact, refuse_repeats
 from perdure.editing.moments import Statistics, weights_hash
 from perdure.editing.prompts import Context
@@ -19,6 +19,7 @@ from perdure.editing.site import Site, Tokenizer, open_site
 from perdure.editing.spec import SPREAD, EditSpec
 from perdure.editing.spread import pinned, spread
 from perdure.editing.values import Value, find_each, find_values
+from perdure.editing.written import Written
 from perdure.model.layout import Precision
 
 

@@ -1,72 +1,21 @@
 """The edit set: every fact in force with the vectors it was written by, and the update solved from all of them at once."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from perdure.core.canonical import content_hash
-from perdure.core.errors import BadInput, BrokenStore, NotFound
+from perdure.core.errors import BadInput, NotFound
 from perdure.editing import solve
-from perdure.editing.batches import batch_name, batch_of
+from perdure.editing.batches import batch_name
 from perdure.editing.facts import Fact
 from perdure.editing.solve import Factors
 from perdure.editing.spec import SPREAD, EditSpec
+from perdure.editing.written import Written, alike, cosines, with_key_of
 from perdure.maths.low_rank import Patch, Patches
 
-FORMAT = 2
-SET, CALL, FACT = "edits/set", "edits/call/{}", "edits/fact/{}/{}"  # names of the tensors that a set is stored in
-VECTORS = ("keys", "reaches", "residuals", "change")
-ALIKE = 0.95  # cosine of two keys, in the metric, from which they are taken for one: one subject that its prompts begin with
 MEMORY = ("method", "gain", "ridge", "energy")  # settings that all facts of one set share: they define its joint solve
-
-Tensors = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Written:
-    """One fact as it was written.
-
-    Args:
-        fact: The fact.
-        layers: Blocks it is written into.
-        keys: (layers, in) inputs of the down-projections at the subject's last token.
-        reaches: (layers, in) the keys times the metric of each layer (see `solve`).
-        residuals: (layers, out) what the update shall add at each key.
-        change: (out,) what the optimisation asks for; where a fact is spread over layers, they share it.
-        spec: Settings it was found with.
-        optimised: Loss, steps and size of the optimisation, for people.
-        shared: Ids of the facts, itself among them, whose keys are so alike that one change says all; empty if it is alone.
-        dropped: It is out of force, and its key is kept free of any update.
-        beside: The facts that were asked for at once, itself among them; empty if it was alone. Some may not be in the set.
-        batch: Name of those of them that its vectors were found together with, on which their rounding depends.
-    """
-
-    fact: Fact
-    layers: tuple[int, ...]
-    keys: Tensor
-    reaches: Tensor
-    residuals: Tensor
-    change: Tensor
-    spec: EditSpec
-    optimised: Mapping[str, float] = field(default_factory=dict)
-    shared: tuple[str, ...] = ()
-    dropped: bool = False
-    beside: tuple[Fact, ...] = ()
-    batch: str = ""
-
-    @property
-    def id(self) -> str:
-        """Id of the fact."""
-        return self.fact.id
-
-    @property
-    def companions(self) -> list[str]:
-        """Ids of the facts that it is found in one batch with, itself among them, if it is found now."""
-        return batch_of(self.id, [fact.id for fact in self.beside], self.spec.batch) if self.beside else [self.id]
 
 
 @dataclass(frozen=True)
@@ -140,7 +89,7 @@ class EditSet:
             for slot in w.fact.slots:
                 filled.setdefault(slot, set()).add(w.id)
         for fresh in new:
-            freed = _with_key_of(fresh, self.dropped)  # a key cannot be written and free of any update at once
+            freed = with_key_of(fresh, self.dropped)  # a key cannot be written and free of any update at once
             for gone in {fresh.id, *freed}.union(*map(filled.pop, fresh.fact.slots & filled.keys())):
                 kept.pop(gone, None)
             kept[fresh.id] = replace(fresh, dropped=False)
@@ -238,7 +187,7 @@ class EditSet:
         for fresh in new:
             others = [w for w in self.written if w.layers == fresh.layers and w.id != fresh.id]
             if others:
-                cosine, at = _cosines([fresh], others)[0].max(0)
+                cosine, at = cosines([fresh], others)[0].max(0)
                 near.append((fresh.id, others[int(at)].id, cosine.item()))
         return near
 
@@ -246,57 +195,11 @@ class EditSet:
         """Return the live facts, by key, whose change was not found for exactly those that now have this key."""
         found = []
         for layers in sorted({w.layers for w in self.live}):
-            for group in _alike([w for w in self.live if w.layers == layers]):
+            for group in alike([w for w in self.live if w.layers == layers]):
                 wanted = tuple(sorted(w.id for w in group)) if len(group) > 1 else ()
                 if any(w.shared != wanted for w in group):
                     found.append(tuple(group))
         return found
-
-    def packed(self) -> tuple[Tensors, list[Tensors]]:
-        """Return the set as named tensors: what ties its facts together, and apart from it each fact, which never changes.
-
-        The update is not among them: it is solved again from the vectors, which gives the same bits on the same machine.
-        """
-        calls = {call: n for n, call in enumerate(dict.fromkeys(w.beside for w in self.written if w.beside))}
-        told = {
-            "format": FORMAT,
-            "modules": {str(layer): name for layer, name in self.modules.items()},
-            "state": self.state,
-            "calls": [_name(call) for call in calls],
-            "written": [
-                {"fact": w.id, "shared": list(w.shared), "dropped": w.dropped, "call": calls.get(w.beside)}
-                for w in self.written
-            ],
-        }
-        asked = [{CALL.format(_name(call)): _bytes_of([fact.to_json() for fact in call])} for call in calls]
-        return {SET: _bytes_of(told)}, [*asked, *(_packed(w) for w in self.written)]
-
-    def to_tensors(self) -> Tensors:
-        """Return the set as one dict of named tensors."""
-        head, parts = self.packed()
-        return {name: tensor for part in (head, *parts) for name, tensor in part.items()}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "EditSet":
-        """Return the set that `to_tensors` wrote.
-
-        Raises:
-            BrokenStore: The tensors are no edit set, or of another format.
-        """
-        try:
-            told = _json_of(tensors[SET])
-            if told["format"] != FORMAT:
-                raise BrokenStore(
-                    f"the edit set has format {told['format']}, this perdure knows {FORMAT}; use the perdure that wrote it, or "
-                    "roll back to before it and edit again"
-                )
-            calls = [tuple(map(Fact.from_json, _json_of(tensors[CALL.format(name)]))) for name in told["calls"]]
-            written = [_restored(line, tensors, calls) for line in told["written"]]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise BrokenStore(
-                f"the slot 'edits' does not hold an edit set ({error}); restore it from a backup"
-            ) from error
-        return cls({int(layer): name for layer, name in told["modules"].items()}, told["state"], tuple(written))
 
 
 def _solve_layer(written: Sequence[Written], layer: int) -> Factors:
@@ -320,77 +223,7 @@ def _solve_layer(written: Sequence[Written], layer: int) -> Factors:
     return solve.vanishing(kept, keys[:, ~live], reaches[:, ~live])
 
 
-def _with_key_of(fresh: Written, dropped: Sequence[Written]) -> set[str]:
-    """Return the ids of the dropped facts that have the key of a new one, or, in some of its layers alone, its subject."""
-    alone = [w for w in dropped if w.layers != fresh.layers and set(w.layers) & set(fresh.layers)]
-    found = {w.id for w in alone if w.fact.subject == fresh.fact.subject}  # its keys there are not known yet
-    if mine := [w for w in dropped if w.layers == fresh.layers]:
-        found |= {w.id for w, cosine in zip(mine, _cosines([fresh], mine)[0], strict=True) if cosine > ALIKE}
-    return found
-
-
-def _alike(written: Sequence[Written]) -> list[list[Written]]:
-    """Return facts of the same layers in groups of which each has its key in common, chains included, in order."""
-    near = _cosines(written, written) > ALIKE
-    first = list(range(len(written)))  # of each fact's group
-    for i, j in near.triu(1).nonzero().tolist():
-        a, b = sorted((first[i], first[j]))
-        first = [a if n == b else n for n in first] if a != b else first
-    groups: dict[int, list[Written]] = {}
-    for n, w in zip(first, written, strict=True):
-        groups.setdefault(n, []).append(w)
-    return list(groups.values())
-
-
-def _cosines(some: Sequence[Written], others: Sequence[Written]) -> Tensor:
-    """Return the cosines of the keys in the metric, in the last layer of each (some, others)."""
-    keys, reaches = torch.stack([w.keys[-1] for w in some]), torch.stack([w.reaches[-1] for w in others])
-    one, other = (torch.stack([w.keys[-1] @ w.reaches[-1] for w in side]) for side in (some, others))
-    return keys @ reaches.T / (one[:, None] * other).sqrt()
-
-
-def _packed(w: Written) -> Tensors:
-    """Return one fact's own tensors: its vectors, and what it says."""
-    told = {
-        "fact": w.fact.to_json(),
-        "layers": list(w.layers),
-        "spec": w.spec.to_json(),
-        "told": dict(w.optimised),
-        "batch": w.batch,
-    }
-    vectors = {FACT.format(w.id, name): getattr(w, name).float() for name in VECTORS}
-    return {FACT.format(w.id, "told"): _bytes_of(told), **vectors}
-
-
-def _restored(line: Mapping[str, Any], tensors: Mapping[str, Tensor], calls: Sequence[tuple[Fact, ...]]) -> Written:
-    told = _json_of(tensors[FACT.format(line["fact"], "told")])
-    return Written(
-        fact=Fact.from_json(told["fact"]),
-        layers=tuple(told["layers"]),
-        spec=EditSpec.from_json(told["spec"]),
-        optimised=told["told"],
-        shared=tuple(line["shared"]),
-        dropped=line["dropped"],
-        beside=() if line["call"] is None else calls[line["call"]],
-        batch=told["batch"],
-        **{name: tensors[FACT.format(line["fact"], name)] for name in VECTORS},
-    )
-
-
 def _without(call: tuple[Fact, ...], gone: set[str]) -> tuple[Fact, ...]:
     """Return facts that were asked for at once without some of them; one that is left was asked for alone."""
     left = tuple(fact for fact in call if fact.id not in gone)
     return left if len(left) > 1 else ()
-
-
-def _name(call: Sequence[Fact]) -> str:
-    return content_hash([fact.id for fact in call])
-
-
-def _bytes_of(told: Any) -> Tensor:
-    text = json.dumps(told, sort_keys=True, ensure_ascii=False).encode()
-    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
-
-
-def _json_of(text: Tensor) -> Any:
-    return json.loads(bytes(text.tolist()))

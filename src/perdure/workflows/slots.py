@@ -7,7 +7,8 @@ from perdure.core.slots import EDITS
 from perdure.ledger import Ledger
 
 if TYPE_CHECKING:
-    from perdure.editing.edit_set import EditSet, Tensors
+    from perdure.editing.edit_set import EditSet
+    from perdure.editing.edit_tensors import Tensors
 
 
 class SlotTensors(Mapping[str, "Tensors"]):
@@ -33,10 +34,10 @@ class SlotTensors(Mapping[str, "Tensors"]):
 
 def tensors_of(ledger: Ledger, slots: Mapping[str, str]) -> "dict[str, Tensors]":
     """Return what the runtime loads for slot objects: the stored tensors, but for an edit set the factors solved from it."""
-    from perdure.editing.edit_set import EditSet
+    from perdure.editing.edit_tensors import set_from_tensors
 
     tensors = {name: ledger.objects.get(object_hash) for name, object_hash in slots.items()}
-    return {**tensors, **({EDITS: factors_of(EditSet.from_tensors(tensors[EDITS]))} if EDITS in tensors else {})}
+    return {**tensors, **({EDITS: factors_of(set_from_tensors(tensors[EDITS]))} if EDITS in tensors else {})}
 
 
 def factors_of(edit_set: "EditSet") -> "Tensors":

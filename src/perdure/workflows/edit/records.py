@@ -22,8 +22,9 @@ from perdure.ledger.records import (
 )
 
 if TYPE_CHECKING:
-    from perdure.editing.edit_set import EditSet, Written
+    from perdure.editing.edit_set import EditSet
     from perdure.editing.measures import Verdict
+    from perdure.editing.written import Written
     from perdure.ledger import Entry, Ledger
 
 NOTE, VERIFIED = "edits", "edits verified"

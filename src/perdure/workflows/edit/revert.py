@@ -216,7 +216,7 @@ def _without(place: Place, edit_set: "EditSet", gone: list[str], resolve: bool) 
 
 def _changed(before: "EditSet", made: "EditSet") -> set[str]:
     """Return the live facts whose vectors changed since their last verification."""
-    from perdure.editing.edit_set import VECTORS
+    from perdure.editing.written import VECTORS
 
     old = {w.id: w for w in before.written}
     pairs = [(getattr(old[w.id], name), getattr(w, name), w.id) for w in made.live for name in VECTORS]

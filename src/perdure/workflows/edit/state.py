@@ -49,9 +49,10 @@ class Place:
     def in_force(self, entry: Entry) -> "EditSet":
         """Return the edit set at an entry; an empty one where it has none."""
         from perdure.editing.edit_set import EditSet
+        from perdure.editing.edit_tensors import set_from_tensors
 
         stored = self.session.ledger.slots(entry).get(EDITS)
-        return EditSet.from_tensors(self.session.ledger.objects.get(stored)) if stored else EditSet()
+        return set_from_tensors(self.session.ledger.objects.get(stored)) if stored else EditSet()
 
     def load(self, edit_set: "EditSet | None" = None) -> None:
         """Make the workspace's model the canonical form of these slots with an edit set, or without edits."""
@@ -145,7 +146,9 @@ class Place:
 
     def store(self, edit_set: "EditSet") -> str | None:
         """Store a set as an object, each fact a part of it, and return its hash; None for a set without live facts."""
-        return self.session.ledger.objects.put(*pruned(edit_set).packed()) if edit_set.live else None
+        from perdure.editing.edit_tensors import pack_set
+
+        return self.session.ledger.objects.put(*pack_set(pruned(edit_set))) if edit_set.live else None
 
     def _model(self) -> tuple[Any, Any]:
         return self.session.runtime.model, self.session.tokenizer
