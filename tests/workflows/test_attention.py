@@ -28,7 +28,7 @@ def test_it_is_used_wherever_the_base_is_loaded_and_in_no_id(eager, tiny_model, 
     assert json.loads((eager.ledger.root / "perdure.json").read_text())["attn_implementation"] == "eager"
     again = Workspace.open(shutil.copytree(eager.ledger.root, tmp_path / "ws"))
     assert attention_of(again) == "eager"
-    assert again.verify()["ok"]
+    assert again.verify().ok
     again.runtime.start_dense()
     assert attention_of(again) == "eager"  # loaded again in float32
     assert load_merged(tiny_model, again.runtime.base).model.config._attn_implementation == "eager"

@@ -23,7 +23,10 @@ OTHER_NAMES = {
     "recipe list": "recipes",
     "recipe show": "recipe",
 }
-EXCEPTIONS = {"demo": "it makes two workspaces of its own, and prints as it goes"}
+EXCEPTIONS = {
+    "demo": "it makes two workspaces of its own, and prints as it goes",
+    "help": "it prints pages on the command line; `help(Workspace.learn)` is Python's",
+}
 FAST = {"num_train_epochs": 2, "learning_rate": 0.01, "max_length": 64}
 
 
