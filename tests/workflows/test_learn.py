@@ -430,9 +430,9 @@ def test_what_is_held_out_is_not_trained_with_the_rows_of_older_versions(tiny_mo
     for n in (8, 16):
         rows = data(tmp_path / f"{n}.jsonl", "refund", "late", n)
         made = ws.learn("refund", rows, recipe="joint", overrides={**FAST, "keep": "best"}, gate=None)
-        assert any("validated on" in text and "which are not trained on" in text for text in made["warnings"])
-        curve = ws.ledger.notes(made["entry"])["record"]["validation"]
-        assert curve[-1][0] == ws.ledger.notes(made["entry"])["record"]["updates"] - 1
+        assert any("validated on" in text and "which are not trained on" in text for text in made.warnings)
+        curve = ws.ledger.notes(made.entry)["record"]["validation"]
+        assert curve[-1][0] == ws.ledger.notes(made.entry)["record"]["updates"] - 1
         shown = CliRunner().invoke(app, ["-w", str(ws.ledger.root), "show"]).stdout
         assert (
             f"in {len(curve)} validation{'s' * (len(curve) > 1)}, least {min(loss for _, loss in curve):.4g} after update"
