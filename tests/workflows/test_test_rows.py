@@ -56,23 +56,23 @@ def test_a_sample_is_scored_at_each_learn_and_all_rows_once_they_are_asked_for(f
     assert sample.items == tuple(by_row[row] for row in sample.rows)
 
     with pytest.warns(UserWarning, match="task parcel: 5 of 12 test rows are scored; --all scores all of them"):
-        assert ws.evaluate()["tasks"]["parcel"]["n"] == 5
-    assert ws.evaluate(every=True)["tasks"]["parcel"]["n"] == 12
+        assert ws.evaluate().tasks["parcel"].n == 5
+    assert ws.evaluate(every=True).tasks["parcel"].n == 12
     assert cell(ws, "parcel") == every.__class__(**{**vars(every), "seconds": cell(ws, "parcel").seconds})
-    assert ws.evaluate()["tasks"]["parcel"]["n"] == 12  # measured already
+    assert ws.evaluate().tasks["parcel"].n == 12  # measured already
     assert measured(ws.ledger, ws.ledger.resolve("head")).scores[-1][0].n == 12
 
     told = learn(ws, folder, "bill", gate=Gate(), test_rows=4)
-    assert {name: score["n"] for name, score in told["scores"].items()} == {"parcel": 5, "bill": 4}
-    assert told["before"]["base"]["n"] == 4
-    assert told["gate"]["tasks"][0]["n"] == 5  # of the 12 that were scored when it was learned, those scored now
-    (said,) = [text for text in told["warnings"] if "test rows of bill" in text]
+    assert {name: score.n for name, score in told.scores.items()} == {"parcel": 5, "bill": 4}
+    assert told.before["base"].n == 4
+    assert told.gate.tasks[0].n == 5  # of the 12 that were scored when it was learned, those scored now
+    (said,) = [text for text in told.warnings if "test rows of bill" in text]
     assert said.startswith(
         "4 of 12 test rows of bill are scored at each learn (`test_rows`); 'perdure eval bill --all'"
     )
     more = learn(ws, folder, "bill", data=write(folder / "more.jsonl", "another bill", 8))
-    assert more["scores"]["bill"]["n"] == 4  # an update inherits the number
-    assert ws.verify()["problems"] == []
+    assert more.scores["bill"].n == 4  # an update inherits the number
+    assert ws.verify().problems == []
 
 
 def test_a_task_with_few_test_rows_is_scored_on_all_of_them_and_the_number_is_at_least_one(folder):
