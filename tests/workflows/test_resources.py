@@ -103,7 +103,7 @@ def test_no_id_depends_on_them(learned, tmp_path):
     _, result, _, start, folder = learned
     again = Workspace.open(shutil.copytree(start, tmp_path / "ws"))
     other = again.learn("refund", folder / "refund.jsonl", recipe=RECIPE, overrides=FAST, gate=None)
-    assert other["entry"] == result["entry"]
+    assert other.entry == result["entry"]
     assert "resources" not in json.dumps(again.ledger.resolve("head").to_json())
 
 
