@@ -5,19 +5,16 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import torch
-
+from perdure.bridges.trainer_tokens import encoded
 from perdure.core.errors import BadInput
 from perdure.data.columns import IN_FILE, check, read_by, take
-from perdure.data.encode import Encoded, conversation_of, encode
+from perdure.data.encode import conversation_of, encode
 from perdure.data.examine import examine
 from perdure.data.formats import detect, to_rows
 from perdure.data.read import Record
 from perdure.data.tables import class_names, named
 from perdure.data.turns import unread_fields
 from perdure.memory.file import TokenRow
-
-IGNORED = -100  # label of a token that is not trained, as in transformers
 
 
 def rows_of(
@@ -27,8 +24,9 @@ def rows_of(
 
     Args:
         dataset: Mappings, in a list or a `datasets.Dataset` or anything with a length and an index. Either tokenised
-            (`input_ids`, `labels` with -100 where nothing is trained, perhaps `attention_mask`), or text in any format that a
-            data file may have (prompt and completion, messages, ...). A column `label` names the class.
+            (`input_ids`, and `labels` with -100 where nothing is trained or the masks of TRL's `SFTTrainer`, `completion_mask`
+            and `assistant_masks`; perhaps `attention_mask`, or `seq_lengths` where rows are packed), or text in any format
+            that a data file may have (prompt and completion, messages, ...). A column `label` names the class.
         tokenizer: Tokenizer; needed for text alone.
         task: Name of the task.
         stage: Its number in the stream.
@@ -36,7 +34,7 @@ def rows_of(
         name: What to call the dataset in errors.
 
     Raises:
-        BadInput: There are no rows, a row has nothing to train, or text came without a tokenizer.
+        BadInput: There are no rows, a row has nothing to train, a column cannot be used, or text came without a tokenizer.
     """
     if isinstance(dataset, Mapping) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         what = "several datasets by name" if isinstance(dataset, Mapping) else f"a {type(dataset).__name__}"
@@ -45,10 +43,7 @@ def rows_of(
     if not fields:
         raise BadInput(f"{name} has no rows; there is nothing to learn")
     if "input_ids" in fields[0]:
-        return [
-            TokenRow(_from_tokens(row, f"{name}[{i}]"), task, _label(row.get("label")), stage)
-            for i, row in enumerate(fields)
-        ]
+        return [TokenRow(row, task, _label(label), stage) for row, label in encoded(fields, name)]
     if tokenizer is None:
         raise BadInput(f"{name} holds text; give processing_class=tokenizer, or rows with input_ids and labels")
     rows = to_rows(*_read(dataset, fields, name), task=task)
@@ -72,34 +67,6 @@ def _read(dataset: Any, fields: Sequence[Mapping[str, Any]], name: str) -> tuple
     for text in (*notices, *unread.notices, *unread_fields(records)):
         warnings.warn(text, stacklevel=2)
     return records, format
-
-
-def _from_tokens(fields: Mapping[str, Any], source: str) -> Encoded:
-    """Return one tokenised row without its padding."""
-    if fields.get("labels") is None:
-        raise BadInput(
-            f"{source} has input_ids but no labels; add labels, a copy of input_ids with {IGNORED} where nothing is trained"
-        )
-    ids, labels = _numbers(fields["input_ids"]), _numbers(fields["labels"])
-    mask = _numbers(fields.get("attention_mask", [1] * len(ids)))
-    if not len(ids) == len(labels) == len(mask):
-        raise BadInput(
-            f"{source}: input_ids, labels and attention_mask have {len(ids)}, {len(labels)}, {len(mask)} tokens"
-        )
-    tokens = [(i, label) for i, label, real in zip(ids, labels, mask, strict=True) if real]
-    wrong = next((t for t, (i, label) in enumerate(tokens) if label not in (i, IGNORED)), None)
-    if wrong is not None:
-        raise BadInput(
-            f"{source}: the label of token {wrong} is neither that token nor {IGNORED}; do not shift labels, the model does"
-        )
-    row = Encoded(tuple(i for i, _ in tokens), tuple(label != IGNORED for _, label in tokens))
-    if not row.targets:
-        raise BadInput(f"{source}: nothing to train, every label is {IGNORED}; check how the labels are masked")
-    return row
-
-
-def _numbers(values: Any) -> Sequence[int]:
-    return values.tolist() if isinstance(values, torch.Tensor) else [int(value) for value in values]
 
 
 def _label(value: Any) -> str | None:

@@ -185,6 +185,13 @@ def settings_of(args: TrainingArguments, rows: int) -> dict[str, Any]:
 
 def _refuse(args: TrainingArguments) -> None:
     """Refuse every argument that is not honoured and not at its default, whatever this version of transformers has."""
+    foreign = {field.name for field in fields(args)} - {field.name for field in fields(TrainingArguments)}
+    if foreign:
+        raise BadSpec(
+            f"args is a {type(args).__name__}, whose {', '.join(sorted(foreign)[:3])}, ... are settings of another trainer "
+            "(those of SFTConfig were used when SFTTrainer prepared the rows); give TrainingArguments, and name the rates, "
+            "batch sizes and epochs in it"
+        )
     usual = TrainingArguments(output_dir=args.output_dir, use_cpu=args.use_cpu)
     names = [field.name for field in fields(args)]
     plain = {f"{name}_kwargs": {"use_reentrant": False} for name in CHECKPOINTING}
