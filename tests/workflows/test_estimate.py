@@ -46,13 +46,13 @@ def test_updates_and_tokens_are_those_of_the_learn_which_a_dry_run_does_not_chan
     shown = preview(ws.session, planned)
     assert not list((ws.ledger.root / "runs").glob("*"))
     learned, untouched = (made.learn("bill", data, recipe=recipe, overrides=FAST, gate=None) for made in (ws, other))
-    assert learned["entry"] == untouched["entry"]  # to the bit
-    record = ws.ledger.note(learned["entry"], "record", LearnRecord)
+    assert learned.entry == untouched.entry  # to the bit
+    record = ws.ledger.note(learned.entry, "record", LearnRecord)
     assert shown.updates == record.updates
     if recipe == "naive":  # nothing is drawn on top
-        assert shown.tokens.total == learned["tokens"]
+        assert shown.tokens.total == learned.tokens
     else:
-        assert shown.tokens.total <= learned["tokens"]
+        assert shown.tokens.total <= learned.tokens
     assert shown.tokens.median <= shown.tokens.longest
     assert shown.estimate.seconds >= 0
     assert shown.estimate.peak_mib > 0

@@ -72,9 +72,9 @@ def test_every_stage_shows_how_far_it_is(learned):
 
 def test_the_record_has_the_seconds_of_each_stage_the_peak_and_the_speed(learned):
     ws, result, _, _, _ = learned
-    record = ws.ledger.note(result["entry"], "record", LearnRecord)
+    record = ws.ledger.note(result.entry, "record", LearnRecord)
     resources = record.resources
-    assert resources.to_json() == result["resources"]
+    assert resources == result.resources
     assert {
         "loading",
         "scoring",
@@ -92,7 +92,7 @@ def test_the_record_has_the_seconds_of_each_stage_the_peak_and_the_speed(learned
     assert resources.peak_of == "the process"
     assert 100 < resources.peak_mib < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     assert resources.tokens_per_second == pytest.approx(record.tokens / resources.seconds["updates"], rel=0.01)
-    shown = views.show(ws.ledger, result["entry"]).to_json()
+    shown = views.show(ws.ledger, result.entry).to_json()
     assert shown["record"]["resources"]["peak_mib"] == resources.peak_mib
     pairs = resource_pairs(resources)
     assert pairs["peak memory"] == f"{resources.peak_mib:,} MiB of the process"
@@ -103,13 +103,13 @@ def test_no_id_depends_on_them(learned, tmp_path):
     _, result, _, start, folder = learned
     again = Workspace.open(shutil.copytree(start, tmp_path / "ws"))
     other = again.learn("refund", folder / "refund.jsonl", recipe=RECIPE, overrides=FAST, gate=None)
-    assert other.entry == result["entry"]
+    assert other.entry == result.entry
     assert "resources" not in json.dumps(again.ledger.resolve("head").to_json())
 
 
 def test_an_entry_of_before_is_shown_without_them(learned):
     ws, result, _, _, _ = learned
-    record = ws.ledger.note(result["entry"], "record", LearnRecord).to_json()
+    record = ws.ledger.note(result.entry, "record", LearnRecord).to_json()
     del record["resources"]
     old = LearnRecord.from_json(record)
     assert old.resources is None
