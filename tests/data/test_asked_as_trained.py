@@ -254,7 +254,7 @@ def test_what_a_template_drops_is_told_and_a_call_that_it_drops_is_no_answer():
         ({"role": "user", "content": None}, "turn 1: the content must be text"),
         ({"role": "narrator", "content": "x"}, "turn 1: role is 'narrator'"),
         ({"role": "user", "content": "x", "function_call": {"name": "f"}}, "function_call is not supported"),
-        ({"role": "user", "content": "x", "train": False}, "untrained turns"),
+        ({"role": "user", "content": "x", "train": "no"}, "turn 1: train is 'no'; write true or false"),
         ({"role": "user", "content": "x", "tool_calls": "f()"}, "tool_calls must be a list"),
         ({"role": "user", "content": "x", "reasoning": ["a"]}, "reasoning must be text"),
     ],

@@ -1,5 +1,7 @@
 """Rows to tokens: what is trained, that its end is, and what is cut when a row is too long."""
 
+from dataclasses import replace
+
 import pytest
 
 from perdure.core.errors import BadInput
@@ -118,6 +120,43 @@ def test_every_assistant_turn_is_trained_with_its_end_and_nothing_else(tokenizer
     assert (
         "".join(text for _, text in parts(row, tokenizer)).strip() == chat_text(CHAT, tokenizer, prompt=False).strip()
     )
+
+
+def test_the_last_turn_alone_or_the_whole_row_has_a_loss_where_it_is_wished(tokenizer):
+    row = Row(messages=CHAT)
+    plain, last, whole = (encode(row, tokenizer, 999, train_on=what) for what in ("completion", "last_turn", "all"))
+    assert plain == encode(row, tokenizer, 999)
+    assert plain.ids == last.ids == whole.ids
+    trained = [text for trained, text in parts(plain, tokenizer) if trained]
+    assert [text for trained, text in parts(last, tokenizer) if trained] == trained[-1:] != trained
+    assert whole.trained[:-1] == (True,) * (len(whole) - 1)  # white space may follow the end
+    pair = Row("Label:", " refund")
+    text = encode(pair, tokenizer, 64, train_on="all")
+    assert text.trained == (True,) * len(text)
+    assert (text.first, text.targets) == (1, len(text) - 1)
+    assert encode(Row("Label:", " refund"), tokenizer, 64, train_on="last_turn") == encode(
+        Row("Label:", " refund"), tokenizer, 64
+    )
+
+
+def test_a_turn_that_says_so_has_no_loss(tokenizer):
+    answers = [i for i, turn in enumerate(CHAT) if turn.role == "assistant"]
+    turns = [replace(turn, train=False) if i in (answers[0] - 1, answers[0]) else turn for i, turn in enumerate(CHAT)]
+    row = Row(messages=tuple(turns))
+    plain, marked, whole = (
+        encode(Row(messages=CHAT), tokenizer, 999),
+        encode(row, tokenizer, 999),
+        encode(row, tokenizer, 999, train_on="all"),
+    )
+    assert marked.ids == plain.ids == whole.ids
+    trained = [text for trained, text in parts(plain, tokenizer) if trained]
+    assert [text for trained, text in parts(marked, tokenizer) if trained] == trained[1:]
+    left_out = "".join(text for trained, text in parts(whole, tokenizer) if not trained)
+    for turn in turns[:-1]:
+        assert (turn.content in left_out) is not turn.train
+    assert row.hash != Row(messages=CHAT).hash
+    assert Row.from_json(row.to_json()) == row
+    assert "train" not in str(Row(messages=CHAT).to_json()["messages"])
 
 
 def test_a_template_without_an_end_of_turn_gets_one(tokenizer, template):

@@ -173,7 +173,7 @@ def test_settings_of_text_label_are_refused_for_other_formats(setting):
         ({"messages": [USER, {"role": "assistant", "content": None}]}, "content must be text"),
         ({"messages": [USER, {"role": "bot", "content": "x"}]}, "turn 2: role is 'bot'"),
         ({"messages": [USER, {**ANSWER, "tool_calls": [{"id": 1}]}]}, "names no function"),
-        ({"messages": [USER, {**ANSWER, "weight": 0}]}, "weight 0"),
+        ({"messages": [USER, {**ANSWER, "weight": 0}]}, "marks every assistant turn with train: false"),
         ({"conversations": [HUMAN, {"from": "bing", "value": "x"}]}, "turn 2: from is 'bing'"),
     ],
 )
@@ -191,6 +191,14 @@ def test_row_with_nothing_to_train_or_of_wrong_shape_is_refused_with_its_line(fi
         to_rows(rows, detect(rows))
     assert "f.jsonl:3" in str(caught.value)
     assert message in str(caught.value)
+
+
+def test_turns_that_are_not_trained_are_read_and_a_conversation_ends_with_its_last_trained_answer():
+    turns = [USER, {**ANSWER, "train": False}, USER, ANSWER, USER, {**ANSWER, "weight": 0}]
+    (row,) = to_rows(records({"messages": turns}), "messages")
+    assert [turn.train for turn in row.messages] == [True, False, True, True]
+    (plain,) = to_rows(records({"messages": [{**turn, "train": True} for turn in turns[:4]]}), "messages")
+    assert plain == to_rows(records({"messages": [USER, ANSWER, USER, ANSWER]}), "messages")[0]
 
 
 def test_a_whole_number_is_read_as_the_text_that_writes_it():

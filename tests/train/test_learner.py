@@ -178,6 +178,17 @@ def test_nll_is_the_mean_per_label_token_of_each_row_and_leaves_the_model_traini
             )
 
 
+def test_a_loss_on_every_token_is_the_same_with_and_without_a_shared_prefix(stream):
+    texts = [Row(f"Classify the parcel of {who}:", " yes") for who in ("Ann", "Ann and Bob", "Joe")]
+    rows = [encode(row, stream.runtime.base.tokenizer, 64, train_on="all") for row in texts]
+    made = stream.learner({}, rows=rows)
+    made.model.eval()
+    for row, value in zip(rows, made.inference.nll(rows), strict=True):
+        with torch.no_grad():
+            logits = made.model(torch.tensor([row.ids])).logits[0, :-1]
+        assert value == pytest.approx(F.cross_entropy(logits, torch.tensor(row.ids[1:])).item(), rel=1e-4)
+
+
 def test_the_teacher_is_what_the_model_says_at_the_label_positions_of_each_row(stream):
     made = stream.learner({})
     told = made.inference.top_k(stream.new, 4, batch_size=3)

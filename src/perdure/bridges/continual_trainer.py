@@ -183,7 +183,15 @@ class ContinualTrainer(RecipeTrainer):
 
     def _rows(self, dataset: Any, name: str) -> list[TokenRow]:
         length = min(self.recipe.settings.max_length, self.positions)
-        return rows_of(dataset, self.tokenizer, task=self.task, stage=self.stage, max_length=length, name=name)
+        return rows_of(
+            dataset,
+            self.tokenizer,
+            task=self.task,
+            stage=self.stage,
+            max_length=length,
+            name=name,
+            train_on=self.recipe.settings.train_on,
+        )
 
     def _check(self, args: TrainingArguments, model: Any) -> None:
         if args.eval_strategy != "no" and not self.held_out:

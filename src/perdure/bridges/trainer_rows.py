@@ -18,7 +18,14 @@ from perdure.memory.file import TokenRow
 
 
 def rows_of(
-    dataset: Any, tokenizer: Any, *, task: str, stage: int, max_length: int, name: str = "train_dataset"
+    dataset: Any,
+    tokenizer: Any,
+    *,
+    task: str,
+    stage: int,
+    max_length: int,
+    name: str = "train_dataset",
+    train_on: str = "completion",
 ) -> list[TokenRow]:
     """Return the rows of a dataset, in order.
 
@@ -32,6 +39,7 @@ def rows_of(
         stage: Its number in the stream.
         max_length: Tokens a text row is cut to; tokenised rows stay as they are.
         name: What to call the dataset in errors.
+        train_on: What of a text row is trained; see `data.encode.encode`.
 
     Raises:
         BadInput: There are no rows, a row has nothing to train, a column cannot be used, or text came without a tokenizer.
@@ -51,7 +59,8 @@ def rows_of(
     for text in examine(rows, tokenizer, written):
         warnings.warn(f"{name}: {text}", stacklevel=2)
     return [
-        TokenRow(encode(row, tokenizer, max_length, written(row, tokenizer)), task, row.label, stage) for row in rows
+        TokenRow(encode(row, tokenizer, max_length, written(row, tokenizer), train_on), task, row.label, stage)
+        for row in rows
     ]
 
 

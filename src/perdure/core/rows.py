@@ -16,11 +16,13 @@ class Message:
         role: The speaker, by its name in the chat template.
         content: Text of the turn.
         extra: Further fields of the turn for the template (reasoning, tool calls), as canonical JSON; empty without any.
+        train: Whether the turn may be trained.
     """
 
     role: str
     content: str
     extra: str = ""
+    train: bool = True
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -30,7 +32,8 @@ class Message:
     @property
     def identity(self) -> list[str]:
         """The values that decide whether two turns are equal."""
-        return [self.role, self.content, *([self.extra] if self.extra else [])]
+        more = [self.extra] if self.extra or not self.train else []
+        return [self.role, self.content, *more, *([] if self.train else ["not trained"])]
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Row:
 
     Args:
         prompt: Text before the trained part; empty for pure text.
-        completion: The trained part; for a conversation it is empty and every assistant turn is trained.
+        completion: The trained part; for a conversation it is empty, and every assistant turn that may be trained is.
         messages: The turns of a conversation, the last one by the assistant.
         label: Class name, where the task has classes.
         task: Name of the task it belongs to.
@@ -85,6 +88,8 @@ class Row:
         for part in (data, *data["messages"]):
             if not part["extra"]:
                 del part["extra"]
+            if part.get("train", False):
+                del part["train"]
         return data
 
     @classmethod

@@ -9,7 +9,7 @@ from perdure.core.fields import LARGEST, MANY
 LATER = (  # settings that were added after the first recipes were recorded
     *("gradient_checkpointing", "packing"),
     *("max_steps", "eval_steps", "early_stopping_patience"),
-    *("optim", "optim_args", "lr_scheduler_kwargs", "warmup_ratio"),
+    *("optim", "optim_args", "lr_scheduler_kwargs", "warmup_ratio", "train_on"),
 )
 
 
@@ -67,6 +67,11 @@ class Settings(BaseModel):
     warmup_steps: float = Field(0.0, ge=0, le=MANY, description="updates of warm-up; below 1, a share of all updates")
     warmup_ratio: float = Field(
         0.0, ge=0, lt=1, description="share of all updates that warm up; a warmup_steps below 1"
+    )
+    train_on: Literal["completion", "last_turn", "all"] = Field(
+        "completion",
+        description="which tokens have a loss: every answer of a row, the last one alone, or its prompts too; turns with "
+        "train: false never have one",
     )
     label_smoothing_factor: float = Field(0.0, ge=0, lt=1, description="label smoothing of the task loss")
     max_length: int = Field(

@@ -30,6 +30,7 @@ class Chat:
         answer: The text after it that is trained, the end of turn included.
         tail: White space that the template writes after the answer; it is read, and not trained.
         earlier: For each earlier answer that `prompt` contains unchanged: the text up to it, and the text up to its end.
+        excluded: For each turn with `train: false`: the text up to it, and the text up to its end.
         left: Number of earlier answers that `prompt` writes differently from how they were generated; they are not trained.
         thought: The state of the thought: "" (there is none, and no place for one), "written" (by the template), "opened" (the
             prompt opens a block, and the thought is trained in it), "empty" (the prompt opens a block that is closed at once),
@@ -41,6 +42,7 @@ class Chat:
     answer: str
     tail: str = ""
     earlier: tuple[tuple[str, str], ...] = ()
+    excluded: tuple[tuple[str, str], ...] = ()
     left: int = 0
     thought: str = ""
     whole: str = ""
@@ -151,10 +153,18 @@ def chat(row: Row, tokenizer: Any) -> Chat:
             f"{place}: the model's chat template rewrites earlier turns once the answer is there, so the model would "
             "never get the prompt that it was trained on; split the conversation into one row per answer"
         )
-    earlier = [i for i, turn in enumerate(messages[:-1]) if turn.role == "assistant"]
+    earlier = [i for i, turn in enumerate(messages[:-1]) if turn.role == "assistant" and turn.train]
     pairs = [(text(messages[:i], True), text(messages[: i + 1], False).rstrip()) for i in earlier]
     earlier_answers = tuple((a, b) for a, b in pairs if b.startswith(a) and prompt.startswith(b))
-    return replace(conversation, earlier=earlier_answers, left=len(pairs) - len(earlier_answers), whole=whole)
+    marked = [i for i, turn in enumerate(messages[:-1]) if not turn.train]
+    spans = [(text(messages[:i], False) if i else "", text(messages[: i + 1], False)) for i in marked]
+    excluded = tuple((a, b) for a, b in spans if b.startswith(a) and prompt.startswith(b))
+    if len(excluded) < len(marked):
+        excluded = (
+            ("", prompt),
+        )  # the place of a turn is not known: nothing before the answer is trained by `train_on: all`
+    left = len(pairs) - len(earlier_answers)
+    return replace(conversation, earlier=earlier_answers, excluded=excluded, left=left, whole=whole)
 
 
 @dataclass(frozen=True)

@@ -71,27 +71,31 @@ def conversation_of(row: Row, tokenizer: Any) -> Chat | None:
     return chat(without_markers(row, tokenizer), tokenizer) if row.messages else None
 
 
-def encode(row: Row, tokenizer: Any, max_length: int, conversation: Chat | None = None) -> Encoded:
+def encode(
+    row: Row, tokenizer: Any, max_length: int, conversation: Chat | None = None, train_on: str = "completion"
+) -> Encoded:
     """Return the tokens of `row` with its answer marked as trained, the end of turn included.
 
     They begin with `prompt_ids(row)`, so that training and generation read the same tokens. Earlier answers of a conversation are
-    trained too, if the same tokens precede them as when the model generated them. A row longer than `max_length` loses its later
-    turns first. If the first answer still does not fit, its prompt loses its start, down to a quarter of `max_length`. Then the
-    answer loses its end.
+    trained too, if the same tokens precede them as when the model generated them and none says `train: false`. A row longer than
+    `max_length` loses its later turns first. If the first answer still does not fit, its prompt loses its start, down to a
+    quarter of `max_length`. Then the answer loses its end.
 
     Args:
         row: The row to train.
         tokenizer: The model's tokenizer.
         max_length: Largest number of tokens.
         conversation: What `conversation_of` returns for the row, where the caller has it.
+        train_on: "completion" trains every answer, "last_turn" the last one alone, "all" the prompt too, without turns that say
+            `train: false`.
 
     Raises:
         BadInput: Nothing would be trained, or the answer cannot be ended.
     """
     if written := conversation or conversation_of(row, tokenizer):
-        ids, trained = _chat_row(row, written, tokenizer)
+        ids, trained = _chat_row(row, written, tokenizer, train_on)
     else:
-        ids, trained = _text_row(row, tokenizer)
+        ids, trained = _text_row(row, tokenizer, train_on)
     cut = max(0, len(ids) - max_length)
     if cut:
         first = trained.index(True) if True in trained else 0
@@ -171,19 +175,23 @@ def _plain_ids(text: str, tokenizer: Any) -> list[int]:
     return ids[1:] if begin is not None and ids[:2] == [begin, begin] else ids
 
 
-def _text_row(row: Row, tokenizer: Any) -> tuple[list[int], list[bool]]:
+def _text_row(row: Row, tokenizer: Any, train_on: str) -> tuple[list[int], list[bool]]:
     before, answer = prompt_ids(row, tokenizer), answer_ids(row, tokenizer)
-    return before + answer, [False] * len(before) + [True] * len(answer)
+    return before + answer, [train_on == "all"] * len(before) + [True] * len(answer)
 
 
-def _chat_row(row: Row, conversation: Chat, tokenizer: Any) -> tuple[list[int], list[bool]]:
+def _chat_row(row: Row, conversation: Chat, tokenizer: Any, train_on: str) -> tuple[list[int], list[bool]]:
     prompt_tokens = _chat_ids(conversation.prompt, tokenizer)
     answer = _chat_answer(conversation, prompt_tokens, tokenizer, row)
-    trained = [False] * len(prompt_tokens) + [True] * len(answer)
-    for before, turn in conversation.earlier:
+    everything = train_on == "all"
+    trained = [everything] * len(prompt_tokens) + [True] * len(answer)
+    marked = {"completion": conversation.earlier, "last_turn": (), "all": conversation.excluded}[train_on]
+    for before, turn in marked:
         start, ids = _chat_ids(before, tokenizer), _chat_ids(turn, tokenizer)
         if prompt_tokens[: len(ids)] == ids and ids[: len(start)] == start:
-            trained[len(start) : len(ids)] = [True] * (len(ids) - len(start))
+            trained[len(start) : len(ids)] = [not everything] * (len(ids) - len(start))
+        elif everything:  # the turns do not part at a token: nothing before the answer is trained
+            trained[: len(prompt_tokens)] = [False] * len(prompt_tokens)
     ids = prompt_tokens + answer
     whole = (
         _chat_ids(conversation.prompt + conversation.answer + conversation.tail, tokenizer) if conversation.tail else []

@@ -37,22 +37,27 @@ def turns_of(value: Any, source: str, role: str = "role", content: str = "conten
 
 
 def conversation(turns: Sequence[Message], record: Record) -> Row:
-    """Return the row of a conversation, up to its last answer; turns after that have nothing to train.
+    """Return the row of a conversation, up to its last answer that is trained; turns after that have nothing to train.
 
     Raises:
         BadInput: There is no answer, an empty one, or nothing before it; or a column for the template is not valid.
     """
     source = record.source
     answers = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+    if answers and not any(turns[index].train for index in answers):
+        raise BadInput(
+            f"{source} marks every assistant turn with train: false, so there is nothing to train; remove the row"
+        )
     if not answers:
         raise BadInput(f"{source} has no assistant turn, so there is nothing to train; add one or remove the row")
     if any(not turns[index].content.strip() and "tool_calls" not in turns[index].fields for index in answers):
         raise BadInput(
             f"{source} has an empty assistant turn, so there is nothing to train in it; fill it in or remove it"
         )
-    if not any(turn.role == "user" for turn in turns[: answers[-1]]):
+    last = max(index for index in answers if turns[index].train)
+    if not any(turn.role == "user" for turn in turns[:last]):
         raise BadInput(f"{source} has no user turn before the answer; add one, or write the row as text")
-    return Row(messages=tuple(turns[: answers[-1] + 1]), extra=template_arguments(record))
+    return Row(messages=tuple(turns[: last + 1]), extra=template_arguments(record))
 
 
 def template_arguments(record: Record) -> str:
@@ -88,8 +93,10 @@ def _turn(turn: Any, roles: Mapping[str, str], where: str, role: str, content: s
     named = turn.get(role)
     if not isinstance(named, str) or named not in roles:
         raise BadInput(f"{where}: {role} is {quoted(named)}; it must be one of {', '.join(roles)}")
-    if any(turn.get(key) in (0, False) and turn.get(key) is not None for key in _MARKS):
-        raise BadInput(f"{where}: untrained turns (weight 0) are not supported; remove the row")
+    marks = {key: turn[key] for key in _MARKS if turn.get(key) is not None}
+    for key, mark in marks.items():
+        if mark not in (0, 1):
+            raise BadInput(f"{where}: {key} is {quoted(mark)}; write true or false, as 'train': false")
     if turn.get("function_call"):
         raise BadInput(f"{where}: function_call is not supported; write it as tool_calls, a list of {{type, function}}")
     extra = {name: turn[name] for name in TURN_FIELDS if _holds(turn.get(name))}
@@ -102,7 +109,7 @@ def _turn(turn: Any, roles: Mapping[str, str], where: str, role: str, content: s
     if text is None and "tool_calls" in extra:
         extra[content] = None  # templates distinguish a missing text from an empty one
         text = ""
-    return Message(roles[named], _text_of(text, where), _stored(extra, where) if extra else "")
+    return Message(roles[named], _text_of(text, where), _stored(extra, where) if extra else "", all(marks.values()))
 
 
 def _text_of(value: Any, where: str) -> str:

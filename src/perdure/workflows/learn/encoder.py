@@ -14,16 +14,17 @@ class RowEncoder:
     Args:
         tokenizer: The model's tokenizer.
         max_length: Most tokens of a row.
+        train_on: What of a row is trained; see `data.encode.encode`.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int):
-        self.tokenizer, self.max_length = tokenizer, max_length
+    def __init__(self, tokenizer: Any, max_length: int, train_on: str = "completion"):
+        self.tokenizer, self.max_length, self.train_on = tokenizer, max_length, train_on
         self._rows: dict[str, Encoded] = {}
 
     def __call__(self, row: Row, conversation: Chat | None = None) -> Encoded:
         """Return a row as tokens; see `data.encode.encode`."""
         if row.hash not in self._rows:
-            self._rows[row.hash] = encode(row, self.tokenizer, self.max_length, conversation)
+            self._rows[row.hash] = encode(row, self.tokenizer, self.max_length, conversation, self.train_on)
         return self._rows[row.hash]
 
     def all(self, rows: Iterable[Row]) -> tuple[Encoded, ...]:

@@ -97,7 +97,8 @@ def plan(session: Session, request: Request) -> Plan:
     old = old_rows(session, parent, task, recipe, request.rows)
     check_teachers(session, recipe)
     recipe = _for_model(session, recipe)
-    encoder = RowEncoder(load_tokenizer(session.base_folder), recipe.settings.max_length)
+    settings = recipe.settings
+    encoder = RowEncoder(load_tokenizer(session.base_folder), settings.max_length, settings.train_on)
     doubts = check_rows(session, task, general, encoder)
     check_sizes(session, recipe, encoder.all(task.train))
     slots = usable_slots(ledger.slots(parent), recipe, task.name)
