@@ -60,7 +60,7 @@ def ws(learned, tmp_path, monkeypatch):
 SETTINGS = {
     "a tracker that is not installed": (
         {"report_to": "wandb"},
-        "report_to: wandb is not installed; 'pip install wandb'",
+        r"report_to: wandb is not installed: pip install 'perdure\[wandb\]', or set report_to: none",
     ),
     "one of several": ({"report_to": ["all", "x"]}, "all must be the only name"),
     "a tracker that is unknown": ({"report_to": "wanbd"}, "no tracker 'wanbd'; did you mean 'wandb'"),

@@ -6,7 +6,7 @@ data path, because a callback sees neither batch nor loss, and a collator does n
 """
 
 import tempfile
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from perdure.bridges.optimizers import make_optimizer, make_schedule
+from perdure.bridges.trackers import Tracking
 from perdure.core.errors import BadSpec
 from perdure.core.launcher import without_launcher
 from perdure.train.checkpoint import Keeper
@@ -180,7 +181,7 @@ class _Closing(TrainerCallback):
 
 
 def train(
-    learner: Learner, keeper: Keeper | None = None, progress: Progress | None = None, logs: Path | None = None
+    learner: Learner, keeper: Keeper | None = None, progress: Progress | None = None, tracking: Tracking | None = None
 ) -> None:
     """Run `learner` under transformers and settle; the same weights, to the bit, as `train.loop.train`.
 
@@ -188,16 +189,17 @@ def train(
         learner: What to learn.
         keeper: Its checkpoint.
         progress: Called after every update.
-        logs: Folder for what trackers write; else it is gone with the run.
+        tracking: Runs of the trackers; without it, what they write locally is gone with the training.
 
     Raises:
         Diverged: A loss term is not finite.
         Interrupted: A signal came.
     """
-    options = {"output_dir": str(logs)} if logs else {}
+    options = tracking.options if tracking else {}
     with without_launcher():
         trainer = RecipeTrainer(learner, keeper or Keeper(None, learner), progress, **options)
-        with trainer.scratch:
+        followed = tracking.following(trainer.callback_handler.callbacks) if tracking else nullcontext()
+        with trainer.scratch, followed:
             if trainer.first_update < learner.ended:
                 trainer.train()
     learner.settle()

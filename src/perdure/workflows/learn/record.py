@@ -96,6 +96,7 @@ def record(
     else:
         ledger.record(draft.entry, notes, why=f"learn {task.name}")
     shutil.rmtree(run.folder, ignore_errors=True)
+    untracked = _track(run, trained, draft, judged)
     return LearnResult(
         entry=draft.entry.id,
         task=task.name,
@@ -107,7 +108,7 @@ def record(
         scores=_briefly(judged.scores),
         before=_briefly(prepared.before),
         moved=not judged.failed,
-        warnings=learned.warnings,
+        warnings=(*learned.warnings, *untracked),
         resources=resources,
     )
 
@@ -122,6 +123,17 @@ def _resources(run: Run, trained: Trained, peak: "PeakMemory") -> Resources:
         peak.of,
         round(tokens / updates, 1) if updates and tokens else None,
     )
+
+
+def _track(run: Run, trained: Trained, draft: Draft, judged: Judged) -> list[str]:
+    """Add the row of the matrix and the entry's id to the runs in trackers; return warnings of those that failed."""
+    from perdure.bridges.trackers import Outcome
+
+    if trained.tracking is None:
+        return []
+    learns = 1 + sum(entry.kind == "learn" for entry in run.session.ledger.ancestors(run.plan.parent))
+    scores = {f"eval/{name}/{scored.score.scorer}": scored.score.score for name, scored in judged.scores.items()}
+    return trained.tracking.report(Outcome(draft.entry.id, judged.verdict.verdict, learns, scores))
 
 
 def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged: Judged) -> list[str]:

@@ -16,6 +16,7 @@ from perdure.workflows.slots import SlotTensors
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from perdure.bridges.trackers import Tracking
     from perdure.core.seams import State
     from perdure.train.checkpoint import Keeper
     from perdure.train.learner import Learner
@@ -32,12 +33,14 @@ class Trained:
         nll_before: Losses of the task's train rows before training, if memory is admitted by them.
         seconds: Seconds of training, of all processes together.
         cpu_seconds: The processor's seconds.
+        tracking: Runs in the trackers that the recipe names; None without one.
     """
 
     learner: "Learner"
     nll_before: list[float] | None
     seconds: float
     cpu_seconds: float
+    tracking: "Tracking | None" = None
 
 
 def train(run: Run, prepared: Prepared) -> Trained:
@@ -57,14 +60,27 @@ def train(run: Run, prepared: Prepared) -> Trained:
         learner = start(run, prepared)
         nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
     keeper = Keeper(path, learner, stop=run.stop, clock=run.clock)
-    logs = {"logs": session.ledger.root / "trackers"} if settings.trackers else {}
+    tracking = _tracking(run)
+    tracked = {"tracking": tracking} if tracking else {}
     with run.stages.stage("updates"):
-        host(settings.host)(learner, keeper, _progress(run, keeper), **logs)
+        host(settings.host)(learner, keeper, _progress(run, keeper), **tracked)
     runtime.freeze()
     if run.clock.read()["seconds"] > CLOSE_OFF:
         keeper.save(None, learner.total)
     took = run.clock.read()
-    return Trained(learner, nll_before, round(took["seconds"], 3), round(took["cpu_seconds"], 3))
+    return Trained(learner, nll_before, round(took["seconds"], 3), round(took["cpu_seconds"], 3), tracking)
+
+
+def _tracking(run: Run) -> "Tracking | None":
+    """Return the runs in the trackers that the recipe names, called by workspace and task; the second of a task has a number."""
+    from perdure.bridges.trackers import Tracking
+
+    ledger, plan = run.session.ledger, run.plan
+    if not plan.recipe.settings.trackers:
+        return None
+    before = [entry for entry in ledger.ancestors(plan.parent) if (entry.kind, entry.task) == ("learn", plan.task.name)]
+    number = f" {len(before) + 1}" if before else ""
+    return Tracking(f"{ledger.root.resolve().name}/{plan.task.name}{number}", ledger.root / "trackers")
 
 
 def start(run: Run, prepared: Prepared) -> "Learner":
