@@ -30,7 +30,8 @@ per_device_train_batch_size: 1
 gradient_accumulation_steps: 8
 learning_rate: 1.0e-4
 num_train_epochs: 3.0
-lr_scheduler_type: cosine
+lr_scheduler_type: constant_with_warmup
+optim: adafactor
 warmup_ratio: 0.1
 bf16: true
 ddp_timeout: 180000000
@@ -55,6 +56,7 @@ micro_batch_size: 2
 max_steps: 200
 num_epochs: 4
 lr_scheduler: cosine
+optimizer: adamw_torch
 learning_rate: 0.0002
 bf16: auto
 gradient_checkpointing: true
@@ -84,7 +86,8 @@ def test_a_configuration_of_llama_factory(tmp_path):
         "gradient_accumulation_steps": 8,
         "learning_rate": 1e-4,
         "num_train_epochs": 3,
-        "lr_scheduler_type": "cosine",
+        "lr_scheduler_type": "constant_with_warmup",
+        "optim": "adafactor",
         "warmup_steps": 0.1,
         "validation_share": 0.1,
     }
@@ -115,6 +118,7 @@ def test_a_configuration_of_axolotl(tmp_path):
         "per_device_train_batch_size": 2,
         "max_steps": 200,
         "lr_scheduler_type": "cosine",
+        "optim": "adamw_torch",
         "learning_rate": 2e-4,
         "gradient_checkpointing": True,
         "warmup_steps": 10,

@@ -175,13 +175,6 @@ def _share(value: Any) -> Pair | None:
     return "validation_share", value
 
 
-def _schedule(value: Any) -> Pair:
-    name = str(value)
-    if name in ("constant_with_warmup",):
-        return "lr_scheduler_type", "constant"
-    return "lr_scheduler_type", name
-
-
 def _train(value: Any) -> Pair:
     kinds = {"lora": "lora", "qlora": "lora", "full": "full"}
     if value not in kinds:
@@ -233,6 +226,8 @@ COMMON: dict[str, Rule] = {
     "seed": lambda value: ("--seed", value),
     "gradient_checkpointing": _when(True, "gradient_checkpointing", True),
     "report_to": "report_to",
+    "optim": "optim",
+    "lr_scheduler_kwargs": "lr_scheduler_kwargs",
     "output_dir": _because("a workspace stores what is learned"),
     "deepspeed": _because("one process trains"),
     "fsdp": _because("one process trains"),
@@ -250,7 +245,7 @@ LLAMA_FACTORY: dict[str, Rule] = {
     "cutoff_len": "max_length",
     "per_device_train_batch_size": "per_device_train_batch_size",
     "num_train_epochs": _epochs,
-    "lr_scheduler_type": _schedule,
+    "lr_scheduler_type": "lr_scheduler_type",
     "packing": "packing",
     "disable_gradient_checkpointing": lambda value: None if value else ("gradient_checkpointing", True),
     "quantization_bit": _bits,
@@ -273,7 +268,8 @@ AXOLOTL: dict[str, Rule] = {
     "sequence_len": "max_length",
     "micro_batch_size": "per_device_train_batch_size",
     "num_epochs": _epochs,
-    "lr_scheduler": _schedule,
+    "lr_scheduler": "lr_scheduler_type",
+    "optimizer": "optim",
     "sample_packing": "packing",
     "load_in_4bit": _when(True, "--quantization", "nf4"),
     "load_in_8bit": _when(True, "--quantization", "int8"),
