@@ -35,6 +35,7 @@ from perdure.cli.rollback import rollback
 from perdure.cli.show import show
 from perdure.cli.status import status
 from perdure.cli.store import gc, verify
+from perdure.cli.task import task
 from perdure.cli.trace import trace
 from perdure.cli.workspace import relocate, workspace
 from perdure.core.errors import Interrupted, PerdureError
@@ -96,6 +97,7 @@ for panel, commands in PANELS.items():
         app.command(name, rich_help_panel=panel)(command)
 app.command("bench", cls=Lists, rich_help_panel="Measure")(bench)
 app.command("trace", cls=Lists, rich_help_panel="Measure")(trace)
+app.add_typer(task, name="task", rich_help_panel="Inspect and undo")
 app.add_typer(edits, name="edits", rich_help_panel="Inspect and undo")
 app.add_typer(recipe, name="recipe", rich_help_panel="Recipes and methods")
 app.add_typer(memory, name="memory", rich_help_panel="Maintain the workspace")

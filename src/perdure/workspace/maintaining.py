@@ -9,6 +9,7 @@ from perdure.ledger.records import DeletedRow, Freed, Verification
 from perdure.workflows import upkeep
 from perdure.workflows.edit.results import RevertResult
 from perdure.workflows.learn.kept_rows import Pruned, prune
+from perdure.workflows.learn.remove_task import RemovedTask, remove_task
 from perdure.workflows.learn.revert_task import TaskRevertResult
 from perdure.workflows.pack import Packed, pack, relocate
 from perdure.workflows.rescore import Rescore, Rows
@@ -28,6 +29,10 @@ class UpkeepVerbs(Opened):
     ) -> RevertResult | TaskRevertResult:
         """Record an entry without a task, a fact, or all facts of an edit; see `workflows.revert`, and `edit` for `score`."""
         return revert(self.session, what, resolve=resolve, tick=tick, rescoring=Rescore(score))
+
+    def task_remove(self, task: str, *, message: str | None = None) -> RemovedTask:
+        """Stop to replay, score and guard a task, and record that; what the weights learned stays. See `learn.remove_task`."""
+        return remove_task(self.session, task, message)
 
     def delete_row(self, row_hash: str) -> DeletedRow:
         """Erase a row's text from every manifest and task, by its hash or the beginning of it; see `Ledger.delete_row`."""

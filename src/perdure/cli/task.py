@@ -1,0 +1,39 @@
+"""`perdure task`: remove a task from those that are replayed, scored and guarded."""
+
+from typing import Annotated
+
+import typer
+
+from perdure.cli.options import Above, App, AsJson, Folder, Message, open_workspace
+from perdure.cli.output import counted, emit, print_text, short, warn
+
+task = App(no_args_is_help=True, help="Manage the tasks that head knows.\n\nExample: perdure task remove broadband")
+
+
+@task.callback()
+def above(folder: Above = None) -> None:
+    """Take the workspace before the command's name too."""
+
+
+@task.command("remove")
+def remove(
+    name: Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.")],
+    message: Message = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a task and its rows out of what is replayed, scored and guarded from now on, in a new entry.
+
+    What the weights learned of it stays. 'perdure revert TASK' takes a task out of the weights too, where they are its own.
+
+    Example: perdure task remove broadband -m "the product was withdrawn"
+    """
+    removed = open_workspace(folder).task_remove(name, message=message)
+    if as_json:
+        return emit(removed.to_json())
+    if removed.already:
+        return print_text(f"task {name} was taken out before, in entry {short(removed.entry)}; nothing is changed")
+    print_text(f"removed task {name}: entry {short(removed.entry)}, {counted(removed.rows, 'row')} taken out of memory")
+    print_text(f"head knows {', '.join(removed.tasks) if removed.tasks else 'no task'}")
+    for text in removed.warnings:
+        warn(text)
