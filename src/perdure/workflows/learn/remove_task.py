@@ -7,6 +7,7 @@ from perdure.core.errors import NotFound
 from perdure.core.records import Record
 from perdure.core.slots import slots_of_task
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import TaskRevertNote
 from perdure.workflows.author import sign
 from perdure.workflows.inspect.score_views import taken_out, task_order
 from perdure.workflows.learn.remember import LedgerMemory
@@ -77,8 +78,8 @@ def remove_task(session: Session, task: str, message: str | None = None) -> Remo
         )
         rows = len(memory.rows) - len(stored.rows)
         warnings = _weights_stay(ledger, head, task)
-        record = {"task": task, "rows": rows, "before": {}, "scores": {}, "warnings": warnings}
-        ledger.record(entry, {"revert": record, **signature.notes}, why=f"remove task {task}")
+        note = TaskRevertNote(task, rows, {}, {}, warnings)
+        ledger.record(entry, {"revert": note, **signature.notes}, why=f"remove task {task}")
     return RemovedTask(entry.id, task, rows, left, warnings, False, round(time.perf_counter() - began, 3))
 
 
