@@ -113,6 +113,16 @@ def test_optimizer_and_schedule_of_the_arguments_are_those_that_train(tiny_model
     assert trainer_settings.settings_of(plain, 10)["optim"] == "adamw_torch"
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("use_dora", True), ("modules_to_save", ["lm_head"]), ("trainable_token_indices", [1])]
+)
+def test_a_kind_of_adapter_that_recipes_do_not_train_is_refused_by_name(tiny_model, plain, name, value):
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **{name: value}))
+    with pytest.raises(BadSpec, match=rf"LoraConfig\.{name} is not supported: "):
+        ContinualTrainer(model, plain, train_dataset=[{"input_ids": [1, 2], "labels": [1, 2]}])
+
+
 def test_a_tracker_that_is_not_installed_is_refused_by_name(plain):
     plain.report_to = ["wandb"]
     with pytest.raises(BadSpec, match="report_to: wandb is not installed"):

@@ -350,6 +350,28 @@ def test_settings_of_validation_that_make_no_sense_are_refused(spec, words):
         build_recipe(spec, KNOWN)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("use_dora", True, "DoRA's magnitudes are none; use plain LoRA"),
+        ("modules_to_save", ["lm_head"], "name layers in lora_target_modules, or set train: full"),
+        ("trainable_token_indices", [1], "rows of the embedding are none"),
+        ("new_tokens", ["<x>"], "the base model is never written"),
+    ],
+)
+def test_what_other_tools_train_is_rejected_by_name_with_what_to_use(tmp_path, name, value, words):
+    (tmp_path / "mine.yaml").write_text(f"{name}: {json.dumps(value)}")
+    for given in (lambda: load_recipe("naive", {name: value}), lambda: load_recipe(str(tmp_path / "mine.yaml"))):
+        with pytest.raises(BadSpec, match=f"{name} is not supported: .*{words}"):
+            given()
+
+
+def test_the_scale_of_rslora_is_by_the_root_of_the_rank():
+    assert Settings(lora_r=16, lora_alpha=8).lora_scale == 0.5
+    assert Settings(lora_r=16, lora_alpha=8, use_rslora=True).lora_scale == 2.0
+    assert "use_rslora" not in Settings().to_json()
+
+
 def test_settings_that_came_later_are_in_the_json_of_a_recipe_that_sets_them_alone():
     later = {"max_steps": 9, "eval_steps": 0.25, "early_stopping_patience": 3}
     assert not later.keys() & load_recipe("dual_replay").to_json().keys()

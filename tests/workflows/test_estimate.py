@@ -85,6 +85,11 @@ def test_an_update_that_does_not_fit_is_a_warning(folder, tmp_path, monkeypatch)
 
     ws = Workspace.open(folder)
     planned = ws.plan("bill", write(tmp_path / "bill.jsonl", "bill"), recipe="naive", overrides=FAST)
+    monkeypatch.setattr(sizes, "LARGE", 1000)
+    for rate, noticed in ((1e-3, True), (2e-3, False)):
+        chosen = {**FAST, "learning_rate": rate}
+        large = ws.plan("bill", tmp_path / "bill.jsonl", recipe="naive", overrides=chosen)
+        assert any("try learning_rate" in text for text in large.notices) is noticed
     monkeypatch.setattr(sizes, "memory_bytes", lambda device: 2**20)
     (said,) = [text for text in preview(ws.session, planned).notices if "does not fit" in text]
     assert "there are 1;" in said

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import perdure
 from perdure.bridges import export as bridge
-from perdure.core.errors import BadInput, NotFound, PerdureError
+from perdure.core.errors import BadInput, BadSpec, NotFound, PerdureError
 from perdure.workflows.export.export import export, new_folder
 from perdure.workflows.export.result import FactsCheck, LostFact, MergedExport
 
@@ -80,6 +80,22 @@ def test_peft_loads_an_adapter_that_computes_what_was_scored_to_the_bit(ws, ids,
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
     (tmp_path / "plain").touch()
     assert modes == {(tmp_path / "plain").stat().st_mode & 0o777}
+
+
+def test_an_adapter_with_the_scale_of_rslora_is_exported_as_a_plain_one_and_goes_on(ids, tiny_model, tmp_path):
+    ws, words = perdure.Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32"), {**QUICK, "use_rslora": True}
+    for task in ("refund", "parcel"):
+        ws.learn(task, write_rows(tmp_path / f"{task}.jsonl", task), overrides=words, gate=None)
+    with pytest.raises(BadSpec, match="keep lora_r, lora_alpha, use_rslora and"):
+        ws.plan("bill", write_rows(tmp_path / "bill.jsonl", "bill"), overrides=QUICK)
+    expected = logits(ws.model(), ids)
+    ws.export(tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert not config["use_rslora"]
+    assert config["lora_alpha"] / config["r"] == pytest.approx(16 / 8**0.5)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    torch.testing.assert_close(logits(loaded, ids), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_adapter_directory_is_one_that_vllm_takes(ws, tiny_model, tmp_path):

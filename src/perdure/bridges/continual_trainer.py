@@ -16,7 +16,15 @@ from perdure.bridges.optimizers import check
 from perdure.bridges.sizes import has_checkpoints
 from perdure.bridges.trainer_memory import losses, remembered
 from perdure.bridges.trainer_rows import rows_of
-from perdure.bridges.trainer_settings import METHODS, PASSED, overruled, refuse_init, settings_of, with_settings
+from perdure.bridges.trainer_settings import (
+    METHODS,
+    PASSED,
+    overruled,
+    refuse_adapters,
+    refuse_init,
+    settings_of,
+    with_settings,
+)
 from perdure.bridges.transformers_host import RecipeTrainer
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput, BadSpec
@@ -85,6 +93,7 @@ class ContinualTrainer(RecipeTrainer):
         refuse_init(refused)
         if model is None:
             raise BadInput("there is no model to train; give model=, a causal language model")
+        refuse_adapters(model)
         args = args or TrainingArguments()
         self.folder = Path(state) if state is not None else None
         self.memory, self.stamp = load(self.folder / MEMORY) if self.folder else TokenMemory(), self._stamp()

@@ -355,7 +355,7 @@ class Runtime:
 
     def _chosen_shape(self, settings: Settings) -> dict[str, tuple[int, float]]:
         """Return rank and scale of each module that the settings give an adapter."""
-        own = (settings.lora_r, settings.lora_alpha / settings.lora_r)
+        own = (settings.lora_r, settings.lora_scale)
         return {name: own for name in chosen(self._root(), settings.lora_target_modules)}
 
     def _root(self) -> Any:

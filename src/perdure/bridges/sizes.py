@@ -75,6 +75,28 @@ def sizes(model: str, settings: Settings, revision: str | None = None) -> Size:
     return Size(parameters, sum(settings.lora_r * prod(shape[:-2]) * sum(shape[-2:]) for shape in shapes))
 
 
+LARGE = 10**9  # weights; the default learning rate was chosen on models below
+
+
+def untuned_rate(folder: Path, settings: Settings) -> str | None:
+    """Return a notice where the default learning rate is used on a larger model than it was measured on; no weight is read.
+
+    The rates proposed are those of QLoRA (Dettmers et al. 2023, arXiv 2305.14314), 2e-4 up to 13B and 1e-4 above, and for
+    training of every weight the usual 1e-5.
+    """
+    usual = type(settings).model_fields["learning_rate"].default
+    if settings.learning_rate != usual:
+        return None
+    count = sum(value.numel() for value in shell(str(folder)).parameters())
+    if count <= LARGE:
+        return None
+    rate = "1e-5" if settings.train == "full" else "2e-4" if count <= 13 * LARGE else "1e-4"
+    return (
+        f"the default learning_rate {usual:g} was measured on a model of 135 million weights, and this one has "
+        f"{count / LARGE:.1f} billion: try learning_rate {rate}, and compare the validation loss (eval_steps) of a few rates"
+    )
+
+
 def targets(folder: Path, settings: Settings) -> list[str]:
     """Return the names of the layers of the model in a local folder that get an adapter; no weight is read.
 

@@ -11,7 +11,7 @@ from transformers.training_args import OptimizerNames
 from perdure.bridges.trackers import refuse_missing
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import Recipe, build_recipe, without_conflicts
-from perdure.core.settings import Settings
+from perdure.core.settings import REJECTED, Settings
 
 TAKEN = (  # settings of the recipe
     "learning_rate",
@@ -88,6 +88,7 @@ FROM_MODEL = (
     "host",
     "lora_r",
     "lora_alpha",
+    "use_rslora",
     "lora_dropout",
     "lora_target_modules",
     "validation_share",
@@ -126,6 +127,18 @@ def refuse_init(given: Mapping[str, Any]) -> None:
             raise TypeError(f"ContinualTrainer.__init__() got an unexpected keyword argument {name!r}")
         if value is not None and not (isinstance(value, tuple) and all(part is None for part in value)):
             raise BadSpec(f"ContinualTrainer takes no {name}: {INIT[name]}")
+
+
+def refuse_adapters(model: Any) -> None:
+    """Refuse a model with a PEFT adapter of a kind that recipes do not train.
+
+    Raises:
+        BadSpec: With the name of the option of LoraConfig, and what to use.
+    """
+    for config in getattr(model, "peft_config", {}).values():
+        for name in ("use_dora", "modules_to_save", "trainable_token_indices"):
+            if getattr(config, name, None):
+                raise BadSpec(f"LoraConfig.{name} is not supported: {REJECTED[name]}")
 
 
 def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:

@@ -12,7 +12,7 @@ from perdure.core.errors import BadSpec, Conflict
 from perdure.core.optimizers import BY_METRIC, OPTIMIZERS, what_it_couples, why_refused
 from perdure.core.plan import AdapterPlan, Bare, shared_plan
 from perdure.core.seams import EXCLUSIVE, NEEDS, Column, Method, State, Support
-from perdure.core.settings import Settings
+from perdure.core.settings import REJECTED, Settings
 from perdure.core.values import as_number, shown
 
 
@@ -109,6 +109,8 @@ def build_recipe(spec: Mapping[str, Any], registry: Mapping[str, type[Method]]) 
     if not isinstance(wanted, Mapping | None):
         raise BadSpec(f"recipe {name}: 'methods' must map each method's name to its fields, got {shown(wanted)}")
     for key in spec:
+        if key in REJECTED and spec[key]:
+            raise BadSpec(f"recipe {name}: {key} is not supported: {REJECTED[key]}")
         if key not in Settings.model_fields:
             raise BadSpec(
                 f"recipe {name}: unknown key {key!r}{nearest(key, [*Settings.model_fields, 'methods', 'name'])}"

@@ -9,8 +9,19 @@ from perdure.core.fields import LARGEST, MANY
 LATER = (  # settings that were added after the first recipes were recorded
     *("gradient_checkpointing", "packing"),
     *("max_steps", "eval_steps", "early_stopping_patience"),
-    *("optim", "optim_args", "lr_scheduler_kwargs", "warmup_ratio", "train_on"),
+    *("optim", "optim_args", "lr_scheduler_kwargs", "warmup_ratio", "train_on", "use_rslora"),
 )
+NO_SUM = (
+    "the adapters of tasks are summed, frozen under each other and exported as one, which takes plain low-rank factors"
+)
+OWN_TOKENS = "write new words in the tokens that the model has"
+REJECTED = {  # what other tools train, and why a recipe does not
+    "use_dora": f"{NO_SUM}, and DoRA's magnitudes are none; use plain LoRA, with a higher lora_r or use_rslora",
+    "modules_to_save": f"{NO_SUM}, and whole modules are none; name layers in lora_target_modules, or set train: full",
+    "trainable_token_indices": f"{NO_SUM}, and rows of the embedding are none; {OWN_TOKENS}",
+    "resize_token_embeddings": f"the base model is never written, so its tokenizer gets no new tokens; {OWN_TOKENS}",
+}
+REJECTED |= dict.fromkeys(("new_tokens", "add_tokens", "added_tokens"), REJECTED["resize_token_embeddings"])
 
 
 class Settings(BaseModel):
@@ -84,6 +95,7 @@ class Settings(BaseModel):
     train: Literal["lora", "full"] = Field("lora", description="train a LoRA adapter, or every weight in float32")
     lora_r: int = Field(8, ge=1, le=65_536, description="LoRA rank, at most the width of the model")
     lora_alpha: float = Field(16.0, gt=0, le=1e6, description="LoRA scale is lora_alpha / lora_r")
+    use_rslora: bool = Field(False, description="LoRA scale is lora_alpha / sqrt(lora_r), for high ranks")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before LoRA's down-projection")
     lora_target_modules: str | list[str] = Field("all-linear", description="modules that get an adapter")
     keep: Literal["last", "best"] = Field(
@@ -151,6 +163,11 @@ class Settings(BaseModel):
             return self.num_train_epochs
         batches = -(-rows // self.per_device_train_batch_size)
         return -(-self.max_steps // max(-(-batches // self.gradient_accumulation_steps), 1))
+
+    @property
+    def lora_scale(self) -> float:
+        """Factor of the product of LoRA's factors."""
+        return self.lora_alpha / (self.lora_r**0.5 if self.use_rslora else self.lora_r)
 
     def warmup_updates(self, total: int) -> float:
         """Return how many of `total` updates warm up; a part of an update counts as it is."""

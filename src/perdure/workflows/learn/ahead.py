@@ -202,14 +202,14 @@ def _check_adapter(session: Session, parent: Entry, recipe: Recipe, task: str, l
 
     patches = from_tensors(session.ledger.objects.get(slot))
     patch = next(iter(patches.values()))
-    rank, alpha = patch.rank, patch.rank * patch.scale
+    rank, scale, wanted = patch.rank, patch.scale, settings.lora_scale
     names = {module.split(".")[-1] for module in patches}
     others = layers is not None and set(layers) != set(patches)
-    if rank != settings.lora_r or abs(alpha - settings.lora_alpha) > 1e-6 * alpha or others:
+    if rank != settings.lora_r or abs(scale - wanted) > 1e-6 * scale or others:
         raise BadSpec(
             "the recipe's LoRA rank, scale or modules differ from the adapter that head goes on training "
-            f"({len(patches)} modules named {', '.join(sorted(names))}, rank {rank}, lora_alpha {alpha:g}); keep lora_r, "
-            "lora_alpha and lora_target_modules as they were, or start from the base with start: base"
+            f"({len(patches)} modules named {', '.join(sorted(names))}, rank {rank}, lora_alpha {rank * scale:g}); keep lora_r, "
+            "lora_alpha, use_rslora and lora_target_modules as they were, or start from the base with start: base"
         )
 
 

@@ -111,6 +111,7 @@ def plan(session: Session, request: Request) -> Plan:
         *rehearsed_before(ledger, parent, task),
         *_not_stored(session, task, recipe),
         *untrained(session, parent, recipe),
+        *_rate(session, recipe),
         *doubts,
         *cautions(task, read.known, len(training.rows), recipe, request.gate),
     ]
@@ -125,6 +126,13 @@ def _for_model(session: Session, recipe: Recipe) -> Recipe:
     if limit is None or recipe.settings.max_length <= limit:
         return recipe
     return replace(recipe, settings=recipe.settings.model_copy(update={"max_length": limit}))
+
+
+def _rate(session: Session, recipe: Recipe) -> list[str]:
+    from perdure.bridges.sizes import untuned_rate
+
+    notice = untuned_rate(session.base_folder, recipe.settings)
+    return [notice] if notice else []
 
 
 def _without_work(recipe: Recipe) -> list[str]:
