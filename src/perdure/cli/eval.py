@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.names import task_names
-from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
+from perdure.cli.options import AsJson, At, Device, Folder, TrustFile, open_workspace
 from perdure.cli.output import emit, interval, knows_nothing, percent, print_message, print_text, table, warn
 from perdure.cli.progress import progress
 
@@ -18,6 +18,7 @@ def evaluate(
     every: Annotated[
         bool, typer.Option("--all", help="Score every test row of a task that has more than its test_rows.")
     ] = False,
+    trust_file: TrustFile = None,
     at: At = "head",
     folder: Folder = None,
     device: Device = None,
@@ -29,7 +30,10 @@ def evaluate(
     """
     from perdure.workflows.inspect.evaluate import evaluate as carry_out
 
-    session = open_workspace(folder, device).session
+    ws = open_workspace(folder, device)
+    for file in trust_file or ():
+        ws.trust(file)
+    session = ws.session
     with progress("looking up scores") as tick:
         evaluation = carry_out(session, tasks or (), at, tick, every=every)
     if as_json:

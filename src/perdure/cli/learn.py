@@ -35,7 +35,7 @@ from perdure.cli.learn_options import (
     yaml_value,
 )
 from perdure.cli.learn_screen import conclude, show_preview, show_result
-from perdure.cli.options import AsJson, Device, Folder, Message, open_workspace
+from perdure.cli.options import AsJson, Device, Folder, Message, TrustFile, open_workspace
 from perdure.cli.output import emit, warn
 from perdure.cli.progress import progress
 
@@ -61,6 +61,7 @@ def learn(
     max_rows: MaxRows = None,
     test_rows: TestRows = None,
     scorer: Scorer = None,
+    trust_file: TrustFile = None,
     general: General = None,
     guard: Guard = None,
     rows: RowFiles = None,
@@ -105,6 +106,8 @@ def learn(
         **({"rows": files_by_task(rows)} if rows else {}),
     }
     ws = open_workspace(folder, device)
+    for file in trust_file or ():
+        ws.trust(file)
     gate = options["gate"] = None if no_gate else Gate(**rule)
     if kind == "knowledge":
         return learn_knowledge(ws, task, data, options, gate=gate, dry_run=dry_run, as_json=as_json, message=message)

@@ -113,6 +113,10 @@ Message = Annotated[
     str | None,
     typer.Option("-m", "--message", metavar="TEXT", help="Why, for 'log', 'show' and the report; it changes no id."),
 ]
+TrustFile = Annotated[
+    list[Path] | None,
+    typer.Option("--trust-file", metavar="FILE", help="Python file whose code may run as a scorer; repeatable."),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Score a sample of each task: 100 of its test rows.")]
 NoScore = Annotated[bool, typer.Option("--no-score", help="Do not score the tasks afterwards.")]
 At = Annotated[

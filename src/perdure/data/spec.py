@@ -188,6 +188,8 @@ def read_settings(path: Path) -> dict[str, Any]:
             values[key] = _relative_to(path, given)
         elif isinstance(given, list) and all(isinstance(item, str) for item in given):
             values[key] = tuple(_relative_to(path, item) for item in given)
+    if isinstance(scorer := values.get("scorer"), str) and scorer.startswith("python:"):
+        values["scorer"] = f"python:{path.parent / scorer.removeprefix('python:')}"
     return values
 
 

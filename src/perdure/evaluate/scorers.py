@@ -16,6 +16,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.keyed import seed_of
 from perdure.core.plain_text import quoted
 from perdure.core.script import UNSPACED, has_unspaced, narrowed, words
+from perdure.evaluate.own_scorers import in_file, outside_scorers, scorer_of_text
 from perdure.evaluate.tool_calls import same_calls
 from perdure.ledger.records import Score
 from perdure.maths.statistics import mean_interval
@@ -172,9 +173,17 @@ def read_scorer(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     settings = {"name": spec} if isinstance(spec, str) else dict(spec)
     if not isinstance(name := settings.pop("name", None), str):
         raise BadSpec(f"scorer {spec!r} has no name; choose one of {', '.join(SCORERS)}")
-    if name not in SCORERS:
-        raise BadSpec(f"unknown scorer {name!r}{_nearest(name, SCORERS)}; choose one of {', '.join(SCORERS)}")
-    known = SCORERS[name][1]
+    if in_file(name):
+        if settings.keys() != {"sha256"}:
+            raise BadSpec(f"scorer {name!r} takes no options, and a learn gives it the hash of its file")
+        return name, settings
+    outside = {} if name in SCORERS else outside_scorers(SCORERS)
+    if name not in SCORERS and name not in outside:
+        choices = [*SCORERS, *outside]
+        raise BadSpec(
+            f"unknown scorer {name!r}{_nearest(name, dict.fromkeys(choices))}; choose one of {', '.join(choices)}"
+        )
+    known = SCORERS[name][1] if name in SCORERS else {}
     options = {}
     for option, value in settings.items():
         if option not in known:
@@ -186,13 +195,23 @@ def read_scorer(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
-def get_scorer(spec: str | Mapping[str, Any]) -> Scorer:
+def get_scorer(spec: str | Mapping[str, Any], code: Callable[[str, str], str] | None = None) -> Scorer:
     """Return the scorer of `spec` as a function of (prediction, reference).
+
+    Args:
+        spec: The scorer.
+        code: Returns the text of a trusted file, given the scorer's name and the hash of the text; None where no file is trusted.
 
     Raises:
         BadSpec: As `read_scorer`; or "choice", which compares likelihoods and not texts (see `choice_score`).
     """
     name, options = read_scorer(spec)
+    if in_file(name):
+        if code is None:
+            raise BadSpec(f"scorer {name!r} runs the code of a file, and no file is trusted here")
+        return scorer_of_text(code(name, options["sha256"]), name)
+    if name not in SCORERS:
+        return outside_scorers(SCORERS)[name]
     function = SCORERS[name][0]
     if function is None:
         raise BadSpec(f"scorer {name!r} compares the likelihoods of choices, not texts; use choice_score")

@@ -55,6 +55,7 @@ def measure(
     *,
     prompts: Sequence[list[int]] | None = None,
     only: Sequence[int] | None = None,
+    code: Callable[[str, str], str] | None = None,
 ) -> Measured:
     """Score the model that is loaded on the task's test rows.
 
@@ -64,6 +65,7 @@ def measure(
         tick: Called with (what, rows done, rows in all).
         prompts: The test rows as tokens, where the caller has them.
         only: Indices of the test rows that are scored; None scores all.
+        code: Returns the text of a trusted file; see `evaluate.scorers.get_scorer`.
 
     Raises:
         BadInput: The task has no test rows, or scores by choice and has no choices.
@@ -89,7 +91,7 @@ def measure(
         from perdure.data.answers import Reader
 
         given = answers(runtime, rows, answer_length(runtime, task), progress, known=task.test, prompts=prompt_tokens)
-        score, reader = get_scorer(task.scorer), Reader.of(runtime.base.tokenizer, task.test)
+        score, reader = get_scorer(task.scorer, code), Reader.of(runtime.base.tokenizer, task.test)
         items = [score(text, reader.reference(row)) for text, row in zip(given.texts, rows, strict=True)]
     seconds = time.perf_counter() - began
     return Measured(score_record(name, items, given.texts, [row.hash for row in rows], seconds), given.notices)

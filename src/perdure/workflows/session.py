@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from perdure.ledger.records import Score
 from perdure.workflows.scoring import measure
 from perdure.workflows.slots import tensors_of
 from perdure.workflows.task_cache import TaskCache
+from perdure.workflows.trust import trusted_text
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -173,7 +174,8 @@ class Session:
             return Scored(stored)
         self.load(entry, task.name)
         chosen = sample_of(task.test, n, task.spec.seed) if n < len(task.test) else None
-        measured = measure(self.runtime, task, tick, prompts=self.tasks.prompts(task, self.tokenizer), only=chosen)
+        prompts, code = self.tasks.prompts(task, self.tokenizer), partial(trusted_text, self.ledger.root)
+        measured = measure(self.runtime, task, tick, prompts=prompts, only=chosen, code=code)
         self.runtime.release()
         self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=chosen is not None)
         return Scored(measured.score, measured.score.seconds, measured.notices)

@@ -14,6 +14,7 @@ from perdure.workflows.learn.revert_task import TaskRevertResult
 from perdure.workflows.pack import Packed, pack, relocate
 from perdure.workflows.rescore import Rescore, Rows
 from perdure.workflows.revert import revert
+from perdure.workflows.trust import trust
 from perdure.workspace.opened import AnyPath, Opened
 
 
@@ -49,6 +50,14 @@ class UpkeepVerbs(Opened):
     def verify(self) -> Verification:
         """Hash everything again, the base's weights too, and load the base."""
         return upkeep.verify(self.session)
+
+    def trust(self, file: AnyPath) -> str:
+        """Allow the code of a Python file to run as a scorer in this workspace, and return the hash of its text.
+
+        Raises:
+            BadInput: The file cannot be read.
+        """
+        return trust(self.ledger.root, Path(file))
 
     def relocate(self, model: str, *, revision: str | None = None) -> Path:
         """Point the workspace to where its base model is now; see `workflows.pack.relocate`."""

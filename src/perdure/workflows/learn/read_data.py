@@ -1,6 +1,7 @@
 """Read the data of a learn: the new task version, checked against all that the workspace knows."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from perdure.data.sources import shown_data
 from perdure.data.spec import read_settings
 from perdure.data.task import TaskData
 from perdure.data.update import update_task
-from perdure.evaluate.scorers import read_scorer
+from perdure.evaluate.scorers import get_scorer, read_scorer
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.learn.known_rows import KnownRows
 from perdure.workflows.learn.request import Request
 from perdure.workflows.session import Session
+from perdure.workflows.trust import trusted_text, with_hash
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,13 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
         name,
         request.data,
         test=request.test,
-        overrides=request.settings,
+        overrides=_with_scorer(session, request),
         known=known,
         found=request.found,
         hub=read_hub,
     )
+    if task.scorer["name"] != "choice":
+        get_scorer(task.scorer, partial(trusted_text, ledger.root))  # code that cannot run fails before the training
     read_scorer(task.scorer)
     if known is not None:
         before = KnownRows.of(ledger, parent, (*task.train, *task.test))
@@ -76,6 +80,20 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
     if not task.test:
         raise BadInput(f"every test row of task {name!r} was deleted from this workspace; give others with --test FILE")
     return ReadData(task, known, tuple(notices))
+
+
+def _with_scorer(session: Session, request: Request) -> dict[str, Any]:
+    """Return the settings of a request, where a scorer in a file has the hash of the file.
+
+    Raises:
+        BadInput: The file cannot be read, or is not trusted.
+    """
+    file = task_file(request.data)
+    scorer = request.settings.get("scorer", read_settings(file).get("scorer") if file else None)
+    if not isinstance(scorer, str | dict):
+        return request.settings
+    chosen = with_hash(session.ledger.root, scorer)
+    return request.settings if chosen == scorer else {**request.settings, "scorer": chosen}
 
 
 def _replaced(request: Request) -> list[str]:
