@@ -35,8 +35,8 @@ def test_the_code_of_a_file_scores_once_it_is_trusted_and_needs_no_file_later(pl
         learn(ws, place)
     digest = ws.trust(place / "mine.py")
     told = learn(ws, place)
-    assert told["scores"]["mail"]["score"] == 1.0
-    assert told["scores"]["mail"]["scorer"] == "python:mine.py:whole"
+    assert told.scores["mail"].score == 1.0
+    assert told.scores["mail"].scorer == "python:mine.py:whole"
     task = ws.session.task("mail", ws.ledger.resolve("head"))
     assert task.scorer == {"name": "python:mine.py:whole", "sha256": digest}
 
@@ -48,7 +48,7 @@ def test_the_code_of_a_file_scores_once_it_is_trusted_and_needs_no_file_later(pl
     (place / "more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     again = Workspace.open(place / "ws")
     more = again.learn("mail", place / "more.jsonl", recipe="naive", overrides=FAST, gate=None)
-    assert more["scores"]["mail"]["score"] == 1.0  # by the stored text
+    assert more.scores["mail"].score == 1.0  # by the stored text
 
 
 def test_a_text_that_is_missing_or_changed_is_named_with_what_to_do(place):
