@@ -196,7 +196,8 @@ def test_every_kept_row_can_be_found_and_deleted(ws: Path):
     assert run_json("-w", ws, "memory", "delete", found["row"])["tests"] == ["parcel"]
     assert run_json("-w", ws, "memory", "list", "--find", "about parcel 3") == []
     assert (
-        "keeps no row with 'about parcel 3' in it" in run("-w", ws, "memory", "list", "--find", "about parcel 3").stderr
+        "stores no row with 'about parcel 3' in it"
+        in run("-w", ws, "memory", "list", "--find", "about parcel 3").stderr
     )
     assert len(run_json("-w", ws, "memory", "list", "--all")) == 39
     assert run_json("-w", ws, "verify")["ok"]
