@@ -1,19 +1,20 @@
 """What perdure can do with a base model: measured once, when a workspace is made."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from perdure.bridges.experts import expert_parameters
-from perdure.bridges.models import Base, in_words
+from perdure.bridges.models import Base, in_words, load_base
 from perdure.bridges.targets import linear_layers, without_adapter
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.data.chat import DATE, writes_date
 from perdure.editing.site import open_site
 from perdure.model.batching import Batching
 from perdure.model.layers import is_quantized, text_part
-from perdure.model.probing import measure, named, remember
+from perdure.model.probing import is_small, measure, named, remember
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def capabilities_of(base: Base) -> Capabilities:
     if not linear_layers(model):
         raise BadInput(f"{type(model).__name__} has no linear layer that could get an adapter; perdure cannot train it")
     with in_words(f"{named(model)} cannot compute"):
-        batching = measure(model)
+        batching = measure(_with_plain_weights(base))
     remember(model, batching)
     _refuse_untrainable(base)
     try:
@@ -96,6 +97,14 @@ def capabilities_of(base: Base) -> Capabilities:
         reason = str(error)
     experts = len(expert_parameters(model))
     return Capabilities(batching, reason, without_adapter(model), experts, tuple(_notes(base, batching)))
+
+
+def _with_plain_weights(base: Base) -> Any:
+    """Return the model, or a small one that is quantised with its plain weights: rounding to a few bits hides what batches do."""
+    folder = getattr(base.model.config, "_name_or_path", "")
+    if base.quantization is None or not is_small(base.model) or not Path(folder).is_dir():
+        return base.model
+    return load_base(Path(folder), "float32", str(base.device)).model
 
 
 def _version() -> str:

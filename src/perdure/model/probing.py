@@ -142,9 +142,8 @@ class _Probe:
         refuse_reading_ahead(model)
         self.spread = torch.cat(self.alone).std().item()
         self.allowed = EXACT * self.spread
-        self.blur = (
-            5e-4 if next(model.parameters()).dtype == torch.float32 else 0.5
-        )  # a difference larger than rounding
+        exact = next(model.parameters()).dtype == torch.float32
+        self.blur = 5e-4 if exact else 1.0 if _is_quantized(model) else 0.5  # a larger difference is no rounding
         together = self._logits(whole)
         noise = max(self._distance(together[n, : len(row)], self.alone[n]) for n, row in enumerate(whole))
         if not noise <= self.blur * self.spread:
@@ -252,9 +251,16 @@ def _exact_copy(model: Any) -> Any:
         return model
     if (getattr(model.config, "_attn_implementation", None) or "").startswith("flash"):
         return model  # these kernels compute in 16 bits alone
-    quantized = any(is_quantized(module) for module in model.modules())
-    small = sum(value.numel() for value in model.parameters()) <= SMALL
-    return copy.deepcopy(model).float() if small and not quantized else model
+    return copy.deepcopy(model).float() if is_small(model) and not _is_quantized(model) else model
+
+
+def is_small(model: Any) -> bool:
+    """Return whether a copy of a model in float32 takes little memory."""
+    return sum(value.numel() for value in model.parameters()) <= SMALL
+
+
+def _is_quantized(model: Any) -> bool:
+    return any(is_quantized(module) for module in model.modules())
 
 
 def _past(model: Any) -> Any:
