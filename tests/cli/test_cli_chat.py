@@ -207,6 +207,16 @@ def test_at_a_terminal_a_line_is_read_with_a_prompt(both: bool, monkeypatch: pyt
     assert capsys.readouterr().err == ("" if both else "> ")
 
 
+def test_what_is_typed_at_a_terminal_before_the_prompt_is_read(monkeypatch: pytest.MonkeyPatch):
+    ours, theirs = pty.openpty()
+    with open(theirs, encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        os.write(ours, b"hello\n\x04")  # as while an answer is written: a line, and then the end
+        assert stdin.read_line("> ") == "hello\n"
+        assert stdin.read_line("> ") is None
+    os.close(ours)
+
+
 def test_a_chat_in_a_process_and_at_a_pseudo_terminal(ws: Path):
     command = [sys.executable, "-m", "perdure.cli.main", "chat", "-w", str(ws), *SHORT]
     done = subprocess.run(command, input=b"hello\n", capture_output=True, timeout=300, check=False)
@@ -230,7 +240,7 @@ def test_a_chat_in_a_process_and_at_a_pseudo_terminal(ws: Path):
 
 
 def ends_by_ctrl_d(process: subprocess.Popen, terminal: int) -> int:
-    """Type Ctrl-D until the process ends: one that is typed before the prompt is there again is lost."""
+    """Type Ctrl-D until the process ends: one between the look at what was typed and the prompt is lost."""
     for _ in range(60):
         os.write(terminal, b"\x04")
         with suppress(subprocess.TimeoutExpired):

@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.explain import size_of
 from perdure.cli.names import task_names
 from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
-from perdure.cli.output import counted, emit, facts, print_text, short, warn
+from perdure.cli.output import clip, counted, emit, facts, print_message, print_text, short, table, warn
 from perdure.cli.progress import progress
+from perdure.cli.stdin import at_terminal
 
 if TYPE_CHECKING:
+    from perdure.bridges.hub_push import Repository
+    from perdure.workflows.export.push import Pushed
     from perdure.workflows.export.result import Export, FactsCheck, Losses
 
 
@@ -32,23 +36,69 @@ def export(
             show_default="what all tasks share", autocompletion=task_names, help="Write the adapter of this task alone."
         ),
     ] = None,
+    push: Annotated[
+        str | None, typer.Option("--push", metavar="ORG/NAME", help="Push it to this model repository on the hub.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Push to a public repository; else it is private.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Push without asking.")] = False,
     folder: Folder = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Write an entry as a plain PEFT adapter, or merged as a whole model, and verify the facts in force on it.
 
+    With --push the files are listed with their sizes and, after a question, pushed to the hub as one commit.
+
     Example: perdure export adapter/ --task broadband
     """
+    if (public or yes) and push is None:
+        raise typer.BadParameter(f"{'--public' if public else '--yes'} belongs to --push")
+    if push is not None and not yes and not at_terminal():
+        raise typer.BadParameter("nobody is at a terminal to be asked; give --yes to push", param_hint="--push")
     ws = open_workspace(folder, device)
+    repository = _repository(push, public)
     with progress("exporting"):
         written = ws.export(target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)
-    if as_json:
-        return emit(written.to_json())
-    print_text(facts({**written.to_json(), "files": ", ".join(written.files), **_checks(written)}))
-    if written.facts and written.facts.lost:
+    if not as_json:
+        told = written.to_json()
+        told["experts"] = told.get("experts") or None  # a dense model has none
+        print_text(facts({**told, "files": ", ".join(written.files), **_checks(written)}))
+    if written.facts and written.facts.lost and not as_json:
         names = ", ".join(f"{short(gone.fact)} {gone.subject}" for gone in written.facts.lost)
         warn(f"the export no longer says {counted(len(written.facts.lost), 'fact')}: {names}")
+    pushed = _push(written, repository, public=public, yes=yes) if repository else None
+    if as_json:
+        return emit({**written.to_json(), **({"pushed": pushed and pushed.to_json()} if repository else {})})
+    if pushed:
+        print_text(f"pushed to {pushed.url}, commit {short(pushed.commit)}")
+
+
+def _repository(name: str | None, public: bool) -> "Repository | None":
+    """Return the repository to push to, as the hub has it: what would end a push is found before anything is written."""
+    from perdure.bridges.hub_push import find_repository
+
+    return None if name is None else find_repository(name, public=public)
+
+
+def _push(written: "Export", repository: "Repository", *, public: bool, yes: bool) -> "Pushed | None":
+    """List what would be pushed, ask, and push it; None where the answer is no."""
+    from perdure.workflows.export.push import files_of, push
+
+    files = files_of(Path(written.folder))
+    names = {file.name for file in files}
+    print_message(table(["file", "size"], [[file.name, size_of(file.bytes)] for file in files], right=(1,)))
+    kind = "private" if repository.private else "PUBLIC"
+    what = f"an update of {repository.name}" if repository.exists else f"the new repository {repository.name}"
+    print_message(f"{counted(len(files), 'file')}, {size_of(sum(f.bytes for f in files))}, to {what}, {kind}")
+    if repository.exists and public and repository.private:
+        print_message(f"{repository.name} stays private; the hub's page of the repository makes it public")
+    if other := [name for name in repository.files if name not in names and name != ".gitattributes"]:
+        print_message(f"files that are there already stay: {clip(', '.join(other), 100)}")
+    if not yes and not typer.confirm("Push", default=False, err=True):
+        print_message(f"nothing was pushed; the export is in {written.folder}")
+        return None
+    with progress(f"pushing to {repository.name}"):
+        return push(written, repository)
 
 
 def _checks(export: "Export") -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Reading from stdin, which may be closed, no terminal, or no text."""
 
+import select
 import sys
 from contextlib import suppress
 
@@ -21,6 +22,9 @@ def read_line(prompt: str) -> str | None:
     if sys.stdin is None:
         return None
     try:
+        if at_terminal() and _typed_ahead():  # readline would lose a Ctrl-D that was typed before it reads
+            print_message(prompt, nl=False)
+            return sys.stdin.readline() or None
         if at_terminal() and sys.stdout.isatty():
             with suppress(ImportError):
                 import readline  # noqa: F401 (from here on, input() has a history and is edited with the arrow keys)
@@ -32,6 +36,15 @@ def read_line(prompt: str) -> str | None:
         return None
     except UnicodeDecodeError as error:
         raise _no_text(error) from error
+
+
+def _typed_ahead() -> bool:
+    """Return whether a whole line, or Ctrl-D, was typed at the terminal before anything reads it."""
+    with suppress(
+        OSError, TypeError, ValueError
+    ):  # a system whose terminals cannot be asked, or a stream that is no file
+        return bool(select.select([sys.stdin], [], [], 0)[0])
+    return False
 
 
 def read_stdin() -> str:

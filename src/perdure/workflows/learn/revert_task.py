@@ -135,11 +135,29 @@ def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:
             <= set(slots_of_task(entry.slots, task))
         ):
             name = entry.id[:12]
+            if anew := _begun_anew(ledger, head, entry):
+                raise BadInput(
+                    f"task {task} was learned in weights that all tasks share (entry {name}). Entry {anew.id[:12]} (learn "
+                    f"{anew.task}) began these anew from the base model: head has nothing that {name} trained, only what was "
+                    f"learned since from rows of {task} in memory, which cannot be taken out alone. 'perdure rollback "
+                    f"{name}~1' goes back to before it, without all that came after"
+                )
             raise BadInput(
                 f"task {task} was learned in weights that other tasks go through too (entry {name}), and cannot be taken out "
                 f"alone. 'perdure rollback {name}~1' goes back to before it, without all that came after; a task that may have "
                 "to go is learned with the method per_task, incremental or o_lora"
             )
+
+
+def _begun_anew(ledger: Ledger, head: Entry, learned: Entry) -> Entry | None:
+    """Return the last entry after `learned` that began the weights that all tasks share anew, None without one."""
+    for entry in ledger.ancestors(head):
+        if entry.id == learned.id:
+            return None
+        shared = any(new and name != EDITS and not name.startswith("task:") for name, new in entry.slots.items())
+        if entry.kind == "learn" and (entry.recipe or {}).get("start") == "base" and shared:
+            return entry
+    return None
 
 
 def _keeping(slots: Iterable[str], task: str) -> list[str]:
