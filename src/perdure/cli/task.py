@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.names import task_names
 from perdure.cli.options import Above, App, AsJson, Folder, Message, open_workspace
 from perdure.cli.output import counted, emit, print_text, short, warn
 
@@ -17,7 +18,7 @@ def above(folder: Above = None) -> None:
 
 @task.command("remove")
 def remove(
-    name: Annotated[str, typer.Argument(metavar="TASK", help="Name of the task.")],
+    name: Annotated[str, typer.Argument(metavar="TASK", autocompletion=task_names, help="Name of the task.")],
     message: Message = None,
     folder: Folder = None,
     as_json: AsJson = False,
