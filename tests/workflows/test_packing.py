@@ -62,3 +62,24 @@ def test_a_workspace_that_knows_of_no_packing_goes_on_without(tiny_model, tmp_pa
     _, batches, _ = learned(tiny_model, tmp_path / "ws", rows, monkeypatch, older=True)
     assert batches
     assert not any(batch.packing for batch in batches)
+
+
+def test_a_batch_that_does_not_fit_is_computed_again_in_the_backward_and_the_entry_is_the_same(
+    tiny_model, tmp_path, rows, monkeypatch
+):
+    from perdure.bridges import runtime, sizes
+
+    plain = Workspace.init(tmp_path / "plain", str(tiny_model), dtype="float32")
+    done = plain.learn("first", rows, overrides=FAST, gate=None)
+    small = sizes.weight_bytes(tiny_model) + 200_000  # logits and block inputs fit, activations do not
+    monkeypatch.setattr(sizes, "memory_bytes", lambda device="auto": small)
+    switched = []
+    recompute = runtime.recompute_blocks
+    monkeypatch.setattr(runtime, "recompute_blocks", lambda *words: (switched.append(words), recompute(*words)))
+    ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
+    again = ws.learn("first", rows, overrides=FAST, gate=None)
+    assert switched
+    assert any("gradient checkpointing is on for this learn" in warning for warning in again.warnings)
+    assert not any("gradient checkpointing" in warning for warning in done.warnings)
+    old, new = (w.ledger.resolve("head") for w in (plain, ws))
+    assert old.recipe == new.recipe

@@ -129,6 +129,28 @@ def check_sizes(session: Session, recipe: Recipe, rows: "Sequence[Encoded]") -> 
         )
 
 
+def must_recompute(session: Session, recipe: Recipe, rows: "Sequence[Encoded]") -> str | None:
+    """Return a notice where the activations of a batch do not fit into the memory, so that blocks compute them again.
+
+    The recipe stays as it is, and the entry's id with it: the update is the same up to rounding.
+    """
+    from perdure.bridges.sizes import activation_bytes, can_checkpoint, memory_bytes, weight_bytes
+
+    settings = recipe.settings
+    if settings.gradient_checkpointing or settings.train != "lora":
+        return None
+    longest = sorted((row.last for row in rows), reverse=True)[: settings.per_device_train_batch_size]
+    needed = activation_bytes(session.base_folder, len(longest) * max(longest, default=0))
+    there = memory_bytes(session.device) - weight_bytes(session.base_folder)
+    if needed <= there or not can_checkpoint(session.base_folder):
+        return None
+    return (
+        f"a batch stores about {needed / 1e9:.0f} GB for its backward, and there are {max(there, 0) / 1e9:.0f} GB next to the "
+        "weights: gradient checkpointing is on for this learn, which takes some 1.4 times as long; a smaller "
+        "per_device_train_batch_size (gradient_accumulation_steps makes up for it) or max_length avoids it"
+    )
+
+
 def check_rows(session: Session, task: TaskData, general: "Sequence[Row]", encoder: RowEncoder) -> list[str]:
     """Try every row that is trained on, scored, or rehearsed; return notices of how tokenizer and template take the rows.
 

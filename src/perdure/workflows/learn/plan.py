@@ -12,7 +12,14 @@ from perdure.data.task import TaskData
 from perdure.ledger import Entry
 from perdure.train.planned_updates import count_updates
 from perdure.workflows.learn.adapter import is_first, planned_adapter, usable_slots
-from perdure.workflows.learn.ahead import check_recipe, check_rows, check_sizes, check_teachers, untrained
+from perdure.workflows.learn.ahead import (
+    check_recipe,
+    check_rows,
+    check_sizes,
+    check_teachers,
+    must_recompute,
+    untrained,
+)
 from perdure.workflows.learn.cautions import cautions
 from perdure.workflows.learn.encoder import RowEncoder
 from perdure.workflows.learn.general_rows import general_rows, rehearsed_before
@@ -38,6 +45,7 @@ class Plan:
         adapter: Where the adapter ends that is trained, and what lies under it; None where every weight is.
         notices: What the user should know: of the data (see `TaskData`), rows dropped, methods without work.
         encoder: Turns rows into tokens; the rows that were checked are tokenised already.
+        recompute: Whether blocks compute their activations again although the recipe does not say so, as they do not fit.
     """
 
     task: TaskData
@@ -50,6 +58,7 @@ class Plan:
     slots: Mapping[str, str]
     adapter: AdapterPlan | None
     encoder: RowEncoder = field(repr=False, compare=False)
+    recompute: bool = False
 
     @property
     def encoded(self) -> tuple[Encoded, ...]:
@@ -101,6 +110,7 @@ def plan(session: Session, request: Request) -> Plan:
     encoder = RowEncoder(load_tokenizer(session.base_folder), settings.max_length, settings.train_on)
     doubts = check_rows(session, task, general, encoder)
     check_sizes(session, recipe, encoder.all(task.train))
+    large = must_recompute(session, recipe, encoder.all(task.train))
     slots = usable_slots(ledger.slots(parent), recipe, task.name)
     adapter = planned_adapter(slots, recipe, task.name, session.seed)
     training = training_rows(task, recipe, old, first=is_first(slots, adapter), seed=session.seed)
@@ -112,10 +122,13 @@ def plan(session: Session, request: Request) -> Plan:
         *_not_stored(session, task, recipe),
         *untrained(session, parent, recipe),
         *_rate(session, recipe),
+        *([large] if large else []),
         *doubts,
         *cautions(task, read.known, len(training.rows), recipe, request.gate),
     ]
-    return Plan(task, recipe, parent, read.known, general, training, tuple(notices), slots, adapter, encoder)
+    return Plan(
+        task, recipe, parent, read.known, general, training, tuple(notices), slots, adapter, encoder, large is not None
+    )
 
 
 def _for_model(session: Session, recipe: Recipe) -> Recipe:

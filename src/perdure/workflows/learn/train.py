@@ -137,7 +137,9 @@ def make_learner(
     )
     settings = plan.recipe.settings
     trainable = session.runtime.trainable(
-        params, gradient_checkpointing=settings.gradient_checkpointing, packing=settings.packing
+        params,
+        gradient_checkpointing=settings.gradient_checkpointing or plan.recompute,
+        packing=settings.packing,
     )
     return Learner(trainable, plan.recipe, inputs, stages=run.stages)
 
