@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from json_files import change
 from perdure.bridges.base_files import LARGE, SMALL
-from perdure.bridges.models import check_base, configuration, fingerprint, load_base, load_tokenizer
+from perdure.bridges.identity import fingerprint
+from perdure.bridges.models import check_base, configuration, load_base, load_tokenizer
 from perdure.bridges.sizes import sizes
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.settings import Settings

@@ -23,6 +23,7 @@ FLOATS = (
     "F16",
     "BF16",
 )  # what a weight is stored in; bytes, integers and 8-bit floats are quantised ones
+PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.model", "*.txt")  # what is downloaded: never code, never pickles
 QUANTISED = "quantised weights cannot be used as a base: perdure trains, edits and exports over the plain weights"
 REMEDY = (
     "Use the model it was made from, in bfloat16, float16 or float32; or write it out in plain weights where its library is "

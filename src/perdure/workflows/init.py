@@ -35,7 +35,7 @@ def init(
         BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
             batches, or `seed`, `device` or `keep_rows` is not valid. Nothing is made then.
     """
-    from perdure.bridges import attention, models
+    from perdure.bridges import attention, identity, models
     from perdure.bridges.capabilities import capabilities_of
     from perdure.bridges.quantization import check_kind
 
@@ -50,7 +50,7 @@ def init(
     folder = models.find_model(model, revision)
     base = models.check_base(folder, dtype, device, quantization, attn_implementation)
     kind = str(base.dtype).removeprefix("torch.")
-    weights = models.fingerprint(folder, tick)
+    weights = identity.fingerprint(folder, tick)
     config = {
         "model": str(folder) if Path(model).is_dir() else model,
         **_place(Path(path), folder if Path(model).is_dir() else None),
@@ -61,7 +61,7 @@ def init(
         "seed": seed,
         "weights": weights,
         "base": content_hash([weights, kind, *([quantization] if quantization else [])]),
-        "stamp": models.stamp(folder),
+        "stamp": identity.stamp(folder),
         "keep_rows": keep_rows,
         "capabilities": capabilities_of(base).to_json(),
     }

@@ -131,11 +131,11 @@ def _base_files(session: Session) -> dict[str, Path]:
     Raises:
         BrokenStore: It is not the model that the workspace was made with.
     """
-    from perdure.bridges import models
+    from perdure.bridges import identity
 
     folder = session.base_folder
-    models.check_unchanged(folder, session.ledger.config["weights"])
-    return {f"{BASE}/{path.relative_to(folder).as_posix()}": path for path in models.files_of(folder)}
+    identity.check_unchanged(folder, session.ledger.config["weights"])
+    return {f"{BASE}/{path.relative_to(folder).as_posix()}": path for path in identity.files_of(folder)}
 
 
 def _snapshot(ledger: Ledger, folder: Path, with_base: bool) -> Ledger:
@@ -237,18 +237,18 @@ def _check_base(file: Path, ledger: Ledger) -> bool:
     Raises:
         BrokenStore: It is another model than the workspace was made with.
     """
-    from perdure.bridges import models
+    from perdure.bridges import identity
 
     folder = ledger.root / BASE
     if not folder.is_dir():
         return False
     try:
-        models.check_unchanged(folder, ledger.config["weights"])
+        identity.check_unchanged(folder, ledger.config["weights"])
     except (BadInput, BrokenStore) as error:
         raise BrokenStore(
             f"the base model in {file} is not the one of the workspace, and nothing is unpacked: {error}"
         ) from error
-    ledger.configure(model_here=BASE, stamp=models.stamp(folder))
+    ledger.configure(model_here=BASE, stamp=identity.stamp(folder))
     return True
 
 
@@ -313,13 +313,13 @@ def relocate(session: Session, model: str, *, revision: str | None = None) -> Pa
         BadInput: There is no such model, or it is another one than the workspace was made with, by the hashes of its files.
         Busy: Another process writes to the workspace.
     """
-    from perdure.bridges import models
+    from perdure.bridges import identity, models
 
     ledger = session.ledger
     folder = models.find_model(model, revision)
     with session.writing():
         try:
-            models.check_unchanged(folder, ledger.config["weights"])
+            identity.check_unchanged(folder, ledger.config["weights"])
         except BrokenStore as error:
             raise BadInput(
                 f"{model} is not the base model of this workspace, which stays as it was: {error}"
@@ -329,6 +329,6 @@ def relocate(session: Session, model: str, *, revision: str | None = None) -> Pa
             model=str(folder) if local else model,
             revision=None if local else revision,
             model_here=place_of(ledger.root, folder) if local else None,
-            stamp=models.stamp(folder),
+            stamp=identity.stamp(folder),
         )
     return folder

@@ -61,7 +61,7 @@ class Session:
     @cached_property
     def runtime(self) -> "Runtime":
         """The base model in memory; refused if it changed on disk since the workspace was made."""
-        from perdure.bridges import models
+        from perdure.bridges import identity, models
         from perdure.bridges.capabilities import stored_batching
         from perdure.bridges.quantization import KINDS
         from perdure.bridges.runtime import Runtime
@@ -77,8 +77,8 @@ class Session:
                 f"{self.ledger.root / 'perdure.json'} says quantization {quoted(kind)}, which is none of {', '.join(KINDS)}; "
                 "restore it from a backup"
             )
-        if models.stamp(folder) != config.get("stamp"):
-            models.check_unchanged(folder, config["weights"])
+        if identity.stamp(folder) != config.get("stamp"):
+            identity.check_unchanged(folder, config["weights"])
         return Runtime(
             folder,
             config["dtype"],
@@ -110,7 +110,8 @@ class Session:
         Raises:
             BadInput: It is not where it was when the workspace was made; the message has the command that sets another place.
         """
-        from perdure.bridges.models import find_model, has_sizes
+        from perdure.bridges.identity import has_sizes
+        from perdure.bridges.models import find_model
 
         config, here = self.ledger.config, self.ledger.model_folder
         if here and has_sizes(

@@ -67,11 +67,11 @@ def verify(session: Session, tick: Tick | None = None) -> Verification:
         session: Of the workspace.
         tick: Called with (what, done, total) as objects and weights are hashed.
     """
-    from perdure.bridges import models
+    from perdure.bridges import identity, models
 
     report, config = session.ledger.verify(tick), session.ledger.config
     try:
-        models.check_unchanged(session.base_folder, config["weights"], tick)
+        identity.check_unchanged(session.base_folder, config["weights"], tick)
         kind, attention = config.get("quantization"), config.get("attn_implementation")
         models.load_base(session.base_folder, config["dtype"], session.device, kind, attention)
     except (BadInput, BrokenStore) as error:
