@@ -12,18 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from json_files import change
 from perdure.bridges import embedded
-from perdure.bridges.models import (
-    DTYPES,
-    check_unchanged,
-    choose_device,
-    choose_dtype,
-    find_model,
-    fingerprint,
-    load_base,
-    positions,
-    slow_notice,
-    stamp,
-)
+from perdure.bridges.identity import check_unchanged, fingerprint, stamp
+from perdure.bridges.models import DTYPES, choose_device, choose_dtype, find_model, load_base, positions, slow_notice
 from perdure.core.errors import BadInput, BrokenStore
 
 
