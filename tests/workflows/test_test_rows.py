@@ -72,7 +72,7 @@ def test_a_sample_is_scored_at_each_learn_and_all_rows_once_they_are_asked_for(f
     )
     more = learn(ws, folder, "bill", data=write(folder / "more.jsonl", "another bill", 8))
     assert more.scores["bill"].n == 4  # an update inherits the number
-    assert ws.verify().problems == []
+    assert ws.verify().problems == ()
 
 
 def test_a_task_with_few_test_rows_is_scored_on_all_of_them_and_the_number_is_at_least_one(folder):
