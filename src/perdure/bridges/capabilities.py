@@ -9,6 +9,7 @@ import torch
 from perdure.bridges.experts import expert_parameters
 from perdure.bridges.models import Base, in_words, load_base
 from perdure.bridges.targets import linear_layers, without_adapter
+from perdure.core.config import CapabilitiesJson
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.data.chat import DATE, writes_date
 from perdure.editing.site import open_site
@@ -35,7 +36,7 @@ class Capabilities:
     experts: int
     notes: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> CapabilitiesJson:
         """Return the JSON that `perdure init --json` prints and the workspace stores."""
         return {
             "training": True,
@@ -52,7 +53,7 @@ class Capabilities:
         }
 
 
-def stored_batching(capabilities: dict[str, Any]) -> Batching | None:
+def stored_batching(capabilities: CapabilitiesJson) -> Batching | None:
     """Return how rows run in batches as a workspace stored it.
 
     None where it must be measured again, because another version of transformers is installed.

@@ -1,8 +1,8 @@
 """The records of a workspace in its folder, for its checks and its commands."""
 
 from pathlib import Path
-from typing import Any
 
+from perdure.core.config import Config
 from perdure.ledger.history import History
 from perdure.ledger.objects import ObjectStore
 from perdure.ledger.scores import ScoreBook
@@ -18,7 +18,7 @@ class LedgerFolder(History, ScoreBook):
         config: The content of `perdure.json`.
     """
 
-    def __init__(self, root: Path, config: dict[str, Any]) -> None:
+    def __init__(self, root: Path, config: Config) -> None:
         root = root.absolute()  # connections are opened later, perhaps after a change of the working folder
         super().__init__(root / DATABASE, ObjectStore(root / OBJECTS))
         self.root = root

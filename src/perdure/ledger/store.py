@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal
+from typing import Literal, cast
 
 from sqlalchemy import Text, or_, select, type_coerce
 
+from perdure.core.config import Config
 from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.core.files import make_folder, write_text
 from perdure.core.plain_json import read_json
@@ -44,7 +45,7 @@ class Ledger(LedgerFolder):
     """
 
     @classmethod
-    def create(cls, root: Path | str, config: Mapping[str, Any]) -> "Ledger":
+    def create(cls, root: Path | str, config: Config) -> "Ledger":
         """Create a workspace whose base entry is both `base` and `head`.
 
         Args:
@@ -60,7 +61,7 @@ class Ledger(LedgerFolder):
         cls.refuse_existing(root)
         base = Entry(parent=None, kind="base", base=config["base"], seed=config.get("seed", 0))
         make_folder(root)
-        ledger = cls(root, {"format": FORMAT, **config})
+        ledger = cls(root, _with({"format": FORMAT}, config))
         ledger.create_schema()
         if any(entry.id != base.id for entry in ledger.entries()):
             raise BrokenStore(
@@ -115,7 +116,7 @@ class Ledger(LedgerFolder):
 
     def configure(self, **values: object) -> None:
         """Change values of `perdure.json`; only under the write lock, or while the folder is created."""
-        self.config = {**self.config, **values}
+        self.config = _with(self.config, values)
         write_text(self.root / CONFIG, json.dumps(self.config, indent=2) + "\n")
 
     @property
@@ -182,7 +183,12 @@ def place_of(root: Path, folder: Path) -> str | None:
     return f"../{folder.relative_to(parent).as_posix()}" if is_near else None
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _with(config: Mapping[str, object], values: Mapping[str, object]) -> Config:
+    """Return a configuration with other values, in the order of the keys."""
+    return cast(Config, {**config, **values})
+
+
+def _read_config(path: Path) -> Config:
     """Read `perdure.json`.
 
     Raises:
@@ -207,4 +213,4 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise BrokenStore(f"{path} does not have {', '.join(lacks)}; restore it from a backup")
     if wrong:
         raise BrokenStore(f"{path} has a value of {wrong[0]} that no perdure wrote; restore it from a backup")
-    return config
+    return cast(Config, config)

@@ -1,10 +1,12 @@
 """The kinds of batches in which a causal language model gives every row the same logits as alone."""
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import TypeAdapter
+
+from perdure.core.config import BatchingJson
 
 Decoding = Literal["between", "before", "padded", "whole"]
 
@@ -35,12 +37,19 @@ class Batching:
     positions: bool = True
     packing: bool = False
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> BatchingJson:
         """Return the fields by name."""
-        return asdict(self)
+        return {
+            "prefix": self.prefix,
+            "decoding": self.decoding,
+            "spans": self.spans,
+            "window": self.window,
+            "positions": self.positions,
+            "packing": self.packing,
+        }
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Batching":
+    def from_json(cls, fields: BatchingJson) -> "Batching":
         """Return what `to_json` wrote.
 
         Raises:

@@ -2,8 +2,10 @@
 
 import os
 from pathlib import Path
+from typing import cast
 
 from perdure.core.canonical import content_hash
+from perdure.core.config import Config
 from perdure.core.device import ANY
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
@@ -51,13 +53,16 @@ def init(
     base = models.check_base(folder, dtype, device, quantization, attn_implementation)
     kind = str(base.dtype).removeprefix("torch.")
     weights = identity.fingerprint(folder, tick)
-    config = {
+    place = place_of(Path(path), folder) if Path(model).is_dir() else None
+    optional = {
+        "model_here": place,
+        "quantization": quantization,
+        "attn_implementation": attn_implementation,  # in no id, as the device
+    }
+    config: Config = {
         "model": str(folder) if Path(model).is_dir() else model,
-        **_place(Path(path), folder if Path(model).is_dir() else None),
         "revision": revision,
         "dtype": kind,
-        **({"quantization": quantization} if quantization else {}),
-        **({"attn_implementation": attn_implementation} if attn_implementation else {}),  # in no id, as the device
         "seed": seed,
         "weights": weights,
         "base": content_hash([weights, kind, *([quantization] if quantization else [])]),
@@ -65,10 +70,4 @@ def init(
         "keep_rows": keep_rows,
         "capabilities": capabilities_of(base).to_json(),
     }
-    return Ledger.create(Path(path), config)
-
-
-def _place(root: Path, folder: Path | None) -> dict[str, str]:
-    """Return where a model in or next to the workspace is, relative to it, so that both can be moved together."""
-    place = place_of(root, folder) if folder else None
-    return {"model_here": place} if place else {}
+    return Ledger.create(Path(path), cast(Config, config | {name: value for name, value in optional.items() if value}))

@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.config import CapabilitiesJson
 from perdure.core.device import ANY
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.plain_text import quoted
@@ -99,7 +100,7 @@ class Session:
         return int(self.ledger.config.get("seed", 0))
 
     @property
-    def capabilities(self) -> dict[str, Any]:
+    def capabilities(self) -> CapabilitiesJson:
         """What can be done with the base model, as `init` determined; empty in a workspace that is older than that."""
         return self.ledger.config.get("capabilities", {})
 

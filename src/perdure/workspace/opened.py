@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.config import CapabilitiesJson
 from perdure.core.device import ANY
 from perdure.ledger import Ledger
 from perdure.workflows.session import Session
@@ -46,7 +47,7 @@ class Opened:
         return self.session.tokenizer
 
     @property
-    def capabilities(self) -> dict[str, Any]:
+    def capabilities(self) -> CapabilitiesJson:
         """What can be done with the base model, as `init` determined; empty in a workspace that is older than that."""
         return self.session.capabilities
 

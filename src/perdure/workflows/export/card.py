@@ -56,7 +56,7 @@ def _intro(ledger: Ledger, entry: Entry, made: Export) -> str:
         f"A {what} {did} with perdure, exported from entry `{entry.id[:12]}`.",
         "",
         f"- Base model: {code(origin(ledger))}"
-        + (f", revision {code(config['revision'])}" if config.get("revision") else "")
+        + (f", revision {code(revision)}" if (revision := config.get("revision")) else "")
         + f", {config['dtype']}, hash of weights, configuration, tokenizer and dtype `{config['base']}`",
         f"- Entry: `{entry.id}`",
     ]

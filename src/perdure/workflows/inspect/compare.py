@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from perdure.core.config import Config
 from perdure.core.words import counted
 from perdure.evaluate.matrix import Metric, build_matrix
 from perdure.evaluate.subset import over_rows
@@ -96,7 +97,7 @@ def _bases(ours: "Ledger", theirs: "Ledger") -> list[str]:
     return [f"the base model is another: {here['model']} here, {there['model']} there"]
 
 
-def _format(config: Mapping[str, str]) -> str:
+def _format(config: Config) -> str:
     return " as ".join(part for part in (config["dtype"], config.get("quantization")) if part)
 
 
