@@ -164,9 +164,9 @@ def test_facts_in_different_layers_are_solved_apart():
 
 def test_an_unknown_or_ambiguous_id_is_refused():
     made = empty().add([written(n) for n in range(9)])
-    with pytest.raises(NotFound, match="no facts are called 'xyz'"):
+    with pytest.raises(NotFound, match="no facts have an id that begins with 'xyz'"):
         made.drop("xyz")
-    with pytest.raises(NotFound, match="9 facts are called ''"):
+    with pytest.raises(NotFound, match="9 facts have an id that begins with ''"):
         made.resolve("")
     assert made.find(written(3).id[:12]).fact.subject == "S3"
 

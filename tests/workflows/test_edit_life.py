@@ -304,7 +304,7 @@ def test_facts_found_with_one_resolved_away_are_found_again_in_the_company_they_
     """One of the three was refused, but its texts ran in the forwards of the others."""
     deaf_to(C, monkeypatch)
     assert [fact.fact for fact in write(ws, *FACTS).refused] == [C]
-    assert FACTS[2].core in stored(ws).live[0].beside
+    assert FACTS[2].core in stored(ws).live[0].request
     ws.revert(A, resolve=True)
     never = Workspace.open(shutil.copytree(bare.ledger.root, tmp_path / "never"))
     write(never, *FACTS[1:])

@@ -11,7 +11,7 @@ from perdure.data.columns import IN_FILE, IN_TASK, Unread, check, listed, read_b
 from perdure.data.doubts import doubts
 from perdure.data.formats import detect, names_in, to_rows
 from perdure.data.read import Record
-from perdure.data.sources import Data, Found, HubReader, paths_of, read_sources, shown_data
+from perdure.data.sources import Data, HubReader, SourceRows, paths_of, read_sources, shown_data
 from perdure.data.spec import TaskSpec, make_spec, read_settings
 from perdure.data.split import distinct, make_test_part, named_parts
 from perdure.data.systems import about_systems
@@ -26,7 +26,7 @@ def load_task(
     test: Data | None = None,
     overrides: dict[str, Any] | None = None,
     known: TaskData | None = None,
-    found: Found | None = None,
+    selected: SourceRows | None = None,
     hub: HubReader | None = None,
 ) -> TaskData:
     """Return a task read from data (see `sources`), or from a task file (.yaml, .yml).
@@ -41,7 +41,7 @@ def load_task(
         overrides: Settings that override those of a task file.
         known: The version in force, if the name is known: settings that no argument sets are taken from it, and no
             test part is demanded. `update_task` then joins the rows.
-        found: The rows to take, of those that `read_data` returned; None takes all.
+        selected: The rows to take, of those that `read_data` returned; None takes all.
         hub: Reads data sets from the hub.
 
     Raises:
@@ -50,13 +50,11 @@ def load_task(
         BadSpec: A setting is not valid.
     """
     spec = task_settings(name, data, test=test, overrides=overrides, known=known)
-    some = found is not None
-    if found is None:
-        found = read_data(spec, spec.train, hub)
-    spec = spec.model_copy(update={"train": found.data})  # with the commit of a data set on the hub
-    records, notices = found.records, list(found.notices)
+    rows_read = selected if selected is not None else read_data(spec, spec.train, hub)
+    spec = spec.model_copy(update={"train": rows_read.data})  # with the commit of a data set on the hub
+    records, notices = rows_read.records, list(rows_read.notices)
     format = spec.format or detect(records, spec.template, spec.columns, how=IN_TASK)
-    rows, unread = _rows(records, spec, format, facts=some)
+    rows, unread = _rows(records, spec, format, facts=selected is not None)
     parts = named_parts(records, rows)
     if spec.test is not None:
         if parts["test"]:
@@ -65,7 +63,7 @@ def load_task(
             )
         tests = read_data(spec, spec.test, hub)
         spec = spec.model_copy(update={"test": tests.data})
-        parts["test"], more = _rows(tests.records, spec, format, facts=some)
+        parts["test"], more = _rows(tests.records, spec, format, facts=selected is not None)
         unread = Unread(tuple(dict.fromkeys((*unread.columns, *more.columns))), unread.notices or more.notices)
         notices += tests.notices
     notices += [*unread.notices, *unread_fields(records), *doubts(parts, format), *_unmatched(spec, parts, format)]
@@ -135,25 +133,25 @@ def load_rows(data: Data, task: str = "general", hub: HubReader | None = None) -
 
 def read_rows(data: Data, task: str = "general", hub: HubReader | None = None) -> tuple[tuple[Row, ...], list[str]]:
     """Return the rows of `load_rows`, and notices for the user."""
-    found = read_sources(data, hub=hub)
-    records, renamed = take(found.records, {}, shown_data(data, short=True))
+    rows_read = read_sources(data, hub=hub)
+    records, renamed = take(rows_read.records, {}, shown_data(data, short=True))
     format = detect(records)
     made = to_rows(records, format, task=task)
     unread = check(records, format, read_by(format, None, (), chat=bool(made[0].messages)), how=IN_FILE)
     rows = distinct(named_parts(records, made)["train"])
-    return rows, [*found.notices, *renamed, *(f"{shown_data(data, short=True)}: {text}" for text in unread.notices)]
+    return rows, [*rows_read.notices, *renamed, *(f"{shown_data(data, short=True)}: {text}" for text in unread.notices)]
 
 
-def read_data(spec: TaskSpec, data: Data, hub: HubReader | None = None) -> Found:
+def read_data(spec: TaskSpec, data: Data, hub: HubReader | None = None) -> SourceRows:
     """Return the rows of data read with the settings of a task, with their columns under the names that are read.
 
     Raises:
         BadInput: A file is missing or broken.
         BadSpec: The data have no column that the settings name.
     """
-    found = read_sources(data, documents=spec.documents, most=spec.max_rows, hub=hub)
-    records, renamed = take(found.records, spec.columns, shown_data(data, short=True))
-    return replace(found, records=records, notices=[*found.notices, *renamed])
+    rows_read = read_sources(data, documents=spec.documents, most=spec.max_rows, hub=hub)
+    records, renamed = take(rows_read.records, spec.columns, shown_data(data, short=True))
+    return replace(rows_read, records=records, notices=[*rows_read.notices, *renamed])
 
 
 def read_again(known: TaskData, data: Data, hub: HubReader | None = None) -> tuple[Row, ...]:

@@ -62,7 +62,7 @@ class HubReader(Protocol):
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceRows:
     """The rows of a source.
 
     Args:
@@ -104,7 +104,7 @@ def shown_data(data: Data, *, short: bool = False) -> str:
 
 def read_sources(
     data: Data, *, documents: Documents | None = None, most: int | None = None, hub: HubReader | None = None
-) -> Found:
+) -> SourceRows:
     """Return the rows of one source or several, in order.
 
     Names of files, folders or splits may give the part of the task that they are. Their rows then get a column `split`, unless
@@ -131,7 +131,7 @@ def read_sources(
         notices += more_notices
         resolved.append(recorded)
     records, more_notices = _by_part(pieces)
-    return Found(records, [*notices, *more_notices], resolved[0] if isinstance(data, Path) else tuple(resolved))
+    return SourceRows(records, [*notices, *more_notices], resolved[0] if isinstance(data, Path) else tuple(resolved))
 
 
 def _read(

@@ -77,9 +77,9 @@ def edit(
         reaches = statistics.reaches(site, spec, needed, state=state, tick=tick)
         done = (lambda n: tick("values", n, len(facts))) if tick else None
         values = find_each(site, facts, contexts, spec, layers[-1], done)
-        beside = tuple(fact.core for fact in facts) if len(facts) > 1 < spec.batch else ()
+        request = tuple(fact.core for fact in facts) if len(facts) > 1 < spec.batch else ()
         written = [
-            _written(fact, value, spec, layers, reaches, beside) for fact, value in zip(facts, values, strict=True)
+            _written(fact, value, spec, layers, reaches, request) for fact, value in zip(facts, values, strict=True)
         ]
         return _settled(site, current.add(written), contexts, reaches)
 
@@ -177,13 +177,13 @@ def _refreshed(
     fresh: dict[str, Written] = {}
     for w in stale:
         if w.id not in fresh:
-            batch, facts = w.companions, {fact.id: fact for fact in (*w.beside, w.fact)}
+            batch, facts = w.companions, {fact.id: fact for fact in (*w.request, w.fact)}
             units = [(facts[one],) for one in batch]
             computed = find_values(site, units, contexts[w.spec], w.spec, w.layers[-1])
             values = dict(zip(batch, computed, strict=True))
             for old in edit_set.written:
-                if old.id in values and old.beside == w.beside:
-                    again = _written(old.fact, values[old.id], w.spec, w.layers, reaches, w.beside)
+                if old.id in values and old.request == w.request:
+                    again = _written(old.fact, values[old.id], w.spec, w.layers, reaches, w.request)
                     fresh[old.id] = replace(again, dropped=old.dropped)
     return replace(edit_set, written=tuple(fresh.get(w.id, w) for w in edit_set.written))
 
@@ -214,7 +214,7 @@ def _written(
     spec: EditSpec,
     layers: tuple[int, ...],
     reaches: dict[int, Callable[[Tensor], Tensor]],
-    beside: tuple[Fact, ...],
+    request: tuple[Fact, ...],
 ) -> Written:
     """Return a fact with its vectors. Every layer gets the vectors of the last one; `spread` replaces them where it applies."""
     reach = reaches[layers[-1]](value.key[:, None])[:, 0].float()
@@ -228,6 +228,6 @@ def _written(
         change=value.change,
         spec=spec,
         optimised={"loss": value.loss, "steps": value.steps, "size": value.size},
-        beside=beside,
+        request=request,
     )
     return replace(made, batch=batch_name(made.companions))

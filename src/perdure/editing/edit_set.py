@@ -1,4 +1,4 @@
-"""The edit set: every fact in force with the vectors it was written by, and the update solved from all of them at once."""
+"""The edit set: every fact in force with the vectors it was written with, and the update solved from all of them at once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,8 +22,9 @@ MEMORY = ("method", "gain", "ridge", "energy")  # settings that all facts of one
 class EditSet:
     """Facts written into one model state; immutable, every change returns a new set.
 
-    The update is a function of the facts in their order and nothing else. So a set from which a fact was resolved away is,
-    once those found in its company are found again (see `stale`), to the bit the set in which it never was.
+    The update is a function of the facts in their order and nothing else. So a set from which a fact was removed with
+    `resolve` is, once the facts that were optimised in one batch with it are optimised again (see `stale`), equal to the
+    bit to the set in which the fact never was.
 
     Args:
         modules: Name of the down-projection by layer.
@@ -46,15 +47,17 @@ class EditSet:
         return tuple(w for w in self.written if w.dropped)
 
     def find(self, fact_id: str) -> Written:
-        """Return the fact of this id, or of the only id that begins so.
+        """Return the fact with this id, or with the only id that begins with it.
 
         Raises:
-            NotFound: There is none, or several begin so.
+            NotFound: No fact has such an id, or several have.
         """
-        found = [w for w in self.written if w.id.startswith(fact_id)]
-        if len(found) != 1:
-            raise NotFound(f"{len(found) or 'no'} facts are called {fact_id!r}; 'perdure edits list' shows them")
-        return found[0]
+        matches = [w for w in self.written if w.id.startswith(fact_id)]
+        if len(matches) != 1:
+            raise NotFound(
+                f"{len(matches) or 'no'} facts have an id that begins with {fact_id!r}; 'perdure edits list' shows them"
+            )
+        return matches[0]
 
     def check(self, facts: Sequence[Fact], spec: EditSpec) -> None:
         """Refuse facts that cannot be added, before anything is computed for them.
@@ -62,9 +65,9 @@ class EditSet:
         Raises:
             BadInput: A fact is in force already, or the set was written by another method, gain, ridge or energy.
         """
-        held = {w.id for w in self.live}
+        in_force = {w.id for w in self.live}
         for fact in facts:
-            if fact.id in held:
+            if fact.id in in_force:
                 raise BadInput(f"{fact.subject!r}: {fact.question!r} -> {fact.target!r} is in force already")
         for name in MEMORY if self.written else ():
             if (old := getattr(self.written[0].spec, name)) != (new := getattr(spec, name)):
@@ -74,16 +77,16 @@ class EditSet:
                 )
 
     def add(self, new: Sequence[Written]) -> "EditSet":
-        """Return the set with more facts; those they supersede are gone as if they had never been made.
+        """Return the set with more facts; facts that they supersede are removed as if never made.
 
-        So are dropped facts whose key one of them has, whoever they are about.
+        Dropped facts are removed too where a new fact has their key, whatever their subject.
 
         Raises:
             BadInput: See `check`.
         """
         for spec in dict.fromkeys(w.spec for w in new):
             self.check([w.fact for w in new if w.spec == spec], spec)
-        kept: dict[str, Written] = {w.id: w for w in self.written}
+        remaining: dict[str, Written] = {w.id: w for w in self.written}
         filled: dict[tuple[str, ...], set[str]] = {}  # ids by slot
         for w in self.written:
             for slot in w.fact.slots:
@@ -91,16 +94,16 @@ class EditSet:
         for fresh in new:
             freed = with_key_of(fresh, self.dropped)  # a key cannot be written and free of any update at once
             for gone in {fresh.id, *freed}.union(*map(filled.pop, fresh.fact.slots & filled.keys())):
-                kept.pop(gone, None)
-            kept[fresh.id] = replace(fresh, dropped=False)
+                remaining.pop(gone, None)
+            remaining[fresh.id] = replace(fresh, dropped=False)
             for slot in fresh.fact.slots:
                 filled.setdefault(slot, set()).add(fresh.id)
-        return replace(self, written=tuple(kept.values()))
+        return replace(self, written=tuple(remaining.values()))
 
     def drop(self, *fact_ids: str) -> "EditSet":
         """Return the set without some facts: the update is zero at their keys, exactly, and other facts are not disturbed.
 
-        Under emmet the others stay exact. With the last live fact all is gone, pinned keys included.
+        Under emmet the others stay exact. With the last live fact the whole set becomes empty, pinned keys included.
 
         Raises:
             BadInput: One was dropped before, or shares its key with a fact that stays.
@@ -112,7 +115,7 @@ class EditSet:
             if any(w.id in gone.shared for w in self.live if w not in leaving):
                 raise BadInput(
                     f"{gone.fact.subject!r}: {gone.fact.question!r} shares its key with another fact about the same subject, so "
-                    "that no update could be zero for the one and not for the other; take it out with --resolve"
+                    "no update can be zero for one and not for the other; remove it with --resolve"
                 )
         ids = {w.id for w in leaving}
         rest = tuple(replace(w, dropped=True, shared=()) if w.id in ids else w for w in self.written)
@@ -121,22 +124,22 @@ class EditSet:
     def resolve(self, *fact_ids: str) -> "EditSet":
         """Return the set as if some facts, in force or dropped, had never been made.
 
-        The model is needed to finish where others were found in one batch with them (see `stale`), shared their key (see
-        `unsettled`), or are spread over layers.
+        The model is needed to finish where other facts were optimised in one batch with them (see `stale`), shared their key
+        (see `unsettled`), or are spread over layers.
         """
         gone = {self.find(fact_id).id for fact_id in fact_ids}
-        calls = {w.beside: _without(w.beside, gone) for w in self.written}
-        rest = tuple(replace(w, beside=calls[w.beside]) for w in self.written if w.id not in gone)
+        requests = {w.request: _without(w.request, gone) for w in self.written}
+        rest = tuple(replace(w, request=requests[w.request]) for w in self.written if w.id not in gone)
         return replace(self, written=rest if any(not w.dropped for w in rest) else ())
 
     def stale(self) -> list[Written]:
-        """Return the facts that would be found in other company now, or that were found for a key that is theirs alone now."""
+        """Return the facts whose vectors are out of date: their batch has changed, or no other fact shares their key now."""
         alone = {group[0].id for group in self.unsettled() if len(group) == 1}
         return [w for w in self.written if w.id in alone or w.batch != batch_name(w.companions)]
 
     @property
     def unfinished(self) -> bool:
-        """Whether the model has to be asked before the set is what it would be without the facts that are gone."""
+        """Whether the model has to run before the set is what it would be without the removed facts."""
         spread = bool(self.live) and self.live[0].spec.method in SPREAD
         return spread or bool(self.unsettled()) or bool(self.stale())
 
@@ -144,7 +147,7 @@ class EditSet:
         """Return the update by module: one row and column for each live fact written there, in float64.
 
         Raises:
-            BadInput: Two facts cannot be told apart by their keys.
+            BadInput: The keys of two facts are too alike.
         """
         layers = sorted({layer for w in self.live for layer in w.layers})
         return {self.modules[layer]: self.factors_at(layer) for layer in layers}
@@ -155,7 +158,7 @@ class EditSet:
         return _solve_layer([w for w in self.written if layer in w.layers and (not w.dropped or w.id in pinned)], layer)
 
     def pins(self, layer: int) -> list[Written]:
-        """Return the dropped facts of a layer whose keys, pinned, leave no update at those of the other dropped facts either.
+        """Return the dropped facts of a layer to pin: with their keys pinned, the update is zero at all dropped keys.
 
         Facts that shared a key and left together have one pin.
         """
@@ -192,14 +195,14 @@ class EditSet:
         return near
 
     def unsettled(self) -> list[tuple[Written, ...]]:
-        """Return the live facts, by key, whose change was not found for exactly those that now have this key."""
-        found = []
+        """Return the live facts, by key, whose change was not optimised for exactly the facts that have this key now."""
+        groups = []
         for layers in sorted({w.layers for w in self.live}):
             for group in alike([w for w in self.live if w.layers == layers]):
                 wanted = tuple(sorted(w.id for w in group)) if len(group) > 1 else ()
                 if any(w.shared != wanted for w in group):
-                    found.append(tuple(group))
-        return found
+                    groups.append(tuple(group))
+        return groups
 
 
 def _solve_layer(written: Sequence[Written], layer: int) -> Factors:
@@ -219,11 +222,11 @@ def _solve_layer(written: Sequence[Written], layer: int) -> Factors:
     keys, reaches, residuals = stacked("keys"), stacked("reaches"), stacked("residuals")
     live = torch.tensor([not unit[0].dropped for unit in units.values()])
     whole = solve.solved(spec.method, keys, reaches, residuals * live, spec.gain)
-    kept = Factors(whole.left[live], whole.right[:, live])
-    return solve.vanishing(kept, keys[:, ~live], reaches[:, ~live])
+    live_factors = Factors(whole.left[live], whole.right[:, live])
+    return solve.vanishing(live_factors, keys[:, ~live], reaches[:, ~live])
 
 
-def _without(call: tuple[Fact, ...], gone: set[str]) -> tuple[Fact, ...]:
-    """Return facts that were asked for at once without some of them; one that is left was asked for alone."""
-    left = tuple(fact for fact in call if fact.id not in gone)
+def _without(request: tuple[Fact, ...], gone: set[str]) -> tuple[Fact, ...]:
+    """Return a request's facts without the removed ones; empty where fewer than two are left."""
+    left = tuple(fact for fact in request if fact.id not in gone)
     return left if len(left) > 1 else ()

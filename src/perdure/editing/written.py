@@ -11,7 +11,7 @@ from perdure.editing.facts import Fact
 from perdure.editing.spec import EditSpec
 
 VECTORS = ("keys", "reaches", "residuals", "change")
-ALIKE = 0.95  # cosine of two keys, in the metric, from which they are taken for one: one subject that its prompts begin with
+ALIKE = 0.95  # cosine of two keys, in the metric, from which they count as the same key: one subject at the start of its prompts
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Written:
         keys: (layers, in) inputs of the down-projections at the subject's last token.
         reaches: (layers, in) the keys times the metric of each layer (see `solve`).
         residuals: (layers, out) what the update shall add at each key.
-        change: (out,) what the optimisation asks for; where a fact is spread over layers, they share it.
-        spec: Settings it was found with.
+        change: (out,) result of the optimisation; a fact that is spread over layers divides it among them.
+        spec: Settings of the optimisation.
         optimised: Loss, steps and size of the optimisation, for people.
-        shared: Ids of the facts, itself among them, whose keys are so alike that one change says all; empty if it is alone.
-        dropped: It is out of force, and its key is kept free of any update.
-        beside: The facts that were asked for at once, itself among them; empty if it was alone. Some may not be in the set.
-        batch: Name of those of them that its vectors were found together with, on which their rounding depends.
+        shared: Ids of the facts, itself among them, that share one change because their keys are too alike; empty if none does.
+        dropped: It is out of force, and the update is zero at its key.
+        request: The facts of the same edit, itself among them; empty if it was alone. Some may not be in the set.
+        batch: Name of the batch of them that its vectors were optimised in, on which their rounding depends.
     """
 
     fact: Fact
@@ -43,7 +43,7 @@ class Written:
     optimised: Mapping[str, float] = field(default_factory=dict)
     shared: tuple[str, ...] = ()
     dropped: bool = False
-    beside: tuple[Fact, ...] = ()
+    request: tuple[Fact, ...] = ()
     batch: str = ""
 
     @property
@@ -53,17 +53,17 @@ class Written:
 
     @property
     def companions(self) -> list[str]:
-        """Ids of the facts that it is found in one batch with, itself among them, if it is found now."""
-        return batch_of(self.id, [fact.id for fact in self.beside], self.spec.batch) if self.beside else [self.id]
+        """Ids of the facts, itself among them, in the batch that it would be optimised in now."""
+        return batch_of(self.id, [fact.id for fact in self.request], self.spec.batch) if self.request else [self.id]
 
 
 def with_key_of(fresh: Written, dropped: Sequence[Written]) -> set[str]:
     """Return the ids of the dropped facts that have the key of a new one, or, in some of its layers alone, its subject."""
     alone = [w for w in dropped if w.layers != fresh.layers and set(w.layers) & set(fresh.layers)]
-    found = {w.id for w in alone if w.fact.subject == fresh.fact.subject}  # its keys there are not known yet
+    ids = {w.id for w in alone if w.fact.subject == fresh.fact.subject}  # its keys there are not known yet
     if mine := [w for w in dropped if w.layers == fresh.layers]:
-        found |= {w.id for w, cosine in zip(mine, cosines([fresh], mine)[0], strict=True) if cosine > ALIKE}
-    return found
+        ids |= {w.id for w, cosine in zip(mine, cosines([fresh], mine)[0], strict=True) if cosine > ALIKE}
+    return ids
 
 
 def alike(written: Sequence[Written]) -> list[list[Written]]:

@@ -14,15 +14,15 @@ from perdure.workflows.bench.comparison import ArmLine, BenchComparison, Estimat
 from perdure.workflows.bench.records import FinishedRun, Run, RunError
 
 SCORES = {"acc": "ACC", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
-SIGNED = ("bwt",)  # what is lost or gained is written with its sign
+SIGNED = ("bwt",)  # a loss or a gain is written with its sign
 WHISKER = 120  # pixels
 
 
-def columns(found: BenchComparison) -> list[str]:
+def columns(comparison: BenchComparison) -> list[str]:
     """Return the heads of the table."""
     acc, *others = SCORES.values()
-    gap = f"ACC minus {found.against}"
-    watched = [f"{name} change" for name in found.watched]
+    gap = f"ACC minus {comparison.against}"
+    watched = [f"{name} change" for name in comparison.watched]
     return ["arm", "seeds", acc, gap, *others, *watched, "train time / naive", "train s", "peak MiB", "stored MB"]
 
 
@@ -43,62 +43,66 @@ def cells(line: ArmLine, watched: Sequence[str]) -> list[str]:
     ]
 
 
-def markdown(found: BenchComparison) -> str:
+def markdown(comparison: BenchComparison) -> str:
     """Return the table, the failed runs, and how to read it, as Markdown.
 
     Args:
-        found: What `compare` returned.
+        comparison: What `compare` returned.
     """
-    heads = columns(found)
-    lines = [_row(heads), _row(["---"] * len(heads)), *(_row(cells(line, found.watched)) for line in found.arms)]
-    if found.failed:
+    heads = columns(comparison)
+    lines = [
+        _row(heads),
+        _row(["---"] * len(heads)),
+        *(_row(cells(line, comparison.watched)) for line in comparison.arms),
+    ]
+    if comparison.failed:
         lines += ["", _row(["failed run", "seed", "error"]), _row(["---"] * 3)]
-        lines += [_row([run.arm, str(run.seed), " ".join(run.error.split())]) for run in found.failed]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes(found))]) + "\n"
+        lines += [_row([run.arm, str(run.seed), " ".join(run.error.split())]) for run in comparison.failed]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(comparison))]) + "\n"
 
 
-def page(suite: str, about: str, found: BenchComparison, runs: Sequence[Run]) -> str:
+def page(suite: str, about: str, comparison: BenchComparison, runs: Sequence[Run]) -> str:
     """Return the comparison as a self-contained HTML page, with the mean matrix of each arm below its table.
 
     Args:
         suite: Its name.
         about: What it is, in a sentence.
-        found: What `compare` returned.
+        comparison: What `compare` returned.
         runs: The results it was made from.
     """
     top = el("header", el("p", "Benchmark", class_="kicker"), el("h1", suite), el("p", about, class_="lead"))
-    parts = [top, _part("Arms", "The best ACC first.", _table(found))]
-    if found.failed:
-        parts.append(_part("Failed runs", "They are in no number above.", _failed(found.failed)))
-    if found.arms:
-        maps = [el("figure", el("figcaption", el("b", line.arm)), _map(line, runs)) for line in found.arms]
-        says = "Mean score over the seeds: a row is the model after a stage, a column a task."
-        parts.append(_part("What is kept", says, el("div", maps, class_="sides"), legend()))
-    parts.append(_part("How to read it", "", el("ul", [el("li", note) for note in notes(found)])))
+    parts = [top, _part("Arms", "The best ACC first.", _table(comparison))]
+    if comparison.failed:
+        parts.append(_part("Failed runs", "They are in no number above.", _failed(comparison.failed)))
+    if comparison.arms:
+        maps = [el("figure", el("figcaption", el("b", line.arm)), _map(line, runs)) for line in comparison.arms]
+        about_maps = "Mean score over the seeds: a row is the model after a stage, a column a task."
+        parts.append(_part("How scores change", about_maps, el("div", maps, class_="sides"), legend()))
+    parts.append(_part("How to read it", "", el("ul", [el("li", note) for note in notes(comparison)])))
     body = el("body", el("main", parts))
     return f"<!doctype html>{BENCH_LINE}\n{el('html', head(f'{suite}: benchmark'), body, lang='en')}\n"
 
 
-def notes(found: BenchComparison) -> list[str]:
-    """Return what the columns do not say."""
-    told = [
-        "Scores: 95% bootstrap intervals over test rows, pooled over seeds; they do not hold the spread between seeds.",
-        f"ACC minus {found.against}: same seeds, paired row by row.",
-        "Train time / naive: the same seed's run with as many threads and processes, the last before if it ran under "
-        "several labels; median, and in brackets least and most over seeds. Without an accelerator it is the processor's "
-        "time, which work beside it raises less than the clock's.",
-        "Peak: the whole process, model and scoring included. Stored: what the last state needs kept beside the base model "
+def notes(comparison: BenchComparison) -> list[str]:
+    """Return the notes that explain the columns."""
+    lines = [
+        "Scores: 95% bootstrap intervals over test rows, pooled over seeds; they do not include the spread between seeds.",
+        f"ACC minus {comparison.against}: same seeds, paired row by row.",
+        "Train time / naive: the same seed's run with as many threads and processes, the latest one if it ran under "
+        "several labels; median, and in brackets the least and the most over seeds. Without an accelerator it is the processor's "
+        "time, which other work on the machine raises less than it raises wall-clock time.",
+        "Peak: the whole process, model and scoring included. Stored: what the last state needs in addition to the base model "
         "(weights learned, remembered text and its columns, the methods' state).",
     ]
-    if found.watched:
-        first = next(line.watched for line in found.arms if line.watched)
+    if comparison.watched:
+        first = next(line.watched for line in comparison.arms if line.watched)
         scores = ", ".join(f"{name} {first[name].before:.3f} (n = {first[name].n})" for name in first)
-        told.append(f"Change: score after the last task minus the base model's, row by row. Before: {scores}.")
-    if len(found.computed) > 1:
-        told.append(f"Computed in {' and '.join(found.computed)}: part of a difference may be that.")
-    if found.left_out:
-        told.append(f"{count(found.left_out, 'result')} of an earlier recipe under the same label left out.")
-    return told
+        lines.append(f"Change: score after the last task minus the base model's, row by row. Before: {scores}.")
+    if len(comparison.computed) > 1:
+        lines.append(f"Computed in {' and '.join(comparison.computed)}: a part of any difference may come from that.")
+    if comparison.left_out:
+        lines.append(f"{count(comparison.left_out, 'result')} of an earlier recipe under the same label left out.")
+    return lines
 
 
 def _row(texts: Sequence[str]) -> str:
@@ -121,18 +125,18 @@ def _range(record: Estimate | None, form: str, unit: float = 1.0) -> str:
     return f"{value} ({low} to {high})" if record.n > 1 else value
 
 
-def _part(title: str, says: str, *body: Html) -> Html:
-    return el("section", el("h2", title), el("p", says, class_="how"), body, class_="part")
+def _part(title: str, about: str, *body: Html) -> Html:
+    return el("section", el("h2", title), el("p", about, class_="how"), body, class_="part")
 
 
-def _table(found: BenchComparison) -> Html:
-    first, *others = columns(found)
+def _table(comparison: BenchComparison) -> Html:
+    first, *others = columns(comparison)
     heads = [
         el("th", first, scope="col"),
         el("th", "", scope="col"),
         *(el("th", h, scope="col", class_="num") for h in others),
     ]
-    rows = [el("tr", _cells(line, found.watched)) for line in found.arms]
+    rows = [el("tr", _cells(line, comparison.watched)) for line in comparison.arms]
     table = el("table", el("thead", el("tr", heads)), el("tbody", rows), class_="plain")
     return scrolling(table, "Arms of the benchmark")
 
@@ -150,7 +154,7 @@ def _cells(line: ArmLine, watched: Sequence[str]) -> list[Html]:
 
 
 def _broken(text: str) -> list[Html | str | None]:
-    """Return a number with what stands in brackets on a line of its own."""
+    """Return a number, with the text in brackets on a line of its own."""
     value, _, rest = text.partition(" (")
     return [value, el("small", rest.removesuffix(")"), class_="more") if rest else None]
 

@@ -1,4 +1,4 @@
-"""Search for the facts that pass: write, verify, try again, and leave out what undoes an earlier fact or changes too much."""
+"""Search for the facts that pass: write, verify, try again, and leave out facts that undo an earlier fact or change too much."""
 
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def search(place: Place, request: EditRequest) -> Outcome:
-    """Return the set with the new facts that pass beside those in force; the model that is loaded is the state with it.
+    """Return the set with the facts in force and the new facts that pass; the loaded model is then the state with that set.
 
     Raises:
-        BadInput: More facts than one layer can take, or keys that no choice among the facts tells apart.
+        BadInput: More facts than one layer can take, or keys that are too alike, whichever of the facts are left out.
     """
     if not request.fresh:
         return Outcome(request.in_force)
@@ -44,6 +44,6 @@ def _before(place: Place, request: EditRequest, base: "EditSet") -> tuple[Verdic
     from perdure.editing.verification import verify
 
     with place.site() as site, overlaid(site, base.factors()):
-        found = verify(site, request.fresh, generation=False)
+        verdicts = verify(site, request.fresh, generation=False)
         layout = site.layout
-    return {fact.id: verdict for fact, verdict in zip(request.fresh, found, strict=True)}, layout.depth, layout.inner
+    return {fact.id: verdict for fact, verdict in zip(request.fresh, verdicts, strict=True)}, layout.depth, layout.inner

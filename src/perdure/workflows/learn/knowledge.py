@@ -104,7 +104,7 @@ def plan_knowledge(session: Session, request: Request) -> Knowledge:
     skill = None
     if routing.skills:
         try:
-            skill = plan(session, replace(request, found=replace(read, records=routing.skills, notices=[])))
+            skill = plan(session, replace(request, selected=replace(read, records=routing.skills, notices=[])))
         except BadInput as error:
             some = f"{len(routing.skills)} of {len(routing.routes)} rows, the first {routing.skills[0].source}, are trained"
             raise BadInput(f"{error} ({some}; 'kind': 'fact' in a row sends it to editing)") from error

@@ -55,7 +55,7 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
         test=request.test,
         overrides=_with_scorer(session, request),
         known=known,
-        found=request.found,
+        selected=request.selected,
         hub=read_hub,
     )
     if task.scorer["name"] != "choice":

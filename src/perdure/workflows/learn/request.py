@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from perdure.core.recipe import Recipe
-from perdure.data.sources import Data, Found
+from perdure.data.sources import Data, SourceRows
 from perdure.ledger.records import Gate
 
 
@@ -21,7 +21,7 @@ class Request:
         settings: Settings that override those of a task file.
         allow_leaks: Allow test rows in train parts.
         rows: Files with the rows of older tasks whose text is not stored, by task, for a recipe that trains on them again.
-        found: The rows of the data to learn; None reads all of them.
+        selected: The rows of the data to learn; None reads all of them.
         gate: The rule by which it will be judged, which decides how many test rows are enough; None for none.
     """
 
@@ -32,5 +32,5 @@ class Request:
     settings: dict[str, Any] = field(default_factory=dict)
     allow_leaks: bool = False
     rows: Mapping[str, Sequence[Data]] = field(default_factory=dict)
-    found: Found | None = None
+    selected: SourceRows | None = None
     gate: Gate | None = field(default_factory=Gate)
