@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import people
+from cautioned import without_size
 from edited import FACTS, NAMES, SPEC, A, B, C, deaf_to, diverging, learn, logits, moved, slot, write
 from perdure import Workspace
 from perdure.core.errors import BadInput
@@ -187,7 +188,7 @@ def test_of_facts_tried_again_one_that_diverges_stays_lost_and_the_others_come_b
     monkeypatch.setattr(edit_state.Place, "verify", ask)
     diverging(B, monkeypatch, lambda spec: spec != SPEC)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
-    assert "so that all were written again" in told.warnings[0]
+    assert "so that all were written again" in without_size(told.warnings)[0]
     assert told.gate.facts.lost == (B,)
     assert [w.spec == SPEC for w in map(stored(edited).find, (A, B, C))] == [False, True, True]
 
@@ -214,7 +215,7 @@ def test_facts_that_cannot_be_told_apart_on_the_new_head_are_left_and_judged(edi
     monkeypatch.setattr(edit_state.Place, "current", alike)
     before = slot(edited)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
-    assert "cannot be written again: the keys of two facts" in told.warnings[0]
+    assert "cannot be written again: the keys of two facts" in without_size(told.warnings)[0]
     assert slot(edited) == before
 
 
@@ -234,8 +235,8 @@ def test_facts_written_again_on_the_new_head_may_cost_other_text_a_tenth_more_th
     monkeypatch.setattr(edit_state.Place, "cost", cost)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
     assert (slot(edited) != parent) is kept
-    assert ("so that all were written again" in told.warnings[0]) is kept
-    assert ("cannot be written again: all facts together raise the perplexity" in told.warnings[0]) is not kept
+    assert ("so that all were written again" in without_size(told.warnings)[0]) is kept
+    assert ("cannot be written again: all facts together raise the perplexity" in without_size(told.warnings)[0]) is not kept
 
 
 def test_what_is_tried_after_the_next_learn_is_no_stronger_than_after_the_first(edited, tmp_path, monkeypatch):
@@ -263,7 +264,7 @@ def test_where_a_retry_changes_other_text_too_much_the_facts_stay_as_they_were_w
     forget(monkeypatch, lambda _, written: written.spec == SPEC)
     monkeypatch.setattr(edit_state.Place, "cost", cost)
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
-    assert told.warnings[0] == "1 of 3 edited facts were lost, so that all were written again"
+    assert without_size(told.warnings)[0] == "1 of 3 edited facts were lost, so that all were written again"
     assert told.gate.facts.lost == (B,)
     assert slot(edited) != before
     assert {w.spec for w in stored(edited).live} == {SPEC}
@@ -344,7 +345,7 @@ def test_facts_that_a_learn_loses_come_back_in_another_layer_or_fail_its_gate(
 
     monkeypatch.setattr(edit_state.Place, "verify", ask)
     told = learn(ws, tmp_path / "homes.jsonl", gate=Gate(tolerance=0.9))  # only the facts decide
-    assert "edited facts were lost, so that all were written again" in told.warnings[0]
+    assert "edited facts were lost, so that all were written again" in without_size(told.warnings)[0]
     assert told.moved is passes
     assert (told.gate.facts.lost == ()) is passes
     if passes:
