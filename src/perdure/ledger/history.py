@@ -1,7 +1,7 @@
 """Entries, the refs that name them, and the one candidate that may wait for a decision."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -34,7 +34,10 @@ CANDIDATE = "candidate"
 
 
 class History(Database):
-    """The history of a workspace. Entries are only added. Refs move, and the reflog records from where, when and why."""
+    """The history of a workspace. Entries are added and never changed; only `remove_abandoned` deletes some.
+
+    Refs move, and the reflog records from where, when and why.
+    """
 
     def __init__(self, path: Path, objects: ObjectStore) -> None:
         super().__init__(path)
@@ -61,8 +64,11 @@ class History(Database):
         Raises:
             BrokenStore: An entry was written by another version of perdure.
         """
-        query = select(entries.c.number, entries.c.id, entries.c.body).where(entries.c.number > self._last)
         with self.reading() as connection:
+            before = select(entries.c.id).where(entries.c.number <= self._last)
+            if set(connection.execute(before).scalars()) != self._known.keys():  # some were removed, here or elsewhere
+                self._known, self._last = {}, 0
+            query = select(entries.c.number, entries.c.id, entries.c.body).where(entries.c.number > self._last)
             for number, name, body in connection.execute(query.order_by(entries.c.number)):
                 self._known[name] = _read(name, body)
                 self._last = number
@@ -318,6 +324,44 @@ class History(Database):
             query = select(discarded.c.id, discarded.c.record).order_by(discarded.c.number.desc())
             lines = connection.execute(query).all()
         return [from_store(LogEntry, record, f"the line of discarded candidate {name[:12]}") for name, record in lines]
+
+    def abandoned(self) -> list[Entry]:
+        """Return the entries that no ref and no candidate reaches, oldest first."""
+        waiting = self.candidate()
+        return self._unreached([self.entry(target) for target in self.refs().values()] + ([waiting] if waiting else []))
+
+    def remove_abandoned(self, names: Collection[str]) -> int:
+        """Delete abandoned entries and lines of discarded candidates, with their notes, and return how many.
+
+        An entry stays if a ref or a candidate reaches it by now, or another entry that is not named here.
+
+        Args:
+            names: Ids of entries and of discarded candidates.
+        """
+        left = self.abandoned()
+        stay = {entry.id for entry in self.entries()} - {entry.id for entry in left if entry.id in names}
+        lost = {entry.id for entry in self._unreached([self.entry(name) for name in stay])}
+        gone = {line.entry for line in self.discarded()} & set(names)
+        if not lost and not gone:
+            return 0
+        with self.changing() as connection:
+            for name in lost:
+                connection.execute(delete(entries).where(entries.c.id == name))
+                connection.execute(delete(notes).where(notes.c.entry == name))
+            for name in gone:
+                connection.execute(delete(discarded).where(discarded.c.id == name))
+        self._known, self._last = {}, 0
+        return len(lost | gone)
+
+    def _unreached(self, ends: Iterable[Entry]) -> list[Entry]:
+        """Return the entries that are neither among these nor before one of them."""
+        reached: set[str] = set()
+        for end in ends:
+            one: Entry | None = end
+            while one is not None and one.id not in reached:
+                reached.add(one.id)
+                one = None if one.parent is None else self.entry(one.parent)
+        return [entry for entry in self.entries() if entry.id not in reached]
 
     def _named(self, name: str) -> Entry:
         """Return the entry of a ref, of "candidate", or of the first digits of an id."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Text, null, select, type_coerce
@@ -91,19 +91,24 @@ def _collected(part: Callable[[], Iterator[str]]) -> Iterator[str]:
         yield f"ledger.sqlite has a record that cannot be read ({error!r})"
 
 
-def gc(ledger: LedgerFolder) -> Freed:
+def gc(ledger: LedgerFolder, abandoned: Collection[str] = ()) -> Freed:
     """Delete the objects, task versions, memories, rows and scores that no entry and no candidate needs.
 
     Checkpoints of learns that began at another head are deleted too, and files that killed writers left. Objects are deleted
     first, so that a full disk has room for the rest. The caller holds the write lock: a writer stores its objects before it
     records an entry that names them.
 
+    Args:
+        ledger: The ledger.
+        abandoned: Ids of entries and of discarded candidates to delete first; see `History.remove_abandoned`.
+
     Raises:
         Busy: Everything was deleted, but a reader uses the log, which still has the deleted text.
     """
-    waiting = ledger.candidate()
-    needed = [*ledger.entries(), *([waiting] if waiting else [])]
-    loose = ledger.objects.all() - named_objects(ledger.objects, needed)
+    before = ledger.path.stat().st_size
+    left_behind = ledger.remove_abandoned(abandoned) if abandoned else 0
+    needed = needed_entries(ledger)
+    loose = loose_objects(ledger)
     freed = sum(ledger.objects.remove(name) for name in loose) + ledger.objects.sweep()
     head = ledger.resolve("head").id
     freed += runs.sweep(ledger.root)
@@ -111,14 +116,24 @@ def gc(ledger: LedgerFolder) -> Freed:
         remove_left(folder)
     left = [run for run in runs.unfinished(ledger.root) if run.parent not in (None, head)]
     freed += sum(run.remove() for run in left)
-    before = ledger.path.stat().st_size
     rows = _drop_records(ledger, needed)
-    if rows:
+    if rows or left_behind:
         ledger.forget_deleted()
     elif not ledger.at_rest:
         ledger.empty_log()
     freed += max(before - ledger.path.stat().st_size, 0)
-    return Freed(len(loose), rows, len(left), freed)
+    return Freed(len(loose), rows, len(left), freed, left_behind)
+
+
+def needed_entries(ledger: LedgerFolder) -> list[Entry]:
+    """Return every entry, and the candidate if one waits."""
+    waiting = ledger.candidate()
+    return [*ledger.entries(), *([waiting] if waiting else [])]
+
+
+def loose_objects(ledger: LedgerFolder) -> set[str]:
+    """Return the objects that no entry and no candidate needs."""
+    return ledger.objects.all() - named_objects(ledger.objects, needed_entries(ledger))
 
 
 def _drop_records(ledger: LedgerFolder, needed: list[Entry]) -> int:

@@ -1,7 +1,7 @@
 """The ledger of a workspace: one folder with `perdure.json`, `ledger.sqlite` and `objects/`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import NoneType
 from typing import Literal, cast
@@ -168,9 +168,9 @@ class Ledger(LedgerFolder):
         """Return the first problem of the records; see `integrity.damage`."""
         return integrity.damage(self)
 
-    def gc(self) -> Freed:
+    def gc(self, abandoned: Collection[str] = ()) -> Freed:
         """Delete everything that nothing refers to; see `integrity.gc`."""
-        return integrity.gc(self)
+        return integrity.gc(self, abandoned)
 
 
 def place_of(root: Path, folder: Path) -> str | None:

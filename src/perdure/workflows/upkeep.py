@@ -1,5 +1,6 @@
 """Move head, erase rows, free space, and check that everything is as it was recorded."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from perdure.core.errors import BadInput, BrokenStore
@@ -45,8 +46,13 @@ def delete_row(session: Session, row_hash: str) -> DeletedRow:
         return session.ledger.delete_row(session.ledger.row_hash(row_hash))
 
 
-def gc(session: Session) -> Freed:
-    """Delete what no entry and no candidate needs, and what can be measured again: statistics of edits, and estimates."""
+def gc(session: Session, abandoned: Collection[str] = ()) -> Freed:
+    """Delete what no entry and no candidate needs, and what can be measured again: statistics of edits, and estimates.
+
+    Args:
+        session: Of the workspace.
+        abandoned: Ids of `inspect.log.abandoned` to delete first. What a ref or a candidate reaches by now stays.
+    """
     ledger = session.ledger
     with session.writing():
         session.tasks.clear()
@@ -56,7 +62,7 @@ def gc(session: Session) -> Freed:
         freed = sum(path.stat().st_size for path in cached)
         for path in cached:
             path.unlink()
-        result = ledger.gc()
+        result = ledger.gc(abandoned)
         return replace(result, bytes=result.bytes + freed)
 
 

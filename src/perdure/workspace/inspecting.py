@@ -10,6 +10,7 @@ from perdure.evaluate.evidence import Checked, check_evidence
 from perdure.evaluate.matrix import Matrix
 from perdure.ledger.records import LogEntry
 from perdure.workflows.inspect import memory_views, views
+from perdure.workflows.inspect.disk import DiskView, disk
 from perdure.workflows.inspect.evaluate import Evaluation, evaluate
 from perdure.workflows.inspect.log import log
 from perdure.workflows.inspect.matrix import matrix
@@ -63,6 +64,10 @@ class InspectVerbs(Opened):
     def status(self) -> StatusView:
         """Return where the workspace is: model, head, what head knows and remembers, and what waits for a decision."""
         return views.status(self.ledger)
+
+    def disk(self) -> DiskView:
+        """Return the bytes that the workspace and its base model take on disk, by kind, and what `gc` would free."""
+        return disk(self.ledger)
 
     def log(self, *, every: bool = False) -> Records[LogEntry]:
         """Return the entries, newest first; with `every` also the candidate, and candidates that were discarded."""

@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from perdure.core.progress import Tick
+from perdure.core.tables import Records
 from perdure.ledger import Entry
-from perdure.ledger.records import DeletedRow, Freed, Verification
+from perdure.ledger.records import DeletedRow, Freed, LogEntry, Verification
 from perdure.workflows import upkeep
 from perdure.workflows.edit.results import RevertResult
+from perdure.workflows.inspect.log import abandoned
 from perdure.workflows.learn.kept_rows import Pruned, prune
 from perdure.workflows.learn.remove_task import RemovedTask, remove_task
 from perdure.workflows.learn.revert_task import TaskRevertResult
@@ -43,9 +45,17 @@ class UpkeepVerbs(Opened):
         """Drop the text of every row that neither memory nor a test part needs; see `workflows.learn.kept_rows.prune`."""
         return prune(self.session, tasks)
 
-    def gc(self) -> Freed:
-        """Delete what no entry and no candidate needs, and statistics of edits that older versions kept in the workspace."""
-        return upkeep.gc(self.session)
+    def abandoned(self) -> Records[LogEntry]:
+        """Return the entries that no ref and no candidate reaches, and the candidates that were discarded, newest first."""
+        return Records(abandoned(self.ledger))
+
+    def gc(self, *, abandoned: bool = False) -> Freed:
+        """Delete what no entry and no candidate needs, and statistics of edits that older versions kept in the workspace.
+
+        Args:
+            abandoned: Delete the entries that `abandoned` lists too. They cannot be restored.
+        """
+        return upkeep.gc(self.session, [line.entry for line in self.abandoned()] if abandoned else ())
 
     def verify(self) -> Verification:
         """Hash everything again, the base's weights too, and load the base."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from perdure.core.records import Record
+from perdure.core.records import Record, omitted
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,11 @@ class Freed(Record):
         rows: Number of task versions, manifests, rows and scores.
         runs: Number of stopped learns whose checkpoint was deleted.
         bytes: Bytes that this freed.
+        entries: Number of abandoned entries and of lines about discarded candidates.
     """
 
     removed: int
     rows: int
     runs: int
     bytes: int
+    entries: int = omitted(0)

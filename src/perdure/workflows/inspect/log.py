@@ -36,6 +36,12 @@ def log(ledger: "Ledger", *, every: bool = False) -> list[LogEntry]:
     ]
 
 
+def abandoned(ledger: "Ledger") -> list[LogEntry]:
+    """Return the entries that no ref and no candidate reaches, and the candidates that were discarded, newest first."""
+    names = {entry.id for entry in ledger.abandoned()}
+    return [line for line in log(ledger, every=True) if line.discarded or line.entry in names]
+
+
 def candidate_line(ledger: "Ledger", candidate: "Entry") -> LogEntry:
     """Return what the log lists of the candidate.
 
