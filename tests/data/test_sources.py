@@ -1,5 +1,6 @@
 """Rows come from files of every kind, folders, several files and stdin, with the same columns and the same bounds."""
 
+import gzip
 import io
 import json
 import sys
@@ -14,7 +15,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.data.folders import part_of_name
 from perdure.data.load import load_rows, load_task, read_again
 from perdure.data.read import read_file, read_records
-from perdure.data.sources import read_sources
+from perdure.data.sources import HubData, HubSplit, read_sources
 from perdure.data.spec import load_spec
 
 QA = [{"question": f"What is {i}?", "answer": f"It is {i}"} for i in range(10)]
@@ -425,3 +426,125 @@ def test_a_closed_stdin_is_an_error(monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(BadInput, match="stdin is empty"):
         read_sources(Path("-"))
+
+
+# ---- what holds for every source
+
+TABLES = ["a.jsonl", "a.jsonl.gz", "a.json", "a.csv", "semicolons.csv", "a.tsv", "folder"]
+SCHEMAS = ["a.parquet", "a.arrow", "saved", "hub"]
+PIPES = ["- jsonl", "- csv", "- parquet", "- arrow"]
+PASSAGES = [{"context": f"Fact {i}.", "question": f"What is {i}?", "answer": f"It is {i}"} for i in range(10)]
+MESSAGES = [{"message": f"m{i}", "category": i % 2} for i in range(10)]
+CATEGORIES = {
+    "info": {
+        "features": {
+            "message": {"dtype": "string", "_type": "Value"},
+            "category": {"names": ["no", "yes"], "_type": "ClassLabel"},
+        }
+    }
+}
+
+
+def delimited(rows, separator):
+    return "".join(separator.join(map(str, line)) + "\n" for line in (rows[0], *(row.values() for row in rows)))
+
+
+def content(kind, rows):
+    """Return the bytes of a file of a kind."""
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    text = {
+        "a.jsonl": lines,
+        "a.json": json.dumps(rows),
+        "a.csv": delimited(rows, ","),
+        "semicolons.csv": delimited(rows, ";"),
+        "a.tsv": delimited(rows, "\t"),
+    }
+    return gzip.compress(lines.encode()) if kind == "a.jsonl.gz" else text[kind].encode()
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """Return a function that writes rows as a source of some kind, and reads it as a task."""
+
+    def load(kind, rows, features=None, **settings):
+        if features and kind not in (*SCHEMAS, "- parquet", "- arrow"):  # a file without a schema holds the names
+            rows = [
+                {**row, "category": features["info"]["features"]["category"]["names"][row["category"]]} for row in rows
+            ]
+        path = tmp_path / kind
+        if kind.startswith("- "):
+            load.path(f"a.{kind[2:]}", rows, features)
+            pipe(monkeypatch, (tmp_path / f"a.{kind[2:]}").read_bytes())
+            path = Path("-")
+        elif kind != "hub":
+            path = load.path(kind, rows, features)
+
+        def hub(name, most):
+            return HubData(name, [HubSplit("train", rows)], (features or {}).get("info", {}).get("features", {}))
+
+        data = Path("hub:org/name") if kind == "hub" else path
+        return load_task("t", data, overrides=settings, hub=hub)
+
+    def write(kind, rows, features):
+        path = tmp_path / kind
+        if kind == "a.parquet":
+            parquet.write_table(table(rows, features), path)
+        elif kind == "a.arrow":
+            arrow(path, rows, features)
+        elif kind == "saved":
+            return path if path.exists() else saved(path, rows, features)
+        elif kind == "folder":
+            path.mkdir(exist_ok=True)
+            rows_file(path / "part.jsonl", rows)
+        else:
+            path.write_bytes(content(kind, rows))
+        return path
+
+    load.path = write
+    return load
+
+
+@pytest.mark.parametrize("kind", [*TABLES, *SCHEMAS, *PIPES])
+def test_errors_show_the_mapping_and_a_template_names_any_column_in_every_source(source, kind):
+    with pytest.raises(BadInput, match="give --columns prompt=question,context=context,completion=answer ") as error:
+        source(kind, PASSAGES)
+    assert "(`columns: {prompt: question, context: context, completion: answer}` in a task file)" in str(error.value)
+    mapping = {"prompt": "question", "context": "context", "completion": "answer"}  # what the error shows
+    mapped = source(kind, PASSAGES, columns=mapping)
+    assert {row.prompt for row in (*mapped.train, *mapped.test)} == {f"Fact {i}.\n\nWhat is {i}?" for i in range(10)}
+
+    template = "{context}\n\nQ: {question}\nA:"
+    with pytest.raises(BadInput, match="no column is the answer; name it: give --columns completion=answer "):
+        source(kind, PASSAGES, template=template)
+    task = source(kind, PASSAGES, template=template, columns={"completion": "answer"})
+    assert (task.format, task.unread) == ("prompt_completion", ())
+    texts = {(row.prompt, row.completion) for row in (*task.train, *task.test)}
+    assert texts == {(f"Fact {i}.\n\nQ: What is {i}?\nA:", f" It is {i}") for i in range(10)}
+
+
+@pytest.mark.parametrize("kind", [*TABLES, *SCHEMAS, *PIPES])
+def test_names_of_classes_are_the_labels_in_every_source(source, kind):
+    with pytest.raises(BadInput, match="give --columns text=message,label=category "):
+        source(kind, MESSAGES, CATEGORIES)
+    task = source(kind, MESSAGES, CATEGORIES, columns={"text": "message", "label": "category"})
+    assert task.labels == ["no", "yes"]
+    assert {row.completion for row in (*task.train, *task.test)} == {" no", " yes"}
+
+
+@pytest.mark.parametrize("kind", ["a.txt", "-"])
+def test_a_text_has_one_column_for_templates_and_mappings(tmp_path, monkeypatch, kind):
+    def load(**settings):
+        (tmp_path / "a.txt").write_text("One\n\nTwo\n\nThree")
+        pipe(monkeypatch, "One\n\nTwo\n\nThree")
+        return load_task("t", Path("-") if kind == "-" else tmp_path / kind, overrides=settings)
+
+    with pytest.raises(
+        BadSpec, match=r"takes prompt from 'question', a column that .* does not have or fill; it has text"
+    ):
+        load(columns={"prompt": "question"})
+    with pytest.raises(BadInput, match="no column is the answer; name it: give --columns completion=COLUMN "):
+        load(template="{text}\nA:")
+    task = load(template="Repeat: {text}\nText:", columns={"completion": "text"})
+    assert {row.prompt for row in (*task.train, *task.test)} == {
+        f"Repeat: {word}\nText:" for word in ("One", "Two", "Three")
+    }

@@ -83,10 +83,14 @@ def suites() -> Names:
 
 
 def formats() -> Names:
-    """Return the formats of data."""
-    from perdure.data.columns import FORMATS
+    """Return the formats of data, and those of other packages."""
+    from importlib.metadata import entry_points
 
-    return [(name, " + ".join(columns)) for name, columns in FORMATS.items()]
+    from perdure.data.columns import FORMATS
+    from perdure.data.own_formats import GROUP
+
+    own = [(name, " + ".join(columns)) for name, columns in FORMATS.items()]
+    return [*own, *((point.name, point.value) for point in entry_points(group=GROUP))]
 
 
 def scorers() -> Names:

@@ -86,4 +86,5 @@ def pair(names: Iterable[str], text: str | None = None) -> dict[str, str] | None
 
 
 def _changed(columns: dict[str, str]) -> dict[str, str]:
-    return {role: column for role, column in columns.items() if role != column}
+    # a context is only read where it is mapped, whatever its column is called
+    return {role: column for role, column in columns.items() if role != column or role == "context"}

@@ -10,6 +10,7 @@ from perdure.core.rows import Row
 from perdure.data.columns import IN_FILE, IN_TASK, Unread, check, listed, read_by, take
 from perdure.data.doubts import doubts
 from perdure.data.formats import detect, names_in, to_rows
+from perdure.data.own_formats import converted
 from perdure.data.read import Record
 from perdure.data.sources import Data, HubReader, SourceRows, paths_of, read_sources, shown_data
 from perdure.data.spec import TaskSpec, make_spec, read_settings
@@ -53,7 +54,7 @@ def load_task(
     rows_read = selected if selected is not None else read_data(spec, spec.train, hub)
     spec = spec.model_copy(update={"train": rows_read.data})  # with the commit of a data set on the hub
     records, notices = rows_read.records, list(rows_read.notices)
-    format = spec.format or detect(records, spec.template, spec.columns, how=IN_TASK)
+    format = spec.known_format or detect(records, spec.template, spec.columns, how=IN_TASK)
     rows, unread = _rows(records, spec, format, facts=selected is not None)
     parts = named_parts(records, rows)
     if spec.test is not None:
@@ -150,7 +151,8 @@ def read_data(spec: TaskSpec, data: Data, hub: HubReader | None = None) -> Sourc
         BadSpec: The data have no column that the settings name.
     """
     rows_read = read_sources(data, documents=spec.documents, most=spec.max_rows, hub=hub)
-    records, renamed = take(rows_read.records, spec.columns, shown_data(data, short=True))
+    rows = converted(rows_read.records, spec.own_format) if spec.own_format else rows_read.records
+    records, renamed = take(rows, spec.columns, shown_data(data, short=True))
     return replace(rows_read, records=records, notices=[*rows_read.notices, *renamed])
 
 
@@ -179,7 +181,7 @@ def load_probe(name: str, data: Data, settings: Mapping[str, Any] | None = None)
     """
     spec = task_settings(name, data, overrides=dict(settings or {}))
     records = read_data(spec, spec.train).records
-    format = spec.format or detect(records, spec.template, spec.columns, how=IN_TASK)
+    format = spec.known_format or detect(records, spec.template, spec.columns, how=IN_TASK)
     rows = distinct(_rows(records, spec, format)[0])
     return TaskData(spec.model_copy(update={"test_rows": spec.test_rows or len(rows)}), (), (), rows, format)
 

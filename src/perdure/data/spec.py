@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadSpec
@@ -16,6 +16,7 @@ from perdure.core.values import as_number, shown
 from perdure.data.columns import FORMATS, ROLES
 from perdure.data.documents import Documents
 from perdure.data.hub_names import is_hub
+from perdure.data.own_formats import outside_formats
 from perdure.data.sources import Data
 
 _INHERITED = (
@@ -38,6 +39,7 @@ _INHERITED = (
 
 
 NUMBERS = {"max_new_tokens": int, "max_rows": int, "test_rows": int, "test_size": float, "seed": int}
+STORED = "stored"  # context of the check of settings that come from the ledger
 MOST = {"max_new_tokens": 100_000, "max_rows": 10**9, "test_rows": 10**9, "seed": 2**63 - 1}
 
 
@@ -48,7 +50,8 @@ class TaskSpec(BaseModel):
         name: Name of the task: letters, digits, and "_", ".", "-" after the first.
         train: Data file, folder, data set on the hub (`hub:ORG/NAME[:CONFIG][@REVISION]`), or several of them.
         test: The same with test rows; without it, see `split` columns and `test_size`.
-        format: A key of `formats.FORMATS` ("text+label" and "prompt/completion" are understood too); None detects it.
+        format: A key of `formats.FORMATS` ("text+label" and "prompt/completion" are understood too), or of an installed package
+            (see `own_formats`), which then makes rows of a known one; None detects it.
         documents: Whether a row of a .txt file is a "paragraph" or the "file"; None takes paragraphs of a file that is named,
             and whole files of a folder.
         max_rows: Largest number of rows that are read of each file or split, from its start; None takes all, of the hub 100,000.
@@ -109,13 +112,19 @@ class TaskSpec(BaseModel):
 
     @field_validator("format")
     @classmethod
-    def _known_format(cls, value: str | None) -> str | None:
+    def _known_format(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None:
             return None
         name = value.lower().replace("+", "_").replace("/", "_").replace("-", "_")
-        if name not in FORMATS:
-            raise ValueError(f"unknown format {quoted(value)}{_nearest(name, FORMATS)}; known: {', '.join(FORMATS)}")
-        return name
+        if name in FORMATS:
+            return name
+        if info.context == STORED:  # a task that was learned is used without the package, too
+            return value
+        known = [*FORMATS, *outside_formats()]
+        if value not in known:
+            near = _nearest(name, dict.fromkeys(known))
+            raise ValueError(f"unknown format {quoted(value)}{near}; known: {', '.join(known)}")
+        return value
 
     @field_validator("columns")
     @classmethod
@@ -144,6 +153,16 @@ class TaskSpec(BaseModel):
         if isinstance(value, dict) and not isinstance(value.get("name"), str):
             raise ValueError('a scorer with options needs its "name" among them')
         return value
+
+    @property
+    def own_format(self) -> str | None:
+        """The format of another package that the rows are read by, if one is set."""
+        return None if self.format in FORMATS else self.format
+
+    @property
+    def known_format(self) -> str | None:
+        """The format of perdure, if one is set; the rows of another package's format have the one that their columns show."""
+        return self.format if self.format in FORMATS else None
 
     def inherited(self) -> dict[str, Any]:
         """Return the settings set here, without the files: a later version inherits them unless it sets them."""

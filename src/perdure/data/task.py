@@ -15,7 +15,7 @@ from perdure.data.label_sets import names_in_sets
 from perdure.data.read import Record
 from perdure.data.sample import MOST
 from perdure.data.scoring import scoring_version
-from perdure.data.spec import TaskSpec
+from perdure.data.spec import STORED, TaskSpec
 from perdure.data.systems import with_system
 from perdure.data.thoughts import split
 
@@ -185,7 +185,7 @@ class TaskData:
         names: Sequence[RowName] = (),
     ) -> "TaskData":
         """Restore a task written by `to_json`, with the rows that are still there."""
-        spec = TaskSpec.model_validate(data["spec"])
+        spec = TaskSpec.model_validate(data["spec"], context=STORED)
         parts: dict[str, Any] = {"train": tuple(train), "validation": tuple(validation), "test": tuple(test)}
         parts["names"] = tuple(names)
         # a task from before there were scoring versions stays with the scorer it had

@@ -95,7 +95,7 @@ def plan_knowledge(session: Session, request: Request) -> Knowledge:
     spec = task_settings(name, request.data, test=request.test, overrides=request.settings, known=known)
     read = read_data(spec, spec.train, read_hub)
     notices = list(read.notices)
-    routing = route(read.records, format=spec.format, template=spec.template, labels=spec.labels, mapped=spec.columns)
+    routing = route(read.records, format=spec.known_format, template=spec.template, labels=spec.labels, mapped=spec.columns)
     if routing.facts:
         try:
             session.refuse_editing()
@@ -177,7 +177,7 @@ def _unread(routing: Routing, spec: TaskSpec) -> tuple[str, ...]:
     plain = [route.record for route in routing.routes if not route.given]
     if not plain:
         return ()
-    format = spec.format or detect(plain, spec.template, spec.columns)
+    format = spec.known_format or detect(plain, spec.template, spec.columns)
     names = names_in(spec.template) if spec.template is not None else None
     read = read_by(format, names, spec.columns)
     return check(plain, format, read, columns=spec.columns, chosen=True, facts=True).notices
