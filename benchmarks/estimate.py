@@ -42,7 +42,12 @@ CONFIGURATIONS: list[tuple[str, int, int, list[str]]] = [  # name, words of a pr
     ("naive, long rows, batch 4", 300, 1, ["recipe=naive", "per_device_train_batch_size=4"]),
     ("dual_replay, long answers", 60, 60, ["per_device_train_batch_size=8"]),
     ("dual_replay, batch 4 x 4", 60, 8, ["per_device_train_batch_size=4", "gradient_accumulation_steps=4"]),
-    ("naive, every weight trained", 12, 1, ["recipe=naive", "train=full", "start=base", "per_device_train_batch_size=4"]),
+    (
+        "naive, every weight trained",
+        12,
+        1,
+        ["recipe=naive", "train=full", "start=base", "per_device_train_batch_size=4"],
+    ),
     ("naive, rank 64", 30, 1, ["recipe=naive", "lora_r=64"]),
     ("naive, loop, best epoch", 30, 1, ["recipe=naive", "host=loop", "keep=best"]),
     ("ewc", 30, 1, ["recipe=ewc"]),

@@ -95,7 +95,9 @@ def plan_knowledge(session: Session, request: Request) -> Knowledge:
     spec = task_settings(name, request.data, test=request.test, overrides=request.settings, known=known)
     read = read_data(spec, spec.train, read_hub)
     notices = list(read.notices)
-    routing = route(read.records, format=spec.known_format, template=spec.template, labels=spec.labels, mapped=spec.columns)
+    routing = route(
+        read.records, format=spec.known_format, template=spec.template, labels=spec.labels, mapped=spec.columns
+    )
     if routing.facts:
         try:
             session.refuse_editing()
