@@ -82,6 +82,13 @@ def test_discarded_candidates_are_listed_on_request(ws: Path, files: Path):
     assert run_json("-w", ws, "gc", "--abandoned", "--yes")["entries"] == 2  # that line, and the entry rolled back
     assert [one["task"] for one in run_json("-w", ws, "log", "--all")] == ["parcel", None]
     assert run_json("-w", ws, "verify")["ok"]
+    learn_quickly(ws, files, "invoice", "--floor", "1", "--set", "max_grad_norm=1e-9", "-m", "again", code=3)
+    again = [line for line in run_json("-w", ws, "log", "--all") if line["entry"] == waiting["entry"]]
+    assert [line["refs"] for line in again] == [["candidate"]]  # the same id, which waits and is listed once
+    run("-w", ws, "accept")
+    again = [line for line in run_json("-w", ws, "log", "--all") if line["entry"] == waiting["entry"]]
+    assert [(line["refs"], line.get("discarded"), line["message"]) for line in again] == [(["head"], None, "again")]
+    assert "discarded" not in run("-w", ws, "log", "--all").stdout
 
 
 def test_a_damaged_candidate_is_discarded_without_a_line(ws: Path, files: Path):

@@ -267,3 +267,12 @@ def test_a_ledger_of_another_mode_or_with_a_log_is_copied_whole(ws: Path, tmp_pa
         run("-w", ws, "workspace", "pack", tmp_path / "backup.tar")
     run("workspace", "unpack", tmp_path / "backup.tar", tmp_path / "again")
     assert run_json("-w", tmp_path / "again", "status")["head"]["task"] == "parcel"
+
+
+def test_a_file_that_is_no_archive_is_refused_in_one_sentence(tmp_path: Path):
+    file = tmp_path / "notes.tar"
+    file.write_text("no archive")
+    refused = run("workspace", "unpack", file, tmp_path / "new", code=1).stderr
+    assert "is no archive of a workspace, or it is damaged or cut off" in refused
+    assert "ReadError" not in refused
+    assert not (tmp_path / "new").exists()

@@ -145,6 +145,27 @@ def test_what_cannot_be_imported_is_one_error(tmp_path, text, said):
         import_recipe(write(tmp_path, text))
 
 
+def test_a_data_file_is_refused_with_the_files_that_are_taken(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\n')
+    with pytest.raises(BadSpec, match=r"is data and no configuration; give the YAML file \(.yaml, .yml or .json\)"):
+        import_recipe(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "base_model: a\ntrain_on_inputs: true\npeft_use_rslora: true",
+        "model_name_or_path: a\ntrain_on_prompt: true\nuse_rslora: true",
+    ],
+)
+def test_loss_on_prompts_and_rslora_are_taken(tmp_path, text):
+    made = import_recipe(write(tmp_path, text))
+    assert made.settings == {"train_on": "all", "use_rslora": True}
+    assert made.left == {}
+    assert import_recipe(write(tmp_path, text.replace("true", "false"))).settings == {"use_rslora": False}
+
+
 def test_half_an_epoch_is_left_with_the_reason(tmp_path):
     made = import_recipe(write(tmp_path, "base_model: a\nnum_epochs: 0.5"))
     assert "max_steps" in made.left["num_epochs"]

@@ -257,6 +257,11 @@ def _reading(file: Path) -> Iterator[tarfile.TarFile]:
     try:
         with tarfile.open(file, "r:*") as archive:
             yield archive
+    except tarfile.ReadError as error:
+        raise BadInput(
+            f"{file} is no archive of a workspace, or it is damaged or cut off; give a whole file that 'perdure workspace pack' "
+            "wrote"
+        ) from error
     except DAMAGED as error:
         raise BadInput(
             f"{file} is no archive of a workspace, or it is damaged or cut off ({quoted(error)}); copy it again"

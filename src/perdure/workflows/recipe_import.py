@@ -67,6 +67,7 @@ SAME = (
     "lora_alpha",
     "lora_dropout",
 )
+DATA = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".gz", ".zip")
 SILENT = "it has no effect on what is learned here"
 NOT_HERE = "perdure has no such setting"
 
@@ -78,6 +79,10 @@ def import_recipe(path: Path) -> ImportedRecipe:
         BadSpec: The file is no such configuration, asks for another kind of training (preference pairs, rewards), or a value
             has no meaning here.
     """
+    if path.suffix.lower() in DATA:
+        raise BadSpec(
+            f"{path} is data and no configuration; give the YAML file (.yaml, .yml or .json) of LLaMA-Factory or Axolotl"
+        )
     config = read_yaml_file(path, "configuration")
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise BadSpec(f"{path} is no configuration: it is not a list of `name: value`")
@@ -257,6 +262,8 @@ LLAMA_FACTORY: dict[str, Rule] = {
     "overwrite_output_dir": _because(SILENT),
     "preprocessing_num_workers": _because(SILENT),
     "plot_loss": _because("perdure report draws the curves"),
+    "train_on_prompt": _when(True, "train_on", "all"),
+    "use_rslora": "use_rslora",
     "use_dora": _because("DoRA's weights are not a sum of low-rank adapters, which tasks are kept apart by"),
 }
 AXOLOTL: dict[str, Rule] = {
@@ -279,6 +286,7 @@ AXOLOTL: dict[str, Rule] = {
     "datasets": _datasets,
     "chat_template": _because("the model's own chat template is used; --template or the task file changes it"),
     "dataset_prepared_path": _because(SILENT),
-    "train_on_inputs": _because("perdure trains on answers"),
+    "train_on_inputs": _when(True, "train_on", "all"),
+    "peft_use_rslora": "use_rslora",
     "peft_use_dora": _because("DoRA's weights are not a sum of low-rank adapters, which tasks are kept apart by"),
 }

@@ -16,7 +16,7 @@ def log(ledger: "Ledger", *, every: bool = False) -> list[LogEntry]:
 
     Args:
         ledger: The ledger.
-        every: List the candidate that waits, and the candidates that were discarded, too.
+        every: List the candidate that waits, and the candidates that were discarded and not made again, too.
     """
     lines, candidate = ledger.log(), ledger.candidate() if every else None
     entries = [ledger.entry(line.entry) for line in lines]
@@ -30,10 +30,9 @@ def log(ledger: "Ledger", *, every: bool = False) -> list[LogEntry]:
     if not every:
         return listed
     waiting = [of(_line(ledger, candidate), candidate)] if candidate else []
-    return [
-        *waiting,
-        *heapq.merge(listed, ledger.discarded(), key=lambda line: line.discarded or line.time, reverse=True),
-    ]
+    known = {line.entry for line in (*listed, *waiting)}  # the same learn again makes the same id
+    discarded = [line for line in ledger.discarded() if line.entry not in known]
+    return [*waiting, *heapq.merge(listed, discarded, key=lambda line: line.discarded or line.time, reverse=True)]
 
 
 def abandoned(ledger: "Ledger") -> list[LogEntry]:
