@@ -236,7 +236,9 @@ def test_facts_written_again_on_the_new_head_may_cost_other_text_a_tenth_more_th
     told = learn(edited, tmp_path / "homes.jsonl", gate=Gate(lost_facts=1.0))
     assert (slot(edited) != parent) is kept
     assert ("so that all were written again" in without_size(told.warnings)[0]) is kept
-    assert ("cannot be written again: all facts together raise the perplexity" in without_size(told.warnings)[0]) is not kept
+    assert (
+        "cannot be written again: all facts together raise the perplexity" in without_size(told.warnings)[0]
+    ) is not kept
 
 
 def test_what_is_tried_after_the_next_learn_is_no_stronger_than_after_the_first(edited, tmp_path, monkeypatch):
