@@ -108,6 +108,9 @@ def test_a_word_that_is_no_topic_lists_them():
     text = run("help", "formts", code=1).stderr
     assert all(name in text for name in topics())
     assert "did you mean 'formats'" in text
+    known = run("help", "qqqqqq", code=1).stderr.partition("known are ")[2].strip().split(", ")
+    assert known == sorted(set(known))  # `edits`, `gate` and others are both a topic and a command
+    assert {"edits", "gate", "formats", "learn"} < set(known)
     nested = run("help", "recipe", "lst", code=1).stderr
     assert "explain, advise, list, show" in nested
     assert "did you mean 'list'" in nested

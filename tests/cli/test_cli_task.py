@@ -24,6 +24,13 @@ def test_a_removed_task_is_neither_replayed_nor_scored_nor_guarded_and_the_weigh
     assert run_json("-w", ws, "matrix")["tasks"] == ["invoice"]
     assert run_json("-w", ws, "log")[0]["message"] == "sold"
     assert "was taken out in entry" in run("-w", ws, "eval", "parcel").stderr
+    shown = " ".join(run("-w", ws, "status").stdout.split())
+    counts = after["rows"]
+    assert f"memory of any entry {counts['memory']}" in shown  # and the line before counts head's memory
+    assert f"memory {after['memory']['rows']} row" in shown
+    refused = run("-w", ws, "revert", "head", code=1).stderr
+    assert f"entry {entry.id[:12]} took task parcel out" in refused
+    assert "or learn it again" in refused
     stored = contents(ws)
     again = run_json("-w", ws, "task", "remove", "parcel")
     assert (again["entry"], again["already"], again["tasks"]) == (entry.id, True, ["invoice"])

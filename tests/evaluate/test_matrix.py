@@ -50,6 +50,17 @@ def test_a_cell_that_was_not_measured_is_null_and_what_needs_it_says_so():
     assert found.metrics["acc"].value == pytest.approx(0.75)
 
 
+def test_a_stage_that_was_not_scored_is_left_out_of_forgetting_and_named():
+    stages = [*STAGES, Stage("e3", "edit", None)]
+    records = [[record(2), record(1)], [record(18), record(4)], [None, record(16)], [record(14), record(16)]]
+    found = build_matrix(TASKS, stages, records, resamples=50)
+    assert found.metrics["forgetting"].value == pytest.approx(0.1)
+    assert found.metrics["forgetting"].note == "not scored and left out: 'banking' after stage 2"
+    assert "forgetting: not scored and left out: 'banking' after stage 2\n" in plain_text(found)
+    assert Matrix.from_json(found.to_json()) == found
+    assert "note" not in matrix().to_json()["metrics"]["forgetting"]
+
+
 def test_a_task_is_learned_at_its_first_learn_and_a_guarded_ability_never():
     stages = [
         *STAGES,

@@ -75,7 +75,7 @@ def test_one_task_has_no_transfer(name):
 NEEDED = {
     "acc": {(3, 0), (3, 1), (3, 2)},
     "bwt": {(3, 0), (3, 1), (1, 0), (2, 1)},
-    "forgetting": {(3, 0), (3, 1), (1, 0), (2, 0), (2, 1)},
+    "forgetting": {(3, 0), (3, 1), (1, 0), (2, 1)},
     "fwt": {(1, 1), (0, 1), (2, 2), (0, 2)},
     "learning_accuracy": {(1, 0), (2, 1), (3, 2)},
 }
@@ -186,6 +186,25 @@ def test_a_gap_is_told_for_the_metrics_that_need_it_and_the_others_are_there():
     assert found["fwt"].missing == "task 'chat' was not scored after stage 0"
     assert found["acc"].value == 0.5
     assert found["bwt"].missing is None
+
+
+@pytest.mark.parametrize("gap", [None, float("nan")])
+def test_forgetting_leaves_out_a_stage_that_was_not_measured_and_names_it(gap):
+    items = [[[float(k < 10 * cell) for k in range(10)] for cell in line] for line in SCORE]
+    whole = matrix_metrics(SCORE, items, LEARNED, names=["mail", "chat", "news"])
+    assert whole["forgetting"].note is None
+    score = [list(line) for line in SCORE]
+    score[2][0] = gap  # 0.7, and not the best of the task
+    found = matrix_metrics(score, items, LEARNED, names=["mail", "chat", "news"])
+    assert found["forgetting"].note == "not scored and left out: 'mail' after stage 2"
+    assert found["forgetting"].value == whole["forgetting"].value
+    assert {name: found[name] for name in found if name != "forgetting"} == {
+        name: whole[name] for name in whole if name != "forgetting"
+    }
+    longer = [*SCORE[:3], [0.95, None, 0.6], [0.8, None, 0.6], SCORE[3]]
+    assert metrics.forgetting(longer, [1, 2, 3]) == pytest.approx(((0.95 - 0.8) + (0.8 - 0.5) + (0.6 - 0.6)) / 3)
+    score[1][0] = gap  # where it was learned
+    assert "after stage 1" in matrix_metrics(score, items, LEARNED)["forgetting"].missing
 
 
 def test_before_any_learn_every_metric_says_why_it_is_missing():

@@ -75,5 +75,5 @@ def _unknown(word: str, commands: list[str], top: bool) -> NotFound:
     """Return the error for a word that is no command here, and above all commands no topic."""
     if not top:
         return NotFound(f"no command {word!r} among {', '.join(commands)}{nearest(word, commands)}")
-    near = nearest(word, [*topics(), *commands])
+    near = nearest(word, list(dict.fromkeys([*topics(), *commands])))  # some words are both
     return NotFound(f"no command {word!r}, and no topic: {', '.join(topics())}{near}")

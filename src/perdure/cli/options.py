@@ -93,7 +93,7 @@ DeviceAbove = Annotated[
         callback=_remember_device,
         metavar="NAME",
         autocompletion=devices,
-        help="Where the model is loaded; else PERDURE_DEVICE, else auto.",
+        help="Where the model is loaded; else PERDURE_DEVICE, else auto. Commands that load no model ignore it.",
     ),
 ]
 Device = Annotated[

@@ -101,7 +101,11 @@ def _memory(counts: "RowCounts") -> str:
 
 
 def _rows(stored: "KeptRows") -> str:
-    """Return how many rows are stored with their text, and what for. 'memory stats' shows more."""
+    """Return how many rows are stored with their text, and what for. 'memory stats' shows more.
+
+    The line before counts head's memory; here a row counts that the memory of an earlier entry needs, too.
+    """
     with_text = stored.with_text
-    parts = ", ".join(f"{name} {count}" for name, count in with_text.items())
+    words = {"memory": "memory of any entry"}
+    parts = ", ".join(f"{words.get(name, name)} {count}" for name, count in with_text.items())
     return f"{sum(with_text.values())} with text" + (f" ({parts})" if parts else "") + f", {stored.names} by hash"

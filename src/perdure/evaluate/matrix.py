@@ -66,6 +66,7 @@ class Metric(Record):
         n: Test items in use, over all tasks.
         missing: Why it cannot be computed.
         worst: Of `bwt`, the task that lost most.
+        note: Which cells were left out, as they were not measured.
     """
 
     value: float | None
@@ -74,12 +75,13 @@ class Metric(Record):
     n: int
     missing: str | None = omitted(None)
     worst: Worst | None = omitted(None)
+    note: str | None = omitted(None)
 
     @classmethod
     def of(cls, computed: metrics.Metric) -> "Metric":
         """Return a computed metric as a record."""
         worst = computed.worst and Worst(*computed.worst)
-        return cls(computed.value, computed.low, computed.high, computed.n, computed.missing, worst)
+        return cls(computed.value, computed.low, computed.high, computed.n, computed.missing, worst, computed.note)
 
 
 Cells = Sequence[Sequence[Score | None]]  # (stages, tasks)
@@ -272,6 +274,7 @@ def plain_text(matrix: Matrix, part: Part | None = None) -> str:
     summary = [_metric_line(name, matrix.metrics[name]) for name in MEANING]
     if worst := matrix.metrics["bwt"].worst:
         summary.append(f"worst change: {worst.task} {_points(worst.value)} since it was learned")
+    summary += [f"{name}: {note}" for name in MEANING if (note := matrix.metrics[name].note)]
     if some:
         summary.append("' scored on other test rows than the newest; differences are over the rows that both have")
     return "\n".join([*_aligned(lines), "", *summary]) + "\n"

@@ -13,7 +13,8 @@ Conventions, where the literature disagrees:
   with a stage between base and its own.
 * A second learn of a known task (an update) is one more stage; the task stays learned where it was learned first. Its
   gain counts in `bwt`, as any change of an old task does.
-* A needed cell that is missing is an error that names it, never 0.
+* A needed cell that is missing is an error that names it, never 0. `forgetting` takes the best of the stages that were
+  measured: a stage between a task's own and the last may be missing, and is named in a note.
 
 Each metric is a mean of terms, a term being one cell of a task, or the difference of two. `matrix_metrics` resamples
 the items of a term once for both of its stages, so its intervals are paired.
@@ -47,6 +48,7 @@ class Metric:
         n: Test items in use, over all tasks.
         missing: Why it cannot be computed.
         gap: The cell that was not measured, as (stage, task), where that is why.
+        note: Which cells were left out, as they were not measured.
         worst: Of `bwt`, the task that lost most, and its change.
     """
 
@@ -56,6 +58,7 @@ class Metric:
     n: int = 0
     missing: str | None = None
     gap: tuple[int, str] | None = None
+    note: str | None = None
     worst: tuple[str, float] | None = None
 
 
@@ -89,11 +92,12 @@ def bwt(score: Cells, learned: Learned) -> float:
 def forgetting(score: Cells, learned: Learned) -> float:
     """Return the mean of max over l of R[l, j] - R[last, j], stages l from learned j to before the last; down is good.
 
-    The maximum of noisy scores is above the best true score, so with many stages forgetting of nothing is above 0.
+    The maximum of noisy scores is above the best true score, so with many stages forgetting of nothing is above 0. Stages
+    between the two that were not measured are left out.
 
     Raises:
         Undefined: No task is older than the last stage.
-        MissingCell: A cell between a task's learning and the last stage was not measured.
+        MissingCell: A task was not scored when it was learned, or after the last stage.
     """
     return _value(score, _forgetting_terms(score, learned))
 
@@ -180,7 +184,8 @@ def matrix_metrics(
             if name == "bwt":
                 change, task = min((float(c.mean()), term[0]) for c, term in zip(contrasts, terms, strict=True))
                 worst = (labels[task], change)
-            metrics[name] = Metric(value, low, high, sum(map(len, contrasts)), worst=worst)
+            note = _left_out(score, learned, labels) if name == "forgetting" else None
+            metrics[name] = Metric(value, low, high, sum(map(len, contrasts)), worst=worst, note=note)
     return metrics
 
 
@@ -198,10 +203,22 @@ def _bwt_terms(score: Cells, learned: Learned) -> list[Term]:
 
 def _forgetting_terms(score: Cells, learned: Learned) -> list[Term]:
     last = len(score) - 1
-    best = [
-        (task, max(range(stage, last), key=lambda i: _cell(score, i, task))) for task, stage in _older(score, learned)
-    ]
-    return [(task, stage, last) for task, stage in best]
+    terms: list[Term] = []
+    for task, stage in _older(score, learned):
+        _cell(score, stage, task)
+        measured = [i for i in range(stage, last) if not _is_missing(score[i][task])]
+        terms.append((task, max(measured, key=lambda i: _cell(score, i, task)), last))
+    return terms
+
+
+def _left_out(score: Cells, learned: Learned, names: Sequence[str]) -> str | None:
+    """Return a note on the cells that `forgetting` leaves out, as they were not measured."""
+    gaps = {
+        names[task]: [str(i) for i in range(stage + 1, len(score) - 1) if _is_missing(score[i][task])]
+        for task, stage in _older(score, learned)
+    }
+    parts = [f"'{task}' after stage {', '.join(stages)}" for task, stages in gaps.items() if stages]
+    return f"not scored and left out: {'; '.join(parts)}" if parts else None
 
 
 def _fwt_terms(score: Cells, learned: Learned) -> list[Term]:
@@ -239,9 +256,13 @@ def _older(score: Cells, learned: Learned) -> list[tuple[int, int]]:
 
 def _cell(score: Any, stage: int, task: int) -> Any:
     value = score[stage][task]
-    if value is None or value != value:  # NaN stands for missing in arrays
+    if _is_missing(value):
         raise MissingCell(stage, task)
     return value
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value  # NaN stands for missing in arrays
 
 
 def _value(score: Cells, terms: list[Term]) -> float:

@@ -42,12 +42,12 @@ def bench(
         raise BadInput(f"two arms have the same label: {[arm.label for arm in arms]}; name one as LABEL=RECIPE")
     missing = [job for job in wanted if not job.finished(read_result(job.path(out)))]
     if missing:
-        check_tasks(suite)
-        check_files(suite, place.data)
         if device != ANY:
             from perdure.bridges.models import choose_device
 
             choose_device(device)
+        check_tasks(suite)
+        check_files(suite, place.data)
         make_folder(out / suite.name)
     errors = Runner(place, tick, len(missing) * len(suite.tasks)).run(missing)
     begun = {job.name for job in missing}

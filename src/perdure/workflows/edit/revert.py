@@ -191,7 +191,9 @@ def _inseparable(entry: Entry, what: str) -> str:
     if entry.kind == "base":
         return "the base model cannot be reverted; 'perdure rollback base' goes back to it"
     if entry.kind == "revert":
-        return f"entry {name} took facts out; 'perdure rollback {name}~1' goes back to before it, or edit them again"
+        task = entry.data.get("task")  # else it took facts out
+        what, again = (f"task {task}", "learn it again") if task else ("facts", "edit them again")
+        return f"entry {name} took {what} out; 'perdure rollback {name}~1' goes back to before it, or {again}"
     about = f" {entry.task}" if entry.task else ""
     return (
         f"entry {name} is a {entry.kind}{about}: what it changed lies in the same weights as what came after, and cannot be "
