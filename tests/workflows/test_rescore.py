@@ -99,6 +99,10 @@ def test_a_loss_is_a_warning_and_refuses_the_edit_only_where_that_was_asked_for(
 def test_what_is_not_scored_is_a_dash_and_a_sample_is_no_score_of_all_rows(ws, measured, monkeypatch):
     plain = write(ws, moved("Dan Kim"), score="none")
     assert (plain.scores, plain.gate, measured, last_row(ws)) == ({}, None, [], (None,))
+    assert plain.warnings == plain.summary.warnings == ("not scored: homes; 'perdure eval' scores them",)
+    back = ws.revert(plain.applied[0], score="none")
+    assert back.warnings == ()  # the weights are those before the edit, whose score is stored
+    ws.rollback(plain.entry)
     monkeypatch.setattr(module, "SAMPLE", 2)
     quick = write(ws, moved("Dan Poe"), score="quick")
     assert measured == [2]

@@ -1,6 +1,7 @@
 """The result of a learn, and of a dry run, in the terminal."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import typer
@@ -32,8 +33,20 @@ def show_result(result: "LearnResult", scores: "Mapping[str, ScoreCells]") -> No
     speed = f"{result.train_seconds:.1f} s of training, {result.eval_seconds:.1f} s of scoring"
     peak = f"peak memory {result.resources.peak_mib:,} MiB of {result.resources.peak_of}"
     print_text(f"learned {result.task}: entry {short(result.entry)}, {result.tokens:,} tokens, {speed}, {peak}\n")
-    print_text(score_lines(scores, result.task) + "\n")
+    print_text(score_lines(_with_earlier(scores, result), result.task) + "\n")
+    for task, earlier in (result.earlier or {}).items():
+        print_text(
+            f"{task} was not scored at head before this; 'before' is its score at entry {short(earlier.entry)}\n"
+        )
     print_text(gate_screen(result.gate, reason=result.gate.verdict != "inconclusive"))  # else `conclude` prints it
+
+
+def _with_earlier(scores: "Mapping[str, ScoreCells]", result: "LearnResult") -> "dict[str, ScoreCells]":
+    """Return the scores with those that the gate compares with, where head was not scored before."""
+    earlier = result.earlier or {}
+    return {
+        task: replace(cells, before=earlier[task].score) if task in earlier else cells for task, cells in scores.items()
+    }
 
 
 def gate_screen(verdict: "Verdict | GateOff", *, reason: bool = True) -> str:

@@ -49,6 +49,8 @@ def status(
         print_text("\n" + table(["task", "score", "95% interval", "n"], rows, right=(1, 2, 3)))
     if space:
         print_text("\n" + _disk(space))
+    if unscored := [name for name, score in view.tasks.items() if score is None]:
+        print_message(f"not scored at head: {', '.join(unscored)}; 'perdure eval' scores them")
     if aside := view.candidate:
         print_message(
             f"candidate {short(aside.entry)} (learn {aside.task}) waits for 'perdure accept' or 'perdure discard'"

@@ -1,6 +1,6 @@
 """Score the tasks after an edit or a revert, and compare the scores with those before it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -74,10 +74,10 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
         wanted: What is scored.
         tick: Called with (what, done, total) as work goes on.
     """
-    if wanted.rows == "none":
-        return Rescored()
     known = {name: session.task(name, entry) for name in entry.tasks}
     tasks = {name: task for name, task in known.items() if task.test}
+    if wanted.rows == "none":
+        return Rescored(notices=_not_scored(session.ledger, entry, list(tasks)))
     most = SAMPLE if wanted.rows == "quick" else None
     scored_tasks = {name: session.score(entry, task, tick, most) for name, task in tasks.items()}
     scores = {name: scored.score for name, scored in scored_tasks.items()}
@@ -90,6 +90,12 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
     verdict, loss = _compared(entry, before, scores, Gate(strict=wanted.strict))
     refused = wanted.strict and bool(loss)
     return Rescored(_summaries(before), _summaries(scores), verdict, loss, refused, notices)
+
+
+def _not_scored(ledger: Ledger, entry: Entry, tasks: Sequence[str]) -> tuple[str, ...]:
+    """Return a notice on the tasks whose scores at an entry are not known; none where its weights were scored before."""
+    unknown = [name for name in tasks if ledger.score(ledger.seen(entry, name), entry.tasks[name]) is None]
+    return (f"not scored: {', '.join(unknown)}; 'perdure eval' scores them",) if unknown else ()
 
 
 def _newest(ledger: Ledger, entry: Entry, versions: Mapping[str, str]) -> dict[str, Score]:

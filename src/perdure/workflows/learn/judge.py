@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perdure.evaluate.evidence import GuardedTask, make_evidence
+from perdure.ledger import Entry
 from perdure.ledger.records import Evidence, Gate, GateOff, Verdict
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.run import Run
@@ -64,9 +65,15 @@ def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
 def _when_learned(run: Run, scores: Mapping[str, Scored]) -> dict[str, Scored]:
     """Return the score of each guarded task at the entry that learned it last."""
     plan, scored = run.plan, {}
-    line, wanted = run.session.ledger.ancestors(plan.parent), plan.task.spec.guard
+    wanted = plan.task.spec.guard
     for name in plan.parent.tasks:
         if name in scores and (wanted is None or name in wanted or name == plan.task.name):
-            entry = next(e for e in line if e.kind == "learn" and e.task == name)
+            entry = learned_by(run, name)
             scored[name] = run.score(entry, run.session.task(name, entry))
     return scored
+
+
+def learned_by(run: Run, task: str) -> Entry:
+    """Return the entry that learned a task of head last."""
+    line = run.session.ledger.ancestors(run.plan.parent)
+    return next(entry for entry in line if entry.kind == "learn" and entry.task == task)

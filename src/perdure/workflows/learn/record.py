@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from perdure.core.records import Record
+from perdure.core.records import Record, omitted
+from perdure.evaluate.subset import over_rows
 from perdure.ledger.records import GateOff, LearnRecord, Resources, RowCounts, ScoreSummary, Verdict
 from perdure.workflows.edit.records import NOTE
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.effects import idle, unmoved
-from perdure.workflows.learn.judge import Judged
+from perdure.workflows.learn.judge import Judged, learned_by
 from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.train import Trained
@@ -21,6 +22,19 @@ from perdure.workflows.session import Scored
 
 if TYPE_CHECKING:
     from perdure.bridges.peak_memory import PeakMemory
+
+
+@dataclass(frozen=True)
+class EarlierScore(Record):
+    """A score of a task at an entry before head.
+
+    Args:
+        entry: Id of the entry.
+        score: The score there, over the test rows that are scored now.
+    """
+
+    entry: str
+    score: ScoreSummary
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,8 @@ class LearnResult(Record):
         moved: Whether head moved to the entry.
         warnings: What the user should know.
         resources: Time and memory.
+        earlier: Of each other task that was not scored at head before the learn: the score, by the entry that learned it, which
+            the gate compares with.
     """
 
     entry: str
@@ -54,6 +70,7 @@ class LearnResult(Record):
     moved: bool
     warnings: tuple[str, ...]
     resources: Resources
+    earlier: Mapping[str, EarlierScore] | None = omitted(None)
 
 
 def record(
@@ -110,7 +127,20 @@ def record(
         moved=not judged.failed,
         warnings=(*learned.warnings, *untracked),
         resources=resources,
+        earlier=_earlier(run, judged) or None,
     )
+
+
+def _earlier(run: Run, judged: Judged) -> dict[str, EarlierScore]:
+    """Return the scores that the gate compares with, of the tasks that were not scored at head before the learn."""
+    ledger, parent = run.session.ledger, run.plan.parent
+    found: dict[str, EarlierScore] = {}
+    for name, scored in judged.learned.items():
+        if ledger.score(ledger.seen(parent, name), parent.tasks[name]) is None:
+            score = over_rows(scored.score, judged.scores[name].score.rows)
+            if score:
+                found[name] = EarlierScore(learned_by(run, name).id, score.summary)
+    return found
 
 
 def _resources(run: Run, trained: Trained, peak: "PeakMemory") -> Resources:
