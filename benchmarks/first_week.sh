@@ -102,6 +102,7 @@ step 0 perdure -w "$WS" task remove refunds
 step 0 perdure -w "$WS" matrix
 step 0 perdure -w "$WS" report --output "$WEEK/report.html"
 step 0 perdure -w "$WS" export "$WEEK/adapter"
+step 0 perdure -w "$WS" status --disk
 step 0 perdure -w "$WS" gc
 step 0 perdure -w "$WS" verify
 step 0 perdure -w "$WS" workspace pack "$WEEK/support.tar"
