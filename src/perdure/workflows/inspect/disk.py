@@ -73,29 +73,11 @@ def _stale(runs: Path, ledger: Ledger) -> int:
 
 
 def _base(ledger: Ledger) -> int | None:
-    """Return the bytes of the base model where it is on this machine; nothing is fetched."""
-    from perdure.bridges.embedded import NAME, embedded_folder
+    """Return the bytes of the base model where it is on this machine."""
+    from perdure.bridges.local_model import local_folder
 
-    named = ledger.model
-    try:
-        folder = embedded_folder() if named == NAME else Path(named)
-    except BadInput:  # there is no home, and so no folder of models
-        return None
-    if not folder.is_dir() and named != NAME:
-        folder = _from_hub(named, ledger.config.get("revision")) or folder
-    return _size(folder) if folder.is_dir() else None
-
-
-def _from_hub(name: str, revision: str | None) -> Path | None:
-    """Return the folder of a hub model in the hub's cache; None where it is not in it."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json", revision=revision)
-    except HFValidationError:  # a path that is not there any more
-        return None
-    return Path(found).parent if isinstance(found, str) else None
+    folder = local_folder(ledger.model, ledger.config.get("revision"))
+    return _size(folder) if folder else None
 
 
 def _cache() -> int:
