@@ -107,6 +107,8 @@ def test_it_is_another_base_in_less_memory(learned, tiny_model, tmp_path):
         named = workspace.runtime.base.model.named_parameters()
         return sum(value.nbytes for name, value in named if name.endswith("_proj.weight"))
 
+    assert ws.status().to_json()["quantization"] == ws.ledger.config["quantization"]
+    assert "quantization" not in plain.status().to_json()
     at_most = {"nf4": 0.25, "int8": 0.5}
     assert size(ws) <= at_most[ws.ledger.config["quantization"]] * size(plain)
 

@@ -35,7 +35,8 @@ def status(
     head, gate, edited = view.head, view.gate, view.edits.facts or None
     pairs = {
         "workspace": view.workspace,
-        "model": f"{view.model} in {view.dtype}",
+        "model": f"{view.model} in {view.dtype}"
+        + (f", linear layers in {view.quantization}" if view.quantization else ""),
         "head": f"{short(head.entry)}, {head.kind} {head.about or ''}".rstrip() + f", {clock(head.time)} UTC",
         "entries": view.entries,
         "memory": _memory(view.memory),

@@ -130,7 +130,7 @@ def _linears_in_order(
             continue
         weight = weight_of(module)
         if not weight.is_floating_point() or weight.ndim != 2:
-            raise BadInput("this model is quantised; editing needs its weights in bfloat16 or float32")
+            raise BadInput("this model is quantised; editing and tracing facts need its weights in bfloat16 or float32")
         layer = name.removesuffix(".base_layer")
         number = int(layer[len(list_name) + 1 :].split(".")[0])
         sides = (weight.shape[1], weight.shape[0])

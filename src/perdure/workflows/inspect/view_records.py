@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from perdure.core.records import JsonObject, Record, in_stored_order, plain
+from perdure.core.records import JsonObject, Record, in_stored_order, omitted, plain
 from perdure.core.tables import Grid, Tabular
 from perdure.ledger.lock import Writer
 from perdure.ledger.records import (
@@ -123,6 +123,7 @@ class StatusView(Record):
         candidate: The entry that waits for `accept` or `discard`.
         writer: Who writes now.
         unfinished: Learns that were stopped.
+        quantization: Format of the weights of linear layers, "nf4" or "int8"; left out of the JSON for plain weights.
     """
 
     workspace: str
@@ -140,6 +141,7 @@ class StatusView(Record):
     candidate: CandidateView | None
     writer: Writer | None
     unfinished: tuple[UnfinishedLearn, ...]
+    quantization: str | None = omitted(None)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def status(ledger: "Ledger") -> StatusView:
         workspace=str(ledger.root),
         model=ledger.model,
         dtype=ledger.config["dtype"],
+        quantization=ledger.config.get("quantization"),
         base=head.base,
         head=HeadView(head.id, head.kind, head.task, about(ledger, head.id, head.task), _times(ledger)[head.id]),
         entries=len(ledger.entries()),
