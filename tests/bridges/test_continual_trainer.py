@@ -330,7 +330,11 @@ def test_each_task_needs_a_trainer_made_after_the_last(tiny_model, tokenizer, tm
         ({"args": {"data_seed": 7}}, BadSpec, "data_seed"),
         ({"args": {"dataloader_drop_last": True}}, BadSpec, "dataloader_drop_last"),
         ({"args": {"train_sampling_strategy": "sequential"}}, BadSpec, "train_sampling_strategy"),
-        ({"args": {"lr_scheduler_type": "polynomial"}}, BadSpec, "lr_scheduler_type"),
+        (
+            {"args": {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"nothing": 1}}},
+            BadSpec,
+            "lr_scheduler_type",
+        ),
         ({"args": {"num_train_epochs": 1.5}}, BadSpec, "1.5"),
     ],
 )

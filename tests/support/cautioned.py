@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-FEW = ("rarely teach a task", "cannot show the gate of a later learn", "fewer than 3 train rows")
+FEW = ("rarely teach a task", "cannot show the gate of a later learn", "fewer than 3 train rows", "known by heart")
 
 
 def without_size(notices: Iterable[str]) -> list[str]:

@@ -24,6 +24,7 @@ from perdure.editing.moments import Statistics, second_moments
 from perdure.editing.spec import EditSpec
 from perdure.ledger import writing
 from perdure.ledger.records import Drift, FactLine, SupersededFact
+from perdure.workflows.cached import cached
 from perdure.workflows.edit import state as edit_state
 from perdure.workflows.edit.gate import EditGate, lost_neighbours
 from perdure.workflows.edit.records import NOTE, record_at, shown
@@ -587,4 +588,4 @@ def test_statistics_are_kept_in_the_workspace_where_the_users_cache_cannot_be_wr
     for name in ("PERDURE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("no home")))
-    assert edit_state.moments_folder(ws.session) == ws.ledger.root / "moments"
+    assert cached(ws.session, "moments") == ws.ledger.root / "moments"

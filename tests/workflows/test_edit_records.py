@@ -63,7 +63,9 @@ def test_the_keys_of_records_stay():
     assert "rewritten" in changes(NOTHING, record, rewritten=False).to_json()
     refused = RefusedFact("Ann", line.fact, "why")
     result = EditResult(refused=(refused,), already=(line.fact,))
-    assert list(result.summary.to_json()) == ["entry", "applied", "refused", "already", "seconds"]
+    assert list(result.summary.to_json()) == [
+        *("entry", "applied", "refused", "already", "seconds", "before", "scores", "gate", "warnings")
+    ]
     assert list(result.note.to_json()) == [
         *("applied", "refused", "superseded", "rewritten", "lost", "known", "seconds")
     ]

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import perdure
 from perdure.bridges import export as bridge
 from perdure.core.errors import BadInput, BadSpec, NotFound, PerdureError
-from perdure.workflows.export.export import export, new_folder
+from perdure.workflows.export.export import new_folder
 from perdure.workflows.export.result import FactsCheck, LostFact, MergedExport
 
 QUICK = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "learning_rate": 0.02}
@@ -316,7 +316,7 @@ def test_two_exports_of_an_entry_are_equal_to_the_byte(ws, tmp_path, monkeypatch
         write(self, *args, **kwargs)
 
     monkeypatch.setattr(LoraConfig, "save_pretrained", backwards)
-    export(perdure.Workspace.open(ws.ledger.root).session, tmp_path / "b", **options)
+    perdure.Workspace.open(ws.ledger.root).export(tmp_path / "b", **options)
     assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
     if not options.get("merged"):
         modules = json.loads((tmp_path / "b" / "adapter_config.json").read_text())["target_modules"]

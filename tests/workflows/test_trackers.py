@@ -114,11 +114,11 @@ def tracked(tiny_model, tmp_path_factory, stand_ins):
 
 
 def expected(learn) -> dict[str, float]:
-    return {f"eval/{task}/{score['scorer']}": score["score"] for task, score in learn["scores"].items()}
+    return {f"eval/{task}/{score.scorer}": score.score for task, score in learn.scores.items()}
 
 
 def updates(ws, learn) -> int:
-    return views.show(ws.ledger, learn["entry"]).learned.updates
+    return views.show(ws.ledger, learn.entry).learned.updates
 
 
 def test_tensorboard_has_a_run_for_each_learn_with_curve_row_and_entry(tracked):
@@ -137,7 +137,7 @@ def test_tensorboard_has_a_run_for_each_learn_with_curve_row_and_entry(tracked):
         assert {tag: event.value for tag, event in row.items()} == pytest.approx(expected(learn))
         assert {event.step for event in row.values()} == {n + 2}
         (text,) = events.Tensors("entry/text_summary")
-        assert text.tensor_proto.string_val[0].decode() == learn["entry"]
+        assert text.tensor_proto.string_val[0].decode() == learn.entry
 
 
 def test_mlflow_stores_runs_in_the_workspace_unless_it_is_given_a_place(tracked):
@@ -151,7 +151,7 @@ def test_mlflow_stores_runs_in_the_workspace_unless_it_is_given_a_place(tracked)
     for name, learn in zip(sorted(runs), learns, strict=True):
         run = runs[name]
         assert run.info.status == "FINISHED"
-        assert run.data.tags["perdure.entry"] == learn["entry"]
+        assert run.data.tags["perdure.entry"] == learn.entry
         assert run.data.tags["perdure.verdict"] == "off"
         found = {key: value for key, value in run.data.metrics.items() if key.startswith("eval/")}
         assert found == pytest.approx(expected(learn))
@@ -168,13 +168,13 @@ def test_wandb_and_trackio_are_given_a_run_for_each_learn_and_it_is_closed(track
     assert {line["project"] for line in trackio.LOG if "project" in line} == {"perdure"}
     assert wandb.run is None
     for name, learn in zip(["support/bill", "support/bill 2"], learns, strict=True):
-        noted = {"entry": learn["entry"], "verdict": "off"}
+        noted = {"entry": learn.entry, "verdict": "off"}
         for module in (wandb, trackio):
             lines = [line for line in module.LOG if line.get("run") == name]
             assert any("train/loss" in line for line in lines)
             assert {**expected(learn), "run": name} in lines
             assert next(line for line in reversed(module.LOG) if line.get("finish") == name)["perdure"] == noted
-        assert next(line for line in wandb.LOG if line.get("finish") == name)["tags"] == [learn["entry"][:12]]
+        assert next(line for line in wandb.LOG if line.get("finish") == name)["tags"] == [learn.entry[:12]]
 
 
 def test_a_tracker_that_fails_after_the_training_is_a_warning_and_the_learn_is_recorded(tracked, tmp_path, monkeypatch):
@@ -198,8 +198,8 @@ def test_a_tracker_that_fails_after_the_training_is_a_warning_and_the_learn_is_r
     monkeypatch.setattr(Tracking, "report", lambda self, outcome: ["it failed"])
     told = {**FAST, "report_to": "tensorboard"}
     learn = ws.learn("tv", write(tmp_path / "tv.jsonl", "tv"), recipe="naive", overrides=told, gate=None)
-    assert "it failed" in learn["warnings"]
-    assert ws.ledger.resolve("head").id == learn["entry"] != head
+    assert "it failed" in learn.warnings
+    assert ws.ledger.resolve("head").id == learn.entry != head
 
 
 def test_a_run_that_the_caller_opened_is_left_open(stand_ins, tmp_path):

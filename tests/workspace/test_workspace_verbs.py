@@ -22,6 +22,7 @@ OTHER_NAMES = {
     "recipe import": "import_recipe",  # `import` is a word of Python
     "recipe list": "recipes",
     "recipe show": "recipe",
+    "task remove": "task_remove",  # `remove` alone does not say what
 }
 EXCEPTIONS = {
     "demo": "it makes two workspaces of its own, and prints as it goes",
