@@ -84,7 +84,7 @@ def test_columns_and_template_name_what_the_format_returns(data):
 
 def test_a_stored_task_is_restored_without_the_package(data, monkeypatch):
     task = load_task("t", data, overrides={"format": "faq"})
-    monkeypatch.setattr("perdure.data.own_formats.entry_points", lambda group: ())
+    monkeypatch.setattr("perdure.data.own_formats.brought", lambda group: ())
     assert TaskData.from_json(task.to_json(), task.train, task.validation, task.test).version == task.version
     with pytest.raises(BadSpec, match=r"`format`: unknown format 'faq'; known: messages, "):
         load_task("t", data, known=task)

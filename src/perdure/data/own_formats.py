@@ -5,10 +5,10 @@ faq = "my_package.data:faq"
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any, TypeAlias
 
 from perdure.core.errors import BadInput, BadSpec
+from perdure.core.packages import brought, raised
 from perdure.core.plain_text import quoted
 from perdure.data.columns import FORMATS
 from perdure.data.read import Record
@@ -29,20 +29,15 @@ def outside_formats(known: Collection[str] = tuple(FORMATS)) -> dict[str, Conver
     """
     formats: dict[str, Convert] = {}
     brought_by = dict.fromkeys(known, "perdure")
-    for point in entry_points(group=GROUP):
-        package = f"{point.dist.name} {point.dist.version}" if point.dist else "a package without a name"
-        where = f"package {package}, entry point {point.name} = {point.value} of {GROUP}"
+    for point in brought(GROUP):
         if point.name in brought_by:
-            both = " and ".join(sorted((brought_by[point.name], package)))
+            both = " and ".join(sorted((brought_by[point.name], point.package)))
             raise BadSpec(f"{both} both have a format {point.name!r}; rename one, or uninstall a package")
-        try:
-            function = point.load()
-        except Exception as error:  # the package's own code runs here, which may raise anything
-            raise BadSpec(f"{where} cannot be loaded: {_said(error)}; repair or uninstall the package") from error
+        function = point.load()
         if not callable(function):
-            raise BadSpec(f"{where} is no function of the columns of a row; repair or uninstall the package")
-        formats[point.name] = _checked(function, f"format {point.name} of package {package}")
-        brought_by[point.name] = package
+            raise BadSpec(f"{point.where} is no function of the columns of a row; repair or uninstall the package")
+        formats[point.name] = _checked(function, f"format {point.name} of package {point.package}")
+        brought_by[point.name] = point.package
     return formats
 
 
@@ -76,13 +71,9 @@ def _checked(function: Callable[[dict[str, Any]], Any], name: str) -> Convert:
         try:
             value = function(fields)
         except Exception as error:  # the package's own code runs here, which may raise anything
-            raise BadInput(f"{name} failed: {_said(error)}; correct the row, or repair the package") from error
+            raise BadInput(f"{name} failed: {raised(error)}; correct the row, or repair the package") from error
         if not isinstance(value, Mapping) or not value or not all(isinstance(column, str) for column in value):
             raise BadInput(f"{name} returned {quoted(value)}; it returns columns by name, as prompt and completion")
         return value
 
     return convert
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

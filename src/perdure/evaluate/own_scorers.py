@@ -5,11 +5,11 @@ close_enough = "my_package.scoring:close_enough"
 """
 
 from collections.abc import Callable, Collection
-from importlib.metadata import entry_points
 from numbers import Real
 from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
+from perdure.core.packages import brought, raised
 from perdure.core.plain_text import quoted
 
 GROUP = "perdure.scorers"
@@ -46,7 +46,7 @@ def scorer_of_text(text: str, name: str) -> Scorer:
     try:
         exec(compile(text, file, "exec"), names)  # noqa: S102 (a text that the user trusted)
     except Exception as error:  # the user's own code runs here, which may raise anything
-        raise BadInput(f"scorer {name}: {file} cannot be run: {_said(error)}; correct it") from error
+        raise BadInput(f"scorer {name}: {file} cannot be run: {raised(error)}; correct it") from error
     if not callable(names.get(function)):
         raise BadInput(f"scorer {name}: {file} has no function {function}")
     return checked(names[function], name)
@@ -62,17 +62,14 @@ def outside_scorers(known: Collection[str]) -> dict[str, Scorer]:
         BadSpec: A package's scorer cannot be loaded, is no function, or has a name that is taken; the message names the package.
     """
     scorers: dict[str, Scorer] = {}
-    for point in entry_points(group=GROUP):
-        package = f"{point.dist.name} {point.dist.version}" if point.dist else "a package without a name"
-        where = f"package {package}, entry point {point.name} = {point.value} of {GROUP}"
+    for point in brought(GROUP):
         if point.name in known or point.name in scorers:
-            raise BadSpec(f"{where}: there is another scorer {point.name!r}; rename it, or uninstall the package")
-        try:
-            function = point.load()
-        except Exception as error:  # the package's own code runs here, which may raise anything
-            raise BadSpec(f"{where} cannot be loaded: {_said(error)}; repair or uninstall the package") from error
+            raise BadSpec(f"{point.where}: there is another scorer {point.name!r}; rename it, or uninstall the package")
+        function = point.load()
         if not callable(function):
-            raise BadSpec(f"{where} is no function of a prediction and a reference; repair or uninstall the package")
+            raise BadSpec(
+                f"{point.where} is no function of a prediction and a reference; repair or uninstall the package"
+            )
         scorers[point.name] = checked(function, point.name)
     return scorers
 
@@ -85,13 +82,9 @@ def checked(function: Callable[[str, str], Any], name: str) -> Scorer:
         try:
             value = function(prediction, reference)
         except Exception as error:  # the user's own code runs here, which may raise anything
-            raise BadInput(f"scorer {name} failed on {texts}: {_said(error)}") from error
+            raise BadInput(f"scorer {name} failed on {texts}: {raised(error)}") from error
         if not isinstance(value, Real) or not 0 <= float(value) <= 1:
             raise BadInput(f"scorer {name} returned {quoted(value)} for {texts}; a score is a number from 0 to 1")
         return float(value)
 
     return score
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
