@@ -4,6 +4,7 @@ A result that derives from `Tabular` says in `grid` what its table has; `to_pand
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -36,12 +37,12 @@ class Grid:
     title: str = ""
 
 
-class Tabular:
+class Tabular(ABC):
     """A result that has a table."""
 
+    @abstractmethod
     def grid(self) -> Grid:
         """Return the table."""
-        raise NotImplementedError(f"{type(self).__name__} has no grid")
 
     def to_pandas(self) -> "DataFrame":
         """Return the table as a pandas frame.
