@@ -112,7 +112,7 @@ def collate(rows: Sequence[Encoded], pad: int, *, share_prefix: bool = True, pac
     ]
     row_of, position, label = torch.tensor(labels, dtype=torch.long).reshape(-1, 3).T
     prefix = torch.tensor(rows[0].ids[:shared], dtype=torch.long)
-    packed = _packing(lines, texts, row_of, position, ids.shape[1]) if len(lines) < len(rows) else None
+    packed = packing_of(lines, texts, row_of, position) if len(lines) < len(rows) else None
     return Batch(prefix, ids, mask, torch.stack([row_of, position]), label.contiguous(), packed)
 
 
@@ -141,8 +141,8 @@ def lines_of(lengths: Sequence[int]) -> list[list[int]]:
     return lines if len(lines) <= PACKING_WORTH * len(lengths) else [[n] for n in range(len(lengths))]
 
 
-def _packing(
-    lines: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], row_of: Tensor, position: Tensor, width: int
+def packing_of(
+    lines: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], row_of: Tensor, position: Tensor
 ) -> Packing:
     """Return where the tokens and labels of packed rows are.
 
@@ -151,8 +151,8 @@ def _packing(
         texts: Tokens of each row, after the shared prefix.
         row_of: Row of each label (tokens,).
         position: Position of its hidden state in the row (tokens,).
-        width: Tokens of a line.
     """
+    width = max(sum(len(texts[n]) for n in line) for line in lines)
     row, place = torch.full((len(lines), width), -1), torch.zeros(len(lines), width, dtype=torch.long)
     line_of, start_of = torch.zeros(len(texts), dtype=torch.long), torch.zeros(len(texts), dtype=torch.long)
     for number, line in enumerate(lines):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
-from perdure.model.batch import Packing, padded
+from perdure.model.batch import packing_of, padded
 from perdure.model.batching import Batching, Decoding
 from perdure.model.head import attention_mask, device_of, past_argument, prefix_cache, without_peft
 from perdure.model.layers import is_mixture, is_quantized
@@ -192,22 +192,18 @@ class _Probe:
     def _packed(self, shared: int) -> list[tuple[Tensor, Tensor]]:
         """Return pairs of logits of rows that stand in one line, behind a shared prefix or without one, and alone."""
         texts = [row[shared:] for row in self.rows]
-        starts = [sum(map(len, texts[:n])) for n in range(len(texts))]
-        row = torch.tensor([[n for n, text in enumerate(texts) for _ in text]])
-        position = torch.tensor([[t for text in texts for t in range(len(text))]])
-        packing = Packing(row, position, torch.zeros(2, 0, dtype=torch.long))
+        row_of = torch.tensor([n for n, text in enumerate(texts) for _ in text])
+        position = torch.tensor([t for text in texts for t in range(len(text))])
+        packing = packing_of([range(len(texts))], texts, row_of, position)
         given: dict[str, Any] = {
             "input_ids": torch.tensor([[token for text in texts for token in text]], device=self.device),
             "attention_mask": attention_mask(self.model, packing.sees(shared)).to(self.device),
-            "position_ids": (position + shared).to(self.device),
+            "position_ids": (packing.position + shared).to(self.device),
         }
         prefix = torch.tensor([self.rows[0][:shared]], device=self.device)
         past = prefix_cache(self.model, prefix) if shared else None
         out = self.model(**given, **past_argument(self.model, past), use_cache=past is not None).logits.float()[0]
-        return [
-            (out[start : start + len(text)], self.alone[n][shared : shared + len(text)])
-            for n, (start, text) in enumerate(zip(starts, texts, strict=True))
-        ]
+        return [(out[row_of == n], self.alone[n][shared : shared + len(text)]) for n, text in enumerate(texts)]
 
     def _continues(self, batching: Batching, width: int) -> bool:
         """Return whether rows that are read in this way and continued by `width` tokens have the same logits as alone."""
