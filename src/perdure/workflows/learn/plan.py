@@ -109,8 +109,9 @@ def plan(session: Session, request: Request) -> Plan:
     settings = recipe.settings
     encoder = RowEncoder(load_tokenizer(session.base_folder), settings.max_length, settings.train_on)
     doubts = check_rows(session, task, general, encoder)
-    check_sizes(session, recipe, encoder.all(task.train))
-    large = must_recompute(session, recipe, encoder.all(task.train))
+    encoded = encoder.all(task.train)
+    check_sizes(session, recipe, encoded)
+    large = must_recompute(session, recipe, encoded)
     slots = usable_slots(ledger.slots(parent), recipe, task.name)
     adapter = planned_adapter(slots, recipe, task.name, session.seed)
     training = training_rows(task, recipe, old, first=is_first(slots, adapter), seed=session.seed)
