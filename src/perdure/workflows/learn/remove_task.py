@@ -1,16 +1,15 @@
 """Remove a task: from now on it is not replayed, scored or guarded. What the weights learned of it stays."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from perdure.core.errors import NotFound
 from perdure.core.records import Record
 from perdure.core.slots import slots_of_task
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import TaskRevertNote
 from perdure.workflows.author import sign
-from perdure.workflows.inspect.score_views import taken_out, task_order
-from perdure.workflows.learn.remember import LedgerMemory
+from perdure.workflows.inspect.score_views import task_order
+from perdure.workflows.learn.revert_task import entry_without, taken_out_before
 from perdure.workflows.session import Session
 
 
@@ -55,29 +54,11 @@ def remove_task(session: Session, task: str, message: str | None = None) -> Remo
         ledger = session.ledger
         head = ledger.resolve("head")
         left = tuple(name for name in task_order(ledger, head) if name != task)
-        if task not in head.tasks:
-            past = taken_out(ledger, head, task)
-            if past is None:
-                raise NotFound(f"no task {task!r} is known at head; 'perdure status' lists the tasks")
+        if past := taken_out_before(ledger, head, task):
             return RemovedTask(past.id, task, 0, left, (), True, round(time.perf_counter() - began, 3))
         session.refuse_candidate()
-        memory = LedgerMemory.at(ledger, head)
-        stored = replace(memory, rows=[row for row in memory.rows if row.task != task])
-        manifest, columns = stored.save(ledger)
-        entry = Entry(
-            parent=head.id,
-            kind="revert",
-            base=head.base,
-            task=task,
-            tasks={name: version for name, version in head.tasks.items() if name != task},
-            data={"task": task, "weights": "stay"},
-            seed=session.seed,
-            memory=manifest,
-            columns=columns,
-            state=head.state,
-        )
-        rows = len(memory.rows) - len(stored.rows)
-        warnings = _weights_stay(ledger, head, task)
+        without = entry_without(session, head, task, weights="stay")
+        entry, rows, warnings = without.entry, without.rows, _weights_stay(ledger, head, task)
         note = TaskRevertNote(task, rows, {}, {}, warnings)
         ledger.record(entry, {"revert": note, **signature.notes}, why=f"remove task {task}")
     return RemovedTask(entry.id, task, rows, left, warnings, False, round(time.perf_counter() - began, 3))

@@ -67,38 +67,21 @@ def revert_task(
     with session.writing():
         began, ledger = time.perf_counter(), session.ledger
         parent = ledger.resolve("head")
-        if task not in parent.tasks:
-            past = taken_out(ledger, parent, task)
-            if past is None:
-                raise NotFound(f"no task {task!r} is known at head; 'perdure status' lists the tasks")
+        if past := taken_out_before(ledger, parent, task):
             noted = ledger.note(past.id, "revert", TaskRevertNote) or TaskRevertNote(task, 0, {}, {}, ())
             return _result(past, noted, began, already=True)
         session.refuse_candidate()
         _refuse_shared(ledger, parent, task)
-        memory = LedgerMemory.at(ledger, parent)
-        kept = replace(memory, rows=[row for row in memory.rows if row.task != task])
         slots: dict[str, str | None] = dict.fromkeys(slots_of_task(ledger.slots(parent), task))
         carried = carry(session, parent, slots, tick)
         if carried and carried.slot:
             slots[EDITS] = carried.slot
-        manifest, columns = kept.save(ledger)
-        entry = Entry(
-            parent=parent.id,
-            kind="revert",
-            base=parent.base,
-            task=task,
-            tasks={name: version for name, version in parent.tasks.items() if name != task},
-            data={"task": task},
-            seed=session.seed,
-            slots=slots,
-            memory=manifest,
-            columns=columns,
-            state=parent.state,
-        )
+        without = entry_without(session, parent, task)
+        entry = replace(without.entry, slots=slots)
         rescored = rescore(session, entry, rescoring, tick)
         note = TaskRevertNote(
             task=task,
-            rows=len(memory.rows) - len(kept.rows),
+            rows=without.rows,
             before=rescored.before,
             scores=rescored.scores,
             warnings=(
@@ -114,6 +97,58 @@ def revert_task(
         }
         ledger.record(entry, notes, why=f"revert {task}")
         return _result(entry, note, began, already=False)
+
+
+@dataclass(frozen=True)
+class EntryWithout:
+    """An entry that does not know a task, not recorded yet.
+
+    Args:
+        entry: The entry: every weight stays.
+        rows: Number of rows of the task that left memory.
+    """
+
+    entry: Entry
+    rows: int
+
+
+def entry_without(session: Session, head: Entry, task: str, **data: str) -> EntryWithout:
+    """Return the entry after `head` without a task: its name and its rows in memory are gone. Its memory is stored.
+
+    Args:
+        session: Of the workspace.
+        head: The entry that knows the task.
+        task: Name of the task.
+        **data: What the entry says further of its data.
+    """
+    memory = LedgerMemory.at(session.ledger, head)
+    rest = replace(memory, rows=[row for row in memory.rows if row.task != task])
+    manifest, columns = rest.save(session.ledger)
+    entry = Entry(
+        parent=head.id,
+        kind="revert",
+        base=head.base,
+        task=task,
+        tasks={name: version for name, version in head.tasks.items() if name != task},
+        data={"task": task, **data},
+        seed=session.seed,
+        memory=manifest,
+        columns=columns,
+        state=head.state,
+    )
+    return EntryWithout(entry, len(memory.rows) - len(rest.rows))
+
+
+def taken_out_before(ledger: Ledger, head: Entry, task: str) -> Entry | None:
+    """Return the entry that took a task out before; None where head knows the task.
+
+    Raises:
+        NotFound: Head never knew it.
+    """
+    past = taken_out(ledger, head, task)
+    if past is None and task not in head.tasks:
+        raise NotFound(f"no task {task!r} is known at head; 'perdure status' lists the tasks")
+    return past
 
 
 def _result(entry: Entry, note: TaskRevertNote, began: float, *, already: bool) -> TaskRevertResult:
