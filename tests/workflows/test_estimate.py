@@ -111,3 +111,12 @@ def test_what_the_user_changed_is_named(folder, tmp_path):
     found = preview(ws.session, ws.plan("bill", data, overrides=changed))
     assert found.changed == {"learning_rate": 0.002, "methods.replay.mix": 0.5, "methods.tail_average": None}
     assert preview(ws.session, ws.plan("bill", data)).changed == {}
+
+
+def test_workspaces_with_different_attention_are_estimated_apart(folder, tmp_path):
+    ws = Workspace.open(folder)
+    planned = ws.plan("bill", write(tmp_path / "bill.jsonl", "bill"), recipe="naive", overrides=FAST)
+    before = estimate._key(ws.session, planned)
+    assert estimate._key(ws.session, planned) == before
+    ws.ledger.config["attn_implementation"] = "eager"
+    assert estimate._key(ws.session, planned) != before

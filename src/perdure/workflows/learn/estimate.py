@@ -91,6 +91,13 @@ def _key(session: Session, planned: Plan) -> str:
     device, config, task = choose_device(session.device), session.ledger.config, planned.task
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     parts: list[Any] = [FORM, name, torch.get_num_threads(), *map(version, ("perdure", "torch", "transformers"))]
-    parts += [config["base"], config["dtype"], planned.parent.id, planned.recipe.to_json(), session.seed]
+    parts += [
+        config["base"],
+        config["dtype"],
+        config.get("attn_implementation"),
+        planned.parent.id,
+        planned.recipe.to_json(),
+        session.seed,
+    ]
     parts += [task.version, task.fingerprint, [row_key(row) for row in planned.general]]
     return content_hash([*parts, [row.hash for row in planned.training.rows]])
