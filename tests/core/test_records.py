@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from perdure.core.errors import BrokenStore
-from perdure.core.records import BadRecord, JsonObject, Record, from_store, in_stored_order, omitted, written_as
+from perdure.core.records import (
+    BadRecord,
+    JsonObject,
+    Record,
+    from_store,
+    in_stored_order,
+    omitted,
+    omitted_mapping,
+    written_as,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Whole(Record):
     strict: bool = False
     note: str | None = omitted(None)
     free: JsonObject = field(default_factory=dict)
+    readings: Mapping[str, tuple[float, ...]] = omitted_mapping()
 
 
 WHOLE = Whole(
@@ -66,6 +76,13 @@ def test_fields_that_came_later_have_their_defaults():
     old = Whole.from_json({"verdict": "fail", "parts": [{"name": "a", "drop": 0.0}]})
     assert old == Whole("fail", (Part("a", 0.0),))
     assert "note" not in old.to_json()
+
+
+def test_an_omitted_mapping_is_written_where_it_has_a_value():
+    assert "readings" not in WHOLE.to_json()
+    read = Whole("fail", (), readings={"nats": (0.5, 1)})
+    assert read.to_json()["readings"] == {"nats": [0.5, 1]}
+    assert Whole.from_json(read.to_json()) == read
 
 
 def test_an_omitted_field_is_written_where_it_has_a_value():

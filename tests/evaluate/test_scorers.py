@@ -15,6 +15,7 @@ from perdure.evaluate.scorers import (
     read_scorer,
     score_record,
 )
+from perdure.evaluate.subset import over_rows
 
 texts = st.text(alphabet="ab c,.the1-$", max_size=25)
 TEXT_SCORERS = ["exact", "f1", "rouge_l", {"name": "regex", "pattern": r"(\w*)"}]
@@ -226,3 +227,11 @@ def test_a_record_holds_the_mean_its_interval_and_everything_per_item():
 def test_a_record_needs_rows_and_one_prediction_for_each(items, predictions):
     with pytest.raises(BadInput, match="at least one test row"):
         score_record("exact", items, predictions, ["h"] * len(items), 0.0)
+
+
+def test_readings_follow_the_rows_of_a_score():
+    record = score_record("choice", [1, 0, 1], ["a", "b", "c"], ["h1", "h2", "h3"], 0.0, {"nats": [0.1, 2, 0.3]})
+    assert record.readings == {"nats": (0.1, 2.0, 0.3)}
+    assert over_rows(record, ["h3", "h1"]).readings == {"nats": (0.1, 0.3)}
+    with pytest.raises(BadInput, match="'nats' has 1 values for 2 test rows"):
+        score_record("choice", [1, 0], ["a", "b"], ["h1", "h2"], 0.0, {"nats": [0.1]})

@@ -53,6 +53,11 @@ def omitted(default: T) -> T:
     return made
 
 
+def omitted_mapping() -> Any:
+    """Declare a field that holds a mapping, and that the JSON leaves out where it is empty."""
+    return field(default_factory=dict, metadata={OMIT: True})
+
+
 def written_as(key: str) -> dict[str, str]:
     """Return the metadata of a field whose JSON key is a reserved word of Python, such as "from"."""
     return {KEY: key}
@@ -71,7 +76,7 @@ class Record:
         return {
             one.metadata.get(KEY, one.name): plain(value)
             for one, value in values.items()
-            if not (OMIT in one.metadata and value == one.default)
+            if not (OMIT in one.metadata and (value == one.default or value == {}))
         }
 
     @classmethod

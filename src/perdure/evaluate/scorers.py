@@ -219,7 +219,12 @@ def get_scorer(spec: str | Mapping[str, Any], code: Callable[[str, str], str] | 
 
 
 def score_record(
-    scorer_name: str, items: Sequence[float], predictions: Sequence[str], row_hashes: Sequence[str], seconds: float
+    scorer_name: str,
+    items: Sequence[float],
+    predictions: Sequence[str],
+    row_hashes: Sequence[str],
+    seconds: float,
+    readings: Mapping[str, Sequence[float]] | None = None,
 ) -> Score:
     """Return the score of one task at one state: the mean with its 95% interval, and everything per item.
 
@@ -229,15 +234,19 @@ def score_record(
         predictions: What the model answered, (n,).
         row_hashes: `Row.hash` of each test row, (n,).
         seconds: Wall time that scoring took.
+        readings: Further numbers of each test row by name, (n,) each.
 
     Raises:
         BadInput: No rows, or lists of different lengths.
     """
+    readings = readings or {}
     if not items or not len(items) == len(predictions) == len(row_hashes):
         raise BadInput(
             f"{len(items)} scores, {len(predictions)} predictions and {len(row_hashes)} rows; "
             "a score needs at least one test row, and one prediction for each"
         )
+    if uneven := [name for name, values in readings.items() if len(values) != len(items)]:
+        raise BadInput(f"the reading {uneven[0]!r} has {len(readings[uneven[0]])} values for {len(items)} test rows")
     score, low, high = mean_interval(items, seed=seed_of("score", list(row_hashes)))
     return Score(
         scorer=scorer_name,
@@ -249,6 +258,7 @@ def score_record(
         predictions=tuple(predictions),
         rows=tuple(row_hashes),
         seconds=float(seconds),
+        readings={name: tuple(map(float, values)) for name, values in readings.items()},
     )
 
 

@@ -16,4 +16,6 @@ def over_rows(score: Score, rows: Iterable[str]) -> Score | None:
     if not shared:
         return None
     items, predictions = [score.items[i] for i in shared], [score.predictions[i] for i in shared]
-    return score_record(score.scorer, items, predictions, [score.rows[i] for i in shared], score.seconds)
+    readings = {name: [values[i] for i in shared] for name, values in score.readings.items()}
+    rows_left = [score.rows[i] for i in shared]
+    return score_record(score.scorer, items, predictions, rows_left, score.seconds, readings)

@@ -1,8 +1,9 @@
 """The score of a task at one state of the model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perdure.core.records import Record
+from perdure.core.records import Record, omitted_mapping
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Score(Record):
         predictions: The model's answer to each test row.
         rows: `Row.hash` of each test row.
         seconds: Wall time that scoring took.
+        readings: Further numbers of each test row by name, in the order of `items`: "nats" of the right answer and the like.
     """
 
     scorer: str
@@ -49,6 +51,7 @@ class Score(Record):
     predictions: tuple[str, ...]
     rows: tuple[str, ...]
     seconds: float
+    readings: Mapping[str, tuple[float, ...]] = omitted_mapping()
 
     @property
     def summary(self) -> ScoreSummary:
