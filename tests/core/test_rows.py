@@ -36,7 +36,8 @@ ARC = Row("Question: hot?\nAnswer:", " sun", choices=(" sun", " moon"), gold=0)
 def test_a_row_survives_its_json(row):
     stored = json.loads(canonical_json(row.to_json()))
     again = Row.from_json(stored)
-    assert again == row and (again.hash, again.question) == (row.hash, row.question)
+    assert again == row
+    assert (again.hash, again.question) == (row.hash, row.question)
     assert again.to_json() == row.to_json()
 
 
@@ -89,14 +90,16 @@ def test_the_same_choices_in_another_order_or_with_another_answer_are_the_same_q
 
 def test_a_question_with_choices_is_found_where_its_prompt_was_learned_without_them():
     learned = Row(ARC.prompt, ARC.completion)
-    assert learned.question in ARC.questions and ARC.question in ARC.questions
+    assert learned.question in ARC.questions
+    assert ARC.question in ARC.questions
     assert learned.questions == (learned.question,)
 
 
 def test_which_context_is_right_does_not_change_the_question():
     pair = Row("he", " ran", choices=(" ran",), contexts=("he", "she"), gold=0)
     other = Row("she", " ran", choices=(" ran",), contexts=("he", "she"), gold=1)
-    assert pair.question == other.question and pair.hash != other.hash
+    assert pair.question == other.question
+    assert pair.hash != other.hash
     assert Row("he", " ran").question in pair.questions
 
 
