@@ -70,5 +70,6 @@ def test_it_is_migrated_by_its_first_write_and_goes_on(old):
         (3, 0),
         (4, 0),
         (5, 0),
+        (6, 0),
     ]  # the file had the second before; the others came with the first write
     assert again.verify().ok

@@ -15,6 +15,12 @@ OTHER_NAMES = {
     "edits list": "edits",
     "edits show": "show_fact",  # `show` is of entries
     "edits verify": "verify_edits",  # `verify` is of the store
+    "guard accept": "guard_accept",  # `accept` is of candidates
+    "guard add": "guard_add",
+    "guard enforce": "guard_mode",
+    "guard list": "guards",
+    "guard remove": "guard_remove",
+    "guard warn": "guard_mode",
     "memory list": "memory",
     "memory stats": "memory_stats",
     "memory delete": "delete_row",  # it deletes a row of any place

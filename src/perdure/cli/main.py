@@ -18,6 +18,7 @@ from perdure.cli.edits import edits
 from perdure.cli.eval import evaluate
 from perdure.cli.export import export
 from perdure.cli.gate import gate
+from perdure.cli.guard import guard
 from perdure.cli.help import help_command
 from perdure.cli.init import init
 from perdure.cli.learn import learn
@@ -97,6 +98,7 @@ for panel, commands in PANELS.items():
         app.command(name, rich_help_panel=panel)(command)
 app.command("bench", cls=Lists, rich_help_panel="Measure")(bench)
 app.command("trace", cls=Lists, rich_help_panel="Measure")(trace)
+app.add_typer(guard, name="guard", rich_help_panel="Measure")
 app.add_typer(task, name="task", rich_help_panel="Inspect and undo")
 app.add_typer(edits, name="edits", rich_help_panel="Inspect and undo")
 app.add_typer(recipe, name="recipe", rich_help_panel="Recipes and methods")

@@ -50,6 +50,18 @@ def fact_names(ctx: typer.Context) -> Names:
     return _from_ledger(ctx, read)
 
 
+def guard_names(ctx: typer.Context) -> Names:
+    """Return the guards of the workspace."""
+    return _from_ledger(ctx, lambda ledger: [(one.name, one.ability) for one in ledger.guards()])
+
+
+def shipped_guards() -> Names:
+    """Return the guards that are shipped."""
+    from perdure.data.guard_spec import guard_names as names
+
+    return [(name, "guard") for name in names()]
+
+
 def names_to_revert(ctx: typer.Context) -> Names:
     """Return the tasks and the facts of head."""
     return task_names(ctx) + fact_names(ctx)

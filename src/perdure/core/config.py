@@ -48,4 +48,5 @@ class Config(TypedDict):
     model_here: NotRequired[str | None]
     stamp: NotRequired[list[list[str | int]]]
     keep_rows: NotRequired[str]
+    guards: NotRequired[str]
     capabilities: NotRequired[CapabilitiesJson]

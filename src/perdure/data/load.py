@@ -172,18 +172,54 @@ def read_again(known: TaskData, data: Data, hub: HubReader | None = None) -> tup
     return tuple(_rows(read_data(known.spec, data, hub).records, known.spec, known.format, facts=True)[0])
 
 
-def load_probe(name: str, data: Data, settings: Mapping[str, Any] | None = None) -> TaskData:
+def load_probe(
+    name: str,
+    data: Data,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    where: Mapping[str, Sequence[str]] | None = None,
+    group: str | None = None,
+) -> TaskData:
     """Return a task that is only ever scored: every row of the file is a test row.
 
+    Args:
+        name: Name of the task.
+        data: The files.
+        settings: Settings as in a task file.
+        where: Take only rows with one of these values in a column, by column.
+        group: Column with the name of the group of a row.
+
     Raises:
-        BadInput: The file is missing or broken.
+        BadInput: The file is missing or broken, has no such column, or no row is left.
         BadSpec: A setting is not valid.
     """
     spec = task_settings(name, data, overrides=dict(settings or {}))
-    records = read_data(spec, spec.train).records
+    records = _narrowed(read_data(spec, spec.train).records, where or {}, shown_data(data))
     format = spec.known_format or detect(records, spec.template, spec.columns, how=IN_TASK)
-    rows = distinct(_rows(records, spec, format)[0])
+    made = _rows(records, spec, format)[0]
+    if group is not None:
+        _refuse_missing_column(records, group, "group", shown_data(data))
+        groups = [record.fields.get(group) for record in records]
+        made = [replace(row, group="" if own is None else str(own)) for row, own in zip(made, groups, strict=True)]
+    rows = distinct(made)
     return TaskData(spec.model_copy(update={"test_rows": spec.test_rows or len(rows)}), (), (), rows, format)
+
+
+def _narrowed(records: list[Record], where: Mapping[str, Sequence[str]], file: str) -> list[Record]:
+    """Return the records with one of the given values in each of these columns."""
+    left = records
+    for column, values in where.items():
+        _refuse_missing_column(records, column, "where", file)
+        left = [record for record in left if str(record.fields.get(column)) in values]
+    if not left:
+        raise BadInput(f"`where` leaves no row of {file}; check its values")
+    return left
+
+
+def _refuse_missing_column(records: Sequence[Record], column: str, key: str, file: str) -> None:
+    names = dict.fromkeys(name for record in records for name in record.fields)
+    if column not in names:
+        raise BadInput(f"`{key}` names the column {column!r}, which {file} does not have; it has {listed(names)}")
 
 
 def _rows(records: Sequence[Record], spec: TaskSpec, format: str, *, facts: bool = False) -> tuple[list[Row], Unread]:

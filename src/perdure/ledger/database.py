@@ -171,6 +171,14 @@ scores = Table(
     Column("time", CheckedText, nullable=False),
     Column("record", JSON, nullable=False),
 )
+guards = Table(  # what is scored and never learned; no entry names one
+    "guards",
+    metadata,
+    Column("name", CheckedText, primary_key=True),
+    Column("version", CheckedText, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("record", JSON, nullable=False),
+)
 
 
 @dataclass(frozen=True)
@@ -206,6 +214,7 @@ MIGRATIONS = (
     Migration(3, "leaks are found without reading every row", (questions,), _fill_questions),
     Migration(4, "what was applied is written down", (applied,)),
     Migration(5, "candidates that were discarded are listed", (discarded,)),
+    Migration(6, "abilities that are scored and never learned", (guards,)),
 )
 SCHEMA_VERSION = MIGRATIONS[-1].version
 

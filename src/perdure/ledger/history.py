@@ -13,7 +13,6 @@ from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.core.records import Record, from_store, plain
 from perdure.core.slots import is_isolated, view_of, without_task
 from perdure.ledger.database import (
-    Database,
     candidate,
     discarded,
     entries,
@@ -26,6 +25,7 @@ from perdure.ledger.database import (
     version_of,
 )
 from perdure.ledger.entry import Entry, state_hash
+from perdure.ledger.guards import GuardBook
 from perdure.ledger.objects import ObjectStore
 from perdure.ledger.records import LogEntry, LogLine, Move
 
@@ -33,7 +33,7 @@ R = TypeVar("R", bound=Record)
 CANDIDATE = "candidate"
 
 
-class History(Database):
+class History(GuardBook):
     """The history of a workspace. Entries are added and never changed; only `remove_abandoned` deletes some.
 
     Refs move, and the reflog records from where, when and why.
@@ -326,9 +326,10 @@ class History(Database):
         return [from_store(LogEntry, record, f"the line of discarded candidate {name[:12]}") for name, record in lines]
 
     def abandoned(self) -> list[Entry]:
-        """Return the entries that no ref and no candidate reaches, oldest first."""
+        """Return the entries that no ref, no candidate and no reference of a guard reaches, oldest first."""
         waiting = self.candidate()
-        return self._unreached([self.entry(target) for target in self.refs().values()] + ([waiting] if waiting else []))
+        named = [*self.refs().values(), *(guard.reference for guard in self.guards())]
+        return self._unreached([self.entry(target) for target in named] + ([waiting] if waiting else []))
 
     def remove_abandoned(self, names: Collection[str]) -> int:
         """Delete abandoned entries and lines of discarded candidates, with their notes, and return how many.

@@ -17,6 +17,7 @@ from perdure.ledger import runs
 from perdure.ledger.database import (
     candidate,
     entries,
+    guards,
     manifests,
     refs,
     row_names,
@@ -28,8 +29,9 @@ from perdure.ledger.database import (
 )
 from perdure.ledger.entry import Entry
 from perdure.ledger.folder import LedgerFolder
+from perdure.ledger.guards import FIRST_VERSION
 from perdure.ledger.objects import ObjectStore
-from perdure.ledger.records import Freed, Verification
+from perdure.ledger.records import Freed, Guard, Verification
 from perdure.ledger.row_keys import row_key
 
 
@@ -76,6 +78,7 @@ def _record_problems(ledger: LedgerFolder) -> tuple[list[str], dict[str, Entry |
                 lambda: _text_problems(connection),
                 lambda: _task_problems(connection),
                 lambda: _score_problems(connection),
+                lambda: _guard_problems(ledger, connection, by_id),
             ):
                 problems += _collected(part)
     except BrokenStore as error:
@@ -92,7 +95,7 @@ def _collected(part: Callable[[], Iterator[str]]) -> Iterator[str]:
 
 
 def gc(ledger: LedgerFolder, abandoned: Collection[str] = ()) -> Freed:
-    """Delete the objects, task versions, memories, rows and scores that no entry and no candidate needs.
+    """Delete the objects, task versions, memories, rows and scores that no entry, no candidate and no guard needs.
 
     Checkpoints of learns that began at another head are deleted too, and files that killed writers left. Objects are deleted
     first, so that a full disk has room for the rest. The caller holds the write lock: a writer stores its objects before it
@@ -132,18 +135,21 @@ def needed_entries(ledger: LedgerFolder) -> list[Entry]:
 
 
 def loose_objects(ledger: LedgerFolder) -> set[str]:
-    """Return the objects that no entry and no candidate needs."""
-    return ledger.objects.all() - named_objects(ledger.objects, needed_entries(ledger))
+    """Return the objects that no entry, no candidate and no guard needs."""
+    return ledger.objects.all() - needed_objects(ledger.objects, needed_entries(ledger), ledger.guards())
 
 
 def _drop_records(ledger: LedgerFolder, needed: list[Entry]) -> int:
     """Delete the records that none of these entries needs; an unfinished learn needs the scores that it measured so far."""
-    versions = {version for entry in needed for version in entry.tasks.values()}
+    hung = ledger.guards()
+    versions = {version for entry in needed for version in entry.tasks.values()} | {guard.version for guard in hung}
     dropped = ledger.drop_unnamed(versions, {entry.memory for entry in needed if entry.memory})
     if not runs.unfinished(ledger.root):
-        every = {name for entry in needed for name in entry.tasks}
+        every: set[str | None] = {name for entry in needed for name in entry.tasks}
+        every |= {None} if hung else set()  # guards have the view of requests without a task
         dropped += ledger.drop_scores(
-            {seen for one in needed for seen in ledger.seen_by(one, every).values()}, versions
+            {seen for one in needed for seen in ledger.seen_by(one, every).values()},
+            versions | {guard.score_version for guard in hung},
         )
     return dropped
 
@@ -151,6 +157,12 @@ def _drop_records(ledger: LedgerFolder, needed: list[Entry]) -> int:
 def named_objects(objects: ObjectStore, needed: Iterable[Entry]) -> set[str]:
     """Return the objects that entries name, and the parts of these objects."""
     return {part for entry in needed for name in entry.objects for part in (name, *objects.parts(name))}
+
+
+def needed_objects(objects: ObjectStore, entries: Iterable[Entry], hung: Iterable[Guard]) -> set[str]:
+    """Return the objects that entries and guards name, and the parts of these objects."""
+    columns = {guard.columns for guard in hung if guard.columns}
+    return named_objects(objects, entries) | {part for name in columns for part in (name, *objects.parts(name))}
 
 
 def _entries(connection: Connection) -> dict[str, Entry | None]:
@@ -276,3 +288,22 @@ def _score_problems(connection: Connection) -> Iterator[str]:
         mean = math.fsum(items) / len(items)
         if record.get("n") != len(items) or not math.isclose(record.get("score", math.nan), mean):
             yield f"the score of state {state[:12]} on task version {version[:12]} is not the mean of its items"
+
+
+def _guard_problems(ledger: LedgerFolder, connection: Connection, by_id: dict[str, Entry | None]) -> Iterator[str]:
+    """Report guards whose task version, object or reference is missing."""
+    if version_of(connection) < FIRST_VERSION:
+        return
+    versions = {(name, version) for version, name in connection.execute(select(tasks.c.version, tasks.c.name))}
+    stored = ledger.objects.all()
+    for name, version, record in connection.execute(select(guards.c.name, guards.c.version, guards.c.record)):
+        where = f"guard '{name}'"
+        if (record.get("name"), record.get("version")) != (name, version):
+            yield f"{where} is not what was recorded"
+            continue
+        if (name, version) not in versions:
+            yield f"{where}: version {version[:12]} is missing"
+        if record["reference"] not in by_id:
+            yield f"{where}: its reference {record['reference'][:12]} is no entry"
+        if record["columns"] is not None and record["columns"] not in stored:
+            yield f"{where}: object {record['columns'][:12]} is missing"

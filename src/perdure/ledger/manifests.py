@@ -1,7 +1,7 @@
 """Memory manifests: lists of row keys, each with memory's data about the row."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, insert, select
 
@@ -14,6 +14,7 @@ from perdure.ledger.records import MemoryItem
 from perdure.ledger.row_queries import (
     damaged_manifest,
     known_keys,
+    same_rows,
     texts_of,
 )
 from perdure.ledger.rows import RowStore
@@ -67,10 +68,31 @@ class Manifests(RowStore):
         with self.reading() as connection:
             return [item.row for item in self._items(connection, name)]
 
+    def remembered(self, memories: Collection[str], names: Collection[str]) -> set[str]:
+        """Return those of some questions and row hashes that a row in one of the memories has; deleted rows are skipped.
+
+        Args:
+            memories: Hashes of manifests.
+            names: Questions and row hashes.
+        """
+        if not memories or not names:
+            return set()
+        with self.reading() as connection:
+            same = same_rows(connection, names)
+            query = select(manifests.c.hash, manifests.c["items"]).where(manifests.c.hash.in_(set(memories)))
+            lists = connection.execute(query).all() if same else ()
+        kept = {item.row for name, items in lists for item in _read_items(name, items)}
+        return {name for key in same if key in kept for name in same[key]} & set(names)
+
     def _items(self, connection: Connection, name: str) -> list[MemoryItem]:
         items = connection.execute(select(manifests.c["items"]).where(manifests.c.hash == name)).scalar()
         if items is None:
             raise NotFound(f"no memory manifest {name[:12]} in {self.path}; 'perdure verify' lists what is missing")
-        if content_hash(items) != name:
-            raise damaged_manifest(name)
-        return [from_store(MemoryItem, item, f"memory manifest {name[:12]}") for item in items]
+        return _read_items(name, items)
+
+
+def _read_items(name: str, items: object) -> list[MemoryItem]:
+    """Return the items of a manifest, checked against its hash."""
+    if not isinstance(items, list) or content_hash(items) != name:
+        raise damaged_manifest(name)
+    return [from_store(MemoryItem, item, f"memory manifest {name[:12]}") for item in items]

@@ -144,7 +144,7 @@ class RowStore(Database):
 
         Cost: it grows with the given rows and the returned places, not with the rows of the workspace.
         """
-        wanted = {name: row for row in batch for name in (row.question, row.hash)}
+        wanted = {name for row in batch for name in (*questions_of(row), row.hash)}
         with self.reading() as connection:
             same = same_rows(connection, wanted)
             places = []
@@ -180,3 +180,8 @@ class RowStore(Database):
         if len(matches) > 1:
             raise BadInput(f"several rows begin with {beginning}; give more digits of the hash")
         return matches[0]
+
+
+def questions_of(row: Row | RowName) -> tuple[str, ...]:
+    """Return every question under which a row that asks the same may be stored."""
+    return row.questions if isinstance(row, Row) else (row.question,)

@@ -49,6 +49,42 @@ class ScoreBook(RowUpkeep):
                     "never replaced: if scorer or test rows changed, give the task a new version"
                 )
 
+    def extend_score(self, state: str, task_version: str, score: Score, scoring: int = FIRST, *, rows: int) -> None:
+        """Replace the score of a cell by one of more rows, which has the same items for the rows that both have.
+
+        Args:
+            state: Hash of the state.
+            task_version: The task's version.
+            score: The score over the earlier rows and more.
+            scoring: The task's scoring version.
+            rows: Number of the task's test rows; the score of fewer is that of a sample.
+
+        Raises:
+            BadInput: The earlier score has other items, or a row that the new one does not have.
+        """
+        old = self.score(state, task_version, scoring)
+        if old is not None and score.n < old.n:
+            return
+        self._refuse_other_items(state, task_version, old, score)
+        key = _key(task_version, scoring, score.n if score.n < rows else None)
+        with self.changing() as connection:
+            if old is not None:
+                for sample in {old.n if old.n < rows else None, None if score.n == rows else score.n}:
+                    gone = scores.c.version == _key(task_version, scoring, sample)
+                    connection.execute(delete(scores).where(scores.c.state == state, gone))
+            values = {"state": state, "version": key, "time": now(), "record": score.to_json()}
+            connection.execute(insert(scores).values(values))
+
+    def _refuse_other_items(self, state: str, task_version: str, old: Score | None, new: Score) -> None:
+        """Refuse a score that does not have every row of an earlier one with the same item."""
+        items = dict(zip(new.rows, new.items, strict=True))
+        before = zip(old.rows, old.items, strict=True) if old else ()
+        if differing := [row for row, item in before if items.get(row) != item]:
+            raise BadInput(
+                f"state {state[:12]} has a score on task version {task_version[:12]} with another item for row "
+                f"{differing[0][:12]}; scores are never replaced: if scorer or test rows changed, give the task a new version"
+            )
+
     def score(self, state: str, task_version: str, scoring: int | None = None) -> Score | None:
         """Return the score of a cell, None if it was not measured; see `scores`."""
         known = None if scoring is None else {task_version: scoring}

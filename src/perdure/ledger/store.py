@@ -32,6 +32,7 @@ OPTIONAL: dict[str, tuple[type, ...]] = {
     "attn_implementation": (str,),
     "model_here": (str, NoneType),
     "keep_rows": (str,),
+    "guards": (str,),
     "capabilities": (dict,),
 }
 

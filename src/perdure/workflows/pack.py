@@ -21,7 +21,7 @@ from perdure.core.records import Record
 from perdure.core.words import counted
 from perdure.ledger import Ledger
 from perdure.ledger.folder import DATABASE, OBJECTS
-from perdure.ledger.integrity import named_objects
+from perdure.ledger.integrity import needed_objects
 from perdure.ledger.objects import SUFFIX
 from perdure.ledger.store import CONFIG, place_of
 from perdure.workflows.export.export import new_folder
@@ -110,7 +110,7 @@ def pack(
             copy = _snapshot(ledger, aside, with_base)
             candidate = copy.candidate()
             entries = [*copy.entries(), *([candidate] if candidate else [])]
-            names = sorted(named_objects(ledger.objects, entries))
+            names = sorted(needed_objects(ledger.objects, entries, copy.guards()))
             recorded = len(copy.entries())
             copy.close()
             stored = {name: ledger.objects.path(name) for name in names}

@@ -1,15 +1,18 @@
 """The workspace: the verbs of perdure on one base model and one ledger, a line each."""
 
 from pathlib import Path
+from typing import Literal
 
 from perdure.core.device import ANY
 from perdure.core.progress import Tick
 from perdure.ledger import Ledger
 from perdure.ledger.store import KeepRows
+from perdure.workflows.guards.attach import add_default_guards
 from perdure.workflows.init import DEFAULT_MODEL, init
 from perdure.workflows.pack import unpack
 from perdure.workspace.comparing import CompareVerbs
 from perdure.workspace.editing import EditVerbs
+from perdure.workspace.guarding import GuardVerbs
 from perdure.workspace.inspecting import InspectVerbs
 from perdure.workspace.learning import LearnVerbs
 from perdure.workspace.maintaining import UpkeepVerbs
@@ -17,7 +20,7 @@ from perdure.workspace.opened import AnyPath, warn
 from perdure.workspace.using import UseVerbs
 
 
-class Workspace(LearnVerbs, EditVerbs, InspectVerbs, UseVerbs, UpkeepVerbs, CompareVerbs):
+class Workspace(LearnVerbs, EditVerbs, GuardVerbs, InspectVerbs, UseVerbs, UpkeepVerbs, CompareVerbs):
     """A folder in which one model goes on learning. Open one with `Workspace.open`, make one with `Workspace.init`.
 
     Verbs that read load no model. Verbs that score, learn or predict load it on first use and keep it. What they return are
@@ -45,6 +48,7 @@ class Workspace(LearnVerbs, EditVerbs, InspectVerbs, UseVerbs, UpkeepVerbs, Comp
         device: str = ANY,
         seed: int = 0,
         keep_rows: KeepRows = "needed",
+        guards: Literal["default", "none"] = "default",
     ) -> "Workspace":
         """Make a workspace for a base model: a folder, a hub id, or the embedded default.
 
@@ -62,6 +66,8 @@ class Workspace(LearnVerbs, EditVerbs, InspectVerbs, UseVerbs, UpkeepVerbs, Comp
             seed: Seed of everything random in this workspace.
             keep_rows: Rows whose text is kept: "needed" keeps those of memory and the test rows, and of all others their
                 hashes; "all" keeps every row, for recipes that train on all of them again (`joint`).
+            guards: "default" adds the guards that each learn scores, so that it shows what the model forgot of what it could do
+                before; "none" adds none.
 
         Raises:
             BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
@@ -82,7 +88,9 @@ class Workspace(LearnVerbs, EditVerbs, InspectVerbs, UseVerbs, UpkeepVerbs, Comp
         )
         if slow := slow_notice(made.config["dtype"], device):
             warn([slow])
-        return cls(made, device)
+        ws = cls(made, device)
+        add_default_guards(ws.session, guards)
+        return ws
 
     @classmethod
     def open(cls, path: AnyPath = ".", device: str = ANY) -> "Workspace":

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # a type checker reads the files; what they import themselves
     from perdure.ledger.records.edits import *
     from perdure.ledger.records.evidence import *
     from perdure.ledger.records.gate import *
+    from perdure.ledger.records.guard import *
     from perdure.ledger.records.history import *
     from perdure.ledger.records.learn import *
     from perdure.ledger.records.log_entry import *
@@ -42,6 +43,7 @@ FILES = {
     ],
     "evidence": ["Evidence", "FactKept", "ItemScores"],
     "gate": ["Gate"],
+    "guard": ["Guard", "GuardBudget"],
     "history": ["LogLine", "Move"],
     "learn": ["Beats", "Heartbeat", "LearnRecord", "Resources", "RowCounts", "TrainingRecord"],
     "log_entry": ["LogEntry"],

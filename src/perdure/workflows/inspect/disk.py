@@ -7,7 +7,7 @@ from pathlib import Path
 from perdure.core.errors import BadInput
 from perdure.core.records import Record
 from perdure.ledger import Ledger
-from perdure.ledger.integrity import loose_objects, named_objects, needed_entries
+from perdure.ledger.integrity import loose_objects, needed_entries, needed_objects
 from perdure.ledger.runs import unfinished
 
 MEASURED = ("moments", "estimates")  # folders of what can be measured again
@@ -47,8 +47,9 @@ def disk(ledger: Ledger) -> DiskView:
         part for entry in entries for name in entry.slots.values() if name for part in (name, *objects.parts(name))
     }
     lost = {entry.id for entry in ledger.abandoned()}
-    loose, named = loose_objects(ledger), named_objects(objects, entries)
-    left = named - named_objects(objects, [entry for entry in entries if entry.id not in lost])
+    guards = ledger.guards()
+    loose, named = loose_objects(ledger), needed_objects(objects, entries, guards)
+    left = named - needed_objects(objects, [entry for entry in entries if entry.id not in lost], guards)
     unneeded = _bytes(objects.path(name) for name in loose) + _bytes(objects.root.glob("??/.*"))
     runs = ledger.root / "runs"
     own = sum(_size(ledger.root / what) for what in MEASURED)

@@ -7,7 +7,8 @@ from perdure.core.words import counted
 from perdure.data.load import read_rows
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
-from perdure.workflows.learn.known_rows import HELD_OUT, KnownRows
+from perdure.workflows.guards.leaks import guarded_questions
+from perdure.workflows.known_rows import HELD_OUT, KnownRows
 
 
 def general_rows(ledger: Ledger, parent: Entry, task: TaskData, recipe: Recipe) -> tuple[tuple[Row, ...], list[str]]:
@@ -22,6 +23,10 @@ def general_rows(ledger: Ledger, parent: Entry, task: TaskData, recipe: Recipe) 
         return rows, [*notices, advice]
     known = KnownRows.of(ledger, parent, rows)
     tests = {row.question for row in task.held_out} | known.questions(HELD_OUT)
+    guarded = guarded_questions(ledger, rows) - tests
+    if asked := sum(row.question in guarded for row in rows):
+        notices.append(f"not rehearsed, as a guard asks the same: {counted(asked, 'general row')}")
+        rows = tuple(row for row in rows if row.question not in guarded)
     gone = ledger.deleted({row.hash for row in rows})
     usable = tuple(row for row in rows if row.question not in tests and row.hash not in gone)
     tested = sum(row.question in tests for row in rows)

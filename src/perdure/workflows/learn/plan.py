@@ -11,6 +11,7 @@ from perdure.data.encode import Encoded
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
 from perdure.train.planned_updates import count_updates
+from perdure.workflows.guards.attach import refuse_guard_name
 from perdure.workflows.learn.adapter import is_first, planned_adapter, usable_slots
 from perdure.workflows.learn.ahead import (
     check_recipe,
@@ -99,6 +100,7 @@ def plan(session: Session, request: Request) -> Plan:
     ledger, recipe = session.ledger, request.recipe
     parent = ledger.resolve("head")
     session.refuse_candidate()
+    refuse_guard_name(ledger, request.name)
     check_recipe(session, parent, recipe, request.name)
     read = read_data(session, parent, request)
     task = read.task

@@ -9,8 +9,9 @@ from perdure.core.slots import view_of
 from perdure.core.words import counted
 from perdure.data.encode import Encoded
 from perdure.ledger import Ledger
+from perdure.workflows.guards.leaks import guarded_questions
+from perdure.workflows.known_rows import KnownRows
 from perdure.workflows.learn import remember
-from perdure.workflows.learn.known_rows import KnownRows
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.training_rows import TrainingRows
@@ -94,4 +95,5 @@ def _asks_a_teacher(recipe: Recipe) -> bool:
 def _tests(ledger: Ledger, plan: Plan, memory: remember.LedgerMemory) -> frozenset[str]:
     rows = (*plan.task.train, *plan.general, *(own.row for own in memory.rows))
     known = KnownRows.of(ledger, plan.parent, rows)
-    return frozenset({row.question for row in plan.task.test} | known.questions(["test"]))
+    asked = {row.question for row in plan.task.test} | known.questions(["test"])
+    return frozenset(asked | guarded_questions(ledger, rows))

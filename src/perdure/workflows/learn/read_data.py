@@ -18,7 +18,7 @@ from perdure.data.task import TaskData
 from perdure.data.update import update_task
 from perdure.evaluate.scorers import get_scorer, read_scorer
 from perdure.ledger import Entry, Ledger
-from perdure.workflows.learn.known_rows import KnownRows
+from perdure.workflows.known_rows import KnownRows
 from perdure.workflows.learn.request import Request
 from perdure.workflows.session import Session
 from perdure.workflows.trust import trusted_text, with_hash
@@ -67,6 +67,11 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
     rows = KnownRows.of(ledger, parent, (*task.learned, *task.test))
     unknown = [guarded for guarded in task.spec.guard or [] if guarded not in parent.tasks]
     if unknown:
+        if own := [one.name for one in ledger.guards() if one.name in unknown]:
+            raise BadInput(
+                f"guard names the tasks that the gate judges, and {own[0]} is a guard of the workspace, which each "
+                "learn scores anyway; leave it out"
+            )
         raise BadInput(f"guard names tasks that head does not know: {unknown}; it knows {sorted(parent.tasks)}")
     if not request.allow_leaks:
         _refuse_leaks(session, task, rows)

@@ -1,0 +1,1 @@
+"""Guards: abilities that a workspace scores and never learns."""

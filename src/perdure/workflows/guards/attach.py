@@ -1,0 +1,232 @@
+"""Add guards to a workspace, list and remove them, and move their reference. No id of an entry depends on any of it."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from perdure.core.canonical import content_hash
+from perdure.core.errors import BadInput
+from perdure.core.records import Record
+from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import Guard, GuardBudget
+from perdure.workflows.guards.read import read_guard
+from perdure.workflows.session import Session
+
+Mode = Literal["warn", "enforce", "none"]
+DEFAULTS: tuple[str, ...] = ()  # guards of a new workspace
+SAME = "same"  # scorer that compares with what the reference answered
+
+
+@dataclass(frozen=True)
+class ListedGuard(Record):
+    """A guard of a workspace.
+
+    Args:
+        name: Its name.
+        ability: What it measures.
+        items: Number of its rows.
+        blind: Whether the reference scores no better than chance, so that a fall cannot be seen; None before it was scored.
+        budgets: Number of items by budget.
+        chance: Expected score by chance; None where chance has no part.
+        scorer: Name of its scorer.
+        reference: Id of the entry that later entries are compared with.
+        score: Score of the reference, over the items scored so far; None before.
+        n: Number of these items.
+        source: Origin of its rows.
+    """
+
+    name: str
+    ability: str
+    items: int
+    blind: bool | None
+    budgets: GuardBudget
+    chance: float | None
+    scorer: str
+    reference: str
+    score: float | None
+    n: int
+    source: str
+
+
+def add_guard(
+    session: Session,
+    what: str,
+    *,
+    data: Path | None = None,
+    name: str | None = None,
+    learn: int | None = None,
+) -> ListedGuard:
+    """Add a guard to a workspace. Its rows are stored; nothing is scored before the first learn, edit or checkup needs it.
+
+    Args:
+        session: Of the workspace.
+        what: Name of a shipped guard, path of a guard file, or `harness:NAME`.
+        data: Folder of data files.
+        name: Name of the guard; None takes the one in its file.
+        learn: Number of items that each learn scores; None takes the one in its file.
+
+    Raises:
+        BadInput: There is no such guard, its data are missing, or a guard or a task has its name.
+        BadSpec: A setting in its file is not valid.
+        Busy: Another process writes to the workspace.
+    """
+    ledger = session.ledger
+    read = read_guard(what, ledger.root, data, name=name)
+    items = read.items if learn is None else _with_learn(read.items, learn)
+    with session.writing():
+        refuse_taken(ledger, read.spec.name)
+        task = read.task
+        ledger.put_task(task.name, task.version, task.to_json(), {"test": task.test})
+        guard = Guard(
+            name=task.name,
+            version=task.version,
+            ability=read.spec.ability,
+            items=items,
+            chance=read.chance,
+            reference=ledger.resolve("base").id,
+            source=read.source,
+        )
+        ledger.add_guard(guard)
+    return listed(session, guard)
+
+
+def add_default_guards(session: Session, wanted: str = "default") -> None:
+    """Add the guards of a new workspace.
+
+    Args:
+        session: Of the workspace.
+        wanted: "default", or "none" for none.
+
+    Raises:
+        BadInput: `wanted` is something else.
+    """
+    if wanted not in ("default", "none"):
+        raise BadInput(f"guards is {wanted!r}; it is default ({', '.join(DEFAULTS)}) or none")
+    for name in DEFAULTS if wanted == "default" else ():
+        add_guard(session, name)
+
+
+def _with_learn(items: GuardBudget, learn: int) -> GuardBudget:
+    """Return the budgets with another number of items at each learn."""
+    if learn < 0:
+        raise BadInput(f"a learn cannot score {learn} items; give 0 or more")
+    least = min(learn, items.full)
+    return GuardBudget(least, max(items.quick, least), max(items.standard, least), items.full)
+
+
+def refuse_taken(ledger: Ledger, name: str) -> None:
+    """Refuse the name of a guard that a guard or a task has.
+
+    Raises:
+        BadInput: The name is taken.
+    """
+    if any(guard.name == name for guard in ledger.guards()):
+        raise BadInput(f"guard {name} is there already; remove it first ('perdure guard remove {name}'), or add --name")
+    waiting = ledger.candidate()
+    known = next((one for one in [*([waiting] if waiting else []), *ledger.entries()] if name in one.tasks), None)
+    if known is not None:
+        raise BadInput(
+            f"{name} is the name of a task (entry {known.id[:12]} knows it); give the guard another with --name"
+        )
+
+
+def refuse_guard_name(ledger: Ledger, task: str) -> None:
+    """Refuse to learn a task by the name of a guard.
+
+    Raises:
+        BadInput: A guard has the name.
+    """
+    if any(guard.name == task for guard in ledger.guards()):
+        raise BadInput(
+            f"{task} is the name of a guard, which is scored and never learned; learn the task by another name, or take the "
+            f"guard away with 'perdure guard remove {task}'"
+        )
+
+
+def remove_guard(session: Session, name: str) -> Guard:
+    """Remove a guard from a workspace and return it. `gc` deletes its rows and scores.
+
+    Raises:
+        NotFound: No guard has this name.
+        Busy: Another process writes to the workspace.
+    """
+    with session.writing():
+        return session.ledger.remove_guard(name)
+
+
+def accept_guard(session: Session, name: str, at: str = "head") -> tuple[Guard, Entry]:
+    """Compare a guard from now on with an entry instead of the base, and return the guard and the entry.
+
+    Args:
+        session: Of the workspace.
+        name: Name of the guard.
+        at: Ref or entry; "base" goes back to the base model.
+
+    Raises:
+        NotFound: No guard, or no entry, has this name.
+        BadInput: The entry is a candidate.
+        Busy: Another process writes to the workspace.
+    """
+    with session.writing():
+        ledger = session.ledger
+        guard, entry = ledger.guard(name), ledger.resolve(at)
+        if (waiting := ledger.candidate()) is not None and waiting.id == entry.id:
+            raise BadInput(
+                "a candidate is not recorded yet, so that no guard can refer to it; 'perdure accept' it first"
+            )
+        if guard.reference == entry.id:
+            return guard, entry
+        moved = replace(guard, reference=entry.id)
+        if session.tasks.get(guard.name, guard.version).scorer["name"] == SAME:  # its scores are of the reference too
+            is_base = entry.id == ledger.resolve("base").id
+            scored = "" if is_base else content_hash([guard.version, ledger.seen(entry, None)])
+            moved = replace(moved, columns=None, scored=scored)
+        ledger.change_guard(moved, f"guard accept {name} --at {at}")
+        return moved, entry
+
+
+def guards(session: Session) -> tuple[ListedGuard, ...]:
+    """Return the guards of a workspace, in the order in which they were added."""
+    return tuple(listed(session, guard) for guard in session.ledger.guards())
+
+
+def listed(session: Session, guard: Guard) -> ListedGuard:
+    """Return what is known of a guard, with the score of its reference where that was measured."""
+    ledger, task = session.ledger, session.tasks.get(guard.name, guard.version)
+    state = ledger.seen(ledger.entry(guard.reference), None)
+    score = ledger.score(state, guard.score_version, task.scoring)
+    blind = None if score is None else guard.chance is not None and score.low <= guard.chance
+    return ListedGuard(
+        name=guard.name,
+        ability=guard.ability,
+        items=guard.items.full,
+        blind=blind,
+        budgets=guard.items,
+        chance=guard.chance,
+        scorer=str(task.scorer["name"]),
+        reference=guard.reference,
+        score=score.score if score else None,
+        n=score.n if score else 0,
+        source=guard.source,
+    )
+
+
+def mode_of(ledger: Ledger, wanted: Mode | None = None) -> Mode:
+    """Return what a guard that fell does: as wanted for one command, else as the workspace has it, else "warn"."""
+    if wanted is not None and wanted not in get_args(Mode):
+        raise BadInput(f"guards is {wanted!r}; it is {', '.join(get_args(Mode))}")
+    chosen: Mode = wanted or ("enforce" if ledger.config.get("guards") == "enforce" else "warn")
+    return chosen
+
+
+def set_mode(session: Session, mode: Mode) -> None:
+    """Set for the workspace whether a guard that fell warns or refuses the entry.
+
+    Raises:
+        BadInput: The mode is neither "warn" nor "enforce".
+        Busy: Another process writes to the workspace.
+    """
+    if mode not in ("warn", "enforce"):
+        raise BadInput(f"guards is {mode!r}; it is warn or enforce")
+    with session.writing():
+        session.ledger.configure(guards=mode)

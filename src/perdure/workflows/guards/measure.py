@@ -1,0 +1,157 @@
+"""Score guards at an entry and at their reference: stored items are looked up, missing ones are scored in fixed pieces."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from perdure.core.progress import Tick
+from perdure.core.rows import Row
+from perdure.core.words import counted
+from perdure.data.guard_order import boundary, pieces
+from perdure.data.task import TaskData
+from perdure.evaluate.scorers import score_record
+from perdure.evaluate.subset import over_rows
+from perdure.ledger import Entry
+from perdure.ledger.records import Guard, Score
+from perdure.workflows.guards.leaks import leaked_rows
+from perdure.workflows.scoring import Measured, measure
+from perdure.workflows.session import Scored, Session
+from perdure.workflows.trust import trusted_text
+
+Budget = str | Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class MeasuredGuard:
+    """A guard scored at its reference and at an entry, over the same rows.
+
+    Args:
+        guard: The guard.
+        rows: The rows, in the order of the items.
+        before: Its score at the reference.
+        now: Its score at the entry.
+        leaked: Number of rows that are left out, since the model was trained on what they ask.
+        seconds: What scoring took now.
+        notices: Notices about prompts, answers and rows that are left out.
+    """
+
+    guard: Guard
+    rows: tuple[Row, ...]
+    before: Score
+    now: Score
+    leaked: int = 0
+    seconds: float = 0.0
+    notices: tuple[str, ...] = ()
+
+
+def measure_guards(
+    session: Session,
+    entry: Entry,
+    budget: Budget = "learn",
+    *,
+    names: Collection[str] | None = None,
+    tick: Tick | None = None,
+) -> dict[str, MeasuredGuard]:
+    """Return the guards of a workspace scored at an entry and at the reference of each.
+
+    A guard of no items in the budget, or of which every row leaked, is left out.
+
+    Args:
+        session: Of the workspace.
+        entry: An entry or a draft, its objects stored.
+        budget: "learn", "quick", "standard" or "full"; or the number of items of each guard by name. A number is rounded up to
+            the end of a piece.
+        names: Names of the guards; None is all.
+        tick: Called with (what, done, total) as work goes on.
+    """
+    ledger = session.ledger
+    wanted = {
+        guard.name: (guard, n)
+        for guard in ledger.guards()
+        if (names is None or guard.name in names) and (n := items_of(guard, budget))
+    }
+    before: dict[str, Scored] = {}
+    for name, (guard, n) in wanted.items():  # every reference first, so that the model changes twice at most
+        before[name] = score_guard(session, guard, ledger.entry(guard.reference), n, tick)
+    measured: dict[str, MeasuredGuard] = {}
+    for name, (guard, n) in wanted.items():
+        now = score_guard(session, guard, entry, n, tick)
+        if (pair := _paired(session, guard, entry, before[name], now, n)) is not None:
+            measured[name] = pair
+    return measured
+
+
+def items_of(guard: Guard, budget: Budget) -> int:
+    """Return how many items of a guard a budget scores."""
+    if isinstance(budget, str):
+        return guard.items.of(budget)
+    return boundary(budget.get(guard.name, 0), _own(guard), guard.items.full)
+
+
+def score_guard(session: Session, guard: Guard, entry: Entry, n: int, tick: Tick | None = None) -> Scored:
+    """Return the score of the first n rows of a guard at an entry, or of more: the stored one, extended by what is missing.
+
+    The model answers as for a request without a task.
+    """
+    ledger, task = session.ledger, session.tasks.get(guard.name, guard.version)
+    state = ledger.seen(entry, None)
+    stored = ledger.score(state, guard.score_version, task.scoring)
+    done = stored.n if stored else 0
+    n = min(n, len(task.test))
+    if stored is not None and done >= n:
+        return Scored(stored)
+    session.load(entry)
+    found, seconds = stored, 0.0
+    notices: list[str] = []
+    for piece in pieces(done, n, _own(guard)):
+        new = _piece(session, task, piece, tick)
+        seconds += new.score.seconds
+        notices += new.notices
+        found = new.score if found is None else _joined(found, new.score)
+        ledger.extend_score(state, guard.score_version, found, task.scoring, rows=len(task.test))
+    session.runtime.release()
+    assert found is not None  # noqa: S101  # n is above 0, so there was a piece
+    return Scored(found, seconds, tuple(dict.fromkeys(notices)))
+
+
+def _piece(session: Session, task: TaskData, piece: range, tick: Tick | None) -> Measured:
+    prompts, code = session.tasks.prompts(task, session.tokenizer), partial(trusted_text, session.ledger.root)
+    return measure(session.runtime, task, tick, prompts=prompts, only=piece, code=code)
+
+
+def _joined(first: Score, second: Score) -> Score:
+    """Return the score over the items of two pieces."""
+    return score_record(
+        first.scorer,
+        [*first.items, *second.items],
+        [*first.predictions, *second.predictions],
+        [*first.rows, *second.rows],
+        first.seconds + second.seconds,
+        {name: [*values, *second.readings[name]] for name, values in first.readings.items()},
+    )
+
+
+def _paired(session: Session, guard: Guard, entry: Entry, before: Scored, now: Scored, n: int) -> MeasuredGuard | None:
+    """Return the guard's scores over the same first n rows, without those that leaked; None where none is left."""
+    test = session.tasks.get(guard.name, guard.version).test[:n]
+    leaked = leaked_rows(session.ledger, entry, test)
+    rows = tuple(row for row in test if row.hash not in leaked)
+    hashes = [row.hash for row in rows]
+    then, present = over_rows(before.score, hashes), over_rows(now.score, hashes)
+    if then is None or present is None:
+        return None
+    notices = dict.fromkeys((*before.notices, *now.notices))
+    if leaked:
+        left_out = (
+            f"{len(leaked)} of {counted(len(test), 'item')} left out, as a train row or a row in memory asks the same"
+        )
+        notices[f"guard {guard.name}: {left_out}"] = None
+    return MeasuredGuard(
+        guard, rows, then, present, len(leaked), round(before.seconds + now.seconds, 3), tuple(notices)
+    )
+
+
+def _own(guard: Guard) -> tuple[int, ...]:
+    """Return the budgets of a guard, which are boundaries of its pieces."""
+    items = guard.items
+    return items.learn, items.quick, items.standard, items.full

@@ -1,0 +1,157 @@
+"""Read a guard: its file, and the rows that the file names, in their one order."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from perdure.core.errors import BadInput
+from perdure.core.rows import Message, Row
+from perdure.data.guard_order import in_order
+from perdure.data.guard_spec import GuardSpec, guard_file, load_guard_spec, make_guard_spec
+from perdure.data.load import load_probe
+from perdure.data.sources import Data
+from perdure.data.spec import make_spec
+from perdure.data.task import TaskData
+from perdure.ledger.records import GuardBudget
+
+HARNESS = "harness:"  # before the name of a task of lm-evaluation-harness
+VARIABLE = "PERDURE_DATA"  # environment variable with the folder of data files
+
+
+@dataclass(frozen=True)
+class ReadGuard:
+    """A guard that was read, and is not added yet.
+
+    Args:
+        spec: Its settings.
+        task: Its rows as test rows of a task, in their one order, as many as the largest budget has.
+        items: Number of items by budget.
+        chance: Expected score by chance; None where it has no part.
+        source: Origin of its rows, for people.
+    """
+
+    spec: GuardSpec
+    task: TaskData
+    items: GuardBudget
+    chance: float | None
+    source: str
+
+
+def read_guard(what: str, root: Path, data: Path | None = None, *, name: str | None = None) -> ReadGuard:
+    """Return a guard by the name of a shipped one, the path of its file, or `harness:NAME`.
+
+    Args:
+        what: The name or path.
+        root: Folder of the workspace.
+        data: Folder of data files; None takes the one that PERDURE_DATA names.
+        name: Name of the guard; None takes the one in the file.
+
+    Raises:
+        BadInput: There is no such guard, or its data are missing or broken.
+        BadSpec: A setting is not valid.
+    """
+    if what.startswith(HARNESS):
+        task_name = what.removeprefix(HARNESS)
+        values = {"ability_guard": name or task_name, "harness": task_name, "ability": "other"}
+        spec, folder = make_guard_spec(values, f"guard {what}"), Path()
+    else:
+        file = guard_file(what)
+        spec, folder = load_guard_spec(file), file.parent
+    spec = spec.model_copy(update={"ability_guard": name}) if name else spec
+    places = [folder, root, *([data] if data else [Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else [])]
+    rows, whole = _rows(spec, places)
+    most = len(rows) if spec.items.full == "all" else min(spec.items.full, len(rows))
+    task = replace(
+        whole,
+        spec=whole.spec.model_copy(update={"test_rows": most}),
+        test=rows[:most],
+        fingerprint="",
+        version="",
+        default="",
+        choices=(),
+    )
+    counts = spec.items
+    wanted = (counts.quick if counts.learn is None else counts.learn, counts.quick, counts.standard, most)
+    items = GuardBudget(*(min(count, most) for count in wanted))
+    return ReadGuard(spec, task, items, _chance(spec, task), _source(spec))
+
+
+def _rows(spec: GuardSpec, places: Sequence[Path]) -> tuple[tuple[Row, ...], TaskData]:
+    """Return every row of a guard in order, and the task that was read of them."""
+    if spec.made is not None:
+        whole = _made(spec)
+    elif spec.harness is not None:
+        whole = _of_harness(spec)
+    else:
+        data = _found(spec, places)
+        whole = load_probe(spec.name, data, dict(spec.task), where=spec.where, group=spec.group)
+    rows = tuple(as_conversation(row) for row in whole.test) if spec.chat else whole.test
+    return in_order(rows, whole.spec.seed), whole
+
+
+def _made(spec: GuardSpec) -> TaskData:
+    """Return the rows that perdure makes itself."""
+    from perdure.data.made import made_rows
+
+    return _of_rows(spec, made_rows(str(spec.made)), Path(f"made:{spec.made}"))
+
+
+def _of_harness(spec: GuardSpec) -> TaskData:
+    """Return the rows of a task of lm-evaluation-harness."""
+    raise BadInput(f"guard {spec.name}: rows of lm-evaluation-harness cannot be read yet; give a file with `test`")
+
+
+def _of_rows(spec: GuardSpec, rows: Sequence[Row], origin: Path) -> TaskData:
+    """Return a task of rows that no file has."""
+    own = tuple(replace(row, task=spec.name) for row in rows)
+    settings = make_spec({"name": spec.name, "train": origin, **spec.task}, f"guard {spec.name}")
+    format = settings.known_format or ("messages" if own[0].messages else "prompt_completion")
+    return TaskData(settings, (), (), own, format)
+
+
+def _found(spec: GuardSpec, places: Sequence[Path]) -> Data:
+    """Return the data files of a guard, each at the first place that has it.
+
+    Raises:
+        BadInput: A file is at none of the places; the message has the origin of the file and the places.
+    """
+    found = []
+    for file in spec.files:
+        at = next((place / file for place in places if (place / file).exists()), None)
+        if at is None:
+            origin = spec.sources.get(file.as_posix())
+            raise BadInput(
+                f"guard {spec.name} needs {file}, which is in none of {', '.join(str(place.resolve()) for place in places)}\n"
+                + (f"What it is and where to get it: {origin.strip()}\n" if origin else "")
+                + f"Name the folder that holds it with --data DIR or {VARIABLE}"
+            )
+        found.append(at)
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def as_conversation(row: Row) -> Row:
+    """Return a row of plain text as a conversation: the prompt is the user's turn, the completion the assistant's."""
+    if row.messages:
+        return row
+    turns = (Message("user", row.prompt), Message("assistant", row.completion))
+    return replace(row, prompt="", completion="", messages=turns)
+
+
+def _chance(spec: GuardSpec, task: TaskData) -> float | None:
+    """Return the expected score by chance: as the file says, else one in as many choices as the task has."""
+    if spec.chance is not None:
+        return spec.chance
+    if task.scorer["name"] == "choice" and len(task.choices) > 1:
+        return 1 / len(task.choices)
+    return None
+
+
+def _source(spec: GuardSpec) -> str:
+    if spec.made is not None:
+        return f"made by perdure: {spec.made}"
+    if spec.harness is not None:
+        return f"{HARNESS}{spec.harness}"
+    texts: dict[str, Any] = {file.as_posix(): spec.sources.get(file.as_posix()) for file in spec.files}
+    return "; ".join(f"{file} ({text.strip()})" if text else file for file, text in texts.items())

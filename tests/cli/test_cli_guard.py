@@ -1,0 +1,58 @@
+"""`perdure guard`: abilities are added from a file, listed, accepted and removed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from shell import answered, run, run_json, write_rows
+
+
+@pytest.fixture
+def sums(tmp_path: Path) -> Path:
+    """A guard file of 12 rows, of which a learn scores 6."""
+    write_rows(tmp_path / "sums.jsonl", answered("sum", "refund"))
+    lines = ["ability_guard: sums", "test: sums.jsonl", "ability: maths", "max_new_tokens: 1"]
+    (tmp_path / "sums.yaml").write_text("\n".join([*lines, "items: {learn: 6, quick: 8}"]))
+    return tmp_path / "sums.yaml"
+
+
+def test_a_guard_is_added_listed_accepted_and_removed(ws: Path, sums: Path) -> None:
+    assert "no guards" in run("-w", ws, "guard", "list").stderr
+    assert run_json("-w", ws, "guard", "list") == []
+    added = run("-w", ws, "guard", "add", sums).stdout
+    assert added == "added guard sums (maths): 12 items, 6 items at each learn\n"
+    (listed,) = run_json("-w", ws, "guard", "list")
+    assert {key: listed[key] for key in ("name", "ability", "items", "blind")} == {
+        "name": "sums",
+        "ability": "maths",
+        "items": 12,
+        "blind": None,
+    }
+    base = listed["reference"]
+    assert "a guard that falls is a warning" in run("-w", ws, "guard", "list").stdout
+    run("-w", ws, "guard", "enforce")
+    assert json.loads((ws / "perdure.json").read_text())["guards"] == "enforce"
+    assert "a guard that falls refuses the entry" in run("-w", ws, "guard", "list").stdout
+    run("-w", ws, "guard", "warn")
+    moved = run_json("-w", ws, "guard", "accept", "sums")
+    assert moved["reference"] != base
+    assert run_json("-w", ws, "guard", "accept", "sums", "--at", "base")["reference"] == base
+    assert "in checkups alone" in run("-w", ws, "guard", "add", sums, "--name", "more", "--learn", "0").stdout
+    assert run_json("-w", ws, "guard", "remove", "more")["name"] == "more"
+    assert "removed guard sums" in run("-w", ws, "guard", "remove", "sums").stdout
+    assert run("-w", ws, "verify").exit_code == 0
+
+
+def test_what_cannot_be_added_is_an_error(ws: Path, sums: Path, tmp_path: Path) -> None:
+    for words, said in (
+        (["add", "nothing"], "no guard 'nothing' is shipped"),
+        (["add", tmp_path / "none.yaml"], "none.yaml"),
+        (["add", sums, "--name", "parcel"], "parcel is the name of a task"),
+        (["remove", "sums"], "no guard 'sums'; there are none"),
+        (["accept", "sums"], "no guard 'sums'"),
+    ):
+        result = run("-w", ws, "guard", *words, code=1)
+        assert said in result.stderr
+        assert result.stderr.startswith("error: ")
+    sums.write_text(sums.read_text() + "\nabilty: maths\n")
+    assert "unknown key 'abilty', did you mean ability?" in run("-w", ws, "guard", "add", sums, code=1).stderr
