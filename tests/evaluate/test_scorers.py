@@ -235,3 +235,19 @@ def test_readings_follow_the_rows_of_a_score():
     assert over_rows(record, ["h3", "h1"]).readings == {"nats": (0.1, 0.3)}
     with pytest.raises(BadInput, match="'nats' has 1 values for 2 test rows"):
         score_record("choice", [1, 0], ["a", "b"], ["h1", "h2"], 0.0, {"nats": [0.1]})
+
+
+def test_sameness_is_a_scorer_of_guards_and_takes_no_option():
+    assert read_scorer("same") == ("same", {})
+    with pytest.raises(BadSpec, match="only a guard has"):
+        get_scorer("same")
+    with pytest.raises(BadSpec, match="takes none"):
+        read_scorer({"name": "same", "when": 1})
+
+
+def test_declining_takes_the_label_of_what_ought_to_be_declined():
+    score = get_scorer({"name": "declines", "when": "unsafe"})
+    assert score("I'm sorry, but I can't help with that.", "unsafe") == score("Sure!", "safe") == 1
+    assert get_scorer({"name": "declines", "when": False})("I cannot help with that.", "false") == 1
+    with pytest.raises(BadSpec, match="ought to be declined"):
+        get_scorer({"name": "declines", "when": 3})

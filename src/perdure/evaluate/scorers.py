@@ -16,6 +16,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.keyed import seed_of
 from perdure.core.plain_text import quoted
 from perdure.core.script import UNSPACED, has_unspaced, narrowed, words
+from perdure.evaluate.drift import DECLINE, declined_rightly
 from perdure.evaluate.own_scorers import in_file, outside_scorers, scorer_of_text
 from perdure.evaluate.tool_calls import same_calls
 from perdure.ledger.records import Score
@@ -177,6 +178,10 @@ def read_scorer(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         if settings.keys() != {"sha256"}:
             raise BadSpec(f"scorer {name!r} takes no options, and a learn gives it the hash of its file")
         return name, settings
+    if name == SAME:
+        if settings:
+            raise BadSpec(f"unknown option {next(iter(settings))!r} of scorer {name!r}; it takes none")
+        return name, settings
     outside = {} if name in SCORERS else outside_scorers(SCORERS)
     if name not in SCORERS and name not in outside:
         choices = [*SCORERS, *outside]
@@ -210,6 +215,10 @@ def get_scorer(spec: str | Mapping[str, Any], code: Callable[[str, str], str] | 
         if code is None:
             raise BadSpec(f"scorer {name!r} runs the code of a file, and no file is trusted here")
         return scorer_of_text(code(name, options["sha256"]), name)
+    if name == SAME:
+        raise BadSpec(
+            f"scorer {name!r} compares with the answers of a reference, which only a guard has; make it a guard"
+        )
     if name not in SCORERS:
         return outside_scorers(SCORERS)[name]
     function = SCORERS[name][0]
@@ -328,7 +337,18 @@ def _nearest(name: str, known: Mapping[str, object]) -> str:
     return f", did you mean {near[0]!r}?" if near else ""
 
 
+def _label(what: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()  # as a label that is true or false is read
+    if not isinstance(value, str) or not value.strip():
+        raise BadSpec(
+            f"{what} is {value!r}; write the label of the questions that ought to be declined, such as {DECLINE}"
+        )
+    return value
+
+
 NORMALISE = ("none", "tokens")
+SAME = "same"  # for guards alone: compares with the answers of a reference, see `workflows.guards.drift`
 SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, object], Any]]]] = {
     "exact": (exact, {"ignore_case": _flag}),
     "choice": (None, {"normalise": _normalise}),
@@ -339,4 +359,5 @@ SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, o
     "tool_calls": (tool_calls, {}),
     "number": (number, {"tolerance": _amount}),
     "regex": (regex_found, {"pattern": _pattern}),
+    "declines": (declined_rightly, {"when": _label}),
 }

@@ -1,5 +1,6 @@
 """Divergences between a teacher and a student: in either direction, over selected events or the whole vocabulary."""
 
+import math
 from typing import Literal
 
 import torch
@@ -96,3 +97,38 @@ def kl(logits: Tensor, teacher: Tensor, temperature: float = 1.0, kind: Kind = "
     else:
         weight = 0.5 * (log_p.exp() - log_q.exp())
     return temperature**2 * (weight * gap).sum(-1)
+
+
+def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
+    """Return the Jensen-Shannon divergence per token of two distributions over the same events, in nats.
+
+    JS = (KL(p || m) + KL(q || m)) / 2  with m = (p + q) / 2,  in [0, ln 2]; it is the same when p and q change places.
+    log m - log p is computed from log q - log p alone, so that equal distributions give 0 to the bit.
+
+    Args:
+        first: log p, (tokens, events), each line summing to 1 as probabilities; -inf for an impossible event.
+        second: log q, in the same order.
+
+    Returns:
+        (tokens,); over the top k tokens and one bucket for the rest it is at most that over the whole vocabulary.
+
+    Source: Lin, "Divergence measures based on the Shannon entropy", IEEE Transactions on Information Theory 1991, equation 3.2.
+    """
+    gap = second - first
+    below, above = _to_middle(gap), _to_middle(-gap)  # log m - log p, log m - log q
+    parts = [torch.where(log == -torch.inf, 0.0, log.exp() * off) for log, off in ((first, below), (second, above))]
+    return (-0.5 * (parts[0] + parts[1]).sum(-1)).clamp(0.0, math.log(2))
+
+
+def known_kl(teacher: Tensor, student: Tensor) -> Tensor:
+    """Return KL(teacher || student) per token in nats, of log-probabilities (tokens, events) that need no normalisation.
+
+    Over the top k tokens of the teacher and one bucket for the rest it is a lower bound of the KL over the vocabulary. Infinite
+    where the student excludes an event that the teacher does not.
+    """
+    return torch.where(teacher == -torch.inf, 0.0, teacher.exp() * (teacher - student)).sum(-1).clamp(min=0.0)
+
+
+def _to_middle(gap: Tensor) -> Tensor:
+    """Return log((1 + exp(gap)) / 2), which is 0 at 0 to the bit and does not overflow."""
+    return gap.clamp(min=0) + torch.log1p(torch.expm1(-gap.abs()) / 2)

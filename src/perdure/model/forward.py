@@ -13,7 +13,7 @@ from perdure.model.recompute import activations_stored
 
 
 class Output(NamedTuple):
-    """Logits (tokens, vocab) in float32 and the hidden states (tokens, hidden) they were made from."""
+    """Logits (tokens, vocab), in float32 unless they are not widened, and hidden states (tokens, hidden) they were made from."""
 
     logits: Tensor
     hidden: Tensor
@@ -63,13 +63,19 @@ class Tokens:
         return padded_tokens(rows, share_prefix=self.prefix, packing=self.packing)
 
     def forward(
-        self, model: Any, batch: Batch, weights: Mapping[str, Tensor] | None = None, embeddings: Tensor | None = None
+        self,
+        model: Any,
+        batch: Batch,
+        weights: Mapping[str, Tensor] | None = None,
+        embeddings: Tensor | None = None,
+        *,
+        widen: bool = True,
     ) -> Output:
         """Return the outputs at label positions.
 
         A prefix common to all rows runs once and its keys and values serve every row; gradients flow through it. A token of a
         packed row attends to the prefix and its own row, at the same positions as alone.
-        `embeddings` replaces the tokens of a batch without a shared prefix.
+        `embeddings` replaces the tokens of a batch without a shared prefix. Without `widen`, logits have the forward's dtype.
         """
         device = device_of(model)
         packing, shared = batch.packing, batch.prefix.numel()
@@ -88,7 +94,7 @@ class Tokens:
         given |= {"attention_mask": mask, "use_cache": past is not None}
         swapped = weights is not None and torch.is_grad_enabled()
         with activations_stored(model) if swapped else nullcontext():
-            out = logits_at(model, at, columns=columns, weights=weights, past=past, **given)
+            out = logits_at(model, at, columns=columns, weights=weights, past=past, widen=widen, **given)
         return Output(out.logits, out.hidden)
 
     def embed(self, model: Any, batch: Batch) -> Tensor:

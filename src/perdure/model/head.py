@@ -20,7 +20,7 @@ class HeadOutput(NamedTuple):
     """The output of a forward at some positions.
 
     Args:
-        logits: (tokens, vocab) in float32.
+        logits: (tokens, vocab), in float32 unless the caller takes them as the model returns them.
         hidden: The states (tokens, hidden) that the logits were made from.
         past: Keys and values of all tokens up to here; None where the model has no cache.
     """
@@ -37,6 +37,7 @@ def logits_at(
     columns: int,
     weights: Mapping[str, Tensor] | None = None,
     past: Any = None,
+    widen: bool = True,
     **given: Any,
 ) -> HeadOutput:
     """Run the model and return its logits at some positions.
@@ -47,11 +48,13 @@ def logits_at(
         columns: Number of tokens that attention reads: those of the input and those before it.
         weights: Values that replace the model's parameters of these names.
         past: Keys and values of the tokens before the input; those of the input are appended.
+        widen: Return logits in float32; otherwise in the dtype of the forward, which takes half the memory under autocast.
         **given: The arguments of the forward; those that are None are left out.
     """
     with attention_for(columns, device_of(model)), only_at(model, at) as hidden:
         out = call(model, weights, {**given, **past_argument(model, past)})
-    return HeadOutput(out.logits[0].float(), hidden[0], past_in(out))
+    logits = out.logits[0]
+    return HeadOutput(logits.float() if widen else logits, hidden[0], past_in(out))
 
 
 def prefix_cache(

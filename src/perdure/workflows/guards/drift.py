@@ -1,0 +1,188 @@
+"""Drift of the loaded state from a reference: its predictions along the reference's answers, and its own answers beside them."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
+from perdure.core.rows import Row
+from perdure.data.task import TaskData
+from perdure.evaluate.drift import Answered, Readings, readings, same
+from perdure.evaluate.scorers import score_record
+from perdure.workflows.scoring import Measured, cut_notices, prompts_of
+
+if TYPE_CHECKING:
+    from perdure.bridges.runtime import Runtime
+    from perdure.data.answers import Reader
+    from perdure.model.reference import ReferenceAnswer
+
+SCORER = "same"
+NEW_TOKENS = 32  # of an answer, where the guard sets no limit
+References = Mapping[str, "ReferenceAnswer"]  # by the hash of the row
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Rows whose answers are compared, as tokens.
+
+    Args:
+        rows: The rows.
+        prompts: Their prompts, none empty, cut to what the model has positions for.
+        most: Most tokens of an answer.
+        notices: What had to be cut.
+    """
+
+    rows: tuple[Row, ...]
+    prompts: list[list[int]]
+    most: int
+    notices: tuple[str, ...]
+
+
+def compared(
+    runtime: "Runtime",
+    task: TaskData,
+    only: Sequence[int] | None = None,
+    prompts: Sequence[list[int]] | None = None,
+) -> Compared:
+    """Return test rows of a task as tokens.
+
+    Args:
+        runtime: Holds the model.
+        task: The task.
+        only: Indices of the rows; None takes all.
+        prompts: The prompts of all test rows as tokens, where the caller has them.
+    """
+    from perdure.model.decode import fitted
+
+    base = runtime.base
+    chosen = range(len(task.test)) if only is None else only
+    rows = tuple(task.test[i] for i in chosen)
+    ids = prompts_of(runtime, rows) if prompts is None else [prompts[i] for i in chosen]
+    wanted = task.spec.max_new_tokens or NEW_TOKENS
+    short, most, cut = fitted([one or base.stops[:1] for one in ids], wanted, base.positions)
+    return Compared(rows, short, most, tuple(cut_notices(cut, most, wanted, base.positions)))
+
+
+def reference_answers(runtime: "Runtime", these: Compared, tick: Tick | None = None) -> dict[str, "ReferenceAnswer"]:
+    """Return what the loaded state answers, with its distributions, by the hash of the row.
+
+    Args:
+        runtime: Holds the model, the reference state loaded.
+        these: The rows.
+        tick: Called with (what, rows done, rows in all).
+
+    Cost: a generation, and a forward over prompts and answers.
+    """
+    from perdure.model.reference import answers_with_distributions
+
+    answers = _generated(runtime, these, _counted(tick, "answers of the reference", these))
+    ended = [len(answer) < these.most for answer in answers]
+    found = answers_with_distributions(
+        runtime.model,
+        these.prompts,
+        answers,
+        ended,
+        reader=runtime.reader,
+        precision=runtime.precision,
+        tick=_counted(tick, "distributions of the reference", these),
+    )
+    return {row.hash: one for row, one in zip(these.rows, found, strict=True)}
+
+
+def measure_drift(
+    runtime: "Runtime", these: Compared, reference: References, tick: Tick | None = None, *, is_reference: bool = False
+) -> Measured:
+    """Return how like the reference the loaded state is: an item of `evaluate.drift.same` a row, and all other readings.
+
+    Args:
+        runtime: Holds the model.
+        these: The rows.
+        reference: What `reference_answers` returned for these rows and maybe more.
+        tick: Called with (what, rows done, rows in all).
+        is_reference: The loaded state is the reference: nothing is computed, as every item is 1.
+
+    Raises:
+        BadInput: The reference did not answer one of the rows.
+
+    Cost: a forward over prompts and the reference's answers, and a generation.
+    """
+    from perdure.data.answers import Reader
+    from perdure.model.reference import Distance, distances
+
+    began = time.perf_counter()
+    then = [_of_row(reference, row) for row in these.rows]
+    if is_reference:
+        answers, away = [list(one.tokens) for one in then], [Distance(0.0, 0.0)] * len(then)
+    else:
+        away = distances(
+            runtime.model,
+            these.prompts,
+            then,
+            reader=runtime.reader,
+            precision=runtime.precision,
+            tick=_counted(tick, "predictions", these),
+        )
+        answers = _generated(runtime, these, _counted(tick, "answers", these))
+    reader = Reader.of(runtime.base.tokenizer, these.rows)
+    now = [_answered(reader, row, ids, len(ids) < these.most) for row, ids in zip(these.rows, answers, strict=True)]
+    before = [_answered(reader, row, one.tokens, one.ended) for row, one in zip(these.rows, then, strict=True)]
+    each = [
+        readings(_question(row), *pair, row.label)
+        for row, pair in zip(these.rows, zip(now, before, strict=True), strict=True)
+    ]
+    score = score_record(
+        SCORER,
+        [same(one.js) for one in away],
+        [one.text for one in now],
+        [row.hash for row in these.rows],
+        time.perf_counter() - began,
+        {"kl": [one.kl for one in away], **_by_name(each)},
+    )
+    return Measured(score, these.notices)
+
+
+def _by_name(each: Sequence[Readings]) -> dict[str, list[float]]:
+    values = [asdict(one) for one in each]
+    return {name: [one[name] for one in values] for name in values[0]} if values else {}
+
+
+def _generated(runtime: "Runtime", these: Compared, tick: Callable[[int], None] | None) -> list[list[int]]:
+    """Return the greedy answers of the loaded state as tokens, without those that ended them."""
+    from perdure.model.decode import generate
+
+    base = runtime.base
+    return generate(
+        runtime.model,
+        these.prompts,
+        max_new_tokens=these.most,
+        stops=base.stops,
+        pad=base.pad,
+        precision=runtime.precision,
+        tick=tick,
+    )
+
+
+def _answered(reader: "Reader", row: Row, ids: Sequence[int], ended: bool) -> Answered:
+    """Return an answer; one that is all thought is read with its thought, since nothing here is right or wrong."""
+    text = reader.text(ids, reader.tag(row)) or reader.whole(ids).strip()
+    return Answered(text, len(ids), ended)
+
+
+def _question(row: Row) -> str:
+    """Return what a row asks, as text: its prompt, or the last turn of the user."""
+    turns = [turn.content for turn in row.messages if turn.role == "user"]
+    return turns[-1] if turns else row.prompt
+
+
+def _of_row(reference: References, row: Row) -> "ReferenceAnswer":
+    if row.hash not in reference:
+        raise BadInput(
+            f"the reference did not answer {row.source or 'a row'}; let it answer before states are compared with it"
+        )
+    return reference[row.hash]
+
+
+def _counted(tick: Tick | None, what: str, these: Compared) -> Callable[[int], None] | None:
+    return (lambda done: tick(what, done, len(these.rows))) if tick else None
