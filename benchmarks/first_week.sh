@@ -98,7 +98,10 @@ step 0 perdure -w "$WS" edits list
 step 1 perdure -w "$WS" show nobody
 
 # Friday: names, space, what others see, and an archive
-step 0 perdure -w "$WS" task remove refunds
+step 0 perdure -w "$WS" task rename refunds returns
+step 0 perdure -w "$WS" status
+step 1 perdure -w "$WS" task rename returns head
+step 0 perdure -w "$WS" task remove returns
 step 0 perdure -w "$WS" matrix
 step 0 perdure -w "$WS" report --output "$WEEK/report.html"
 step 0 perdure -w "$WS" export "$WEEK/adapter"

@@ -19,6 +19,9 @@ NEW = {
     "show": ("author", "message"),
 }
 
+ONLY_A_LEARN = "has been through no gate; only a learn has"
+OR_AN_EDIT = "and an edit or a revert after which tasks were scored"
+
 
 @pytest.fixture
 def old(tmp_path):
@@ -41,6 +44,10 @@ def test_every_command_prints_the_same_json(old):
         assert "not scored" in found.get("note", found.get("missing"))
         assert after == before
         now[key] = then[key]
+    refused = [key for key in then if key.startswith("gate --at") and then[key][2].endswith(f"{ONLY_A_LEARN}\n")]
+    assert len(refused) == 4  # the base, two edits and a revert, which noted no verdict then
+    for key in refused:
+        then[key][2] = then[key][2].replace(ONLY_A_LEARN, f"{ONLY_A_LEARN}, {OR_AN_EDIT}")
     assert [key for key in then if key != "log" and now[key] != then[key]] == []
 
 

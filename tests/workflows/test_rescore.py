@@ -136,3 +136,32 @@ def test_the_command_prints_the_scores_and_exits_with_3_where_a_loss_refuses(ws,
     back = CliRunner().invoke(app, ["-w", str(ws.ledger.root), "revert", entry])
     assert back.exit_code == 0, back.output
     assert "homes" in back.stdout
+
+
+def test_log_show_status_and_gate_have_the_verdict_and_the_main_score_of_an_edit_and_a_revert(ws, tmp_path):
+    def call(*words, code=0):
+        done = CliRunner().invoke(app, [*map(str, words), "-w", str(ws.ledger.root)], catch_exceptions=False)
+        assert done.exit_code == code, done.output
+        return done
+
+    done = write(ws, *LOST, gate=None)
+    assert done.gate.verdict == "fail"
+    line, learned, *_, base = ws.log()
+    assert (line.kind, line.verdict, line.score, line.recipe) == ("edit", "fail", done.scores["homes"].score, None)
+    assert (learned.verdict, learned.score, base.score) == ("off", 1.0, None)
+    assert ws.show().gate == ws.gate().verdict == done.gate
+    assert (ws.status().gate.verdict, ws.status().gate.reason) == ("fail", done.gate.reason)
+    assert json.loads(call("show", "--json").stdout)["gate"]["reason"] == done.gate.reason
+    assert f"FAIL, {done.gate.reason}" in call("show").stdout
+    warned = call("gate", code=3)
+    assert "fail          homes" in warned.stdout
+    assert "the gate of an entry of kind edit warns" in warned.stderr
+    assert "is of kind edit, so there is no evidence" in call("gate", "--save", tmp_path / "e.json", code=1).stderr
+    back = ws.revert(done.entry[:12])
+    assert back.gate.verdict == "pass"
+    assert next((one.kind, one.verdict, one.score) for one in ws.log()) == ("revert", "pass", 1.0)
+    assert ws.gate().verdict == back.gate
+    taken = ws.task_remove("homes")
+    assert next((one.entry, one.verdict, one.score) for one in ws.log()) == (taken.entry, None, None)
+    with pytest.raises(BadInput, match="only a learn has, and an edit or a revert after which tasks were scored"):
+        ws.gate()

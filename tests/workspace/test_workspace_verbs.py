@@ -28,6 +28,7 @@ OTHER_NAMES = {
     "recipe import": "import_recipe",  # `import` is a word of Python
     "recipe list": "recipes",
     "recipe show": "recipe",
+    "task rename": "task_rename",
     "task remove": "task_remove",  # `remove` alone does not say what
 }
 EXCEPTIONS = {

@@ -16,7 +16,9 @@ def accept(folder: Folder = None, as_json: AsJson = False) -> None:
         return emit({"entry": entry.id, "task": entry.task, "accepted": True, "already": already})
     if already:
         return print_text(f"head is {short(entry.id)}, accepted before; nothing is changed")
-    print_text(f"head is {short(entry.id)} now (learn {entry.task}, accepted against its gate)")
+    print_text(
+        f"head is {short(entry.id)} now (learn {ws.ledger.shown_name(entry.task or '')}, accepted against its gate)"
+    )
 
 
 def discard(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -24,10 +26,13 @@ def discard(folder: Folder = None, as_json: AsJson = False) -> None:
 
     Example: perdure discard
     """
-    entry = open_workspace(folder).discard()
+    ws = open_workspace(folder)
+    entry = ws.discard()
     if as_json:
         ids = {"entry": entry.id, "task": entry.task} if entry else {"entry": None, "task": None}
         return emit({**ids, "accepted": False, "already": entry is None})
     if entry is None:
         return print_text("no candidate waits; nothing is changed")
-    print_text(f"dropped {short(entry.id)} (learn {entry.task}); 'perdure gc' frees its space")
+    print_text(
+        f"dropped {short(entry.id)} (learn {ws.ledger.shown_name(entry.task or '')}); 'perdure gc' frees its space"
+    )

@@ -11,6 +11,7 @@ from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import NOTHING, counted, emit, interval, percent, print_text, short, table
 
 if TYPE_CHECKING:
+    from perdure.ledger import Ledger
     from perdure.workflows.inspect.memory_views import MemoryDiff, RowOfTask
     from perdure.workflows.inspect.score_views import Change, Pair
 
@@ -27,18 +28,22 @@ def diff(
     """
     from perdure.workflows.inspect import views
 
-    comparison = views.diff(open_ledger(folder), a, b)
+    ledger = open_ledger(folder)
+    comparison = views.diff(ledger, a, b)
     if as_json:
         return emit(comparison.to_json())
     heads = [f"{ref} {short(entry)}" for ref, entry in ((a, comparison.a), (b, comparison.b))]
     recipe = comparison.recipe
     if None in recipe.get("name", ()):  # one side has no recipe: every setting differs, which is no news
         recipe = {"name": recipe["name"]}
-    parts = [_changes("task version", comparison.tasks, heads, cut=True), _changes("recipe", recipe, heads)]
+    parts = [
+        _changes("task version", ledger.by_shown_name(comparison.tasks), heads, cut=True),
+        _changes("recipe", recipe, heads),
+    ]
     parts += [
-        _scores(comparison.scores, heads),
+        _scores(ledger.by_shown_name(comparison.scores), heads),
         _changes("slot", comparison.slots, heads, cut=True),
-        _memory(comparison.memory),
+        _memory(comparison.memory, ledger),
     ]
     print_text("\n\n".join(part for part in parts if part))
 
@@ -62,9 +67,9 @@ def _change(change: "Change | None") -> list[str]:
     return [f"{100 * change.value + 0.0:+.1f}", interval(change), str(change.n)]
 
 
-def _memory(memory: "MemoryDiff") -> str:
+def _memory(memory: "MemoryDiff", ledger: "Ledger") -> str:
     def rows_text(rows: "Sequence[RowOfTask]") -> str:
-        tasks = Counter(row.task for row in rows)
+        tasks = Counter(ledger.shown_name(row.task) for row in rows)
         return counted(len(rows), "row") + (f" ({', '.join(f'{t} {n}' for t, n in tasks.items())})" if tasks else "")
 
     return f"memory: {rows_text(memory.added)} added, {rows_text(memory.removed)} removed, {memory.kept} kept"

@@ -15,6 +15,7 @@ from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
     from perdure.editing.spec import EditSpec
+    from perdure.ledger import Ledger
     from perdure.workflows.edit.results import EditResult
     from perdure.workspace.facade import Workspace
 
@@ -92,7 +93,7 @@ def edit(
     if as_json:
         emit(result.summary.to_json())
     elif result.applied:
-        show_result(result)
+        show_result(result, ws.ledger)
     _conclude(result)
 
 
@@ -121,7 +122,7 @@ def _spec(ws: "Workspace", method: str | None, layers: list[int] | None, batch: 
     return replace(usual_spec(ws.session), **named) if named else None
 
 
-def show_result(result: "EditResult") -> None:
+def show_result(result: "EditResult", ledger: "Ledger") -> None:
     """Print what was written, fact by fact, and what it does to everything else."""
     head = f"edited {counted(len(result.applied), 'fact')}: entry {short(result.entry)}"
     print_text(f"{head}, {result.seconds:.1f} s\n")
@@ -136,7 +137,7 @@ def show_result(result: "EditResult") -> None:
     if result.rewritten:
         print_text(f"{counted(result.rewritten, 'fact')} in force written again, since head learned after them")
     if result.scores:
-        print_text("\n" + change_lines(result.before, result.scores))
+        print_text("\n" + change_lines(*map(ledger.by_shown_name, (result.before, result.scores))))
     if result.known:
         print_text(f"said before it was edited: {', '.join(short(fact) for fact in result.known)}")
 

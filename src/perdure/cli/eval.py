@@ -42,7 +42,8 @@ def evaluate(
     scores = evaluation.tasks
     if not scores:
         return print_message(knows_nothing(at))
-    rows = [[name, percent(s), interval(s), s.n, s.scorer] for name, s in scores.items()]
+    shown = ws.ledger.by_shown_name(scores)
+    rows = [[name, percent(s), interval(s), s.n, s.scorer] for name, s in shown.items()]
     print_text(table(["task", "score", "95% interval", "n", "scorer"], rows, right=(1, 2, 3)))
     for notice in evaluation.notices:
         warn(notice)

@@ -33,7 +33,7 @@ def gate(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the gate decided and why. Exits with 3 where it failed.
+    """Show what the gate decided on a learn, or said of an edit or a revert, and why. Exits with 3 where it failed.
 
     Example: perdure gate --save evidence.json
     """
@@ -65,6 +65,10 @@ def gate(
         if as_json:
             emit(found.to_json())
         else:
-            print_text(gate_screen(verdict))
+            print_text(gate_screen(verdict, ledger.aliases))
+            if found.kind != "learn":
+                print_message(
+                    f"the gate of an entry of kind {found.kind} warns; 'edit --strict' lets it refuse the edit"
+                )
     if verdict.verdict == "fail":
         raise typer.Exit(3)

@@ -1,6 +1,6 @@
 """`perdure learn --kind knowledge`: which rows are edited, which are trained, and the results."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from perdure.cli.progress import progress
 
 if TYPE_CHECKING:
     from perdure.editing.routing import RouteGroup
+    from perdure.ledger import Ledger
     from perdure.ledger.records import Gate
     from perdure.workflows.learn.knowledge import KnowledgeResult
     from perdure.workflows.learn.preview import KnowledgePreview
@@ -34,7 +35,6 @@ def learn_knowledge(
 ) -> None:
     """Route the rows of a file, train the skills, edit the facts; exits with 3 if head did not move, unless all was done."""
     from perdure.workflows.edit.gate import EditGate
-    from perdure.workflows.inspect import views
     from perdure.workflows.learn.knowledge import learn_knowledge as carry_out
     from perdure.workflows.learn.preview import preview_knowledge
 
@@ -42,7 +42,7 @@ def learn_knowledge(
     if dry_run:
         with progress("loading the model") as tick:
             preview = preview_knowledge(ws.session, planned, tick)
-        return emit(preview.to_json()) if as_json else _show_preview(preview)
+        return emit(preview.to_json()) if as_json else _show_preview(preview, ws.ledger)
     before = (*planned.notices, *(planned.skill.notices if planned.skill else ()))
     for text in before:
         warn(text)
@@ -56,17 +56,17 @@ def learn_knowledge(
         print_text(_table(result.routes))
         if learned:
             print_text("")
-            learn_screen.show_result(learned, views.score_table(ws.ledger, ws.ledger.resolve(learned.entry)))
+            learn_screen.show_result(learned, ws.ledger)
         if edited and edited.applied:
             print_text("")
-            edit.show_result(edited)
+            edit.show_result(edited, ws.ledger)
     for text in result.warnings:
         if text not in before:
             warn(text)
-    _conclude(result)
+    _conclude(result, ws.ledger.aliases)
 
 
-def _show_preview(preview: "KnowledgePreview") -> None:
+def _show_preview(preview: "KnowledgePreview", ledger: "Ledger") -> None:
     """Print a dry run: where each row would go, and how the skills would be learned."""
     print_text(_table(preview.routes))
     trained = sum(group.rows for group in preview.routes if group.kind == "skill")
@@ -74,7 +74,7 @@ def _show_preview(preview: "KnowledgePreview") -> None:
     for text in preview.notices:
         warn(text)
     if preview.skill:
-        return learn_screen.show_preview(preview.skill)
+        return learn_screen.show_preview(preview.skill, ledger)
     print_message("dry run: nothing was changed")
 
 
@@ -86,7 +86,7 @@ def _table(routes: "Sequence[RouteGroup]") -> str:
     return table(["goes to", "rows", "because", "for example"], rows, right=(1,))
 
 
-def _conclude(result: "KnowledgeResult") -> None:
+def _conclude(result: "KnowledgeResult", aliases: "Mapping[str, str]") -> None:
     """Name the facts that are not in force, and exit with 3 if head did not move, unless all were in force before."""
     edited, left = result.edited, result.left
     refused, already = (edited.refused, edited.already) if edited else ((), ())
@@ -101,7 +101,7 @@ def _conclude(result: "KnowledgeResult") -> None:
             f"{counted(len(left), 'fact')} not edited ({clip(', '.join(f.subject for f in left), 60)}): {left[0].reason}"
         )
     if result.learned:
-        learn_screen.conclude(result.learned)
+        learn_screen.conclude(result.learned, aliases)
     if done:
         return print_message(f"every fact is in force already ({len(already):,}): nothing is edited")
     if edited and not edited.applied:

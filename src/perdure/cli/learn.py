@@ -80,7 +80,6 @@ def learn(
     """
     from perdure.cli.knowledge import learn_knowledge
     from perdure.ledger.records import Gate
-    from perdure.workflows.inspect import views
     from perdure.workflows.learn.learn import learn as carry_out
     from perdure.workflows.learn.preview import preview
 
@@ -115,7 +114,7 @@ def learn(
     if dry_run:
         with progress("loading the model") as tick:
             found = preview(ws.session, planned, tick)
-        return emit(found.to_json()) if as_json else show_preview(found)
+        return emit(found.to_json()) if as_json else show_preview(found, ws.ledger)
     for text in planned.notices:  # before hours of training
         warn(text)
     with progress("loading the model") as tick:
@@ -123,8 +122,8 @@ def learn(
     if as_json:
         emit(result.to_json())
     else:
-        show_result(result, views.score_table(ws.ledger, ws.ledger.resolve(result.entry)))
+        show_result(result, ws.ledger)
     for text in result.warnings:
         if text not in planned.notices:
             warn(text)
-    conclude(result)
+    conclude(result, ws.ledger.aliases)

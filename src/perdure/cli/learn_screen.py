@@ -22,23 +22,30 @@ from perdure.cli.output import (
 
 if TYPE_CHECKING:
     from perdure.core.records import JsonObject
+    from perdure.ledger import Ledger
     from perdure.ledger.records import GateOff, ScoreSummary, Verdict
     from perdure.workflows.inspect.score_views import ScoreCells
     from perdure.workflows.learn.preview import Preview
     from perdure.workflows.learn.record import LearnResult
 
 
-def show_result(result: "LearnResult", scores: "Mapping[str, ScoreCells]") -> None:
+def show_result(result: "LearnResult", ledger: "Ledger") -> None:
     """Print what was learned, each task before and after, and the gate's screen."""
+    from perdure.workflows.inspect.score_views import score_table
+
+    shown, task = ledger.shown_name, ledger.shown_name(result.task)
+    scores = score_table(ledger, ledger.resolve(result.entry))
     speed = f"{result.train_seconds:.1f} s of training, {result.eval_seconds:.1f} s of scoring"
     peak = f"peak memory {result.resources.peak_mib:,} MiB of {result.resources.peak_of}"
-    print_text(f"learned {result.task}: entry {short(result.entry)}, {result.tokens:,} tokens, {speed}, {peak}\n")
-    print_text(score_lines(_with_earlier(scores, result), result.task) + "\n")
-    for task, earlier in (result.earlier or {}).items():
+    print_text(f"learned {task}: entry {short(result.entry)}, {result.tokens:,} tokens, {speed}, {peak}\n")
+    print_text(score_lines(ledger.by_shown_name(_with_earlier(scores, result)), task) + "\n")
+    for other, earlier in (result.earlier or {}).items():
         print_text(
-            f"{task} was not scored at head before this; 'before' is its score at entry {short(earlier.entry)}\n"
+            f"{shown(other)} was not scored at head before this; 'before' is its score at entry {short(earlier.entry)}\n"
         )
-    print_text(gate_screen(result.gate, reason=result.gate.verdict != "inconclusive"))  # else `conclude` prints it
+    print_text(
+        gate_screen(result.gate, ledger.aliases, reason=result.gate.verdict != "inconclusive")
+    )  # else `conclude` prints it
 
 
 def _with_earlier(scores: "Mapping[str, ScoreCells]", result: "LearnResult") -> "dict[str, ScoreCells]":
@@ -49,11 +56,22 @@ def _with_earlier(scores: "Mapping[str, ScoreCells]", result: "LearnResult") -> 
     }
 
 
-def gate_screen(verdict: "Verdict | GateOff", *, reason: bool = True) -> str:
-    """Return what a gate decided, as a screen of text; see `evaluate.gate.screen`."""
-    from perdure.evaluate.gate import screen
+def gate_screen(verdict: "Verdict | GateOff", aliases: "Mapping[str, str]", *, reason: bool = True) -> str:
+    """Return what a gate decided, as a screen of text, each renamed task under its alias; see `evaluate.gate.screen`."""
+    from perdure.evaluate.gate import renamed, screen
 
-    return f"gate: OFF, {verdict.reason}" if verdict.verdict == "off" else screen(verdict, reason=reason).rstrip()
+    if verdict.verdict == "off":
+        return f"gate: OFF, {verdict.reason}"
+    return screen(renamed(verdict, aliases), reason=reason).rstrip()
+
+
+def reason_of(verdict: "Verdict | GateOff", aliases: "Mapping[str, str]") -> str:
+    """Return the sentence of a gate, each renamed task under its alias."""
+    if verdict.verdict == "off" or not aliases:
+        return verdict.reason
+    from perdure.evaluate.gate import renamed  # only here: it loads numpy
+
+    return renamed(verdict, aliases).reason
 
 
 def score_lines(scores: "Mapping[str, ScoreCells]", learned: str | None = None) -> str:
@@ -74,28 +92,29 @@ def change_lines(before: "Mapping[str, ScoreSummary]", now: "Mapping[str, ScoreS
     return score_lines({task: ScoreCells(before.get(task), score) for task, score in now.items()})
 
 
-def conclude(result: "LearnResult") -> None:
+def conclude(result: "LearnResult", aliases: "Mapping[str, str]") -> None:
     """Print a verdict that is not a plain pass, and exit with 3 if the gate failed."""
     verdict, head = result.gate.verdict, short(result.entry)
+    reason = reason_of(result.gate, aliases)
     if verdict == "inconclusive":
         from perdure.evaluate.gate import TO_DECIDE
 
-        print_message(f"INCONCLUSIVE: {result.gate.reason}. Head moved to {head} all the same.", fg="yellow", bold=True)
+        print_message(f"INCONCLUSIVE: {reason}. Head moved to {head} all the same.", fg="yellow", bold=True)
         print_message(f"{TO_DECIDE}, and 'perdure rollback head~1' goes back")
     if verdict == "fail":
-        print_message(f"GATE FAILED: {result.gate.reason}.", fg="red", bold=True)
+        print_message(f"GATE FAILED: {reason}.", fg="red", bold=True)
         print_message(f"Head stays; entry {head} waits for 'perdure accept' or 'perdure discard'.")
         raise typer.Exit(3)
 
 
-def show_preview(preview: "Preview") -> None:
+def show_preview(preview: "Preview", ledger: "Ledger") -> None:
     """Print a dry run. The parts of the example that are not trained are dim, and their lines have no > in front."""
     from perdure.report.words import duration  # only here: it loads numpy
 
     parts, unread, tokens, takes = preview.rows, preview.unread, preview.tokens, preview.estimate
     made = " (made from the train rows)" if preview.test_made else ""
     pairs = {
-        "task": f"{preview.task}{', more data for a known task' if preview.update else ''}",
+        "task": f"{ledger.shown_name(preview.task)}{', more data for a known task' if preview.update else ''}",
         "format": preview.format,
         "rows": f"{parts['train']} train, {parts['validation']} validation, {parts['test']} test{made}",
         "labels": preview.labels or None,

@@ -22,6 +22,8 @@ def log(
 ) -> None:
     """List the entries, newest first, those that were rolled back included.
 
+    The score is that of the task that was learned; of an edit or a revert, the mean over its tasks.
+
     Example: perdure log --all
     """
     from perdure.workflows.edit.records import about

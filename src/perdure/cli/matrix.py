@@ -28,9 +28,12 @@ def matrix(
     from perdure.evaluate.matrix import Part, plain_text
     from perdure.workflows.inspect.matrix import matrix as read
 
-    table = read(open_ledger(folder), at, parts=not as_json)
+    ledger = open_ledger(folder)
+    table = read(ledger, at, parts=not as_json)
     if as_json:
-        return emit(table.to_json())
+        names = {task: alias for task, alias in ledger.aliases.items() if task in table.tasks}
+        return emit({**table.to_json(), **({"aliases": names} if names else {})})
+    table = table.renamed(ledger.aliases)
     if not table.tasks:
         return print_message(knows_nothing(at))
     most_tasks = TASKS if len(table.tasks) > WIDE and not every else None

@@ -45,7 +45,8 @@ def list_rows(
     if wide and at != "head":
         raise typer.BadParameter("--all and --find look at every entry; leave --at out", param_hint="--at")
     stored = memory_views.kept(ledger, find or "") if wide else memory_views.remembered(ledger, at)
-    rows_found = [row for row in stored if task in (None, row.task)]
+    wanted = task and ledger.task_name(task)
+    rows_found = [row for row in stored if wanted in (None, row.task)]
     if as_json:
         return emit([row.to_json() for row in rows_found])
     if not rows_found:
@@ -54,7 +55,16 @@ def list_rows(
             f"{who} no row" + (f" of task {task}" if task else "") + (f" with {find!r} in it" if find else "")
         )
     heads = ["row", *([] if wide else ["pool"]), "task", "label"]
-    rows = [[short(row.row), *(getattr(row, head) or "-" for head in heads[1:]), _text(row)] for row in rows_found]
+    rows = [
+        [
+            short(row.row),
+            *([] if wide else [getattr(row, "pool", None) or "-"]),
+            ledger.shown_name(row.task) or "-",
+            row.label or "-",
+            _text(row),
+        ]
+        for row in rows_found
+    ]
     print_text(table([*heads, "text"], rows))
 
 
@@ -66,7 +76,8 @@ def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> No
     """
     from perdure.workflows.inspect import memory_views
 
-    counts = memory_views.memory_stats(open_ledger(folder), at)
+    ledger = open_ledger(folder)
+    counts = memory_views.memory_stats(ledger, at)
     if as_json:
         return emit(counts.to_json())
     pairs = {
@@ -78,7 +89,9 @@ def stats(at: At = "head", folder: Folder = None, as_json: AsJson = False) -> No
     }
     print_text(facts(pairs))
     if counts.tasks:
-        rows = [[task, n, len(counts.labels.get(task, {})) or "-"] for task, n in counts.tasks.items()]
+        rows = [
+            [ledger.shown_name(task), n, len(counts.labels.get(task, {})) or "-"] for task, n in counts.tasks.items()
+        ]
         print_text("\n" + table(["task", "rows", "labels"], rows, right=(1, 2)))
     print_text("\n" + stored_lines(counts.kept))
 
@@ -100,11 +113,12 @@ def prune(
     """
     from perdure.workflows.learn.kept_rows import prune as carry_out
 
-    result = carry_out(open_workspace(folder).session, tasks or ())
+    session = open_workspace(folder).session
+    result = carry_out(session, tasks or ())
     if as_json:
         return emit(result.to_json())
     print_text(f"the text of {counted(result.rows, 'row')} dropped, {result.bytes:,} bytes; their hashes stay")
-    for task in result.kept:
+    for task in map(session.ledger.shown_name, result.kept):
         print_message(
             f"task {task} stores all its rows, by its task file; 'perdure memory prune {task}' drops them too"
         )
@@ -118,7 +132,8 @@ def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
     """
     from perdure.workflows import upkeep
 
-    result = upkeep.delete_row(open_workspace(folder).session, row)
+    session = open_workspace(folder).session
+    result = upkeep.delete_row(session, row)
     if as_json:
         return emit(result.to_json())
     if result.already:
@@ -127,7 +142,9 @@ def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
     if result.entries:
         print_text("trained on it: " + ", ".join(short(entry) for entry in result.entries))
     if result.tests:
-        print_message(f"its earlier scores count this test row still: {', '.join(result.tests)}")
+        print_message(
+            f"its earlier scores count this test row still: {', '.join(map(session.ledger.shown_name, result.tests))}"
+        )
 
 
 @memory.command()

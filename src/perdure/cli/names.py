@@ -20,7 +20,8 @@ def task_names(ctx: typer.Context) -> Names:
     """Return the tasks that are known at the entry of --at, or at head."""
 
     def read(ledger: "Ledger") -> Names:
-        return [(task, "task") for task in ledger.resolve(ctx.params.get("at") or "head").tasks]
+        tasks = ledger.resolve(ctx.params.get("at") or "head").tasks
+        return [(ledger.shown_name(task), "task") for task in tasks]
 
     return _from_ledger(ctx, read)
 

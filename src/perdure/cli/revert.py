@@ -12,6 +12,7 @@ from perdure.cli.progress import progress
 from perdure.core.records import in_stored_order
 
 if TYPE_CHECKING:
+    from perdure.ledger import Ledger
     from perdure.workflows.learn.revert_task import TaskRevertResult
 
 
@@ -49,7 +50,7 @@ def revert(
     with progress("loading the model") as tick:
         result = carry_out(ws.session, what, resolve=resolve, tick=tick, rescoring=rescoring)
     if not isinstance(result, RevertResult):
-        return emit(result.to_json()) if as_json else _show_task(result)
+        return emit(result.to_json()) if as_json else _show_task(result, ws.ledger)
     if as_json:  # what was recorded before is printed in the order in which it is stored
         return emit({key: in_stored_order(v) if result.already else v for key, v in result.to_json().items()})
     if result.already:
@@ -63,20 +64,19 @@ def revert(
     left = f"{counted(len(result.facts), 'fact')} still in force, {still_said} said"
     print_text(left if result.facts else "no fact is in force any more")
     if result.scores:
-        print_text("\n" + change_lines(result.before, result.scores))
+        print_text("\n" + change_lines(*map(ws.ledger.by_shown_name, (result.before, result.scores))))
     if result.lost:
         warn(f"no longer said: {', '.join(map(short, result.lost))}; 'perdure edits show FACT' has the details")
     for warning in result.warnings:
         warn(warning)
 
 
-def _show_task(result: "TaskRevertResult") -> None:
+def _show_task(result: "TaskRevertResult", ledger: "Ledger") -> None:
     """Print that a task was taken out, and the scores of the others before and after."""
+    task = ledger.shown_name(result.task)
     if result.already:
-        return print_text(
-            f"task {result.task} was taken out before, in entry {short(result.entry)}; nothing is changed"
-        )
-    print_text(f"reverted task {result.task}: entry {short(result.entry)}")
+        return print_text(f"task {task} was taken out before, in entry {short(result.entry)}; nothing is changed")
+    print_text(f"reverted task {task}: entry {short(result.entry)}")
     if result.rows:
         print_text(f"  {counted(result.rows, 'row')} taken out of memory")
     for name, score in result.scores.items():
@@ -84,6 +84,6 @@ def _show_task(result: "TaskRevertResult") -> None:
         changed = "unchanged" if before and score.score == before.score else "not scored before"
         if before and score.score != before.score:
             changed = f"{before.score:.1%} before"
-        print_text(f"  {name}: {score.score:.1%}, {changed}")
+        print_text(f"  {ledger.shown_name(name)}: {score.score:.1%}, {changed}")
     for warning in result.warnings:
         warn(warning)

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.edits import fact_pairs
-from perdure.cli.learn_screen import score_lines
+from perdure.cli.learn_screen import reason_of, score_lines
 from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import clock, counted, emit, facts, print_text, short, warn
@@ -29,7 +29,8 @@ def show(
     """
     from perdure.workflows.inspect import views
 
-    view = views.show(open_ledger(folder), ref)
+    ledger = open_ledger(folder)
+    view = views.show(ledger, ref)
     if as_json:
         return emit(view.to_json())
     entry, learned, recipe = view.entry, view.learned, view.entry.recipe
@@ -52,11 +53,11 @@ def show(
         "seconds": f"{learned.train_seconds:.1f} training, {learned.eval_seconds:.1f} scoring" if learned else None,
         **resource_pairs(learned.resources if learned else None),
         **fact_pairs(view),
-        "gate": learned and f"{learned.gate.verdict.upper()}, {learned.gate.reason}",
+        "gate": view.gate and f"{view.gate.verdict.upper()}, {reason_of(view.gate, ledger.aliases)}",
     }
     print_text(facts(pairs))
     if view.scores:
-        print_text("\n" + score_lines(view.scores, entry.task))
+        print_text("\n" + score_lines(ledger.by_shown_name(view.scores), entry.task and ledger.shown_name(entry.task)))
     for text in learned.warnings if learned else ():
         warn(text)
 

@@ -39,40 +39,52 @@ def status(
         + (f", linear layers in {view.quantization}" if view.quantization else ""),
         "head": f"{short(head.entry)}, {head.kind} {head.about or ''}".rstrip() + f", {clock(head.time)} UTC",
         "entries": view.entries,
-        "memory": _memory(view.memory),
+        "memory": _memory(view.memory, ledger),
         "rows": _rows(view.rows.rows),
         "edits": edited and f"{counted(edited, 'fact')} in force, {view.edits.held} said when last verified",
-        "gate": gate and f"{gate.verdict.upper()}, {gate.reason}",
+        "gate": gate and f"{gate.verdict.upper()}, {_reason(ledger, 'head') or gate.reason}",
     }
     print_text(facts(pairs))
     if view.tasks:
-        rows = [[name, percent(s), interval(s), s.n if s else "-"] for name, s in view.tasks.items()]
+        rows = [
+            [name, percent(s), interval(s), s.n if s else "-"] for name, s in ledger.by_shown_name(view.tasks).items()
+        ]
         print_text("\n" + table(["task", "score", "95% interval", "n"], rows, right=(1, 2, 3)))
     if space:
         print_text("\n" + _disk(space))
-    if unscored := [name for name, score in view.tasks.items() if score is None]:
+    if unscored := [ledger.shown_name(name) for name, score in view.tasks.items() if score is None]:
         print_message(f"not scored at head: {', '.join(unscored)}; 'perdure eval' scores them")
     if aside := view.candidate:
-        print_message(
-            f"candidate {short(aside.entry)} (learn {aside.task}) waits for 'perdure accept' or 'perdure discard'"
-        )
-        print_message(f"its gate failed: {aside.reason}")
+        waits = f"candidate {short(aside.entry)} (learn {ledger.shown_name(aside.task or '')}) waits"
+        print_message(f"{waits} for 'perdure accept' or 'perdure discard'")
+        print_message(f"its gate failed: {_reason(ledger, 'candidate') or aside.reason}")
     if who := view.writer:
         print_message(f"being written by process {who.pid} ({who.command}) since {clock(who.time)} UTC")
     if view.unfinished:
         learns = counted(len(view.unfinished), "learn")
         print_message(
-            f"{learns} stopped half-way; the same command goes on from its checkpoint: {_stopped(view.unfinished)}"
+            f"{learns} stopped half-way; the same command goes on from its checkpoint: {_stopped(view.unfinished, ledger)}"
         )
     if any(not run.goes_on for run in view.unfinished):
         print_message("those that began at another head go on only from there; 'perdure gc' drops their checkpoints")
 
 
-def _stopped(learns: "Sequence[UnfinishedLearn]") -> str:
-    return ", ".join(
-        f"{run.task or 'unknown task'} ({clock(run.time)} UTC{'' if run.goes_on else ', at another head'})"
-        for run in learns
-    )
+def _reason(ledger: "Ledger", ref: str) -> str | None:
+    """Return the sentence of a gate where tasks have aliases; None where its stored sentence is right."""
+    if not ledger.aliases:
+        return None
+    from perdure.cli.learn_screen import reason_of
+    from perdure.workflows.inspect import views
+
+    return reason_of(views.gate(ledger, ref).verdict, ledger.aliases)
+
+
+def _stopped(learns: "Sequence[UnfinishedLearn]", ledger: "Ledger") -> str:
+    def text_of(run: "UnfinishedLearn") -> str:
+        task = ledger.shown_name(run.task) if run.task else "unknown task"
+        return f"{task} ({clock(run.time)} UTC{'' if run.goes_on else ', at another head'})"
+
+    return ", ".join(map(text_of, learns))
 
 
 def _space(ledger: "Ledger") -> "DiskView":
@@ -98,8 +110,8 @@ def _disk(space: "DiskView") -> str:
     return table(["on disk", "bytes"], rows, right=(1,))
 
 
-def _memory(counts: "RowCounts") -> str:
-    tasks = ", ".join(f"{task} {n}" for task, n in counts.tasks.items())
+def _memory(counts: "RowCounts", ledger: "Ledger") -> str:
+    tasks = ", ".join(f"{task} {n}" for task, n in ledger.by_shown_name(counts.tasks).items())
     return counted(counts.rows, "row") + (f" ({tasks})" if tasks else "")
 
 

@@ -50,3 +50,4 @@ class Config(TypedDict):
     keep_rows: NotRequired[str]
     guards: NotRequired[str]
     capabilities: NotRequired[CapabilitiesJson]
+    aliases: NotRequired[dict[str, str]]

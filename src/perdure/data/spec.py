@@ -96,9 +96,7 @@ class TaskSpec(BaseModel):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
-        if not re.fullmatch(r"\w[\w.-]*", value):
-            raise ValueError('must begin with a letter or digit and hold only letters, digits, "_", "." and "-"')
-        return value
+        return check_task_name(value)
 
     @field_validator("train", "test", "general", mode="before")
     @classmethod
@@ -167,6 +165,17 @@ class TaskSpec(BaseModel):
     def inherited(self) -> dict[str, Any]:
         """Return the settings set here, without the files: a later version inherits them unless it sets them."""
         return {key: getattr(self, key) for key in _INHERITED if key in self.model_fields_set}
+
+
+def check_task_name(name: str) -> str:
+    """Return the name of a task.
+
+    Raises:
+        ValueError: No task can be called so.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError('must begin with a letter or digit and hold only letters, digits, "_", "." and "-"')
+    return name
 
 
 def make_spec(values: Mapping[str, Any], where: str) -> TaskSpec:

@@ -61,6 +61,22 @@ def decide(
     return Verdict(verdict, gate.tolerance, gate.confidence, gate.strict, reason, judged, floor, edited)
 
 
+def renamed(verdict: Verdict, aliases: Mapping[str, str]) -> Verdict:
+    """Return a verdict as people see it, each renamed task under its alias; tasks that were not judged keep their names.
+
+    Args:
+        verdict: The verdict.
+        aliases: Alias by name.
+    """
+    tasks = tuple(replace(task, task=aliases.get(task.task, task.task)) for task in verdict.tasks)
+    floor = verdict.floor and replace(verdict.floor, task=aliases.get(verdict.floor.task, verdict.floor.task))
+    if not set(aliases) & {task.task for task in verdict.tasks}:
+        return replace(verdict, floor=floor)
+    gate = Gate(tolerance=verdict.tolerance, confidence=verdict.confidence, strict=verdict.strict)
+    before, after = (_overall(gate, some, floor, ())[1] for some in (verdict.tasks, tasks))
+    return replace(verdict, tasks=tasks, floor=floor, reason=verdict.reason.replace(before, after))
+
+
 def screen(verdict: Verdict, differences: Sequence[str] = (), *, reason: bool = True) -> str:
     """Return the verdict as one screen of plain text: the decision, the reason, then the guarded tasks, worst first.
 

@@ -113,6 +113,23 @@ class Matrix(Record, Tabular):
         """For each task the first stage that learned it, or None; the metrics compare later stages with it."""
         return [next((i for i, stage in enumerate(self.stages) if stage.learns(name)), None) for name in self.tasks]
 
+    def renamed(self, aliases: Mapping[str, str]) -> "Matrix":
+        """Return the matrix as people see it, each renamed task under its alias.
+
+        Args:
+            aliases: Alias by name.
+        """
+        stages = tuple(replace(stage, task=aliases.get(stage.task or "", stage.task)) for stage in self.stages)
+        metrics = {
+            name: replace(one, worst=replace(one.worst, task=aliases.get(one.worst.task, one.worst.task)))
+            if one.worst
+            else one
+            for name, one in self.metrics.items()
+        }
+        return replace(
+            self, tasks=tuple(aliases.get(task, task) for task in self.tasks), stages=stages, metrics=metrics
+        )
+
     def learned_at(self, task: str) -> int | None:
         """Return the first stage that learned `task`, or None."""
         return next((i for i, stage in enumerate(self.stages) if stage.learns(task)), None)

@@ -17,7 +17,8 @@ from perdure.core.progress import Tick
 from perdure.ledger import integrity
 from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
-from perdure.ledger.folder import DATABASE, LedgerFolder
+from perdure.ledger.folder import DATABASE
+from perdure.ledger.names import NamedTasks
 from perdure.ledger.records import DeletedRow, Freed, Verification
 from perdure.ledger.row_keys import HELD_OUT
 
@@ -34,12 +35,13 @@ OPTIONAL: dict[str, tuple[type, ...]] = {
     "keep_rows": (str,),
     "guards": (str,),
     "capabilities": (dict,),
+    "aliases": (dict,),
 }
 
 KeepRows = Literal["all", "needed"]
 
 
-class Ledger(LedgerFolder):
+class Ledger(NamedTasks):
     """All records of a workspace.
 
     Reading needs no lock. A writer holds `writing(root)` for its whole work, from the first stored object to the last note.
@@ -200,6 +202,8 @@ def _read_config(path: Path) -> Config:
         newer, sound = config["format"] > FORMAT, config["format"] >= 1
         lacks = [key for key in NEEDED if not isinstance(config.get(key), str)]
         wrong = [key for key, kinds in OPTIONAL.items() if key in config and not isinstance(config[key], kinds)]
+        if not wrong and not all(isinstance(name, str) for name in config.get("aliases", {}).values()):
+            wrong = ["aliases"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BrokenStore(f"{path} cannot be read ({quoted(error)}); restore it from a backup") from error
     if newer:

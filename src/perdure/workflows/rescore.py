@@ -8,7 +8,7 @@ from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.evaluate.subset import over_rows
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import Gate, Score, ScoreSummary, Verdict
+from perdure.ledger.records import GATE, Gate, Score, ScoreSummary, Verdict
 from perdure.workflows.session import Session
 
 Rows = Literal["all", "quick", "none"]
@@ -58,6 +58,11 @@ class Rescored:
     loss: str = ""
     refused: bool = False
     notices: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> dict[str, object]:
+        """What the entry notes: the verdict, where there is one."""
+        return {GATE: self.verdict.to_json()} if self.verdict else {}
 
     @property
     def warnings(self) -> tuple[str, ...]:

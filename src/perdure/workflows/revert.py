@@ -33,10 +33,10 @@ def revert(
         BadInput: It cannot be separated from the rest, is not in head's history, or a candidate is waiting.
     """
     ledger = session.ledger
-    head = ledger.resolve("head")
-    if _is_task(ledger, head, what):  # first, as a name may begin like an entry
-        return revert_task(session, what, tick, rescoring)
-    entry = _learned_by(ledger, what)
+    head, named = ledger.resolve("head"), ledger.task_name(what)
+    if _is_task(ledger, head, named):  # first, as a name may begin like an entry
+        return revert_task(session, named, tick, rescoring)
+    entry = _learned_by(ledger, named)
     if entry is None:
         return revert_facts(session, what, resolve=resolve, tick=tick, rescoring=rescoring)
     if entry == ledger.candidate():

@@ -56,6 +56,7 @@ def measure(
     prompts: Sequence[list[int]] | None = None,
     only: Sequence[int] | None = None,
     code: Callable[[str, str], str] | None = None,
+    called: str = "",
 ) -> Measured:
     """Score the model that is loaded on the task's test rows.
 
@@ -66,6 +67,7 @@ def measure(
         prompts: The test rows as tokens, where the caller has them.
         only: Indices of the test rows that are scored; None scores all.
         code: Returns the text of a trusted file; see `evaluate.scorers.get_scorer`.
+        called: Name of the task for people; its own where left empty.
 
     Raises:
         BadInput: The task has no test rows, or scores by choice and has no choices.
@@ -83,7 +85,7 @@ def measure(
 
     def progress(done: int) -> None:
         if tick:
-            tick(f"scoring {task.name}", done, len(rows))
+            tick(f"scoring {called or task.name}", done, len(rows))
 
     if name == "choice":
         items, given = _choose(runtime, task, rows, prompt_tokens, options, progress)

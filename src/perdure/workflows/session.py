@@ -177,7 +177,8 @@ class Session:
         self.load(entry, task.name)
         chosen = sample_of(task.test, n, task.spec.seed) if n < len(task.test) else None
         prompts, code = self.tasks.prompts(task, self.tokenizer), partial(trusted_text, self.ledger.root)
-        measured = measure(self.runtime, task, tick, prompts=prompts, only=chosen, code=code)
+        called = self.ledger.shown_name(task.name)
+        measured = measure(self.runtime, task, tick, prompts=prompts, only=chosen, code=code, called=called)
         self.runtime.release()
         self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=chosen is not None)
         return Scored(measured.score, measured.score.seconds, measured.notices)

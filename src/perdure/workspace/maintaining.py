@@ -14,6 +14,7 @@ from perdure.workflows.learn.kept_rows import Pruned, prune
 from perdure.workflows.learn.remove_task import RemovedTask, remove_task
 from perdure.workflows.learn.revert_task import TaskRevertResult
 from perdure.workflows.pack import Packed, pack, relocate
+from perdure.workflows.rename_task import RenamedTask, rename_task
 from perdure.workflows.rescore import Rescore, Rows
 from perdure.workflows.revert import revert
 from perdure.workflows.trust import trust
@@ -36,6 +37,13 @@ class UpkeepVerbs(Opened):
     def task_remove(self, task: str, *, message: str | None = None) -> RemovedTask:
         """Stop to replay, score and guard a task, and record that; what the weights learned stays. See `learn.remove_task`."""
         return remove_task(self.session, task, message)
+
+    def task_rename(self, old: str, new: str) -> RenamedTask:
+        """Give a task an alias, under which it is shown and every verb takes it; no id changes. See `workflows.rename_task`.
+
+        Its own name as `new` removes the alias.
+        """
+        return rename_task(self.session, old, new)
 
     def delete_row(self, row_hash: str) -> DeletedRow:
         """Erase a row's text from every manifest and task, by its hash or the beginning of it; see `Ledger.delete_row`."""

@@ -98,7 +98,7 @@ class UseVerbs(Opened):
             at: Ref or entry.
             task: Task whose requests it is for, where that has an adapter of its own; None for what all tasks share.
         """
-        self.session.load(self.ledger.resolve(at), task)
+        self.session.load(self.ledger.resolve(at), task and self.ledger.task_name(task))
         return self.runtime.model
 
     def export(

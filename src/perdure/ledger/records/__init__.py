@@ -70,7 +70,7 @@ FILES = {
         "measures_of",
     ],
     "upkeep": ["DeletedRow", "DroppedTexts", "Freed", "KeptRows", "Verification"],
-    "verdict": ["FactsVerdict", "FloorVerdict", "GateOff", "TaskVerdict", "Verdict"],
+    "verdict": ["GATE", "FactsVerdict", "FloorVerdict", "GateOff", "TaskVerdict", "Verdict"],
 }
 
 

@@ -13,7 +13,8 @@ class LogEntry(LogLine):
 
     Args:
         verdict: The verdict of its gate; None where no gate judged it.
-        score: Score of the task that it learned, at this entry; None where that was not measured.
+        score: Score of the task that it learned, or the mean over its tasks where it learned none; None where one was not
+            measured.
         recipe: Name of the recipe.
         author: Who made it.
         message: The author's message about it.

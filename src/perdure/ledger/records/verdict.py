@@ -7,6 +7,7 @@ from perdure.core.records import Record
 from perdure.core.tables import Grid, Tabular, cells_of
 
 COLUMNS = ("task", "verdict", "reference", "now", "drop", "low", "high", "n", "tolerance", "more_items")
+GATE = "gate"  # the note of an edit or a revert that has the verdict on its tasks; a learn has it in its record
 Word = Literal["pass", "inconclusive", "fail"]
 
 

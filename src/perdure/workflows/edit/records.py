@@ -143,7 +143,7 @@ def first_specs(ledger: "Ledger", record: EditsRecord) -> dict[str, EditSpec]:
 
 def about(ledger: "Ledger", entry_id: str, task: str | None) -> str | None:
     """Return what an entry is about, for people: its task, or the subject of the one fact it edits, or their number."""
-    return task or (ledger.notes(entry_id).get(NOTE) or {}).get("about")
+    return ledger.shown_name(task) if task else (ledger.notes(entry_id).get(NOTE) or {}).get("about")
 
 
 def title_of(subjects: Sequence[str]) -> str:

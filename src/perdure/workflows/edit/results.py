@@ -102,6 +102,7 @@ class RevertResult(Record):
         drift: Their effect on held-out text.
         before: The newest score of each task before the revert, over the test rows that `scores` has.
         scores: Of every task, without the facts.
+        gate: What a gate says of each task's change; None where there is nothing to compare.
         warnings: Notices about the tasks' scores.
     """
 
@@ -115,6 +116,7 @@ class RevertResult(Record):
     drift: Drift | None
     before: Mapping[str, ScoreSummary] = field(default_factory=dict)
     scores: Mapping[str, ScoreSummary] = field(default_factory=dict)
+    gate: Verdict | None = None
     warnings: tuple[str, ...] = ()
 
 

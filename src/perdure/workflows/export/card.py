@@ -22,7 +22,7 @@ def card(ledger: Ledger, entry: Entry, made: Export) -> str:
     record = record_at(ledger, entry)
     count = len(record.facts)
     facts = counted(count, "edited fact")
-    title = " + ".join([*entry.tasks, *([facts] if count else [])]) or "base model"
+    title = " + ".join([*map(ledger.shown_name, entry.tasks), *([facts] if count else [])]) or "base model"
     parts = [
         f"# {title}",
         _intro(ledger, entry, made),
@@ -88,7 +88,11 @@ def _intro(ledger: Ledger, entry: Entry, made: Export) -> str:
 def _systems(ledger: Ledger, entry: Entry) -> list[str]:
     """Return the system prompts of the tasks in training and scoring; nothing without system prompts."""
     settings = {name: ledger.settings(name, version) for name, version in entry.tasks.items()}
-    lines = [f"- {plain(name)}: {plain(values['system'])}" for name, values in settings.items() if values.get("system")]
+    lines = [
+        f"- {plain(ledger.shown_name(name))}: {plain(values['system'])}"
+        for name, values in settings.items()
+        if values.get("system")
+    ]
     if not lines:
         return []
     how = "The tasks were trained and scored with these system prompts; where rows are plain text, the prompt begins with it."

@@ -2,9 +2,10 @@
 
 import yaml
 
+from perdure.evaluate.gate import renamed
 from perdure.evaluate.matrix import MEANING
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import EditsRecord, Score
+from perdure.ledger.records import EditsRecord, GateOff, LearnRecord, Score
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import about
 from perdure.workflows.export.card_record import last_learn, notes_of_learn
@@ -26,14 +27,14 @@ def scores(ledger: Ledger, entry: Entry) -> list[str]:
     makers: dict[str, list[str]] = {}
     table = ["| Task | Scorer | Score | 95% interval | n | When learned | Change |", "|---|---|---|---|---|---|---|"]
     for name, stage in zip(measured.tasks, measured.learned, strict=True):
-        record = stored.get((seen[name], entry.tasks[name]))
+        record, shown_name = stored.get((seen[name], entry.tasks[name])), ledger.shown_name(name)
         if record is None:
-            table.append(f"| {name} | | not measured | | | | |")
+            table.append(f"| {shown_name} | | not measured | | | | |")
             continue
         interval = f"{percent(record.low)} to {percent(record.high)}"
         since = _since(ledger, entry, name, None if stage is None else measured.stages[stage].entry, record)
-        table.append(f"| {name} | {record.scorer} | {percent(record.score)} | {interval} | {record.n} {since}")
-        makers.setdefault(interval_name(record.items), []).append(name)
+        table.append(f"| {shown_name} | {record.scorer} | {percent(record.score)} | {interval} | {record.n} {since}")
+        makers.setdefault(interval_name(record.items), []).append(shown_name)
     metrics = ["| Metric | Value | 95% interval | Meaning |", "|---|---|---|---|"]
     for name, meaning in MEANING.items():
         metric = measured.metrics[name]
@@ -43,9 +44,12 @@ def scores(ledger: Ledger, entry: Entry) -> list[str]:
             shown = percent if name in LEVELS else points
             interval = f"{shown(metric.low)} to {shown(metric.high)}"
             metrics.append(f"| {name} | {shown(metric.value)} | {interval} | {meaning} |")
-    gate = (notes_of_learn(ledger, entry).get("record") or {}).get("gate")
+    learned = last_learn(ledger, entry)
+    gate = (noted := learned and ledger.note(learned.id, "record", LearnRecord)) and noted.gate
+    if gate and not isinstance(gate, GateOff):
+        gate = renamed(gate, ledger.aliases)
     whose = "Gate" if entry.kind == "learn" else "Gate of the last learn"
-    verdict = f"{whose}: **{gate['verdict']}** ({plain(gate.get('reason', ''))})." if gate else ""
+    verdict = f"{whose}: **{gate.verdict}** ({plain(gate.reason)})." if gate else ""
     return ["\n".join(table), "\n".join(metrics), _intervals(makers), verdict]
 
 

@@ -60,6 +60,8 @@ def export(session: Session, folder: str | os.PathLike[str], request: ExportRequ
         PerdureError: The disk is full, or the merged model disagrees with the adapter.
     """
     entry, place = session.ledger.resolve(request.at), str(Path(folder))
+    if request.task is not None:
+        request = replace(request, task=session.ledger.task_name(request.task))
     _refuse_request(session, entry, request)
     with new_folder(Path(folder)) as aside:
         made: Export
@@ -82,7 +84,7 @@ def _refuse_request(session: Session, entry: Entry, request: ExportRequest) -> N
     """
     task, rank, max_rank = request.task, request.rank, request.max_rank
     if task is not None and task not in entry.tasks:
-        known = ", ".join(sorted(entry.tasks)) or "none yet"
+        known = ", ".join(sorted(map(session.ledger.shown_name, entry.tasks))) or "none yet"
         raise NotFound(f"no task {task!r} is known at {request.at}; known are {known}")
     if request.merged and (rank is not None or request.dtype is not None or max_rank != MAX_RANK):
         raise BadInput("rank and dtype are of an adapter; leave them out, or export without merging")

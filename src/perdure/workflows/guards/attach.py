@@ -128,6 +128,8 @@ def refuse_taken(ledger: Ledger, name: str) -> None:
         raise BadInput(
             f"{name} is the name of a task (entry {known.id[:12]} knows it); give the guard another with --name"
         )
+    if (task := ledger.task_name(name)) != name:
+        raise BadInput(f"{name} is the alias of task {task}; give the guard another name with --name")
 
 
 def refuse_guard_name(ledger: Ledger, task: str) -> None:

@@ -74,7 +74,7 @@ def evaluate(
         NotFound: A task or ref is not known.
     """
     entry = session.ledger.resolve(at)
-    named = list(tasks) or task_order(session.ledger, entry)
+    named = [session.ledger.task_name(name) for name in tasks] or task_order(session.ledger, entry)
     known = {name: task_at(session, name, entry) for name in named}  # before the first is scored
     if not tasks:  # a task whose test rows were all deleted has no score any more
         seen = session.ledger.seen_by(entry, known)
@@ -115,7 +115,7 @@ def task_at(session: Session, name: str, entry: Entry) -> TaskData:
     first = next((one for one in reversed(ledger.ancestors(head)) if name in one.tasks), None)
     if first is not None:
         return session.task(name, first)
-    here = task_order(ledger, entry) or task_order(ledger, head)
+    here = [ledger.shown_name(task) for task in task_order(ledger, entry) or task_order(ledger, head)]
     other = next((other for other in reversed(ledger.entries()) if name in other.tasks), None)
     hint = f"; entry {other.id[:12]}, outside head's history, does: add --at {other.id[:12]}" if other else ""
     raise NotFound(f"no task {name!r} is known here; known are {', '.join(here) or 'none yet'}{hint}")

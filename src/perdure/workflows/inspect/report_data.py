@@ -1,10 +1,11 @@
 """The records that the report draws, of one workspace and of others to compare with."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from perdure.ledger.records import SIGNATURE, LearnRecord, Signature
+from perdure.ledger.records import SIGNATURE, GateOff, LearnRecord, Signature
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import NOTE, records
 from perdure.workflows.inspect.compare import side_by_side
@@ -32,7 +33,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
     recipes = {entry.recipe["name"] for entry in line if entry.recipe}
     edited = {entry.id: record for entry, record in zip(line, records(ledger, line), strict=True)}
     facts = {name: record.summary for name, record in edited.items() if NOTE in ledger.notes(name)}
-    return ReportData(
+    data = ReportData(
         workspace=WorkspaceInfo(
             name=ledger.root.name,
             model=ledger.model,
@@ -58,6 +59,40 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
         ),
         reflog=tuple(move for move in reversed(ledger.reflog()) if move.old),
         compare=tuple(side_by_side(ledger, name, other) for name, other in (compare or {}).items()),
+    )
+    return _renamed(data, ledger) if ledger.aliases else data
+
+
+def _renamed(data: ReportData, ledger: "Ledger") -> ReportData:
+    """Return what a report draws, each renamed task under its alias; the same task of another workspace too."""
+    compare = tuple(
+        replace(
+            other,
+            matrix=other.matrix.renamed(ledger.aliases),
+            curves=tuple(map(ledger.shown_name, other.curves)),
+        )
+        for other in data.compare
+    )
+    return replace(
+        data,
+        matrix=data.matrix.renamed(ledger.aliases),
+        entries=tuple(_entry_renamed(entry, ledger) for entry in data.entries),
+        compare=compare,
+    )
+
+
+def _entry_renamed(entry: ReportEntry, ledger: "Ledger") -> ReportEntry:
+    from perdure.evaluate.gate import renamed
+
+    record = entry.record
+    if record and not isinstance(record.gate, GateOff):
+        record = replace(record, gate=renamed(record.gate, ledger.aliases))
+    return replace(
+        entry,
+        task=entry.task and ledger.shown_name(entry.task),
+        scores=ledger.by_shown_name(entry.scores),
+        record=record,
+        memory=replace(entry.memory, tasks=ledger.by_shown_name(entry.memory.tasks)),
     )
 
 

@@ -119,11 +119,12 @@ class StatusView(Record):
         memory: Rows that head remembers.
         rows: Rows that the workspace keeps.
         edits: The edited facts in force.
-        gate: What the gate of head decided; None where head is no learn.
+        gate: What the gate of head decided; None where head has been through none.
         candidate: The entry that waits for `accept` or `discard`.
         writer: Who writes now.
         unfinished: Learns that were stopped.
         quantization: Format of the weights of linear layers, "nf4" or "int8"; left out of the JSON for plain weights.
+        aliases: Alias of each renamed task, by the name under which it was learned; left out of the JSON without one.
     """
 
     workspace: str
@@ -142,6 +143,7 @@ class StatusView(Record):
     writer: Writer | None
     unfinished: tuple[UnfinishedLearn, ...]
     quantization: str | None = omitted(None)
+    aliases: Mapping[str, str] | None = omitted(None)
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ class EntryView:
         memory: Rows that it remembers.
         scores: Of each of its tasks.
         learned: What came of the learn; None where it is none.
+        gate: What a gate decided on a learn, or said of an edit or a revert; None where there was none.
         edits: The facts in force there; None where it changed none of them.
         edit: The request of an edit.
         revert: What a revert took out.
@@ -187,6 +190,7 @@ class EntryView:
     memory: RowCounts
     scores: Mapping[str, ScoreCells]
     learned: LearnRecord | None
+    gate: Verdict | GateOff | None
     edits: EditsRecord | None
     edit: EditNote | None
     revert: RevertNote | None
@@ -197,7 +201,8 @@ class EntryView:
         """Return what `perdure show --json` prints: notes in the order in which the ledger stores their keys."""
         entry = self.entry
         learned = None if self.learned is None else in_stored_order(self.learned.to_json())
-        gate = learned.pop("gate") if isinstance(learned, dict) else None
+        if isinstance(learned, dict):
+            del learned["gate"]
         return {
             "entry": entry.id,
             "parent": entry.parent,
@@ -217,7 +222,7 @@ class EntryView:
             "slots": plain(self.slots),
             "memory": plain(self.memory),
             "scores": plain(self.scores),
-            "gate": gate,
+            "gate": self.gate and in_stored_order(self.gate.to_json()),
             "record": learned,
             **self.notes,
         }
@@ -267,11 +272,13 @@ class GateView(Tabular):
 
     Args:
         entry: Id of the entry.
+        kind: Its kind; the gate of an edit or a revert only warns.
         verdict: The decision.
         evidence: What it judged; None where it was switched off.
     """
 
     entry: str
+    kind: str
     verdict: Verdict | GateOff
     evidence: Evidence | None
 

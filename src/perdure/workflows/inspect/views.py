@@ -11,7 +11,17 @@ from perdure.core.errors import BadInput
 from perdure.core.outputs import EVIDENCE, EVIDENCE_LINE, write_output
 from perdure.core.records import in_stored_order
 from perdure.ledger.lock import writer
-from perdure.ledger.records import SIGNATURE, EditNote, Evidence, LearnRecord, RevertNote, Signature
+from perdure.ledger.records import (
+    GATE,
+    SIGNATURE,
+    EditNote,
+    Evidence,
+    GateOff,
+    LearnRecord,
+    RevertNote,
+    Signature,
+    Verdict,
+)
 from perdure.ledger.runs import unfinished
 from perdure.workflows.edit.records import NOTE, VERIFIED, about, record_at
 from perdure.workflows.inspect.memory_views import held, memory_diff, rows_kept
@@ -39,6 +49,7 @@ LEFT_OUT = (
     "traces",
     VERIFIED,
     SIGNATURE,
+    GATE,
 )  # notes that `show` leaves out, or shows in another form
 T = TypeVar("T")
 
@@ -46,7 +57,7 @@ T = TypeVar("T")
 def status(ledger: "Ledger") -> StatusView:
     """Return the status of a workspace: model, head, its tasks and memory, and a candidate that waits for a decision."""
     head, aside = ledger.resolve("head"), ledger.candidate()
-    learned = ledger.note(head.id, "record", LearnRecord)
+    verdict = verdict_at(ledger, head.id)
     edits, busy = record_at(ledger, head).summary, writer(ledger.root)
     return StatusView(
         workspace=str(ledger.root),
@@ -61,13 +72,14 @@ def status(ledger: "Ledger") -> StatusView:
         memory=held(ledger, head),
         rows=rows_kept(ledger),
         edits=EditsView(edits.facts, edits.held),
-        gate=GateWord(learned.gate.verdict, learned.gate.reason) if learned else None,
+        gate=GateWord(verdict.verdict, verdict.reason) if verdict else None,
         candidate=CandidateView(aside.id, aside.task, gate(ledger).verdict.reason) if aside else None,
         writer=busy,
         unfinished=tuple(
             UnfinishedLearn(run.task, run.time, run.parent in (None, head.id))
             for run in ([] if busy else unfinished(ledger.root))
         ),
+        aliases=ledger.aliases or None,
     )
 
 
@@ -94,6 +106,7 @@ def show(ledger: "Ledger", ref: str) -> EntryView:
         memory=held(ledger, entry),
         scores=score_table(ledger, entry),
         learned=ledger.note(entry.id, "record", LearnRecord),
+        gate=verdict_at(ledger, entry.id),
         edits=edits,
         edit=ledger.note(entry.id, "edit", EditNote),
         revert=ledger.note(entry.id, "revert", RevertNote) if of_facts else None,
@@ -121,17 +134,31 @@ def diff(ledger: "Ledger", a: str, b: str) -> DiffView:
 
 
 def gate(ledger: "Ledger", at: str | None = None) -> GateView:
-    """Return what a learn's gate decided: at a ref, else the candidate's, else head's.
+    """Return what a gate decided on a learn, or said of an edit or a revert: at a ref, else the candidate's, else head's.
 
     Raises:
         NotFound: The ref is not known.
         BadInput: The entry has been through no gate.
     """
     entry = ledger.resolve(at) if at else ledger.candidate() or ledger.resolve("head")
-    learned = ledger.note(entry.id, "record", LearnRecord)
-    if learned is None:
-        raise BadInput(f"entry {entry.id[:12]} ({entry.kind}) has been through no gate; only a learn has")
-    return GateView(entry.id, learned.gate, ledger.note(entry.id, "evidence", Evidence))
+    verdict = verdict_at(ledger, entry.id)
+    if verdict is None:
+        raise BadInput(
+            f"entry {entry.id[:12]} ({entry.kind}) has been through no gate; only a learn has, and an edit or a revert after "
+            "which tasks were scored"
+        )
+    return GateView(entry.id, entry.kind, verdict, ledger.note(entry.id, "evidence", Evidence))
+
+
+def verdict_at(ledger: "Ledger", entry: str) -> "Verdict | GateOff | None":
+    """Return what a gate decided on a learn, or said of an edit or a revert; None of any other entry.
+
+    Args:
+        ledger: The ledger.
+        entry: Id of an entry or of the candidate.
+    """
+    learned = ledger.note(entry, "record", LearnRecord)
+    return learned.gate if learned else ledger.note(entry, GATE, Verdict)
 
 
 def save_evidence(ledger: "Ledger", path: Path, at: str | None = None, *, force: bool = False) -> None:
@@ -149,7 +176,8 @@ def save_evidence(ledger: "Ledger", path: Path, at: str | None = None, *, force:
     """
     view = gate(ledger, at)
     if view.evidence is None:
-        raise BadInput(f"entry {view.entry[:12]} was learned with its gate switched off, so there is no evidence")
+        why = "was learned with its gate switched off" if view.kind == "learn" else f"is of kind {view.kind}"
+        raise BadInput(f"entry {view.entry[:12]} {why}, so there is no evidence")
     text = json.dumps(in_stored_order(view.evidence.to_json()), indent=1).removeprefix("{\n")
     write_output(path, f"{EVIDENCE_LINE}\n{text}\n", EVIDENCE, force=force, workspaces=[ledger.root])
 

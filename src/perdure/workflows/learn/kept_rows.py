@@ -135,7 +135,7 @@ def prune(session: Session, tasks: Iterable[str] = ()) -> Pruned:
         Busy: All that is done, but a reader holds the log, where the text still is; calling this again is enough.
     """
     with session.writing():
-        pruned = _prune(session, set(tasks))
+        pruned = _prune(session, {session.ledger.task_name(name) for name in tasks})
         session.tasks.clear()
         return pruned
 

@@ -89,7 +89,8 @@ def plan_knowledge(session: Session, request: Request) -> Knowledge:
             test file to score.
         BadSpec: A setting is not valid.
     """
-    parent, name = session.ledger.resolve("head"), request.name
+    request, parent = request.named(session.ledger), session.ledger.resolve("head")
+    name = request.name
     session.refuse_candidate()
     known = session.task(name, parent) if name in parent.tasks else None
     spec = task_settings(name, request.data, test=request.test, overrides=request.settings, known=known)

@@ -10,6 +10,7 @@ from perdure.workflows.learn.judge import judge
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.learn.prepare import prepare
 from perdure.workflows.learn.record import LearnResult, record
+from perdure.workflows.learn.request import gate_of
 from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.train import train
 from perdure.workflows.session import Session
@@ -39,7 +40,7 @@ def learn(
     from perdure.bridges.models import choose_device
     from perdure.bridges.peak_memory import PeakMemory
 
-    signature = sign(message)
+    signature, gate = sign(message), gate and gate_of(session.ledger, gate)
     with session.writing(), stop_signal() as stop:
         _refuse_stale(session, planned, gate)
         run = Run(session, planned, tick, stop, signature=signature)

@@ -98,7 +98,7 @@ def plan(session: Session, request: Request) -> Plan:
     from perdure.bridges.models import load_tokenizer
 
     ledger, recipe = session.ledger, request.recipe
-    parent = ledger.resolve("head")
+    request, parent = request.named(ledger), ledger.resolve("head")
     session.refuse_candidate()
     refuse_guard_name(ledger, request.name)
     check_recipe(session, parent, recipe, request.name)

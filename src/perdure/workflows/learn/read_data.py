@@ -48,12 +48,12 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
     """
     name, ledger = request.name, session.ledger
     known = session.task(name, parent) if name in parent.tasks else None
-    replaced = _replaced(request)
+    replaced = _replaced(ledger, request)
     task = load_task(
         name,
         request.data,
         test=request.test,
-        overrides=_with_scorer(session, request),
+        overrides=_settings(session, request),
         known=known,
         selected=request.selected,
         hub=read_hub,
@@ -72,7 +72,8 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
                 f"guard names the tasks that the gate judges, and {own[0]} is a guard of the workspace, which each "
                 "learn scores anyway; leave it out"
             )
-        raise BadInput(f"guard names tasks that head does not know: {unknown}; it knows {sorted(parent.tasks)}")
+        here = sorted(map(ledger.shown_name, parent.tasks))
+        raise BadInput(f"guard names tasks that head does not know: {unknown}; it knows {here}")
     if not request.allow_leaks:
         _refuse_leaks(session, task, rows)
     task, dropped = _without_deleted(ledger, task)
@@ -87,21 +88,23 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
     return ReadData(task, known, tuple(notices))
 
 
-def _with_scorer(session: Session, request: Request) -> dict[str, Any]:
-    """Return the settings of a request, where a scorer in a file has the hash of the file.
+def _settings(session: Session, request: Request) -> dict[str, Any]:
+    """Return the settings of a request: a scorer in a file has the hash of the file, guarded tasks have no aliases.
 
     Raises:
-        BadInput: The file cannot be read, or is not trusted.
+        BadInput: The file of a scorer cannot be read, or is not trusted.
     """
-    file = task_file(request.data)
-    scorer = request.settings.get("scorer", read_settings(file).get("scorer") if file else None)
-    if not isinstance(scorer, str | dict):
-        return request.settings
-    chosen = with_hash(session.ledger.root, scorer)
-    return request.settings if chosen == scorer else {**request.settings, "scorer": chosen}
+    ledger, file = session.ledger, task_file(request.data)
+    given = {**(read_settings(file) if file else {}), **request.settings}
+    scorer, guard, settings = given.get("scorer"), given.get("guard"), dict(request.settings)
+    if isinstance(scorer, str | dict) and (chosen := with_hash(ledger.root, scorer)) != scorer:
+        settings["scorer"] = chosen
+    if isinstance(guard, list) and all(isinstance(name, str) for name in guard):
+        settings["guard"] = [ledger.task_name(name) for name in guard]
+    return settings
 
 
-def _replaced(request: Request) -> list[str]:
+def _replaced(ledger: Ledger, request: Request) -> list[str]:
     """Return notices of settings of a task file that the command overrides.
 
     Raises:
@@ -122,6 +125,8 @@ def _replaced(request: Request) -> list[str]:
             )
         return []
     written = {key: value for key, value in read_settings(file).items() if key in given or key == "name"}
+    if isinstance(called := written.get("name"), str):
+        written["name"] = ledger.task_name(called)
     return [
         f"{file} has {key}: {shown(_plain(value))}, which is overridden by the value given with it"
         for key, value in written.items()

@@ -50,6 +50,7 @@ def remove_task(session: Session, task: str, message: str | None = None) -> Remo
         BadInput: A candidate is waiting.
     """
     signature, began = sign(message), time.perf_counter()
+    task = session.ledger.task_name(task)
     with session.writing():
         ledger = session.ledger
         head = ledger.resolve("head")

@@ -9,7 +9,7 @@ from perdure.core.progress import Tick
 from perdure.core.records import Record
 from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import ScoreSummary
+from perdure.ledger.records import ScoreSummary, Verdict
 from perdure.ledger.records.revert_task import TaskRevertNote
 from perdure.workflows.author import sign
 from perdure.workflows.edit.carry import carry
@@ -33,6 +33,7 @@ class TaskRevertResult(Record):
         warnings: What the user should know.
         already: Whether the task was taken out before; nothing is recorded then.
         seconds: Wall time.
+        gate: What a gate says of each other task's change; None where there is nothing to compare.
     """
 
     entry: str
@@ -43,6 +44,7 @@ class TaskRevertResult(Record):
     warnings: tuple[str, ...]
     already: bool
     seconds: float
+    gate: Verdict | None = None
 
 
 def revert_task(
@@ -92,11 +94,12 @@ def revert_task(
         )
         notes: dict[str, object] = {
             "revert": note.to_json(),
+            **rescored.notes,
             **sign().notes,
             **({NOTE: carried.note.to_json()} if carried else {}),
         }
         ledger.record(entry, notes, why=f"revert {task}")
-        return _result(entry, note, began, already=False)
+        return replace(_result(entry, note, began, already=False), gate=rescored.verdict)
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,7 @@ def predict(
         NotFound: The task or a ref is not known.
     """
     request.check()
+    request = request.named(session.ledger)
     some = [prompt for prompt in prompts if not prompt.blank]
     if not some:
         raise BadInput("there is no prompt; give a text, or lines on stdin")

@@ -42,6 +42,10 @@ class Request:
     seed: int = 0
     batch_size: int | None = None
 
+    def named(self, ledger: Ledger) -> "Request":
+        """Return the request with the name under which its task was learned, in the place of an alias."""
+        return replace(self, task=ledger.task_name(self.task)) if self.task else self
+
     @property
     def batch(self) -> int | None:
         """Most prompts of a batch; None for as many as the decoder takes."""
@@ -102,17 +106,17 @@ def row_of(prompt: Prompt, request: Request, task: TaskData | None, *, chat: boo
 def in_words(request: Request, task: TaskData | None, row: Row, ledger: Ledger, entry: Entry) -> str:
     """Return in words which template was used, and how to use that of a task."""
     if request.raw:
-        return f"continued as plain text{f', by the model of task {task.name}' if task else ''}"
+        return f"continued as plain text{f', by the model of task {ledger.shown_name(task.name)}' if task else ''}"
     isolated = isolated_tasks(ledger, entry)
     if task is not None:
         own = " and with its own adapter" if task.name in isolated else ""
-        return f"prompted in the template of task {task.name}{own}"
+        return f"prompted in the template of task {ledger.shown_name(task.name)}{own}"
     how = (
         "prompted as a user turn of the chat template"
         if row.messages
         else "prompted as plain text: there is no chat template"
     )
-    names = task_order(ledger, entry)
+    names = [ledger.shown_name(name) for name in task_order(ledger, entry)]
     own = " and its own adapter" if isolated else ""
     return f"{how}; --task NAME takes a task's template{own} ({some(names)})" if names else how
 
