@@ -120,8 +120,8 @@ def _record(
         gate=rescored.verdict,
         warnings=rescored.warnings,
     )
-    notes = {NOTE: note_of(ledger, request.parent, record).to_json(), "edit": result.note.to_json()}
-    notes |= {**rescored.notes, **signature.notes}
+    about = {NOTE: note_of(ledger, request.parent, record).to_json(), "edit": result.note.to_json()}
+    notes = {**about, **rescored.notes, **signature.notes}
     ledger.record(entry, notes, why=f"edit {record.about}")
     return result
 

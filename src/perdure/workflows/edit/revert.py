@@ -81,8 +81,8 @@ def revert(
         rescored = rescore(session, entry, rescoring, tick)
         lost = tuple(fact_id for fact_id in after.lost if fact_id in record.said)
         note = RevertNote(reverted, lost, (), resolve, round(time.perf_counter() - began, 3))
-        notes = {NOTE: note_of(session.ledger, parent, after).to_json(), "revert": note.to_json()}
-        notes |= {**rescored.notes, **sign().notes}
+        about = {NOTE: note_of(session.ledger, parent, after).to_json(), "revert": note.to_json()}
+        notes = {**about, **rescored.notes, **sign().notes}
         session.ledger.record(entry, notes, why=f"revert {title}")
         return RevertResult(
             entry=entry.id,

@@ -222,7 +222,7 @@ class EntryView:
             "slots": plain(self.slots),
             "memory": plain(self.memory),
             "scores": plain(self.scores),
-            "gate": self.gate and in_stored_order(self.gate.to_json()),
+            "gate": in_stored_order(self.gate.to_json()) if self.gate else None,
             "record": learned,
             **self.notes,
         }
