@@ -1,4 +1,5 @@
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -6,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from perdure.maths.statistics import items_needed, mean_interval, mean_of_means, paired_difference, unseen
+from perdure.maths.statistics import (
+    items_needed,
+    mean_interval,
+    mean_of_means,
+    paired_difference,
+    paired_p_value,
+    unseen,
+)
 
 Z95 = 1.959963984540054
 Z95_ONE_SIDED = 1.6448536269514722
@@ -252,3 +260,143 @@ def test_the_bound_of_rare_graded_drops_holds_as_often_as_it_says(n):
     then, now = draw(1_000_000)
     bounds = [paired_difference(*draw(n), one_sided=True, seed=i, resamples=500)[2] for i in range(300)]
     assert np.mean(np.array(bounds) >= (then - now).mean()) >= 0.93
+
+
+# The p value of the paired test
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(1, 80), st.sampled_from([0.0, 0.03, 0.1]))
+def test_the_p_value_of_right_and_wrong_items_is_the_level_at_which_the_bound_meets_the_limit(
+    wins, losses, same, limit
+):
+    a, b = pairs(same, wins, losses)
+    p = paired_p_value(a, b, limit)
+    if 1e-9 < p < 0.4999:
+        assert paired_difference(a, b, 1 - p, one_sided=True)[1] == pytest.approx(limit, abs=1e-6)
+    assert (p < 0.05) == (paired_difference(a, b, one_sided=True)[1] > limit) or p == pytest.approx(0.05, abs=1e-6)
+
+
+def test_the_p_value_against_no_difference_is_mcnemars():
+    a, b = pairs(50, 15, 5)
+    assert paired_p_value(a, b, 0.0) == pytest.approx(1 - NormalDist().cdf((15 - 5) / math.sqrt(15 + 5)))
+    assert paired_p_value(a, a, 0.0) == 1.0
+    assert paired_p_value(b, a, 0.0) > 0.9
+
+
+@pytest.mark.parametrize("limit", [0.005, 0.02, 0.05, 0.065])
+def test_the_p_value_of_graded_items_is_the_level_at_which_the_bound_meets_the_limit(limit):
+    generator = np.random.default_rng(11)
+    a = generator.random(150)
+    b = np.clip(a - 0.05 + 0.2 * generator.standard_normal(150), 0, 1)
+    p = paired_p_value(a, b, limit, seed=3)
+    value, low, high = paired_difference(a, b, 1 - min(p, 1 - p), one_sided=True, seed=3)
+    assert (low if limit < value else high) == pytest.approx(limit, abs=2e-3)
+
+
+def test_beyond_all_replicates_the_p_value_is_that_of_the_normal_distribution():
+    generator = np.random.default_rng(12)
+    a, b = 0.5 + 0.5 * generator.random(400), 0.5 * generator.random(400)
+    assert 0 < paired_p_value(a, b, 0.2) < 1e-9
+
+
+@pytest.mark.parametrize("graded_too", [False, True])
+def test_the_p_value_is_uniform_where_the_drop_equals_the_limit(graded_too):
+    generator, values = np.random.default_rng(13), []
+    for seed in range(300):
+        lost = generator.random(300) < 0.10
+        won = ~lost & (generator.random(300) < 0.05 / 0.90)
+        a, b = np.where(won, 0.0, 1.0), np.where(lost, 0.0, 1.0)  # the mean of a - b is 0.05
+        if graded_too:
+            a, b = a * 0.9, b * 0.9
+        values.append(paired_p_value(a, b, 0.045 if graded_too else 0.05, seed=seed, resamples=300))
+    for level in (0.1, 0.25, 0.5, 0.75, 0.9):
+        assert np.mean(np.array(values) < level) == pytest.approx(level, abs=0.08)
+
+
+# Groups of rows that change together
+
+
+def grouped(generator, groups, size, mean, together=0.7):
+    """Differences of `groups` groups: a row has its group's value with this chance, else one of its own."""
+    shared = np.repeat(generator.random(groups) < mean, size)
+    own = generator.random(groups * size) < mean
+    lost = np.where(generator.random(groups * size) < together, shared, own)
+    return np.ones(groups * size), np.where(lost, 0.0, 1.0), [f"g{k}" for k in np.repeat(range(groups), size)]
+
+
+def test_groups_of_one_row_are_no_groups_and_one_group_tells_nothing():
+    a, b = pairs(50, 7, 3)
+    alone = [str(k) for k in range(60)]
+    assert paired_difference(a, b, groups=alone) == paired_difference(a, b)
+    assert paired_p_value(a, b, 0.03, groups=alone) == paired_p_value(a, b, 0.03)
+    assert items_needed(a, b, 0.03, groups=alone) == items_needed(a, b, 0.03)
+    assert paired_difference(a, b, groups=["all"] * 60)[1:] == (-1.0, 1.0)
+    assert mean_interval(a, groups=["all"] * 60)[1:] == (0.0, 1.0)
+
+
+def test_equal_groups_are_as_many_items():
+    """Ten equal rows in each of 40 groups hold what 40 rows hold: the interval has the width of 40 items, not of 400."""
+    generator = np.random.default_rng(5)
+    a, b = generator.random(40), generator.random(40)
+    names = [str(k) for k in np.repeat(range(40), 10)]
+    value, low, high = paired_difference(np.repeat(a, 10), np.repeat(b, 10), groups=names)
+    alone = paired_difference(a, b)
+    assert value == pytest.approx(alone[0])
+    assert high - low == pytest.approx(alone[2] - alone[1], rel=0.12)
+    ignored = paired_difference(np.repeat(a, 10), np.repeat(b, 10))
+    assert high - low > 2.5 * (ignored[2] - ignored[1])
+
+
+def test_unchanged_groups_leave_what_was_not_seen_of_groups():
+    names = [str(k) for k in np.repeat(range(30), 4)]
+    _, low, high = paired_difference([1.0] * 120, [1.0] * 120, one_sided=True, groups=names)
+    assert high == -low == pytest.approx(unseen(30, Z95_ONE_SIDED))
+
+
+def test_ignoring_groups_rejects_a_true_hypothesis_too_often_and_resampling_groups_does_not():
+    generator, ignored, kept = np.random.default_rng(6), 0, 0
+    for seed in range(300):
+        a, b, names = grouped(generator, 50, 10, 0.1)  # the drop is 10 points
+        ignored += paired_difference(a, b, one_sided=True)[1] > 0.1
+        kept += paired_difference(a, b, one_sided=True, seed=seed, resamples=400, groups=names)[1] > 0.1
+    assert ignored / 300 > 0.12
+    assert kept / 300 < 0.075
+
+
+@pytest.mark.parametrize("groups", [8, 20])
+def test_the_bounds_of_few_groups_hold_about_as_often_as_they_say(groups):
+    generator, below, above = np.random.default_rng(8), 0, 0
+    for seed in range(300):
+        a, b, names = grouped(generator, groups, 6, 0.3)
+        _, low, high = paired_difference(a, b, one_sided=True, seed=seed, resamples=400, groups=names)
+        below, above = below + (high < 0.3), above + (low > 0.3)
+    assert below / 300 < 0.085
+    assert above / 300 < 0.085
+
+
+def test_the_mean_of_groups_holds_the_true_mean():
+    generator, hits = np.random.default_rng(9), 0
+    for seed in range(200):
+        _, items_, names = grouped(generator, 25, 6, 0.3)
+        _, low, high = mean_interval(items_, seed=seed, resamples=400, groups=names)
+        hits += low <= 0.7 <= high
+    assert hits / 200 > 0.9
+
+
+def test_more_items_in_groups_of_the_same_sizes_decide():
+    generator = np.random.default_rng(10)
+    a, b, names = grouped(generator, 40, 5, 0.02)
+    more = items_needed(a, b, 0.1, groups=names)
+    alone = items_needed(a, b, 0.1)
+    assert more is not None
+    assert alone is not None
+    assert more >= alone
+    times = math.ceil((200 + more) / 200)
+    many = [f"{name} {k}" for k in range(times) for name in names]
+    assert paired_difference(np.tile(a, times), np.tile(b, times), one_sided=True, groups=many)[2] <= 0.1 + 0.01
+
+
+def test_a_list_of_groups_has_one_for_each_row():
+    with pytest.raises(ValueError, match="2 groups for 3 items"):
+        mean_interval([1, 0, 1], groups=["a", "b"])

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,10 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_json import BadJson, is_number, read_json
 from perdure.core.plain_text import clipped, quoted
 from perdure.core.records import BadRecord, JsonObject
-from perdure.evaluate.gate import decide
-from perdure.ledger.records import Evidence, FactKept, Gate, ItemScores, Score, Verdict
+from perdure.evaluate.gate import NO_GUARDS, decide, guarded_tasks
+from perdure.ledger.records import Evidence, FactKept, Gate, GuardItems, ItemScores, Score, Verdict
 
-FORMAT = 1
+UNCORRECTED, FORMAT = 1, 2  # the format without guards and without a correction, and the newest one
 FACT = tuple(field.name for field in fields(FactKept))
 
 
@@ -38,6 +38,7 @@ def make_evidence(
     tasks: Mapping[str, GuardedTask],
     facts: Sequence[FactKept] = (),
     unguarded: Sequence[str] = (),
+    guards: Mapping[str, GuardItems] = NO_GUARDS,
 ) -> Evidence:
     """Return the evidence of one `learn`, with its verdict.
 
@@ -47,20 +48,23 @@ def make_evidence(
         tasks: By name. The new task is only needed for the floor; one that is an update of an old one is guarded.
         facts: The edited facts in force.
         unguarded: Names of older tasks that are not judged: `guard` leaves them out, or they have no test row.
+        guards: Scores by guard.
 
     Raises:
         BadInput: A task has no score now, both scores have no test row in common, or a floor is set and the new task is
             not there.
     """
     shared = {name: _shared_items(name, task) for name, task in tasks.items()}
+    corrected = gate.correct == "holm" and len(guarded_tasks(shared)) > 1
     return Evidence(
-        format=FORMAT,
+        format=FORMAT if guards or corrected else UNCORRECTED,
         gate=gate,
         new_task=new_task,
         tasks=shared,
         facts=tuple(facts),
         unguarded=tuple(unguarded),
-        verdict=decide(gate, new_task, shared, facts, unguarded),
+        guards=guards,
+        verdict=decide(gate, new_task, shared, facts, unguarded, guards),
     )
 
 
@@ -92,11 +96,14 @@ def check_evidence(path: Path | str) -> Checked:
         gate = Gate.from_json(evidence["gate"])
         tasks = {name: ItemScores.from_json(task) for name, task in evidence["tasks"].items()}
         facts = [FactKept.from_json(fact) for fact in evidence.get("facts", ())]
+        guards = {name: GuardItems.from_json(guard) for name, guard in evidence.get("guards", {}).items()}
     except BadSpec as error:
         raise BadInput(f"{path}: {error}") from error
     except BadRecord as error:
         raise BadInput(f"{path} is no gate evidence: {error}; take the file as the gate wrote it") from error
-    verdict = decide(gate, evidence["new_task"], tasks, facts, evidence.get("unguarded", ()))
+    if evidence["format"] == UNCORRECTED:
+        gate = replace(gate, correct="none")
+    verdict = decide(gate, evidence["new_task"], tasks, facts, evidence.get("unguarded", ()), guards)
     stored = evidence["verdict"] if "facts" in evidence else {"facts": None, **evidence["verdict"]}
     return Checked(verdict, tuple(_differences(stored, verdict.to_json())))
 
@@ -142,20 +149,17 @@ def _problem(evidence: Any) -> str | None:
     for key, kind in kinds.items():
         if not isinstance(evidence.get(key), kind):
             return f"{key!r} is missing or is not {'an object' if kind is dict else f'of type {kind.__name__}'}"
-    if evidence["format"] != FORMAT:
-        return f"its format is {quoted(evidence['format'])}, this version reads {FORMAT}"
+    if evidence["format"] not in (UNCORRECTED, FORMAT):
+        return f"its format is {quoted(evidence['format'])}, this version reads {UNCORRECTED} and {FORMAT}"
     for full, task in evidence["tasks"].items():
-        name = clipped(full, 60)
-        if not isinstance(task, dict) or not {"rows", "learned", "now"} <= set(task):
-            return f"task {name!r} needs 'rows', 'learned' and 'now'"
-        if not isinstance(task["rows"], list) or not task["rows"]:
-            return f"task {name!r} has no list of rows"
-        for key in ("learned", "now") if task["learned"] is not None else ("now",):
-            if not isinstance(task[key], list) or len(task[key]) != len(task["rows"]):
-                return f"task {name!r} has {len(task['rows'])} rows, and {key!r} is not a list of as many scores"
-            wrong = [item for item in task[key] if not is_number(item) or not 0 <= item <= 1]
-            if wrong:
-                return f"task {name!r} has {quoted(wrong[0])} among {key!r}; a score lies in [0, 1]"
+        if problem := _problem_of(f"task {clipped(full, 60)!r}", task, ("learned", "now"), optional="learned"):
+            return problem
+    guards = evidence.get("guards", {})
+    if not isinstance(guards, dict) or (guards and evidence["format"] == UNCORRECTED):
+        return "'guards' is not an object of guards by name, or its format has none"
+    for full, guard in guards.items():
+        if problem := _problem_of(f"guard {clipped(full, 60)!r}", guard, ("before", "now")):
+            return problem
     facts = evidence.get("facts", [])
     if not isinstance(facts, list) or not all(_is_fact(fact) for fact in facts):
         return f"'facts' is no list of objects with {', '.join(FACT)}"
@@ -164,6 +168,26 @@ def _problem(evidence: Any) -> str | None:
         return "'unguarded' is no list of names"
     if evidence["gate"].get("floor") is not None and evidence["new_task"] not in evidence["tasks"]:
         return f"its gate has a floor and it has no scores of the new task {quoted(evidence['new_task'])}"
+    return None
+
+
+def _problem_of(name: str, scored: Any, keys: tuple[str, str], optional: str = "") -> str | None:
+    """Return what is wrong with the scores of one task or guard, or None."""
+    if not isinstance(scored, dict) or not {"rows", *keys} <= set(scored):
+        return f"{name} needs 'rows', {keys[0]!r} and {keys[1]!r}"
+    if not isinstance(scored["rows"], list) or not scored["rows"]:
+        return f"{name} has no list of rows"
+    for key in keys:
+        if key == optional and scored[key] is None:
+            continue
+        if not isinstance(scored[key], list) or len(scored[key]) != len(scored["rows"]):
+            return f"{name} has {len(scored['rows'])} rows, and {key!r} is not a list of as many scores"
+        wrong = [item for item in scored[key] if not is_number(item) or not 0 <= item <= 1]
+        if wrong:
+            return f"{name} has {quoted(wrong[0])} among {key!r}; a score lies in [0, 1]"
+    groups = scored.get("groups", [])
+    if not isinstance(groups, list) or len(groups) not in (0, len(scored["rows"])):
+        return f"{name} has {len(scored['rows'])} rows, and 'groups' is not a list of as many names"
     return None
 
 

@@ -7,28 +7,50 @@ one-sided bounds:
 * fail: its lower bound is above the tolerance;
 * inconclusive: neither; the verdict gives the number of further test items that would decide if the drop stays as it is.
 
-One failed task fails the gate. One inconclusive task makes the gate inconclusive; `strict` counts that as fail. Edited facts
-are counted, not sampled: the gate fails if more are lost than `lost_facts` allows. The confidence is per task. With many
-guarded tasks whose drop equals the tolerance exactly, one in twenty fails and one in twenty passes by chance. The `floor` is
-compared with the new task's score itself, not with a bound, because it states what is good enough, not what was lost.
+One failed task fails the gate. One inconclusive task makes the gate inconclusive; `strict` counts that as fail.
+
+The confidence is that of the whole gate. That all tasks pass is an intersection-union test: each at 95% is 95% for all. That
+some task failed is a family of tests: twelve tasks whose drop equals the tolerance would each fail in one of twenty learns. So
+with more than one task "fail" is corrected by Holm's method (`correct`), and a task that only fails without it is inconclusive.
+
+Edited facts are counted, not sampled: the gate fails if more are lost than `lost_facts` allows. The `floor` is compared with the
+new task's score itself, not with a bound, because it states what is good enough, not what was lost. Guards, which measure what
+the model could do before it learned any task, have a rule of their own: see `family.py`.
 
 The evidence is one JSON object. It can be judged again without a model and without a ledger.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
 from perdure.core.errors import BadInput
 from perdure.core.keyed import seed_of
-from perdure.ledger.records import FactKept, FactsVerdict, FloorVerdict, Gate, ItemScores, TaskVerdict, Verdict
+from perdure.evaluate.family import judge_guards
+from perdure.evaluate.family_screen import guards_screen
+from perdure.evaluate.wording import bounds, change, listed, more_items, percent, points
+from perdure.ledger.records import (
+    FactKept,
+    FactsVerdict,
+    FloorVerdict,
+    Gate,
+    GuardItems,
+    GuardsVerdict,
+    ItemScores,
+    TaskVerdict,
+    Verdict,
+)
 from perdure.ledger.records.verdict import Word
-from perdure.maths.statistics import items_needed, paired_difference
+from perdure.maths.families import holm, simultaneous_confidence
+from perdure.maths.statistics import items_needed, paired_difference, paired_p_value
 
 SHOWN = 15  # tasks on the screen; the rest are passed ones, counted
 TO_DECIDE = "To decide, learn the task again with more test rows (--test FILE); --strict refuses what is not decided"
 NAMED = 3  # lost facts that the reason names
+NO_GUARDS: Mapping[str, GuardItems] = MappingProxyType({})
 ORDER = ("fail", "inconclusive", "pass")
 
 
@@ -38,6 +60,7 @@ def decide(
     tasks: Mapping[str, ItemScores],
     facts: Sequence[FactKept] = (),
     unguarded: Sequence[str] = (),
+    guards: Mapping[str, GuardItems] = NO_GUARDS,
 ) -> Verdict:
     """Return the verdict on how a learn changed older tasks and facts.
 
@@ -47,18 +70,37 @@ def decide(
         tasks: Scores by task: those that are guarded, and the new one.
         facts: The edited facts in force.
         unguarded: Names of older tasks that are not judged.
+        guards: Scores by guard.
 
     Raises:
         BadInput: A floor is set and there are no scores of the new task.
     """
-    verdicts = [_judge(gate, name, task, task.learned) for name, task in tasks.items() if task.learned is not None]
+    guarded = guarded_tasks(tasks)
+    together = gate.correct == "holm" and len(guarded) > 1
+    verdicts = [_judge(gate, name, task.learned or (), task.now) for name, task in guarded.items()]
+    if together:
+        verdicts = _corrected(gate, verdicts, guarded)
     judged = tuple(sorted(verdicts, key=lambda task: (ORDER.index(task.verdict), -task.drop, task.task)))
     floor = _judge_floor(gate, new_task, tasks)
     verdict, reason = _overall(gate, judged, floor, unguarded)
     edited = _judge_facts(gate, facts)
     if edited and edited.verdict == "fail":
         verdict, reason = "fail", f"{edited.reason}; {reason}" if verdict == "fail" else edited.reason
-    return Verdict(verdict, gate.tolerance, gate.confidence, gate.strict, reason, judged, floor, edited)
+    kept = judge_guards(gate, guards) if guards else None
+    if kept and kept.enforced and kept.verdict != "pass":
+        verdict, reason = _with_guards(gate, kept, verdict, reason)
+    correct: Literal["holm", "none"] = "holm" if together else "none"
+    return Verdict(verdict, gate.tolerance, gate.confidence, gate.strict, reason, judged, floor, edited, correct, kept)
+
+
+def guarded_tasks(tasks: Mapping[str, ItemScores]) -> dict[str, ItemScores]:
+    """Return the tasks that have something to lose."""
+    return {name: task for name, task in tasks.items() if task.learned is not None}
+
+
+def loss_reason(gate: Gate, verdict: Verdict) -> str:
+    """Return a sentence on the tasks that lost, as `Verdict.losses` counts them; empty where none did."""
+    return _overall(gate, verdict.losses, None, ())[1] if verdict.losses else ""
 
 
 def renamed(verdict: Verdict, aliases: Mapping[str, str]) -> Verdict:
@@ -86,7 +128,10 @@ def screen(verdict: Verdict, differences: Sequence[str] = (), *, reason: bool = 
         reason: Print the reason, and how many more test items would decide; False where the caller prints both.
     """
     strict = ", strict" if verdict.strict else ""
-    rule = f"tolerance {_points(verdict.tolerance)}, bounds with {100 * verdict.confidence:g}% confidence{strict}"
+    together = f", fail corrected for {len(verdict.tasks)} tasks" if verdict.correct == "holm" else ""
+    rule = (
+        f"tolerance {points(verdict.tolerance)}, bounds with {100 * verdict.confidence:g}% confidence{together}{strict}"
+    )
     lines = [f"gate: {verdict.verdict.upper()} ({rule})", *([verdict.reason] if reason else [])]
     shown = verdict.tasks[:SHOWN]
     if shown:
@@ -99,12 +144,14 @@ def screen(verdict: Verdict, differences: Sequence[str] = (), *, reason: bool = 
         lines += ["", f"{floor.task}: {floor.reason}"]
     if (facts := verdict.facts) and facts.reason not in verdict.reason:
         lines += ["", facts.reason]
+    if verdict.guards:
+        lines += ["", *guards_screen(verdict.guards, reason=verdict.guards.reason not in verdict.reason)]
     lines += [f"differs from the stored verdict: {line}" for line in differences]
     return "\n".join(lines) + "\n"
 
 
-def _judge(gate: Gate, name: str, task: ItemScores, then: Sequence[float]) -> TaskVerdict:
-    tolerance, now = gate.tolerances.get(name, gate.tolerance), task.now
+def _judge(gate: Gate, name: str, then: Sequence[float], now: Sequence[float]) -> TaskVerdict:
+    tolerance = gate.tolerances.get(name, gate.tolerance)
     drop, low, high = paired_difference(then, now, gate.confidence, one_sided=True, seed=seed_of("gate", name))
     verdict: Word = "pass" if high <= tolerance else "fail" if low > tolerance else "inconclusive"
     # At least one more: for items other than 0 and 1 the count is an approximation, and it may be 0 or less.
@@ -122,20 +169,55 @@ def _judge(gate: Gate, name: str, task: ItemScores, then: Sequence[float]) -> Ta
         more_items=None if needed is None else max(needed, 1),
         reason="",
     )
-    scores = f"{_percent(judged.reference)} when it was learned, {_percent(judged.now)} now ({len(now)} test items)"
-    return replace(judged, reason=f"{scores}: {_words(judged)}; tolerance {_points(tolerance)}")
+    return _explained(judged)
+
+
+def _explained(task: TaskVerdict) -> TaskVerdict:
+    """Return the verdict with its reason."""
+    scores = f"{percent(task.reference)} when it was learned, {percent(task.now)} now ({task.n} test items)"
+    return replace(task, reason=f"{scores}: {_words(task)}; tolerance {points(task.tolerance)}")
+
+
+def _corrected(gate: Gate, verdicts: Sequence[TaskVerdict], tasks: Mapping[str, ItemScores]) -> list[TaskVerdict]:
+    """Return the verdicts with "fail" corrected for their number: a task that fails only by itself is inconclusive."""
+    level, single = 1 - gate.confidence, simultaneous_confidence(gate.confidence, len(verdicts))
+    pairs = [(tasks[task.task].learned or (), tasks[task.task].now) for task in verdicts]
+    p_values = [
+        paired_p_value(then, now, task.tolerance, seed=seed_of("gate", task.task))
+        for task, (then, now) in zip(verdicts, pairs, strict=True)
+    ]
+    corrected = []
+    for task, (then, now), p in zip(verdicts, pairs, holm(p_values), strict=True):
+        judged = replace(task, p=p)
+        if task.verdict == "fail" and p >= level:
+            more = items_needed(then, now, task.tolerance, single)
+            judged = replace(judged, verdict="inconclusive", more_items=None if more is None else max(more, 1))
+        corrected.append(_explained(judged))
+    return corrected
+
+
+def _with_guards(gate: Gate, guards: GuardsVerdict, verdict: Word, reason: str) -> tuple[Word, str]:
+    """Return the verdict and the reason of a gate that guards are part of, where these do not pass."""
+    also = f"; {reason}" if verdict == guards.verdict or verdict == "fail" else ""
+    if guards.verdict == "fail":
+        return "fail", guards.reason + also
+    if verdict == "fail":
+        return verdict, reason
+    strict = " (strict: this counts as fail)" if gate.strict else ""
+    return "fail" if gate.strict else "inconclusive", f"{guards.reason}{also}{strict}"
 
 
 def _words(task: TaskVerdict, advice: bool = True) -> str:
     """Return in words what the bounds of one task mean."""
-    seen = _change(task.drop)
+    seen = change(task.drop)
     if task.verdict == "pass":
-        return f"{seen}, at most {_points(task.high)} lost" if task.high > 0 else f"{seen}, surely a gain"
+        return f"{seen}, at most {points(task.high)} lost" if task.high > 0 else f"{seen}, surely a gain"
     if task.verdict == "fail":
-        return f"{seen}, at least {_points(task.low)}"
-    best = f"{100 * abs(task.low):.1f} {'lost' if task.low > 0 else 'gained'}"
-    bounds = f"{seen}, could be {best} to {100 * task.high:.1f} lost"
-    return f"{bounds}; {_advice(task.more_items)}" if advice else bounds
+        return f"{seen}, at least {points(task.low)}"
+    open_ = bounds(task.drop, task.low, task.high)
+    if task.low > task.tolerance:
+        open_ += ", not certain for all tasks together"
+    return f"{open_}; {more_items(task.more_items)}" if advice else open_
 
 
 def _judge_floor(gate: Gate, new_task: str, tasks: Mapping[str, ItemScores]) -> FloorVerdict | None:
@@ -149,7 +231,7 @@ def _judge_floor(gate: Gate, new_task: str, tasks: Mapping[str, ItemScores]) -> 
     now = float(np.mean(items))
     verdict: Word = "pass" if now >= gate.floor else "fail"
     relation = "reaches" if verdict == "pass" else "is below"
-    reason = f"the new task's {_percent(now)} ({len(items)} test items) {relation} the floor of {_percent(gate.floor)}"
+    reason = f"the new task's {percent(now)} ({len(items)} test items) {relation} the floor of {percent(gate.floor)}"
     return FloorVerdict(new_task, verdict, now, len(items), gate.floor, reason)
 
 
@@ -159,7 +241,7 @@ def _judge_facts(gate: Gate, facts: Sequence[FactKept]) -> FactsVerdict | None:
     if not before:
         return None
     lost = [fact for fact in before if not fact.now]
-    allowed = f"at most {_percent(gate.lost_facts)} may be lost" if gate.lost_facts else "none may be lost"
+    allowed = f"at most {percent(gate.lost_facts)} may be lost" if gate.lost_facts else "none may be lost"
     reason = f"all {len(before)} edited facts are still said" if len(before) > 1 else "the edited fact is still said"
     if lost:
         names = ", ".join(f"{fact.prompt!r} {fact.target!r}" for fact in lost[:NAMED])
@@ -180,51 +262,29 @@ def _overall(
         return "fail", floor.reason + also
     if lost:
         worst = lost[0]
-        change = f"{_percent(worst.reference)} to {_percent(worst.now)}"
+        change = f"{percent(worst.reference)} to {percent(worst.now)}"
         return "fail", f"{_named(lost)} lost more than the tolerance; the worst is {worst.task}, from {change}"
     if open_:
         hints = [task.more_items for task in open_]
         known = [hint for hint in hints if hint is not None]
-        advice = _advice(max(known) if len(known) == len(hints) else None, each=len(open_) > 1)
+        advice = more_items(max(known) if len(known) == len(hints) else None, each=len(open_) > 1)
         reason = f"the test items do not tell whether {_named(open_)} stayed within the tolerance"
         reason += f"; if the drop stays as it is, {advice}"
         return ("fail", f"{reason} (strict: this counts as fail)") if gate.strict else ("inconclusive", reason)
     if not tasks and unguarded:
-        return "pass", f"no task is guarded: what {_listed(unguarded)} lost was not judged"
+        return "pass", f"no task is guarded: what {listed(unguarded)} lost was not judged"
     if not tasks:
         return "pass", "first task: nothing to lose"
     most = max(tasks, key=lambda task: task.high)
     what = "the guarded task is kept" if len(tasks) == 1 else f"all {len(tasks)} guarded tasks are kept"
-    return "pass", f"{what}; {most.task} can have lost most, {_points(max(most.high, 0.0))} at the worst"
+    return "pass", f"{what}; {most.task} can have lost most, {points(max(most.high, 0.0))} at the worst"
 
 
 def _screen_line(task: TaskVerdict, width: int, tolerance: float, advice: bool) -> str:
-    scores = f"{_percent(task.reference):>6} -> {_percent(task.now):>6}  n={task.n:<5}"
-    own = "" if task.tolerance == tolerance else f" (tolerance {_points(task.tolerance)})"
+    scores = f"{percent(task.reference):>6} -> {percent(task.now):>6}  n={task.n:<5}"
+    own = "" if task.tolerance == tolerance else f" (tolerance {points(task.tolerance)})"
     return f"{task.verdict:<12}  {task.task:<{width}}  {scores}  {_words(task, advice)}{own}"
 
 
-def _advice(more: int | None, each: bool = False) -> str:
-    if more is None:
-        return "the drop sits on the tolerance, more test items would not decide"
-    return f"about {more:,} more test items{' each' if each else ''} would decide"
-
-
-def _change(drop: float) -> str:
-    return "no change" if abs(drop) < 5e-4 else f"{_points(abs(drop))} {'lost' if drop > 0 else 'gained'}"
-
-
 def _named(tasks: Sequence[TaskVerdict]) -> str:
-    return _listed([task.task for task in tasks])
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"
-
-
-def _points(share: float) -> str:
-    return f"{100 * share + 0.0:.1f} points"
+    return listed([task.task for task in tasks])

@@ -14,6 +14,8 @@ time, and spare every learn the import of `scipy.stats`, which takes some twelve
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from statistics import NormalDist
 
 import numpy as np
@@ -22,9 +24,12 @@ from numpy.typing import ArrayLike, NDArray
 Interval = tuple[float, float, float]  # value, low, high
 SPARSE = 5  # fewer items than this off the commonest value: too few for a bootstrap to know how often they occur
 BLOCK = 100  # replicates drawn at once
+FARTHEST = 8.0  # largest quantile of the normal distribution at which a bound is looked for
 
 
-def mean_interval(items: ArrayLike, confidence: float = 0.95, seed: int = 0, resamples: int = 2000) -> Interval:
+def mean_interval(
+    items: ArrayLike, confidence: float = 0.95, seed: int = 0, resamples: int = 2000, groups: Sequence[str] = ()
+) -> Interval:
     """Return the mean of `items` and its two-sided interval, inside [0, 1].
 
     Args:
@@ -32,9 +37,10 @@ def mean_interval(items: ArrayLike, confidence: float = 0.95, seed: int = 0, res
         confidence: Chance that the interval contains the true mean, in (0, 1).
         seed: Names the resamples; the same items and seed give the same interval. Unused where all items are 0 or 1.
         resamples: Number of bootstrap replicates.
+        groups: The group of each item, or nothing; see `paired_difference`.
 
     Raises:
-        ValueError: `items` is empty, not flat, or contains a value outside [0, 1].
+        ValueError: `items` is empty, not flat, or contains a value outside [0, 1], or `groups` has another length.
 
     Source: Wilson, JASA 1927; Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
 
@@ -43,9 +49,10 @@ def mean_interval(items: ArrayLike, confidence: float = 0.95, seed: int = 0, res
         [1.0, 0.969, 1.0]
     """
     scores = _scores(items)
-    if _binary(scores):
-        return _wilson(float(scores.mean()), len(scores), _quantile(confidence, one_sided=False))
-    return _graded(scores, (0.0, 1.0), confidence, seed, resamples)
+    z, clusters = _quantile(confidence, one_sided=False), _clusters(groups, len(scores))
+    if clusters is None and _binary(scores):
+        return _wilson(float(scores.mean()), len(scores), z)
+    return _resampled(scores, clusters, (0.0, 1.0), seed, resamples).interval(z)
 
 
 def interval_name(items: ArrayLike) -> str:
@@ -61,12 +68,16 @@ def paired_difference(
     one_sided: bool = False,
     seed: int = 0,
     resamples: int = 2000,
+    groups: Sequence[str] = (),
 ) -> Interval:
     """Return the mean of `a - b` over the same test rows and its interval, inside [-1, 1].
 
     With 0/1 items only those that changed carry information: w items where `a` alone is right, l where `b` alone is.
     The interval contains every d that the score test of w/n - l/n = d does not reject (Tango). With no changed item it is
     not empty: z²/(n + z²) on both sides. Other items: paired bootstrap (BCa), widened where few items changed.
+
+    Rows that have a template, a passage or a subject in common change together. With `groups` whole groups are resampled, and
+    Student's quantiles with one degree of freedom less than there are groups replace the normal ones.
 
     Args:
         a: Scores of single test rows, (n,), each in [0, 1].
@@ -76,26 +87,71 @@ def paired_difference(
             both hold together.
         seed: Names the resamples.
         resamples: Number of bootstrap replicates.
+        groups: The group of each row, (n,), or nothing where rows are independent. Groups of one row each are ignored.
 
     Raises:
         ValueError: Lengths differ, or items are not as in `mean_interval`.
 
     Source: Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
-        design", Statistics in Medicine 1998, equations 12-15.
-    Deviation: none for 0/1 items; the widening of sparse graded items is ours.
+        design", Statistics in Medicine 1998, equations 12-15. Groups: Field and Welsh, "Bootstrapping Clustered Data", Journal of
+        the Royal Statistical Society B 2007.
+    Deviation: none for 0/1 items without groups; the widening of sparse graded items and sparse groups is ours.
 
     Example:
         >>> [round(x, 3) for x in paired_difference([1, 1, 0, 1], [1, 1, 0, 1])]
         [0.0, -0.49, 0.49]
     """
     first, second = _pair(a, b)
-    if _binary(first) and _binary(second):
+    clusters = _clusters(groups, len(first))
+    if clusters is None and _binary(first) and _binary(second):
         z = _quantile(confidence, one_sided)
         wins, losses = float((first > second).mean()), float((first < second).mean())
         n = len(first)
         return wins - losses, -_tango_upper(losses, wins, n, z), _tango_upper(wins, losses, n, z)
     level = 2 * confidence - 1 if one_sided else confidence
-    return _graded(first - second, (-1.0, 1.0), level, seed, resamples)
+    return _resampled(first - second, clusters, (-1.0, 1.0), seed, resamples).interval(
+        _quantile(level, one_sided=False)
+    )
+
+
+def paired_p_value(
+    a: ArrayLike, b: ArrayLike, limit: float, *, seed: int = 0, resamples: int = 2000, groups: Sequence[str] = ()
+) -> float:
+    """Return the p value of the one-sided test that the mean of `a - b` is at most `limit`.
+
+    It is the level at which the lower one-sided bound of `paired_difference` equals `limit`. For 0/1 items without groups that is
+    the score test in closed form:
+
+        p = 1 - Phi((d - limit) / sqrt(v / n)),      where d is the mean difference, v the variance of Tango's test at `limit`.
+
+    Other items: found by bisection; below one in `resamples`, where no replicate is left, p is at least that of the normal
+    distribution.
+
+    Args:
+        a: Scores of single test rows, (n,), each in [0, 1].
+        b: Scores of the same rows in the same order, (n,).
+        limit: Largest difference that the hypothesis allows, in (-1, 1).
+        seed: Names the resamples.
+        resamples: Number of bootstrap replicates.
+        groups: As in `paired_difference`.
+
+    Raises:
+        ValueError: As in `paired_difference`.
+
+    Source: as in `paired_difference`.
+
+    Example:
+        >>> round(paired_p_value([1] * 10 + [0] * 90, [0] * 100, 0.03), 5)
+        2e-05
+    """
+    first, second = _pair(a, b)
+    clusters = _clusters(groups, len(first))
+    if clusters is None and _binary(first) and _binary(second):
+        wins, losses = float((first > second).mean()), float((first < second).mean())
+        variance = _tango_variance(wins, losses, limit)
+        distance = wins - losses - limit
+        return _tail(distance / math.sqrt(variance / len(first))) if variance > 0 else float(distance <= 0)
+    return _resampled(first - second, clusters, (-1.0, 1.0), seed, resamples).p_value(limit)
 
 
 def mean_of_means(
@@ -129,26 +185,117 @@ def mean_of_means(
     return _widened(value, low, high, widening, limits)
 
 
-def _graded(
-    items: NDArray[np.float64], limits: tuple[float, float], confidence: float, seed: int, resamples: int
-) -> Interval:
-    """Return the mean of graded items and its bootstrap interval, corrected for bias and skewness, widened where few vary.
+@dataclass(frozen=True)
+class _Resampled:
+    """The bootstrap of a mean, corrected for bias and skewness (BCa), widened where few items or groups vary.
 
     Rare large drops skew the mean: where 6% of 200 items drop, plain percentiles at 95% one-sided contained the true drop in
     89% of 400 draws, these in 97%.
 
     Source: Efron, "Better Bootstrap Confidence Intervals", JASA 1987; of a mean both constants are sum u^3 / (6 (sum u^2)^1.5).
     """
-    z = _quantile(confidence, one_sided=False)
-    value = float(items.mean())
-    deviations = items - value
-    squares = float((deviations**2).sum())
-    skew = float((deviations**3).sum()) / (6 * squares**1.5) if squares else 0.0
-    normal = NormalDist()
-    levels = [normal.cdf(skew + (skew + side) / max(1 - skew * (skew + side), 1e-9)) for side in (-z, z)]
-    low, high = np.quantile(_replicates(items, np.random.default_rng(seed), resamples), levels)
-    widening = unseen(len(items), z) * min(1.0, SPARSE / max(_varying(items), 1))
-    return _widened(value, low, high, widening, limits)
+
+    value: float
+    replicates: NDArray[np.float64]
+    influence: NDArray[np.float64]  # (units,): what each item or group adds to the deviation of the mean
+    varying: int  # units off the commonest value
+    limits: tuple[float, float]
+    degrees: int | None  # of Student's distribution; None for the normal one
+
+    @cached_property
+    def skew(self) -> float:
+        squares = float((self.influence**2).sum())
+        return float((self.influence**3).sum()) / (6 * squares**1.5) if squares else 0.0
+
+    def bound(self, z: float) -> float:
+        """Return the lower bound for a negative quantile `z` of the normal distribution, the upper one for a positive `z`."""
+        if self.degrees == 0:  # one group tells nothing about others
+            return self.limits[0 if z < 0 else 1]
+        side = z if self.degrees is None else _student(z, self.degrees)
+        level = NormalDist().cdf(self.skew + (self.skew + side) / max(1 - self.skew * (self.skew + side), 1e-9))
+        edge = float(np.quantile(self.replicates, level))
+        widening = unseen(len(self.influence), z) * min(1.0, SPARSE / max(self.varying, 1))
+        if z < 0:
+            return _widened(self.value, edge, self.value, widening, self.limits)[1]
+        return _widened(self.value, self.value, edge, widening, self.limits)[2]
+
+    def interval(self, z: float) -> Interval:
+        return self.value, self.bound(-z), self.bound(z)
+
+    def p_value(self, limit: float) -> float:
+        """Return the level at which the lower bound equals `limit`."""
+        if self.value <= limit:
+            return 1 - self._level(limit, 1)
+        spread = float(self.replicates.std())
+        normal = _tail((self.value - limit) / spread) if spread else 0.0
+        return max(self._level(limit, -1), min(1 / (len(self.replicates) + 1), normal))
+
+    def _level(self, limit: float, side: int) -> float:
+        """Return the level of the bound on one side that equals `limit`, by bisection."""
+        low, high = 0.0, FARTHEST
+        while high - low > 1e-9:
+            middle = (low + high) / 2
+            beyond = side * (self.bound(side * middle) - limit) >= 0
+            low, high = (low, middle) if beyond else (middle, high)
+        return _tail(high)
+
+
+def _resampled(
+    values: NDArray[np.float64], clusters: "_Clusters | None", limits: tuple[float, float], seed: int, resamples: int
+) -> _Resampled:
+    """Return the bootstrap of the mean of `values`, over items, or over groups where there are any."""
+    generator, value = np.random.default_rng(seed), float(values.mean())
+    if clusters is None:
+        replicates = _replicates(values, generator, resamples)
+        return _Resampled(value, replicates, values - value, _varying(values), limits, None)
+    sums, sizes = clusters.sums(values), clusters.sizes
+    number = len(sizes)
+    replicates = value + (_ratios(sums, sizes, generator, resamples) - value) * math.sqrt(number / max(number - 1, 1))
+    means = np.round(sums / sizes, 12)  # so that a sum's rounding makes no two groups differ
+    return _Resampled(value, replicates, sums - value * sizes, _varying(means), limits, number - 1)
+
+
+@dataclass(frozen=True)
+class _Clusters:
+    """The groups of a list of rows."""
+
+    member: NDArray[np.intp]  # (n,): number of each row's group
+    sizes: NDArray[np.float64]  # (groups,)
+
+    def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sum of the values in each group, (groups,)."""
+        return np.bincount(self.member, values, len(self.sizes)).astype(np.float64)
+
+
+def _clusters(groups: Sequence[str], n: int) -> _Clusters | None:
+    """Return the groups of n rows; None where there are none, or each has one row.
+
+    Raises:
+        ValueError: There are groups, and not one for each row.
+    """
+    if len(groups) == 0:
+        return None
+    if len(groups) != n:
+        raise ValueError(f"{len(groups)} groups for {n} items; give the group of each item, or none")
+    _, member, sizes = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True, return_counts=True)
+    return _Clusters(member, sizes.astype(np.float64)) if len(sizes) < n else None
+
+
+def _student(z: float, degrees: int) -> float:
+    """Return the quantile of Student's distribution at the level of the normal quantile `z`.
+
+    Source: Abramowitz and Stegun, "Handbook of Mathematical Functions", 1964, 26.7.5, its first two terms.
+    """
+    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+
+
+def _ratios(
+    sums: NDArray[np.float64], sizes: NDArray[np.float64], generator: np.random.Generator, resamples: int
+) -> NDArray[np.float64]:
+    """Return the means over rows of `resamples` draws of whole groups with replacement."""
+    number, blocks = len(sums), [min(BLOCK, resamples - start) for start in range(0, resamples, BLOCK)]
+    draws = (generator.integers(number, size=(b, number), dtype=np.int32) for b in blocks)
+    return np.concatenate([sums[draw].sum(axis=1) / sizes[draw].sum(axis=1) for draw in draws])
 
 
 def _replicates(items: NDArray[np.float64], generator: np.random.Generator, resamples: int) -> NDArray[np.float64]:
@@ -168,7 +315,9 @@ def unseen(n: int, z: float) -> float:
     return z * z / (n + z * z)
 
 
-def items_needed(a: ArrayLike, b: ArrayLike, limit: float, confidence: float = 0.95) -> int | None:
+def items_needed(
+    a: ArrayLike, b: ArrayLike, limit: float, confidence: float = 0.95, groups: Sequence[str] = ()
+) -> int | None:
     """Return how many more test items would decide on which side of `limit` the mean of `a - b` is, if that mean stays.
 
     (d - limit)² = z² v / N  solved for N, minus n,      where d is the mean difference now, v the variance of one
@@ -180,6 +329,7 @@ def items_needed(a: ArrayLike, b: ArrayLike, limit: float, confidence: float = 0
         b: Scores of the same rows, (n,).
         limit: The difference to compare with, in [0, 1].
         confidence: One-sided.
+        groups: As in `paired_difference`; the further items then come in groups of the same sizes.
 
     Returns:
         0 if the items decide already; None if the mean difference equals `limit`, where no number of items decides.
@@ -189,7 +339,13 @@ def items_needed(a: ArrayLike, b: ArrayLike, limit: float, confidence: float = 0
     n, effect = len(difference), float(difference.mean()) - limit
     if abs(effect) < 1e-9:
         return None
-    if _binary(first) and _binary(second):
+    clusters = _clusters(groups, n)
+    if clusters is not None:
+        sums, sizes = clusters.sums(difference), clusters.sizes
+        number = len(sizes)
+        variance = float(((sums - difference.mean() * sizes) ** 2).sum()) / n * number / max(number - 1, 1)
+        variance += n / number * limit * (1 - limit) if _sparse(np.round(sums / sizes, 12)) else 0.0
+    elif _binary(first) and _binary(second):
         variance = _tango_variance(float((difference > 0).mean()), float((difference < 0).mean()), limit)
     else:
         variance = float(difference.var()) + (limit * (1 - limit) if _sparse(difference) else 0.0)
@@ -235,6 +391,11 @@ def _wilson(share: float, n: int, z: float) -> Interval:
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # At 0 of n and n of n the bound is exact; rounding must not cut the observed value off.
     return share, min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share)
+
+
+def _tail(z: float) -> float:
+    """Return the chance that a normal variable is above `z`."""
+    return NormalDist().cdf(-z)
 
 
 def _quantile(confidence: float, one_sided: bool) -> float:

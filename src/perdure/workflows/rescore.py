@@ -123,14 +123,13 @@ def _compared(
 ) -> tuple[Verdict | None, str]:
     """Return a gate's verdict on the tasks that were scored before, and its sentence on those that lost."""
     from perdure.evaluate.evidence import GuardedTask, make_evidence
-    from perdure.evaluate.gate import decide
+    from perdure.evaluate.gate import loss_reason
 
     if not before:
         return None, ""
     tasks = {name: GuardedTask(entry.tasks[name], score, scores[name]) for name, score in before.items()}
     evidence = make_evidence(gate, "", tasks)
-    losses = {task.task: evidence.tasks[task.task] for task in evidence.verdict.losses}
-    return evidence.verdict, decide(gate, "", losses).reason if losses else ""
+    return evidence.verdict, loss_reason(gate, evidence.verdict)
 
 
 def _summaries(scores: Mapping[str, Score]) -> dict[str, ScoreSummary]:

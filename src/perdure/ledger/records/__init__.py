@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a type checker reads the files; what they import themselves
     from perdure.ledger.records.evidence import *
     from perdure.ledger.records.gate import *
     from perdure.ledger.records.guard import *
+    from perdure.ledger.records.guards_verdict import *
     from perdure.ledger.records.history import *
     from perdure.ledger.records.learn import *
     from perdure.ledger.records.log_entry import *
@@ -41,9 +42,10 @@ FILES = {
         "SupersededFact",
         "WrittenFact",
     ],
-    "evidence": ["Evidence", "FactKept", "ItemScores"],
+    "evidence": ["Evidence", "FactKept", "GuardItems", "ItemScores"],
     "gate": ["Gate"],
     "guard": ["Guard", "GuardBudget"],
+    "guards_verdict": ["GuardVerdict", "GuardsVerdict", "MeanDrop", "WorstDrop"],
     "history": ["LogLine", "Move"],
     "learn": ["Beats", "Heartbeat", "LearnRecord", "Resources", "RowCounts", "TrainingRecord"],
     "log_entry": ["LogEntry"],

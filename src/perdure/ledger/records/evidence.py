@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perdure.core.records import Record, omitted
+from perdure.core.records import Record, omitted, omitted_mapping
 from perdure.ledger.records.gate import Gate
 from perdure.ledger.records.verdict import Verdict
 
@@ -23,6 +23,33 @@ class ItemScores(Record):
     rows: tuple[str, ...]
     learned: tuple[float, ...] | None
     now: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class GuardItems(Record):
+    """The scores of a guard's rows at its reference and now.
+
+    Args:
+        ability: What the guard measures: "instruction", "knowledge", "drift", and so on.
+        version: The guard's version.
+        reference: Id of the entry that it is compared with.
+        budget: Name of the budget by which its rows were chosen.
+        chance: Expected score of guessing, in [0, 1); None where there is no such score, as of drift.
+        rows: `Row.hash` of each row.
+        before: Score of each row at the reference.
+        now: Score of each row now.
+        groups: Group of each row; empty where rows are independent.
+    """
+
+    ability: str
+    version: str
+    reference: str
+    budget: str
+    chance: float | None
+    rows: tuple[str, ...]
+    before: tuple[float, ...]
+    now: tuple[float, ...]
+    groups: tuple[str, ...] = omitted(())
 
 
 @dataclass(frozen=True)
@@ -49,12 +76,14 @@ class Evidence(Record):
     """The evidence that a gate judged, and its verdict.
 
     Args:
-        format: Number of this format.
+        format: 1 where at most one task is guarded, or "fail" is not corrected for their number, and there are no guards; else 2.
+            Each format has its own rule, so that a stored verdict is judged again as it was.
         gate: The rule.
         new_task: Name of the task just learned.
         tasks: Scores by task: those that are guarded, and the new one.
         facts: The edited facts in force.
         unguarded: Names of older tasks that are not judged.
+        guards: Scores by guard.
         verdict: The gate's verdict.
     """
 
@@ -64,4 +93,5 @@ class Evidence(Record):
     tasks: Mapping[str, ItemScores]
     facts: tuple[FactKept, ...] = ()
     unguarded: tuple[str, ...] = omitted(())
+    guards: Mapping[str, GuardItems] = omitted_mapping()
     verdict: Verdict

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Literal, get_args
 
 from perdure.core.errors import BadSpec
 from perdure.core.plain_json import is_number
 from perdure.core.plain_text import clipped, quoted
-from perdure.core.records import Record
+from perdure.core.records import Record, omitted
+
+Correction = Literal["holm", "none"]
+Guarding = Literal["warn", "enforce"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,12 @@ class Gate(Record):
         tolerances: Tolerance of single tasks by name, instead of `tolerance`.
         lost_facts: Largest share, in [0, 1], of the edited facts that the model answered with before and may lose. Every fact
             was requested by a user and is verified itself, so no sampling error excuses its loss.
+        mean_drop: Largest mean drop over the abilities that passes, in [0, 1).
+        worst_drop: Largest drop of a single ability that passes, in [0, 1). It is wider than `tolerance`, above which an ability
+            fails, because the rows of one guard seldom prove a few points.
+        drift: Largest distance from the reference that passes, in [0, 1).
+        correct: "holm" corrects "fail" for the number of tasks, and of guards, that are judged together; "none" does not.
+        guards: "warn" reports what abilities and drift have lost, "enforce" makes it part of the verdict.
 
     Raises:
         BadSpec: A value is out of its range.
@@ -32,10 +42,16 @@ class Gate(Record):
     floor: float | None = None
     tolerances: Mapping[str, float] = field(default_factory=dict)
     lost_facts: float = 0.0
+    mean_drop: float = omitted(0.03)
+    worst_drop: float = omitted(0.10)
+    drift: float = omitted(0.15)
+    correct: Correction = omitted("holm")
+    guards: Guarding = omitted("warn")
 
     def __post_init__(self) -> None:
         own = {f"tolerance of {clipped(task, 60)}": value for task, value in self.tolerances.items()}
-        for name, value in {"tolerance": self.tolerance, **own}.items():
+        limits = {name: getattr(self, name) for name in ("tolerance", "mean_drop", "worst_drop", "drift")}
+        for name, value in {**limits, **own}.items():
             if not is_number(value) or not 0 <= value < 1:
                 raise BadSpec(f"gate {name} is {quoted(value)}; give a share from 0 to below 1, as 0.03 for 3 points")
         if not is_number(self.confidence) or not 0.5 < self.confidence < 1:
@@ -48,6 +64,9 @@ class Gate(Record):
             )
         if not isinstance(self.strict, bool):
             raise BadSpec(f"gate strict is {quoted(self.strict)}; write true or false")
+        for name, words in {"correct": get_args(Correction), "guards": get_args(Guarding)}.items():
+            if getattr(self, name) not in words:
+                raise BadSpec(f"gate {name} is {quoted(getattr(self, name))}; write {' or '.join(words)}")
 
     @classmethod
     def from_json(cls, data: object) -> "Gate":

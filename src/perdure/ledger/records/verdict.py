@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from perdure.core.records import Record
+from perdure.core.records import Record, omitted
 from perdure.core.tables import Grid, Tabular, cells_of
+from perdure.ledger.records.guards_verdict import GuardsVerdict
 
 COLUMNS = ("task", "verdict", "reference", "now", "drop", "low", "high", "n", "tolerance", "more_items")
 GATE = "gate"  # the note of an edit or a revert that has the verdict on its tasks; a learn has it in its record
@@ -28,6 +29,8 @@ class TaskVerdict(Record):
         more_items: Number of further test rows that would decide if the drop stays as it is; None where it is decided, or where
             no number would decide.
         reason: The verdict in a sentence.
+        p: P value of "it lost at most the tolerance", adjusted for the number of tasks judged together (Holm); None where "fail"
+            is not corrected.
     """
 
     task: str
@@ -41,6 +44,7 @@ class TaskVerdict(Record):
     tolerance: float
     more_items: int | None
     reason: str
+    p: float | None = omitted(None)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ class Verdict(Record, Tabular):
         tasks: The verdict on each guarded task, the worst first.
         floor: The verdict on the floor; None where there is no floor.
         facts: The verdict on the edited facts; None where the model answered with none before.
+        correct: "holm" where "fail" was corrected for the number of tasks.
+        guards: The verdict on abilities and drift; None where the workspace has no guard.
     """
 
     verdict: Word
@@ -106,6 +112,8 @@ class Verdict(Record, Tabular):
     tasks: tuple[TaskVerdict, ...]
     floor: FloorVerdict | None
     facts: FactsVerdict | None = None
+    correct: Literal["none", "holm"] = omitted("none")
+    guards: GuardsVerdict | None = omitted(None)
 
     @property
     def losses(self) -> tuple[TaskVerdict, ...]:
