@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput
@@ -10,15 +10,16 @@ from perdure.core.progress import Tick
 from perdure.core.rows import Row
 from perdure.data.task import TaskData
 from perdure.evaluate.drift import Answered, Readings, readings, same
-from perdure.evaluate.scorers import score_record
+from perdure.evaluate.scorers import SAME, score_record
+from perdure.ledger import Entry
 from perdure.workflows.scoring import Measured, cut_notices, prompts_of
+from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
     from perdure.data.answers import Reader
     from perdure.model.reference import ReferenceAnswer
 
-SCORER = "same"
 NEW_TOKENS = 32  # of an answer, where the guard sets no limit
 References = Mapping[str, "ReferenceAnswer"]  # by the hash of the row
 
@@ -38,6 +39,59 @@ class Compared:
     prompts: list[list[int]]
     most: int
     notices: tuple[str, ...]
+
+
+def drift_piece(
+    session: Session, name: str, entry: Entry, task: TaskData, piece: range, tick: Tick | None = None
+) -> Measured:
+    """Score a piece of a drift guard at an entry. The reference answers first, once for the workspace.
+
+    Args:
+        session: Of the workspace.
+        name: Name of the guard.
+        entry: An entry or a draft.
+        task: The guard's rows.
+        piece: Indices of the rows; a piece is always computed whole, so that its bits do not depend on what was stored.
+        tick: Called with (what, rows done, rows in all).
+    """
+    began = time.perf_counter()
+    reference = stored_reference(session, name, task, piece, tick)
+    session.load(entry)
+    before = time.perf_counter() - began
+    these = _piece(session, task, piece)
+    is_reference = session.ledger.seen(entry, None) == _state(session, name)
+    measured = measure_drift(session.runtime, these, reference, tick, is_reference=is_reference)
+    return replace(measured, score=replace(measured.score, seconds=measured.score.seconds + before))
+
+
+def stored_reference(
+    session: Session, name: str, task: TaskData, piece: range, tick: Tick | None = None
+) -> dict[str, "ReferenceAnswer"]:
+    """Return what the reference of a drift guard answered, by row, with at least the rows of a piece.
+
+    What is missing is computed with the reference loaded, and stored as the guard's columns. See `drift_piece`.
+    """
+    from perdure.model.reference import pack, unpack
+
+    ledger = session.ledger
+    guard = ledger.guard(name)  # as it is now: a piece before may have changed its columns
+    stored = unpack(ledger.objects.get(guard.columns)) if guard.columns else {}
+    if all(task.test[i].hash in stored for i in piece):
+        return stored
+    session.load(ledger.entry(guard.reference))
+    stored |= reference_answers(session.runtime, _piece(session, task, piece), tick)
+    ledger.change_guard(replace(guard, columns=ledger.objects.put(pack(stored))))
+    return stored
+
+
+def _piece(session: Session, task: TaskData, piece: range) -> Compared:
+    return compared(session.runtime, task, piece, session.tasks.prompts(task, session.tokenizer))
+
+
+def _state(session: Session, name: str) -> str:
+    """Return the state of a guard's reference."""
+    ledger = session.ledger
+    return ledger.seen(ledger.entry(ledger.guard(name).reference), None)
 
 
 def compared(
@@ -133,7 +187,7 @@ def measure_drift(
         for row, pair in zip(these.rows, zip(now, before, strict=True), strict=True)
     ]
     score = score_record(
-        SCORER,
+        SAME,
         [same(one.js) for one in away],
         [one.text for one in now],
         [row.hash for row in these.rows],

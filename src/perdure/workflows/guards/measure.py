@@ -9,10 +9,11 @@ from perdure.core.rows import Row
 from perdure.core.words import counted
 from perdure.data.guard_order import boundary, pieces
 from perdure.data.task import TaskData
-from perdure.evaluate.scorers import score_record
+from perdure.evaluate.scorers import SAME, score_record
 from perdure.evaluate.subset import over_rows
 from perdure.ledger import Entry
 from perdure.ledger.records import Guard, Score
+from perdure.workflows.guards.drift import drift_piece
 from perdure.workflows.guards.leaks import leaked_rows
 from perdure.workflows.scoring import Measured, measure
 from perdure.workflows.session import Scored, Session
@@ -104,7 +105,7 @@ def score_guard(session: Session, guard: Guard, entry: Entry, n: int, tick: Tick
     found, seconds = stored, 0.0
     notices: list[str] = []
     for piece in pieces(done, n, _own(guard)):
-        new = _piece(session, task, piece, tick)
+        new = _piece(session, guard, entry, task, piece, tick)
         seconds += new.score.seconds
         notices += new.notices
         found = new.score if found is None else _joined(found, new.score)
@@ -114,7 +115,9 @@ def score_guard(session: Session, guard: Guard, entry: Entry, n: int, tick: Tick
     return Scored(found, seconds, tuple(dict.fromkeys(notices)))
 
 
-def _piece(session: Session, task: TaskData, piece: range, tick: Tick | None) -> Measured:
+def _piece(session: Session, guard: Guard, entry: Entry, task: TaskData, piece: range, tick: Tick | None) -> Measured:
+    if task.scorer["name"] == SAME:
+        return drift_piece(session, guard.name, entry, task, piece, tick)
     prompts, code = session.tasks.prompts(task, session.tokenizer), partial(trusted_text, session.ledger.root)
     return measure(session.runtime, task, tick, prompts=prompts, only=piece, code=code)
 
