@@ -12,6 +12,7 @@ from hypothesis import settings
 settings.register_profile("perdure", deadline=None)  # a busy machine is no fault of what is tested
 settings.load_profile("perdure")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("PERDURE_GUARDS", "none")  # scoring guards at each learn is the subject of few tests
 CACHES = pytest.StashKey[tuple[Path, Path]]()
 
 

@@ -9,6 +9,7 @@ import torch
 
 from perdure import Workspace
 from perdure.core.errors import BadInput, NotFound
+from perdure.evaluate.matrix import plain_text
 from perdure.ledger.records import MemoryItem
 from perdure.workflows.guards import measure as module
 from perdure.workflows.guards.measure import items_of, measure_guards, score_guard
@@ -197,3 +198,35 @@ def test_a_score_of_a_guard_knows_its_state(ws):
     found = score_guard(ws.session, guard, base, 3)
     assert found.score.n == 3
     assert score_guard(ws.session, guard, base, 2).score == found.score
+
+
+def test_the_matrix_has_guards_behind_a_rule_and_in_no_metric(ws):
+    learn(ws, gate=None)
+    before = ws.matrix()
+    head = ws.ledger.resolve("head")
+    measure_guards(ws.session, head)
+    measure_guards(ws.session, ws.ledger.resolve("base"), "full")
+    after = ws.matrix()
+    assert after.metrics == before.metrics
+    (column,) = after.guards.values()
+    assert (column.ability, column.n, len(column.score)) == ("maths", 4, 2)  # the rows that both stages have
+    assert before.guards["sums"].score == (None, None)
+    assert plain_text(after).splitlines()[0].split() == ["after", "task", "|", "sums"]
+    assert after.to_json()["guards"] == {"sums": column.to_json()}
+    assert "guards" not in replace(after, guards={}).to_json()
+    assert plain_text(replace(after, guards={})) == plain_text(replace(before, guards={}))
+
+
+def test_report_and_model_card_show_guards(ws, tmp_path):
+    learn(ws, gate=None)
+    measure_guards(ws.session, ws.ledger.resolve("head"))
+    ws.guard_accept("sums", at="head")
+    ws.guard_accept("sums", at="base")
+    ws.report(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert 'title="guard sums"' in page
+    assert "What guards are compared with" in page
+    assert "guard accept sums --at base" in page
+    ws.export(tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "| sums | maths | rouge_l |" in card

@@ -44,6 +44,13 @@ def init(
         Literal["needed", "all"],
         typer.Option(help="Rows whose text is stored: memory and test rows, or all (needed by recipes such as joint)."),
     ] = "needed",
+    guards: Annotated[
+        Literal["default", "none"],
+        typer.Option(
+            envvar="PERDURE_GUARDS",
+            help="Abilities that each learn scores, to show what the model lost: default (drift and instructions) or none.",
+        ),
+    ] = "default",
     folder: Folder = None,
     device: Device = None,
     as_json: AsJson = False,
@@ -53,6 +60,7 @@ def init(
     Example: perdure init support --model smollm2-135m
     """
     from perdure.bridges.models import slow_notice
+    from perdure.workflows.guards.attach import add_default_guards
     from perdure.workflows.init import init as make
     from perdure.workspace.facade import Workspace
 
@@ -65,6 +73,7 @@ def init(
         ws = Workspace(
             make(target or folder or Path(), model, **options, keep_rows=keep_rows, tick=tick), device or ANY
         )
+        add_default_guards(ws.session, guards)
     base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
     if slow := slow_notice(dtype, ws.session.device):
         print_message(f"notice: {slow}")
@@ -77,6 +86,8 @@ def init(
     print_text(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {kind}")
     refused = ws.capabilities["no_editing"]
     print_text(f"this model can learn and be exported, but not be edited: {refused}" if refused else CAN)
+    if hung := [guard.name for guard in ws.ledger.guards()]:
+        print_text(f"each learn scores {' and '.join(hung)} too; 'perdure guard list' shows these guards")
     for note in [ws.capabilities["no_adapter"], *ws.capabilities["notes"]]:
         if note:
             print_message(f"note: {note}")

@@ -1,13 +1,13 @@
 """The score matrix: the score of each task after each stage, as JSON for tools and as a table for people."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.keyed import seed_of
-from perdure.core.records import Record, omitted
+from perdure.core.records import Record, omitted, omitted_mapping
 from perdure.core.tables import Grid, Tabular
 from perdure.ledger.records import Score
 from perdure.maths import metrics
@@ -84,6 +84,23 @@ class Metric(Record):
         return cls(computed.value, computed.low, computed.high, computed.n, computed.missing, worst, computed.note)
 
 
+@dataclass(frozen=True)
+class GuardColumn(Record):
+    """The scores of a guard after each stage. A guard is never learned, so that no metric of the matrix counts it.
+
+    Args:
+        ability: What the guard measures.
+        reference: Id of the entry that a gate compares with.
+        score: Score after each stage, in [0, 1], over the rows that every measured stage has; None where not measured.
+        n: Number of these rows; 0 where no stage was measured.
+    """
+
+    ability: str
+    reference: str
+    score: tuple[float | None, ...]
+    n: int
+
+
 Cells = Sequence[Sequence[Score | None]]  # (stages, tasks)
 
 
@@ -99,6 +116,7 @@ class Matrix(Record, Tabular):
         metrics: By name; see `perdure.maths.metrics`.
         test: (stages, tasks): a name for the test rows of each cell. Two cells of a column with other names were scored on
             other rows: the task was updated, or a row deleted, between them.
+        guards: The guards of the workspace by name, which no metric counts.
     """
 
     tasks: tuple[str, ...]
@@ -107,6 +125,7 @@ class Matrix(Record, Tabular):
     n: tuple[tuple[int | None, ...], ...]
     metrics: Mapping[str, Metric]
     test: tuple[tuple[str | None, ...], ...] | None = omitted(None)
+    guards: Mapping[str, GuardColumn] = omitted_mapping()
 
     @cached_property
     def learned(self) -> list[int | None]:
@@ -268,7 +287,7 @@ def plain_text(matrix: Matrix, part: Part | None = None) -> str:
     """Return the matrix as an aligned table for a terminal: scores in percent, then metrics with interval and n.
 
     A star marks the cell of the task that its stage learned, a dash a cell that was not measured, an apostrophe one that was
-    scored on other test rows than the newest.
+    scored on other test rows than the newest. Guards are behind a rule.
 
     Args:
         matrix: The matrix.
@@ -276,18 +295,22 @@ def plain_text(matrix: Matrix, part: Part | None = None) -> str:
     """
     shown = part or Part.of(matrix)
     columns = shown.columns
-    lines = [["after", *(_short(matrix.tasks[j]) for j in columns)]]
+    guards = list(matrix.guards.values())
+    lines = [["after", *(_short(matrix.tasks[j]) for j in columns), *_guarded(map(_short, matrix.guards))]]
     some = any(matrix.other_rows(i, j) for i in shown.rows for j in columns)
     for i in shown.rows:
         stage, scores = matrix.stages[i], [matrix.score[i][j] for j in columns]
         marks = [" '"[matrix.other_rows(i, j)] * some + " *"[stage.learns(matrix.tasks[j])] for j in columns]
         cells = ["-" + mark if s is None else f"{100 * s:.1f}%{mark}" for s, mark in zip(scores, marks, strict=True)]
-        lines.append([f"{i} {stage.kind} {_short(stage.task or '')}".rstrip(), *cells])
+        behind = ["-" if (s := one.score[i]) is None else _percent(s) for one in guards]
+        lines.append([f"{i} {stage.kind} {_short(stage.task or '')}".rstrip(), *cells, *_guarded(behind)])
     if shown.hides(matrix)[1]:
         learned = [None if (at := matrix.learned[j]) is None else matrix.score[at][j] for j in columns]
         end = " " * (1 + some)
-        lines.append(["when learned", *("-" + end if s is None else f"{100 * s:.1f}%{end}" for s in learned)])
-    lines.append(["test items", *(_span([line[j] for line in matrix.n]) + " " * (1 + some) for j in columns)])
+        at_first = ("-" + end if s is None else f"{100 * s:.1f}%{end}" for s in learned)
+        lines.append(["when learned", *at_first, *_guarded("" for _ in guards)])
+    counts = (_span([line[j] for line in matrix.n]) + " " * (1 + some) for j in columns)
+    lines.append(["test items", *counts, *_guarded(str(one.n or "-") for one in guards)])
     summary = [_metric_line(name, matrix.metrics[name]) for name in MEANING]
     if worst := matrix.metrics["bwt"].worst:
         summary.append(f"worst change: {worst.task} {_points(worst.value)} since it was learned")
@@ -295,6 +318,12 @@ def plain_text(matrix: Matrix, part: Part | None = None) -> str:
     if some:
         summary.append("' scored on other test rows than the newest; differences are over the rows that both have")
     return "\n".join([*_aligned(lines), "", *summary]) + "\n"
+
+
+def _guarded(cells: Iterable[str]) -> list[str]:
+    """Return the cells of guards behind a rule; nothing where there are no guards."""
+    behind = list(cells)
+    return ["|", *behind] if behind else []
 
 
 def _metric_line(name: str, metric: Metric) -> str:

@@ -1,6 +1,8 @@
 """The matrix as a heat map: a real table, so that it reads aloud, copies as text and scrolls on a phone."""
 
-from perdure.evaluate.matrix import Matrix, Part, Stage
+from collections.abc import Iterable
+
+from perdure.evaluate.matrix import GuardColumn, Matrix, Part, Stage
 from perdure.report.colour import LEVELS, level
 from perdure.report.markup import Html, el, join, scrolling, trusted
 from perdure.report.records import Cells
@@ -25,12 +27,24 @@ def heatmap(matrix: Matrix, scores: Cells, compact: bool = False, part: Part | N
     heads = [
         el("th", el("span", clip(task, 44) if dense else _breakable(task)), scope="col", title=task) for task in tasks
     ]
+    guards = {} if compact else dict(matrix.guards)  # behind a rule, as no metric counts them
+    heads += [
+        el(
+            "th",
+            el("span", clip(name, 44) if dense else _breakable(name)),
+            scope="col",
+            title=f"guard {name}",
+            class_=rule,
+        )
+        for name, rule in _ruled(guards)
+    ]
     corner = el("td", "after", el("br"), "learning", class_="corner")
     body = [
         el(
             "tr",
             _stage(i, matrix.stages[i]),
             [_bare(matrix, i, j) if bare else _cell(matrix, scores, i, j, compact, dense) for j in part.columns],
+            [_guard_cell(name, guards[name], i, dense or bare, rule) for name, rule in _ruled(guards)],
         )
         for i in part.rows
     ]
@@ -39,7 +53,7 @@ def heatmap(matrix: Matrix, scores: Cells, compact: bool = False, part: Part | N
         el("thead", el("tr", corner, heads)),
         el("tbody", body),
         class_=f"heat{' dense' if dense else ''}",
-        style=f"--columns:{len(tasks)}",
+        style=f"--columns:{len(tasks) + len(guards)}",
     )
     return scrolling(table, "Scores by stage and task")
 
@@ -79,6 +93,21 @@ def _stage(index: int, stage: Stage) -> Html:
         scope="row",
         title=name,
     )
+
+
+def _ruled(guards: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the names of guards, each with the class of its cells: the first one is behind a rule."""
+    return [(name, "guard" if i else "guard ruled") for i, name in enumerate(guards)]
+
+
+def _guard_cell(name: str, guard: GuardColumn, i: int, whole: bool, rule: str) -> Html:
+    score = guard.score[i]
+    if score is None:
+        unseen = el("span", "not measured", class_="unseen")
+        return el("td", unseen, class_=f"gap {rule}", title=f"guard {name}, stage {i}: not measured")
+    tip = f"guard {name} ({guard.ability}), stage {i}: {percent(score)}, n = {count(guard.n)}"
+    shown = f"{100 * score:.0f}" if whole else f"{100 * score:.1f}"
+    return el("td", el("b", shown), class_=f"v{level(score)} {rule}", title=tip)
 
 
 def _bare(matrix: Matrix, i: int, j: int) -> Html:

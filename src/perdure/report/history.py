@@ -14,7 +14,14 @@ ROWS = 4  # entries of a long report that are not folded
 
 def history(data: ReportData) -> Html:
     """Return tree, table of entries (newest first) and reflog (newest first)."""
-    return join(_tree(data), el("h3", "Entries"), _entries(data), el("h3", "Where head has been"), _reflog(data))
+    return join(
+        _tree(data),
+        el("h3", "Entries"),
+        _entries(data),
+        el("h3", "Where head has been"),
+        _reflog(data),
+        _references(data),
+    )
 
 
 def lanes(data: ReportData) -> dict[str, int]:
@@ -154,6 +161,14 @@ def _reflog(data: ReportData) -> Html:
         return el("p", "Head has not moved since the workspace was made.", class_="empty")
     moves = el("ol", [_move(data, move) for move in reversed(data.reflog)], class_="reflog")
     return folded(count(len(data.reflog), "move"), moves) if is_long(data) else moves
+
+
+def _references(data: ReportData) -> Html | None:
+    """Return the moves of the references of guards, where there are any."""
+    if not data.references:
+        return None
+    moves = el("ol", [_move(data, move) for move in reversed(data.references)], class_="reflog")
+    return join(el("h3", "What guards are compared with"), moves)
 
 
 def _move(data: ReportData, move: Move) -> Html:

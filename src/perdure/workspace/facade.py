@@ -48,7 +48,7 @@ class Workspace(LearnVerbs, EditVerbs, GuardVerbs, InspectVerbs, UseVerbs, Upkee
         device: str = ANY,
         seed: int = 0,
         keep_rows: KeepRows = "needed",
-        guards: Literal["default", "none"] = "default",
+        guards: Literal["default", "none"] | None = None,
     ) -> "Workspace":
         """Make a workspace for a base model: a folder, a hub id, or the embedded default.
 
@@ -66,8 +66,8 @@ class Workspace(LearnVerbs, EditVerbs, GuardVerbs, InspectVerbs, UseVerbs, Upkee
             seed: Seed of everything random in this workspace.
             keep_rows: Rows whose text is kept: "needed" keeps those of memory and the test rows, and of all others their
                 hashes; "all" keeps every row, for recipes that train on all of them again (`joint`).
-            guards: "default" adds the guards that each learn scores, so that it shows what the model forgot of what it could do
-                before; "none" adds none.
+            guards: "default" adds the guards that each learn scores, which show what the model lost of what it could do before;
+                "none" adds none. None takes what the environment variable PERDURE_GUARDS says, else "default".
 
         Raises:
             BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in

@@ -6,7 +6,7 @@ from perdure.core.words import counted
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.edit.records import record_at
 from perdure.workflows.export.card_record import EMBEDDED, origin
-from perdure.workflows.export.card_scores import FACTS, fact_lines, history, scores
+from perdure.workflows.export.card_scores import FACTS, fact_lines, guard_lines, history, scores
 from perdure.workflows.export.card_words import code, loss_of, plain
 from perdure.workflows.export.result import AdapterExport, Export, MergedExport
 
@@ -28,6 +28,7 @@ def card(ledger: Ledger, entry: Entry, made: Export) -> str:
         _intro(ledger, entry, made),
         "## Scores",
         *scores(ledger, entry),
+        *guard_lines(ledger, entry),
         *fact_lines(record),
         *_systems(ledger, entry),
         "## Load it",

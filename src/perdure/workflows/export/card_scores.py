@@ -10,6 +10,7 @@ from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import about
 from perdure.workflows.export.card_record import last_learn, notes_of_learn
 from perdure.workflows.export.card_words import percent, plain, points, row_of, share_of, short_hash
+from perdure.workflows.guards.columns import guard_scores
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.score_views import paired
 
@@ -71,6 +72,32 @@ def _intervals(makers: dict[str, list[str]]) -> str:
     how = {"Wilson": "Wilson's, of answers that are right or wrong", "bootstrap": "bootstrapped over graded answers"}
     scores = "; ".join(f"{', '.join(names)}: {how[maker]}" for maker, names in makers.items())
     return f"Intervals of scores: {scores}. Those of the metrics are bootstrapped over test rows." if makers else ""
+
+
+def guard_lines(ledger: Ledger, entry: Entry) -> list[str]:
+    """Return the guards that were scored at an entry, with the change since their reference; nothing without any."""
+    table = [
+        "| Guard | Ability | Scorer | At its reference | Now | 95% interval | n |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for guard in ledger.guards():
+        before, now = guard_scores(ledger, guard, [ledger.entry(guard.reference), entry])
+        if before is None or now is None:
+            continue
+        interval = f"{percent(now.low)} to {percent(now.high)}"
+        cells = [
+            plain(guard.name),
+            guard.ability,
+            now.scorer,
+            percent(before.score),
+            percent(now.score),
+            interval,
+            str(now.n),
+        ]
+        table.append(row_of(cells))
+    if len(table) == 2:
+        return []
+    return ["What the model could do before, and can do now; a guard is scored and never trained:", "\n".join(table)]
 
 
 def fact_lines(record: EditsRecord) -> list[str]:

@@ -1,5 +1,6 @@
 """Add guards to a workspace, list and remove them, and move their reference. No id of an entry depends on any of it."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -90,20 +91,30 @@ def add_guard(
     return listed(session, guard)
 
 
-def add_default_guards(session: Session, wanted: str = "default") -> None:
-    """Add the guards of a new workspace.
+def add_default_guards(session: Session, wanted: str | None = None) -> None:
+    """Add the guards of a new workspace, which are made by perdure and need no data.
 
     Args:
         session: Of the workspace.
-        wanted: "default", or "none" for none.
+        wanted: "default", or "none" for none; None takes what the environment variable PERDURE_GUARDS says, else "default".
 
     Raises:
-        BadInput: `wanted` is something else.
+        BadInput: It is something else.
+    """
+    chosen = wanted or os.environ.get("PERDURE_GUARDS") or "default"
+    check_new(chosen)
+    for name in DEFAULTS if chosen == "default" else ():
+        add_guard(session, name)
+
+
+def check_new(wanted: str) -> None:
+    """Refuse a name of the guards of a new workspace that is neither "default" nor "none".
+
+    Raises:
+        BadInput: It is neither.
     """
     if wanted not in ("default", "none"):
-        raise BadInput(f"guards is {wanted!r}; it is default ({', '.join(DEFAULTS)}) or none")
-    for name in DEFAULTS if wanted == "default" else ():
-        add_guard(session, name)
+        raise BadInput(f"guards of a new workspace are {wanted!r}; write default ({', '.join(DEFAULTS)}) or none")
 
 
 def _with_learn(items: GuardBudget, learn: int) -> GuardBudget:

@@ -1,10 +1,12 @@
 """Stage x task: what was measured of every task after every entry."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from perdure.evaluate.matrix import Matrix, Stage, build_matrix
+from perdure.evaluate.matrix import GuardColumn, Matrix, Stage, build_matrix
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import Score
+from perdure.workflows.guards.columns import guard_columns
 from perdure.workflows.inspect.score_views import task_order
 
 
@@ -16,15 +18,17 @@ class Measured:
         tasks: The tasks of the entry.
         stages: The entries that led to it, the base first.
         scores: (stages, tasks); None where not measured.
+        guards: The guards of the workspace, by name.
     """
 
     tasks: list[str]
     stages: list[Stage]
     scores: list[list[Score | None]]
+    guards: Mapping[str, GuardColumn] = field(default_factory=dict)
 
     def matrix(self, *, parts: bool = False) -> Matrix:
         """Return the matrix with its metrics, where `parts` with a name for the test rows of each cell."""
-        return build_matrix(self.tasks, self.stages, self.scores, parts=parts)
+        return replace(build_matrix(self.tasks, self.stages, self.scores, parts=parts), guards=self.guards)
 
 
 def matrix(ledger: Ledger, at: str = "head", *, parts: bool = False) -> Matrix:
@@ -50,4 +54,5 @@ def measured(ledger: Ledger, entry: Entry) -> Measured:
     states = {state for line in seen for state in line.values()}
     by_cell = ledger.scores(states, {v for row in versions.values() for v in row})
     scores = [[by_cell.get((line[name], versions[name][i])) for name in versions] for i, line in enumerate(seen)]
-    return Measured(list(versions), [Stage(stage.id, stage.kind, stage.task) for stage in stages], scores)
+    named = [Stage(stage.id, stage.kind, stage.task) for stage in stages]
+    return Measured(list(versions), named, scores, guard_columns(ledger, stages))

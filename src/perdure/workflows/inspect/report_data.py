@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from perdure.ledger.guards import REF
 from perdure.ledger.records import SIGNATURE, GateOff, LearnRecord, Signature
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import NOTE, records
@@ -58,6 +59,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
             for entry in entries
         ),
         reflog=tuple(move for move in reversed(ledger.reflog()) if move.old),
+        references=tuple(move for guard in ledger.guards() for move in reversed(ledger.reflog(REF.format(guard.name)))),
         compare=tuple(side_by_side(ledger, name, other) for name, other in (compare or {}).items()),
     )
     return _renamed(data, ledger) if ledger.aliases else data

@@ -123,6 +123,7 @@ class ReportData:
         entries: All entries, oldest first.
         reflog: The moves of head, oldest first.
         compare: Other workspaces to compare with.
+        references: The moves of the references of guards, guard by guard, oldest first.
     """
 
     workspace: WorkspaceInfo
@@ -132,3 +133,4 @@ class ReportData:
     entries: tuple[ReportEntry, ...]
     reflog: tuple[Move, ...]
     compare: tuple[Comparison, ...]
+    references: tuple[Move, ...] = ()
