@@ -148,6 +148,13 @@ def test_names_of_guards_and_tasks_are_unique_together(ws):
         ws.guard_add(file, name="task")
     with pytest.raises(BadInput, match="guard sums is there already"):
         ws.guard_add(file)
+    ws.task_rename("task", "alias")
+    with pytest.raises(BadInput, match=r"alias is the name of a task \(the alias of task\)"):
+        ws.guard_add(file, name="alias")
+    with pytest.raises(BadInput, match="sums is a guard"):
+        ws.task_rename("task", "sums")
+    with pytest.raises(BadInput, match="head is a ref"):
+        ws.guard_add(file, name="head")
     ws.task_remove("task")
     with pytest.raises(BadInput, match="task is the name of a task"):  # head~1 still knows it
         ws.guard_add(file, name="task")

@@ -1,6 +1,5 @@
 """The settings of a guard, from its file: rows that are scored at each learn and never learned."""
 
-import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from itertools import pairwise
@@ -13,7 +12,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_text import clipped, quoted
 from perdure.core.plain_yaml import read_yaml_file
 from perdure.core.recipe import first_problem, nearest
-from perdure.data.spec import TaskSpec
+from perdure.data.spec import TaskSpec, check_task_name
 
 Ability = Literal[
     "instruction", "knowledge", "commonsense", "code", "maths", "language", "facts", "drift", "safety", "other"
@@ -93,9 +92,7 @@ class GuardSpec(BaseModel):
     @field_validator("ability_guard")
     @classmethod
     def _plain_name(cls, value: str) -> str:
-        if not re.fullmatch(r"\w[\w.-]*", value):
-            raise ValueError('must begin with a letter or digit and hold only letters, digits, "_", "." and "-"')
-        return value
+        return check_task_name(value)
 
     @field_validator("where", mode="before")
     @classmethod

@@ -126,21 +126,18 @@ def _with_learn(items: GuardBudget, learn: int) -> GuardBudget:
 
 
 def refuse_taken(ledger: Ledger, name: str) -> None:
-    """Refuse the name of a guard that a guard or a task has.
+    """Refuse the name of a guard that a guard, a task or a ref has.
 
     Raises:
         BadInput: The name is taken.
     """
     if any(guard.name == name for guard in ledger.guards()):
         raise BadInput(f"guard {name} is there already; remove it first ('perdure guard remove {name}'), or add --name")
-    waiting = ledger.candidate()
-    known = next((one for one in [*([waiting] if waiting else []), *ledger.entries()] if name in one.tasks), None)
-    if known is not None:
-        raise BadInput(
-            f"{name} is the name of a task (entry {known.id[:12]} knows it); give the guard another with --name"
-        )
-    if (task := ledger.task_name(name)) != name:
-        raise BadInput(f"{name} is the alias of task {task}; give the guard another name with --name")
+    if (task := ledger.task_name(name)) in ledger.every_task():
+        alias = f" (the alias of {task})" if task != name else ""
+        raise BadInput(f"{name} is the name of a task{alias}; give the guard another with --name")
+    if name in ledger.refs() or name == "candidate":
+        raise BadInput(f"{name} is a ref; give the guard another name with --name")
 
 
 def refuse_guard_name(ledger: Ledger, task: str) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from perdure.core.errors import BadInput
+from perdure.core.plain_text import quoted
 from perdure.core.rows import Message, Row
 from perdure.data.guard_order import in_order
 from perdure.data.guard_spec import GuardSpec, guard_file, load_guard_spec, make_guard_spec
 from perdure.data.load import load_probe
 from perdure.data.sources import Data
-from perdure.data.spec import make_spec
+from perdure.data.spec import check_task_name, make_spec
 from perdure.data.task import TaskData
 from perdure.ledger.records import GuardBudget
 
@@ -59,7 +60,7 @@ def read_guard(what: str, root: Path, data: Path | None = None, *, name: str | N
     else:
         file = guard_file(what)
         spec, folder = load_guard_spec(file), file.parent
-    spec = spec.model_copy(update={"ability_guard": name}) if name else spec
+    spec = _named(spec, name) if name else spec
     places = [folder, root, *([data] if data else [Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else [])]
     rows, whole = _rows(spec, places)
     most = len(rows) if spec.items.full == "all" else min(spec.items.full, len(rows))
@@ -76,6 +77,13 @@ def read_guard(what: str, root: Path, data: Path | None = None, *, name: str | N
     wanted = (counts.quick if counts.learn is None else counts.learn, counts.quick, counts.standard, most)
     items = GuardBudget(*(min(count, most) for count in wanted))
     return ReadGuard(spec, task, items, _chance(spec, task), _source(spec))
+
+
+def _named(spec: GuardSpec, name: str) -> GuardSpec:
+    try:
+        return spec.model_copy(update={"ability_guard": check_task_name(name)})
+    except ValueError as error:
+        raise BadInput(f"no guard can be called {quoted(name)}: a name {error}") from error
 
 
 def _rows(spec: GuardSpec, places: Sequence[Path]) -> tuple[tuple[Row, ...], TaskData]:
