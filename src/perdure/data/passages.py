@@ -1,4 +1,4 @@
-"""Plain passages on which the effect of an edit on other text is measured."""
+"""Plain passages of different kinds of text: a guard, and what the effect of an edit on other text is measured on."""
 
 PASSAGES = (
     "The kettle had just begun to sing when the lights went out. She felt along the shelf for the candles, found "

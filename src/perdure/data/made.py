@@ -1,0 +1,198 @@
+"""Rows of guards that perdure makes itself: text written for it, and sums. They need no download and no licence."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from perdure.core.canonical import canonical_json
+from perdure.core.errors import BadInput
+from perdure.core.keyed import keyed
+from perdure.core.rows import Check, Message, Row
+from perdure.data.passages import PASSAGES
+
+FOLDER = Path(__file__).parent / "guards"
+NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry")
+SUMS = 10  # rows of each kind of sum, and of each word problem
+_SUMS = {  # lowest and highest first number, lowest and highest second number; sign
+    "add, 1 digit": ((1, 9, 1, 9), "+"),
+    "add, 2 digits": ((10, 99, 10, 99), "+"),
+    "add, 3 digits": ((100, 499, 100, 499), "+"),
+    "subtract, 1 digit": ((2, 9, 1, 9), "-"),
+    "subtract, 2 digits": ((10, 99, 10, 99), "-"),
+    "subtract, 3 digits": ((100, 999, 100, 999), "-"),
+    "multiply, 1 digit": ((2, 9, 2, 9), "*"),
+    "multiply, 2 digits": ((10, 99, 2, 9), "*"),
+}
+
+
+def made_rows(name: str) -> tuple[Row, ...]:
+    """Return the rows of a made guard; always the same rows in the same order.
+
+    Args:
+        name: A key of `MADE`.
+
+    Raises:
+        BadInput: Nothing is made under that name.
+    """
+    if name not in MADE:
+        near = get_close_matches(name, MADE, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise BadInput(f"no rows are made under the name {name[:60]!r}{hint}; there are {', '.join(MADE)}")
+    return tuple(MADE[name]())
+
+
+def instructions() -> list[Row]:
+    """Return requests with one verifiable instruction each, some topics of each kind; `group` is the kind."""
+    rows = []
+    for kind in _lines("instructions"):
+        for topic in kind["topics"]:
+            arguments = {
+                key: _filled(value, topic, escape=key == "pattern") for key, value in kind.get("arguments", {}).items()
+            }
+            check = Check(kind["check"], canonical_json(arguments) if arguments else "")
+            rows.append(_asked(_filled(kind["prompt"], topic), checks=(check,), group=kind["group"]))
+    return rows
+
+
+def drift() -> list[Row]:
+    """Return prompts whose answers show how far a model is from a reference: requests, and beginnings of plain text."""
+    return [
+        _asked(line["instruction"]) if "instruction" in line else Row(prompt=line["prompt"]) for line in _lines("drift")
+    ]
+
+
+def manners() -> list[Row]:
+    """Return requests that sound dangerous and are harmless, and requests that ought to be declined; `label` says which."""
+    return [_asked(line["instruction"], label=line["label"]) for line in _lines("manners")]
+
+
+def arithmetic() -> list[Row]:
+    """Return sums of numbers with one to three digits, and word problems; `label` is the kind, `SUMS` rows of each."""
+    makers = [partial(_sum, kind, limits, sign) for kind, (limits, sign) in _SUMS.items()]
+    makers += [partial(_word_problem, line) for line in _lines("arithmetic")]
+    return [row for make in makers for row in _distinct(make, SUMS)]
+
+
+def facts() -> list[Row]:
+    """Return facts with four choices each, the right one and three answers of other facts of the relation."""
+    rows = []
+    for line in _lines("facts"):
+        answers = sorted({answer for _, answer in line["facts"]})
+        for subject, answer in line["facts"]:
+            draw = keyed("made facts", line["relation"], subject)
+            others = [text for text in answers if text != answer]
+            chosen = [answer, *(others[i] for i in sorted(draw.permutation(len(others))[:3]))]
+            choices = tuple(f" {chosen[i]}" for i in draw.permutation(len(chosen)))
+            rows.append(
+                Row(
+                    prompt=line["prompt"].replace("{subject}", subject),
+                    completion=f" {answer}",
+                    label=line["relation"],
+                    choices=choices,
+                    gold=choices.index(f" {answer}"),
+                )
+            )
+    return rows
+
+
+def facts_free() -> list[Row]:
+    """Return the facts of `facts` without choices: an answer is right that begins with the object."""
+    return [
+        replace(
+            row,
+            choices=(),
+            gold=None,
+            checks=(Check("text:begins", canonical_json({"options": [row.completion[1:]]})),),
+        )
+        for row in facts()
+    ]
+
+
+def language() -> list[Row]:
+    """Return plain passages of different kinds of text."""
+    more = (FOLDER / "language.txt").read_text(encoding="utf-8").strip().split("\n\n")
+    return [Row(completion=passage) for passage in (*PASSAGES, *more)]
+
+
+MADE: dict[str, Callable[[], list[Row]]] = {
+    "instructions": instructions,
+    "arithmetic": arithmetic,
+    "facts": facts,
+    "facts_free": facts_free,
+    "language": language,
+    "drift": drift,
+    "manners": manners,
+}
+"""What is made, by name."""
+
+
+def plain_text(row: Row) -> Row:
+    """Return a request as plain text, for a model without a chat template: the user's turn on a line of its own."""
+    if not row.messages:
+        return row
+    turns = "\n\n".join(turn.content for turn in row.messages[:-1])
+    return replace(row, messages=(), prompt=f"{turns}\n", completion=row.messages[-1].content)
+
+
+def _distinct(make: Callable[[int], Row], count: int) -> list[Row]:
+    """Return the first `count` different rows of those that `make` returns for 0, 1, 2, ..."""
+    rows: dict[str, Row] = {}
+    for n in range(20 * count):
+        row = make(n)
+        rows.setdefault(row.hash, row)
+        if len(rows) == count:
+            break
+    return list(rows.values())
+
+
+def _sum(kind: str, limits: tuple[int, int, int, int], sign: str, n: int) -> Row:
+    """Return the n-th sum of a kind; nothing is taken from a smaller number."""
+    draw = keyed("made arithmetic", kind, n)
+    a, b = (int(draw.integers(low, high + 1)) for low, high in (limits[:2], limits[2:]))
+    if sign == "-" and b > a:
+        a, b = b, a
+    result = {"+": a + b, "-": a - b, "*": a * b}[sign]
+    return Row(prompt=f"{a} {sign} {b} =", completion=f" {result}", label=kind)
+
+
+def _word_problem(line: Mapping[str, Any], n: int) -> Row:
+    """Return a word problem with numbers and a name; its template says how the answer is made of the numbers a and b."""
+    draw = keyed("made arithmetic", line["kind"], n)
+    a = int(draw.integers(line["a"][0], line["a"][1] + 1))
+    b = int(draw.integers(line["b"][0], line["b"][1] + 1))
+    result = {"a + b": a + b, "a - b": a - b, "a * b": a * b}[line["answer"]]
+    name = NAMES[int(draw.integers(len(NAMES)))]
+    text = line["text"].replace("{a}", str(a)).replace("{b}", str(b)).replace("{name}", name)
+    return Row(prompt=f"Question: {text}\nAnswer:", completion=f" {result}", label=line["kind"])
+
+
+def _asked(text: str, **more: Any) -> Row:
+    """Return a conversation with one request and no answer yet."""
+    return Row(messages=(Message("user", text), Message("assistant", "")), **more)
+
+
+def _filled(value: Any, values: Mapping[str, Any], *, escape: bool = False) -> Any:
+    """Return a text with its placeholders {name} replaced, or a list of such texts; a placeholder alone becomes its value.
+
+    Braces around other text stay as they are: patterns have some.
+    """
+    if isinstance(value, list):
+        return [_filled(item, values, escape=escape) for item in value]
+    if not isinstance(value, str):
+        return value
+    if value[1:-1] in values and value == f"{{{value[1:-1]}}}" and not escape:
+        return values[value[1:-1]]
+    for name, text in values.items():
+        value = value.replace(f"{{{name}}}", re.escape(str(text)) if escape else str(text))
+    return value
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    """Return the objects of a text file of this folder, one from each line."""
+    text = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines() if line]

@@ -1,0 +1,120 @@
+"""What made guards consist of: their numbers, that nothing occurs twice, and that every check can be decided."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from perdure.core.errors import BadInput
+from perdure.core.rows import Message, Row
+from perdure.data.made import MADE, made_rows, plain_text
+from perdure.evaluate.checks import follows, refuse_wrong
+
+CHECKED = [name for name in MADE if any(row.checks for row in made_rows(name))]
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_rows_are_the_same_each_time_and_none_occurs_twice(name):
+    rows = made_rows(name)
+
+    assert rows == made_rows(name)
+    assert len({row.hash for row in rows}) == len(rows)
+    assert len({row.question for row in rows}) == len(rows)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(BadInput, match="did you mean 'arithmetic'"):
+        made_rows("aritmetic")
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_every_check_can_be_decided_and_no_placeholder_is_left(name):
+    for row in made_rows(name):
+        text = row.messages[0].content if row.messages else row.prompt
+        assert not re.search(r"\{\w+\}", text), text
+        for check in row.checks:
+            refuse_wrong(check)
+
+
+def test_instructions_are_forty_kinds_of_five_topics_with_one_check_each():
+    rows = made_rows("instructions")
+
+    assert set(Counter(row.group for row in rows).values()) == {5}
+    assert len({row.group for row in rows}) == 40
+    assert all(len(row.checks) == 1 and row.answer == "" for row in rows)
+
+
+ANSWERS = {
+    "no comma": "It rains a lot here.",
+    "numbered list": "1. Cat\n2. Dog\n3. Hen",
+    "json keys": '{"name": "Ann", "age": 31}',
+    "copy": "The blue door is open.",
+    "copy with a change": "The cat sleeps all day.",
+    "tag": "<b>Paris</b>",
+    "table": "| Fruit | Colour |\n| --- | --- |",
+    "first word": "When it rains, we stay in.",
+    "count": "1, 2, 3, 4, 5",
+    "start phrase": "The best thing about sleep is rest.",
+    "hashtags": "#dog #walk #fun",
+    "dialogue": "A: It rains.\nB: I know.",
+}
+
+
+@pytest.mark.parametrize("group", ANSWERS)
+def test_a_right_answer_follows_the_first_topic_of_a_kind_and_another_text_does_not(group):
+    row = next(row for row in made_rows("instructions") if row.group == group)
+
+    assert follows(row.checks[0], ANSWERS[group])
+    assert not follows(row.checks[0], "Well, this is, as you see, some other text: a, b, c.")
+
+
+def test_drift_has_40_requests_and_20_beginnings():
+    rows = made_rows("drift")
+
+    assert sum(bool(row.messages) for row in rows) == 40
+    assert sum(bool(row.prompt) for row in rows) == 20
+
+
+def test_manners_says_what_is_expected():
+    assert Counter(row.label for row in made_rows("manners")) == {"answer": 30, "decline": 15}
+
+
+def test_a_fact_has_four_choices_of_its_relation_at_all_places():
+    rows = made_rows("facts")
+    answers = {label: {row.completion for row in rows if row.label == label} for label in {row.label for row in rows}}
+
+    assert all(len(set(row.choices)) == 4 and row.choices[row.gold] == row.completion for row in rows)
+    assert all(set(row.choices) <= answers[row.label] for row in rows)
+    assert min(Counter(row.gold for row in rows).values()) > len(rows) / 8
+
+
+def test_a_free_answer_is_right_that_begins_with_the_object():
+    row = next(row for row in made_rows("facts_free") if "France is" in row.prompt)
+
+    assert follows(row.checks[0], " Paris, the city of light")
+    assert not follows(row.checks[0], " a country with the capital Paris")
+    assert row.choices == ()
+
+
+def test_sums_are_right():
+    rows = [row for row in made_rows("arithmetic") if row.prompt.endswith("=")]
+
+    assert len(rows) == 80
+    assert all(eval(row.prompt.removesuffix("=")) == int(row.completion) for row in rows)  # numbers and a sign
+    assert all(0 <= int(row.completion) < 1000 for row in made_rows("arithmetic"))
+
+
+def test_a_word_problem_names_its_numbers():
+    rows = [row for row in made_rows("arithmetic") if row.prompt.startswith("Question:")]
+
+    assert len(rows) == 80
+    for row in rows:
+        a, b = map(int, re.findall(r"\d+", row.prompt))
+        assert int(row.completion) in (a + b, a - b, a * b)
+
+
+def test_a_request_as_plain_text_has_its_words_on_a_line_of_their_own():
+    asked = Row(messages=(Message("user", "Name a bird."), Message("assistant", "")), group="birds")
+
+    assert plain_text(asked) == Row(prompt="Name a bird.\n", group="birds")
+    assert plain_text(Row(prompt="Once")) == Row(prompt="Once")
