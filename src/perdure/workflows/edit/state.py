@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.progress import Tick
 from perdure.core.slots import EDITS
+from perdure.data.passages import PASSAGES
 from perdure.ledger import Entry
 from perdure.ledger.entry import Kind
 from perdure.ledger.records import Drift
 from perdure.workflows.cached import cached
-from perdure.data.passages import PASSAGES
 from perdure.workflows.session import Session
 from perdure.workflows.slots import factors_of, tensors_of
 
