@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.names import task_names
-from perdure.cli.options import AsJson, At, Device, Folder, TrustFile, open_workspace
+from perdure.cli.options import AsJson, At, Device, Folder, RunsCode, TrustFile, open_workspace
 from perdure.cli.output import emit, interval, knows_nothing, percent, print_message, print_text, table, warn
 from perdure.cli.progress import progress
 
@@ -19,6 +19,7 @@ def evaluate(
         bool, typer.Option("--all", help="Score every test row of a task that has more than its test_rows.")
     ] = False,
     trust_file: TrustFile = None,
+    run_code: RunsCode = "no",
     at: At = "head",
     folder: Folder = None,
     device: Device = None,
@@ -30,7 +31,7 @@ def evaluate(
     """
     from perdure.workflows.inspect.evaluate import evaluate as carry_out
 
-    ws = open_workspace(folder, device)
+    ws = open_workspace(folder, device, run_code)
     for file in trust_file or ():
         ws.trust(file)
     session = ws.session

@@ -35,7 +35,7 @@ from perdure.cli.learn_options import (
     yaml_value,
 )
 from perdure.cli.learn_screen import conclude, show_preview, show_result
-from perdure.cli.options import AsJson, Device, Folder, Message, TrustFile, open_workspace
+from perdure.cli.options import AsJson, Device, Folder, Message, RunsCode, TrustFile, open_workspace
 from perdure.cli.output import emit, warn
 from perdure.cli.progress import progress
 
@@ -62,6 +62,7 @@ def learn(
     test_rows: TestRows = None,
     scorer: Scorer = None,
     trust_file: TrustFile = None,
+    run_code: RunsCode = "no",
     general: General = None,
     guard: Guard = None,
     rows: RowFiles = None,
@@ -104,7 +105,7 @@ def learn(
         "allow_leaks": allow_leaks,
         **({"rows": files_by_task(rows)} if rows else {}),
     }
-    ws = open_workspace(folder, device)
+    ws = open_workspace(folder, device, run_code)
     for file in trust_file or ():
         ws.trust(file)
     gate = options["gate"] = None if no_gate else Gate(**rule)

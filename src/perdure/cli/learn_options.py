@@ -82,7 +82,7 @@ Scorer = Annotated[
         metavar="NAME",
         autocompletion=scorers,
         help="Scorer by name, or as YAML with its options: exact, choice, f1, rouge_l, set_f1, set_exact, tool_calls, "
-        "number, regex or declines.",
+        "number, regex, declines or programs.",
     ),
 ]
 General = Annotated[Path | None, typer.Option(metavar="FILE", help="General instruction data to replay.")]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 OPENED: "ContextVar[tuple[Ledger, ...]]" = ContextVar("ledgers that the command opened", default=())
 NAMES = ("-w", "--workspace")
+RUN_CODE = "--run-code"  # may stand without a value
 DEVICE = "perdure.device"  # what was given before a command's name, in `ctx.meta`
 
 
@@ -28,11 +29,18 @@ class WarningCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, and name options that stand twice."""
+        args = with_value(args)
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         single = [p for p in order if p.param_type_name == "option" and not (p.multiple or p.is_flag or p.count)]  # type: ignore[attr-defined]
         for param in dict.fromkeys(p for p in single if single.count(p) > 1):
             warn(f"{param.opts[-1]} is given {single.count(param)} times; the last one counts")
         return super().parse_args(ctx, args)
+
+
+def with_value(args: list[str]) -> list[str]:
+    """Return arguments in which an option whose value may be left out has it, so that it takes no other argument for it."""
+    end = args.index("--") if "--" in args else len(args)
+    return [f"{RUN_CODE}=isolated" if n < end and arg == RUN_CODE else arg for n, arg in enumerate(args)]
 
 
 class App(typer.Typer):
@@ -79,6 +87,12 @@ def _device_name(value: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
+def _how_to_run(value: str) -> str:
+    if value not in ("no", "isolated", "unsafe"):
+        raise typer.BadParameter(f"{value!r} is no way to run programs; write {RUN_CODE}, or {RUN_CODE}=unsafe")
+    return value
+
+
 Above = Annotated[
     Path | None,
     typer.Option(*NAMES, callback=_remember, metavar="DIR", help="Workspace; else PERDURE_WORKSPACE, else here."),
@@ -117,6 +131,16 @@ TrustFile = Annotated[
     list[Path] | None,
     typer.Option("--trust-file", metavar="FILE", help="Python file whose code may run as a scorer; repeatable."),
 ]
+RunsCode = Annotated[
+    str,
+    typer.Option(
+        RUN_CODE,
+        metavar="[=unsafe]",
+        callback=_how_to_run,
+        show_default=False,
+        help="Run programs that the model writes, without network and files; '=unsafe' limits them alone.",
+    ),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Score a sample of each task: 100 of its test rows.")]
 NoScore = Annotated[bool, typer.Option("--no-score", help="Do not score the tasks afterwards.")]
 At = Annotated[
@@ -144,11 +168,12 @@ def open_ledger(folder: Path | None) -> "Ledger":
     return _opened(Ledger.open(folder or Path()))
 
 
-def open_workspace(folder: Path | None, device: str | None = None) -> "Workspace":
-    """Open a workspace; `device` is for commands that load its model."""
+def open_workspace(folder: Path | None, device: str | None = None, run_code: str = "no") -> "Workspace":
+    """Open a workspace; `device` is for commands that load its model, `run_code` for those that score with it."""
     from perdure.workspace.facade import Workspace
 
     ws = Workspace.open(folder or Path(), device or ANY)
+    ws.session.run_code = run_code  # type: ignore[assignment]  # checked by the option
     _opened(ws.ledger)
     return ws
 

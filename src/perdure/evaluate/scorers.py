@@ -24,6 +24,8 @@ from perdure.maths.statistics import mean_interval
 
 Scorer = Callable[[str, str], float]
 
+PROGRAMS = "programs"  # the scorer that runs what a model wrote
+
 # Commas group digits only in threes: "1,234" is one number, "1,2" is two. A minus sign counts where no word ends right
 # before it; in a script without spaces it always counts, since word ends cannot be seen.
 NUMBER = re.compile(
@@ -200,6 +202,11 @@ def read_scorer(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return name, options
 
 
+def runs_programs(spec: str | Mapping[str, Any]) -> bool:
+    """Return whether a scorer runs programs that a model wrote, which happens only where the user demands it."""
+    return read_scorer(spec)[0] == PROGRAMS
+
+
 def get_scorer(spec: str | Mapping[str, Any], code: Callable[[str, str], str] | None = None) -> Scorer:
     """Return the scorer of `spec` as a function of (prediction, reference).
 
@@ -222,6 +229,8 @@ def get_scorer(spec: str | Mapping[str, Any], code: Callable[[str, str], str] | 
     if name not in SCORERS:
         return outside_scorers(SCORERS)[name]
     function = SCORERS[name][0]
+    if name == PROGRAMS:
+        raise BadSpec("scorer 'programs' runs the test of a row, and compares no texts; use run_code.program_outcome")
     if function is None:
         raise BadSpec(f"scorer {name!r} compares the likelihoods of choices, not texts; use choice_score")
     return partial(function, **options)
@@ -360,4 +369,5 @@ SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, o
     "number": (number, {"tolerance": _amount}),
     "regex": (regex_found, {"pattern": _pattern}),
     "declines": (declined_rightly, {"when": _label}),
+    PROGRAMS: (None, {}),
 }

@@ -11,7 +11,8 @@ from perdure.core.progress import Tick
 from perdure.core.rows import Row
 from perdure.core.words import counted
 from perdure.data.task import TaskData
-from perdure.evaluate.scorers import choice_score, get_scorer, read_scorer, score_record
+from perdure.evaluate.run_code import RunCode, check_run_code, program_outcome
+from perdure.evaluate.scorers import PROGRAMS, choice_score, get_scorer, read_scorer, score_record
 from perdure.ledger.records import Score
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def measure(
     only: Sequence[int] | None = None,
     code: Callable[[str, str], str] | None = None,
     called: str = "",
+    run_code: RunCode = "no",
 ) -> Measured:
     """Score the model that is loaded on the task's test rows.
 
@@ -68,9 +70,10 @@ def measure(
         only: Indices of the test rows that are scored; None scores all.
         code: Returns the text of a trusted file; see `evaluate.scorers.get_scorer`.
         called: Name of the task for people; its own where left empty.
+        run_code: Whether programs that the model writes run, and how; see `evaluate.run_code`.
 
     Raises:
-        BadInput: The task has no test rows, or scores by choice and has no choices.
+        BadInput: The task has no test rows, scores by choice and has no choices, or scores programs that may not run.
         BadSpec: The scorer is not known.
     """
     if not task.test:
@@ -89,6 +92,12 @@ def measure(
 
     if name == "choice":
         items, given = _choose(runtime, task, rows, prompt_tokens, options, progress)
+    elif name == PROGRAMS:
+        check_run_code(run_code)  # before the model writes for minutes
+        given = answers(runtime, rows, answer_length(runtime, task), progress, prompts=prompt_tokens)
+        items = [
+            float(program_outcome(row, text, run_code).passed) for row, text in zip(rows, given.texts, strict=True)
+        ]
     else:
         from perdure.data.answers import Reader
 

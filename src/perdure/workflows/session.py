@@ -14,6 +14,7 @@ from perdure.core.plain_text import quoted
 from perdure.core.progress import Tick
 from perdure.data.sample import sample_of
 from perdure.data.task import TaskData
+from perdure.evaluate.run_code import RunCode
 from perdure.ledger import Entry, Ledger, writing
 from perdure.ledger.records import Score
 from perdure.workflows.scoring import measure
@@ -47,6 +48,9 @@ class Session:
         ledger: The ledger of the workspace.
         device: Where the model is loaded: "auto", "cpu", "cuda", "cuda:N" or "mps". No id depends on it.
 
+    Attributes:
+        run_code: Whether programs that the model writes run where they are scored; see `evaluate.run_code`.
+
     Raises:
         BadInput: No device is named so, or it is not here.
     """
@@ -57,6 +61,7 @@ class Session:
 
             choose_device(device)
         self.ledger, self.device = ledger, device
+        self.run_code: RunCode = "no"
         self.tasks = TaskCache(ledger)
 
     @cached_property
@@ -178,7 +183,16 @@ class Session:
         chosen = sample_of(task.test, n, task.spec.seed) if n < len(task.test) else None
         prompts, code = self.tasks.prompts(task, self.tokenizer), partial(trusted_text, self.ledger.root)
         called = self.ledger.shown_name(task.name)
-        measured = measure(self.runtime, task, tick, prompts=prompts, only=chosen, code=code, called=called)
+        measured = measure(
+            self.runtime,
+            task,
+            tick,
+            prompts=prompts,
+            only=chosen,
+            code=code,
+            called=called,
+            run_code=self.run_code,
+        )
         self.runtime.release()
         self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=chosen is not None)
         return Scored(measured.score, measured.score.seconds, measured.notices)

@@ -9,7 +9,8 @@ from perdure.core.rows import Row
 from perdure.core.words import counted
 from perdure.data.guard_order import boundary, pieces
 from perdure.data.task import TaskData
-from perdure.evaluate.scorers import SAME, score_record
+from perdure.evaluate.run_code import not_run
+from perdure.evaluate.scorers import SAME, runs_programs, score_record
 from perdure.evaluate.subset import over_rows
 from perdure.ledger import Entry
 from perdure.ledger.records import Guard, Score
@@ -55,7 +56,7 @@ def measure_guards(
 ) -> dict[str, MeasuredGuard]:
     """Return the guards of a workspace scored at an entry and at the reference of each.
 
-    A guard of no items in the budget, or of which every row leaked, is left out.
+    A guard of no items in the budget, of which every row leaked, or whose programs may not run (see `not_run_guards`), is left out.
 
     Args:
         session: Of the workspace.
@@ -69,7 +70,7 @@ def measure_guards(
     wanted = {
         guard.name: (guard, n)
         for guard in ledger.guards()
-        if (names is None or guard.name in names) and (n := items_of(guard, budget))
+        if (names is None or guard.name in names) and (n := items_of(guard, budget)) and may_run(session, guard)
     }
     before: dict[str, Scored] = {}
     for name, (guard, n) in wanted.items():  # every reference first, so that the model changes twice at most
@@ -80,6 +81,17 @@ def measure_guards(
         if (pair := _paired(session, guard, entry, before[name], now, n)) is not None:
             measured[name] = pair
     return measured
+
+
+def may_run(session: Session, guard: Guard) -> bool:
+    """Return whether a guard can be scored: one whose answers are programs only where the user demands that these run."""
+    return session.run_code != "no" or not runs_programs(session.tasks.get(guard.name, guard.version).scorer)
+
+
+def not_run_guards(session: Session, budget: Budget = "learn") -> list[str]:
+    """Return notices of the guards of a budget that are not scored, as their programs may not run."""
+    guards = [guard for guard in session.ledger.guards() if items_of(guard, budget) and not may_run(session, guard)]
+    return [not_run(f"guard {guard.name}") for guard in guards]
 
 
 def items_of(guard: Guard, budget: Budget) -> int:
@@ -119,7 +131,7 @@ def _piece(session: Session, guard: Guard, entry: Entry, task: TaskData, piece: 
     if task.scorer["name"] == SAME:
         return drift_piece(session, guard.name, entry, task, piece, tick)
     prompts, code = session.tasks.prompts(task, session.tokenizer), partial(trusted_text, session.ledger.root)
-    return measure(session.runtime, task, tick, prompts=prompts, only=piece, code=code)
+    return measure(session.runtime, task, tick, prompts=prompts, only=piece, code=code, run_code=session.run_code)
 
 
 def _joined(first: Score, second: Score) -> Score:

@@ -1,0 +1,20 @@
+"""`--run-code` may stand without a value, and takes no other argument for its value."""
+
+import pytest
+from shell import run
+
+from perdure.cli.options import with_value
+
+
+def test_the_value_is_added_before_the_end_of_options():
+    assert with_value(["eval", "--run-code", "task"]) == ["eval", "--run-code=isolated", "task"]
+    assert with_value(["--run-code=unsafe", "--", "--run-code"]) == ["--run-code=unsafe", "--", "--run-code"]
+
+
+@pytest.mark.parametrize("option", ["--run-code", "--run-code=unsafe"])
+def test_a_task_may_follow(ws, option):
+    assert "parcel" in run("eval", option, "parcel", "-w", ws).stdout
+
+
+def test_another_way_is_refused(ws):
+    assert "is no way to run programs" in run("eval", "--run-code=maybe", "-w", ws, code=2).stderr
