@@ -9,7 +9,9 @@ from perdure.data.programs import program_check
 from perdure.data.spec import make_spec
 from perdure.data.task import TaskData
 from perdure.evaluate.run_code import check_run_code
+from perdure.ledger.records import Guard, GuardBudget
 from perdure.workflows import scoring
+from perdure.workflows.guards.measure import measure_guards, not_run_guards
 
 
 def namespaces():
@@ -59,3 +61,19 @@ def test_what_the_model_writes_is_run(session, task):
         0.0,
         0.0,
     )  # random weights write no program
+
+
+@pytest.mark.skipif(bool(REASON), reason=REASON)
+def test_a_guard_of_programs_is_left_out_with_a_notice_unless_demanded(session, task):
+    ledger, base = session.ledger, session.ledger.resolve("base")
+    ledger.put_task(task.name, task.version, task.to_json(), {"test": task.test})
+    ledger.add_guard(
+        Guard(name="code", version=task.version, ability="code", items=GuardBudget(3, 3, 3, 3), reference=base.id)
+    )
+    assert measure_guards(session, base) == {}
+    assert not_run_guards(session) == [
+        "guard code is not scored: answers to it are programs, which run only where you demand it (--run-code)"
+    ]
+    session.run_code = "isolated"
+    assert measure_guards(session, base)["code"].now.items == (0.0, 0.0, 0.0)
+    assert not_run_guards(session) == []

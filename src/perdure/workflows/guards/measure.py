@@ -56,7 +56,8 @@ def measure_guards(
 ) -> dict[str, MeasuredGuard]:
     """Return the guards of a workspace scored at an entry and at the reference of each.
 
-    A guard of no items in the budget, of which every row leaked, or whose programs may not run (see `not_run_guards`), is left out.
+    A guard of no items in the budget is left out, as is one of which every row leaked or whose programs may not run
+    (`not_run_guards`).
 
     Args:
         session: Of the workspace.
