@@ -12,8 +12,10 @@ from perdure.workflows.bench.rows import DIGITS, choose, rows_of
 from perdure.workflows.bench.suite import Part, Watched
 from perdure.workflows.bench.suite_files import check_files, load_suite, suite_names
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 CLINC = SHARED / "intents" / "clinc150.jsonl.gz"
+CLINC5 = json.loads((RESULTS / "clinc5" / "naive-0.json").read_text(encoding="utf-8"))["suite_hash"]
 ROWS = [
     {"text": f"{label} {split} {i}", "label": label, "domain": domain, "split": split}
     for domain, labels in (("bank", ("balance", "apr")), ("home", ("lights", "song")))
@@ -90,6 +92,11 @@ def test_a_suite_is_known_by_what_decides_its_results(suite, tmp_path):
     assert load_suite(written(tmp_path, about="other words", sources={})).hash == suite.hash
     assert load_suite(written(tmp_path, tasks=SUITE["tasks"][::-1])).hash != suite.hash
     assert load_suite(written(tmp_path, settings={"num_train_epochs": 1})).hash != suite.hash
+    guarded = load_suite(written(tmp_path, guards=["drift"], guards_at="last"))
+    assert guarded.hash != suite.hash
+    assert guarded.learned == suite.learned  # the same tasks, whatever the guards
+    assert load_suite(written(tmp_path, tasks=SUITE["tasks"][::-1])).learned != suite.learned
+    assert load_suite("clinc5").hash == CLINC5  # as in the results that are stored
 
 
 def test_a_suite_takes_what_it_does_not_say_from_the_one_it_extends(suite, tmp_path):
@@ -144,6 +151,10 @@ def test_a_part_without_rows_is_told_with_the_splits_there_are(suite, tmp_path):
         ({"tasks": 5}, "`tasks` must be a list"),
         ({"tasks": [{**SUITE["tasks"][0], "name": "a/b"}]}, "name"),
         ({"watch": [{"name": "bank", "file": "x", "test": {"split": "test"}}]}, "a task appears twice"),
+        ({"guards": ["bank"]}, "'bank' names two tasks or guards"),
+        ({"guards": ["drift", "drift.yaml"]}, "'drift' names two"),
+        ({"guards_at": "never"}, "guards_at"),
+        ({"kind": "features", "guards": ["drift"]}, "nothing to watch or guard"),
         ({"kind": "features", "general": {"file": "x", "train": {"split": "train"}}}, "no instructions to rehearse"),
     ],
 )

@@ -76,6 +76,14 @@ def bench(
             "--against", metavar="ARM", show_default="naive", help="Recipe that the others are compared with."
         ),
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            "--keep",
+            metavar="DIR",
+            help="Keep each run's workspace in DIR, and score the guards of one that is there without learning it again.",
+        ),
+    ] = None,
     table: Annotated[bool, typer.Option("--table", help="Only write the table of existing results.")] = False,
     device: Device = None,
     force: Force = False,
@@ -111,7 +119,7 @@ def bench(
         check_output(folder / name, kind, force=force)
     if not table:
         with progress(f"suite {chosen.name}") as tick:
-            done = run(chosen, arms, seeds or [0], BenchPlace(data, out, jobs, device or ANY), tick=tick)
+            done = run(chosen, arms, seeds or [0], BenchPlace(data, out, jobs, device or ANY, keep), tick=tick)
         failed = done.failed
         print_message(f"{len(done.ran)} run, {len(done.kept)} finished before, {len(failed)} failed")
     runs, older = results(chosen, out)

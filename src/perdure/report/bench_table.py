@@ -10,7 +10,14 @@ from perdure.report.markup import Html, el, scrolling
 from perdure.report.page import head
 from perdure.report.words import NOTHING, count
 from perdure.workflows.bench.compare import mean_matrix
-from perdure.workflows.bench.comparison import ArmLine, BenchComparison, Estimate, WatchedChange
+from perdure.workflows.bench.comparison import (
+    ArmLine,
+    BenchComparison,
+    Estimate,
+    GuardChange,
+    WatchedChange,
+    WorstGuard,
+)
 from perdure.workflows.bench.records import FinishedRun, Run, RunError
 
 SCORES = {"acc": "ACC", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
@@ -23,10 +30,13 @@ def columns(comparison: BenchComparison) -> list[str]:
     acc, *others = SCORES.values()
     gap = f"ACC minus {comparison.against}"
     watched = [f"{name} change" for name in comparison.watched]
-    return ["arm", "seeds", acc, gap, *others, *watched, "train time / naive", "train s", "peak MiB", "stored MB"]
+    guards = [head for name in comparison.guards for head in _guard_heads(comparison, name)]
+    worst = ["worst guard"] if comparison.guards else []
+    cost = ["train time / naive", "train s", "peak MiB", "stored MB"]
+    return ["arm", "seeds", acc, gap, *others, *watched, *guards, *worst, *cost]
 
 
-def cells(line: ArmLine, watched: Sequence[str]) -> list[str]:
+def cells(line: ArmLine, comparison: BenchComparison) -> list[str]:
     """Return one arm's row, every number with its interval, or its range over seeds."""
     acc, *others = (_score(getattr(line, key), key in SIGNED) for key in SCORES)
     return [
@@ -35,7 +45,9 @@ def cells(line: ArmLine, watched: Sequence[str]) -> list[str]:
         acc,
         _score(line.acc_minus, True),
         *others,
-        *(_score(line.watched.get(name), True) for name in watched),
+        *(_score(line.watched.get(name), True) for name in comparison.watched),
+        *(cell for name in comparison.guards for cell in _guard_cells(comparison, line, name)),
+        *([_worst(line.worst_guard)] if comparison.guards else []),
         _range(line.train_ratio, "{:.2f}"),
         _range(line.train_seconds, "{:,.0f}"),
         _range(line.peak_mib, "{:,.0f}"),
@@ -53,7 +65,7 @@ def markdown(comparison: BenchComparison) -> str:
     lines = [
         _row(heads),
         _row(["---"] * len(heads)),
-        *(_row(cells(line, comparison.watched)) for line in comparison.arms),
+        *(_row(cells(line, comparison)) for line in comparison.arms),
     ]
     if comparison.failed:
         lines += ["", _row(["failed run", "seed", "error"]), _row(["---"] * 3)]
@@ -98,6 +110,7 @@ def notes(comparison: BenchComparison) -> list[str]:
         first = next(line.watched for line in comparison.arms if line.watched)
         scores = ", ".join(f"{name} {first[name].before:.3f} (n = {first[name].n})" for name in first)
         lines.append(f"Change: score after the last task minus the base model's, row by row. Before: {scores}.")
+    lines += _guard_notes(comparison)
     if len(comparison.computed) > 1:
         lines.append(f"Computed in {' and '.join(comparison.computed)}: a part of any difference may come from that.")
     if comparison.left_out:
@@ -105,11 +118,60 @@ def notes(comparison: BenchComparison) -> list[str]:
     return lines
 
 
+def _change_of(comparison: BenchComparison, name: str) -> GuardChange:
+    """Return what the first arm that has a guard changed of it; the rows and the base's scores are those of all arms."""
+    return next(line.guards[name] for line in comparison.arms if name in line.guards)
+
+
+def _guard_heads(comparison: BenchComparison, name: str) -> list[str]:
+    change = _change_of(comparison, name)
+    return (
+        [f"{name} same", *([f"{name} KL"] if "kl" in change.readings else [])] if change.drifts else [f"{name} change"]
+    )
+
+
+def _guard_cells(comparison: BenchComparison, line: ArmLine, name: str) -> list[str]:
+    """Return an arm's cells of a guard: of drift how much is the same, and nats a token; else the change, or that it is blind."""
+    heads, change = _guard_heads(comparison, name), line.guards.get(name)
+    if change is None:
+        return [NOTHING] * len(heads)
+    if not change.drifts:
+        return ["blind" if change.blind else _score(change, True)]
+    last = _score(change.by_stage[-1], False)
+    return [last, *([_score(change.readings["kl"], False)] if len(heads) > 1 else [])]
+
+
+def _worst(worst: WorstGuard | None) -> str:
+    return NOTHING if worst is None else f"{worst.name} {_score(worst, True)}"
+
+
+def _guard_notes(comparison: BenchComparison) -> list[str]:
+    """Return how to read the guards: what the base scores, on how many rows, and which interval the worst one has."""
+    if not comparison.guards:
+        return []
+    changes = {name: _change_of(comparison, name) for name in comparison.guards}
+    sizes = {name: f"n = {one.n}" + (f" in {one.groups} groups" if one.groups else "") for name, one in changes.items()}
+    drifting = [f"{name} ({sizes[name]})" for name, one in changes.items() if one.drifts]
+    abilities = [f"{name} {one.before:.3f} ({sizes[name]})" for name, one in changes.items() if not one.drifts]
+    notes = []
+    if drifting:
+        same = "Same: 1 less the mean Jensen-Shannon divergence from the base along the base's own answers, over ln 2"
+        notes.append(f"{same}; 1 is no change. KL: nats a token from the base. Rows: {', '.join(drifting)}.")
+    if abilities:
+        what = (
+            "Guards: score after the last task minus the base model's, row by row; groups of rows are resampled whole."
+        )
+        notes.append(f"{what} Before: {', '.join(abilities)}. A blind one is not above chance before, and cannot fall.")
+        several = "Worst guard: the ability that lost most; its interval holds for all of them together (Bonferroni)."
+        notes.append(several)
+    return notes
+
+
 def _row(texts: Sequence[str]) -> str:
     return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
 
 
-def _score(record: Metric | Estimate | WatchedChange | None, signed: bool) -> str:
+def _score(record: Metric | Estimate | WatchedChange | GuardChange | WorstGuard | None, signed: bool) -> str:
     if record is None or record.value is None:
         return NOTHING
     form = "{:+.3f}" if signed else "{:.3f}"
@@ -136,13 +198,13 @@ def _table(comparison: BenchComparison) -> Html:
         el("th", "", scope="col"),
         *(el("th", h, scope="col", class_="num") for h in others),
     ]
-    rows = [el("tr", _cells(line, comparison.watched)) for line in comparison.arms]
+    rows = [el("tr", _cells(line, comparison)) for line in comparison.arms]
     table = el("table", el("thead", el("tr", heads)), el("tbody", rows), class_="plain")
     return scrolling(table, "Arms of the benchmark")
 
 
-def _cells(line: ArmLine, watched: Sequence[str]) -> list[Html]:
-    name, *others = cells(line, watched)
+def _cells(line: ArmLine, comparison: BenchComparison) -> list[Html]:
+    name, *others = cells(line, comparison)
     seeds = ", ".join(f"seed {seed}: {acc:.3f}" for seed, acc in line.acc_by_seed.items())
     acc = line.acc
     drawn = whisker(Scale(0, 1, 8, WHISKER - 8), acc.low, acc.value, acc.high, [(0.0, "zero"), (1.0, "zero")])

@@ -6,6 +6,7 @@ from perdure.core.device import ANY
 from perdure.core.errors import BadInput
 from perdure.core.files import make_folder
 from perdure.core.progress import Tick
+from perdure.workflows.bench.guards import check_guards
 from perdure.workflows.bench.jobs import Arm, Job, read_result
 from perdure.workflows.bench.records import BenchResult, RunError
 from perdure.workflows.bench.runner import BenchPlace, Runner
@@ -48,6 +49,7 @@ def bench(
             choose_device(device)
         check_tasks(suite)
         check_files(suite, place.data)
+        check_guards(suite, place.data)
         make_folder(out / suite.name)
     errors = Runner(place, tick, len(missing) * len(suite.tasks)).run(missing)
     begun = {job.name for job in missing}

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from perdure.evaluate.matrix import Matrix, Metric
 from perdure.maths.metrics import matrix_metrics
 from perdure.maths.statistics import mean_of_means
+from perdure.workflows.bench.compare_guards import guard_changes, guards_minus, worst_guard
 from perdure.workflows.bench.comparison import ArmLine, BenchComparison, Estimate, WatchedChange
 from perdure.workflows.bench.records import FailedRun, FinishedRun, Run, RunError, WatchedItems
 
@@ -35,6 +36,7 @@ def compare(results: Sequence[Run], against: str = BASELINE) -> BenchComparison:
         failed=failed,
         computed=tuple(sorted({_computed(run) for runs in arms.values() for run in runs})),
         left_out=len(results) - len(failed) - sum(map(len, arms.values())),
+        guards=tuple(dict.fromkeys(name for line in lines for name in line.guards)),
     )
 
 
@@ -81,6 +83,9 @@ def _line(name: str, runs: list[FinishedRun], against: list[FinishedRun], baseli
         train_seconds=_range([run.train_seconds for run in runs]),
         peak_mib=_range([run.peak_mib for run in runs]),
         stored_bytes=_range([run.stored.total for run in runs]),
+        guards=guard_changes(runs),
+        worst_guard=worst_guard(runs),
+        guards_minus={} if runs == against else guards_minus(_pairs(runs, against)),
     )
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from perdure.core.records import Record
+from perdure.core.records import Record, omitted, omitted_mapping
 from perdure.core.tables import Grid, Tabular
 from perdure.evaluate.matrix import Metric
+from perdure.ledger.records.guards_verdict import DRIFT
 from perdure.workflows.bench.records import RunError
 
 METRICS = ("bwt", "forgetting", "learning_accuracy")
@@ -49,6 +50,61 @@ class WatchedChange(Record):
     n: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class GuardChange(Record):
+    """What the tasks changed of a guard.
+
+    Args:
+        ability: What it measures; "drift" where 1 means that nothing changed.
+        before: Mean score of the base model.
+        after: Mean score after the last task.
+        value: after - before.
+        low: Lower end of its interval, paired row by row.
+        high: Upper end.
+        n: Number of rows.
+        groups: Number of groups of rows that belong together; 0 where rows are independent.
+        blind: Whether the base's score is not above chance, so that the guard cannot fall.
+        readings: Mean of each other number after the last task, as "kl" in nats a token.
+        by_stage: Mean score after each task; None where it was not scored.
+    """
+
+    ability: str
+    before: float
+    after: float
+    value: float
+    low: float
+    high: float
+    n: int
+    groups: int
+    blind: bool
+    readings: Mapping[str, Estimate]
+    by_stage: tuple[Estimate | None, ...]
+
+    @property
+    def drifts(self) -> bool:
+        """Whether it measures distance from the base, and not right or wrong."""
+        return self.ability == DRIFT
+
+
+@dataclass(frozen=True)
+class WorstGuard(Record):
+    """The ability that lost most.
+
+    Args:
+        name: The guard.
+        value: Its score after the last task, less the base's.
+        low: Lower end of its interval, which holds for all abilities together.
+        high: Upper end.
+        of: Number of guards that it is the worst of.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    of: int
+
+
 @dataclass(frozen=True)
 class ArmLine(Record):
     """What was measured of an arm, over its runs.
@@ -68,6 +124,9 @@ class ArmLine(Record):
         train_seconds: Seconds of training.
         peak_mib: The most memory of the process.
         stored_bytes: Bytes of the last state.
+        guards: By name what the tasks changed of a guard.
+        worst_guard: The ability that lost most.
+        guards_minus: By guard its score after the last task, less that of the arm it is compared with, row by row.
     """
 
     arm: str
@@ -84,6 +143,9 @@ class ArmLine(Record):
     train_seconds: Estimate | None
     peak_mib: Estimate | None
     stored_bytes: Estimate | None
+    guards: Mapping[str, GuardChange] = omitted_mapping()
+    worst_guard: WorstGuard | None = omitted(None)
+    guards_minus: Mapping[str, Estimate] = omitted_mapping()
 
 
 @dataclass(frozen=True)
@@ -97,6 +159,7 @@ class BenchComparison(Record, Tabular):
         failed: The runs that failed.
         computed: Dtypes and devices of the runs.
         left_out: Number of results of an earlier recipe under a label that has a newer one.
+        guards: The names of all guards.
     """
 
     against: str
@@ -105,6 +168,7 @@ class BenchComparison(Record, Tabular):
     failed: tuple[RunError, ...]
     computed: tuple[str, ...]
     left_out: int
+    guards: tuple[str, ...] = omitted(())
 
     def grid(self) -> Grid:
         """Return a row for each arm, the best `acc` first."""

@@ -14,6 +14,7 @@ from perdure.core.canonical import canonical_json, content_hash
 from perdure.core.errors import BadSpec
 from perdure.core.plain_yaml import read_yaml
 from perdure.core.records import BadRecord, JsonObject
+from perdure.workflows.bench.kept import KeptPlace
 from perdure.workflows.bench.records import FailedRun, FinishedRun, Run, RunName
 from perdure.workflows.bench.suite import Suite
 
@@ -52,6 +53,11 @@ class Job:
         """Identity of suite, recipe as written, and seed."""
         return content_hash([self.suite.hash, self.arm.written, self.seed])
 
+    @cached_property
+    def learned(self) -> str:
+        """Identity of what is learned, whatever the guards."""
+        return content_hash([self.suite.learned, self.arm.written, self.seed])
+
     @property
     def name(self) -> RunName:
         """Names the run among those of a call."""
@@ -59,8 +65,16 @@ class Job:
 
     def path(self, out: Path) -> Path:
         """Return where its result is kept."""
-        name = re.sub(r"[^\w.+=,-]+", "_", self.arm.label)
-        return out / self.suite.name / f"{name}-{self.seed}.json"
+        return out / self.suite.name / f"{self._file}.json"
+
+    def place(self, keep: Path) -> KeptPlace:
+        """Return where its workspace is kept, in a folder that suites with the same tasks share."""
+        return KeptPlace(keep / self.suite.learned[:12] / self._file, self.learned)
+
+    @property
+    def _file(self) -> str:
+        label = re.sub(r"[^\w.+=,-]+", "_", self.arm.label)
+        return f"{label}-{self.seed}"
 
     def finished(self, result: Run | None) -> bool:
         """Return whether `result` is one of this very run.

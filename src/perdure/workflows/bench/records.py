@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from perdure.core.records import JsonObject, Record, omitted
 from perdure.evaluate.matrix import Matrix
+from perdure.workflows.bench.guard_records import RunGuard
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ class RunMeasures(Record):
         matrix: The score matrix.
         items: By task the scores of its test rows.
         watched: By name the scores of what was watched; None if nothing was.
+        guards: By name the scores of the guards; None without guards.
         tasks: The cost of each learn, in order.
         stored: The bytes of the last state.
         machine: The machine.
@@ -129,6 +131,7 @@ class RunMeasures(Record):
     matrix: Matrix
     items: Mapping[str, TaskItems]
     watched: Mapping[str, WatchedItems] | None = omitted(None)
+    guards: Mapping[str, RunGuard] | None = omitted(None)
     tasks: tuple[TaskCost, ...]
     stored: StoredBytes
     machine: Machine

@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from perdure.workflows.bench.kept import KeptPlace
 from perdure.workflows.bench.suite import Suite
 
 
@@ -29,7 +30,8 @@ def main(folder: Path) -> None:
     else:
         from perdure.workflows.bench.text import run_text
 
-        result = run_text(suite, recipe, job["seed"], Path(job["data"]), folder, told, job["device"])
+        keep = KeptPlace(Path(job["keep"]["folder"]), job["keep"]["key"]) if "keep" in job else None
+        result = run_text(suite, recipe, job["seed"], Path(job["data"]), folder, told, job["device"], keep)
     (folder / "result.json").write_text(json.dumps(result.to_json()), encoding="utf-8")
 
 

@@ -33,12 +33,14 @@ class BenchPlace:
         out: Folder of results.
         workers: Processes at once; more than one makes each single-threaded.
         device: Where models are loaded; a suite of features runs on the CPU.
+        keep: Folder where the workspace of each run is kept, and from which it is taken; None keeps none.
     """
 
     data: Path
     out: Path
     workers: int = 1
     device: str = ANY
+    keep: Path | None = None
 
 
 class Runner:
@@ -46,6 +48,7 @@ class Runner:
 
     def __init__(self, place: BenchPlace, tick: Tick | None, total: int):
         self.data, self.out, self.workers, self.device = place.data.resolve(), place.out, place.workers, place.device
+        self.keep = place.keep.resolve() if place.keep else None
         self.tick, self.total = tick, total
         self.lock = threading.Lock()
         self.running: set[subprocess.Popen[str]] = set()
@@ -70,6 +73,9 @@ class Runner:
             folder = Path(scratch)
             asked = {"suite": job.suite.model_dump(mode="json"), "recipe": job.arm.recipe, "seed": job.seed}
             asked |= {"data": str(self.data), "device": self.device}
+            if self.keep:
+                place = job.place(self.keep)
+                asked["keep"] = {"folder": str(place.folder), "key": place.key}
             (folder / "job.json").write_text(json.dumps(asked), encoding="utf-8")
             process = self._start(folder)
             for line in process.stdout or ():

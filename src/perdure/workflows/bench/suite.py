@@ -100,6 +100,9 @@ class Suite(BaseModel):
         tasks: In the order in which they are learned.
         general: General instructions that every task names, as `general` in a task file.
         watch: What is scored before and after all tasks, to see what they cost.
+        guards: What the model could do before any task: names of shipped guards, or guard files in the folder of data.
+        guard_budget: How many items of each guard are scored, as a budget of `perdure checkup`.
+        guards_at: States at which guards are scored, besides the base: after every task, or only after the last.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -114,14 +117,21 @@ class Suite(BaseModel):
     tasks: list[SuiteTask] = Field(min_length=1)
     general: General | None = None
     watch: list[Watched] = []
+    guards: list[str] = []
+    guard_budget: Literal["learn", "quick", "standard", "full"] = "learn"
+    guards_at: Literal["every", "last"] = "every"
 
     @model_validator(mode="after")
     def _named_once(self) -> "Suite":
-        names = [*(task.name for task in self.tasks), *(one.name for one in self.watch)]
+        names = [task.name for task in self.tasks] + [one.name for one in self.watch]
+        names += [Path(guard).stem for guard in self.guards]
         if len(set(names)) < len(names):
-            raise ValueError("a task appears twice; give each a name of its own")
-        if self.kind == "features" and (self.general or self.watch):
-            raise ValueError("rows with features have no instructions to rehearse and nothing to watch; leave both out")
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"a task appears twice: {twice!r} names two tasks or guards; give each a name of its own")
+        if self.kind == "features" and (self.general or self.watch or self.guards):
+            raise ValueError(
+                "rows with features have no instructions to rehearse and nothing to watch or guard; leave these out"
+            )
         return self
 
     @field_validator("settings")
@@ -137,7 +147,15 @@ class Suite(BaseModel):
         return content_hash(self.model_dump(mode="json", exclude_defaults=True, exclude={"about", "sources"}))
 
     @property
+    def learned(self) -> str:
+        """Identity of everything that decides what is learned: that of the suite without its name and its guards."""
+        guards = {"guards", "guard_budget", "guards_at"}
+        left_out = {"about", "sources", "name", *guards}
+        return content_hash(self.model_dump(mode="json", exclude_defaults=True, exclude=left_out))
+
+    @property
     def files(self) -> list[Path]:
         """Every data file it reads, once."""
         sources: list[Source] = [*self.tasks, *([self.general] if self.general else []), *self.watch]
-        return list(dict.fromkeys(source.file for source in sources))
+        guards = [Path(guard) for guard in self.guards if Path(guard).suffix in (".yaml", ".yml")]
+        return list(dict.fromkeys([*(source.file for source in sources), *guards]))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,8 @@ from perdure.data.load import load_probe, load_rows, load_task
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import LearnRecord
+from perdure.workflows.bench.guards import add_guards, check_guards, guard_items
+from perdure.workflows.bench.kept import WORKSPACE, KeptPlace
 from perdure.workflows.bench.measures import Told, cpu_seconds, machine, mean_beats, peak_mib, short_items
 from perdure.workflows.bench.records import RunMeasures, StoredBytes, TaskCost, TaskItems, WatchedItems
 from perdure.workflows.bench.rows import rows_of
@@ -28,19 +31,52 @@ from perdure.workflows.session import Session
 
 
 def run_text(
-    suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told, device: str = ANY
+    suite: Suite,
+    recipe: Recipe,
+    seed: int,
+    data: Path,
+    scratch: Path,
+    told: Told,
+    device: str = ANY,
+    keep: KeptPlace | None = None,
 ) -> RunMeasures:
     """Learn a suite's tasks one after the other in a new workspace, exactly as `perdure learn --no-gate` does.
 
+    The guards of the suite are scored afterwards, so that what is learned, its time and its memory do not depend on them.
+
     Args:
-        suite: Tasks and model.
+        suite: Tasks, model and guards.
         recipe: How to learn.
         seed: Chooses the rows, and is the workspace's seed.
         data: Folder of the data files.
         scratch: Empty folder for the workspace and what it reads.
         told: Called as each task is learned.
         device: Where the model is loaded.
+        keep: Where the workspace is kept. If it is there already, nothing is learned, and only the guards are scored.
+
+    Raises:
+        BadInput: A guard or a kept run cannot be read, or a watched row is trained on.
     """
+    check_guards(suite, data)
+    measures = keep.read() if keep else None
+    if measures is None:
+        measures = learn_tasks(suite, recipe, seed, data, scratch, told, device)
+        if keep:
+            keep.write(scratch / WORKSPACE, measures)
+    else:
+        for task in suite.tasks:
+            told(task.name)
+    if not suite.guards:
+        return measures
+    session = Session(Ledger.open(keep.workspace if keep else scratch / WORKSPACE), device)
+    names = add_guards(session, suite, data)
+    return replace(measures, guards=guard_items(session, suite, names))
+
+
+def learn_tasks(
+    suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told, device: str
+) -> RunMeasures:
+    """Learn a suite's tasks in a new workspace, and return what was measured; for the arguments see `run_text`."""
 
     def file_of(source: Source, name: str, seed: int) -> Path:
         file = scratch / f"{name}.jsonl"
@@ -48,7 +84,7 @@ def run_text(
         return file
 
     keep: Literal["all", "needed"] = "all" if recipe.settings.data == "all" else "needed"
-    place = scratch / "workspace"
+    place = scratch / WORKSPACE
     session = Session(init(place, suite.model, dtype=suite.dtype, device=device, seed=seed, keep_rows=keep), device)
     ledger = session.ledger
     general = {"general": file_of(suite.general, "general instructions", seed)} if suite.general else {}
