@@ -1,6 +1,6 @@
 """What `learn --dry-run` estimates beside what the learn takes: updates, tokens, peak memory and seconds.
 
-    python benchmarks/estimate.py [--model smollm2-135m] [--only N ...]
+    python benchmarks/estimate.py [--model smollm2-135m] [--only N ...] [--out FILE]
 
 Ten configurations. Each dry run and each learn is a process of its own, whose peak of resident memory the system counts.
 Two tasks are learned before, so that methods that draw from memory have rows. Times are of this machine while it does what else
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from perdure.bridges.models import find_model
+
+RESULT = Path(__file__).parent / "results" / "estimate.json"
 
 WORDS = (
     "the",
@@ -60,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--only", type=int, nargs="*")
+    parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -72,7 +75,9 @@ def main() -> None:
         for number, (name, *rest) in enumerate(CONFIGURATIONS):
             if chosen.only is None or number in chosen.only:
                 found.append(compared(folder, number, name, *rest))
-        errors = sorted(abs(one["estimated"]["peak_mib"] / one["peak_mib"] - 1) for one in found)
+                written = {"model": chosen.model, "configurations": found}
+                chosen.out.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+        errors = sorted(abs(one["peak_mib"]["estimated"] / one["peak_mib"]["measured"] - 1) for one in found)
         print(f"error of the memory: {errors[len(errors) // 2]:.0%} in the median, {errors[-1]:.0%} at most")
 
 
@@ -88,16 +93,15 @@ def compared(folder: Path, number: int, name: str, words: int, answer: int, sett
     learned, peak = perdure(*call)
     shown, _ = perdure("-w", folder / "ws", "show", "--json")
     perdure("-w", folder / "ws", "rollback", "head~1")
-    estimated = dry["estimate"]
-    took = learned["train_seconds"] + learned["eval_seconds"]
-    updates = shown["record"]["updates"]
-    print(
-        f"{name:32} updates {dry['updates']} / {updates}, tokens {dry['tokens']['total']} / {learned['tokens']}, "
-        f"MiB {estimated['peak_mib']} / {peak} ({estimated['peak_mib'] / peak - 1:+.0%}), "
-        f"s {estimated['seconds']} / {took:.1f} ({estimated['seconds'] / took - 1:+.0%})",
-        flush=True,
-    )
-    return {"estimated": estimated, "peak_mib": peak, "seconds": took}
+    measured = {
+        "updates": (dry["updates"], shown["record"]["updates"]),
+        "tokens": (dry["estimate"]["tokens"], learned["tokens"]),
+        "peak_mib": (dry["estimate"]["peak_mib"], peak),
+        "seconds": (dry["estimate"]["seconds"], round(learned["train_seconds"] + learned["eval_seconds"], 1)),
+    }
+    print(f"{name:32}", ", ".join(f"{key} {ours} / {real}" for key, (ours, real) in measured.items()), flush=True)
+    pairs = {key: {"estimated": ours, "measured": real} for key, (ours, real) in measured.items()}
+    return {"configuration": name, "settings": settings, **pairs}
 
 
 def data(folder: Path, task: str, words: int, answer: int, rows: int) -> Path:

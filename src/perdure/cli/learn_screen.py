@@ -125,7 +125,8 @@ def show_preview(preview: "Preview", ledger: "Ledger") -> None:
         "tokens": f"{tokens.median:,} in a usual row, {tokens.longest:,} in the longest; {tokens.trained:,} are trained",
         "cut": f"{preview.cut} of {parts['train']} rows, at max_length {preview.max_length}",
         "updates": f"{preview.updates:,}",
-        "takes": takes and f"about {duration(takes.seconds)}, and {takes.peak_mib:,} MiB of memory",
+        "takes": takes
+        and f"about {duration(takes.seconds)}, and {takes.peak_mib:,} MiB of memory; {takes.tokens:,} tokens run forward",
     }
     print_text(facts({name: value for name, value in pairs.items() if value != 0}))
     print_text("\nexample (> is trained)")

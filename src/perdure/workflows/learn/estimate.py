@@ -15,7 +15,7 @@ from perdure.workflows.cached import cached
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.session import Session
 
-FORM = 1  # of the probe; another one measures anew
+FORM = 2  # of the probe; another one measures anew
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,13 @@ class LearnEstimate(Record):
     Args:
         seconds: Seconds of training and scoring.
         peak_mib: Most memory in MiB: on a CUDA device what torch allocates there, else what the process has in memory.
+        tokens: Tokens that run forward in training, rows from memory included. Exact unless methods draw by what training
+            finds, or draw from more than `probe.GENERAL` general rows.
     """
 
     seconds: float
     peak_mib: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def _measured(session: Session, planned: Plan, tick: Tick | None) -> LearnEstima
     from perdure.workflows.learn.probe import probe
 
     probed = probe(session, planned, tick)
-    return LearnEstimate(round(probed.train_seconds + probed.eval_seconds, 1), probed.peak_mib)
+    return LearnEstimate(round(probed.train_seconds + probed.eval_seconds, 1), probed.peak_mib, probed.tokens)
 
 
 def _too_large(session: Session, what: str) -> str:

@@ -29,7 +29,7 @@ class TokenCounts(Record):
         median: Of a row in the middle, before it is cut.
         longest: Of the longest row, before it is cut.
         trained: Tokens of all rows that are trained.
-        total: Tokens that run in all epochs, of the rows to train on. Rows that methods draw from memory come on top.
+        total: Tokens that run in all epochs, of the rows to train on. `LearnEstimate.tokens` has the rows from memory too.
     """
 
     median: int

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.progress import Tick
+from perdure.train.planned_tokens import forward_tokens
 from perdure.train.planned_updates import PlannedUpdates, padded_tokens, plan_updates
 from perdure.train.validation import validated_updates
 from perdure.workflows.learn.plan import Plan
@@ -34,11 +35,13 @@ class Probed:
         train_seconds: Seconds of training that the whole learn takes.
         eval_seconds: Seconds of scoring that it takes.
         peak_mib: Most memory that the probe had; see `bridges.peak_memory`.
+        tokens: Tokens that run forward in the whole learn, rows from memory included; see `train.planned_tokens`.
     """
 
     train_seconds: float
     eval_seconds: float
     peak_mib: int
+    tokens: int
 
 
 def probe(session: Session, planned: Plan, tick: Tick | None = None) -> Probed:
@@ -67,15 +70,15 @@ def probe(session: Session, planned: Plan, tick: Tick | None = None) -> Probed:
     with tempfile.TemporaryDirectory(prefix="perdure-probe-") as folder, torch.random.fork_rng():
         run = Run(session, small, None, lambda: None, place=Path(folder))
         scoring = _scoring_seconds(run)
-        training = _training_seconds(run, progress)
-    return Probed(training, scoring, peak.mib)
+        training, tokens = _training(run, progress)
+    return Probed(training, scoring, peak.mib, tokens)
 
 
 # ---- training
 
 
-def _training_seconds(run: Run, tick: Any) -> float:
-    """Run two updates, settle, and return what all of it takes."""
+def _training(run: Run, tick: Any) -> tuple[float, int]:
+    """Run two updates, settle, and return the seconds that all of it takes, and the tokens that run forward."""
     session, plan = run.session, run.plan
     rows = plan.training.rows
     lengths = [len(row) for row in plan.encoder.all(rows)]
@@ -88,6 +91,7 @@ def _training_seconds(run: Run, tick: Any) -> float:
     learner = start(run, gather(run, some, {}))
     _set_updates(learner, planned, chosen, usual, largest)
     learner.begin()
+    tokens = forward_tokens(learner, planned, lengths)
     stamps = [time.perf_counter()]
     for_rows = stamps[0] - began + _loss_seconds(learner, run)
     first = max(learner.total - 2, 0)
@@ -103,7 +107,7 @@ def _training_seconds(run: Run, tick: Any) -> float:
     if plan.recipe.owners("measure"):
         for_rows += settling
     updates = (stamps[-1] - stamps[-2]) / sizes[largest] * sum(sizes) + _validation_seconds(run, learner, planned)
-    return updates + for_rows / len(chosen) * len(rows)
+    return updates + for_rows / len(chosen) * len(rows), tokens
 
 
 def _validation_seconds(run: Run, learner: "Learner", planned: PlannedUpdates) -> float:
