@@ -2,9 +2,9 @@
 
     python benchmarks/estimate.py [--model smollm2-135m] [--only N ...] [--out FILE]
 
-Ten configurations. Each dry run and each learn is a process of its own, whose peak of resident memory the system counts.
-Two tasks are learned before, so that methods that draw from memory have rows. Times are of this machine while it does what else
-it does.
+Ten configurations; with --only, the others keep the results that FILE has. Each dry run and each learn is a process of its own,
+whose peak of resident memory the system counts. Two tasks are learned before, so that methods that draw from memory have rows.
+Times are of this machine while it does what else it does.
 """
 
 import argparse
@@ -50,7 +50,7 @@ CONFIGURATIONS: list[tuple[str, int, int, list[str]]] = [  # name, words of a pr
         1,
         ["recipe=naive", "train=full", "start=base", "per_device_train_batch_size=4"],
     ),
-    ("naive, rank 64", 30, 1, ["recipe=naive", "lora_r=64"]),
+    ("naive, rank 64", 30, 1, ["recipe=naive", "lora_r=64", "start=base"]),
     ("naive, loop, best epoch", 30, 1, ["recipe=naive", "host=loop", "keep=best"]),
     ("ewc", 30, 1, ["recipe=ewc"]),
     ("der_pp, batch 32", 30, 4, ["recipe=der_pp", "per_device_train_batch_size=32"]),
@@ -71,12 +71,13 @@ def main() -> None:
         perdure("init", folder / "ws", "--model", model)
         for task in ("one", "two"):
             perdure("-w", folder / "ws", "learn", task, data(folder, task, 12, 1, 16), "--set", "num_train_epochs=1")
-        found = []
-        for number, (name, *rest) in enumerate(CONFIGURATIONS):
-            if chosen.only is None or number in chosen.only:
-                found.append(compared(folder, number, name, *rest))
-                written = {"model": chosen.model, "configurations": found}
-                chosen.out.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+        known = {} if chosen.only is None else json.loads(chosen.out.read_text(encoding="utf-8"))["configurations"]
+        for number in chosen.only or range(len(CONFIGURATIONS)):
+            name, *rest = CONFIGURATIONS[number]
+            known[name] = compared(folder, number, name, *rest)
+            written = {"model": chosen.model, "configurations": known}
+            chosen.out.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+        found = list(known.values())
         errors = sorted(abs(one["peak_mib"]["estimated"] / one["peak_mib"]["measured"] - 1) for one in found)
         print(f"error of the memory: {errors[len(errors) // 2]:.0%} in the median, {errors[-1]:.0%} at most")
 
@@ -101,7 +102,7 @@ def compared(folder: Path, number: int, name: str, words: int, answer: int, sett
     }
     print(f"{name:32}", ", ".join(f"{key} {ours} / {real}" for key, (ours, real) in measured.items()), flush=True)
     pairs = {key: {"estimated": ours, "measured": real} for key, (ours, real) in measured.items()}
-    return {"configuration": name, "settings": settings, **pairs}
+    return {"settings": settings, **pairs}
 
 
 def data(folder: Path, task: str, words: int, answer: int, rows: int) -> Path:
