@@ -103,6 +103,9 @@ def test_a_test_row_in_train_is_refused_also_across_tasks(ws: Path, files: Path,
     result = run("-w", ws, "learn", "new", data, "--test", files / "parcel.jsonl", *settings(), code=1)
     assert "task 'parcel'" in result.stderr
     assert contents(ws) == before
+    stopped = run(*words, "--dry-run", code=1).stderr
+    assert "dry run: stopped by what follows; nothing was changed" in stopped
+    assert "(rows read: 6 train, 0 validation, 4 test, as prompt_completion)" in stopped
     run(*words, "--allow-leaks", "--dry-run")
 
 

@@ -113,15 +113,30 @@ def test_what_cannot_be_saved_is_named_and_nothing_is_written(ws: Path, tmp_path
     assert (tmp_path / "other.jsonl").read_text() == '{"text": "mine"}\n'
 
 
-def test_over_pipes_the_first_error_ends_the_chat(ws: Path):
-    for line, said in {
-        "/at hed": "nearest refs: head",
-        "/at": "needs the name",
-        "/nope x": "/nope is no command",
-    }.items():
-        told = chat(ws, line, "hello", code=1)
+def test_over_pipes_a_wrong_line_is_named_and_the_chat_goes_on_and_ends_with_1(ws: Path, given: list[str]):
+    wrong = {"/at hed": "nearest refs: head", "/at": "needs the name", "/nope x": "/nope is no command"}
+    told = chat(ws, "hi", *wrong, "and you?", code=1)
+    for said in wrong.values():
         assert said in told.stderr
-        assert told.stdout == ""
+    assert told.stderr.endswith("3 lines could not be carried out\n")
+    assert len(given) == 2
+    assert given[1].startswith(turn("user", "hi"))  # no turn is lost by a wrong line
+    assert "could not be carried out" not in chat(ws, "hi").stderr
+
+
+def test_an_empty_answer_keeps_the_turn_and_is_not_saved(
+    ws: Path, given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from perdure.data.answers import Reader
+
+    whole = Reader.whole
+    monkeypatch.setattr(Reader, "whole", lambda self, ids: "" if len(given) == 1 else whole(self, ids))
+    told = chat(ws, "hello", "and you?", f"/save {tmp_path / 'chats.jsonl'}")
+    assert "the answer is empty; the conversation goes on after it" in told.stderr
+    assert given[1] == turn("user", "hello") + turn("assistant", "") + turn("user", "and you?") + OPEN
+    (row,) = (json.loads(line) for line in (tmp_path / "chats.jsonl").read_text("utf-8").splitlines())
+    assert next(one["content"] for one in row["messages"]) == "and you?"
+    assert len(row["messages"]) == 2
 
 
 def test_the_oldest_turns_are_left_out_with_a_notice_when_there_is_no_room(ws: Path, given: list[str]):

@@ -89,6 +89,10 @@ def test_a_conversation_is_continued_from_a_file_or_stdin(ws: Path, tmp_path: Pa
     assert given_to_the_model(ws, monkeypatch, "--messages", "-", input=json.dumps({"messages": turns})) == [text]
     other = given_to_the_model(ws, monkeypatch, "--messages", tmp_path / "turns.json", "--system", "Be long.")
     assert other == [text.replace("Be brief.", "Be long.")]
+    asked = ["predict", "--messages", tmp_path / "turns.json", *SHORT]
+    wins = "the system turn given with --system (system=) is used in the place of that of turns.json"
+    assert wins in run("-w", ws, *asked, "--system", "Be long.").stderr
+    assert "in the place of" not in run("-w", ws, *asked, "--system", "Be brief.").stderr + run("-w", ws, *asked).stderr
     told = run_json("-w", ws, "predict", "--messages", tmp_path / "turns.json", *SHORT)
     assert told["prompt"] == turns
     assert told["format"] == "chat"

@@ -276,3 +276,24 @@ def test_a_file_that_is_no_archive_is_refused_in_one_sentence(tmp_path: Path):
     assert "is no archive of a workspace, or it is damaged or cut off" in refused
     assert "ReadError" not in refused
     assert not (tmp_path / "new").exists()
+
+
+def test_hashing_the_base_model_shows_its_progress(
+    ws: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from perdure.core import stages
+
+    monkeypatch.setattr(stages, "SILENT", 0.0)
+    workspace, seen = Workspace.open(ws), set[str]()
+
+    def tick(what: str, done: int, total: int) -> None:
+        seen.add(what)
+
+    workspace.relocate(str(tiny_model), tick=tick)
+    assert seen == {"hashing the base model, in MiB"}
+    seen.clear()
+    workspace.pack(tmp_path / "all.tar", with_base=True, tick=tick)
+    assert seen == {"hashing the base model, in MiB", "hashing objects", "packing"}
+    seen.clear()
+    Workspace.unpack(tmp_path / "all.tar", tmp_path / "copy", tick)
+    assert "hashing the base model, in MiB" in seen

@@ -27,7 +27,7 @@ def load(tmp_path, rows, **settings):
     [
         ({"text": "t{}", "category": "c"}, "label=category"),
         ({"text": "t{}", "intent_name": "c", "intent_id": 3}, "label=intent_name"),
-        ({"text": "t{}", "labels": ["a", "b"]}, "label=labels"),
+        ({"text": "t{}", "labels": [1, 2]}, "label=labels"),
         ({"text": "t{}", "sentiment": 1, "id": 3}, "label=sentiment"),
         ({"text": "t{}", "target": True}, "label=target"),
         ({"text": "t{}", "summary": "s"}, "prompt=text,completion=summary"),

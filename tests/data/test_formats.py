@@ -253,6 +253,9 @@ def test_unknown_columns_are_named_beside_the_known_formats():
         ({"sentence": "a", "topic": "b"}, "--columns text=sentence,label=topic "),
         ({"review": "a", "intent_name": "b", "intent_id": 3}, "--columns text=review,label=intent_name "),
         ({"premise": "a", "hypothesis": "b", "label": 0}, r"--template '\{premise\} \{hypothesis\}'"),
+        ({"ans": "a", "qn": "b"}, "name the role of each column: give --columns prompt=qn,completion=ans "),
+        ({"id": 1, "output": "a", "given": "b"}, "give --columns prompt=given,completion=output "),
+        ({"target": "a", "given": "b"}, "give --columns prompt=given,completion=target "),
         ({"left": "a", "right": "b"}, "name the role of each column: give --columns prompt=left,completion=right "),
     ],
 )

@@ -79,10 +79,23 @@ def test_lists_are_read_from_a_column_of_any_name_with_a_template(tmp_path):
     task = load(tmp_path, rows, columns={"label": "topics"}, template="{title}: {body}\nTopics:")
     assert everything(task)[0].prompt == "t0: b\nTopics:"
     assert everything(task)[0].completion == " money, post"
-    refused = [{"text": f"t{i}", "labels": TOPICS[i % 5]} for i in range(10)]
-    with pytest.raises(BadInput, match="give --columns label=labels"):
-        load(tmp_path, refused)
-    assert load(tmp_path, refused, columns={"label": "labels"}).format == "text_labels"
+
+
+def test_a_column_labels_that_holds_lists_of_texts_is_read_without_a_mapping(tmp_path):
+    several = [{"text": f"t{i}", "labels": TOPICS[i % 5]} for i in range(10)]
+    task = load(tmp_path, several)
+    assert task.format == "text_labels"
+    assert any("labels is read as label" in notice for notice in task.notices)
+    assert task.version == load(tmp_path, several, columns={"label": "labels"}).version
+    assert load(tmp_path, [{**row, "label": "mine"} for row in several]).format == "text_label"
+    for other in ([1, 2], "post", []):
+        rows = [{**row, "labels": other} for row in several]
+        if other:
+            with pytest.raises(BadInput, match="give --columns label=labels"):
+                load(tmp_path, rows)
+        else:
+            assert load(tmp_path, rows).format == "text"
+    assert load(tmp_path, several, format="text").format == "text"
 
 
 def test_an_update_keeps_the_texts_of_labels_in_lists(tmp_path):

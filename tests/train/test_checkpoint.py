@@ -80,6 +80,10 @@ def corrupt(path, how):
         name = next(name for name in tensors if name.startswith("param/"))
         if how == "no notes":
             told = None
+        elif how == "an older version":
+            stored = json.loads(told["perdure"])
+            stored["best"] = {"loss": stored["best"]["loss"], "epoch": 1}
+            told = {"perdure": json.dumps(stored)}
         elif how == "another model":
             tensors[f"{name}.other"] = tensors.pop(name)
         else:  # another rank
@@ -87,7 +91,9 @@ def corrupt(path, how):
         save_file(tensors, path, told)
 
 
-@pytest.mark.parametrize("how", ["cut", "noise", "empty", "no notes", "another model", "another rank"])
+@pytest.mark.parametrize(
+    "how", ["cut", "noise", "empty", "no notes", "another model", "another rank", "an older version"]
+)
 def test_a_file_that_is_no_checkpoint_of_this_learn_is_refused_and_nothing_is_changed(stream, stopped, how):
     _, path = stopped
     corrupt(path, how)

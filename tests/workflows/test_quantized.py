@@ -50,6 +50,20 @@ def test_it_learns_and_a_workspace_opened_anew_has_the_same_bits(learned):
     assert ws.verify().ok
 
 
+def test_show_and_the_report_name_the_format_beside_the_base(learned, tmp_path):
+    from typer.testing import CliRunner
+
+    from perdure.cli.main import app
+
+    ws, folder = learned
+    kind, page = ws.ledger.config["quantization"], tmp_path / "page.html"
+    base = ws.ledger.resolve("base").base[:12]
+    assert f"{base}, linear layers in {kind}" in CliRunner().invoke(app, ["-w", str(folder / "ws"), "show"]).stdout
+    done = CliRunner().invoke(app, ["-w", str(folder / "ws"), "report", "-o", str(page), "--json"])
+    assert json.loads(done.stdout) == {"path": str(page), "bytes": page.stat().st_size, "entries": 2}
+    assert f"{base[:8]}, {kind}" in page.read_text(encoding="utf-8")
+
+
 def test_a_second_task_trains_over_it(learned, tmp_path):
     _, folder = learned
     for recipe in ("ewc", {"methods": {"o_lora": {}}}):  # gradients a row, and a second adapter over a first

@@ -13,7 +13,7 @@ from perdure.cli.predict import Compare, Seed, System, Temperature
 from perdure.cli.progress import progress
 from perdure.cli.stdin import at_terminal, read_line, refuse_no_text
 from perdure.core.errors import BadInput, PerdureError
-from perdure.core.words import some
+from perdure.core.words import counted, some
 from perdure.workflows.signals import TERMINATED
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def chat(
 
     A conversation that the model has no room for loses its oldest turns, with a notice.
     With --compare, two states answer each line, each in a conversation of its own.
-    Without a terminal, lines are read from stdin, and answers are written to stdout.
+    Without a terminal, lines are read from stdin, and answers are written to stdout. A line that is wrong is reported, the chat
+    goes on with the next one, and exits with 1 at the end.
 
     Example: perdure chat --compare base
     """
@@ -98,7 +99,8 @@ class Talk:
 
     def __init__(self, session: "Session", request: "Request", speakers: list[Speaker]):
         self.session, self.request, self.speakers = session, request, speakers
-        self.patient = at_terminal()  # a user can try again: errors and Ctrl-C end the answer, not the chat
+        self.patient = at_terminal()  # a user can try again: Ctrl-C ends the answer, not the chat
+        self.wrong = 0  # lines that could not be carried out
         self.commands: dict[str, Callable[[str], None]] = {
             "/system": self._system,
             "/reset": self._reset,
@@ -110,19 +112,24 @@ class Talk:
     def run(self) -> None:
         """Read lines until there are no more, or one is /quit."""
         while True:
+            line = None
             try:
                 line = read_line("> ")
                 if line is None or line.strip() == "/quit":
-                    return
+                    break
                 self._take(line)
             except KeyboardInterrupt as stopped:
                 if not self.patient or stopped.args == TERMINATED:
                     raise
                 print_message("\n(stopped; Ctrl-D ends the chat)")
             except PerdureError as error:
-                if not self.patient:
+                if line is None and not self.patient:  # stdin is no text, so there is no next line
                     raise
+                self.wrong += 1
                 print_message(f"error: {error}", fg=typer.colors.RED)
+        if self.wrong and not self.patient:
+            print_message(f"{counted(self.wrong, 'line')} could not be carried out")
+            raise typer.Exit(PerdureError.exit_code)
 
     def _take(self, line: str) -> None:
         refuse_no_text(line)
@@ -160,10 +167,10 @@ class Talk:
             for notice in prediction.notices:
                 warn(notice)
             if not answer.answer:
-                warn("the answer is empty, so that the turn is left out of the conversation")
+                warn("the answer is empty; the conversation goes on after it, and /save leaves both turns out")
             if answer.stopped == "length":
                 warn(f"the answer was cut after {answer.tokens} tokens; --max-new-tokens allows more")
-            conversations.append((*turns, Message("assistant", answer.answer)) if answer.answer else speaker.turns)
+            conversations.append((*turns, Message("assistant", answer.answer)))
         for speaker, turns in zip(self.speakers, conversations, strict=True):
             speaker.turns = turns
 
@@ -190,5 +197,7 @@ class Talk:
         if not file:
             raise BadInput("/save needs the name of a file, as in '/save chats.jsonl'")
         first = (Message("system", self.request.system),) if self.request.system else ()
-        save_conversation(Path(file), (*first, *self.speakers[0].turns), [self.session.ledger.root])
+        said = self.speakers[0].turns
+        pairs = [pair for pair in zip(said[::2], said[1::2], strict=True) if pair[1].content]
+        save_conversation(Path(file), (*first, *(turn for pair in pairs for turn in pair)), [self.session.ledger.root])
         print_message(f"conversation appended to {file}")

@@ -36,8 +36,9 @@ from perdure.cli.learn_options import (
 )
 from perdure.cli.learn_screen import conclude, show_preview, show_result
 from perdure.cli.options import AsJson, Device, Folder, Message, RunsCode, TrustFile, open_workspace
-from perdure.cli.output import emit, warn
+from perdure.cli.output import emit, print_message, warn
 from perdure.cli.progress import progress
+from perdure.core.errors import PerdureError
 
 
 def learn(
@@ -111,7 +112,12 @@ def learn(
     gate = options["gate"] = None if no_gate else Gate(**rule)
     if kind == "knowledge":
         return learn_knowledge(ws, task, data, options, gate=gate, dry_run=dry_run, as_json=as_json, message=message)
-    planned = ws.plan(task, data, **options)
+    try:
+        planned = ws.plan(task, data, **options)
+    except PerdureError:
+        if dry_run:
+            print_message("dry run: stopped by what follows; nothing was changed")
+        raise
     if dry_run:
         with progress("loading the model") as tick:
             found = preview(ws.session, planned, tick)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.options import Folder, Force, open_workspace
-from perdure.cli.output import print_message
+from perdure.cli.options import AsJson, Folder, Force, open_workspace
+from perdure.cli.output import emit, print_message
 
 
 def report(
@@ -16,6 +16,7 @@ def report(
     ] = None,
     force: Force = False,
     folder: Folder = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a self-contained HTML report: matrix, curves, gates, heartbeats, history.
 
@@ -35,6 +36,8 @@ def report(
         force=force,
         workspaces=roots,
     )
+    if as_json:
+        return emit({"path": str(output), "bytes": output.stat().st_size, "entries": len(contents.entries)})
     print_message(f"report written to {output}")
 
 

@@ -42,6 +42,9 @@ def show(
         "author": view.signature.author,
         "message": view.signature.message,
         "refs": ", ".join(view.refs),
+        "base": f"{short(entry.base)}, linear layers in {kind}"
+        if (kind := ledger.config.get("quantization"))
+        else None,
         "recipe": recipe and ", ".join([recipe["name"], *(f"with {name}" for name in recipe["methods"])]),
         "seed": entry.seed,
         "state": short(view.state),

@@ -82,8 +82,8 @@ def relocate(
     Example: perdure relocate --model ../models/smollm2
     """
     ws = open_workspace(folder)
-    with progress("hashing the base model"):
-        place = ws.relocate(model, revision=revision)
+    with progress("hashing the base model") as tick:
+        place = ws.relocate(model, revision=revision, tick=tick)
     if as_json:
         return emit({"model": ws.ledger.model, "folder": str(place)})
     print_text(f"the base model is {ws.ledger.model}, with the same weights as before")

@@ -8,7 +8,7 @@ from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_text import clipped, quoted, visible
-from perdure.data.guesses import CONTEXTS, MEDIA, answer_column, folded, harmless, pair
+from perdure.data.guesses import ANSWERS, CONTEXTS, MEDIA, answer_column, folded, harmless, pair
 from perdure.data.read import Record
 from perdure.data.turns import ROW_FIELDS
 
@@ -62,7 +62,9 @@ class Unread:
     notices: tuple[str, ...] = ()
 
 
-def take(records: Sequence[Record], columns: Mapping[str, str], file: str) -> tuple[list[Record], list[str]]:
+def take(
+    records: Sequence[Record], columns: Mapping[str, str], file: str, *, lists: bool = False
+) -> tuple[list[Record], list[str]]:
     """Return the records with their columns also under the names that are read, and notices for the user.
 
     A mapped column keeps its own name too, so that a template may use either. A name that differs from a known one only in
@@ -72,6 +74,7 @@ def take(records: Sequence[Record], columns: Mapping[str, str], file: str) -> tu
         records: The rows of one file.
         columns: Column of the file by the name it is to be read under: {"prompt": "question"}.
         file: The file, for errors.
+        lists: Read a column `labels` of lists as `label`, where there is a text and no label.
 
     Raises:
         BadSpec: The file has no such column; the message has the nearest.
@@ -84,6 +87,8 @@ def take(records: Sequence[Record], columns: Mapping[str, str], file: str) -> tu
                 f"`columns` takes {role} from {quoted(column)}, a column that {file} does not have or fill{near}"
             )
     cased = _other_case(names, columns)
+    if lists and (several := _label_lists(records, names, {**cased, **columns})):
+        cased["label"] = several
     taken = {**cased, **columns}
     if not taken:
         return list(records), []
@@ -93,6 +98,19 @@ def take(records: Sequence[Record], columns: Mapping[str, str], file: str) -> tu
     ]
     notices = [f"{file}: {listed(cased.values())} is read as {listed(cased)}"] if cased else []
     return renamed, notices
+
+
+def _label_lists(records: Sequence[Record], names: Collection[str], taken: Mapping[str, str]) -> str | None:
+    """Return the column `labels` of texts with several labels a row; None where there is none, or a label beside it.
+
+    Lists of numbers are left: a file of tokens has such a column, too.
+    """
+    columns = [name for name in names if folded(name) == "labels" and name not in taken.values()]
+    if len(columns) != 1 or "label" in names or "label" in taken or not ("text" in names or "text" in taken):
+        return None
+    cells = [cell for record in records if (cell := record.fields.get(columns[0])) is not None]
+    lists = any(cells) and all(isinstance(cell, list) for cell in cells)
+    return columns[0] if lists and all(isinstance(item, str) for cell in cells for item in cell) else None
 
 
 def _other_case(names: Collection[str], columns: Mapping[str, str]) -> dict[str, str]:
@@ -200,7 +218,10 @@ def advice(records: Sequence[Record], how: str) -> str:
         texts = [name for name in names if name.casefold() not in ("label", "split") and not harmless(name)]
         holes = " ".join(f"{{{visible(clipped(name, 40))}}}" for name in texts[:3]) or "{column}"
         return f"name the columns of the question in a template (--template '{holes}')"
-    columns = dict(zip(("prompt", "completion"), [*names[:2], "COLUMN", "COLUMN"], strict=False))
+    answer = next((name for name in names if folded(name) in ANSWERS), None)
+    rest = [name for name in names if name != answer and not harmless(name)] or [n for n in names if n != answer]
+    prompt, *others = [*rest, "COLUMN"]
+    columns = {"prompt": prompt, "completion": answer or (others or ["COLUMN"])[0]}
     return f"name the role of each column: {written(columns, how)}"
 
 

@@ -13,7 +13,7 @@ LABELS = _words(
     "stars tag tags target targets topic topics toxicity y"
 )
 ANSWERS = _words(
-    "answer answers assistant bot completion gpt model_answer output outputs reference reply response "
+    "ans answer answers assistant bot completion gpt model_answer output outputs reference reply response "
     "responses solution summary target target_text translation"
 )
 QUESTIONS = _words(

@@ -152,7 +152,8 @@ def read_data(spec: TaskSpec, data: Data, hub: HubReader | None = None) -> Sourc
     """
     rows_read = read_sources(data, documents=spec.documents, most=spec.max_rows, hub=hub)
     rows = converted(rows_read.records, spec.own_format) if spec.own_format else rows_read.records
-    records, renamed = take(rows, spec.columns, shown_data(data, short=True))
+    lists = spec.format in (None, "text_labels")
+    records, renamed = take(rows, spec.columns, shown_data(data, short=True), lists=lists)
     return replace(rows_read, records=records, notices=[*rows_read.notices, *renamed])
 
 

@@ -15,7 +15,7 @@ def masthead(data: ReportData) -> Html:
     workspace = data.workspace
     facts = [
         ("Model", workspace.model),
-        ("Base", short(workspace.base)),
+        ("Base", short(workspace.base) + (f", {workspace.quantization}" if workspace.quantization else "")),
         ("Head", short(data.head)),
         ("Started", when(workspace.created)),
         ("perdure", workspace.version),

@@ -70,7 +70,9 @@ def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise BrokenStore(f"checkpoint {path} cannot be read ({error}); delete it to start this learn again") from error
     if not _fits(learner, tensors, stored):
-        raise BrokenStore(f"checkpoint {path} was written by another learn; delete it to start this learn again")
+        raise BrokenStore(
+            f"checkpoint {path} was written by another learn, or by an older perdure; delete it to start this learn again"
+        )
     with torch.no_grad():
         for name, value in learner.params.items():
             value.copy_(tensors[f"param/{name}"])
@@ -97,9 +99,12 @@ def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
 
 
 def _fits(learner: Learner, tensors: dict[str, Tensor], stored: dict[str, Any]) -> bool:
-    """Whether a checkpoint has every parameter in its shape, and the counts of every pool's rows."""
+    """Whether a checkpoint has every parameter in its shape, the counts of every pool's rows, and a best update, if any."""
     shapes = {f"param/{name}": value.shape for name, value in learner.params.items()}
     saved = {name: value.shape for name, value in tensors.items() if name.startswith("param/")}
+    best = stored["best"]
+    if best is not None and set(best) != {"loss", "update"}:  # of a version that counted epochs
+        return False
     return saved == shapes and stored["rows"] == {name: len(pool.keys) for name, pool in learner.pools.items()}
 
 

@@ -103,7 +103,7 @@ def pack(
     if not file.name.endswith((*COMPRESSED, *PLAIN)):
         raise BadInput(f"{file} has no suffix of an archive; let it end in .tar.gz, .tgz or .tar")
     check_output(file, ARCHIVE, force=force, workspaces=[ledger.root])
-    base = _base_files(session) if with_base else {}
+    base = _base_files(session, tick) if with_base else {}
     place = file.resolve()
     try:
         with folder_aside(place) as aside:
@@ -125,7 +125,7 @@ def pack(
     return Packed(str(file), recorded, len(names), with_base, file.stat().st_size)
 
 
-def _base_files(session: Session) -> dict[str, Path]:
+def _base_files(session: Session, tick: Tick | None) -> dict[str, Path]:
     """Return the files of the base model by their names in the archive.
 
     Raises:
@@ -134,7 +134,7 @@ def _base_files(session: Session) -> dict[str, Path]:
     from perdure.bridges import identity
 
     folder = session.base_folder
-    identity.check_unchanged(folder, session.ledger.config["weights"])
+    identity.check_unchanged(folder, session.ledger.config["weights"], tick)
     return {f"{BASE}/{path.relative_to(folder).as_posix()}": path for path in identity.files_of(folder)}
 
 
@@ -215,12 +215,12 @@ def unpack(file: Path | str, folder: Path | str, tick: Tick | None = None) -> Un
         ledger = Ledger.open(aside)
         if tick:
             tick("hashing entries and objects", 0, 1)
-        verified = ledger.verify()
+        verified = ledger.verify(tick)
         if problems := verified.problems:
             raise BrokenStore(
                 f"{file} is not sound, and nothing is unpacked: {problems[0]}{_others(len(problems) - 1)}"
             )
-        has_base = _check_base(file, ledger)
+        has_base = _check_base(file, ledger, tick)
         ledger.close()
     ledger = Ledger.open(folder)
     lacks = Path(ledger.model).is_absolute() and not Path(ledger.model).is_dir()
@@ -231,7 +231,7 @@ def _others(count: int) -> str:
     return f", and {counted(count, 'other problem')}" if count else ""
 
 
-def _check_base(file: Path, ledger: Ledger) -> bool:
+def _check_base(file: Path, ledger: Ledger, tick: Tick | None) -> bool:
     """Return whether the archive brought a base model; what changes with its files' times is noted anew.
 
     Raises:
@@ -243,7 +243,7 @@ def _check_base(file: Path, ledger: Ledger) -> bool:
     if not folder.is_dir():
         return False
     try:
-        identity.check_unchanged(folder, ledger.config["weights"])
+        identity.check_unchanged(folder, ledger.config["weights"], tick)
     except (BadInput, BrokenStore) as error:
         raise BrokenStore(
             f"the base model in {file} is not the one of the workspace, and nothing is unpacked: {error}"
@@ -306,13 +306,14 @@ def _refuse_member(info: tarfile.TarInfo, file: Path) -> None:
 # ---- relocate
 
 
-def relocate(session: Session, model: str, *, revision: str | None = None) -> Path:
+def relocate(session: Session, model: str, *, revision: str | None = None, tick: Tick | None = None) -> Path:
     """Point a workspace to where its base model is now, and return the folder of the model.
 
     Args:
         session: Of the workspace.
         model: Local folder, hub id, or name of the embedded model.
         revision: Revision of a hub model.
+        tick: Called with (what, done, total) as work goes on.
 
     Raises:
         BadInput: There is no such model, or it is another one than the workspace was made with, by the hashes of its files.
@@ -324,7 +325,7 @@ def relocate(session: Session, model: str, *, revision: str | None = None) -> Pa
     folder = models.find_model(model, revision)
     with session.writing():
         try:
-            identity.check_unchanged(folder, ledger.config["weights"])
+            identity.check_unchanged(folder, ledger.config["weights"], tick)
         except BrokenStore as error:
             raise BadInput(
                 f"{model} is not the base model of this workspace, which stays as it was: {error}"

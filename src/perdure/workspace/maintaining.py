@@ -77,9 +77,9 @@ class UpkeepVerbs(Opened):
         """
         return trust(self.ledger.root, Path(file))
 
-    def relocate(self, model: str, *, revision: str | None = None) -> Path:
+    def relocate(self, model: str, *, revision: str | None = None, tick: Tick | None = None) -> Path:
         """Point the workspace to where its base model is now; see `workflows.pack.relocate`."""
-        return relocate(self.session, model, revision=revision)
+        return relocate(self.session, model, revision=revision, tick=tick)
 
     def pack(self, file: AnyPath, *, with_base: bool = False, force: bool = False, tick: Tick | None = None) -> Packed:
         """Write the workspace into one archive, also while somebody learns in it; see `workflows.pack.pack`."""

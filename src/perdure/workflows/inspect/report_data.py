@@ -42,6 +42,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
             created=logged[entries[0].id].time,
             version=__version__,
             recipe=recipes.pop() if len(recipes) == 1 else None,
+            quantization=ledger.config.get("quantization"),
         ),
         head=head.id,
         facts=edited[head.id].facts,

@@ -101,6 +101,7 @@ class WorkspaceInfo(Record):
         created: When it was made, as ISO 8601.
         version: Version of perdure that writes the report.
         recipe: The one recipe that it learned by; None where there are several or none.
+        quantization: Format of the weights of linear layers, "nf4" or "int8"; None for plain weights.
     """
 
     name: str
@@ -109,6 +110,7 @@ class WorkspaceInfo(Record):
     created: str
     version: str
     recipe: str | None = None
+    quantization: str | None = None
 
 
 @dataclass(frozen=True)

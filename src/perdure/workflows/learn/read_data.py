@@ -75,7 +75,11 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
         here = sorted(map(ledger.shown_name, parent.tasks))
         raise BadInput(f"guard names tasks that head does not know: {unknown}; it knows {here}")
     if not request.allow_leaks:
-        _refuse_leaks(session, task, rows)
+        try:
+            _refuse_leaks(session, task, rows)
+        except BadInput as error:
+            parts = ", ".join(f"{len(getattr(task, part)):,} {part}" for part in ("train", "validation", "test"))
+            raise BadInput(f"{error} (rows read: {parts}, as {task.format})") from error
     task, dropped = _without_deleted(ledger, task)
     notices = [*task.notices, *replaced, *_leaks_elsewhere(session, task, rows)]
     taught = rows.hashes(["train"], name) if known else set()

@@ -15,7 +15,15 @@ from perdure.data.task import TaskData
 from perdure.ledger import Entry
 from perdure.workflows.inspect.evaluate import gone_notice, task_at
 from perdure.workflows.predict.prompt import Prompt
-from perdure.workflows.predict.request import CHAT, PLAIN, Request, in_words, oldest_left_out, row_of
+from perdure.workflows.predict.request import (
+    CHAT,
+    PLAIN,
+    Request,
+    in_words,
+    oldest_left_out,
+    replaced_systems,
+    row_of,
+)
 from perdure.workflows.scoring import LONGEST, Decoding, answer_length, cut_notices, generated, prompts_of
 from perdure.workflows.session import Session
 
@@ -150,7 +158,7 @@ def predict(
     streamed = (lambda n, piece: on_text(index[n], piece)) if on_text else None
     replies, notices = _answers(session, entry, request, encoded, tick, streamed)
     gone = gone_notice(session.ledger, entry, request.task) if request.task else None
-    all_notices = [*([gone] if gone else []), *encoded.notices, *notices]
+    all_notices = [*([gone] if gone else []), *replaced_systems(some, request), *encoded.notices, *notices]
     others: list[Reply | None] = [None] * len(rows)
     if other is not None:
         session.load(other, request.task)

@@ -1,13 +1,14 @@
 """How a prompt becomes a row: in the template of a task, as a user turn of the chat template, or as plain text."""
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
 from perdure.core.errors import BadInput
 from perdure.core.rows import Message, Row
 from perdure.core.words import some
+from perdure.data.systems import SYSTEM_ROLES
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.inspect.score_views import task_order
@@ -165,8 +166,17 @@ def _with_system(row: Row, system: str | None, task: str = "") -> Row:
         return row
     if not row.messages:
         raise BadInput(f"task {task!r} has a template without a system turn; leave --system or --task out")
-    turns = row.messages[1:] if row.messages[0].role == "system" else row.messages
+    turns = row.messages[1:] if row.messages[0].role in SYSTEM_ROLES else row.messages
     return replace(row, messages=(Message("system", system), *turns))
+
+
+def replaced_systems(prompts: Sequence[Prompt], request: Request) -> list[str]:
+    """Return a notice where the system turn of a request takes the place of one of a prompt's own."""
+    own = [prompt for prompt in prompts if prompt.turns and prompt.turns[0].role in SYSTEM_ROLES]
+    if request.system is None or not (lost := [one for one in own if one.turns[0].content != request.system]):
+        return []
+    which = f"that of {lost[0].source}" if len(lost) == 1 else f"those of {len(lost)} conversations"
+    return [f"the system turn given with --system (system=) is used in the place of {which}"]
 
 
 def _is_conversation(task: TaskData) -> bool:
