@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from perdure.cli.bench import Lists, bench
 from perdure.cli.candidate import accept, discard
 from perdure.cli.chat import chat
+from perdure.cli.checkup import checkup
 from perdure.cli.demo import demo
 from perdure.cli.diff import diff
 from perdure.cli.edit import edit
@@ -43,7 +44,7 @@ from perdure.core.errors import Interrupted, PerdureError
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Learn": {"init": init, "learn": learn, "edit": edit, "accept": accept, "discard": discard},
-    "Measure": {"eval": evaluate, "matrix": matrix, "gate": gate},
+    "Measure": {"eval": evaluate, "matrix": matrix, "gate": gate, "checkup": checkup},
     "Inspect and undo": {
         "status": status,
         "log": log,

@@ -67,6 +67,7 @@ MEMORY = Kind("memory export", _is_memory_row)  # an empty memory makes an empty
 CONVERSATIONS = Kind("file of conversations", _begins('{"messages":'))
 BENCH_TABLE = Kind("benchmark's table", _begins("| arm | seeds | ACC |"))
 BENCH_PAGE = Kind("benchmark's page", _begins(f"<!doctype html>{BENCH_LINE}"))
+CHECKUP = Kind("checkup", _begins('{"ref": '))
 BENCH_RESULT = Kind("benchmark's result", _begins('{"suite": '))
 
 

@@ -24,6 +24,7 @@ from perdure.workflows.trust import trusted_text
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
+    from perdure.model.reference import ReferenceAnswer
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Session:
         self.ledger, self.device = ledger, device
         self.run_code: RunCode = "no"
         self.tasks = TaskCache(ledger)
+        # answers of the references of guards that the workspace does not have, by (version, reference)
+        self.references: dict[tuple[str, str], dict[str, ReferenceAnswer]] = {}
 
     @cached_property
     def runtime(self) -> "Runtime":

@@ -1,6 +1,6 @@
 """The verbs that show what a workspace has and what was measured."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from perdure.core.outputs import MEMORY, write_output
@@ -9,6 +9,8 @@ from perdure.core.tables import Records
 from perdure.evaluate.evidence import Checked, check_evidence
 from perdure.evaluate.matrix import Matrix
 from perdure.ledger.records import LogEntry
+from perdure.workflows.checkup.checkup import CheckupRequest, checkup
+from perdure.workflows.checkup.records import Checkup
 from perdure.workflows.inspect import memory_views, views
 from perdure.workflows.inspect.disk import DiskView, disk
 from perdure.workflows.inspect.evaluate import Evaluation, evaluate
@@ -36,6 +38,40 @@ class InspectVerbs(Opened):
         """
         found = evaluate(self.session, tasks, at, tick, every=every)
         warn(found.notices)
+        return found
+
+    def checkup(
+        self,
+        at: str = "head",
+        *,
+        against: str | None = None,
+        budget: str | float = "quick",
+        only: Collection[str] = (),
+        data: AnyPath | None = None,
+        strict: bool = False,
+        tick: Tick | None = None,
+    ) -> Checkup:
+        """Return what the model at a ref can do, compared with the base model: tasks, abilities, facts, drift, and a verdict.
+
+        What the user should know of the rows is a Python warning.
+
+        Args:
+            at: Ref or entry.
+            against: Ref that guards are compared with; None takes the reference of each, which is the base model unless it was
+                moved.
+            budget: "quick", "standard" or "full"; or seconds, spent on the guards where they tell most.
+            only: Abilities or names of guards to measure, and no task; empty takes all.
+            data: Folder of the data files of public sets; None takes the one that PERDURE_DATA names.
+            strict: An undecided gate counts as failed.
+            tick: Called with (what, done, total).
+
+        Raises:
+            NotFound: A ref, a guard or an ability is not known.
+            BadInput: The budget is not valid, or there is nothing to measure.
+        """
+        request = CheckupRequest(at, against, budget, only, Path(data) if data else None, strict)
+        found = checkup(self.session, request, tick)
+        warn(found.warnings)
         return found
 
     def matrix(self, at: str = "head", *, parts: bool = False) -> Matrix:

@@ -10,7 +10,7 @@ from perdure.core.errors import BadInput
 from perdure.core.records import Record
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import Guard, GuardBudget
-from perdure.workflows.guards.read import read_guard
+from perdure.workflows.guards.read import ReadGuard, read_guard
 from perdure.workflows.session import Session
 
 Mode = Literal["warn", "enforce", "none"]
@@ -76,19 +76,24 @@ def add_guard(
     items = read.items if learn is None else _with_learn(read.items, learn)
     with session.writing():
         refuse_taken(ledger, read.spec.name)
-        task = read.task
-        ledger.put_task(task.name, task.version, task.to_json(), {"test": task.test})
-        guard = Guard(
-            name=task.name,
-            version=task.version,
-            ability=read.spec.ability,
-            items=items,
-            chance=read.chance,
-            reference=ledger.resolve("base").id,
-            source=read.source,
-        )
+        guard = replace(guard_of(session, read), items=items)
         ledger.add_guard(guard)
     return listed(session, guard)
+
+
+def guard_of(session: Session, read: ReadGuard) -> Guard:
+    """Store the rows of a guard that was read, and return it with the base model as its reference; it is not added yet."""
+    ledger, task = session.ledger, read.task
+    ledger.put_task(task.name, task.version, task.to_json(), {"test": task.test})
+    return Guard(
+        name=task.name,
+        version=task.version,
+        ability=read.spec.ability,
+        items=read.items,
+        chance=read.chance,
+        reference=ledger.resolve("base").id,
+        source=read.source,
+    )
 
 
 def add_default_guards(session: Session, wanted: str | None = None) -> None:
@@ -186,13 +191,20 @@ def accept_guard(session: Session, name: str, at: str = "head") -> tuple[Guard, 
             )
         if guard.reference == entry.id:
             return guard, entry
-        moved = replace(guard, reference=entry.id)
-        if session.tasks.get(guard.name, guard.version).scorer["name"] == SAME:  # its scores are of the reference too
-            is_base = entry.id == ledger.resolve("base").id
-            scored = "" if is_base else content_hash([guard.version, ledger.seen(entry, None)])
-            moved = replace(moved, columns=None, scored=scored)
+        moved = referring_to(session, guard, entry)
         ledger.change_guard(moved, f"guard accept {name} --at {at}")
         return moved, entry
+
+
+def referring_to(session: Session, guard: Guard, entry: Entry) -> Guard:
+    """Return a guard that is compared with an entry; nothing is stored."""
+    moved = replace(guard, reference=entry.id)
+    if guard.reference == entry.id or session.tasks.get(guard.name, guard.version).scorer["name"] != SAME:
+        return moved
+    ledger = session.ledger  # what it scores depends on the reference too
+    is_base = entry.id == ledger.resolve("base").id
+    scored = "" if is_base else content_hash([guard.version, ledger.seen(entry, None)])
+    return replace(moved, columns=None, scored=scored)
 
 
 def guards(session: Session) -> tuple[ListedGuard, ...]:

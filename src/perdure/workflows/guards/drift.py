@@ -12,6 +12,7 @@ from perdure.data.task import TaskData
 from perdure.evaluate.drift import Answered, Readings, readings, same
 from perdure.evaluate.scorers import SAME, score_record
 from perdure.ledger import Entry
+from perdure.ledger.records import Guard
 from perdure.workflows.scoring import Measured, cut_notices, prompts_of
 from perdure.workflows.session import Session
 
@@ -42,45 +43,51 @@ class Compared:
 
 
 def drift_piece(
-    session: Session, name: str, entry: Entry, task: TaskData, piece: range, tick: Tick | None = None
+    session: Session, guard: Guard, entry: Entry, task: TaskData, piece: range, tick: Tick | None = None
 ) -> Measured:
     """Score a piece of a drift guard at an entry. The reference answers first, once for the workspace.
 
     Args:
         session: Of the workspace.
-        name: Name of the guard.
+        guard: The guard.
         entry: An entry or a draft.
         task: The guard's rows.
         piece: Indices of the rows; a piece is always computed whole, so that its bits do not depend on what was stored.
         tick: Called with (what, rows done, rows in all).
     """
     began = time.perf_counter()
-    reference = stored_reference(session, name, task, piece, tick)
+    reference = stored_reference(session, guard, task, piece, tick)
     session.load(entry)
     before = time.perf_counter() - began
     these = _piece(session, task, piece)
-    is_reference = session.ledger.seen(entry, None) == _state(session, name)
+    is_reference = session.ledger.seen(entry, None) == _state(session, guard)
     measured = measure_drift(session.runtime, these, reference, tick, is_reference=is_reference)
     return replace(measured, score=replace(measured.score, seconds=measured.score.seconds + before))
 
 
 def stored_reference(
-    session: Session, name: str, task: TaskData, piece: range, tick: Tick | None = None
+    session: Session, guard: Guard, task: TaskData, piece: range, tick: Tick | None = None
 ) -> dict[str, "ReferenceAnswer"]:
     """Return what the reference of a drift guard answered, by row, with at least the rows of a piece.
 
-    What is missing is computed with the reference loaded, and stored as the guard's columns. See `drift_piece`.
+    What is missing is computed with the reference loaded, and stored as the guard's columns; of a guard that the workspace does
+    not have in this form, for as long as the session lasts. See `drift_piece`.
     """
     from perdure.model.reference import pack, unpack
 
     ledger = session.ledger
-    guard = ledger.guard(name)  # as it is now: a piece before may have changed its columns
-    stored = unpack(ledger.objects.get(guard.columns)) if guard.columns else {}
+    own = next((one for one in ledger.guards() if one.name == guard.name), None)  # a piece before may have changed it
+    attached = own is not None and (own.version, own.reference) == (guard.version, guard.reference)
+    if own is not None and attached:
+        stored = unpack(ledger.objects.get(own.columns)) if own.columns else {}
+    else:
+        stored = session.references.setdefault((guard.version, guard.reference), {})
     if all(task.test[i].hash in stored for i in piece):
         return stored
     session.load(ledger.entry(guard.reference))
     stored |= reference_answers(session.runtime, _piece(session, task, piece), tick)
-    ledger.change_guard(replace(guard, columns=ledger.objects.put(pack(stored))))
+    if own is not None and attached:
+        ledger.change_guard(replace(own, columns=ledger.objects.put(pack(stored))))
     return stored
 
 
@@ -88,10 +95,10 @@ def _piece(session: Session, task: TaskData, piece: range) -> Compared:
     return compared(session.runtime, task, piece, session.tasks.prompts(task, session.tokenizer))
 
 
-def _state(session: Session, name: str) -> str:
+def _state(session: Session, guard: Guard) -> str:
     """Return the state of a guard's reference."""
     ledger = session.ledger
-    return ledger.seen(ledger.entry(ledger.guard(name).reference), None)
+    return ledger.seen(ledger.entry(guard.reference), None)
 
 
 def compared(

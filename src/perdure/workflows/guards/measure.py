@@ -1,6 +1,6 @@
 """Score guards at an entry and at their reference: stored items are looked up, missing ones are scored in fixed pieces."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -52,9 +52,10 @@ def measure_guards(
     budget: Budget = "learn",
     *,
     names: Collection[str] | None = None,
+    guards: Sequence[Guard] | None = None,
     tick: Tick | None = None,
 ) -> dict[str, MeasuredGuard]:
-    """Return the guards of a workspace scored at an entry and at the reference of each.
+    """Return guards scored at an entry and at the reference of each.
 
     A guard of no items in the budget is left out, as is one of which every row leaked or whose programs may not run
     (`not_run_guards`).
@@ -65,12 +66,13 @@ def measure_guards(
         budget: "learn", "quick", "standard" or "full"; or the number of items of each guard by name. A number is rounded up to
             the end of a piece.
         names: Names of the guards; None is all.
+        guards: The guards, their rows stored; None takes those of the workspace.
         tick: Called with (what, done, total) as work goes on.
     """
     ledger = session.ledger
     wanted = {
         guard.name: (guard, n)
-        for guard in ledger.guards()
+        for guard in (ledger.guards() if guards is None else guards)
         if (names is None or guard.name in names) and (n := items_of(guard, budget)) and may_run(session, guard)
     }
     before: dict[str, Scored] = {}
@@ -99,7 +101,7 @@ def items_of(guard: Guard, budget: Budget) -> int:
     """Return how many items of a guard a budget scores."""
     if isinstance(budget, str):
         return guard.items.of(budget)
-    return boundary(budget.get(guard.name, 0), _own(guard), guard.items.full)
+    return boundary(budget.get(guard.name, 0), budgets_of(guard), guard.items.full)
 
 
 def score_guard(session: Session, guard: Guard, entry: Entry, n: int, tick: Tick | None = None) -> Scored:
@@ -117,7 +119,7 @@ def score_guard(session: Session, guard: Guard, entry: Entry, n: int, tick: Tick
     session.load(entry)
     found, seconds = stored, 0.0
     notices: list[str] = []
-    for piece in pieces(done, n, _own(guard)):
+    for piece in pieces(done, n, budgets_of(guard)):
         new = _piece(session, guard, entry, task, piece, tick)
         seconds += new.score.seconds
         notices += new.notices
@@ -130,7 +132,7 @@ def score_guard(session: Session, guard: Guard, entry: Entry, n: int, tick: Tick
 
 def _piece(session: Session, guard: Guard, entry: Entry, task: TaskData, piece: range, tick: Tick | None) -> Measured:
     if task.scorer["name"] == SAME:
-        return drift_piece(session, guard.name, entry, task, piece, tick)
+        return drift_piece(session, guard, entry, task, piece, tick)
     prompts, code = session.tasks.prompts(task, session.tokenizer), partial(trusted_text, session.ledger.root)
     return measure(session.runtime, task, tick, prompts=prompts, only=piece, code=code, run_code=session.run_code)
 
@@ -167,7 +169,7 @@ def _paired(session: Session, guard: Guard, entry: Entry, before: Scored, now: S
     )
 
 
-def _own(guard: Guard) -> tuple[int, ...]:
+def budgets_of(guard: Guard) -> tuple[int, ...]:
     """Return the budgets of a guard, which are boundaries of its pieces."""
     items = guard.items
     return items.learn, items.quick, items.standard, items.full

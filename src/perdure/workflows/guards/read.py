@@ -40,6 +40,11 @@ class ReadGuard:
     source: str
 
 
+def data_folder(data: Path | None) -> Path | None:
+    """Return the folder of data files: the given one, else the one that PERDURE_DATA names, else None."""
+    return data or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+
+
 def read_guard(what: str, root: Path, data: Path | None = None, *, name: str | None = None) -> ReadGuard:
     """Return a guard by the name of a shipped one, the path of its file, or `harness:NAME`.
 
@@ -61,7 +66,8 @@ def read_guard(what: str, root: Path, data: Path | None = None, *, name: str | N
         file = guard_file(what)
         spec, folder = load_guard_spec(file), file.parent
     spec = _named(spec, name) if name else spec
-    places = [folder, root, *([data] if data else [Path(os.environ[VARIABLE])] if os.environ.get(VARIABLE) else [])]
+    named = data_folder(data)
+    places = [folder, root, *([named] if named else [])]
     rows, whole = _rows(spec, places)
     most = len(rows) if spec.items.full == "all" else min(spec.items.full, len(rows))
     task = replace(

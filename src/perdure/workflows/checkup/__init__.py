@@ -1,0 +1,1 @@
+"""The verb `checkup`: tasks, abilities, facts and drift on one screen."""

@@ -1,0 +1,192 @@
+"""Checkup: what the model at an entry can do, compared with the base model: tasks, abilities, facts, drift, and a verdict."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from perdure.core.errors import BadInput
+from perdure.core.progress import Tick
+from perdure.core.words import counted
+from perdure.data.task import TaskData
+from perdure.evaluate.evidence import GuardedTask, make_evidence
+from perdure.ledger import Entry
+from perdure.ledger.records import Gate, Score, Verdict
+from perdure.maths.statistics import paired_difference
+from perdure.workflows.checkup.choose import choose
+from perdure.workflows.checkup.cost import Planned, items_in, plan, total
+from perdure.workflows.checkup.readings import abilities, drift, guard_reading, knowledge, others
+from perdure.workflows.checkup.records import Change, Checkup, Cost, TaskReading
+from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
+from perdure.workflows.guards.verdict import guard_items
+from perdure.workflows.inspect.matrix import matrix
+from perdure.workflows.session import Session
+
+Name = Literal["quick", "standard", "full"]
+BUDGETS: tuple[str, ...] = get_args(Name)
+OF_GUARDS = "base"
+
+
+@dataclass(frozen=True)
+class CheckupRequest:
+    """What a checkup measures.
+
+    Args:
+        at: Ref of the model.
+        against: Ref that guards are compared with; None takes the reference of each, which is the base model unless it was moved.
+        budget: "quick", "standard" or "full"; or seconds, for the guards.
+        only: Abilities or names of guards; empty takes all.
+        data: Folder of the data files of public sets; None takes the one that PERDURE_DATA names.
+        strict: An undecided gate counts as failed.
+
+    Raises:
+        BadInput: The budget is none of these.
+    """
+
+    at: str = "head"
+    against: str | None = None
+    budget: str | float = "quick"
+    only: Collection[str] = ()
+    data: Path | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.budget, str) and self.budget not in BUDGETS:
+            raise BadInput(f"budget is {self.budget!r}; it is {', '.join(BUDGETS)}, or seconds, as 300s")
+        if not isinstance(self.budget, str) and not 0 < self.budget < float("inf"):
+            raise BadInput(f"a budget of {self.budget} seconds measures nothing; give more than 0")
+
+
+def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None, about: Tick | None = None) -> Checkup:
+    """Return what the model at an entry can do; stored scores are looked up.
+
+    Args:
+        session: Of the workspace.
+        request: What is measured.
+        tick: Called with (what, done, total) as work goes on.
+        about: Called once before anything is scored, with a sentence on the cost, and the number of rows twice.
+
+    Raises:
+        NotFound: A ref, a guard or an ability is not known.
+        BadInput: Nothing can be measured.
+        Busy: Another process writes to the workspace.
+    """
+    ledger = session.ledger
+    entry = ledger.resolve(request.at)
+    against = None if request.against is None else ledger.resolve(request.against)
+    with session.writing():
+        chosen = choose(session, request.only, request.data, against)
+        if not chosen.guards and not entry.tasks:
+            raise BadInput("there is no task and no guard to measure; 'perdure guard add NAME' adds a guard")
+        budget = request.budget
+        wanted = (
+            {guard.name: guard.items.of(budget) for guard in chosen.guards}
+            if isinstance(budget, str)
+            else items_in(session, chosen.guards, entry, budget)
+        )
+        planned = plan(session, chosen.guards, entry, wanted)
+        if about:
+            about(_announced(planned), sum(one.n for one in planned), sum(one.n for one in planned))
+        scored = {name: session.score(entry, task, tick) for name, task in _tasks(session, entry, request.only).items()}
+        measured = measure_guards(session, entry, wanted, guards=chosen.guards, tick=tick)
+    learned = {name: _learned(session, entry, name) for name in scored}
+    guards = {name: guard_reading(one) for name, one in measured.items()}
+    tasks = {name: one.score for name, one in scored.items()}
+    seconds = sum(one.seconds for one in scored.values()) + sum(one.seconds for one in guards.values())
+    notices = [text for one in scored.values() for text in one.notices]
+    notices += [text for one in measured.values() for text in one.notices]
+    notices += chosen.not_run
+    if chosen.left_out:
+        notices.append(
+            f"not measured, as their data are not here: {', '.join(chosen.left_out)}; give their folder with --data or "
+            "PERDURE_DATA"
+        )
+    budget_name = budget if isinstance(budget, str) else f"{budget:g}s"
+    items = sum(one.n for one in tasks.values()) + sum(one.n for one in guards.values())
+    return Checkup(
+        ref=request.at,
+        against=request.against or OF_GUARDS,
+        tasks={name: _task_reading(session, name, entry, score, learned[name]) for name, score in tasks.items()},
+        pretraining_abilities=abilities(guards),
+        knowledge_retention=knowledge(guards),
+        instruction_drift=drift(measured.values()),
+        gate=_verdict(request, entry, tasks, learned, measured, budget_name),
+        cost=_cost(session, planned, entry, budget_name, seconds, items),
+        other=others(guards),
+        guards=guards,
+        entry=entry.id,
+        budget=budget_name,
+        metrics={name: one.value for name, one in matrix(ledger, entry.id).metrics.items()} if tasks else {},
+        warnings=tuple(dict.fromkeys(notices)),
+    )
+
+
+def _tasks(session: Session, entry: Entry, only: Collection[str]) -> dict[str, TaskData]:
+    """Return the tasks of an entry that have test rows; none where only some abilities are measured."""
+    known = {} if only else {name: session.task(name, entry) for name in entry.tasks}
+    return {name: task for name, task in known.items() if task.test}
+
+
+def _learned(session: Session, entry: Entry, task: str) -> Score | None:
+    """Return the score of a task at the entry that learned it last, where it was measured on the version in force."""
+    ledger = session.ledger
+    for past in ledger.ancestors(entry):
+        if past.kind == "learn" and past.task == task:
+            return ledger.score(ledger.seen(past, task), past.tasks[task])
+    return None
+
+
+def _task_reading(session: Session, name: str, entry: Entry, now: Score, learned: Score | None) -> TaskReading:
+    ledger = session.ledger
+    base = ledger.score(ledger.seen(ledger.resolve("base"), name), entry.tasks[name])
+    change = None
+    if base is not None and base.rows == now.rows:
+        change = Change(*paired_difference(now.items, base.items))
+    return TaskReading(
+        base=base.score if base else None,
+        now=now.score,
+        low=now.low,
+        high=now.high,
+        n=now.n,
+        change=change,
+        learned=learned.score if learned else None,
+    )
+
+
+def _verdict(
+    request: CheckupRequest,
+    entry: Entry,
+    tasks: Mapping[str, Score],
+    learned: Mapping[str, Score | None],
+    measured: Mapping[str, MeasuredGuard],
+    budget: str,
+) -> Verdict:
+    """Return the verdict on all tasks and guards; here guards count, whatever a learn does with them."""
+    gate = Gate(strict=request.strict, guards="enforce")
+    guarded = {name: GuardedTask(entry.tasks[name], learned[name], score) for name, score in tasks.items()}
+    return make_evidence(gate, "", guarded, guards=guard_items(measured, budget)).verdict
+
+
+def _announced(planned: tuple[Planned, ...]) -> str:
+    """Return a sentence on what is going to be scored."""
+    missing = sum(one.missing for one in planned)
+    if not missing:
+        return "every guard is scored already"
+    seconds = total(planned)
+    time = "; no row was timed yet" if seconds is None else f", about {seconds:.0f} s"
+    return (
+        f"scoring {counted(missing, 'row')} of {counted(len(planned), 'guard')}, those of the reference included{time}"
+    )
+
+
+def _cost(
+    session: Session, planned: tuple[Planned, ...], entry: Entry, budget: str, seconds: float, items: int
+) -> Cost:
+    """Return what a checkup cost, and what the next larger budget would."""
+    place = BUDGETS.index(budget) + 1 if budget in BUDGETS else len(BUDGETS)
+    if place >= len(BUDGETS):
+        return Cost(round(seconds, 1), items)
+    following = BUDGETS[place]
+    guards = [one.guard for one in planned]
+    time = total(plan(session, guards, entry, {guard.name: guard.items.of(following) for guard in guards}))
+    return Cost(round(seconds, 1), items, following, None if time is None else round(time, 1))

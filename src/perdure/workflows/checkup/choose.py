@@ -1,0 +1,89 @@
+"""The guards of a checkup: those of the workspace, and those that are shipped and can be scored here."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perdure.core.errors import BadInput, NotFound
+from perdure.core.recipe import nearest
+from perdure.data.guard_spec import ABILITIES, guard_file, guard_names, load_guard_spec
+from perdure.evaluate.run_code import not_run
+from perdure.ledger import Entry
+from perdure.ledger.records import Guard
+from perdure.workflows.guards.attach import guard_of, referring_to
+from perdure.workflows.guards.measure import may_run
+from perdure.workflows.guards.read import data_folder, read_guard
+from perdure.workflows.session import Session
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The guards of a checkup.
+
+    Args:
+        guards: The guards.
+        left_out: Names of shipped guards whose data are not here.
+        not_run: Notices of the guards whose programs may not run.
+    """
+
+    guards: tuple[Guard, ...]
+    left_out: tuple[str, ...] = ()
+    not_run: tuple[str, ...] = ()
+
+
+def choose(
+    session: Session, only: Collection[str] = (), data: Path | None = None, against: Entry | None = None
+) -> Chosen:
+    """Return the guards of a checkup.
+
+    These are the guards of the workspace, then the shipped ones whose rows are made or whose data files are there. A shipped
+    guard is not added to the workspace: no learn scores it. Its rows are stored until the next `gc`.
+
+    Args:
+        session: Of the workspace.
+        only: Abilities or names of guards; empty takes all.
+        data: Folder of data files; None takes the one that PERDURE_DATA names.
+        against: The state that guards are compared with; None takes the reference of each.
+
+    Raises:
+        BadInput: `only` names neither an ability nor a guard.
+    """
+    ledger = session.ledger
+    own = list(ledger.guards())
+    taken = {guard.name for guard in own} | {name for entry in ledger.entries() for name in entry.tasks}
+    shipped = [name for name in guard_names() if name not in taken]
+    _check(only, [guard.name for guard in own] + shipped)
+    chosen = [guard for guard in own if _wanted(guard.name, guard.ability, only)]
+    left_out: list[str] = []
+    folder = data_folder(data)
+    for name in shipped:
+        spec = load_guard_spec(guard_file(name))
+        if not _wanted(name, spec.ability, only):
+            continue
+        missing = [file for file in spec.files if folder is None or not (folder / file).is_file()]
+        if missing or spec.harness:
+            if name in only:
+                raise BadInput(
+                    f"guard {name} needs {missing[0] if missing else 'lm-evaluation-harness'}, which is not there; give the "
+                    "folder of the data with --data (or PERDURE_DATA)"
+                )
+            left_out.append(name)
+            continue
+        chosen.append(guard_of(session, read_guard(name, ledger.root, data)))
+    if against is not None:
+        chosen = [referring_to(session, guard, against) for guard in chosen]
+    runs = tuple(guard for guard in chosen if may_run(session, guard))
+    waiting = tuple(not_run(f"guard {guard.name}") for guard in chosen if guard not in runs)
+    return Chosen(runs, tuple(left_out), waiting)
+
+
+def _wanted(name: str, ability: str, only: Collection[str]) -> bool:
+    return not only or name in only or ability in only
+
+
+def _check(only: Collection[str], names: Sequence[str]) -> None:
+    for word in only:
+        if word not in names and word not in ABILITIES:
+            raise NotFound(
+                f"no guard and no ability {word!r}{nearest(word, [*names, *ABILITIES])}; abilities are {', '.join(ABILITIES)}"
+            )

@@ -1,0 +1,117 @@
+"""Readings of a checkup from scores: of one guard, of an ability with several guards, and of drift."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+
+from perdure.core.keyed import seed_of
+from perdure.evaluate.scorers import SAME
+from perdure.ledger.records import Score
+from perdure.maths.families import mean_of_intervals
+from perdure.maths.statistics import mean_interval, paired_difference
+from perdure.workflows.checkup.records import Abilities, Change, DriftReadings, GuardReading, Reading
+from perdure.workflows.guards.measure import MeasuredGuard
+
+ABILITIES = {
+    "instruction": "instruction_following",
+    "commonsense": "commonsense_reasoning",
+    "code": "code_generation",
+    "maths": "mathematical_reasoning",
+}
+KNOWLEDGE = ("knowledge", "facts")
+DRIFT = "drift"
+DECLINES = "declines"
+
+
+def guard_reading(measured: MeasuredGuard) -> GuardReading:
+    """Return the reading of one guard; rows of one group are resampled together."""
+    guard = measured.guard
+    groups = [row.group for row in measured.rows]
+    named = groups if all(groups) and len(set(groups)) < len(groups) else []
+    now, before = measured.now, measured.before
+    seed = seed_of("checkup", guard.name)
+    _, floor, _ = mean_interval(before.items, 0.9, seed, groups=named)  # the lower one-sided bound of 95%
+    value, low, high = mean_interval(now.items, seed=seed, groups=named)
+    return GuardReading(
+        base=before.score,
+        now=value,
+        low=low,
+        high=high,
+        change=Change(*paired_difference(now.items, before.items, seed=seed, groups=named)),
+        n=now.n,
+        blind=guard.chance is not None and floor <= guard.chance,
+        ability=guard.ability,
+        groups=len(set(named)),
+        seconds=measured.seconds,
+    )
+
+
+def abilities(guards: Mapping[str, GuardReading]) -> Abilities:
+    """Return the reading of each ability of a base model."""
+    found = by_ability(guards)
+    return Abilities(**{key: found.get(ability) for ability, key in ABILITIES.items()})
+
+
+def knowledge(guards: Mapping[str, GuardReading]) -> Reading | None:
+    """Return the reading of knowledge and facts together; None without such guards."""
+    return together([one for one in guards.values() if one.ability in KNOWLEDGE])
+
+
+def others(guards: Mapping[str, GuardReading]) -> dict[str, Reading]:
+    """Return the reading of each further ability."""
+    known = (*ABILITIES, *KNOWLEDGE, DRIFT)
+    return {ability: one for ability, one in by_ability(guards).items() if ability not in known}
+
+
+def by_ability(guards: Mapping[str, GuardReading]) -> dict[str, Reading]:
+    """Return a reading for each ability: the mean over its guards, each guard with the same weight."""
+    names = dict.fromkeys(one.ability for one in guards.values())
+    pairs = {name: together([one for one in guards.values() if one.ability == name]) for name in names}
+    return {name: one for name, one in pairs.items() if one is not None}
+
+
+def together(guards: Sequence[GuardReading]) -> Reading | None:
+    """Return the mean of some guards. Blind ones are left out, unless all of them are blind; None without any."""
+    seen = [one for one in guards if not one.blind] or list(guards)
+    if not seen:
+        return None
+    now, low, high = mean_of_intervals([(one.now, one.low, one.high) for one in seen])
+    changes = [one.change for one in seen if one.change]
+    change = None
+    if len(changes) == len(seen):
+        change = Change(*mean_of_intervals([(one.mean, one.low, one.high) for one in changes]))
+    bases = [one.base for one in seen if one.base is not None]
+    return Reading(
+        base=sum(bases) / len(bases) if len(bases) == len(seen) else None,
+        now=now,
+        low=low,
+        high=high,
+        n=sum(one.n for one in seen),
+        blind=all(one.blind for one in seen),
+        change=change,
+    )
+
+
+def drift(measured: Iterable[MeasuredGuard]) -> DriftReadings:
+    """Return the drift readings, of the first guard of the ability "drift"; `declines` of a guard that compares refusals."""
+    compared = [one for one in measured if one.now.scorer == SAME]
+    main = next((one for one in compared if one.guard.ability == DRIFT), None)
+    refusals = next((one for one in compared if any(row.label in ("decline", "answer") for row in one.rows)), None)
+    names = [field.name for field in fields(DriftReadings)]
+    found = {name: _drift_reading(name, main.before, main.now) for name in names} if main else {}
+    if refusals:
+        found[DECLINES] = _drift_reading(DECLINES, refusals.before, refusals.now)
+    else:
+        found[DECLINES] = None  # by what the reference declines alone, which no prompt of the guard is made for
+    return DriftReadings(**found)
+
+
+def _drift_reading(name: str, before: Score, now: Score) -> Reading | None:
+    then, items = (score.items if name == "same" else score.readings.get(name) for score in (before, now))
+    if items is None or then is None:
+        return None
+    largest = max(1.0, *items, *then)  # nats have no upper limit, and intervals are of items in [0, 1]
+    first, second = ([value / largest for value in values] for values in (then, items))
+    seed = seed_of("checkup", name)
+    value, low, high = (one * largest for one in mean_interval(second, seed=seed))
+    change = Change(*(one * largest for one in paired_difference(second, first, seed=seed)))
+    return Reading(base=sum(then) / len(then), now=value, low=low, high=high, n=len(items), change=change)

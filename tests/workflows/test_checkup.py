@@ -1,0 +1,174 @@
+"""A checkup measures tasks, guards and drift, and gives one verdict on them."""
+
+import json
+import shutil
+
+import pytest
+
+from perdure import Workspace
+from perdure.core.errors import BadInput, NotFound
+from perdure.workflows.checkup import checkup as module
+from perdure.workflows.checkup.cost import _shares
+from perdure.workflows.checkup.records import Checkup
+
+FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 2}
+GUARDS = {
+    "sums": ("maths", "scorer: rouge_l\nmax_new_tokens: 2\nchance: 0.0\n"),
+    "names": ("facts", "scorer: rouge_l\nmax_new_tokens: 3\n"),
+    "more_names": ("knowledge", "scorer: rouge_l\nmax_new_tokens: 3\n"),
+    "verbs": ("language", "scorer: rouge_l\nmax_new_tokens: 3\n"),
+    "habits": ("drift", "scorer: same\nmax_new_tokens: 4\n"),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model, tmp_path_factory):
+    """A workspace with a guard of every kind and a learned task, which was learned without guards."""
+    folder = tmp_path_factory.mktemp("checkups")
+    ws = Workspace.init(folder / "ws", str(tiny_model), dtype="float32", guards="none")
+    train = [{"text": f"about {n}", "label": "refund" if n % 2 else "parcel"} for n in range(12)]
+    (folder / "task.jsonl").write_text("".join(json.dumps(row) + "\n" for row in train), "utf-8")
+    ws.learn("task", folder / "task.jsonl", recipe="dual_replay", overrides=FAST)
+    for name, (ability, more) in GUARDS.items():
+        rows = [{"prompt": f"{name} {n}", "completion": "refund"} for n in range(12)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        (folder / f"{name}.yaml").write_text(
+            f"ability_guard: {name}\ntest: {name}.jsonl\nability: {ability}\nitems: {{learn: 0, quick: 6, standard: 9}}\n{more}"
+        )
+        ws.guard_add(folder / f"{name}.yaml")
+    return ws.ledger.root
+
+
+@pytest.fixture
+def ws(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "perdure.workflows.checkup.choose.guard_names", lambda: []
+    )  # shipped ones have tests of their own
+    return Workspace.open(shutil.copytree(made, tmp_path / "ws"))
+
+
+def test_every_reading_has_its_rows_and_its_interval(ws):
+    found = ws.checkup()
+    data = found.to_json()
+    assert list(data)[:8] == [
+        "ref",
+        "against",
+        "tasks",
+        "pretraining_abilities",
+        "knowledge_retention",
+        "instruction_drift",
+        "gate",
+        "cost",
+    ]
+    abilities = data["pretraining_abilities"]
+    assert abilities["instruction_following"] is None
+    assert list(abilities) == [
+        "instruction_following",
+        "commonsense_reasoning",
+        "code_generation",
+        "mathematical_reasoning",
+    ]
+    assert abilities["mathematical_reasoning"]["n"] == 6
+    assert list(data["other"]) == ["language"]
+    knowledge, guards = data["knowledge_retention"], data["guards"]
+    assert knowledge["n"] == 12
+    assert knowledge["base"] == pytest.approx((guards["names"]["base"] + guards["more_names"]["base"]) / 2)
+    drift = data["instruction_drift"]
+    assert list(drift) == ["same", "kl", "length", "ends", "sound", "declines"]
+    assert drift["same"]["base"] == 1.0
+    assert 0 < drift["same"]["now"] < 1
+    assert drift["kl"]["base"] == 0 < drift["kl"]["now"]
+    assert drift["declines"] is None
+    readings = [guards[name] for name in GUARDS] + [data["tasks"]["task"], drift["same"], drift["kl"], knowledge]
+    for reading in readings:
+        assert reading["low"] <= reading["now"] <= reading["high"]
+        change = reading["change"]
+        assert change["low"] <= change["mean"] <= change["high"]
+        assert change["mean"] == pytest.approx(reading["now"] - reading["base"])
+    assert data["tasks"]["task"]["learned"] == data["tasks"]["task"]["now"]
+    assert data["gate"]["verdict"] in ("pass", "fail", "inconclusive")
+    assert data["gate"]["guards"]["enforced"]
+    assert data["cost"]["items"] == 30 + data["tasks"]["task"]["n"]
+    assert data["cost"]["next_budget"] == "standard"
+    assert Checkup.from_json(json.loads(json.dumps(data))).to_json() == data
+
+
+def test_the_second_checkup_scores_nothing(ws, monkeypatch):
+    first = ws.checkup()
+    monkeypatch.setattr("perdure.workflows.guards.measure._piece", None)
+    second = ws.checkup()
+    assert second.cost.seconds == 0
+    assert second.guards["sums"].now == first.guards["sums"].now
+    assert second.gate == first.gate
+
+
+def test_the_base_as_its_own_reference_passes(ws):
+    found = ws.checkup("base", only=["drift", "language", "facts"])
+    assert found.instruction_drift.same.now == 1.0
+    assert found.tasks == {}
+    assert found.gate.verdict == "pass"
+
+
+def test_against_compares_with_another_state(ws):
+    found = ws.checkup("base", against="head", only=["drift", "names"])
+    assert found.against == "head"
+    assert found.instruction_drift.same.now < 1
+    assert found.guards["names"].base == ws.checkup(only=["names"]).guards["names"].now
+    assert ws.checkup("head", against="head", only=["drift"]).instruction_drift.same.now == 1.0
+    assert {guard.reference for guard in ws.ledger.guards()} == {ws.ledger.resolve("base").id}
+
+
+def test_only_chooses_by_ability_and_by_name(ws):
+    assert list(ws.checkup(only=["facts", "sums"]).guards) == ["sums", "names"]
+    with pytest.raises(NotFound, match="did you mean 'maths'"):
+        ws.checkup(only=["math"])
+
+
+@pytest.mark.parametrize(("budget", "n"), [("quick", 6), ("standard", 9), ("full", 12)])
+def test_budgets_by_name(ws, budget, n):
+    found = ws.checkup(budget=budget, only=["names"])
+    assert found.guards["names"].n == n
+    assert (found.cost.next_budget is None) == (budget == "full")
+
+
+def test_a_budget_in_seconds_scores_at_least_the_first_piece_and_at_most_all(ws):
+    assert ws.checkup(budget=1e-6, only=["names"]).guards["names"].n == 6
+    assert ws.checkup(budget=1e6, only=["names"]).guards["names"].n == 12
+    for wrong in (0, -1, "soon"):
+        with pytest.raises(BadInput, match="budget"):
+            ws.checkup(budget=wrong)
+
+
+def test_seconds_are_shared_by_spread_and_price():
+    shares = _shares({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 1.0}, {"a": 100, "b": 100}, 30.0)
+    assert shares == pytest.approx({"a": 10.0, "b": 20.0})
+    capped = _shares({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 1.0}, {"a": 100, "b": 5}, 30.0)
+    assert capped == pytest.approx({"a": 25.0, "b": 5.0})
+
+
+def test_a_shipped_guard_is_measured_and_not_added(ws, monkeypatch):
+    monkeypatch.setattr("perdure.workflows.checkup.choose.guard_names", lambda: ["extra", "absent"])
+    folder = ws.ledger.root.parent
+    (folder / "extra.jsonl").write_text(
+        '{"prompt": "one", "completion": "two"}\n{"prompt": "two", "completion": "three"}\n', "utf-8"
+    )
+    for name, file in (("extra", "extra.jsonl"), ("absent", "absent.jsonl")):
+        (folder / f"{name}.yaml").write_text(f"ability_guard: {name}\ntest: {file}\nability: language\n")
+    monkeypatch.setattr("perdure.data.guard_spec.GUARDS", folder)
+    with pytest.warns(UserWarning, match="not measured, as their data are not here: absent"):
+        found = ws.checkup(only=["language"], data=folder)
+    assert found.guards["extra"].n == 2
+    assert [guard.name for guard in ws.ledger.guards()] == list(GUARDS)
+    with pytest.raises(BadInput, match=r"absent needs absent\.jsonl"):
+        ws.checkup(only=["absent"], data=folder)
+
+
+def test_the_cost_is_announced_before_anything_is_scored(ws):
+    told = []
+    request = module.CheckupRequest(only=["names"])
+    module.checkup(ws.session, request, about=lambda text, *_: told.append(text))
+    module.checkup(ws.session, request, about=lambda text, *_: told.append(text))
+    assert told == [
+        "scoring 12 rows of 1 guard, those of the reference included; no row was timed yet",
+        "every guard is scored already",
+    ]
