@@ -47,7 +47,7 @@ FILES = {
     "guard": ["Guard", "GuardBudget"],
     "guards_verdict": ["GuardVerdict", "GuardsVerdict", "MeanDrop", "WorstDrop"],
     "history": ["LogLine", "Move"],
-    "learn": ["Beats", "Heartbeat", "LearnRecord", "Resources", "RowCounts", "TrainingRecord"],
+    "learn": ["Beats", "Heartbeat", "LearnRecord", "NewTaskKl", "Resources", "RowCounts", "TrainingRecord"],
     "log_entry": ["LogEntry"],
     "memory": ["MemoryItem"],
     "revert_task": ["TaskRevertNote"],

@@ -86,6 +86,25 @@ class Resources(Record):
     tokens_per_second: float | None = None
 
 
+@dataclass(frozen=True)
+class NewTaskKl(Record):
+    """KL(base || new state) on prompts of the task that was learned, in nats a token, along the base's own answers.
+
+    It is computed over the base's 32 most likely tokens and the rest together, and so is a lower bound.
+
+    Args:
+        kl: Mean over the prompts.
+        low: Lower end of its 95% interval.
+        high: Upper end.
+        n: Number of prompts.
+    """
+
+    kl: float
+    low: float
+    high: float
+    n: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class LearnRecord(TrainingRecord):
     """The record of a learn.
@@ -99,6 +118,7 @@ class LearnRecord(TrainingRecord):
         settings: The recipe.
         warnings: Warnings for the user.
         resources: Time and memory; None in a learn that an older perdure recorded.
+        new_task_kl: KL from the base on the new task's own prompts; None in a workspace without guards.
     """
 
     train_seconds: float
@@ -109,6 +129,7 @@ class LearnRecord(TrainingRecord):
     settings: JsonObject
     warnings: tuple[str, ...]
     resources: Resources | None = omitted(None)
+    new_task_kl: NewTaskKl | None = omitted(None)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,8 @@ def compared(
     task: TaskData,
     only: Sequence[int] | None = None,
     prompts: Sequence[list[int]] | None = None,
+    *,
+    most: int | None = None,
 ) -> Compared:
     """Return test rows of a task as tokens.
 
@@ -114,6 +116,7 @@ def compared(
         task: The task.
         only: Indices of the rows; None takes all.
         prompts: The prompts of all test rows as tokens, where the caller has them.
+        most: Most tokens of an answer; None takes the task's, or 32.
     """
     from perdure.model.decode import fitted
 
@@ -121,9 +124,9 @@ def compared(
     chosen = range(len(task.test)) if only is None else only
     rows = tuple(task.test[i] for i in chosen)
     ids = prompts_of(runtime, rows) if prompts is None else [prompts[i] for i in chosen]
-    wanted = task.spec.max_new_tokens or NEW_TOKENS
-    short, most, cut = fitted([one or base.stops[:1] for one in ids], wanted, base.positions)
-    return Compared(rows, short, most, tuple(cut_notices(cut, most, wanted, base.positions)))
+    wanted = most or task.spec.max_new_tokens or NEW_TOKENS
+    short, room, cut = fitted([one or base.stops[:1] for one in ids], wanted, base.positions)
+    return Compared(rows, short, room, tuple(cut_notices(cut, room, wanted, base.positions)))
 
 
 def reference_answers(runtime: "Runtime", these: Compared, tick: Tick | None = None) -> dict[str, "ReferenceAnswer"]:
@@ -190,7 +193,7 @@ def measure_drift(
     now = [_answered(reader, row, ids, len(ids) < these.most) for row, ids in zip(these.rows, answers, strict=True)]
     before = [_answered(reader, row, one.tokens, one.ended) for row, one in zip(these.rows, then, strict=True)]
     each = [
-        readings(_question(row), *pair, row.label)
+        readings(question_of(row), *pair, row.label)
         for row, pair in zip(these.rows, zip(now, before, strict=True), strict=True)
     ]
     score = score_record(
@@ -231,7 +234,7 @@ def _answered(reader: "Reader", row: Row, ids: Sequence[int], ended: bool) -> An
     return Answered(text, len(ids), ended)
 
 
-def _question(row: Row) -> str:
+def question_of(row: Row) -> str:
     """Return what a row asks, as text: its prompt, or the last turn of the user."""
     turns = [turn.content for turn in row.messages if turn.role == "user"]
     return turns[-1] if turns else row.prompt

@@ -7,6 +7,7 @@ from perdure.ledger.records import Gate
 from perdure.workflows.author import sign
 from perdure.workflows.learn.draft import draft
 from perdure.workflows.learn.judge import judge
+from perdure.workflows.learn.new_task_kl import new_task_kl
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.learn.prepare import prepare
 from perdure.workflows.learn.record import LearnResult, record
@@ -49,8 +50,10 @@ def learn(
         trained = train(run, prepared)
         with run.stages.stage("storing"):
             drafted = draft(run, prepared, trained)
+        with run.stages.stage("scoring"):
+            on_new_task = new_task_kl(run, prepared.on_base, drafted.entry)
         judged = judge(run, drafted, gate)
-        return record(run, prepared, trained, drafted, judged, peak)
+        return record(run, prepared, trained, drafted, judged, peak, on_new_task)
 
 
 def _refuse_stale(session: Session, planned: Plan, gate: Gate | None) -> None:

@@ -1,7 +1,7 @@
 """Prepare a learn: score the new task, and turn rows and memory into tokens and teacher columns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from perdure.core.recipe import Recipe
@@ -12,6 +12,7 @@ from perdure.ledger import Ledger
 from perdure.workflows.guards.leaks import guarded_questions
 from perdure.workflows.known_rows import KnownRows
 from perdure.workflows.learn import remember
+from perdure.workflows.learn.new_task_kl import OnBase, base_on_new_task
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.training_rows import TrainingRows
@@ -34,6 +35,7 @@ class Prepared:
         tests: Questions that a test row of the new task or of head's history asks, among those of the rows at hand: memory must
             not have them.
         notices: What the user should know.
+        on_base: What the base answers to the new task; None in a workspace without guards.
     """
 
     before: Mapping[str, Scored]
@@ -43,6 +45,7 @@ class Prepared:
     columns: "Mapping[str, list[TopK]]"
     tests: frozenset[str]
     notices: tuple[str, ...]
+    on_base: OnBase | None = None
 
 
 def prepare(run: Run) -> Prepared:
@@ -54,10 +57,12 @@ def prepare(run: Run) -> Prepared:
     session, plan = run.session, run.plan
     with run.stages.stage("loading"):
         session.load(session.ledger.resolve("base"))
+    with run.stages.stage("scoring"):
+        on_base = base_on_new_task(run)
     before = {"base": run.score(session.ledger.resolve("base"), plan.task), "head": run.score(plan.parent, plan.task)}
     run.clock.start()
     with run.stages.stage("rows"):
-        return gather(run, plan.training, before)
+        return replace(gather(run, plan.training, before), on_base=on_base)
 
 
 def gather(run: Run, training: TrainingRows, before: Mapping[str, Scored]) -> Prepared:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from perdure.core.records import Record, omitted
 from perdure.evaluate.subset import over_rows
-from perdure.ledger.records import GateOff, LearnRecord, Resources, RowCounts, ScoreSummary, Verdict
+from perdure.ledger.records import GateOff, LearnRecord, NewTaskKl, Resources, RowCounts, ScoreSummary, Verdict
 from perdure.workflows.edit.records import NOTE
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.effects import idle, unmoved
@@ -74,7 +74,13 @@ class LearnResult(Record):
 
 
 def record(
-    run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged: Judged, peak: "PeakMemory"
+    run: Run,
+    prepared: Prepared,
+    trained: Trained,
+    draft: Draft,
+    judged: Judged,
+    peak: "PeakMemory",
+    on_new_task: NewTaskKl | None = None,
 ) -> LearnResult:
     """Record the draft and move head to it, or put it aside where the gate refuses it.
 
@@ -85,6 +91,7 @@ def record(
         draft: The entry.
         judged: Its scores and verdict.
         peak: The most memory so far.
+        on_new_task: KL from the base on the new task's prompts, where it was measured.
     """
     ledger, task = run.session.ledger, run.plan.task
     resources = _resources(run, trained, peak)
@@ -98,6 +105,7 @@ def record(
         settings=run.plan.recipe.to_json(),
         warnings=tuple(_warnings(run, prepared, trained, draft, judged)),
         resources=resources,
+        new_task_kl=on_new_task,
     )
     notes = {
         "record": learned,
