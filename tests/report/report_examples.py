@@ -21,7 +21,11 @@ from perdure.ledger.records import (
 )
 from perdure.ledger.records.verdict import Word
 from perdure.workflows.inspect.report_records import (
+    Band,
     Comparison,
+    DriftedAnswer,
+    GuardPanel,
+    GuardReport,
     ReportData,
     ReportedScore,
     ReportEntry,
@@ -414,3 +418,23 @@ def many_tasks(tasks: int = 52, learns: int | None = None) -> ReportData:
     return replace(
         four_tasks(), head=tree[-1].entry, entries=tuple(tree), matrix=whole, reflog=tuple(moves), compare=()
     )
+
+
+def with_guards(data: ReportData) -> ReportData:
+    """The workspace with drift and abilities that were measured at every stage but the second."""
+    stages = len(data.matrix.stages)
+
+    def line(first: float, last: float, half: float, note: str = "") -> tuple[Band | None, ...]:
+        values = [first + (last - first) * i / (stages - 1) for i in range(stages)]
+        return tuple(None if i == 1 else Band(v, v - half, v + half, note) for i, v in enumerate(values))
+
+    answers = tuple(
+        DriftedAnswer(f"Question {i} <b>?", "A long and <i>polite</i> answer", "Answer" if i else "", 0.4 + i / 20)
+        for i in range(5)
+    )
+    panels = (
+        GuardPanel("drift: sameness with the reference", line(1.0, 0.78, 0.02), (0.85, 0.925), "share"),
+        GuardPanel("mean change of 2 abilities", line(0.0, -0.06, 0.02), (-0.03,), "points"),
+        GuardPanel("worst change of an ability", line(0.0, -0.12, 0.05, "instructions"), (-0.1,), "points"),
+    )
+    return replace(data, guards=GuardReport(panels, answers))

@@ -10,6 +10,7 @@ from perdure.core.errors import BadInput, NotFound
 from perdure.workflows.checkup import checkup as module
 from perdure.workflows.checkup.cost import _shares
 from perdure.workflows.checkup.records import Checkup
+from perdure.workflows.inspect.report_data import report_data
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 2}
 GUARDS = {
@@ -172,3 +173,20 @@ def test_the_cost_is_announced_before_anything_is_scored(ws):
         "scoring 12 rows of 1 guard, those of the reference included; no row was timed yet",
         "every guard is scored already",
     ]
+
+
+def test_the_report_draws_what_was_measured_at_each_stage(ws):
+    assert report_data(ws.ledger).guards is None
+    ws.checkup("base", only=["drift", "names"])
+    ws.checkup(only=["drift", "names"])
+    found = report_data(ws.ledger).guards
+    same, length, mean, worst = found.panels
+    score = ws.ledger.score(ws.ledger.seen(ws.ledger.resolve("head"), None), ws.ledger.guard("habits").score_version)
+    assert [band.value for band in same.values] == [1.0, score.score]
+    assert (same.rules, length.values[0].value) == ((0.85, 0.925), 1.0)
+    assert mean.values[0].value == mean.values[1].value == 0
+    assert [band.note for band in worst.values] == ["names", "names"]
+    assert [one.same for one in found.drifted] == sorted(one.same for one in found.drifted)
+    assert all(one.before != one.now and one.prompt.startswith("habits") for one in found.drifted)
+    ws.guard_remove("habits")
+    assert [panel.title for panel in report_data(ws.ledger).guards.panels] == [mean.title, worst.title]

@@ -15,6 +15,7 @@ from perdure.report.curves import curves
 from perdure.report.edits import edits
 from perdure.report.fold import folded, is_long
 from perdure.report.gates import gates
+from perdure.report.guards import guards
 from perdure.report.headline import attention, masthead, tiles
 from perdure.report.heatmap import heatmap, legend
 from perdure.report.history import history
@@ -58,6 +59,13 @@ SECTIONS = {
         "Each task over time",
         "Score after every stage with its 95% interval. "
         "The open circle marks each time the task was learned, the dotted line its level at the first.",
+    ),
+    "guards": Section(
+        "Guards",
+        "What it could do before",
+        "Guards are scored and never learned. They are compared with a reference, which is the base model unless it was moved. "
+        "The band is the 95% interval, the dotted line a limit of the gate. The worst change has bounds that hold for all "
+        "abilities together.",
     ),
     "gate": Section(
         "Gate",
@@ -156,6 +164,7 @@ def _bodies(data: ReportData) -> dict[str, Child]:
         nothing = join("No task has been scored yet. ", el("code", "perdure learn TASK DATA"), " starts the stream.")
         bodies["matrix"] = bodies["tasks"] = el("p", nothing, class_="empty")
     return bodies | {
+        **guards(data),
         "gate": gates(data),
         "training": losses(data),
         "methods": heartbeats(data),

@@ -10,6 +10,7 @@ from perdure.ledger.records import SIGNATURE, GateOff, LearnRecord, Signature
 from perdure.maths.statistics import interval_name
 from perdure.workflows.edit.records import NOTE, records
 from perdure.workflows.inspect.compare import side_by_side
+from perdure.workflows.inspect.guard_views import guard_report
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.memory_views import held
 from perdure.workflows.inspect.report_records import ReportData, ReportedScore, ReportEntry, WorkspaceInfo
@@ -61,6 +62,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
         ),
         reflog=tuple(move for move in reversed(ledger.reflog()) if move.old),
         references=tuple(move for guard in ledger.guards() for move in reversed(ledger.reflog(REF.format(guard.name)))),
+        guards=guard_report(ledger, line),
         compare=tuple(side_by_side(ledger, name, other) for name, other in (compare or {}).items()),
     )
     return _renamed(data, ledger) if ledger.aliases else data

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from perdure.core.records import Record
 from perdure.evaluate.matrix import Matrix, Metric
@@ -114,6 +115,70 @@ class WorkspaceInfo(Record):
 
 
 @dataclass(frozen=True)
+class Band(Record):
+    """A value with its interval.
+
+    Args:
+        value: The value.
+        low: Lower bound.
+        high: Upper bound.
+        note: What it is of, where that differs from stage to stage.
+    """
+
+    value: float
+    low: float
+    high: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class GuardPanel(Record):
+    """One picture of guards over the stages.
+
+    Args:
+        title: Its title.
+        values: By stage; None where nothing was measured.
+        rules: Levels of the gate.
+        unit: "share" for values in [0, 1]; "points" for changes.
+    """
+
+    title: str
+    values: tuple[Band | None, ...]
+    rules: tuple[float, ...]
+    unit: Literal["share", "points"]
+
+
+@dataclass(frozen=True)
+class DriftedAnswer(Record):
+    """An answer at head that is far from the reference's.
+
+    Args:
+        prompt: The prompt.
+        before: What the reference answered.
+        now: What the model answers at head.
+        same: How like the reference it predicts along the reference's answer, in [0, 1].
+    """
+
+    prompt: str
+    before: str
+    now: str
+    same: float
+
+
+@dataclass(frozen=True)
+class GuardReport(Record):
+    """What a report draws of guards.
+
+    Args:
+        panels: Pictures over the stages.
+        drifted: The answers that changed most.
+    """
+
+    panels: tuple[GuardPanel, ...]
+    drifted: tuple[DriftedAnswer, ...]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """What a report draws.
 
@@ -126,6 +191,7 @@ class ReportData:
         reflog: The moves of head, oldest first.
         compare: Other workspaces to compare with.
         references: The moves of the references of guards, guard by guard, oldest first.
+        guards: What was measured of guards; None where nothing was.
     """
 
     workspace: WorkspaceInfo
@@ -136,3 +202,4 @@ class ReportData:
     reflog: tuple[Move, ...]
     compare: tuple[Comparison, ...]
     references: tuple[Move, ...] = ()
+    guards: GuardReport | None = None

@@ -1,0 +1,123 @@
+"""What a report draws of guards: how drift and abilities went on over the stages, and the answers that changed most."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perdure.core.rows import Row
+from perdure.evaluate.scorers import SAME
+from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import Gate, Guard, Score
+from perdure.ledger.records.guards_verdict import DRIFT
+from perdure.maths.families import mean_of_intervals, simultaneous_confidence
+from perdure.maths.statistics import Interval, mean_interval, paired_difference
+from perdure.workflows.guards.columns import guard_scores
+from perdure.workflows.inspect.report_records import Band, DriftedAnswer, GuardPanel, GuardReport
+
+ANSWERS = 10  # of those that changed most
+LENGTH = "length"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A guard with its score at each stage, over the same rows; None where it was not measured."""
+
+    guard: Guard
+    scores: Sequence[Score | None]
+    before: Score
+
+    @property
+    def blind(self) -> bool:
+        return self.guard.chance is not None and mean_interval(self.before.items, 0.9)[1] <= self.guard.chance
+
+    def change(self, stage: int, confidence: float = 0.95) -> Interval | None:
+        """Return the score at a stage minus that of the reference, with its two-sided interval."""
+        score = self.scores[stage]
+        return None if score is None else paired_difference(score.items, self.before.items, confidence)
+
+
+def guard_report(ledger: Ledger, stages: Sequence[Entry]) -> GuardReport | None:
+    """Return what a report draws of guards; None where no guard was measured at any stage.
+
+    Args:
+        ledger: The ledger.
+        stages: The entries that led to head, the base first.
+    """
+    measured = [one for guard in ledger.guards() if (one := _measured(ledger, guard, stages)) is not None]
+    if not measured:
+        return None
+    gate = Gate()
+    drifts = [one for one in measured if one.guard.ability == DRIFT]
+    abilities = [one for one in measured if one.guard.ability != DRIFT and not one.blind]
+    panels = [panel for one in drifts[:1] for panel in _drift_panels(one, gate)]
+    if abilities:
+        panels += _ability_panels(abilities, len(stages), gate)
+    drifted = _drifted(ledger, drifts[0]) if drifts else ()
+    return GuardReport(tuple(panels), drifted)
+
+
+def _measured(ledger: Ledger, guard: Guard, stages: Sequence[Entry]) -> _Measured | None:
+    reference = ledger.entry(guard.reference)
+    before, *scores = guard_scores(ledger, guard, [reference, *stages])
+    known = any(score is not None for score in scores)
+    return _Measured(guard, scores, before) if before is not None and known else None
+
+
+def _drift_panels(one: _Measured, gate: Gate) -> list[GuardPanel]:
+    limit = gate.tolerances.get(one.guard.name, gate.drift)
+    panels = [
+        GuardPanel(
+            title=f"{one.guard.name}: sameness with the reference",
+            values=tuple(Band(score.score, score.low, score.high) if score else None for score in one.scores),
+            rules=(1 - limit, 1 - limit / 2),
+            unit="share",
+        )
+    ]
+    if LENGTH in one.before.readings:
+        lengths = [mean_interval(score.readings[LENGTH]) if score else None for score in one.scores]
+        values = tuple(Band(*length) if length else None for length in lengths)
+        panels.append(
+            GuardPanel(f"{one.guard.name}: length of answers, the shorter by the longer", values, (), "share")
+        )
+    return panels
+
+
+def _ability_panels(abilities: Sequence[_Measured], stages: int, gate: Gate) -> list[GuardPanel]:
+    """Return the mean change of the abilities over the stages, and the worst change with bounds that hold for all."""
+    together = simultaneous_confidence(0.95, len(abilities))
+    mean: list[Band | None] = []
+    worst: list[Band | None] = []
+    for stage in range(stages):
+        changes = [change for one in abilities if (change := one.change(stage)) is not None]
+        if len(changes) < len(abilities):  # a mean over some of them would be another quantity
+            mean.append(None)
+            worst.append(None)
+            continue
+        mean.append(Band(*mean_of_intervals(changes)))
+        lost = abilities[min(range(len(changes)), key=lambda k: changes[k][0])]
+        change = lost.change(stage, together)
+        worst.append(Band(*change, note=lost.guard.name) if change else None)
+    count = "1 ability" if len(abilities) == 1 else f"{len(abilities)} abilities"
+    return [
+        GuardPanel(f"mean change of {count}", tuple(mean), (-gate.mean_drop,), "points"),
+        GuardPanel("worst change of an ability", tuple(worst), (-gate.worst_drop,), "points"),
+    ]
+
+
+def _drifted(ledger: Ledger, one: _Measured) -> tuple[DriftedAnswer, ...]:
+    """Return the answers at head that are furthest from the reference's, the furthest first."""
+    now = one.scores[-1]
+    if now is None or now.scorer != SAME:
+        return ()
+    rows = {row.hash: row for row in ledger.task_rows(one.guard.version, "test")}
+    before = dict(zip(one.before.rows, one.before.predictions, strict=True))
+    order = sorted(range(now.n), key=lambda i: (now.items[i], now.rows[i]))
+    changed = [i for i in order if now.rows[i] in rows and now.predictions[i] != before.get(now.rows[i])]
+    return tuple(
+        DriftedAnswer(_question(rows[now.rows[i]]), before[now.rows[i]], now.predictions[i], now.items[i])
+        for i in changed[:ANSWERS]
+    )
+
+
+def _question(row: Row) -> str:
+    turns = [turn.content for turn in row.messages if turn.role == "user"]
+    return turns[-1] if turns else row.prompt

@@ -1,0 +1,44 @@
+"""The section on guards: panels over the stages, and the answers that changed most."""
+
+from dataclasses import replace
+
+from report_examples import four_tasks, with_guards
+from test_report_page import Page
+
+from perdure.report import render
+from perdure.workflows.inspect.report_records import GuardReport
+
+
+def section(text: str) -> str:
+    start = text.index('id="guards"')
+    return text[start : text.index('id="gate"')]
+
+
+def test_each_panel_has_its_line_its_interval_and_the_limits_of_the_gate() -> None:
+    data = with_guards(four_tasks())
+    text = section(render(data))
+    assert text.count('class="panel"') == 3
+    assert text.count('class="was"') == 4
+    assert "78.0% now" in text
+    assert "-12.0 now, instructions" in text
+    for panel in data.guards.panels:
+        measured = sum(band is not None for band in panel.values)
+        assert text.count("<circle") % measured == 0
+    assert text.count('class="line"') == 6  # each is broken where nothing was measured
+    assert "Stage 0 (base): 100.0%, 95% interval 98.0 to 102.0" in text
+
+
+def test_answers_are_escaped_marked_and_folded() -> None:
+    page = Page(render(with_guards(four_tasks())))
+    text = "".join(page.text)
+    assert "Question 0 <b>?" in text
+    assert "The 5 answers that changed most" in text
+    assert "2 more answers" in text
+    assert "(empty)" in text
+    assert [tag for tag, _ in page.elements].count("mark") == 5 + 4 * 5 + 4
+
+
+def test_no_guard_measured_no_section() -> None:
+    assert 'id="guards"' not in render(four_tasks())
+    data = replace(four_tasks(), guards=GuardReport((), ()))
+    assert 'id="guards"' in render(data)
