@@ -8,7 +8,19 @@ import typer
 from perdure.cli.edits import fact_table, warn_lost_in
 from perdure.cli.learn_screen import change_lines
 from perdure.cli.names import edit_methods
-from perdure.cli.options import AsJson, Device, Folder, Message, NoScore, Quick, open_workspace, rows_to_score
+from perdure.cli.options import (
+    AsJson,
+    Device,
+    Folder,
+    Guards,
+    Message,
+    NoGuards,
+    NoScore,
+    Quick,
+    guard_mode,
+    open_workspace,
+    rows_to_score,
+)
 from perdure.cli.output import counted, emit, print_message, print_text, short, warn
 from perdure.cli.progress import progress
 from perdure.core.errors import BadInput
@@ -61,6 +73,8 @@ def edit(
         bool,
         typer.Option("--strict", help="Refuse the edit if a task lost more than 3 points, or if that is not decided."),
     ] = False,
+    guards: Guards = None,
+    no_guards: NoGuards = False,
     message: Message = None,
     folder: Folder = None,
     device: Device = None,
@@ -83,7 +97,10 @@ def edit(
         raise typer.BadParameter(f"without a gate there is nothing for --{next(iter(rule))} to decide")
     if strict and no_score:
         raise typer.BadParameter("without scores there is nothing for --strict to decide")
-    rescoring = Rescore(rows_to_score(quick, no_score), strict)
+    mode = guard_mode(guards, no_guards)
+    if no_score and mode not in (None, "none"):
+        raise typer.BadParameter(f"--no-score scores no guard either, so that --guards {mode} has nothing to do")
+    rescoring = Rescore(rows_to_score(quick, no_score), strict, mode)
     given = _given(subject, prompt, target, ground_truth, facts)
     ws = open_workspace(folder, device)
     spec = _spec(ws, method, layer, batch)
@@ -173,6 +190,6 @@ def _conclude(result: "EditResult") -> None:
     for reason, names in subjects.items():
         warn(f"refused {', '.join(names)}: {reason}")
     if not result.applied and (result.refused or not result.already):
-        why = "a task loses by it" if result.lost_tasks else "no fact passed"
+        why = "a guard fell" if result.guards_fell else "a task loses by it" if result.lost_tasks else "no fact passed"
         print_message(f"NOTHING EDITED: {why}; head stays, and nothing is recorded.", fg="red", bold=True)
         raise typer.Exit(3)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from perdure.editing.routing import RouteGroup
     from perdure.ledger import Ledger
     from perdure.ledger.records import Gate
+    from perdure.workflows.guards.attach import Mode
     from perdure.workflows.learn.knowledge import KnowledgeResult
     from perdure.workflows.learn.preview import KnowledgePreview
     from perdure.workspace.facade import Workspace
@@ -32,6 +33,7 @@ def learn_knowledge(
     dry_run: bool,
     as_json: bool,
     message: str | None = None,
+    guards: "Mode | None" = None,
 ) -> None:
     """Route the rows of a file, train the skills, edit the facts; exits with 3 if head did not move, unless all was done."""
     from perdure.workflows.edit.gate import EditGate
@@ -48,7 +50,8 @@ def learn_knowledge(
         warn(text)
     with progress("loading the model") as tick:
         edit_gate = EditGate() if gate else None
-        result = carry_out(ws.session, planned, gate=gate, edit_gate=edit_gate, tick=tick, message=message)
+        asked: dict[str, Any] = {"edit_gate": edit_gate, "message": message, "guards": guards}
+        result = carry_out(ws.session, planned, gate=gate, tick=tick, **asked)
     learned, edited = result.learned, result.edited
     if as_json:
         emit({**result.to_json(), "edited": edited and edited.summary.to_json()})

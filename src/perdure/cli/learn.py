@@ -35,7 +35,18 @@ from perdure.cli.learn_options import (
     yaml_value,
 )
 from perdure.cli.learn_screen import conclude, show_preview, show_result
-from perdure.cli.options import AsJson, Device, Folder, Message, RunsCode, TrustFile, open_workspace
+from perdure.cli.options import (
+    AsJson,
+    Device,
+    Folder,
+    Guards,
+    Message,
+    NoGuards,
+    RunsCode,
+    TrustFile,
+    guard_mode,
+    open_workspace,
+)
 from perdure.cli.output import emit, print_message, warn
 from perdure.cli.progress import progress
 from perdure.core.errors import PerdureError
@@ -66,6 +77,8 @@ def learn(
     run_code: RunsCode = "no",
     general: General = None,
     guard: Guard = None,
+    guards: Guards = None,
+    no_guards: NoGuards = False,
     rows: RowFiles = None,
     dry_run: DryRun = False,
     message: Message = None,
@@ -85,11 +98,14 @@ def learn(
     from perdure.workflows.learn.learn import learn as carry_out
     from perdure.workflows.learn.preview import preview
 
+    mode = guard_mode(guards, no_guards)
     limits = {"strict": strict, "tolerance": tolerance, "floor": floor, "lost_facts": lost_facts}
     rule: dict[str, Any] = {k: v for k, v in limits.items() if v is not None and v is not False}
     if no_gate and (rule or guard):
         name = next(iter(rule), "guard").replace("_", "-")
         raise typer.BadParameter(f"without a gate there is nothing for --{name} to decide")
+    if no_gate and mode not in (None, "none"):
+        raise typer.BadParameter(f"without a gate no guard is scored, so that --guards {mode} has nothing to do")
     about = {"format": format, "template": template and template.replace("\\n", "\n"), "scorer": yaml_value(scorer)}
     about |= {"general": general, "guard": guard or None, "columns": columns_of(columns)}
     about |= {
@@ -111,7 +127,8 @@ def learn(
         ws.trust(file)
     gate = options["gate"] = None if no_gate else Gate(**rule)
     if kind == "knowledge":
-        return learn_knowledge(ws, task, data, options, gate=gate, dry_run=dry_run, as_json=as_json, message=message)
+        more: dict[str, Any] = {"dry_run": dry_run, "as_json": as_json, "message": message, "guards": mode}
+        return learn_knowledge(ws, task, data, options, gate=gate, **more)
     try:
         planned = ws.plan(task, data, **options)
     except PerdureError:
@@ -125,7 +142,7 @@ def learn(
     for text in planned.notices:  # before hours of training
         warn(text)
     with progress("loading the model") as tick:
-        result = carry_out(ws.session, planned, gate=gate, tick=tick, message=message)
+        result = carry_out(ws.session, planned, gate=gate, tick=tick, message=message, guards=mode)
     if as_json:
         emit(result.to_json())
     else:

@@ -3,7 +3,7 @@
 import os
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -15,6 +15,7 @@ from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
+    from perdure.workflows.guards.attach import Mode
     from perdure.workflows.rescore import Rows
     from perdure.workspace.facade import Workspace
 
@@ -143,6 +144,15 @@ RunsCode = Annotated[
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Score a sample of each task: 100 of its test rows.")]
 NoScore = Annotated[bool, typer.Option("--no-score", help="Do not score the tasks afterwards.")]
+Guards = Annotated[
+    Literal["warn", "enforce", "none"] | None,
+    typer.Option(
+        "--guards",
+        show_default="of the workspace",
+        help="What a guard that falls does: warn, enforce (exit with 3), or none (no guard is scored).",
+    ),
+]
+NoGuards = Annotated[bool, typer.Option("--no-guards", help="Score no guard, as --guards none.")]
 At = Annotated[
     str,
     typer.Option(
@@ -152,6 +162,13 @@ At = Annotated[
         help="Entry: head, base, its id or the first digits of it, or REF~N, which is N entries before REF.",
     ),
 ]
+
+
+def guard_mode(guards: "Mode | None", no_guards: bool) -> "Mode | None":
+    """Return what `--guards` and `--no-guards` say of guards; None where both are left out."""
+    if no_guards and guards not in (None, "none"):
+        raise typer.BadParameter(f"--no-guards scores no guard, --guards {guards} does; give one of them")
+    return "none" if no_guards else guards
 
 
 def rows_to_score(quick: bool, no_score: bool) -> "Rows":

@@ -6,7 +6,7 @@ import typer
 
 from perdure.cli.learn_screen import change_lines
 from perdure.cli.names import names_to_revert
-from perdure.cli.options import AsJson, Device, Folder, NoScore, Quick, open_workspace, rows_to_score
+from perdure.cli.options import AsJson, Device, Folder, NoGuards, NoScore, Quick, open_workspace, rows_to_score
 from perdure.cli.output import counted, emit, print_text, short, warn
 from perdure.cli.progress import progress
 from perdure.core.records import in_stored_order
@@ -30,6 +30,7 @@ def revert(
     ] = False,
     quick: Quick = False,
     no_score: NoScore = False,
+    no_guards: NoGuards = False,
     folder: Folder = None,
     device: Device = None,
     as_json: AsJson = False,
@@ -45,7 +46,7 @@ def revert(
     from perdure.workflows.rescore import Rescore
     from perdure.workflows.revert import revert as carry_out
 
-    rescoring = Rescore(rows_to_score(quick, no_score))
+    rescoring = Rescore(rows_to_score(quick, no_score), guards="none" if no_guards else None)
     ws = open_workspace(folder, device)
     with progress("loading the model") as tick:
         result = carry_out(ws.session, what, resolve=resolve, tick=tick, rescoring=rescoring)

@@ -8,7 +8,10 @@ from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.evaluate.subset import over_rows
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import GATE, Gate, Score, ScoreSummary, Verdict
+from perdure.ledger.records import GATE, Gate, GuardItems, Score, ScoreSummary, Verdict
+from perdure.workflows.guards.attach import Mode, mode_of
+from perdure.workflows.guards.judge import gate_with, guard_items, guard_notices, guard_warnings, skipped_note
+from perdure.workflows.guards.measure import measure_guards
 from perdure.workflows.session import Session
 
 Rows = Literal["all", "quick", "none"]
@@ -22,6 +25,8 @@ class Rescore:
     Args:
         rows: "all" scores every test row, or as many as a learn scores, "quick" a sample of each task, "none" nothing.
         strict: Refuse the change if a task lost more than a gate tolerates, or lost and the test rows do not decide how much.
+        guards: "warn" of a guard that fell, "enforce" to refuse the change, "none" to score no guard; None takes what the
+            workspace says. Where nothing is scored, guards are not either.
 
     Raises:
         BadInput: `rows` is none of these, or nothing is scored and `strict` has nothing to decide by.
@@ -29,6 +34,7 @@ class Rescore:
 
     rows: Rows = "all"
     strict: bool = False
+    guards: Mode | None = None
 
     def __post_init__(self) -> None:
         if self.rows not in get_args(Rows):
@@ -47,9 +53,11 @@ class Rescored:
         before: By task, the newest score that was measured before the entry, over the test rows that `scores` has.
         scores: By task, at the entry.
         verdict: A gate's verdict on each task's change; None without earlier scores.
-        loss: A sentence on the tasks that lost, as `Verdict.losses` counts them; empty where none did.
+        loss: A sentence on the tasks that lost, as `Verdict.losses` counts them, or why guards refuse the change; empty where
+            neither.
         refused: The change is to be refused.
         notices: Notices about prompts and answers.
+        skipped: What the entry notes where guards were not scored.
     """
 
     before: Mapping[str, ScoreSummary] = field(default_factory=dict)
@@ -58,11 +66,12 @@ class Rescored:
     loss: str = ""
     refused: bool = False
     notices: tuple[str, ...] = ()
+    skipped: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def notes(self) -> dict[str, object]:
         """What the entry notes: the verdict, where there is one."""
-        return {GATE: self.verdict.to_json()} if self.verdict else {}
+        return {**({GATE: self.verdict.to_json()} if self.verdict else {}), **self.skipped}
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -79,10 +88,12 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
         wanted: What is scored.
         tick: Called with (what, done, total) as work goes on.
     """
+    mode: Mode = "none" if wanted.rows == "none" else mode_of(session.ledger, wanted.guards)
+    skipped = skipped_note(session.ledger, mode)
     known = {name: session.task(name, entry) for name in entry.tasks}
     tasks = {name: task for name, task in known.items() if task.test}
     if wanted.rows == "none":
-        return Rescored(notices=_not_scored(session.ledger, entry, list(tasks)))
+        return Rescored(notices=_not_scored(session.ledger, entry, list(tasks)), skipped=skipped)
     most = SAMPLE if wanted.rows == "quick" else None
     scored_tasks = {name: session.score(entry, task, tick, most) for name, task in tasks.items()}
     scores = {name: scored.score for name, scored in scored_tasks.items()}
@@ -92,9 +103,14 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
     pairs = {name: over_rows(score, scores[name].rows) for name, score in earlier.items()}
     before = {name: score for name, score in pairs.items() if score is not None}
     notices = tuple(dict.fromkeys(text for scored in scored_tasks.values() for text in scored.notices))
-    verdict, loss = _compared(entry, before, scores, Gate(strict=wanted.strict))
+    guards = measure_guards(session, entry, tick=tick) if mode != "none" else {}
+    verdict, loss = _compared(entry, before, scores, gate_with(Gate(strict=wanted.strict), mode), guard_items(guards))
     refused = wanted.strict and bool(loss)
-    return Rescored(_summaries(before), _summaries(scores), verdict, loss, refused, notices)
+    judged = verdict.guards if verdict else None
+    if judged and judged.enforced and judged.verdict == "fail":
+        refused, loss = True, f"{judged.reason}; {loss}" if loss else judged.reason
+    notices = (*notices, *guard_notices(guards), *guard_warnings(judged))
+    return Rescored(_summaries(before), _summaries(scores), verdict, loss, refused, notices, skipped)
 
 
 def _not_scored(ledger: Ledger, entry: Entry, tasks: Sequence[str]) -> tuple[str, ...]:
@@ -119,16 +135,16 @@ def _newest(ledger: Ledger, entry: Entry, versions: Mapping[str, str]) -> dict[s
 
 
 def _compared(
-    entry: Entry, before: Mapping[str, Score], scores: Mapping[str, Score], gate: Gate
+    entry: Entry, before: Mapping[str, Score], scores: Mapping[str, Score], gate: Gate, guards: Mapping[str, GuardItems]
 ) -> tuple[Verdict | None, str]:
     """Return a gate's verdict on the tasks that were scored before, and its sentence on those that lost."""
     from perdure.evaluate.evidence import GuardedTask, make_evidence
     from perdure.evaluate.gate import loss_reason
 
-    if not before:
+    if not before and not guards:
         return None, ""
     tasks = {name: GuardedTask(entry.tasks[name], score, scores[name]) for name, score in before.items()}
-    evidence = make_evidence(gate, "", tasks)
+    evidence = make_evidence(gate, "", tasks, guards=guards)
     return evidence.verdict, loss_reason(gate, evidence.verdict)
 
 

@@ -12,6 +12,7 @@ from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.records import listed, shown
 from perdure.workflows.edit.request import Facts
 from perdure.workflows.edit.results import EditResult, VerifyResult
+from perdure.workflows.guards.attach import Mode
 from perdure.workflows.inspect.sweep import sweep
 from perdure.workflows.inspect.trace import trace_facts, trace_prompt
 from perdure.workflows.inspect.trace_spec import TraceSpec
@@ -35,6 +36,7 @@ class EditVerbs(Opened):
         message: str | None = None,
         score: Rows = "all",
         strict: bool = False,
+        guards: Mode | None = None,
     ) -> EditResult:
         """Write facts into the model and record an entry with those that pass; see `workflows.edit.edit`.
 
@@ -46,8 +48,10 @@ class EditVerbs(Opened):
             message: What to note with the entry, in addition to its author.
             score: Test rows of the tasks that are scored afterwards: "all", "quick" for a sample of each task, or "none".
             strict: Refuse the edit if a task lost more than 3 points, or if the test rows do not decide that.
+            guards: What a guard that fell does: "warn", "enforce" to refuse the edit, or "none" to score no guard; None takes
+                what the workspace says. With `score` "none" no guard is scored.
         """
-        rescoring = Rescore(score, strict)
+        rescoring = Rescore(score, strict, guards)
         return edit(self.session, facts, spec=spec, gate=gate, tick=tick, message=message, rescoring=rescoring)
 
     def edits(self, at: str = "head") -> Records[ListedFact]:

@@ -14,6 +14,7 @@ from perdure.ledger import Entry
 from perdure.ledger.records import Gate
 from perdure.workflows import upkeep
 from perdure.workflows.edit.gate import EditGate
+from perdure.workflows.guards.attach import Mode
 from perdure.workflows.learn.knowledge import Knowledge, KnowledgeResult, learn_knowledge, plan_knowledge
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
@@ -80,6 +81,7 @@ class LearnVerbs(Opened):
         kind: Literal["task", "knowledge"] = "task",
         tick: Tick | None = None,
         message: str | None = None,
+        guards: Mode | None = None,
     ) -> LearnResult | KnowledgeResult:
         """Learn a task and record an entry.
 
@@ -96,6 +98,8 @@ class LearnVerbs(Opened):
             kind: "knowledge" edits the rows that are facts, and trains the others; see `workflows.learn.knowledge`.
             tick: Called with (what, done, total) as work goes on.
             message: What to note with the entry, in addition to its author; `log` lists both.
+            guards: What a guard that fell does: "warn", "enforce" to refuse the entry, or "none" to score no guard; None takes
+                what the gate, else what the workspace says. Without a gate no guard is scored.
 
         Returns:
             What came of it: a `KnowledgeResult` for the kind "knowledge".
@@ -108,9 +112,11 @@ class LearnVerbs(Opened):
         given = _request(task, data, _recipe(recipe, overrides), test, settings, allow_leaks, rows)
         given = replace(given, gate=gate)
         if kind == "task":
-            return learn(self.session, plan(self.session, given), gate=gate, tick=tick, message=message)
+            return learn(self.session, plan(self.session, given), gate=gate, tick=tick, message=message, guards=guards)
         known, edit_gate = plan_knowledge(self.session, given), EditGate() if gate else None
-        return learn_knowledge(self.session, known, gate=gate, edit_gate=edit_gate, tick=tick, message=message)
+        return learn_knowledge(
+            self.session, known, gate=gate, edit_gate=edit_gate, tick=tick, message=message, guards=guards
+        )
 
     def accept(self) -> Entry:
         """Make the candidate of a failed gate the new head; if it is head already, nothing is changed."""

@@ -9,6 +9,7 @@ from perdure.ledger import Entry
 from perdure.ledger.records import DeletedRow, Freed, LogEntry, Verification
 from perdure.workflows import upkeep
 from perdure.workflows.edit.results import RevertResult
+from perdure.workflows.guards.attach import Mode
 from perdure.workflows.inspect.log import abandoned
 from perdure.workflows.learn.kept_rows import Pruned, prune
 from perdure.workflows.learn.remove_task import RemovedTask, remove_task
@@ -29,10 +30,24 @@ class UpkeepVerbs(Opened):
         return upkeep.rollback(self.session, ref)
 
     def revert(
-        self, what: str, *, resolve: bool = False, tick: Tick | None = None, score: Rows = "all"
+        self,
+        what: str,
+        *,
+        resolve: bool = False,
+        tick: Tick | None = None,
+        score: Rows = "all",
+        guards: Mode | None = None,
     ) -> RevertResult | TaskRevertResult:
-        """Record an entry without a task, a fact, or all facts of an edit; see `workflows.revert`, and `edit` for `score`."""
-        return revert(self.session, what, resolve=resolve, tick=tick, rescoring=Rescore(score))
+        """Record an entry without a task, a fact, or all facts of an edit; see `workflows.revert`.
+
+        Args:
+            what: The task, the fact or the edit.
+            resolve: Solve the other facts again, as if this one had never been edited.
+            tick: Called with (what, done, total) as work goes on.
+            score: See `edit`.
+            guards: "none" scores no guard; a revert is never refused.
+        """
+        return revert(self.session, what, resolve=resolve, tick=tick, rescoring=Rescore(score, guards=guards))
 
     def task_remove(self, task: str, *, message: str | None = None) -> RemovedTask:
         """Stop to replay, score and guard a task, and record that; what the weights learned stays. See `learn.remove_task`."""

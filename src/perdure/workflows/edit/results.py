@@ -75,6 +75,12 @@ class EditResult(Record):
         return self.gate is not None and bool(self.gate.losses)
 
     @property
+    def guards_fell(self) -> bool:
+        """Whether guards that are enforced refuse the edit."""
+        guards = self.gate.guards if self.gate else None
+        return guards is not None and guards.enforced and guards.verdict == "fail"
+
+    @property
     def note(self) -> EditNote:
         """What the entry notes of the edit."""
         return EditNote(

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 from perdure.core.progress import Tick
 from perdure.core.rows import Row
@@ -44,6 +45,11 @@ class MeasuredGuard:
     leaked: int = 0
     seconds: float = 0.0
     notices: tuple[str, ...] = ()
+
+    @property
+    def readings(self) -> dict[str, float]:
+        """The mean of each further reading at the entry, by name."""
+        return {name: fmean(values) for name, values in self.now.readings.items()}
 
 
 def measure_guards(

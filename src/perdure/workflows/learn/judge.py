@@ -1,11 +1,13 @@
 """Judge: score the drafted entry on every task, and apply the gate."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perdure.evaluate.evidence import GuardedTask, make_evidence
 from perdure.ledger import Entry
 from perdure.ledger.records import Evidence, Gate, GateOff, Verdict
+from perdure.workflows.guards.judge import gate_with, guard_items, guard_notices, guard_warnings
+from perdure.workflows.guards.measure import MeasuredGuard
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.run import Run
 from perdure.workflows.session import Scored
@@ -21,6 +23,7 @@ class Judged:
         evidence: What the gate judged; None where it was switched off.
         verdict: The verdict.
         notices: Notices for the user.
+        guards: The guards, at their references and at the draft.
     """
 
     scores: Mapping[str, Scored]
@@ -28,6 +31,7 @@ class Judged:
     evidence: Evidence | None
     verdict: Verdict | GateOff
     notices: tuple[str, ...]
+    guards: Mapping[str, MeasuredGuard] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -58,8 +62,11 @@ def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
         guarded[name] = GuardedTask(entry.tasks[name], then, scores[name].score)
     unguarded = [name for name in plan.parent.tasks if name not in guarded]
     facts = draft.carried.facts if draft.carried else ()
-    evidence = make_evidence(gate, plan.task.name, guarded, facts, unguarded)
-    return Judged(scores, learned, evidence, evidence.verdict, notices)
+    guards = run.score_guards(entry)
+    rule = gate_with(gate, run.guards)
+    evidence = make_evidence(rule, plan.task.name, guarded, facts, unguarded, guard_items(guards))
+    about = (*guard_notices(guards), *guard_warnings(evidence.verdict.guards))
+    return Judged(scores, learned, evidence, evidence.verdict, (*notices, *about), guards)
 
 
 def _when_learned(run: Run, scores: Mapping[str, Scored]) -> dict[str, Scored]:

@@ -1,6 +1,7 @@
 """Learn knowledge: of the rows of one file, skills are trained first, then facts are edited into what came of it."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from perdure.bridges.hub_data import read_hub
 from perdure.core.errors import BadInput, BadSpec, Diverged
@@ -20,10 +21,12 @@ from perdure.workflows.edit.edit import edit
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.request import refused
 from perdure.workflows.edit.results import EditResult
+from perdure.workflows.guards.attach import Mode
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
 from perdure.workflows.learn.record import LearnResult
 from perdure.workflows.learn.request import Request
+from perdure.workflows.rescore import Rescore
 from perdure.workflows.session import Session
 
 MANY = 1000  # facts from which a warning is due; no limit
@@ -129,6 +132,7 @@ def learn_knowledge(
     spec: EditSpec | None = None,
     tick: Tick | None = None,
     message: str | None = None,
+    guards: Mode | None = None,
 ) -> KnowledgeResult:
     """Train the skills, then edit the facts into the new head: two entries, each whole or not at all.
 
@@ -145,19 +149,21 @@ def learn_knowledge(
         spec: Settings of the edit; None takes the usual ones.
         tick: Called with (what, done, total) as work goes on.
         message: Text to store with both entries and their author.
+        guards: What a guard that fell does; see `learn.learn`.
 
     Raises:
         PerdureError: See `learn.learn`, and `edit.edit` where nothing was trained.
     """
     learned = edited = None
     if planned.skill is not None and planned.learned is None:
-        learned = learn(session, planned.skill, gate=gate, tick=tick, message=message)
+        learned = learn(session, planned.skill, gate=gate, tick=tick, message=message, guards=guards)
     stopped = learned is not None and not learned.moved
     if planned.facts and not stopped:
         if edit_gate is not None and planned.routing.chat:
             edit_gate = replace(edit_gate, chat=True)
+        told: dict[str, Any] = {"message": message, "rescoring": Rescore(guards=guards if gate else "none")}
         try:
-            edited = edit(session, planned.facts, spec=spec, gate=edit_gate, tick=tick, message=message)
+            edited = edit(session, planned.facts, spec=spec, gate=edit_gate, tick=tick, **told)
         except (BadInput, BadSpec, Diverged) as error:
             if learned is None:
                 raise

@@ -5,6 +5,8 @@ from perdure.core.progress import Tick
 from perdure.core.recipe import nearest
 from perdure.ledger.records import Gate
 from perdure.workflows.author import sign
+from perdure.workflows.guards.attach import Mode
+from perdure.workflows.guards.judge import mode_for
 from perdure.workflows.learn.draft import draft
 from perdure.workflows.learn.judge import judge
 from perdure.workflows.learn.new_task_kl import new_task_kl
@@ -19,7 +21,13 @@ from perdure.workflows.signals import stop_signal
 
 
 def learn(
-    session: Session, planned: Plan, *, gate: Gate | None, tick: Tick | None = None, message: str | None = None
+    session: Session,
+    planned: Plan,
+    *,
+    gate: Gate | None,
+    tick: Tick | None = None,
+    message: str | None = None,
+    guards: Mode | None = None,
 ) -> LearnResult:
     """Carry out `planned`: train, score, gate, and record one entry.
 
@@ -32,6 +40,8 @@ def learn(
         gate: What may not be lost; None accepts every entry.
         tick: Called with (what, done, total) as work goes on.
         message: Text to store with the entry and its author.
+        guards: "warn" of a guard that fell, "enforce" to refuse the entry, "none" to score no guard; None takes what the gate,
+            else what the workspace says.
 
     Raises:
         Busy: Another process writes to the workspace.
@@ -44,7 +54,8 @@ def learn(
     signature, gate = sign(message), gate and gate_of(session.ledger, gate)
     with session.writing(), stop_signal() as stop:
         _refuse_stale(session, planned, gate)
-        run = Run(session, planned, tick, stop, signature=signature)
+        mode = mode_for(session.ledger, guards, gate)
+        run = Run(session, planned, tick, stop, signature=signature, guards=mode)
         peak = PeakMemory(choose_device(session.device))
         prepared = prepare(run)
         trained = train(run, prepared)

@@ -12,6 +12,7 @@ from perdure.core.records import Record, omitted
 from perdure.evaluate.subset import over_rows
 from perdure.ledger.records import GateOff, LearnRecord, NewTaskKl, Resources, RowCounts, ScoreSummary, Verdict
 from perdure.workflows.edit.records import NOTE
+from perdure.workflows.guards.judge import skipped_note
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.effects import idle, unmoved
 from perdure.workflows.learn.judge import Judged, learned_by
@@ -114,6 +115,7 @@ def record(
         "software": {name: version(name) for name in ("perdure", "torch", "transformers", "peft")},
         "machine": {"python": platform.python_version(), "processor": platform.machine()},
         **run.signature.notes,
+        **skipped_note(ledger, run.guards),
         **({NOTE: draft.carried.note.to_json()} if draft.carried else {}),
     }
     if judged.failed:
@@ -171,6 +173,11 @@ def _track(run: Run, trained: Trained, draft: Draft, judged: Judged) -> list[str
         return []
     learns = 1 + sum(entry.kind == "learn" for entry in run.session.ledger.ancestors(run.plan.parent))
     scores = {f"eval/{name}/{scored.score.scorer}": scored.score.score for name, scored in judged.scores.items()}
+    scores |= {
+        f"eval/guard/{name}/{what}": value
+        for name, one in judged.guards.items()
+        for what, value in {one.now.scorer: one.now.score, **one.readings}.items()
+    }
     return trained.tracking.report(Outcome(draft.entry.id, judged.verdict.verdict, learns, scores))
 
 

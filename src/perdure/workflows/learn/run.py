@@ -13,6 +13,8 @@ from perdure.core.stages import Stages
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, row_key
 from perdure.ledger.records import Signature
+from perdure.workflows.guards.attach import Mode
+from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.session import Scored, Session
 
@@ -29,6 +31,7 @@ class Run:
         clock: Counts the seconds of training and of scoring.
         signature: Author and message.
         place: Folder for the files of a running learn; None for the folder of this learn in the workspace.
+        guards: What a guard that fell does; "none" scores no guard.
     """
 
     session: Session
@@ -38,6 +41,7 @@ class Run:
     clock: Clock = field(default_factory=Clock)
     signature: Signature = field(default_factory=Signature)
     place: Path | None = None
+    guards: Mode = "none"
 
     @property
     def folder(self) -> Path:
@@ -64,6 +68,19 @@ class Run:
             scored = self.session.score(entry, task, self.report)
         self.clock.scored += scored.seconds
         return scored
+
+    def score_guards(self, entry: Entry) -> dict[str, MeasuredGuard]:
+        """Score the guards of the workspace at an entry and at their references, unless they are left out.
+
+        Raises:
+            Interrupted: A signal came; items that are not scored yet have no record.
+        """
+        if self.guards == "none" or not self.session.ledger.guards():
+            return {}
+        with self.stages.stage("guards"):
+            measured = measure_guards(self.session, entry, tick=self.report)
+        self.clock.scored += sum(one.seconds for one in measured.values())
+        return measured
 
     def report(self, what: str, done: int, total: int) -> None:
         """Show how far some work is.

@@ -1,0 +1,65 @@
+"""What a gate is given of guards, and what it says of them to the user."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from perdure.ledger import Ledger
+from perdure.ledger.records import Gate, GuardItems, GuardsVerdict
+from perdure.workflows.guards.attach import Mode, mode_of
+from perdure.workflows.guards.measure import MeasuredGuard
+
+NOTE = "guards"  # note of an entry that was made without scoring the guards of its workspace
+
+
+def mode_for(ledger: Ledger, wanted: Mode | None, gate: Gate | None) -> Mode:
+    """Return what a guard that fell does: "none" without a gate, else as wanted, as the gate says, or as the workspace has it."""
+    chosen = mode_of(ledger, wanted)
+    if gate is None:
+        return "none"
+    return "enforce" if wanted is None and gate.guards == "enforce" else chosen
+
+
+def gate_with(gate: Gate, mode: Mode) -> Gate:
+    """Return a gate that guards are part of where they are enforced."""
+    return replace(gate, guards="enforce" if mode == "enforce" else "warn")
+
+
+def guard_items(measured: Mapping[str, MeasuredGuard], budget: str = "learn") -> dict[str, GuardItems]:
+    """Return measured guards as a gate compares them.
+
+    Args:
+        measured: The guards by name.
+        budget: Name of the budget by which their rows were chosen.
+    """
+    return {
+        name: GuardItems(
+            ability=one.guard.ability,
+            version=one.guard.version,
+            reference=one.guard.reference,
+            budget=budget,
+            chance=one.guard.chance,
+            rows=one.now.rows,
+            before=one.before.items,
+            now=one.now.items,
+            groups=tuple(row.group for row in one.rows) if all(row.group for row in one.rows) else (),
+        )
+        for name, one in measured.items()
+    }
+
+
+def guard_warnings(verdict: GuardsVerdict | None) -> tuple[str, ...]:
+    """Return a warning of the guards that fell, with what can be done; none where nothing fell or the gate refuses anyway."""
+    if verdict is None or not verdict.alarms or (verdict.enforced and verdict.verdict == "fail"):
+        return ()
+    return (f"guards: {verdict.reason}. What to do: {'; '.join(verdict.advice)}",)
+
+
+def guard_notices(measured: Mapping[str, MeasuredGuard]) -> tuple[str, ...]:
+    """Return the notices about prompts, answers and rows of guards, each once."""
+    return tuple(dict.fromkeys(text for one in measured.values() for text in one.notices))
+
+
+def skipped_note(ledger: Ledger, mode: Mode) -> dict[str, Any]:
+    """Return the note of an entry whose guards were not scored; nothing where there are none, or they were."""
+    return {NOTE: "not scored"} if mode == "none" and ledger.guards() else {}
