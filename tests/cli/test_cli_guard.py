@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from shell import answered, run, run_json, write_rows
+from shell import answered, learn_quickly, run, run_json, write_rows
 
 
 @pytest.fixture
@@ -56,3 +56,23 @@ def test_what_cannot_be_added_is_an_error(ws: Path, sums: Path, tmp_path: Path) 
         assert result.stderr.startswith("error: ")
     sums.write_text(sums.read_text() + "\nabilty: maths\n")
     assert "unknown key 'abilty', did you mean ability?" in run("-w", ws, "guard", "add", sums, code=1).stderr
+
+
+def test_a_learn_shows_guards_and_exits_with_3_where_they_are_enforced(ws: Path, files: Path, sums: Path) -> None:
+    run("-w", ws, "rollback", "base")
+    sums.write_text(sums.read_text().replace("max_new_tokens: 1", "max_new_tokens: 1\nscorer: python:own.py:always"))
+    (sums.parent / "own.py").write_text("def always(answer, reference):\n    return float(answer != 'parcel')\n")
+    assert "not trusted" in run("-w", ws, "guard", "add", sums, code=1).stderr
+    run("-w", ws, "guard", "add", sums, "--trust-file", sums.parent / "own.py")
+    result = learn_quickly(ws, files, "parcel")
+    assert "guards: FAIL (only a warning, not part of the gate)" in result.stdout
+    assert "perdure guard accept" in result.stderr
+    run("-w", ws, "rollback", "base")
+    result = learn_quickly(ws, files, "parcel", "--guards", "enforce", code=3)
+    assert "GATE FAILED: " in result.stderr
+    assert "sums" in result.stderr
+    run("-w", ws, "discard")
+    assert "guards: " not in learn_quickly(ws, files, "parcel", "--no-guards").stdout
+    assert "sums" in run("-w", ws, "matrix").stdout
+    for words in (["--no-guards", "--guards", "warn"], ["--no-gate", "--guards", "enforce"]):
+        assert "--guards" in learn_quickly(ws, files, "parcel", *words, code=2).stderr

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.names import entry_names, guard_names, shipped_guards
-from perdure.cli.options import Above, App, AsJson, Folder, open_workspace
+from perdure.cli.options import Above, App, AsJson, Folder, TrustFile, open_workspace
 from perdure.cli.output import counted, emit, print_message, print_text, short, table
 
 guard = App(
@@ -35,6 +35,7 @@ def add(
     learn: Annotated[
         int | None, typer.Option("--learn", min=0, help="Items that each learn scores; 0 leaves them to checkups.")
     ] = None,
+    trust_file: TrustFile = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="DIR", envvar="PERDURE_DATA", help="Folder of the data files."),
@@ -48,7 +49,10 @@ def add(
 
     Example: perdure guard add arithmetic
     """
-    added = open_workspace(folder).guard_add(what, name=name, learn=learn, data=data)
+    ws = open_workspace(folder)
+    for file in trust_file or ():
+        ws.trust(file)
+    added = ws.guard_add(what, name=name, learn=learn, data=data)
     if as_json:
         return emit(added.to_json())
     at_learn = counted(added.budgets.learn, "item")

@@ -7,7 +7,7 @@ from perdure.core.device import ANY
 from perdure.core.progress import Tick
 from perdure.ledger import Ledger
 from perdure.ledger.store import KeepRows
-from perdure.workflows.guards.attach import add_default_guards
+from perdure.workflows.guards.attach import add_default_guards, check_new
 from perdure.workflows.init import DEFAULT_MODEL, init
 from perdure.workflows.pack import unpack
 from perdure.workspace.comparing import CompareVerbs
@@ -75,6 +75,7 @@ class Workspace(LearnVerbs, EditVerbs, GuardVerbs, InspectVerbs, UseVerbs, Upkee
         """
         from perdure.bridges.models import slow_notice
 
+        check_new(guards)
         made = init(
             path,
             model,

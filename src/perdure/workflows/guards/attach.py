@@ -106,20 +106,21 @@ def add_default_guards(session: Session, wanted: str | None = None) -> None:
     Raises:
         BadInput: It is something else.
     """
-    chosen = wanted or os.environ.get("PERDURE_GUARDS") or "default"
-    check_new(chosen)
+    chosen = check_new(wanted)
     for name in DEFAULTS if chosen == "default" else ():
         add_guard(session, name)
 
 
-def check_new(wanted: str) -> None:
-    """Refuse a name of the guards of a new workspace that is neither "default" nor "none".
+def check_new(wanted: str | None) -> str:
+    """Return which guards a new workspace has: "default" or "none"; see `add_default_guards`.
 
     Raises:
-        BadInput: It is neither.
+        BadInput: It is something else.
     """
-    if wanted not in ("default", "none"):
-        raise BadInput(f"guards of a new workspace are {wanted!r}; write default ({', '.join(DEFAULTS)}) or none")
+    chosen = wanted or os.environ.get("PERDURE_GUARDS") or "default"
+    if chosen not in ("default", "none"):
+        raise BadInput(f"guards of a new workspace are {chosen!r}; write default ({', '.join(DEFAULTS)}) or none")
+    return chosen
 
 
 def _with_learn(items: GuardBudget, learn: int) -> GuardBudget:

@@ -15,8 +15,11 @@ from perdure.data.load import load_probe
 from perdure.data.sources import Data
 from perdure.data.spec import check_task_name, make_spec
 from perdure.data.task import TaskData
+from perdure.evaluate.scorers import read_scorer
 from perdure.ledger.records import GuardBudget
+from perdure.workflows.trust import with_hash
 
+OWN = "python:"  # before the file and the name of a function that scores
 HARNESS = "harness:"  # before the name of a task of lm-evaluation-harness
 VARIABLE = "PERDURE_DATA"  # environment variable with the folder of data files
 
@@ -65,7 +68,7 @@ def read_guard(what: str, root: Path, data: Path | None = None, *, name: str | N
     else:
         file = guard_file(what)
         spec, folder = load_guard_spec(file), file.parent
-    spec = _named(spec, name) if name else spec
+    spec = _with_scorer(_named(spec, name) if name else spec, folder, root)
     named = data_folder(data)
     places = [folder, root, *([named] if named else [])]
     rows, whole = _rows(spec, places)
@@ -83,6 +86,25 @@ def read_guard(what: str, root: Path, data: Path | None = None, *, name: str | N
     wanted = (counts.quick if counts.learn is None else counts.learn, counts.quick, counts.standard, most)
     items = GuardBudget(*(min(count, most) for count in wanted))
     return ReadGuard(spec, task, items, _chance(spec, task), _source(spec))
+
+
+def _with_scorer(spec: GuardSpec, folder: Path, root: Path) -> GuardSpec:
+    """Return a guard whose scorer is known; one in a file, relative to the guard file, has the hash of the trusted file.
+
+    Raises:
+        BadInput: The file of the scorer cannot be read, or is not trusted.
+        BadSpec: The scorer is not known.
+    """
+    scorer = spec.task.get("scorer")
+    if not isinstance(scorer, str | dict):
+        return spec
+    given = {"name": scorer} if isinstance(scorer, str) else scorer
+    name = str(given.get("name"))
+    if name.startswith(OWN):
+        given = {**given, "name": f"{OWN}{folder / name.removeprefix(OWN)}"}
+    chosen = with_hash(root, given)
+    read_scorer(chosen)
+    return spec.model_copy(update={"task": {**spec.task, "scorer": chosen if name.startswith(OWN) else scorer}})
 
 
 def _named(spec: GuardSpec, name: str) -> GuardSpec:
