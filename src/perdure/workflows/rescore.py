@@ -109,7 +109,7 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
     judged = verdict.guards if verdict else None
     if judged and judged.enforced and judged.verdict == "fail":
         refused, loss = True, f"{judged.reason}; {loss}" if loss else judged.reason
-    notices = (*notices, *guard_notices(guards), *guard_warnings(judged))
+    notices = (*notices, *(guard_notices(session, guards) if mode != "none" else ()), *guard_warnings(judged))
     return Rescored(_summaries(before), _summaries(scores), verdict, loss, refused, notices, skipped)
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from perdure.ledger import Ledger
 from perdure.ledger.records import Gate, GuardItems, GuardsVerdict
 from perdure.workflows.guards.attach import Mode, mode_of
-from perdure.workflows.guards.measure import MeasuredGuard
+from perdure.workflows.guards.measure import MeasuredGuard, not_run_guards
+from perdure.workflows.session import Session
 
 NOTE = "guards"  # note of an entry that was made without scoring the guards of its workspace
 
@@ -55,9 +56,10 @@ def guard_warnings(verdict: GuardsVerdict | None) -> tuple[str, ...]:
     return (f"guards: {verdict.reason}. What to do: {'; '.join(verdict.advice)}",)
 
 
-def guard_notices(measured: Mapping[str, MeasuredGuard]) -> tuple[str, ...]:
-    """Return the notices about prompts, answers and rows of guards, each once."""
-    return tuple(dict.fromkeys(text for one in measured.values() for text in one.notices))
+def guard_notices(session: Session, measured: Mapping[str, MeasuredGuard]) -> tuple[str, ...]:
+    """Return the notices about prompts, answers and rows of measured guards, and about guards that may not run, each once."""
+    about = [text for one in measured.values() for text in one.notices]
+    return tuple(dict.fromkeys([*about, *not_run_guards(session)]))
 
 
 def skipped_note(ledger: Ledger, mode: Mode) -> dict[str, Any]:

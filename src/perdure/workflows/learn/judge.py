@@ -65,7 +65,10 @@ def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
     guards = run.score_guards(entry)
     rule = gate_with(gate, run.guards)
     evidence = make_evidence(rule, plan.task.name, guarded, facts, unguarded, guard_items(guards))
-    about = (*guard_notices(guards), *guard_warnings(evidence.verdict.guards))
+    about = (
+        *(guard_notices(run.session, guards) if run.guards != "none" else ()),
+        *guard_warnings(evidence.verdict.guards),
+    )
     return Judged(scores, learned, evidence, evidence.verdict, (*notices, *about), guards)
 
 
