@@ -164,6 +164,8 @@ def test_names_of_guards_and_tasks_are_unique_together(ws):
         "standard": 12,
         "full": 12,
     }
+    with pytest.raises(NotFound, match="sums is a guard and no task"):
+        ws.evaluate(["sums"])
     with pytest.raises(NotFound, match="the guards are sums, more"):
         ws.guard_remove("task")
     assert ws.guard_remove("more").name == "more"

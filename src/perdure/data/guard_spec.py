@@ -67,8 +67,6 @@ class GuardSpec(BaseModel):
         where: Only rows with one of these values in a column, by column.
         group: Column with the name of the passage, subject or template of a row; rows of one group are compared together.
         chat: Give the prompts to the model as a user's turn in its chat template.
-        informative: Choose rows that the base model answers neither surely nor at random; their scores are not those of the
-            published benchmark.
         sources: Origin of each file, for people: "..., licence, where to get it".
         task: Settings that it shares with task files.
     """
@@ -85,7 +83,6 @@ class GuardSpec(BaseModel):
     where: dict[str, list[str]] = {}
     group: str | None = None
     chat: bool = False
-    informative: bool = False
     sources: dict[str, str] = {}
     task: dict[str, Any] = {}
 

@@ -115,6 +115,10 @@ def task_at(session: Session, name: str, entry: Entry) -> TaskData:
     first = next((one for one in reversed(ledger.ancestors(head)) if name in one.tasks), None)
     if first is not None:
         return session.task(name, first)
+    if any(guard.name == name for guard in ledger.guards()):
+        raise NotFound(
+            f"{name} is a guard and no task: each learn scores it, and 'perdure matrix' and 'perdure gate' show it"
+        )
     here = [ledger.shown_name(task) for task in task_order(ledger, entry) or task_order(ledger, head)]
     other = next((other for other in reversed(ledger.entries()) if name in other.tasks), None)
     hint = f"; entry {other.id[:12]}, outside head's history, does: add --at {other.id[:12]}" if other else ""
