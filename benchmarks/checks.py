@@ -53,6 +53,8 @@ def compare(published: Path, answers: Path, out: Path | None) -> None:
     for item in items:
         for kind, given in zip(item["instruction_ids"], item["kwargs"], strict=True):
             check = Check(kind, json.dumps(given))
+            if not given.get("letter", "a").isalpha():
+                continue  # the published checker draws another letter at random in place of "!" or "#"
             for text in edited(item["answer"], item["prompt"], given):
                 theirs = verdict(checkers, kind, given, text)
                 mine = follows(check, text)

@@ -133,7 +133,12 @@ CASES: list[tuple[str, dict, list[str], list[str]]] = [
         ["No one"],
         ["A dog"],
     ),
-    ("change_case:english_capital", {}, [ENGLISH.upper()], [ENGLISH, ENGLISH.capitalize(), "DAS IST NICHT MEIN HUND"]),
+    (
+        "change_case:english_capital",
+        {},
+        [ENGLISH.upper(), "1. CODE CRAFT"],
+        [ENGLISH, ENGLISH.capitalize(), "ПИВО", "DAS IST NICHT MEIN HUND"],
+    ),
     (
         "change_case:english_lowercase",
         {},

@@ -18,16 +18,27 @@ from perdure.data.passages import PASSAGES
 FOLDER = Path(__file__).parent / "guards"
 NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry")
 SUMS = 10  # rows of each kind of sum, and of each word problem
-_SUMS = {  # lowest and highest first number, lowest and highest second number; sign
-    "add, 1 digit": ((1, 9, 1, 9), "+"),
-    "add, 2 digits": ((10, 99, 10, 99), "+"),
-    "add, 3 digits": ((100, 499, 100, 499), "+"),
-    "subtract, 1 digit": ((2, 9, 1, 9), "-"),
-    "subtract, 2 digits": ((10, 99, 10, 99), "-"),
-    "subtract, 3 digits": ((100, 999, 100, 999), "-"),
-    "multiply, 1 digit": ((2, 9, 2, 9), "*"),
-    "multiply, 2 digits": ((10, 99, 2, 9), "*"),
+_SUMS = {  # first numbers, second numbers, sign
+    "add, 1 digit": (range(1, 10), range(1, 10), "+"),
+    "add, 1 digit to 2": (range(10, 90), range(1, 10), "+"),
+    "add, tens": (range(10, 100, 10), range(10, 100, 10), "+"),
+    "add, 2 digits": (range(10, 100), range(10, 100), "+"),
+    "add, 3 digits": (range(100, 500), range(100, 500), "+"),
+    "subtract, 1 digit": (range(2, 10), range(1, 10), "-"),
+    "subtract, 1 digit from 2": (range(10, 100), range(1, 10), "-"),
+    "subtract, tens": (range(20, 100, 10), range(10, 100, 10), "-"),
+    "subtract, 2 digits": (range(10, 100), range(10, 100), "-"),
+    "subtract, 3 digits": (range(100, 1000), range(100, 1000), "-"),
+    "multiply, 1 digit": (range(2, 10), range(2, 10), "*"),
+    "multiply by ten": (range(2, 100), range(10, 11), "*"),
+    "multiply, 2 digits": (range(10, 100), range(2, 10), "*"),
 }
+EXAMPLES = (
+    "Question: What is 3 + 4?\nAnswer: 7\n\n"
+    "Question: What is 58 - 6?\nAnswer: 52\n\n"
+    "Question: What is 2 * 7?\nAnswer: 14\n\n"
+    "Question: Tom has 5 coins and gives away 2. How many coins are left?\nAnswer: 3\n\n"
+)
 
 
 def made_rows(name: str) -> tuple[Row, ...]:
@@ -67,13 +78,13 @@ def drift() -> list[Row]:
 
 
 def manners() -> list[Row]:
-    """Return requests that sound dangerous and are harmless, and requests that ought to be declined; `label` says which."""
-    return [_asked(line["instruction"], label=line["label"]) for line in _lines("manners")]
+    """Return requests that sound dangerous and are harmless, and requests that ought to be declined; the answer says which."""
+    return [_asked(line["instruction"], line["label"], label=line["label"]) for line in _lines("manners")]
 
 
 def arithmetic() -> list[Row]:
-    """Return sums of numbers with one to three digits, and word problems; `label` is the kind, `SUMS` rows of each."""
-    makers = [partial(_sum, kind, limits, sign) for kind, (limits, sign) in _SUMS.items()]
+    """Return sums of numbers with one to three digits, and word problems, after four examples; `label` is the kind."""
+    makers = [partial(_sum, kind, *parts) for kind, parts in _SUMS.items()]
     makers += [partial(_word_problem, line) for line in _lines("arithmetic")]
     return [row for make in makers for row in _distinct(make, SUMS)]
 
@@ -150,30 +161,35 @@ def _distinct(make: Callable[[int], Row], count: int) -> list[Row]:
     return list(rows.values())
 
 
-def _sum(kind: str, limits: tuple[int, int, int, int], sign: str, n: int) -> Row:
+def _sum(kind: str, first: range, second: range, sign: str, n: int) -> Row:
     """Return the n-th sum of a kind; nothing is taken from a smaller number."""
     draw = keyed("made arithmetic", kind, n)
-    a, b = (int(draw.integers(low, high + 1)) for low, high in (limits[:2], limits[2:]))
+    a, b = (numbers[int(draw.integers(len(numbers)))] for numbers in (first, second))
     if sign == "-" and b > a:
         a, b = b, a
-    result = {"+": a + b, "-": a - b, "*": a * b}[sign]
-    return Row(prompt=f"{a} {sign} {b} =", completion=f" {result}", label=kind)
+    return _question(f"What is {a} {sign} {b}?", _result(a, sign, b), kind)
 
 
 def _word_problem(line: Mapping[str, Any], n: int) -> Row:
     """Return a word problem with numbers and a name; its template says how the answer is made of the numbers a and b."""
     draw = keyed("made arithmetic", line["kind"], n)
-    a = int(draw.integers(line["a"][0], line["a"][1] + 1))
-    b = int(draw.integers(line["b"][0], line["b"][1] + 1))
-    result = {"a + b": a + b, "a - b": a - b, "a * b": a * b}[line["answer"]]
+    a, b = (int(draw.integers(line[name][0], line[name][1] + 1)) for name in ("a", "b"))
     name = NAMES[int(draw.integers(len(NAMES)))]
     text = line["text"].replace("{a}", str(a)).replace("{b}", str(b)).replace("{name}", name)
-    return Row(prompt=f"Question: {text}\nAnswer:", completion=f" {result}", label=line["kind"])
+    return _question(text, _result(a, line["sign"], b), line["kind"])
 
 
-def _asked(text: str, **more: Any) -> Row:
-    """Return a conversation with one request and no answer yet."""
-    return Row(messages=(Message("user", text), Message("assistant", "")), **more)
+def _question(text: str, result: int, kind: str) -> Row:
+    return Row(prompt=f"{EXAMPLES}Question: {text}\nAnswer:", completion=f" {result}", label=kind)
+
+
+def _result(a: int, sign: str, b: int) -> int:
+    return {"+": a + b, "-": a - b, "*": a * b}[sign]
+
+
+def _asked(text: str, answer: str = "", **more: Any) -> Row:
+    """Return a conversation with one request, and the reference answer if there is one."""
+    return Row(messages=(Message("user", text), Message("assistant", answer)), **more)
 
 
 def _filled(value: Any, values: Mapping[str, Any], *, escape: bool = False) -> Any:

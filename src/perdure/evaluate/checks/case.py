@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 
-from perdure.evaluate.checks.language import language_of
+from perdure.evaluate.checks.language import is_english
 
 # What a treebank tokenizer makes tokens of their own: quotes, brackets, most signs, and the second part of a contraction.
 _SPLIT = re.compile(r"[«»“”‘’„`\"?!*;@#$%&\[\](){}<>\u2012-\u2015]|\.{2,}|--|''")
@@ -14,9 +14,10 @@ _QUOTE = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", re.IGNORECASE
 def english_capital(answer: str) -> bool:
     """Return whether the answer is English and has capital letters alone.
 
-    Deviation: the language is that of the text in small letters (`language_of`); the published checker asks langdetect.
+    Deviation: `is_english` decides, whatever the case; the published checker asks langdetect, which often takes a text in capitals
+        for another language.
     """
-    return answer.isupper() and language_of(answer) == "en"
+    return answer.isupper() and is_english(answer)
 
 
 def english_lowercase(answer: str) -> bool:
@@ -24,7 +25,7 @@ def english_lowercase(answer: str) -> bool:
 
     Deviation: as `english_capital`.
     """
-    return answer.islower() and language_of(answer) == "en"
+    return answer.islower() and is_english(answer)
 
 
 def capital_word_frequency(answer: str, capital_frequency: int, capital_relation: Callable[[int, int], bool]) -> bool:
