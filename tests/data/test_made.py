@@ -7,10 +7,11 @@ import pytest
 
 from perdure.core.errors import BadInput
 from perdure.core.rows import Message, Row
+from perdure.data.drawn_choices import with_drawn_choices
 from perdure.data.made import MADE, made_rows, plain_text
 from perdure.evaluate.checks import follows, refuse_wrong
 
-CHECKED = [name for name in MADE if any(row.checks for row in made_rows(name))]
+CHECKED = [name for name in MADE if name != "programs" and any(row.checks for row in made_rows(name))]
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -94,6 +95,40 @@ def test_a_free_answer_is_right_that_begins_with_the_object():
     assert follows(row.checks[0], " Paris, the city of light")
     assert not follows(row.checks[0], " a country with the capital Paris")
     assert row.choices == ()
+
+
+def test_programs_are_thirty_functions_whose_own_solutions_pass_their_tests():
+    rows = made_rows("programs")
+
+    assert len(rows) == 30
+    for row in rows:
+        exec(
+            row.prompt + row.completion + row.checks[0].given["test"], {}
+        )  # text of our own, see data/guards/programs.jsonl
+        with pytest.raises(AssertionError):
+            exec(row.prompt + "    return None\n" + row.checks[0].given["test"], {})
+
+
+FACTS = tuple(Row(prompt=f"{n} is", completion=f" {n % 5}", label="rest") for n in range(20))
+
+
+def test_drawn_choices_are_answers_of_the_same_label_whatever_the_order_of_the_rows():
+    rows = with_drawn_choices((*FACTS, Row(prompt="x is", completion=" y", label="alone")), 4)
+
+    assert len(rows) == 20  # the only row of its label has nothing to choose from
+    assert all(len(set(row.choices)) == 4 and row.choices[row.gold] == row.completion for row in rows)
+    assert {text for row in rows for text in row.choices} == {f" {n}" for n in range(5)}
+    assert {row.prompt: row.choices for row in with_drawn_choices(FACTS[::-1], 4)} == {
+        row.prompt: row.choices for row in rows
+    }
+    assert {len(row.choices) for row in with_drawn_choices(FACTS, 9)} == {5}
+
+
+def test_rows_without_a_label_or_with_one_answer_alone_have_no_choices_to_draw():
+    with pytest.raises(BadInput, match="no label, by which wrong choices are drawn"):
+        with_drawn_choices([Row(prompt="a", completion="b")], 4)
+    with pytest.raises(BadInput, match="nothing to choose from"):
+        with_drawn_choices([Row(prompt="a", completion="b", label="c")], 4)
 
 
 def asked(row):

@@ -136,8 +136,8 @@ CASES: list[tuple[str, dict, list[str], list[str]]] = [
     (
         "change_case:english_capital",
         {},
-        [ENGLISH.upper(), "1. CODE CRAFT"],
-        [ENGLISH, ENGLISH.capitalize(), "ПИВО", "DAS IST NICHT MEIN HUND"],
+        [ENGLISH.upper(), "1. CODE CRAFT\n2. PIXELS"],
+        [ENGLISH, ENGLISH.capitalize(), "ПИВО", "LIMA 2023", "DAS IST NICHT MEIN HUND"],
     ),
     (
         "change_case:english_lowercase",

@@ -66,6 +66,8 @@ class GuardSpec(BaseModel):
         chance: Expected score by chance, in [0, 1]; None takes it from the choices of the rows, where these have some.
         where: Only rows with one of these values in a column, by column.
         group: Column with the name of the passage, subject or template of a row; rows of one group are compared together.
+        choices_by_label: Number of choices that each row gets, the right one included: its answer, and answers of other rows with
+            its label. None leaves the rows as they are.
         chat: Give the prompts to the model as a user's turn in its chat template.
         sources: Origin of each file, for people: "..., licence, where to get it".
         task: Settings that it shares with task files.
@@ -82,6 +84,7 @@ class GuardSpec(BaseModel):
     chance: float | None = Field(default=None, ge=0, le=1)
     where: dict[str, list[str]] = {}
     group: str | None = None
+    choices_by_label: int | None = Field(default=None, ge=2)
     chat: bool = False
     sources: dict[str, str] = {}
     task: dict[str, Any] = {}

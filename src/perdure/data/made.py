@@ -13,7 +13,9 @@ from perdure.core.canonical import canonical_json
 from perdure.core.errors import BadInput
 from perdure.core.keyed import keyed
 from perdure.core.rows import Check, Message, Row
+from perdure.data.drawn_choices import with_drawn_choices
 from perdure.data.passages import PASSAGES
+from perdure.data.programs import program_check
 
 FOLDER = Path(__file__).parent / "guards"
 NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry")
@@ -91,36 +93,26 @@ def arithmetic() -> list[Row]:
 
 def facts() -> list[Row]:
     """Return facts with four choices each, the right one and three answers of other facts of the relation."""
-    rows = []
-    for line in _lines("facts"):
-        answers = sorted({answer for _, answer in line["facts"]})
-        for subject, answer in line["facts"]:
-            draw = keyed("made facts", line["relation"], subject)
-            others = [text for text in answers if text != answer]
-            chosen = [answer, *(others[i] for i in sorted(draw.permutation(len(others))[:3]))]
-            choices = tuple(f" {chosen[i]}" for i in draw.permutation(len(chosen)))
-            rows.append(
-                Row(
-                    prompt=line["prompt"].replace("{subject}", subject),
-                    completion=f" {answer}",
-                    label=line["relation"],
-                    choices=choices,
-                    gold=choices.index(f" {answer}"),
-                )
-            )
-    return rows
+    return list(with_drawn_choices(_facts(), 4))
 
 
 def facts_free() -> list[Row]:
     """Return the facts of `facts` without choices: an answer is right that begins with the object."""
     return [
-        replace(
-            row,
-            choices=(),
-            gold=None,
-            checks=(Check("text:begins", canonical_json({"options": [row.completion[1:]]})),),
+        replace(row, checks=(Check("text:begins", canonical_json({"options": [row.completion.strip()]})),))
+        for row in _facts()
+    ]
+
+
+def programs() -> list[Row]:
+    """Return short functions in Python to be written, each with a test."""
+    return [
+        Row(
+            prompt=line["prompt"],
+            completion=line["completion"],
+            checks=(program_check(line["test"], line["entry_point"]),),
         )
-        for row in facts()
+        for line in _lines("programs")
     ]
 
 
@@ -135,6 +127,7 @@ MADE: dict[str, Callable[[], list[Row]]] = {
     "arithmetic": arithmetic,
     "facts": facts,
     "facts_free": facts_free,
+    "programs": programs,
     "language": language,
     "drift": drift,
     "manners": manners,
@@ -148,6 +141,14 @@ def plain_text(row: Row) -> Row:
         return row
     turns = "\n\n".join(turn.content for turn in row.messages[:-1])
     return replace(row, messages=(), prompt=f"{turns}\n", completion=row.messages[-1].content)
+
+
+def _facts() -> list[Row]:
+    return [
+        Row(prompt=line["prompt"].replace("{subject}", subject), completion=f" {answer}", label=line["relation"])
+        for line in _lines("facts")
+        for subject, answer in line["facts"]
+    ]
 
 
 def _distinct(make: Callable[[int], Row], count: int) -> list[Row]:

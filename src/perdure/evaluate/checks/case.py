@@ -14,8 +14,8 @@ _QUOTE = re.compile(r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", re.IGNORECASE
 def english_capital(answer: str) -> bool:
     """Return whether the answer is English and has capital letters alone.
 
-    Deviation: `is_english` decides, whatever the case; the published checker asks langdetect, which often takes a text in capitals
-        for another language.
+    Deviation: `is_english` decides, whatever the case; the published checker asks langdetect, which takes some texts in
+        capitals for another language.
     """
     return answer.isupper() and is_english(answer)
 

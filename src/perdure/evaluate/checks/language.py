@@ -7,8 +7,9 @@ from functools import cache
 
 # Frequent short words of languages written in Latin letters.
 _LATIN = {
-    "en": "a i the of and to in is that it for was on with as are this be have not you they or from at by but we his her will can "
-    "which there their what all your has would who our when more if about my one an so no do how its i he she were been me them these those into than some out up over",
+    "en": "a i the of and to in is that it for was on with as are this be have not you they or from at by but we his "
+    "her will can which there their what all your has would who our when more if about my one an so no do how "
+    "its he she were been me them these those into than some out up over",
     "de": "der die das und ist nicht ein eine zu den mit von auf für sich des dem im ich sie es auch als wir wie wird oder aber "
     "sind einen bei noch nach nur war haben werden kann über durch um aus zum zur mein ihr du kein wenn dass",
     "fr": "le la les de des et est un une du en que qui dans pour pas sur au aux avec ce cette il elle nous vous ne se par plus "
@@ -102,9 +103,13 @@ def in_language(answer: str, language: str) -> bool:
 
 
 def is_english(text: str) -> bool:
-    """Return whether a text is English, or has letters of English alone and no frequent word of any language ("Code Craft")."""
+    """Return whether a text is English.
+
+    A text without a frequent word of any language ("Pixel Prodigy Studio") counts if it has three words of a-z of three letters.
+    """
     language = language_of(text)
-    return language == "en" or (language is None and text.isascii() and any(letter.isalpha() for letter in text))
+    names = set(re.findall(r"[a-z]{3,}", text.lower()))
+    return language == "en" or (language is None and text.isascii() and len(names) > 2)
 
 
 def language_of(text: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -72,7 +73,7 @@ def add_guard(
         Busy: Another process writes to the workspace.
     """
     ledger = session.ledger
-    read = read_guard(what, ledger.root, data, name=name)
+    read = read_guard(what, ledger.root, data, name=name, has_template=partial(_has_template, session))
     items = read.items if learn is None else _with_learn(read.items, learn)
     with session.writing():
         refuse_taken(ledger, read.spec.name)
@@ -94,6 +95,13 @@ def guard_of(session: Session, read: ReadGuard) -> Guard:
         reference=ledger.resolve("base").id,
         source=read.source,
     )
+
+
+def _has_template(session: Session) -> bool:
+    """Return whether the base model has a chat template; its weights are not loaded for that."""
+    from perdure.bridges.models import load_tokenizer
+
+    return bool(load_tokenizer(session.base_folder).chat_template)
 
 
 def add_default_guards(session: Session, wanted: str | None = None) -> None:

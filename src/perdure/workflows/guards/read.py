@@ -1,7 +1,7 @@
 """Read a guard: its file, and the rows that the file names, in their one order."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,11 @@ from typing import Any
 from perdure.core.errors import BadInput
 from perdure.core.plain_text import quoted
 from perdure.core.rows import Message, Row
+from perdure.data.drawn_choices import with_drawn_choices
 from perdure.data.guard_order import in_order
 from perdure.data.guard_spec import GuardSpec, guard_file, load_guard_spec, make_guard_spec
 from perdure.data.load import load_probe
+from perdure.data.made import made_rows, plain_text
 from perdure.data.sources import Data
 from perdure.data.spec import check_task_name, make_spec
 from perdure.data.task import TaskData
@@ -48,7 +50,14 @@ def data_folder(data: Path | None) -> Path | None:
     return data or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
 
 
-def read_guard(what: str, root: Path, data: Path | None = None, *, name: str | None = None) -> ReadGuard:
+def read_guard(
+    what: str,
+    root: Path,
+    data: Path | None = None,
+    *,
+    name: str | None = None,
+    has_template: Callable[[], bool] = lambda: True,
+) -> ReadGuard:
     """Return a guard by the name of a shipped one, the path of its file, or `harness:NAME`.
 
     Args:
@@ -56,6 +65,8 @@ def read_guard(what: str, root: Path, data: Path | None = None, *, name: str | N
         root: Folder of the workspace.
         data: Folder of data files; None takes the one that PERDURE_DATA names.
         name: Name of the guard; None takes the one in the file.
+        has_template: Returns whether the model has a chat template; without one, conversations become plain text. It is called
+            only where there are conversations.
 
     Raises:
         BadInput: There is no such guard, or its data are missing or broken.
@@ -71,7 +82,7 @@ def read_guard(what: str, root: Path, data: Path | None = None, *, name: str | N
     spec = _with_scorer(_named(spec, name) if name else spec, folder, root)
     named = data_folder(data)
     places = [folder, root, *([named] if named else [])]
-    rows, whole = _rows(spec, places)
+    rows, whole = _rows(spec, places, has_template)
     most = len(rows) if spec.items.full == "all" else min(spec.items.full, len(rows))
     task = replace(
         whole,
@@ -114,7 +125,9 @@ def _named(spec: GuardSpec, name: str) -> GuardSpec:
         raise BadInput(f"no guard can be called {quoted(name)}: a name {error}") from error
 
 
-def _rows(spec: GuardSpec, places: Sequence[Path]) -> tuple[tuple[Row, ...], TaskData]:
+def _rows(
+    spec: GuardSpec, places: Sequence[Path], has_template: Callable[[], bool]
+) -> tuple[tuple[Row, ...], TaskData]:
     """Return every row of a guard in order, and the task that was read of them."""
     if spec.made is not None:
         whole = _made(spec)
@@ -123,14 +136,18 @@ def _rows(spec: GuardSpec, places: Sequence[Path]) -> tuple[tuple[Row, ...], Tas
     else:
         data = _found(spec, places)
         whole = load_probe(spec.name, data, dict(spec.task), where=spec.where, group=spec.group)
-    rows = tuple(as_conversation(row) for row in whole.test) if spec.chat else whole.test
+    rows = whole.test
+    if spec.choices_by_label is not None:
+        rows = with_drawn_choices(rows, spec.choices_by_label)
+    if spec.chat:
+        rows = tuple(as_conversation(row) for row in rows)
+    if any(row.messages for row in rows) and not has_template():
+        rows, whole = tuple(map(plain_text, rows)), replace(whole, format="prompt_completion")
     return in_order(rows, whole.spec.seed), whole
 
 
 def _made(spec: GuardSpec) -> TaskData:
     """Return the rows that perdure makes itself."""
-    from perdure.data.made import made_rows
-
     return _of_rows(spec, made_rows(str(spec.made)), Path(f"made:{spec.made}"))
 
 
@@ -176,9 +193,11 @@ def as_conversation(row: Row) -> Row:
 
 
 def _chance(spec: GuardSpec, task: TaskData) -> float | None:
-    """Return the expected score by chance: as the file says, else one in as many choices as the task has."""
+    """Return the expected score by chance: as the file says, else one in as many choices as there are, on average."""
     if spec.chance is not None:
         return spec.chance
+    if task.test and all(row.choices for row in task.test):
+        return sum(1 / len(row.choices) for row in task.test) / len(task.test)
     if task.scorer["name"] == "choice" and len(task.choices) > 1:
         return 1 / len(task.choices)
     return None
