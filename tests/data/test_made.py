@@ -98,10 +98,11 @@ def test_a_free_answer_is_right_that_begins_with_the_object():
 
 
 def test_programs_are_thirty_functions_whose_own_solutions_pass_their_tests():
-    rows = made_rows("programs")
+    rows = [plain_text(row) for row in made_rows("programs")]
 
     assert len(rows) == 30
     for row in rows:
+        assert row.prompt.startswith("def ")
         exec(
             row.prompt + row.completion + row.checks[0].given["test"], {}
         )  # text of our own, see data/guards/programs.jsonl

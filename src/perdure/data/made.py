@@ -15,8 +15,9 @@ from perdure.core.keyed import keyed
 from perdure.core.rows import Check, Message, Row
 from perdure.data.drawn_choices import with_drawn_choices
 from perdure.data.passages import PASSAGES
-from perdure.data.programs import program_check
+from perdure.data.programs import PROGRAM, program_check
 
+COMPLETE = "Complete this Python function:\n"
 FOLDER = Path(__file__).parent / "guards"
 NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry")
 SUMS = 10  # rows of each kind of sum, and of each word problem
@@ -105,11 +106,11 @@ def facts_free() -> list[Row]:
 
 
 def programs() -> list[Row]:
-    """Return short functions in Python to be written, each with a test."""
+    """Return requests to complete a short function in Python, each with a test; the reference answer is the whole function."""
     return [
-        Row(
-            prompt=line["prompt"],
-            completion=line["completion"],
+        _asked(
+            f"{COMPLETE}```python\n{line['prompt']}```",
+            f"```python\n{line['prompt']}{line['completion']}```",
             checks=(program_check(line["test"], line["entry_point"]),),
         )
         for line in _lines("programs")
@@ -136,11 +137,22 @@ MADE: dict[str, Callable[[], list[Row]]] = {
 
 
 def plain_text(row: Row) -> Row:
-    """Return a request as plain text, for a model without a chat template: the user's turn on a line of its own."""
+    """Return a request as plain text, for a model without a chat template.
+
+    It is the user's turn on a line of its own; of a request for a program the beginning of the function, to be continued.
+    """
     if not row.messages:
         return row
     turns = "\n\n".join(turn.content for turn in row.messages[:-1])
-    return replace(row, messages=(), prompt=f"{turns}\n", completion=row.messages[-1].content)
+    prompt, answer = f"{turns}\n", row.messages[-1].content
+    if any(check.kind == PROGRAM for check in row.checks) and turns.startswith(COMPLETE):
+        prompt, whole = (_unfenced(text) for text in (turns.removeprefix(COMPLETE), answer))
+        answer = whole.removeprefix(prompt)
+    return replace(row, messages=(), prompt=prompt, completion=answer)
+
+
+def _unfenced(text: str) -> str:
+    return text.removeprefix("```python\n").removesuffix("```")
 
 
 def _facts() -> list[Row]:
