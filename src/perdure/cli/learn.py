@@ -48,7 +48,7 @@ from perdure.cli.options import (
     open_workspace,
 )
 from perdure.cli.output import emit, print_message, warn
-from perdure.cli.progress import progress
+from perdure.cli.progress import late_progress, progress
 from perdure.core.errors import PerdureError
 
 
@@ -130,7 +130,8 @@ def learn(
         more: dict[str, Any] = {"dry_run": dry_run, "as_json": as_json, "message": message, "guards": mode}
         return learn_knowledge(ws, task, data, options, gate=gate, **more)
     try:
-        planned = ws.plan(task, data, **options)
+        with late_progress("loading the model") as tick:
+            planned = ws.plan(task, data, **options, tick=tick)
     except PerdureError:
         if dry_run:
             print_message("dry run: stopped by what follows; nothing was changed")

@@ -85,7 +85,13 @@ Scorer = Annotated[
         "number, regex, declines or programs.",
     ),
 ]
-General = Annotated[Path | None, typer.Option(metavar="FILE", help="General instruction data to replay.")]
+General = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="General instruction data to replay; 'made' lets the base model write them (a file of that name is ./made).",
+    ),
+]
 Guard = Annotated[
     list[str] | None,
     typer.Option(metavar="TASK", autocompletion=task_names, help="Guard this task only; repeatable."),

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from perdure.cli.output import print_message
 from perdure.core.plain_text import visible
@@ -23,6 +23,20 @@ def progress(first: str) -> AbstractContextManager[Tick]:
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar is enough, and none in a log file
     return _bar(first) if sys.stderr.isatty() else _lines(first)
+
+
+@contextmanager
+def late_progress(first: str) -> Iterator[Tick]:
+    """Show work as `progress` does, and nothing unless there is some."""
+    with ExitStack() as stack:
+        shown: list[Tick] = []
+
+        def tick(what: str, done: int, total: int) -> None:
+            if not shown:
+                shown.append(stack.enter_context(progress(first)))
+            shown[0](what, done, total)
+
+        yield tick
 
 
 @contextmanager

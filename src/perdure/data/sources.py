@@ -20,6 +20,12 @@ from perdure.data.tables import class_names, named
 Data: TypeAlias = Path | tuple[Path, ...]
 """A source of rows: one path, or several. A path is a file, a folder, `hub:ORG/NAME`, or `-` for stdin."""
 
+MADE = "made"
+"""Reserved as the name of general data: the rows that the base model writes itself. A file of this name is written ./made."""
+
+GENERAL_MADE = Path("made:general")
+"""`MADE` as a source."""
+
 HUB_ROWS = 100_000  # rows that are read of each split on the hub, unless the task sets `max_rows`
 
 

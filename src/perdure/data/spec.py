@@ -17,7 +17,7 @@ from perdure.data.columns import FORMATS, ROLES
 from perdure.data.documents import Documents
 from perdure.data.hub_names import is_hub
 from perdure.data.own_formats import outside_formats
-from perdure.data.sources import Data
+from perdure.data.sources import GENERAL_MADE, MADE, Data
 
 _INHERITED = (
     "format",
@@ -64,7 +64,8 @@ class TaskSpec(BaseModel):
         max_new_tokens: Largest number of tokens of a generated answer; None lets the evaluation decide.
         test_rows: Most test rows that are scored at each learn, a sample with every label's share; None is 1,000. `eval --all`
             scores all of them.
-        general: General instruction data (a source like `train`), for recipes that replay it.
+        general: General instruction data (a source like `train`), for recipes that replay it; or "made", and the base model
+            writes them itself.
         guard: Names of the tasks the gate guards while this one is learned; None is all of them.
         test_size: Share of the questions in the test part when it has to be made, in (0, 1).
         seed: Key of the draw that makes the test part.
@@ -100,7 +101,9 @@ class TaskSpec(BaseModel):
 
     @field_validator("train", "test", "general", mode="before")
     @classmethod
-    def _path(cls, value: Any) -> Any:
+    def _path(cls, value: Any, info: ValidationInfo) -> Any:
+        if info.field_name == "general" and value == MADE:
+            return GENERAL_MADE
         paths = value if isinstance(value, list | tuple) else [] if value is None else [value]
         if not paths and value is not None:
             raise ValueError("names no file; name one at least")
@@ -212,6 +215,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BadSpec(f"{path} must be a mapping with at least `train: FILE`")
     for key in ("train", "test", "general"):
+        if key == "general" and values.get(key) == MADE:
+            continue
         if isinstance(given := values.get(key), str):
             values[key] = _relative_to(path, given)
         elif isinstance(given, list) and all(isinstance(item, str) for item in given):

@@ -1,5 +1,6 @@
 """Choice of a prompt's next token: the most likely one, or one that is sampled with a key."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -30,11 +31,26 @@ def chooser(temperature: float, seed: int, prompts: Sequence[Sequence[int]]) -> 
     """
     if temperature == 0:
         return greedy
-    draws = [keyed(seed, "answer", tuple(prompt)) for prompt in prompts]
+    return sampler(temperature, [keyed(seed, "answer", tuple(prompt)) for prompt in prompts])
+
+
+def sampler(temperature: float, draws: Sequence[np.random.Generator], min_p: float = 0.0) -> Choose:
+    """Return the function that samples the next tokens of prompts.
+
+    Args:
+        temperature: Divisor of the logits, above 0.
+        draws: Random numbers of each prompt.
+        min_p: Tokens less probable than this share of the most probable one are left out, in [0, 1].
+
+    Source: Nguyen et al., "Turning Up the Heat: Min-p Sampling", ICLR 2025, for `min_p`.
+    """
 
     def choose(logits: Tensor, rows: Sequence[int]) -> Tensor:
         noise = np.stack([draws[row].standard_exponential(logits.shape[-1]) for row in rows])
         highest = logits.max(-1, keepdim=True).values  # so that a small temperature makes no two of them infinite
-        return raced((logits - highest).double() / temperature, torch.from_numpy(noise))
+        relative = (logits - highest).double() / temperature  # log of the share of the most probable token
+        if min_p:
+            relative = relative.masked_fill(relative < math.log(min_p), -torch.inf)
+        return raced(relative, torch.from_numpy(noise))
 
     return choose

@@ -44,10 +44,11 @@ class LearnVerbs(Opened):
         allow_leaks: bool = False,
         rows: RowFiles | None = None,
         gate: Gate | None = Gate(),
+        tick: Tick | None = None,
     ) -> Plan:
         """Check a learn without doing it; for the arguments see `learn`."""
         given = _request(task, data, _recipe(recipe, overrides), test, settings, allow_leaks, rows)
-        return plan(self.session, replace(given, gate=gate))
+        return plan(self.session, replace(given, gate=gate), tick)
 
     def plan_knowledge(
         self,

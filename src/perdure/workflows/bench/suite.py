@@ -98,7 +98,7 @@ class Suite(BaseModel):
         settings: Training settings of every arm, above its recipe's and below its own overrides.
         sources: How to get each data file, by its path.
         tasks: In the order in which they are learned.
-        general: General instructions that every task names, as `general` in a task file.
+        general: General instructions that every task names, as `general` in a task file; or "made".
         watch: What is scored before and after all tasks, to see what they cost.
         guards: What the model could do before any task: names of shipped guards, or guard files in the folder of data.
         guard_budget: How many items of each guard are scored, as a budget of `perdure checkup`.
@@ -115,7 +115,7 @@ class Suite(BaseModel):
     settings: dict[str, Any] = {}
     sources: dict[str, str] = {}
     tasks: list[SuiteTask] = Field(min_length=1)
-    general: General | None = None
+    general: General | Literal["made"] | None = None
     watch: list[Watched] = []
     guards: list[str] = []
     guard_budget: Literal["learn", "quick", "standard", "full"] = "learn"
@@ -156,6 +156,7 @@ class Suite(BaseModel):
     @property
     def files(self) -> list[Path]:
         """Every data file it reads, once."""
-        sources: list[Source] = [*self.tasks, *([self.general] if self.general else []), *self.watch]
+        general = [self.general] if isinstance(self.general, General) else []
+        sources: list[Source] = [*self.tasks, *general, *self.watch]
         guards = [Path(guard) for guard in self.guards if Path(guard).suffix in (".yaml", ".yml")]
         return list(dict.fromkeys([*(source.file for source in sources), *guards]))

@@ -87,12 +87,16 @@ def learn_tasks(
     place = scratch / WORKSPACE
     session = Session(init(place, suite.model, dtype=suite.dtype, device=device, seed=seed, keep_rows=keep), device)
     ledger = session.ledger
-    general = {"general": file_of(suite.general, "general instructions", seed)} if suite.general else {}
+    general: dict[str, Path | str] = {}
+    if isinstance(suite.general, Source):
+        general["general"] = file_of(suite.general, "general instructions", seed)
+    elif suite.general:
+        general["general"] = suite.general
     files = {task.name: file_of(task, task.name, seed) for task in suite.tasks}
     watched = {one.name: load_probe(one.name, file_of(one, one.name, 0), one.task) for one in suite.watch}
     if watched:
         taught = [load_task(task.name, files[task.name], overrides=task.task).train for task in suite.tasks]
-        taught += [load_rows(file) for file in general.values()]
+        taught += [load_rows(file) for file in general.values() if isinstance(file, Path)]
         refuse_taught(watched.values(), {row.question: row for rows in taught for row in rows})
     for probe in watched.values():  # now, so that what cannot be scored fails before anything is trained
         session.score(ledger.resolve("base"), probe)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from perdure.core.plan import AdapterPlan
+from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
 from perdure.core.slots import task_slot
@@ -40,7 +41,7 @@ class Plan:
         recipe: How it is learned; its max_length is at most what the model has positions for.
         parent: The entry it starts from.
         known: The task's version at the parent, if this is an update.
-        general: General instruction rows, if the task names a file.
+        general: General instruction rows, if the task names some.
         training: The rows to train on (those of older tasks too, if the recipe trains on them again), and the hold-out.
         slots: Object hash of each slot that training may go on from or lie over; see `adapter.usable_slots`.
         adapter: Where the adapter ends that is trained, and what lies under it; None where every weight is.
@@ -87,8 +88,15 @@ class Plan:
         return self.adapter is not None and self.adapter.slot == task_slot(self.task.name)
 
 
-def plan(session: Session, request: Request) -> Plan:
+def plan(session: Session, request: Request, tick: Tick | None = None) -> Plan:
     """Read and check everything that can be checked before a model is loaded.
+
+    Only general rows that the base model writes itself need a model, once for all workspaces.
+
+    Args:
+        session: Of the workspace.
+        request: What is to be learned, and how.
+        tick: Called with (what, done, total) while general rows are written.
 
     Raises:
         BadInput: The data cannot be used, a test row leaks, rows that the recipe trains on are neither stored nor given, or a
@@ -104,7 +112,7 @@ def plan(session: Session, request: Request) -> Plan:
     check_recipe(session, parent, recipe, request.name)
     read = read_data(session, parent, request)
     task = read.task
-    general, notices = general_rows(ledger, parent, task, recipe)
+    general, notices = general_rows(session, parent, task, recipe, tick)
     old = old_rows(session, parent, task, recipe, request.rows)
     check_teachers(session, recipe)
     recipe = _for_model(session, recipe)
