@@ -209,6 +209,17 @@ def test_a_score_of_a_guard_knows_its_state(ws):
     assert score_guard(ws.session, guard, base, 2).score == found.score
 
 
+def test_a_deleted_row_leaves_a_guard_and_the_others_are_scored_once(ws, scored):
+    head = ws.ledger.resolve("head")
+    small = measure_guards(ws.session, head, "quick")["sums"]
+    ws.delete_row(small.rows[1].hash)
+    left = measure_guards(ws.session, head, "standard")["sums"]
+    assert small.rows[1] not in left.rows
+    assert (len(left.rows), len(set(left.now.rows))) == (9, 9)
+    assert scored[2:] == [("sums", 5, 6), ("sums", 6, 9)]  # nine of the eleven rows left, five of them scored before
+    assert ws.verify().ok
+
+
 def test_the_matrix_has_guards_behind_a_rule_and_in_no_metric(ws):
     learn(ws, gate=None)
     before = ws.matrix()

@@ -68,10 +68,10 @@ class ScoreBook(RowUpkeep):
         self._refuse_other_items(state, task_version, old, score)
         key = _key(task_version, scoring, score.n if score.n < rows else None)
         with self.changing() as connection:
-            if old is not None:
-                for sample in {old.n if old.n < rows else None, None if score.n == rows else score.n}:
-                    gone = scores.c.version == _key(task_version, scoring, sample)
-                    connection.execute(delete(scores).where(scores.c.state == state, gone))
+            for earlier in connection.execute(select(scores.c.version).where(scores.c.state == state)).scalars().all():
+                if _parts(earlier)[:2] == (task_version, scoring):
+                    cell = (scores.c.state == state, scores.c.version == earlier)
+                    connection.execute(delete(scores).where(*cell))
             values = {"state": state, "version": key, "time": now(), "record": score.to_json()}
             connection.execute(insert(scores).values(values))
 
