@@ -53,7 +53,9 @@ def guard_warnings(verdict: GuardsVerdict | None) -> tuple[str, ...]:
     """Return a warning of the guards that fell, with what can be done; none where nothing fell or the gate refuses anyway."""
     if verdict is None or not verdict.alarms or (verdict.enforced and verdict.verdict == "fail"):
         return ()
-    return (f"guards: {verdict.reason}. What to do: {'; '.join(verdict.advice)}",)
+    fallen = [f"{one.guard}: {one.reason}" for one in verdict.guards if one.verdict == "fail" or one.warns]
+    what = "; ".join(fallen) or verdict.reason
+    return (f"guards: {what}. What to do: {'; '.join(verdict.advice)}",)
 
 
 def guard_notices(session: Session, measured: Mapping[str, MeasuredGuard]) -> tuple[str, ...]:
