@@ -86,6 +86,8 @@ def test_a_column_labels_that_holds_lists_of_texts_is_read_without_a_mapping(tmp
     task = load(tmp_path, several)
     assert task.format == "text_labels"
     assert any("labels is read as label" in notice for notice in task.notices)
+    assert not any("not read" in notice for notice in task.notices)
+    assert task.unread == ()
     assert task.version == load(tmp_path, several, columns={"label": "labels"}).version
     assert load(tmp_path, [{**row, "label": "mine"} for row in several]).format == "text_label"
     for other in ([1, 2], "post", []):

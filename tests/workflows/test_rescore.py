@@ -165,3 +165,15 @@ def test_log_show_status_and_gate_have_the_verdict_and_the_main_score_of_an_edit
     assert next((one.entry, one.verdict, one.score) for one in ws.log()) == (taken.entry, None, None)
     with pytest.raises(BadInput, match="only a learn has, and an edit or a revert after which tasks were scored"):
         ws.gate()
+
+
+def test_a_strict_edit_that_loses_nothing_has_no_failed_verdict_and_sentences_have_the_alias(ws):
+    ws.task_rename("homes", "houses")
+    kept = write(ws, moved(people.PEOPLE[-1]), gate=None, strict=True)
+    assert kept.entry is not None
+    assert (kept.gate.verdict, kept.gate.strict) == ("inconclusive", False)  # six rows do not decide 3 points
+    assert kept.scores["homes"].score == 1.0
+    lost = write(ws, *LOST, gate=None)
+    assert "houses lost more than the tolerance; the worst is houses" in lost.warnings[-1]
+    assert [task.task for task in lost.gate.tasks] == ["homes"]
+    assert write(ws, moved("Dan Kim", 1), gate=None, score="none").warnings[-1].startswith("not scored: houses")

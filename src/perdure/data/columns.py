@@ -174,8 +174,10 @@ def check(
         )
     first = records[0]
     counts = {name: n for name, n in _counts(records, filled=True).items() if name not in {*read, *columns.values()}}
-    # a column that is read under another case occurs a second time, under its own name
-    counts = {name: n for name, n in counts.items() if not (name.casefold() in read and _same(records, name))}
+    # a column that `take` reads under another name occurs a second time, under its own name
+    counts = {
+        name: n for name, n in counts.items() if not any(_same(records, name, role) for role in _names_of(name, read))
+    }
     _refuse_preferences(records, format, counts)
     if format not in ("text", *LABELLED) and (media := [name for name in counts if folded(name) in MEDIA]):
         raise BadInput(
@@ -273,8 +275,14 @@ def _counts(records: Sequence[Record], *, filled: bool = False) -> dict[str, int
     return dict(counts)
 
 
-def _same(records: Sequence[Record], name: str) -> bool:
-    return all(record.fields.get(name) is record.fields.get(name.casefold()) for record in records)
+def _names_of(name: str, read: Collection[str]) -> list[str]:
+    """Return the names under which `take` may have read a column without a mapping."""
+    names = [name.casefold(), *(["label"] if folded(name) == "labels" else [])]
+    return [one for one in names if one in read and one != name]
+
+
+def _same(records: Sequence[Record], name: str, role: str) -> bool:
+    return all(record.fields.get(name) is record.fields.get(role) for record in records)
 
 
 def refuse_pairs(source: str, columns: Iterable[str]) -> None:

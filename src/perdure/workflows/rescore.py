@@ -1,7 +1,7 @@
 """Score the tasks after an edit or a revert, and compare the scores with those before it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from perdure.core.errors import BadInput
@@ -104,7 +104,8 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
     before = {name: score for name, score in pairs.items() if score is not None}
     notices = tuple(dict.fromkeys(text for scored in scored_tasks.values() for text in scored.notices))
     guards = measure_guards(session, entry, tick=tick) if mode != "none" else {}
-    verdict, loss = _compared(entry, before, scores, gate_with(Gate(strict=wanted.strict), mode), guard_items(guards))
+    gate = gate_with(Gate(strict=wanted.strict), mode)
+    verdict, loss = _compared(session.ledger, entry, before, scores, gate, guard_items(guards))
     refused = wanted.strict and bool(loss)
     judged = verdict.guards if verdict else None
     if judged and judged.enforced and judged.verdict == "fail":
@@ -116,7 +117,7 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
 def _not_scored(ledger: Ledger, entry: Entry, tasks: Sequence[str]) -> tuple[str, ...]:
     """Return a notice on the tasks whose scores at an entry are not known; none where its weights were scored before."""
     unknown = [name for name in tasks if ledger.score(ledger.seen(entry, name), entry.tasks[name]) is None]
-    return (f"not scored: {', '.join(unknown)}; 'perdure eval' scores them",) if unknown else ()
+    return (f"not scored: {', '.join(map(ledger.shown_name, unknown))}; 'perdure eval' scores them",) if unknown else ()
 
 
 def _newest(ledger: Ledger, entry: Entry, versions: Mapping[str, str]) -> dict[str, Score]:
@@ -135,17 +136,27 @@ def _newest(ledger: Ledger, entry: Entry, versions: Mapping[str, str]) -> dict[s
 
 
 def _compared(
-    entry: Entry, before: Mapping[str, Score], scores: Mapping[str, Score], gate: Gate, guards: Mapping[str, GuardItems]
+    ledger: Ledger,
+    entry: Entry,
+    before: Mapping[str, Score],
+    scores: Mapping[str, Score],
+    gate: Gate,
+    guards: Mapping[str, GuardItems],
 ) -> tuple[Verdict | None, str]:
-    """Return a gate's verdict on the tasks that were scored before, and its sentence on those that lost."""
+    """Return a gate's verdict on the tasks that were scored before, and its sentence on those that lost.
+
+    `strict` refuses a change by a loss alone: without one, the verdict is that of a gate that is not strict.
+    """
     from perdure.evaluate.evidence import GuardedTask, make_evidence
-    from perdure.evaluate.gate import loss_reason
+    from perdure.evaluate.gate import loss_reason, renamed
 
     if not before and not guards:
         return None, ""
     tasks = {name: GuardedTask(entry.tasks[name], score, scores[name]) for name, score in before.items()}
-    evidence = make_evidence(gate, "", tasks, guards=guards)
-    return evidence.verdict, loss_reason(gate, evidence.verdict)
+    verdict = make_evidence(gate, "", tasks, guards=guards).verdict
+    if gate.strict and not verdict.losses and not (verdict.guards and verdict.guards.verdict == "fail"):
+        verdict = make_evidence(replace(gate, strict=False), "", tasks, guards=guards).verdict
+    return verdict, loss_reason(gate, renamed(verdict, ledger.aliases))
 
 
 def _summaries(scores: Mapping[str, Score]) -> dict[str, ScoreSummary]:

@@ -19,7 +19,9 @@ RARE = 3  # train rows of a label; fewer rarely teach it
 CHANGING = 0.05  # share of answers of which one learn changes some to right and as many to wrong
 
 
-def cautions(task: TaskData, known: TaskData | None, rows: int, recipe: Recipe, gate: Gate | None) -> list[str]:
+def cautions(
+    task: TaskData, known: TaskData | None, rows: int, recipe: Recipe, gate: Gate | None, called: str = ""
+) -> list[str]:
     """Return what the user should know before a learn.
 
     Args:
@@ -28,13 +30,14 @@ def cautions(task: TaskData, known: TaskData | None, rows: int, recipe: Recipe, 
         rows: Number of rows to train on.
         recipe: How it is learned.
         gate: The rule by which this and later learns are judged; None for none.
+        called: Name of the task for people; its own where left empty.
     """
     return [
         *few_updates(rows, recipe),
         *rare_labels(task, known),
         *repeated(task),
-        *sampled(task),
-        *(small_test_part(task, gate) if gate else ()),
+        *sampled(task, called),
+        *(small_test_part(task, gate, called) if gate else ()),
     ]
 
 
@@ -94,23 +97,23 @@ def _asked(row: Row) -> str:
     return " ".join(words(narrowed(" ".join(turns) if row.messages else row.prompt or row.completion).casefold()))
 
 
-def sampled(task: TaskData) -> list[str]:
+def sampled(task: TaskData, called: str = "") -> list[str]:
     """Say that a sample of the test rows is scored."""
     if task.scored_rows == len(task.test):
         return []
     return [
-        f"{task.scored_rows:,} of {len(task.test):,} test rows of {task.name} are scored at each learn (`test_rows`); "
-        f"'perdure eval {task.name} --all' scores all of them"
+        f"{task.scored_rows:,} of {len(task.test):,} test rows of {called or task.name} are scored at each learn (`test_rows`); "
+        f"'perdure eval {called or task.name} --all' scores all of them"
     ]
 
 
-def small_test_part(task: TaskData, gate: Gate) -> list[str]:
+def small_test_part(task: TaskData, gate: Gate, called: str = "") -> list[str]:
     """Say that a test part cannot show that nothing was lost, and how many rows would."""
     limit, n = gate.tolerances.get(task.name, gate.tolerance), task.scored_rows
     if not limit or n >= (least := items_to_decide(0.0, limit, gate.confidence)):
         return []
-    usual = items_to_decide(CHANGING, limit, gate.confidence)
+    usual, called = items_to_decide(CHANGING, limit, gate.confidence), called or task.name
     return [
-        f"{counted(n, 'test row')} cannot show the gate of a later learn that {task.name} lost no more than {100 * limit:g} "
+        f"{counted(n, 'test row')} cannot show the gate of a later learn that {called} lost no more than {100 * limit:g} "
         f"points: that takes {least:,} where no answer changes, and about {usual:,} where one in {1 / CHANGING:.0f} does"
     ]

@@ -135,7 +135,7 @@ def plan(session: Session, request: Request, tick: Tick | None = None) -> Plan:
         *_rate(session, recipe),
         *([large] if large else []),
         *doubts,
-        *cautions(task, read.known, len(training.rows), recipe, request.gate),
+        *cautions(task, read.known, len(training.rows), recipe, request.gate, ledger.shown_name(task.name)),
     ]
     return Plan(
         task, recipe, parent, read.known, general, training, tuple(notices), slots, adapter, encoder, large is not None

@@ -194,7 +194,7 @@ def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judg
         *(draft.carried.warnings if draft.carried else ()),
         *idle(run.plan, learner),
         *learner.notices,
-        *unmoved(task, prepared.before["head"].score, judged.scores[task].score),
+        *unmoved(run.session.ledger.shown_name(task), prepared.before["head"].score, judged.scores[task].score),
     ]
 
 

@@ -53,6 +53,11 @@ class Run:
         key = content_hash([plan.parent.id, plan.recipe.to_json(), *data, self.session.seed])
         return self.session.ledger.root / "runs" / key[:16]
 
+    @property
+    def called(self) -> str:
+        """The name under which people see the task."""
+        return self.session.ledger.shown_name(self.plan.task.name)
+
     @cached_property
     def stages(self) -> Stages:
         """The stages of this learn, counted by its clock."""

@@ -56,7 +56,7 @@ def train(run: Run, prepared: Prepared) -> Trained:
     runtime, settings = session.runtime, plan.recipe.settings
     path = run.folder / CHECKPOINT
     note(path.parent, plan.task.name, plan.parent.id)
-    with run.stages.stage("start", f"losses of {plan.task.name} before training"):
+    with run.stages.stage("start", f"losses of {run.called} before training"):
         learner = start(run, prepared)
         nll_before = learner.inference.nll(plan.encoded) if plan.recipe.needs("nll_before") else None
     keeper = Keeper(path, learner, stop=run.stop, clock=run.clock)
@@ -159,7 +159,7 @@ def host(name: str) -> Callable[..., None]:
 def _progress(run: Run, keeper: "Keeper") -> Any:
     def progress(done: int, total: int, loss: float) -> None:
         if run.tick:
-            what = f"learning {run.plan.task.name}, loss {loss:.3f}, {keeper.speed:,.0f} tokens/s"
+            what = f"learning {run.called}, loss {loss:.3f}, {keeper.speed:,.0f} tokens/s"
             run.tick(what, done, total)
 
     return progress
