@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 # Processes that the tests are spread over; each may hold the embedded model, about 1 GB.
 WORKERS ?= 2
 
-.PHONY: help setup browser demo test test-fast check format docs bench-stream bench-mutate bench-chain clean
+.PHONY: help setup browser demo test test-harness test-fast check format docs bench-stream bench-mutate bench-chain clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -29,6 +29,10 @@ demo: $(READY)  ## learn four product lines on a real model, beside the naive re
 
 test: setup  ## every test, at most 20 minutes on 2 cores with set-up
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal
+
+test-harness: $(READY)  ## lm-evaluation-harness beside the rest (29 packages more), and its tests, which are skipped without it
+	$(PY) -m pip install --quiet -c constraints.txt -e '.[eval]'
+	$(PY) -m pytest tests/bridges/test_harness.py
 
 FAST := core data maths memory ledger model evaluate train methods
 test-fast: $(READY)  ## the rooms below the workflows; without: model, browser, shared data, editing, bridges, contract, command line

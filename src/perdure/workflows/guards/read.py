@@ -74,7 +74,7 @@ def read_guard(
     """
     if what.startswith(HARNESS):
         task_name = what.removeprefix(HARNESS)
-        values = {"ability_guard": name or task_name, "harness": task_name, "ability": "other"}
+        values = {"ability_guard": name or task_name.rpartition("/")[2], "harness": task_name, "ability": "other"}
         spec, folder = make_guard_spec(values, f"guard {what}"), Path()
     else:
         file = guard_file(what)
@@ -132,7 +132,7 @@ def _rows(
     if spec.made is not None:
         whole = _made(spec)
     elif spec.harness is not None:
-        whole = _of_harness(spec)
+        whole = _of_harness(spec, places)
     else:
         data = _found(spec, places)
         whole = load_probe(spec.name, data, dict(spec.task), where=spec.where, group=spec.group)
@@ -151,9 +151,14 @@ def _made(spec: GuardSpec) -> TaskData:
     return _of_rows(spec, made_rows(str(spec.made)), Path(f"made:{spec.made}"))
 
 
-def _of_harness(spec: GuardSpec) -> TaskData:
-    """Return the rows of a task of lm-evaluation-harness."""
-    raise BadInput(f"guard {spec.name}: rows of lm-evaluation-harness cannot be read yet; give a file with `test`")
+def _of_harness(spec: GuardSpec, places: Sequence[Path]) -> TaskData:
+    """Return the rows of a task of lm-evaluation-harness, its folder at the first place that has it."""
+    from perdure.bridges.harness import HarnessTask, harness_rows
+
+    found = [HarnessTask.of(str(spec.harness), place) for place in places]
+    task = next((one for one in found if one.folder is None or one.folder.is_dir()), found[0])
+    chosen = spec.model_copy(update={"task": {"scorer": "choice", **spec.task}})
+    return _of_rows(chosen, harness_rows(task), Path(f"{HARNESS}{spec.harness}"))
 
 
 def _of_rows(spec: GuardSpec, rows: Sequence[Row], origin: Path) -> TaskData:
