@@ -7,6 +7,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row
 from perdure.data.columns import IN_TASK
 from perdure.data.formats import FORMATS, alpaca_prompt, detect, fill, names_in, to_rows
+from perdure.data.programs import program_check
 from perdure.data.read import Record
 
 USER, ANSWER = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
@@ -75,6 +76,11 @@ EXAMPLES = [
             "completion": " bad, very good",
             "label": "bad, very_good",
         },
+    ),
+    (
+        "programs",
+        {"prompt": "def two():\n", "test": "assert two() == 2", "entry_point": "two"},
+        {"prompt": "def two():\n", "checks": (program_check("assert two() == 2", "two"),)},
     ),
 ]
 

@@ -21,6 +21,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "text_label": ("text", "label"),
     "text_labels": ("text", "label"),
     "text": ("text",),
+    "programs": ("prompt", "test", "entry_point"),
 }
 """Columns a format needs. A record has the first format whose columns it has all; `text_labels` if its label is a list."""
 
@@ -31,14 +32,16 @@ MORE: dict[str, tuple[str, ...]] = {
     "messages": ("system", *ROW_FIELDS),
     "sharegpt": ("system", *ROW_FIELDS),
     "alpaca": ("input", "system", "history"),
+    "programs": ("completion",),
 }
 """Optional columns of a format. Every format also reads `label` and `split`."""
 
 CONTEXT = ("prompt_completion", "alpaca", "query_response")
 """Formats that put a `context` before the question, if the user maps a column to it."""
 
-ROLES = tuple(dict.fromkeys(n for names in (*FORMATS.values(), *MORE.values(), ("context", "split")) for n in names))
-"""Names that a column can be mapped to."""
+_COLUMNS = [names for format, names in (*FORMATS.items(), *MORE.items()) if format != "programs"]
+ROLES = tuple(dict.fromkeys(name for names in (*_COLUMNS, ("context", "split")) for name in names))
+"""Names that a column can be mapped to; the format programs has its own alone."""
 
 IN_TASK, IN_FILE = "task", "file"
 """How the user can name the role of a column: by a mapping, or in the file alone."""

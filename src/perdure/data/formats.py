@@ -14,6 +14,7 @@ from perdure.core.rows import Message, Row
 from perdure.data.columns import FORMATS as FORMATS
 from perdure.data.columns import IN_FILE, LABELLED, advice, answer_advice, listed, nested, refuse_pairs
 from perdure.data.label_sets import EMPTY, answer_of_set, label_of_set
+from perdure.data.programs import program_check
 from perdure.data.read import Record
 from perdure.data.systems import with_system, with_system_column
 from perdure.data.turns import conversation, turns_of
@@ -314,6 +315,12 @@ def _from_text(record: Record) -> Row:
     return Row(completion=_text(record, "text", required=True))
 
 
+def _from_programs(record: Record) -> Row:
+    test, entry_point = (_text(record, column, required=True) for column in ("test", "entry_point"))
+    check = program_check(test, entry_point)
+    return Row(prompt=_text(record, "prompt", required=True), completion=_text(record, "completion"), checks=(check,))
+
+
 def _prompter(template: str, placeholders: Sequence[str]) -> Callable[[Record], str]:
     def prompt(record: Record) -> str:
         for name in placeholders:
@@ -391,4 +398,5 @@ _CONVERT: dict[str, Callable[[Record], Row]] = {
     "alpaca": _from_alpaca,
     "query_response": _from_query_response,
     "text": _from_text,
+    "programs": _from_programs,
 }
