@@ -1,14 +1,18 @@
 """`perdure learn`: learn a task, and score the others."""
 
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from perdure.cli.learn_options import (
     AllowLeaks,
     Columns,
+    Correct,
     DataFiles,
     Documents,
+    Drift,
     DryRun,
     Floor,
     Format,
@@ -17,8 +21,10 @@ from perdure.cli.learn_options import (
     Kind,
     LostFacts,
     MaxRows,
+    MeanDrop,
     NoGate,
     RecipeName,
+    Repair,
     RowFiles,
     Scorer,
     Settings,
@@ -29,6 +35,7 @@ from perdure.cli.learn_options import (
     Test,
     TestRows,
     Tolerance,
+    WorstDrop,
     columns_of,
     files_by_task,
     overrides,
@@ -51,19 +58,28 @@ from perdure.cli.output import emit, print_message, warn
 from perdure.cli.progress import late_progress, progress
 from perdure.core.errors import PerdureError
 
+if TYPE_CHECKING:
+    from perdure.workflows.learn.record import LearnResult
+    from perdure.workspace.facade import Workspace
+
 
 def learn(
-    task: Task,
-    data: DataFiles,
+    task: Task = None,
+    data: DataFiles = None,
     test: Test = None,
     kind: Kind = "task",
     recipe: RecipeName = "dual_replay",
     settings: Settings = None,
     no_gate: NoGate = False,
+    repair: Repair = False,
     strict: Strict = False,
     tolerance: Tolerance = None,
     floor: Floor = None,
     lost_facts: LostFacts = None,
+    mean_drop: MeanDrop = None,
+    worst_drop: WorstDrop = None,
+    drift: Drift = None,
+    correct: Correct = None,
     allow_leaks: AllowLeaks = False,
     format: Format = None,
     template: Template = None,
@@ -88,24 +104,31 @@ def learn(
 ) -> None:
     """Learn TASK from DATA: train, score it and every older task, and move head if the gate passes.
 
-    Exits with 3 when the gate fails: head stays, and the entry waits for 'perdure accept' or 'perdure discard'.
+    Exits with 3 when the gate fails: head stays, and the entry waits for 'perdure accept', 'perdure discard' or
+    'perdure learn --repair', which scales its update down without training again.
     With --kind knowledge, rows that are facts are edited after the others were trained, and 3 means that head did not move.
 
     Example: perdure learn broadband broadband.jsonl --set num_train_epochs=3
     """
+    if task is None or not data:
+        return _repair_candidate(task, repair, message, folder, device, as_json)
     from perdure.cli.knowledge import learn_knowledge
     from perdure.ledger.records import Gate
     from perdure.workflows.learn.learn import learn as carry_out
     from perdure.workflows.learn.preview import preview
 
     mode = guard_mode(guards, no_guards)
-    limits = {"strict": strict, "tolerance": tolerance, "floor": floor, "lost_facts": lost_facts}
+    limits: dict[str, Any] = {"strict": strict, "tolerance": tolerance, "floor": floor, "lost_facts": lost_facts}
+    limits |= {"mean_drop": mean_drop, "worst_drop": worst_drop, "drift": drift, "correct": correct}
     rule: dict[str, Any] = {k: v for k, v in limits.items() if v is not None and v is not False}
     if no_gate and (rule or guard):
         name = next(iter(rule), "guard").replace("_", "-")
         raise typer.BadParameter(f"without a gate there is nothing for --{name} to decide")
     if no_gate and mode not in (None, "none"):
         raise typer.BadParameter(f"without a gate no guard is scored, so that --guards {mode} has nothing to do")
+    if repair and (no_gate or kind == "knowledge"):
+        other = "--no-gate" if no_gate else "--kind knowledge"
+        raise typer.BadParameter(f"--repair scales the update of a task that its gate refused; leave out {other}")
     about = {"format": format, "template": template and template.replace("\\n", "\n"), "scorer": yaml_value(scorer)}
     about |= {"general": general, "guard": guard or None, "columns": columns_of(columns)}
     about |= {
@@ -144,11 +167,31 @@ def learn(
         warn(text)
     with progress("loading the model") as tick:
         result = carry_out(ws.session, planned, gate=gate, tick=tick, message=message, guards=mode)
+        if repair and result.gate.verdict == "fail":
+            result = ws.repair(tick=tick, message=message)
+    _show(ws, result, as_json=as_json, shown=planned.notices)
+
+
+def _repair_candidate(
+    task: str | None, repair: bool, message: str | None, folder: Path | None, device: str | None, as_json: bool
+) -> None:
+    """Scale the update of the waiting candidate down; without --repair TASK or DATA is missing."""
+    if task is not None or not repair:
+        missing = "TASK and DATA" if task is None else "DATA"
+        raise typer.BadParameter(f"give {missing}; only --repair of the candidate that waits goes without")
+    ws = open_workspace(folder, device)
+    with progress("loading the model") as tick:
+        result = ws.repair(tick=tick, message=message)
+    _show(ws, result, as_json=as_json)
+
+
+def _show(ws: "Workspace", result: "LearnResult", *, as_json: bool, shown: Sequence[str] = ()) -> None:
+    """Print a result and its warnings, but for those that were shown; exit with 3 where the gate failed."""
     if as_json:
         emit(result.to_json())
     else:
         show_result(result, ws.ledger)
     for text in result.warnings:
-        if text not in planned.notices:
+        if text not in shown:
             warn(text)
     conclude(result, ws.ledger.aliases)

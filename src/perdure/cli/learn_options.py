@@ -11,13 +11,13 @@ from perdure.cli.output import warn
 from perdure.core.plain_yaml import read_yaml
 
 Task = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="TASK", autocompletion=task_names, help="Name of the task; a known task is updated with more data."
     ),
 ]
 DataFiles = Annotated[
-    list[Path],
+    list[Path] | None,
     typer.Argument(
         metavar="DATA...",
         help="Files, folders, data sets on the hub (hub:ORG/NAME), - for stdin, or a task file (YAML).",
@@ -40,6 +40,13 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A recipe setting, as learning_rate=1e-4.")
 ]
 NoGate = Annotated[bool, typer.Option("--no-gate", help="Move head without judging the older tasks.")]
+Repair = Annotated[
+    bool,
+    typer.Option(
+        "--repair",
+        help="Where the gate fails, scale the update down until it passes; without TASK, that of the candidate.",
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Count an inconclusive gate as failed.")]
 Tolerance = Annotated[
     float | None, typer.Option(show_default="0.03", help="Largest drop of a guarded task, as a share.")
@@ -47,6 +54,19 @@ Tolerance = Annotated[
 Floor = Annotated[float | None, typer.Option(help="Least score of the new task, from 0 to 1.")]
 LostFacts = Annotated[
     float | None, typer.Option(show_default="0", help="Largest share of the edited facts that may be lost.")
+]
+MeanDrop = Annotated[
+    float | None, typer.Option(show_default="0.03", help="Largest mean drop over the guards that passes, as a share.")
+]
+WorstDrop = Annotated[
+    float | None, typer.Option(show_default="0.1", help="Largest drop of a single guard that passes, as a share.")
+]
+Drift = Annotated[
+    float | None, typer.Option(show_default="0.15", help="Largest drift from the reference that passes, from 0 to 1.")
+]
+Correct = Annotated[
+    Literal["holm", "none"] | None,
+    typer.Option(show_default="holm", help="How fail is corrected for the number of tasks, and of guards."),
 ]
 AllowLeaks = Annotated[bool, typer.Option("--allow-leaks", help="Allow test rows that are also in a train part.")]
 Format = Annotated[

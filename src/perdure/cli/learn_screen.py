@@ -23,7 +23,7 @@ from perdure.cli.output import (
 if TYPE_CHECKING:
     from perdure.core.records import JsonObject
     from perdure.ledger import Ledger
-    from perdure.ledger.records import GateOff, ScoreSummary, Verdict
+    from perdure.ledger.records import GateOff, Repair, ScoreSummary, Verdict
     from perdure.workflows.inspect.score_views import ScoreCells
     from perdure.workflows.learn.preview import Preview
     from perdure.workflows.learn.record import LearnResult
@@ -43,9 +43,20 @@ def show_result(result: "LearnResult", ledger: "Ledger") -> None:
         print_text(
             f"{shown(other)} was not scored at head before this; 'before' is its score at entry {short(earlier.entry)}\n"
         )
+    if result.repair:
+        print_text(_repair_lines(result.repair, ledger) + "\n")
     print_text(
         gate_screen(result.gate, ledger.aliases, reason=result.gate.verdict != "inconclusive")
     )  # else `conclude` prints it
+
+
+def _repair_lines(repair: "Repair", ledger: "Ledger") -> str:
+    """Return a table of the scales that were tried, the verdict of the gate on each, and each task's score."""
+    rows = [
+        [f"{one.scale:g}", one.verdict, *(f"{100 * mean:.1f}" for mean in one.scores.values())] for one in repair.tried
+    ]
+    names = [ledger.shown_name(name) for name in repair.tried[0].scores]
+    return table(["scale", "gate", *names], rows, right=(0, *range(2, 2 + len(names))))
 
 
 def _with_earlier(scores: "Mapping[str, ScoreCells]", result: "LearnResult") -> "dict[str, ScoreCells]":
@@ -103,7 +114,13 @@ def conclude(result: "LearnResult", aliases: "Mapping[str, str]") -> None:
         print_message(f"{TO_DECIDE}, and 'perdure rollback head~1' goes back")
     if verdict == "fail":
         print_message(f"GATE FAILED: {reason}.", fg="red", bold=True)
-        print_message(f"Head stays; entry {head} waits for 'perdure accept' or 'perdure discard'.")
+        offer = "'perdure accept' or 'perdure discard'"
+        if result.repair:
+            tried = ", ".join(f"{one.scale:g}" for one in result.repair.tried)
+            print_message(f"Scaled by {tried} the update fails too.", fg="red")
+        else:
+            offer = "'perdure accept', 'perdure discard' or 'perdure learn --repair'"
+        print_message(f"Head stays; entry {head} waits for {offer}.")
         raise typer.Exit(3)
 
 

@@ -56,7 +56,7 @@ def status(
         print_message(f"not scored at head: {', '.join(unscored)}; 'perdure eval' scores them")
     if aside := view.candidate:
         waits = f"candidate {short(aside.entry)} (learn {ledger.shown_name(aside.task or '')}) waits"
-        print_message(f"{waits} for 'perdure accept' or 'perdure discard'")
+        print_message(f"{waits} for 'perdure accept', 'perdure discard' or 'perdure learn --repair'")
         print_message(f"its gate failed: {_reason(ledger, 'candidate') or aside.reason}")
     if who := view.writer:
         print_message(f"being written by process {who.pid} ({who.command}) since {clock(who.time)} UTC")

@@ -3,6 +3,8 @@
     skill            the shared adapter, which every task trains further
     sum:<task>       an adapter that is summed with the others
     task:<task>      an adapter that belongs to that task alone
+    sum:<task>/repair, task:<task>/repair
+                     what an update that was scaled down adds to an adapter that existed before it
     task:<task>/...  copies of the slots that were frozen under it when it was learned, so that they never change
     route            the router, which names the task of a request
     edits            edited facts, over every view
@@ -27,6 +29,11 @@ def sum_slot(task: str) -> str:
 def task_slot(task: str, beneath: str = "") -> str:
     """Return the slot of `task` alone, or its slot that has the content of slot `beneath`, frozen under the adapter."""
     return f"task:{task}/{beneath}" if beneath else f"task:{task}"
+
+
+def repair_slot(slot: str, task: str) -> str:
+    """Return the slot beside the adapter in `slot` for an update of it by `task` that was scaled down, in the same views."""
+    return f"{slot if slot.startswith('task:') else sum_slot(task)}/repair"
 
 
 def view_of(slots: Mapping[str, Content], task: str | None = None) -> dict[str, Content]:

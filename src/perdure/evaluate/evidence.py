@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
@@ -68,6 +69,38 @@ def make_evidence(
     )
 
 
+def judged_anew(
+    evidence: Evidence,
+    now: Mapping[str, Score],
+    facts: Sequence[FactKept] = (),
+    guards: Mapping[str, Score] = MappingProxyType({}),
+) -> Evidence:
+    """Return the evidence on another state, with its verdict: the same rule, rows and earlier scores.
+
+    Args:
+        evidence: On one state.
+        now: Score of each of its tasks at the other state, over its rows or more.
+        facts: The edited facts in force there.
+        guards: Score of each of its guards there.
+    """
+    tasks = {name: replace(task, now=_items_of(now[name], task.rows)) for name, task in evidence.tasks.items()}
+    known = {name: replace(guard, now=_items_of(guards[name], guard.rows)) for name, guard in evidence.guards.items()}
+    verdict = _decide_by_format(
+        evidence.format, evidence.gate, evidence.new_task, tasks, facts, evidence.unguarded, known
+    )
+    return replace(evidence, tasks=tasks, facts=tuple(facts), guards=known, verdict=verdict)
+
+
+def _items_of(score: Score, rows: Sequence[str]) -> tuple[float, ...]:
+    by_row = dict(zip(score.rows, score.items, strict=True))
+    return tuple(by_row[row] for row in rows)
+
+
+def _decide_by_format(number: int, gate: Gate, *judged: Any) -> Verdict:
+    """Return the verdict by the rule of a format."""
+    return decide(replace(gate, correct="none") if number == UNCORRECTED else gate, *judged)
+
+
 @dataclass(frozen=True)
 class Checked:
     """Evidence that was judged again.
@@ -101,9 +134,8 @@ def check_evidence(path: Path | str) -> Checked:
         raise BadInput(f"{path}: {error}") from error
     except BadRecord as error:
         raise BadInput(f"{path} is no gate evidence: {error}; take the file as the gate wrote it") from error
-    if evidence["format"] == UNCORRECTED:
-        gate = replace(gate, correct="none")
-    verdict = decide(gate, evidence["new_task"], tasks, facts, evidence.get("unguarded", ()), guards)
+    judged = (evidence["new_task"], tasks, facts, evidence.get("unguarded", ()), guards)
+    verdict = _decide_by_format(evidence["format"], gate, *judged)
     stored = evidence["verdict"] if "facts" in evidence else {"facts": None, **evidence["verdict"]}
     return Checked(verdict, tuple(_differences(stored, verdict.to_json())))
 

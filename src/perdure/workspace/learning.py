@@ -19,6 +19,7 @@ from perdure.workflows.learn.knowledge import Knowledge, KnowledgeResult, learn_
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
 from perdure.workflows.learn.record import LearnResult
+from perdure.workflows.learn.repair import repair as scale_down
 from perdure.workflows.learn.request import Request
 from perdure.workspace.opened import AnyPath, Opened
 
@@ -80,6 +81,7 @@ class LearnVerbs(Opened):
         rows: RowFiles | None = None,
         gate: Gate | None = Gate(),
         kind: Literal["task", "knowledge"] = "task",
+        repair: bool = False,
         tick: Tick | None = None,
         message: str | None = None,
         guards: Mode | None = None,
@@ -97,6 +99,7 @@ class LearnVerbs(Opened):
             rows: Files with the rows of older tasks whose text is not stored, by task, for a recipe that trains on them again.
             gate: What may not be lost; None records whatever comes, of facts too.
             kind: "knowledge" edits the rows that are facts, and trains the others; see `workflows.learn.knowledge`.
+            repair: Where the gate fails, scale the update down until it does not; see `workflows.learn.repair`.
             tick: Called with (what, done, total) as work goes on.
             message: What to note with the entry, in addition to its author; `log` lists both.
             guards: What a guard that fell does: "warn", "enforce" to refuse the entry, or "none" to score no guard; None takes
@@ -113,11 +116,18 @@ class LearnVerbs(Opened):
         given = _request(task, data, _recipe(recipe, overrides), test, settings, allow_leaks, rows)
         given = replace(given, gate=gate)
         if kind == "task":
-            return learn(self.session, plan(self.session, given), gate=gate, tick=tick, message=message, guards=guards)
+            result = learn(self.session, plan(self.session, given), gate=gate, tick=tick, message=message, guards=guards)
+            return self.repair(tick=tick, message=message) if repair and result.gate.verdict == "fail" else result
+        if repair:
+            raise BadInput("repair scales the update of a trained task; it does not work with the kind knowledge")
         known, edit_gate = plan_knowledge(self.session, given), EditGate() if gate else None
         return learn_knowledge(
             self.session, known, gate=gate, edit_gate=edit_gate, tick=tick, message=message, guards=guards
         )
+
+    def repair(self, *, tick: Tick | None = None, message: str | None = None) -> LearnResult:
+        """Scale the update of the waiting candidate down until its gate does not refuse it; see `workflows.learn.repair`."""
+        return scale_down(self.session, tick=tick, message=message)
 
     def accept(self) -> Entry:
         """Make the candidate of a failed gate the new head; if it is head already, nothing is changed."""

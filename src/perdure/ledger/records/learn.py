@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perdure.core.records import JsonObject, Record, omitted
-from perdure.ledger.records.verdict import GateOff, Verdict
+from perdure.ledger.records.verdict import GateOff, Verdict, Word
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,36 @@ class NewTaskKl(Record):
     n: int
 
 
+@dataclass(frozen=True)
+class TriedScale(Record):
+    """What the gate decided of an update that was scaled down.
+
+    Args:
+        scale: Share of the update.
+        verdict: The decision.
+        reason: The decision in a sentence.
+        scores: Mean score of each task.
+    """
+
+    scale: float
+    verdict: Word
+    reason: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Repair(Record):
+    """The repair of a learn that its gate refused: the same update, scaled down.
+
+    Args:
+        scale: The largest share of the update that the gate does not refuse; None where it refused all.
+        tried: The shares in the order in which they were tried.
+    """
+
+    scale: float | None
+    tried: tuple[TriedScale, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class LearnRecord(TrainingRecord):
     """The record of a learn.
@@ -119,6 +149,7 @@ class LearnRecord(TrainingRecord):
         warnings: Warnings for the user.
         resources: Time and memory; None in a learn that an older perdure recorded.
         new_task_kl: KL from the base on the new task's own prompts; None in a workspace without guards.
+        repair: How its update was scaled down; None where it was not.
     """
 
     train_seconds: float
@@ -130,6 +161,7 @@ class LearnRecord(TrainingRecord):
     warnings: tuple[str, ...]
     resources: Resources | None = omitted(None)
     new_task_kl: NewTaskKl | None = omitted(None)
+    repair: Repair | None = omitted(None)
 
 
 @dataclass(frozen=True)

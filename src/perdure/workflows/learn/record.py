@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from perdure.core.records import Record, omitted
 from perdure.evaluate.subset import over_rows
-from perdure.ledger.records import GateOff, LearnRecord, NewTaskKl, Resources, RowCounts, ScoreSummary, Verdict
+from perdure.ledger.records import GateOff, LearnRecord, NewTaskKl, Repair, Resources, RowCounts, ScoreSummary, Verdict
 from perdure.workflows.edit.records import NOTE
 from perdure.workflows.guards.judge import skipped_note
 from perdure.workflows.learn.draft import Draft
@@ -57,6 +57,7 @@ class LearnResult(Record):
         resources: Time and memory.
         earlier: Of each other task that was not scored at head before the learn: the score, by the entry that learned it, which
             the gate compares with.
+        repair: How the update was scaled down after the gate had refused it; None where it was not.
     """
 
     entry: str
@@ -72,6 +73,7 @@ class LearnResult(Record):
     warnings: tuple[str, ...]
     resources: Resources
     earlier: Mapping[str, EarlierScore] | None = omitted(None)
+    repair: Repair | None = omitted(None)
 
 
 def record(

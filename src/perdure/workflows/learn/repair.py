@@ -1,0 +1,196 @@
+"""Repair before refusal: of a learn that its gate refused, the largest share of the same update that the gate does not refuse."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from perdure.core.errors import BadInput, Interrupted
+from perdure.core.progress import Tick
+from perdure.core.slots import EDITS
+from perdure.evaluate.evidence import judged_anew
+from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import Evidence, LearnRecord, Repair, Resources, Score, ScoreSummary, TriedScale
+from perdure.workflows.author import sign
+from perdure.workflows.edit.carry import Carried, carry
+from perdure.workflows.edit.records import NOTE
+from perdure.workflows.guards.judge import guard_warnings
+from perdure.workflows.guards.measure import measure_guards
+from perdure.workflows.inspect.log import candidate_line
+from perdure.workflows.learn.record import LearnResult
+from perdure.workflows.learn.scaled import scaled_slots
+from perdure.workflows.session import Session
+from perdure.workflows.signals import stop_signal
+
+SCALES = (0.8, 0.6, 0.4, 0.2)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The candidate of a failed gate, with what was noted of it."""
+
+    entry: Entry
+    record: LearnRecord
+    evidence: Evidence
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A scaled update: its entry, its scores and the evidence on it."""
+
+    scale: float
+    entry: Entry
+    scores: Mapping[str, Score]
+    evidence: Evidence
+    carried: Carried | None
+
+    @property
+    def line(self) -> TriedScale:
+        verdict = self.evidence.verdict
+        means = {name: score.score for name, score in self.scores.items()}
+        return TriedScale(self.scale, verdict.verdict, verdict.reason, means)
+
+
+def repair(
+    session: Session, *, scales: Sequence[float] = SCALES, tick: Tick | None = None, message: str | None = None
+) -> LearnResult:
+    """Scale the update of the waiting candidate down until its gate does not refuse it, and move head there.
+
+    Nothing is trained. The scales are tried from the largest to the smallest, and the first that the candidate's own gate does
+    not refuse becomes an entry of its own; the candidate is then discarded. If the gate refuses all, the candidate waits as
+    before. Scores are stored as they come, so that a repair that is stopped goes on where it was.
+
+    Every scale is judged on the same test rows. The chosen one is the best of a few looks, so that its loss is a little larger
+    than it seems; the verdict has no correction for that.
+
+    Args:
+        session: Of the workspace.
+        scales: Shares of the update, each above 0 and at most 1.
+        tick: Called with (what, done, total) as work goes on.
+        message: Text to store with the entry and its author; None takes those of the learn.
+
+    Raises:
+        Busy: Another process writes to the workspace.
+        Interrupted: A signal came.
+        BadInput: No candidate waits, head moved since, or its update cannot be scaled; the message names the reason.
+    """
+    if not scales or not all(0 < scale <= 1 for scale in scales):
+        raise BadInput(f"scales are {', '.join(map(str, scales)) or 'none'}; give shares above 0 and at most 1, as 0.5")
+    with session.writing(), stop_signal() as stop:
+        began, candidate, report = time.perf_counter(), _waiting(session), _reporting(tick, stop)
+        tried: list[_Judged] = []
+        for scale in sorted(set(scales), reverse=True):
+            tried.append(_judge(session, candidate, scale, report))
+            if tried[-1].line.verdict != "fail":
+                break
+        return _concluded(session, candidate, tried, began, message)
+
+
+def _waiting(session: Session) -> Candidate:
+    """Return the waiting candidate.
+
+    Raises:
+        BadInput: There is none, or head is no longer its parent, or it was through no gate.
+    """
+    ledger = session.ledger
+    entry = ledger.candidate()
+    if entry is None:
+        raise BadInput("no candidate waits; --repair without a task scales the update of a learn that its gate refused")
+    if ledger.resolve("head").id != entry.parent:
+        raise BadInput("head moved since the candidate was learned; 'perdure discard' it and learn again")
+    record, evidence = ledger.note(entry.id, "record", LearnRecord), ledger.note(entry.id, "evidence", Evidence)
+    if record is None or evidence is None:
+        raise BadInput("the candidate has no evidence of a gate; 'perdure accept' or 'perdure discard' it")
+    return Candidate(entry, record, evidence)
+
+
+def _reporting(tick: Tick | None, stop: Callable[[], str | None]) -> Tick:
+    def report(what: str, done: int, total: int) -> None:
+        if signal := stop():
+            raise Interrupted(f"stopped by {signal} while {what}; 'perdure learn --repair' goes on")
+        if tick:
+            tick(what, done, total)
+
+    return report
+
+
+def _judge(session: Session, candidate: Candidate, scale: float, report: Tick) -> _Judged:
+    """Score the scaled update on all tasks, and judge it by the candidate's gate."""
+    ledger, evidence = session.ledger, candidate.evidence
+    slots = scaled_slots(ledger, candidate.entry, scale)
+    carried = carry(session, ledger.entry(str(candidate.entry.parent)), slots, report)
+    if carried and carried.slot:
+        slots[EDITS] = carried.slot
+    entry = replace(candidate.entry, slots=slots, data={**candidate.entry.data, "scale": scale})
+    tasks = {name: session.task(name, entry) for name in entry.tasks}
+    scores = {name: session.score(entry, task, report).score for name, task in tasks.items() if task.test}
+    guards = _guards(session, entry, evidence, report)
+    facts = carried.facts if carried else ()
+    return _Judged(scale, entry, scores, judged_anew(evidence, scores, facts, guards), carried)
+
+
+def _guards(session: Session, entry: Entry, evidence: Evidence, report: Tick) -> dict[str, Score]:
+    """Return the score of each guard of the evidence, in its budget there."""
+    scores: dict[str, Score] = {}
+    for budget in sorted({items.budget for items in evidence.guards.values()}):
+        names = [name for name, items in evidence.guards.items() if items.budget == budget]
+        measured = measure_guards(session, entry, budget, names=names, tick=report)
+        scores |= {name: one.now for name, one in measured.items()}
+    return scores
+
+
+def _concluded(
+    session: Session, candidate: Candidate, tried: Sequence[_Judged], began: float, message: str | None
+) -> LearnResult:
+    """Record the last scale that was tried where its gate does not refuse it, and return the result."""
+    ledger, last = session.ledger, tried[-1]
+    moved = last.line.verdict != "fail"
+    repaired = Repair(last.scale if moved else None, tuple(one.line for one in tried))
+    seconds = round(candidate.record.eval_seconds + time.perf_counter() - began, 3)
+    warnings = candidate.record.warnings
+    if moved:  # what the candidate did to the guards does not hold for the scaled update
+        stale = guard_warnings(candidate.evidence.verdict.guards)
+        warnings = tuple(text for text in warnings if text not in stale)
+        warnings += (last.carried.warnings if last.carried else ()) + guard_warnings(last.evidence.verdict.guards)
+    record = replace(candidate.record, eval_seconds=seconds, warnings=tuple(dict.fromkeys(warnings)), repair=repaired)
+    entry = candidate.entry
+    scores: Mapping[str, Score] = _stored(session.ledger, entry, entry.tasks)
+    if moved:
+        entry, scores = last.entry, last.scores
+        record = replace(record, gate=last.evidence.verdict)
+        notes = {**ledger.notes(candidate.entry.id), "record": record, "evidence": last.evidence}
+        if message is not None:
+            notes |= sign(message).notes
+        if last.carried:
+            notes[NOTE] = last.carried.note.to_json()
+        line = candidate_line(ledger, candidate.entry)
+        ledger.record(entry, notes, why=f"learn {entry.task}, scaled by {last.scale:g}")
+        ledger.discard(line)
+    return LearnResult(
+        entry=entry.id,
+        task=str(entry.task),
+        train_seconds=record.train_seconds,
+        train_cpu_seconds=record.train_cpu_seconds,
+        eval_seconds=record.eval_seconds,
+        tokens=record.tokens,
+        gate=record.gate,
+        scores={name: score.summary for name, score in scores.items()},
+        before=_before(ledger, entry),
+        moved=moved,
+        warnings=record.warnings,
+        resources=record.resources or Resources({}, 0, "not recorded"),
+        repair=repaired,
+    )
+
+
+def _stored(ledger: Ledger, entry: Entry, versions: Mapping[str, str]) -> dict[str, Score]:
+    """Return the stored scores of task versions at an entry."""
+    found = {name: ledger.score(ledger.seen(entry, name), version) for name, version in versions.items()}
+    return {name: score for name, score in found.items() if score is not None}
+
+
+def _before(ledger: Ledger, entry: Entry) -> dict[str, ScoreSummary]:
+    """Return the scores of the task that was learned at "base" and at "head"."""
+    task = str(entry.task)
+    places = {"base": ledger.resolve("base"), "head": ledger.entry(str(entry.parent))}
+    found = {name: _stored(ledger, at, {task: entry.tasks[task]}).get(task) for name, at in places.items()}
+    return {name: score.summary for name, score in found.items() if score is not None}

@@ -1,0 +1,221 @@
+"""Repair before refusal: the update of a refused learn, scaled down until the gate does not refuse it."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from perdure import Gate, Workspace
+from perdure.cli.main import app
+from perdure.core.errors import BadInput, Interrupted
+from perdure.ledger.records import Evidence, LearnRecord
+from perdure.maths.low_rank import from_tensors
+from perdure.workflows.learn import repair as repairing
+from perdure.workflows.learn.scaled import scaled_slots
+
+SUMMED = {"name": "summed", "methods": {"o_lora": {}}}
+STRONG = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate": 0.1, "host": "loop"}
+
+
+def rows(path, task, n=12):
+    """A task whose every answer is its own name, one token of the tiny model's."""
+    lines = [
+        {"prompt": f"{'about ' if split == 'test' else ''}{task} {i}?", "completion": task, "split": split}
+        for split, count in (("train", n), ("test", 8))
+        for i in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return path
+
+
+def learn(ws, tmp_path, task, *, gate, recipe="naive", **about):
+    path = rows(tmp_path / f"{task}.jsonl", task)
+    overrides = {**STRONG, **about.pop("overrides", {})}
+    return ws.learn(task, path, recipe=recipe, overrides=overrides, settings={"max_new_tokens": 1}, gate=gate, **about)
+
+
+@pytest.fixture(scope="module")
+def learned_at(tiny_model, tmp_path_factory):
+    """Folder of a workspace that learned parcel."""
+    folder = tmp_path_factory.mktemp("learned")
+    learn(Workspace.init(folder / "ws", str(tiny_model), dtype="float32"), folder, "parcel", gate=None)
+    return folder / "ws"
+
+
+@pytest.fixture(scope="module")
+def refused_at(learned_at, tmp_path_factory):
+    """Folder of that workspace, with invoice refused by its gate."""
+    folder = tmp_path_factory.mktemp("refused")
+    ws = Workspace.open(shutil.copytree(learned_at, folder / "ws"))
+    assert learn(ws, folder, "invoice", gate=Gate()).gate.verdict == "fail"
+    return folder / "ws"
+
+
+@pytest.fixture
+def ws(learned_at, tmp_path):
+    """A copy of the workspace that learned parcel."""
+    return Workspace.open(shutil.copytree(learned_at, tmp_path / "ws"))
+
+
+@pytest.fixture
+def refused(refused_at, tmp_path):
+    """A copy of the workspace whose gate refused invoice."""
+    return Workspace.open(shutil.copytree(refused_at, tmp_path / "refused"))
+
+
+def weights(ws, slots):
+    """The dense update of every weight by the shared slots."""
+    total = {}
+    for name in slots.values():
+        for module, patch in from_tensors(ws.ledger.objects.get(name)).items():
+            total[module] = total.get(module, 0) + patch.delta.double()
+    return total
+
+
+def test_a_scaled_update_is_exact(refused):
+    ledger = refused.ledger
+    candidate, head = ledger.candidate(), ledger.resolve("head")
+    old, new = weights(refused, ledger.view(head)), weights(refused, ledger.view(candidate))
+    for scale in (1.0, 0.6, 0.2):
+        draft = replace(candidate, slots=scaled_slots(ledger, candidate, scale))
+        got = weights(refused, ledger.view(draft))
+        assert ledger.slots(draft)["skill"] == ledger.slots(head)["skill"]  # so that the next learn goes on from it
+        for module, before in old.items():
+            torch.testing.assert_close(got[module], before + scale * (new[module] - before), atol=1e-5, rtol=1e-5)
+
+
+def test_a_first_update_is_scaled_in_its_own_slot(tiny_model, tmp_path):
+    ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
+    refused = learn(ws, tmp_path, "parcel", gate=Gate(floor=1.0), overrides={"learning_rate": 1e-6})
+    assert refused.gate.verdict == "fail"
+    candidate = ws.ledger.candidate()
+    assert scaled_slots(ws.ledger, candidate, 1.0) == candidate.slots  # to the bit
+    half = weights(ws, scaled_slots(ws.ledger, candidate, 0.5))
+    for module, delta in weights(ws, candidate.slots).items():
+        torch.testing.assert_close(half[module], delta / 2)
+
+
+def test_a_refused_learn_passes_at_a_smaller_scale_and_is_recorded_with_what_was_tried(refused, tmp_path):
+    ledger, head = refused.ledger, refused.ledger.resolve("head")
+    candidate = ledger.candidate()
+    result = refused.repair()
+    assert result.moved
+    assert result.gate.verdict != "fail"
+    entry = ledger.resolve("head")
+    assert entry.id == result.entry != candidate.id
+    assert (entry.parent, entry.memory, entry.columns, entry.tasks) == (
+        head.id,
+        candidate.memory,
+        candidate.columns,
+        candidate.tasks,
+    )
+    assert entry.data["scale"] == result.repair.scale < 1
+    scales = [one.scale for one in result.repair.tried]
+    assert scales == list(repairing.SCALES[: len(scales)])
+    assert [one.verdict == "fail" for one in result.repair.tried] == [True] * (len(scales) - 1) + [False]
+    assert result.repair.tried[-1].scores == {name: score.score for name, score in result.scores.items()}
+    assert result.scores["parcel"].score > ledger.score(ledger.seen(candidate, "parcel"), entry.tasks["parcel"]).score
+    record, evidence = (
+        ledger.note(entry.id, "record", LearnRecord),
+        ledger.note(entry.id, "evidence", Evidence),
+    )
+    assert record.repair == result.repair
+    assert evidence.verdict == record.gate == result.gate
+    assert ledger.candidate() is None
+    assert [line.entry for line in ledger.discarded()] == [candidate.id]
+    assert refused.verify().ok
+    assert learn(refused, tmp_path, "refund", gate=None).moved  # the next learn goes on from the repaired head
+
+
+def test_learn_with_repair_is_the_ordinary_learn_where_the_gate_passes(learned_at, ws, tmp_path):
+    other = Workspace.open(shutil.copytree(learned_at, tmp_path / "other"))
+    gate = Gate(tolerance=0.99)
+    plain, repaired = (
+        learn(ws, tmp_path, "invoice", gate=gate),
+        learn(other, tmp_path, "invoice", gate=gate, repair=True),
+    )
+    assert plain.entry == repaired.entry
+    assert repaired.repair is None
+
+
+def test_learn_with_repair_scales_a_refused_update(ws, tmp_path):
+    result = learn(ws, tmp_path, "invoice", gate=Gate(), repair=True)
+    assert result.moved
+    assert result.repair.scale is not None
+    assert ws.ledger.resolve("head").id == result.entry
+
+
+def test_where_no_scale_passes_the_candidate_waits_as_before(refused):
+    candidate, head = refused.ledger.candidate(), refused.ledger.resolve("head")
+    evidence = refused.ledger.note(candidate.id, "evidence", Evidence)
+    result = repairing.repair(refused.session, scales=[0.99, 0.98])
+    assert (result.moved, result.entry, result.gate.verdict) == (False, candidate.id, "fail")
+    assert result.repair.scale is None
+    assert [one.scale for one in result.repair.tried] == [0.99, 0.98]
+    assert refused.ledger.candidate() == candidate
+    assert refused.ledger.resolve("head") == head
+    assert refused.ledger.note(candidate.id, "evidence", Evidence) == evidence
+    assert result.gate == evidence.verdict
+
+
+def test_a_repair_that_is_stopped_goes_on_with_the_scores_that_it_has(refused, monkeypatch):
+    whole = []
+
+    def stop(what, done, total):
+        whole.append(what)
+        if len({one for one in whole}) > 1:
+            raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        repairing.repair(refused.session, tick=stop)
+    assert refused.ledger.candidate() is not None
+    assert refused.repair().moved
+
+
+def test_what_cannot_be_repaired_is_refused_by_name(ws, tmp_path):
+    with pytest.raises(BadInput, match="no candidate waits"):
+        ws.repair()
+    learn(ws, tmp_path, "invoice", gate=Gate(floor=1.0), recipe="ewc", overrides={"learning_rate": 1e-6})
+    with pytest.raises(BadInput, match="ewc measured the weights"):
+        ws.repair()
+    ws.discard()
+    learn(ws, tmp_path, "refund", gate=None, recipe=SUMMED, overrides={"learning_rate": 1e-6})
+    learn(ws, tmp_path, "invoice", gate=Gate(floor=1.0), overrides={"learning_rate": 1e-6, "start": "base"})
+    with pytest.raises(BadInput, match="this learn took sum:refund away"):
+        ws.repair()
+    ws.discard()
+    ws.rollback("base")
+    learn(ws, tmp_path, "invoice", gate=Gate(floor=1.0), overrides={"learning_rate": 1e-9, "train": "full"})
+    with pytest.raises(BadInput, match="trained every weight"):
+        ws.repair()
+    with pytest.raises(BadInput, match="shares above 0"):
+        repairing.repair(ws.session, scales=[1.5])
+
+
+def test_the_command_repairs_the_candidate_and_prints_the_scales(refused):
+    told = CliRunner().invoke(app, ["-w", str(refused.ledger.root), "learn", "--repair", "--json"])
+    assert told.exit_code == 0, told.stderr
+    printed = json.loads(told.stdout)
+    assert printed["moved"] is True
+    assert printed["repair"]["scale"] == printed["repair"]["tried"][-1]["scale"]
+    again = CliRunner().invoke(app, ["-w", str(refused.ledger.root), "learn", "--repair"])
+    assert again.exit_code == 1
+    assert "no candidate waits" in again.stderr
+    missing = CliRunner().invoke(app, ["-w", str(refused.ledger.root), "learn"])
+    assert missing.exit_code == 2
+    assert "give TASK and DATA" in missing.stderr
+
+
+def test_the_screen_of_a_learn_that_is_refused_offers_the_repair(ws, tmp_path):
+    path, root = rows(tmp_path / "invoice.jsonl", "invoice"), str(ws.ledger.root)
+    words = ["learn", "invoice", str(path), "--recipe", "naive"]
+    words += [word for key, value in STRONG.items() for word in ("--set", f"{key}={value}")]
+    told = CliRunner().invoke(app, ["-w", root, *words])
+    assert told.exit_code == 3
+    assert "'perdure learn --repair'" in told.stderr
+    repaired = CliRunner().invoke(app, ["-w", root, "learn", "--repair"])
+    assert repaired.exit_code == 0, repaired.stderr
+    assert [line for line in repaired.stdout.splitlines() if line.split()[:2] == ["0.8", "fail"]]
