@@ -116,7 +116,9 @@ class LearnVerbs(Opened):
         given = _request(task, data, _recipe(recipe, overrides), test, settings, allow_leaks, rows)
         given = replace(given, gate=gate)
         if kind == "task":
-            result = learn(self.session, plan(self.session, given), gate=gate, tick=tick, message=message, guards=guards)
+            result = learn(
+                self.session, plan(self.session, given), gate=gate, tick=tick, message=message, guards=guards
+            )
             return self.repair(tick=tick, message=message) if repair and result.gate.verdict == "fail" else result
         if repair:
             raise BadInput("repair scales the update of a trained task; it does not work with the kind knowledge")
