@@ -28,6 +28,7 @@ from perdure.workflows.learn.general_rows import general_rows, rehearsed_before
 from perdure.workflows.learn.kept_rows import keeps_all, old_rows
 from perdure.workflows.learn.read_data import read_data
 from perdure.workflows.learn.request import Request
+from perdure.workflows.learn.shape import in_shape_of_head
 from perdure.workflows.learn.training_rows import TrainingRows, training_rows
 from perdure.workflows.session import Session
 
@@ -109,6 +110,7 @@ def plan(session: Session, request: Request, tick: Tick | None = None) -> Plan:
     request, parent = request.named(ledger), ledger.resolve("head")
     session.refuse_candidate()
     refuse_guard_name(ledger, request.name)
+    recipe, shaped = in_shape_of_head(session, parent, recipe, request.name)
     check_recipe(session, parent, recipe, request.name)
     read = read_data(session, parent, request)
     task = read.task
@@ -127,6 +129,7 @@ def plan(session: Session, request: Request, tick: Tick | None = None) -> Plan:
     training = training_rows(task, recipe, old, first=is_first(slots, adapter), seed=session.seed)
     notices = [
         *read.notices,
+        *shaped,
         *_without_work(recipe),
         *notices,
         *rehearsed_before(ledger, parent, task),
