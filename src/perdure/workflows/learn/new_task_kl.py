@@ -15,8 +15,8 @@ from perdure.workflows.scoring import prompts_of
 if TYPE_CHECKING:
     from perdure.model.reference import ReferenceAnswer
 
-ROWS = 24  # test rows of the new task whose prompts the base answers
-TOKENS = 16  # of an answer
+ROWS = 16  # test rows of the new task whose prompts the base answers
+TOKENS = 8  # of an answer
 MOST = 4096  # tokens of all these prompts together, so that long documents cost no more
 
 
@@ -36,7 +36,7 @@ class OnBase:
 def base_on_new_task(run: Run) -> OnBase | None:
     """Return what the base, which is loaded, answers to prompts of the new task; None in a workspace without guards.
 
-    Cost: a generation of 16 tokens and a forward for 24 prompts.
+    Cost: a generation of 8 tokens and a forward for 16 prompts.
     """
     session, task = run.session, run.plan.task
     if not session.ledger.guards() or not task.test:
@@ -62,9 +62,9 @@ def new_task_kl(run: Run, base: OnBase | None, entry: Entry) -> NewTaskKl | None
         base: What `base_on_new_task` returned.
         entry: The drafted entry, which is loaded here.
 
-    Cost: a forward for 24 prompts.
+    Cost: a forward for 16 prompts.
     Source: Shenfeld et al., "RL's Razor", 2025, arXiv 2509.04259: forgetting goes with KL from the base on the new task's inputs.
-    Deviation: along the base's greedy answers of at most 16 tokens, over its top 32 tokens and the rest: a lower bound.
+    Deviation: along the base's greedy answers of at most 8 tokens, over its top 32 tokens and the rest: a lower bound.
     """
     import numpy as np
 
