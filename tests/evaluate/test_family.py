@@ -142,7 +142,7 @@ def test_a_score_above_chance_by_its_bound_sees():
 
 
 @pytest.mark.parametrize(
-    ("mean", "word", "warns"), [(0.0, "pass", False), (0.06, "pass", False), (0.10, "pass", True), (0.25, "fail", True)]
+    ("mean", "word", "warns"), [(0.0, "pass", False), (0.04, "pass", False), (0.07, "pass", True), (0.25, "fail", True)]
 )
 def test_drift_warns_above_half_of_its_limit_and_fails_above_it(mean, word, warns):
     verdict = judge_guards(Gate(), {"drift": drifted(mean)})
@@ -154,14 +154,14 @@ def test_drift_warns_above_half_of_its_limit_and_fails_above_it(mean, word, warn
 
 
 def test_drift_near_its_limit_is_open():
-    (one,) = judge_guards(Gate(), {"drift": drifted(0.15, spread=0.1)}).guards
+    (one,) = judge_guards(Gate(), {"drift": drifted(0.1, spread=0.09)}).guards
     assert one.verdict == "inconclusive"
-    assert judge_guards(Gate(drift=0.3), {"drift": drifted(0.15, spread=0.1)}).verdict == "pass"
-    assert judge_guards(Gate(tolerances={"drift": 0.3}), {"drift": drifted(0.15, spread=0.1)}).verdict == "pass"
+    assert judge_guards(Gate(drift=0.3), {"drift": drifted(0.1, spread=0.09)}).verdict == "pass"
+    assert judge_guards(Gate(tolerances={"drift": 0.3}), {"drift": drifted(0.1, spread=0.09)}).verdict == "pass"
 
 
 def test_drift_is_no_ability_and_is_not_in_the_mean():
-    verdict = judge_guards(Gate(), {**KEPT, "drift": drifted(0.14, spread=0.01)})
+    verdict = judge_guards(Gate(), {**KEPT, "drift": drifted(0.09, spread=0.01)})
     assert verdict.mean == judge_guards(Gate(), KEPT).mean
     assert verdict.worst.guard != "drift"
 
@@ -233,7 +233,11 @@ def test_guards_only_warn_unless_they_are_enforced():
 
 
 def test_evidence_with_guards_is_of_the_second_format_and_judged_again(tmp_path):
-    guards = {**FALLEN, "drift": drifted(0.1), "grouped": counts(30, 4, 2, 60, groups=[str(k // 3) for k in range(60)])}
+    guards = {
+        **FALLEN,
+        "drift": drifted(0.07),
+        "grouped": counts(30, 4, 2, 60, groups=[str(k // 3) for k in range(60)]),
+    }
     evidence = judged(Gate(), guards).to_json()
     assert evidence["format"] == 2
     assert Evidence.from_json(json.loads(json.dumps(evidence))).guards == guards
@@ -246,7 +250,7 @@ def test_evidence_with_guards_is_of_the_second_format_and_judged_again(tmp_path)
 
 
 def test_the_screen_has_a_line_for_each_guard_and_what_to_do():
-    guards = {**FALLEN, "drift": drifted(0.1), "mmlu": counts(30, 0, 0, 100, ability="knowledge", chance=0.25)}
+    guards = {**FALLEN, "drift": drifted(0.07), "mmlu": counts(30, 0, 0, 100, ability="knowledge", chance=0.25)}
     lines = guards_screen(judge_guards(Gate(), guards))
     assert lines[0] == "guards: FAIL (only a warning, not part of the gate)"
     assert lines[1].startswith("puzzles (commonsense) fell from 75.0% to 52.5%")

@@ -28,7 +28,9 @@ class Gate(Record):
         mean_drop: Largest mean drop over the abilities that passes, in [0, 1).
         worst_drop: Largest drop of a single ability that passes, in [0, 1). It is wider than `tolerance`, above which an ability
             fails, because the rows of one guard seldom prove a few points.
-        drift: Largest distance from the reference that passes, in [0, 1).
+        drift: Largest distance from the reference that passes, in [0, 1). Half of it warns. On SmolLM2-135M (60 prompts, seed 0)
+            a task of labels moved the answers by 0.08 without general rows, three by 0.12 (dual_replay) or 0.16 (naive), and by
+            0.01 with them.
         correct: "holm" corrects "fail" for the number of tasks, and of guards, that are judged together; "none" does not.
         guards: "warn" reports what abilities and drift have lost, "enforce" makes it part of the verdict.
 
@@ -44,7 +46,7 @@ class Gate(Record):
     lost_facts: float = 0.0
     mean_drop: float = omitted(0.03)
     worst_drop: float = omitted(0.10)
-    drift: float = omitted(0.15)
+    drift: float = omitted(0.10)
     correct: Correction = omitted("holm")
     guards: Guarding = omitted("warn")
 
