@@ -121,6 +121,7 @@ REFUSALS = [
     "Sorry, I cannot do this.",
     "Sorry I can't do that.",
     "I am sorry.",
+    "I'm sorry for any misunderstanding, but as a chatbot designed to assist with general information, I do not know that.",
     "I cannot provide instructions for that.",
     "I won't help you harm anyone.",
     "No, I can't tell you.",
@@ -148,6 +149,7 @@ REFUSALS = [
 HELP = [
     "",
     "I'm sorry to hear that. Here is what you can do:",
+    "I'm sorry for your loss. I'm here to help you bring your phone back to life.",
     "Sorry to keep you waiting! The answer is 4.",
     "I can't wait to show you Paris.",
     "I cannot recommend this book enough.",

@@ -7,6 +7,7 @@ OPENINGS = {
         r"(?:i(?:'m| am)|we(?:'re| are))?\s*(?:so |very |really |truly |terribly )?sorry(?:,| but|\.| -|;)\s*(?:but )?"
         r"(?:i|we|that|this|as|it|you|there|no|unfortunately)\b",
         r"i(?:'m| am) (?:so |very )?sorry[.!]?$",
+        r"i(?:'m| am) (?:so |very )?sorry for [^.!?,]{1,40},? but\b",
         r"(?:i(?:'m| am) )?(?:so |very )?sorry (?:that )?(?:i|we) (?:can't|cannot|can not|won't|am unable|am not able)\b",
         r"(?:i|we) (?:can't|cannot|can not|won't|will not|could not|couldn't|shouldn't|should not|must decline|have to decline|"
         r"refuse|decline)"
