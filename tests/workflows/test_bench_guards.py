@@ -14,6 +14,7 @@ from perdure.workflows.bench import text
 from perdure.workflows.bench.guards import check_guards
 from perdure.workflows.bench.jobs import Job, read_arm
 from perdure.workflows.bench.kept import KeptPlace
+from perdure.workflows.bench.suite import Suite
 from perdure.workflows.bench.suite_files import load_suite
 from perdure.workflows.session import Session
 
@@ -106,6 +107,16 @@ def test_the_same_is_learned_whatever_the_guards(folder, plain_run):
     found = run(folder, load_suite(str(folder / "guarded.yaml")), "guarded")
     assert found.items == measures.items
     assert all(state is not None for guard in found.guards.values() for state in (guard.base, *guard.stages))
+
+
+def test_what_a_kept_run_did_not_watch_is_missed(folder, plain_run):
+    _, place = plain_run
+    watched = {"name": "more", "file": "talk.jsonl", "test": {"split": "test"}}
+    suite = load_suite(str(folder / "guarded.yaml"))
+    more = Suite.model_validate({**suite.model_dump(), "watch": [watched]})
+    assert more.learned == suite.learned
+    with pytest.raises(BadInput, match="no scores of the watched 'more'"):
+        text.run_text(more, load_recipe("naive", QUICK), 1, folder, folder, [].append, keep=place)
 
 
 def test_a_kept_run_of_something_else_is_refused(folder, plain_run, tmp_path):

@@ -148,9 +148,8 @@ class Suite(BaseModel):
 
     @property
     def learned(self) -> str:
-        """Identity of everything that decides what is learned: that of the suite without its name and its guards."""
-        guards = {"guards", "guard_budget", "guards_at"}
-        left_out = {"about", "sources", "name", *guards}
+        """Identity of everything that decides what is learned: that of the suite without its name, and without what is scored."""
+        left_out = {"about", "sources", "name", "watch", "guards", "guard_budget", "guards_at"}
         return content_hash(self.model_dump(mode="json", exclude_defaults=True, exclude=left_out))
 
     @property

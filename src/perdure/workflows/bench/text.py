@@ -64,6 +64,7 @@ def run_text(
         if keep:
             keep.write(scratch / WORKSPACE, measures)
     else:
+        measures = replace(measures, watched=_kept_watched(suite, measures))
         for task in suite.tasks:
             told(task.name)
     if not suite.guards:
@@ -116,6 +117,21 @@ def learn_tasks(
         peak_mib=peak_mib(),
         cpu_seconds=cpu_seconds(),
     )
+
+
+def _kept_watched(suite: Suite, measures: RunMeasures) -> dict[str, WatchedItems] | None:
+    """Return the scores of what a suite watches from a run that was kept.
+
+    Raises:
+        BadInput: The run did not watch it.
+    """
+    known = measures.watched or {}
+    if missing := [one.name for one in suite.watch if one.name not in known]:
+        raise BadInput(
+            f"the kept run has no scores of the watched {missing[0]!r}, which is scored before training; remove the folder, or "
+            "name another with --keep"
+        )
+    return {one.name: known[one.name] for one in suite.watch} or None
 
 
 def refuse_taught(watched: Iterable[TaskData], taught: Mapping[str, Row]) -> None:
