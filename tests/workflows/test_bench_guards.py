@@ -11,7 +11,7 @@ from perdure.core.records import plain
 from perdure.ledger import Ledger
 from perdure.methods.registry import load_recipe
 from perdure.workflows.bench import text
-from perdure.workflows.bench.guards import check_guards
+from perdure.workflows.bench.guards import add_guards, check_guards
 from perdure.workflows.bench.jobs import Job, read_arm
 from perdure.workflows.bench.kept import KeptPlace
 from perdure.workflows.bench.suite import Suite
@@ -100,6 +100,11 @@ def test_a_kept_run_is_scored_on_guards_without_learning_it_again(folder, plain_
     json.dumps(found.to_json(), allow_nan=False)
     last = run(folder, suite.model_copy(update={"guards": ["talk.yaml"], "guards_at": "last"}), "last", place)
     assert last.guards == {"talk": replace(talk, stages=(None, talk.stages[-1]))}
+    text_of = (folder / "talk.yaml").read_text(encoding="utf-8")
+    (folder / "talk.yaml").write_text(text_of.replace("f1", "exact"), encoding="utf-8")
+    assert add_guards(session, suite, folder) == ("talk", "sums")
+    assert ledger.guard("talk").version != guard.version
+    (folder / "talk.yaml").write_text(text_of, encoding="utf-8")
 
 
 def test_the_same_is_learned_whatever_the_guards(folder, plain_run):

@@ -10,7 +10,7 @@ from perdure.ledger.records import Score
 from perdure.workflows.bench.guard_records import GuardScores, RunGuard
 from perdure.workflows.bench.measures import short_items
 from perdure.workflows.bench.suite import Suite
-from perdure.workflows.guards.attach import add_guard
+from perdure.workflows.guards.attach import add_guard, remove_guard
 from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
 from perdure.workflows.guards.read import read_guard
 from perdure.workflows.session import Session
@@ -39,14 +39,16 @@ def guard_place(what: str, data: Path) -> str:
 
 
 def add_guards(session: Session, suite: Suite, data: Path) -> tuple[str, ...]:
-    """Add the guards of a suite to a workspace, except those that it has, and return the names of all of them."""
-    had = {guard.name for guard in session.ledger.guards()}
+    """Add the guards of a suite to a workspace and return their names. One that it has is replaced if it has other rows now."""
+    had = {guard.name: guard.version for guard in session.ledger.guards()}
     names = []
     for what in suite.guards:
-        name = read_guard(guard_place(what, data), data, data).task.name
-        if name not in had:
+        task = read_guard(guard_place(what, data), data, data).task
+        if task.name in had and had[task.name] != task.version:
+            remove_guard(session, task.name)
+        if had.get(task.name) != task.version:
             add_guard(session, guard_place(what, data), data=data)
-        names.append(name)
+        names.append(task.name)
     return tuple(names)
 
 
