@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from shell import answered, learn_quickly, run, run_json, write_rows
 
+from perdure import Workspace
+from perdure.core.errors import BadInput
+from perdure.workflows.guards.attach import DEFAULTS
+
 
 @pytest.fixture
 def sums(tmp_path: Path) -> Path:
@@ -76,3 +80,18 @@ def test_a_learn_shows_guards_and_exits_with_3_where_they_are_enforced(ws: Path,
     assert "sums" in run("-w", ws, "matrix").stdout
     for words in (["--no-guards", "--guards", "warn"], ["--no-gate", "--guards", "enforce"]):
         assert "--guards" in learn_quickly(ws, files, "parcel", *words, code=2).stderr
+
+
+def test_a_new_workspace_has_the_guards_that_need_no_data_unless_none_are_wanted(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    made = run("init", tmp_path / "a", "--model", tiny_model, "--guards", "default").stdout
+    assert f"each learn scores {' and '.join(DEFAULTS)} too" in made
+    assert [one["name"] for one in run_json("-w", tmp_path / "a", "guard", "list")] == list(DEFAULTS)
+    run("init", tmp_path / "b", "--model", tiny_model, "--guards", "none")
+    assert run_json("-w", tmp_path / "b", "guard", "list") == []
+    heads = [run_json("-w", tmp_path / name, "status")["head"]["entry"] for name in "ab"]
+    assert heads[0] == heads[1]
+    with pytest.raises(BadInput, match="guards of a new workspace are 'some'"):
+        Workspace.init(tmp_path / "c", str(tiny_model), guards="some")
+    assert not (tmp_path / "c").exists()

@@ -33,7 +33,7 @@ from perdure.maths.statistics import Interval, items_needed, mean_interval, pair
 ORDER: tuple[GuardWord, ...] = ("fail", "inconclusive", "pass", "blind")
 NAMED = 3  # fallen guards that the reason describes
 ADVICE = (
-    "replay general rows while the task is learned (--general FILE), or learn with a lower learning_rate",
+    "rehearse general rows while the task is learned (--general made, or a file), or learn with a lower learning_rate",
     "where the change is wanted, 'perdure guard accept NAME' makes it the new reference",
 )
 
