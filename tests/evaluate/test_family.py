@@ -256,7 +256,7 @@ def test_the_screen_has_a_line_for_each_guard_and_what_to_do():
     assert lines[1].startswith("puzzles (commonsense) fell from 75.0% to 52.5%")
     assert [line.split()[:2] for line in lines[2:5]] == [["fail", "puzzles"], ["warn", "drift"], ["blind", "mmlu"]]
     assert "cannot fall" in lines[4]
-    assert lines[-2].startswith("what to do: replay general rows")
+    assert lines[-2].startswith("what to do: rehearse general rows")
     whole = screen(judged(Gate(guards="enforce"), guards).verdict)
     assert whole.count("fell from 75.0%") == 1
     assert "guards: FAIL (part of the gate)" in whole
