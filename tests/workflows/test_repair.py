@@ -219,3 +219,24 @@ def test_the_screen_of_a_learn_that_is_refused_offers_the_repair(ws, tmp_path):
     repaired = CliRunner().invoke(app, ["-w", root, "learn", "--repair"])
     assert repaired.exit_code == 0, repaired.stderr
     assert [line for line in repaired.stdout.splitlines() if line.split()[:2] == ["0.8", "fail"]]
+
+
+def test_guards_are_scored_and_judged_again_at_the_scaled_update(ws, tmp_path):
+    """A guard of what parcel taught, its reference moved there: the refused update ruins it, the scaled one less so."""
+    lines = [{"prompt": f"where is parcel {i}?", "completion": "parcel"} for i in range(40)]
+    (tmp_path / "asked.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    file = tmp_path / "asked.yaml"
+    file.write_text("ability_guard: asked\nability: other\ntest: asked.jsonl\nitems: {learn: 40}\nmax_new_tokens: 1\n")
+    ws.guard_add(file)
+    ws.guard_accept("asked")
+    refused = learn(ws, tmp_path, "invoice", gate=Gate(), guards="warn")
+    assert refused.gate.guards.verdict == "fail"
+    assert any(text.startswith("guards: asked") for text in refused.warnings)
+    repaired = ws.repair()
+    before, now = refused.gate.guards.guards[0], repaired.gate.guards.guards[0]
+    assert now.guard == "asked"
+    assert now.n == before.n
+    assert now.now > before.now
+    evidence = ws.ledger.note(repaired.entry, "evidence", Evidence)
+    assert evidence.verdict.guards == repaired.gate.guards
+    assert any("guards:" in text for text in repaired.warnings) == repaired.gate.guards.alarms
