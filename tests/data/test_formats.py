@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.core.errors import BadInput, BadSpec
-from perdure.core.rows import Message, Row
+from perdure.core.rows import Check, Message, Row
 from perdure.data.columns import IN_TASK
 from perdure.data.formats import FORMATS, alpaca_prompt, detect, fill, names_in, to_rows
 from perdure.data.programs import program_check
@@ -63,6 +63,29 @@ EXAMPLES = [
     ),
     ("query_response", {"query": "Hi", "response": "Hello"}, {"prompt": "Hi", "completion": " Hello"}),
     ("text", {"text": "Once."}, {"completion": "Once."}),
+    (
+        "choices",
+        {"prompt": "Hot?", "choices": ["sun", "moon"], "gold": 0, "completion": "A"},
+        {"prompt": "Hot?", "completion": " sun", "choices": (" sun", " moon"), "gold": 0},
+    ),
+    (
+        "choices",
+        {"prompt": "2+2=\n", "choices": [3, "4"], "gold": "4", "group": "sums", "date": 2021},
+        {"prompt": "2+2=\n", "completion": "4", "choices": ("3", "4"), "gold": 1, "group": "sums", "date": "2021"},
+    ),
+    (
+        "contexts",
+        {"contexts": ["Ann", "Bob"], "choices": "ran.", "gold": 1},
+        {"prompt": "Bob", "completion": " ran.", "choices": (" ran.",), "contexts": ("Ann", "Bob"), "gold": 1},
+    ),
+    (
+        "checks",
+        {"prompt": "Hi", "instruction_ids": ["a:b", "c:d"], "kwargs": [{"n": 1, "m": None}, None]},
+        {
+            "messages": (Message("user", "Hi"), Message("assistant", "")),
+            "checks": (Check("a:b", '{"n":1}'), Check("c:d")),
+        },
+    ),
     (
         "text_label",
         {"text": "so good", "label": "very_good"},

@@ -7,7 +7,7 @@ import pytest
 
 from perdure.core.errors import BadInput
 from perdure.data.leaks import refuse_leaks
-from perdure.data.load import load_task
+from perdure.data.load import load_probe, load_task
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -34,3 +34,17 @@ def test_a_test_row_that_also_trains_is_found_in_real_data(tmp_path):
     assert len(task.labels) == 77
     with pytest.raises(BadInput, match=r"6 of \d+ test rows of task 'banking77' are also in the train part"):
         refuse_leaks(task, [])
+
+
+@pytest.mark.parametrize("name", ["arc_easy", "boolq", "hellaswag", "mmlu", "piqa"])
+def test_the_sets_with_choices_are_read_whole(name):
+    task = load_probe(name, SHARED / "ability" / f"{name}.jsonl.gz", {"template": "{prompt}\nAnswer:"})
+    assert task.format == "choices"
+    assert len(task.test) > 1400
+    assert all(row.completion == row.choices[row.gold] for row in task.test)
+
+
+def test_the_published_instructions_are_read_with_their_checks():
+    task = load_probe("ifeval", SHARED / "ability" / "ifeval.jsonl.gz")
+    assert (task.format, task.scorer) == ("checks", {"name": "checks"})
+    assert sum(len(row.checks) for row in task.test) == 832

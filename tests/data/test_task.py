@@ -489,6 +489,18 @@ def test_same_question_with_another_answer_is_a_leak():
         refuse_leaks(new, [other])
 
 
+def test_a_question_with_choices_leaks_where_its_prompt_is_learned_and_not_where_others_share_it():
+    asked = Row("b", " x", choices=(" x", " y"), gold=0, source="asked")
+    new = TaskData(part("new").spec, (), (), (asked,), "choices")
+    old = part("old", "ab")
+    with pytest.raises(BadInput, match=r"1 of 1 test rows of task 'new' .* the first asked as old:b"):
+        refuse_leaks(new, [old])
+    with pytest.raises(BadInput, match=r"1 of 2 train rows of task 'old' .* the first old:b as asked"):
+        refuse_leaks(old, [new])
+    other = Row("b", " z", choices=(" z", " y"), gold=0, source="other")
+    refuse_leaks(new, [TaskData(old.spec, (other,), (), (), "choices")])
+
+
 # --- real data
 
 

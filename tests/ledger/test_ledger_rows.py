@@ -201,3 +201,11 @@ def test_a_row_is_named_by_the_beginning_of_its_hash_if_it_is_the_only_one(ledge
     for nothing in ("", once[:3], "%%%%", "zzzz"):
         with pytest.raises(NotFound, match="no row"):
             ledger.row_hash(nothing)
+
+
+def test_the_prompt_of_a_question_with_choices_is_found_where_it_is_learned(ledger):
+    learned = Row("Which?", " x", task="t")
+    ledger.put_task("t", "v" * 64, {}, {"train": [learned]})
+    asked = Row("Which?", " x", choices=(" x", " y"), gold=0, task="u")
+    assert [place.hash for place in ledger.places_of([asked])] == [learned.hash]
+    assert ledger.places_of([Row("What?", " x", choices=(" x", " y"), gold=0)]) == []

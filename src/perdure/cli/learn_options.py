@@ -75,7 +75,7 @@ Format = Annotated[
         metavar="NAME",
         autocompletion=formats,
         help="Format of the data, detected by default: messages, sharegpt, prompt_completion, alpaca, query_response, "
-        "text_label, text_labels, text or programs.",
+        "choices, contexts, checks, text_label, text_labels, text or programs.",
     ),
 ]
 Template = Annotated[

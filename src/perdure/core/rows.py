@@ -116,7 +116,7 @@ class Row:
 
     @property
     def questions(self) -> tuple[str, ...]:
-        """Every `question` under which a row that asks the same may be stored: with its choices, and by its prompt alone."""
+        """Every `question` that another row may have and ask the same: with these choices, and by the prompt alone."""
         return tuple(dict.fromkeys((self.question, content_hash(self._asked))))
 
     @property
@@ -193,6 +193,11 @@ class RowName:
     label: str | None = None
     source: str = ""
     part: str = "train"
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The row's `question`; what else its text would show is not stored."""
+        return (self.question,)
 
 
 def _object(text: str) -> dict[str, Any]:

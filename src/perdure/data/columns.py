@@ -15,9 +15,12 @@ from perdure.data.turns import ROW_FIELDS
 FORMATS: dict[str, tuple[str, ...]] = {
     "messages": ("messages",),
     "sharegpt": ("conversations",),
+    "choices": ("prompt", "choices", "gold"),
+    "contexts": ("contexts", "choices", "gold"),
     "prompt_completion": ("prompt", "completion"),
     "alpaca": ("instruction", "output"),
     "query_response": ("query", "response"),
+    "checks": ("prompt", "instruction_ids"),
     "text_label": ("text", "label"),
     "text_labels": ("text", "label"),
     "text": ("text",),
@@ -28,10 +31,19 @@ FORMATS: dict[str, tuple[str, ...]] = {
 LABELLED = ("text_label", "text_labels")
 """Formats whose answer is a label, or several."""
 
+CHOOSING = ("choices", "contexts")
+"""Formats whose rows have choices, of which one is right."""
+
+PLACED = ("group", "date")
+"""Columns that name what a row belongs to, and not what it asks. The formats with choices read them, the others where mapped."""
+
 MORE: dict[str, tuple[str, ...]] = {
     "messages": ("system", *ROW_FIELDS),
     "sharegpt": ("system", *ROW_FIELDS),
     "alpaca": ("input", "system", "history"),
+    "choices": (*PLACED, "completion"),  # a completion beside choices is the right one again, and `gold` decides
+    "contexts": (*PLACED, "completion"),
+    "checks": ("kwargs",),
     "programs": ("completion",),
 }
 """Optional columns of a format. Every format also reads `label` and `split`."""
@@ -41,7 +53,8 @@ CONTEXT = ("prompt_completion", "alpaca", "query_response")
 
 _COLUMNS = [names for format, names in (*FORMATS.items(), *MORE.items()) if format != "programs"]
 ROLES = tuple(dict.fromkeys(name for names in (*_COLUMNS, ("context", "split")) for name in names))
-"""Names that a column can be mapped to; the format programs has its own alone."""
+"""Names that a column can be mapped to; the format programs has its own alone. In a file they may be in other case, but for
+those of `PLACED`."""
 
 IN_TASK, IN_FILE = "task", "file"
 """How the user can name the role of a column: by a mapping, or in the file alone."""
@@ -121,7 +134,8 @@ def _other_case(names: Collection[str], columns: Mapping[str, str]) -> dict[str,
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(name.casefold(), []).append(name)
-    one = {role: alike[role][0] for role in ROLES if len(alike.get(role, ())) == 1 and role not in columns}
+    roles = [role for role in ROLES if role not in columns and role not in PLACED]
+    one = {role: alike[role][0] for role in roles if len(alike.get(role, ())) == 1}
     return {role: name for role, name in one.items() if name != role and name not in columns.values()}
 
 
@@ -132,14 +146,16 @@ def read_by(
 
     With `chat`, prompt and completion are the turns of a conversation.
     """
-    answer = "label" if format in LABELLED else "completion" if format == "prompt_completion" else None
-    names = (
-        [*placeholders, answer] if placeholders is not None and answer else [*FORMATS[format], *MORE.get(format, ())]
-    )
+    answers = FORMATS[format][1:]
+    if placeholders is not None:
+        names = [*placeholders, *answers, *(MORE[format] if format in CHOOSING else ())]
+    else:
+        names = [*FORMATS[format], *MORE.get(format, ())]
     names += MORE["messages"] if chat else ()
     return [
         *names,
         *(["context"] if "context" in columns and format in CONTEXT and placeholders is None else []),
+        *(name for name in PLACED if name in columns),
         "label",
         "split",
     ]
@@ -261,6 +277,8 @@ def _notice(counts: Mapping[str, int], relevant: Sequence[str], format: str) -> 
         hint = "tools belong to conversations (messages), and the model does not see these"
     elif format in ("messages", "sharegpt"):
         hint = "only text in the turns is trained"
+    elif format in CHOOSING:
+        hint = f"to use one, name it in a template ({{{first}}}) or name its role (--columns group={first})"
     else:
         hint = f"to use one, name it in a template ({{{first}}}) or name its role (--columns context={first})"
     return f"columns not read, with their filled rows: {shown}; {hint}"

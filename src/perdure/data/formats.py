@@ -5,14 +5,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from math import isfinite
 from typing import Any
 
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_text import quoted
 from perdure.core.rows import Message, Row
+from perdure.data.cells import date_in, joined, refuse_missing, text_in
+from perdure.data.checked import from_checks
+from perdure.data.choices import LETTERED, from_choices, from_contexts, with_prompt
+from perdure.data.columns import CHOOSING, IN_FILE, LABELLED, PLACED, advice, answer_advice, listed, refuse_pairs
 from perdure.data.columns import FORMATS as FORMATS
-from perdure.data.columns import IN_FILE, LABELLED, advice, answer_advice, listed, nested, refuse_pairs
 from perdure.data.label_sets import EMPTY, answer_of_set, label_of_set
 from perdure.data.programs import program_check
 from perdure.data.read import Record
@@ -22,7 +24,7 @@ from perdure.data.turns import conversation, turns_of
 DEFAULT_TEMPLATE = "Classify the text.\nText: {text}\nLabel:"
 """Prompt of `text_label` unless the task sets its own."""
 
-TEMPLATED = (*LABELLED, "prompt_completion")
+TEMPLATED = (*LABELLED, "prompt_completion", "choices")
 """Formats whose prompt a template can make."""
 
 MOST_PARTS, MOST_CHARACTERS = 100, 50_000  # limits of a template: each placeholder may be replaced by a whole cell
@@ -33,9 +35,10 @@ def detect(
 ) -> str:
     """Return the format of most records.
 
-    With a `template` the format is "prompt_completion" if a completion is mapped and no label is, or if there is a completion and
-    no label. Else it is "text_label", whatever the columns are called, or "text_labels" where a label is a list. A record that
-    only lacks a column of that format is refused later, by `to_rows`.
+    With a `template` the format is "choices" where there are choices and a gold one, and neither a label nor a completion is
+    mapped. It is "prompt_completion" if a completion is mapped and no label is, or if there is a completion and no label. Else it
+    is "text_label", whatever the columns are called, or "text_labels" where a label is a list. A record that only lacks a column
+    of that format is refused later, by `to_rows`.
 
     Args:
         records: The records of one file.
@@ -70,6 +73,8 @@ def detect(
 def _templated(records: Sequence[Record], template: str, mapped: Collection[str], how: str) -> str:
     """Return the format of rows whose prompt a template makes."""
     columns = {name for record in records for name in record.columns}
+    if {"choices", "gold"} <= columns and not {"completion", "label"} & set(mapped):
+        return "choices"
     chosen = "completion" in mapped and "label" not in mapped
     if "completion" in columns and (chosen or not ("label" in columns or "label" in mapped)):
         return "prompt_completion"
@@ -97,7 +102,9 @@ def to_rows(
         records: The records of one file.
         format: A key of `FORMATS`.
         task: Name of the task, written into the rows.
-        template: Prompt of `text_label` or `prompt_completion`, with columns as placeholders: "Request: {text}\nIntent:".
+        template: Prompt of `text_label`, `prompt_completion` or `choices`, with columns as placeholders:
+            "Request: {text}\nIntent:". In `choices` the placeholder {choices} stands for lines "A. text", and then the letters
+            are the choices.
         labels: Text of a label in the completion of `text_label`. A label that is not in it is
             written with its underscores as spaces.
         mapped: Names that the user mapped columns to; a `context` among them is put before the question.
@@ -121,12 +128,18 @@ def to_rows(
         )
         prompt = _prompter(DEFAULT_TEMPLATE if template is None else template, placeholders)
         makers = {"text_label": _classifier, "text_labels": _set_classifier}
-        convert = makers[format](prompt, labels or {}) if format in LABELLED else _completer(prompt)
-        needed = (*placeholders, FORMATS[format][-1])
+        if format in LABELLED:
+            convert = makers[format](prompt, labels or {})
+        elif format in CHOOSING:
+            convert = with_prompt(prompt, lettered=LETTERED in placeholders)
+        else:
+            convert = _completer(prompt)
+        needed = (*placeholders, *FORMATS[format][1:])
     elif "context" in mapped:
         convert = _with_context(convert, format)
+    placed = PLACED if format in CHOOSING else tuple(name for name in PLACED if name in mapped)
     completed = (with_system_column(record, system, format) for record in records)
-    return [with_system(_to_row(record, needed, convert, format, task), system, format) for record in completed]
+    return [with_system(_to_row(record, needed, convert, format, task, placed), system, format) for record in completed]
 
 
 def names_in(template: str) -> list[str]:
@@ -191,11 +204,20 @@ def _checked_names(template: str, columns: Collection[str]) -> list[str]:
 
 def _kind(record: Record, mapped: Collection[str] = ()) -> str | None:
     kinds = [format for format, columns in FORMATS.items() if record.columns.issuperset(columns)]
-    kind = next((format for format in kinds if set(mapped) & set(FORMATS[format])), kinds[0] if kinds else None)
+    kind = max(
+        kinds, key=lambda format: len(set(mapped) & set(FORMATS[format])), default=None
+    )  # of equal ones the first
     return "text_labels" if kind == "text_label" and isinstance(record.fields["label"], list) else kind
 
 
-def _to_row(record: Record, needed: Sequence[str], convert: Callable[[Record], Row], format: str, task: str) -> Row:
+def _to_row(
+    record: Record,
+    needed: Sequence[str],
+    convert: Callable[[Record], Row],
+    format: str,
+    task: str,
+    placed: Sequence[str] = (),
+) -> Row:
     missing = [name for name in needed if name not in record.columns]
     if missing:
         raise BadInput(
@@ -204,18 +226,17 @@ def _to_row(record: Record, needed: Sequence[str], convert: Callable[[Record], R
         )
     row = convert(record)
     row = replace(row, label=row.label or _label(record), task=task, source=record.source)
+    if placed:
+        row = replace(
+            row,
+            date=date_in(record, "date") if "date" in placed else None,
+            group=text_in(record, "group").strip() if "group" in placed else "",
+        )
     try:
         row.hash  # noqa: B018 - computed here, where the line is known, because half a surrogate pair has no bytes
     except UnicodeEncodeError as error:
         raise BadInput(f"{record.source} holds half of a surrogate pair (\\ud800 to \\udfff); remove it") from error
     return row
-
-
-def _refuse_missing(value: Any, column: str, record: Record) -> None:
-    """Refuse NaN and infinity: tables write NaN for a missing value, and a failed calculation gives either."""
-    missing = not isfinite(value) if isinstance(value, float) else value != value
-    if missing:
-        raise BadInput(f"{record.source}: {column} is {value}, which is no value; write a text, or remove the row")
 
 
 def _label(record: Record) -> str | None:
@@ -229,7 +250,7 @@ def _label_of(value: Any, record: Record) -> str | None:
         return None
     if isinstance(value, bool):
         return str(value).lower()
-    _refuse_missing(value, "label", record)
+    refuse_missing(value, "label", record)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # tables store whole numbers as 1.0 when a cell is null
     if isinstance(value, str | int | float):
@@ -237,37 +258,9 @@ def _label_of(value: Any, record: Record) -> str | None:
     raise BadInput(f"{record.source}: label must be one text or number, got a {type(value).__name__}")
 
 
-def _text(record: Record, column: str, *, required: bool = False) -> str:
-    value = record.fields.get(column)
-    if value is None:
-        value = ""
-    _refuse_missing(value, column, record)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)  # a whole number has only one spelling; 0.1 and true have several
-    if not isinstance(value, str):
-        raise BadInput(f"{record.source}: {column} must be text, got {_not_text(value)}")
-    if required and not value.strip():
-        raise BadInput(
-            f"{record.source}: {column} is empty, so there is nothing to train; fill it in or remove the row"
-        )
-    return value
-
-
-def _not_text(value: Any) -> str:
-    """Return a description of a value that is no text, and what to do about it."""
-    if isinstance(value, bool):
-        return f"{str(value).lower()}; write the answer of the model in quotes: 'yes', 'no' or 'true'"
-    if isinstance(value, int | float):
-        return f"the number {value}; put it in quotes, as the model is to write it"
-    if isinstance(value, dict | list):
-        return f"{nested(value)}; write the text in a column of its own"
-    return f"a {type(value).__name__}; put it in quotes"
-
-
 def _prompted(prompt: str, completion: str) -> Row:
     """Return a plain-text row; prompt and completion are joined by a space where neither has one, as a tokenizer expects."""
-    unspaced = prompt and not prompt[-1].isspace() and not completion[0].isspace()
-    return Row(prompt=prompt, completion=f" {completion}" if unspaced else completion)
+    return Row(prompt=prompt, completion=joined(prompt, completion))
 
 
 def _from_messages(record: Record) -> Row:
@@ -281,7 +274,7 @@ def _from_sharegpt(record: Record) -> Row:
 
 def _with_system_turn(record: Record, turns: list[Message]) -> list[Message]:
     """Return the turns, with the column `system` as the first turn if there is one."""
-    system = _text(record, "system")
+    system = text_in(record, "system")
     return [Message("system", system), *turns] if system and Message("system", system) not in turns[:1] else turns
 
 
@@ -292,7 +285,7 @@ def _from_prompt_completion(record: Record) -> Row:
         return conversation(_with_system_turn(record, turns), record)
     if isinstance(prompt, list) or isinstance(completion, list):
         raise BadInput(f"{record.source}: prompt and completion must be both text or both lists of messages")
-    return _prompted(_text(record, "prompt"), _text(record, "completion", required=True))
+    return _prompted(text_in(record, "prompt"), text_in(record, "completion", required=True))
 
 
 def _from_alpaca(record: Record) -> Row:
@@ -302,17 +295,20 @@ def _from_alpaca(record: Record) -> Row:
     if not pairs or any(not isinstance(side, str) for pair in history for side in pair):
         raise BadInput(f"{record.source}: history must be a list of [question, answer]")
     prompt = alpaca_prompt(
-        _text(record, "instruction"), _text(record, "input"), _text(record, "system"), [(q, a) for q, a in history]
+        text_in(record, "instruction"),
+        text_in(record, "input"),
+        text_in(record, "system"),
+        [(q, a) for q, a in history],
     )
-    return _prompted(prompt, _text(record, "output", required=True))
+    return _prompted(prompt, text_in(record, "output", required=True))
 
 
 def _from_query_response(record: Record) -> Row:
-    return _prompted(_text(record, "query"), _text(record, "response", required=True))
+    return _prompted(text_in(record, "query"), text_in(record, "response", required=True))
 
 
 def _from_text(record: Record) -> Row:
-    return Row(completion=_text(record, "text", required=True))
+    return Row(completion=text_in(record, "text", required=True))
 
 
 def _from_programs(record: Record) -> Row:
@@ -325,7 +321,7 @@ def _prompter(template: str, placeholders: Sequence[str]) -> Callable[[Record], 
     def prompt(record: Record) -> str:
         for name in placeholders:
             value = record.fields[name]
-            _refuse_missing(value, name, record)
+            refuse_missing(value, name, record)
             if isinstance(value, list | tuple | dict | bytes):
                 raise BadInput(
                     f"{record.source}: {name} is a {type(value).__name__}, and a prompt is made of texts and numbers; write it "
@@ -374,7 +370,7 @@ def _set_classifier(prompt: Callable[[Record], str], texts: Mapping[str, str]) -
 
 
 def _completer(prompt: Callable[[Record], str]) -> Callable[[Record], Row]:
-    return lambda record: _prompted(prompt(record), _text(record, "completion", required=True))
+    return lambda record: _prompted(prompt(record), text_in(record, "completion", required=True))
 
 
 def _with_context(convert: Callable[[Record], Row], format: str) -> Callable[[Record], Row]:
@@ -382,10 +378,10 @@ def _with_context(convert: Callable[[Record], Row], format: str) -> Callable[[Re
     question = FORMATS[format][0]
 
     def with_context(record: Record) -> Row:
-        context = _text(record, "context")
+        context = text_in(record, "context")
         if not context.strip():
             return convert(record)
-        more = {"input": context} if format == "alpaca" else {question: f"{context}\n\n{_text(record, question)}"}
+        more = {"input": context} if format == "alpaca" else {question: f"{context}\n\n{text_in(record, question)}"}
         return convert(replace(record, fields={**record.fields, **more}))
 
     return with_context
@@ -397,6 +393,9 @@ _CONVERT: dict[str, Callable[[Record], Row]] = {
     "prompt_completion": _from_prompt_completion,
     "alpaca": _from_alpaca,
     "query_response": _from_query_response,
+    "choices": from_choices,
+    "contexts": from_contexts,
+    "checks": from_checks,
     "text": _from_text,
     "programs": _from_programs,
 }

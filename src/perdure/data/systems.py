@@ -34,7 +34,8 @@ def with_system(row: Row, system: str | None, format: str) -> Row:
     if system is None or format == "alpaca":
         return row
     if not row.messages:
-        return replace(row, prompt=f"{system}\n\n{row.prompt}")
+        contexts = tuple(f"{system}\n\n{context}" for context in row.contexts)
+        return replace(row, prompt=f"{system}\n\n{row.prompt}", contexts=contexts)
     if row.messages[0].role in SYSTEM_ROLES:
         return row
     return replace(row, messages=(Message("system", system), *row.messages))

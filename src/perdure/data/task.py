@@ -9,7 +9,7 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.rows import Message, Row, RowName
 from perdure.core.script import count_words
-from perdure.data.columns import LABELLED
+from perdure.data.columns import CHOOSING, LABELLED
 from perdure.data.formats import DEFAULT_TEMPLATE, FORMATS, alpaca_prompt, fill, names_in, to_rows
 from perdure.data.label_sets import names_in_sets
 from perdure.data.read import Record
@@ -39,7 +39,8 @@ class TaskData:
         notices: What the user should know about the data as they were read; not part of the task.
         unread: Columns of the data that nothing read; likewise.
         names: Train and validation rows that are known by name alone, as their text is not stored.
-        choices: Answers of all rows, where the scorer chooses among them; computed where left empty.
+        choices: Answers of all rows, where the scorer chooses among them and rows have no choices of their own; computed where
+            left empty.
     """
 
     spec: TaskSpec
@@ -64,9 +65,8 @@ class TaskData:
             object.__setattr__(self, "default", default_scorer(self.test, self.format))
         if not self.version:
             object.__setattr__(self, "version", self._version())
-        chosen = self.spec.scorer
-        if not self.choices and chosen and (chosen if isinstance(chosen, str) else chosen["name"]) == "choice":
-            rows = (*self.train, *self.test)
+        rows = (*self.train, *self.test)
+        if not self.choices and self.scorer["name"] == "choice" and not any(row.choices for row in rows):
             object.__setattr__(self, "choices", tuple(sorted({row.completion or row.answer for row in rows})))
 
     def _version(self) -> str:
@@ -155,6 +155,8 @@ class TaskData:
         """
         taken = {role: record.fields[name] for role, name in self.spec.columns.items() if name in record.fields}
         fields = {**record.fields, **taken}
+        if self.format in CHOOSING:
+            return self._asked(Record(fields, record.source))
         *reads, answer = FORMATS[self.format]
         reads = names_in(self.spec.template) if self.spec.template else reads or [answer]
         text = fields.get("prompt", fields.get("text"))
@@ -167,6 +169,20 @@ class TaskData:
             [question], self.format, task=self.name, template=spec.template, mapped=spec.columns, system=spec.system
         )
         return replace(row, completion="", label=None)
+
+    def _asked(self, record: Record) -> Row:
+        """Return a row with the question of a record in a format with choices; without choices the record has a text alone."""
+        fields, question = record.fields, FORMATS[self.format][0]
+        text = fields.get("prompt", fields.get("text"))
+        if isinstance(text, str) and fields.get("choices") is None and not self.spec.template:
+            return self.prompt_row(text)
+        given = {"choices": "-" if self.format == "contexts" else ["-", "-"], "gold": 0, question: text}
+        whole = Record({**given, **{name: value for name, value in fields.items() if value is not None}}, record.source)
+        spec = self.spec
+        (row,) = to_rows(
+            [whole], self.format, task=self.name, template=spec.template, mapped=spec.columns, system=spec.system
+        )
+        return replace(row, completion="", label=None, choices=(), contexts=(), gold=None)
 
     def to_json(self) -> dict[str, Any]:
         """Return all but the rows as plain JSON; the ledger stores the rows."""
@@ -218,11 +234,15 @@ def _answer_words(text: str) -> int:
 def default_scorer(rows: Sequence[Row], format: str, count: Callable[[str], int] = _answer_words) -> str:
     """Return "exact" where labels decide the answers, or every answer has at most 8 words; else "rouge_l".
 
+    Rows with choices have "choice", rows with checks "checks".
+
     Of several labels a row it is "set_f1", and "tool_calls" where an answer among short ones is a tool call.
 
     A letter of a script without spaces (Chinese, Japanese, Thai, ...) counts as a word; a thought before an answer counts not.
     A label with free text (the number at the end of a worked solution) decides nothing: answers outnumber labels.
     """
+    if format in CHOOSING or format == "checks":
+        return "choice" if format in CHOOSING else "checks"
     if format == "text_labels":
         return "set_f1"
     short = format != "text" and all(count(row.answer) <= _SHORT_ANSWER for row in rows)

@@ -140,11 +140,11 @@ class RowStore(Database):
         return sorted(kept, key=lambda row: row.task)
 
     def places_of(self, batch: Iterable[Row | RowName]) -> list[RowPlace]:
-        """Return the places in task versions of rows with the question or the text of one of these; deleted rows are skipped.
+        """Return the places in task versions of rows with a question or the text of one of these; deleted rows are skipped.
 
         Cost: it grows with the given rows and the returned places, not with the rows of the workspace.
         """
-        wanted = {name for row in batch for name in (*questions_of(row), row.hash)}
+        wanted = {name for row in batch for name in (*row.questions, row.hash)}
         with self.reading() as connection:
             same = same_rows(connection, wanted)
             places = []
@@ -180,8 +180,3 @@ class RowStore(Database):
         if len(matches) > 1:
             raise BadInput(f"several rows begin with {beginning}; give more digits of the hash")
         return matches[0]
-
-
-def questions_of(row: Row | RowName) -> tuple[str, ...]:
-    """Return every question under which a row that asks the same may be stored."""
-    return row.questions if isinstance(row, Row) else (row.question,)

@@ -62,7 +62,7 @@ class KnownRows:
 
     def _across(self, new: TaskData) -> set[str]:
         """Return the versions whose learned parts have a test row of `new`, or whose test part has a row that it learns."""
-        tested = {name for row in new.test for name in (row.question, row.hash)}
+        tested = {name for row in new.test for name in (*row.questions, row.hash)}
         learned = {name for row in new.learned for name in (row.question, row.hash)}
         return {
             place.version

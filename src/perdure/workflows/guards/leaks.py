@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 
 from perdure.core.rows import Row, RowName
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.rows import questions_of
 from perdure.workflows.known_rows import LEARNED, KnownRows
 
 
@@ -31,4 +30,4 @@ def guarded_questions(ledger: Ledger, rows: Iterable[Row | RowName]) -> set[str]
     given = list(rows)
     places = [place for place in ledger.places_of(given) if place.version in versions]
     asked = {name for place in places for name in (place.question, place.hash)}
-    return {row.question for row in given if asked & {*questions_of(row), row.hash}}
+    return {row.question for row in given if asked & {*row.questions, row.hash}}

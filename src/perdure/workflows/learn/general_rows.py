@@ -40,7 +40,7 @@ def general_rows(
     rows, notices = made_general(session, tick=tick) if made else read_rows(given, hub=read_hub)
     twins = {row.question: _twin(row) for row in rows} if made else {}  # a test row may ask the same as plain text
     known = KnownRows.of(ledger, parent, [*rows, *twins.values()])
-    tests = {row.question for row in task.held_out} | known.questions(HELD_OUT)
+    tests = {question for row in task.held_out for question in row.questions} | known.questions(HELD_OUT)
     tests |= {question for question, twin in twins.items() if twin.question in tests}
     guarded = guarded_questions(ledger, [*rows, *twins.values()]) - tests
     guarded |= {question for question, twin in twins.items() if twin.question in guarded} - tests
@@ -66,7 +66,7 @@ def rehearsed_before(ledger: Ledger, parent: Entry, task: TaskData) -> list[str]
     """Return a notice of general rows in memory with the question of a test row: they are rehearsed no longer."""
     items = ledger.manifest_rows(parent.memory) if parent.memory else []
     rehearsed = {row.question for item, row in items if item.pool == "general"}
-    repeated = sum(row.question in rehearsed for row in task.test)
+    repeated = sum(not rehearsed.isdisjoint(row.questions) for row in task.test)
     if not repeated:
         return []
     return [f"rehearsed no longer, as test rows ask the same: the general rows of {counted(repeated, 'question')}"]
