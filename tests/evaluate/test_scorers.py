@@ -158,7 +158,7 @@ def test_a_choice_that_does_not_fit_together_is_refused(likelihoods, lengths, go
         ({"name": "regex", "pattern": "(a"}, "not a regular expression"),
         ({"name": "regex", "pattern": 4}, "in quotes"),
         ({"name": "choice", "normalise": "bytes"}, "none, tokens"),
-        ("choice", "choice_score"),
+        ("choice", "does not compare an answer with a reference answer"),
     ],
 )
 def test_a_wrong_spec_says_what_to_write(spec, says):

@@ -102,7 +102,7 @@ Scorer = Annotated[
         metavar="NAME",
         autocompletion=scorers,
         help="Scorer by name, or as YAML with its options: exact, choice, f1, rouge_l, set_f1, set_exact, tool_calls, "
-        "number, regex, declines or programs.",
+        "number, regex, declines, checks, likelihood or programs.",
     ),
 ]
 General = Annotated[

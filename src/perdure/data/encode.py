@@ -59,7 +59,7 @@ def prompt_ids(row: Row, tokenizer: Any, conversation: Chat | None = None) -> li
     if row.messages:
         prompt = chat_text(row.messages[:-1], tokenizer, prompt=True, given=row.given, source=row.source)
         return _chat_ids(prompt, tokenizer)
-    return _plain_ids(row.prompt, tokenizer)
+    return plain_ids(row.prompt, tokenizer)
 
 
 def conversation_of(row: Row, tokenizer: Any) -> Chat | None:
@@ -122,7 +122,7 @@ def answer_ids(row: Row, tokenizer: Any, conversation: Chat | None = None) -> li
     if written := conversation or conversation_of(row, tokenizer):
         return _chat_answer(written, _chat_ids(written.prompt, tokenizer), tokenizer, row)
     ids = behind(
-        without_markers(row, tokenizer).completion, row.prompt, prompt_ids(row, tokenizer), tokenizer, _plain_ids
+        without_markers(row, tokenizer).completion, row.prompt, prompt_ids(row, tokenizer), tokenizer, plain_ids
     )
     if not ids:
         raise BadInput(f"{row.source or 'a row'}: nothing to train in it; give it an answer")
@@ -166,7 +166,7 @@ def _chat_ids(text: str, tokenizer: Any) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def _plain_ids(text: str, tokenizer: Any) -> list[int]:
+def plain_ids(text: str, tokenizer: Any) -> list[int]:
     """Return the tokens of `text` with the tokenizer's opening special tokens once, without a closing one."""
     ids = tokenizer(text)["input_ids"]
     if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(tokenizer.eos_token or "\0"):

@@ -15,7 +15,9 @@ from regex import Pattern
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.keyed import seed_of
 from perdure.core.plain_text import quoted
+from perdure.core.rows import Row
 from perdure.core.script import UNSPACED, has_unspaced, narrowed, words
+from perdure.evaluate.checks import follows
 from perdure.evaluate.drift import DECLINE, declined_rightly
 from perdure.evaluate.own_scorers import in_file, outside_scorers, scorer_of_text
 from perdure.evaluate.tool_calls import same_calls
@@ -139,6 +141,22 @@ def _first_match(pattern: Pattern, text: str) -> str | None:
     return None if text_of_match is None else text_of_match.strip()
 
 
+def checks_hold(row: Row, prediction: str, *, loose: bool = False) -> float:
+    """Return 1 if an answer has every property that the row's checks name. An empty answer has none.
+
+    Args:
+        row: The row.
+        prediction: The answer.
+        loose: Take the most favourable of several forms of the answer; see `evaluate.checks.follows`.
+
+    Raises:
+        BadInput: The row has no checks.
+    """
+    if not row.checks:
+        raise BadInput(f"{row.source or 'a row'} has no checks, which scorer 'checks' needs; choose another scorer")
+    return float(bool(prediction.strip()) and all(follows(check, prediction, loose=loose) for check in row.checks))
+
+
 def choice_score(
     log_likelihoods: Sequence[float], lengths: Sequence[int], gold: int, normalise: str = "none"
 ) -> tuple[float, int]:
@@ -146,12 +164,12 @@ def choice_score(
 
     Args:
         log_likelihoods: log p(choice | prompt) in nats, summed over the tokens of the choice, (choices,).
-        lengths: Number of tokens of each choice, (choices,).
+        lengths: Length of each choice, (choices,): its tokens, or its characters.
         gold: Index of the right choice.
-        normalise: "none", or "tokens" to divide by `lengths` (a long choice is unlikely only because it is long).
+        normalise: "none", or "tokens" or "characters" to divide by `lengths` (a long choice is unlikely only because it is long).
 
     Raises:
-        BadSpec: `normalise` is neither.
+        BadSpec: `normalise` is none of these.
         ValueError: Lengths differ, `gold` is no index, a length is not positive, or a likelihood is not a number.
     """
     if normalise not in NORMALISE:
@@ -162,7 +180,7 @@ def choice_score(
         )
     if any(x != x for x in log_likelihoods):
         raise ValueError(f"a log-likelihood is not a number: {list(log_likelihoods)}; the model's logits hold NaN")
-    scaled = [x / n if normalise == "tokens" else x for x, n in zip(log_likelihoods, lengths, strict=True)]
+    scaled = [x if normalise == "none" else x / n for x, n in zip(log_likelihoods, lengths, strict=True)]
     prediction = max(range(len(scaled)), key=scaled.__getitem__)
     return float(prediction == gold), prediction
 
@@ -215,7 +233,7 @@ def get_scorer(spec: str | Mapping[str, Any], code: Callable[[str, str], str] | 
         code: Returns the text of a trusted file, given the scorer's name and the hash of the text; None where no file is trusted.
 
     Raises:
-        BadSpec: As `read_scorer`; or "choice", which compares likelihoods and not texts (see `choice_score`).
+        BadSpec: As `read_scorer`; or one that does not compare texts, such as "choice" (see `choice_score`).
     """
     name, options = read_scorer(spec)
     if in_file(name):
@@ -232,7 +250,7 @@ def get_scorer(spec: str | Mapping[str, Any], code: Callable[[str, str], str] | 
     if name == PROGRAMS:
         raise BadSpec("scorer 'programs' runs the test of a row, and compares no texts; use run_code.program_outcome")
     if function is None:
-        raise BadSpec(f"scorer {name!r} compares the likelihoods of choices, not texts; use choice_score")
+        raise BadSpec(f"scorer {name!r} does not compare an answer with a reference answer; choose another scorer here")
     return partial(function, **options)
 
 
@@ -356,7 +374,9 @@ def _label(what: str, value: object) -> str:
     return value
 
 
-NORMALISE = ("none", "tokens")
+NORMALISE = ("none", "tokens", "characters")
+BY_LIKELIHOOD = ("choice", "likelihood")  # scorers for which nothing is generated; see `workflows.likelihoods`
+OF_ROWS = (*BY_LIKELIHOOD, "checks")  # scorers that need more of a row than its reference answer
 SAME = "same"  # for guards alone: compares with the answers of a reference, see `workflows.guards.drift`
 SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, object], Any]]]] = {
     "exact": (exact, {"ignore_case": _flag}),
@@ -370,4 +390,6 @@ SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, o
     "regex": (regex_found, {"pattern": _pattern}),
     "declines": (declined_rightly, {"when": _label}),
     PROGRAMS: (None, {}),
+    "checks": (None, {"loose": _flag}),
+    "likelihood": (None, {}),
 }

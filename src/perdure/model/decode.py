@@ -9,6 +9,7 @@ from torch import Tensor
 
 from perdure.model.batch import padded
 from perdure.model.grouping import of_like_length
+from perdure.model.likelihoods import token_log_likelihoods
 from perdure.model.probing import batching_of
 from perdure.model.prompts import CachedPrompts
 from perdure.model.sample import Choose, greedy
@@ -159,6 +160,9 @@ def choice_log_likelihoods(
 ) -> list[list[float]]:
     """Return log p(choice | prompt) in nats for each choice of each prompt; the prompt is computed once.
 
+    Prompts of a batch are of like length, or their choices are where those have more tokens. The batches depend on prompts and
+    choices alone, so that two states are compared with the same padding.
+
     Args:
         model: A causal language model in eval mode.
         prompts: Token ids of each prompt.
@@ -172,23 +176,17 @@ def choice_log_likelihoods(
         OutOfMemory: One prompt alone does not fit.
     """
     result: list[list[float]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))
-    batches: list[list[int]] = []
-    for i in order:
-        live = batches[-1] if batches else []
-        if not live or sum(len(choices[j]) for j in live) >= BATCH or (len(live) + 1) * len(prompts[i]) > MOST:
-            batches.append([])
-        batches[-1].append(i)
+    batches = _choice_batches(list(map(len, prompts)), [list(map(len, options)) for options in choices])
 
     def run(live: list[int]) -> list[list[float]]:
         """Return the log-likelihoods of the choices of each prompt of a batch."""
         with precision():
             longest = max(len(choice) for i in live for choice in choices[i])
             state = read_prompts(model, [prompts[i] for i in live], pad, longest)
-            first = state.logits.log_softmax(-1)
             owner = torch.tensor([n for n, i in enumerate(live) for _ in choices[i]])
             options = [list(choice) for i in live for choice in choices[i]]
-            scores = first[owner.to(state.device), torch.tensor([c[0] for c in options], device=state.device)].cpu()
+            begins = torch.tensor([choice[0] for choice in options], device=state.device)
+            scores = token_log_likelihoods(state.logits, begins, owner.to(state.device)).cpu()
             at = [(row, t) for row, c in enumerate(options) for t in range(len(c) - 1)]
             if at:
                 state.select(owner.to(state.device))
@@ -196,8 +194,7 @@ def choice_log_likelihoods(
                 where = torch.tensor(at).T
                 logits = state.append(ids.to(state.device), mask.to(state.device), where.to(state.device))
                 target = torch.tensor([options[row][t + 1] for row, t in at], device=state.device)
-                likelihoods = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
-                scores = scores.index_add(0, where[0], likelihoods.cpu())
+                scores = scores.index_add(0, where[0], token_log_likelihoods(logits, target).cpu())
         return [scores[owner == n].tolist() for n in range(len(live))]
 
     finished = 0
@@ -208,3 +205,28 @@ def choice_log_likelihoods(
         if tick:
             tick(finished)
     return result
+
+
+def _choice_batches(prompts: Sequence[int], choices: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Return the prompts of each batch, the shortest first.
+
+    Args:
+        prompts: Tokens of each prompt.
+        choices: Tokens of each choice of each prompt.
+    """
+    longest = [max(lengths) for lengths in choices]
+    answered = [len(lengths) * most for lengths, most in zip(choices, longest, strict=True)]
+    by_prompt = sum(prompts) >= sum(answered)
+    order = sorted(
+        range(len(prompts)), key=lambda i: (prompts[i], longest[i]) if by_prompt else (longest[i], prompts[i])
+    )
+    batches: list[list[int]] = []
+    for i in order:
+        live = batches[-1] if batches else []
+        many = sum(len(choices[j]) for j in live)
+        width = max(longest[j] for j in (*live, i))
+        full = (len(live) + 1) * max(prompts[j] for j in (*live, i)) > MOST
+        if not live or many >= BATCH or full or (many + len(choices[i])) * width > MOST:
+            batches.append([])
+        batches[-1].append(i)
+    return batches

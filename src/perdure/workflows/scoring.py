@@ -1,10 +1,10 @@
 """Answers of the loaded model to rows, and its score on a task."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
@@ -12,8 +12,9 @@ from perdure.core.rows import Row
 from perdure.core.words import counted
 from perdure.data.task import TaskData
 from perdure.evaluate.run_code import RunCode, check_run_code, program_outcome
-from perdure.evaluate.scorers import PROGRAMS, choice_score, get_scorer, read_scorer, score_record
+from perdure.evaluate.scorers import BY_LIKELIHOOD, PROGRAMS, checks_hold, get_scorer, read_scorer, score_record
 from perdure.ledger.records import Score
+from perdure.workflows.likelihoods import Items, choose, likely
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -78,7 +79,7 @@ def measure(
     """
     if not task.test:
         raise BadInput(f"task {task.name!r} has no test rows; its scores would mean nothing")
-    name, options = read_scorer(task.scorer)
+    name, _ = read_scorer(task.scorer)
     began = time.perf_counter()
 
     prompt_tokens = prompts if prompts is not None else prompts_of(runtime, task.test)
@@ -90,22 +91,17 @@ def measure(
         if tick:
             tick(f"scoring {called or task.name}", done, len(rows))
 
-    if name == "choice":
-        items, given = _choose(runtime, task, rows, prompt_tokens, options, progress)
-    elif name == PROGRAMS:
+    readings: Mapping[str, Sequence[float]] = {}
+    if name == PROGRAMS:
         check_run_code(run_code)  # before the model writes for minutes
-        given = answers(runtime, rows, answer_length(runtime, task), progress, prompts=prompt_tokens)
-        items = [
-            float(program_outcome(row, text, run_code).passed) for row, text in zip(rows, given.texts, strict=True)
-        ]
+    if name in BY_LIKELIHOOD:
+        scored, given = _by_likelihood(runtime, task, rows, prompt_tokens, progress)
+        items, readings = scored.items, scored.readings
     else:
-        from perdure.data.answers import Reader
-
-        given = answers(runtime, rows, answer_length(runtime, task), progress, known=task.test, prompts=prompt_tokens)
-        score, reader = get_scorer(task.scorer, code), Reader.of(runtime.base.tokenizer, task.test)
-        items = [score(text, reader.reference(row)) for text, row in zip(given.texts, rows, strict=True)]
+        items, given = _answered(runtime, task, rows, prompt_tokens, code, run_code, progress)
     seconds = time.perf_counter() - began
-    return Measured(score_record(name, items, given.texts, [row.hash for row in rows], seconds), given.notices)
+    hashes = [row.hash for row in rows]
+    return Measured(score_record(name, items, given.texts, hashes, seconds, readings), given.notices)
 
 
 def prompts_of(runtime: "Runtime", rows: Sequence[Row]) -> list[list[int]]:
@@ -228,7 +224,7 @@ def answer_length(runtime: "Runtime", task: TaskData) -> int:
     from perdure.data.answers import Reader
 
     reader = Reader.of(runtime.base.tokenizer, task.test)
-    sizes = [reader.lengths(row) for row in task.test]
+    sizes = [reader.lengths(row) for row in task.test if row.answer.strip()]
     longest = max((answer for _, answer in sizes), default=LONGEST)
     return min(longest + 4, LONGEST) + max((thought for thought, _ in sizes), default=0)
 
@@ -267,37 +263,40 @@ def cut_notices(cut: int, room: int, new: int, positions: int | None) -> list[st
     return notices
 
 
-def _choose(
+def _answered(
     runtime: "Runtime",
     task: TaskData,
     rows: Sequence[Row],
-    prompt_tokens: Sequence[list[int]],
-    options: dict[str, Any],
+    prompts: Sequence[list[int]],
+    code: Callable[[str, str], str] | None,
+    run_code: RunCode,
     progress: Callable[[int], None],
 ) -> tuple[list[float], Answers]:
-    """Score by log-likelihood over the task's answers: every answer that its rows had is a choice."""
-    from perdure.data.answers import Choices
-    from perdure.model.decode import choice_log_likelihoods
+    """Return the score of the model's answer to each row, and the answers."""
+    from perdure.data.answers import Reader
 
-    base, tokenizer = runtime.base, runtime.base.tokenizer
-    choices = Choices.of(task.choices, tokenizer)
-    texts = choices.texts
-    if len(texts) < 2 or (task.format != "text_label" and len(texts) > 100):
-        raise BadInput(
-            f"task {task.name!r} scores by choice, but its rows have {len(texts)} answers; choices need 2 to 100"
-        )
-    ids = [choices.ids(row) for row in rows]
-    longest = max(len(tokens) for options in ids for tokens in options)
-    prompts, room, notices = _fitted(runtime, list(prompt_tokens), longest)
-    ids = [[tokens[:room] for tokens in options] for options in ids]
-    sizes: list[int] = []
-    values = choice_log_likelihoods(
-        runtime.model, prompts, ids, pad=base.pad, precision=runtime.precision, tick=progress, on_smaller=sizes.append
-    )
-    items, answered = [], []
-    for row, likelihoods, tokens in zip(rows, values, ids, strict=True):
-        gold = texts.index(choices.text(row))
-        item, chosen = choice_score(likelihoods, [len(i) for i in tokens], gold, options.get("normalise", "none"))
-        items.append(item)
-        answered.append(texts[chosen].strip())
-    return items, Answers(answered, (*notices, *_smaller_batches(sizes)))
+    given = answers(runtime, rows, answer_length(runtime, task), progress, known=task.test, prompts=prompts)
+    name, options = read_scorer(task.scorer)
+    if name == "checks":
+        return [checks_hold(row, text, **options) for text, row in zip(given.texts, rows, strict=True)], given
+    if name == PROGRAMS:
+        return [
+            float(program_outcome(row, text, run_code).passed) for row, text in zip(rows, given.texts, strict=True)
+        ], given
+    score, reader = get_scorer(task.scorer, code), Reader.of(runtime.base.tokenizer, task.test)
+    return [score(text, reader.reference(row)) for text, row in zip(given.texts, rows, strict=True)], given
+
+
+def _by_likelihood(
+    runtime: "Runtime",
+    task: TaskData,
+    rows: Sequence[Row],
+    prompts: Sequence[list[int]],
+    progress: Callable[[int], None],
+) -> tuple[Items, Answers]:
+    """Return what the rows of a task score whose scorer compares likelihoods, and the answers that were chosen."""
+    name, options = read_scorer(task.scorer)
+    chosen = name == "choice"
+    scored = choose(runtime, task, rows, prompts, options, progress) if chosen else likely(runtime, rows, progress)
+    notices = [*cut_notices(scored.cut, 0, 0, runtime.base.positions), *_smaller_batches(scored.sizes)]
+    return scored, Answers(scored.texts, tuple(notices))

@@ -17,6 +17,7 @@ from perdure.data.made import made_rows, plain_text
 from perdure.data.sources import Data
 from perdure.data.spec import check_task_name, make_spec
 from perdure.data.task import TaskData
+from perdure.evaluate.choosing import chance_level
 from perdure.evaluate.scorers import read_scorer
 from perdure.ledger.records import GuardBudget
 from perdure.workflows.trust import with_hash
@@ -198,14 +199,8 @@ def as_conversation(row: Row) -> Row:
 
 
 def _chance(spec: GuardSpec, task: TaskData) -> float | None:
-    """Return the expected score by chance: as the file says, else one in as many choices as there are, on average."""
-    if spec.chance is not None:
-        return spec.chance
-    if task.test and all(row.choices for row in task.test):
-        return sum(1 / len(row.choices) for row in task.test) / len(task.test)
-    if task.scorer["name"] == "choice" and len(task.choices) > 1:
-        return 1 / len(task.choices)
-    return None
+    """Return the expected score by chance: as the file says, else by the number of choices."""
+    return chance_level(task) if spec.chance is None else spec.chance
 
 
 def _source(spec: GuardSpec) -> str:

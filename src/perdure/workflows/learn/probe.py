@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.progress import Tick
+from perdure.evaluate.scorers import BY_LIKELIHOOD
 from perdure.train.planned_tokens import forward_tokens
 from perdure.train.planned_updates import PlannedUpdates, padded_tokens, plan_updates
 from perdure.train.validation import validated_updates
@@ -204,7 +205,7 @@ def _scored_once(run: Run) -> float:
     rows, picked_prompts = [task.test[i] for i in picked], [prompts[i] for i in picked]
     part = task.scored_rows / len(prompts)
     times = part * len(prompts) / len(picked)
-    if task.scorer["name"] == "choice":
+    if task.scorer["name"] in BY_LIKELIHOOD:
         began = time.perf_counter()
         measure(runtime, task, prompts=prompts, only=picked)
         return (time.perf_counter() - began) * times

@@ -16,7 +16,7 @@ from perdure.data.sources import shown_data
 from perdure.data.spec import read_settings
 from perdure.data.task import TaskData
 from perdure.data.update import update_task
-from perdure.evaluate.scorers import get_scorer, read_scorer
+from perdure.evaluate.scorers import OF_ROWS, get_scorer, read_scorer
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.known_rows import KnownRows
 from perdure.workflows.learn.request import Request
@@ -58,7 +58,7 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
         selected=request.selected,
         hub=read_hub,
     )
-    if task.scorer["name"] != "choice":
+    if task.scorer["name"] not in OF_ROWS:
         get_scorer(task.scorer, partial(trusted_text, ledger.root))  # code that cannot run fails before the training
     read_scorer(task.scorer)
     if known is not None:
