@@ -314,7 +314,9 @@ def _from_text(record: Record) -> Row:
 def _from_programs(record: Record) -> Row:
     test, entry_point = (text_in(record, column, required=True) for column in ("test", "entry_point"))
     check = program_check(test, entry_point)
-    return Row(prompt=text_in(record, "prompt", required=True), completion=text_in(record, "completion"), checks=(check,))
+    return Row(
+        prompt=text_in(record, "prompt", required=True), completion=text_in(record, "completion"), checks=(check,)
+    )
 
 
 def _prompter(template: str, placeholders: Sequence[str]) -> Callable[[Record], str]:
