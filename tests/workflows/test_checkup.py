@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -10,6 +11,7 @@ from perdure.core.errors import BadInput, NotFound
 from perdure.workflows.checkup import checkup as module
 from perdure.workflows.checkup.cost import _shares
 from perdure.workflows.checkup.records import Checkup
+from perdure.workflows.guards.measure import measure_guards
 from perdure.workflows.inspect.report_data import report_data
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 2}
@@ -140,6 +142,46 @@ def test_a_budget_in_seconds_scores_at_least_the_first_piece_and_at_most_all(ws)
             ws.checkup(budget=wrong)
 
 
+def test_a_growing_budget_ends_when_the_verdict_is_decided(ws, monkeypatch):
+    looks = []
+    real = module._measured
+
+    def measured(session, request, confidence, tick, about):
+        looks.append((request.budget, round(confidence, 3)))
+        return real(session, request, confidence, tick, about)
+
+    monkeypatch.setattr(module, "_measured", measured)
+    assert ws.checkup("base", budget="grow", only=["drift", "names"]).budget == "quick"
+    assert looks == [("quick", 0.995)]
+    found = ws.checkup(budget="grow", only=["sums"])  # blind: no number of rows decides
+    assert looks[1:] == [("quick", 0.995), ("standard", 0.985), ("full", 0.97)]
+    assert (found.budget, found.gate.verdict) == ("full", "inconclusive")
+
+
+def test_a_judge_compares_the_answers_of_the_drift_guard(ws):
+    script = ws.ledger.root / "judge.py"
+    reply = json.dumps({"reply": "FIRST"})
+    script.write_text(f"import sys\nfor _ in sys.stdin:\n    print({reply!r}, flush=True)\n", "utf-8")
+    command = f"{sys.executable} {script}"
+    found = ws.checkup(only=["drift"], judge=command)
+    reading = found.instruction_drift.judge
+    assert (reading.base, reading.now, reading.n) == (0.5, 0.5, 6)  # it prefers a place, so that each pair is a tie
+    assert found.to_json()["instruction_drift"]["judge"]["n"] == 6
+    with pytest.raises(BadInput, match="a judge compares the answers of a drift guard"):
+        ws.checkup(only=["names"], judge=command)
+
+
+def test_a_row_that_asks_an_edited_fact_is_left_out(ws):
+    head = ws.ledger.resolve("head")
+    every = measure_guards(ws.session, head, {"names": 6}, names=["names"])["names"]
+    asked = every.rows[2].prompt
+    left = measure_guards(ws.session, head, {"names": 6}, names=["names"], edited=[f" {asked.upper()} "])["names"]
+    gone = {row.prompt for row in every.rows if row.prompt.endswith(asked)}
+    assert asked in gone
+    assert [row.prompt for row in left.rows] == [row.prompt for row in every.rows if row.prompt not in gone]
+    assert left.notices == (f"guard names: {len(gone)} of 6 items left out, as the fact was edited",)
+
+
 def test_seconds_are_shared_by_spread_and_price():
     shares = _shares({"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 1.0}, {"a": 100, "b": 100}, 30.0)
     assert shares == pytest.approx({"a": 10.0, "b": 20.0})
@@ -183,7 +225,7 @@ def test_the_report_draws_what_was_measured_at_each_stage(ws):
     same, length, mean, worst = found.panels
     score = ws.ledger.score(ws.ledger.seen(ws.ledger.resolve("head"), None), ws.ledger.guard("habits").score_version)
     assert [band.value for band in same.values] == [1.0, score.score]
-    assert (same.rules, length.values[0].value) == ((0.85, 0.925), 1.0)
+    assert (same.rules, length.values[0].value) == ((0.9, 0.95), 1.0)
     assert mean.values[0].value == mean.values[1].value == 0
     assert [band.note for band in worst.values] == ["names", "names"]
     assert [one.same for one in found.drifted] == sorted(one.same for one in found.drifted)

@@ -19,7 +19,7 @@ def checkup(
         str,
         typer.Option(
             metavar="BUDGET",
-            help="quick, standard or full; or seconds for the guards, as 300s, spent where they tell most.",
+            help="quick, standard or full; grow for each in turn until it is decided; or seconds for the guards, as 300s.",
         ),
     ] = "quick",
     only: Annotated[
@@ -37,6 +37,13 @@ def checkup(
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="DIR", envvar="PERDURE_DATA", help="Folder of the data files of public sets."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="Let a judge compare answers with the reference's: http://HOST/v1#MODEL, or a command of JSON lines.",
+        ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3 where the verdict is inconclusive, and where it is fail.")
@@ -57,7 +64,9 @@ def checkup(
     from perdure.workflows.checkup.checkup import checkup as carry_out
 
     words = tuple(word.strip() for word in (only or "").split(",") if word.strip())
-    request = CheckupRequest(at=at, against=against, budget=_budget(budget), only=words, data=data, strict=strict)
+    request = CheckupRequest(
+        at=at, against=against, budget=_budget(budget), only=words, data=data, strict=strict, judge=judge
+    )
     ws = open_workspace(folder, device, run_code)
     with progress("looking up scores") as tick:
         result = carry_out(ws.session, request, tick, about=lambda text, *_: print_message(text))

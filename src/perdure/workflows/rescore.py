@@ -1,6 +1,6 @@
 """Score the tasks after an edit or a revert, and compare the scores with those before it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
@@ -79,7 +79,9 @@ class Rescored:
         return (*self.notices, self.loss) if self.loss else self.notices
 
 
-def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None = None) -> Rescored:
+def rescore(
+    session: Session, entry: Entry, wanted: Rescore, tick: Tick | None = None, edited: Collection[str] = ()
+) -> Rescored:
     """Score every task at an entry that was made on a parent; stored scores of the same weights are looked up.
 
     Args:
@@ -87,6 +89,7 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
         entry: An entry or a draft, its objects stored.
         wanted: What is scored.
         tick: Called with (what, done, total) as work goes on.
+        edited: Prompts of the facts that the entry writes; guards are not scored on them.
     """
     mode: Mode = "none" if wanted.rows == "none" else mode_of(session.ledger, wanted.guards)
     skipped = skipped_note(session.ledger, mode)
@@ -103,7 +106,7 @@ def rescore(session: Session, entry: Entry, wanted: Rescore, tick: Tick | None =
     pairs = {name: over_rows(score, scores[name].rows) for name, score in earlier.items()}
     before = {name: score for name, score in pairs.items() if score is not None}
     notices = tuple(dict.fromkeys(text for scored in scored_tasks.values() for text in scored.notices))
-    guards = measure_guards(session, entry, tick=tick) if mode != "none" else {}
+    guards = measure_guards(session, entry, edited=edited, tick=tick) if mode != "none" else {}
     gate = gate_with(Gate(strict=wanted.strict), mode)
     verdict, loss = _compared(session.ledger, entry, before, scores, gate, guard_items(guards))
     refused = wanted.strict and bool(loss)

@@ -49,6 +49,7 @@ class InspectVerbs(Opened):
         only: Collection[str] = (),
         data: AnyPath | None = None,
         strict: bool = False,
+        judge: str | None = None,
         tick: Tick | None = None,
     ) -> Checkup:
         """Return what the model at a ref can do, compared with the base model: tasks, abilities, facts, drift, and a verdict.
@@ -59,17 +60,18 @@ class InspectVerbs(Opened):
             at: Ref or entry.
             against: Ref that guards are compared with; None takes the reference of each, which is the base model unless it was
                 moved.
-            budget: "quick", "standard" or "full"; or seconds, spent on the guards where they tell most.
+            budget: "quick", "standard" or "full"; "grow" for each in turn until it is decided; or seconds for the guards.
             only: Abilities or names of guards to measure, and no task; empty takes all.
             data: Folder of the data files of public sets; None takes the one that PERDURE_DATA names.
             strict: An undecided gate counts as failed.
+            judge: Compares answers with the reference's: `http(s)://HOST/v1#MODEL`, or a command of JSON lines.
             tick: Called with (what, done, total).
 
         Raises:
             NotFound: A ref, a guard or an ability is not known.
-            BadInput: The budget is not valid, or there is nothing to measure.
+            BadInput: The budget is not valid, there is nothing to measure, or the judge gives no verdicts.
         """
-        request = CheckupRequest(at, against, budget, only, Path(data) if data else None, strict)
+        request = CheckupRequest(at, against, budget, only, Path(data) if data else None, strict, judge)
         found = checkup(self.session, request, tick)
         warn(found.warnings)
         return found

@@ -1,7 +1,7 @@
 """Checkup: what the model at an entry can do, compared with the base model: tasks, abilities, facts, drift, and a verdict."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -10,12 +10,14 @@ from perdure.core.progress import Tick
 from perdure.core.words import counted
 from perdure.data.task import TaskData
 from perdure.evaluate.evidence import GuardedTask, make_evidence
+from perdure.evaluate.judge import Judged
 from perdure.ledger import Entry
 from perdure.ledger.records import Gate, Score, Verdict
+from perdure.maths.families import look_confidence
 from perdure.maths.statistics import paired_difference
 from perdure.workflows.checkup.choose import choose
 from perdure.workflows.checkup.cost import Planned, items_in, plan, total
-from perdure.workflows.checkup.readings import abilities, drift, guard_reading, knowledge, others
+from perdure.workflows.checkup.readings import abilities, drift, guard_reading, knowledge, main_drift, others
 from perdure.workflows.checkup.records import Change, Checkup, Cost, TaskReading
 from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
 from perdure.workflows.guards.verdict import guard_items
@@ -25,6 +27,8 @@ from perdure.workflows.session import Session
 Name = Literal["quick", "standard", "full"]
 BUDGETS: tuple[str, ...] = get_args(Name)
 OF_GUARDS = "base"
+GROW = "grow"
+CONFIDENCE = Gate().confidence
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,13 @@ class CheckupRequest:
     Args:
         at: Ref of the model.
         against: Ref that guards are compared with; None takes the reference of each, which is the base model unless it was moved.
-        budget: "quick", "standard" or "full"; or seconds, for the guards.
+        budget: "quick", "standard" or "full"; "grow" for each of them in turn until the verdict is decided, which spends a tenth,
+            three tenths and six tenths of the error; or seconds, for the guards.
         only: Abilities or names of guards; empty takes all.
         data: Folder of the data files of public sets; None takes the one that PERDURE_DATA names.
         strict: An undecided gate counts as failed.
+        judge: Compares the answers of the drift guard with the reference's: `http(s)://HOST/v1#MODEL` of an OpenAI-style chat
+            endpoint, or a command; see `guards.judging`. None asks no judge.
 
     Raises:
         BadInput: The budget is none of these.
@@ -49,10 +56,11 @@ class CheckupRequest:
     only: Collection[str] = ()
     data: Path | None = None
     strict: bool = False
+    judge: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.budget, str) and self.budget not in BUDGETS:
-            raise BadInput(f"budget is {self.budget!r}; it is {', '.join(BUDGETS)}, or seconds, as 300s")
+        if isinstance(self.budget, str) and self.budget not in (*BUDGETS, GROW):
+            raise BadInput(f"budget is {self.budget!r}; it is {', '.join(BUDGETS)}, {GROW}, or seconds, as 300s")
         if not isinstance(self.budget, str) and not 0 < self.budget < float("inf"):
             raise BadInput(f"a budget of {self.budget} seconds measures nothing; give more than 0")
 
@@ -68,8 +76,32 @@ def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None,
 
     Raises:
         NotFound: A ref, a guard or an ability is not known.
-        BadInput: Nothing can be measured.
+        BadInput: Nothing can be measured, or the judge gives no verdicts.
         Busy: Another process writes to the workspace.
+    """
+    if request.budget != GROW:
+        return _measured(session, request, CONFIDENCE, tick, about)
+    looks: list[Checkup] = []
+    for look, budget in enumerate(BUDGETS, start=1):
+        confidence = look_confidence(look, CONFIDENCE)
+        looks.append(_measured(session, replace(request, budget=budget), confidence, tick, about))
+        if looks[-1].gate.verdict != "inconclusive":
+            break
+    seconds = sum(one.cost.seconds for one in looks)
+    return replace(looks[-1], cost=replace(looks[-1].cost, seconds=round(seconds, 1)))
+
+
+def _measured(
+    session: Session, request: CheckupRequest, confidence: float, tick: Tick | None, about: Tick | None
+) -> Checkup:
+    """Return a checkup of one budget.
+
+    Args:
+        session: Of the workspace.
+        request: What is measured.
+        confidence: One-sided, of the verdict.
+        tick: See `checkup`.
+        about: See `checkup`.
     """
     ledger = session.ledger
     entry = ledger.resolve(request.at)
@@ -89,13 +121,14 @@ def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None,
             about(_announced(planned), sum(one.n for one in planned), sum(one.n for one in planned))
         scored = {name: session.score(entry, task, tick) for name, task in _tasks(session, entry, request.only).items()}
         measured = measure_guards(session, entry, wanted, guards=chosen.guards, tick=tick)
+        judged = _judged(session, request, measured, tick)
     learned = {name: _learned(session, entry, name) for name in scored}
     guards = {name: guard_reading(one) for name, one in measured.items()}
     tasks = {name: one.score for name, one in scored.items()}
     seconds = sum(one.seconds for one in scored.values()) + sum(one.seconds for one in guards.values())
     notices = [text for one in scored.values() for text in one.notices]
     notices += [text for one in measured.values() for text in one.notices]
-    notices += chosen.not_run
+    notices += [*chosen.not_run, *(judged.notices if judged else ())]
     if chosen.left_out:
         notices.append(
             f"not measured, as their data are not here: {', '.join(chosen.left_out)}; give their folder with --data or "
@@ -109,8 +142,15 @@ def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None,
         tasks={name: _task_reading(session, name, entry, score, learned[name]) for name, score in tasks.items()},
         pretraining_abilities=abilities(guards),
         knowledge_retention=knowledge(guards),
-        instruction_drift=drift(measured.values()),
-        gate=_verdict(request, entry, tasks, learned, measured, budget_name),
+        instruction_drift=drift(measured.values(), judged.items if judged else ()),
+        gate=_verdict(
+            Gate(strict=request.strict, guards="enforce", confidence=confidence),
+            entry,
+            tasks,
+            learned,
+            measured,
+            budget_name,
+        ),
         cost=_cost(session, planned, entry, budget_name, seconds, items),
         other=others(guards),
         guards=guards,
@@ -118,6 +158,25 @@ def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None,
         budget=budget_name,
         metrics={name: one.value for name, one in matrix(ledger, entry.id).metrics.items()} if tasks else {},
         warnings=tuple(dict.fromkeys(notices)),
+    )
+
+
+def _judged(
+    session: Session, request: CheckupRequest, measured: Mapping[str, MeasuredGuard], tick: Tick | None
+) -> Judged | None:
+    """Return what a judge made of the answers of the drift guard; None where none is asked."""
+    if request.judge is None:
+        return None
+    from perdure.workflows.guards.judging import judge_answers, pairs_of
+
+    main = main_drift(measured.values())
+    if main is None:
+        raise BadInput(
+            "a judge compares the answers of a drift guard, and none is measured; leave --only out, or name drift"
+        )
+    pairs = pairs_of(main.rows, main.before, main.now)
+    return judge_answers(
+        pairs, request.judge, session.ledger.root, tick=lambda done: tick("judging", done, len(pairs)) if tick else None
     )
 
 
@@ -154,7 +213,7 @@ def _task_reading(session: Session, name: str, entry: Entry, now: Score, learned
 
 
 def _verdict(
-    request: CheckupRequest,
+    gate: Gate,
     entry: Entry,
     tasks: Mapping[str, Score],
     learned: Mapping[str, Score | None],
@@ -162,7 +221,6 @@ def _verdict(
     budget: str,
 ) -> Verdict:
     """Return the verdict on all tasks and guards; here guards count, whatever a learn does with them."""
-    gate = Gate(strict=request.strict, guards="enforce")
     guarded = {name: GuardedTask(entry.tasks[name], learned[name], score) for name, score in tasks.items()}
     return make_evidence(gate, "", guarded, guards=guard_items(measured, budget)).verdict
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from perdure.core.errors import BadInput, NotFound
@@ -10,7 +11,7 @@ from perdure.data.guard_spec import ABILITIES, guard_file, guard_names, load_gua
 from perdure.evaluate.run_code import not_run
 from perdure.ledger import Entry
 from perdure.ledger.records import Guard
-from perdure.workflows.guards.attach import guard_of, referring_to
+from perdure.workflows.guards.attach import guard_of, has_template, referring_to
 from perdure.workflows.guards.measure import may_run
 from perdure.workflows.guards.read import data_folder, read_guard
 from perdure.workflows.session import Session
@@ -69,7 +70,9 @@ def choose(
                 )
             left_out.append(name)
             continue
-        chosen.append(guard_of(session, read_guard(name, ledger.root, data)))
+        chosen.append(
+            guard_of(session, read_guard(name, ledger.root, data, has_template=partial(has_template, session)))
+        )
     if against is not None:
         chosen = [referring_to(session, guard, against) for guard in chosen]
     runs = tuple(guard for guard in chosen if may_run(session, guard))

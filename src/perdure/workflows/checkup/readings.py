@@ -1,6 +1,6 @@
 """Readings of a checkup from scores: of one guard, of an ability with several guards, and of drift."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from perdure.core.keyed import seed_of
@@ -91,10 +91,20 @@ def together(guards: Sequence[GuardReading]) -> Reading | None:
     )
 
 
-def drift(measured: Iterable[MeasuredGuard]) -> DriftReadings:
-    """Return the drift readings, of the first guard of the ability "drift"; `declines` of a guard that compares refusals."""
+def main_drift(measured: Iterable[MeasuredGuard]) -> MeasuredGuard | None:
+    """Return the first guard of the ability "drift" that compares with the answers of a reference; None without one."""
+    return next((one for one in measured if one.now.scorer == SAME and one.guard.ability == DRIFT), None)
+
+
+def drift(measured: Collection[MeasuredGuard], judged: Sequence[float] = ()) -> DriftReadings:
+    """Return the drift readings, of `main_drift`; `declines` of a guard that compares refusals.
+
+    Args:
+        measured: The guards.
+        judged: What a judge made of each answer of `main_drift`; empty where none was asked.
+    """
     compared = [one for one in measured if one.now.scorer == SAME]
-    main = next((one for one in compared if one.guard.ability == DRIFT), None)
+    main = main_drift(measured)
     refusals = next((one for one in compared if any(row.label in ("decline", "answer") for row in one.rows)), None)
     names = [field.name for field in fields(DriftReadings)]
     found = {name: _drift_reading(name, main.before, main.now) for name in names} if main else {}
@@ -102,7 +112,16 @@ def drift(measured: Iterable[MeasuredGuard]) -> DriftReadings:
         found[DECLINES] = _drift_reading(DECLINES, refusals.before, refusals.now)
     else:
         found[DECLINES] = None  # by what the reference declines alone, which no prompt of the guard is made for
+    if judged:
+        found["judge"] = _judge_reading(judged)
     return DriftReadings(**found)
+
+
+def _judge_reading(items: Sequence[float]) -> Reading:
+    """Return the share of answers that a judge prefers, a tie counted half; the reference against itself is .5."""
+    value, low, high = mean_interval(items, seed=seed_of("checkup", "judge"))
+    change = Change(*paired_difference(items, [0.5] * len(items), seed=seed_of("checkup", "judge")))
+    return Reading(base=0.5, now=value, low=low, high=high, n=len(items), change=change)
 
 
 def _drift_reading(name: str, before: Score, now: Score) -> Reading | None:

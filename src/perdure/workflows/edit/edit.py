@@ -91,7 +91,8 @@ def _record(
     data = {"facts": list(ids), "spec": request.spec.to_json()}
     stored = ledger.objects.all()
     entry = entry_with(request.parent, "edit", data, session.seed, place.store(made))
-    rescored = rescore(session, entry, rescoring, place.tick)
+    prompts = [text for fact in applied for text in (fact.prompt, *fact.paraphrases)]
+    rescored = rescore(session, entry, rescoring, place.tick, prompts)
     if rescored.refused:
         for name in ledger.objects.all() - stored:
             ledger.objects.remove(name)

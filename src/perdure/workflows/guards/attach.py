@@ -73,7 +73,7 @@ def add_guard(
         Busy: Another process writes to the workspace.
     """
     ledger = session.ledger
-    read = read_guard(what, ledger.root, data, name=name, has_template=partial(_has_template, session))
+    read = read_guard(what, ledger.root, data, name=name, has_template=partial(has_template, session))
     items = read.items if learn is None else _with_learn(read.items, learn)
     with session.writing():
         refuse_taken(ledger, read.spec.name)
@@ -97,7 +97,7 @@ def guard_of(session: Session, read: ReadGuard) -> Guard:
     )
 
 
-def _has_template(session: Session) -> bool:
+def has_template(session: Session) -> bool:
     """Return whether the base model has a chat template; its weights are not loaded for that."""
     from perdure.bridges.models import load_tokenizer
 

@@ -16,6 +16,7 @@ from perdure.evaluate.subset import over_rows
 from perdure.ledger import Entry
 from perdure.ledger.records import Guard, Score
 from perdure.workflows.guards.drift import drift_piece
+from perdure.workflows.guards.edited import edited_rows
 from perdure.workflows.guards.leaks import leaked_rows
 from perdure.workflows.scoring import Measured, measure
 from perdure.workflows.session import Scored, Session
@@ -33,7 +34,7 @@ class MeasuredGuard:
         rows: The rows, in the order of the items.
         before: Its score at the reference.
         now: Its score at the entry.
-        leaked: Number of rows that are left out, since the model was trained on what they ask.
+        leaked: Number of rows that are left out, since the model was trained on what they ask, or since a fact was edited.
         seconds: What scoring took now.
         notices: Notices about prompts, answers and rows that are left out.
     """
@@ -59,6 +60,7 @@ def measure_guards(
     *,
     names: Collection[str] | None = None,
     guards: Sequence[Guard] | None = None,
+    edited: Collection[str] = (),
     tick: Tick | None = None,
 ) -> dict[str, MeasuredGuard]:
     """Return guards scored at an entry and at the reference of each.
@@ -73,6 +75,7 @@ def measure_guards(
             the end of a piece.
         names: Names of the guards; None is all.
         guards: The guards, their rows stored; None takes those of the workspace.
+        edited: Prompts of facts that the entry does not record yet. Rows that ask these, or a fact in force, are left out.
         tick: Called with (what, done, total) as work goes on.
     """
     ledger = session.ledger
@@ -87,7 +90,7 @@ def measure_guards(
     measured: dict[str, MeasuredGuard] = {}
     for name, (guard, n) in wanted.items():
         now = score_guard(session, guard, entry, n, tick)
-        if (pair := _paired(session, guard, entry, before[name], now, n)) is not None:
+        if (pair := _paired(session, guard, entry, before[name], now, n, edited)) is not None:
             measured[name] = pair
     return measured
 
@@ -156,11 +159,14 @@ def _joined(first: Score, second: Score) -> Score:
     )
 
 
-def _paired(session: Session, guard: Guard, entry: Entry, before: Scored, now: Scored, n: int) -> MeasuredGuard | None:
-    """Return the guard's scores over the same first n rows, without those that leaked; None where none is left."""
+def _paired(
+    session: Session, guard: Guard, entry: Entry, before: Scored, now: Scored, n: int, edited: Collection[str]
+) -> MeasuredGuard | None:
+    """Return the guard's scores over the same first n rows, less what leaked or asks an edited fact; None if none is left."""
     test = session.tasks.get(guard.name, guard.version).test[:n]
     leaked = leaked_rows(session.ledger, entry, test)
-    rows = tuple(row for row in test if row.hash not in leaked)
+    changed = edited_rows(session.ledger, entry, test, edited) - leaked
+    rows = tuple(row for row in test if row.hash not in leaked | changed)
     hashes = [row.hash for row in rows]
     then, present = over_rows(before.score, hashes), over_rows(now.score, hashes)
     if then is None or present is None:
@@ -171,8 +177,12 @@ def _paired(session: Session, guard: Guard, entry: Entry, before: Scored, now: S
             f"{len(leaked)} of {counted(len(test), 'item')} left out, as a train row or a row in memory asks the same"
         )
         notices[f"guard {guard.name}: {left_out}"] = None
+    if changed:
+        notices[
+            f"guard {guard.name}: {len(changed)} of {counted(len(test), 'item')} left out, as the fact was edited"
+        ] = None
     return MeasuredGuard(
-        guard, rows, then, present, len(leaked), round(before.seconds + now.seconds, 3), tuple(notices)
+        guard, rows, then, present, len(leaked | changed), round(before.seconds + now.seconds, 3), tuple(notices)
     )
 
 
