@@ -48,7 +48,7 @@ def init(
         Literal["default", "none"],
         typer.Option(
             envvar="PERDURE_GUARDS",
-            help="Abilities that each learn scores, to show what the model lost: default (drift) or none.",
+            help="Abilities that each learn scores, to show what the model lost: default (drift and instructions) or none.",
         ),
     ] = "default",
     folder: Folder = None,

@@ -15,7 +15,7 @@ from perdure.workflows.guards.read import ReadGuard, read_guard
 from perdure.workflows.session import Session
 
 Mode = Literal["warn", "enforce", "none"]
-DEFAULTS = ("drift",)  # guards of a new workspace
+DEFAULTS = ("drift", "instructions")  # guards of a new workspace
 SAME = "same"  # scorer that compares with what the reference answered
 
 
