@@ -44,7 +44,8 @@ def bench(
         typer.Argument(
             metavar="SUITE",
             autocompletion=suites,
-            help="Suite: one of those in docs/how-to/benchmark.md, such as clinc5 or clinc5_guards, or a YAML file.",
+            help="Suite: clinc3, clinc3_instruct, clinc5, clinc5_guards, clinc5_instruct, clinc5_instruct_guards, clinc10, "
+            "digits5, olora4, or a YAML file.",
         ),
     ],
     recipes: Annotated[
