@@ -12,7 +12,7 @@ from edited import SAID, SPEC
 from perdure import Workspace
 from perdure.evaluate.gate import Gate
 from perdure.report import render
-from perdure.workflows.edit.records import record_at
+from perdure.workflows.fact_records import record_at
 from perdure.workflows.inspect import memory_views, views
 from perdure.workflows.inspect.report_data import report_data
 

@@ -27,8 +27,9 @@ from perdure.ledger.records import Drift, FactLine, SupersededFact
 from perdure.workflows.cached import cached
 from perdure.workflows.edit import state as edit_state
 from perdure.workflows.edit.gate import EditGate, lost_neighbours
-from perdure.workflows.edit.records import NOTE, record_at, shown
+from perdure.workflows.edit.records import shown
 from perdure.workflows.edit.state import Place
+from perdure.workflows.fact_records import NOTE, record_at
 
 
 def test_a_fact_is_said_recorded_and_listed_and_the_base_is_as_it_was(ws):

@@ -23,7 +23,8 @@ from perdure.evaluate.evidence import check_evidence
 from perdure.evaluate.gate import Gate
 from perdure.workflows.edit import state as edit_state
 from perdure.workflows.edit.again import tries
-from perdure.workflows.edit.records import MEASURES, record_at
+from perdure.workflows.edit.records import MEASURES
+from perdure.workflows.fact_records import record_at
 from perdure.workflows.inspect import views
 
 

@@ -11,7 +11,8 @@ from perdure.evaluate.gate import Gate
 from perdure.workflows.edit import carry
 from perdure.workflows.edit import state as edit_state
 from perdure.workflows.edit.own_views import own_views
-from perdure.workflows.edit.records import listed, lost_by_task, record_at
+from perdure.workflows.edit.records import listed, lost_by_task
+from perdure.workflows.fact_records import record_at
 
 STRONG = {"num_train_epochs": 40, "learning_rate": 1e-2}
 WEAK = {"num_train_epochs": 1, "learning_rate": 1e-6}

@@ -19,17 +19,10 @@ from perdure.ledger.records import Drift, EditsNote, EditsRecord, FactKept
 from perdure.workflows.edit.again import Verdicts, lost, strengthened
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
-from perdure.workflows.edit.records import (
-    VERIFIED,
-    VerifiedSet,
-    first_specs,
-    lost_by_task,
-    make_record,
-    note_of,
-    record_at,
-)
+from perdure.workflows.edit.records import VerifiedSet, first_specs, lost_by_task, make_record, note_of
 from perdure.workflows.edit.results import VerifyResult
 from perdure.workflows.edit.state import Place
+from perdure.workflows.fact_records import VERIFIED, record_at
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:

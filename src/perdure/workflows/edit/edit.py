@@ -13,11 +13,12 @@ from perdure.workflows.edit.again import lost
 from perdure.workflows.edit.gate import EditGate
 from perdure.workflows.edit.outcome import Outcome
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
-from perdure.workflows.edit.records import NOTE, VerifiedSet, make_record, note_of, title_of
+from perdure.workflows.edit.records import VerifiedSet, make_record, note_of, title_of
 from perdure.workflows.edit.request import EditRequest, Facts, facts_of, make_request, refused
 from perdure.workflows.edit.results import EditResult
 from perdure.workflows.edit.search import search
 from perdure.workflows.edit.state import Place, entry_with, pruned
+from perdure.workflows.fact_records import NOTE
 from perdure.workflows.rescore import Rescore, Rescored, rescore
 from perdure.workflows.session import Session
 

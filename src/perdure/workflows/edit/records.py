@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import NotFound
-from perdure.core.records import from_store
 from perdure.editing.spec import EditSpec
 from perdure.ledger.records import (
     Answers,
@@ -20,6 +19,7 @@ from perdure.ledger.records import (
     ListedFact,
     WrittenFact,
 )
+from perdure.workflows.fact_records import NOTE, along, changed, record_at
 
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet
@@ -27,20 +27,8 @@ if TYPE_CHECKING:
     from perdure.editing.written import Written
     from perdure.ledger import Entry, Ledger
 
-NOTE, VERIFIED = "edits", "edits verified"
 MEASURES = ("efficacy", "paraphrase", "neighbourhood", "generation")  # of an edited fact
 SHORTEST = 4  # digits of an id that may stand for the whole
-NOTHING = EditsRecord()
-
-
-def record_at(ledger: "Ledger", entry: "Entry") -> EditsRecord:
-    """Return what was last measured of the facts in force at an entry; without facts if it has no edits."""
-    return _along(ledger, reversed(ledger.ancestors(entry)))[-1][1]
-
-
-def records(ledger: "Ledger", line: Iterable["Entry"]) -> list[EditsRecord]:
-    """Return the record at each entry of a line that begins at the base."""
-    return [verified for _, verified in _along(ledger, line)]
 
 
 def note_of(ledger: "Ledger", parent: "Entry", record: EditsRecord, rewritten: bool | None = None) -> EditsNote:
@@ -52,26 +40,7 @@ def note_of(ledger: "Ledger", parent: "Entry", record: EditsRecord, rewritten: b
         record: The record.
         rewritten: Whether a learn wrote the facts again; None for an edit and a revert.
     """
-    return changes(_along(ledger, reversed(ledger.ancestors(parent)))[-1][0], record, rewritten)
-
-
-def _along(ledger: "Ledger", line: Iterable["Entry"]) -> list[tuple[EditsRecord, EditsRecord]]:
-    """Return the record at each entry as it was written, on which the next one follows, and as it was last verified."""
-    notes = {name: ledger.notes_with(name) for name in (NOTE, VERIFIED)}
-
-    def applied(record: EditsRecord, name: str, entry: str) -> EditsRecord:
-        if entry not in notes[name]:
-            return record
-        where = f"the note {name!r} of entry {entry[:12]}"
-        return changed(record, from_store(EditsNote, notes[name][entry], where))
-
-    record, pairs = NOTHING, []
-    for entry in line:
-        if NOTE in entry.slots and entry.id not in notes[NOTE]:  # an entry without a note takes the slot away
-            record = NOTHING
-        record = applied(record, NOTE, entry.id)
-        pairs.append((record, applied(record, VERIFIED, entry.id)))
-    return pairs
+    return changes(along(ledger, reversed(ledger.ancestors(parent)))[-1][0], record, rewritten)
 
 
 def changes(before: EditsRecord, after: EditsRecord, rewritten: bool | None = None) -> EditsNote:
@@ -81,21 +50,6 @@ def changes(before: EditsRecord, after: EditsRecord, rewritten: bool | None = No
     lines = tuple(line for name, line in new.items() if old.get(name) != line)
     note = EditsNote(after.about, after.drift, after.norms, rewritten, gone, lines)
     return note if list(changed(before, note).every) == list(new) else replace(note, order=tuple(new))
-
-
-def changed(before: EditsRecord, note: EditsNote) -> EditsRecord:
-    """Return the record of which `changes` gave the note."""
-    lines = {name: line for name, line in before.every.items() if name not in note.gone}
-    lines |= {line.fact: line for line in note.lines}
-    every = [lines[name] for name in (lines if note.order is None else note.order)]
-    return EditsRecord(
-        about=note.about,
-        facts=tuple(line for line in every if isinstance(line, FactLine)),
-        dropped=tuple(line for line in every if not isinstance(line, FactLine)),
-        drift=note.drift,
-        norms=note.norms,
-        rewritten=bool(note.rewritten),
-    )
 
 
 def listed(ledger: "Ledger", at: str = "head") -> list[ListedFact]:

@@ -12,8 +12,9 @@ from perdure.editing.spec import EditSpec
 from perdure.ledger import Entry
 from perdure.ledger.records import EditsRecord, RefusedFact
 from perdure.workflows.edit.gate import EditGate
-from perdure.workflows.edit.records import first_specs, record_at
+from perdure.workflows.edit.records import first_specs
 from perdure.workflows.edit.state import Place
+from perdure.workflows.fact_records import record_at
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:

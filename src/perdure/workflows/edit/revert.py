@@ -11,18 +11,10 @@ from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import EditsRecord, FactLine, RevertedFact, RevertNote, WrittenFact
 from perdure.workflows.author import sign
 from perdure.workflows.edit.own_views import own_views, said_in, with_views
-from perdure.workflows.edit.records import (
-    NOTE,
-    SHORTEST,
-    VerifiedSet,
-    make_record,
-    matching,
-    note_of,
-    record_at,
-    title_of,
-)
+from perdure.workflows.edit.records import SHORTEST, VerifiedSet, make_record, matching, note_of, title_of
 from perdure.workflows.edit.results import RevertResult
 from perdure.workflows.edit.state import Place, entry_with, pruned
+from perdure.workflows.fact_records import NOTE, record_at
 from perdure.workflows.rescore import Rescore, rescore
 from perdure.workflows.session import Session
 

@@ -4,11 +4,11 @@ from perdure.bridges.card import model_card
 from perdure.core.plain_text import visible
 from perdure.core.words import counted
 from perdure.ledger import Entry, Ledger
-from perdure.workflows.edit.records import record_at
 from perdure.workflows.export.card_record import EMBEDDED, origin
 from perdure.workflows.export.card_scores import FACTS, fact_lines, guard_lines, history, scores
 from perdure.workflows.export.card_words import code, loss_of, plain
 from perdure.workflows.export.result import AdapterExport, Export, MergedExport
+from perdure.workflows.fact_records import record_at
 
 
 def card(ledger: Ledger, entry: Entry, made: Export) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from perdure.core.rows import Row
 from perdure.ledger import Entry, Ledger
-from perdure.workflows.edit.records import record_at
+from perdure.workflows.fact_records import record_at
 
 
 def edited_rows(ledger: Ledger, entry: Entry, rows: Sequence[Row], further: Collection[str] = ()) -> set[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from perdure.ledger.guards import REF
 from perdure.ledger.records import SIGNATURE, GateOff, LearnRecord, Signature
 from perdure.maths.statistics import interval_name
-from perdure.workflows.edit.records import NOTE, records
+from perdure.workflows.fact_records import NOTE, records
 from perdure.workflows.inspect.compare import side_by_side
 from perdure.workflows.inspect.guard_views import guard_report
 from perdure.workflows.inspect.matrix import matrix

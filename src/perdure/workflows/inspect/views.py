@@ -23,7 +23,8 @@ from perdure.ledger.records import (
     Verdict,
 )
 from perdure.ledger.runs import unfinished
-from perdure.workflows.edit.records import NOTE, VERIFIED, about, record_at
+from perdure.workflows.edit.records import about
+from perdure.workflows.fact_records import NOTE, VERIFIED, record_at
 from perdure.workflows.inspect.memory_views import held, memory_diff, rows_kept
 from perdure.workflows.inspect.score_views import paired_tasks, score_table
 from perdure.workflows.inspect.view_records import (

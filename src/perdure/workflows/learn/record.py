@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from perdure.core.records import Record, omitted
 from perdure.evaluate.subset import over_rows
 from perdure.ledger.records import GateOff, LearnRecord, NewTaskKl, Repair, Resources, RowCounts, ScoreSummary, Verdict
-from perdure.workflows.edit.records import NOTE
+from perdure.workflows.fact_records import NOTE
 from perdure.workflows.guards.judge import skipped_note
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.effects import idle, unmoved

@@ -12,7 +12,7 @@ from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import Evidence, LearnRecord, Repair, Resources, Score, ScoreSummary, TriedScale
 from perdure.workflows.author import sign
 from perdure.workflows.edit.carry import Carried, carry
-from perdure.workflows.edit.records import NOTE
+from perdure.workflows.fact_records import NOTE
 from perdure.workflows.guards.judge import guard_warnings
 from perdure.workflows.guards.measure import measure_guards
 from perdure.workflows.inspect.log import candidate_line

@@ -13,7 +13,7 @@ from perdure.ledger.records import ScoreSummary, Verdict
 from perdure.ledger.records.revert_task import TaskRevertNote
 from perdure.workflows.author import sign
 from perdure.workflows.edit.carry import carry
-from perdure.workflows.edit.records import NOTE
+from perdure.workflows.fact_records import NOTE
 from perdure.workflows.inspect.score_views import taken_out
 from perdure.workflows.learn.remember import LedgerMemory
 from perdure.workflows.rescore import Rescore, rescore
