@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from fact_examples import dropped, fact_line
 from perdure.ledger.records import Drift, EditNote, EditsNote, EditsRecord, RefusedFact
-from perdure.workflows.edit.records import NOTHING, changes
+from perdure.workflows.edit.records import changes
 from perdure.workflows.edit.results import EditResult
-from perdure.workflows.fact_records import changed
+from perdure.workflows.fact_records import NOTHING, changed
 
 LINE = st.builds(fact_line, st.integers(0, 5), st.booleans())
 LINES = st.lists(st.tuples(LINE, st.booleans()), max_size=6, unique_by=lambda pair: pair[0].fact)
