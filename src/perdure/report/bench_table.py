@@ -31,7 +31,7 @@ def columns(comparison: BenchComparison) -> list[str]:
     gap = f"ACC minus {comparison.against}"
     watched = [f"{name} change" for name in comparison.watched]
     guards = [head for name in comparison.guards for head in _guard_heads(comparison, name)]
-    worst = ["worst guard"] if comparison.guards else []
+    worst = ["worst guard"] if _has_worst(comparison) else []
     cost = ["train time / naive", "train s", "peak MiB", "stored MB"]
     return ["arm", "seeds", acc, gap, *others, *watched, *guards, *worst, *cost]
 
@@ -47,7 +47,7 @@ def cells(line: ArmLine, comparison: BenchComparison) -> list[str]:
         *others,
         *(_score(line.watched.get(name), True) for name in comparison.watched),
         *(cell for name in comparison.guards for cell in _guard_cells(comparison, line, name)),
-        *([_worst(line.worst_guard)] if comparison.guards else []),
+        *([_worst(line.worst_guard)] if _has_worst(comparison) else []),
         _range(line.train_ratio, "{:.2f}"),
         _range(line.train_seconds, "{:,.0f}"),
         _range(line.peak_mib, "{:,.0f}"),
@@ -139,6 +139,10 @@ def _guard_cells(comparison: BenchComparison, line: ArmLine, name: str) -> list[
         return ["blind" if change.blind else _score(change, True)]
     last = _score(change.by_stage[-1], False)
     return [last, *([_score(change.readings["kl"], False)] if len(heads) > 1 else [])]
+
+
+def _has_worst(comparison: BenchComparison) -> bool:
+    return any(line.worst_guard for line in comparison.arms)
 
 
 def _worst(worst: WorstGuard | None) -> str:
