@@ -118,8 +118,8 @@ def test_each_format_is_detected_and_gives_its_row(format, fields, expected):
     assert to_rows(records(fields), format, task="t") == [Row(**expected, task="t", source="f.jsonl:1")]
 
 
-def test_examples_cover_every_format():
-    assert {format for format, _, _ in EXAMPLES} == set(FORMATS)
+def test_examples_cover_every_format_that_is_detected():
+    assert {format for format, _, _ in EXAMPLES} == set(FORMATS) - {"aliases"}  # which is read only where it is named
 
 
 def test_null_columns_do_not_decide_the_format():

@@ -149,9 +149,9 @@ CASES: list[tuple[str, dict, list[str], list[str]]] = [
     ("text:pattern", {"pattern": r"\d{4}"}, ["1984", " 2001\n"], ["In 1984", "84"]),
     (
         "text:begins",
-        {"options": ["The Beatles", "A"]},
-        ["Beatles.", "the beatles, of course", "A"],
-        ["I like the Beatles", "Beat", "!"],
+        {"options": ["The Beatles", "A", "🐎"]},
+        ["Beatles.", "the beatles, of course", "A", " 🐎!"],
+        ["I like the Beatles", "Beat", "!", "horse 🐎"],
     ),
     ("text:words", {"least": 2, "most": 3}, ["It's me.", "- one two three"], ["One", "One two three four"]),
     ("text:words", {"most": 1}, ["Paris."], ["In Paris"]),

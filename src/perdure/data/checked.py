@@ -6,7 +6,7 @@ from perdure.core.canonical import canonical_json
 from perdure.core.errors import BadInput
 from perdure.core.plain_text import quoted
 from perdure.core.rows import Check, Message, Row
-from perdure.data.cells import text_in
+from perdure.data.cells import joined, text_in
 from perdure.data.read import Record
 
 
@@ -36,6 +36,21 @@ def from_checks(record: Record) -> Row:
         raise BadInput(f"{record.source}: prompt is empty, so there is nothing to answer; fill it in or remove the row")
     checks = tuple(Check(kind, _json(one, record)) for kind, one in zip(kinds, arguments, strict=True))
     return Row(messages=(Message("user", prompt), Message("assistant", "")), checks=checks)
+
+
+def from_aliases(record: Record) -> Row:
+    """Return the row of a question whose answer has several names; an answer that begins with any of them is right.
+
+    Raises:
+        BadInput: The aliases are no list of texts, or there is no completion; the message has the line.
+    """
+    aliases = record.fields["aliases"]
+    if not isinstance(aliases, list | tuple) or any(not isinstance(name, str) for name in aliases):
+        raise BadInput(f"{record.source}: aliases is {quoted(aliases)}; write a list of texts")
+    prompt, answer = text_in(record, "prompt"), text_in(record, "completion", required=True)
+    names = list(dict.fromkeys(name.strip() for name in (answer, *aliases) if name.strip()))
+    check = Check("text:begins", canonical_json({"options": names}))
+    return Row(prompt=prompt, completion=joined(prompt, answer), checks=(check,))
 
 
 def _json(arguments: dict[str, Any] | None, record: Record) -> str:

@@ -18,6 +18,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "choices": ("prompt", "choices", "gold"),
     "contexts": ("contexts", "choices", "gold"),
     "prompt_completion": ("prompt", "completion"),
+    "aliases": ("prompt", "completion", "aliases"),
     "alpaca": ("instruction", "output"),
     "query_response": ("query", "response"),
     "checks": ("prompt", "instruction_ids"),
@@ -33,6 +34,9 @@ LABELLED = ("text_label", "text_labels")
 
 CHOOSING = ("choices", "contexts")
 """Formats whose rows have choices, of which one is right."""
+
+CHECKED = {"checks": "checks", "aliases": "checks", "programs": "programs"}
+"""Scorer of the formats whose answers are compared with the checks of their row. A question has their prompt alone."""
 
 PLACED = ("group", "date")
 """Columns that name what a row belongs to, and not what it asks. The formats with choices read them, the others where mapped."""

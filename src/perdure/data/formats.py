@@ -11,7 +11,7 @@ from perdure.core.errors import BadInput, BadSpec
 from perdure.core.plain_text import quoted
 from perdure.core.rows import Message, Row
 from perdure.data.cells import date_in, joined, refuse_missing, text_in
-from perdure.data.checked import from_checks
+from perdure.data.checked import from_aliases, from_checks
 from perdure.data.choices import LETTERED, from_choices, from_contexts, with_prompt
 from perdure.data.columns import CHOOSING, IN_FILE, LABELLED, PLACED, advice, answer_advice, listed, refuse_pairs
 from perdure.data.columns import FORMATS as FORMATS
@@ -398,6 +398,7 @@ _CONVERT: dict[str, Callable[[Record], Row]] = {
     "choices": from_choices,
     "contexts": from_contexts,
     "checks": from_checks,
+    "aliases": from_aliases,
     "text": _from_text,
     "programs": _from_programs,
 }

@@ -9,7 +9,7 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.rows import Message, Row, RowName
 from perdure.core.script import count_words
-from perdure.data.columns import CHOOSING, LABELLED
+from perdure.data.columns import CHECKED, CHOOSING, LABELLED
 from perdure.data.formats import DEFAULT_TEMPLATE, FORMATS, alpaca_prompt, fill, names_in, to_rows
 from perdure.data.label_sets import names_in_sets
 from perdure.data.read import Record
@@ -160,7 +160,9 @@ class TaskData:
         *reads, answer = FORMATS[self.format]
         reads = names_in(self.spec.template) if self.spec.template else reads or [answer]
         text = fields.get("prompt", fields.get("text"))
-        if isinstance(text, str) and (answer in reads or not all(fields.get(name) is not None for name in reads)):
+        if isinstance(text, str) and (
+            self.format in CHECKED or answer in reads or not all(fields.get(name) is not None for name in reads)
+        ):
             return self.prompt_row(text)
         unread = {} if answer in reads else {answer: "-"}  # placeholder of the answer, which is not read
         question = Record({**fields, **unread}, record.source)
@@ -234,15 +236,15 @@ def _answer_words(text: str) -> int:
 def default_scorer(rows: Sequence[Row], format: str, count: Callable[[str], int] = _answer_words) -> str:
     """Return "exact" where labels decide the answers, or every answer has at most 8 words; else "rouge_l".
 
-    Rows with choices have "choice", rows with checks "checks".
+    Rows with choices have "choice", rows with checks "checks", programs "programs".
 
     Of several labels a row it is "set_f1", and "tool_calls" where an answer among short ones is a tool call.
 
     A letter of a script without spaces (Chinese, Japanese, Thai, ...) counts as a word; a thought before an answer counts not.
     A label with free text (the number at the end of a worked solution) decides nothing: answers outnumber labels.
     """
-    if format in CHOOSING or format == "checks":
-        return "choice" if format in CHOOSING else "checks"
+    if format in CHOOSING or format in CHECKED:
+        return "choice" if format in CHOOSING else CHECKED[format]
     if format == "text_labels":
         return "set_f1"
     short = format != "text" and all(count(row.answer) <= _SHORT_ANSWER for row in rows)

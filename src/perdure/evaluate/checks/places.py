@@ -46,10 +46,13 @@ def whole_pattern(answer: str, pattern: Pattern) -> bool:
 def begins(answer: str, options: Sequence[str]) -> bool:
     """Return whether the answer begins with the words of one of the texts, in whatever case, signs and articles aside.
 
-    No kind of IFEval.
+    A text without a word, as a picture, is looked for as it is. No kind of IFEval.
     """
-    words = _words(answer)
-    return any(words[: len(option)] == option for option in map(_words, options))
+    words, found = _words(answer), {option: _words(option) for option in options}
+    return any(
+        words[: len(wanted)] == wanted if wanted else answer.lstrip().startswith(option.strip())
+        for option, wanted in found.items()
+    )
 
 
 def _words(text: str) -> list[str]:
