@@ -44,8 +44,8 @@ def bench(
         typer.Argument(
             metavar="SUITE",
             autocompletion=suites,
-            help="Suite: clinc3, clinc3_instruct, clinc5, clinc5_guards, clinc5_instruct, clinc5_instruct_guards, clinc10, "
-            "digits5, olora4, or a YAML file.",
+            help="Suite: clinc3, clinc3_instruct, clinc5, clinc5_drift, clinc5_guards, clinc5_instruct, clinc5_instruct_guards, "
+            "clinc10, digits5, olora4, or a YAML file.",
         ),
     ],
     recipes: Annotated[

@@ -74,7 +74,7 @@ Format = Annotated[
     typer.Option(
         metavar="NAME",
         autocompletion=formats,
-        help="Format of the data, detected by default: messages, sharegpt, prompt_completion, alpaca, query_response, "
+        help="Format of the data, detected by default: messages, sharegpt, prompt_completion, aliases, alpaca, query_response, "
         "choices, contexts, checks, text_label, text_labels, text or programs.",
     ),
 ]
