@@ -183,6 +183,19 @@ def test_an_edit_that_breaks_an_ability_is_refused_where_guards_are_enforced(ws)
     ws.revert(done.entry, guards="none")
 
 
+def test_an_edit_that_is_refused_leaves_the_answers_of_the_reference_that_it_scored(ws, tmp_path):
+    write(tmp_path / "asked.jsonl", [{"prompt": f"{name} lives in", "completion": "-"} for name in people.PEOPLE[:3]])
+    (tmp_path / "same.yaml").write_text(
+        "ability_guard: same\ntest: asked.jsonl\nability: drift\nmax_new_tokens: 2\nscorer: same\n"
+    )
+    ws.guard_add(tmp_path / "same.yaml")
+    assert edit(ws, *(moved(name) for name in people.PEOPLE[:8]), guards="enforce").entry is None
+    columns = {guard.columns for guard in ws.ledger.guards() if guard.columns}
+    assert len(columns) == 1
+    assert columns <= ws.ledger.objects.all()
+    assert ws.verify().problems == ()
+
+
 def test_verbs_after_one_another(ws):
     learn(ws, overrides=GENTLE)
     first = ws.ledger.resolve("head").id

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from perdure.core.progress import Tick
 from perdure.editing.facts import Fact, refuse_repeats, superseded
 from perdure.editing.spec import EditSpec
+from perdure.ledger.integrity import needed_objects
 from perdure.ledger.records import RefusedFact, Signature, SupersededFact
 from perdure.workflows.author import sign
 from perdure.workflows.edit.again import lost
@@ -95,7 +96,10 @@ def _record(
     prompts = [text for fact in applied for text in (fact.prompt, *fact.paraphrases)]
     rescored = rescore(session, entry, rescoring, place.tick, prompts)
     if rescored.refused:
-        for name in ledger.objects.all() - stored:
+        answered = needed_objects(
+            ledger.objects, (), ledger.guards()
+        )  # by a guard's reference, which the scoring stored
+        for name in ledger.objects.all() - stored - answered:
             ledger.objects.remove(name)
         return _refused_by_tasks(request, outcome, rescored, time.perf_counter() - began)
     title = title_of([fact.subject for fact in applied])
