@@ -3,8 +3,7 @@
     python benchmarks/edits_guards.py [--counts 20 100] [--budget quick] [--data ../shared/data] [--out FILE]
 
 Each number of facts is edited by one command into a fresh workspace of the embedded model, as `perdure edit --facts` does with
-nothing set, and measured by `perdure checkup` with the guards that are shipped and made by perdure. The file has the checkup of each, and
-the shares of facts that are said.
+nothing set, and measured by `perdure checkup` with the guards that are shipped and made by perdure. The file has each checkup.
 """
 
 import argparse
