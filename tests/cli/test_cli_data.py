@@ -126,7 +126,9 @@ def test_text_of_the_data_steers_neither_the_terminal_nor_a_page(fresh, tmp_path
 def test_an_error_that_quotes_data_steers_nothing_and_is_short(fresh, tmp_path):
     rows = [{"messages": [{"role": f"{HOSTILE}{'x' * 50_000}", "content": "x"}]}] * 4
     told = run("-w", fresh, "learn", "t", write_rows(tmp_path / "a.jsonl", rows), "--dry-run", code=1).stderr
-    assert told.startswith("error: a.jsonl:1, turn 1: role is ")
+    first, error = told.split("\n", 1)
+    assert first == "dry run: stopped by what follows; nothing was changed"
+    assert error.startswith("error: a.jsonl:1, turn 1: role is ")
     assert not STEERING.search(told)
     assert len(told) < 600
 

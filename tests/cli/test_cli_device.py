@@ -20,6 +20,7 @@ LOADS = {
     "learn": "parcel {files}/parcel.yaml",
     "edit": "Ann {{}}_is parcel",
     "eval": "",
+    "checkup": "",
     "revert": "{fact}",
     "demo": "--out {new}",
     "predict": "one?",

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.checkup_screen import checkup_screen
 from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, At, Device, Folder, Force, RunsCode, open_workspace
 from perdure.cli.output import emit, print_message, print_text, warn
@@ -60,6 +59,7 @@ def checkup(
 
     Example: perdure checkup --budget 300s
     """
+    from perdure.cli.checkup_screen import checkup_screen
     from perdure.workflows.checkup.checkup import CheckupRequest
     from perdure.workflows.checkup.checkup import checkup as carry_out
 

@@ -25,7 +25,7 @@ from perdure.ledger.records import Heartbeat
 from perdure.train.effects import norm
 from perdure.train.model_view import ModelView
 from perdure.train.planned_updates import plan_updates
-from perdure.train.task import Best, OpenTask, TaskInputs, Trainable, check_finite
+from perdure.train.task import Best, OpenTask, TaskInputs, Trainable, check_finite, contiguous
 from perdure.train.update import Update
 from perdure.train.validation import is_stale, validated_updates
 
@@ -118,7 +118,7 @@ class Learner(OpenTask):
         with self.inference.eval_mode():
             for method in self.recipe.owners("prepare"):
                 with self.stages.stage("statistics", f"statistics of {method.name} before training"):
-                    self.state[method.name] = method.prepare(ModelView(self), self.state[method.name])
+                    self.state[method.name] = contiguous(method.prepare(ModelView(self), self.state[method.name]))
                 self._check(self.state[method.name], f"method {method.name} prepared state that is", 0)
         self.begun = True
 

@@ -124,6 +124,14 @@ class OpenTask:
         return {method.name: self.state[method.name] for method in self.recipe.owners("measure")}
 
 
+def contiguous(state: State) -> State:
+    """Return a state with every tensor in the layout in which a checkpoint stores it.
+
+    On some processors a product with a transposed view rounds differently, so that a resumed learn would end with other bits.
+    """
+    return {key: value.contiguous() for key, value in state.items()}
+
+
 def check_finite(values: Mapping[str, Tensor], what: str, update: int, total: int) -> None:
     """Raise Diverged unless all values are finite; `what` is the subject of the message, with its verb."""
     if not all(torch.isfinite(value).all() for value in values.values()):

@@ -19,7 +19,7 @@ from perdure.train.effects import EffectMeter, norm, turned
 from perdure.train.grads import Backward, added, grad_of, gradients_of
 from perdure.train.splitting import fitted, forwards_of, size_of
 from perdure.train.steps import parts_of, run, step_of
-from perdure.train.task import OpenTask, check_finite
+from perdure.train.task import OpenTask, check_finite, contiguous
 
 ADVICE = (
     "set gradient_checkpointing: true, lower max_length, make a workspace whose base takes less (init --quantization nf4), or "
@@ -128,7 +128,7 @@ class Update:
         with torch.no_grad():
             self._hold(step)
             for method in self.recipe.owners("watch"):
-                self.task.state[method.name] = method.watch(step, self.task.state[method.name])
+                self.task.state[method.name] = contiguous(method.watch(step, self.task.state[method.name]))
         self.finished = True
         self.closing()
 
