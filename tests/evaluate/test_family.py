@@ -122,6 +122,12 @@ def test_a_guard_that_is_not_above_chance_is_named_and_never_counted():
     assert [one.p for one in verdict.guards if one.guard != "mmlu"] == [one.p for one in alone.guards]
 
 
+def test_a_guard_that_scores_less_than_the_tolerance_has_nothing_to_lose():
+    verdict = judge_guards(Gate(), {"language": counts(1, 0, 0, 50), "facts": counts(40, 0, 0, 50)})
+    assert {one.guard: one.verdict for one in verdict.guards}["language"] == "blind"
+    assert verdict.mean.guards == 1
+
+
 def test_a_workspace_whose_every_ability_is_blind_is_inconclusive_however_still_it_is():
     blind = {"mmlu": counts(26, 0, 0, 100, chance=0.25), "programs": counts(0, 0, 0, 30)}
     for guards in (blind, {**blind, "drift": drifted(0.0, spread=0.0)}):
@@ -129,7 +135,7 @@ def test_a_workspace_whose_every_ability_is_blind_is_inconclusive_however_still_
         assert verdict.verdict == "inconclusive"
         assert (verdict.mean, verdict.worst) == (None, None)
         assert "no ability can be judged: at the reference mmlu, programs is not above chance" in verdict.reason
-    assert "not above 0" in judge_guards(Gate(), blind).guards[-1].reason
+    assert "0.0% is not above 3.0%" in judge_guards(Gate(), blind).guards[-1].reason
 
 
 def test_a_score_above_chance_by_its_bound_sees():

@@ -15,11 +15,13 @@ from perdure.workflows.guards.measure import measure_guards
 from perdure.workflows.inspect.report_data import report_data
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 2}
+# every answer is right, so that there is something to lose
+ALWAYS = 'scorer: {name: regex, pattern: "()"}\nmax_new_tokens: 3\n'
 GUARDS = {
     "sums": ("maths", "scorer: rouge_l\nmax_new_tokens: 2\nchance: 0.0\n"),
-    "names": ("facts", "scorer: rouge_l\nmax_new_tokens: 3\n"),
-    "more_names": ("knowledge", "scorer: rouge_l\nmax_new_tokens: 3\n"),
-    "verbs": ("language", "scorer: rouge_l\nmax_new_tokens: 3\n"),
+    "names": ("facts", ALWAYS),
+    "more_names": ("knowledge", ALWAYS),
+    "verbs": ("language", ALWAYS),
     "habits": ("drift", "scorer: same\nmax_new_tokens: 4\n"),
 }
 

@@ -86,8 +86,10 @@ def test_an_adapter_with_the_scale_of_rslora_is_exported_as_a_plain_one_and_goes
     ws, words = perdure.Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32"), {**QUICK, "use_rslora": True}
     for task in ("refund", "parcel"):
         ws.learn(task, write_rows(tmp_path / f"{task}.jsonl", task), overrides=words, gate=None)
+    bill = write_rows(tmp_path / "bill.jsonl", "bill")
+    assert ws.plan("bill", bill, overrides=QUICK).recipe.settings.use_rslora  # head goes on in its own shape
     with pytest.raises(BadSpec, match="keep lora_r, lora_alpha, use_rslora and"):
-        ws.plan("bill", write_rows(tmp_path / "bill.jsonl", "bill"), overrides=QUICK)
+        ws.plan("bill", bill, overrides={**QUICK, "lora_alpha": 4.0})
     expected = logits(ws.model(), ids)
     ws.export(tmp_path / "out")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())

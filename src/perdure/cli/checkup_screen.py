@@ -73,7 +73,7 @@ def _guards(
 def _guard(one: GuardReading, verdict: GuardVerdict | None) -> str:
     n = f"n {one.n}" + (f" in {one.groups} groups" if one.groups else "")
     if one.blind:
-        return f"blind: {_percent(one.base)} is not above chance, so that a fall cannot be seen  {n}"
+        return f"blind: {_percent(one.base)} is no better than chance or nothing, so that no fall can be seen  {n}"
     word = f"  {verdict.verdict.upper() if verdict.verdict == 'fail' else verdict.verdict}" if verdict else ""
     return f"{_percent(one.base)} -> {_percent(one.now)}  {_change(one.change)}  {n}{word}"
 

@@ -24,11 +24,12 @@ from typing import Literal
 import numpy as np
 
 from perdure.core.keyed import seed_of
+from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.wording import bounds, change, listed, percent, points
 from perdure.ledger.records import Gate, GuardItems, GuardsVerdict, GuardVerdict, MeanDrop, WorstDrop
 from perdure.ledger.records.guards_verdict import DRIFT, GuardWord
 from perdure.maths.families import holm, mean_of_intervals, simultaneous_confidence
-from perdure.maths.statistics import Interval, items_needed, mean_interval, paired_difference, paired_p_value
+from perdure.maths.statistics import Interval, items_needed, paired_difference, paired_p_value
 
 ORDER: tuple[GuardWord, ...] = ("fail", "inconclusive", "pass", "blind")
 NAMED = 3  # fallen guards that the reason describes
@@ -103,11 +104,11 @@ class _Compared:
 
     @cached_property
     def blind(self) -> bool:
-        """Whether the reference is not above chance, by its lower one-sided bound."""
-        if self.items.chance is None:
-            return False
-        level = 2 * self.gate.confidence - 1
-        return mean_interval(self.items.before, level, self.seed, groups=self.items.groups)[1] <= self.items.chance
+        """Whether the reference has nothing to lose; never of drift."""
+        items = self.items
+        return not self.is_drift and is_blind(
+            items.before, items.chance, self.tolerance, groups=items.groups, confidence=self.gate.confidence
+        )
 
     @cached_property
     def drop(self) -> Interval:
@@ -155,7 +156,7 @@ def _judge(gate: Gate, one: _Compared, p: float, same: bool, tests: int) -> Guar
 
 def _blind(one: _Compared) -> GuardVerdict:
     verdict, chance = _verdict(one, "blind"), one.items.chance or 0.0
-    level = f"above chance ({percent(chance)})" if chance else "above 0"
+    level = f"above chance ({percent(chance)})" if chance else f"above {percent(one.tolerance)}"
     return replace(verdict, reason=f"the reference's {percent(verdict.before)} is not {level}: it cannot fall")
 
 

@@ -85,8 +85,9 @@ def _wanted(name: str, ability: str, only: Collection[str]) -> bool:
 
 
 def _check(only: Collection[str], names: Sequence[str]) -> None:
+    known = list(dict.fromkeys([*names, *ABILITIES]))
     for word in only:
-        if word not in names and word not in ABILITIES:
+        if word not in known:
             raise NotFound(
-                f"no guard and no ability {word!r}{nearest(word, [*names, *ABILITIES])}; abilities are {', '.join(ABILITIES)}"
+                f"no guard and no ability {word!r}{nearest(word, known)}; abilities are {', '.join(ABILITIES)}"
             )

@@ -4,8 +4,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 
 from perdure.core.keyed import seed_of
+from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.scorers import SAME
-from perdure.ledger.records import Score
+from perdure.ledger.records import Gate, Score
 from perdure.maths.families import mean_of_intervals
 from perdure.maths.statistics import mean_interval, paired_difference
 from perdure.workflows.checkup.records import Abilities, Change, DriftReadings, GuardReading, Reading
@@ -29,7 +30,6 @@ def guard_reading(measured: MeasuredGuard) -> GuardReading:
     named = groups if all(groups) and len(set(groups)) < len(groups) else []
     now, before = measured.now, measured.before
     seed = seed_of("checkup", guard.name)
-    _, floor, _ = mean_interval(before.items, 0.9, seed, groups=named)  # the lower one-sided bound of 95%
     value, low, high = mean_interval(now.items, seed=seed, groups=named)
     return GuardReading(
         base=before.score,
@@ -38,7 +38,7 @@ def guard_reading(measured: MeasuredGuard) -> GuardReading:
         high=high,
         change=Change(*paired_difference(now.items, before.items, seed=seed, groups=named)),
         n=now.n,
-        blind=guard.chance is not None and floor <= guard.chance,
+        blind=guard.ability != DRIFT and is_blind(before.items, guard.chance, Gate().tolerance, groups=named),
         ability=guard.ability,
         groups=len(set(named)),
         seconds=measured.seconds,

@@ -9,8 +9,10 @@ from typing import Literal, get_args
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.records import Record
+from perdure.evaluate.blindness import is_blind
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import Guard, GuardBudget
+from perdure.ledger.records import Gate, Guard, GuardBudget
+from perdure.ledger.records.guards_verdict import DRIFT
 from perdure.workflows.guards.read import ReadGuard, read_guard
 from perdure.workflows.session import Session
 
@@ -226,7 +228,7 @@ def listed(session: Session, guard: Guard) -> ListedGuard:
     ledger, task = session.ledger, session.tasks.get(guard.name, guard.version)
     state = ledger.seen(ledger.entry(guard.reference), None)
     score = ledger.score(state, guard.score_version, task.scoring)
-    blind = None if score is None else guard.chance is not None and score.low <= guard.chance
+    blind = None if score is None else guard.ability != DRIFT and is_blind(score.items, guard.chance, Gate().tolerance)
     return ListedGuard(
         name=guard.name,
         ability=guard.ability,

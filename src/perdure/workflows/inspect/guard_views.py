@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perdure.core.rows import Row
+from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.scorers import SAME
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import Gate, Guard, Score
@@ -27,7 +28,7 @@ class _Measured:
 
     @property
     def blind(self) -> bool:
-        return self.guard.chance is not None and mean_interval(self.before.items, 0.9)[1] <= self.guard.chance
+        return is_blind(self.before.items, self.guard.chance, Gate().tolerance)
 
     def change(self, stage: int, confidence: float = 0.95) -> Interval | None:
         """Return the score at a stage minus that of the reference, with its two-sided interval."""
