@@ -2,7 +2,9 @@
 
 import pytest
 from shell import run
+from typer.main import get_command
 
+from perdure.cli.main import app
 from perdure.cli.options import with_value
 
 
@@ -18,3 +20,8 @@ def test_a_task_may_follow(ws, option):
 
 def test_another_way_is_refused(ws):
     assert "is no way to run programs" in run("eval", "--run-code=maybe", "-w", ws, code=2).stderr
+
+
+@pytest.mark.parametrize("command", ["eval", "learn", "edit", "revert", "checkup"])
+def test_every_command_that_scores_takes_the_option(command):
+    assert any("--run-code" in parameter.opts for parameter in get_command(app).commands[command].params)

@@ -17,6 +17,7 @@ from perdure.cli.options import (
     NoGuards,
     NoScore,
     Quick,
+    RunsCode,
     guard_mode,
     open_workspace,
     rows_to_score,
@@ -78,6 +79,7 @@ def edit(
     message: Message = None,
     folder: Folder = None,
     device: Device = None,
+    run_code: RunsCode = "no",
     as_json: AsJson = False,
 ) -> None:
     """Write a fact, or a file of facts, into the model, verify them, record those that pass, and score every task.
@@ -102,7 +104,7 @@ def edit(
         raise typer.BadParameter(f"--no-score scores no guard either, so that --guards {mode} has nothing to do")
     rescoring = Rescore(rows_to_score(quick, no_score), strict, mode)
     given = _given(subject, prompt, target, ground_truth, facts)
-    ws = open_workspace(folder, device)
+    ws = open_workspace(folder, device, run_code)
     spec = _spec(ws, method, layer, batch)
     rule_of = None if no_gate else EditGate(**rule)
     with progress("loading the model") as tick:

@@ -6,7 +6,17 @@ import typer
 
 from perdure.cli.learn_screen import change_lines
 from perdure.cli.names import names_to_revert
-from perdure.cli.options import AsJson, Device, Folder, NoGuards, NoScore, Quick, open_workspace, rows_to_score
+from perdure.cli.options import (
+    AsJson,
+    Device,
+    Folder,
+    NoGuards,
+    NoScore,
+    Quick,
+    RunsCode,
+    open_workspace,
+    rows_to_score,
+)
 from perdure.cli.output import counted, emit, print_text, short, warn
 from perdure.cli.progress import progress
 from perdure.core.records import in_stored_order
@@ -33,6 +43,7 @@ def revert(
     no_guards: NoGuards = False,
     folder: Folder = None,
     device: Device = None,
+    run_code: RunsCode = "no",
     as_json: AsJson = False,
 ) -> None:
     """Take a fact, all facts of an edit, or a task with an adapter of its own out of head in a new entry.
@@ -47,7 +58,7 @@ def revert(
     from perdure.workflows.revert import revert as carry_out
 
     rescoring = Rescore(rows_to_score(quick, no_score), guards="none" if no_guards else None)
-    ws = open_workspace(folder, device)
+    ws = open_workspace(folder, device, run_code)
     with progress("loading the model") as tick:
         result = carry_out(ws.session, what, resolve=resolve, tick=tick, rescoring=rescoring)
     if not isinstance(result, RevertResult):

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from perdure.core.rows import Row
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.fact_records import record_at
+from perdure.workflows.guards.drift import question_of
 
 
 def edited_rows(ledger: Ledger, entry: Entry, rows: Sequence[Row], further: Collection[str] = ()) -> set[str]:
@@ -19,12 +20,7 @@ def edited_rows(ledger: Ledger, entry: Entry, rows: Sequence[Row], further: Coll
     facts = record_at(ledger, entry).facts
     prompts = {*further, *(text for fact in facts for text in (fact.prompt, *fact.paraphrases))}
     endings = tuple(filter(None, map(_plain, prompts)))
-    return {row.hash for row in rows if endings and _plain(_prompt(row)).endswith(endings)}
-
-
-def _prompt(row: Row) -> str:
-    turns = [turn.content for turn in row.messages if turn.role == "user"]
-    return turns[-1] if turns else row.prompt
+    return {row.hash for row in rows if endings and _plain(question_of(row)).endswith(endings)}
 
 
 def _plain(text: str) -> str:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perdure.core.rows import Row
 from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.scorers import SAME
 from perdure.ledger import Entry, Ledger
@@ -12,6 +11,7 @@ from perdure.ledger.records.guards_verdict import DRIFT
 from perdure.maths.families import mean_of_intervals, simultaneous_confidence
 from perdure.maths.statistics import Interval, mean_interval, paired_difference
 from perdure.workflows.guards.columns import guard_scores
+from perdure.workflows.guards.drift import question_of
 from perdure.workflows.inspect.report_records import Band, DriftedAnswer, GuardPanel, GuardReport
 
 ANSWERS = 10  # of those that changed most
@@ -114,11 +114,6 @@ def _drifted(ledger: Ledger, one: _Measured) -> tuple[DriftedAnswer, ...]:
     order = sorted(range(now.n), key=lambda i: (now.items[i], now.rows[i]))
     changed = [i for i in order if now.rows[i] in rows and now.predictions[i] != before.get(now.rows[i])]
     return tuple(
-        DriftedAnswer(_question(rows[now.rows[i]]), before[now.rows[i]], now.predictions[i], now.items[i])
+        DriftedAnswer(question_of(rows[now.rows[i]]), before[now.rows[i]], now.predictions[i], now.items[i])
         for i in changed[:ANSWERS]
     )
-
-
-def _question(row: Row) -> str:
-    turns = [turn.content for turn in row.messages if turn.role == "user"]
-    return turns[-1] if turns else row.prompt
