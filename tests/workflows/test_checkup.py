@@ -173,6 +173,18 @@ def test_a_judge_compares_the_answers_of_the_drift_guard(ws):
         ws.checkup(only=["names"], judge=command)
 
 
+def test_refusals_are_those_of_a_guard_that_scores_them(ws):
+    rows = [{"prompt": f"habits {n}", "completion": "refund", "label": "answer"} for n in range(6)]
+    folder = ws.ledger.root.parent
+    (folder / "polite.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    (folder / "polite.yaml").write_text(
+        "ability_guard: polite\ntest: polite.jsonl\nability: safety\nscorer: declines\n"
+    )
+    ws.guard_add(folder / "polite.yaml")
+    reading = ws.checkup(only=["drift", "safety"]).instruction_drift.declines
+    assert (reading.base, reading.now, reading.n) == (1.0, 1.0, 6)  # nothing is declined, as it should be
+
+
 def test_a_row_that_asks_an_edited_fact_is_left_out(ws):
     head = ws.ledger.resolve("head")
     every = measure_guards(ws.session, head, {"names": 6}, names=["names"])["names"]

@@ -45,9 +45,11 @@ def show_result(result: "LearnResult", ledger: "Ledger") -> None:
         )
     if result.repair:
         print_text(_repair_lines(result.repair, ledger) + "\n")
-    print_text(
-        gate_screen(result.gate, ledger.aliases, reason=result.gate.verdict != "inconclusive")
-    )  # else `conclude` prints it
+    from perdure.workflows.guards.judge import WARNS  # only here: it loads numpy
+
+    undecided = result.gate.verdict == "inconclusive"  # then `conclude` prints the reason
+    warned = any(text.startswith(WARNS) for text in result.warnings)
+    print_text(gate_screen(result.gate, ledger.aliases, reason=not undecided, advice=not warned))
 
 
 def _repair_lines(repair: "Repair", ledger: "Ledger") -> str:
@@ -67,13 +69,15 @@ def _with_earlier(scores: "Mapping[str, ScoreCells]", result: "LearnResult") -> 
     }
 
 
-def gate_screen(verdict: "Verdict | GateOff", aliases: "Mapping[str, str]", *, reason: bool = True) -> str:
+def gate_screen(
+    verdict: "Verdict | GateOff", aliases: "Mapping[str, str]", *, reason: bool = True, advice: bool = True
+) -> str:
     """Return what a gate decided, as a screen of text, each renamed task under its alias; see `evaluate.gate.screen`."""
     from perdure.evaluate.gate import renamed, screen
 
     if verdict.verdict == "off":
         return f"gate: OFF, {verdict.reason}"
-    return screen(renamed(verdict, aliases), reason=reason).rstrip()
+    return screen(renamed(verdict, aliases), reason=reason, advice=advice).rstrip()
 
 
 def reason_of(verdict: "Verdict | GateOff", aliases: "Mapping[str, str]") -> str:

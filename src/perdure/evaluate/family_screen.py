@@ -5,12 +5,13 @@ from perdure.ledger.records import GuardsVerdict, GuardVerdict
 from perdure.ledger.records.guards_verdict import DRIFT
 
 
-def guards_screen(verdict: GuardsVerdict, *, reason: bool = True) -> list[str]:
+def guards_screen(verdict: GuardsVerdict, *, reason: bool = True, advice: bool = True) -> list[str]:
     """Return the verdict on guards as lines: the decision, the reason, each guard, the mean and the worst, what to do.
 
     Args:
         verdict: The verdict.
         reason: Print the reason; False where the gate's own reason has it.
+        advice: Print what to do; False where a warning has it.
     """
     rule = "part of the gate" if verdict.enforced else "only a warning, not part of the gate"
     lines = [f"guards: {verdict.verdict.upper()} ({rule})", *([verdict.reason] if reason else [])]
@@ -22,7 +23,7 @@ def guards_screen(verdict: GuardsVerdict, *, reason: bool = True) -> list[str]:
             f"mean of {mean.guards} abilities: {bounds(mean.drop, mean.low, mean.high)} (limit {points(mean.limit)}); "
             f"worst {worst.guard}: {bounds(worst.drop, worst.low, worst.high)}, all {worst.guards} together"
         )
-    return [*lines, *(f"what to do: {text}" for text in verdict.advice)]
+    return [*lines, *(f"what to do: {text}" for text in verdict.advice if advice)]
 
 
 def _line(one: GuardVerdict, width: int, kinds: int) -> str:

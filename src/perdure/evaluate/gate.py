@@ -119,13 +119,14 @@ def renamed(verdict: Verdict, aliases: Mapping[str, str]) -> Verdict:
     return replace(verdict, tasks=tasks, floor=floor, reason=verdict.reason.replace(before, after))
 
 
-def screen(verdict: Verdict, differences: Sequence[str] = (), *, reason: bool = True) -> str:
+def screen(verdict: Verdict, differences: Sequence[str] = (), *, reason: bool = True, advice: bool = True) -> str:
     """Return the verdict as one screen of plain text: the decision, the reason, then the guarded tasks, worst first.
 
     Args:
         verdict: The verdict.
         differences: How a stored verdict differs from it.
         reason: Print the reason, and how many more test items would decide; False where the caller prints both.
+        advice: Print what to do where guards fell; False where the caller prints it.
     """
     strict = ", strict" if verdict.strict else ""
     together = f", fail corrected for {len(verdict.tasks)} tasks" if verdict.correct == "holm" else ""
@@ -145,7 +146,8 @@ def screen(verdict: Verdict, differences: Sequence[str] = (), *, reason: bool = 
     if (facts := verdict.facts) and facts.reason not in verdict.reason:
         lines += ["", facts.reason]
     if verdict.guards:
-        lines += ["", *guards_screen(verdict.guards, reason=verdict.guards.reason not in verdict.reason)]
+        told = verdict.guards.reason in verdict.reason
+        lines += ["", *guards_screen(verdict.guards, reason=not told, advice=advice)]
     lines += [f"differs from the stored verdict: {line}" for line in differences]
     return "\n".join(lines) + "\n"
 

@@ -19,8 +19,8 @@ from perdure.workflows.checkup.choose import choose
 from perdure.workflows.checkup.cost import Planned, items_in, plan, total
 from perdure.workflows.checkup.readings import abilities, drift, guard_reading, knowledge, main_drift, others
 from perdure.workflows.checkup.records import Change, Checkup, Cost, TaskReading
+from perdure.workflows.guards.judge import guard_items
 from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
-from perdure.workflows.guards.verdict import guard_items
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.session import Session
 

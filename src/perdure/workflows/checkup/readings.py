@@ -97,21 +97,18 @@ def main_drift(measured: Iterable[MeasuredGuard]) -> MeasuredGuard | None:
 
 
 def drift(measured: Collection[MeasuredGuard], judged: Sequence[float] = ()) -> DriftReadings:
-    """Return the drift readings, of `main_drift`; `declines` of a guard that compares refusals.
+    """Return the drift readings, of `main_drift`; `declines` of a guard with the scorer "declines".
 
     Args:
         measured: The guards.
         judged: What a judge made of each answer of `main_drift`; empty where none was asked.
     """
-    compared = [one for one in measured if one.now.scorer == SAME]
     main = main_drift(measured)
-    refusals = next((one for one in compared if any(row.label in ("decline", "answer") for row in one.rows)), None)
+    refusals = next((one for one in measured if one.now.scorer == DECLINES), None)
     names = [field.name for field in fields(DriftReadings)]
     found = {name: _drift_reading(name, main.before, main.now) for name in names} if main else {}
-    if refusals:
-        found[DECLINES] = _drift_reading(DECLINES, refusals.before, refusals.now)
-    else:
-        found[DECLINES] = None  # by what the reference declines alone, which no prompt of the guard is made for
+    # without such a guard there is only what the reference declines, which no prompt of a drift guard is made for
+    found[DECLINES] = _reading(DECLINES, refusals.before.items, refusals.now.items) if refusals else None
     if judged:
         found["judge"] = _judge_reading(judged)
     return DriftReadings(**found)
@@ -119,15 +116,15 @@ def drift(measured: Collection[MeasuredGuard], judged: Sequence[float] = ()) -> 
 
 def _judge_reading(items: Sequence[float]) -> Reading:
     """Return the share of answers that a judge prefers, a tie counted half; the reference against itself is .5."""
-    value, low, high = mean_interval(items, seed=seed_of("checkup", "judge"))
-    change = Change(*paired_difference(items, [0.5] * len(items), seed=seed_of("checkup", "judge")))
-    return Reading(base=0.5, now=value, low=low, high=high, n=len(items), change=change)
+    return _reading("judge", [0.5] * len(items), items)
 
 
 def _drift_reading(name: str, before: Score, now: Score) -> Reading | None:
     then, items = (score.items if name == "same" else score.readings.get(name) for score in (before, now))
-    if items is None or then is None:
-        return None
+    return None if items is None or then is None else _reading(name, then, items)
+
+
+def _reading(name: str, then: Sequence[float], items: Sequence[float]) -> Reading:
     largest = max(1.0, *items, *then)  # nats have no upper limit, and intervals are of items in [0, 1]
     first, second = ([value / largest for value in values] for values in (then, items))
     seed = seed_of("checkup", name)

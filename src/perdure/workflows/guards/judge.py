@@ -10,6 +10,7 @@ from perdure.workflows.guards.attach import Mode, mode_of
 from perdure.workflows.guards.measure import MeasuredGuard, not_run_guards
 from perdure.workflows.session import Session
 
+WARNS = "guards: "  # begins the warning of guards that fell
 NOTE = "guards"  # note of an entry that was made without scoring the guards of its workspace
 
 
@@ -55,7 +56,7 @@ def guard_warnings(verdict: GuardsVerdict | None) -> tuple[str, ...]:
         return ()
     fallen = [f"{one.guard}: {one.reason}" for one in verdict.guards if one.verdict == "fail" or one.warns]
     what = "; ".join(fallen) or verdict.reason
-    return (f"guards: {what}. What to do: {'; '.join(verdict.advice)}",)
+    return (f"{WARNS}{what}. What to do: {'; '.join(verdict.advice)}",)
 
 
 def guard_notices(session: Session, measured: Mapping[str, MeasuredGuard]) -> tuple[str, ...]:
