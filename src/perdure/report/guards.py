@@ -52,7 +52,7 @@ def _panel(data: ReportData, panel: GuardPanel) -> Html:
 def _level(y: Scale, level: float, share: bool) -> Html:
     return join(
         el("line", x1=38, x2=WIDTH - 2, y1=y(level), y2=y(level), class_="grid"),
-        el("text", _shown(level, share), x=33, y=y(level) + 3.5, text_anchor="end"),
+        el("text", percent(level, 0) if share else _shown(level, share), x=33, y=y(level) + 3.5, text_anchor="end"),
     )
 
 
