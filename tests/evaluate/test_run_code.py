@@ -15,22 +15,15 @@ from perdure.core.rows import Row
 from perdure.data.programs import program_check
 from perdure.evaluate import run_code
 from perdure.evaluate.program_child import from_plain, program_of, to_plain
-from perdure.evaluate.run_code import check_run_code, program_outcome, run_program
+from perdure.evaluate.run_code import program_outcome, run_program
+from program_isolation import refusal
 
 HUMANEVAL = Path(__file__).parents[3] / "shared/data/ability/humaneval.jsonl.gz"
 TEST = "SECRET = 41\nassert f(1) == SECRET + 1"
 FORGED = r"""b'{"passed": true, "reason": ""}'"""
 
 
-def isolated() -> str:
-    try:
-        check_run_code("isolated")
-    except BadInput as error:
-        return str(error)
-    return ""
-
-
-REASON = isolated()
+REASON = refusal()
 needs_namespaces = pytest.mark.skipif(bool(REASON), reason=REASON)
 
 
@@ -94,13 +87,11 @@ ATTACKS = {
 
 @needs_namespaces
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_fails_and_leaves_nothing(name, short):
-    before = set(Path(tempfile.gettempdir()).glob("perdure-program-*"))
+def test_an_attack_fails_and_leaves_nothing(name, short, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other tests run programs at the same time
     assert not judged(ATTACKS[name]).passed
     assert not any(Path(place, "perdure-attack").exists() for place in ("/", "/usr", "/tmp"))
-    assert not {
-        folder for folder in set(Path(tempfile.gettempdir()).glob("perdure-program-*")) - before if folder.exists()
-    }
+    assert list(tmp_path.iterdir()) == []
 
 
 @needs_namespaces

@@ -223,8 +223,8 @@ def test_a_shipped_guard_is_measured_and_not_added(ws, monkeypatch):
 def test_the_cost_is_announced_before_anything_is_scored(ws):
     told = []
     request = module.CheckupRequest(only=["names"])
-    module.checkup(ws.session, request, about=lambda text, *_: told.append(text))
-    module.checkup(ws.session, request, about=lambda text, *_: told.append(text))
+    module.checkup(ws.session, request, about=told.append)
+    module.checkup(ws.session, request, about=told.append)
     assert told == [
         "scoring 12 rows of 1 guard, those of the reference included; no row was timed yet",
         "every guard is scored already",

@@ -8,21 +8,12 @@ from perdure.core.rows import Row
 from perdure.data.programs import program_check
 from perdure.data.spec import make_spec
 from perdure.data.task import TaskData
-from perdure.evaluate.run_code import check_run_code
 from perdure.ledger.records import Guard, GuardBudget
 from perdure.workflows import scoring
 from perdure.workflows.guards.measure import measure_guards, not_run_guards
+from program_isolation import refusal
 
-
-def namespaces():
-    try:
-        check_run_code("isolated")
-    except BadInput as error:
-        return str(error)
-    return ""
-
-
-REASON = namespaces()
+REASON = refusal()
 
 
 @pytest.fixture

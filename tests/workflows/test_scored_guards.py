@@ -7,14 +7,13 @@ import pytest
 
 from perdure import Workspace
 from perdure.bridges.runtime import Runtime
-from perdure.core.errors import BadInput
 from perdure.data.guard_spec import guard_file, guard_names, load_guard_spec
 from perdure.evaluate.checks import follows
-from perdure.evaluate.run_code import check_run_code
 from perdure.evaluate.scorers import runs_programs
 from perdure.workflows.guards.measure import measure_guards
 from perdure.workflows.guards.read import read_guard
 from perdure.workflows.scoring import measure
+from program_isolation import refusal
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 SPECS = {name: load_guard_spec(guard_file(name)) for name in guard_names()}
@@ -24,15 +23,7 @@ SAME = [name for name, spec in SPECS.items() if spec.task.get("scorer") == "same
 shared_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared real data is not beside this checkout")
 
 
-def namespaces():
-    try:
-        check_run_code("isolated")
-    except BadInput as error:
-        return str(error)
-    return ""
-
-
-REASON = namespaces()
+REASON = refusal()
 
 
 @pytest.fixture(scope="module")

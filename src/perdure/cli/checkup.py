@@ -69,7 +69,7 @@ def checkup(
     )
     ws = open_workspace(folder, device, run_code)
     with progress("looking up scores") as tick:
-        result = carry_out(ws.session, request, tick, about=lambda text, *_: print_message(text))
+        result = carry_out(ws.session, request, tick, about=print_message)
     if save:
         text = json.dumps(result.to_json(), ensure_ascii=False) + "\n"
         write_output(save, text, CHECKUP, force=force, workspaces=[ws.ledger.root])

@@ -102,6 +102,10 @@ class History(GuardBook):
             line.append(self.entry(line[-1].parent))
         return line
 
+    def last_learn(self, entry: Entry, task: str) -> Entry | None:
+        """Return the entry that learned a task last, `entry` or one before it; None where none did."""
+        return next((one for one in self.ancestors(entry) if one.kind == "learn" and one.task == task), None)
+
     def slots(self, entry: Entry) -> dict[str, str]:
         """Return object hash by slot at an entry, sorted by slot: each slot as its newest writer among the ancestors left it."""
         hashes: dict[str, str | None] = {}

@@ -1,6 +1,6 @@
 """Checkup: what the model at an entry can do, compared with the base model: tasks, abilities, facts, drift, and a verdict."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -25,6 +25,7 @@ from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.session import Session
 
 Name = Literal["quick", "standard", "full"]
+About = Callable[[str], None]
 BUDGETS: tuple[str, ...] = get_args(Name)
 OF_GUARDS = "base"
 GROW = "grow"
@@ -65,14 +66,14 @@ class CheckupRequest:
             raise BadInput(f"a budget of {self.budget} seconds measures nothing; give more than 0")
 
 
-def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None, about: Tick | None = None) -> Checkup:
+def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None, about: About | None = None) -> Checkup:
     """Return what the model at an entry can do; stored scores are looked up.
 
     Args:
         session: Of the workspace.
         request: What is measured.
         tick: Called with (what, done, total) as work goes on.
-        about: Called once before anything is scored, with a sentence on the cost, and the number of rows twice.
+        about: Called before anything is scored, with a sentence on the cost.
 
     Raises:
         NotFound: A ref, a guard or an ability is not known.
@@ -92,7 +93,7 @@ def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None,
 
 
 def _measured(
-    session: Session, request: CheckupRequest, confidence: float, tick: Tick | None, about: Tick | None
+    session: Session, request: CheckupRequest, confidence: float, tick: Tick | None, about: About | None
 ) -> Checkup:
     """Return a checkup of one budget.
 
@@ -118,7 +119,7 @@ def _measured(
         )
         planned = plan(session, chosen.guards, entry, wanted)
         if about:
-            about(_announced(planned), sum(one.n for one in planned), sum(one.n for one in planned))
+            about(_announced(planned))
         scored = {name: session.score(entry, task, tick) for name, task in _tasks(session, entry, request.only).items()}
         measured = measure_guards(session, entry, wanted, guards=chosen.guards, tick=tick)
         judged = _judged(session, request, measured, tick)
@@ -189,10 +190,8 @@ def _tasks(session: Session, entry: Entry, only: Collection[str]) -> dict[str, T
 def _learned(session: Session, entry: Entry, task: str) -> Score | None:
     """Return the score of a task at the entry that learned it last, where it was measured on the version in force."""
     ledger = session.ledger
-    for past in ledger.ancestors(entry):
-        if past.kind == "learn" and past.task == task:
-            return ledger.score(ledger.seen(past, task), past.tasks[task])
-    return None
+    past = ledger.last_learn(entry, task)
+    return ledger.score(ledger.seen(past, task), past.tasks[task]) if past else None
 
 
 def _task_reading(session: Session, name: str, entry: Entry, now: Score, learned: Score | None) -> TaskReading:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from perdure.core.errors import NotFound
 from perdure.evaluate.evidence import GuardedTask, make_evidence
 from perdure.ledger import Entry
 from perdure.ledger.records import Evidence, Gate, GateOff, Verdict
@@ -85,5 +86,7 @@ def _when_learned(run: Run, scores: Mapping[str, Scored]) -> dict[str, Scored]:
 
 def learned_by(run: Run, task: str) -> Entry:
     """Return the entry that learned a task of head last."""
-    line = run.session.ledger.ancestors(run.plan.parent)
-    return next(entry for entry in line if entry.kind == "learn" and entry.task == task)
+    entry = run.session.ledger.last_learn(run.plan.parent, task)
+    if entry is None:
+        raise NotFound(f"no entry before head learned task {task!r}; 'perdure verify' lists what is wrong")
+    return entry

@@ -197,8 +197,8 @@ def _learned(session: Session, skill: Plan) -> Entry | None:
     name = skill.task.name
     if skill.parent.tasks.get(name) != skill.task.version:
         return None
-    newest = next(e for e in session.ledger.ancestors(skill.parent) if e.kind == "learn" and e.task == name)
-    return newest if newest.recipe == skill.recipe.to_json() else None
+    newest = session.ledger.last_learn(skill.parent, name)
+    return newest if newest and newest.recipe == skill.recipe.to_json() else None
 
 
 def _notices(name: str, routing: Routing, learned: Entry | None) -> list[str]:
