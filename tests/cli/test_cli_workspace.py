@@ -209,6 +209,17 @@ def test_an_archive_that_is_not_sound_leaves_nothing(archive: Path, tmp_path: Pa
         assert left(tmp_path) == before
 
 
+def test_one_changed_byte_of_an_archive_is_found_by_its_checksum(archive: Path, tmp_path: Path):
+    tar = gzip.decompress(archive.read_bytes())
+    stored = bytearray(gzip.compress(tar, 0))  # level 0 keeps the bytes as they are, so that any of them can be changed
+    place = stored.index(b"SQLite format 3") + 60  # inside the ledger, where nothing but the checksum shows it
+    stored[place] ^= 1
+    (tmp_path / "changed.tar.gz").write_bytes(bytes(stored))
+    said = run("workspace", "unpack", tmp_path / "changed.tar.gz", tmp_path / "new", code=1).stderr
+    assert "archive of a workspace" in said and "damaged" in said
+    assert not (tmp_path / "new").exists()
+
+
 def test_text_that_was_deleted_does_not_travel(ws: Path, tmp_path: Path):
     row = run_json("-w", ws, "memory", "list")[0]
     run("-w", ws, "memory", "delete", row["row"])

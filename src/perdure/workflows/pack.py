@@ -30,6 +30,7 @@ from perdure.workflows.session import Session
 BASE = "base"  # folder of the base model in an archive, and in the workspace that is unpacked from it
 ARCHIVE = Kind("workspace archive", lambda _: False)  # an archive that is there is replaced with --force alone
 COMPRESSED, PLAIN = (".tar.gz", ".tgz"), (".tar",)
+CHUNK = 1 << 20  # bytes read at once
 LEVEL = 1  # of gzip: weights hardly shrink, at any level
 OWN = re.compile(rf"{CONFIG}|{DATABASE}|{OBJECTS}/[0-9a-f]{{2}}/[0-9a-f]{{64}}{SUFFIX}".replace(".", r"\."))
 DAMAGED = (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, UnicodeError)
@@ -289,6 +290,8 @@ def _extract(archive: tarfile.TarFile, file: Path, folder: Path, tick: Tick | No
             shutil.copyfileobj(source, written)
         if tick:
             tick("unpacking", len(known), len(known))
+    while archive.fileobj and archive.fileobj.read(CHUNK):
+        pass  # to the end of the file: the checksum of what is compressed stands there, and tar stops before it
 
 
 def _refuse_member(info: tarfile.TarInfo, file: Path) -> None:
