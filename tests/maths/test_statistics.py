@@ -284,6 +284,14 @@ def test_the_p_value_against_no_difference_is_mcnemars():
     assert paired_p_value(b, a, 0.0) > 0.9
 
 
+def test_continuity_takes_half_a_row_off_the_distance_and_never_crosses_the_limit():
+    a, b = [1.0] * 15 + [0.0] * 5 + [0.0] * 80, [0.0] * 15 + [1.0] * 5 + [0.0] * 80
+    expected = 1 - NormalDist().cdf((15 - 5 - 0.5) / math.sqrt(15 + 5))
+    assert paired_p_value(a, b, 0.0, continuity=True) == pytest.approx(expected)
+    assert paired_p_value(b, a, 0.0, continuity=True) == paired_p_value(b, a, 0.0)
+    assert paired_p_value([1.0] + [0.0] * 99, [0.0] * 100, 0.0099, continuity=True) == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize("limit", [0.005, 0.02, 0.05, 0.065])
 def test_the_p_value_of_graded_items_is_the_level_at_which_the_bound_meets_the_limit(limit):
     generator = np.random.default_rng(11)

@@ -53,7 +53,7 @@ def judge_guards(gate: Gate, guards: Mapping[str, GuardItems]) -> GuardsVerdict:
     """
     if not guards:
         raise ValueError("there is no guard to judge")
-    compared = [_Compared(gate, name, items) for name, items in guards.items()]
+    compared = [_Compared(gate, name, items, len(guards) > 1) for name, items in guards.items()]
     seen = [one for one in compared if not one.blind]
     p_values = [one.p_value for one in seen]
     adjusted = holm(p_values) if gate.correct == "holm" else p_values
@@ -77,6 +77,7 @@ class _Compared:
     gate: Gate
     name: str
     items: GuardItems
+    among_many: bool = False
 
     @property
     def is_drift(self) -> bool:
@@ -123,9 +124,11 @@ class _Compared:
 
     @property
     def p_value(self) -> float:
-        """P value of "it lost at most the tolerance"."""
+        """P value of "it lost at most the tolerance"; half a row smaller where it is one of many."""
         items = self.items
-        return paired_p_value(items.before, items.now, self.tolerance, seed=self.seed, groups=items.groups)
+        return paired_p_value(
+            items.before, items.now, self.tolerance, seed=self.seed, groups=items.groups, continuity=self.among_many
+        )
 
     def more_items(self, tests: int) -> int | None:
         """Return how many more rows would decide, if the drop stays: to pass where it is within the limit, else to fail."""

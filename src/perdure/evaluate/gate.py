@@ -185,7 +185,7 @@ def _corrected(gate: Gate, verdicts: Sequence[TaskVerdict], tasks: Mapping[str, 
     level, single = 1 - gate.confidence, simultaneous_confidence(gate.confidence, len(verdicts))
     pairs = [(tasks[task.task].learned or (), tasks[task.task].now) for task in verdicts]
     p_values = [
-        paired_p_value(then, now, task.tolerance, seed=seed_of("gate", task.task))
+        paired_p_value(then, now, task.tolerance, seed=seed_of("gate", task.task), continuity=len(verdicts) > 1)
         for task, (then, now) in zip(verdicts, pairs, strict=True)
     ]
     corrected = []
