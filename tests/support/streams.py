@@ -22,6 +22,7 @@ from perdure.train import loop
 from perdure.train.checkpoint import Keeper
 from perdure.train.effects import TrainingLog
 from perdure.train.learner import Learner
+from perdure.train.loaded_model import ModelBefore
 from perdure.train.task import TaskInputs, Trainable
 from perdure.train.update import Update
 
@@ -96,12 +97,13 @@ class Stream:
         task = more.pop("task", "new")
         spec = {**SETTINGS, **more, "methods": methods}
         recipe = methods if isinstance(methods, Recipe) else build_recipe(spec, registry)
-        trainable, beneath = self.begun(recipe, task, state or {})
+        rows, filled = self.new if rows is None else rows, self.pools(pools)
+        trainable, beneath = self.begun(recipe, task, state or {}, rows, filled)
         inputs = TaskInputs(
             task,
-            self.new if rows is None else rows,
+            rows,
             validation=validation,
-            pools=self.pools(pools),
+            pools=filled,
             state=state or {},
             first=not pools,
             beneath=beneath,
@@ -109,15 +111,27 @@ class Stream:
         return Learner(trainable, recipe, inputs)
 
     def begun(
-        self, recipe: Recipe, task: str, state: Mapping[str, dict[str, Tensors]]
+        self,
+        recipe: Recipe,
+        task: str,
+        state: Mapping[str, dict[str, Tensors]],
+        rows: list[Any],
+        pools: Mapping[str, Pool],
     ) -> tuple[Trainable, dict[str, Tensors]]:
         """Return the model as the first task left it, with what trains now, and what lies frozen under that."""
-        shapes = self.runtime.shapes(recipe.settings)
-        self.plan = recipe.adapter_plan(Bare(task, 0, recipe.settings, shapes, self.slots), state)
+        self.plan = recipe.adapter_plan(self.bare(recipe, task, rows, pools), state)
         params = self.runtime.begin(self.plan, self.slots, recipe.settings, 0, "new")
         recompute = recipe.settings.gradient_checkpointing
         trainable = self.runtime.trainable(params, gradient_checkpointing=recompute)
         return trainable, {name: self.slots[name] for name in self.plan.beneath}
+
+    def bare(
+        self, recipe: Recipe, task: str = "new", rows: Any = None, pools: Mapping[str, Pool] | None = None
+    ) -> Bare:
+        """Return what a plan of a task sees."""
+        sets = {"new": self.new if rows is None else rows} | {name: pool.rows for name, pool in (pools or {}).items()}
+        model = ModelBefore(lambda: self.runtime.trainable({}), sets, 0, task)
+        return Bare(task, 0, recipe.settings, self.runtime.shapes(recipe.settings), self.slots, model)
 
     def kept(self, methods: Mapping[str, Any], **more: Any) -> dict[str, Tensors]:
         """Return what the methods keep when they learn the first task from the start."""
@@ -162,7 +176,12 @@ class FeatureStream(Stream):
         self.teachers = plain.inference.top_k(self.old, 3)
 
     def begun(
-        self, recipe: Recipe, task: str, state: Mapping[str, dict[str, Tensors]]
+        self,
+        recipe: Recipe,
+        task: str,
+        state: Mapping[str, dict[str, Tensors]],
+        rows: list[Any],
+        pools: Mapping[str, Pool],
     ) -> tuple[Trainable, dict[str, Tensors]]:
         """Return the network as the first task left it; every weight of it trains."""
         with torch.no_grad():

@@ -423,13 +423,14 @@ def test_a_start_that_was_computed_from_data_is_the_same_where_a_learn_goes_on(
 
 def test_a_start_that_cannot_be_read_is_named_with_its_folder(tmp_path):
     path = tmp_path / "run" / "start.safetensors"
-    made = {"a.b": Factors(torch.ones(1, 2), torch.zeros(3, 1), trains="down")}
+    made = {"a.b": Factors(torch.ones(1, 2), torch.zeros(3, 1), trains="down", effects={"outside": 0.5})}
     first = computed_once(path, lambda: made)()
     again = computed_once(path, lambda: {})()
     for found in (first["a.b"], again["a.b"]):
         assert torch.equal(found.down, made["a.b"].down)
         assert torch.equal(found.up, made["a.b"].up)
         assert found.trains == "down"
+        assert found.effects == {"outside": 0.5}
     path.write_bytes(b"broken")
     with pytest.raises(BrokenStore, match=r"start\.safetensors.*delete its folder"):
         computed_once(path, lambda: made)()

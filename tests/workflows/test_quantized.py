@@ -193,3 +193,16 @@ def test_a_model_that_is_quantised_already_is_refused_by_its_method(tiny_model, 
     path.write_text(json.dumps({**config, "quantization_config": {"quant_method": "gptq", "bits": 4}}))
     with pytest.raises(BadInput, match="quantised \\(gptq\\)"):
         Workspace.init(tmp_path / "ws", str(tmp_path / "model"), quantization="nf4")
+
+
+def test_the_weight_that_a_method_reads_is_the_one_that_the_model_computes_with(learned):
+    ws, _ = learned
+    ws.model()
+    name = "model.layers.0.mlp.down_proj"
+    layer = ws.runtime.model.get_base_model().get_submodule(name).base_layer
+    x = torch.eye(layer.in_features)
+    with torch.no_grad(), ws.runtime.precision():
+        seen = layer(x).float().T
+    weight = ws.runtime.weight(name)
+    assert weight.shape == (layer.out_features, layer.in_features)
+    torch.testing.assert_close(weight, seen, rtol=0.02, atol=0.02 * weight.abs().max().item())

@@ -78,6 +78,17 @@ def every_weight_of_quantized(kind: str) -> str:
     )
 
 
+def dequantized(layer: Any) -> torch.Tensor:
+    """Return the weight (out, in) of a linear layer of bitsandbytes in float32, as its forward computes with it."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    stored = layer.weight
+    if hasattr(stored, "quant_state"):
+        return dequantize_4bit(stored.data, stored.quant_state).float()
+    scales = layer.state.SCB if stored.SCB is None else stored.SCB  # the first forward moves them
+    return stored.data.float() * scales.float()[:, None] / 127
+
+
 def refuse_not_finite(folder: Path) -> None:
     """Refuse stored weights that are not numbers, before they are rounded to a few bits. Cost: reads every weight once.
 

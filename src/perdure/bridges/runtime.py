@@ -12,7 +12,7 @@ from torch import Tensor
 
 from perdure.bridges import experts
 from perdure.bridges.models import Base, load_base
-from perdure.bridges.quantization import every_weight_of_quantized
+from perdure.bridges.quantization import dequantized, every_weight_of_quantized
 from perdure.bridges.targets import ALL, chosen, known_later, taken_for_experts
 from perdure.core.errors import BadSpec
 from perdure.core.keyed import seed_of
@@ -25,7 +25,7 @@ from perdure.data.encode import Encoded
 from perdure.maths.low_rank import Patch, Patches, combine, from_tensors, to_tensors
 from perdure.model.batching import Batching
 from perdure.model.forward import Tokens
-from perdure.model.layers import shape_of, text_part
+from perdure.model.layers import is_quantized, shape_of, text_part, weight_of
 from perdure.model.probing import batching_of, remember
 from perdure.model.recompute import recompute_blocks, store_activations
 from perdure.train.inference import Inference
@@ -263,7 +263,7 @@ class Runtime:
             store_activations(self.model)
         prefix = batching.prefix and not gradient_checkpointing
         reader = Tokens(self.base.pad, prefix, packing=packing and batching.packing)
-        return Trainable(self.model, params, reader, self.precision)
+        return Trainable(self.model, params, reader, self.precision, self.weight)
 
     @contextmanager
     def bare(self) -> Iterator[None]:
@@ -370,6 +370,20 @@ class Runtime:
             name: tuple(experts.weights_of(root, name).shape) if name in stacked else shape_of(root.get_submodule(name))
             for name in self._chosen_shape(settings)
         }
+
+    def weight(self, module: str) -> Tensor:
+        """Return the weight of the base model in a module, (out, in), or (experts, out, in), as a float32 copy on the CPU.
+
+        A quantised weight is dequantised.
+        """
+        root = self._root()
+        if module in experts.expert_parameters(root):
+            value = experts.weights_of(root, module)
+        else:
+            layer = root.get_submodule(module)
+            layer = getattr(layer, "base_layer", layer)
+            value = dequantized(layer) if is_quantized(layer) else weight_of(layer)
+        return value.detach().to("cpu", torch.float32, copy=True)
 
     def _fit(self, shape: dict[str, tuple[int, float]]) -> None:
         """Give the model an adapter of this shape; a fitting one stays, any other is replaced."""

@@ -1,8 +1,8 @@
 """The plan of a task's adapter: what it starts from, the slots that are frozen under it, and the slot it is stored in."""
 
-from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from perdure.core.settings import Settings
 from perdure.core.slots import EDITS, SKILL, own_slots, sum_slot, task_slot, view_of
@@ -22,11 +22,52 @@ class Factors:
         down: (rank, in), PEFT's lora_A; of experts (experts, rank, in).
         up: (out, rank), PEFT's lora_B; of experts (experts, out, rank).
         trains: Which of the two are trained.
+        effects: Numbers that describe this start, under names of `Heartbeat`. The heartbeat has their means over modules.
     """
 
     down: "Tensor"
     up: "Tensor"
     trains: Literal["both", "up", "down"] = "both"
+    effects: Mapping[str, float] = field(default_factory=dict)
+
+
+class SecondMoment(NamedTuple):
+    """The uncentred second moment of the inputs of a module.
+
+    Args:
+        mean: E[x x^T] over tokens, (in, in) in float32, on the CPU. Modules that read the same input have the same tensor.
+        tokens: Number of tokens.
+    """
+
+    mean: "Tensor"
+    tokens: float
+
+
+class LoadedModel(Protocol):
+    """The base model and the frozen slots under the task's adapter, in eval mode. Read only."""
+
+    def weight(self, module: str) -> "Tensor":
+        """Return the weight of the base model in a module, (out, in), or (experts, out, in), in float32, on the CPU."""
+        ...
+
+    def moments(
+        self, rows: str, modules: Sequence[str], tokens: Literal["own", "all"] = "own", size: int | None = None
+    ) -> Mapping[str, SecondMoment]:
+        """Return the second moment of the inputs of each module; nothing where there are no rows.
+
+        Args:
+            rows: "new" (the task's train rows), "validation", or a memory pool.
+            modules: Names of linear layers, as in `Bare.shapes`.
+            tokens: "own" leaves out the tokens with which all the rows begin, such as a template; "all" does not.
+            size: Number of rows, keyed; all of them if None.
+
+        Raises:
+            BadSpec: A module does not read each token once, as experts do.
+            OutOfMemory: One row alone does not fit.
+
+        Cost: one forward per row, and tokens x in^2 products per input.
+        """
+        ...
 
 
 Start = Callable[[], Mapping[str, Factors]]  # factors by module; other modules start as without it
@@ -63,6 +104,7 @@ class Bare:
         settings: Training settings.
         shapes: (out, in) of each module that the settings give an adapter; of experts, (experts, out, in).
         slots: Tensors of each slot at head, without edits; an adapter's are `<module>.down`, `.up` and `.scale`.
+        model: The loaded model, which `AdapterPlan.start` may read; None where a plan is made before a model is loaded.
     """
 
     task: str
@@ -70,11 +112,39 @@ class Bare:
     settings: Settings
     shapes: Mapping[str, tuple[int, ...]]
     slots: "Mapping[str, Mapping[str, Tensor]]"
+    model: LoadedModel | None = None
+
+    def weight(self, module: str) -> "Tensor":
+        """Return the base weight of a module; see `LoadedModel.weight`. Call it in `AdapterPlan.start` only."""
+        return self._loaded.weight(module)
+
+    def moments(
+        self, rows: str, modules: Sequence[str], tokens: Literal["own", "all"] = "own", size: int | None = None
+    ) -> Mapping[str, SecondMoment]:
+        """Return second moments of inputs; see `LoadedModel.moments`. Call it in `AdapterPlan.start` only."""
+        return self._loaded.moments(rows, modules, tokens, size)
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        if self.model is None:
+            raise RuntimeError(
+                f"the plan of {self.task} read the model before one was loaded; read it in AdapterPlan.start"
+            )
+        return self.model
 
 
 def module_of_down(parameter: str) -> str | None:
     """Return the module whose A is the trainable parameter of this name; None where the parameter is no A."""
-    module, separator, _ = parameter.removeprefix(PREFIX).partition(".lora_A.")
+    return _module_of(parameter, "A")
+
+
+def module_of_up(parameter: str) -> str | None:
+    """Return the module whose B is the trainable parameter of this name; None where the parameter is no B."""
+    return _module_of(parameter, "B")
+
+
+def _module_of(parameter: str, factor: Literal["A", "B"]) -> str | None:
+    module, separator, _ = parameter.removeprefix(PREFIX).partition(f".lora_{factor}.")
     owner, dot, end = module.rpartition(".")
     return (
         f"{owner}{dot}{end.removeprefix('lora_')}" if separator else None

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from perdure.core.errors import BadSpec
-from perdure.core.plan import AdapterPlan, Bare, shared_plan
+from perdure.core.plan import AdapterPlan, Bare, SecondMoment, shared_plan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from perdure.core.rows import Row
     from perdure.core.step import Slice, Step
 
-State = dict[str, "Tensor"]  # a key "<what>.<parameter>" belongs to that parameter, and no other key has a dot
+State = dict[str, "Tensor"]
+"""A key "<what>.<parameter>" belongs to that parameter, and its tensor ends in the parameter's shape. A key "<what>/<module>"
+belongs to that module, and its tensor has any shape. No other key has a dot."""
+
 Grads = dict[str, "Tensor"]
 Moment = Literal["task opens", "each update", "task closes"]
 Support = Literal["accumulation", "processes", "sharding"]
@@ -236,6 +239,16 @@ class Model(Protocol):
 
     def nll(self, rows: str, weights: Mapping[str, "Tensor"] | None = None, size: int | None = None) -> float | None:
         """Return the mean negative log-likelihood per row in nats, under other `weights` if given; None without rows."""
+        ...
+
+    def weight(self, module: str) -> "Tensor":
+        """Return the base weight of a module; see `plan.LoadedModel.weight`."""
+        ...
+
+    def moments(
+        self, rows: str, modules: Sequence[str], tokens: Literal["own", "all"] = "own", size: int | None = None
+    ) -> Mapping[str, SecondMoment]:
+        """Return second moments of the inputs of modules, with the trained parameters; see `plan.LoadedModel.moments`."""
         ...
 
     def slices(self, rows: str, size: int | None = None) -> "Iterator[Slice]":

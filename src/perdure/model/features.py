@@ -76,6 +76,14 @@ class Features:
         """Return the features themselves."""
         return batch.features.to(device_of(model)).detach()
 
+    def template(self, rows: Sequence[Example]) -> int:
+        """Return 0: features have no common start."""
+        return 0
+
+    def token_weights(self, batch: FeatureBatch, skip: int) -> list[Tensor]:
+        """Return 1 for each row."""
+        return [torch.ones(len(batch.labels))]
+
 
 def _head(model: nn.Module) -> nn.Module:
     return [module for module in model.modules() if is_linear(module)][-1]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from perdure.model.batch import Batch, collate, padded_tokens
+from perdure.model.batch import Batch, collate, common_prefix, padded_tokens
 from perdure.model.head import attention_for, attention_mask, device_of, logits_at, prefix_cache
 from perdure.model.recompute import activations_stored
 
@@ -38,6 +38,19 @@ class Reader(Protocol):
 
     def embed(self, model: Any, batch: Any) -> Tensor:
         """Return the batch's input embeddings, rows first, detached."""
+        ...
+
+    def template(self, rows: Sequence[Any]) -> int:
+        """Return the number of leading tokens that all rows have in common."""
+        ...
+
+    def token_weights(self, batch: Any, skip: int) -> list[Tensor]:
+        """Return how many tokens of rows each position of a batch is, of the shape of the ids, for each forward that it takes.
+
+        Args:
+            batch: A batch.
+            skip: Tokens at the start of each row that count as none.
+        """
         ...
 
 
@@ -101,3 +114,17 @@ class Tokens:
         """Return the embeddings of the batch's tokens (rows, width, hidden), detached."""
         table = model.get_input_embeddings()
         return table(batch.ids.to(table.weight.device)).detach()
+
+    def template(self, rows: Sequence[Any]) -> int:
+        """Return the number of leading tokens that all rows have in common; the last token that the model reads is never one."""
+        return common_prefix([row.ids for row in rows], min(row.last for row in rows) - 1) if rows else 0
+
+    def token_weights(self, batch: Batch, skip: int) -> list[Tensor]:
+        """Return the weights of the prefix, if there is one, and of the lines: a token of the prefix is one of every row."""
+        shared, packing = batch.prefix.numel(), batch.packing
+        at = torch.arange(batch.ids.shape[1]).expand_as(batch.ids) if packing is None else packing.position
+        real = batch.mask > 0 if packing is None else packing.row >= 0
+        rows = len(batch.ids) if packing is None else int(packing.row.max()) + 1
+        lines = (real & (at + shared >= skip)).float()
+        prefix = rows * (torch.arange(shared) >= skip).float()[None]
+        return [prefix, lines] if shared else [lines]

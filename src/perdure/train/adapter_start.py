@@ -1,6 +1,7 @@
 """Initial factors of an adapter that are computed from data: computed once per learn, also if it is stopped and resumed."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +44,10 @@ def _write(path: Path, made: dict[str, Factors]) -> None:
         for module, factors in made.items()
         for end, value in (("down", factors.down), ("up", factors.up))
     }
-    about = {"trains": json.dumps({module: factors.trains for module, factors in made.items()})}
+    about = {
+        "trains": json.dumps({module: factors.trains for module, factors in made.items()}),
+        "effects": json.dumps({module: dict(factors.effects) for module, factors in made.items()}),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda aside: save_tensors(tensors, aside, about))
 
@@ -51,9 +55,12 @@ def _write(path: Path, made: dict[str, Factors]) -> None:
 def _read(path: Path) -> dict[str, Factors]:
     try:
         with safe_open(path, "pt") as file:
-            trains = read_json((file.metadata() or {})["trains"])
+            about = file.metadata() or {}
+            trains, effects = read_json(about["trains"]), read_json(about.get("effects", "{}"))
             return {
-                module: Factors(file.get_tensor(f"down/{module}"), file.get_tensor(f"up/{module}"), which)
+                module: Factors(
+                    file.get_tensor(f"down/{module}"), file.get_tensor(f"up/{module}"), which, effects.get(module, {})
+                )
                 for module, which in trains.items()
             }
     except (OSError, KeyError, ValueError, SafetensorError) as error:
@@ -61,3 +68,10 @@ def _read(path: Path) -> dict[str, Factors]:
             f"{path}, the initial factors of this learn's adapter, cannot be read ({error}); delete its folder to start this "
             "learn again"
         ) from error
+
+
+def effects_of(start: Mapping[str, Factors]) -> dict[str, float]:
+    """Return the mean over modules of each number that describes a start; nothing where it has none."""
+    names = sorted({name for factors in start.values() for name in factors.effects})
+    values = {name: [factors.effects[name] for factors in start.values() if name in factors.effects] for name in names}
+    return {name: sum(own) / len(own) for name, own in values.items()}

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perdure.core.plan import SecondMoment
 from perdure.core.step import Slice, TopK
 from perdure.maths.divergence import top_k
 from perdure.model.forward import Output, Reader
 from perdure.model.grouping import of_like_length
+from perdure.model.input_moments import InputMoments, added
 from perdure.model.within_memory import in_batches
 
 MOST = 2048  # padded tokens of one forward: few long rows run together, since their logits fill the memory
@@ -83,6 +85,46 @@ class Inference:
                 done += len(indices)
                 if self.on_rows:
                     self.on_rows(done, len(rows))
+
+    @torch.no_grad()
+    def moments(
+        self, rows: Sequence[Any], modules: Sequence[str], *, own: bool = True, batch_size: int = 32
+    ) -> dict[str, SecondMoment]:
+        """Return the second moment of the inputs of each module, by name; nothing without rows or modules.
+
+        Args:
+            rows: The rows.
+            modules: Names of linear layers.
+            own: Leave out the tokens with which all rows begin.
+            batch_size: Largest number of rows per forward.
+
+        Raises:
+            BadSpec: A module does not read each token once.
+            OutOfMemory: One row alone does not fit.
+        """
+        if not rows or not modules:
+            return {}
+        lengths, skip = [len(row) for row in rows], self.reader.template(rows) if own else 0
+
+        def collect(indices: list[int]) -> InputMoments:
+            batch = self.reader.collate([rows[i] for i in indices])
+            collected = InputMoments(self.model, modules, self.reader.token_weights(batch, skip))
+            with collected.collecting(), self.precision():
+                self.reader.forward(self.model, batch)
+            return collected.checked()
+
+        sums: dict[str, Tensor] = {}
+        owners: dict[str, str] = {}
+        tokens, done = 0.0, 0
+        with self.eval_mode():
+            for indices, collected in in_batches(of_like_length(lengths, batch_size, MOST), lengths, collect):
+                sums, owners = added(sums, collected.sums), collected.owners
+                tokens += sum(weight.sum().item() for weight in collected.weights)
+                done += len(indices)
+                if self.on_rows:
+                    self.on_rows(done, len(rows))
+        means = {name: SecondMoment(value.cpu() / tokens, tokens) for name, value in sums.items()}
+        return {name: means[owners[name]] for name in modules}
 
     @contextmanager
     def eval_mode(self) -> Iterator[None]:

@@ -115,6 +115,8 @@ class Learner(OpenTask):
                         self.columns[column.name] = self.inference.top_k(self.inputs.rows, column.top_k)
             elif column.name not in self.columns:
                 raise BadSpec(f"column {column.name!r} comes from {column.teacher!r}, and this host did not compute it")
+        if (planner := self.recipe.owner("adapter")) and self.inputs.effects:
+            self.record.beat(0, planner.name, Heartbeat(**self.inputs.effects))
         with self.inference.eval_mode():
             for method in self.recipe.owners("prepare"):
                 with self.stages.stage("statistics", f"statistics of {method.name} before training"):

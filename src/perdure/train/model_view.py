@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from perdure.core.keyed import keyed
+from perdure.core.plan import SecondMoment
 from perdure.core.step import Slice, row_weights
 from perdure.maths.sampling import drawn_at
 from perdure.model.within_memory import in_batches
@@ -28,6 +29,16 @@ class ModelView:
         """Return the mean negative log-likelihood per row in nats, under other `weights` if given; None without rows."""
         losses = self.open_task.inference.nll(self._rows(rows, size), weights=weights)
         return sum(losses) / len(losses) if losses else None
+
+    def weight(self, module: str) -> Tensor:
+        """Return the weight of the base model in a module, (out, in), or (experts, out, in), in float32, on the CPU."""
+        return self.open_task.trainable.base_weight(module)
+
+    def moments(
+        self, rows: str, modules: Sequence[str], tokens: Literal["own", "all"] = "own", size: int | None = None
+    ) -> dict[str, SecondMoment]:
+        """Return the second moment of the inputs of each module, by name; nothing where there are no rows."""
+        return self.open_task.inference.moments(self._rows(rows, size), modules, own=tokens == "own")
 
     @torch.no_grad()
     def slices(self, rows: str, size: int | None = None) -> Iterator[Slice]:
@@ -85,16 +96,17 @@ class ModelView:
 
     def _rows(self, rows: str, size: int | None) -> Sequence[Any]:
         inputs, pools = self.open_task.inputs, self.open_task.pools
-        if rows == "new":
-            chosen = inputs.rows
-        elif rows == "validation":
-            chosen = inputs.validation
-        else:
-            chosen = pools[rows].rows if rows in pools else ()
-        if size is None or size >= len(chosen):
-            return chosen
-        order = keyed(inputs.seed, inputs.name, "measure", rows).permutation(len(chosen))
-        return [chosen[i] for i in sorted(order[:size].tolist())]
+        sets = {name: pool.rows for name, pool in pools.items()} | {"new": inputs.rows, "validation": inputs.validation}
+        return sample_of(sets, rows, size, inputs.seed, inputs.name)
+
+
+def sample_of(sets: Mapping[str, Sequence[Any]], rows: str, size: int | None, seed: int, task: str) -> Sequence[Any]:
+    """Return `size` rows of a set in their order, keyed; all of them if None, and none where there is no such set."""
+    chosen = sets.get(rows, ())
+    if size is None or size >= len(chosen):
+        return chosen
+    order = keyed(seed, task, "measure", rows).permutation(len(chosen))
+    return [chosen[i] for i in sorted(order[:size].tolist())]
 
 
 def _scores(logits: Tensor, row_of: Tensor, labels: Tensor | None) -> Tensor:

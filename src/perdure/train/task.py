@@ -15,6 +15,8 @@ from perdure.core.stages import Stages
 from perdure.core.step import TopK
 from perdure.memory.pool import Pool
 from perdure.model.forward import Reader
+from perdure.model.head import without_peft
+from perdure.model.layers import weight_of
 from perdure.train.effects import TrainingLog
 from perdure.train.inference import Inference
 
@@ -28,16 +30,25 @@ class Trainable:
         params: Trainable parameters by name.
         reader: Turns rows into batches, and batches into outputs.
         precision: Makes the context in which forwards run, such as autocast.
+        weight: Returns the base weight of a module; None where the model's layers have it as it is.
     """
 
     model: Any
     params: Mapping[str, Tensor]
     reader: Reader
     precision: Callable[[], AbstractContextManager] = nullcontext
+    weight: Callable[[str], Tensor] | None = None
 
     def inference(self, on_rows: Callable[[int, int], None] | None = None) -> Inference:
         """Return the model for inference in eval mode; `on_rows` is called with the rows that are done, and with all rows."""
         return Inference(self.model, self.reader, self.precision, on_rows)
+
+    def base_weight(self, module: str) -> Tensor:
+        """Return the weight of the base model in a module, (out, in), or (experts, out, in), in float32, on the CPU."""
+        if self.weight is not None:
+            return self.weight(module)
+        layer = without_peft(self.model).get_submodule(module)
+        return weight_of(layer).detach().to("cpu", torch.float32, copy=True)
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,7 @@ class TaskInputs:
         first: Whether the trained parameters start directly on the base model: they have learned no task yet, and methods have
             nothing to protect.
         beneath: Tensors of each slot that is frozen under the trained parameters, by slot.
+        effects: Numbers that describe the start of the adapter, for the heartbeat of the method that planned it.
         seed: Seed of everything that is random.
     """
 
@@ -66,6 +78,7 @@ class TaskInputs:
     state: Mapping[str, State] = field(default_factory=dict)
     first: bool = False
     beneath: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    effects: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
 
 

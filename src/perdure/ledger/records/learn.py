@@ -16,6 +16,7 @@ class Heartbeat(Record):
         loss: Value of the method's loss term.
         masked: Share of the gradient's squared norm that the method's mask removed.
         moved: L2 distance by which `settle` moved the weights at the end of the task.
+        outside: Share of the squared length of the task's inputs that lies outside the directions of earlier tasks, at its start.
         pull: Norm of the gradient of the loss term, divided by that of the task loss.
         rows: Rows drawn from memory.
         turned: Angle in degrees by which the method turned the gradient.
@@ -25,6 +26,7 @@ class Heartbeat(Record):
     loss: float | None = omitted(None)
     masked: float | None = omitted(None)
     moved: float | None = omitted(None)
+    outside: float | None = omitted(None)
     pull: float | None = omitted(None)
     rows: float | None = omitted(None)
     turned: float | None = omitted(None)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from perdure.bridges.trackers import Tracking
     from perdure.core.seams import State
+    from perdure.memory.pool import Pool
     from perdure.train.checkpoint import Keeper
     from perdure.train.learner import Learner
 
@@ -87,21 +88,39 @@ def start(run: Run, prepared: Prepared) -> "Learner":
     """Load the weights that training starts from, and return the learner of this task, not begun."""
     session, plan = run.session, run.plan
     states = states_at(session.ledger, plan.continued, session.runtime.base.device)
-    params = _start_adapter(run, states) if plan.adapter else _start_dense(run)
-    return make_learner(run, prepared, params, session.runtime.as_trained(states))
+    pools = _pools(run, prepared)
+    params, effects = _start_adapter(run, prepared, states, pools) if plan.adapter else (_start_dense(run), {})
+    return make_learner(run, prepared, params, session.runtime.as_trained(states), pools, effects)
 
 
-def _start_adapter(run: Run, states: "Mapping[str, State]") -> "dict[str, Tensor]":
-    """Load what lies under the adapter; return the parameters that it trains, by name."""
-    from perdure.train.adapter_start import computed_once
+def _start_adapter(
+    run: Run, prepared: Prepared, states: "Mapping[str, State]", pools: "Mapping[str, Pool]"
+) -> "tuple[dict[str, Tensor], Mapping[str, float]]":
+    """Load what lies under the adapter; return the parameters that it trains by name, and numbers that describe their start."""
+    from perdure.train.adapter_start import computed_once, effects_of
+    from perdure.train.loaded_model import ModelBefore
 
     session, plan = run.session, run.plan
     runtime, settings, slots = session.runtime, plan.recipe.settings, SlotTensors(session.ledger, plan.slots)
-    bare = Bare(plan.task.name, session.seed, settings, runtime.shapes(settings), slots)
+    sets = {name: pool.rows for name, pool in pools.items()} | {"new": prepared.rows, "validation": prepared.validation}
+    model = ModelBefore(lambda: runtime.trainable({}), sets, session.seed, plan.task.name, run.stages.show)
+    bare = Bare(plan.task.name, session.seed, settings, runtime.shapes(settings), slots, model)
     adapter = plan.recipe.adapter_plan(bare, states)
-    if adapter.start is not None:
-        adapter = replace(adapter, start=computed_once(run.folder / START, adapter.start))
-    return runtime.begin(adapter, slots, settings, session.seed, plan.task.name)
+    if adapter.start is None:
+        return runtime.begin(adapter, slots, settings, session.seed, plan.task.name), {}
+    once = computed_once(run.folder / START, adapter.start)
+    params = runtime.begin(replace(adapter, start=once), slots, settings, session.seed, plan.task.name)
+    return params, effects_of(once())
+
+
+def _pools(run: Run, prepared: Prepared) -> "Mapping[str, Pool]":
+    """Return memory by pool, where a method draws from it."""
+    plan = run.plan
+    return (
+        prepared.memory.pools(lambda rows: plan.encoder.all(own.row for own in rows))
+        if plan.recipe.owners("draw")
+        else {}
+    )
 
 
 def _start_dense(run: Run) -> "dict[str, Tensor]":
@@ -111,9 +130,23 @@ def _start_dense(run: Run) -> "dict[str, Tensor]":
 
 
 def make_learner(
-    run: Run, prepared: Prepared, params: "Mapping[str, Tensor]", states: "Mapping[str, State]"
+    run: Run,
+    prepared: Prepared,
+    params: "Mapping[str, Tensor]",
+    states: "Mapping[str, State]",
+    pools: "Mapping[str, Pool]",
+    effects: Mapping[str, float],
 ) -> "Learner":
-    """Return the learner of this task, not begun."""
+    """Return the learner of this task, not begun.
+
+    Args:
+        run: The learn.
+        prepared: Its rows and memory.
+        params: What is trained, by name.
+        states: State of each method, by name.
+        pools: Memory by pool.
+        effects: Numbers that describe the start of the adapter.
+    """
     from perdure.train.learner import Learner
     from perdure.train.task import TaskInputs
 
@@ -126,13 +159,12 @@ def make_learner(
         plan.task.name,
         prepared.rows,
         validation=prepared.validation,
-        pools=prepared.memory.pools(lambda rows: plan.encoder.all(own.row for own in rows))
-        if plan.recipe.owners("draw")
-        else {},
+        pools=pools,
         columns=prepared.columns,
         state=states,
         first=plan.first,
         beneath=beneath,
+        effects=effects,
         seed=session.seed,
     )
     settings = plan.recipe.settings
