@@ -108,11 +108,15 @@ def test_what_does_not_read_each_token_once_is_refused_by_name(stream):
 def test_a_module_that_reads_other_than_each_token_once_is_refused(calls):
     expert = nn.Linear(4, 2)
     collected = InputMoments(nn.ModuleDict({"expert": expert}), ["expert"], [torch.ones(1, 4)])
-    with pytest.raises(BadSpec, match="it does not read each token once, as the experts of a mixture do"):
+
+    def run():
         with collected.collecting():
             for shape in calls:
                 expert(torch.ones(shape))
         collected.checked()
+
+    with pytest.raises(BadSpec, match="it does not read each token once, as the experts of a mixture do"):
+        run()
 
 
 def test_a_plan_that_reads_the_model_before_one_is_loaded_is_an_error_of_its_method():
