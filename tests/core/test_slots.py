@@ -1,12 +1,21 @@
 """Which slots the model of a task consists of, by their names."""
 
-from perdure.core.slots import is_isolated, slots_of_task, task_slot, view_of, without_task
+from perdure.core.slots import (
+    adapters_of_task,
+    is_isolated,
+    measured_tasks,
+    slots_of_task,
+    task_slot,
+    view_of,
+    without_task,
+)
 
 SLOTS = {
     "skill": 1,
     "sum:a": 2,
     "edits": 3,
-    "route": 4,
+    "route:a": 4,
+    "route:b": 9,
     "task:b": 5,
     "task:b/skill": 6,
     "task:b2": 7,
@@ -29,7 +38,9 @@ def test_a_view_is_named_without_its_task():
 
 
 def test_what_goes_with_a_task():
-    assert slots_of_task(SLOTS, "b") == ["task:b", "task:b/skill", "task:b/sum:a"]
-    assert slots_of_task(SLOTS, "a") == ["sum:a"]
+    assert slots_of_task(SLOTS, "b") == ["route:b", "task:b", "task:b/skill", "task:b/sum:a"]
+    assert slots_of_task(SLOTS, "a") == ["sum:a", "route:a"]
+    assert adapters_of_task(SLOTS, "a") == ["sum:a"]
+    assert measured_tasks(SLOTS, "route") == {"a": "route:a", "b": "route:b"}
     assert (is_isolated(SLOTS, "b"), is_isolated(SLOTS, "a")) == (True, False)
     assert task_slot("b", "skill") == "task:b/skill"

@@ -7,9 +7,10 @@ import torch
 from pydantic.dataclasses import dataclass
 
 from perdure.core.errors import BadSpec
-from perdure.core.seams import Column, Draw, Method
+from perdure.core.seams import Column, Draw, Method, checked_method
 from perdure.methods.registry import all_methods
 from perdure.train.draws import DrawName
+from perdure.train.model_view import ModelView
 from streams import FeatureStream, Stream, close, run, same, weights
 
 SEEN = {}
@@ -70,7 +71,7 @@ def spied(stream: Stream, **more):
     SEEN.clear()
     fields = more.pop("fields", {})
     methods = {"spy": fields, **more.pop("methods", {})}
-    made = stream.learner(methods, pools=("replay",), registry=REGISTRY, **more)
+    made = stream.learner(methods, pools=("replay",), **{"registry": REGISTRY, **more})
     made.begin()
     return made
 
@@ -185,6 +186,60 @@ def test_what_measure_returns_is_kept_and_the_next_task_begins_with_it(any_strea
     again = any_stream.learner({"spy": {}}, registry=REGISTRY, state=made.measured_state)
     again.begin()
     assert again.state["spy"].keys() == {"kept", "nll", "prepared"}
+
+
+@dataclass(frozen=True)
+class Measuring(Spy):
+    """Stores the mean features of the rows in a slot."""
+
+    slot: ClassVar[str] = "route"
+
+    def measure(self, model, state):
+        features, labels = model.features("new")
+        return {
+            "mean": features.mean(0),
+            "rows": torch.tensor(float(len(labels))),
+            **({"again": state["mean"]} if "mean" in state else {}),
+        }
+
+
+def test_what_a_method_with_a_slot_measures_is_a_slot_of_the_task_and_no_state_of_the_next(any_stream):
+    registry = {**REGISTRY, "spy": Measuring}
+    made = spied(any_stream, registry=registry)
+    any_stream.train(made)
+    assert "spy" not in made.measured_state
+    assert made.measured_slots.keys() == {"route:new"}
+    assert made.measured_slots["route:new"]["rows"] == 16
+    again = spied(any_stream, registry=registry, state={"spy": made.measured_slots["route:new"]})
+    any_stream.train(again)
+    assert torch.equal(again.measured_slots["route:new"]["again"], made.measured_slots["route:new"]["mean"])
+
+
+def test_features_are_those_of_the_base_whatever_is_trained_over_it(stream):
+    found = []
+    for methods in ({}, {"incremental": {}}):
+        made = stream.learner(methods, learning_rate=0.05)
+        found.append(ModelView(made).features("new"))
+        stream.train(made)
+        found.append(ModelView(made).features("new"))
+        assert all(value.requires_grad for value in made.params.values())
+    stream.runtime.load({})
+    bare = stream.runtime.reader.features(stream.runtime.model, stream.new, None)
+    assert all(torch.equal(features, bare[0]) for features, _ in found)
+    assert all(labels == bare[1] for _, labels in found)
+
+
+@pytest.mark.parametrize(("slot", "seams"), [("skill", ("measure",)), ("route", ("watch",))])
+def test_a_slot_that_is_not_for_what_is_measured_is_refused(slot, seams):
+    class Odd(Method):
+        name, family, source = "odd", "test", "arXiv"
+
+        def measure(self, model, state):
+            return {}
+
+    Odd.slot, Odd.seams = slot, seams
+    with pytest.raises(BadSpec, match="has slot"):
+        checked_method(Odd)
 
 
 def test_state_of_parameters_in_another_shape_is_refused(any_stream):

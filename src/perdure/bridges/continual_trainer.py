@@ -22,6 +22,7 @@ from perdure.bridges.trainer_settings import (
     overruled,
     refuse_adapters,
     refuse_init,
+    refuse_slots,
     settings_of,
     with_settings,
 )
@@ -100,6 +101,7 @@ class ContinualTrainer(RecipeTrainer):
         self.stage = len(self.memory.tasks) + 1
         self.task, self.tokenizer, self.begun = task or f"task-{self.stage}", processing_class, False
         given = self.recipe = load_recipe(recipe)
+        refuse_slots(self.recipe)
         self.positions = positions_of(model.config) or self.recipe.settings.max_length
         self.fresh = self._rows(train_dataset, "train_dataset")
         self.held_out = self._rows(eval_dataset, "eval_dataset") if eval_dataset is not None else []

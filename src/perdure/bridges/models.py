@@ -68,6 +68,12 @@ class Base:
         return self.tokenizer.eos_token_id if pad is None or pad >= self.rows else pad
 
     @property
+    def opening(self) -> int:
+        """Token id that stands before a text that is read alone: the begin of a sequence, or the end where there is none."""
+        named = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        return next((token for token in named if token is not None and token < self.rows), self.pad)
+
+    @property
     def rows(self) -> int:
         """How many tokens the model has an embedding for."""
         return self.model.get_input_embeddings().weight.shape[0]

@@ -243,7 +243,7 @@ class Runtime:
     @property
     def reader(self) -> Tokens:
         """What turns rows of tokens into batches, and batches into outputs of the loaded model."""
-        return Tokens(self.base.pad, batching_of(self.model).prefix)
+        return Tokens(self.base.pad, batching_of(self.model).prefix, opening=self.base.opening)
 
     def trainable(
         self, params: Mapping[str, Tensor], *, gradient_checkpointing: bool = False, packing: bool = False
@@ -262,8 +262,8 @@ class Runtime:
         else:
             store_activations(self.model)
         prefix = batching.prefix and not gradient_checkpointing
-        reader = Tokens(self.base.pad, prefix, packing=packing and batching.packing)
-        return Trainable(self.model, params, reader, self.precision, self.weight)
+        reader = Tokens(self.base.pad, prefix, packing=packing and batching.packing, opening=self.base.opening)
+        return Trainable(self.model, params, reader, self.precision, self.weight, self.bare)
 
     @contextmanager
     def bare(self) -> Iterator[None]:

@@ -141,6 +141,19 @@ def refuse_adapters(model: Any) -> None:
                 raise BadSpec(f"LoraConfig.{name} is not supported: {REJECTED[name]}")
 
 
+def refuse_slots(recipe: Recipe) -> None:
+    """Refuse a recipe with a method that stores what it measures in the slots of an entry, which a trainer does not have.
+
+    Raises:
+        BadSpec: With the method's name.
+    """
+    measuring = [method.name for method in recipe.methods if method.slot]
+    if measuring:
+        raise BadSpec(
+            f"{measuring[0]} stores what it measures in a workspace, and ContinualTrainer has none; drop it, or use perdure learn"
+        )
+
+
 def with_settings(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
     """Return the recipe with other training settings, checked as in a recipe file.
 

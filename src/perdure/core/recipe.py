@@ -182,11 +182,17 @@ def _check_optimizer(recipe: Recipe) -> None:
 
 
 def _check_adapter(recipe: Recipe) -> None:
-    """Refuse settings and methods that conflict with the owner of `adapter`.
+    """Refuse settings and methods that conflict with the owner of `adapter`, or need the base model as it is.
 
     Raises:
         Conflict: There is a conflict; the message has the names.
     """
+    measuring = [method.name for method in recipe.methods if method.slot]
+    if measuring and recipe.settings.train == "full":
+        raise Conflict(
+            f"{measuring[0]} measures the base model, and train: full trains every weight of it; use train: lora, or drop "
+            f"{measuring[0]}"
+        )
     owner = recipe.owner("adapter")
     if owner is None:
         return

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from perdure.core.errors import BadSpec
 from perdure.core.plan import AdapterPlan, Bare, SecondMoment, shared_plan
+from perdure.core.slots import MEASURED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -255,6 +256,14 @@ class Model(Protocol):
         """Yield the outputs at label positions, a batch of rows at a time, without gradients."""
         ...
 
+    def features(self, rows: str, layer: int | None = None) -> "tuple[Tensor, list[str | None]]":
+        """Return a feature vector of each row under the bare base (rows, d), float32, on the CPU, and the rows' labels.
+
+        It is the mean over the tokens of the row's own text, without its template, of the states behind `layer` blocks (a third
+        of all unless given). No adapter changes it. Cost: the forward of these blocks alone.
+        """
+        ...
+
     def gradients(
         self, rows: str, size: int | None = None, of: Literal["data", "sampled", "outputs"] = "data"
     ) -> Iterator[Mapping[str, "Tensor"]]:
@@ -292,6 +301,11 @@ class Method:
 
     source: ClassVar[str] = ""
     """Paper, year and number."""
+
+    slot: ClassVar[str] = ""
+    """One of `core.slots.MEASURED`, of a method that fills `measure`. What it measures belongs to the task alone, and depends on
+    no trained weight: it is stored in the slot `<slot>:<task>` of the entry, not with the states of the methods. So a later learn
+    adds no byte to it, and a revert of the task removes it. It is the method's state when the same task is learned again."""
 
     supports: ClassVar[frozenset[Support]] = frozenset({"accumulation"})
     """The kinds of training that it supports (see `SUPPORTS`). No host has several processes yet, so that is not listed."""
@@ -408,6 +422,11 @@ def checked_method(method: object) -> type[Method]:
     described = {"name": method.name, "family": method.family, "source": method.source}
     if missing := [what for what, text in described.items() if not text]:
         raise BadSpec(f"method {method.__name__} has no {missing[0]}; set it as a class variable")
+    if method.slot and (method.slot not in MEASURED or "measure" not in method.seams):
+        raise BadSpec(
+            f"method {method.__name__} has slot {method.slot!r}, which is for a method that fills measure and is one of "
+            f"{', '.join(MEASURED)}"
+        )
     filled = {seam for seam in SEAMS if getattr(method, seam) is not getattr(Method, seam)}
     declared = set(method.seams)
     if declared != filled or not filled:

@@ -6,7 +6,7 @@
     sum:<task>/repair, task:<task>/repair
                      what an update that was scaled down adds to an adapter that existed before it
     task:<task>/...  copies of the slots that were frozen under it when it was learned, so that they never change
-    route            the router, which names the task of a request
+    route:<task>     what the router knows of the task: moments of features of the bare base, which no weights depend on
     edits            edited facts, over every view
     dense            every weight of the model
 
@@ -17,6 +17,9 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 SKILL, EDITS, DENSE, ROUTE = "skill", "edits", "dense", "route"
+MEASURED = (
+    ROUTE,
+)  # slots `<name>:<task>` of what methods measured of a task; no view has them, as they are no weights
 
 Content = TypeVar("Content")
 
@@ -36,6 +39,22 @@ def repair_slot(slot: str, task: str) -> str:
     return f"{slot if slot.startswith('task:') else sum_slot(task)}/repair"
 
 
+def measured_slot(slot: str, task: str) -> str:
+    """Return the slot of what a method with this `Method.slot` measured of `task`."""
+    return f"{slot}:{task}"
+
+
+def is_measured(name: str) -> bool:
+    """Return whether a slot has what a method measured of a task, and no weights."""
+    return name.partition(":")[0] in MEASURED
+
+
+def measured_tasks(slots: Iterable[str], slot: str) -> dict[str, str]:
+    """Return the slot of each task of which a method with this `Method.slot` measured something, in order of the tasks."""
+    names = (name for name in slots if name.startswith(f"{slot}:"))
+    return dict(sorted((name.partition(":")[2], name) for name in names))
+
+
 def view_of(slots: Mapping[str, Content], task: str | None = None) -> dict[str, Content]:
     """Return the slots of one view: a task's own if it has some, else those that all tasks share; edits are in both.
 
@@ -46,7 +65,7 @@ def view_of(slots: Mapping[str, Content], task: str | None = None) -> dict[str, 
     if task is not None and is_isolated(slots, task):
         own = {*own_slots(slots, task), EDITS}
         return {name: content for name, content in slots.items() if name in own}
-    return {name: content for name, content in slots.items() if name != ROUTE and not name.startswith("task:")}
+    return {name: content for name, content in slots.items() if not (name.startswith("task:") or is_measured(name))}
 
 
 def without_task(slots: Mapping[str, Content], task: str | None) -> dict[str, Content]:
@@ -76,7 +95,15 @@ def is_dense(slot: str) -> bool:
     return slot == DENSE or (slot.startswith("task:") and slot.endswith(f"/{DENSE}"))
 
 
+def adapters_of_task(slots: Iterable[str], task: str) -> list[str]:
+    """Return the slots of adapters that only `task` trained: its own, and its adapter in the sum."""
+    known = list(slots)
+    going = {*own_slots(known, task), sum_slot(task)}
+    return [name for name in known if name in going]
+
+
 def slots_of_task(slots: Iterable[str], task: str) -> list[str]:
-    """Return the slots that a revert of `task` removes: its own, and its adapter in the sum."""
-    going = {*own_slots(slots, task), sum_slot(task)}
-    return [name for name in slots if name in going]
+    """Return the slots that a revert of `task` removes: the adapters that only it trained, and what was measured of it."""
+    known = list(slots)
+    going = {*adapters_of_task(known, task), *(measured_slot(slot, task) for slot in MEASURED)}
+    return [name for name in known if name in going]

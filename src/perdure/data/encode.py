@@ -4,7 +4,7 @@ The tokenizer is any Hugging Face tokenizer; it is passed in, so this room impor
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from perdure.core.errors import BadInput
@@ -21,11 +21,15 @@ class Encoded:
         ids: Token ids of the whole row.
         trained: For each token whether the loss counts its prediction.
         cut: Number of tokens removed to respect the maximum length.
+        prompt: Number of tokens before the last answer; None where it is not known.
+        label: Class name, where the row has one.
     """
 
     ids: tuple[int, ...]
     trained: tuple[bool, ...]
     cut: int = 0
+    prompt: int | None = field(default=None, compare=False)
+    label: str | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,16 +97,16 @@ def encode(
         BadInput: Nothing would be trained, or the answer cannot be ended.
     """
     if written := conversation or conversation_of(row, tokenizer):
-        ids, trained = _chat_row(row, written, tokenizer, train_on)
+        ids, trained, opening = _chat_row(row, written, tokenizer, train_on)
     else:
-        ids, trained = _text_row(row, tokenizer, train_on)
-    cut = max(0, len(ids) - max_length)
+        ids, trained, opening = _text_row(row, tokenizer, train_on)
+    cut, front = max(0, len(ids) - max_length), 0
     if cut:
         first = trained.index(True) if True in trained else 0
         end = trained.index(False, first) if False in trained[first:] else len(ids)  # of the first answer
         front = min(max(end - max_length, 0), max(first - max(max_length // 4, 1), 0))
         ids, trained = ids[front : front + max_length], trained[front : front + max_length]
-    encoded = Encoded(tuple(ids), tuple(trained), cut)
+    encoded = Encoded(tuple(ids), tuple(trained), cut, min(max(opening - front, 0), len(ids)), row.label)
     if not encoded.targets:
         raise BadInput(f"{row.source or 'a row'}: nothing to train in it after tokenisation; give it an answer")
     return encoded
@@ -175,12 +179,14 @@ def plain_ids(text: str, tokenizer: Any) -> list[int]:
     return ids[1:] if begin is not None and ids[:2] == [begin, begin] else ids
 
 
-def _text_row(row: Row, tokenizer: Any, train_on: str) -> tuple[list[int], list[bool]]:
+def _text_row(row: Row, tokenizer: Any, train_on: str) -> tuple[list[int], list[bool], int]:
+    """Return the tokens of a row, whether each is trained, and the number of tokens of its prompt."""
     before, answer = prompt_ids(row, tokenizer), answer_ids(row, tokenizer)
-    return before + answer, [train_on == "all"] * len(before) + [True] * len(answer)
+    return before + answer, [train_on == "all"] * len(before) + [True] * len(answer), len(before)
 
 
-def _chat_row(row: Row, conversation: Chat, tokenizer: Any, train_on: str) -> tuple[list[int], list[bool]]:
+def _chat_row(row: Row, conversation: Chat, tokenizer: Any, train_on: str) -> tuple[list[int], list[bool], int]:
+    """Return the tokens of a conversation, whether each is trained, and the number of tokens before its last answer."""
     prompt_tokens = _chat_ids(conversation.prompt, tokenizer)
     answer = _chat_answer(conversation, prompt_tokens, tokenizer, row)
     everything = train_on == "all"
@@ -198,7 +204,7 @@ def _chat_row(row: Row, conversation: Chat, tokenizer: Any, train_on: str) -> tu
     )
     if whole[: len(ids)] == ids:
         ids, trained = whole, trained + [False] * (len(whole) - len(ids))
-    return ids, trained
+    return ids, trained, len(prompt_tokens)
 
 
 def _chat_answer(conversation: Chat, prompt_tokens: list[int], tokenizer: Any, row: Row) -> list[int]:

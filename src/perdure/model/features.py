@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from perdure.model.forward import Output
+from perdure.model.forward import OnRows, Output
 from perdure.model.head import device_of
 from perdure.model.layers import is_linear
 
@@ -83,6 +83,14 @@ class Features:
     def token_weights(self, batch: FeatureBatch, skip: int) -> list[Tensor]:
         """Return 1 for each row."""
         return [torch.ones(len(batch.labels))]
+
+    def features(
+        self, model: Any, rows: Sequence[Example], layer: int | None, on_rows: OnRows | None = None
+    ) -> tuple[Tensor, list[str | None]]:
+        """Return the features of the rows as they are, flattened, and their labels."""
+        return torch.stack([row.features.detach().float().cpu().flatten() for row in rows]), [
+            str(row.label) for row in rows
+        ]
 
 
 def _head(model: nn.Module) -> nn.Module:

@@ -1,6 +1,6 @@
 """The forward of training: from rows to the logits at their label positions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -10,6 +10,9 @@ from torch import Tensor
 from perdure.model.batch import Batch, collate, common_prefix, padded_tokens
 from perdure.model.head import attention_for, attention_mask, device_of, logits_at, prefix_cache
 from perdure.model.recompute import activations_stored
+from perdure.model.text_features import own_tokens, template_of, text_features
+
+OnRows = Callable[[int, int], None]
 
 
 class Output(NamedTuple):
@@ -53,6 +56,12 @@ class Reader(Protocol):
         """
         ...
 
+    def features(
+        self, model: Any, rows: Sequence[Any], layer: int | None, on_rows: OnRows | None = None
+    ) -> tuple[Tensor, list[str | None]]:
+        """Return a feature vector of each row (rows, d), float32, on the CPU, and the rows' labels."""
+        ...
+
 
 class Tokens:
     """Reads token rows for a causal language model.
@@ -61,10 +70,12 @@ class Tokens:
         pad: Token id used for padding.
         prefix: Whether the model can run a prefix once for several rows; see `Batching`.
         packing: Whether several rows may stand in one line; see `Batching`.
+        opening: Token id that stands before a text alone; that of padding unless given.
     """
 
-    def __init__(self, pad: int = 0, prefix: bool = True, packing: bool = False):
+    def __init__(self, pad: int = 0, prefix: bool = True, packing: bool = False, opening: int | None = None):
         self.pad, self.prefix, self.packing = pad, prefix, packing
+        self.opening = pad if opening is None else opening
 
     def collate(self, rows: Sequence[Any], *, share_prefix: bool = True) -> Batch:
         """Return the padded batch of `rows`; without a shared prefix each row has a line of its own too."""
@@ -128,3 +139,17 @@ class Tokens:
         lines = (real & (at + shared >= skip)).float()
         prefix = rows * (torch.arange(shared) >= skip).float()[None]
         return [prefix, lines] if shared else [lines]
+
+    def features(
+        self, model: Any, rows: Sequence[Any], layer: int | None, on_rows: OnRows | None = None
+    ) -> tuple[Tensor, list[str | None]]:
+        """Return the features of the rows' own texts, and their labels; see `text_features`.
+
+        The own text of a row is its prompt without the tokens that the prompts of all rows have in common at both ends. A row
+        without a prompt is read whole.
+        """
+        prompts = [row.ids[: row.first if row.prompt is None else row.prompt] or row.ids for row in rows]
+        template = template_of([prompt for prompt, row in zip(prompts, rows, strict=True) if not row.cut])
+        texts = [own_tokens(prompt, template) for prompt in prompts]
+        features = text_features(model, texts, opening=self.opening, pad=self.pad, layer=layer, on_rows=on_rows)
+        return features, [row.label for row in rows]

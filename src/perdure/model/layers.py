@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from perdure.core.errors import BadInput
+
 CONV1D = ("Conv1D", "transformers.pytorch_utils")  # GPT-2's linear layer, recognised without importing transformers
 
 
@@ -55,6 +57,29 @@ def text_part(model: Any) -> str:
         return ""
     decoder = model.get_decoder()
     return next((f"{name}." for name, module in model.named_modules() if module is decoder and name), "")
+
+
+def decoder_blocks(root: Any) -> tuple[str, list[nn.Module]]:
+    """Return the name of the list of decoder blocks of a model without adapters, and the blocks, first to last.
+
+    It is the list of modules with the most parameters, in the part that text runs through.
+
+    Raises:
+        BadInput: The model has no list of modules.
+    """
+    text = text_part(root)
+    lists = [
+        (name, m)
+        for name, m in root.named_modules()
+        if isinstance(m, nn.ModuleList) and len(m) and name.startswith(text)
+    ]
+    if not lists:
+        raise BadInput(
+            "this model has no list of decoder blocks; editing and routing support transformer decoders only. Train facts "
+            "(perdure learn), and give the task of a request (--task)"
+        )
+    name, blocks = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
+    return name, list(blocks)
 
 
 def positions_of(config: Any) -> int | None:

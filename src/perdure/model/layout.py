@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from perdure.core.errors import BadInput
 from perdure.model.hooks import hooked
-from perdure.model.layers import is_linear, text_part, weight_of
+from perdure.model.layers import decoder_blocks, is_linear, weight_of
 
 Precision = Callable[[], AbstractContextManager]
 
@@ -68,7 +68,7 @@ def find_layout(model: Any, precision: Precision = nullcontext) -> Layout:
     """
     prefix = "base_model.model." if hasattr(model, "peft_config") else ""
     root = model.get_submodule(prefix.rstrip(".")) if prefix else model
-    name, blocks = _blocks(root)
+    name, blocks = decoder_blocks(root)
     _refuse_experts(blocks)
     kinds: list[bool] = []
     watch = [b.register_forward_hook(lambda _, __, output: kinds.append(isinstance(output, tuple))) for b in blocks]
@@ -91,19 +91,6 @@ def find_layout(model: Any, precision: Precision = nullcontext) -> Layout:
         raise BadInput(f"the MLPs of this model have different widths ({sorted(widths)}); editing needs one")
     embedding = root.get_input_embeddings()
     return Layout(tuple(blocks), tuple(kinds), tuple(down), tuple(mixed), prefix, embedding, hidden, widths.pop())
-
-
-def _blocks(root: nn.Module) -> tuple[str, list[nn.Module]]:
-    text = text_part(root)
-    lists = [
-        (name, m)
-        for name, m in root.named_modules()
-        if isinstance(m, nn.ModuleList) and len(m) and name.startswith(text)
-    ]
-    if not lists:
-        raise BadInput("this model has no list of decoder blocks; editing supports transformer decoders only")
-    name, blocks = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
-    return name, list(blocks)
 
 
 def _refuse_experts(blocks: list[nn.Module]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from perdure.core.errors import BadSpec, Diverged
 from perdure.core.recipe import Recipe
 from perdure.core.seams import State
+from perdure.core.slots import measured_slot
 from perdure.core.stages import Stages
 from perdure.core.step import TopK
 from perdure.memory.pool import Pool
@@ -31,6 +32,7 @@ class Trainable:
         reader: Turns rows into batches, and batches into outputs.
         precision: Makes the context in which forwards run, such as autocast.
         weight: Returns the base weight of a module; None where the model's layers have it as it is.
+        bare: Makes the context in which the model is the base, without what was learned.
     """
 
     model: Any
@@ -38,6 +40,7 @@ class Trainable:
     reader: Reader
     precision: Callable[[], AbstractContextManager] = nullcontext
     weight: Callable[[str], Tensor] | None = None
+    bare: Callable[[], AbstractContextManager] = nullcontext
 
     def inference(self, on_rows: Callable[[int, int], None] | None = None) -> Inference:
         """Return the model for inference in eval mode; `on_rows` is called with the rows that are done, and with all rows."""
@@ -62,7 +65,8 @@ class TaskInputs:
         pools: Memory by pool name.
         columns: Distributions of other models for the new rows, by column name. Those of the model itself are computed when
             the task begins.
-        state: The result of each method's `measure` after the last task.
+        state: The result of each method's `measure` after the last task; of a method with a slot, of this task, where it was
+            learned before.
         first: Whether the trained parameters start directly on the base model: they have learned no task yet, and methods have
             nothing to protect.
         beneath: Tensors of each slot that is frozen under the trained parameters, by slot.
@@ -133,8 +137,14 @@ class OpenTask:
 
     @property
     def measured_state(self) -> dict[str, State]:
-        """State that `measure` returned, by method; the next task begins with it."""
-        return {method.name: self.state[method.name] for method in self.recipe.owners("measure")}
+        """State that `measure` returned, by method; the next task begins with it. Methods with a slot are in `measured_slots`."""
+        return {method.name: self.state[method.name] for method in self.recipe.owners("measure") if not method.slot}
+
+    @property
+    def measured_slots(self) -> dict[str, State]:
+        """The slots that methods measured (see `Method.slot`), by the slot's whole name."""
+        measuring = [method for method in self.recipe.owners("measure") if method.slot]
+        return {measured_slot(method.slot, self.inputs.name): self.state[method.name] for method in measuring}
 
 
 def contiguous(state: State) -> State:

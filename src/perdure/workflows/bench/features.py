@@ -71,7 +71,8 @@ def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: P
         )
     torch.set_num_threads(1)  # on layers this small two threads wait for each other longer than they compute
     parts = _parts(suite, data, seed)
-    classes = 1 + max(sample.row.label for part in parts for sample in part.train)  # type: ignore[attr-defined]
+    rows: list[Any] = [sample.row for part in parts for sample in part.train]
+    classes = 1 + max(row.label for row in rows)
     model = _mlp(suite.model, parts[0].train[0].row.features.numel(), classes, seed)  # type: ignore[attr-defined]
     first = {name: value.detach().clone() for name, value in model.named_parameters()}
     memory = TokenMemory()

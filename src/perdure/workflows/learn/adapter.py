@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from perdure.core.plan import AdapterPlan, Bare
 from perdure.core.recipe import Recipe
-from perdure.core.slots import EDITS, own_slots, view_of
+from perdure.core.slots import EDITS, MEASURED, measured_slot, own_slots, view_of
 
 Content = TypeVar("Content")
 
@@ -18,7 +18,7 @@ def usable_slots(slots: Mapping[str, Content], recipe: Recipe, task: str) -> dic
     """
     anew = {EDITS}
     if recipe.settings.start == "base":
-        anew |= {*view_of(slots), *own_slots(slots, task)}
+        anew |= {*view_of(slots), *own_slots(slots, task), *(measured_slot(slot, task) for slot in MEASURED)}
     return {name: content for name, content in slots.items() if name not in anew}
 
 

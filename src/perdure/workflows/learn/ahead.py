@@ -9,7 +9,7 @@ from perdure.core.errors import BadInput, BadSpec, PerdureError
 from perdure.core.optimizers import PLAIN_SCHEDULES
 from perdure.core.recipe import Recipe
 from perdure.core.settings import Settings
-from perdure.core.slots import DENSE, view_of
+from perdure.core.slots import DENSE, is_dense, view_of
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
 from perdure.workflows.learn.adapter import planned_adapter, usable_slots
@@ -30,8 +30,8 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
 
     Raises:
         BadSpec: A tracker is unknown or not installed, `max_length` or `lora_r` is more than the model has, `lora_target_modules`
-            names what it does not have, its blocks cannot be checkpointed, or head goes on training an adapter of another rank,
-            scale or modules.
+            names what it does not have, its blocks cannot be checkpointed, head goes on training an adapter of another rank,
+            scale or modules, or a method measures the base model and head has other weights.
     """
     from perdure.bridges.attention import refuse_every_weight
     from perdure.bridges.models import positions
@@ -57,6 +57,12 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
     if settings.gradient_checkpointing:
         refuse_checkpointing(session.base_folder)
     _check_optimizer(session, settings)
+    measuring = [method.name for method in recipe.methods if method.slot]
+    if measuring and any(map(is_dense, session.ledger.slots(parent))):
+        raise BadSpec(
+            f"{measuring[0]} measures the base model, and head has weights that replace all of it (train: full); drop "
+            f"{measuring[0]}, or begin a new workspace"
+        )
     layers = None  # all of them, as by default
     if settings.train == "lora" and settings.lora_target_modules != ALL:
         layers = targets(session.base_folder, settings)

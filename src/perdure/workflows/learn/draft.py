@@ -1,17 +1,21 @@
 """Draft: store what was trained, the memory after it and the edits on it, as the entry that would be recorded."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from perdure.core.canonical import content_hash
 from perdure.core.slots import DENSE, EDITS, is_isolated, own_slots, task_slot, view_of
 from perdure.core.words import counted
-from perdure.ledger import Entry, row_key
+from perdure.ledger import Entry, Ledger, row_key
 from perdure.workflows.edit.carry import Carried, carry
 from perdure.workflows.learn import remember
 from perdure.workflows.learn.kept_rows import parts_to_keep
 from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.train import Trained
+
+if TYPE_CHECKING:
+    from perdure.train.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,9 @@ def draft(run: Run, prepared: Prepared, trained: Trained) -> Draft:
             nll_before=trained.nll_before,
             tests=prepared.tests,
         )
-    slots = _stored_slots(run)  # objects before rows: a full disk then leaves no row behind
+    slots = _stored_slots(run) | _measured(
+        session.ledger, learner
+    )  # objects before rows: a full disk then leaves no row behind
     carried = carry(session, parent, slots, run.tick)
     if carried and carried.slot:
         slots[EDITS] = carried.slot
@@ -84,6 +90,11 @@ def _stored_slots(run: Run) -> dict[str, str | None]:
         pinned = own_slots(known, task)
         slots |= {task_slot(task, name): known[name] for name in adapter.beneath if name not in pinned}
     return slots
+
+
+def _measured(ledger: Ledger, learner: "Learner") -> dict[str, str]:
+    """Store what methods measured of the task in slots; return the slots."""
+    return {name: ledger.objects.put(tensors) for name, tensors in learner.measured_slots.items()}
 
 
 def _given_up(run: Run) -> tuple[str, ...]:

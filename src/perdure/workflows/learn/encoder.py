@@ -1,6 +1,7 @@
 """The rows of one learn as tokens."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from perdure.core.rows import Row
@@ -25,7 +26,8 @@ class RowEncoder:
         """Return a row as tokens; see `data.encode.encode`."""
         if row.hash not in self._rows:
             self._rows[row.hash] = encode(row, self.tokenizer, self.max_length, conversation, self.train_on)
-        return self._rows[row.hash]
+        known = self._rows[row.hash]
+        return known if known.label == row.label else replace(known, label=row.label)  # the hash does not cover labels
 
     def all(self, rows: Iterable[Row]) -> tuple[Encoded, ...]:
         """Return rows as tokens, in order."""

@@ -1,10 +1,10 @@
 """Remove a task: from now on it is not replayed, scored or guarded. What the weights learned of it stays."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from perdure.core.records import Record
-from perdure.core.slots import slots_of_task
+from perdure.core.slots import MEASURED, adapters_of_task, measured_slot
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import TaskRevertNote
 from perdure.workflows.author import sign
@@ -59,7 +59,9 @@ def remove_task(session: Session, task: str, message: str | None = None) -> Remo
             return RemovedTask(past.id, task, 0, left, (), True, round(time.perf_counter() - began, 3))
         session.refuse_candidate()
         without = entry_without(session, head, task, weights="stay")
-        entry, rows, warnings = without.entry, without.rows, _weights_stay(ledger, head, task)
+        measured = {measured_slot(slot, task) for slot in MEASURED} & ledger.slots(head).keys()
+        entry = replace(without.entry, slots=dict.fromkeys(sorted(measured)))  # no request is sent to it any more
+        rows, warnings = without.rows, _weights_stay(ledger, head, task)
         note = TaskRevertNote(task, rows, {}, {}, warnings)
         ledger.record(entry, {"revert": note, **signature.notes}, why=f"remove task {task}")
     return RemovedTask(entry.id, task, rows, left, warnings, False, round(time.perf_counter() - began, 3))
@@ -69,7 +71,7 @@ def _weights_stay(ledger: Ledger, head: Entry, task: str) -> tuple[str, ...]:
     """Return what the user should know of the weights that learned the task."""
     learned = next(e for e in reversed(ledger.ancestors(head)) if e.kind == "learn" and e.task == task)
     stays = f"what the weights learned of {task} stays in them"
-    if slots_of_task(ledger.slots(head), task):
+    if adapters_of_task(ledger.slots(head), task):
         how = f"its adapter is stored on its own: 'perdure rollback {head.id[:12]}', then 'perdure revert {task}' takes it out"
     else:
         how = f"'perdure rollback {learned.id[:12]}~1' goes back to before it was learned, without all that came after"

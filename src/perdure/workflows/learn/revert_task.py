@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.core.records import Record
-from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot
+from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot, view_of
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import ScoreSummary, Verdict
 from perdure.ledger.records.revert_task import TaskRevertNote
@@ -192,7 +192,7 @@ def _begun_anew(ledger: Ledger, head: Entry, learned: Entry) -> Entry | None:
     for entry in ledger.ancestors(head):
         if entry.id == learned.id:
             return None
-        shared = any(new and name != EDITS and not name.startswith("task:") for name, new in entry.slots.items())
+        shared = bool(view_of({name: new for name, new in entry.slots.items() if new}).keys() - {EDITS})
         if entry.kind == "learn" and (entry.recipe or {}).get("start") == "base" and shared:
             return entry
     return None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput
-from perdure.core.slots import EDITS, is_dense, repair_slot
+from perdure.core.slots import EDITS, is_dense, is_measured, repair_slot
 from perdure.ledger import Entry, Ledger
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def trained_slot(ledger: Ledger, entry: Entry) -> str:
         BadInput: There is none, or not one alone.
     """
     known = ledger.slots(ledger.entry(str(entry.parent)))
-    written = [name for name, value in entry.slots.items() if value is not None and name != EDITS]
+    written = [n for n, value in entry.slots.items() if value is not None and n != EDITS and not is_measured(n)]
     if any(name in written for name in written if is_dense(name) and "/" not in name):
         raise BadInput(
             "this learn trained every weight (train: full); only the update of an adapter can be scaled. Learn again with an "

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.plan import Bare
-from perdure.core.slots import is_dense, view_of
+from perdure.core.slots import is_dense, measured_slot, view_of
 from perdure.ledger.runs import CHECKPOINT, START, note
 from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.remember import states_at
@@ -87,10 +87,17 @@ def _tracking(run: Run) -> "Tracking | None":
 def start(run: Run, prepared: Prepared) -> "Learner":
     """Load the weights that training starts from, and return the learner of this task, not begun."""
     session, plan = run.session, run.plan
-    states = states_at(session.ledger, plan.continued, session.runtime.base.device)
+    states = states_at(session.ledger, plan.continued, session.runtime.base.device) | _measured_before(run)
     pools = _pools(run, prepared)
     params, effects = _start_adapter(run, prepared, states, pools) if plan.adapter else (_start_dense(run), {})
     return make_learner(run, prepared, params, session.runtime.as_trained(states), pools, effects)
+
+
+def _measured_before(run: Run) -> "dict[str, State]":
+    """Return the state of each method with a slot that measured this task when it was learned before."""
+    slots, task, ledger = run.plan.slots, run.plan.task.name, run.session.ledger
+    named = {m.name: measured_slot(m.slot, task) for m in run.plan.recipe.owners("measure") if m.slot}
+    return {method: ledger.objects.get(slots[name]) for method, name in named.items() if name in slots}
 
 
 def _start_adapter(

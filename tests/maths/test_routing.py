@@ -1,0 +1,145 @@
+"""Routing by closed form: the discriminant of two Gaussians, moments that add up, distances that tell what is unknown."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from perdure.maths.clusters import k_means
+from perdure.maths.routing import Gaussian, Moments, clustered, fit, nearest_centroid
+
+
+def drawn(seed, n=40, dims=5, at=0.0):
+    return torch.randn(n, dims, generator=torch.Generator().manual_seed(seed)) + at
+
+
+def equal(one, other):
+    return all(
+        torch.equal(value, vars(other)[name]) if torch.is_tensor(value) else value == vars(other)[name]
+        for name, value in vars(one).items()
+    )
+
+
+@pytest.fixture
+def tasks():
+    labels = ["a", "b"] * 20
+    return {
+        "near": fit(drawn(0), labels, held=drawn(10, 20)),
+        "far": fit(drawn(1, at=4.0), labels, held=drawn(11, 20, at=4.0)),
+        "third": fit(drawn(2, at=-4.0), ["c"] * 40, held=drawn(12, 20, at=-4.0)),
+    }
+
+
+def test_moments_are_counts_means_and_scatter_around_the_mean_of_the_label():
+    features = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 1.0], [5.0, 3.0], [5.0, 5.0]])
+    made = fit(features, ["x", "x", "y", "y", "y"])
+    assert made.labels == ("x", "y")
+    assert made.counts.tolist() == [2, 3]
+    assert made.means.tolist() == [[1, 0], [5, 3]]
+    assert made.scatter.tolist() == [[2, 0], [0, 8]]  # (-1)^2 + 1^2, and (-2)^2 + 2^2
+    assert made.held.shape == (0, 2)
+
+
+def test_the_scores_are_those_of_the_discriminant_of_gaussians_with_one_covariance():
+    made = fit(torch.tensor([[0.0, 0.0], [2.0, 0.0], [4.0, 1.0], [4.0, 3.0]]), ["x", "x", "y", "y"])
+    shrunk = 0.9 * torch.tensor([[0.5, 0.0], [0.0, 0.5]]) + 0.1 * 0.5 * torch.eye(2)  # S/n = diag(2, 2) / 4
+    point = torch.tensor([[3.0, 7.0]])
+    expected = [m @ shrunk.inverse() @ point[0] - m @ shrunk.inverse() @ m / 2 for m in made.means]
+    torch.testing.assert_close(Gaussian.of({"t": made}).scores(point)[0], torch.stack(expected).double())
+
+
+def test_differences_of_scores_are_half_differences_of_squared_distances_to_the_means(tasks):
+    gaussian, points = Gaussian.of(tasks), drawn(5).double()
+    means = torch.cat([tasks[name].means for name in sorted(tasks)]).double()
+    apart = points[:, None] - means
+    squared = torch.einsum("ncd,de,nce->nc", apart, gaussian.within, apart)
+    scores = gaussian.scores(points)
+    torch.testing.assert_close(scores - scores[:, :1], -(squared - squared[:, :1]) / 2)
+
+
+def test_each_row_goes_to_the_owner_of_its_best_class_which_also_has_the_largest_posterior(tasks):
+    gaussian = Gaussian.of(tasks)
+    assert gaussian.owners == ("far", "far", "near", "near", "third")
+    assert gaussian.labels == ("a", "b", "a", "b", "c")
+    points = torch.cat([drawn(20), drawn(21, at=4.0), drawn(22, at=-4.0)])
+    best = [gaussian.owners[n] for n in gaussian.scores(points).argmax(-1)]
+    assert sum(a == b for a, b in zip(best, ["near"] * 40 + ["far"] * 40 + ["third"] * 40, strict=True)) >= 118
+    decided = gaussian.decide(points)
+    assert [max(row, key=row.__getitem__) for row in decided.posterior] == best
+    assert all(math.isclose(sum(row.values()), 1) for row in decided.posterior)
+    assert all(task in (None, own) for task, own in zip(decided.tasks, best, strict=True))
+
+
+def test_a_row_far_from_every_task_is_unknown_and_few_known_rows_are(tasks):
+    gaussian = Gaussian.of(tasks)
+    away = torch.zeros(10, 5)
+    away[:, 0], away[:, 1] = 40.0, -40.0
+    assert gaussian.route(away) == [None] * 10
+    held = torch.cat([part.held for part in tasks.values()])
+    assert gaussian.route(held).count(None) == 2  # of 60 at most 5% are above the limit
+
+
+def test_without_held_out_rows_no_row_is_unknown(tasks):
+    bare = {name: Moments(m.labels, m.counts, m.means, m.scatter, m.held[:0]) for name, m in tasks.items()}
+    assert None not in Gaussian.of(bare).route(100 * drawn(3))
+
+
+def test_the_relative_distance_is_to_the_nearest_class_minus_to_all_rows_as_one():
+    features = torch.cat([drawn(0, 30, 3), drawn(1, 30, 3, at=3.0)])
+    gaussian = Gaussian.of({"one": fit(features[:30], ["a"] * 30), "two": fit(features[30:], ["a"] * 30)})
+    rows = features.double()
+    apart = rows - rows.mean(0)
+    whole = apart.T @ apart / len(rows)
+    shrunk = 0.9 * whole + 0.1 * whole.trace() / 3 * torch.eye(3, dtype=torch.float64)
+    centre = rows - rows.mean(0)
+    overall = (centre @ shrunk.inverse() * centre).sum(-1)
+    means = torch.stack([rows[:30].mean(0), rows[30:].mean(0)])
+    nearest = torch.stack([((rows - m) @ gaussian.within * (rows - m)).sum(-1) for m in means]).amin(0)
+    torch.testing.assert_close(gaussian.distances(features), nearest - overall, rtol=1e-4, atol=1e-4)
+
+
+def test_no_order_of_the_tasks_changes_a_bit_and_a_task_left_out_was_never_there(tasks):
+    made = Gaussian.of(tasks)
+    for order in itertools.permutations(tasks):
+        assert equal(Gaussian.of({name: tasks[name] for name in order}), made)
+    two = {name: tasks[name] for name in ("near", "third")}
+    grown = Gaussian.of({**two, "far": tasks["far"]})
+    assert not torch.equal(grown.within, Gaussian.of(two).within)
+    assert equal(Gaussian.of({name: part for name, part in tasks.items() if name != "far"}), Gaussian.of(two))
+
+
+def test_moments_are_the_same_after_they_were_tensors(tasks):
+    for part in (*tasks.values(), clustered(drawn(3), [0, 1, 2], held=drawn(4, 3))):
+        assert equal(Moments.from_tensors(part.to_tensors()), part)
+    assert tasks["near"].to_tensors().keys() == {"count/a", "count/b", "mean/a", "mean/b", "scatter", "held"}
+    assert tasks["near"].to_tensors()["scatter"].shape == (15,)
+
+
+def test_rows_that_do_not_vary_go_to_the_nearest_mean():
+    moments = {"one": fit(torch.zeros(3, 2), ["a"] * 3), "two": fit(torch.ones(3, 2), ["a"] * 3)}
+    assert Gaussian.of(moments).route(torch.tensor([[0.1, 0.2], [0.9, 0.7]])) == ["one", "two"]
+
+
+def test_clusters_are_classes_without_labels_and_none_is_empty():
+    features = torch.cat([drawn(0, 10, at=-9.0), drawn(1, 10, at=9.0)])
+    made = clustered(features, [0, 1, 10])
+    assert set(made.labels) == {None}
+    assert made.counts.sum() == 20
+    assert (made.counts > 0).all()
+    again = clustered(torch.zeros(4, 2), [0, 1, 2])  # three centres at one place
+    assert again.counts.tolist() == [4]
+
+
+def test_k_means_ends_where_each_centre_is_the_mean_of_the_points_nearest_to_it():
+    features = torch.cat([drawn(0, 20, at=-5.0), drawn(1, 20, at=5.0)])
+    centres, owner = k_means(features, [0, 25])
+    assert owner.tolist() == [0] * 20 + [1] * 20
+    torch.testing.assert_close(centres, torch.stack([features[:20].mean(0), features[20:].mean(0)]))
+
+
+def test_the_nearest_centroid_is_by_cosine_whatever_the_lengths():
+    centroids = {"two": torch.tensor([[0.0, 100.0]]), "one": torch.tensor([[1e-3, 0.0], [0.0, -1.0]])}
+    tasks, cosine = nearest_centroid(torch.tensor([[9.0, 1.0], [1.0, 9.0], [0.0, -5.0]]), centroids)
+    assert tasks == ["one", "two", "one"]
+    torch.testing.assert_close(cosine, torch.tensor([9 / 82**0.5, 9 / 82**0.5, 1.0]))
