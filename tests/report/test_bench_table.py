@@ -202,6 +202,17 @@ class Texts(HTMLParser):
         self.text.append(data)
 
 
+def test_rows_that_were_left_out_before_the_draw_are_counted_by_task():
+    counts = {"train_of": 1000, "test_of": 90}
+    left_out = {"one": {"train": 17, "test": 3, **counts}, "two": {"train": 0, "test": 0, **counts}}
+    found = compare([run("naive", 0, (16, 4), 18, left_out=left_out)])
+    told = "as training would cut them: one 17 of 1,000 train rows and 3 of 90 test rows."
+    assert told in markdown(found)
+    assert type(found).from_json(found.to_json()) == found
+    assert "too_long" not in compare(RUNS).to_json()
+    assert "training would cut" not in markdown(compare(RUNS))
+
+
 def test_the_page_needs_nothing_else_and_escapes_what_it_is_given():
     html = page("mine", "Two tasks.", compare(RUNS), RUNS)
     found = Texts(html)

@@ -111,6 +111,13 @@ def notes(comparison: BenchComparison) -> list[str]:
         scores = ", ".join(f"{name} {first[name].before:.3f} (n = {first[name].n})" for name in first)
         lines.append(f"Change: score after the last task minus the base model's, row by row. Before: {scores}.")
     lines += _guard_notes(comparison)
+    if comparison.too_long:
+        rows = (
+            f"{name} {one.train} of {one.train_of:,} train rows and {one.test} of {one.test_of:,} test rows"
+            for name, one in comparison.too_long.items()
+            if one.train or one.test
+        )
+        lines.append(f"Left out before rows were drawn, as training would cut them: {'; '.join(rows) or 'no row'}.")
     if len(comparison.computed) > 1:
         lines.append(f"Computed in {' and '.join(comparison.computed)}: a part of any difference may come from that.")
     if comparison.left_out:

@@ -37,6 +37,9 @@ def compare(results: Sequence[Run], against: str = BASELINE) -> BenchComparison:
         computed=tuple(sorted({_computed(run) for runs in arms.values() for run in runs})),
         left_out=len(results) - len(failed) - sum(map(len, arms.values())),
         guards=tuple(dict.fromkeys(name for line in lines for name in line.guards)),
+        too_long=next(
+            (run.left_out for runs in arms.values() for run in runs if run.left_out), {}
+        ),  # of all runs the same
     )
 
 

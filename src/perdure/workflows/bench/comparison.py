@@ -7,7 +7,7 @@ from perdure.core.records import Record, omitted, omitted_mapping
 from perdure.core.tables import Grid, Tabular
 from perdure.evaluate.matrix import Metric
 from perdure.ledger.records.guards_verdict import DRIFT
-from perdure.workflows.bench.records import RunError
+from perdure.workflows.bench.records import LeftOut, RunError
 
 METRICS = ("bwt", "forgetting", "learning_accuracy")
 
@@ -160,6 +160,7 @@ class BenchComparison(Record, Tabular):
         computed: Dtypes and devices of the runs.
         left_out: Number of results of an earlier recipe under a label that has a newer one.
         guards: The names of all guards.
+        too_long: By task the rows that were left out before the draw, where the suite leaves out rows that are too long.
     """
 
     against: str
@@ -169,6 +170,7 @@ class BenchComparison(Record, Tabular):
     computed: tuple[str, ...]
     left_out: int
     guards: tuple[str, ...] = omitted(())
+    too_long: Mapping[str, LeftOut] = omitted_mapping()
 
     def grid(self) -> Grid:
         """Return a row for each arm, the best `acc` first."""

@@ -41,6 +41,23 @@ class WatchedItems(Record):
     after: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class LeftOut(Record):
+    """The rows of a task that were left out before the draw, since training would cut them.
+
+    Args:
+        train: Number of train rows left out.
+        train_of: Number of train rows there are.
+        test: Number of test rows left out.
+        test_of: Number of test rows there are.
+    """
+
+    train: int
+    train_of: int
+    test: int
+    test_of: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskCost(Record):
     """What the learn of a task cost, and what the methods did.
@@ -126,6 +143,7 @@ class RunMeasures(Record):
         software: Version of each package that matters.
         peak_mib: The most memory of the process.
         cpu_seconds: The processor's seconds of the process.
+        left_out: By task the rows that were left out before the draw; None where rows that are too long are cut.
     """
 
     matrix: Matrix
@@ -138,6 +156,7 @@ class RunMeasures(Record):
     software: Mapping[str, str]
     peak_mib: float
     cpu_seconds: float
+    left_out: Mapping[str, LeftOut] | None = omitted(None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,19 @@ DIGITS = Path("scikit-learn/digits")  # shipped with that package
 RowFields = dict[str, Any]
 
 
-def rows_of(source: Source, folder: Path, seed: int) -> list[RowFields]:
+def rows_of(
+    source: Source,
+    folder: Path,
+    seed: int,
+    narrow: Callable[[Sequence[RowFields], str], Sequence[RowFields]] | None = None,
+) -> list[RowFields]:
     """Return the rows as fields of a data file: the train rows, then the test rows, each marked so in `split`.
+
+    Args:
+        source: Which rows.
+        folder: Folder of the data files.
+        seed: Of the draw.
+        narrow: Returns the rows that may be drawn, of those that belong to a part ("train" or "test"); all where it is None.
 
     Raises:
         BadInput: The file is missing or broken, or a part has no rows.
@@ -27,6 +38,8 @@ def rows_of(source: Source, folder: Path, seed: int) -> list[RowFields]:
         if part is None:
             continue
         mine = [r for r in records if r.get("split") == part.split and source.where.items() <= r.items()]
+        if narrow:
+            mine = list(narrow(mine, name))
         chosen = choose(mine, seed, part, _labels(mine, source.labels))
         if not chosen:
             raise BadInput(

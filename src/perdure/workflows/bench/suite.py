@@ -103,6 +103,8 @@ class Suite(BaseModel):
         guards: What the model could do before any task: names of shipped guards, or guard files in the folder of data.
         guard_budget: How many items of each guard are scored, as a budget of `perdure checkup`.
         guards_at: States at which guards are scored, besides the base: after every task, or only after the last.
+        too_long: Whether rows of tasks that are longer than `max_length` of `settings` are cut in training, or left out before
+            rows are drawn.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -120,6 +122,7 @@ class Suite(BaseModel):
     guards: list[str] = []
     guard_budget: Literal["learn", "quick", "standard", "full"] = "learn"
     guards_at: Literal["every", "last"] = "every"
+    too_long: Literal["cut", "leave_out"] = "cut"
 
     @model_validator(mode="after")
     def _named_once(self) -> "Suite":
@@ -132,6 +135,8 @@ class Suite(BaseModel):
             raise ValueError(
                 "rows with features have no instructions to rehearse and nothing to watch or guard; leave these out"
             )
+        if self.kind == "features" and self.too_long != "cut":
+            raise ValueError("rows with features have no tokens; leave out `too_long`")
         return self
 
     @field_validator("settings")

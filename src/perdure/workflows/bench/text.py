@@ -17,9 +17,10 @@ from perdure.ledger.records import LearnRecord
 from perdure.workflows.bench.guards import add_guards, check_guards, guard_items
 from perdure.workflows.bench.kept import WORKSPACE, KeptPlace
 from perdure.workflows.bench.measures import Told, cpu_seconds, machine, mean_beats, peak_mib, short_items
-from perdure.workflows.bench.records import RunMeasures, StoredBytes, TaskCost, TaskItems, WatchedItems
+from perdure.workflows.bench.records import LeftOut, RunMeasures, StoredBytes, TaskCost, TaskItems, WatchedItems
 from perdure.workflows.bench.rows import rows_of
-from perdure.workflows.bench.suite import Source, Suite
+from perdure.workflows.bench.suite import Source, Suite, SuiteTask
+from perdure.workflows.bench.whole_rows import WholeRows, max_length_of
 from perdure.workflows.init import init
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.memory_views import memory_stats
@@ -78,16 +79,22 @@ def learn_tasks(
     suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: Path, told: Told, device: str
 ) -> RunMeasures:
     """Learn a suite's tasks in a new workspace, and return what was measured; for the arguments see `run_text`."""
+    left_out: dict[str, LeftOut] = {}
 
     def file_of(source: Source, name: str, seed: int) -> Path:
+        if whole and isinstance(source, SuiteTask):
+            rows, left_out[name] = whole.rows_of(source, data, seed)
+        else:
+            rows = rows_of(source, data, seed)
         file = scratch / f"{name}.jsonl"
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows_of(source, data, seed)), encoding="utf-8")
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         return file
 
     keep: Literal["all", "needed"] = "all" if recipe.settings.data == "all" else "needed"
     place = scratch / WORKSPACE
     session = Session(init(place, suite.model, dtype=suite.dtype, device=device, seed=seed, keep_rows=keep), device)
     ledger = session.ledger
+    whole = _whole_rows(session, suite, scratch)
     general: dict[str, Path | str] = {}
     if isinstance(suite.general, Source):
         general["general"] = file_of(suite.general, "general instructions", seed)
@@ -116,7 +123,17 @@ def learn_tasks(
         software=ledger.notes(learned[-1].entry)["software"],
         peak_mib=peak_mib(),
         cpu_seconds=cpu_seconds(),
+        left_out=left_out or None,
     )
+
+
+def _whole_rows(session: Session, suite: Suite, scratch: Path) -> WholeRows | None:
+    """Return what draws the rows of a suite that leaves out those that are too long; None for one that does not."""
+    from perdure.bridges.models import load_tokenizer
+
+    if suite.too_long != "leave_out":
+        return None
+    return WholeRows(load_tokenizer(session.base_folder), max_length_of(suite), scratch)
 
 
 def _kept_watched(suite: Suite, measures: RunMeasures) -> dict[str, WatchedItems] | None:
