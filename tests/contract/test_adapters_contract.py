@@ -13,7 +13,9 @@ from perdure.core.errors import Interrupted
 from perdure.core.plan import AdapterPlan, Bare
 from perdure.core.recipe import build_recipe
 from perdure.core.seams import Method
+from perdure.core.slots import SKILL
 from perdure.core.step import Step
+from perdure.maths.low_rank import from_tensors
 from perdure.methods.registry import all_methods
 from perdure.train import loop
 from perdure.train.checkpoint import Keeper
@@ -23,9 +25,17 @@ METHODS = all_methods()
 POLICIES = (
     {"no method": {}}
     | {name: {name: {}} for name, method in METHODS.items() if "adapter" in method.seams}
-    | {"o_lora, exact": {"o_lora": {"exact": True}}}
+    | {"o_lora, exact": {"o_lora": {"exact": True}}, "slao, keep_r": {"slao": {"keep_r": True}}}
 )
-FRESH = {name: methods for name, methods in POLICIES.items() if name not in ("no method", "shared")}
+
+
+def slot_of(methods):
+    """Return the slot that a policy trains where a shared adapter is learned already."""
+    recipe = build_recipe({"methods": methods}, METHODS)
+    return recipe.adapter_plan(Bare("new", 0, recipe.settings, {}, {SKILL: {}}), {}).slot
+
+
+FRESH = {name: methods for name, methods in POLICIES.items() if slot_of(methods) != SKILL}
 every_policy = pytest.mark.parametrize("methods", POLICIES.values(), ids=POLICIES)
 every_fresh_one = pytest.mark.parametrize("methods", FRESH.values(), ids=FRESH)
 SETTINGS = {"weight_decay": 0.1, "lora_dropout": 0.1}
@@ -233,3 +243,60 @@ def test_hold_is_part_of_the_heartbeat_and_is_left_out_where_it_does_nothing(str
     assert "o_lora" in exact.acted
     soft = stream.train(stream.learner({"o_lora": {}}, **SETTINGS)).record
     assert not any(beat.held is not None for _, beat in soft.heartbeats["o_lora"])
+
+
+@broken
+class Detached(METHODS["n_lora"]):
+    """Adds a term that no gradient comes from."""
+
+    def loss(self, step, state):
+        return super().loss(step, state).detach()
+
+
+def test_n_lora_on_a_model_collides_less_with_what_lies_under_it(stream):
+    def collision(methods, registry=METHODS):
+        stream.train(stream.learner(methods, registry=registry, num_train_epochs=4, **SETTINGS))
+        own, old = (from_tensors(tensors) for tensors in (stream.runtime.trained(), stream.slots["skill"]))
+        found = [(own[m].delta.abs() * old[m].delta.abs()).sum() / old[m].delta.square().sum() for m in own]
+        return torch.stack(found).mean().item()
+
+    plain = collision({"incremental": {}})
+    assert collision({"n_lora": {"strength": 20.0}}) < 0.7 * plain
+    assert collision({"n_lora": {"strength": 20.0}}, {**METHODS, "n_lora": Detached}) > 0.9 * plain
+
+
+def settled(stream, methods, **more):
+    made = stream.learner(methods, **SETTINGS, **more)
+    stream.train(made)
+    return made
+
+
+def test_what_slao_serves_and_what_it_goes_on_from_are_different_tensors_and_the_start_is_reported(stream):
+    made = settled(stream, {"slao": {}})
+    served, chain = weights(made), made.measured_state["slao"]
+    apart = [name for name in served if not torch.equal(served[name], chain[f"chain.{name}"])]
+    assert apart
+    assert all(".lora_B." in name for name in apart)
+    beats = dict(made.record.heartbeats["slao"])
+    assert beats[0].jump > 0.1
+    assert beats[made.total].moved > 0
+    kept = dict(settled(stream, {"slao": {"keep_r": True}}).record.heartbeats["slao"])
+    assert kept[0].jump < 1e-6
+
+
+def test_the_best_weights_and_the_chain_that_slao_stores_are_of_one_update(stream, tmp_path):
+    """With keep: best the chain of a later update would not belong to what is served, whose A it has."""
+    more = {"keep": "best", "num_train_epochs": 6, "learning_rate": 0.2}
+    made = settled(stream, {"slao": {}}, **more)
+    assert made.record.kept is not None
+    chain = made.measured_state["slao"]
+    assert all(
+        torch.equal(value, chain[f"chain.{name}"]) for name, value in weights(made).items() if ".lora_A." in name
+    )
+    seen = iter(range(99))
+    stopped = stream.learner({"slao": {}}, **SETTINGS, **more)
+    with pytest.raises(Interrupted):
+        loop.train(stopped, Keeper(tmp_path / "run", stopped, stop=lambda: "SIGINT" if next(seen) == 20 else None))
+    again = stream.learner({"slao": {}}, **SETTINGS, **more)
+    loop.train(again, Keeper(tmp_path / "run", again))
+    assert same(again.measured_state["slao"], chain)

@@ -1,8 +1,10 @@
 """A stream that contradicts itself, on the tiny model: the same questions, first with one answer, then with another."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from perdure.methods.registry import all_methods
 from perdure.model.features import Example, Features
 from perdure.model.forward import Tokens
 from perdure.train import loop
+from perdure.train.adapter_start import effects_of
 from perdure.train.checkpoint import Keeper
 from perdure.train.effects import TrainingLog
 from perdure.train.learner import Learner
@@ -47,6 +50,9 @@ class Stream:
         folder: The tiny model.
         dtype: What its frozen weights are held in.
     """
+
+    own: Mapping[str, torch.Tensor] = MappingProxyType({})  # content of the slot that trains, at head
+    effects: Mapping[str, float] = MappingProxyType({})  # numbers that describe the start of the plan
 
     def __init__(self, folder: Path, dtype: str = "float32"):
         self.runtime = Runtime(folder, dtype, "cpu")
@@ -107,6 +113,8 @@ class Stream:
             state=state or {},
             first=not pools,
             beneath=beneath,
+            own=self.own,
+            effects=self.effects,
         )
         return Learner(trainable, recipe, inputs)
 
@@ -120,7 +128,9 @@ class Stream:
     ) -> tuple[Trainable, dict[str, Tensors]]:
         """Return the model as the first task left it, with what trains now, and what lies frozen under that."""
         self.plan = recipe.adapter_plan(self.bare(recipe, task, rows, pools), state)
-        params = self.runtime.begin(self.plan, self.slots, recipe.settings, 0, "new")
+        start = cache(self.plan.start) if self.plan.start else None
+        params = self.runtime.begin(replace(self.plan, start=start), self.slots, recipe.settings, 0, "new")
+        self.own, self.effects = self.slots.get(self.plan.slot, {}), effects_of(start() if start else {})
         recompute = recipe.settings.gradient_checkpointing
         trainable = self.runtime.trainable(params, gradient_checkpointing=recompute)
         return trainable, {name: self.slots[name] for name in self.plan.beneath}

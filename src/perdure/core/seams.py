@@ -238,6 +238,11 @@ class Model(Protocol):
         """Tensors of each slot that is frozen under the parameters, by slot."""
         ...
 
+    @property
+    def own(self) -> "Mapping[str, Tensor]":
+        """Tensors of the slot that is trained, as head has it; none where the slot is new."""
+        ...
+
     def nll(self, rows: str, weights: Mapping[str, "Tensor"] | None = None, size: int | None = None) -> float | None:
         """Return the mean negative log-likelihood per row in nats, under other `weights` if given; None without rows."""
         ...

@@ -38,6 +38,7 @@ def save(path: Path, learner: Learner, clock: Clock, optimizer: Any, done: int) 
         tensors |= {f"state/{method}/{key}": value for key, value in state.items()}
     if learner.best:
         tensors |= {f"best/{name}": value for name, value in learner.best.weights.items()}
+        tensors |= {f"best_state/{key}": value for key, value in learner.best.state.items()}
     stored = {
         "done": done,
         "optimizer": numbers,
@@ -89,7 +90,11 @@ def load(path: Path, learner: Learner, clock: Clock, optimizer: Any) -> int:
         places = {key: begun[key].device if key in begun else device for key in saved}  # as if it had not stopped
         learner.state[method] = {key: value.to(places[key]) for key, value in saved.items()}
     if stored["best"] is not None:
-        learner.best = Best(**stored["best"], weights={k[5:]: v for k, v in tensors.items() if k.startswith("best/")})
+        weights, state = (
+            {key.removeprefix(of): value for key, value in tensors.items() if key.startswith(of)}
+            for of in ("best/", "best_state/")
+        )
+        learner.best = Best(**stored["best"], weights=weights, state={key: v.to(device) for key, v in state.items()})
     for name, served in stored["served"].items():
         learner.pools[name].served = served
     learner.settled = stored["closed"]

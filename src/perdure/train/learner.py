@@ -162,6 +162,8 @@ class Learner(OpenTask):
                 self.record.beat(self.ended, method.name, Heartbeat(moved=norm(gap)))
             if self.best and self.best.update != self.ended - 1:
                 values, self.record.kept = self.best.weights, self.best.update
+                if method:
+                    self.state[method.name] = dict(self.best.state)
             with torch.no_grad():
                 for name, value in values.items():
                     self.params[name].copy_(value)
@@ -185,7 +187,7 @@ class Learner(OpenTask):
         """
         with self.stages.stage("validation", f"validation of {self.inputs.name}"):
             with self.inference.eval_mode():
-                settled = self._settled()[0]
+                settled, state = self._settled()
             weights = {name: settled.get(name, value).detach() for name, value in self.params.items()}
             losses = self.inference.nll(self.inputs.validation, weights=weights if settled else None)
         loss = sum(losses) / len(losses)
@@ -195,7 +197,8 @@ class Learner(OpenTask):
             )
         self.record.validation.append((update, loss))
         if self.recipe.settings.keep == "best" and (self.best is None or loss < self.best.loss):
-            self.best = Best(loss, update, {name: value.clone() for name, value in weights.items()})
+            kept, after = ({name: value.clone() for name, value in of.items()} for of in (weights, state))
+            self.best = Best(loss, update, kept, after)
 
     def _settled(self) -> tuple[Mapping[str, Tensor], State]:
         """Return the values that a method settles on now, and its state after it; no values where the weights stay."""

@@ -71,6 +71,7 @@ class TaskInputs:
             nothing to protect.
         beneath: Tensors of each slot that is frozen under the trained parameters, by slot.
         effects: Numbers that describe the start of the adapter, for the heartbeat of the method that planned it.
+        own: Tensors of the slot that is trained, as it was before; empty where the slot is new.
         seed: Seed of everything that is random.
     """
 
@@ -83,6 +84,7 @@ class TaskInputs:
     first: bool = False
     beneath: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     effects: Mapping[str, float] = field(default_factory=dict)
+    own: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -94,11 +96,13 @@ class Best:
         loss: Mean loss of the validation rows, in nats per label token.
         update: The update after which it was.
         weights: The weights that were validated, by parameter name.
+        state: State of the method that settled on them, if one did.
     """
 
     loss: float
     update: int
     weights: Mapping[str, Tensor]
+    state: State = field(default_factory=dict)
 
 
 class OpenTask:

@@ -13,6 +13,7 @@ class Heartbeat(Record):
 
     Args:
         held: L2 distance by which `hold` moved parameter values after the optimizer step.
+        jump: Distance of the update that training started from to the one that it goes on from, relative to the size of that.
         loss: Value of the method's loss term.
         masked: Share of the gradient's squared norm that the method's mask removed.
         moved: L2 distance by which `settle` moved the weights at the end of the task.
@@ -23,6 +24,7 @@ class Heartbeat(Record):
     """
 
     held: float | None = omitted(None)
+    jump: float | None = omitted(None)
     loss: float | None = omitted(None)
     masked: float | None = omitted(None)
     moved: float | None = omitted(None)

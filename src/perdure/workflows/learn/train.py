@@ -162,6 +162,8 @@ def make_learner(
     beneath = SlotTensors(
         session.ledger, {name: plan.slots[name] for name in under}
     )  # read where a method looks at them
+    goes_on = plan.adapter is not None and plan.adapter.slot in plan.slots and plan.recipe.owner("adapter")
+    own = session.ledger.objects.get(plan.slots[plan.adapter.slot]) if plan.adapter and goes_on else {}
     inputs = TaskInputs(
         plan.task.name,
         prepared.rows,
@@ -172,6 +174,7 @@ def make_learner(
         first=plan.first,
         beneath=beneath,
         effects=effects,
+        own=own,
         seed=session.seed,
     )
     settings = plan.recipe.settings
