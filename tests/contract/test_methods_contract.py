@@ -23,8 +23,8 @@ from perdure.train.checkpoint import Keeper
 from perdure.train.model_view import ModelView
 from streams import SETTINGS, Learned, apart, close, run, same, weights, wish
 
-METHODS = {  # what says which adapter a task trains owes something else: test_adapters_contract.py
-    name: method for name, method in all_methods().items() if "adapter" not in method.seams
+METHODS = {  # what says which adapter a task trains, or measures the base alone, owes something else: the other files here
+    name: method for name, method in all_methods().items() if "adapter" not in method.seams and not method.slot
 }
 CUTS = (1, 4, 7)  # of 8 updates; the last one is inside any tail
 FELT = 1e-4  # relative distance of weights that is an effect and no rounding

@@ -69,6 +69,12 @@ class LoadedModel(Protocol):
         """
         ...
 
+    def features(
+        self, rows: str, layer: int | None = None, size: int | None = None
+    ) -> "tuple[Tensor, list[str | None]]":
+        """Return a feature vector of each row under the bare base, and the rows' labels; see `core.seams.Model.features`."""
+        ...
+
 
 Start = Callable[[], Mapping[str, Factors]]  # factors by module; other modules start as without it
 
@@ -123,6 +129,16 @@ class Bare:
     ) -> Mapping[str, SecondMoment]:
         """Return second moments of inputs; see `LoadedModel.moments`. Call it in `AdapterPlan.start` only."""
         return self._loaded.moments(rows, modules, tokens, size)
+
+    def features(
+        self, rows: str, layer: int | None = None, size: int | None = None
+    ) -> "tuple[Tensor, list[str | None]]":
+        """Return features of rows, and their labels; see `LoadedModel.features`. Call it in `AdapterPlan.start` only.
+
+        The moments that earlier tasks have stored are in `slots`, as `route:<task>`; `maths.routing.Moments.from_tensors` reads
+        them.
+        """
+        return self._loaded.features(rows, layer, size)
 
     @property
     def _loaded(self) -> LoadedModel:

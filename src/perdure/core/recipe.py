@@ -193,6 +193,10 @@ def _check_adapter(recipe: Recipe) -> None:
             f"{measuring[0]} measures the base model, and train: full trains every weight of it; use train: lora, or drop "
             f"{measuring[0]}"
         )
+    if measuring and recipe.settings.data == "all":
+        raise Conflict(
+            f"{measuring[0]} measures the rows of one task, and data: all trains on those of every task; drop {measuring[0]}"
+        )
     owner = recipe.owner("adapter")
     if owner is None:
         return

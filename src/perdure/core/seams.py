@@ -261,7 +261,9 @@ class Model(Protocol):
         """Yield the outputs at label positions, a batch of rows at a time, without gradients."""
         ...
 
-    def features(self, rows: str, layer: int | None = None) -> "tuple[Tensor, list[str | None]]":
+    def features(
+        self, rows: str, layer: int | None = None, size: int | None = None
+    ) -> "tuple[Tensor, list[str | None]]":
         """Return a feature vector of each row under the bare base (rows, d), float32, on the CPU, and the rows' labels.
 
         It is the mean over the tokens of the row's own text, without its template, of the states behind `layer` blocks (a third

@@ -4,6 +4,7 @@ What is stored is a value of its own for each task (`Moments`). Sums over tasks 
 that the order of learning changes no bit, and a task is taken out by leaving its moments out.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -95,6 +96,43 @@ def clustered(features: Tensor, first: Sequence[int], held: Tensor | None = None
     index = k_means(features, first)[1]
     used = index.unique()
     return _moments(features, torch.searchsorted(used, index), [None] * len(used), held)
+
+
+def task_moments(
+    features: Tensor,
+    labels: Sequence[str | None],
+    order: Sequence[int],
+    *,
+    held: float = 0.2,
+    most_held: int = 200,
+    clusters: int = 5,
+) -> Moments:
+    """Return the moments of one task, with some of its rows held out of the fit.
+
+    The labels are the classes where every row has one and there are at most half as many labels as rows; else clusters are.
+
+    Args:
+        features: (rows, d), at least one row.
+        labels: Label of each row.
+        order: All rows in the order in which they are held out, or begin a cluster: a keyed permutation.
+        held: Share of each label's rows that is held out, rounded down, so that no label loses its last row.
+        most_held: Most rows that are held out.
+        clusters: Number of clusters where the labels are no classes.
+    """
+    named = None not in labels and len(set(labels)) <= len(labels) / 2
+    classes: list[str | None] = list(labels) if named else [None] * len(labels)
+    room = {label: math.floor(held * classes.count(label)) for label in set(classes)}
+    out: set[int] = set()
+    for row in order:
+        if room[classes[row]] and len(out) < most_held:
+            out.add(row)
+            room[classes[row]] -= 1
+    fitted = [row for row in range(len(labels)) if row not in out]
+    apart = features[sorted(out)]
+    if named:
+        return fit(features[fitted], [classes[row] for row in fitted], apart)
+    first = [fitted.index(row) for row in order if row not in out][:clusters]
+    return clustered(features[fitted], first, apart)
 
 
 def _moments(features: Tensor, index: Tensor, classes: Sequence[str | None], held: Tensor | None) -> Moments:

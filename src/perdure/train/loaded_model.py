@@ -41,3 +41,7 @@ class ModelBefore:
         """Return the second moment of the inputs of each module, by name; nothing where there are no rows."""
         chosen = sample_of(self.sets, rows, size, self.seed, self.task)
         return self.loaded().inference(self.on_rows).moments(chosen, modules, own=tokens == "own")
+
+    def features(self, rows: str, layer: int | None = None, size: int | None = None) -> tuple[Tensor, list[str | None]]:
+        """Return the features of the rows' own texts under the bare base (rows, d), float32, on the CPU, and the rows' labels."""
+        return self.loaded().features(sample_of(self.sets, rows, size, self.seed, self.task), layer, self.on_rows)

@@ -86,12 +86,10 @@ class ModelView:
                 done += len(indices)
                 self.open_task.stages.show(done, len(chosen))
 
-    @torch.no_grad()
-    def features(self, rows: str, layer: int | None = None) -> tuple[Tensor, list[str | None]]:
+    def features(self, rows: str, layer: int | None = None, size: int | None = None) -> tuple[Tensor, list[str | None]]:
         """Return the features of the rows' own texts under the bare base (rows, d), float32, on the CPU, and the rows' labels."""
-        trainable, chosen = self.open_task.trainable, self._rows(rows, None)
-        with trainable.bare(), self.open_task.inference.eval_mode(), trainable.precision():
-            return trainable.reader.features(trainable.model, chosen, layer, self.open_task.stages.show)
+        chosen = self._rows(rows, size)
+        return self.open_task.trainable.features(chosen, layer, self.open_task.stages.show)
 
     def _rows_at_once(self) -> int:
         """Return the number of rows per backward: a training batch if every parameter belongs to a linear layer, else one."""

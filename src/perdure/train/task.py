@@ -42,6 +42,14 @@ class Trainable:
     weight: Callable[[str], Tensor] | None = None
     bare: Callable[[], AbstractContextManager] = nullcontext
 
+    @torch.no_grad()
+    def features(
+        self, rows: Sequence[Any], layer: int | None = None, on_rows: Callable[[int, int], None] | None = None
+    ) -> tuple[Tensor, list[str | None]]:
+        """Return the features of the rows' own texts under the bare base, and the labels; see `core.seams.Model.features`."""
+        with self.bare(), self.inference().eval_mode(), self.precision():
+            return self.reader.features(self.model, rows, layer, on_rows)
+
     def inference(self, on_rows: Callable[[int, int], None] | None = None) -> Inference:
         """Return the model for inference in eval mode; `on_rows` is called with the rows that are done, and with all rows."""
         return Inference(self.model, self.reader, self.precision, on_rows)

@@ -1,0 +1,1 @@
+"""Methods that tell the task of a request."""
