@@ -141,8 +141,8 @@ def refuse_adapter(folder: Path) -> None:
             "the adapter to a folder of its own, or merge it (PeftModel.merge_and_unload, then save_pretrained) first"
         )
     raise BadInput(
-        f"{folder} holds an adapter ({ADAPTER}), not a model; give the folder or hub id of its base model, or merge the "
-        "adapter into it first (PeftModel.merge_and_unload, then save_pretrained)"
+        f"{folder} holds an adapter ({ADAPTER}), not a model; give the folder or hub id of its base model, and this folder with "
+        "--adapter ('perdure init'), or merge the adapter into it first (PeftModel.merge_and_unload, then save_pretrained)"
     )
 
 

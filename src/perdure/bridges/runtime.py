@@ -4,6 +4,7 @@ import ctypes
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Runtime:
         batching: How rows run in batches, where that is known; else it is measured.
         quantization: "nf4" or "int8" to quantise the frozen weights; None leaves them plain.
         attn_implementation: What computes attention, as transformers names it; None for its own choice.
+        initial: The adapter of layers that a workspace was made with, which is part of its reference; nothing without one.
     """
 
     def __init__(
@@ -58,9 +60,10 @@ class Runtime:
         batching: Batching | None = None,
         quantization: str | None = None,
         attn_implementation: str | None = None,
+        initial: Mapping[str, Patch] | None = None,
     ):
         self.folder, self.dtype, self.device, self.batching = folder, dtype, device, batching
-        self.quantization, self.attn_implementation = quantization, attn_implementation
+        self.quantization, self.attn_implementation, self.initial = quantization, attn_implementation, initial or {}
         self.base: Base = self._load(dtype)
         self.model: Any = self.base.model
         self.dense = False
@@ -284,6 +287,21 @@ class Runtime:
                 for value, was in trainable.items():
                     value.requires_grad_(was)
 
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the model is the one that the workspace began with: the base, and the adapter that it was made with."""
+        with self.bare():
+            root = self._root()
+            added = [
+                root.get_submodule(name).register_forward_hook(partial(_plus, _on(patch, self.base.device)))
+                for name, patch in self.initial.items()
+            ]
+            try:
+                yield
+            finally:
+                for hook in added:
+                    hook.remove()
+
     def _add_block(self, settings: Settings, seed: int, task: str, content: Patches | None) -> None:
         """Add a second adapter over the loaded one, which stays frozen; fresh, or with `content`."""
         shape = self._chosen_shape(settings)
@@ -459,6 +477,18 @@ def _renamed(states: Mapping[str, State], old: str, new: str) -> dict[str, State
         method: {key.replace(*pairs[0]).replace(*pairs[1]): value for key, value in state.items()}
         for method, state in states.items()
     }
+
+
+def _on(patch: Patch, device: torch.device) -> Patch:
+    """Return the patch on a device."""
+    return Patch(patch.down.to(device), patch.up.to(device), patch.scale)
+
+
+def _plus(patch: Patch, module: Any, given: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Return the output of a layer with a patch added, as a forward hook does."""
+    linear = torch.nn.functional.linear
+    narrow = linear(given[0].to(patch.down.dtype), patch.down) * patch.scale
+    return output + linear(narrow, patch.up).to(output.dtype)
 
 
 class NarrowScale:

@@ -7,7 +7,7 @@ import typer
 
 from perdure.cli.names import dtypes
 from perdure.cli.options import AsJson, Device, Folder
-from perdure.cli.output import emit, print_message, print_text, short
+from perdure.cli.output import counted, emit, print_message, print_text, short
 from perdure.cli.progress import progress
 from perdure.core.device import ANY
 
@@ -51,6 +51,12 @@ def init(
             help="Abilities that each learn scores, to show what the model lost: default (drift and instructions) or none.",
         ),
     ] = "default",
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Start from a LoRA adapter of this model, as PEFT writes it; it stays part of the base."
+        ),
+    ] = None,
     folder: Folder = None,
     device: Device = None,
     as_json: AsJson = False,
@@ -60,30 +66,40 @@ def init(
     Example: perdure init support --model smollm2-135m
     """
     from perdure.bridges.models import slow_notice
+    from perdure.workflows.export.card_record import initial_adapter
     from perdure.workflows.guards.attach import add_default_guards
     from perdure.workflows.init import init as make
+    from perdure.workflows.init import other_base
     from perdure.workspace.facade import Workspace
 
-    given = ctx.obj or (folder if str(ctx.get_parameter_source("folder")).endswith("COMMANDLINE") else None)
-    if target and given and target.resolve() != given.resolve():
-        raise typer.BadParameter(f"{target} and -w {given}: one workspace is made at a time; give one of them")
+    named = ctx.obj or (folder if str(ctx.get_parameter_source("folder")).endswith("COMMANDLINE") else None)
+    if target and named and target.resolve() != named.resolve():
+        raise typer.BadParameter(f"{target} and -w {named}: one workspace is made at a time; give one of them")
     with progress(f"reading model {model}") as tick:
         options: dict[str, Any] = {"revision": revision, "dtype": dtype, "device": device, "seed": seed}
         options |= {"quantization": quantization, "attn_implementation": attn_implementation}
-        ws = Workspace(
-            make(target or folder or Path(), model, **options, keep_rows=keep_rows, tick=tick), device or ANY
-        )
+        options |= {"keep_rows": keep_rows, "adapter": adapter}
+        ws = Workspace(make(target or folder or Path(), model, **options, tick=tick), device or ANY)
         add_default_guards(ws.session, guards)
     base, dtype = ws.ledger.resolve("head"), ws.ledger.config["dtype"]
     if slow := slow_notice(dtype, ws.session.device):
         print_message(f"notice: {slow}")
+    if other := other_base(ws.ledger):
+        print_message(f"notice: {other}")
+    given = initial_adapter(ws.ledger)
     if as_json:
-        record = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}
+        record: dict[str, Any] = {"workspace": str(ws.ledger.root), "entry": base.id, "base": base.base, "dtype": dtype}
         record |= {"quantization": quantization} if quantization else {}
         record |= {"attn_implementation": attn_implementation} if attn_implementation else {}
+        record |= {"adapter": given.to_json()} if given else {}
         return emit({**record, "capabilities": ws.capabilities})
     kind = f"{dtype}, linear layers in {quantization}" if quantization else dtype
     print_text(f"workspace {ws.ledger.root}: base {short(base.id)}, {model} in {kind}")
+    if given:
+        layers = counted(given.modules, "layer")
+        print_text(
+            f"it starts from the adapter {given.folder} ({layers}, rank {given.rank}), which is part of the base"
+        )
     refused = ws.capabilities["no_editing"]
     print_text(f"this model can learn and be exported, but not be edited: {refused}" if refused else CAN)
     if hung := [guard.name for guard in ws.ledger.guards()]:

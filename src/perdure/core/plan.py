@@ -1,11 +1,11 @@
 """The plan of a task's adapter: what it starts from, the slots that are frozen under it, and the slot it is stored in."""
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from perdure.core.settings import Settings
-from perdure.core.slots import EDITS, SKILL, own_slots, sum_slot, task_slot, view_of
+from perdure.core.slots import EDITS, INITIAL, SKILL, own_slots, sum_slot, task_slot, view_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,8 +96,8 @@ class AdapterPlan:
     start: Start | None = None
 
     def is_first(self, slots: Container[str]) -> bool:
-        """Return whether it trains directly on the base model: no slot is under it, and its own slot is not among `slots`."""
-        return not self.beneath and self.slot not in slots
+        """Return whether no task went before: no task's slot is under it, and its own slot is not among `slots`."""
+        return self.slot not in slots and all(_is_initial(name) for name in self.beneath)
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,18 @@ def task_plan(bare: Bare, over: Literal["shared", "base"] = "shared") -> Adapter
     if slot in bare.slots:
         return AdapterPlan(slot, tuple(sorted(name for name in own_slots(bare.slots, bare.task) if name != slot)))
     return AdapterPlan(slot, _shared(bare, slot) if over == "shared" else ())
+
+
+def over_initial(plan: AdapterPlan, bare: Bare) -> AdapterPlan:
+    """Return the plan with the adapter that the workspace was made with under it, whatever the policy put there."""
+    if INITIAL not in bare.slots or any(map(_is_initial, plan.beneath)):
+        return plan
+    return replace(plan, beneath=tuple(sorted((INITIAL, *plan.beneath))))
+
+
+def _is_initial(slot: str) -> bool:
+    """Return whether a slot has the adapter that the workspace was made with, shared or under one task's adapter."""
+    return slot == INITIAL or (slot.startswith("task:") and slot.endswith(f"/{INITIAL}"))
 
 
 def _shared(bare: Bare, slot: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from perdure.core.errors import BadSpec, Conflict
 from perdure.core.optimizers import BY_METRIC, OPTIMIZERS, what_it_couples, why_refused
-from perdure.core.plan import AdapterPlan, Bare, shared_plan
+from perdure.core.plan import AdapterPlan, Bare, over_initial, shared_plan
 from perdure.core.seams import EXCLUSIVE, NEEDS, Column, Method, State, Support
 from perdure.core.settings import REJECTED, Settings
 from perdure.core.values import as_number, shown
@@ -61,7 +61,8 @@ class Recipe:
             states: The result of `measure` after the last task, by method.
         """
         owner = self.owner("adapter")
-        return shared_plan(bare) if owner is None else owner.adapter(bare, states.get(owner.name, {}))
+        plan = shared_plan(bare) if owner is None else owner.adapter(bare, states.get(owner.name, {}))
+        return over_initial(plan, bare)
 
     @property
     def remembers(self) -> bool:

@@ -1,5 +1,6 @@
 """Names of slots, and the view of each task.
 
+    initial          the adapter that the workspace was made with, frozen; part of the base for all that follows
     skill            the shared adapter, which every task trains further
     sum:<task>       an adapter that is summed with the others
     task:<task>      an adapter that belongs to that task alone
@@ -16,7 +17,7 @@ A *view* is the slots that a request for one task goes through.
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-SKILL, EDITS, DENSE, ROUTE = "skill", "edits", "dense", "route"
+INITIAL, SKILL, EDITS, DENSE, ROUTE = "initial", "skill", "edits", "dense", "route"
 MEASURED = (
     ROUTE,
 )  # slots `<name>:<task>` of what methods measured of a task; no view has them, as they are no weights

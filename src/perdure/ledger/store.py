@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from sqlalchemy import Text, or_, select, type_coerce
 
@@ -14,6 +14,7 @@ from perdure.core.files import make_folder, write_text
 from perdure.core.plain_json import read_json
 from perdure.core.plain_text import quoted
 from perdure.core.progress import Tick
+from perdure.core.slots import INITIAL
 from perdure.ledger import integrity
 from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
@@ -39,6 +40,7 @@ OPTIONAL: dict[str, tuple[type, ...]] = {
 }
 
 KeepRows = Literal["all", "needed"]
+ADAPTER = "adapter"  # note of the base entry: the adapter that the workspace was made with
 
 
 class Ledger(NamedTasks):
@@ -48,13 +50,17 @@ class Ledger(NamedTasks):
     """
 
     @classmethod
-    def create(cls, root: Path | str, config: Config) -> "Ledger":
+    def create(
+        cls, root: Path | str, config: Config, initial: Mapping[str, Any] | None = None, note: object = None
+    ) -> "Ledger":
         """Create a workspace whose base entry is both `base` and `head`.
 
         Args:
             root: The folder; it is created if it does not exist.
             config: The content of `perdure.json`. "base" is the hash of the base model; "seed" goes into the base entry. "model"
                 (name or path), "weights" (hash of the weights) and "dtype" are for callers, and `open` requires them.
+            initial: Tensors of the slot `initial` of the base entry: an adapter that is part of the base for all that follows.
+            note: What to note of it.
 
         Raises:
             BadInput: The folder is a workspace already.
@@ -62,16 +68,17 @@ class Ledger(NamedTasks):
         """
         root = Path(root)
         cls.refuse_existing(root)
-        base = Entry(parent=None, kind="base", base=config["base"], seed=config.get("seed", 0))
         make_folder(root)
         ledger = cls(root, _with({"format": FORMAT}, config))
+        slots: dict[str, str | None] = {} if initial is None else {INITIAL: ledger.objects.put(initial)}
+        base = Entry(parent=None, kind="base", base=config["base"], seed=config.get("seed", 0), slots=slots)
         ledger.create_schema()
         if any(entry.id != base.id for entry in ledger.entries()):
             raise BrokenStore(
                 f"{root} has a {DATABASE} of other work but no {CONFIG}; restore that, or choose another folder"
             )
         with ledger.changing() as connection:
-            ledger._insert(connection, base, {})
+            ledger._insert(connection, base, {} if initial is None else {ADAPTER: note})
             ledger._point(connection, "base", base.id, "init")
             ledger._point(connection, "head", base.id, "init")
         write_text(root / CONFIG, json.dumps(ledger.config, indent=2) + "\n")  # last: with it the folder is a workspace

@@ -12,6 +12,7 @@ from perdure.core.device import ANY
 from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.plain_text import quoted
 from perdure.core.progress import Tick
+from perdure.core.slots import INITIAL
 from perdure.data.sample import sample_of
 from perdure.data.task import TaskData
 from perdure.evaluate.run_code import RunCode
@@ -24,6 +25,7 @@ from perdure.workflows.trust import trusted_text
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
+    from perdure.maths.low_rank import Patches
     from perdure.model.reference import ReferenceAnswer
 
 
@@ -95,7 +97,15 @@ class Session:
             batching=stored_batching(self.capabilities),
             quantization=config.get("quantization"),
             attn_implementation=config.get("attn_implementation"),
+            initial=self._initial(),
         )
+
+    def _initial(self) -> "Patches":
+        """Return the adapter that the workspace was made with; nothing without one."""
+        from perdure.maths.low_rank import from_tensors
+
+        slot = self.ledger.slots(self.ledger.resolve("base")).get(INITIAL)
+        return {} if slot is None else from_tensors(self.ledger.objects.get(slot))
 
     @property
     def tokenizer(self) -> Any:

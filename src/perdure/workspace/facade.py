@@ -8,7 +8,7 @@ from perdure.core.progress import Tick
 from perdure.ledger import Ledger
 from perdure.ledger.store import KeepRows
 from perdure.workflows.guards.attach import add_default_guards, check_new
-from perdure.workflows.init import DEFAULT_MODEL, init
+from perdure.workflows.init import DEFAULT_MODEL, init, other_base
 from perdure.workflows.pack import unpack
 from perdure.workspace.comparing import CompareVerbs
 from perdure.workspace.editing import EditVerbs
@@ -49,6 +49,7 @@ class Workspace(LearnVerbs, EditVerbs, GuardVerbs, InspectVerbs, UseVerbs, Upkee
         seed: int = 0,
         keep_rows: KeepRows = "needed",
         guards: Literal["default", "none"] | None = None,
+        adapter: AnyPath | None = None,
     ) -> "Workspace":
         """Make a workspace for a base model: a folder, a hub id, or the embedded default.
 
@@ -68,10 +69,14 @@ class Workspace(LearnVerbs, EditVerbs, GuardVerbs, InspectVerbs, UseVerbs, Upkee
                 hashes; "all" keeps every row, for recipes that train on all of them again (`joint`).
             guards: "default" adds the guards that each learn scores, which show what the model lost of what it could do before;
                 "none" adds none. None takes what the environment variable PERDURE_GUARDS says, else "default".
+            adapter: Folder of a LoRA adapter of this model, as PEFT writes it. It becomes part of the base entry: guards and
+                drift are compared with the model that has it, every task is learned over it, and it never changes. It computes
+                what it computes in PEFT, or is refused.
 
         Raises:
             BadInput: The folder is a workspace already, the model cannot be had, is not sound, or cannot be trained and scored in
-                batches, there is no such device, or `keep_rows` is something else. Nothing is made then.
+                batches, the adapter does not fit it, there is no such device, or `keep_rows` is something else. Nothing is made
+                then.
         """
         from perdure.bridges.models import slow_notice
 
@@ -86,9 +91,12 @@ class Workspace(LearnVerbs, EditVerbs, GuardVerbs, InspectVerbs, UseVerbs, Upkee
             device=device,
             seed=seed,
             keep_rows=keep_rows,
+            adapter=adapter,
         )
         if slow := slow_notice(made.config["dtype"], device):
             warn([slow])
+        if other := other_base(made):
+            warn([other])
         ws = cls(made, device)
         add_default_guards(ws.session, guards)
         return ws

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # a type checker reads the files; what they import themselves
     from perdure.ledger.records.guard import *
     from perdure.ledger.records.guards_verdict import *
     from perdure.ledger.records.history import *
+    from perdure.ledger.records.initial import *
     from perdure.ledger.records.learn import *
     from perdure.ledger.records.log_entry import *
     from perdure.ledger.records.memory import *
@@ -47,6 +48,7 @@ FILES = {
     "guard": ["Guard", "GuardBudget"],
     "guards_verdict": ["GuardVerdict", "GuardsVerdict", "MeanDrop", "WorstDrop"],
     "history": ["LogLine", "Move"],
+    "initial": ["InitialAdapter"],
     "learn": [
         "Beats",
         "Heartbeat",

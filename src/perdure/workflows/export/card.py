@@ -4,7 +4,7 @@ from perdure.bridges.card import model_card
 from perdure.core.plain_text import visible
 from perdure.core.words import counted
 from perdure.ledger import Entry, Ledger
-from perdure.workflows.export.card_record import EMBEDDED, origin
+from perdure.workflows.export.card_record import EMBEDDED, initial_adapter, origin
 from perdure.workflows.export.card_scores import FACTS, fact_lines, guard_lines, history, scores
 from perdure.workflows.export.card_words import code, loss_of, plain
 from perdure.workflows.export.result import AdapterExport, Export, MergedExport
@@ -61,6 +61,11 @@ def _intro(ledger: Ledger, entry: Entry, made: Export) -> str:
         + f", {config['dtype']}, hash of weights, configuration, tokenizer and dtype `{config['base']}`",
         f"- Entry: `{entry.id}`",
     ]
+    if given := initial_adapter(ledger):
+        lines.append(
+            f"- It contains the adapter {code(given.folder)} ({counted(given.modules, 'layer')}, rank {given.rank}), which the "
+            "work began with and which stayed as it was."
+        )
     if kind := config.get("quantization"):
         lines.append(
             f"- It was trained and scored over a base in {kind} (bitsandbytes). Over plain weights its answers may differ."

@@ -3,6 +3,8 @@
 from typing import Any
 
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import InitialAdapter
+from perdure.ledger.store import ADAPTER
 
 EMBEDDED = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # what the embedded model was quantised from
 
@@ -11,6 +13,11 @@ def origin(ledger: Ledger) -> str:
     """Return the name of the base model, as the hub has it where it is known."""
     model = ledger.model
     return EMBEDDED.get(model, model)
+
+
+def initial_adapter(ledger: Ledger) -> InitialAdapter | None:
+    """Return the note of the adapter that a workspace was made with; None without one."""
+    return ledger.note(ledger.resolve("base").id, ADAPTER, InitialAdapter)
 
 
 def last_learn(ledger: Ledger, entry: Entry) -> Entry | None:

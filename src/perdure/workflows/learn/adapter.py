@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from perdure.core.plan import AdapterPlan, Bare
 from perdure.core.recipe import Recipe
-from perdure.core.slots import EDITS, MEASURED, measured_slot, own_slots, view_of
+from perdure.core.slots import EDITS, INITIAL, MEASURED, measured_slot, own_slots, view_of
 
 Content = TypeVar("Content")
 
@@ -13,12 +13,13 @@ Content = TypeVar("Content")
 def usable_slots(slots: Mapping[str, Content], recipe: Recipe, task: str) -> dict[str, Content]:
     """Return the slots that training continues or keeps frozen below; edits are carried over at the end.
 
-    Where training starts from the base, these are the slots of other single tasks: what all tasks share is begun anew, and the
-    adapter of the task itself too.
+    Where training starts from the base, these are the adapter that the workspace was made with and the slots of other single
+    tasks: what all tasks share is begun anew, and the adapter of the task itself too.
     """
     anew = {EDITS}
     if recipe.settings.start == "base":
         anew |= {*view_of(slots), *own_slots(slots, task), *(measured_slot(slot, task) for slot in MEASURED)}
+        anew -= {INITIAL}
     return {name: content for name, content in slots.items() if name not in anew}
 
 

@@ -9,7 +9,7 @@ from perdure.core.errors import BadInput, BadSpec, PerdureError
 from perdure.core.optimizers import PLAIN_SCHEDULES
 from perdure.core.recipe import Recipe
 from perdure.core.settings import Settings
-from perdure.core.slots import DENSE, is_dense, view_of
+from perdure.core.slots import DENSE, INITIAL, is_dense, view_of
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
 from perdure.workflows.learn.adapter import planned_adapter, usable_slots
@@ -219,6 +219,11 @@ def _check_adapter(session: Session, parent: Entry, recipe: Recipe, task: str, l
     if adapter is None:
         if view_of(slots).keys() <= {DENSE}:
             return
+        if INITIAL in slots:
+            raise BadSpec(
+                "the recipe trains every weight, and this workspace starts from an adapter, which is no part of them; merge it "
+                "into the model (PeftModel.merge_and_unload) and make a workspace for that, or use a LoRA recipe"
+            )
         raise BadSpec(
             "the recipe trains every weight, but head already carries an adapter; begin a new workspace for it, or use a LoRA "
             "recipe"

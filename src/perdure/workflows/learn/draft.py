@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perdure.core.canonical import content_hash
-from perdure.core.slots import DENSE, EDITS, is_isolated, own_slots, task_slot, view_of
+from perdure.core.slots import DENSE, EDITS, INITIAL, is_isolated, own_slots, task_slot, view_of
 from perdure.core.words import counted
 from perdure.ledger import Entry, Ledger, row_key
 from perdure.workflows.edit.carry import Carried, carry
@@ -80,7 +80,7 @@ def _stored_slots(run: Run) -> dict[str, str | None]:
     task, known = plan.task.name, session.ledger.slots(plan.parent)
     slots: dict[str, str | None] = {}
     if plan.continued is None and not plan.isolated:  # what was trained from the base has nothing under it, or over it
-        slots = dict.fromkeys(view_of(known).keys() - {EDITS})
+        slots = dict.fromkeys(view_of(known).keys() - {EDITS, INITIAL})
     if plan.continued is None or not plan.isolated:  # a request goes through what the task was learned in last
         slots |= dict.fromkeys(own_slots(known, task))
     if adapter is None:

@@ -247,5 +247,6 @@ def _key(session: Session, writing: Writing) -> str:
     """Return the name of what is written: by the base as it is loaded, seed, and way of writing."""
     config = session.ledger.config
     base = [config["weights"], config["dtype"], config.get("quantization"), config.get("attn_implementation")]
+    base += sorted(session.ledger.slots(session.ledger.resolve("base")).values())  # an adapter it was made with
     told = {field.name: getattr(writing, field.name) for field in fields(writing)}
     return content_hash([FORM, base, session.seed, told])[:32]

@@ -108,7 +108,7 @@ class Teachers:
             if column.teacher == "settled":
                 return self.runtime.top_k(rows, column.top_k, self.stages.show)
             if column.teacher == "base":
-                with self.runtime.bare():
+                with self.runtime.reference():
                     return self.runtime.top_k(rows, column.top_k, self.stages.show)
             from perdure.bridges.teacher import teacher_top_k
 
