@@ -255,6 +255,34 @@ def ema(clones):
     return {"decay": DECAY, "paper": {"slow": slow}, "torch": {"slow": averaged(by_torch, network(NOW), [NOW, *PATH])}}
 
 
+def i_lora(clones):
+    """Ren et al. 2024, algorithm 1: CE on memory + gamma MSE of hidden states to the slow weights', which then follow."""
+    error = (features(NOW, OLD_X) - features(SETTLED, OLD_X)).square().mean()
+    return {
+        "decay": DECAY,
+        "consistency": 2.0,
+        "paper": {
+            "loss": losses(NOW, OLD_X, OLD_Y).mean() + 2.0 * error,
+            "slow": DECAY * flat(SETTLED) + (1 - DECAY) * flat(NOW),
+        },
+    }
+
+
+def token_weight(clones):
+    """Wu et al. 2025 (DFT), Diao et al. 2026 (EAFT, over 3), Wu et al. 2025 (STM), Sanyal et al. 2025 (FLOW, algorithm 1)."""
+    p = logits(NOW, NEW_X).softmax(-1)
+    before, threshold = losses(SETTLED, NEW_X, NEW_Y), 6.0
+    return {
+        "threshold": threshold,
+        "paper": {
+            "dft": p[torch.arange(6), NEW_Y],
+            "eaft": -(p * p.log()).sum(-1) / 3,
+            "stm": (before.exp() <= threshold).double(),
+            "flow": (-before / np.median(before.numpy())).exp(),
+        },
+    }
+
+
 def tail_average(clones):
     """Izmailov et al. 2018, algorithm 1: the mean of the last weights; torch's own average of the same."""
     mean = torch.stack([flat(weights) for weights in PATH[-TAIL:]]).mean(0)
@@ -309,5 +337,17 @@ def mir(clones):
 
 PAPERS = (
     *(l2, hler, distill, instruction_replay, surprise_replay, importance_replay, forgetting_curve),
-    *(adversarial, adversarial_replay, ogd, pcgrad, cagrad, contrastive, ema, tail_average, wise_ft),
+    *(
+        adversarial,
+        adversarial_replay,
+        ogd,
+        pcgrad,
+        cagrad,
+        contrastive,
+        ema,
+        i_lora,
+        token_weight,
+        tail_average,
+        wise_ft,
+    ),
 )

@@ -67,6 +67,36 @@ special_tokens:
 """
 
 
+LOSSES = [
+    ("use_dft_loss: true", {"token_weight": {"scheme": "dft"}}),
+    ("use_eaft_loss: true\neaft_alpha: 2.0", {"token_weight": {"scheme": "eaft", "exponent": 2.0}}),
+    (
+        "use_asft_loss: true\nasft_alpha: 0.05",
+        {"token_weight": {"scheme": "dft"}, "lwf": {"teacher": "base", "strength": 0.05, "temperature": 1.0}},
+    ),
+    ("use_eaft: true\neaft_k: 20", {"token_weight": {"scheme": "eaft"}}),
+    ("use_dft_loss: false\neaft_alpha: 2.0", {}),
+]
+
+
+@pytest.mark.parametrize(("text", "methods"), LOSSES)
+def test_losses_are_methods_beside_those_of_the_default_recipe(text, methods, tmp_path):
+    made = import_recipe(write(tmp_path, (AXOLOTL if "use_eaft:" in text else LLAMA_FACTORY) + text))
+    default = load_recipe("dual_replay")
+    expected = load_recipe(
+        {**default.to_json(), **made.recipe.settings.to_json(), "methods": {**default.to_json()["methods"], **methods}}
+    )
+    assert made.recipe.methods == expected.methods
+    assert not {"use_dft_loss", "use_eaft_loss", "eaft_alpha", "use_asft_loss", "asft_alpha", "use_eaft"} & set(
+        made.left
+    )
+
+
+def test_an_entropy_of_other_than_twenty_logits_is_not_taken(tmp_path):
+    made = import_recipe(write(tmp_path, AXOLOTL + "use_eaft: true\neaft_k: 32\n"))
+    assert made.left["eaft_k"] == "the entropy is that of the 20 largest logits"
+
+
 def write(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ import pydantic.dataclasses
 import pytest
 import torch
 
-from perdure.core.errors import Conflict, Diverged, Interrupted
+from perdure.core.errors import BadSpec, Conflict, Diverged, Interrupted
 from perdure.core.fields import described
 from perdure.core.recipe import Recipe, build_recipe
 from perdure.core.seams import NEEDS, SEAMS, SUPPORTS, Method, checked_method
@@ -58,8 +58,11 @@ def interact(name: str, other: str) -> bool:
 
 
 def acting_in(name: str) -> dict[str, dict]:
-    """Return `name` with the fields at which it acts: held-out rows of the second task mostly choose no way back."""
-    return {name: {"choose": "fixed"} if name == "wise_ft" else {}}
+    """Return `name` with the fields at which it acts in every seam.
+
+    Held-out rows of the second task mostly choose no way back; only one scheme of token weights prepares a state.
+    """
+    return {name: {"wise_ft": {"choose": "fixed"}, "token_weight": {"scheme": "flow"}}.get(name, {})}
 
 
 INTERACTING = [
@@ -164,7 +167,7 @@ def test_it_changes_what_is_learned_when_two_tasks_conflict(name, alone, without
 
 @every_method
 def test_it_leaves_a_heartbeat_that_shows_the_effect(name, alone):
-    if not {"loss", "mask", "gradient", "settle"} & set(METHODS[name].seams):
+    if not {"weight", "loss", "mask", "gradient", "settle"} & set(METHODS[name].seams):
         pytest.skip("it acts through the rows it draws, and those are seen in the methods that learn from them")
     beats = alone(name).record.heartbeats[name]
     values = [value for _, beat in beats for key, value in beat.values.items() if key in EFFECTS]
@@ -212,6 +215,7 @@ MISSING = {
     ("hler", "prepare"): "{parameter}",
     ("mas", "prepare"): "{parameter}",
     ("si", "prepare"): "{parameter}",
+    ("token_weight", "prepare"): "temperature",
 }  # methods that cannot go on without what the seam puts into their state, and the key that is then missing
 
 
@@ -447,6 +451,37 @@ def test_a_term_that_is_not_finite_names_the_method_and_the_update(name, stream)
     made = second(stream, company(name), registry, METHODS)
     with pytest.raises(Diverged, match=rf"method {name} gave nan at update \d of {made.total}"):
         stream.train(made)
+
+
+WEIGHING = [name for name, method in METHODS.items() if "weight" in method.seams]
+
+
+@pytest.mark.parametrize("name", WEIGHING)
+def test_a_factor_that_is_not_finite_names_the_method_and_the_update(name, stream):
+    def poisoned(self, step, state):
+        return METHODS[name].weight(self, step, state) * math.nan
+
+    registry = {**METHODS, name: broken(METHODS[name], weight=poisoned)}
+    made = second(stream, company(name), registry, METHODS)
+    with pytest.raises(Diverged, match=f"method {name} gave a factor that is not finite at update 0 of {made.total}"):
+        stream.train(made)
+
+
+@pytest.mark.parametrize("name", WEIGHING)
+def test_factors_that_are_not_one_for_each_label_token_are_refused(name, stream):
+    def short(self, step, state):
+        return METHODS[name].weight(self, step, state)[1:]
+
+    registry = {**METHODS, name: broken(METHODS[name], weight=short)}
+    with pytest.raises(BadSpec, match=rf"method {name} gave factors of shape \(\d+,\) for \d+ label tokens"):
+        stream.train(second(stream, company(name), registry, METHODS))
+
+
+@pytest.mark.parametrize("name", WEIGHING)
+def test_its_mean_factor_is_shown(name, alone):
+    weights_shown = [beat.weight for _, beat in alone(name).record.heartbeats[name] if beat.weight is not None]
+    assert weights_shown
+    assert all(0 < value < 1 for value in weights_shown)
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if "gradient" in method.seams])

@@ -415,3 +415,9 @@ def test_one_method_says_which_adapter_trains_and_none_where_every_weight_does()
         load_recipe({"methods": {"incremental": {}, "o_lora": {}}})
     with pytest.raises(Conflict, match="train: full trains every weight, and per_task plans the adapter that trains"):
         load_recipe({"train": "full", "methods": {"per_task": {}}})
+
+
+def test_a_column_with_labels_is_shared_with_a_method_that_wants_more_of_it():
+    methods = {"token_weight": {"scheme": "stm"}, "lwf": {"teacher": "base", "top_k": 16}}
+    (column,) = build_recipe({"methods": methods}, KNOWN).columns("new")
+    assert (column.name, column.teacher, column.top_k, column.labels) == ("teacher@base", "base", 16, True)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.maths.divergence import events_of, kl_to_teacher, top_k
+from perdure.maths.divergence import events_of, kl_to_teacher, top_k, top_k_with_labels
 from perdure.maths.divergence import kl as divergence
 
 VOCAB = 8
@@ -98,3 +98,17 @@ def test_golden_numbers_of_two_events():
     assert divergence(student, teacher).item() == pytest.approx(0.130812, abs=1e-6)
     assert divergence(student, teacher, kind="reverse").item() == pytest.approx(0.143841, abs=1e-6)
     assert divergence(student, teacher, kind="symmetric").item() == pytest.approx(0.137327, abs=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 3, VOCAB - 1])
+def test_with_labels_the_label_is_the_first_event_and_the_largest_others_follow(k):
+    x, labels = logits(3), torch.arange(len(logits(3))) % VOCAB
+    index, logprob, tail, total = top_k_with_labels(x, labels, k)
+    p = x.softmax(-1)
+    assert index[:, 0].tolist() == labels.tolist()
+    torch.testing.assert_close(logprob.exp(), p.gather(-1, index))
+    torch.testing.assert_close(tail.exp(), 1 - p.gather(-1, index).sum(-1))
+    torch.testing.assert_close(total, x.logsumexp(-1))
+    others = p.scatter(-1, index, 0.0)
+    assert (p.gather(-1, index[:, 1:]) >= others.max(-1, keepdim=True).values).all()
+    assert index.shape[1] == k

@@ -76,6 +76,38 @@ def test_in_the_first_task_there_is_nothing_to_keep():
         assert method.loss(made, {}) is None
 
 
+def test_with_the_base_as_teacher_it_is_the_kl_from_the_base_and_acts_from_the_first_task_on():
+    """LLaMA-Factory's anchor: alpha x KL(base || model) at the label tokens, at temperature 1."""
+    method = Lwf(teacher="base", strength=0.1, temperature=1.0)
+    assert method.columns == (Column("teacher@base", "new", "base", 32),)
+    made, w = step(OFFSET)
+    made = replace(
+        made,
+        new=replace(
+            made.new, columns={"teacher@base": made.new.columns["start"]}, covered={"teacher@base": torch.ones(2)}
+        ),
+    )
+    found = method.loss(made, method.prepare(model(first=True), {}))
+    expected = (
+        torch.nn.functional.kl_div((START + OFFSET).log_softmax(-1), START.softmax(-1), reduction="none").sum(-1).mean()
+    )
+    assert found.item() == pytest.approx(0.1 * expected.item(), rel=1e-5)
+    found.backward()
+    torch.testing.assert_close(
+        w.grad, 0.1 * ((START + OFFSET).softmax(-1) - START.softmax(-1)).mean(0), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_the_base_is_asked_once_a_row_so_that_its_whole_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="set vocabulary: top_k"):
+        Lwf(teacher="base", vocabulary="full")
+
+
+def test_the_teacher_is_left_out_of_the_json_at_its_default():
+    assert "teacher" not in Lwf().to_json()
+    assert Lwf(**Lwf(teacher="base").to_json()) == Lwf(teacher="base")
+
+
 def test_the_weights_before_are_copies():
     given = model()
     kept = Lwf(vocabulary="full").prepare(given, {})

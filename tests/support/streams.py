@@ -79,6 +79,11 @@ class Stream:
         columns = {column.name: taught for m in all_methods().values() for column in m().columns if column.of != "new"}
         return {name: Pool(keys, self.old, labels, ["old"] * len(keys), columns) for name in names}
 
+    def columns(self, trainable: Trainable, recipe: Recipe, rows: list[Any]) -> dict[str, Any]:
+        """Return the columns of new rows that a workspace computes; the model after its first task stands for the base."""
+        wanted = [column for column in recipe.columns("new") if column.teacher == "base"]
+        return {c.name: trainable.inference().top_k(rows, min(c.top_k, 3), labels=c.labels) for c in wanted}
+
     def learner(
         self,
         methods: Mapping[str, Any] | Recipe,
@@ -110,6 +115,7 @@ class Stream:
             rows,
             validation=validation,
             pools=filled,
+            columns=self.columns(trainable, recipe, rows),
             state=state or {},
             first=not pools,
             beneath=beneath,

@@ -92,6 +92,7 @@ def test_the_moments_of_a_task_hold_every_seam_once_in_order():
     assert [line.seam for line in told] == list(SEAMS)
     assert {line.seam for line in told if line.room == "one"} == {
         "adapter",
+        "weight",
         "reference",
         "gradient",
         "settle",

@@ -233,15 +233,23 @@ class Runtime:
                 for block in (BASE_BLOCK, OWN_BLOCK):
                     layer.lora_variant.pop(block, None)
 
-    def top_k(self, rows: Sequence[Encoded], k: int, on_rows: Callable[[int, int], None] | None = None) -> list[TopK]:
+    def top_k(
+        self,
+        rows: Sequence[Encoded],
+        k: int,
+        on_rows: Callable[[int, int], None] | None = None,
+        *,
+        labels: bool = False,
+    ) -> list[TopK]:
         """Return the k most likely tokens of the loaded model at the label positions of each row. Cost: a forward a row.
 
         Args:
             rows: The rows as tokens.
             k: Tokens a label position.
             on_rows: Called with the number of rows that are done, and of all rows.
+            labels: The label itself is the first of the k, as `Column.labels` has it.
         """
-        return Inference(self.model, self.reader, self.precision, on_rows).top_k(rows, k)
+        return Inference(self.model, self.reader, self.precision, on_rows).top_k(rows, k, labels=labels)
 
     @property
     def reader(self) -> Tokens:

@@ -20,6 +20,8 @@ def teacher_top_k(
     k: int,
     student: "Runtime",
     on_rows: Callable[[int, int], None] | None = None,
+    *,
+    labels: bool = False,
 ) -> list[TopK]:
     """Return the `k` largest log-probabilities of another model at the label positions of each row.
 
@@ -29,6 +31,7 @@ def teacher_top_k(
         k: Log-probabilities a label token.
         student: Whose tokenizer the teacher must share.
         on_rows: Called with the number of rows that are done, and of all rows.
+        labels: The label itself is the first of the `k`, as `Column.labels` has it.
 
     Raises:
         BadInput: The teacher cannot be loaded, or has another tokenizer.
@@ -44,7 +47,7 @@ def teacher_top_k(
     known = student.model.get_input_embeddings().num_embeddings
     if teacher.model.get_input_embeddings().num_embeddings > known:  # padded to another size: tokens that no text has
         teacher.model.resize_token_embeddings(known)
-    return teacher.top_k(rows, k, on_rows)
+    return teacher.top_k(rows, k, on_rows, labels=labels)
 
 
 def refuse_other_tokenizer(name: str, teacher: Any, student: Any) -> None:

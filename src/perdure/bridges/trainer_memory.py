@@ -41,7 +41,7 @@ def remembered(
         grown = memory
 
     def query(column: Column, rows: Sequence[TokenRow]) -> Sequence[TopK]:
-        return learner.inference.top_k([row.row for row in rows], column.top_k)
+        return learner.inference.top_k([row.row for row in rows], column.top_k, labels=column.labels)
 
     taught = grown.with_columns(grown.rows, recipe.columns("replay"), query)
     return replace(taught, tasks=[*memory.tasks, inputs.name], states={**memory.states, **learner.measured_state})

@@ -49,8 +49,12 @@ class Recipe:
                 raise Conflict(
                     f"two methods want column {column.name!r} from {known.teacher} and from {column.teacher}; drop one"
                 )
-            refresh = known.refresh or column.refresh
-            wanted[column.name] = replace(column, top_k=max(known.top_k, column.top_k), refresh=refresh)
+            wanted[column.name] = replace(
+                column,
+                top_k=max(known.top_k, column.top_k),
+                refresh=known.refresh or column.refresh,
+                labels=known.labels or column.labels,
+            )
         return [wanted[name] for name in sorted(wanted)]
 
     def adapter_plan(self, bare: Bare, states: Mapping[str, State]) -> AdapterPlan:

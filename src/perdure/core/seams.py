@@ -1,7 +1,7 @@
 """The seams: the moments of a task at which a method may act, and `Method`, the base class of every method.
 
     task opens:   adapter -> prepare
-    each update:  draw -> per micro-batch: (one forward) -> loss, reference -> (backward) ->
+    each update:  draw -> per micro-batch: (one forward) -> weight, loss, reference -> (backward) ->
                   mask -> gradient -> (clip) -> (optimizer) -> hold -> watch
     task closes:  settle -> measure -> admit
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from perdure.core.rows import Row
-    from perdure.core.step import Slice, Step
+    from perdure.core.step import Slice, Step, TopK
 
 State = dict[str, "Tensor"]
 """A key "<what>.<parameter>" belongs to that parameter, and its tensor ends in the parameter's shape. A key "<what>/<module>"
@@ -67,6 +67,13 @@ SEAMS: dict[str, SeamSpec] = {
             "each update",
             "(context, state) -> Draw, {suffix: Draw} or None",
             "rows wanted for this update, or None for none",
+        ),
+        SeamSpec(
+            "weight",
+            "each update",
+            "(step, state) -> Tensor or None",
+            "a factor for each label token of the new rows in the task loss",
+            exclusive=True,
         ),
         SeamSpec("loss", "each update", "(step, state) -> Tensor or None", "a scalar added to the task loss"),
         SeamSpec(
@@ -147,6 +154,7 @@ class Column:
             model with the same tokenizer.
         top_k: Log-probabilities stored for each label token.
         refresh: Write the column of all rows again after each task, not only of rows without it.
+        labels: The label itself is the first of the `top_k`, however unlikely it is; the others are the largest of the rest.
 
     Cost: one forward per row when it is written; 6 x top_k bytes per label token.
     """
@@ -156,6 +164,7 @@ class Column:
     teacher: str
     top_k: int = 32
     refresh: bool = False
+    labels: bool = False
 
 
 @dataclass(frozen=True)
@@ -241,6 +250,11 @@ class Model(Protocol):
     @property
     def own(self) -> "Mapping[str, Tensor]":
         """Tensors of the slot that is trained, as head has it; none where the slot is new."""
+        ...
+
+    @property
+    def columns(self) -> "Mapping[str, Sequence[TopK]]":
+        """Teachers' distributions for the task's rows, by the name of the column, in the order of the rows."""
         ...
 
     def nll(self, rows: str, weights: Mapping[str, "Tensor"] | None = None, size: int | None = None) -> float | None:
@@ -352,9 +366,13 @@ class Method:
         """Largest number of rows of the pool "general", where it draws from that pool."""
         return 200
 
+    later: ClassVar[tuple[str, ...]] = ()
+    """Fields that the method got after entries named it; the JSON leaves them out at their defaults, since ids contain it."""
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON, from which the class makes an equal method."""
-        return asdict(self)
+        usual = type(self)() if self.later else self
+        return {k: v for k, v in asdict(self).items() if k not in self.later or v != getattr(usual, k)}
 
     @property
     def anchors(self) -> bool:
@@ -379,6 +397,10 @@ class Method:
 
         A mapping of suffix to `Draw` draws several sets; they arrive as `step.drawn["name.suffix"]`.
         """
+        return None
+
+    def weight(self, step: "Step", state: State) -> "Tensor | None":
+        """Return a factor (tokens,) for the loss of each label token of `step.new`, without gradient; None for 1 each."""
         return None
 
     def loss(self, step: "Step", state: State) -> "Tensor | None":

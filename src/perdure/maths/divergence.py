@@ -26,6 +26,21 @@ def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return index, *events_of(logits, index), logits.logsumexp(-1)
 
 
+def top_k_with_labels(logits: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return what `top_k` returns, with the label as the first of the k tokens and the k - 1 largest others behind it.
+
+    Args:
+        logits: (tokens, vocab).
+        labels: (tokens,) token ids.
+        k: How many to keep, the label included; at most vocab - 1.
+    """
+    logits = wide(logits)
+    first = labels[:, None]
+    others = logits.scatter(-1, first, -torch.inf).topk(min(k, logits.shape[-1] - 1) - 1, dim=-1).indices
+    index = torch.cat([first, others], dim=-1)
+    return index, *events_of(logits, index), logits.logsumexp(-1)
+
+
 def events_of(logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Return the log-probabilities of the tokens in `index` (tokens, k), and the log mass of all others (tokens,).
 

@@ -82,6 +82,7 @@ class EffectMeter:
         self.terms: dict[str, float] = {}
         self.squares: dict[str, float] = {}  # of the gradient on the logits
         self.vectors: dict[str, list[Tensor]] = {}  # the gradient on the parameters
+        self.weights: dict[str, float] = {}  # mean factor of the label tokens, by the method that gives the factors
 
     def add(self, terms: Mapping[str, Tensor], logits: Sequence[Tensor], params: Mapping[str, Tensor]) -> None:
         """Add a micro-batch's terms. Cost: one backward through the head, and one through each separate forward of a method."""
@@ -108,7 +109,7 @@ class EffectMeter:
             pull = self.squares.get(name, 0.0) ** 0.5 / task
             if name in self.vectors:
                 pull = sum(v.square().sum().item() for v in self.vectors[name]) ** 0.5 / max(update_norm, 1e-12)
-            pulls[name] = Heartbeat(loss=value, pull=pull)
+            pulls[name] = Heartbeat(loss=value, pull=pull, weight=self.weights.get(name))
         return pulls
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from perdure.core.plan import SecondMoment
 from perdure.core.step import Slice, TopK
-from perdure.maths.divergence import top_k
+from perdure.maths.divergence import top_k, top_k_with_labels
 from perdure.model.forward import Output, Reader
 from perdure.model.grouping import of_like_length
 from perdure.model.input_moments import InputMoments, added
@@ -51,12 +51,22 @@ class Inference:
         return result
 
     @torch.no_grad()
-    def top_k(self, rows: Sequence[Any], k: int, batch_size: int = 32) -> list[TopK]:
-        """Return the model's distribution at the label positions of each row, its k largest values. Cost: one forward a row."""
+    def top_k(self, rows: Sequence[Any], k: int, batch_size: int = 32, *, labels: bool = False) -> list[TopK]:
+        """Return the model's distribution at the label positions of each row, its k largest values. Cost: one forward a row.
+
+        Args:
+            rows: The rows.
+            k: Tokens a label position.
+            batch_size: Rows of one forward, at most.
+            labels: The label itself is the first of the k, as `Column.labels` has it.
+        """
         result: dict[int, TopK] = {}
         for indices, batch, out in self.forwards(rows, batch_size):
             lengths = torch.bincount(batch.at[0]).tolist()
-            parts = [part.cpu().split(lengths) for part in top_k(out.logits, k)]
+            found = (
+                top_k_with_labels(out.logits, batch.labels.to(out.logits.device), k) if labels else top_k(out.logits, k)
+            )
+            parts = [part.cpu().split(lengths) for part in found]
             result |= {i: TopK(*row) for i, *row in zip(indices, *parts, strict=True)}
         return [result[i] for i in range(len(rows))]
 

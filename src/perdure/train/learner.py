@@ -112,7 +112,9 @@ class Learner(OpenTask):
             if column.teacher == "start":
                 if not self.inputs.first:
                     with self.stages.stage("teachers", f"distributions of {self.inputs.name} before training"):
-                        self.columns[column.name] = self.inference.top_k(self.inputs.rows, column.top_k)
+                        self.columns[column.name] = self.inference.top_k(
+                            self.inputs.rows, column.top_k, labels=column.labels
+                        )
             elif column.name not in self.columns:
                 raise BadSpec(f"column {column.name!r} comes from {column.teacher!r}, and this host did not compute it")
         if (planner := self.recipe.owner("adapter")) and self.inputs.effects:

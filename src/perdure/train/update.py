@@ -17,6 +17,7 @@ from perdure.model.within_memory import attempt
 from perdure.train.draws import MicroBatch, draw_rows, rows_in
 from perdure.train.effects import EffectMeter, norm, turned
 from perdure.train.grads import Backward, added, grad_of, gradients_of
+from perdure.train.reweighting import reweighted
 from perdure.train.splitting import fitted, forwards_of, size_of
 from perdure.train.steps import parts_of, run, step_of
 from perdure.train.task import OpenTask, check_finite, contiguous
@@ -222,19 +223,28 @@ class Update:
     def _accumulate(self, micro: MicroBatch, backward: Backward) -> float:
         """Run one micro-batch forward and backward; return its share of the update's loss."""
         step, logits = step_of(self.task, self.drawn, micro, self.total)
-        smoothing = self.recipe.settings.label_smoothing_factor
-        terms = {"task": step.new.mean(step.new.cross_entropy(smoothing))}  # type: ignore[union-attr]
+        losses = step.new.cross_entropy(self.recipe.settings.label_smoothing_factor)  # type: ignore[union-attr]
+        terms = {"task": step.new.mean(losses)}  # type: ignore[union-attr]
+        factors = reweighted(self.recipe, step, self.task.state, losses, self.total)
         for method in self.recipe.owners("loss"):
             if (term := method.loss(step, self.task.state[method.name])) is not None:
                 terms[method.name] = term
         references: dict[str, Tensor] = {}
         if owner := self.recipe.owner("reference"):
             references = owner.reference(step, self.task.state[owner.name])
+        shown = {**terms}
+        if factors:
+            terms["task"] = factors.loss
+            shown[factors.owner] = factors.change + terms.get(factors.owner, 0.0)
         amounts = self._numbers(terms)
         self._numbers(references, owner.name if owner else None)
         self.record.acted |= {name for name, value in amounts.items() if value and terms[name].requires_grad} - {"task"}
+        if factors and factors.change.item():
+            self.record.acted.add(factors.owner)
         if self.meter:
-            self.meter.add(terms, logits, self.params)
+            self.meter.add(shown, logits, self.params)
+            if factors:
+                self.meter.weights[factors.owner] = self.meter.weights.get(factors.owner, 0.0) + factors.weight
         self._note_row_losses(step)
         loss = torch.stack(list(terms.values())).sum()
         for name, reference in sorted(references.items()):

@@ -100,7 +100,7 @@ def import_recipe(path: Path) -> ImportedRecipe:
     data: list[str] = []
     left: dict[str, str] = {}
     for key, value in config.items():
-        if value is None or value == "":
+        if value is None or value == "" or key in LOSSES[source]:
             continue
         try:
             rule = rules.get(key)
@@ -119,6 +119,8 @@ def import_recipe(path: Path) -> ImportedRecipe:
             init[name] = str(taken)
         else:
             settings[name] = taken
+    named = LOSSES[source]
+    settings |= _token_weights({key: config[key] for key in config if key in named}, left)
     if settings.get("max_steps", 0) > 0:
         settings.pop("num_train_epochs", None)
     try:
@@ -126,6 +128,33 @@ def import_recipe(path: Path) -> ImportedRecipe:
     except BadSpec as error:
         raise BadSpec(f"{path}: {error}") from None
     return ImportedRecipe(source, recipe, settings, init, tuple(data), left)
+
+
+def _token_weights(config: Mapping[str, Any], left: dict[str, str]) -> dict[str, Any]:
+    """Return the settings of `token_weight` and of the anchor to the base model that a configuration's loss asks for.
+
+    Args:
+        config: The keys of `LOSSES` that it has.
+        left: Keys that were not taken, with the reason; added to.
+    """
+    on = {key for key, value in config.items() if value is True}
+    settings: dict[str, Any] = {}
+    for key, scheme in (
+        ("use_dft_loss", "dft"),
+        ("use_asft_loss", "dft"),
+        ("use_eaft_loss", "eaft"),
+        ("use_eaft", "eaft"),
+    ):
+        if key in on:
+            settings["methods.token_weight.scheme"] = scheme
+    if settings.get("methods.token_weight.scheme") == "eaft" and "eaft_alpha" in config:
+        settings["methods.token_weight.exponent"] = config["eaft_alpha"]
+    if "use_asft_loss" in on:
+        settings |= {"methods.lwf.teacher": "base", "methods.lwf.temperature": 1.0}
+        settings["methods.lwf.strength"] = config.get("asft_alpha", 0.1)
+    if "use_eaft" in on and config.get("eaft_k", 20) != 20:
+        left["eaft_k"] = "the entropy is that of the 20 largest logits"
+    return settings
 
 
 def _refuse_other_training(path: Path, config: Mapping[str, Any]) -> None:
@@ -222,6 +251,10 @@ def _because(why: str) -> Callable[[Any], Pair | None]:
     return rule
 
 
+LOSSES = {  # keys of the loss, by trainer
+    "LLaMA-Factory": ("use_dft_loss", "use_eaft_loss", "eaft_alpha", "use_asft_loss", "asft_alpha"),
+    "Axolotl": ("use_eaft", "eaft_alpha", "eaft_k"),
+}
 COMMON: dict[str, Rule] = {
     **{name: name for name in SAME},
     "warmup_steps": "warmup_steps",

@@ -21,6 +21,7 @@ class Heartbeat(Record):
         pull: Norm of the gradient of the loss term, divided by that of the task loss.
         rows: Rows drawn from memory.
         turned: Angle in degrees by which the method turned the gradient.
+        weight: Mean factor of the label tokens in the task loss; `loss` and `pull` are then of what the factors change of it.
     """
 
     held: float | None = omitted(None)
@@ -32,6 +33,7 @@ class Heartbeat(Record):
     pull: float | None = omitted(None)
     rows: float | None = omitted(None)
     turned: float | None = omitted(None)
+    weight: float | None = omitted(None)
 
     @property
     def values(self) -> dict[str, float]:

@@ -30,11 +30,11 @@ class Lwf(Method):
     With `vocabulary: top_k` the old model runs once for each row, before the first update, and its `top_k` log-probabilities and
     the mass of the rest are compared. With `full` it runs in every update, and the whole vocabulary is compared.
 
-    In the first task of a stream there is no task to forget and it does nothing; `distill` with `teacher: base, on: new` holds
-    a first task to the base model.
+    In the first task of a stream there is no task to forget and it does nothing. With `teacher: base` the base model is the
+    teacher instead, from the first task on: an anchor of KL to the base, as trainers of one task have it (`base_kl`, `asft`).
 
     Seams: prepare, loss.
-    State: `taught`, in a task that has a model before it; with `full` `anchor.<param>`, float32, 4 bytes per trainable parameter.
+    State: `taught`, in a task that has a teacher; with `full` `anchor.<param>`, float32, 4 bytes per trainable parameter.
     Cost: with `top_k` one forward a new row a task and 12 x top_k bytes a label token while the task is learned, no forward in
     an update (1.03 x naive on SmolLM2-135M); with `full` one of the new rows, without gradients (1.5 x).
     1.1 x naive's time (clinc5).
@@ -49,7 +49,7 @@ class Lwf(Method):
     family: ClassVar[str] = "distillation"
     seams: ClassVar[tuple[str, ...]] = ("prepare", "loss")
     source: ClassVar[str] = "Li & Hoiem 2016, arXiv 1606.09282"
-    column: ClassVar[str] = "start"
+    later: ClassVar[tuple[str, ...]] = ("teacher",)
 
     strength: Strength = Field(default=0.25, description="factor of the divergence")
     temperature: Temperature = Field(default=2.0, description="T^2 preserves the size of the gradient")
@@ -57,6 +57,13 @@ class Lwf(Method):
         default="top_k", description="what is compared: the largest and the rest, computed once, or all tokens"
     )
     top_k: Positive = Field(default=32, description="log-probabilities stored for each label token")
+    teacher: Literal["start", "base"] = Field(
+        default="start", description="the model before the task, or the base model without what was learned"
+    )
+
+    def __post_init__(self) -> None:
+        if self.teacher == "base" and self.vocabulary == "full":
+            raise ValueError("the base model runs once for each row, before training; set vocabulary: top_k")
 
     @property
     def active(self) -> bool:
@@ -65,12 +72,17 @@ class Lwf(Method):
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The distribution of the model before the task, for the new rows."""
-        return (Column(self.column, "new", "start", self.top_k),) if self.vocabulary == "top_k" else ()
+        """The distribution of the teacher, for the new rows."""
+        return (Column(self.column, "new", self.teacher, self.top_k),) if self.vocabulary == "top_k" else ()
+
+    @property
+    def column(self) -> str:
+        """Name of the column; that of the base model is shared with distill and token_weight, so that the base runs once."""
+        return "start" if self.teacher == "start" else "teacher@base"
 
     def prepare(self, model: Model, state: State) -> State:
-        """Copy the weights before the task, if the old model runs in every update; nothing in the first task."""
-        if model.first:
+        """Copy the weights before the task, if the old model runs in every update; nothing without a teacher."""
+        if model.first and self.teacher == "start":
             return {}
         anchors = model.params if self.vocabulary == "full" else {}
         return {"taught": torch.ones(())} | to_state("anchor", copies(anchors))

@@ -72,7 +72,9 @@ def _learner(
         new,
         pools={} if first else {name: _pool(name, small, inference) for name in pools},
         validation=_examples(KEPT),
-        columns={column.name: inference.top_k(new, min(column.top_k, CLASSES)) for column in wanted},
+        columns={
+            column.name: inference.top_k(new, min(column.top_k, CLASSES), labels=column.labels) for column in wanted
+        },
         state=state or {},
         first=first,
     )
@@ -86,7 +88,9 @@ def _examples(n: int) -> list[Example]:
 def _pool(name: str, recipe: Recipe, inference: Inference) -> Pool:
     rows, keys = _examples(KEPT), [str(i) for i in range(KEPT)]
     columns = {
-        column.name: dict(zip(keys, inference.top_k(rows, min(column.top_k, CLASSES)), strict=True))
+        column.name: dict(
+            zip(keys, inference.top_k(rows, min(column.top_k, CLASSES), labels=column.labels), strict=True)
+        )
         for column in recipe.columns(name)
     }
     return Pool(keys, rows, [str(row.label) for row in rows], ["first"] * KEPT, columns)  # type: ignore[arg-type]

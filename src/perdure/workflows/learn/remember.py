@@ -106,13 +106,15 @@ class Teachers:
             return []
         with self.stages.stage("teachers", f"distributions of the teacher {column.teacher}"):
             if column.teacher == "settled":
-                return self.runtime.top_k(rows, column.top_k, self.stages.show)
+                return self.runtime.top_k(rows, column.top_k, self.stages.show, labels=column.labels)
             if column.teacher == "base":
                 with self.runtime.reference():
-                    return self.runtime.top_k(rows, column.top_k, self.stages.show)
+                    return self.runtime.top_k(rows, column.top_k, self.stages.show, labels=column.labels)
             from perdure.bridges.teacher import teacher_top_k
 
-            return teacher_top_k(column.teacher, rows, column.top_k, self.runtime, self.stages.show)
+            return teacher_top_k(
+                column.teacher, rows, column.top_k, self.runtime, self.stages.show, labels=column.labels
+            )
 
     def _query(self, column: Column, rows: Sequence[LedgerRow]) -> "list[TopK]":
         return self.query(column, self.encoder.all(remembered.row for remembered in rows))
