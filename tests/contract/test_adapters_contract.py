@@ -22,10 +22,12 @@ from perdure.train.checkpoint import Keeper
 from streams import close, same, weights
 
 METHODS = all_methods()
+SHAPED = ("inf_lora", "osf")  # start from inputs or weights, from the first task on
 POLICIES = (
     {"no method": {}}
-    | {name: {name: {}} for name, method in METHODS.items() if "adapter" in method.seams}
+    | {name: {name: {}} for name, method in METHODS.items() if "adapter" in method.seams and name != "osf"}
     | {"o_lora, exact": {"o_lora": {"exact": True}}, "slao, keep_r": {"slao": {"keep_r": True}}}
+    | {f"osf, {on}": {"osf": {"on": on}} for on in ("sum", "task")}  # on: shared goes on from an osf: see below
 )
 
 
@@ -36,6 +38,7 @@ def slot_of(methods):
 
 
 FRESH = {name: methods for name, methods in POLICIES.items() if slot_of(methods) != SKILL}
+PLAIN = {name: methods for name, methods in POLICIES.items() if methods.keys().isdisjoint(SHAPED)}
 every_policy = pytest.mark.parametrize("methods", POLICIES.values(), ids=POLICIES)
 every_fresh_one = pytest.mark.parametrize("methods", FRESH.values(), ids=FRESH)
 SETTINGS = {"weight_decay": 0.1, "lora_dropout": 0.1}
@@ -48,7 +51,8 @@ def broken(method):
 
 def bare(stream, methods, registry=METHODS):
     recipe = build_recipe({"methods": methods}, registry)
-    return recipe, Bare("new", 0, recipe.settings, stream.runtime.shapes(recipe.settings), stream.slots)
+    stream.runtime.load(stream.slots)
+    return recipe, stream.bare(recipe)
 
 
 def check_plan(recipe, given):
@@ -101,7 +105,7 @@ def test_a_plan_that_changes_what_it_is_given_or_depends_on_content_is_found(met
         check_plan(recipe, dataclasses.replace(given, slots=copied))
 
 
-@every_policy
+@pytest.mark.parametrize("methods", PLAIN.values(), ids=PLAIN)
 def test_a_first_task_is_learned_as_without_it_to_the_bit(methods, stream):
     slots, stream.slots = stream.slots, {}
     try:
@@ -119,9 +123,10 @@ def check_frozen(stream, methods):
     everything = dict(stream.runtime.model.named_parameters())
     frozen = {name: value.clone() for name, value in everything.items() if id(value) not in own}
     start = stream.runtime.trained()
-    assert len(frozen) + len(start) * 2 // 3 == len(
-        everything
-    )  # the factors of one block train; a scale is no parameter
+    trains = {module: factors.trains for module, factors in stream.plan.start().items()} if stream.plan.start else {}
+    modules = [name.removesuffix(".down") for name in start if name.endswith(".down")]
+    factors = sum(1 + (trains.get(module, "both") == "both") for module in modules)
+    assert len(frozen) + factors == len(everything)  # the factors of one block train, or those that its plan names
     stream.train(made)
     assert same({name: everything[name] for name in frozen}, frozen)
     trained = stream.runtime.trained()
@@ -142,7 +147,7 @@ def test_a_block_that_was_left_trainable_is_found(stream, monkeypatch):
 
 
 HOLDING = [name for name, method in METHODS.items() if "hold" in method.seams]
-HELD = {"o_lora": {"exact": True}}  # fields with which it holds something
+HELD = {"o_lora": {"exact": True}, "osf": {"on": "sum"}}  # fields with which it holds something here
 
 
 def check_hold(stream, name, registry=METHODS):
@@ -300,3 +305,119 @@ def test_the_best_weights_and_the_chain_that_slao_stores_are_of_one_update(strea
     again = stream.learner({"slao": {}}, **SETTINGS, **more)
     loop.train(again, Keeper(tmp_path / "run", again))
     assert same(again.measured_state["slao"], chain)
+
+
+# --- what keeps to free directions
+
+
+@pytest.fixture
+def begun_anew(stream):
+    """The stream with nothing learned yet; its slots come back."""
+    slots, stream.slots = stream.slots, {}
+    yield stream
+    stream.slots = slots
+
+
+def learn_tasks(stream, methods, names=("a", "b", "c"), registry=METHODS, **more):
+    """Learn tasks one after the other, as a workspace does, and yield each task's plan, and the states before and after it."""
+    state = {}
+    for n, name in enumerate(names):
+        made = stream.learner(
+            methods,
+            task=name,
+            state=state,
+            rows=stream.new[4 * n : 4 * n + 8],
+            registry=registry,
+            **{**SETTINGS, **more},
+        )
+        stream.train(made)
+        before, state = state, {method: dict(kept) for method, kept in made.measured_state.items()}
+        stream.slots = {**stream.slots, stream.plan.slot: stream.runtime.trained()}
+        yield stream.plan, before, state
+
+
+def patches(stream, slot):
+    return from_tensors(stream.slots[slot])
+
+
+@pytest.mark.parametrize("energy", [0.9, 0.5])
+def test_inf_lora_on_a_model_keeps_each_a_off_the_inputs_of_all_tasks_before(energy, begun_anew):
+    checked = 0
+    for plan, before, _ in learn_tasks(begun_anew, {"inf_lora": {"energy": energy}}, lora_r=2):
+        own = patches(begun_anew, plan.slot)
+        for key, basis in before.get("inf_lora", {}).items():
+            down = own[key.removeprefix("basis/")].down
+            assert (down @ basis.T).norm() <= 1e-5 * down.norm()
+            x = torch.randn(5, len(basis)) @ basis
+            change = own[key.removeprefix("basis/")].delta @ x.T
+            assert change.norm() <= 1e-5 * x.norm()
+            checked += 1
+        assert any(patch.up.abs().max() > 0 for patch in own.values())
+    assert checked
+
+
+def test_inf_lora_leaves_a_as_it_started_to_the_bit(begun_anew):
+    made = begun_anew.learner({"inf_lora": {}}, **SETTINGS)
+    start = {name: value for name, value in begun_anew.runtime.trained().items() if name.endswith(".down")}
+    begun_anew.train(made)
+    after = begun_anew.runtime.trained()
+    assert same({name: after[name] for name in start}, start)
+    assert not any(".lora_A." in name for name in made.params)
+
+
+@broken
+class Blind(METHODS["inf_lora"]):
+    """Forgets what earlier tasks read."""
+
+    def _before(self, model, modules, state):
+        return {}
+
+
+def test_an_a_that_knows_nothing_of_earlier_inputs_is_found(begun_anew):
+    registry = {**METHODS, "inf_lora": Blind}
+    *_, (plan, before, _) = learn_tasks(begun_anew, {"inf_lora": {}}, ("a", "b"), registry, lora_r=2)
+    bases = {key.removeprefix("basis/"): basis for key, basis in before["inf_lora"].items()}
+    own = patches(begun_anew, plan.slot)
+    shares = [(own[module].down @ basis.T).norm() / own[module].down.norm() for module, basis in bases.items()]
+    assert max(shares) > 0.5
+
+
+def high(stream, module, kept=0.5):
+    weight = stream.runtime.weight(module).double()
+    k = round(kept * min(weight.shape))
+    u, _, v = torch.linalg.svd(weight)
+    return u[:, :k], v[:k].T
+
+
+def leak(stream, slot):
+    """Return the largest share of an adapter's updates that lies along the leading singular directions of its weight."""
+    shares = []
+    for module, patch in patches(stream, slot).items():
+        u, v = high(stream, module)
+        update = patch.delta.double()
+        shares += [((u.T @ update).norm() / update.norm()).item(), ((update @ v).norm() / update.norm()).item()]
+    return max(shares)
+
+
+@pytest.mark.parametrize("on", ["shared", "sum", "task"])
+def test_osf_on_a_model_stays_outside_the_leading_directions_of_the_weights_over_three_tasks(on, begun_anew):
+    for plan, _, _ in learn_tasks(begun_anew, {"osf": {"on": on}}, lora_r=2):
+        assert leak(begun_anew, plan.slot) <= 1e-5
+    if on == "sum":
+        a, b, c = (patches(begun_anew, f"sum:{name}") for name in "abc")
+        for module, patch in c.items():
+            for old in (a[module], b[module]):
+                assert (patch.down @ old.down.T).norm() <= 1e-5 * patch.down.norm() * old.down.norm()
+
+
+@broken
+class Loose(METHODS["osf"]):
+    """Masks the gradients, and holds nothing."""
+
+    def hold(self, step, state):
+        return {name: value.detach() for name, value in step.params.items()}
+
+
+def test_an_osf_that_does_not_hold_is_found_to_leak(begun_anew):
+    for plan, _, _ in learn_tasks(begun_anew, {"osf": {}}, ("a",), {**METHODS, "osf": Loose}, lora_r=2):
+        assert leak(begun_anew, plan.slot) > 1e-3

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from perdure.train.learner import Learner
 
 ACTING = {"loss", "settle", "mask", "gradient"}  # seams whose methods should have one
+ROOM = 0.05  # share of the energy of a task's inputs that earlier tasks must leave, or little can be learned
 
 
 def idle(plan: Plan, learner: "Learner") -> list[str]:
@@ -30,6 +31,17 @@ def _no_task_before(plan: Plan) -> str:
     if plan.continued is None:
         return "start: base leaves it no task before"
     return f"{plan.task.name} is learned on the base model alone, which leaves it no task before"
+
+
+def crowded(learner: "Learner") -> list[str]:
+    """Say that the inputs of the task lie in directions of earlier tasks, outside which its adapter has to stay."""
+    beats = [(name, beat.outside) for name, of in learner.record.heartbeats.items() for _, beat in of]
+    return [
+        f"{name} leaves {outside:.1%} of the energy of this task's inputs, the rest lies in directions of earlier tasks: little "
+        f"can be learned there; lower methods.{name}.energy from the first task on, or take per_task"
+        for name, outside in beats
+        if outside is not None and outside < ROOM
+    ]
 
 
 def unmoved(task: str, before: Score, now: Score) -> list[str]:
