@@ -183,7 +183,7 @@ def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:
             raise BadInput(
                 f"task {task} was learned in weights that other tasks go through too (entry {name}), and cannot be taken out "
                 f"alone. 'perdure rollback {name}~1' goes back to before it, without all that came after; a task that may have "
-                "to go is learned with the method per_task, incremental or o_lora"
+                "to go is learned with a method that trains an adapter for each task: per_task, or a sum such as incremental"
             )
 
 
