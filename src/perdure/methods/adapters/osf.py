@@ -97,7 +97,7 @@ class Osf(Method):
         Raises:
             BadSpec: The adapter that goes on does not lie outside them.
         """
-        earlier, spaces = _rows(model.slots, model.slots), {}
+        earlier, spaces = _rows(model.slots, model.slots), dict[str, Tensor]()
         device = next(iter(model.params.values())).device
         for module in sorted({module for name in model.params if (module := module_of_down(name))}):
             columns, rows = self._spaces(model, module, earlier)
