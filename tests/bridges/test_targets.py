@@ -1,9 +1,11 @@
 """Adapters lie on the layers that were asked for, all of them; what cannot get one is named, with what was probably meant."""
 
+import re
+
 import pytest
 import torch
 
-from architectures import COMMON, ONE_WINDOW, make
+from architectures import ARCHITECTURES, COMMON, ONE_WINDOW, make
 from perdure.bridges.targets import chosen, left_out, linear_layers, taken_for_experts, without_adapter
 from perdure.core.errors import BadSpec
 
@@ -36,6 +38,29 @@ def test_all_linear_is_every_linear_layer_but_the_output(llama):
     found = chosen(llama, "all-linear")
     assert len(found) == 2 * 7
     assert "lm_head" not in found
+
+
+MIXING = r"attn|attention|mamba|mixer|conv|temporal"  # parts of names of what mixes tokens, in the models below
+NO_MLP = ("mamba", "mamba2", "rwkv")
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in NO_MLP])
+def test_mlp_linear_is_every_layer_but_those_that_mix_tokens(name):
+    with torch.device("meta"):
+        model = make(name)
+    found = chosen(model, "mlp-linear")
+    rest = [layer for layer in chosen(model, "all-linear") if re.search(r"\.\d+\.", layer) and layer not in found]
+    assert found
+    assert not [layer for layer in found if re.search(MIXING, layer)]
+    assert not [layer for layer in rest if not re.search(MIXING, layer)]
+
+
+@pytest.mark.parametrize("name", NO_MLP)
+def test_mlp_linear_of_a_model_without_one_is_told(name):
+    with torch.device("meta"):
+        model = make(name)
+    with pytest.raises(BadSpec, match="finds no layer in this model that reads one token at a time"):
+        chosen(model, "mlp-linear")
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from perdure.bridges.experts import expert_parameters
 from perdure.core.errors import BadSpec
 from perdure.core.words import some
-from perdure.model.layers import is_linear, is_quantized, is_transposed, modules_of, text_part
+from perdure.model.layers import is_linear, is_quantized, is_transposed, modules_of, per_token, text_part
 
-ALL = "all-linear"
+ALL, MLP = "all-linear", "mlp-linear"
 WORTH_A_NOTICE = 0.01  # share of the weights without adapter from which the user gets a notice
 
 
@@ -56,11 +56,11 @@ def chosen(model: Any, wanted: str | Sequence[str]) -> list[str]:
 
     Args:
         model: As for `linear_layers`; its weights may be on the meta device.
-        wanted: "all-linear"; names or ends of names ("q_proj", "self_attn.q_proj", "experts.down_proj"); or, as one string, a
+        wanted: "all-linear"; "mlp-linear" for those that read one token at a time; names or ends of names ("q_proj", "self_attn.q_proj", "experts.down_proj"); or, as one string, a
             regular expression that matches whole names, as in PEFT.
 
     Raises:
-        BadSpec: A name matches no module, or only modules that cannot get an adapter; the message has each of them, with the
+        BadSpec: No module is of this kind, a name matches no module, or only modules that cannot get an adapter; the message has each of them, with the
             nearest known names.
     """
     layers = adaptable(model)
@@ -70,6 +70,12 @@ def chosen(model: Any, wanted: str | Sequence[str]) -> list[str]:
                 "this model has no linear layer that could get an adapter; train its weights with train: full"
             )
         return list(layers)
+    if wanted == MLP:
+        if not (found := per_token(model, layers)):
+            raise BadSpec(
+                f"lora_target_modules: {MLP} finds no layer in this model that reads one token at a time; name its modules"
+            )
+        return found
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     matches: set[str] = set()
     wrong = []

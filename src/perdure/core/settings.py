@@ -97,7 +97,10 @@ class Settings(BaseModel):
     lora_alpha: float = Field(16.0, gt=0, le=1e6, description="LoRA scale is lora_alpha / lora_r")
     use_rslora: bool = Field(False, description="LoRA scale is lora_alpha / sqrt(lora_r), for high ranks")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before LoRA's down-projection")
-    lora_target_modules: str | list[str] = Field("all-linear", description="modules that get an adapter")
+    lora_target_modules: str | list[str] = Field(
+        "all-linear",
+        description="modules that get an adapter: their names, `all-linear`, or `mlp-linear` for those of the MLP (and experts)",
+    )
     keep: Literal["last", "best"] = Field(
         "last",
         description="the weights at the end, or the best of all validations by their loss on validation rows. What is validated "
@@ -194,7 +197,7 @@ class Settings(BaseModel):
     @classmethod
     def _some_modules(cls, value: str | list[str]) -> str | list[str]:
         if not value or not all(name.strip() for name in ([value] if isinstance(value, str) else value)):
-            raise ValueError("name each module, or write all-linear")
+            raise ValueError("name each module, or write all-linear or mlp-linear")
         return value
 
     @field_validator("eval_steps")

@@ -1,5 +1,6 @@
 """Structure of a causal language model: its text part, its modules and linear layers, its longest text."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -80,6 +81,36 @@ def decoder_blocks(root: Any) -> tuple[str, list[nn.Module]]:
         )
     name, blocks = max(lists, key=lambda item: sum(p.numel() for p in item[1].parameters()))
     return name, list(blocks)
+
+
+def per_token(root: Any, names: Iterable[str]) -> list[str]:
+    """Return those of the named weights of decoder blocks that read one token at a time: of the MLP, and of experts.
+
+    The others are in a module that mixes tokens, below its block: one that knows the number of its block, as what has a place in
+    the cache must (`layer_idx`, formerly `layer_id`), or one with a convolution.
+
+    Args:
+        root: A model without adapters; its weights may be on the meta device.
+        names: Names of modules or of their parameters.
+
+    Raises:
+        BadInput: The model has no list of decoder blocks.
+    """
+    blocks, _ = decoder_blocks(root)
+    modules, start = modules_of(root), blocks.count(".") + 2
+    mixing = {name for name, module in modules.items() if _mixes_tokens(module)}
+
+    def parents(name: str) -> Iterator[str]:
+        parts = name.split(".")
+        return (".".join(parts[:end]) for end in range(start + 1, len(parts) + 1))
+
+    return [name for name in names if name.startswith(f"{blocks}.") and mixing.isdisjoint(parents(name))]
+
+
+def _mixes_tokens(module: nn.Module) -> bool:
+    """Return whether a module, other than a block, has a place in the cache or a convolution."""
+    numbered = any(hasattr(module, name) for name in ("layer_idx", "layer_id"))
+    return numbered or any(isinstance(child, nn.Conv1d) for child in module.children())
 
 
 def positions_of(config: Any) -> int | None:

@@ -88,6 +88,7 @@ def revert_task(
             scores=rescored.scores,
             warnings=(
                 *_keeping(ledger.slots(parent), task),
+                *_copies(ledger, parent, task),
                 *(carried.warnings if carried else ()),
                 *rescored.warnings,
             ),
@@ -206,4 +207,20 @@ def _keeping(slots: Iterable[str], task: str) -> list[str]:
         f"{other} was learned on top of the adapter of {task} and keeps it, so that its answers stay as they are; where nothing "
         f"of {task} may be left, revert {other} too, or learn it again with start: base"
         for other in keeping
+    ]
+
+
+def _copies(ledger: Ledger, head: Entry, task: str) -> list[str]:
+    """Name the tasks whose own adapter may have begun as a copy of that of `task`."""
+    isolated, copies = set(isolated_tasks(ledger.slots(head))), set()
+    for entry in ledger.ancestors(head):  # newest first
+        if (entry.kind, entry.task) == ("learn", task):
+            break
+        policy = (entry.recipe or {}).get("methods", {}).get("per_task", {})
+        if entry.kind == "learn" and entry.task in isolated and policy.get("start") == "nearest":
+            copies.add(entry.task)
+    return [
+        f"{other} was learned after {task} with start: nearest, and may have begun as a copy of its adapter; where nothing of "
+        f"{task} may be left, revert {other} too, or learn it again with start: base"
+        for other in sorted(copies)
     ]
