@@ -28,16 +28,17 @@ POLICIES = (
     | {name: {name: {}} for name, method in METHODS.items() if "adapter" in method.seams and name != "osf"}
     | {"o_lora, exact": {"o_lora": {"exact": True}}, "slao, keep_r": {"slao": {"keep_r": True}}}
     | {f"osf, {on}": {"osf": {"on": on}} for on in ("sum", "task")}  # on: shared goes on from an osf: see below
+    | {"per_task, from a copy": {"per_task": {"start": "shared"}}}
 )
 
 
-def slot_of(methods):
-    """Return the slot that a policy trains where a shared adapter is learned already."""
+def beneath(methods):
+    """Return what lies under the adapter that a policy trains where a shared one is learned already."""
     recipe = build_recipe({"methods": methods}, METHODS)
-    return recipe.adapter_plan(Bare("new", 0, recipe.settings, {}, {SKILL: {}}), {}).slot
+    return recipe.adapter_plan(Bare("new", 0, recipe.settings, {}, {SKILL: {}}), {}).beneath
 
 
-FRESH = {name: methods for name, methods in POLICIES.items() if slot_of(methods) != SKILL}
+FRESH = {name: methods for name, methods in POLICIES.items() if SKILL in beneath(methods)}
 PLAIN = {name: methods for name, methods in POLICIES.items() if methods.keys().isdisjoint(SHAPED)}
 every_policy = pytest.mark.parametrize("methods", POLICIES.values(), ids=POLICIES)
 every_fresh_one = pytest.mark.parametrize("methods", FRESH.values(), ids=FRESH)

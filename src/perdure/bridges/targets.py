@@ -56,12 +56,13 @@ def chosen(model: Any, wanted: str | Sequence[str]) -> list[str]:
 
     Args:
         model: As for `linear_layers`; its weights may be on the meta device.
-        wanted: "all-linear"; "mlp-linear" for those that read one token at a time; names or ends of names ("q_proj", "self_attn.q_proj", "experts.down_proj"); or, as one string, a
-            regular expression that matches whole names, as in PEFT.
+        wanted: "all-linear"; "mlp-linear" for those that read one token at a time; names or ends of names ("q_proj",
+            "self_attn.q_proj", "experts.down_proj"); or, as one string, a regular expression that matches whole names, as in
+            PEFT.
 
     Raises:
-        BadSpec: No module is of this kind, a name matches no module, or only modules that cannot get an adapter; the message has each of them, with the
-            nearest known names.
+        BadSpec: No module is of this kind, a name matches no module, or only modules that cannot get an adapter; the message has
+            each of them, with the nearest known names.
     """
     layers = adaptable(model)
     if wanted == ALL:

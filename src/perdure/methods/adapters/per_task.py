@@ -31,7 +31,8 @@ class PerTask(Method):
     goes through what all tasks share. `revert TASK` takes it out as if it had never been learned.
 
     Seams: adapter. State: none; an adapter's weights for each task (9.8 MB at rank 8 on a model of 135M).
-    Cost: none in training; with `start: nearest` a third of a forward per row, once. One adapter file a task to serve (`export --task`).
+    Cost: none in training; with `start: nearest` a third of a forward per row, once. One adapter file a task to serve
+    (`export --task`).
     When to use: the task of a request is known, tasks are unlike, or a task must be removable. Nothing is transferred between
     tasks that are learned this way, unless they start from a copy.
     Deviation: none; `start: shared` and `nearest` are ours.
@@ -88,7 +89,8 @@ def _measured(bare: Bare) -> list[str]:
     if isolated and not known:
         raise BadSpec(
             f"per_task with start: nearest compares the rows of {bare.task} with those of tasks that a router measured, and it "
-            f"measured none of {', '.join(isolated)}; learn tasks with color: {{}} in the recipe, or set methods.per_task.start=base"
+            f"measured none of {', '.join(isolated)}; learn tasks with color: {{}} in the recipe, or set "
+            "methods.per_task.start=base"
         )
     return known
 
@@ -114,8 +116,8 @@ def _copy(bare: Bare, slot: str) -> dict[str, Factors]:
     ranks = sorted({patch.rank for patch in copied.values()})
     if ranks != [rank] or copied.keys() != bare.shapes.keys():
         raise BadSpec(
-            f"per_task is to start from the adapter in {slot}, of rank {', '.join(map(str, ranks))} on {len(copied)} modules, and "
-            f"the settings want rank {rank} on {len(bare.shapes)}; set lora_r and lora_target_modules as they were, or "
+            f"per_task is to start from the adapter in {slot}, of rank {', '.join(map(str, ranks))} on {len(copied)} modules, "
+            f"and the settings want rank {rank} on {len(bare.shapes)}; set lora_r and lora_target_modules as they were, or "
             "methods.per_task.start=base"
         )
     return {
