@@ -76,7 +76,7 @@ def sizes(model: str, settings: Settings, revision: str | None = None) -> Size:
 
     Args:
         model: Local folder, hub id, or the embedded model's name.
-        settings: LoRA's rank and modules, or `train: full`.
+        settings: LoRA's rank and modules, `train: full` or `train: none`.
         revision: Revision of a hub model.
 
     Raises:
@@ -87,6 +87,8 @@ def sizes(model: str, settings: Settings, revision: str | None = None) -> Size:
     parameters = sum(value.numel() for value in made.parameters())
     if settings.train == "full":
         return Size(parameters, parameters)
+    if settings.train == "none":
+        return Size(parameters, 0)
     known = adaptable(made)
     shapes = [known[name].shape for name in chosen(made, settings.lora_target_modules)]
     return Size(parameters, sum(settings.lora_r * prod(shape[:-2]) * sum(shape[-2:]) for shape in shapes))
@@ -102,7 +104,7 @@ def untuned_rate(folder: Path, settings: Settings) -> str | None:
     training of every weight the usual 1e-5.
     """
     usual = type(settings).model_fields["learning_rate"].default
-    if settings.learning_rate != usual:
+    if settings.learning_rate != usual or settings.train == "none":
         return None
     count = sum(value.numel() for value in shell(str(folder)).parameters())
     if count <= LARGE:

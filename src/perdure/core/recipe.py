@@ -69,6 +69,11 @@ class Recipe:
         return over_initial(plan, bare)
 
     @property
+    def trains(self) -> bool:
+        """Whether weights are trained; else a method reads the untrained model, and answers from what it measured."""
+        return self.settings.train != "none"
+
+    @property
     def remembers(self) -> bool:
         """Whether rows of the task are stored for later ones: a method ranks them, or one draws a `mix` of replay memory."""
         return bool(self.owners("admit")) or any(method.mix > 0 for method in self.drawing_from("replay"))
@@ -156,6 +161,7 @@ def without_conflicts(recipe: Recipe) -> Recipe:
             f"{refusing[0]}"
         )
     _check_adapter(recipe)
+    _check_untrained(recipe)
     for of in ("new", "replay", "general"):
         recipe.columns(of)
     return recipe
@@ -215,6 +221,37 @@ def _check_adapter(recipe: Recipe) -> None:
             f"{anchored[0]} protects the parameters of the tasks before, and {owner.name} trains fresh ones for each task; drop "
             "one of them"
         )
+
+
+OF_UPDATES = ("max_steps", "keep", "eval_steps", "early_stopping_patience", "data", "start", "report_to")
+"""Settings that decide what updates do, and that `train: none` leaves without a meaning."""
+
+
+def _check_untrained(recipe: Recipe) -> None:
+    """Refuse methods and settings that do not go with training nothing, or with training.
+
+    Raises:
+        Conflict: There is such a one; the message has its name.
+    """
+    settings = recipe.settings
+    answering = [method.name for method in recipe.methods if method.answers]
+    if recipe.trains:
+        if answering:
+            raise Conflict(
+                f"{answering[0]} answers from the untrained model, and train: {settings.train} trains what no answer would use; "
+                f"set train: none, or drop {answering[0]}"
+            )
+        return
+    if not answering:
+        raise Conflict(
+            f"recipe {recipe.name} has train: none and no method that answers from the untrained model; add slda, or set "
+            "train: lora"
+        )
+    if acting := [method.name for method in recipe.methods if set(method.seams) != {"measure"}]:
+        raise Conflict(f"train: none makes no update, and {acting[0]} acts while a task is trained; drop {acting[0]}")
+    for key in OF_UPDATES:
+        if (value := getattr(settings, key)) != Settings.model_fields[key].default:
+            raise Conflict(f"train: none makes no update, which {key}: {shown(value)} is about; leave {key} out")
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -328,6 +328,9 @@ class Method:
     no trained weight: it is stored in the slot `<slot>:<task>` of the entry, not with the states of the methods. So a later learn
     adds no byte to it, and a revert of the task removes it. It is the method's state when the same task is learned again."""
 
+    answers: ClassVar[bool] = False
+    """Whether the task is answered with what `measure` returns, and not by generation; such a recipe has `train: none`."""
+
     supports: ClassVar[frozenset[Support]] = frozenset({"accumulation"})
     """The kinds of training that it supports (see `SUPPORTS`). No host has several processes yet, so that is not listed."""
 

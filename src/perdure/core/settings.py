@@ -92,7 +92,11 @@ class Settings(BaseModel):
         description="tokens per row; longer prompts lose their start. The default is lowered to the positions that a model has; "
         "another value beyond them is an error",
     )
-    train: Literal["lora", "full"] = Field("lora", description="train a LoRA adapter, or every weight in float32")
+    train: Literal["lora", "full", "none"] = Field(
+        "lora",
+        description="train a LoRA adapter, every weight in float32, or nothing, where a method answers from the untrained model "
+        "(slda)",
+    )
     lora_r: int = Field(8, ge=1, le=65_536, description="LoRA rank, at most the width of the model")
     lora_alpha: float = Field(16.0, gt=0, le=1e6, description="LoRA scale is lora_alpha / lora_r")
     use_rslora: bool = Field(False, description="LoRA scale is lora_alpha / sqrt(lora_r), for high ranks")
@@ -161,7 +165,12 @@ class Settings(BaseModel):
         return self.keep == "best" or self.eval_steps > 0
 
     def epochs(self, rows: int) -> int:
-        """Return the passes over `rows` new rows that are begun; the last may end before its end, by `max_steps`."""
+        """Return the passes over `rows` new rows that are begun; the last may end before its end, by `max_steps`.
+
+        It is 0 where nothing is trained.
+        """
+        if self.train == "none":
+            return 0
         if self.max_steps <= 0:
             return self.num_train_epochs
         batches = -(-rows // self.per_device_train_batch_size)

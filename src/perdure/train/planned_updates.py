@@ -53,7 +53,7 @@ def padded_tokens(lengths: Sequence[int], batch: Sequence[int]) -> int:
 
 def count_updates(rows: int, settings: Settings) -> int:
     """Return the number of updates of a task with this many rows, as in `plan_updates`, without planning them."""
-    if settings.max_steps > 0:
+    if settings.max_steps > 0 and settings.train != "none":
         return settings.max_steps
     batches = -(-rows // settings.per_device_train_batch_size)
-    return settings.num_train_epochs * -(-batches // settings.gradient_accumulation_steps)
+    return settings.epochs(rows) * -(-batches // settings.gradient_accumulation_steps)

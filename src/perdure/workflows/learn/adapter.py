@@ -26,7 +26,7 @@ def usable_slots(slots: Mapping[str, Content], recipe: Recipe, task: str) -> dic
 def planned_adapter(slots: Mapping[str, object], recipe: Recipe, task: str, seed: int) -> AdapterPlan | None:
     """Return the plan of the adapter that a recipe trains: its slot and the frozen slots below it.
 
-    It is None where every weight is trained.
+    It is None where every weight is trained, and where none is.
 
     Args:
         slots: See `usable_slots`; only the names are read.
@@ -34,7 +34,7 @@ def planned_adapter(slots: Mapping[str, object], recipe: Recipe, task: str, seed
         task: Name of the task.
         seed: Seed of the workspace.
     """
-    if recipe.settings.train == "full":
+    if recipe.settings.train != "lora":
         return None
     return recipe.adapter_plan(Bare(task, seed, recipe.settings, {}, {name: {} for name in slots}), {})
 

@@ -45,6 +45,8 @@ def check_recipe(session: Session, parent: Entry, recipe: Recipe, task: str) -> 
     limit = positions(session.base_folder)
     if limit is not None and settings.max_length > limit and settings.max_length != _default("max_length"):
         raise BadSpec(f"max_length is {settings.max_length}, and the model has {limit} positions; lower it")
+    if not recipe.trains:
+        return
     if settings.train == "full" and (kind := session.ledger.config.get("quantization")):
         raise BadSpec(every_weight_of_quantized(kind))
     if settings.train == "full":
@@ -109,6 +111,8 @@ def check_sizes(session: Session, recipe: Recipe, rows: "Sequence[Encoded]") -> 
     from perdure.bridges.sizes import memory_bytes, shape_of, weight_bytes
 
     settings, shape = recipe.settings, shape_of(session.base_folder)
+    if not recipe.trains:  # short forwards of a few rows, and an object of a megabyte
+        return
     if len(rows) * (epochs := settings.epochs(len(rows))) > MOST:
         name = "max_steps" if settings.max_steps > 0 else "num_train_epochs"
         times = f", which is {epochs:,} epochs" if settings.max_steps > 0 else ""

@@ -44,7 +44,7 @@ def cautions(
 def few_updates(rows: int, recipe: Recipe) -> list[str]:
     """Say that there are few updates."""
     updates = count_updates(rows, recipe.settings)
-    if updates >= FEW:
+    if updates >= FEW or not recipe.trains:
         return []
     return [
         f"fewer than {FEW} updates (here {updates}) rarely teach a task: train longer (num_train_epochs), or in smaller "

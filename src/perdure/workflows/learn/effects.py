@@ -44,11 +44,20 @@ def crowded(learner: "Learner") -> list[str]:
     ]
 
 
-def unmoved(task: str, before: Score, now: Score) -> list[str]:
-    """Say that a task was not learned: its score did not rise, though it could."""
+def unmoved(task: str, before: Score, now: Score, *, trained: bool = True) -> list[str]:
+    """Say that a task was not learned: its score did not rise, though it could.
+
+    Args:
+        task: Name of the task, for people.
+        before: Its score at head.
+        now: Its score at the draft.
+        trained: Whether the recipe trains weights.
+    """
     if now.score > before.score or before.score >= 1:
         return []
-    return [
-        f"the score of {task} did not rise ({before.score:.1%} before, {now.score:.1%} now); train longer "
-        "(num_train_epochs), in smaller batches, or at another learning_rate"
-    ]
+    advice = (
+        "train longer (num_train_epochs), in smaller batches, or at another learning_rate"
+        if trained
+        else "the features of the untrained model may not show its labels: learn it with a recipe that trains, as dual_replay"
+    )
+    return [f"the score of {task} did not rise ({before.score:.1%} before, {now.score:.1%} now); {advice}"]

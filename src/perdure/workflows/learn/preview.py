@@ -149,8 +149,8 @@ def _tokens(session: Session, planned: Plan) -> int:
     """Return the tokens of new rows that all updates train on."""
     lengths = [len(row) for row in planned.encoder.all(planned.training.rows)]
     settings = planned.recipe.settings
-    if settings.max_steps <= 0:
-        return settings.num_train_epochs * sum(lengths)
+    if settings.max_steps <= 0 or settings.train == "none":
+        return settings.epochs(len(lengths)) * sum(lengths)
     updates = plan_updates(lengths, settings, session.seed, planned.task.name).updates
     return sum(lengths[i] for update in updates for batch in update for i in batch)
 

@@ -197,7 +197,12 @@ def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judg
         *idle(run.plan, learner),
         *crowded(learner),
         *learner.notices,
-        *unmoved(run.session.ledger.shown_name(task), prepared.before["head"].score, judged.scores[task].score),
+        *unmoved(
+            run.session.ledger.shown_name(task),
+            prepared.before["head"].score,
+            judged.scores[task].score,
+            trained=run.plan.recipe.trains,
+        ),
     ]
 
 

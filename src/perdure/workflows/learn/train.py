@@ -53,6 +53,8 @@ def train(run: Run, prepared: Prepared) -> Trained:
     """
     from perdure.train.checkpoint import Keeper
 
+    if not run.plan.recipe.trains:
+        return _measured_alone(run, prepared)
     session, plan = run.session, run.plan
     runtime, settings = session.runtime, plan.recipe.settings
     path = run.folder / CHECKPOINT
@@ -70,6 +72,17 @@ def train(run: Run, prepared: Prepared) -> Trained:
         keeper.save(None, learner.total)
     took = run.clock.read()
     return Trained(learner, nll_before, round(took["seconds"], 3), round(took["cpu_seconds"], 3), tracking)
+
+
+def _measured_alone(run: Run, prepared: Prepared) -> Trained:
+    """Settle a learn without updates: its methods measure the base model. Interrupted, it begins anew."""
+    session, plan = run.session, run.plan
+    session.load(session.ledger.resolve("base"))
+    states = states_at(session.ledger, plan.continued, session.runtime.base.device)
+    learner = make_learner(run, prepared, {}, states)
+    learner.settle()
+    took = run.clock.read()
+    return Trained(learner, None, round(took["seconds"], 3), round(took["cpu_seconds"], 3))
 
 
 def _tracking(run: Run) -> "Tracking | None":
