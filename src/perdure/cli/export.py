@@ -36,6 +36,12 @@ def export(
             show_default="what all tasks share", autocompletion=task_names, help="Write the adapter of this task alone."
         ),
     ] = None,
+    classifier: Annotated[
+        bool,
+        typer.Option(
+            "--classifier", help="Write what answers tasks with labels (recipe slda), with a program that needs no perdure."
+        ),
+    ] = False,
     push: Annotated[
         str | None, typer.Option("--push", metavar="ORG/NAME", help="Push it to this model repository on the hub.")
     ] = None,
@@ -56,6 +62,14 @@ def export(
     if push is not None and not yes and not at_terminal():
         raise typer.BadParameter("nobody is at a terminal to be asked; give --yes to push", param_hint="--push")
     ws = open_workspace(folder, device)
+    if classifier:
+        if merged or rank is not None or dtype is not None or push is not None:
+            raise typer.BadParameter("--classifier writes no adapter; leave --merged, --rank, --dtype and --push out")
+        with progress("exporting"):
+            made = ws.export_classifier(target, at, task)
+        if as_json:
+            return emit(made.to_json())
+        return print_text(facts({**made.to_json(), "tasks": ", ".join(made.tasks), "files": ", ".join(made.files)}))
     repository = _repository(push, public)
     with progress("exporting"):
         written = ws.export(target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)

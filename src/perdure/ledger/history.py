@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from perdure.core.errors import BadInput, BrokenStore, NotFound
 from perdure.core.records import Record, from_store, plain
-from perdure.core.slots import is_isolated, view_of, without_task
+from perdure.core.slots import ROUTE, is_isolated, measured_slot, view_of, without_task
 from perdure.ledger.database import (
     candidate,
     discarded,
@@ -120,30 +120,60 @@ class History(GuardBook):
     def view(self, entry: Entry, task: str | None = None) -> dict[str, str]:
         """Return object hash by slot of the view of `task` at an entry; see `core.slots`.
 
+        The view of a task that is answered with labels is what was measured of it.
+
         Args:
             entry: An entry or a draft.
             task: Name of a task; None for the shared view.
         """
-        return view_of(self.slots(entry), task)
+        slots = self.slots(entry)
+        if self.labelled_by(entry, [task]):
+            return {name: slots[name] for name in (measured_slot(ROUTE, str(task)),)}
+        return view_of(slots, task)
+
+    def labelled_by(self, entry: Entry, tasks: Iterable[str | None] | None = None) -> list[str]:
+        """Return the tasks that are answered with one of their labels at an entry, and not by generation, in their order.
+
+        This is the one place that decides it: the slot `route:<task>` has what was measured of the task, and the recipe that
+        learned the task last trained nothing (`train: none`). Any later learn with another recipe thus ends it.
+
+        Args:
+            entry: An entry or a draft.
+            tasks: Names of the tasks in question; None for all that the entry knows.
+        """
+        slots = self.slots(entry)
+        measured = [
+            t for t in (entry.tasks if tasks is None else tasks) if t is not None and measured_slot(ROUTE, t) in slots
+        ]
+        if not measured:
+            return []
+        last: dict[str | None, Entry] = {}
+        for one in self.ancestors(entry):
+            if one.kind == "learn":
+                last.setdefault(one.task, one)
+        return [task for task in measured if task in last and (last[task].recipe or {}).get("train") == "none"]
 
     def seen(self, entry: Entry, task: str | None) -> str:
         """Return the hash of the view of `task` at an entry. It is the key of the task's scores.
 
         A task without slots of its own has the shared view, which is the whole state where no task is isolated. Later learns do
-        not change the view of an isolated task.
+        not change the view of an isolated task, or of one that is answered with labels.
         """
         return self.seen_by(entry, [task])[task]
 
     def seen_by(self, entry: Entry, tasks: Iterable[str | None]) -> dict[str | None, str]:
         """Return `seen` of several tasks; tasks without slots of their own have the same view."""
-        slots = self.slots(entry)
+        slots, wanted = self.slots(entry), list(tasks)
         shared = state_hash(entry.base, view_of(slots))
-        return {
+        seen: dict[str | None, str] = {
             task: state_hash(entry.base, without_task(view_of(slots, task), task))
             if is_isolated(slots, task)
             else shared
-            for task in tasks
+            for task in wanted
         }
+        for task in self.labelled_by(entry, wanted):
+            seen[task] = state_hash(entry.base, {ROUTE: slots[measured_slot(ROUTE, task)]})
+        return seen
 
     def log(self, entry: Entry | None = None) -> list[LogLine]:
         """Return all entries, or an entry and its ancestors, newest first."""

@@ -1,6 +1,6 @@
 """The session: what every verb is given. One ledger, one base model in memory, decoded tasks; load a state, score a task."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,7 +18,8 @@ from perdure.data.task import TaskData
 from perdure.evaluate.run_code import RunCode
 from perdure.ledger import Entry, Ledger, writing
 from perdure.ledger.records import Score
-from perdure.workflows.scoring import measure
+from perdure.workflows.labelling import measure_labels
+from perdure.workflows.scoring import Measured, measure
 from perdure.workflows.slots import tensors_of
 from perdure.workflows.task_cache import TaskCache
 from perdure.workflows.trust import trusted_text
@@ -163,7 +164,12 @@ class Session:
                 self.tasks.unlock()
 
     def load(self, entry: Entry, task: str | None = None) -> None:
-        """Load the slots that requests for `task` use at `entry`; None for the slots that all tasks share."""
+        """Load the slots that requests for `task` use at `entry`; None for the slots that all tasks share.
+
+        For a task that is answered with labels that is the base model.
+        """
+        if self.ledger.labelled_by(entry, [task]):
+            entry, task = self.ledger.resolve("base"), None
         state = self.ledger.seen(entry, task)
         if self.runtime.loaded != state:
             self.runtime.load(tensors_of(self.ledger, self.ledger.view(entry, task)), state)
@@ -192,11 +198,21 @@ class Session:
         stored = self.ledger.score(state, task.version, task.scoring)
         if stored is not None and stored.n >= n:
             return Scored(stored)
-        self.load(entry, task.name)
         chosen = sample_of(task.test, n, task.spec.seed) if n < len(task.test) else None
+        measured = self._measured(entry, task, chosen, tick)
+        self.runtime.release()
+        self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=chosen is not None)
+        return Scored(measured.score, measured.score.seconds, measured.notices)
+
+    def _measured(self, entry: Entry, task: TaskData, chosen: Sequence[int] | None, tick: Tick | None) -> Measured:
+        """Return the score of a task at an entry on the chosen test rows, or on all of them, measured now."""
         prompts, code = self.tasks.prompts(task, self.tokenizer), partial(trusted_text, self.ledger.root)
         called = self.ledger.shown_name(task.name)
-        measured = measure(
+        if self.ledger.labelled_by(entry, [task.name]):
+            on_rows = partial(tick, f"features of {called}") if tick else None
+            return measure_labels(self.runtime, self.ledger, entry, task, prompts, only=chosen, on_rows=on_rows)
+        self.load(entry, task.name)
+        return measure(
             self.runtime,
             task,
             tick,
@@ -206,9 +222,6 @@ class Session:
             called=called,
             run_code=self.run_code,
         )
-        self.runtime.release()
-        self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=chosen is not None)
-        return Scored(measured.score, measured.score.seconds, measured.notices)
 
     def task(self, name: str, entry: Entry) -> TaskData:
         """Return the version of a task that `entry` knows."""

@@ -7,7 +7,9 @@ from perdure.core.errors import BadInput, BrokenStore
 from perdure.core.progress import Tick
 from perdure.ledger import Entry
 from perdure.ledger.records import DeletedRow, Freed, Verification
+from perdure.workflows.inspect.disk import MEASURED
 from perdure.workflows.inspect.log import candidate_line
+from perdure.workflows.row_features import forget_features
 from perdure.workflows.session import Session
 
 
@@ -43,11 +45,13 @@ def delete_row(session: Session, row_hash: str) -> DeletedRow:
     """Erase a row's text from every manifest and task, by its hash or the beginning of it; see `Ledger.delete_row`."""
     with session.writing():
         session.tasks.clear()
+        forget_features(session.ledger)
         return session.ledger.delete_row(session.ledger.row_hash(row_hash))
 
 
 def gc(session: Session, abandoned: Collection[str] = ()) -> Freed:
-    """Delete what no entry and no candidate needs, and what can be measured again: statistics of edits, and estimates.
+    """Delete what no entry and no candidate needs, and what can be measured again: statistics of edits, features of
+    test rows, and estimates.
 
     Args:
         session: Of the workspace.
@@ -56,9 +60,7 @@ def gc(session: Session, abandoned: Collection[str] = ()) -> Freed:
     ledger = session.ledger
     with session.writing():
         session.tasks.clear()
-        cached = [
-            path for what in ("moments", "estimates") for path in (ledger.root / what).glob("*") if path.is_file()
-        ]
+        cached = [path for what in MEASURED for path in (ledger.root / what).glob("*") if path.is_file()]
         freed = sum(path.stat().st_size for path in cached)
         for path in cached:
             path.unlink()

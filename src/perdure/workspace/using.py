@@ -6,6 +6,7 @@ from typing import Any
 
 from perdure.core.progress import Tick
 from perdure.core.tables import Records
+from perdure.workflows.export.classifier import ClassifierExport, export_classifier
 from perdure.workflows.export.export import MAX_RANK, ExportRequest, export
 from perdure.workflows.export.result import Export
 from perdure.workflows.inspect.report_data import report_data
@@ -114,6 +115,10 @@ class UseVerbs(Opened):
     ) -> Export:
         """Write the state at a ref as files that other tools load; see `workflows.export.export`."""
         return export(self.session, folder, ExportRequest(at, merged, rank, max_rank, dtype, task))
+
+    def export_classifier(self, folder: AnyPath, at: str = "head", task: str | None = None) -> ClassifierExport:
+        """Write what answers tasks with labels, as tensors with a program; see `workflows.export.classifier`."""
+        return export_classifier(self.session, folder, at, task)
 
     def report(self, file: AnyPath, *, compare: "Mapping[str, UseVerbs] | None" = None, force: bool = False) -> Path:
         """Write a self-contained HTML report: matrix, curves, gates, heartbeats, history.

@@ -101,7 +101,7 @@ def _counted(made: Learner) -> Cost:
     counts: dict[str, Counter[str]] = {phase: Counter() for phase in ("before", "update", "measured", "after")}
     drawn: Counter[str] = Counter()
     references, total = 0, made.total
-    optimizer = make_optimizer(list(made.params.values()), made.recipe.settings)
+    optimizer = make_optimizer(list(made.params.values()), made.recipe.settings) if total else None
     with _counting(made.model, counts) as enter:
         made.begin()
         for n in range(total):
@@ -110,8 +110,8 @@ def _counted(made: Learner) -> Cost:
             update.gradients()
             drawn.update({str(draw): rows for draw, rows in update.drawn.sizes.items()})
             references = max(references, len(update.references) + bool(update.before) + bool(update.task_gradient))
-            optimizer.step()
-            optimizer.zero_grad()
+            optimizer.step()  # type: ignore[union-attr]  # there is one where there is an update
+            optimizer.zero_grad()  # type: ignore[union-attr]
             update.finish()
         enter("after")
         while_learned = {name: dict(state) for name, state in made.state.items()}
@@ -119,8 +119,8 @@ def _counted(made: Learner) -> Cost:
     new = sum(len(batch) for batches in made.updates[1:-1] for batch in batches)
     return Cost(
         {name: rows / total for name, rows in sorted(drawn.items())},
-        counts["update"]["forward"] / new,
-        counts["update"]["backward"] / new,
+        counts["update"]["forward"] / max(new, 1),
+        counts["update"]["backward"] / max(new, 1),
         4 * references,
         counts["before"]["forward"] / len(made.inputs.rows),
         counts["after"]["forward"],

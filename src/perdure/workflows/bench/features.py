@@ -61,8 +61,12 @@ def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: P
     they do in a workspace, and `start: base` begins each task from the first weights.
 
     Raises:
-        BadSpec: A method gives each task an adapter of its own; an MLP has none.
+        BadSpec: A method gives each task an adapter of its own; an MLP has none. Or the recipe trains nothing.
     """
+    if not recipe.trains:
+        raise BadSpec(
+            f"recipe {recipe.name} trains nothing and reads a language model, which this suite has none of; take another suite"
+        )
     owner = recipe.owner("adapter")
     if owner is not None and not owner.carries:
         raise BadSpec(

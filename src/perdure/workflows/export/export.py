@@ -21,6 +21,7 @@ from perdure.workflows.session import Session
 
 PROBE = "The quick brown fox jumps over the lazy dog. 12 + 30 = 42.\nQ: What is the capital of France?\nA: Paris\n"
 MAX_RANK = 512  # the largest that vLLM serves
+CLASSIFIER = "so there is no adapter to export; --classifier writes the means and covariance that answer it, as safetensors"
 PROBE_ROWS = 4  # test rows that the probe takes along, since merging must agree where the adapter acts
 
 
@@ -97,9 +98,17 @@ def _refuse_request(session: Session, entry: Entry, request: ExportRequest) -> N
         raise BadInput(f"a rank is from 1 to the cap of {max_rank}, got {rank}; --max-rank raises the cap")
     if request.dtype is not None and request.dtype not in DTYPES:
         raise BadInput(f"unknown dtype {request.dtype!r}; a server holds an adapter in {', '.join(DTYPES)}")
+    labelled = session.ledger.labelled_by(entry, None if task is None else [task])
+    if task is not None and labelled:
+        raise BadInput(f"task {task} is answered with its labels by the untrained model, {CLASSIFIER}")
     if request.merged:
         return
     slots = session.ledger.view(entry, task)
+    if not slots and labelled:
+        raise BadInput(
+            f"at entry {entry.id[:12]} the tasks are answered with labels by the untrained model ({', '.join(labelled)}), "
+            f"{CLASSIFIER}"
+        )
     if any(map(is_dense, slots)):
         raise BadInput(
             f"entry {entry.id[:12]} trained every weight (recipe `full`), which no adapter holds; export it with --merged"
@@ -184,10 +193,7 @@ def _write_adapter(session: Session, entry: Entry, request: ExportRequest, aside
 
     task, rank = request.task, request.rank
     session.load(entry, task)
-    model = session.ledger.config["model"]
-    # A hub id loads the same weights anywhere; the embedded model stands in no hub, only in its cache folder.
-    base = model if model.count("/") == 1 and not Path(model).is_absolute() else str(session.runtime.folder)
-    revision = session.ledger.config.get("revision")
+    base, revision = named_base(session)
     written = write_adapter(aside, session.runtime, base=base, revision=revision, rank=rank, max_rank=request.max_rank)
     check = check_adapter(session, entry, task, aside, request.dtype, compressed=rank is not None)
     return AdapterExport(
@@ -202,6 +208,14 @@ def _write_adapter(session: Session, entry: Entry, request: ExportRequest, aside
         facts=check.facts,
         held_out=check.held_out,
     )
+
+
+def named_base(session: Session) -> tuple[str, str | None]:
+    """Return the name of the base model for a reader of an export, a hub id or a folder, and its revision."""
+    model = session.ledger.config["model"]
+    # A hub id loads the same weights anywhere; the embedded model stands in no hub, only in its cache folder.
+    base = model if model.count("/") == 1 and not Path(model).is_absolute() else str(session.runtime.folder)
+    return base, session.ledger.config.get("revision")
 
 
 def _write_merged(session: Session, entry: Entry, task: str | None, aside: Path, folder: str) -> MergedExport:

@@ -10,7 +10,7 @@ from perdure.ledger import Ledger
 from perdure.ledger.integrity import loose_objects, needed_entries, needed_objects
 from perdure.ledger.runs import unfinished
 
-MEASURED = ("moments", "estimates")  # folders of what can be measured again
+MEASURED = ("moments", "estimates", "features")  # folders of what can be measured again
 
 
 @dataclass(frozen=True)

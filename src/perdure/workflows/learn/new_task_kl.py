@@ -36,10 +36,12 @@ class OnBase:
 def base_on_new_task(run: Run) -> OnBase | None:
     """Return what the base, which is loaded, answers to prompts of the new task; None in a workspace without guards.
 
+    It is None, too, where nothing is trained: the model stays as it was.
+
     Cost: a generation of 8 tokens and a forward for 16 prompts.
     """
     session, task = run.session, run.plan.task
-    if not session.ledger.guards() or not task.test:
+    if not session.ledger.guards() or not task.test or not run.plan.recipe.trains:
         return None
     chosen = sample_of(task.test, ROWS, task.spec.seed)
     prompts = prompts_of(session.runtime, [task.test[i] for i in chosen])

@@ -48,6 +48,8 @@ class Probed:
 def probe(session: Session, planned: Plan, tick: Tick | None = None) -> Probed:
     """Return what a learn takes, from the last two updates of its host and a batch of test rows.
 
+    Of a learn without updates, some rows are read instead.
+
     The first of the two has the usual number of tokens; the second has most of them, and gives peak and time. They run in the
     place of the last two updates, as what methods store has grown by then.
 
@@ -71,7 +73,7 @@ def probe(session: Session, planned: Plan, tick: Tick | None = None) -> Probed:
     with tempfile.TemporaryDirectory(prefix="perdure-probe-") as folder, torch.random.fork_rng():
         run = Run(session, small, None, lambda: None, place=Path(folder))
         scoring = _scoring_seconds(run)
-        training, tokens = _training(run, progress)
+        training, tokens = _training(run, progress) if small.recipe.trains else (_measuring_seconds(run), 0)
     return Probed(training, scoring, peak.mib, tokens)
 
 
@@ -109,6 +111,15 @@ def _training(run: Run, tick: Any) -> tuple[float, int]:
         for_rows += settling
     updates = (stamps[-1] - stamps[-2]) / sizes[largest] * sum(sizes) + _validation_seconds(run, learner, planned)
     return updates + for_rows / len(chosen) * len(rows), tokens
+
+
+def _measuring_seconds(run: Run) -> float:
+    """Return the seconds in which a learn without updates reads all its rows, from those of some."""
+    rows = run.plan.training.rows
+    some = rows[:GENERAL]
+    began = time.perf_counter()
+    start(run, gather(run, TrainingRows(some, ()), {})).settle()
+    return (time.perf_counter() - began) / len(some) * len(rows)
 
 
 def _validation_seconds(run: Run, learner: "Learner", planned: PlannedUpdates) -> float:
@@ -190,7 +201,7 @@ def _scoring_seconds(run: Run) -> float:
     session.load(plan.parent, task.name)
     once = _scored_once(run)
     session.runtime.release()
-    return older + once * (unknown + 1)  # and at the new entry
+    return older + once * (unknown + plan.recipe.trains)  # and at the new entry, which a third of a forward a row labels
 
 
 def _scored_once(run: Run) -> float:

@@ -76,10 +76,7 @@ def train(run: Run, prepared: Prepared) -> Trained:
 
 def _measured_alone(run: Run, prepared: Prepared) -> Trained:
     """Settle a learn without updates: its methods measure the base model. Interrupted, it begins anew."""
-    session, plan = run.session, run.plan
-    session.load(session.ledger.resolve("base"))
-    states = states_at(session.ledger, plan.continued, session.runtime.base.device)
-    learner = make_learner(run, prepared, {}, states)
+    learner = start(run, prepared)
     learner.settle()
     took = run.clock.read()
     return Trained(learner, None, round(took["seconds"], 3), round(took["cpu_seconds"], 3))
@@ -102,6 +99,9 @@ def start(run: Run, prepared: Prepared) -> "Learner":
     session, plan = run.session, run.plan
     states = states_at(session.ledger, plan.continued, session.runtime.base.device) | _measured_before(run)
     pools = _pools(run, prepared)
+    if not plan.recipe.trains:
+        session.load(session.ledger.resolve("base"))
+        return make_learner(run, prepared, {}, states, pools, {})
     params, effects = _start_adapter(run, prepared, states, pools) if plan.adapter else (_start_dense(run), {})
     return make_learner(run, prepared, params, session.runtime.as_trained(states), pools, effects)
 

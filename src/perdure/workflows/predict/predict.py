@@ -14,6 +14,7 @@ from perdure.core.words import counted
 from perdure.data.task import TaskData
 from perdure.ledger import Entry
 from perdure.workflows.inspect.evaluate import gone_notice, task_at
+from perdure.workflows.labelling import labels_of
 from perdure.workflows.predict.prompt import Prompt
 from perdure.workflows.predict.request import (
     CHAT,
@@ -24,6 +25,7 @@ from perdure.workflows.predict.request import (
     replaced_systems,
     row_of,
 )
+from perdure.workflows.row_features import own_texts
 from perdure.workflows.scoring import LONGEST, Decoding, answer_length, cut_notices, generated, prompts_of
 from perdure.workflows.session import Session
 
@@ -147,6 +149,10 @@ def predict(
     entry = session.ledger.resolve(at)
     other = session.ledger.resolve(compare) if compare else None
     task = task_at(session, request.task, entry) if request.task else None
+    if request.raw and session.ledger.labelled_by(entry, [request.task]):
+        raise BadInput(
+            f"task {request.task} is answered with one of its labels, and continues no text; leave --raw or --task out"
+        )
     if task is not None or request.raw:  # refused before the model is loaded
         rows = [row_of(prompt, request, task, chat=True) for prompt in some]
         session.load(entry, request.task)
@@ -208,6 +214,8 @@ def _answers(
     on_text: OnText | None = None,
 ) -> tuple[list[Reply], list[str]]:
     """Return the answers of the loaded model, that of `entry`, and notices."""
+    if session.ledger.labelled_by(entry, [request.task]):
+        return _labels(session, entry, request, encoded, on_text)
 
     def done(count: int) -> None:
         if tick:
@@ -226,3 +234,18 @@ def _answers(
         notices.append(f"{counted(cut, 'answer')} cut after {LONGEST} tokens; raise max_new_tokens")
     made = zip(generation.texts, generation.tokens, ends, strict=True)
     return [Reply(text, tokens, end, entry.id) for text, tokens, end in made], notices
+
+
+def _labels(
+    session: Session, entry: Entry, request: Request, encoded: _Encoded, on_text: OnText | None
+) -> tuple[list[Reply], list[str]]:
+    """Return the labels of rows of a task that is answered with labels, and a notice where settings have nothing to change."""
+    task = task_at(session, str(request.task), entry)
+    tests = session.tasks.prompts(task, session.tokenizer)
+    features = session.runtime.features(own_texts(encoded.ids, tests))
+    labels = labels_of(session.ledger, entry, task.name, features).texts
+    for n, text in enumerate(labels if on_text else ()):
+        on_text(n, text)  # type: ignore[misc]
+    unused = request.temperature > 0 or request.max_new_tokens is not None
+    notices = [f"{task.name} is answered with one of its labels: no token is drawn, and none is counted"] if unused else []
+    return [Reply(text, 0, "stop", entry.id) for text in labels], notices

@@ -110,6 +110,8 @@ def in_words(request: Request, task: TaskData | None, row: Row, ledger: Ledger, 
         return f"continued as plain text{f', by the model of task {ledger.shown_name(task.name)}' if task else ''}"
     isolated = isolated_tasks(ledger, entry)
     if task is not None:
+        if ledger.labelled_by(entry, [task.name]):
+            return f"answered with one of the labels of task {ledger.shown_name(task.name)}, by the untrained model's features"
         own = " and with its own adapter" if task.name in isolated else ""
         return f"prompted in the template of task {ledger.shown_name(task.name)}{own}"
     how = (
@@ -124,8 +126,8 @@ def in_words(request: Request, task: TaskData | None, row: Row, ledger: Ledger, 
 
 def isolated_tasks(ledger: Ledger, entry: Entry) -> list[str]:
     """Return the tasks that have an adapter of their own, which only a request that names the task uses."""
-    seen = ledger.seen_by(entry, [None, *entry.tasks])
-    return [name for name in task_order(ledger, entry) if seen[name] != seen[None]]
+    seen, labelled = ledger.seen_by(entry, [None, *entry.tasks]), ledger.labelled_by(entry)
+    return [name for name in task_order(ledger, entry) if seen[name] != seen[None] and name not in labelled]
 
 
 def oldest_left_out(row: Row, fits: Callable[[Row], bool]) -> tuple[Row, int]:

@@ -1,0 +1,68 @@
+"""What a learn that trains nothing needs of its task: labels as answers, and rows that it has not counted before."""
+
+from collections.abc import Sequence
+
+from perdure.core.errors import BadInput
+from perdure.core.plain_text import quoted
+from perdure.core.recipe import Recipe
+from perdure.core.rows import Row
+from perdure.data.task import TaskData
+from perdure.ledger import Entry, Ledger, row_key
+from perdure.workflows.labelling import SCORERS
+
+TRAIN = "or learn it with a recipe that trains, as dual_replay"
+
+
+def check_labels(task: TaskData, recipe: Recipe) -> None:
+    """Refuse a task that a recipe without training cannot answer.
+
+    Raises:
+        BadInput: Its rows have no labels, several each, choices of their own, or all the same one; or its scorer compares no
+            labels.
+    """
+    if recipe.trains:
+        return
+    what = f"recipe {recipe.name} answers with one of the labels of the train rows, and"
+    if task.format == "text_labels":
+        raise BadInput(
+            f"{what} the rows of {task.name} have several labels each; give them one (a column 'label'), {TRAIN}"
+        )
+    if any(row.choices or row.contexts for row in task.train):
+        raise BadInput(f"{what} the rows of {task.name} have choices of their own; learn it with a recipe that trains")
+    if not task.answers_are_labels:
+        raise BadInput(
+            f"{what} those of {task.name} have none that decide their answers; give each row a column 'label' with the name of "
+            f"its class, {TRAIN}"
+        )
+    answers = sorted({row.answer.strip() for row in task.train})
+    if len(answers) < 2:
+        raise BadInput(
+            f"{what} all of {task.name} have the same, {quoted(answers[0])}; add rows of another label, {TRAIN}"
+        )
+    if (name := str(task.scorer["name"])) not in SCORERS:
+        raise BadInput(
+            f"{what} the scorer {name} of {task.name} compares no labels; set scorer: to one of {', '.join(SCORERS)}, {TRAIN}"
+        )
+
+
+def uncounted(ledger: Ledger, parent: Entry, task: TaskData, rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows that are not in the sums of the task yet: a row is counted once, however often it is given.
+
+    Raises:
+        BadInput: There is none.
+    """
+    counted: set[str] = set()
+    for entry in ledger.ancestors(parent):
+        if entry.task != task.name or entry.kind not in ("learn", "revert"):
+            continue
+        if not ledger.labelled_by(entry, [task.name]):  # taken out there, or learned by training
+            break
+        if entry.kind == "learn":
+            counted.update(ledger.train_keys(entry.tasks[task.name]))
+    new = tuple(row for row in rows if row_key(row) not in counted)
+    if not new:
+        raise BadInput(
+            f"every train row of {task.name} is counted in its labels already, so there is nothing to learn; give new rows, or "
+            f"take the task out first ('perdure revert {task.name}')"
+        )
+    return new
