@@ -29,6 +29,7 @@ from perdure.model.forward import Tokens
 from perdure.model.layers import is_quantized, shape_of, text_part, weight_of
 from perdure.model.probing import batching_of, remember
 from perdure.model.recompute import recompute_blocks, store_activations
+from perdure.model.text_features import default_layer, text_features
 from perdure.train.inference import Inference
 from perdure.train.task import Trainable
 
@@ -275,6 +276,25 @@ class Runtime:
         prefix = batching.prefix and not gradient_checkpointing
         reader = Tokens(self.base.pad, prefix, packing=packing and batching.packing, opening=self.base.opening)
         return Trainable(self.model, params, reader, self.precision, self.weight, self.bare)
+
+    @property
+    def layer(self) -> int:
+        """Number of blocks behind which features of texts are taken."""
+        return default_layer(self.model)
+
+    def features(self, texts: Sequence[Sequence[int]], on_rows: Callable[[int, int], None] | None = None) -> Tensor:
+        """Return the features of texts under the base, whatever adapter is loaded (texts, d); see `text_features`.
+
+        Args:
+            texts: Token ids of each text, without its template.
+            on_rows: Called with the number of texts that are done, and of all texts.
+
+        Raises:
+            BadSpec: Dense weights are loaded in the place of the base.
+        """
+        base = self.base
+        with self.bare(), self.precision():
+            return text_features(self.model, texts, opening=base.opening, pad=base.pad, on_rows=on_rows)
 
     @contextmanager
     def bare(self) -> Iterator[None]:

@@ -146,6 +146,36 @@ def _moments(features: Tensor, index: Tensor, classes: Sequence[str | None], hel
     )
 
 
+def added(known: Moments, new: Moments) -> Moments:
+    """Return the moments of the rows of both, up to rounding as `fit` has them of all these rows at once.
+
+    With n rows and mean m of a class in the first, k and l in the second, its mean is (n m + k l) / (n + k), and the scatter gains
+    n k / (n + k) (m - l)(m - l)^T.
+
+    Args:
+        known: Of rows that were fitted before.
+        new: Of other rows of the same task.
+
+    Source: Chan, Golub & LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+    """
+    labels = tuple(sorted({*known.labels, *new.labels}, key=lambda label: (label is None, label or "")))
+    size = known.means.shape[1]
+    counts, means = torch.zeros(2, len(labels), dtype=torch.float64), torch.zeros(2, len(labels), size, dtype=torch.float64)
+    for part, moments in enumerate((known, new)):
+        at = [labels.index(label) for label in moments.labels]
+        counts[part, at], means[part, at] = moments.counts.double(), moments.means.double()
+    total = counts.sum(0)
+    apart = means[0] - means[1]
+    between = apart.T * (counts[0] * counts[1] / total) @ apart
+    return Moments(
+        labels,
+        total.float(),
+        ((counts[..., None] * means).sum(0) / total[:, None]).float(),
+        (known.scatter.double() + new.scatter.double() + between).float(),
+        torch.cat([known.held, new.held]),
+    )
+
+
 class Decision(NamedTuple):
     """The decisions for some rows.
 
@@ -265,12 +295,20 @@ class Gaussian:
 
 def _inverse(covariance: Tensor, shrinkage: float) -> Tensor:
     """Return the inverse of (1 - g) C + g tr(C)/d I; the identity where the rows do not vary at all."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(shrunk(covariance, shrinkage)))
+
+
+def shrunk(covariance: Tensor, shrinkage: float) -> Tensor:
+    """Return (1 - g) C + g tr(C)/d I, the covariance with its eigenvalues nearer to their mean; I where rows do not vary at all.
+
+    Args:
+        covariance: C (d, d).
+        shrinkage: g, in (0, 1].
+    """
     size = len(covariance)
     mean = covariance.trace() / size
     eye = torch.eye(size, dtype=covariance.dtype)
-    if mean <= 0:
-        return eye
-    return torch.cholesky_inverse(torch.linalg.cholesky((1 - shrinkage) * covariance + shrinkage * mean * eye))
+    return (1 - shrinkage) * covariance + shrinkage * mean * eye if mean > 0 else eye
 
 
 def nearest_centroid(features: Tensor, centroids: Mapping[str, Tensor]) -> tuple[list[str], Tensor]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perdure.core.canonical import content_hash
-from perdure.core.slots import DENSE, EDITS, INITIAL, is_isolated, own_slots, task_slot, view_of
+from perdure.core.slots import DENSE, EDITS, INITIAL, ROUTE, is_isolated, measured_slot, own_slots, task_slot, view_of
 from perdure.core.words import counted
 from perdure.ledger import Entry, Ledger, row_key
 from perdure.workflows.edit.carry import Carried, carry
@@ -83,6 +83,10 @@ def _stored_slots(run: Run) -> dict[str, str | None]:
         slots = dict.fromkeys(view_of(known).keys() - {EDITS, INITIAL})
     if plan.continued is None or not plan.isolated:  # a request goes through what the task was learned in last
         slots |= dict.fromkeys(own_slots(known, task))
+    if labelled := session.ledger.labelled_by(plan.parent, [task]):
+        slots |= dict.fromkeys(measured_slot(ROUTE, name) for name in labelled)  # unless this learn measures it anew
+    if not plan.recipe.trains:
+        return slots
     if adapter is None:
         return {**slots, DENSE: session.ledger.objects.put(session.runtime.weights())}
     slots[adapter.slot] = session.ledger.objects.put(session.runtime.trained())
@@ -98,9 +102,11 @@ def _measured(ledger: Ledger, learner: "Learner") -> dict[str, str]:
 
 
 def _given_up(run: Run) -> tuple[str, ...]:
-    """Say that the task's own adapter is gone, where it had one and was learned in another slot now."""
-    task = run.plan.task.name
-    if run.plan.isolated or not is_isolated(run.session.ledger.slots(run.plan.parent), task):
+    """Say that the task's own adapter is gone, or its labels, where it had them and was learned in another way now."""
+    task, ledger = run.plan.task.name, run.session.ledger
+    if run.plan.recipe.trains and ledger.labelled_by(run.plan.parent, [task]):
+        return (f"{task} was answered with labels by the untrained model; from now on the trained model generates its answers",)
+    if run.plan.isolated or not is_isolated(ledger.slots(run.plan.parent), task):
         return ()
     return (
         f"{task} had an adapter of its own, and was learned without one now: requests for it no longer go through that adapter",

@@ -26,6 +26,7 @@ from perdure.workflows.learn.cautions import cautions
 from perdure.workflows.learn.encoder import RowEncoder
 from perdure.workflows.learn.general_rows import general_rows, rehearsed_before
 from perdure.workflows.learn.kept_rows import keeps_all, old_rows
+from perdure.workflows.learn.labels import check_labels, uncounted
 from perdure.workflows.learn.read_data import read_data
 from perdure.workflows.learn.request import Request
 from perdure.workflows.learn.shape import in_shape_of_head
@@ -45,7 +46,7 @@ class Plan:
         general: General instruction rows, if the task names some.
         training: The rows to train on (those of older tasks too, if the recipe trains on them again), and the hold-out.
         slots: Object hash of each slot that training may go on from or lie over; see `adapter.usable_slots`.
-        adapter: Where the adapter ends that is trained, and what lies under it; None where every weight is.
+        adapter: Where the adapter ends that is trained, and what lies under it; None where every weight is, or none.
         notices: What the user should know: of the data (see `TaskData`), rows dropped, methods without work.
         encoder: Turns rows into tokens; the rows that were checked are tokenised already.
         recompute: Whether blocks compute their activations again although the recipe does not say so, as they do not fit.
@@ -114,12 +115,14 @@ def plan(session: Session, request: Request, tick: Tick | None = None) -> Plan:
     check_recipe(session, parent, recipe, request.name)
     read = read_data(session, parent, request)
     task = read.task
+    check_labels(task, recipe)
     general, notices = general_rows(session, parent, task, recipe, tick)
     old = old_rows(session, parent, task, recipe, request.rows)
     check_teachers(session, recipe)
     recipe = _for_model(session, recipe)
     settings = recipe.settings
-    encoder = RowEncoder(load_tokenizer(session.base_folder), settings.max_length, settings.train_on)
+    tokenizer = load_tokenizer(session.base_folder)
+    encoder = RowEncoder(tokenizer, settings.max_length, settings.train_on, by_answer=not recipe.trains)
     doubts = check_rows(session, task, general, encoder)
     encoded = encoder.all(task.train)
     check_sizes(session, recipe, encoded)
@@ -127,6 +130,8 @@ def plan(session: Session, request: Request, tick: Tick | None = None) -> Plan:
     slots = usable_slots(ledger.slots(parent), recipe, task.name)
     adapter = planned_adapter(slots, recipe, task.name, session.seed)
     training = training_rows(task, recipe, old, first=is_first(slots, adapter), seed=session.seed)
+    if not recipe.trains:
+        training = replace(training, rows=uncounted(ledger, parent, task, training.rows))
     notices = [
         *read.notices,
         *shaped,

@@ -107,8 +107,13 @@ def start(run: Run, prepared: Prepared) -> "Learner":
 
 
 def _measured_before(run: Run) -> "dict[str, State]":
-    """Return the state of each method with a slot that measured this task when it was learned before."""
+    """Return the state of each method with a slot that measured this task when it was learned last.
+
+    Another method's content of that slot is not its state: a recipe that answers with labels begins anew after one that trained.
+    """
     slots, task, ledger = run.plan.slots, run.plan.task.name, run.session.ledger
+    if bool(ledger.labelled_by(run.plan.parent, [task])) == run.plan.recipe.trains:
+        return {}
     named = {m.name: measured_slot(m.slot, task) for m in run.plan.recipe.owners("measure") if m.slot}
     return {method: ledger.objects.get(slots[name]) for method, name in named.items() if name in slots}
 
