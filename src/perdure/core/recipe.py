@@ -251,7 +251,7 @@ def _check_untrained(recipe: Recipe) -> None:
         raise Conflict(f"train: none makes no update, and {acting[0]} acts while a task is trained; drop {acting[0]}")
     for key in OF_UPDATES:
         if (value := getattr(settings, key)) != Settings.model_fields[key].default:
-            raise Conflict(f"train: none makes no update, which {key}: {shown(value)} is about; leave {key} out")
+            raise Conflict(f"train: none makes no update, which {key}: {value} is about; leave {key} out")
 
 
 def nearest(word: str, known: list[str]) -> str:

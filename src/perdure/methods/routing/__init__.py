@@ -1,1 +1,1 @@
-"""Methods that tell the task of a request."""
+"""Methods that read the untrained model: which task a request belongs to, and the label of a row."""
