@@ -215,7 +215,9 @@ class ContinualTrainer(RecipeTrainer):
                 f"recipe {self.recipe.name} trains on all data so far, which only a workspace stores; choose another"
             )
         if not self.recipe.trains:
-            raise BadSpec(f"recipe {self.recipe.name} trains nothing; 'perdure learn --recipe {self.recipe.name}' carries it out")
+            raise BadSpec(
+                f"recipe {self.recipe.name} trains nothing; 'perdure learn --recipe {self.recipe.name}' carries it out"
+            )
         owner = self.recipe.owner("adapter")
         if owner is not None and not owner.carries:
             raise BadSpec(

@@ -39,7 +39,8 @@ def export(
     classifier: Annotated[
         bool,
         typer.Option(
-            "--classifier", help="Write what answers tasks with labels (recipe slda), with a program that needs no perdure."
+            "--classifier",
+            help="Write what answers tasks with labels (recipe slda), with a program that needs no perdure.",
         ),
     ] = False,
     push: Annotated[

@@ -149,8 +149,8 @@ def _moments(features: Tensor, index: Tensor, classes: Sequence[str | None], hel
 def added(known: Moments, new: Moments) -> Moments:
     """Return the moments of the rows of both, up to rounding as `fit` has them of all these rows at once.
 
-    With n rows and mean m of a class in the first, k and l in the second, its mean is (n m + k l) / (n + k), and the scatter gains
-    n k / (n + k) (m - l)(m - l)^T.
+    With n rows and mean m of a class in the first, k and l in the second, its mean is (n m + k l) / (n + k), and the scatter
+    gains n k / (n + k) (m - l)(m - l)^T.
 
     Args:
         known: Of rows that were fitted before.
@@ -160,7 +160,10 @@ def added(known: Moments, new: Moments) -> Moments:
     """
     labels = tuple(sorted({*known.labels, *new.labels}, key=lambda label: (label is None, label or "")))
     size = known.means.shape[1]
-    counts, means = torch.zeros(2, len(labels), dtype=torch.float64), torch.zeros(2, len(labels), size, dtype=torch.float64)
+    counts, means = (
+        torch.zeros(2, len(labels), dtype=torch.float64),
+        torch.zeros(2, len(labels), size, dtype=torch.float64),
+    )
     for part, moments in enumerate((known, new)):
         at = [labels.index(label) for label in moments.labels]
         counts[part, at], means[part, at] = moments.counts.double(), moments.means.double()

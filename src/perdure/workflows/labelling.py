@@ -93,4 +93,3 @@ def measure_labels(
     ]
     seconds, hashes = time.perf_counter() - began, [row.hash for row in rows]
     return Measured(score_record(name, items, found.texts, hashes, seconds, {"p_gold": chances}))
-

@@ -50,8 +50,9 @@ def delete_row(session: Session, row_hash: str) -> DeletedRow:
 
 
 def gc(session: Session, abandoned: Collection[str] = ()) -> Freed:
-    """Delete what no entry and no candidate needs, and what can be measured again: statistics of edits, features of
-    test rows, and estimates.
+    """Delete what no entry and no candidate needs, and what can be measured again.
+
+    The latter are statistics of edits, features of test rows, and estimates.
 
     Args:
         session: Of the workspace.

@@ -16,7 +16,7 @@ from perdure.data.formats import DEFAULT_TEMPLATE, names_in
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.export.card_words import percent
-from perdure.workflows.export.export import new_folder, named_base
+from perdure.workflows.export.export import named_base, new_folder
 from perdure.workflows.inspect.score_views import task_order
 from perdure.workflows.session import Session
 
@@ -160,8 +160,8 @@ Nothing of the model was trained, so there is no adapter.
 
 {table}
 
-`{TENSORS}` has for each task `means/TASK` (labels, d), `counts/TASK` (labels,) and `covariance/TASK` (d, d), the shrunk covariance
-of the rows around the mean of their label. `{ABOUT}` has the labels in the order of the means, and how a text is read.
+`{TENSORS}` has for each task `means/TASK` (labels, d), `counts/TASK` (labels,) and `covariance/TASK` (d, d), the shrunk
+covariance of the rows around the mean of their label. `{ABOUT}` has the labels in the order of the means, and how a text is read.
 `{PROGRAM}` needs torch and transformers alone:
 
     python {PROGRAM} {tasks[0]} "a text"

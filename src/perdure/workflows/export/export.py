@@ -21,7 +21,9 @@ from perdure.workflows.session import Session
 
 PROBE = "The quick brown fox jumps over the lazy dog. 12 + 30 = 42.\nQ: What is the capital of France?\nA: Paris\n"
 MAX_RANK = 512  # the largest that vLLM serves
-CLASSIFIER = "so there is no adapter to export; --classifier writes the means and covariance that answer it, as safetensors"
+CLASSIFIER = (
+    "so there is no adapter to export; --classifier writes the means and covariance that answer it, as safetensors"
+)
 PROBE_ROWS = 4  # test rows that the probe takes along, since merging must agree where the adapter acts
 
 

@@ -105,7 +105,9 @@ def _given_up(run: Run) -> tuple[str, ...]:
     """Say that the task's own adapter is gone, or its labels, where it had them and was learned in another way now."""
     task, ledger = run.plan.task.name, run.session.ledger
     if run.plan.recipe.trains and ledger.labelled_by(run.plan.parent, [task]):
-        return (f"{task} was answered with labels by the untrained model; from now on the trained model generates its answers",)
+        return (
+            f"{task} was answered with labels by the untrained model; from now on the trained model generates its answers",
+        )
     if run.plan.isolated or not is_isolated(ledger.slots(run.plan.parent), task):
         return ()
     return (

@@ -201,7 +201,9 @@ def _scoring_seconds(run: Run) -> float:
     session.load(plan.parent, task.name)
     once = _scored_once(run)
     session.runtime.release()
-    return older + once * (unknown + plan.recipe.trains)  # and at the new entry, which a third of a forward a row labels
+    return older + once * (
+        unknown + plan.recipe.trains
+    )  # and at the new entry, which a third of a forward a row labels
 
 
 def _scored_once(run: Run) -> float:

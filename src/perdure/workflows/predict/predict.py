@@ -247,5 +247,7 @@ def _labels(
     for n, text in enumerate(labels if on_text else ()):
         on_text(n, text)  # type: ignore[misc]
     unused = request.temperature > 0 or request.max_new_tokens is not None
-    notices = [f"{task.name} is answered with one of its labels: no token is drawn, and none is counted"] if unused else []
+    notices = (
+        [f"{task.name} is answered with one of its labels: no token is drawn, and none is counted"] if unused else []
+    )
     return [Reply(text, 0, "stop", entry.id) for text in labels], notices
