@@ -19,7 +19,7 @@ from perdure.train.model_view import ModelView
 from perdure.train.task import TaskInputs
 from streams import SETTINGS, Stream, apart, run, same, weights
 
-METHODS = [name for name, method in all_methods().items() if "adapter" not in method.seams]
+METHODS = [name for name, method in all_methods().items() if "adapter" not in method.seams and not method.answers]
 MEASURED = ("ewc", "mas", "ogd")  # from gradients of each row
 
 

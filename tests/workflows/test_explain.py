@@ -27,7 +27,8 @@ METHODS = all_methods()
 
 
 def recipe(settings=None, **methods):
-    return build_recipe({"name": "mine", **(settings or {}), "methods": methods}, METHODS)
+    alone = {"train": "none"} if any(METHODS[name].answers for name in methods) else {}
+    return build_recipe({"name": "mine", **alone, **(settings or {}), "methods": methods}, METHODS)
 
 
 # --- methods
@@ -174,8 +175,9 @@ def test_the_models_own_word_on_new_rows_costs_a_forward_before_the_task():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_can_be_rehearsed(name):
     cost = rehearse(recipe(**{name: {}}))
-    assert cost.forward >= 1
-    assert cost.backward >= 1
+    updates = not METHODS[name].answers  # without them nothing is trained
+    assert cost.forward >= updates
+    assert cost.backward >= updates
 
 
 def test_a_rehearsal_leaves_randomness_and_threads_as_they_were():
