@@ -172,7 +172,7 @@ def test_what_it_cannot_answer_is_refused_before_a_model_is_loaded(ws, tmp_path,
     [
         ({"train": "lora"}, "train: lora trains what no answer would use"),
         ({"methods.slda": None}, "no method that answers"),
-        ({"methods.replay": {}}, "replay acts while a task is trained"),
+        ({"methods.replay": {}}, "drop replay"),
         ({"start": "base"}, "start: base"),
         ({"data": "all"}, "data: all"),
     ],

@@ -247,8 +247,8 @@ def _check_untrained(recipe: Recipe) -> None:
             f"recipe {recipe.name} has train: none and no method that answers from the untrained model; add slda, or set "
             "train: lora"
         )
-    if acting := [method.name for method in recipe.methods if set(method.seams) != {"measure"}]:
-        raise Conflict(f"train: none makes no update, and {acting[0]} acts while a task is trained; drop {acting[0]}")
+    if others := [method.name for method in recipe.methods if method.name not in answering[:1]]:
+        raise Conflict(f"train: none trains nothing, and {answering[0]} alone answers; drop {', '.join(others)}")
     for key in OF_UPDATES:
         if (value := getattr(settings, key)) != Settings.model_fields[key].default:
             raise Conflict(f"train: none makes no update, which {key}: {value} is about; leave {key} out")
