@@ -38,6 +38,12 @@ def both(mixed: Path, tmp_path: Path) -> Path:
 
 def test_reading_verbs_tell_of_isolated_tasks(mixed: Path, tmp_path: Path):
     assert "task:tariff" in run("-w", mixed, "show").stdout
+    found = run_json("-w", mixed, "show")
+    assert {name: slot["kind"] for name, slot in found["slots"].items()} == {
+        "task:tariff": "task",
+        "task:tariff/skill": "beneath",
+    }
+    assert found["view"] == {**run_json("-w", mixed, "show", "head~1")["view"], **found["slots"]}
     assert "task:bill" in run("-w", mixed, "show", "candidate").stdout
     assert "task:tariff" in run("-w", mixed, "diff", "head~1", "head").stdout
     assert set(run_json("-w", mixed, "status")["tasks"]) == {"parcel", "invoice", "tariff"}

@@ -109,6 +109,7 @@ def test_show_tells_what_made_an_entry(ws: Path):
     assert found["scores"]["parcel"]["before"]["score"] < found["scores"]["parcel"]["now"]["score"]
     assert list(found["slots"]) == ["skill"]
     assert found["slots"]["skill"]["bytes"] > 0
+    assert found["view"] == found["slots"]
     told = run("-w", ws, "show", found["entry"][:8]).stdout
     assert found["entry"] in told
     assert "parcel *" in told

@@ -3,6 +3,7 @@
 from perdure.core.slots import (
     adapters_of_task,
     is_isolated,
+    kind_of_slot,
     measured_tasks,
     slots_of_task,
     task_slot,
@@ -44,3 +45,11 @@ def test_what_goes_with_a_task():
     assert measured_tasks(SLOTS, "route") == {"a": "route:a", "b": "route:b"}
     assert (is_isolated(SLOTS, "b"), is_isolated(SLOTS, "a")) == (True, False)
     assert task_slot("b", "skill") == "task:b/skill"
+
+
+def test_the_kind_of_a_slot_is_the_word_before_its_task():
+    kinds = {name: kind_of_slot(name) for name in (*SLOTS, "initial", "sum:a/repair", "task:b/repair", "dense")}
+    assert kinds["sum:a"] == "sum"
+    assert (kinds["task:b"], kinds["task:b/skill"], kinds["task:b/sum:a"]) == ("task", "beneath", "beneath")
+    assert kinds["sum:a/repair"] == kinds["task:b/repair"] == "repair"
+    assert all(kinds[name] == name for name in ("skill", "edits", "initial", "dense"))

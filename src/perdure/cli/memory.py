@@ -10,12 +10,17 @@ from perdure.cli.options import Above, App, AsJson, At, Folder, Force, open_ledg
 from perdure.cli.output import clip, counted, emit, facts, print_json, print_message, print_text, short, table
 
 if TYPE_CHECKING:
+    from perdure.ledger import Ledger
+    from perdure.ledger.records import DeletedTask
     from perdure.workflows.inspect.memory_views import RememberedRow, RowsKept, StoredRow
 
 memory = App(
     no_args_is_help=True, help="List, delete, prune or export the stored rows.\n\nExample: perdure memory stats"
 )
-Row = Annotated[str, typer.Argument(metavar="HASH", help="Hash of the row or its beginning; see 'list --all'.")]
+Row = Annotated[
+    str | None,
+    typer.Argument(metavar="HASH", show_default=False, help="Hash of the row or its beginning; see 'list --all'."),
+]
 
 
 @memory.callback()
@@ -125,15 +130,30 @@ def prune(
 
 
 @memory.command()
-def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
+def delete(
+    row: Row = None,
+    task: Annotated[
+        str | None, typer.Option(autocompletion=task_names, help="Erase every row of this task instead of one row.")
+    ] = None,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
     """Erase a row's text for good, from every memory and every task, and name the entries trained on it.
+
+    Weights do not change: what they learned from a row stays. 'perdure revert TASK' takes out the adapter that a task has of its
+    own, and with it what that learned.
 
     Example: perdure memory delete 9c41d07e
     """
     from perdure.workflows import upkeep
 
+    if (row is None) == (task is None):
+        raise typer.BadParameter("give the hash of a row, or --task TASK")
     session = open_workspace(folder).session
-    result = upkeep.delete_row(session, row)
+    if task is not None:
+        deleted = upkeep.delete_task_rows(session, task)
+        return emit(deleted.to_json()) if as_json else _show_deleted_task(deleted, session.ledger)
+    result = upkeep.delete_row(session, str(row))
     if as_json:
         return emit(result.to_json())
     if result.already:
@@ -141,6 +161,7 @@ def delete(row: Row, folder: Folder = None, as_json: AsJson = False) -> None:
     print_text(f"erased row {short(result.row)} ({counted(result.rows, 'stored copy')})")
     if result.entries:
         print_text("trained on it: " + ", ".join(short(entry) for entry in result.entries))
+        print_text(f"its text is gone; what the weights learned from it stays{_way_out(session.ledger, result.row)}")
     if result.tests:
         print_message(
             f"its earlier scores count this test row still: {', '.join(map(session.ledger.shown_name, result.tests))}"
@@ -170,6 +191,39 @@ def export(
         return print_json(text)
     write_output(file, text, MEMORY, force=force, workspaces=[ledger.root])
     print_message(f"{counted(len(lines), 'row')} written to {file}")
+
+
+def _way_out(ledger: "Ledger", row: str) -> str:
+    """Return which tasks can be reverted to take out what was learned from a row; empty where none can."""
+    from perdure.core.slots import slots_of_task
+
+    slots = ledger.slots(ledger.resolve("head"))
+    own = [ledger.shown_name(task) for task in ledger.tasks_trained_on(row) if slots_of_task(slots, task)]
+    return "".join(f"; 'perdure revert {task}' takes out the whole adapter of {task}" for task in own)
+
+
+def _show_deleted_task(deleted: "DeletedTask", ledger: "Ledger") -> None:
+    """Print what of a task is gone, and what is left of it in the weights of head."""
+    task, others = ledger.shown_name(deleted.task), ", ".join(map(short, deleted.others))
+    if deleted.already:
+        print_text(f"the rows of task {task} were erased before; nothing is changed")
+    else:
+        print_text(
+            f"erased the text of {counted(deleted.rows, 'row')} of task {task}; such rows are refused from now on"
+        )
+    if deleted.own:
+        print_text(
+            f"what was learned from them stays in head, in {', '.join(deleted.own)}; 'perdure revert {task}' takes it out"
+        )
+    if deleted.others:
+        print_text(
+            f"what was learned from them stays in weights that other tasks go through (entries {others}); 'perdure rollback' "
+            "goes back to before these, without all that came after"
+        )
+    if not deleted.own and not deleted.others:
+        print_text("nothing in head's weights was trained on them")
+    if older := [entry for entry in deleted.entries if entry not in deleted.others]:
+        print_text(f"entries whose weights were trained on them: {', '.join(map(short, older))}")
 
 
 def stored_lines(kept: "RowsKept") -> str:

@@ -89,6 +89,10 @@ def _show_task(result: "TaskRevertResult", ledger: "Ledger") -> None:
     if result.already:
         return print_text(f"task {task} was taken out before, in entry {short(result.entry)}; nothing is changed")
     print_text(f"reverted task {task}: entry {short(result.entry)}")
+    print_text(f"  removed {', '.join(result.removed)}")
+    print_text(
+        f"  the text of its rows is stored still, for earlier entries; 'perdure memory delete --task {task}' erases it"
+    )
     if result.rows:
         print_text(f"  {counted(result.rows, 'row')} taken out of memory")
     for name, score in result.scores.items():

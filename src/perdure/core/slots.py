@@ -50,6 +50,13 @@ def is_measured(name: str) -> bool:
     return name.partition(":")[0] in MEASURED
 
 
+def kind_of_slot(name: str) -> str:
+    """Return what a slot is: the word before its task, "beneath" for a copy under one task's adapter, or "repair"."""
+    if name.endswith("/repair"):
+        return "repair"
+    return "beneath" if "/" in name else name.partition(":")[0]
+
+
 def measured_tasks(slots: Iterable[str], slot: str) -> dict[str, str]:
     """Return the slot of each task of which a method with this `Method.slot` measured something, in order of the tasks."""
     names = (name for name in slots if name.startswith(f"{slot}:"))

@@ -81,7 +81,7 @@ class History(GuardBook):
 
         Raises:
             NotFound: Nothing has this name, or "~N" goes back beyond the base.
-            BadInput: Several ids begin with these digits.
+            BadInput: Several ids begin with these digits, or they are the name of a task too.
         """
         name, _, steps = ref.partition("~")
         entry = self._named(name)
@@ -411,6 +411,11 @@ class History(GuardBook):
                 ) from error
         every = {entry.id: entry for entry in [*self.entries(), *([waiting] if waiting else [])]}
         matches = [entry_id for entry_id in every if entry_id.startswith(name)] if len(name) >= 4 else []
+        if matches and name in self.task_names():
+            raise BadInput(
+                f"'{name}' is the name of a task, and entry {matches[0][:16]} begins with it; to name the entry, give more "
+                "digits of its id"
+            )
         if len(matches) == 1:
             return every[matches[0]]
         if matches:
@@ -421,6 +426,11 @@ class History(GuardBook):
             return waiting or _no_candidate()
         near = get_close_matches(name, names, n=5, cutoff=0.5) or list(names)[:5]
         raise NotFound(f"no ref or entry '{name}'; nearest refs: {', '.join(near)} ('perdure log' lists the entries)")
+
+    def task_names(self) -> set[str]:
+        """Return the names of all tasks of all entries and of the candidate."""
+        waiting = self.candidate()
+        return {name for entry in (*self.entries(), *([waiting] if waiting else [])) for name in entry.tasks}
 
     def _waiting(self, connection: Connection) -> Row:
         return connection.execute(select(candidate)).first() or _no_candidate()

@@ -68,6 +68,15 @@ class Manifests(RowStore):
         with self.reading() as connection:
             return [item.row for item in self._items(connection, name)]
 
+    def manifest_tasks(self, name: str) -> set[str]:
+        """Return the tasks of the rows of a manifest as recorded, deleted ones included.
+
+        Raises:
+            NotFound: There is no such manifest.
+        """
+        with self.reading() as connection:
+            return {item.task for item in self._items(connection, name)}
+
     def remembered(self, memories: Collection[str], names: Collection[str]) -> set[str]:
         """Return those of some questions and row hashes that a row in one of the memories has; deleted rows are skipped.
 

@@ -34,5 +34,8 @@ class NamedTasks(LedgerFolder):
 
     def every_task(self) -> set[str]:
         """Return the names of all tasks of all entries and of the candidate, as they were learned."""
-        waiting = self.candidate()
-        return {name for entry in (*self.entries(), *([waiting] if waiting else [])) for name in entry.tasks}
+        return super().task_names()
+
+    def task_names(self) -> set[str]:
+        """Return the names of all tasks, and their aliases."""
+        return {*self.every_task(), *self.aliases.values()}

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection
 
-from sqlalchemy import LargeBinary, delete, func, select, type_coerce, update
+from sqlalchemy import Connection, LargeBinary, delete, func, select, type_coerce, update
 
 from perdure.core.canonical import canonical_json
 from perdure.core.errors import NotFound
@@ -13,6 +13,7 @@ from perdure.ledger.records import DroppedTexts, KeptRows
 from perdure.ledger.row_keys import PLACES, row_name
 from perdure.ledger.row_queries import (
     chunks,
+    damaged_manifest,
     deleted_rows,
     first_place,
     loose_rows,
@@ -99,6 +100,27 @@ class RowUpkeep(Manifests):
                 connection.execute(delete(questions).where(questions.c.key.in_(chunk)))
         return len(lost) + len(forgotten) + len(loose)
 
+    def erase_task(self, task: str) -> tuple[int, bool]:
+        """Erase text and name of every row of a task, in every version of it and in every memory, permanently.
+
+        A row of another task with the same text is another row, and stays.
+
+        Returns:
+            How many rows the task has, and whether all of them had been erased before.
+
+        Raises:
+            Busy: The text is erased, but a reader uses the log, which still has it; call this again.
+        """
+        with self.changing() as connection:
+            keys = _keys_of_task(connection, task)
+            fresh = keys - deleted_rows(connection).keys()
+            for chunk in chunks(sorted(fresh)):
+                connection.execute(update(rows).where(rows.c.key.in_(chunk)).values(body=None))
+                connection.execute(delete(row_names).where(row_names.c.key.in_(chunk)))
+                connection.execute(delete(questions).where(questions.c.key.in_(chunk)))
+        self.forget_deleted()
+        return len(keys), not fresh
+
     def _blank(self, row_hash: str) -> tuple[list[str], int]:
         """Erase the text of every row with this hash; return the keys of these rows, and how many of them still had it.
 
@@ -116,3 +138,15 @@ class RowUpkeep(Manifests):
             connection.execute(delete(questions).where(questions.c.key.in_(keys)))
         self.forget_deleted()
         return keys, len(fresh)
+
+
+def _keys_of_task(connection: Connection, task: str) -> set[str]:
+    """Return the keys of the rows of a task: those of its versions, and those that a memory names."""
+    places = select(task_rows.c.key).join(tasks, tasks.c.version == task_rows.c.version).where(tasks.c.name == task)
+    keys = set(connection.execute(places.distinct()).scalars())
+    for name, items in connection.execute(select(manifests.c.hash, manifests.c["items"])):
+        try:
+            keys |= {item["row"] for item in items if item["task"] == task}
+        except (KeyError, TypeError) as error:
+            raise damaged_manifest(name) from error
+    return keys

@@ -170,6 +170,17 @@ class Ledger(NamedTasks):
         trained = self.entries_trained_on(row_hash)
         return DeletedRow(row_hash, len(keys), not fresh, tuple(trained), tuple(tests))
 
+    def tasks_trained_on(self, row_hash: str) -> list[str]:
+        """Return the names of the tasks that train on a row of this hash, deleted or not."""
+        query = (
+            select(tasks.c.name)
+            .join(task_rows, task_rows.c.version == tasks.c.version)
+            .join(rows, rows.c.key == task_rows.c.key)
+            .where(rows.c.hash == row_hash, task_rows.c.split.not_in(HELD_OUT))
+        )
+        with self.reading() as connection:
+            return sorted(set(connection.execute(query).scalars()))
+
     def verify(self, tick: Tick | None = None) -> Verification:
         """Hash everything again; see `integrity.verify`."""
         return integrity.verify(self, tick)

@@ -3,12 +3,15 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-from perdure.core.errors import BadInput, BrokenStore
+from perdure.core.errors import BadInput, BrokenStore, NotFound
+from perdure.core.plain_text import quoted
 from perdure.core.progress import Tick
+from perdure.core.words import some
 from perdure.ledger import Entry
-from perdure.ledger.records import DeletedRow, Freed, Verification
+from perdure.ledger.records import DeletedRow, DeletedTask, Freed, Verification
 from perdure.workflows.inspect.disk import MEASURED
 from perdure.workflows.inspect.log import candidate_line
+from perdure.workflows.learn.influence import influence, trained_on
 from perdure.workflows.row_features import forget_features
 from perdure.workflows.session import Session
 
@@ -47,6 +50,32 @@ def delete_row(session: Session, row_hash: str) -> DeletedRow:
         session.tasks.clear()
         forget_features(session.ledger)
         return session.ledger.delete_row(session.ledger.row_hash(row_hash))
+
+
+def delete_task_rows(session: Session, task: str) -> DeletedTask:
+    """Erase the text of every row of a task, permanently, and say what of it is left in the weights of head.
+
+    Args:
+        session: Of the workspace.
+        task: Name or alias of a task that some entry or the candidate knows.
+
+    Raises:
+        NotFound: No entry knows the task.
+        Busy: The text is erased, but a reader uses the log, which still has it; call this again.
+    """
+    with session.writing():
+        ledger = session.ledger
+        task, known = ledger.task_name(task), ledger.every_task()
+        if task not in known:
+            named = some(sorted(map(ledger.shown_name, known))) if known else "none yet"
+            raise NotFound(f"no task {quoted(task)} is known in this workspace; known are {named}")
+        session.tasks.clear()
+        forget_features(ledger)
+        rows, already = ledger.erase_task(task)
+        head = ledger.resolve("head")
+        left = influence(ledger, head, task)
+        entries = tuple(one.id for one in ledger.entries() if one.kind == "learn" and trained_on(ledger, one, task))
+        return DeletedTask(task, rows, already, entries, left.own, tuple(one.id for one in left.others))
 
 
 def gc(session: Session, abandoned: Collection[str] = ()) -> Freed:

@@ -6,7 +6,7 @@ from pathlib import Path
 from perdure.core.progress import Tick
 from perdure.core.tables import Records
 from perdure.ledger import Entry
-from perdure.ledger.records import DeletedRow, Freed, LogEntry, Verification
+from perdure.ledger.records import DeletedRow, DeletedTask, Freed, LogEntry, Verification
 from perdure.workflows import upkeep
 from perdure.workflows.edit.results import RevertResult
 from perdure.workflows.guards.attach import Mode
@@ -63,6 +63,10 @@ class UpkeepVerbs(Opened):
     def delete_row(self, row_hash: str) -> DeletedRow:
         """Erase a row's text from every manifest and task, by its hash or the beginning of it; see `Ledger.delete_row`."""
         return upkeep.delete_row(self.session, row_hash)
+
+    def delete_task_rows(self, task: str) -> DeletedTask:
+        """Erase every row of a task from every memory and version; see `workflows.upkeep.delete_task_rows`."""
+        return upkeep.delete_task_rows(self.session, task)
 
     def prune(self, tasks: Iterable[str] = ()) -> Pruned:
         """Drop the text of every row that neither memory nor a test part needs; see `workflows.learn.kept_rows.prune`."""

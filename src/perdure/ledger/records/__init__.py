@@ -83,7 +83,7 @@ FILES = {
         "TracedPrompt",
         "measures_of",
     ],
-    "upkeep": ["DeletedRow", "DroppedTexts", "Freed", "KeptRows", "Verification"],
+    "upkeep": ["DeletedRow", "DeletedTask", "DroppedTexts", "Freed", "KeptRows", "Verification"],
     "verdict": ["GATE", "FactsVerdict", "FloorVerdict", "GateOff", "TaskVerdict", "Verdict"],
 }
 

@@ -69,6 +69,27 @@ class DeletedRow(Record):
 
 
 @dataclass(frozen=True)
+class DeletedTask(Record):
+    """A task whose rows were erased: their text, and the hashes of those that were stored without text.
+
+    Args:
+        task: Name of the task.
+        rows: Number of its rows.
+        already: Whether all of them had been erased before.
+        entries: Ids of the learns that trained on its rows; what their weights learned is not changed.
+        own: Slots of head that were trained on its rows alone; `revert TASK` removes them.
+        others: Ids of the learns of head's other weights that trained on its rows, or went on from weights that had.
+    """
+
+    task: str
+    rows: int
+    already: bool
+    entries: tuple[str, ...]
+    own: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Verification(Record):
     """The result of a check of the whole ledger.
 

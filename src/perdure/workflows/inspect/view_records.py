@@ -148,13 +148,15 @@ class StatusView(Record):
 
 @dataclass(frozen=True)
 class SlotView(Record):
-    """A slot that an entry writes.
+    """A slot.
 
     Args:
+        kind: What it is; see `core.slots.kind_of_slot`.
         object: Hash of its object.
         bytes: Size of the object.
     """
 
+    kind: str
     object: str
     bytes: int
 
@@ -170,6 +172,7 @@ class EntryView:
         refs: Names that stand for it.
         state: Hash of the model state.
         slots: The slots that it writes.
+        view: All slots in force there, whichever entry wrote them.
         memory: Rows that it remembers.
         scores: Of each of its tasks.
         learned: What came of the learn; None where it is none.
@@ -187,6 +190,7 @@ class EntryView:
     refs: tuple[str, ...]
     state: str
     slots: Mapping[str, SlotView]
+    view: Mapping[str, SlotView]
     memory: RowCounts
     scores: Mapping[str, ScoreCells]
     learned: LearnRecord | None
@@ -220,6 +224,7 @@ class EntryView:
             "data": plain(entry.data),
             "recipe": plain(entry.recipe),
             "slots": plain(self.slots),
+            "view": plain(self.view),
             "memory": plain(self.memory),
             "scores": plain(self.scores),
             "gate": in_stored_order(self.gate.to_json()) if self.gate else None,

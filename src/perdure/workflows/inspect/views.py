@@ -10,6 +10,7 @@ from pydantic import JsonValue
 from perdure.core.errors import BadInput
 from perdure.core.outputs import EVIDENCE, EVIDENCE_LINE, write_output
 from perdure.core.records import in_stored_order
+from perdure.core.slots import kind_of_slot
 from perdure.ledger.lock import writer
 from perdure.ledger.records import (
     GATE,
@@ -41,7 +42,7 @@ from perdure.workflows.inspect.view_records import (
 )
 
 if TYPE_CHECKING:
-    from perdure.ledger import Entry, Ledger
+    from perdure.ledger import Ledger
 
 LEFT_OUT = (
     "record",
@@ -103,7 +104,8 @@ def show(ledger: "Ledger", ref: str) -> EntryView:
         time=_times(ledger).get(entry.id),
         refs=tuple(name for name, target in ledger.refs().items() if target == entry.id),
         state=ledger.state(entry),
-        slots={name: SlotView(slot, ledger.objects.size(slot)) for name, slot in _own_slots(entry)},
+        slots=_views(ledger, {name: slot for name, slot in sorted(entry.slots.items()) if slot is not None}),
+        view=_views(ledger, ledger.slots(entry)),
         memory=held(ledger, entry),
         scores=score_table(ledger, entry),
         learned=ledger.note(entry.id, "record", LearnRecord),
@@ -187,8 +189,8 @@ def _times(ledger: "Ledger") -> dict[str, str]:
     return {line.entry: line.time for line in ledger.log()}
 
 
-def _own_slots(entry: "Entry") -> list[tuple[str, str]]:
-    return [(name, slot) for name, slot in sorted(entry.slots.items()) if slot is not None]
+def _views(ledger: "Ledger", slots: Mapping[str, str]) -> dict[str, SlotView]:
+    return {name: SlotView(kind_of_slot(name), slot, ledger.objects.size(slot)) for name, slot in slots.items()}
 
 
 def _flat(value: Mapping[str, JsonValue], before: str = "") -> dict[str, JsonValue]:

@@ -15,7 +15,8 @@ from perdure.workflows.author import sign
 from perdure.workflows.edit.carry import carry
 from perdure.workflows.fact_records import NOTE
 from perdure.workflows.inspect.score_views import taken_out
-from perdure.workflows.learn.remember import LedgerMemory
+from perdure.workflows.learn.influence import influence
+from perdure.workflows.learn.remember import LedgerMemory, states_at
 from perdure.workflows.rescore import Rescore, rescore
 from perdure.workflows.session import Session
 
@@ -34,6 +35,7 @@ class TaskRevertResult(Record):
         already: Whether the task was taken out before; nothing is recorded then.
         seconds: Wall time.
         gate: What a gate says of each other task's change; None where there is nothing to compare.
+        removed: The slots that the entry took away.
     """
 
     entry: str
@@ -45,6 +47,7 @@ class TaskRevertResult(Record):
     already: bool
     seconds: float
     gate: Verdict | None = None
+    removed: tuple[str, ...] = ()
 
 
 def revert_task(
@@ -89,6 +92,7 @@ def revert_task(
             warnings=(
                 *_keeping(ledger.slots(parent), task),
                 *_copies(ledger, parent, task),
+                *_influenced(ledger, parent, entry, task),
                 *(carried.warnings if carried else ()),
                 *rescored.warnings,
             ),
@@ -157,7 +161,8 @@ def taken_out_before(ledger: Ledger, head: Entry, task: str) -> Entry | None:
 
 def _result(entry: Entry, note: TaskRevertNote, began: float, *, already: bool) -> TaskRevertResult:
     seconds = round(time.perf_counter() - began, 3)
-    return TaskRevertResult(entry.id, **vars(note), already=already, seconds=seconds)
+    removed = tuple(sorted(name for name, slot in entry.slots.items() if slot is None))
+    return TaskRevertResult(entry.id, **vars(note), already=already, seconds=seconds, removed=removed)
 
 
 def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:
@@ -197,6 +202,22 @@ def _begun_anew(ledger: Ledger, head: Entry, learned: Entry) -> Entry | None:
         if entry.kind == "learn" and (entry.recipe or {}).get("start") == "base" and shared:
             return entry
     return None
+
+
+def _influenced(ledger: Ledger, head: Entry, without: Entry, task: str) -> list[str]:
+    """Name what is left of a task without its adapters: in weights that were trained on its rows, and in states of methods."""
+    told = []
+    replayed = [str(one.task) for one in influence(ledger, without, task).others if one.task != task]
+    if others := list(dict.fromkeys(replayed)):
+        told.append(
+            f"{' and '.join(others)} was trained on rows of {task} from memory too, which stays in the weights; where nothing of "
+            f"{task} may be left, revert {' and '.join(others)} too, or learn it again"
+        )
+    first = next(one for one in reversed(ledger.ancestors(head)) if one.kind == "learn" and one.task == task)
+    if head.state is not None and head.state != ledger.entry(str(first.parent)).state:
+        names = " and ".join(sorted(states_at(ledger, head, "cpu")))
+        told.append(f"the state that {names} measured on tasks, {task} among them, stays for the next learn")
+    return told
 
 
 def _keeping(slots: Iterable[str], task: str) -> list[str]:
