@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import build_recipe
-from perdure.core.slots import EDITS, SKILL, slots_of_task, is_measured
+from perdure.core.slots import EDITS, SKILL, is_measured, slots_of_task
 from perdure.ledger import Entry, Ledger
 from perdure.methods.registry import all_methods
 
