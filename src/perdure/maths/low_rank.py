@@ -102,12 +102,12 @@ def relative_error(patches: Mapping[str, Patch], others: Mapping[str, Patch]) ->
     """Return ||patches - others|| / ||patches||, Frobenius norms over all weights together; 0 where all is zero."""
     minus = {module: Patch(patch.down, -patch.up, patch.scale) for module, patch in others.items()}
     difference = combine([patches, minus])
-    whole = sum(_square(patch) for patch in patches.values())
-    return (sum(_square(patch) for patch in difference.values()) / whole) ** 0.5 if whole else 0.0
+    whole = sum(squared_norm(patch) for patch in patches.values())
+    return (sum(squared_norm(patch) for patch in difference.values()) / whole) ** 0.5 if whole else 0.0
 
 
-def _square(patch: Patch) -> float:
-    """Return the squared Frobenius norm of the update, without making it."""
+def squared_norm(patch: Patch) -> float:
+    """Return the squared Frobenius norm of an update, without making it dense."""
     up = torch.linalg.qr(patch.up.double(), mode="r").R
     down = torch.linalg.qr(patch.down.double().mT, mode="r").R
     return (patch.scale**2 * (up @ down.mT).square().sum()).item()
