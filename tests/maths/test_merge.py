@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from perdure.core.keyed import keyed
 from perdure.maths.low_rank import Patch, combine, relative_error, truncate
 from perdure.maths.merge import aligned, inner, knots, merge, slerp_factors, thinned, ties, trim
 
@@ -34,6 +35,10 @@ def of(matrix):
     return Patch(torch.eye(len(matrix), dtype=torch.float64), torch.tensor(matrix, dtype=torch.float64), 1.0)
 
 
+def numbers(seed=0):
+    return lambda task, module, shape: torch.from_numpy(keyed(seed, "dare", task, module).random(shape))
+
+
 def dense(patches):
     return {module: one.delta for module, one in patches.items()}
 
@@ -50,7 +55,7 @@ def test_a_merge_does_not_depend_on_how_the_factors_are_written(how, seed):
     plain = adapters(first=seed)
     turned = {t: {m: otherwise(one, seed + k) for k, (m, one) in enumerate(own.items())} for t, own in plain.items()}
     weights = {"t0": 1.0, "t1": 0.5}
-    merged = [merge(every, how, 3, weights, density=0.5).patches for every in (plain, turned)]
+    merged = [merge(every, how, 3, weights, density=0.5, draw=numbers()).patches for every in (plain, turned)]
     for module, update in dense(merged[0]).items():
         assert_close(merged[1][module].delta, update, atol=1e-7, rtol=1e-7)
         assert update.norm() > 0.1
@@ -60,8 +65,10 @@ def test_a_merge_does_not_depend_on_how_the_factors_are_written(how, seed):
 def test_the_order_in_which_tasks_are_given_changes_no_bit(how):
     one = adapters(2 if how == "slerp" else 4)
     weights = {name: 1.0 + n for n, name in enumerate(one)}
-    forth = merge(one, how, 4, weights, density=0.5).patches
-    back = merge(dict(reversed(one.items())), how, 4, dict(reversed(weights.items())), density=0.5).patches
+    forth = merge(one, how, 4, weights, density=0.5, draw=numbers()).patches
+    back = merge(
+        dict(reversed(one.items())), how, 4, dict(reversed(weights.items())), density=0.5, draw=numbers()
+    ).patches
     for module in forth:
         assert torch.equal(forth[module].down, back[module].down)
         assert torch.equal(forth[module].up, back[module].up)
@@ -69,7 +76,7 @@ def test_the_order_in_which_tasks_are_given_changes_no_bit(how):
 
 @pytest.mark.parametrize("how", ALL)
 def test_the_result_has_the_rank_and_the_scale_that_were_asked_for(how):
-    made = merge(adapters(), how, 3, even(adapters()), density=0.7, scale=2.0)
+    made = merge(adapters(), how, 3, even(adapters()), density=0.7, draw=numbers(), scale=2.0)
     assert {(one.rank, one.scale) for one in made.patches.values()} == {(3, 2.0)}
     assert 0 < made.error < 1
 
@@ -103,7 +110,9 @@ def test_an_average_weighs_and_does_not_depend_on_the_size_of_the_weights():
     for factor in (1.0, 8.0):
         made = merge(every, "average", 9, {"t0": 3 * factor, "t1": factor})
         for module in "ab":
-            assert_close(made.patches[module].delta, 0.75 * every["t0"][module].delta + 0.25 * every["t1"][module].delta)
+            assert_close(
+                made.patches[module].delta, 0.75 * every["t0"][module].delta + 0.25 * every["t1"][module].delta
+            )
 
 
 def test_ties_on_two_by_two():
@@ -127,7 +136,7 @@ def test_trim_keeps_the_largest_and_equal_ones_with_them():
 
 def test_the_mean_of_many_masks_of_dare_is_the_update():
     update, density, draws = patch(2, 5).delta, 0.3, 2000
-    made = torch.stack([thinned(update, density, ("test", n)) for n in range(draws)])
+    made = torch.stack([thinned(update, density, numbers(n)("a", "m", update.shape)) for n in range(draws)])
     assert set(made[:, 0, 0].tolist()) == {0.0, (update[0, 0] / density).item()}
     error = update.abs() * math.sqrt((1 / density - 1) / draws)  # standard deviation of the mean of such draws
     off = (made.mean(0) - update) / error
@@ -135,15 +144,12 @@ def test_the_mean_of_many_masks_of_dare_is_the_update():
     assert (off.abs() < 3).sum() >= 29
 
 
-def test_masks_of_dare_depend_on_seed_task_and_module_alone():
-    every = adapters()
-    one, again, other = (merge(every, "dare", 5, even(every), density=0.5, seed=seed).patches for seed in (0, 0, 1))
-    assert torch.equal(one["a"].up, again["a"].up)
-    assert not torch.equal(one["a"].up, other["a"].up)
-    more = {**every, "z": {"a": patch(1, 3)}}
-    masked = sum(thinned(every[name]["a"].delta, 0.5, (0, "dare", name, "a")) for name in every)
-    masked = masked + thinned(more["z"]["a"].delta, 0.5, (0, "dare", "z", "a"))
-    assert_close(merge(more, "dare", 5, even(more), density=0.5).patches["a"].delta, masked)
+def test_each_task_and_module_has_a_mask_of_its_own():
+    every = {**adapters(), "z": {"a": patch(1, 3)}}
+    masked = sum(thinned(every[name]["a"].delta, 0.5, numbers()(name, "a", (OUT, INTO))) for name in every)
+    assert_close(merge(every, "dare", 5, even(every), density=0.5, draw=numbers()).patches["a"].delta, masked)
+    with pytest.raises(ValueError, match="give `draw`"):
+        merge(every, "dare", 5, even(every))
 
 
 def test_slerp_is_exact_at_its_ends_and_on_a_right_angle():
@@ -197,10 +203,10 @@ def test_experts_are_merged_like_layers(how):
         name: {"experts": Patch(*(torch.randn(3, *side, generator=random).double() for side in ((2, 5), (4, 2))), 1.0)}
         for name in "ab"
     }
-    whole = merge(stacked, how, 9, even(stacked), density=1.0).patches["experts"]
+    whole = merge(stacked, how, 9, even(stacked), density=1.0, draw=numbers()).patches["experts"]
     assert whole.delta.shape == (3, 4, 5)
     if how in ("svd", "dare"):
         assert_close(whole.delta, stacked["a"]["experts"].delta + stacked["b"]["experts"].delta)
-    cut = merge(stacked, how, 2, even(stacked), density=1.0).patches["experts"]
+    cut = merge(stacked, how, 2, even(stacked), density=1.0, draw=numbers()).patches["experts"]
     best = [truncate(Patch(torch.eye(5).double(), expert, 1.0), 2).delta for expert in whole.delta]
     assert_close(cut.delta, torch.stack(best), atol=1e-7, rtol=1e-7)

@@ -1,7 +1,12 @@
 """`perdure accept` and `perdure discard`: decide on the candidate of a failed gate."""
 
+from typing import TYPE_CHECKING
+
 from perdure.cli.options import AsJson, Folder, open_workspace
 from perdure.cli.output import emit, print_text, short
+
+if TYPE_CHECKING:
+    from perdure.ledger import Entry, Ledger
 
 
 def accept(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -16,9 +21,7 @@ def accept(folder: Folder = None, as_json: AsJson = False) -> None:
         return emit({"entry": entry.id, "task": entry.task, "accepted": True, "already": already})
     if already:
         return print_text(f"head is {short(entry.id)}, accepted before; nothing is changed")
-    print_text(
-        f"head is {short(entry.id)} now (learn {ws.ledger.shown_name(entry.task or '')}, accepted against its gate)"
-    )
+    print_text(f"head is {short(entry.id)} now ({_what(ws.ledger, entry)}, accepted against its gate)")
 
 
 def discard(folder: Folder = None, as_json: AsJson = False) -> None:
@@ -33,6 +36,8 @@ def discard(folder: Folder = None, as_json: AsJson = False) -> None:
         return emit({**ids, "accepted": False, "already": entry is None})
     if entry is None:
         return print_text("no candidate waits; nothing is changed")
-    print_text(
-        f"dropped {short(entry.id)} (learn {ws.ledger.shown_name(entry.task or '')}); 'perdure gc' frees its space"
-    )
+    print_text(f"dropped {short(entry.id)} ({_what(ws.ledger, entry)}); 'perdure gc' frees its space")
+
+
+def _what(ledger: "Ledger", entry: "Entry") -> str:
+    return f"{entry.kind} {ledger.shown_name(entry.task)}" if entry.task else entry.kind

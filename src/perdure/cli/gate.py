@@ -33,7 +33,7 @@ def gate(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what the gate decided on a learn, or said of an edit or a revert, and why. Exits with 3 where it failed.
+    """Show what the gate decided on a learn or a merge, or said of an edit or a revert. Exits with 3 where it failed.
 
     Example: perdure gate --save evidence.json
     """
@@ -66,7 +66,7 @@ def gate(
             emit(found.to_json())
         else:
             print_text(gate_screen(verdict, ledger.aliases))
-            if found.kind != "learn":
+            if found.kind not in ("learn", "merge"):
                 print_message(
                     f"the gate of an entry of kind {found.kind} warns; 'edit --strict' lets it refuse the edit"
                 )

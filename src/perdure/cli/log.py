@@ -22,7 +22,7 @@ def log(
 ) -> None:
     """List the entries, newest first, those that were rolled back included.
 
-    The score is that of the task that was learned; of an edit or a revert, the mean over its tasks.
+    The score is that of the task that was learned; of a merge, an edit or a revert, the mean over its tasks.
 
     Example: perdure log --all
     """

@@ -26,6 +26,7 @@ from perdure.cli.learn import learn
 from perdure.cli.log import log
 from perdure.cli.matrix import matrix
 from perdure.cli.memory import memory
+from perdure.cli.merge import merge
 from perdure.cli.methods import methods
 from perdure.cli.options import Above, App, DeviceAbove, damage
 from perdure.cli.output import print_message, print_text
@@ -43,7 +44,7 @@ from perdure.cli.workspace import relocate, workspace
 from perdure.core.errors import Interrupted, PerdureError
 
 PANELS: dict[str, dict[str, Callable[..., None]]] = {
-    "Learn": {"init": init, "learn": learn, "edit": edit, "accept": accept, "discard": discard},
+    "Learn": {"init": init, "learn": learn, "edit": edit, "merge": merge, "accept": accept, "discard": discard},
     "Measure": {"eval": evaluate, "matrix": matrix, "gate": gate, "checkup": checkup},
     "Inspect and undo": {
         "status": status,

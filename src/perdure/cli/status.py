@@ -55,8 +55,11 @@ def status(
     if unscored := [ledger.shown_name(name) for name, score in view.tasks.items() if score is None]:
         print_message(f"not scored at head: {', '.join(unscored)}; 'perdure eval' scores them")
     if aside := view.candidate:
-        waits = f"candidate {short(aside.entry)} (learn {ledger.shown_name(aside.task or '')}) waits"
-        print_message(f"{waits} for 'perdure accept', 'perdure discard' or 'perdure learn --repair'")
+        what = f"{aside.kind} {ledger.shown_name(aside.task)}" if aside.task else aside.kind
+        offer = "'perdure accept' or 'perdure discard'"
+        if aside.kind == "learn":
+            offer = "'perdure accept', 'perdure discard' or 'perdure learn --repair'"
+        print_message(f"candidate {short(aside.entry)} ({what}) waits for {offer}")
         print_message(f"its gate failed: {_reason(ledger, 'candidate') or aside.reason}")
     if who := view.writer:
         print_message(f"being written by process {who.pid} ({who.command}) since {clock(who.time)} UTC")

@@ -17,13 +17,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from perdure.core.keyed import keyed
 from perdure.maths.low_rank import Patch, Patches, combine, squared_norm, truncate, uniform
 
 How = Literal["svd", "average", "ties", "dare", "slerp", "knots"]
 PARALLEL = 0.9995  # cosine from which an arc is a line
 
 Weighted = Sequence[tuple[str, Patch, float]]  # task, its update of a module, its weight
+Draw = Callable[[str, str, tuple[int, ...]], Tensor]  # task, module, shape -> independent numbers, uniform in [0, 1)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def merge(
     weights: Mapping[str, float],
     *,
     density: float = 1.0,
-    seed: int = 0,
+    draw: Draw | None = None,
     common: Mapping[str, Patch] | None = None,
     scale: float = 1.0,
 ) -> Merged:
@@ -57,7 +57,7 @@ def merge(
         svd       sum_i w_i D_i
         average   sum_i w_i D_i / sum_i w_i
         ties      see `ties`, a module at a time
-        dare      sum_i w_i (mask_i * D_i) / density, the mask keyed by seed, task and module
+        dare      sum_i w_i (mask_i * D_i) / density, see `thinned`
         slerp     see `slerp_factors`; two adapters
         knots     see `knots`, a module at a time
 
@@ -69,16 +69,18 @@ def merge(
         rank: Most rank of a module of the result.
         weights: Weight of each task, at least 0 and not all 0.
         density: Share of the entries that `ties`, `knots` and `dare` keep, in (0, 1].
-        seed: Key of the masks of `dare`.
+        draw: Gives the numbers that the masks of `dare` are made from, which has to depend on its arguments alone.
         common: What is added to the merge as it is.
         scale: Factor `scale` of each patch of the result; folded into `up`.
 
     Raises:
-        ValueError: `slerp` of other than two adapters.
+        ValueError: `slerp` of other than two adapters, or `dare` without `draw`.
 
     Cost: a QR of all factors a module where the merge is linear or `knots`; else two dense (out, in) updates a task and module,
     and one eigendecomposition of the smaller side.
     """
+    if how == "dare" and draw is None:
+        raise ValueError("dare draws masks; give `draw`")
     names, angle = sorted(adapters), None
     factors = {name: weights[name] for name in names}
     if how == "average":
@@ -90,7 +92,7 @@ def merge(
     for module in sorted({*under, *(module for name in names for module in adapters[name])}):
         parts = [(name, adapters[name][module], factors[name]) for name in names if module in adapters[name]]
         below = [under[module]] if module in under else []
-        patch, gone, all_of_it = _merge_module(module, parts, below, how, rank, density, seed)
+        patch, gone, all_of_it = _merge_module(module, parts, below, how, rank, density, draw)
         dtype = (parts[0][1] if parts else under[module]).down.dtype
         cut[module] = Patch(patch.down.to(dtype), (patch.up * (patch.scale / scale)).to(dtype), scale)
         lost, whole = lost + gone, whole + all_of_it
@@ -99,16 +101,18 @@ def merge(
 
 
 def _merge_module(
-    module: str, parts: Weighted, below: Sequence[Patch], how: How, rank: int, density: float, seed: int
+    module: str, parts: Weighted, below: Sequence[Patch], how: How, rank: int, density: float, draw: Draw | None
 ) -> tuple[Patch, float, float]:
     """Return a merged module cut to `rank`, the squared norm of what the cut took away, and that of the whole."""
     patches, weights = [patch for _, patch, _ in parts], [weight for *_, weight in parts]
-    dense = None
+    dense: Tensor | None = None
     if parts and how == "ties":
         dense = ties([partial(_delta, patch) for patch in patches], weights, density)
-    elif parts and how == "dare":
-        dense = sum(w * thinned(_delta(p), density, (seed, "dare", name, module)) for name, p, w in parts)
-    if isinstance(dense, Tensor):
+    elif parts and draw is not None and how == "dare":
+        full = [(name, _delta(patch), weight) for name, patch, weight in parts]
+        masked = [w * thinned(delta, density, draw(name, module, tuple(delta.shape))) for name, delta, w in full]
+        dense = sum(masked[1:], masked[0])
+    if dense is not None:
         return _cut_dense(sum((_delta(patch) for patch in below), dense), rank)
     if parts and how == "knots":
         merged = [knots(patches, weights, density)]
@@ -157,19 +161,18 @@ def trim(update: Tensor, density: float) -> Tensor:
     return torch.where(update.abs() >= least, update, 0.0)  # equal ones stay with it
 
 
-def thinned(update: Tensor, density: float, key: tuple[object, ...]) -> Tensor:
+def thinned(update: Tensor, density: float, drawn: Tensor) -> Tensor:
     """Return DARE's update: each entry kept with probability `density`, and divided by it, so that the mean is the update.
 
     Args:
         update: Dense, any shape.
         density: In (0, 1].
-        key: Key of the mask.
+        drawn: Independent numbers of the same shape, uniform in [0, 1).
 
     Source: Yu et al. 2024, arXiv 2311.03099.
-    Deviation: a keyed mask.
+    Deviation: none; on updates, where it is unbiased. On factors it is not.
     """
-    kept = torch.from_numpy(keyed(*key).random(tuple(update.shape)) < density).to(update.device)
-    return torch.where(kept, update / density, 0.0)
+    return torch.where(drawn.to(update.device) < density, update / density, 0.0)
 
 
 def slerp_factors(

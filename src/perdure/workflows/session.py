@@ -179,7 +179,14 @@ class Session:
         self.runtime.load(tensors_of(self.ledger, slots))
 
     def score(
-        self, entry: Entry, task: TaskData, tick: Tick | None = None, most: int | None = None, *, every: bool = False
+        self,
+        entry: Entry,
+        task: TaskData,
+        tick: Tick | None = None,
+        most: int | None = None,
+        *,
+        every: bool = False,
+        shared: bool = False,
     ) -> Scored:
         """Return the score of `task` at `entry`, its name known: the stored one, else the one measured and stored now.
 
@@ -191,27 +198,31 @@ class Session:
             tick: Called with (what, done, total) as work goes on.
             most: A smaller number of test rows.
             every: Score every test row.
+            shared: Score what all tasks share, also where the task has an adapter of its own.
         """
-        state, n = self.ledger.seen(entry, task.name), len(task.test)
+        view = None if shared else task.name
+        state, n = self.ledger.seen(entry, view), len(task.test)
         if not every:
             n = min(task.scored_rows, most or task.scored_rows)
         stored = self.ledger.score(state, task.version, task.scoring)
         if stored is not None and stored.n >= n:
             return Scored(stored)
         chosen = sample_of(task.test, n, task.spec.seed) if n < len(task.test) else None
-        measured = self._measured(entry, task, chosen, tick)
+        measured = self._measured(entry, task, chosen, tick, shared=shared)
         self.runtime.release()
         self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=chosen is not None)
         return Scored(measured.score, measured.score.seconds, measured.notices)
 
-    def _measured(self, entry: Entry, task: TaskData, chosen: Sequence[int] | None, tick: Tick | None) -> Measured:
+    def _measured(
+        self, entry: Entry, task: TaskData, chosen: Sequence[int] | None, tick: Tick | None, *, shared: bool
+    ) -> Measured:
         """Return the score of a task at an entry on the chosen test rows, or on all of them, measured now."""
         prompts, code = self.tasks.prompts(task, self.tokenizer), partial(trusted_text, self.ledger.root)
         called = self.ledger.shown_name(task.name)
-        if self.ledger.labelled_by(entry, [task.name]):
+        if not shared and self.ledger.labelled_by(entry, [task.name]):
             on_rows = partial(tick, f"features of {called}") if tick else None
             return measure_labels(self.runtime, self.ledger, entry, task, prompts, only=chosen, on_rows=on_rows)
-        self.load(entry, task.name)
+        self.load(entry, None if shared else task.name)
         return measure(
             self.runtime,
             task,

@@ -21,6 +21,8 @@ from perdure.workflows.learn.plan import Plan, plan
 from perdure.workflows.learn.record import LearnResult
 from perdure.workflows.learn.repair import repair as scale_down
 from perdure.workflows.learn.request import Request
+from perdure.workflows.merge.merge import MergeResult, merge
+from perdure.workflows.merge.request import How, MergeRequest
 from perdure.workspace.opened import AnyPath, Opened
 
 AnyData = AnyPath | Sequence[AnyPath]
@@ -130,6 +132,39 @@ class LearnVerbs(Opened):
     def repair(self, *, tick: Tick | None = None, message: str | None = None) -> LearnResult:
         """Scale the update of the waiting candidate down until its gate does not refuse it; see `workflows.learn.repair`."""
         return scale_down(self.session, tick=tick, message=message)
+
+    def merge(
+        self,
+        rank: int,
+        *,
+        how: How = "svd",
+        tasks: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
+        density: float | None = None,
+        distill_epochs: int = 0,
+        drop: bool = False,
+        gate: Gate | None = Gate(),
+        tick: Tick | None = None,
+        message: str | None = None,
+        guards: Mode | None = None,
+    ) -> MergeResult:
+        """Merge the adapters of tasks into one of bounded rank, which all tasks share; see `workflows.merge.merge`.
+
+        Args:
+            rank: Most rank of the merged adapter.
+            how: "svd" adds the adapters, "average" takes their mean; for the others see `maths.merge.merge`.
+            tasks: Tasks whose adapters are merged; empty for all.
+            weights: Weight of each task, 1 where it is left out.
+            density: Share of the entries that "ties" (0.2), "knots" (0.2) and "dare" (0.5) keep.
+            distill_epochs: Passes over stored rows that train the merged adapter towards the answers of the adapters before.
+            drop: Take the merged tasks' own adapters away.
+            gate: What may not be lost; None records whatever comes.
+            tick: Called with (what, done, total) as work goes on.
+            message: What to note with the entry, in addition to its author.
+            guards: What a guard that fell does; see `learn`.
+        """
+        request = MergeRequest(rank, how, tuple(tasks), dict(weights or {}), density, distill_epochs, drop)
+        return merge(self.session, request, gate=gate, tick=tick, message=message, guards=guards)
 
     def accept(self) -> Entry:
         """Make the candidate of a failed gate the new head; if it is head already, nothing is changed."""

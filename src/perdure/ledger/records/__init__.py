@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # a type checker reads the files; what they import themselves
     from perdure.ledger.records.learn import *
     from perdure.ledger.records.log_entry import *
     from perdure.ledger.records.memory import *
+    from perdure.ledger.records.merge import *
     from perdure.ledger.records.revert_task import *
     from perdure.ledger.records.score import *
     from perdure.ledger.records.signature import *
@@ -62,6 +63,7 @@ FILES = {
     ],
     "log_entry": ["LogEntry"],
     "memory": ["MemoryItem"],
+    "merge": ["MERGE", "MergeNote"],
     "revert_task": ["TaskRevertNote"],
     "score": ["Score", "ScoreSummary"],
     "signature": ["SIGNATURE", "Signature"],

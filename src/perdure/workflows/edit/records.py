@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from perdure.core.errors import NotFound
 from perdure.editing.spec import EditSpec
 from perdure.ledger.records import (
+    MERGE,
     Answers,
     Drift,
     EditsNote,
     EditsRecord,
     FactLine,
     ListedFact,
+    MergeNote,
     WrittenFact,
 )
 from perdure.workflows.fact_records import NOTE, along, changed, record_at
@@ -96,8 +98,11 @@ def first_specs(ledger: "Ledger", record: EditsRecord) -> dict[str, EditSpec]:
 
 
 def about(ledger: "Ledger", entry_id: str, task: str | None) -> str | None:
-    """Return what an entry is about, for people: its task, or the subject of the one fact it edits, or their number."""
-    return ledger.shown_name(task) if task else (ledger.notes(entry_id).get(NOTE) or {}).get("about")
+    """Return what an entry is about, for people: its task, how it merged, or the one fact it edits, or how many."""
+    if task:
+        return ledger.shown_name(task)
+    merged = ledger.note(entry_id, MERGE, MergeNote)
+    return merged.about if merged else (ledger.notes(entry_id).get(NOTE) or {}).get("about")
 
 
 def title_of(subjects: Sequence[str]) -> str:

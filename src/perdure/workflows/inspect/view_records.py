@@ -81,11 +81,13 @@ class CandidateView(Record):
         entry: Its id.
         task: The task that it learned.
         reason: Why the gate failed.
+        kind: The verb that made it.
     """
 
     entry: str
     task: str | None
     reason: str
+    kind: str = omitted("learn")
 
 
 @dataclass(frozen=True)

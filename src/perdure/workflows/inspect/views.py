@@ -75,7 +75,7 @@ def status(ledger: "Ledger") -> StatusView:
         rows=rows_kept(ledger),
         edits=EditsView(edits.facts, edits.held),
         gate=GateWord(verdict.verdict, verdict.reason) if verdict else None,
-        candidate=CandidateView(aside.id, aside.task, gate(ledger).verdict.reason) if aside else None,
+        candidate=CandidateView(aside.id, aside.task, gate(ledger).verdict.reason, aside.kind) if aside else None,
         writer=busy,
         unfinished=tuple(
             UnfinishedLearn(run.task, run.time, run.parent in (None, head.id))
@@ -137,7 +137,9 @@ def diff(ledger: "Ledger", a: str, b: str) -> DiffView:
 
 
 def gate(ledger: "Ledger", at: str | None = None) -> GateView:
-    """Return what a gate decided on a learn, or said of an edit or a revert: at a ref, else the candidate's, else head's.
+    """Return what a gate decided on a learn or a merge, or said of an edit or a revert.
+
+    It is that of a ref, else the candidate's, else head's.
 
     Raises:
         NotFound: The ref is not known.
@@ -147,14 +149,14 @@ def gate(ledger: "Ledger", at: str | None = None) -> GateView:
     verdict = verdict_at(ledger, entry.id)
     if verdict is None:
         raise BadInput(
-            f"entry {entry.id[:12]} ({entry.kind}) has been through no gate; only a learn has, and an edit or a revert after "
-            "which tasks were scored"
+            f"entry {entry.id[:12]} ({entry.kind}) has been through no gate; only a learn or a merge has, and an edit or a "
+            "revert after which tasks were scored"
         )
     return GateView(entry.id, entry.kind, verdict, ledger.note(entry.id, "evidence", Evidence))
 
 
 def verdict_at(ledger: "Ledger", entry: str) -> "Verdict | GateOff | None":
-    """Return what a gate decided on a learn, or said of an edit or a revert; None of any other entry.
+    """Return what a gate decided on a learn or a merge, or said of an edit or a revert; None of any other entry.
 
     Args:
         ledger: The ledger.

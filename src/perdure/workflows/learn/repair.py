@@ -97,6 +97,11 @@ def _waiting(session: Session) -> Candidate:
         raise BadInput("no candidate waits; --repair without a task scales the update of a learn that its gate refused")
     if ledger.resolve("head").id != entry.parent:
         raise BadInput("head moved since the candidate was learned; 'perdure discard' it and learn again")
+    if entry.kind != "learn":
+        raise BadInput(
+            f"the candidate is a {entry.kind}, and --repair scales what a learn trained; 'perdure accept' or 'perdure discard' "
+            "it, or merge again with a higher --rank or --distill-epochs"
+        )
     record, evidence = ledger.note(entry.id, "record", LearnRecord), ledger.note(entry.id, "evidence", Evidence)
     if record is None or evidence is None:
         raise BadInput("the candidate has no evidence of a gate; 'perdure accept' or 'perdure discard' it")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.core.records import Record
-from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot, view_of
+from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import ScoreSummary, Verdict
 from perdure.ledger.records.revert_task import TaskRevertNote
@@ -17,6 +17,7 @@ from perdure.workflows.fact_records import NOTE
 from perdure.workflows.inspect.score_views import taken_out
 from perdure.workflows.learn.influence import influence
 from perdure.workflows.learn.remember import LedgerMemory, states_at
+from perdure.workflows.merges import begins_anew, merge_of
 from perdure.workflows.rescore import Rescore, rescore
 from perdure.workflows.session import Session
 
@@ -93,6 +94,7 @@ def revert_task(
                 *_keeping(ledger.slots(parent), task),
                 *_copies(ledger, parent, task),
                 *_influenced(ledger, parent, entry, task),
+                *_merged(ledger, parent, task),
                 *(carried.warnings if carried else ()),
                 *rescored.warnings,
             ),
@@ -171,6 +173,12 @@ def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:
     Raises:
         BadInput: With the choices that exist.
     """
+    merge = merge_of(ledger, head, task)
+    if merge and task_slot(task) not in ledger.slots(head):
+        raise BadInput(
+            f"the adapter of task {task} was merged with others (entry {merge.id[:12]}), and cannot be taken out of the result; "
+            f"'perdure rollback {merge.id[:12]}~1' goes back to before the merge, where 'perdure revert {task}' takes it out"
+        )
     for entry in ledger.ancestors(head):
         if (
             entry.kind == "learn"
@@ -198,8 +206,7 @@ def _begun_anew(ledger: Ledger, head: Entry, learned: Entry) -> Entry | None:
     for entry in ledger.ancestors(head):
         if entry.id == learned.id:
             return None
-        shared = bool(view_of({name: new for name, new in entry.slots.items() if new}).keys() - {EDITS})
-        if entry.kind == "learn" and (entry.recipe or {}).get("start") == "base" and shared:
+        if begins_anew(entry):
             return entry
     return None
 
@@ -218,6 +225,16 @@ def _influenced(ledger: Ledger, head: Entry, without: Entry, task: str) -> list[
         names = " and ".join(sorted(states_at(ledger, head, "cpu")))
         told.append(f"the state that {names} measured on tasks, {task} among them, stays for the next learn")
     return told
+
+
+def _merged(ledger: Ledger, head: Entry, task: str) -> list[str]:
+    """Say that what all tasks share has the adapter of `task` too, where it was merged into that."""
+    if (merge := merge_of(ledger, head, task)) is None:
+        return []
+    return [
+        f"what all tasks share was merged from the adapter of {task} too (entry {merge.id[:12]}) and keeps it; where nothing of "
+        f"{task} may be left, 'perdure rollback {merge.id[:12]}~1', revert {task} there, and merge again"
+    ]
 
 
 def _keeping(slots: Iterable[str], task: str) -> list[str]:

@@ -1,12 +1,15 @@
 """The shape of an adapter that goes on: head's own, whatever the default of the recipe has become since."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from perdure.core.recipe import Recipe
 from perdure.core.settings import Settings
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.learn.adapter import planned_adapter, usable_slots
 from perdure.workflows.learn.changes import changes
+from perdure.workflows.merges import about
 from perdure.workflows.session import Session
 
 SHAPE = ("lora_r", "lora_alpha", "use_rslora", "lora_target_modules")
@@ -29,9 +32,10 @@ def in_shape_of_head(session: Session, parent: Entry, recipe: Recipe, task: str)
     slots = usable_slots(ledger.slots(parent), recipe, task)
     adapter = planned_adapter(slots, recipe, task, session.seed)
     writer = _writer(ledger, parent, adapter.slot) if adapter and adapter.slot in slots else None
-    if writer is None or writer.recipe is None:
+    made = _shape(writer) if writer else None
+    if made is None:
         return recipe, []
-    known = {key: writer.recipe.get(key, Settings.model_fields[key].default) for key in SHAPE}
+    known = {key: made.get(key, Settings.model_fields[key].default) for key in SHAPE}
     different = {key: value for key, value in known.items() if getattr(settings, key) != value}
     if not different or changes(session, recipe).keys() & set(SHAPE):
         return recipe, []
@@ -41,6 +45,11 @@ def in_shape_of_head(session: Session, parent: Entry, recipe: Recipe, task: str)
 
 
 def _writer(ledger: Ledger, entry: Entry, slot: str) -> Entry | None:
-    """Return the learn that trained a slot last; None where another kind of entry wrote it since."""
+    """Return the learn or the merge that made a slot; None where another kind of entry wrote it since."""
     newest = next((one for one in ledger.ancestors(entry) if slot in one.slots), None)
-    return newest if newest and newest.kind == "learn" else None
+    return newest if newest and newest.kind in ("learn", "merge") else None
+
+
+def _shape(writer: Entry) -> Mapping[str, Any] | None:
+    """Return the settings that have the shape of the adapter which an entry made."""
+    return about(writer)["shape"] if writer.kind == "merge" else writer.recipe

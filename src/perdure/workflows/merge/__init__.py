@@ -1,0 +1,1 @@
+"""Merge: one adapter of bounded rank in the place of many."""
