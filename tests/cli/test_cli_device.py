@@ -19,6 +19,7 @@ LOADS = {
     "init": "{new} --model {model}",
     "learn": "parcel {files}/parcel.yaml",
     "edit": "Ann {{}}_is parcel",
+    "merge": "--rank 4",
     "eval": "",
     "checkup": "",
     "revert": "{fact}",

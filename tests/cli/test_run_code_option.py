@@ -22,6 +22,6 @@ def test_another_way_is_refused(ws):
     assert "is no way to run programs" in run("eval", "--run-code=maybe", "-w", ws, code=2).stderr
 
 
-@pytest.mark.parametrize("command", ["eval", "learn", "edit", "revert", "checkup"])
+@pytest.mark.parametrize("command", ["eval", "learn", "edit", "merge", "revert", "checkup"])
 def test_every_command_that_scores_takes_the_option(command):
     assert any("--run-code" in parameter.opts for parameter in get_command(app).commands[command].params)

@@ -277,7 +277,8 @@ def too_large(rank: int, cap: int) -> str:
     why = ", the largest that vLLM serves" if cap == RANKS[-1] else ""
     return (
         f"this adapter has rank {rank}, above the cap of {cap}{why}; write a whole model with --merged, compress the adapter "
-        f"with --rank {cap} or less, which reports the loss, or raise the cap with --max-rank"
+        f"with --rank {cap} or less, which reports the loss, or with 'perdure merge --rank', which scores the tasks too; or "
+        "raise the cap with --max-rank"
     )
 
 
