@@ -114,3 +114,16 @@ def test_a_generative_suite_has_as_many_rows_as_it_says(tmp_path, name, train, t
         assert all(row["completion"].strip() for row in rows)
     assert any(one.train for one in left.values())
     assert all(one.train < one.train_of * 0.7 for one in left.values())
+
+
+@pytest.mark.model
+@pytest.mark.data
+@pytest.mark.skipif(not (SHARED / "cl").exists(), reason="the shared streams are not there")
+def test_the_tasks_of_olora15_have_about_as_many_rows_each(tmp_path):
+    suite = load_suite("olora15")
+    whole = WholeRows(load_tokenizer(find_model(suite.model)), max_length_of(suite), tmp_path)
+    for task in (suite.tasks[1], suite.tasks[13]):  # the fewest rows, and the longest
+        rows, _ = whole.rows_of(task, SHARED, 0)
+        assert 116 <= sum(row["split"] == "train" for row in rows) <= 200
+        assert 50 <= sum(row["split"] == "test" for row in rows) <= 100
+        assert len({row["prompt"] for row in rows}) > 0.95 * len(rows)

@@ -21,6 +21,7 @@ from perdure.workflows.bench.comparison import (
 from perdure.workflows.bench.records import FinishedRun, Run, RunError
 
 SCORES = {"acc": "ACC", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
+ROWS = {"rows_new": "new rows", "rows_drawn": "replayed rows", "forwards": "row forwards"}
 SIGNED = ("bwt",)  # a loss or a gain is written with its sign
 WHISKER = 120  # pixels
 
@@ -32,7 +33,8 @@ def columns(comparison: BenchComparison) -> list[str]:
     watched = [f"{name} change" for name in comparison.watched]
     guards = [head for name in comparison.guards for head in _guard_heads(comparison, name)]
     worst = ["worst guard"] if _has_worst(comparison) else []
-    cost = ["train time / naive", "train s", "peak MiB", "stored MB"]
+    rows = [*ROWS.values()] if _has_rows(comparison) else []
+    cost = [*rows, "train time / naive", "train s", "peak MiB", "stored MB"]
     return ["arm", "seeds", acc, gap, *others, *watched, *guards, *worst, *cost]
 
 
@@ -48,6 +50,7 @@ def cells(line: ArmLine, comparison: BenchComparison) -> list[str]:
         *(_score(line.watched.get(name), True) for name in comparison.watched),
         *(cell for name in comparison.guards for cell in _guard_cells(comparison, line, name)),
         *([_worst(line.worst_guard)] if _has_worst(comparison) else []),
+        *(_range(getattr(line, key), "{:,.0f}") for key in ROWS if _has_rows(comparison)),
         _range(line.train_ratio, "{:.2f}"),
         _range(line.train_seconds, "{:,.0f}"),
         _range(line.peak_mib, "{:,.0f}"),
@@ -106,6 +109,12 @@ def notes(comparison: BenchComparison) -> list[str]:
         "Peak: the whole process, model and scoring included. Stored: what the last state needs in addition to the base model "
         "(weights learned, remembered text and its columns, the methods' state).",
     ]
+    if _has_rows(comparison):
+        lines.append(
+            "New and replayed rows: those of the task and those from memory that updates had, over all tasks, each as often as "
+            "an update had it. Row forwards: how often one ran forward in updates, further forwards of methods included; "
+            "passes before the first update and after the last, and scoring, are in no count."
+        )
     if comparison.watched:
         first = next(line.watched for line in comparison.arms if line.watched)
         scores = ", ".join(f"{name} {first[name].before:.3f} (n = {first[name].n})" for name in first)
@@ -150,6 +159,10 @@ def _guard_cells(comparison: BenchComparison, line: ArmLine, name: str) -> list[
 
 def _has_worst(comparison: BenchComparison) -> bool:
     return any(line.worst_guard for line in comparison.arms)
+
+
+def _has_rows(comparison: BenchComparison) -> bool:
+    return any(line.forwards for line in comparison.arms)
 
 
 def _worst(worst: WorstGuard | None) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from perdure.core.seams import Grads
-from perdure.ledger.records import Heartbeat, TrainingRecord
+from perdure.ledger.records import Heartbeat, RowsRun, TrainingRecord
 from perdure.maths.precision import wide
 
 
@@ -24,6 +24,7 @@ class TrainingLog:
         memory_limits: Update at which memory ran out, and the padded tokens that one forward has had at most since.
         validation: Update and loss on the validation rows, at each validation.
         kept: The update whose weights were stored, where an earlier one than the last was the best.
+        rows: The rows that ran in the updates; None where that is not known, as the learn was begun by an older perdure.
     """
 
     loss: list[tuple[int, float]] = field(default_factory=list)
@@ -34,6 +35,7 @@ class TrainingLog:
     memory_limits: list[tuple[int, int]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
     kept: int | None = None
+    rows: RowsRun | None = field(default_factory=RowsRun)
 
     @property
     def frozen(self) -> TrainingRecord:
@@ -47,6 +49,7 @@ class TrainingLog:
             memory_limits=tuple(self.memory_limits),
             validation=tuple(self.validation),
             kept=self.kept,
+            rows=self.rows,
         )
 
     @classmethod
@@ -59,7 +62,13 @@ class TrainingLog:
             list(record.memory_limits),
             list(record.validation),
         )
-        return cls(list(record.loss), beats, fed, acted, record.tokens, limits, curve, record.kept)
+        return cls(list(record.loss), beats, fed, acted, record.tokens, limits, curve, record.kept, record.rows)
+
+    def count(self, *, new: int = 0, drawn: int = 0, forwards: int = 0) -> None:
+        """Add to the rows that ran in the updates."""
+        if self.rows:
+            known = self.rows
+            self.rows = RowsRun(known.new + new, known.drawn + drawn, known.forwards + forwards)
 
     def beat(self, update: int, name: str, what: Heartbeat) -> None:
         """Add numbers to the heartbeat of a method in an update."""

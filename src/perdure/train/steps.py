@@ -69,6 +69,7 @@ def _forward(task: OpenTask, drawn: DrawnRows, micro: MicroBatch) -> tuple[Slice
     with task.trainable.precision():
         out = task.trainable.reader.forward(task.model, batch)
     task.record.tokens += sum(len(row) for row in rows)
+    task.record.count(forwards=len(rows))
     return *cut(micro, batch, out, task.pools, drawn.parts), out
 
 
@@ -94,7 +95,9 @@ def run(
     """Return the outputs of another forward on one part of a micro-batch; see `Step.run`."""
     reader, inputs = task.trainable.reader, task.inputs
     mine = _only(drawn, micro, part)
-    batch = reader.collate(rows_in(mine, inputs.rows, task.pools), share_prefix=False)
+    rows = rows_in(mine, inputs.rows, task.pools)
+    batch = reader.collate(rows, share_prefix=False)
+    task.record.count(forwards=len(rows))
     if weights:  # methods store them in float32 or wider
         weights = {name: value.to(task.params[name].dtype) for name, value in weights.items()}
     mode = nullcontext() if grad else task.inference.eval_mode()  # without gradients there is no dropout

@@ -12,7 +12,7 @@ from perdure.core.errors import Conflict, Diverged, OutOfMemory
 from perdure.core.keyed import seed_of
 from perdure.core.seams import DrawContext, Grads
 from perdure.core.step import Step
-from perdure.ledger.records import Heartbeat
+from perdure.ledger.records import Heartbeat, RowsRun
 from perdure.model.within_memory import attempt
 from perdure.train.draws import MicroBatch, draw_rows, rows_in
 from perdure.train.effects import EffectMeter, norm, turned
@@ -98,9 +98,10 @@ class Update:
         self.ran = True
         if self.recipe.needs("before"):
             self.before = {name: value.detach().clone() for name, value in self.params.items()}
-        tokens = self.record.tokens
+        before = self.record.tokens, self.record.rows
         while (loss := self._accumulate_all(backward)) is None:
-            self._forget(tokens)
+            self._forget(*before)
+        self.record.count(new=len(self.whole.new), drawn=sum(map(len, self.drawn.rows.values())))
         self._mask_and_turn()
         return loss
 
@@ -208,17 +209,18 @@ class Update:
         self.micro_batches = [part for micro in self._dealt(self.batches) for part in self._split(micro, self.room)]
         self.record.memory_limits.append((self.index, self.room))
 
-    def _forget(self, tokens: int) -> None:
+    def _forget(self, tokens: int, rows: RowsRun | None) -> None:
         """Drop all that the micro-batches of an update left that did not fit.
 
         Args:
             tokens: Tokens that had run when the update began.
+            rows: Rows that had run then.
         """
         for value in self.params.values():
             value.grad = None
         self.task_gradient, self.references, self.row_losses = {}, {}, {}
         self.meter = EffectMeter() if self.meter else None
-        self.record.tokens = tokens
+        self.record.tokens, self.record.rows = tokens, rows
 
     def _accumulate(self, micro: MicroBatch, backward: Backward) -> float:
         """Run one micro-batch forward and backward; return its share of the update's loss."""

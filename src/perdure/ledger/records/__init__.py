@@ -58,6 +58,7 @@ FILES = {
         "Repair",
         "Resources",
         "RowCounts",
+        "RowsRun",
         "TrainingRecord",
         "TriedScale",
     ],

@@ -49,6 +49,22 @@ class Heartbeat(Record):
 Beats = tuple[tuple[int, Heartbeat], ...]  # (number of the update, effects of a method in it)
 
 
+@dataclass(frozen=True)
+class RowsRun(Record):
+    """The rows that ran in the updates of a task.
+
+    Args:
+        new: Rows of the task, each as often as an update had it.
+        drawn: Rows from memory, each as often as an update drew it.
+        forwards: Rows that ran forward, new and drawn, each as often as it did: a method may run rows again. Passes before the
+            first update and after the last, as for an importance of weights, are not counted.
+    """
+
+    new: int = 0
+    drawn: int = 0
+    forwards: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingRecord(Record):
     """The record of the training of a task.
@@ -63,6 +79,7 @@ class TrainingRecord(Record):
         validation: Update and mean loss of the validation rows, at each validation, of the weights that the recipe would store
             if it ended there.
         kept: The update whose weights were stored, where an earlier one than the last was the best.
+        rows: The rows that ran in the updates; None in a learn that an older perdure recorded.
     """
 
     loss: tuple[tuple[int, float], ...] = ()
@@ -73,6 +90,7 @@ class TrainingRecord(Record):
     memory_limits: tuple[tuple[int, int], ...] = omitted(())
     validation: tuple[tuple[int, float], ...] = omitted(())
     kept: int | None = omitted(None)
+    rows: RowsRun | None = omitted(None)
 
 
 @dataclass(frozen=True)

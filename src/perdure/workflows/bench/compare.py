@@ -89,6 +89,9 @@ def _line(name: str, runs: list[FinishedRun], against: list[FinishedRun], baseli
         guards=guard_changes(runs),
         worst_guard=worst_guard(runs),
         guards_minus={} if runs == against else guards_minus(_pairs(runs, against)),
+        rows_new=_range([run.rows.new for run in runs if run.rows]),
+        rows_drawn=_range([run.rows.drawn for run in runs if run.rows]),
+        forwards=_range([run.rows.forwards for run in runs if run.rows]),
     )
 
 

@@ -9,6 +9,7 @@ from perdure.evaluate.matrix import Metric
 from perdure.ledger.records.guards_verdict import DRIFT
 from perdure.workflows.bench.records import LeftOut, RunError
 
+ROWS = ("rows_new", "rows_drawn", "forwards")
 METRICS = ("bwt", "forgetting", "learning_accuracy")
 
 
@@ -127,6 +128,9 @@ class ArmLine(Record):
         guards: By name what the tasks changed of a guard.
         worst_guard: The ability that lost most.
         guards_minus: By guard its score after the last task, less that of the arm it is compared with, row by row.
+        rows_new: Rows of the tasks that updates had, over all tasks, each as often as an update had it; None if not known.
+        rows_drawn: Rows from memory that updates drew, likewise.
+        forwards: Rows that ran forward in updates, new and drawn, each as often as it did.
     """
 
     arm: str
@@ -146,6 +150,9 @@ class ArmLine(Record):
     guards: Mapping[str, GuardChange] = omitted_mapping()
     worst_guard: WorstGuard | None = omitted(None)
     guards_minus: Mapping[str, Estimate] = omitted_mapping()
+    rows_new: Estimate | None = omitted(None)
+    rows_drawn: Estimate | None = omitted(None)
+    forwards: Estimate | None = omitted(None)
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,7 @@ class BenchComparison(Record, Tabular):
 
     def grid(self) -> Grid:
         """Return a row for each arm, the best `acc` first."""
-        names = ("acc", "acc_minus", *METRICS, "train_ratio", "train_seconds", "peak_mib", "stored_bytes")
+        names = ("acc", "acc_minus", *METRICS, "train_ratio", "train_seconds", "peak_mib", "stored_bytes", *ROWS)
         cells = [[getattr(line, name) for name in names] for line in self.arms]
         rows = [
             (line.arm, len(line.seeds), *(one and one.value for one in own))

@@ -181,6 +181,7 @@ def _cost(learner: Learner, train_seconds: float, train_cpu_seconds: float, eval
         warnings=(),
         updates=learner.ended,
         heartbeats=mean_beats(record.heartbeats),
+        rows=record.rows,
     )
 
 

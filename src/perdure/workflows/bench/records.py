@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from perdure.core.records import JsonObject, Record, omitted
 from perdure.evaluate.matrix import Matrix
+from perdure.ledger.records import RowsRun
 from perdure.workflows.bench.guard_records import RunGuard
 
 
@@ -71,6 +72,7 @@ class TaskCost(Record):
         warnings: What the user should know.
         updates: Number of updates.
         heartbeats: By method the mean of each number of its heartbeats.
+        rows: The rows that ran in the updates; None in results of an earlier version.
     """
 
     task: str
@@ -81,6 +83,7 @@ class TaskCost(Record):
     warnings: tuple[str, ...]
     updates: int
     heartbeats: Mapping[str, Mapping[str, float]]
+    rows: RowsRun | None = omitted(None)
 
 
 @dataclass(frozen=True)
@@ -217,6 +220,14 @@ class FinishedRun(RunMeasures, RunInfo):  # in this order its JSON begins with t
                 for task in self.tasks
             )
         )
+
+    @property
+    def rows(self) -> RowsRun | None:
+        """The rows that ran in the updates of all tasks; None if that of a task is not known."""
+        known = [task.rows for task in self.tasks if task.rows]
+        if not known or len(known) < len(self.tasks):
+            return None
+        return RowsRun(sum(r.new for r in known), sum(r.drawn for r in known), sum(r.forwards for r in known))
 
 
 Run = FinishedRun | FailedRun

@@ -105,6 +105,8 @@ class Suite(BaseModel):
         guards_at: States at which guards are scored, besides the base: after every task, or only after the last.
         too_long: Whether rows of tasks that are longer than `max_length` of `settings` are cut in training, or left out before
             rows are drawn.
+        score_at: Numbers of learned tasks at which every task so far is scored, as it is after the last one; elsewhere the new
+            task alone is. None scores every task after each.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -123,6 +125,7 @@ class Suite(BaseModel):
     guard_budget: Literal["learn", "quick", "standard", "full"] = "learn"
     guards_at: Literal["every", "last"] = "every"
     too_long: Literal["cut", "leave_out"] = "cut"
+    score_at: list[Annotated[int, Field(ge=1, le=MANY, strict=True)]] | None = None
 
     @model_validator(mode="after")
     def _named_once(self) -> "Suite":
@@ -137,6 +140,11 @@ class Suite(BaseModel):
             )
         if self.kind == "features" and self.too_long != "cut":
             raise ValueError("rows with features have no tokens; leave out `too_long`")
+        if self.score_at is not None:
+            if self.kind == "features":
+                raise ValueError("rows with features are scored in no time; leave out `score_at`")
+            if sorted(set(self.score_at)) != self.score_at or (self.score_at or [1])[-1] > len(self.tasks):
+                raise ValueError(f"`score_at` rises from 1 to {len(self.tasks)}, the number of tasks, each number once")
         return self
 
     @field_validator("settings")
@@ -145,6 +153,10 @@ class Suite(BaseModel):
         if any(key.partition(".")[0] == "methods" for key in settings):
             raise ValueError("methods belong to the recipes that are compared, not to the suite")
         return settings
+
+    def scores_all_after(self, learned: int) -> bool:
+        """Return whether every task so far is scored after so many were learned; the last stage always is."""
+        return self.score_at is None or learned in self.score_at or learned == len(self.tasks)
 
     @property
     def hash(self) -> str:

@@ -109,9 +109,10 @@ def learn_tasks(
     for probe in watched.values():  # now, so that what cannot be scored fails before anything is trained
         session.score(ledger.resolve("base"), probe)
     learned = []
-    for task in suite.tasks:
-        request = Request(task.name, files[task.name], recipe, settings={**general, **task.task})
-        learned.append(learn(session, plan(session, request), gate=None))
+    for count, task in enumerate(suite.tasks, 1):
+        own, scored = stage_of(suite, recipe, count)
+        request = Request(task.name, files[task.name], own, settings={**general, **task.task})
+        learned.append(learn(session, plan(session, request), gate=None, scored=scored))
         told(task.name)
     return RunMeasures(
         matrix=matrix(ledger),
@@ -125,6 +126,24 @@ def learn_tasks(
         cpu_seconds=cpu_seconds(),
         left_out=left_out or None,
     )
+
+
+def stage_of(suite: Suite, recipe: Recipe, count: int) -> tuple[Recipe, tuple[str, ...] | None]:
+    """Return how a task of a suite is learned, and which tasks are scored afterwards; None for every task so far.
+
+    A recipe that begins anew, from the base model on all rows so far (`joint`), builds on no stage before it. Where a stage is
+    not scored, it makes a single update there and nothing is scored, as such a stage costs as much as the last.
+
+    Args:
+        suite: The suite.
+        recipe: How its tasks are learned.
+        count: The task's number, from 1.
+    """
+    if suite.scores_all_after(count):
+        return recipe, None
+    if recipe.settings.data == "all" and recipe.settings.start == "base":
+        return replace(recipe, settings=recipe.settings.model_copy(update={"max_steps": 1})), ()
+    return recipe, (suite.tasks[count - 1].name,)
 
 
 def _whole_rows(session: Session, suite: Suite, scratch: Path) -> WholeRows | None:
@@ -212,4 +231,5 @@ def _cost(ledger: Ledger, done: LearnResult) -> TaskCost:
         warnings=done.warnings,
         updates=record.updates,
         heartbeats=mean_beats(record.heartbeats),
+        rows=record.rows,
     )

@@ -1,6 +1,6 @@
 """Judge: score the drafted entry on every task, and apply the gate."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from perdure.core.errors import NotFound
@@ -40,8 +40,14 @@ class Judged:
         return self.verdict.verdict == "fail"
 
 
-def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
-    """Score every task at the drafted entry, and return the verdict of the gate.
+def judge(run: Run, draft: Draft, gate: Gate | None, scored: Collection[str] | None = None) -> Judged:
+    """Score tasks at the drafted entry, and return the verdict of the gate.
+
+    Args:
+        run: The learn.
+        draft: The drafted entry.
+        gate: What may not be lost; None accepts every entry.
+        scored: Names of the tasks to score, where there is no gate; None scores every task.
 
     Raises:
         Interrupted: A signal came while a task was scored.
@@ -53,7 +59,8 @@ def judge(run: Run, draft: Draft, gate: Gate | None) -> Judged:
         for name, task in tasks.items()
         if not task.test
     )
-    scores = {name: run.score(entry, task) for name, task in tasks.items() if task.test}
+    wanted = tasks if scored is None else scored
+    scores = {name: run.score(entry, task) for name, task in tasks.items() if task.test and name in wanted}
     if gate is None:
         return Judged(scores, {}, None, GateOff(), notices)
     learned = _when_learned(run, scores)

@@ -1,5 +1,7 @@
 """Learn: from a data file to a new entry, or to nothing at all."""
 
+from collections.abc import Collection
+
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.progress import Tick
 from perdure.core.recipe import nearest
@@ -28,6 +30,7 @@ def learn(
     tick: Tick | None = None,
     message: str | None = None,
     guards: Mode | None = None,
+    scored: Collection[str] | None = None,
 ) -> LearnResult:
     """Carry out `planned`: train, score, gate, and record one entry.
 
@@ -42,6 +45,7 @@ def learn(
         message: Text to store with the entry and its author.
         guards: "warn" of a guard that fell, "enforce" to refuse the entry, "none" to score no guard; None takes what the gate,
             else what the workspace says.
+        scored: Names of the tasks that are scored afterwards, where there is no gate; None scores every task.
 
     Raises:
         Busy: Another process writes to the workspace.
@@ -51,6 +55,8 @@ def learn(
     from perdure.bridges.models import choose_device
     from perdure.bridges.peak_memory import PeakMemory
 
+    if scored is not None and gate is not None:
+        raise ValueError("a gate judges every task; give no gate, or score every task")
     signature, gate = sign(message), gate and gate_of(session.ledger, gate)
     with session.writing(), stop_signal() as stop:
         _refuse_stale(session, planned, gate)
@@ -63,7 +69,7 @@ def learn(
             drafted = draft(run, prepared, trained)
         with run.stages.stage("scoring"):
             on_new_task = new_task_kl(run, prepared.on_base, drafted.entry)
-        judged = judge(run, drafted, gate)
+        judged = judge(run, drafted, gate, scored)
         return record(run, prepared, trained, drafted, judged, peak, on_new_task)
 
 

@@ -186,6 +186,7 @@ def _track(run: Run, trained: Trained, draft: Draft, judged: Judged) -> list[str
 def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judged: Judged) -> list[str]:
     """Return the warnings of the whole learn; those of scoring each once."""
     task, learner = run.plan.task.name, trained.learner
+    now = judged.scores.get(task)
     scored = (*prepared.before.values(), *judged.scores.values(), *judged.learned.values())
     return [
         *run.plan.notices,
@@ -197,13 +198,14 @@ def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judg
         *idle(run.plan, learner),
         *crowded(learner),
         *learner.notices,
-        *unmoved(
-            run.session.ledger.shown_name(task),
-            prepared.before["head"].score,
-            judged.scores[task].score,
-            trained=run.plan.recipe.trains,
-        ),
+        *(_unmoved(run, prepared, now) if now else ()),
     ]
+
+
+def _unmoved(run: Run, prepared: Prepared, now: Scored) -> list[str]:
+    """Return a warning where the score of the task that was learned did not rise."""
+    called, before = run.session.ledger.shown_name(run.plan.task.name), prepared.before["head"].score
+    return unmoved(called, before, now.score, trained=run.plan.recipe.trains)
 
 
 def _briefly(scores: Mapping[str, Scored]) -> dict[str, ScoreSummary]:
