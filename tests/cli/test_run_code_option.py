@@ -11,6 +11,7 @@ from perdure.cli.options import with_value
 def test_the_value_is_added_before_the_end_of_options():
     assert with_value(["eval", "--run-code", "task"]) == ["eval", "--run-code=isolated", "task"]
     assert with_value(["--run-code=unsafe", "--", "--run-code"]) == ["--run-code=unsafe", "--", "--run-code"]
+    assert with_value(["learn", "--repair", "task"]) == ["learn", "--repair=scale", "task"]
 
 
 @pytest.mark.parametrize("option", ["--run-code", "--run-code=unsafe"])

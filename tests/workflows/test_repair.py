@@ -12,8 +12,10 @@ from perdure import Gate, Workspace
 from perdure.cli.main import app
 from perdure.core.errors import BadInput, Interrupted
 from perdure.ledger.records import Evidence, LearnRecord
+from perdure.maths.intruders import intruders
 from perdure.maths.low_rank import from_tensors
 from perdure.workflows.learn import repair as repairing
+from perdure.workflows.learn.intruders import reduction
 from perdure.workflows.learn.scaled import scaled_slots
 
 SUMMED = {"name": "summed", "methods": {"o_lora": {}}}
@@ -219,6 +221,62 @@ def test_the_screen_of_a_learn_that_is_refused_offers_the_repair(ws, tmp_path):
     repaired = CliRunner().invoke(app, ["-w", root, "learn", "--repair"])
     assert repaired.exit_code == 0, repaired.stderr
     assert [line for line in repaired.stdout.splitlines() if line.split()[:2] == ["0.8", "fail"]]
+
+
+def test_without_its_intruder_directions_an_update_is_the_rest_of_itself(refused):
+    ledger = refused.ledger
+    candidate, head = ledger.candidate(), ledger.resolve("head")
+    old, new = weights(refused, ledger.view(head)), weights(refused, ledger.view(candidate))
+    found = reduction(refused.session, candidate, lambda *_: None)
+    refused.session.load(ledger.resolve("base"))
+    base = {module: refused.runtime.weight(module).double() for module in new}
+    expected = {module: intruders(base[module] + old[module], base[module] + new[module]) for module in new}
+    assert found.count == sum(map(len, expected.values())) > 0
+    for share in (1.0, 0.5, 0.0):
+        draft = replace(candidate, slots=found.slots(share))
+        assert ledger.slots(draft)["skill"] == candidate.slots["skill"]  # so that the next learn goes on from it
+        got = weights(refused, ledger.view(draft))
+        for module, one in expected.items():
+            gone = (1 - share) * (one.left * one.values) @ one.right.mT
+            torch.testing.assert_close(got[module], new[module] - gone, atol=1e-4, rtol=1e-4)
+
+
+def test_a_refused_learn_is_repaired_by_its_intruder_directions(refused, tmp_path):
+    ledger = refused.ledger
+    candidate = ledger.candidate()
+    result = refused.repair("intruders")
+    assert result.repair.by == "intruders"
+    assert result.repair.directions > 0
+    shares = [one.scale for one in result.repair.tried]
+    assert shares == list(repairing.SHARES[: len(shares)])
+    if result.moved:
+        entry = ledger.resolve("head")
+        assert entry.data["intruders"] == result.repair.scale
+        assert set(entry.slots) == {"skill", "sum:invoice/repair"}
+        assert learn(refused, tmp_path, "refund", gate=None).moved
+    else:
+        assert ledger.candidate() == candidate
+    assert refused.verify().ok
+
+
+def test_an_update_without_intruder_directions_is_not_repaired_by_them(ws, tmp_path):
+    learn(ws, tmp_path, "invoice", gate=Gate(floor=1.0), overrides={"learning_rate": 1e-6})
+    with pytest.raises(BadInput, match="no weight has an intruder direction"):
+        ws.repair("intruders")
+    with pytest.raises(BadInput, match="a repair by 'magic' is not known; it is by scale or intruders"):
+        ws.repair("magic")
+    assert ws.ledger.candidate() is not None
+
+
+def test_the_command_takes_the_way_of_the_repair(refused):
+    root = str(refused.ledger.root)
+    told = CliRunner().invoke(app, ["-w", root, "learn", "--repair=intruders", "--json"])
+    printed = json.loads(told.stdout)
+    assert told.exit_code == (0 if printed["moved"] else 3)
+    assert printed["repair"]["by"] == "intruders"
+    wrong = CliRunner().invoke(app, ["-w", root, "learn", "--repair=magic"])
+    assert wrong.exit_code == 2
+    assert "is no way to repair" in wrong.stderr
 
 
 def test_guards_are_scored_and_judged_again_at_the_scaled_update(ws, tmp_path):

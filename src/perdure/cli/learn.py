@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -60,6 +60,7 @@ from perdure.core.errors import PerdureError
 
 if TYPE_CHECKING:
     from perdure.workflows.learn.record import LearnResult
+    from perdure.workflows.learn.repair import By
     from perdure.workspace.facade import Workspace
 
 
@@ -71,7 +72,7 @@ def learn(
     recipe: RecipeName = "dual_replay",
     settings: Settings = None,
     no_gate: NoGate = False,
-    repair: Repair = False,
+    repair: Repair = None,
     strict: Strict = False,
     tolerance: Tolerance = None,
     floor: Floor = None,
@@ -168,12 +169,12 @@ def learn(
     with progress("loading the model") as tick:
         result = carry_out(ws.session, planned, gate=gate, tick=tick, message=message, guards=mode)
         if repair and result.gate.verdict == "fail":
-            result = ws.repair(tick=tick, message=message)
+            result = ws.repair(cast("By", repair), tick=tick, message=message)
     _show(ws, result, as_json=as_json, shown=planned.notices)
 
 
 def _repair_candidate(
-    task: str | None, repair: bool, message: str | None, folder: Path | None, device: str | None, as_json: bool
+    task: str | None, repair: str | None, message: str | None, folder: Path | None, device: str | None, as_json: bool
 ) -> None:
     """Scale the update of the waiting candidate down; without --repair TASK or DATA is missing."""
     if task is not None or not repair:
@@ -181,7 +182,7 @@ def _repair_candidate(
         raise typer.BadParameter(f"give {missing}; only --repair of the candidate that waits goes without")
     ws = open_workspace(folder, device)
     with progress("loading the model") as tick:
-        result = ws.repair(tick=tick, message=message)
+        result = ws.repair(cast("By", repair), tick=tick, message=message)
     _show(ws, result, as_json=as_json)
 
 

@@ -7,8 +7,16 @@ from typing import Annotated, Any, Literal
 import typer
 
 from perdure.cli.names import formats, recipes, scorers, task_names
+from perdure.cli.options import REPAIR
 from perdure.cli.output import warn
 from perdure.core.plain_yaml import read_yaml
+
+
+def _how_to_repair(value: str | None) -> str | None:
+    if value not in (None, "scale", "intruders"):
+        raise typer.BadParameter(f"{value!r} is no way to repair; write {REPAIR}, or {REPAIR}=intruders")
+    return value
+
 
 Task = Annotated[
     str | None,
@@ -41,10 +49,13 @@ Settings = Annotated[
 ]
 NoGate = Annotated[bool, typer.Option("--no-gate", help="Move head without judging the older tasks.")]
 Repair = Annotated[
-    bool,
+    str | None,
     typer.Option(
-        "--repair",
-        help="Where the gate fails, scale the update down until it passes; without TASK, that of the candidate.",
+        REPAIR,
+        metavar="[=intruders]",
+        callback=_how_to_repair,
+        help="Where the gate fails, scale the update down until it passes; without TASK, that of the candidate. '=intruders' "
+        "scales its intruder directions alone.",
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Count an inconclusive gate as failed.")]

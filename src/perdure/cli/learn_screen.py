@@ -58,7 +58,8 @@ def _repair_lines(repair: "Repair", ledger: "Ledger") -> str:
         [f"{one.scale:g}", one.verdict, *(f"{100 * mean:.1f}" for mean in one.scores.values())] for one in repair.tried
     ]
     names = [ledger.shown_name(name) for name in repair.tried[0].scores]
-    return table(["scale", "gate", *names], rows, right=(0, *range(2, 2 + len(names))))
+    lines = table([repair.by, "gate", *names], rows, right=(0, *range(2, 2 + len(names))))
+    return f"{counted(repair.directions, 'intruder direction')}\n{lines}" if repair.directions else lines
 
 
 def _with_earlier(scores: "Mapping[str, ScoreCells]", result: "LearnResult") -> "dict[str, ScoreCells]":
@@ -121,7 +122,8 @@ def conclude(result: "LearnResult", aliases: "Mapping[str, str]") -> None:
         offer = "'perdure accept' or 'perdure discard'"
         if result.repair:
             tried = ", ".join(f"{one.scale:g}" for one in result.repair.tried)
-            print_message(f"Scaled by {tried} the update fails too.", fg="red")
+            share = f"Scaled by {tried}" if result.repair.by == "scale" else f"With {tried} of its intruder directions"
+            print_message(f"{share} the update fails too.", fg="red")
         else:
             offer = "'perdure accept', 'perdure discard' or 'perdure learn --repair'"
         print_message(f"Head stays; entry {head} waits for {offer}.")

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 OPENED: "ContextVar[tuple[Ledger, ...]]" = ContextVar("ledgers that the command opened", default=())
 NAMES = ("-w", "--workspace")
-RUN_CODE = "--run-code"  # may stand without a value
+RUN_CODE = "--run-code"
+REPAIR = "--repair"
+MAY_STAND_ALONE = {RUN_CODE: "isolated", REPAIR: "scale"}  # options whose value may be left out, and what it is then
 DEVICE = "perdure.device"  # what was given before a command's name, in `ctx.meta`
 
 
@@ -41,7 +43,9 @@ class WarningCommand(TyperCommand):
 def with_value(args: list[str]) -> list[str]:
     """Return arguments in which an option whose value may be left out has it, so that it takes no other argument for it."""
     end = args.index("--") if "--" in args else len(args)
-    return [f"{RUN_CODE}=isolated" if n < end and arg == RUN_CODE else arg for n, arg in enumerate(args)]
+    return [
+        f"{arg}={MAY_STAND_ALONE[arg]}" if n < end and arg in MAY_STAND_ALONE else arg for n, arg in enumerate(args)
+    ]
 
 
 class App(typer.Typer):

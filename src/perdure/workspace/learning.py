@@ -19,6 +19,7 @@ from perdure.workflows.learn.knowledge import Knowledge, KnowledgeResult, learn_
 from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import Plan, plan
 from perdure.workflows.learn.record import LearnResult
+from perdure.workflows.learn.repair import By
 from perdure.workflows.learn.repair import repair as scale_down
 from perdure.workflows.learn.request import Request
 from perdure.workflows.merge.merge import MergeResult, merge
@@ -83,7 +84,7 @@ class LearnVerbs(Opened):
         rows: RowFiles | None = None,
         gate: Gate | None = Gate(),
         kind: Literal["task", "knowledge"] = "task",
-        repair: bool = False,
+        repair: bool | By = False,
         tick: Tick | None = None,
         message: str | None = None,
         guards: Mode | None = None,
@@ -101,7 +102,8 @@ class LearnVerbs(Opened):
             rows: Files with the rows of older tasks whose text is not stored, by task, for a recipe that trains on them again.
             gate: What may not be lost; None records whatever comes, of facts too.
             kind: "knowledge" edits the rows that are facts, and trains the others; see `workflows.learn.knowledge`.
-            repair: Where the gate fails, scale the update down until it does not; see `workflows.learn.repair`.
+            repair: Where the gate fails, scale the update down until it does not, or its intruder directions alone with
+                "intruders"; see `workflows.learn.repair`.
             tick: Called with (what, done, total) as work goes on.
             message: What to note with the entry, in addition to its author; `log` lists both.
             guards: What a guard that fell does: "warn", "enforce" to refuse the entry, or "none" to score no guard; None takes
@@ -121,7 +123,8 @@ class LearnVerbs(Opened):
             result = learn(
                 self.session, plan(self.session, given), gate=gate, tick=tick, message=message, guards=guards
             )
-            return self.repair(tick=tick, message=message) if repair and result.gate.verdict == "fail" else result
+            by: By = "scale" if isinstance(repair, bool) else repair
+            return self.repair(by, tick=tick, message=message) if repair and result.gate.verdict == "fail" else result
         if repair:
             raise BadInput("repair scales the update of a trained task; it does not work with the kind knowledge")
         known, edit_gate = plan_knowledge(self.session, given), EditGate() if gate else None
@@ -129,9 +132,15 @@ class LearnVerbs(Opened):
             self.session, known, gate=gate, edit_gate=edit_gate, tick=tick, message=message, guards=guards
         )
 
-    def repair(self, *, tick: Tick | None = None, message: str | None = None) -> LearnResult:
-        """Scale the update of the waiting candidate down until its gate does not refuse it; see `workflows.learn.repair`."""
-        return scale_down(self.session, tick=tick, message=message)
+    def repair(self, by: By = "scale", *, tick: Tick | None = None, message: str | None = None) -> LearnResult:
+        """Scale the update of the waiting candidate down until its gate does not refuse it; see `workflows.learn.repair`.
+
+        Args:
+            by: "scale" scales the whole update, "intruders" the directions alone that are new among the leading ones of a weight.
+            tick: Called with (what, done, total) as work goes on.
+            message: Text to store with the entry.
+        """
+        return scale_down(self.session, by=by, tick=tick, message=message)
 
     def merge(
         self,

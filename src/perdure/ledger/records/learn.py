@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from perdure.core.records import JsonObject, Record, omitted
 from perdure.ledger.records.verdict import GateOff, Verdict, Word
@@ -153,10 +154,14 @@ class Repair(Record):
     Args:
         scale: The largest share of the update that the gate does not refuse; None where it refused all.
         tried: The shares in the order in which they were tried.
+        by: "scale" where the shares are of the whole update, "intruders" where they are of its intruder directions alone.
+        directions: How many intruder directions it has, in all weights together.
     """
 
     scale: float | None
     tried: tuple[TriedScale, ...]
+    by: Literal["scale", "intruders"] = omitted("scale")
+    directions: int = omitted(0)
 
 
 @dataclass(frozen=True, kw_only=True)

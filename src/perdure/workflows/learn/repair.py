@@ -1,8 +1,13 @@
-"""Repair before refusal: of a learn that its gate refused, the largest share of the same update that the gate does not refuse."""
+"""Repair before refusal: of a learn that its gate refused, the largest share of the same update that the gate does not refuse.
+
+The share is of the whole update, or of its intruder directions, which are taken for what forgets most.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal, get_args
 
 from perdure.core.errors import BadInput, Interrupted
 from perdure.core.progress import Tick
@@ -16,12 +21,15 @@ from perdure.workflows.fact_records import NOTE
 from perdure.workflows.guards.judge import guard_warnings
 from perdure.workflows.guards.measure import measure_guards
 from perdure.workflows.inspect.log import candidate_line
+from perdure.workflows.learn.intruders import reduction
 from perdure.workflows.learn.record import LearnResult
 from perdure.workflows.learn.scaled import scaled_slots
 from perdure.workflows.session import Session
 from perdure.workflows.signals import stop_signal
 
+By = Literal["scale", "intruders"]
 SCALES = (0.8, 0.6, 0.4, 0.2)
+SHARES = (0.75, 0.5, 0.25, 0.0)  # of intruder directions
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,12 @@ class _Judged:
 
 
 def repair(
-    session: Session, *, scales: Sequence[float] = SCALES, tick: Tick | None = None, message: str | None = None
+    session: Session,
+    *,
+    by: By = "scale",
+    scales: Sequence[float] | None = None,
+    tick: Tick | None = None,
+    message: str | None = None,
 ) -> LearnResult:
     """Scale the update of the waiting candidate down until its gate does not refuse it, and move head there.
 
@@ -64,7 +77,8 @@ def repair(
 
     Args:
         session: Of the workspace.
-        scales: Shares of the update, each above 0 and at most 1.
+        by: "scale" scales the whole update, "intruders" its intruder directions alone (see `maths.intruders`).
+        scales: Shares that are left, each at most 1, and above 0 where the whole update is scaled; None for the usual ones.
         tick: Called with (what, done, total) as work goes on.
         message: Text to store with the entry and its author; None takes those of the learn.
 
@@ -73,16 +87,42 @@ def repair(
         Interrupted: A signal came.
         BadInput: No candidate waits, head moved since, or its update cannot be scaled; the message names the reason.
     """
-    if not scales or not all(0 < scale <= 1 for scale in scales):
+    if by not in get_args(By):
+        raise BadInput(f"a repair by {by!r} is not known; it is by {' or '.join(get_args(By))}")
+    scales = (SCALES if by == "scale" else SHARES) if scales is None else scales
+    if not scales or not all(0 <= scale <= 1 and (scale or by == "intruders") for scale in scales):
         raise BadInput(f"scales are {', '.join(map(str, scales)) or 'none'}; give shares above 0 and at most 1, as 0.5")
     with session.writing(), stop_signal() as stop:
         began, candidate, report = time.perf_counter(), _waiting(session), _reporting(tick, stop)
+        made = _reduction(session, candidate, by, report)
         tried: list[_Judged] = []
         for scale in sorted(set(scales), reverse=True):
-            tried.append(_judge(session, candidate, scale, report))
+            tried.append(_judge(session, candidate, scale, made, report))
             if tried[-1].line.verdict != "fail":
                 break
-        return _concluded(session, candidate, tried, began, message)
+        return _concluded(session, candidate, tried, made, began, message)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """How the update is made smaller.
+
+    Args:
+        by: Of what the share is.
+        slots: Stores the update with a share left, and returns the slots that it leaves.
+        directions: Intruder directions, where the share is of these.
+    """
+
+    by: By
+    slots: Callable[[float], dict[str, str | None]]
+    directions: int = 0
+
+
+def _reduction(session: Session, candidate: Candidate, by: By, report: Tick) -> _Made:
+    if by == "scale":
+        return _Made(by, partial(scaled_slots, session.ledger, candidate.entry))
+    found = reduction(session, candidate.entry, report)
+    return _Made(by, found.slots, found.count)
 
 
 def _waiting(session: Session) -> Candidate:
@@ -118,14 +158,14 @@ def _reporting(tick: Tick | None, stop: Callable[[], str | None]) -> Tick:
     return report
 
 
-def _judge(session: Session, candidate: Candidate, scale: float, report: Tick) -> _Judged:
+def _judge(session: Session, candidate: Candidate, scale: float, made: _Made, report: Tick) -> _Judged:
     """Score the scaled update on all tasks, and judge it by the candidate's gate."""
     ledger, evidence = session.ledger, candidate.evidence
-    slots = scaled_slots(ledger, candidate.entry, scale)
+    slots = made.slots(scale)
     carried = carry(session, ledger.entry(str(candidate.entry.parent)), slots, report)
     if carried and carried.slot:
         slots[EDITS] = carried.slot
-    entry = replace(candidate.entry, slots=slots, data={**candidate.entry.data, "scale": scale})
+    entry = replace(candidate.entry, slots=slots, data={**candidate.entry.data, made.by: scale})
     tasks = {name: session.task(name, entry) for name in entry.tasks}
     scores = {name: session.score(entry, task, report).score for name, task in tasks.items() if task.test}
     guards = _guards(session, entry, evidence, report)
@@ -144,12 +184,18 @@ def _guards(session: Session, entry: Entry, evidence: Evidence, report: Tick) ->
 
 
 def _concluded(
-    session: Session, candidate: Candidate, tried: Sequence[_Judged], began: float, message: str | None
+    session: Session,
+    candidate: Candidate,
+    tried: Sequence[_Judged],
+    made: _Made,
+    began: float,
+    message: str | None,
 ) -> LearnResult:
     """Record the last scale that was tried where its gate does not refuse it, and return the result."""
     ledger, last = session.ledger, tried[-1]
     moved = last.line.verdict != "fail"
-    repaired = Repair(last.scale if moved else None, tuple(one.line for one in tried))
+    lines = tuple(one.line for one in tried)
+    repaired = Repair(last.scale if moved else None, lines, made.by, made.directions)
     seconds = round(candidate.record.eval_seconds + time.perf_counter() - began, 3)
     warnings = candidate.record.warnings
     if moved:  # what the candidate did to the guards does not hold for the scaled update
@@ -168,7 +214,8 @@ def _concluded(
         if last.carried:
             notes[NOTE] = last.carried.note.to_json()
         line = candidate_line(ledger, candidate.entry)
-        ledger.record(entry, notes, why=f"learn {entry.task}, scaled by {last.scale:g}")
+        what = "scaled by" if made.by == "scale" else "intruders scaled by"
+        ledger.record(entry, notes, why=f"learn {entry.task}, {what} {last.scale:g}")
         ledger.discard(line)
     return LearnResult(
         entry=entry.id,

@@ -32,7 +32,7 @@ def scaled_slots(ledger: Ledger, entry: Entry, scale: float) -> dict[str, str | 
 
     parent = ledger.entry(str(entry.parent))
     known, slot = ledger.slots(parent), trained_slot(ledger, entry)
-    _refuse_state(ledger, entry, parent)
+    refuse_state(ledger, entry, parent)
     slots = {name: value for name, value in entry.slots.items() if name != EDITS}
     new = from_tensors(ledger.objects.get(str(entry.slots[slot])))
     if slot not in known:
@@ -88,7 +88,7 @@ def difference(new: "Patches", old: "Patches", scale: float, before: "list[Patch
     return smaller if relative_error(whole, smaller) <= LOSSLESS else whole
 
 
-def _refuse_state(ledger: Ledger, entry: Entry, parent: Entry) -> None:
+def refuse_state(ledger: Ledger, entry: Entry, parent: Entry) -> None:
     """Refuse an entry whose methods measured the weights that it trained, for the next task: others would not fit these."""
     if entry.state is None or entry.state == _state_before(ledger, parent):
         return
