@@ -67,6 +67,7 @@ def write_adapter(
     base: str,
     revision: str | None = None,
     rank: int | None = None,
+    least: int = 1,
     max_rank: int = RANKS[-1],
 ) -> WrittenAdapter:
     """Write the adapter over the base model as a plain PEFT LoRA directory, with the tokenizer.
@@ -82,6 +83,7 @@ def write_adapter(
         revision: Revision of the base model.
         rank: Rank to write: modules of a higher rank are truncated, others padded with zeros. None truncates nothing and pads to
             the smallest rank that vLLM takes.
+        least: Without `rank`, the adapter is padded to at least this one, as others are that are served with it.
         max_rank: Largest rank to write.
 
     Raises:
@@ -95,6 +97,7 @@ def write_adapter(
     if rank is None:
         if most > max_rank:
             raise BadInput(too_large(most, max_rank))
+        most = max(most, least)
         rank = min(_served(most) or most, max_rank)
     else:
         whole, patches = patches, {module: truncate(patch, rank) for module, patch in patches.items()}

@@ -14,6 +14,7 @@ from perdure.cli.stdin import at_terminal
 
 if TYPE_CHECKING:
     from perdure.bridges.hub_push import Repository
+    from perdure.workflows.export.every import EveryExport
     from perdure.workflows.export.push import Pushed
     from perdure.workflows.export.result import Export, FactsCheck, Losses
 
@@ -36,6 +37,13 @@ def export(
             show_default="what all tasks share", autocompletion=task_names, help="Write the adapter of this task alone."
         ),
     ] = None,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Write a folder for each task with an adapter of its own, one for what all share, and the router.",
+        ),
+    ] = False,
     classifier: Annotated[
         bool,
         typer.Option(
@@ -71,6 +79,12 @@ def export(
         if as_json:
             return emit(made.to_json())
         return print_text(facts({**made.to_json(), "tasks": ", ".join(made.tasks), "files": ", ".join(made.files)}))
+    if every:
+        if merged or task is not None or push is not None:
+            raise typer.BadParameter("--all writes every adapter to a folder; leave --merged, --task and --push out")
+        with progress("exporting"):
+            folders = ws.export_all(target, at=at, rank=rank, max_rank=max_rank, dtype=dtype)
+        return emit(folders.to_json()) if as_json else _show_all(folders)
     repository = _repository(push, public)
     with progress("exporting"):
         written = ws.export(target, at=at, merged=merged, rank=rank, max_rank=max_rank, dtype=dtype, task=task)
@@ -86,6 +100,17 @@ def export(
         return emit({**written.to_json(), **({"pushed": pushed and pushed.to_json()} if repository else {})})
     if pushed:
         print_text(f"pushed to {pushed.url}, commit {short(pushed.commit)}")
+
+
+def _show_all(made: "EveryExport") -> None:
+    """Print the folders that were written, and the facts that one of them lost."""
+    ways = {task: folder or "no adapter, it is answered with labels" for task, folder in made.tasks.items()}
+    pairs = {"folder": made.folder, "entry": made.entry, "rank": made.rank, "max_lora_rank": made.max_lora_rank}
+    print_text(facts({**pairs, **ways, "router": "router.json, router.safetensors" if made.router else None}))
+    for name, one in made.adapters.items():
+        if one.facts and one.facts.lost:
+            lost = ", ".join(f"{short(gone.fact)} {gone.subject}" for gone in one.facts.lost)
+            warn(f"the adapter {name} no longer says {counted(len(one.facts.lost), 'fact')}: {lost}")
 
 
 def _repository(name: str | None, public: bool) -> "Repository | None":

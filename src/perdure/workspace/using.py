@@ -7,6 +7,7 @@ from typing import Any
 from perdure.core.progress import Tick
 from perdure.core.tables import Records
 from perdure.workflows.export.classifier import ClassifierExport, export_classifier
+from perdure.workflows.export.every import EveryExport, export_every
 from perdure.workflows.export.export import MAX_RANK, ExportRequest, export
 from perdure.workflows.export.result import Export
 from perdure.workflows.inspect.report_data import report_data
@@ -119,6 +120,21 @@ class UseVerbs(Opened):
     def export_classifier(self, folder: AnyPath, at: str = "head", task: str | None = None) -> ClassifierExport:
         """Write what answers tasks with labels, as tensors with a program; see `workflows.export.classifier`."""
         return export_classifier(self.session, folder, at, task)
+
+    def export_all(
+        self,
+        folder: AnyPath,
+        *,
+        at: str = "head",
+        rank: int | None = None,
+        max_rank: int = MAX_RANK,
+        dtype: str | None = None,
+    ) -> EveryExport:
+        """Write a folder for each task with an adapter of its own, one for what all share, and the router.
+
+        See `workflows.export.every.export_every`.
+        """
+        return export_every(self.session, folder, ExportRequest(at, False, rank, max_rank, dtype))
 
     def report(self, file: AnyPath, *, compare: "Mapping[str, UseVerbs] | None" = None, force: bool = False) -> Path:
         """Write a self-contained HTML report: matrix, curves, gates, heartbeats, history.

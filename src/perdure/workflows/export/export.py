@@ -65,20 +65,20 @@ def export(session: Session, folder: str | os.PathLike[str], request: ExportRequ
     entry, place = session.ledger.resolve(request.at), str(Path(folder))
     if request.task is not None:
         request = replace(request, task=session.ledger.task_name(request.task))
-    _refuse_request(session, entry, request)
+    refuse_request(session, entry, request)
     with new_folder(Path(folder)) as aside:
         made: Export
         if request.merged:
             _refuse_small_disk(session, aside)
             made = _write_merged(session, entry, request.task, aside, place)
         else:
-            made = _write_adapter(session, entry, request, aside, place)
+            made = write_one(session, entry, request, aside, place)
         (aside / "README.md").write_text(card(session.ledger, entry, made), encoding="utf-8")
         made = replace(made, files=tuple(sorted(path.name for path in aside.iterdir())))
     return made
 
 
-def _refuse_request(session: Session, entry: Entry, request: ExportRequest) -> None:
+def refuse_request(session: Session, entry: Entry, request: ExportRequest) -> None:
     """Refuse what cannot be exported, before anything is written.
 
     Raises:
@@ -131,14 +131,20 @@ def _refuse_request(session: Session, entry: Entry, request: ExportRequest) -> N
 def _refuse_rank(session: Session, slots: Mapping[str, str], max_rank: int) -> None:
     """Refuse a state whose slots together have a larger rank in a module than may be written."""
     from perdure.bridges.export import too_large
+
+    most = rank_of(session, slots)
+    if most > max_rank:
+        raise BadInput(too_large(most, max_rank))
+
+
+def rank_of(session: Session, slots: Mapping[str, str]) -> int:
+    """Return the largest rank that the slots of a view have together in a module."""
     from perdure.maths.low_rank import combine, from_tensors
 
     patches = combine(
         [from_tensors(session.ledger.objects.get(slot)) for name, slot in slots.items() if not is_dense(name)]
     )
-    most = max((patch.rank for patch in patches.values()), default=0)
-    if most > max_rank:
-        raise BadInput(too_large(most, max_rank))
+    return max((patch.rank for patch in patches.values()), default=0)
 
 
 def _refuse_small_disk(session: Session, aside: Path) -> None:
@@ -189,14 +195,18 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _write_adapter(session: Session, entry: Entry, request: ExportRequest, aside: Path, folder: str) -> AdapterExport:
-    """Write the adapter into `aside`, which will be `folder`."""
+def write_one(
+    session: Session, entry: Entry, request: ExportRequest, aside: Path, folder: str, least: int = 1
+) -> AdapterExport:
+    """Write the adapter into `aside`, which will be `folder`, of rank `least` or more where the request names none."""
     from perdure.bridges.export import write_adapter
 
     task, rank = request.task, request.rank
     session.load(entry, task)
     base, revision = named_base(session)
-    written = write_adapter(aside, session.runtime, base=base, revision=revision, rank=rank, max_rank=request.max_rank)
+    written = write_adapter(
+        aside, session.runtime, base=base, revision=revision, rank=rank, least=least, max_rank=request.max_rank
+    )
     check = check_adapter(session, entry, task, aside, request.dtype, compressed=rank is not None)
     return AdapterExport(
         folder=folder,
