@@ -1,5 +1,7 @@
 """Processor time of EWC's Fisher information of 256 sequences beside the training of the task, in turn in one process.
 
+Of the adapter's factors, and of their products (`ewc` with `on: product`).
+
     python benchmarks/fisher_time.py [--rounds 5] [--model smollm2-135m]
 
 The task is the fifth domain (300 rows, batches of 16, three epochs: 57 updates of `naive`). The ratio is the median over rounds,
@@ -59,6 +61,7 @@ def main() -> None:
     arms = {
         "train": lambda: train(learner),
         "fisher": lambda: mean_square(ModelView(learner).gradients("new", ROWS, "sampled")),
+        "product": lambda: ModelView(learner).product_squares("new", ROWS, "sampled"),
     }
     times: dict[str, list[float]] = {name: [] for name in arms}
     for run in range(options.rounds + 1):  # the first warms up
@@ -67,10 +70,13 @@ def main() -> None:
             work()
             if run:
                 times[name].append(round(time.process_time() - began, 3))
-    ratios = [f / t for f, t in zip(times["fisher"], times["train"], strict=True)]
+    ratios, products = (
+        [f / t for f, t in zip(times[arm], times["train"], strict=True)] for arm in ("fisher", "product")
+    )
     told = {
         "ratio": statistics.median(ratios),
         "range": [min(ratios), max(ratios)],
+        "product": {"ratio": statistics.median(products), "range": [min(products), max(products)]},
         "updates": learner.total,
         "rows": ROWS,
         "threads": torch.get_num_threads(),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.maths.anchors import joined, product_gap, quadratic
+from perdure.maths.anchors import joined, product_gap, quadratic, weighted_product_gap
 
 seeds = st.integers(0, 10**6)
 
@@ -96,3 +96,22 @@ def test_close_to_the_anchor_the_gap_keeps_its_digits_in_float32():
     exact = product_gap(*([(u.double(), d.double()) for u, d in pairs] for pairs in (near, old))).item()
     assert product_gap(near, old).item() == pytest.approx(exact, rel=1e-3)
     assert product_gap(old, old).item() == 0
+
+
+@settings(max_examples=25)
+@given(seeds)
+def test_a_weighted_product_gap_is_the_sum_over_the_entries_of_the_product(seed):
+    torch.manual_seed(seed)
+    up, up0, down, down0 = (torch.randn(*shape, dtype=torch.float64) for shape in ((4, 2), (4, 2), (2, 3), (2, 3)))
+    u, v = torch.rand(4, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
+    v = v * u.sum() / v.sum()
+    importance = u[:, None] * v / u.sum()
+    torch.testing.assert_close(importance.sum(1), u)
+    torch.testing.assert_close(importance.sum(0), v)
+    expected = 0.5 * (importance * (up @ down - up0 @ down0).square()).sum()
+    torch.testing.assert_close(weighted_product_gap([(up, down)], [(up0, down0)], [(u, v)]), expected)
+
+
+def test_a_pair_without_importance_is_free():
+    pair, zero = (torch.randn(4, 2), torch.randn(2, 3)), (torch.zeros(4), torch.zeros(3))
+    assert weighted_product_gap([pair], [(torch.zeros(4, 2), torch.zeros(2, 3))], [zero]).item() == 0

@@ -122,3 +122,34 @@ def test_in_bfloat16_they_are_formed_in_float32_from_what_the_layers_were_given(
         torch.testing.assert_close(found[f"{name}.weight"].double(), exact, rtol=1e-5, atol=1e-6)
         with pytest.raises(AssertionError):  # what rounding the product once would be
             torch.testing.assert_close(exact.bfloat16().double(), exact, rtol=1e-5, atol=1e-6)
+
+
+class Pair(nn.Module):
+    """A frozen layer with a LoRA pair beside it, and a full update D of the same layer, which is zero."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.down, self.up, self.full = (nn.Linear(*shape, bias=False) for shape in ((5, 2), (2, 4), (5, 4)))
+        nn.init.zeros_(self.full.weight)
+
+    def forward(self, x):
+        return self.up(self.down(x)) + self.full(x)
+
+
+def test_sums_of_squares_of_a_product_are_those_of_the_full_gradients_of_each_row():
+    """The gradient of B A is that of D; squares are of single rows, not of their sum."""
+    model, x = Pair(), torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(1))
+    params = {
+        name: getattr(model, name.partition(".")[0]).weight for name in ("down.weight", "up.weight", "full.weight")
+    }
+
+    def score():
+        return model(x).tanh().square().sum((1, 2)) * torch.tensor([1.0, -2.0, 3.0])
+
+    grads = per_row_gradients(model, params, score)
+    rows, columns = grads.product_sums("down.weight", "up.weight")
+    squares = grads["full.weight"].square()
+    torch.testing.assert_close(rows, squares.sum(2))
+    torch.testing.assert_close(columns, squares.sum(1))
+    assert grads.product_sums("down.weight", "nothing") is None

@@ -1,6 +1,7 @@
 """Learn through a workspace: memory, teacher columns, recipes that start over, and rollback to the bit."""
 
 import json
+import re
 import warnings
 
 import pytest
@@ -12,7 +13,7 @@ from perdure import Gate, Workspace
 from perdure.cli.main import app
 from perdure.core.errors import BadInput, BadSpec, Interrupted
 from perdure.train.learner import Learner
-from perdure.workflows.learn.remember import LedgerMemory
+from perdure.workflows.learn.remember import LedgerMemory, states_at
 from perdure.workflows.predict.predict import predict
 from perdure.workflows.predict.prompt import prompt_of
 from perdure.workflows.predict.request import Request
@@ -243,6 +244,33 @@ def test_a_method_that_can_do_nothing_is_named(ws, tmp_path):
     idle = "method lwf had no effect over the whole task; start: base leaves it no task before, or leave it out"
     assert [said for said in done.warnings if "method" in said] == [idle]
     assert not any("method" in said for said in learn(ws, tmp_path, "invoice", recipe="lwf").warnings)
+
+
+@pytest.mark.parametrize(("scheme", "told"), [("stm", True), ("eaft", False)])
+def test_a_scheme_that_leaves_out_nearly_every_label_token_is_told(scheme, told, ws, tmp_path):
+    """The tiny model finds no label likely: its perplexity is some hundred, its entropy near the largest there is."""
+    fields = {"methods.token_weight.threshold": 1e9, "methods.token_weight.scheme": scheme}
+    if told:
+        fields["methods.token_weight.threshold"] = least_perplexity(ws, tmp_path) * 1.01
+    said = learn(ws, tmp_path, "refund", recipe="naive", **fields).warnings
+    assert any("counted a label token" in one and "long answers" in one for one in said) == told
+
+
+def least_perplexity(ws, tmp_path) -> float:
+    """Return the least perplexity of a label token under the base model, as the refusal of a scheme names it."""
+    with pytest.raises(BadSpec) as caught:
+        learn(ws, tmp_path, "refund", recipe="stm", **{"methods.token_weight.threshold": 1.0001})
+    return float(re.search(r"the least is ([\d.e+]+)", str(caught.value))[1])
+
+
+def test_the_products_that_ewc_holds_are_stored_and_pull_in_the_next_task(ws, tmp_path):
+    for task in ("refund", "parcel"):
+        done = learn(ws, tmp_path, task, recipe="ewc_lora", **{"methods.ewc.strength": 100.0, "logging_steps": 1})
+    beats = ws.ledger.notes(done.entry)["record"]["heartbeats"]["ewc"]
+    assert max(beat["pull"] for _, beat in beats) > 1e-6
+    state = states_at(ws.ledger, ws.ledger.resolve("head"), "cpu")["ewc"]
+    assert {key.partition("/")[0] for key in state if "/" in key} == {"rows", "columns"}
+    assert not any(key.startswith("fisher.") for key in state)
 
 
 def test_more_data_for_a_known_task_is_an_update_that_keeps_its_test_rows(ws, tmp_path):

@@ -298,6 +298,18 @@ class Model(Protocol):
         """
         ...
 
+    def product_squares(
+        self, rows: str, size: int | None = None, of: Literal["data", "sampled"] = "data"
+    ) -> "Mapping[str, tuple[Tensor, Tensor]]":
+        """Return sums of the mean over rows of g^2, g (out, in) the per-row gradient of the product B A of each LoRA pair.
+
+        By the name of A: the row sums (out,) and the column sums (in,) of that matrix, which is not formed; without the pairs
+        whose layers do not process rows separately (experts). The scale lora_alpha / r is left out.
+
+        Cost: as `gradients`, and positions^2 x (in + out) multiplications a row and pair instead of positions x in x out.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Method:

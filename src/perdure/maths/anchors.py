@@ -96,3 +96,28 @@ def product_gap(pairs: Sequence[Factors], anchors: Sequence[Factors] | None = No
             left, right = torch.cat([left - up, up], -1), torch.cat([right, right - down], -2)
         total.append(((left.mT @ left) * (right @ right.mT)).sum())
     return torch.stack(total).sum()
+
+
+def weighted_product_gap(
+    pairs: Sequence[Factors], anchors: Sequence[Factors], sums: Sequence[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """Return 1/2 sum over pairs and entries of F_ij (B A - B* A*)_ij^2, with F_ij = u_i v_j / sum(u), without making (out, in).
+
+    F is the matrix of rank one with row sums u and column sums v, which sum to the same number. With diag(sqrt(u)) and
+    diag(sqrt(v / sum(u))) taken into the factors, the sum is that of `product_gap`.
+
+    Args:
+        pairs: Factors B (out, rank) and A (rank, in); at least one pair.
+        anchors: The same of each pair's anchor.
+        sums: Row sums u (out,) and column sums v (in,) of each pair's importance, not negative.
+
+    Cost: as `product_gap`, and two passes over the factors.
+    Source: the matrix of rank one nearest to one with these sums in Kullback-Leibler divergence, Shazeer & Stern, "Adafactor",
+    ICML 2018, arXiv 1804.04235.
+    """
+    scaled, held = [], []
+    for (up, down), (up0, down0), (u, v) in zip(pairs, anchors, sums, strict=True):
+        left, right = u.sqrt()[:, None], (v / u.sum().clamp(min=torch.finfo(u.dtype).tiny)).sqrt()
+        scaled.append((wide(up) * left, wide(down) * right))
+        held.append((wide(up0) * left, wide(down0) * right))
+    return 0.5 * product_gap(scaled, held)

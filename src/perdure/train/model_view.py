@@ -10,6 +10,7 @@ from torch import Tensor
 from perdure.core.keyed import keyed
 from perdure.core.plan import SecondMoment
 from perdure.core.step import Slice, row_weights
+from perdure.maths.lora_pairs import DOWN, paired, up_of
 from perdure.maths.sampling import drawn_at
 from perdure.model.within_memory import in_batches
 from perdure.train.per_row import RowGrads, linear_layers, per_row_gradients
@@ -91,6 +92,21 @@ class ModelView:
         """Return the features of the rows' own texts under the bare base (rows, d), float32, on the CPU, and the rows' labels."""
         chosen = self._rows(rows, size)
         return self.open_task.trainable.features(chosen, layer, self.open_task.stages.show)
+
+    def product_squares(
+        self, rows: str, size: int | None = None, of: Literal["data", "sampled"] = "data"
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return row and column sums of the mean over rows of the squared gradient of B A, by the name of A."""
+        pairs = [(name, up_of(name)) for name in self.params if DOWN in name and paired(name, self.params)]
+        sums: dict[str, tuple[Tensor, Tensor]] = {}
+        count = 0
+        for grads in self.gradients(rows, size, of) if pairs else ():
+            made = {down: parts for down, up in pairs if (parts := grads.product_sums(down, up)) is not None}
+            count += len(next(iter(made.values()))[0]) if made else 0
+            for name, (out, into) in made.items():
+                known = sums.get(name, (torch.zeros_like(out[0]), torch.zeros_like(into[0])))
+                sums[name] = known[0] + out.sum(0), known[1] + into.sum(0)
+        return {name: (out / count, into / count) for name, (out, into) in sums.items()}
 
     def _rows_at_once(self) -> int:
         """Return the number of rows per backward: a training batch if every parameter belongs to a linear layer, else one."""

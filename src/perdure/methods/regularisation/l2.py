@@ -14,11 +14,10 @@ from torch import Tensor
 from perdure.core.fields import Strength
 from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
-from perdure.maths.anchors import Factors, product_gap, quadratic
+from perdure.maths.anchors import product_gap, quadratic
 from perdure.maths.importance import copies, from_state, to_state
+from perdure.maths.lora_pairs import DOWN, factors, paired
 from perdure.methods.registry import register
-
-DOWN, UP = ".lora_A.", ".lora_B."
 
 
 @register
@@ -91,13 +90,3 @@ def gap(params: Mapping[str, Tensor], anchors: Mapping[str, Tensor], pretrained:
     if plain := {name: value for name, value in anchors.items() if not paired(name, params)}:
         terms.append(quadratic(params, plain))
     return torch.stack(terms).sum()
-
-
-def factors(params: Mapping[str, Tensor], down: str) -> Factors:
-    """Return B and A of the LoRA pair whose A is named `down`."""
-    return params[down.replace(DOWN, UP)], params[down]
-
-
-def paired(name: str, params: Mapping[str, Tensor]) -> bool:
-    """Return whether `name` is one factor of a LoRA pair."""
-    return (DOWN in name and name.replace(DOWN, UP) in params) or (UP in name and name.replace(UP, DOWN) in params)

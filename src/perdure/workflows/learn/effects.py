@@ -1,5 +1,6 @@
 """What a learn should have done and did not: methods without an effect, and a task that was not learned."""
 
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from perdure.ledger.records import Score
@@ -8,8 +9,9 @@ from perdure.workflows.learn.plan import Plan
 if TYPE_CHECKING:
     from perdure.train.learner import Learner
 
-ACTING = {"loss", "settle", "mask", "gradient"}  # seams whose methods should have one
+ACTING = {"weight", "loss", "settle", "mask", "gradient"}  # seams whose methods should have one
 ROOM = 0.05  # share of the energy of a task's inputs that earlier tasks must leave, or little can be learned
+FAINT = 0.1  # mean factor of the label tokens below which little of a task is learned
 
 
 def idle(plan: Plan, learner: "Learner") -> list[str]:
@@ -25,6 +27,20 @@ def idle(plan: Plan, learner: "Learner") -> list[str]:
             why = _no_task_before(plan) if anew else "check its fields"
             idle.append(f"method {method.name} had no effect over the whole task; {why}, or leave it out")
     return idle
+
+
+def faint(learner: "Learner") -> list[str]:
+    """Say that a method left out nearly all of the task loss: the label tokens count little on average."""
+    said = []
+    for method in learner.recipe.owners("weight"):
+        beats = [beat.weight for _, beat in learner.record.heartbeats.get(method.name, []) if beat.weight is not None]
+        if beats and (mean := fmean(beats)) < FAINT:
+            said.append(
+                f"method {method.name} counted a label token {mean:.2g} times on average, so that little of the task is "
+                "learned; it is for long answers of which a model knows most: choose another scheme, lower its strength, or "
+                "leave it out"
+            )
+    return said
 
 
 def _no_task_before(plan: Plan) -> str:

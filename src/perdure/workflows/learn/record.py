@@ -14,7 +14,7 @@ from perdure.ledger.records import GateOff, LearnRecord, NewTaskKl, Repair, Reso
 from perdure.workflows.fact_records import NOTE
 from perdure.workflows.guards.judge import skipped_note
 from perdure.workflows.learn.draft import Draft
-from perdure.workflows.learn.effects import crowded, idle, unmoved
+from perdure.workflows.learn.effects import crowded, faint, idle, unmoved
 from perdure.workflows.learn.judge import Judged, learned_by
 from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.run import Run
@@ -197,6 +197,7 @@ def _warnings(run: Run, prepared: Prepared, trained: Trained, draft: Draft, judg
         *(draft.carried.warnings if draft.carried else ()),
         *idle(run.plan, learner),
         *crowded(learner),
+        *faint(learner),
         *learner.notices,
         *(_unmoved(run, prepared, now) if now else ()),
     ]
