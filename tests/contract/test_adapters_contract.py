@@ -19,7 +19,7 @@ from perdure.maths.low_rank import from_tensors
 from perdure.methods.registry import all_methods
 from perdure.train import loop
 from perdure.train.checkpoint import Keeper
-from streams import close, same, weights
+from streams import Stream, close, same, weights
 
 METHODS = all_methods()
 SHAPED = ("inf_lora", "osf")  # start from inputs or weights, from the first task on
@@ -409,6 +409,19 @@ def test_osf_on_a_model_stays_outside_the_leading_directions_of_the_weights_over
         for module, patch in c.items():
             for old in (a[module], b[module]):
                 assert (patch.down @ old.down.T).norm() <= 1e-5 * patch.down.norm() * old.down.norm()
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_they_hold_over_a_base_in_bfloat16_too(name, tiny_model):
+    stream = Stream(tiny_model, "bfloat16")
+    stream.slots = {}
+    for plan, before, _ in learn_tasks(stream, {name: {}}, ("a", "b"), lora_r=2):
+        if name == "osf":
+            assert leak(stream, plan.slot) <= 1e-5
+        own = patches(stream, plan.slot)
+        for key, basis in before.get("inf_lora", {}).items():
+            down = own[key.removeprefix("basis/")].down
+            assert (down @ basis.T).norm() <= 1e-5 * down.norm()
 
 
 @broken

@@ -151,7 +151,7 @@ def test_a_rank_for_which_too_few_directions_are_free_is_refused_with_the_count(
 
 
 def test_an_adapter_that_was_learned_without_it_is_refused_and_not_cut_silently():
-    params = {A: torch.randn(4, IN), B: torch.zeros(OUT, 4)}
+    params = {A: torch.randn(4, IN), B: torch.ones(OUT, 4)}
     with pytest.raises(
         BadSpec, match=r"of base_model.*lora_A.* lies in the space that osf protects.*on: sum, or start: base"
     ):
@@ -165,3 +165,11 @@ def test_the_start_is_keyed_by_task_and_module():
     assert not torch.equal(one.down, other.down)
     assert (one.up == 0).all()
     assert one.trains == "both"
+
+
+def test_one_that_has_learned_nothing_may_lie_anywhere_and_is_held_from_the_first_update():
+    params = {A: torch.randn(4, IN), B: torch.zeros(OUT, 4)}
+    weight = random_weight()
+    state = Osf().prepare(Weights(weight, params), {})
+    held = Osf().hold(Step(0, 1, params), state)[A].double()
+    assert (held @ high(weight, 0.5)[1]).norm() <= 1e-5 * held.norm()

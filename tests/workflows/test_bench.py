@@ -312,10 +312,11 @@ def test_a_model_that_is_no_mlp_is_refused(tmp_path):
         run_features(suite, load_recipe("naive"), 0, tmp_path, tmp_path, lambda task: None)
 
 
-def test_an_adapter_for_each_task_is_refused_where_there_is_none(tmp_path):
+@pytest.mark.parametrize("name", ["per_task", "osf"])
+def test_a_plan_of_an_adapter_is_refused_where_there_is_none(tmp_path, name):
     suite = load_suite(str(write_suite(tmp_path)))
-    with pytest.raises(BadSpec, match=r"an adapter of its own for each task \(per_task\), and the MLP"):
-        run_features(suite, load_recipe({"methods": {"per_task": {}}}), 0, tmp_path, tmp_path, lambda task: None)
+    with pytest.raises(BadSpec, match=rf"plans the adapter of each task \({name}\), and the MLP"):
+        run_features(suite, load_recipe({"methods": {name: {}}}), 0, tmp_path, tmp_path, lambda task: None)
 
 
 def test_what_is_stopped_goes_on_with_the_runs_that_are_missing(tmp_path):

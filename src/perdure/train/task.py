@@ -17,7 +17,7 @@ from perdure.core.step import TopK
 from perdure.memory.pool import Pool
 from perdure.model.forward import Reader
 from perdure.model.head import without_peft
-from perdure.model.layers import weight_of
+from perdure.model.layers import is_quantized, weight_of
 from perdure.train.effects import TrainingLog
 from perdure.train.inference import Inference
 
@@ -55,10 +55,18 @@ class Trainable:
         return Inference(self.model, self.reader, self.precision, on_rows)
 
     def base_weight(self, module: str) -> Tensor:
-        """Return the weight of the base model in a module, (out, in), or (experts, out, in), in float32, on the CPU."""
+        """Return the weight of the base model in a module, (out, in), or (experts, out, in), in float32, on the CPU.
+
+        Raises:
+            BadSpec: It is quantised, and nothing here dequantises it.
+        """
         if self.weight is not None:
             return self.weight(module)
-        layer = without_peft(self.model).get_submodule(module)
+        layer: Any = without_peft(self.model).get_submodule(module)
+        if is_quantized(getattr(layer, "base_layer", layer)):
+            raise BadSpec(
+                f"the weight of {module} is quantised, and only a workspace reads such a weight; load it plain"
+            )
         return weight_of(layer).detach().to("cpu", torch.float32, copy=True)
 
 

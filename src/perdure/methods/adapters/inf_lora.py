@@ -115,7 +115,7 @@ class InfLora(Method):
             BadSpec: There are no general rows.
         """
         known = {key: value.cpu() for key, value in state.items() if key.startswith(BASIS)}
-        if known or self.protect == "tasks":
+        if known or self.protect == "tasks" or not modules:
             return known
         general = model.moments("general", modules, size=self.size)
         if not general:

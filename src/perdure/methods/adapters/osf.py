@@ -54,9 +54,11 @@ class Osf(Method):
     Seams: adapter, prepare, mask, hold. State: `rows/<module>` (directions, in) and `columns/<module>` (directions, out) in
     float32, computed from the weights for each learn and not stored: 3.2 MB a block of SmolLM2 for queries, keys, values and
     output, 10 MB for all modules. A checkpoint of a learn in progress has it.
-    Cost: two eigendecompositions min(out, in)^3 of each weight a learn, one where the adapter goes on; four small products a
-    module and update. Set lora_target_modules as the recipe does, to bound both.
-    When to use: what the model could do before must stay, and its rows are not at hand.
+    Cost: two eigendecompositions min(out, in)^3 of each weight a learn, one where the adapter goes on: 3.5 s of a processor for
+    one pass over the attention of SmolLM2, 11 s for all modules; and 0.08 or 0.23 s an update for the projections.
+    When to use: what the model could do before must stay, and its rows are not at hand. On SmolLM2 it learned more slowly than a
+    plain adapter in 12 updates. It goes with replay of earlier tasks: perdure learn TASK DATA --recipe dual_replay --set
+    methods.osf.kept=0.5 --set lora_target_modules='.*(attn|attention)[.].*'.
     Deviation: the paper trains all of the low singular triples, and projects the gradient, from which AdamW departs; this is a
     LoRA of rank lora_r inside, and exact. An input direction to which W is blind (in > out) is free too. The paper keeps
     rho = 0.1 + 0.7 I of a layer's directions, I the cosine of its inputs and outputs with a mean of 1 over layers, of the weights
@@ -102,14 +104,7 @@ class Osf(Method):
         for module in sorted({module for name in model.params if (module := module_of_down(name))}):
             columns, rows = self._spaces(model, module, earlier)
             spaces |= {f"columns/{module}": columns.to(device), f"rows/{module}": rows.to(device)}
-        for name, value in _projected(model.params, spaces).items():
-            was = model.params[name].detach()
-            inside = ((was - value).norm() / was.norm().clamp(min=1e-30)).item()
-            if inside > HELD:
-                raise BadSpec(
-                    f"osf cannot go on with this adapter: {inside:.0%} of {name} lies in the space that osf protects, as it was "
-                    f"learned without osf, or with another kept than {self.kept:g}; set methods.osf.on: sum, or start: base"
-                )
+        self._refuse_other(model, spaces)
         return spaces
 
     def mask(self, grads: Grads, state: State) -> Grads:
@@ -119,6 +114,22 @@ class Osf(Method):
     def hold(self, step: Step, state: State) -> dict[str, Tensor]:
         """Return A and B without their parts along V_h and U_h."""
         return _projected(step.params, state)
+
+    def _refuse_other(self, model: Model, spaces: State) -> None:
+        """Refuse an adapter of which the first hold would cut something that it learned.
+
+        Raises:
+            BadSpec: It does not lie outside the spaces; one whose B is 0 has learned nothing, and may lie anywhere.
+        """
+        learned = {module for name, value in model.params.items() if (module := module_of_up(name)) and value.any()}
+        for name, value in _projected(model.params, spaces).items():
+            was = model.params[name].detach()
+            inside = ((was - value).norm() / was.norm().clamp(min=1e-30)).item()
+            if inside > HELD and {module_of_down(name), module_of_up(name)} & learned:
+                raise BadSpec(
+                    f"osf cannot go on with this adapter: {inside:.0%} of {name} lies in the space that osf protects, as it was "
+                    f"learned without osf, or with another kept than {self.kept:g}; set methods.osf.on: sum, or start: base"
+                )
 
     def _spaces(self, model: Bare | Model, module: str, earlier: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return U_h (..., k, out) and V_h with the rows of earlier adapters (..., k, in), orthonormal rows."""

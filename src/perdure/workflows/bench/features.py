@@ -61,17 +61,17 @@ def run_features(suite: Suite, recipe: Recipe, seed: int, data: Path, scratch: P
     they do in a workspace, and `start: base` begins each task from the first weights.
 
     Raises:
-        BadSpec: A method gives each task an adapter of its own; an MLP has none. Or the recipe trains nothing.
+        BadSpec: A method plans the adapter of a task; an MLP has none. Or the recipe trains nothing.
     """
     if not recipe.trains:
         raise BadSpec(
             f"recipe {recipe.name} trains nothing and reads a language model, which this suite has none of; take another suite"
         )
     owner = recipe.owner("adapter")
-    if owner is not None and not owner.carries:
+    if owner is not None and owner.name != "shared":  # whose plan would be left out
         raise BadSpec(
-            f"recipe {recipe.name} trains an adapter of its own for each task ({owner.name}), and the MLP of this suite has no "
-            "adapter; take a suite with a language model, or drop the method"
+            f"recipe {recipe.name} plans the adapter of each task ({owner.name}), and the MLP of this suite has no adapter; take "
+            "a suite with a language model, or drop the method"
         )
     torch.set_num_threads(1)  # on layers this small two threads wait for each other longer than they compute
     parts = _parts(suite, data, seed)
