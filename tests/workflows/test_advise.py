@@ -15,7 +15,7 @@ from perdure.core.recipe import build_recipe
 from perdure.methods.registry import all_methods, load_recipe, recipe_names, recipe_spec
 from perdure.workflows.advise.advise import advise
 from perdure.workflows.advise.answer import Advice, PairedGap
-from perdure.workflows.advise.guidance import FIELD, LARGE, Needs
+from perdure.workflows.advise.guidance import FIELD, Needs
 from perdure.workflows.advise.table import TABLE as SHIPPED_TABLE
 from perdure.workflows.advise.table import (
     Arm,
@@ -294,18 +294,10 @@ def test_a_baseline_alone_is_no_measured_best():
     assert set(found.recipe["methods"]) == {"ewc", "lwf"}
 
 
-@pytest.mark.parametrize(
-    ("needs", "what"),
-    [
-        ({"keep_rows": False}, "replay of generated samples"),
-        ({"parameters": LARGE}, "I-LoRA"),
-        ({"task_known": True}, "isol"),
-    ],
-)
-def test_what_is_not_here_yet_is_named_and_not_advised(needs, what):
-    found = advised(**needs)
+def test_what_is_not_here_yet_is_named_and_not_advised():
+    found = advised(keep_rows=False)
     names = {part for rule in FIELD for part in rule.parts if part not in METHODS}
-    assert any(line.what.startswith(what) for line in found.not_here)
+    assert any(line.what.startswith("replay of generated samples") for line in found.not_here)
     assert not names & found.recipe["methods"].keys()
 
 
@@ -409,3 +401,33 @@ def learned_by(line):
 
 def nameless(recipe):
     return {**recipe.to_json(), "name": None}
+
+
+@pytest.mark.parametrize(
+    ("needs", "names"),
+    [
+        ({"task_known": True, "keep_rows": False}, ["per_task"]),
+        ({"keep_rows": False, "tasks": 20}, ["isolated", "slao"]),
+        ({}, ["isolated"]),
+    ],
+)
+def test_policies_of_adapters_are_advised_by_the_names_of_their_recipes_and_ranked_once_they_are_measured(needs, names):
+    found = advised(**needs)
+    assert not set(names) & {line.recipe for line in found.refused}
+    for name in names:
+        assert f"{name} was not measured here" in said(found)
+        measured = suite(*TABLE[0].arms, arm(name, 0.97, rows=0))
+        best = advised([measured], **needs)
+        assert (best.based_on, best.command) == (name, f"perdure learn TASK DATA --recipe {name}")
+
+
+def test_an_adapter_for_each_task_without_a_router_needs_requests_that_name_their_task():
+    measured = suite(*TABLE[0].arms, arm("per_task", 0.97, rows=0))
+    (why,) = (line.why for line in advised([measured], keep_rows=False).refused if line.recipe == "per_task")
+    assert why.endswith("so that a request must name its task")
+    assert advised([measured], keep_rows=False, task_known=True).based_on == "per_task"
+
+
+def test_a_command_sets_fields_that_the_json_of_a_method_leaves_out_at_their_defaults():
+    written = {"name": "mine", "methods": {"per_task": {"start": "shared"}}}
+    assert "--set methods.per_task.start=shared" in command(written, METHODS, SHIPPED)

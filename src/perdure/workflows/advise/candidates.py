@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from pydantic import JsonValue
+
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import Recipe, build_recipe
 from perdure.core.seams import Method
@@ -55,8 +57,10 @@ def candidates(
     known = {c.methods for c in by_name.values()}
     for rule in field:
         if not missing(rule, registry) and tuple(sorted(rule.parts)) not in known:
-            name = " + ".join(rule.parts) + " (defaults)"
-            written: WrittenRecipe = {"name": name, "methods": {part: {} for part in rule.parts}}
+            fields: JsonValue = {part: {} for part in rule.parts}
+            same = (n for n, recipe in shipped.items() if {**recipe, "name": n} == {"name": n, "methods": fields})
+            name = next(same, " + ".join(rule.parts) + " (defaults)")
+            written: WrittenRecipe = {"name": name, "methods": fields}
             by_name[name] = Candidate(name, written, build_recipe(written, registry))
             known.add(by_name[name].methods)
     return list(by_name.values())

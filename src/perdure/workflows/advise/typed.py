@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import yaml
 from pydantic import JsonValue
@@ -37,7 +37,7 @@ def _changes(base: Recipe, wanted: Recipe) -> dict[str, JsonValue]:
         before = type(method)() if fresh else methods.pop(method.name)
         names = [field.name for field in fields(method)]
         differing = [name for name in names if getattr(before, name) != getattr(method, name)]
-        values = method.to_json()
+        values = asdict(method)  # `to_json` leaves out some fields at their defaults
         changed |= {f"methods.{method.name}.{name}": values[name] for name in differing}
         if fresh and not differing:
             changed[f"methods.{method.name}"] = {}
