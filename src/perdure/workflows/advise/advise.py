@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from perdure.core.recipe import build_recipe
 from perdure.core.seams import Method
-from perdure.workflows.advise.answer import Advice, Missing, RefusedRecipe, Rival
+from perdure.workflows.advise.answer import Advice, Missing, Reason, RefusedRecipe, Rival
 from perdure.workflows.advise.candidates import Candidate, candidates, missing
 from perdure.workflows.advise.cautions import cautions
 from perdure.workflows.advise.choice import choose
@@ -21,6 +21,13 @@ from perdure.workflows.advise.guidance import FIELD, Needs
 from perdure.workflows.advise.reasons import REHEARSING, changes, reasons
 from perdure.workflows.advise.table import Arm, MeasuredSuite, RehearsalPair, WrittenRecipe, nearest_suite
 from perdure.workflows.advise.typed import command
+
+
+WITHOUT_TRAINING = Reason(
+    "a task of plain labels may not need training at all: 'perdure learn TASK DATA --recipe slda' takes seconds and stores no row; "
+    "compare its score on such a task first",
+    "Hayes & Kanan 2020, arXiv 1909.01520; docs/benchmarks.md",
+)
 
 
 def advise(
@@ -55,6 +62,7 @@ def advise(
             how,
             *reasons(chosen, everything, refused, field, registry, suite),
             *changes(chosen, needs, registry, rehearsal),
+            WITHOUT_TRAINING,
         ),
         rivals=tuple(_rival(arm, chosen.measured) for arm in rivals(chosen, fitting) if chosen.measured),
         refused=tuple(RefusedRecipe(name, why) for name, why in refused.items()),
