@@ -24,8 +24,8 @@ from perdure.workflows.advise.typed import command
 
 
 WITHOUT_TRAINING = Reason(
-    "a task of plain labels may not need training at all: 'perdure learn TASK DATA --recipe slda' takes seconds and stores no row; "
-    "compare its score on such a task first",
+    "a task of plain labels may not need training at all: 'perdure learn TASK DATA --recipe slda' takes seconds and stores no "
+    "row; compare its score on such a task first",
     "Hayes & Kanan 2020, arXiv 1909.01520; docs/benchmarks.md",
 )
 
