@@ -22,7 +22,6 @@ from perdure.workflows.advise.reasons import REHEARSING, changes, reasons
 from perdure.workflows.advise.table import Arm, MeasuredSuite, RehearsalPair, WrittenRecipe, nearest_suite
 from perdure.workflows.advise.typed import command
 
-
 WITHOUT_TRAINING = Reason(
     "a task of plain labels may not need training at all: 'perdure learn TASK DATA --recipe slda' takes seconds and stores no "
     "row; compare its score on such a task first",
