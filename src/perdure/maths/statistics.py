@@ -222,7 +222,7 @@ class _Resampled:
         """Return the lower bound for a negative quantile `z` of the normal distribution, the upper one for a positive `z`."""
         if self.degrees == 0:  # one group tells nothing about others
             return self.limits[0 if z < 0 else 1]
-        side = z if self.degrees is None else _student(z, self.degrees)
+        side = z if self.degrees is None else student(z, self.degrees)
         level = NormalDist().cdf(self.skew + (self.skew + side) / max(1 - self.skew * (self.skew + side), 1e-9))
         edge = float(np.quantile(self.replicates, level))
         widening = unseen(len(self.influence), z) * min(1.0, SPARSE / max(self.varying, 1))
@@ -292,7 +292,7 @@ def _clusters(groups: Sequence[str], n: int) -> _Clusters | None:
     return _Clusters(member, sizes.astype(np.float64)) if len(sizes) < n else None
 
 
-def _student(z: float, degrees: int) -> float:
+def student(z: float, degrees: float) -> float:
     """Return the quantile of Student's distribution at the level of the normal quantile `z`.
 
     Source: Abramowitz and Stegun, "Handbook of Mathematical Functions", 1964, 26.7.5, its first two terms.
