@@ -12,6 +12,7 @@ def test_a_workspace_starts_from_an_adapter(tiny_model: Path, files: Path, tmp_p
     told = run("init", ws, "--model", tiny_model, "--dtype", "float32", "--adapter", given).stdout
     assert "it starts from the adapter mine (4 layers, rank 4), which is part of the base" in told
     assert run_json("-w", ws, "show", "base")["adapter"]["rank"] == 4
+    assert "mine, 4 layers, rank 4" in run("-w", ws, "show", "base").stdout
     learn_quickly(ws, files, "parcel", "--no-gate")
     run("-w", ws, "predict", "parcel 1?", "--task", "parcel", "--compare", "base")
     run("-w", ws, "rollback", "base")

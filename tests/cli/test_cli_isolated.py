@@ -116,3 +116,29 @@ def test_an_incremental_learn_that_is_killed_and_run_again_has_the_id_of_an_unbr
     assert run_json("-w", broken, "log")[0]["entry"] == run_json("-w", whole, "log")[0]["entry"]
     one, other = (sorted(contents(folder)["objects"].values()) for folder in (whole, broken))
     assert one == other
+
+
+def test_a_task_leaves_by_revert_and_its_text_by_delete(both: Path):
+    run("-w", both, "discard")
+    stays = run("-w", both, "memory", "delete", "--task", "parcel").stdout
+    assert "what was learned from them stays in weights that other tasks go through" in stays
+    row = next(row["row"] for row in run_json("-w", both, "memory", "list", "--all") if row["task"] == "tariff")
+    assert "nothing" not in run("-w", both, "memory", "delete", row).stdout
+    told = run("-w", both, "revert", "tariff").stdout
+    assert "removed task:tariff, task:tariff/skill" in told
+    assert "'perdure memory delete --task tariff' erases it" in told
+    told = run("-w", both, "memory", "delete", "--task", "tariff").stdout
+    assert "such rows are refused from now on" in told
+    assert "nothing in head's weights was trained on them" in told
+    assert run_json("-w", both, "memory", "delete", "--task", "tariff")["already"]
+    assert "give the hash of a row, or --task" in run("-w", both, "memory", "delete", code=2).stderr
+    assert run_json("-w", both, "revert", "tariff")["removed"] == ["task:tariff", "task:tariff/skill"]
+
+
+def test_all_adapters_are_exported(mixed: Path, tmp_path: Path):
+    told = run("-w", mixed, "export", tmp_path / "out", "--all").stdout
+    assert "tariff" in told
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "adapters.json", "shared", "tariff"}
+    found = run_json("-w", mixed, "export", tmp_path / "again", "--all")
+    assert found["tasks"] == {"parcel": "shared", "invoice": "shared", "tariff": "tariff"}
+    assert "leave --merged" in run("-w", mixed, "export", tmp_path / "no", "--all", "--merged", code=2).stderr

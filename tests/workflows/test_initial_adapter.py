@@ -12,6 +12,7 @@ from edited import FACTS, SAID, SPEC
 from peft_folders import save
 from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec
+from perdure.workflows.inspect.compare import side_by_side
 
 FAST = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 4}
 OWN, OWN_OVER_BASE = {"methods": {"per_task": {}}}, {"methods": {"per_task": {"over": "base"}}}
@@ -120,6 +121,16 @@ def test_start_base_begins_from_it(ws, tmp_path):
     learn(anew, tmp_path, "parcel", start="base")
     assert slots(ws) == slots(anew)
     torch.testing.assert_close(logits(ws), logits(anew), atol=0, rtol=0)
+
+
+def test_another_adapter_to_begin_with_is_told_by_a_comparison(ws, tmp_path):
+    other = Workspace.init(tmp_path / "other", ws.ledger.config["model"], dtype="float32")
+    same = Workspace.init(tmp_path / "same", ws.ledger.config["model"], dtype="float32", adapter=tmp_path / "mine")
+    for one in (ws, other, same):
+        learn(one, tmp_path, "refund")
+    told = {name: side_by_side(ws.ledger, name, one.ledger).differs for name, one in (("other", other), ("same", same))}
+    assert any("the adapter that the work began with" in text for text in told["other"])
+    assert not told["same"]
 
 
 def test_the_first_task_over_it_is_the_first(ws, tmp_path):
@@ -240,3 +251,23 @@ def test_another_name_of_the_base_is_a_notice_and_another_folder_with_other_weig
     changed(given, base_model_name_or_path=str(other))
     with pytest.raises(BadInput, match="whose files differ"):
         Workspace.init(tmp_path / "ws2", str(tiny_model), dtype="float32", adapter=given)
+
+
+POLICIES = ["incremental", "o_lora", "n_lora", "inf_lora", "osf", "slao", "isolated"]
+STARTS = [{"methods": {"o_lora": {"exact": True}}}, {"methods": {"per_task": {"start": "nearest"}, "color": {}}}]
+
+
+@pytest.mark.parametrize("recipe", [*POLICIES, *STARTS], ids=str)
+def test_every_policy_trains_over_it(ws, tmp_path, tiny_model, recipe):
+    before, given = logits(ws), slots(ws)["initial"]
+    for task in ("refund", "parcel"):
+        learn(ws, tmp_path, task, recipe, num_train_epochs=1)
+    found = slots(ws)
+    assert found["initial"] == given
+    for task in ("refund", "parcel"):
+        assert given in ws.ledger.view(ws.ledger.resolve("head"), task).values()
+    named = "parcel" if "task:parcel" in found else None
+    ws.export(tmp_path / "out", task=named)
+    assert not torch.equal(logits(ws, named), before)
+    torch.testing.assert_close(in_peft(tiny_model, tmp_path / "out"), logits(ws, named), atol=1e-5, rtol=0)
+    assert torch.equal(logits(ws, at="base"), before)

@@ -10,7 +10,7 @@ from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import clock, counted, emit, facts, print_text, short, warn
 from perdure.cli.resources import resource_pairs
-from perdure.ledger.records import LearnRecord
+from perdure.ledger.records import ADAPTER, LearnRecord
 
 
 def show(
@@ -45,6 +45,7 @@ def show(
         "base": f"{short(entry.base)}, linear layers in {kind}"
         if (kind := ledger.config.get("quantization"))
         else None,
+        "adapter": _given(view.notes.get(ADAPTER)),
         "recipe": recipe and ", ".join([recipe["name"], *(f"with {name}" for name in recipe["methods"])]),
         "seed": entry.seed,
         "state": short(view.state),
@@ -63,6 +64,13 @@ def show(
         print_text("\n" + score_lines(ledger.by_shown_name(view.scores), entry.task and ledger.shown_name(entry.task)))
     for text in learned.warnings if learned else ():
         warn(text)
+
+
+def _given(note: object) -> str | None:
+    """Return the adapter that the workspace was made with, in words; None of any entry but the base entry."""
+    if not isinstance(note, dict):
+        return None
+    return f"{note['folder']}, {counted(int(note['modules']), 'layer')}, rank {note['rank']}"
 
 
 def _validation(learned: LearnRecord) -> str | None:

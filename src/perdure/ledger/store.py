@@ -20,7 +20,7 @@ from perdure.ledger.database import manifests, rows, task_rows, tasks
 from perdure.ledger.entry import Entry
 from perdure.ledger.folder import DATABASE
 from perdure.ledger.names import NamedTasks
-from perdure.ledger.records import DeletedRow, Freed, Verification
+from perdure.ledger.records import ADAPTER, DeletedRow, Freed, Verification
 from perdure.ledger.row_keys import HELD_OUT
 
 FORMAT = 1  # of the folder; the schema of ledger.sqlite has its own number
@@ -40,7 +40,6 @@ OPTIONAL: dict[str, tuple[type, ...]] = {
 }
 
 KeepRows = Literal["all", "needed"]
-ADAPTER = "adapter"  # note of the base entry: the adapter that the workspace was made with
 
 
 class Ledger(NamedTasks):

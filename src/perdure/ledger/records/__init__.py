@@ -49,7 +49,7 @@ FILES = {
     "guard": ["Guard", "GuardBudget"],
     "guards_verdict": ["GuardVerdict", "GuardsVerdict", "MeanDrop", "WorstDrop"],
     "history": ["LogLine", "Move"],
-    "initial": ["InitialAdapter"],
+    "initial": ["ADAPTER", "InitialAdapter"],
     "learn": [
         "Beats",
         "Heartbeat",

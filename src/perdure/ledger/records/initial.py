@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from perdure.core.records import Record
 
+ADAPTER = "adapter"  # the note of the base entry that has one
+
 
 @dataclass(frozen=True)
 class InitialAdapter(Record):

@@ -3,8 +3,7 @@
 from typing import Any
 
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import InitialAdapter
-from perdure.ledger.store import ADAPTER
+from perdure.ledger.records import ADAPTER, InitialAdapter
 
 EMBEDDED = {"smollm2-135m": "HuggingFaceTB/SmolLM2-135M-Instruct"}  # what the embedded model was quantised from
 

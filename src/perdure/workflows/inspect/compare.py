@@ -45,7 +45,7 @@ def side_by_side(ours: "Ledger", name: str, theirs: "Ledger") -> Comparison:
     if shared:
         names = list(mine.matrix.metrics) if order else list(ONLY_NOW)
         metrics = SharedMetrics(*({name: side.over(shared, rows)[name] for name in names} for side in (mine, other)))
-    same = ours.resolve("head").base == theirs.resolve("head").base
+    same = _start(ours) == _start(theirs)
     curves = [task for task in shared if mine.every(task) == other.every(task)] if same and order else []
     return Comparison(name, other.matrix, metrics, tuple(differs), tuple(curves))
 
@@ -88,10 +88,16 @@ class _Side:
         return build_matrix(tasks, self.stages, cut).metrics
 
 
+def _start(ledger: "Ledger") -> str:
+    """Return the hash of the model state that the work began with."""
+    return ledger.state(ledger.resolve("base"))
+
+
 def _bases(ours: "Ledger", theirs: "Ledger") -> list[str]:
     here, there = ours.config, theirs.config
     if here["base"] == there["base"]:
-        return []
+        other = _start(ours) != _start(theirs)
+        return ["the adapter that the work began with ('perdure init --adapter') is another"] if other else []
     if here.get("weights") == there.get("weights"):
         return [f"the base is loaded in {_format(here)} here and in {_format(there)} there"]
     return [f"the base model is another: {here['model']} here, {there['model']} there"]
