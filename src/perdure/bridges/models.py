@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,16 @@ class Base:
         """Token id that stands before a text that is read alone: the begin of a sequence, or the end where there is none."""
         named = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
         return next((token for token in named if token is not None and token < self.rows), self.pad)
+
+    def alone(self, ids: Sequence[int]) -> list[int]:
+        """Return the tokens of the text of some tokens as it would be written alone, without white space around it."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return self.text_ids(text)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Return the tokens of a text alone, without special tokens and white space around it."""
+        found: list[int] = self.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
+        return found
 
     @property
     def rows(self) -> int:

@@ -255,7 +255,7 @@ class Runtime:
     @property
     def reader(self) -> Tokens:
         """What turns rows of tokens into batches, and batches into outputs of the loaded model."""
-        return Tokens(self.base.pad, batching_of(self.model).prefix, opening=self.base.opening)
+        return Tokens(self.base.pad, batching_of(self.model).prefix, opening=self.base.opening, alone=self.base.alone)
 
     def trainable(
         self, params: Mapping[str, Tensor], *, gradient_checkpointing: bool = False, packing: bool = False
@@ -274,7 +274,13 @@ class Runtime:
         else:
             store_activations(self.model)
         prefix = batching.prefix and not gradient_checkpointing
-        reader = Tokens(self.base.pad, prefix, packing=packing and batching.packing, opening=self.base.opening)
+        reader = Tokens(
+            self.base.pad,
+            prefix,
+            packing=packing and batching.packing,
+            opening=self.base.opening,
+            alone=self.base.alone,
+        )
         return Trainable(self.model, params, reader, self.precision, self.weight, self.bare)
 
     @property
@@ -294,7 +300,8 @@ class Runtime:
         """
         base = self.base
         with self.bare(), self.precision():
-            return text_features(self.model, texts, opening=base.opening, pad=base.pad, on_rows=on_rows)
+            alone = [base.alone(text) for text in texts]  # as it is read in a row of the train data, or in a request
+            return text_features(self.model, alone, opening=base.opening, pad=base.pad, on_rows=on_rows)
 
     @contextmanager
     def bare(self) -> Iterator[None]:

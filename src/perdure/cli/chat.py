@@ -39,11 +39,19 @@ class Speaker:
         at: Ref or entry.
         entry: The entry.
         turns: The turns so far, without the system turn.
+        task: The task whose adapter gave the last answer; None for what all tasks share.
     """
 
     at: str
     entry: "Entry"
     turns: "tuple[Message, ...]" = ()
+    task: str | None = None
+
+    def show_task(self, task: str | None, session: "Session") -> None:
+        """Say which task's adapter answered, where it is another than before."""
+        if task != self.task:
+            print_message(f"({f'task {session.ledger.shown_name(task)}' if task else 'no task'} answers)")
+        self.task = task
 
 
 def chat(
@@ -65,7 +73,7 @@ def chat(
 
     Example: perdure chat --compare base
     """
-    from perdure.workflows.predict.request import Request, isolated_tasks
+    from perdure.workflows.predict.request import Request
 
     refuse_no_text(system or "")
     session = open_workspace(folder, device).session
@@ -80,12 +88,25 @@ def chat(
             "a text, or make a workspace for a model made for chat"
         )
     for speaker in speakers:
-        own = isolated_tasks(session.ledger, speaker.entry)
-        unreached = f", without the adapters that {some(own)} have of their own" if own else ""
-        print_message(f"{speaker.at} {short(speaker.entry.id)} answers in the chat template{unreached}")
+        print_message(
+            f"{speaker.at} {short(speaker.entry.id)} answers in the chat template{_adapters(session, speaker.entry)}"
+        )
     if at_terminal():
         print_message("/help lists the commands, Ctrl-D ends")
     Talk(session, request, speakers).run()
+
+
+def _adapters(session: "Session", entry: "Entry") -> str:
+    """Say which adapters answer, where tasks have some of their own."""
+    from perdure.workflows.predict.request import isolated_tasks
+    from perdure.workflows.routing import routes
+
+    own = [session.ledger.shown_name(name) for name in isolated_tasks(session.ledger, entry)]
+    if not own:
+        return ""
+    if routes(session.ledger, entry):
+        return f", through the adapter of the task that the conversation is about ({some(own)})"
+    return f", without the adapters that {some(own)} have of their own"
 
 
 class Talk:
@@ -164,6 +185,8 @@ class Talk:
             )
             (answer,) = prediction.answers
             print_text("")
+            if answer.routed is not None:
+                speaker.show_task(answer.routed.task, self.session)
             for notice in prediction.notices:
                 warn(notice)
             if not answer.answer:

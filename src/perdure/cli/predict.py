@@ -1,7 +1,7 @@
 """`perdure predict`: generate answers."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -72,12 +72,20 @@ def predict(
             min=1, show_default="64, or 1 with a temperature", help="Most prompts that are answered together."
         ),
     ] = None,
+    route: Annotated[
+        Literal["single", "soft", "vote", "none"],
+        typer.Option(
+            help="Without --task, where tasks were learned with a router: the likeliest task answers, likely tasks answer "
+            "together (soft averages, vote counts), or what all tasks share answers (none)."
+        ),
+    ] = "single",
     folder: Folder = None,
     device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     r"""Print the model's answer to TEXT, a user turn in the model's chat template, or in the template of --task.
 
+    Where tasks were learned with a router (recipe isolated), TEXT is sent to its task, and stderr names the task.
     A model without a chat template continues TEXT as it is.
     Several prompts (- or --file) get one line of output each. A line break in an answer is printed as \n. A blank line gives
     a blank line.
@@ -90,7 +98,7 @@ def predict(
     refuse_no_text((text or "") + (system or ""))
     prompts, notices = _prompts(text, messages, file)
     ws = open_workspace(folder, device)
-    request = Request(task, system, raw, max_new_tokens, temperature, seed, batch_size)
+    request = Request(task, system, raw, max_new_tokens, temperature, seed, batch_size, route)
     with progress("loading the model") as tick:
         prediction = carry_out(
             ws.session, prompts, request, at, compare=compare, tick=tick if len(prompts) > 1 else None

@@ -71,10 +71,18 @@ class Tokens:
         prefix: Whether the model can run a prefix once for several rows; see `Batching`.
         packing: Whether several rows may stand in one line; see `Batching`.
         opening: Token id that stands before a text alone; that of padding unless given.
+        alone: Returns the tokens of a part of a row as they are where the part is a text alone; the same ones unless given.
     """
 
-    def __init__(self, pad: int = 0, prefix: bool = True, packing: bool = False, opening: int | None = None):
-        self.pad, self.prefix, self.packing = pad, prefix, packing
+    def __init__(
+        self,
+        pad: int = 0,
+        prefix: bool = True,
+        packing: bool = False,
+        opening: int | None = None,
+        alone: Callable[[Sequence[int]], Sequence[int]] = tuple,
+    ):
+        self.pad, self.prefix, self.packing, self.alone = pad, prefix, packing, alone
         self.opening = pad if opening is None else opening
 
     def collate(self, rows: Sequence[Any], *, share_prefix: bool = True) -> Batch:
@@ -150,6 +158,6 @@ class Tokens:
         """
         prompts = [row.ids[: row.first if row.prompt is None else row.prompt] or row.ids for row in rows]
         template = template_of([prompt for prompt, row in zip(prompts, rows, strict=True) if not row.cut])
-        texts = [own_tokens(prompt, template) for prompt in prompts]
+        texts = [self.alone(own_tokens(prompt, template)) for prompt in prompts]
         features = text_features(model, texts, opening=self.opening, pad=self.pad, layer=layer, on_rows=on_rows)
         return features, [row.label for row in rows]

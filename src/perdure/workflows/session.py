@@ -27,6 +27,7 @@ from perdure.workflows.trust import trusted_text
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
     from perdure.maths.low_rank import Patches
+    from perdure.maths.routing import Gaussian
     from perdure.model.reference import ReferenceAnswer
 
 
@@ -69,6 +70,7 @@ class Session:
         self.tasks = TaskCache(ledger)
         # answers of the references of guards that the workspace does not have, by (version, reference)
         self.references: dict[tuple[str, str], dict[str, ReferenceAnswer]] = {}
+        self.routers: dict[str, Gaussian] = {}  # the last one, by the moments that it was made of
 
     @cached_property
     def runtime(self) -> "Runtime":

@@ -13,7 +13,7 @@ from perdure.workflows.export.result import Export
 from perdure.workflows.inspect.report_data import report_data
 from perdure.workflows.predict.predict import Answer, predict
 from perdure.workflows.predict.prompt import Turns, prompt_of
-from perdure.workflows.predict.request import Request
+from perdure.workflows.predict.request import Request, Route
 from perdure.workspace.opened import AnyPath, Opened, warn
 
 
@@ -32,6 +32,7 @@ class UseVerbs(Opened):
         temperature: float = 0.0,
         seed: int = 0,
         batch_size: int | None = None,
+        route: Route = "single",
         tick: Tick | None = None,
     ) -> Records[Answer]:
         """Return the model's answer to each prompt, in order; `str(answer)` is its text.
@@ -41,8 +42,8 @@ class UseVerbs(Opened):
         Args:
             prompts: A text, or a list. Each is a text, a list of turns ({"role": ..., "content": ...}), or values by column for
                 the template of a task.
-            task: Task in whose template, and through whose adapter, the model is asked; None for the model's chat template and
-                what all tasks share.
+            task: Task in whose template, and through whose adapter, the model is asked; None for the task that a router finds,
+                where tasks were learned with one, else for the model's chat template and what all tasks share.
             at: Ref or entry.
             max_new_tokens: Most tokens of an answer; else as many as the task needs, or 256.
             system: System turn.
@@ -50,6 +51,7 @@ class UseVerbs(Opened):
             temperature: 0 takes the most likely token; above it, tokens are drawn.
             seed: Key of what is drawn: the same seed gives the same answer, whatever else is asked.
             batch_size: Most prompts that are answered together; None for 64, or 1 with a temperature, see `Request`.
+            route: How a router is used: "single", "soft", "vote" or "none"; see `Request`. `Answer.routed` has what it found.
             tick: Called with (what, prompts done, prompts in all).
 
         Raises:
@@ -58,7 +60,7 @@ class UseVerbs(Opened):
         """
         given = [prompts] if isinstance(prompts, str) else prompts
         asked = [prompt_of(value, f"prompt {n}") for n, value in enumerate(given, start=1)]
-        request = Request(task, system, raw, max_new_tokens, temperature, seed, batch_size)
+        request = Request(task, system, raw, max_new_tokens, temperature, seed, batch_size, route)
         found = predict(self.session, asked, request, at, tick=tick)
         warn(found.notices)
         return Records(found.answers)

@@ -1,8 +1,7 @@
 """Generate answers with the model of an entry, and compare the answers of two entries."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
 
@@ -10,44 +9,13 @@ from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.core.records import Record, omitted
 from perdure.core.rows import Row
-from perdure.core.words import counted
-from perdure.data.task import TaskData
-from perdure.ledger import Entry
-from perdure.workflows.inspect.evaluate import gone_notice, task_at
-from perdure.workflows.labelling import labels_of
+from perdure.workflows.inspect.evaluate import gone_notice
+from perdure.workflows.predict.generate import Batch, OnText, Reply, Stopped, answered, fitted_batch, rows_of
 from perdure.workflows.predict.prompt import Prompt
-from perdure.workflows.predict.request import (
-    CHAT,
-    PLAIN,
-    Request,
-    in_words,
-    oldest_left_out,
-    replaced_systems,
-    row_of,
-)
-from perdure.workflows.row_features import own_texts
-from perdure.workflows.scoring import LONGEST, Decoding, answer_length, cut_notices, generated, prompts_of
+from perdure.workflows.predict.request import CHAT, PLAIN, Request, in_words, replaced_systems
+from perdure.workflows.predict.views import Asked, asked_of, groups_of, routed_in_words
+from perdure.workflows.routing import Routing
 from perdure.workflows.session import Session
-
-Stopped = Literal["stop", "length", "blank"]
-OnText = Callable[[int, str], None]
-
-
-@dataclass(frozen=True)
-class Reply(Record):
-    """What the model of one entry answers to a prompt.
-
-    Args:
-        answer: The answer.
-        tokens: How many tokens were generated, a thought included.
-        stopped: Why it ends; see `Answer`.
-        at: Id of the entry.
-    """
-
-    answer: str
-    tokens: int
-    stopped: Stopped
-    at: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +31,7 @@ class Answer(Record):
         stopped: Why it ends: "stop" (the model ended it), "length" (it may have no more tokens), "blank" (the prompt is blank).
         at: Id of the entry that answered.
         compared: The answer of another entry, where two were compared.
+        routed: The task that the router found, and the probability of each; None where no router was asked.
     """
 
     prompt: JsonValue
@@ -73,6 +42,7 @@ class Answer(Record):
     stopped: Stopped
     at: str
     compared: Reply | None = omitted(None)
+    routed: Routing | None = omitted(None)
 
     def __str__(self) -> str:
         """Return the answer alone."""
@@ -94,25 +64,6 @@ class Predictions:
     notices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """Prompts as rows and tokens, for the model that is loaded.
-
-    Args:
-        rows: One for each prompt.
-        ids: Their tokens, cut to what the model has positions for.
-        most: Most tokens of the answer to each.
-        known: Rows that show what answers look like.
-        notices: What had to be cut.
-    """
-
-    rows: list[Row]
-    ids: list[list[int]]
-    most: list[int]
-    known: tuple[Row, ...]
-    notices: list[str]
-
-
 def predict(
     session: Session,
     prompts: Sequence[Prompt],
@@ -125,15 +76,17 @@ def predict(
 ) -> Predictions:
     """Return what the model answers at a ref, and at a second one where `compare` names it.
 
-    With a task, the model of its view answers, in the task's template. Without a task, the model that all tasks share answers,
-    in its chat template, or from the plain text where it has no chat template.
+    With a task, the model of its view answers, in the task's template. Without one, a router finds the task of each prompt, where
+    tasks were learned with it (`Request.route`); a conversation is answered in the chat template then. What the router does not
+    know, and everything without a router, the model that all tasks share answers, in its chat template, or from the plain text
+    where it has no chat template.
 
     Args:
         session: The session.
         prompts: The prompts; a blank one gets an empty answer.
         request: Template and settings of generation.
         at: Ref or entry.
-        compare: Ref or entry that gets the same prompts.
+        compare: Ref or entry that gets the same prompts, each in the view of the task that the router found at `at`.
         tick: Called with (what, prompts done, prompts in all).
         on_text: Called with the index of a prompt and the next piece of its answer as it comes, those of `at` alone.
 
@@ -148,106 +101,56 @@ def predict(
         raise BadInput("there is no prompt; give a text, or lines on stdin")
     entry = session.ledger.resolve(at)
     other = session.ledger.resolve(compare) if compare else None
-    task = task_at(session, request.task, entry) if request.task else None
     if request.raw and session.ledger.labelled_by(entry, [request.task]):
         raise BadInput(
             f"task {request.task} is answered with one of its labels, and continues no text; leave --raw or --task out"
         )
-    if task is not None or request.raw:  # refused before the model is loaded
-        rows = [row_of(prompt, request, task, chat=True) for prompt in some]
-        session.load(entry, request.task)
-    else:
-        session.load(entry, None)
-        rows = [row_of(prompt, request, None, chat=bool(session.tokenizer.chat_template)) for prompt in some]
-    encoded = _fitted(session, rows, request, task)
+    asked = asked_of(session, entry, some, request, tick)
+    groups = groups_of(session, entry, asked, request)
+    rows = [rows_of(session, group, some, request) for group in groups]  # refused before a model is loaded
+    batches = [fitted_batch(session, group, own, request) for group, own in zip(groups, rows, strict=True)]
     index = [n for n, prompt in enumerate(prompts) if not prompt.blank]
     streamed = (lambda n, piece: on_text(index[n], piece)) if on_text else None
-    replies, notices = _answers(session, entry, request, encoded, tick, streamed)
-    gone = gone_notice(session.ledger, entry, request.task) if request.task else None
-    all_notices = [*([gone] if gone else []), *replaced_systems(some, request), *encoded.notices, *notices]
-    others: list[Reply | None] = [None] * len(rows)
+    replies, notices = answered(session, entry, asked, batches, request, tick=tick, on_text=streamed)
+    gone = [gone_notice(session.ledger, entry, group.view) for group in groups if group.view is not None]
+    all_notices = [*dict.fromkeys(filter(None, gone)), *replaced_systems(some, request)]
+    all_notices += [*dict.fromkeys(notice for batch in batches for notice in batch.notices), *notices]
+    others: list[Reply | None] = [None] * len(some)
     if other is not None:
-        session.load(other, request.task)
-        second, notices = _answers(session, other, request, encoded, tick)
+        single = [replace(one, weights={one.first: 1.0}) for one in asked]
+        second, notices = answered(session, other, single, batches, request)
         others = list(second)
         all_notices += [f"{other.id[:12]}: {text}" for text in notices]
-    format = task.format if task and not request.raw else (CHAT if rows[0].messages else PLAIN)
+    homes = [_home(batches, n, one) for n, one in enumerate(asked)]
     made = {
-        n: Answer(prompts[n].as_json, one.answer, request.task, format, one.tokens, one.stopped, one.at, two)
-        for n, one, two in zip(index, replies, others, strict=True)
+        place: Answer(
+            prompt=one.prompt.as_json,
+            answer=reply.answer,
+            task=batch.group.view if batch.group.task or request.raw else None,
+            format=_format(batch, row),
+            tokens=reply.tokens,
+            stopped=reply.stopped,
+            at=reply.at,
+            compared=second,
+            routed=one.routing,
+        )
+        for place, one, (batch, row), reply, second in zip(index, asked, homes, replies, others, strict=True)
     }
-    blank = Answer("", "", request.task, format, 0, "blank", entry.id)
-    how = in_words(request, task, rows[0], session.ledger, entry)
+    found = [one.routing for one in asked if one.routing is not None]
+    shared = CHAT if session.tokenizer.chat_template else PLAIN
+    blank = Answer("", "", request.task, shared if found else _format(*homes[0]), 0, "blank", entry.id)
+    how = routed_in_words(session.ledger, asked) if found else in_words(request, homes[0][1], session.ledger, entry)
     return Predictions(tuple(made.get(n, blank) for n in range(len(prompts))), how, tuple(all_notices))
 
 
-def _fitted(session: Session, rows: list[Row], request: Request, task: TaskData | None) -> _Encoded:
-    """Return rows as tokens, each cut to the positions of the model. No prompt depends on the others."""
-    from perdure.model.decode import fitted
-
-    runtime = session.runtime
-    known = task.test if task and not request.raw else ()
-    most = request.max_new_tokens or (answer_length(runtime, task) if task and not request.raw else LONGEST)
-    positions, notices = runtime.base.positions, []
-    if positions is not None:
-        room = positions - min(most, positions // 2)
-        shorter = [
-            oldest_left_out(row, lambda one: len(prompts_of(runtime, [one])[0]) <= room) if row.messages else (row, 0)
-            for row in rows
-        ]
-        rows = [row for row, _ in shorter]
-        notices = [
-            f"the oldest {counted(n, 'turn')} left out: no room among {positions} positions" for _, n in shorter if n
-        ]
-    whole = [ids or runtime.base.stops[:1] for ids in prompts_of(runtime, rows)]
-    each = [fitted([ids], most, positions) for ids in whole]
-    notices += cut_notices(sum(cut for _, _, cut in each), min(new for _, new, _ in each), most, positions)
-    return _Encoded(rows, [ids for (ids,), _, _ in each], [new for _, new, _ in each], known, notices)
+def _home(batches: Sequence[Batch], n: int, asked: Asked) -> tuple[Batch, Row]:
+    """Return the batch in which the first task of prompt `n` answers it, and its row there."""
+    batch = next(one for one in batches if one.group.view == asked.first and n in one.group.members)
+    return batch, batch.rows[batch.group.members.index(n)]
 
 
-def _answers(
-    session: Session,
-    entry: Entry,
-    request: Request,
-    encoded: _Encoded,
-    tick: Tick | None,
-    on_text: OnText | None = None,
-) -> tuple[list[Reply], list[str]]:
-    """Return the answers of the loaded model, that of `entry`, and notices."""
-    if session.ledger.labelled_by(entry, [request.task]):
-        return _labels(session, entry, request, encoded, on_text)
-
-    def done(count: int) -> None:
-        if tick:
-            tick("answering", count, len(encoded.rows))
-
-    decoding = Decoding(request.temperature, request.seed, done, request.batch, on_text)
-    generation = generated(session.runtime, encoded.rows, encoded.ids, encoded.most, decoding, known=encoded.known)
-    ends: list[Stopped] = [
-        "stop" if n < most else "length" for n, most in zip(generation.tokens, encoded.most, strict=True)
-    ]
-    notices = list(generation.notices)
-    reached = [
-        end for end, most in zip(ends, encoded.most, strict=True) if most == LONGEST
-    ]  # a model may have room for less
-    if request.max_new_tokens is None and request.task is None and (cut := reached.count("length")):
-        notices.append(f"{counted(cut, 'answer')} cut after {LONGEST} tokens; raise max_new_tokens")
-    made = zip(generation.texts, generation.tokens, ends, strict=True)
-    return [Reply(text, tokens, end, entry.id) for text, tokens, end in made], notices
-
-
-def _labels(
-    session: Session, entry: Entry, request: Request, encoded: _Encoded, on_text: OnText | None
-) -> tuple[list[Reply], list[str]]:
-    """Return the labels of rows of a task that is answered with labels, and a notice where settings have nothing to change."""
-    task = task_at(session, str(request.task), entry)
-    tests = session.tasks.prompts(task, session.tokenizer)
-    features = session.runtime.features(own_texts(encoded.ids, tests))
-    labels = labels_of(session.ledger, entry, task.name, features).texts
-    for n, text in enumerate(labels if on_text else ()):
-        on_text(n, text)  # type: ignore[misc]
-    unused = request.temperature > 0 or request.max_new_tokens is not None
-    notices = (
-        [f"{task.name} is answered with one of its labels: no token is drawn, and none is counted"] if unused else []
-    )
-    return [Reply(text, 0, "stop", entry.id) for text in labels], notices
+def _format(batch: Batch, row: Row) -> str:
+    """Return the format of an answer: that of the task in whose template it was asked, or the model's own."""
+    if batch.group.task is not None:
+        return batch.group.task.format
+    return CHAT if row.messages else PLAIN

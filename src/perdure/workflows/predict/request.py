@@ -4,10 +4,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Literal, get_args
 
 from perdure.core.errors import BadInput
+from perdure.core.plain_text import quoted
 from perdure.core.rows import Message, Row
 from perdure.core.words import some
+from perdure.data.formats import names_in
 from perdure.data.systems import SYSTEM_ROLES
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
@@ -16,6 +19,9 @@ from perdure.workflows.predict.prompt import Prompt
 
 CHAT, PLAIN = "chat", "plain"
 """What `Answer.format` is where no task's template was used: the model's chat template, and none."""
+
+Route = Literal["single", "soft", "vote", "none"]
+ENSEMBLES = ("soft", "vote")  # routes by which several tasks may answer one prompt
 
 ANSWER = Message("assistant", "")  # stands for the answer that is not known yet
 
@@ -33,6 +39,9 @@ class Request:
         seed: Key of what is drawn.
         batch_size: Most prompts that are answered together; None for 64, or 1 where tokens are drawn: rounding depends
             on the size of a batch, and drawn tokens shall depend on prompt and seed alone.
+        route: How a prompt without a task finds one, where tasks were learned with a router: "single" (the most likely task
+            answers), "soft" (probabilities of the tasks' answers are averaged), "vote" (the answer with the most weight wins),
+            "none" (what all tasks share answers).
     """
 
     task: str | None = None
@@ -42,6 +51,7 @@ class Request:
     temperature: float = 0.0
     seed: int = 0
     batch_size: int | None = None
+    route: Route = "single"
 
     def named(self, ledger: Ledger) -> "Request":
         """Return the request with the name under which its task was learned, in the place of an alias."""
@@ -66,6 +76,15 @@ class Request:
             raise BadInput(f"temperature is {self.temperature}; give 0 (the most likely answer) or more")
         if self.system is not None and not self.system.strip():
             raise BadInput("the system turn is empty; leave it out")
+        if self.route not in get_args(Route):
+            raise BadInput(f"route is {quoted(self.route)}; give {', '.join(get_args(Route))}")
+        if self.route in ENSEMBLES and (self.task or self.raw):
+            raise BadInput(
+                f"route {self.route} asks the models of several tasks, and a prompt with a task, or in no template, has one; "
+                "leave one of the two out"
+            )
+        if self.route == "soft" and self.temperature:
+            raise BadInput("route soft takes the most likely answer; leave the temperature out, or take route vote")
         if self.system is not None and self.raw:
             raise BadInput("raw text has no template, so it has no system turn; leave one of the two out")
 
@@ -104,16 +123,19 @@ def row_of(prompt: Prompt, request: Request, task: TaskData | None, *, chat: boo
     return _with_system(Row(messages=(*turns, ANSWER), extra=prompt.extra, source=prompt.source), request.system)
 
 
-def in_words(request: Request, task: TaskData | None, row: Row, ledger: Ledger, entry: Entry) -> str:
+def in_words(request: Request, row: Row, ledger: Ledger, entry: Entry) -> str:
     """Return in words which template was used, and how to use that of a task."""
+    task = request.task
     if request.raw:
-        return f"continued as plain text{f', by the model of task {ledger.shown_name(task.name)}' if task else ''}"
+        return f"continued as plain text{f', by the model of task {ledger.shown_name(task)}' if task else ''}"
     isolated = isolated_tasks(ledger, entry)
     if task is not None:
-        if ledger.labelled_by(entry, [task.name]):
-            return f"answered with one of the labels of task {ledger.shown_name(task.name)}, by the untrained model's features"
-        own = " and with its own adapter" if task.name in isolated else ""
-        return f"prompted in the template of task {ledger.shown_name(task.name)}{own}"
+        if ledger.labelled_by(entry, [task]):
+            return (
+                f"answered with one of the labels of task {ledger.shown_name(task)}, by the untrained model's features"
+            )
+        own = " and with its own adapter" if task in isolated else ""
+        return f"prompted in the template of task {ledger.shown_name(task)}{own}"
     how = (
         "prompted as a user turn of the chat template"
         if row.messages
@@ -128,6 +150,13 @@ def isolated_tasks(ledger: Ledger, entry: Entry) -> list[str]:
     """Return the tasks that have an adapter of their own, which only a request that names the task uses."""
     seen, labelled = ledger.seen_by(entry, [None, *entry.tasks]), ledger.labelled_by(entry)
     return [name for name in task_order(ledger, entry) if seen[name] != seen[None] and name not in labelled]
+
+
+def fits_template(prompt: Prompt, request: Request, task: TaskData) -> bool:
+    """Return whether a prompt that was sent to a task can be written in the task's template: one text, in a template for one."""
+    if not prompt.text or (request.system is not None and not _is_conversation(task)):
+        return False
+    return len(names_in(task.spec.template)) <= 1 if task.spec.template else True
 
 
 def oldest_left_out(row: Row, fits: Callable[[Row], bool]) -> tuple[Row, int]:

@@ -1,0 +1,263 @@
+"""Requests without a task: who answers them, where moments are stored, and that a task taken out was never there."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from perdure import Workspace
+from perdure.core.errors import BadInput, BadSpec
+from perdure.core.keyed import keyed
+from perdure.core.slots import measured_tasks
+from perdure.workflows.learn.remove_task import remove_task
+from perdure.workflows.predict import views
+from perdure.workflows.predict.ensemble import averaged, known_answers, voted
+from perdure.workflows.routing import Routing, routed, routed_rows, routes
+
+FAST = {"max_steps": 4, "per_device_train_batch_size": 8, "host": "loop", "lora_r": 2, "learning_rate": 0.01}
+WORDS = {
+    "refund": ("money back for", "cash returned on"),
+    "parcel": ("where is the box", "the courier lost it"),
+    "tariff": ("price of a call", "cost per minute"),
+}
+
+
+FILLERS = ("please", "today", "again", "for me", "at home", "by noon", "in town", "now", "maybe", "then")
+
+
+def rows(task, first, n):
+    """Return rows number `first` and the `n` - 1 behind it of a task: one of its two phrases, and four of the fillers."""
+    orders = list(itertools.permutations(FILLERS, 4))
+    mixed = [orders[k] for k in keyed(task).permutation(len(orders))[first : first + n]]
+    texts = [" ".join((WORDS[task][i % 2], *words)) for i, words in enumerate(mixed)]
+    return [{"text": text, "label": f"{task} {i % 2}"} for i, text in enumerate(texts)]
+
+
+def learn(ws, tmp_path, task, recipe="isolated"):
+    data = [{**row, "split": "train"} for row in rows(task, 0, 40)] + [
+        {**row, "split": "test"} for row in rows(task, 100, 8)
+    ]
+    path = tmp_path / f"{task}.jsonl"
+    path.write_text("\n".join(map(json.dumps, data)), encoding="utf-8")
+    return ws.learn(task, path, recipe=recipe, overrides=FAST, gate=None)
+
+
+def made(tiny_model, tmp_path, name, tasks, recipe="isolated"):
+    ws = Workspace.init(tmp_path / name, str(tiny_model), dtype="float32", guards="none")
+    for task in tasks:
+        learn(ws, tmp_path, task, recipe)
+    return ws
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("routing")
+
+
+@pytest.fixture(scope="module")
+def ws(tiny_model, folder):
+    """Three isolated tasks. Not changed by any test."""
+    return made(tiny_model, folder, "ws", WORDS)
+
+
+def head(ws):
+    return ws.ledger.resolve("head")
+
+
+def stored(ws):
+    """The moments of each task, by task."""
+    return {task: ws.ledger.objects.get(name) for task, name in routes(ws.ledger, head(ws)).items()}
+
+
+def text(ws, task):
+    """Return a text that no row of a task has, and that the router knows."""
+    texts = [row["text"] for row in rows(task, 200, 20)]
+    found = routed(ws.session, head(ws), texts)
+    return next(text for text, routing in zip(texts, found, strict=True) if routing.task == task)
+
+
+def alike(one, other):
+    return one.keys() == other.keys() and all(
+        one[task].keys() == other[task].keys()
+        and all(torch.equal(one[task][key], other[task][key]) for key in one[task])
+        for task in one
+    )
+
+
+def test_each_task_has_a_slot_of_moments_and_no_view_has_one(ws):
+    slots = ws.ledger.slots(head(ws))
+    assert measured_tasks(slots, "route") == {task: f"route:{task}" for task in sorted(WORDS)}
+    assert not any(name.startswith("route") for task in (None, *WORDS) for name in ws.ledger.view(head(ws), task))
+    assert {
+        task: sorted(key for key in moments if key.startswith("mean/")) for task, moments in stored(ws).items()
+    } == {task: [f"mean/{task} 0", f"mean/{task} 1"] for task in sorted(WORDS)}
+    assert head(ws).state is None
+
+
+def test_rows_of_a_task_are_sent_to_it_and_their_features_are_computed_once(ws, monkeypatch):
+    session = ws.session
+    for task in WORDS:
+        found = routed_rows(session, head(ws), session.task(task, head(ws)))
+        assert [routing.task for routing in found].count(task) >= 6
+        assert all(max(r.posterior, key=r.posterior.get) == task for r in found)
+    monkeypatch.setattr(type(session.runtime), "features", None)
+    assert len(routed_rows(session, head(ws), session.task("refund", head(ws)))) == 8
+
+
+def test_a_plain_text_has_the_features_of_the_row_that_has_it_in_a_template(ws):
+    texts = [row["text"] for row in rows("parcel", 100, 8)]
+    plain = routed(ws.session, head(ws), texts)
+    in_template = routed_rows(ws.session, head(ws), ws.session.task("parcel", head(ws)))
+    assert plain == in_template
+
+
+def test_no_order_of_learning_changes_a_bit_and_a_task_taken_out_was_never_learned(ws, tiny_model, folder):
+    other = made(tiny_model, folder, "reversed", reversed(WORDS))
+    assert alike(stored(ws), stored(other))
+    done = other.revert("parcel")
+    assert "parcel" not in routes(other.ledger, head(other))
+    never = made(tiny_model, folder, "never", ["refund", "tariff"])
+    assert alike(stored(other), stored(never))
+    text = ["where is the box now in town please", "money back for at home again today"]
+    assert routed(other.session, head(other), text) == routed(never.session, head(never), text)
+    assert ws.ledger.seen(head(ws), "tariff") == never.ledger.seen(head(never), "tariff")
+    other.rollback(f"{done.entry}~1")
+    assert alike(stored(other), stored(ws))
+
+
+def test_a_shared_task_can_be_found_too_and_delete_takes_its_moments(tiny_model, folder):
+    recipe = {"name": "found", "methods": {"color": {}}}
+    own = made(tiny_model, folder, "shared", ["refund", "parcel"], recipe)
+    (answer,) = own.predict(text(own, "refund"))
+    assert (answer.task, answer.routed.task) == ("refund", "refund")
+    remove_task(own.session, "parcel")
+    assert list(routes(own.ledger, head(own))) == ["refund"]
+    assert "route:parcel" not in own.ledger.slots(head(own))
+
+
+@pytest.mark.parametrize("task", WORDS)
+def test_a_prompt_goes_to_its_task_as_if_the_task_were_named(ws, task):
+    prompt = text(ws, task)
+    (answer,) = ws.predict(prompt)
+    (named,) = ws.predict(prompt, task)
+    assert (answer.answer, answer.task, answer.format, answer.tokens) == (
+        named.answer,
+        task,
+        named.format,
+        named.tokens,
+    )
+    assert answer.routed.task == task
+    assert named.routed is None
+    assert "routed" not in named.to_json()
+    assert answer.to_json()["routed"]["posterior"][task] > 0.5
+
+
+UNKNOWN = "zzz qqq !!! ??? xxx %%% zzz qqq !!! ??? xxx"
+
+
+def test_a_prompt_near_no_task_is_answered_by_what_all_tasks_share(ws):
+    (answer,) = ws.predict(UNKNOWN)
+    assert answer.routed.task is None
+    assert answer.task is None
+    (shared,) = ws.predict(UNKNOWN, route="none")
+    assert shared.routed is None
+    assert (shared.answer, shared.format) == (answer.answer, answer.format)
+
+
+def test_answers_of_several_tasks_are_in_order_and_those_of_each_alone(ws):
+    texts = [text(ws, "refund"), UNKNOWN, text(ws, "parcel"), text(ws, "tariff")]
+    together = ws.predict(texts)
+    assert [answer.task for answer in together] == ["refund", None, "parcel", "tariff"]
+    assert [answer.prompt for answer in together] == texts
+    assert [answer.answer for answer in together] == [ws.predict(one)[0].answer for one in texts]
+
+
+def test_a_conversation_goes_through_the_adapter_in_the_chat_template(ws):
+    (answer,) = ws.predict([[{"role": "user", "content": text(ws, "refund")}]])
+    assert (answer.task, answer.routed.task, answer.format) == (None, "refund", "chat")
+    assert ws.chat([{"role": "user", "content": text(ws, "refund")}]).routed.task == "refund"
+
+
+def weighted(monkeypatch, posterior, task="refund"):
+    """Let the router have this posterior for every text."""
+    monkeypatch.setattr(
+        views, "routed", lambda session, entry, texts, tick=None: [Routing(task, posterior) for _ in texts]
+    )
+
+
+@pytest.mark.parametrize("route", ["soft", "vote"])
+def test_one_likely_task_answers_as_it_does_alone_to_the_bit(ws, monkeypatch, route):
+    weighted(monkeypatch, {"refund": 0.97, "parcel": 0.03})
+    (alone,) = ws.predict("money back for today please now", "refund")
+    (answer,) = ws.predict("money back for today please now", route=route)
+    assert (answer.answer, answer.tokens, answer.stopped) == (alone.answer, alone.tokens, alone.stopped)
+
+
+@pytest.mark.parametrize("route", ["soft", "vote"])
+def test_several_likely_tasks_answer_together_whatever_their_order(ws, monkeypatch, route):
+    answers = []
+    for posterior in ({"refund": 0.6, "parcel": 0.4}, {"parcel": 0.4, "refund": 0.6}):
+        weighted(monkeypatch, posterior)
+        (answer,) = ws.predict("money back for today please now", route=route)
+        answers.append(answer.answer)
+    assert len(set(answers)) == 1
+    if route == "soft":
+        assert answers[0] in {f"{task} {n}" for task in ("refund", "parcel") for n in (0, 1)}
+        assert answer.tokens == 0
+    else:
+        assert answers[0] == ws.predict("money back for today please now", "refund")[0].answer
+
+
+def test_averages_are_of_probabilities_by_weight_and_equal_tasks_are_any_of_them():
+    one, other = {"yes": 0.9, "no": 0.1}, {"yes": 0.2, "no": 0.8}
+    assert averaged({"a": 0.5, "b": 0.5}, {"a": one, "b": other}) == "yes"  # 0.55
+    assert averaged({"a": 0.3, "b": 0.7}, {"a": one, "b": other}) == "no"  # 0.59
+    assert averaged({"b": 0.7, "a": 0.3}, {"a": one, "b": other}) == "no"
+    assert averaged({"a": 0.3, "b": 0.7}, {"a": one, "b": one}) == "yes"
+    assert averaged({"a": 0.6, "b": 0.4}, {"a": {"x": 0.5, "y": 0.5}, "b": {"z": 1.0}}) == "z"
+
+
+def test_votes_are_counted_by_weight_and_white_space_is_none():
+    assert voted({"a": 0.4, "b": 0.3, "c": 0.3}, {"a": "no", "b": "yes", "c": " yes\n"}) == "b"
+    assert voted({"a": 0.6, "b": 0.4}, {"a": "no", "b": "yes"}) == "a"
+    assert voted({"b": 0.5, "a": 0.5}, {"a": "no", "b": "yes"}) == "a"
+    assert voted({None: 1.0}, {None: ""}) is None
+
+
+def test_answers_that_can_be_compared_are_those_of_labels_or_choices(ws):
+    assert known_answers(None) == ()
+    found = known_answers(ws.session.task("refund", head(ws)))
+    assert [answer.strip() for answer in found] == ["refund 0", "refund 1"]
+
+
+def test_an_ensemble_needs_a_router_and_no_task(tiny_model, folder, ws):
+    plain = made(tiny_model, folder, "plain", ["refund"], "per_task")
+    with pytest.raises(BadInput, match="color"):
+        plain.predict("money back for today please now", route="soft")
+    assert plain.predict("money back for today please now")[0].routed is None
+    for wrong in ({"task": "refund", "route": "vote"}, {"route": "soft", "temperature": 1.0}, {"route": "any"}):
+        with pytest.raises(BadInput, match="route"):
+            ws.predict("money back for today please now", **wrong)
+
+
+def test_a_task_learned_again_has_its_new_moments_alone(tiny_model, folder):
+    again = made(tiny_model, folder, "again", ["refund", "parcel"])
+    before = stored(again)
+    path = folder / "more.jsonl"
+    data = [{**row, "split": "train"} for row in rows("refund", 50, 40)] + [
+        {**row, "split": "test"} for row in rows("refund", 100, 8)
+    ]
+    path.write_text("\n".join(map(json.dumps, data)), encoding="utf-8")
+    again.learn("refund", path, recipe="isolated", overrides=FAST, gate=None)
+    after = stored(again)
+    assert alike({"parcel": before["parcel"]}, {"parcel": after["parcel"]})
+    assert not alike({"refund": before["refund"]}, {"refund": after["refund"]})
+
+
+def test_a_state_whose_weights_replace_the_base_has_no_features_to_measure(tiny_model, folder):
+    full = made(
+        tiny_model, folder, "full", ["refund"], {"name": "full", "train": "full", "data": "task", "methods": {}}
+    )
+    with pytest.raises(BadSpec, match="color measures the base model"):
+        learn(full, folder, "parcel", {"name": "found", "methods": {"color": {}}})
