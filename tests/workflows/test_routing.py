@@ -1,53 +1,21 @@
 """Requests without a task: who answers them, where moments are stored, and that a task taken out was never there."""
 
-import itertools
 import json
+import re
 
 import pytest
 import torch
 
-from perdure import Workspace
 from perdure.core.errors import BadInput, BadSpec
-from perdure.core.keyed import keyed
 from perdure.core.slots import measured_tasks
 from perdure.workflows.learn.remove_task import remove_task
 from perdure.workflows.predict import views
 from perdure.workflows.predict.ensemble import averaged, known_answers, voted
+from perdure.workflows.predict.predict import predict
+from perdure.workflows.predict.prompt import Prompt
+from perdure.workflows.predict.request import Request
 from perdure.workflows.routing import Routing, routed, routed_rows, routes
-
-FAST = {"max_steps": 4, "per_device_train_batch_size": 8, "host": "loop", "lora_r": 2, "learning_rate": 0.01}
-WORDS = {
-    "refund": ("money back for", "cash returned on"),
-    "parcel": ("where is the box", "the courier lost it"),
-    "tariff": ("price of a call", "cost per minute"),
-}
-
-
-FILLERS = ("please", "today", "again", "for me", "at home", "by noon", "in town", "now", "maybe", "then")
-
-
-def rows(task, first, n):
-    """Return rows number `first` and the `n` - 1 behind it of a task: one of its two phrases, and four of the fillers."""
-    orders = list(itertools.permutations(FILLERS, 4))
-    mixed = [orders[k] for k in keyed(task).permutation(len(orders))[first : first + n]]
-    texts = [" ".join((WORDS[task][i % 2], *words)) for i, words in enumerate(mixed)]
-    return [{"text": text, "label": f"{task} {i % 2}"} for i, text in enumerate(texts)]
-
-
-def learn(ws, tmp_path, task, recipe="isolated"):
-    data = [{**row, "split": "train"} for row in rows(task, 0, 40)] + [
-        {**row, "split": "test"} for row in rows(task, 100, 8)
-    ]
-    path = tmp_path / f"{task}.jsonl"
-    path.write_text("\n".join(map(json.dumps, data)), encoding="utf-8")
-    return ws.learn(task, path, recipe=recipe, overrides=FAST, gate=None)
-
-
-def made(tiny_model, tmp_path, name, tasks, recipe="isolated"):
-    ws = Workspace.init(tmp_path / name, str(tiny_model), dtype="float32", guards="none")
-    for task in tasks:
-        learn(ws, tmp_path, task, recipe)
-    return ws
+from routed import FAST, WORDS, learn, made, rows
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +145,19 @@ def test_a_conversation_goes_through_the_adapter_in_the_chat_template(ws):
     (answer,) = ws.predict([[{"role": "user", "content": text(ws, "refund")}]])
     assert (answer.task, answer.routed.task, answer.format) == (None, "refund", "chat")
     assert ws.chat([{"role": "user", "content": text(ws, "refund")}]).routed.task == "refund"
+
+
+def test_what_was_done_is_said_in_words(ws):
+    def how(*texts, **more):
+        return predict(ws.session, [Prompt(one) for one in texts], Request(max_new_tokens=2, **more)).how
+
+    refund, tariff = text(ws, "refund"), text(ws, "tariff")
+    assert re.match(r"sent to task refund \(probability [01]\.\d\d\); --task NAME names the task", how(refund))
+    assert how(UNKNOWN).startswith("no task is near the text, so that what all tasks share answers; ")
+    assert how(refund, UNKNOWN, refund, tariff).startswith(
+        "sent by their texts: 2 to refund, 1 to tariff, 1 near no task, which what all tasks share answers; "
+    )
+    assert how(refund, route="none").startswith("prompted as a user turn of the chat template")
 
 
 def weighted(monkeypatch, posterior, task="refund"):

@@ -99,6 +99,8 @@ def start(run: Run, prepared: Prepared) -> "Learner":
     session, plan = run.session, run.plan
     states = states_at(session.ledger, plan.continued, session.runtime.base.device) | _measured_before(run)
     pools = _pools(run, prepared)
+    if any(method.slot for method in plan.recipe.methods):
+        session.runtime.layer  # noqa: B018  # refuses a model without a list of blocks, before it is trained
     if not plan.recipe.trains:
         session.load(session.ledger.resolve("base"))
         return make_learner(run, prepared, {}, states, pools, {})
