@@ -18,6 +18,13 @@ def evaluate(
     every: Annotated[
         bool, typer.Option("--all", help="Score every test row of a task that has more than its test_rows.")
     ] = False,
+    routed: Annotated[
+        bool,
+        typer.Option(
+            "--routed/--known",
+            help="Score requests that do not name their task (a router sends them), or those that do.",
+        ),
+    ] = False,
     trust_file: TrustFile = None,
     run_code: RunsCode = "no",
     at: At = "head",
@@ -36,15 +43,17 @@ def evaluate(
         ws.trust(file)
     session = ws.session
     with progress("looking up scores") as tick:
-        evaluation = carry_out(session, tasks or (), at, tick, every=every)
+        evaluation = carry_out(session, tasks or (), at, tick, every=every, routed=routed)
     if as_json:
         record = evaluation.to_json()
-        return emit({"ref": record["ref"], "tasks": record["tasks"]})
+        return emit({key: value for key, value in record.items() if key != "entry"})
     scores = evaluation.tasks
     if not scores:
         return print_message(knows_nothing(at))
     shown = ws.ledger.by_shown_name(scores)
     rows = [[name, percent(s), interval(s), s.n, s.scorer] for name, s in shown.items()]
     print_text(table(["task", "score", "95% interval", "n", "scorer"], rows, right=(1, 2, 3)))
+    if evaluation.routing:
+        print_text(f"routing: {evaluation.routing.renamed(ws.ledger.aliases).line}")
     for notice in evaluation.notices:
         warn(notice)

@@ -43,6 +43,9 @@ def show_result(result: "LearnResult", ledger: "Ledger") -> None:
         print_text(
             f"{shown(other)} was not scored at head before this; 'before' is its score at entry {short(earlier.entry)}\n"
         )
+    if result.routing and result.routed:
+        mean = sum(one.score for one in result.routed.values()) / len(result.routed)
+        print_text(f"without the tasks' names: {100 * mean:.1f}% in the mean; {result.routing.line}\n")
     if result.repair:
         print_text(_repair_lines(result.repair, ledger) + "\n")
     from perdure.workflows.guards.judge import WARNS  # only here: it loads numpy

@@ -16,6 +16,13 @@ def matrix(
     every: Annotated[
         bool, typer.Option("--all", help="Show every task and every stage, also where they are many.")
     ] = False,
+    routed: Annotated[
+        bool,
+        typer.Option(
+            "--routed/--known",
+            help="Scores of requests that do not name their task (a router sends them), or of those that do.",
+        ),
+    ] = False,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -23,13 +30,16 @@ def matrix(
 
     Of more than 12 tasks the newest and those that lost most are shown, of more than 20 stages the newest.
 
+    With --routed no request names its task. A learn with a router (recipe isolated) measures these scores, and 'perdure eval
+    --routed' does so for any other state.
+
     Example: perdure matrix --at head~1
     """
     from perdure.evaluate.matrix import Part, plain_text
     from perdure.workflows.inspect.matrix import matrix as read
 
     ledger = open_ledger(folder)
-    table = read(ledger, at, parts=not as_json)
+    table = read(ledger, at, parts=not as_json, routed=routed)
     if as_json:
         names = {task: alias for task, alias in ledger.aliases.items() if task in table.tasks}
         return emit({**table.to_json(), **({"aliases": names} if names else {})})

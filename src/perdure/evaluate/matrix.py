@@ -9,6 +9,7 @@ from perdure.core.errors import BadInput
 from perdure.core.keyed import seed_of
 from perdure.core.records import Record, omitted, omitted_mapping
 from perdure.core.tables import Grid, Tabular
+from perdure.evaluate.routing import RoutingAccuracy
 from perdure.ledger.records import Score
 from perdure.maths import metrics
 from perdure.maths.metrics import matrix_metrics
@@ -117,6 +118,8 @@ class Matrix(Record, Tabular):
         test: (stages, tasks): a name for the test rows of each cell. Two cells of a column with other names were scored on
             other rows: the task was updated, or a row deleted, between them.
         guards: The guards of the workspace by name, which no metric counts.
+        routing: Of scores without the task's name, how many test rows found their task after the last stage; None without a
+            router, and where the tasks were named.
     """
 
     tasks: tuple[str, ...]
@@ -126,6 +129,7 @@ class Matrix(Record, Tabular):
     metrics: Mapping[str, Metric]
     test: tuple[tuple[str | None, ...], ...] | None = omitted(None)
     guards: Mapping[str, GuardColumn] = omitted_mapping()
+    routing: RoutingAccuracy | None = omitted(None)
 
     @cached_property
     def learned(self) -> list[int | None]:
@@ -146,7 +150,11 @@ class Matrix(Record, Tabular):
             for name, one in self.metrics.items()
         }
         return replace(
-            self, tasks=tuple(aliases.get(task, task) for task in self.tasks), stages=stages, metrics=metrics
+            self,
+            tasks=tuple(aliases.get(task, task) for task in self.tasks),
+            stages=stages,
+            metrics=metrics,
+            routing=self.routing and self.routing.renamed(aliases),
         )
 
     def learned_at(self, task: str) -> int | None:
@@ -315,6 +323,8 @@ def plain_text(matrix: Matrix, part: Part | None = None) -> str:
     if worst := matrix.metrics["bwt"].worst:
         summary.append(f"worst change: {worst.task} {_points(worst.value)} since it was learned")
     summary += [f"{name}: {note}" for name in MEANING if (note := matrix.metrics[name].note)]
+    if matrix.routing:
+        summary.append(f"routing: {matrix.routing.line}")
     if some:
         summary.append("' scored on other test rows than the newest; differences are over the rows that both have")
     return "\n".join([*_aligned(lines), "", *summary]) + "\n"

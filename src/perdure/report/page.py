@@ -21,6 +21,7 @@ from perdure.report.heatmap import heatmap, legend
 from perdure.report.history import history
 from perdure.report.markup import Child, Html, el, join, trusted
 from perdure.report.records import ReportData, cells, only_edits
+from perdure.report.routing import routing
 from perdure.report.traces import traces
 from perdure.report.training import heartbeats, losses
 from perdure.report.words import count
@@ -59,6 +60,12 @@ SECTIONS = {
         "Each task over time",
         "Score after every stage with its 95% interval. "
         "The open circle marks each time the task was learned, the dotted line its level at the first.",
+    ),
+    "routing": Section(
+        "Routing",
+        "What requests go through",
+        "A task with an adapter of its own is answered by it. A router sends a request that does not name its task to the task "
+        "whose training texts it is nearest to. A request near no task goes through what all tasks share.",
     ),
     "guards": Section(
         "Guards",
@@ -164,6 +171,7 @@ def _bodies(data: ReportData) -> dict[str, Child]:
         nothing = join("No task has been scored yet. ", el("code", "perdure learn TASK DATA"), " starts the stream.")
         bodies["matrix"] = bodies["tasks"] = el("p", nothing, class_="empty")
     return bodies | {
+        **routing(data),
         **guards(data),
         "gate": gates(data),
         "training": losses(data),

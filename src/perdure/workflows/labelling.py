@@ -54,6 +54,10 @@ def labels_of(ledger: Ledger, entry: Entry, task: str, features: "Tensor") -> La
     return Labels([names[n] for n in scores.argmax(-1).tolist()], scores.softmax(-1), names)
 
 
+def _nothing(answer: str, reference: str) -> float:
+    return 0.0
+
+
 def measure_labels(
     runtime: "Runtime",
     ledger: Ledger,
@@ -61,10 +65,13 @@ def measure_labels(
     task: TaskData,
     prompts: Sequence[list[int]],
     *,
+    by: str | None = None,
     only: Sequence[int] | None = None,
     on_rows: OnRows | None = None,
 ) -> Measured:
     """Score the labels of a task's test rows.
+
+    Rows of a task that is not scored by comparing labels, which a router sent here, score 0: a label is no answer to them.
 
     Args:
         runtime: Holds the model; its features are those of the base, whatever is loaded.
@@ -72,6 +79,7 @@ def measure_labels(
         entry: An entry that answers the task with labels.
         task: The task.
         prompts: Its test rows as tokens.
+        by: The task whose labels are the answers; its own by default.
         only: Indices of the test rows that are scored; None scores all.
         on_rows: Called with the number of rows that are done, and of all rows that are read.
     """
@@ -80,10 +88,10 @@ def measure_labels(
     began = time.perf_counter()
     chosen = range(len(task.test)) if only is None else only
     features = features_of_tests(runtime, ledger, task, prompts, on_rows)
-    found = labels_of(ledger, entry, task.name, features[list(chosen)])
+    found = labels_of(ledger, entry, by or task.name, features[list(chosen)])
     rows = [task.test[n] for n in chosen]
     name, options = read_scorer(task.scorer)
-    score = get_scorer("exact" if name == "choice" else {"name": name, **options})
+    score = get_scorer("exact" if name == "choice" else {"name": name, **options}) if name in SCORERS else _nothing
     reader = Reader.of(runtime.base.tokenizer, task.test)
     wanted = [reader.reference(row).strip() for row in rows]
     items = [score(text, reference) for text, reference in zip(found.texts, wanted, strict=True)]

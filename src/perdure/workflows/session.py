@@ -210,11 +210,16 @@ class Session:
         if stored is not None and stored.n >= n:
             return Scored(stored)
         chosen = sample_of(task.test, n, task.spec.seed) if n < len(task.test) else None
+<<<<<<< HEAD
         measured = self._measured(entry, task, chosen, tick, shared=shared)
+=======
+        measured = self.measure_under(entry, task.name, task, chosen, tick)
+>>>>>>> 7226f79 (matrix --routed and eval --routed: scores of requests that do not name their task, and how many find it; the report shows both)
         self.runtime.release()
         self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=chosen is not None)
         return Scored(measured.score, measured.score.seconds, measured.notices)
 
+<<<<<<< HEAD
     def _measured(
         self, entry: Entry, task: TaskData, chosen: Sequence[int] | None, tick: Tick | None, *, shared: bool
     ) -> Measured:
@@ -225,6 +230,33 @@ class Session:
             on_rows = partial(tick, f"features of {called}") if tick else None
             return measure_labels(self.runtime, self.ledger, entry, task, prompts, only=chosen, on_rows=on_rows)
         self.load(entry, None if shared else task.name)
+=======
+    def measure_under(
+        self,
+        entry: Entry,
+        view: str | None,
+        task: TaskData,
+        chosen: Sequence[int] | None = None,
+        tick: Tick | None = None,
+    ) -> Measured:
+        """Return the score of a task's test rows where the view of some task answers them, measured now.
+
+        Args:
+            entry: An entry or a draft.
+            view: Name of the task whose view it is; None for what all tasks share.
+            task: The task.
+            chosen: Indices of the test rows; None takes all.
+            tick: Called with (what, done, total) as work goes on.
+        """
+        prompts, code = self.tasks.prompts(task, self.tokenizer), partial(trusted_text, self.ledger.root)
+        called = self.ledger.shown_name(task.name)
+        if view is not None and self.ledger.labelled_by(entry, [view]):
+            on_rows = partial(tick, f"features of {called}") if tick else None
+            return measure_labels(
+                self.runtime, self.ledger, entry, task, prompts, by=view, only=chosen, on_rows=on_rows
+            )
+        self.load(entry, view)
+>>>>>>> 7226f79 (matrix --routed and eval --routed: scores of requests that do not name their task, and how many find it; the report shows both)
         return measure(
             self.runtime,
             task,

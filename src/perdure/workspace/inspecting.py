@@ -25,18 +25,25 @@ class InspectVerbs(Opened):
     """Measure and inspect."""
 
     def evaluate(
-        self, tasks: Sequence[str] = (), at: str = "head", tick: Tick | None = None, *, every: bool = False
+        self,
+        tasks: Sequence[str] = (),
+        at: str = "head",
+        tick: Tick | None = None,
+        *,
+        every: bool = False,
+        routed: bool = False,
     ) -> Evaluation:
         """Score tasks at a ref, or look their scores up.
 
-        With `every`, all test rows of a task are scored, and not a sample where there are more than its `test_rows`.
+        With `every`, all test rows of a task are scored, and not a sample where there are more than its `test_rows`. With
+        `routed`, no row names its task; see `workflows.routed_scores`.
 
         What the user should know of the prompts, such as prompts that had to be cut, is a Python warning.
 
         Raises:
             NotFound: A task or ref is not known.
         """
-        found = evaluate(self.session, tasks, at, tick, every=every)
+        found = evaluate(self.session, tasks, at, tick, every=every, routed=routed)
         warn(found.notices)
         return found
 
@@ -76,9 +83,9 @@ class InspectVerbs(Opened):
         warn(found.warnings)
         return found
 
-    def matrix(self, at: str = "head", *, parts: bool = False) -> Matrix:
+    def matrix(self, at: str = "head", *, parts: bool = False, routed: bool = False) -> Matrix:
         """Return stage x task with its metrics, from what was measured; see `workflows.inspect.matrix`."""
-        return matrix(self.ledger, at, parts=parts)
+        return matrix(self.ledger, at, parts=parts, routed=routed)
 
     def gate(self, at: str | None = None) -> GateView:
         """Return what a learn's gate decided: at a ref, else the candidate's, else head's.

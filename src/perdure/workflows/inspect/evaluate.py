@@ -8,9 +8,11 @@ from perdure.core.progress import Tick
 from perdure.core.records import JsonObject, plain
 from perdure.core.tables import Grid, Tabular, cells_of
 from perdure.data.task import TaskData
+from perdure.evaluate.routing import RoutingAccuracy
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import ScoreSummary
 from perdure.workflows.inspect.score_views import taken_out, task_order
+from perdure.workflows.routed_scores import routing_at, score_routed
 from perdure.workflows.session import Scored, Session
 
 
@@ -23,12 +25,14 @@ class Evaluation(Tabular):
         entry: Id of the entry.
         scores: By task name.
         about: Notices about the tasks: those that were taken out before the entry, and those of which a sample is scored.
+        routing: How many rows found their task, where they did not name it; None where they did, and without a router.
     """
 
     ref: str
     entry: str
     scores: dict[str, Scored]
     about: tuple[str, ...] = ()
+    routing: RoutingAccuracy | None = None
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -49,8 +53,9 @@ class Evaluation(Tabular):
         return Grid(("task", *columns), rows)
 
     def to_json(self) -> JsonObject:
-        """Return "ref", "entry" and "tasks": score, interval, n and scorer of each."""
-        return {"ref": self.ref, "entry": self.entry, "tasks": plain(self.tasks)}
+        """Return "ref", "entry" and "tasks": score, interval, n and scorer of each; "routing" where rows were routed."""
+        routing = {"routing": self.routing.to_json()} if self.routing else {}
+        return {"ref": self.ref, "entry": self.entry, "tasks": plain(self.tasks), **routing}
 
 
 def evaluate(
@@ -60,6 +65,7 @@ def evaluate(
     tick: Tick | None = None,
     *,
     every: bool = False,
+    routed: bool = False,
 ) -> Evaluation:
     """Score tasks at a ref, all that it knows unless some are named; stored scores are looked up.
 
@@ -69,6 +75,7 @@ def evaluate(
         at: Ref or entry.
         tick: Called with (what, done, total).
         every: Score every test row, and not a sample of many; see `TaskData.scored_rows`.
+        routed: Score requests that do not name their task; see `workflows.routed_scores`.
 
     Raises:
         NotFound: A task or ref is not known.
@@ -82,13 +89,18 @@ def evaluate(
             name: task for name, task in known.items() if task.test or session.ledger.score(seen[name], task.version)
         }
     scored = {name: session.score(entry, task, tick, every=every) for name, task in known.items()}
+    routing = None
+    if routed:
+        seconds = {name: one.seconds for name, one in scored.items()}
+        scored = {name: Scored(score_routed(session, entry, task, tick), seconds[name]) for name, task in known.items()}
+        routing = routing_at(session.ledger, entry, {name: one.score for name, one in scored.items()})
     gone = [text for name in scored if (text := gone_notice(session.ledger, entry, name))]
     sampled = [
         f"task {name}: {scored[name].score.n:,} of {len(task.test):,} test rows are scored; --all scores all of them"
         for name, task in known.items()
         if scored[name].score.n < len(task.test)
     ]
-    return Evaluation(at, entry.id, scored, (*gone, *sampled))
+    return Evaluation(at, entry.id, scored, (*gone, *sampled), routing)
 
 
 def gone_notice(ledger: Ledger, entry: Entry, task: str) -> str | None:

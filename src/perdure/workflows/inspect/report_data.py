@@ -13,7 +13,14 @@ from perdure.workflows.inspect.compare import side_by_side
 from perdure.workflows.inspect.guard_views import guard_report
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.memory_views import held
-from perdure.workflows.inspect.report_records import ReportData, ReportedScore, ReportEntry, WorkspaceInfo
+from perdure.workflows.inspect.report_records import (
+    ReportData,
+    ReportedScore,
+    ReportEntry,
+    RoutedReport,
+    WorkspaceInfo,
+)
+from perdure.workflows.inspect.routed_views import routed_report
 from perdure.workflows.inspect.trace_notes import traces_at
 
 if TYPE_CHECKING:
@@ -63,6 +70,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
         reflog=tuple(move for move in reversed(ledger.reflog()) if move.old),
         references=tuple(move for guard in ledger.guards() for move in reversed(ledger.reflog(REF.format(guard.name)))),
         guards=guard_report(ledger, line),
+        routed=routed_report(ledger, head),
         compare=tuple(side_by_side(ledger, name, other) for name, other in (compare or {}).items()),
     )
     return _renamed(data, ledger) if ledger.aliases else data
@@ -81,9 +89,15 @@ def _renamed(data: ReportData, ledger: "Ledger") -> ReportData:
     return replace(
         data,
         matrix=data.matrix.renamed(ledger.aliases),
+        routed=data.routed and _routed_renamed(data.routed, ledger),
         entries=tuple(_entry_renamed(entry, ledger) for entry in data.entries),
         compare=compare,
     )
+
+
+def _routed_renamed(routed: RoutedReport, ledger: "Ledger") -> RoutedReport:
+    views = tuple(replace(view, task=ledger.shown_name(view.task)) for view in routed.views)
+    return RoutedReport(routed.matrix and routed.matrix.renamed(ledger.aliases), views)
 
 
 def _entry_renamed(entry: ReportEntry, ledger: "Ledger") -> ReportEntry:

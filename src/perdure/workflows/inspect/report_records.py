@@ -179,6 +179,34 @@ class GuardReport(Record):
 
 
 @dataclass(frozen=True)
+class TaskView(Record):
+    """What the requests of a task go through when they name it.
+
+    Args:
+        task: Name of the task.
+        own: Whether it has an adapter of its own.
+        under: What lies under that adapter, or what it shares with the other tasks, in words.
+    """
+
+    task: str
+    own: bool
+    under: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RoutedReport(Record):
+    """What a report draws of requests that do not name their task.
+
+    Args:
+        matrix: Their scores, and how many find their task; None where these were not measured at head.
+        views: What requests that name their task go through.
+    """
+
+    matrix: Matrix | None
+    views: tuple[TaskView, ...]
+
+
+@dataclass(frozen=True)
 class ReportData:
     """What a report draws.
 
@@ -192,6 +220,7 @@ class ReportData:
         compare: Other workspaces to compare with.
         references: The moves of the references of guards, guard by guard, oldest first.
         guards: What was measured of guards; None where nothing was.
+        routed: Of requests that do not name their task; None where all requests go through the same weights.
     """
 
     workspace: WorkspaceInfo
@@ -203,3 +232,4 @@ class ReportData:
     compare: tuple[Comparison, ...]
     references: tuple[Move, ...] = ()
     guards: GuardReport | None = None
+    routed: RoutedReport | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from perdure.core.errors import NotFound
 from perdure.evaluate.evidence import GuardedTask, make_evidence
 from perdure.ledger import Entry
-from perdure.ledger.records import Evidence, Gate, GateOff, Verdict
+from perdure.ledger.records import Evidence, Gate, GateOff, Score, Verdict
 from perdure.workflows.guards.judge import gate_with, guard_items, guard_notices, guard_warnings
 from perdure.workflows.guards.measure import MeasuredGuard
 from perdure.workflows.learn.draft import Draft
@@ -25,6 +25,7 @@ class Judged:
         verdict: The verdict.
         notices: Notices for the user.
         guards: The guards, at their references and at the draft.
+        routed: Of every task at the draft where no request names its task; nothing without a router.
     """
 
     scores: Mapping[str, Scored]
@@ -33,6 +34,7 @@ class Judged:
     verdict: Verdict | GateOff
     notices: tuple[str, ...]
     guards: Mapping[str, MeasuredGuard] = field(default_factory=dict)
+    routed: Mapping[str, Score] = field(default_factory=dict)
 
     @property
     def failed(self) -> bool:
@@ -59,10 +61,15 @@ def judge(run: Run, draft: Draft, gate: Gate | None, scored: Collection[str] | N
         for name, task in tasks.items()
         if not task.test
     )
+<<<<<<< HEAD
     wanted = tasks if scored is None else scored
     scores = {name: run.score(entry, task) for name, task in tasks.items() if task.test and name in wanted}
+=======
+    scores = {name: run.score(entry, task) for name, task in tasks.items() if task.test}
+    routed = run.score_routed(entry, [task for task in tasks.values() if task.test])
+>>>>>>> 7226f79 (matrix --routed and eval --routed: scores of requests that do not name their task, and how many find it; the report shows both)
     if gate is None:
-        return Judged(scores, {}, None, GateOff(), notices)
+        return Judged(scores, {}, None, GateOff(), notices, routed=routed)
     learned = _when_learned(run, scores)
     guarded: dict[str, GuardedTask] = {}
     for name in (plan.task.name, *learned):  # the new task has nothing to lose yet, unless this is an update
@@ -77,7 +84,7 @@ def judge(run: Run, draft: Draft, gate: Gate | None, scored: Collection[str] | N
         *(guard_notices(run.session, guards) if run.guards != "none" else ()),
         *guard_warnings(evidence.verdict.guards),
     )
-    return Judged(scores, learned, evidence, evidence.verdict, (*notices, *about), guards)
+    return Judged(scores, learned, evidence, evidence.verdict, (*notices, *about), guards, routed)
 
 
 def _when_learned(run: Run, scores: Mapping[str, Scored]) -> dict[str, Scored]:

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from perdure.core.records import Record, omitted
+from perdure.evaluate.routing import RoutingAccuracy
 from perdure.evaluate.subset import over_rows
 from perdure.ledger.records import GateOff, LearnRecord, NewTaskKl, Repair, Resources, RowCounts, ScoreSummary, Verdict
 from perdure.workflows.fact_records import NOTE
@@ -19,6 +20,7 @@ from perdure.workflows.learn.judge import Judged, learned_by
 from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.run import Run
 from perdure.workflows.learn.train import Trained
+from perdure.workflows.routed_scores import routing_at
 from perdure.workflows.session import Scored
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ class LearnResult(Record):
         earlier: Of each other task that was not scored at head before the learn: the score, by the entry that learned it, which
             the gate compares with.
         repair: How the update was scaled down after the gate had refused it; None where it was not.
+        routed: Of every task where no request names its task; None without a router.
+        routing: How many test rows found their task; None without a router.
     """
 
     entry: str
@@ -74,6 +78,8 @@ class LearnResult(Record):
     resources: Resources
     earlier: Mapping[str, EarlierScore] | None = omitted(None)
     repair: Repair | None = omitted(None)
+    routed: Mapping[str, ScoreSummary] | None = omitted(None)
+    routing: RoutingAccuracy | None = omitted(None)
 
 
 def record(
@@ -140,6 +146,8 @@ def record(
         warnings=(*learned.warnings, *untracked),
         resources=resources,
         earlier=_earlier(run, judged) or None,
+        routed={name: score.summary for name, score in judged.routed.items()} or None,
+        routing=routing_at(ledger, draft.entry, judged.routed),
     )
 
 

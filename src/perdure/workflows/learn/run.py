@@ -1,6 +1,6 @@
 """What every step of one learn is given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +12,12 @@ from perdure.core.progress import Tick
 from perdure.core.stages import Stages
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, row_key
-from perdure.ledger.records import Signature
+from perdure.ledger.records import Score, Signature
 from perdure.workflows.guards.attach import Mode
 from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
 from perdure.workflows.learn.plan import Plan
+from perdure.workflows.routed_scores import score_routed
+from perdure.workflows.routing import routes
 from perdure.workflows.session import Scored, Session
 
 
@@ -73,6 +75,17 @@ class Run:
             scored = self.session.score(entry, task, self.report)
         self.clock.scored += scored.seconds
         return scored
+
+    def score_routed(self, entry: Entry, tasks: Iterable[TaskData]) -> dict[str, Score]:
+        """Score tasks at an entry where no request names its task; nothing where no task was learned with a router.
+
+        Raises:
+            Interrupted: A signal came; tasks that are not scored yet have no record.
+        """
+        if not routes(self.session.ledger, entry):
+            return {}
+        with self.stages.stage("scoring"):
+            return {task.name: score_routed(self.session, entry, task, self.report) for task in tasks}
 
     def score_guards(self, entry: Entry) -> dict[str, MeasuredGuard]:
         """Score the guards of the workspace at an entry and at their references, unless they are left out.

@@ -1,0 +1,88 @@
+"""Scores of requests that do not name their task: each test row is answered where the router sends it.
+
+The score of a task with its name known has the answers of its own view. A row that the router sends to a view of the same weights
+takes its item from there; only the other rows are answered anew, under the view they were sent to. So a routed score costs few
+answers. Its rows are not in the batches of a run that answers all of them, so that an answer on the edge may differ.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from perdure.core.progress import Tick
+from perdure.data.sample import sample_of
+from perdure.data.task import TaskData
+from perdure.evaluate.routing import RoutingAccuracy, routing_accuracy
+from perdure.evaluate.scorers import score_record
+from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import Score
+from perdure.workflows.routing import routed_rows, routes
+from perdure.workflows.session import Session
+
+SENT = "sent"  # reading of a routed score: index of the task among the sorted tasks of the router; -1 for no task
+
+
+def score_routed(session: Session, entry: Entry, task: TaskData, tick: Tick | None = None) -> Score:
+    """Return the score of `task` at `entry` where no request names it: the stored one, else the one measured and stored now.
+
+    Each row keeps the template of its own task. A row near no task goes through what all tasks share, as does every row where no
+    task was learned with a router.
+
+    Args:
+        session: Of the workspace.
+        entry: An entry or a draft.
+        task: The task.
+        tick: Called with (what, done, total) as work goes on.
+    """
+    ledger, own = session.ledger, session.score(entry, task, tick).score
+    state = ledger.state(entry)
+    if state == ledger.seen(entry, task.name):  # nothing is isolated, and all requests go through the same weights
+        return own
+    stored = ledger.score(state, task.version, task.scoring)
+    if stored is not None and stored.n >= own.n:
+        return stored
+    composed = _composed(session, entry, task, own, tick)
+    ledger.put_score(state, task.version, composed, task.scoring, sample=own.n < len(task.test))
+    return composed
+
+
+def routing_at(ledger: Ledger, entry: Entry, scores: Mapping[str, Score | None]) -> RoutingAccuracy | None:
+    """Return how well requests find their task at an entry, from its routed scores; None without a router or a score.
+
+    Args:
+        ledger: The ledger.
+        entry: The entry.
+        scores: Routed score of each task, where measured.
+    """
+    tasks = sorted(routes(ledger, entry))
+    sent = {
+        name: [tasks[int(k)] if k >= 0 else None for k in score.readings[SENT]]
+        for name, score in scores.items()
+        if name in tasks and score is not None and SENT in score.readings
+    }
+    return routing_accuracy(sent)
+
+
+def _composed(session: Session, entry: Entry, task: TaskData, own: Score, tick: Tick | None) -> Score:
+    """Return the score made of the items of `own`, and of new answers to the rows that are sent to other weights."""
+    ledger, tasks = session.ledger, sorted(routes(session.ledger, entry))
+    every = [one.task for one in routed_rows(session, entry, task, tick)] if tasks else [None] * len(task.test)
+    rows = sample_of(task.test, own.n, task.spec.seed) if own.n < len(task.test) else range(len(task.test))
+    sent = [every[row] for row in rows]
+    seen = ledger.seen_by(entry, {task.name, *sent})
+    items, texts, seconds = list(own.items), list(own.predictions), 0.0
+    for view, places in _elsewhere(sent, seen, task.name).items():
+        scored = session.measure_under(entry, view, task, [rows[k] for k in places], tick).score
+        seconds += scored.seconds
+        for k, item, text in zip(places, scored.items, scored.predictions, strict=True):
+            items[k], texts[k] = item, text
+    readings = {SENT: tuple(float(tasks.index(one)) if one is not None else -1.0 for one in sent)}
+    return score_record(own.scorer, items, texts, list(own.rows), seconds, readings)
+
+
+def _elsewhere(sent: Sequence[str | None], seen: Mapping[str | None, str], task: str) -> dict[str | None, list[int]]:
+    """Return the places of the rows that go through other weights than the task's own, by a task of these weights."""
+    first: dict[str, str | None] = {}
+    places: dict[str | None, list[int]] = {}
+    for k, target in enumerate(sent):
+        if seen[target] != seen[task]:
+            places.setdefault(first.setdefault(seen[target], target), []).append(k)
+    return places
