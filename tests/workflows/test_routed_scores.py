@@ -159,3 +159,13 @@ def test_a_report_of_summed_adapters_names_them_and_one_of_a_shared_adapter_has_
     learn(ws, tmp_path, "parcel", {"methods": {"incremental": {}}})
     section = ws.report(tmp_path / "two.html").read_text(encoding="utf-8").split('id="routing"')[1]
     assert "the shared adapter, the adapter of parcel" in section.split("</section>")[0]
+
+
+def test_a_benchmark_counts_the_rows_of_each_arm_that_found_their_task(isolated):
+    from perdure.workflows.bench.text import routed_items
+
+    found = routed_items(isolated.session)
+    assert set(found.items) == set(found.found) == {"refund", "parcel"}
+    hits = [hit for rows in found.found.values() for hit in rows]
+    assert sum(hits) / len(hits) == isolated.result.routing.accuracy
+    assert sum(found.items["refund"]) / 8 == pytest.approx(isolated.result.routed["refund"].score)

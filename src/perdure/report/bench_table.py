@@ -21,6 +21,7 @@ from perdure.workflows.bench.comparison import (
 from perdure.workflows.bench.records import FinishedRun, Run, RunError
 
 SCORES = {"acc": "ACC", "bwt": "BWT", "forgetting": "forgetting", "learning_accuracy": "learning accuracy"}
+ROUTED = {"acc_routed": "ACC, task not named", "routing": "routed right"}
 ROWS = {"rows_new": "new rows", "rows_drawn": "replayed rows", "forwards": "row forwards"}
 SIGNED = ("bwt",)  # a loss or a gain is written with its sign
 WHISKER = 120  # pixels
@@ -32,10 +33,11 @@ def columns(comparison: BenchComparison) -> list[str]:
     gap = f"ACC minus {comparison.against}"
     watched = [f"{name} change" for name in comparison.watched]
     guards = [head for name in comparison.guards for head in _guard_heads(comparison, name)]
+    routed = [*ROUTED.values()] if _has_routed(comparison) else []
     worst = ["worst guard"] if _has_worst(comparison) else []
     rows = [*ROWS.values()] if _has_rows(comparison) else []
     cost = [*rows, "train time / naive", "train s", "peak MiB", "stored MB"]
-    return ["arm", "seeds", acc, gap, *others, *watched, *guards, *worst, *cost]
+    return ["arm", "seeds", acc, *routed, gap, *others, *watched, *guards, *worst, *cost]
 
 
 def cells(line: ArmLine, comparison: BenchComparison) -> list[str]:
@@ -45,6 +47,7 @@ def cells(line: ArmLine, comparison: BenchComparison) -> list[str]:
         line.arm,
         str(len(line.seeds)),
         acc,
+        *(_score(getattr(line, key), False) for key in ROUTED if _has_routed(comparison)),
         _score(line.acc_minus, True),
         *others,
         *(_score(line.watched.get(name), True) for name in comparison.watched),
@@ -115,6 +118,11 @@ def notes(comparison: BenchComparison) -> list[str]:
             "an update had it. Row forwards: how often one ran forward in updates, further forwards of methods included; "
             "passes before the first update and after the last, and scoring, are in no count."
         )
+    if _has_routed(comparison):
+        lines.append(
+            "ACC is that of requests that name their task. ACC, task not named: a router sends each request. Routed right: the "
+            "share of test rows that it sent to their own task. An arm without a router has one ACC alone."
+        )
     if comparison.watched:
         first = next(line.watched for line in comparison.arms if line.watched)
         scores = ", ".join(f"{name} {first[name].before:.3f} (n = {first[name].n})" for name in first)
@@ -132,6 +140,10 @@ def notes(comparison: BenchComparison) -> list[str]:
     if comparison.left_out:
         lines.append(f"{count(comparison.left_out, 'result')} of an earlier recipe under the same label left out.")
     return lines
+
+
+def _has_routed(comparison: BenchComparison) -> bool:
+    return any(line.acc_routed for line in comparison.arms)
 
 
 def _change_of(comparison: BenchComparison, name: str) -> GuardChange:

@@ -52,13 +52,17 @@ def routing_at(ledger: Ledger, entry: Entry, scores: Mapping[str, Score | None])
         entry: The entry.
         scores: Routed score of each task, where measured.
     """
+    return routing_accuracy(sent_to(ledger, entry, scores))
+
+
+def sent_to(ledger: Ledger, entry: Entry, scores: Mapping[str, Score | None]) -> dict[str, list[str | None]]:
+    """Return the task that each row was sent to, by task that the router knows; for the arguments see `routing_at`."""
     tasks = sorted(routes(ledger, entry))
-    sent = {
+    return {
         name: [tasks[int(k)] if k >= 0 else None for k in score.readings[SENT]]
         for name, score in scores.items()
         if name in tasks and score is not None and SENT in score.readings
     }
-    return routing_accuracy(sent)
 
 
 def _composed(session: Session, entry: Entry, task: TaskData, own: Score, tick: Tick | None) -> Score:

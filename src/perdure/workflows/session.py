@@ -210,27 +210,11 @@ class Session:
         if stored is not None and stored.n >= n:
             return Scored(stored)
         chosen = sample_of(task.test, n, task.spec.seed) if n < len(task.test) else None
-<<<<<<< HEAD
-        measured = self._measured(entry, task, chosen, tick, shared=shared)
-=======
-        measured = self.measure_under(entry, task.name, task, chosen, tick)
->>>>>>> 7226f79 (matrix --routed and eval --routed: scores of requests that do not name their task, and how many find it; the report shows both)
+        measured = self.measure_under(entry, view, task, chosen, tick)
         self.runtime.release()
         self.ledger.put_score(state, task.version, measured.score, task.scoring, sample=chosen is not None)
         return Scored(measured.score, measured.score.seconds, measured.notices)
 
-<<<<<<< HEAD
-    def _measured(
-        self, entry: Entry, task: TaskData, chosen: Sequence[int] | None, tick: Tick | None, *, shared: bool
-    ) -> Measured:
-        """Return the score of a task at an entry on the chosen test rows, or on all of them, measured now."""
-        prompts, code = self.tasks.prompts(task, self.tokenizer), partial(trusted_text, self.ledger.root)
-        called = self.ledger.shown_name(task.name)
-        if not shared and self.ledger.labelled_by(entry, [task.name]):
-            on_rows = partial(tick, f"features of {called}") if tick else None
-            return measure_labels(self.runtime, self.ledger, entry, task, prompts, only=chosen, on_rows=on_rows)
-        self.load(entry, None if shared else task.name)
-=======
     def measure_under(
         self,
         entry: Entry,
@@ -256,7 +240,6 @@ class Session:
                 self.runtime, self.ledger, entry, task, prompts, by=view, only=chosen, on_rows=on_rows
             )
         self.load(entry, view)
->>>>>>> 7226f79 (matrix --routed and eval --routed: scores of requests that do not name their task, and how many find it; the report shows both)
         return measure(
             self.runtime,
             task,

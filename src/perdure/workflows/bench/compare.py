@@ -92,7 +92,15 @@ def _line(name: str, runs: list[FinishedRun], against: list[FinishedRun], baseli
         rows_new=_range([run.rows.new for run in runs if run.rows]),
         rows_drawn=_range([run.rows.drawn for run in runs if run.rows]),
         forwards=_range([run.rows.forwards for run in runs if run.rows]),
+        acc_routed=_mean_share([items for run in runs if run.routed for items in run.routed.items.values()]),
+        routing=_mean_share([found for run in runs if run.routed for found in run.routed.found.values()]),
     )
+
+
+def _mean_share(groups: Sequence[Sequence[float]]) -> Estimate | None:
+    """Return the mean over tasks and seeds of the mean over rows; None without rows."""
+    arrays = [np.array(group, dtype=np.float64) for group in groups if group]
+    return Estimate(*mean_of_means(arrays, (0.0, 1.0)), sum(map(len, arrays))) if arrays else None
 
 
 def _pooled(runs: Sequence[FinishedRun]) -> dict[str, Metric]:

@@ -131,6 +131,8 @@ class ArmLine(Record):
         rows_new: Rows of the tasks that updates had, over all tasks, each as often as an update had it; None if not known.
         rows_drawn: Rows from memory that updates drew, likewise.
         forwards: Rows that ran forward in updates, new and drawn, each as often as it did.
+        acc_routed: Mean score after the last task where no request names its task; None without a router.
+        routing: Share of the test rows that were sent to their own task.
     """
 
     arm: str
@@ -153,6 +155,8 @@ class ArmLine(Record):
     rows_new: Estimate | None = omitted(None)
     rows_drawn: Estimate | None = omitted(None)
     forwards: Estimate | None = omitted(None)
+    acc_routed: Estimate | None = omitted(None)
+    routing: Estimate | None = omitted(None)
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,19 @@ class Machine(Record):
     python: str
 
 
+@dataclass(frozen=True)
+class RoutedItems(Record):
+    """What a run scores after its last task where no request names its task.
+
+    Args:
+        items: By task the score of each test row.
+        found: By task whether each row was sent to its own task, as 1 or 0; tasks that the router does not know are left out.
+    """
+
+    items: Mapping[str, tuple[float, ...]]
+    found: Mapping[str, tuple[float, ...]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunMeasures(Record):
     """What a run measured.
@@ -147,6 +160,7 @@ class RunMeasures(Record):
         peak_mib: The most memory of the process.
         cpu_seconds: The processor's seconds of the process.
         left_out: By task the rows that were left out before the draw; None where rows that are too long are cut.
+        routed: Scores after the last task where no request names its task; None without a router.
     """
 
     matrix: Matrix
@@ -160,6 +174,7 @@ class RunMeasures(Record):
     peak_mib: float
     cpu_seconds: float
     left_out: Mapping[str, LeftOut] | None = omitted(None)
+    routed: RoutedItems | None = omitted(None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,15 @@ from perdure.ledger.records import LearnRecord
 from perdure.workflows.bench.guards import add_guards, check_guards, guard_items
 from perdure.workflows.bench.kept import WORKSPACE, KeptPlace
 from perdure.workflows.bench.measures import Told, cpu_seconds, machine, mean_beats, peak_mib, short_items
-from perdure.workflows.bench.records import LeftOut, RunMeasures, StoredBytes, TaskCost, TaskItems, WatchedItems
+from perdure.workflows.bench.records import (
+    LeftOut,
+    RoutedItems,
+    RunMeasures,
+    StoredBytes,
+    TaskCost,
+    TaskItems,
+    WatchedItems,
+)
 from perdure.workflows.bench.rows import rows_of
 from perdure.workflows.bench.suite import Source, Suite, SuiteTask
 from perdure.workflows.bench.whole_rows import WholeRows, max_length_of
@@ -28,6 +36,8 @@ from perdure.workflows.learn.learn import learn
 from perdure.workflows.learn.plan import plan
 from perdure.workflows.learn.record import LearnResult
 from perdure.workflows.learn.request import Request
+from perdure.workflows.routed_scores import score_routed, sent_to
+from perdure.workflows.routing import routes
 from perdure.workflows.session import Session
 
 
@@ -125,6 +135,7 @@ def learn_tasks(
         peak_mib=peak_mib(),
         cpu_seconds=cpu_seconds(),
         left_out=left_out or None,
+        routed=routed_items(session),
     )
 
 
@@ -202,6 +213,18 @@ def all_items(ledger: Ledger) -> dict[str, TaskItems]:
         scores = tuple(short_items(record.items) if record else None for record in records)
         items[name] = TaskItems(tuple(row[:16] for row in rows), scores)
     return items
+
+
+def routed_items(session: Session) -> RoutedItems | None:
+    """Return what head scores where no request names its task; None where no task was learned with a router."""
+    ledger = session.ledger
+    head = ledger.resolve("head")
+    if not routes(ledger, head):
+        return None
+    scores = {name: score_routed(session, head, session.task(name, head)) for name in head.tasks}
+    sent = sent_to(ledger, head, scores)
+    found = {name: tuple(float(target == name) for target in rows) for name, rows in sent.items()}
+    return RoutedItems({name: short_items(score.items) for name, score in scores.items()}, found)
 
 
 def stored(ledger: Ledger, entry: Entry) -> StoredBytes:

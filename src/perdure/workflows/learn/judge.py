@@ -61,13 +61,9 @@ def judge(run: Run, draft: Draft, gate: Gate | None, scored: Collection[str] | N
         for name, task in tasks.items()
         if not task.test
     )
-<<<<<<< HEAD
-    wanted = tasks if scored is None else scored
-    scores = {name: run.score(entry, task) for name, task in tasks.items() if task.test and name in wanted}
-=======
-    scores = {name: run.score(entry, task) for name, task in tasks.items() if task.test}
-    routed = run.score_routed(entry, [task for task in tasks.values() if task.test])
->>>>>>> 7226f79 (matrix --routed and eval --routed: scores of requests that do not name their task, and how many find it; the report shows both)
+    wanted = [task for name, task in tasks.items() if task.test and (scored is None or name in scored)]
+    scores = {task.name: run.score(entry, task) for task in wanted}
+    routed = run.score_routed(entry, wanted)
     if gate is None:
         return Judged(scores, {}, None, GateOff(), notices, routed=routed)
     learned = _when_learned(run, scores)
