@@ -119,12 +119,16 @@ def auc(known: np.ndarray, unknown: np.ndarray) -> float:
     return float((ranks[len(known) :].sum() - len(unknown) * (len(unknown) + 1) / 2) / len(known) / len(unknown))
 
 
-def auc_interval(known: np.ndarray, unknown: np.ndarray) -> tuple[float, float]:
-    """Return the 95% interval of `auc`, by resampling the requests."""
-    draw = keyed("auc")
-    values = [auc(draw.choice(known, len(known)), draw.choice(unknown, len(unknown))) for _ in range(RESAMPLES)]
+def mean_auc(results: Sequence[dict]) -> tuple[float, float, float]:
+    """Return the mean of `auc` over the seeds, with its 95% interval by resampling the requests, the same ones for every seed."""
+    draw, known, unknown = keyed("auc"), len(results[0]["known"]), len(results[0]["unknown"])
+
+    def mean(a: np.ndarray, b: np.ndarray) -> float:
+        return float(np.mean([auc(made["known"][a], made["unknown"][b]) for made in results]))
+
+    values = [mean(draw.integers(known, size=known), draw.integers(unknown, size=unknown)) for _ in range(RESAMPLES)]
     low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
+    return mean(np.arange(known), np.arange(unknown)), float(low), float(high)
 
 
 def measured(
@@ -164,15 +168,11 @@ def measured(
 def arm(results: Sequence[dict], rule: str) -> dict:
     """Return the numbers of one arm over its seeds."""
     right, two = (np.mean([made[key] for made in results], axis=0) for key in ("right", "two"))
-    first = results[0]
     line = {
         "right": mean_interval(right),
         "n": len(right),
         "seeds": [float(made["right"].mean()) for made in results],
-        "auc": (
-            float(np.mean([auc(made["known"], made["unknown"]) for made in results])),
-            *auc_interval(first["known"], first["unknown"]),
-        ),
+        "auc": mean_auc(results),
     }
     if rule != "k-means":
         line["two"] = mean_interval(two)
