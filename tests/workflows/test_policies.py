@@ -84,7 +84,7 @@ def test_nothing_looks_ahead_the_first_entries_do_not_depend_on_how_many_follow(
 # --- what a task costs
 
 
-def learned(ws, folder, number, methods):
+def learned(ws, folder, number, methods, overrides=FAST):
     """Learn a task with as many rows and tokens as any other; return its entry."""
     rows = [
         {"text": f"money back {number}{i}", "label": f"kind {i % 2}", "split": split}
@@ -93,7 +93,8 @@ def learned(ws, folder, number, methods):
     ]
     path = folder / f"{number}.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
-    done = ws.learn(f"task{number}", path, recipe={"methods": methods}, overrides=FAST, gate=None)
+    recipe = methods if isinstance(methods, str) else {"methods": methods}
+    done = ws.learn(f"task{number}", path, recipe=recipe, overrides=overrides, gate=None)
     return ws.ledger.entry(done.entry)
 
 
@@ -158,3 +159,27 @@ def test_a_view_that_has_the_shared_slots_as_they_are_now_is_found(ws, tmp_path,
     monkeypatch.setattr(slots, "own_slots", lambda names, task: [*own(names, task), "skill"])
     with pytest.raises(AssertionError):
         untouched(ws, tmp_path)
+
+
+# --- what is left of a task, and where an adapter is
+
+
+def test_a_revert_names_the_tasks_that_may_have_begun_as_a_copy(tiny_model, tmp_path):
+    ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
+    for number, methods in enumerate((ISOLATED, NEAREST, ISOLATED)):
+        learned(ws, tmp_path, number, methods)
+    told = [text for text in ws.revert("task0").warnings if "may have begun as a copy of its adapter" in text]
+    assert [text.partition(" ")[0] for text in told] == ["task1"]
+    assert not any("copy" in text for text in ws.revert("task2").warnings)
+
+
+def test_lora_mlp_trains_the_mlp_alone_and_goes_on_with_it(tiny_model, tmp_path):
+    ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
+    fast = {"num_train_epochs": 1, "host": "loop"}
+    for number in range(2):
+        learned(ws, tmp_path, number, "lora_mlp", overrides=fast)
+    tensors = ws.ledger.objects.get(ws.ledger.slots(ws.ledger.resolve("head"))["skill"])
+    assert {name.split(".")[-2] for name in tensors} == {"gate_proj", "up_proj", "down_proj"}
+    assert {value.shape[0] for name, value in tensors.items() if name.endswith(".down")} == {12}
+    ws.export(tmp_path / "out")
+    assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path / "out")

@@ -93,10 +93,10 @@ def orthonormal(down: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         down: (rank, in) or (experts, rank, in), of full rank.
     """
-    basis, upper = torch.linalg.qr(down.double().mT)
+    basis, upper = torch.linalg.qr(down.detach().cpu().double().mT)  # some devices have no float64
     signs = torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(upper)
     rows, mixing = (basis * signs[..., None, :]).mT, (signs[..., :, None] * upper).mT
-    return rows.to(down.dtype), mixing.to(down.dtype)
+    return rows.to(down), mixing.to(down)
 
 
 def _chain(served: Patches, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
