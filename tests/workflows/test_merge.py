@@ -415,8 +415,27 @@ def test_a_distillation_that_is_stopped_goes_on_to_the_same_bits(summed, monkeyp
 
 
 def test_without_rows_distillation_is_refused_with_what_helps(isolated):
-    with pytest.raises(BadInput, match=r"no row of invoice, parcel, refund is stored.*--keep-rows all"):
+    with pytest.raises(
+        BadInput, match=r"no row of invoice, parcel, refund is stored.*--rows invoice=FILE.*--keep-rows all"
+    ):
         isolated.merge(4, distill_epochs=1)
+
+
+def test_files_give_the_rows_that_are_not_stored(isolated, tmp_path):
+    for task in THREE:
+        learn(isolated, tmp_path, task, OWN)
+    files = {task: tmp_path / f"{task}.jsonl" for task in THREE}
+    done = isolated.merge(2, distill_epochs=1, rows=files, gate=None)
+    assert done.rows == 24  # the files have the test rows too, which are never trained on
+    isolated.rollback("head~1")
+    with pytest.raises(BadInput, match=r"no row of invoice is stored.*--rows invoice=FILE"):
+        isolated.merge(2, distill_epochs=1, rows={t: files[t] for t in ("refund", "parcel")})
+    with pytest.raises(BadInput, match="16 of 16 rows are not rows of task refund"):
+        isolated.merge(2, distill_epochs=1, rows={**files, "refund": files["parcel"]})
+    with pytest.raises(BadInput, match="rows are read to distill on"):
+        isolated.merge(2, rows=files)
+    with pytest.raises(BadInput, match="rows are given for tariff"):
+        isolated.merge(2, distill_epochs=1, rows={"tariff": files["refund"]})
 
 
 def test_stored_train_rows_serve_where_memory_has_none(tiny_model, tmp_path):

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from perdure.cli.learn_options import NoGate, Strict, Tolerance
+from perdure.cli.learn_options import NoGate, RowFiles, Strict, Tolerance, files_by_task
 from perdure.cli.learn_screen import change_lines, gate_screen, reason_of
 from perdure.cli.names import task_names
 from perdure.cli.options import (
@@ -60,6 +60,7 @@ def merge(
             help="Train the merged adapter on stored rows towards the answers of the adapters before.",
         ),
     ] = 0,
+    rows: RowFiles = None,
     drop: Annotated[
         bool,
         typer.Option("--drop", help="Take the merged tasks' own adapters away: requests go through the merged one."),
@@ -102,6 +103,7 @@ def merge(
             density=density,
             distill_epochs=distill_epochs,
             drop=drop,
+            rows=files_by_task(rows or []),
             gate=None if no_gate else Gate(**rule),
             tick=tick,
             message=message,

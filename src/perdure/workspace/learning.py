@@ -152,6 +152,7 @@ class LearnVerbs(Opened):
         density: float | None = None,
         distill_epochs: int = 0,
         drop: bool = False,
+        rows: RowFiles | None = None,
         gate: Gate | None = Gate(),
         tick: Tick | None = None,
         message: str | None = None,
@@ -167,12 +168,15 @@ class LearnVerbs(Opened):
             density: Share of the entries that "ties" (0.2), "knots" (0.2) and "dare" (0.5) keep.
             distill_epochs: Passes over stored rows that train the merged adapter towards the answers of the adapters before.
             drop: Take the merged tasks' own adapters away.
+            rows: Files with the rows of tasks whose text is not stored, by task, to distill on.
             gate: What may not be lost; None records whatever comes.
             tick: Called with (what, done, total) as work goes on.
             message: What to note with the entry, in addition to its author.
             guards: What a guard that fell does; see `learn`.
         """
-        request = MergeRequest(rank, how, tuple(tasks), dict(weights or {}), density, distill_epochs, drop)
+        request = MergeRequest(
+            rank, how, tuple(tasks), dict(weights or {}), density, distill_epochs, drop, _files(rows)
+        )
         return merge(self.session, request, gate=gate, tick=tick, message=message, guards=guards)
 
     def accept(self) -> Entry:
@@ -193,7 +197,6 @@ def _request(
     allow_leaks: bool,
     rows: RowFiles | None,
 ) -> Request:
-    files = {name: [given] if isinstance(given, str | Path) else given for name, given in (rows or {}).items()}
     return Request(
         name=task,
         data=_data(data),
@@ -201,8 +204,14 @@ def _request(
         test=_data(test) if test else None,
         settings=dict(settings or {}),
         allow_leaks=allow_leaks,
-        rows={name: tuple(Path(file) for file in given) for name, given in files.items()},
+        rows=_files(rows),
     )
+
+
+def _files(rows: RowFiles | None) -> dict[str, tuple[Path, ...]]:
+    """Return the files of rows of each task."""
+    files = {name: [given] if isinstance(given, str | Path) else given for name, given in (rows or {}).items()}
+    return {name: tuple(Path(file) for file in given) for name, given in files.items()}
 
 
 def _recipe(recipe: AnyRecipe, overrides: Mapping[str, Any] | None) -> Recipe:

@@ -63,7 +63,7 @@ def old_rows(
         raise BadInput(f"--rows names {', '.join(unknown)}, which head did not learn before")
     texts: dict[str, Row] = {}
     for name, files in given.items():
-        texts |= _given(session, [other for other in versions if other.name == name], name, files)
+        texts |= given_rows(session, [other for other in versions if other.name == name], name, files)
     texts |= {row_key(row): row for other in versions for row in other.train}
     wanted = {other.version: session.ledger.train_keys(other.version) for other in versions}
     missing: dict[str, int] = {}
@@ -75,8 +75,18 @@ def old_rows(
     return distinct(texts[key] for keys in wanted.values() for key in keys)
 
 
-def _given(session: Session, versions: Sequence[TaskData], name: str, files: Sequence[Data]) -> dict[str, Row]:
-    """Return the rows that files give for a task, by key. Each must be a row of the task, of whatever part of it."""
+def given_rows(session: Session, versions: Sequence[TaskData], name: str, files: Sequence[Data]) -> dict[str, Row]:
+    """Return the rows that files give for a task, by key. Each must be a row of the task, of whatever part of it.
+
+    Args:
+        session: Of the workspace.
+        versions: The versions of the task that an entry's history has.
+        name: Name of the task.
+        files: The files that the user gives for it.
+
+    Raises:
+        BadInput: A row is none of the task's.
+    """
     known = set[str]().union(*(session.ledger.row_hashes(version.version) for version in versions))
     rows = [row for file in files for row in read_again(versions[-1], file, read_hub)]
     strange = [row for row in rows if row.hash not in known]

@@ -19,9 +19,11 @@ from perdure.core.recipe import Recipe, build_recipe
 from perdure.core.rows import Row
 from perdure.core.slots import EDITS, SKILL
 from perdure.core.stages import Stages
+from perdure.data.sources import Data
 from perdure.ledger import Entry, Ledger, row_key
 from perdure.ledger.runs import CHECKPOINT, note
 from perdure.workflows.learn.encoder import RowEncoder
+from perdure.workflows.learn.kept_rows import given_rows
 from perdure.workflows.learn.remember import LedgerMemory
 from perdure.workflows.learn.train import CLOSE_OFF, host
 from perdure.workflows.session import Session
@@ -63,28 +65,43 @@ class Distilled:
     folder: Path
 
 
-def rows_at_hand(session: Session, head: Entry, tasks: Sequence[str]) -> dict[str, list[Row]]:
-    """Return the rows of each task that can be trained on again: those in memory, else its train rows where they are stored.
+def rows_at_hand(
+    session: Session, head: Entry, tasks: Sequence[str], given: Mapping[str, Sequence[Data]]
+) -> dict[str, list[Row]]:
+    """Return the rows of each task that can be trained on again.
+
+    They are those of the files that are given for it, else those in memory, else its train rows where their text is stored.
 
     Rows that ask what a test row of one of the tasks asks are left out.
 
+    Args:
+        session: Of the workspace.
+        head: The entry that is merged.
+        tasks: The tasks.
+        given: Files with rows of tasks, by task.
+
     Raises:
-        BadInput: A task has none.
+        BadInput: A task has none, or a file has rows that are not of its task.
     """
+    if unknown := sorted(given.keys() - set(tasks)):
+        raise BadInput(f"rows are given for {unknown[0]}, which does not go through the merged adapter; leave them out")
     known = {task: session.task(task, head) for task in tasks}
     asked = {row.question for task in known.values() for row in task.test}
     rows: dict[str, list[Row]] = {task: [] for task in tasks}
     for own in LedgerMemory.at(session.ledger, head).of("replay"):
-        if own.task in rows and own.row.question not in asked:
+        if own.task in rows and own.task not in given and own.row.question not in asked:
             rows[own.task].append(own.row)
+    for task, files in given.items():
+        versions = [one for one in session.history(head) if one.name == task]
+        rows[task] = [row for row in given_rows(session, versions, task, files).values() if row.question not in asked]
     for task, found in rows.items():
         if not found:
             found += [row for row in known[task].train if row.question not in asked]
     if missing := [session.ledger.shown_name(task) for task, found in rows.items() if not found]:
         raise BadInput(
             f"no row of {', '.join(missing)} is stored, and distillation trains on rows: a merge can be compressed without loss "
-            "only where rows of its tasks are kept. Leave --distill-epochs out, or learn with a method that remembers rows "
-            "(replay), or in a workspace that stores all rows ('perdure init --keep-rows all', 'keep_rows: all' in a task file)"
+            f"only where rows of its tasks are at hand. Give the file that it was learned from with --rows {missing[0]}=FILE, or "
+            "leave --distill-epochs out; a method that remembers rows (replay) and 'perdure init --keep-rows all' store them"
         )
     return rows
 

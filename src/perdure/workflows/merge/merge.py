@@ -181,7 +181,7 @@ def _plan(session: Session, request: MergeRequest) -> _Planned:
         "drop": request.drop,
         "distill_epochs": request.distill_epochs,
     }
-    rows = rows_at_hand(session, head, tasks) if request.distill_epochs else None
+    rows = rows_at_hand(session, head, tasks, request.rows) if request.distill_epochs else None
     return _Planned(head, found, about, tasks, rows)
 
 

@@ -1,11 +1,12 @@
 """The request of a merge, and what is wrong with one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from perdure.core.errors import BadInput
 from perdure.core.plain_json import is_number
+from perdure.data.sources import Data
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
@@ -26,6 +27,7 @@ class MergeRequest:
         density: Share of the entries that `ties`, `knots` and `dare` keep; None for the usual one.
         distill_epochs: Passes over the rows at hand that train the merged adapter towards the answers of the adapters before; 0
             for none.
+        rows: Files with the rows of tasks whose text is not stored, by task, to distill on.
         drop: Take the merged tasks' own adapters away, so that requests for them go through the merged one.
 
     Raises:
@@ -39,6 +41,7 @@ class MergeRequest:
     density: float | None = None
     distill_epochs: int = 0
     drop: bool = False
+    rows: Mapping[str, Sequence[Data]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.how not in get_args(How):
@@ -51,6 +54,8 @@ class MergeRequest:
             raise BadInput(f"{self.how} keeps every entry, so that density has no effect; leave it out")
         if self.density is not None and not (is_number(self.density) and 0 < self.density <= 1):
             raise BadInput(f"density is {self.density}; give a share above 0 and at most 1")
+        if self.rows and not self.distill_epochs:
+            raise BadInput("rows are read to distill on; give distill_epochs (--distill-epochs), or leave them out")
         wrong = {name: value for name, value in self.weights.items() if not is_number(value) or not 0 <= value < 1e6}
         if wrong:
             name, value = next(iter(wrong.items()))
@@ -64,4 +69,5 @@ class MergeRequest:
     def named(self, ledger: "Ledger") -> "MergeRequest":
         """Return the request with the names under which its tasks were learned, in the place of aliases."""
         weights = {ledger.task_name(name): value for name, value in self.weights.items()}
-        return replace(self, tasks=tuple(dict.fromkeys(map(ledger.task_name, self.tasks))), weights=weights)
+        rows = {ledger.task_name(name): files for name, files in self.rows.items()}
+        return replace(self, tasks=tuple(dict.fromkeys(map(ledger.task_name, self.tasks))), weights=weights, rows=rows)
