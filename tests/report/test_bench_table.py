@@ -202,6 +202,28 @@ class Texts(HTMLParser):
         self.text.append(data)
 
 
+def test_rows_that_ran_have_columns_where_they_are_known():
+    def counted(new, drawn, forwards):
+        rows = {"new": new, "drawn": drawn, "forwards": forwards}
+        return [{**task_cost(5.0), "rows": rows}, {**task_cost(5.0), "rows": rows}]
+
+    base = run("naive", 0, (16, 4), 18).to_json()
+    ran = [
+        finished(**{**base, "tasks": counted(30, 0, 30)}),
+        finished(**{**base, "arm": "replay", "arm_hash": "replay", "tasks": counted(30, 10, 55)}),
+        run("older", 0, (16, 4), 18),
+    ]
+    found = compare(ran)
+    replay, older = found.arm("replay"), found.arm("older")
+    assert (replay.rows_new.value, replay.rows_drawn.value, replay.forwards.value) == (60, 20, 110)  # both tasks
+    assert older.forwards is None
+    table = markdown(found)
+    assert "| new rows | replayed rows | row forwards |" in table
+    assert "| 60 | 20 | 110 |" in table
+    assert "row forwards" not in markdown(compare([run("older", 0, (16, 4), 18)]))
+    assert type(found).from_json(found.to_json()) == found
+
+
 def test_rows_that_were_left_out_before_the_draw_are_counted_by_task():
     counts = {"train_of": 1000, "test_of": 90}
     left_out = {"one": {"train": 17, "test": 3, **counts}, "two": {"train": 0, "test": 0, **counts}}
