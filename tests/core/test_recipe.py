@@ -403,7 +403,7 @@ def test_a_method_that_acts_on_new_rows_alone_keeps_none():
 
 def test_methods_that_protect_parameters_exclude_those_that_train_fresh_ones():
     with pytest.raises(
-        Conflict, match="ewc protects the parameters of the tasks before, and per_task trains fresh ones"
+        Conflict, match="ewc protects the parameters of the tasks before, and per_task does not go on with these"
     ):
         load_recipe({"methods": {"ewc": {}, "per_task": {}}})
     assert load_recipe({"methods": {"ewc": {}, "shared": {}}}).owner("adapter").name == "shared"

@@ -221,8 +221,8 @@ class ContinualTrainer(RecipeTrainer):
         owner = self.recipe.owner("adapter")
         if owner is not None and not owner.carries:
             raise BadSpec(
-                f"recipe {self.recipe.name} trains an adapter of its own for each task ({owner.name}), which only a workspace "
-                "stores; drop it"
+                f"recipe {self.recipe.name} plans the adapter of each task ({owner.name}), which takes what a workspace stores; "
+                "drop it"
             )
         strangers = {c.teacher for of in ("new", "replay") for c in self.recipe.columns(of)} - {"start", "settled"}
         if strangers:

@@ -218,8 +218,8 @@ def _check_adapter(recipe: Recipe) -> None:
     anchored = [method.name for method in recipe.methods if method.anchors]
     if anchored and not owner.carries:
         raise Conflict(
-            f"{anchored[0]} protects the parameters of the tasks before, and {owner.name} trains fresh ones for each task; drop "
-            "one of them"
+            f"{anchored[0]} protects the parameters of the tasks before, and {owner.name} does not go on with these; drop one of "
+            "them"
         )
 
 
