@@ -132,3 +132,6 @@ def test_olora15_has_the_published_order():
     suite = load_suite("olora15")
     assert [task.name for task in suite.tasks] == order.split()
     assert [task.file.name for task in suite.tasks] == [f"{name}.jsonl.gz" for name in order.split()]
+    again = load_suite("olora15_reversed")
+    assert again.tasks == suite.tasks[::-1]
+    assert (again.settings, again.too_long, again.score_at) == (suite.settings, suite.too_long, suite.score_at)

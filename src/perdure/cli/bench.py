@@ -45,8 +45,8 @@ def bench(
             metavar="SUITE",
             autocompletion=suites,
             help="Suite: clinc3, clinc3_instruct, clinc5, clinc5_drift, clinc5_guards, clinc5_instruct, clinc5_instruct_guards, "
-            "clinc5_made_guards, clinc10, clinc50, digits5, gen6, gen6_guards, olora4, olora15, trace6, trace6_guards, or a "
-            "YAML file.",
+            "clinc5_made_guards, clinc10, clinc50, digits5, gen6, gen6_guards, olora4, olora15, "
+            "olora15_reversed, trace6, trace6_guards, or a YAML file.",
         ),
     ],
     recipes: Annotated[
