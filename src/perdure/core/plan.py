@@ -65,7 +65,7 @@ class LoadedModel(Protocol):
             BadSpec: A module does not read each token once, as experts do.
             OutOfMemory: One row alone does not fit.
 
-        Cost: one forward per row, and tokens x in^2 products per input.
+        Cost: one forward per row, tokens x in^2 products per input, and 8 in^2 bytes of memory for each input of the modules.
         """
         ...
 

@@ -198,6 +198,21 @@ def row_basis(rows: Tensor) -> Tensor:
     return (directions * there[..., None])[..., : int(there.sum(-1).max()), :].float()
 
 
+def joined_basis(basis: Tensor, rows: Tensor) -> Tensor:
+    """Return an orthonormal basis (..., k + new, numbers) of the space of `basis` and of `rows` together, in float32.
+
+    Rows of which less than 1e-6 lies outside the basis add nothing. Cost: one SVD of `rows` in float64, however large the basis.
+
+    Args:
+        basis: (..., k, numbers), orthonormal; the first k of the result.
+        rows: (..., rows, numbers), of any length.
+    """
+    wide = rows.detach().double()
+    left = outside(outside(wide, basis), basis)  # twice, as the basis is orthonormal up to float32
+    there = left.norm(dim=-1, keepdim=True) > 1e-6 * wide.norm(dim=-1, keepdim=True)
+    return torch.cat([basis, row_basis(left * there)], -2)
+
+
 def outside(rows: Tensor, basis: Tensor) -> Tensor:
     """Return `rows` (..., rows, numbers) without their part in the space of an orthonormal `basis` (..., k, numbers).
 

@@ -29,7 +29,7 @@ from perdure.core.plan import (
 from perdure.core.seams import Grads, Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.low_rank import from_tensors
-from perdure.maths.projection import outside, row_basis
+from perdure.maths.projection import joined_basis, outside
 from perdure.maths.subspaces import high_spaces
 from perdure.methods.registry import register
 
@@ -134,7 +134,7 @@ class Osf(Method):
     def _spaces(self, model: Bare | Model, module: str, earlier: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return U_h (..., k, out) and V_h with the rows of earlier adapters (..., k, in), orthonormal rows."""
         columns, rows = high_spaces(model.weight(module), self.kept)
-        return columns, row_basis(torch.cat([rows, earlier[module]], -2)) if module in earlier else rows
+        return columns, joined_basis(rows, earlier[module]) if module in earlier else rows
 
     def _starts(self, bare: Bare, beneath: Iterable[str]) -> dict[str, Factors]:
         """Return for each module rows drawn as PEFT draws them, without their part in V_h, and B = 0.
