@@ -20,11 +20,14 @@ EXACT = {"o_lora": {"exact": True}}
 ROUTED = {"color": {}}  # beside every isolated task, as NEAREST needs one that was measured
 NEAREST = {"per_task": {"start": "nearest"}, **ROUTED}
 RECIPES = (OWN | ROUTED, ON_BASE | ROUTED, NEAREST, SUM, EXACT, {"n_lora": {}}, {"slao": {}}, {})
+FREE = ({"inf_lora": {"energy": 0.3}}, {"osf": {"on": "sum", "kept": 0.2}}, SUM, OWN)
 TASKS = ("a", "b", "c", "d")
 
 
 class Walk:
     """A workspace, and what every view said when it was first seen."""
+
+    recipes = RECIPES
 
     def __init__(self, ws, folder, seed=0):
         self.ws, self.folder, self.draw = ws, folder, np.random.default_rng(seed)
@@ -134,7 +137,9 @@ class Walk:
             self.edit(str(self.draw.choice(people.PEOPLE)))
         else:
             start = "base" if self.draw.random() < 0.2 else "head"
-            self.learn(str(self.draw.choice(TASKS)), RECIPES[int(self.draw.integers(len(RECIPES)))], start=start)
+            self.learn(
+                str(self.draw.choice(TASKS)), self.recipes[int(self.draw.integers(len(self.recipes)))], start=start
+            )
 
     def end(self):
         """Assert that the store is sound, and that another process finds the same."""
@@ -150,6 +155,25 @@ def test_whatever_comes_before_and_after_what_a_step_does_not_touch_keeps_its_bi
     walk = Walk(ws, tmp_path, seed)
     for _ in range(12):
         walk.step()
+    walk.end()
+
+
+class NewTasks(Walk):
+    """Learns every task once after it is unknown: osf refuses to go on under adapters that were learned without it."""
+
+    recipes = FREE
+
+    def learn(self, task, methods, **overrides):
+        if task in self.head.tasks:
+            return self.revert(task)
+        return super().learn(task, methods, **overrides)
+
+
+def test_adapters_in_free_directions_go_through_the_same_walk(ws, tmp_path):
+    walk = NewTasks(ws, tmp_path, 7)
+    for _ in range(14):
+        walk.step()
+    assert {"inf_lora", "osf"} <= {name for what, *given in walk.log if what == "learn" for name in given[1]}
     walk.end()
 
 
