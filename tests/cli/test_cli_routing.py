@@ -40,3 +40,6 @@ def test_chat_says_which_task_answers(folder: Path):
     assert "answers in the chat template, through the adapter of the task that the conversation is about (" in told
     assert told.count("(task parcel answers)") == 1
     assert told.count("(no task answers)") == 1
+    without = run("-w", folder, "chat", "--route", "none", "--max-new-tokens", "2", input=f"{text}\n").stderr
+    assert ", without the adapters that" in without
+    assert "answers)" not in without

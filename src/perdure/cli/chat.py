@@ -9,7 +9,7 @@ import typer
 
 from perdure.cli.options import At, Device, Folder, open_workspace
 from perdure.cli.output import print_message, print_text, short, warn
-from perdure.cli.predict import Compare, Seed, System, Temperature
+from perdure.cli.predict import Compare, RouteOption, Seed, System, Temperature
 from perdure.cli.progress import progress
 from perdure.cli.stdin import at_terminal, read_line, refuse_no_text
 from perdure.core.errors import BadInput, PerdureError
@@ -61,6 +61,7 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 512,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
+    route: RouteOption = "single",
     folder: Folder = None,
     device: Device = None,
 ) -> None:
@@ -77,7 +78,7 @@ def chat(
 
     refuse_no_text(system or "")
     session = open_workspace(folder, device).session
-    request = Request(system=system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    request = Request(system=system, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, route=route)
     request.check()
     speakers = [Speaker(ref, session.ledger.resolve(ref)) for ref in (at, compare) if ref is not None]
     with progress("loading the model"):
@@ -89,14 +90,14 @@ def chat(
         )
     for speaker in speakers:
         print_message(
-            f"{speaker.at} {short(speaker.entry.id)} answers in the chat template{_adapters(session, speaker.entry)}"
+            f"{speaker.at} {short(speaker.entry.id)} answers in the chat template{_adapters(session, speaker.entry, route)}"
         )
     if at_terminal():
         print_message("/help lists the commands, Ctrl-D ends")
     Talk(session, request, speakers).run()
 
 
-def _adapters(session: "Session", entry: "Entry") -> str:
+def _adapters(session: "Session", entry: "Entry", route: str) -> str:
     """Say which adapters answer, where tasks have some of their own."""
     from perdure.workflows.predict.request import isolated_tasks
     from perdure.workflows.routing import routes
@@ -104,7 +105,7 @@ def _adapters(session: "Session", entry: "Entry") -> str:
     own = [session.ledger.shown_name(name) for name in isolated_tasks(session.ledger, entry)]
     if not own:
         return ""
-    if routes(session.ledger, entry):
+    if route != "none" and routes(session.ledger, entry):
         return f", through the adapter of the task that the conversation is about ({some(own)})"
     return f", without the adapters that {some(own)} have of their own"
 

@@ -29,6 +29,14 @@ Compare = Annotated[
 ]
 System = Annotated[str | None, typer.Option("--system", metavar="TEXT", help="System turn of the chat template.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 takes the most likely token; above it, tokens are drawn.")]
+RouteOption = Annotated[
+    Literal["single", "soft", "vote", "none"],
+    typer.Option(
+        "--route",
+        help="Without a task, where tasks were learned with a router: the likeliest task answers, likely tasks answer "
+        "together (soft averages, vote counts), or what all tasks share answers (none).",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of drawn tokens: the same seed gives the same answer.")]
 
 
@@ -72,13 +80,7 @@ def predict(
             min=1, show_default="64, or 1 with a temperature", help="Most prompts that are answered together."
         ),
     ] = None,
-    route: Annotated[
-        Literal["single", "soft", "vote", "none"],
-        typer.Option(
-            help="Without --task, where tasks were learned with a router: the likeliest task answers, likely tasks answer "
-            "together (soft averages, vote counts), or what all tasks share answers (none)."
-        ),
-    ] = "single",
+    route: RouteOption = "single",
     folder: Folder = None,
     device: Device = None,
     as_json: AsJson = False,

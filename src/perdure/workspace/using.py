@@ -73,6 +73,7 @@ class UseVerbs(Opened):
         *,
         temperature: float = 0.0,
         seed: int = 0,
+        route: Route = "single",
         on_text: Callable[[str], None] | None = None,
     ) -> Answer:
         """Return the model's answer to a conversation, in its chat template; the oldest turns are left out if it has no room.
@@ -83,13 +84,14 @@ class UseVerbs(Opened):
             max_new_tokens: Most tokens of the answer; else 256.
             temperature: 0 takes the most likely token; above it, tokens are drawn.
             seed: Key of what is drawn.
+            route: How a router is used: "single", "soft", "vote" or "none"; see `Request`.
             on_text: Called with each piece of the answer as it comes.
 
         Raises:
             BadInput: A turn is not valid, or the model has no chat template.
             NotFound: The ref is not known.
         """
-        request = Request(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        request = Request(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, route=route)
         pieces = (lambda _, piece: on_text(piece)) if on_text else None
         found = predict(self.session, [prompt_of(list(messages), "messages")], request, at, on_text=pieces)
         warn(found.notices)
