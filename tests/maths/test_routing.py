@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from perdure.maths.clusters import k_means
-from perdure.maths.routing import Gaussian, Moments, clustered, fit, nearest_centroid
+from perdure.maths.routing import Gaussian, Moments, added, clustered, fit, nearest_centroid, shrunk
 
 
 def drawn(seed, n=40, dims=5, at=0.0):
@@ -143,3 +143,21 @@ def test_the_nearest_centroid_is_by_cosine_whatever_the_lengths():
     tasks, cosine = nearest_centroid(torch.tensor([[9.0, 1.0], [1.0, 9.0], [0.0, -5.0]]), centroids)
     assert tasks == ["one", "two", "one"]
     torch.testing.assert_close(cosine, torch.tensor([9 / 82**0.5, 9 / 82**0.5, 1.0]))
+
+
+def test_moments_of_two_parts_are_those_of_all_rows_whatever_classes_each_has():
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randn(30, 5, generator=generator)
+    labels = [*"abab" * 4, *"bcbc" * 3, "c", "c"]
+    both, whole = added(fit(rows[:16], labels[:16]), fit(rows[16:], labels[16:])), fit(rows, labels)
+    assert both.labels == whole.labels == ("a", "b", "c")
+    assert both.counts.tolist() == whole.counts.tolist()
+    torch.testing.assert_close(both.means, whole.means)
+    torch.testing.assert_close(both.scatter, whole.scatter, atol=1e-5, rtol=1e-5)
+
+
+def test_shrinkage_moves_eigenvalues_to_their_mean_and_keeps_their_sum():
+    covariance = torch.diag(torch.tensor([4.0, 1.0, 1.0])).double()
+    assert shrunk(covariance, 0.5).diag().tolist() == [3.0, 1.5, 1.5]
+    assert torch.equal(shrunk(covariance, 1.0), 2 * torch.eye(3).double())
+    assert torch.equal(shrunk(0 * covariance, 0.5), torch.eye(3).double())  # rows that do not vary at all

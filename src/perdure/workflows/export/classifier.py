@@ -5,15 +5,13 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.files import save_tensors
 from perdure.core.plain_text import visible
 from perdure.core.records import Record
 from perdure.core.slots import ROUTE, measured_slot
-from perdure.data.formats import DEFAULT_TEMPLATE, names_in
-from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.export.card_words import percent
 from perdure.workflows.export.export import named_base, new_folder
@@ -69,11 +67,10 @@ def export_classifier(
     entry = ledger.resolve(at)
     names = _tasks(ledger, entry, task)
     tensors: dict[str, Tensor] = {}
-    about: dict[str, dict[str, Any]] = {}
+    about: dict[str, list[str]] = {}
     for name in names:
-        labels, own = _tensors(ledger, entry, name)
+        about[name], own = _tensors(ledger, entry, name)
         tensors |= {f"{what}/{name}": value for what, value in own.items()}
-        about[name] = {"labels": labels, **_template(session, session.task(name, entry))}
     model, revision = named_base(session)
     said = {
         "model": model,
@@ -89,9 +86,7 @@ def export_classifier(
         shutil.copyfile(SOURCE, aside / PROGRAM)
         (aside / "README.md").write_text(_readme(ledger, entry, names, model), encoding="utf-8")
         files = tuple(sorted(path.name for path in aside.iterdir()))
-    return ClassifierExport(
-        str(Path(folder)), entry.id, tuple(names), sum(len(one["labels"]) for one in about.values()), files=files
-    )
+    return ClassifierExport(str(Path(folder)), entry.id, tuple(names), sum(map(len, about.values())), files=files)
 
 
 def _tasks(ledger: Ledger, entry: Entry, task: str | None) -> list[str]:
@@ -130,16 +125,6 @@ def _tensors(ledger: Ledger, entry: Entry, task: str) -> "tuple[list[str], dict[
     }
 
 
-def _template(session: Session, task: TaskData) -> dict[str, object]:
-    """Return the template of a task as text with {text} in it, and the tokens that it puts around a text."""
-    from perdure.model.text_features import template_of
-
-    reads = task.spec.template or DEFAULT_TEMPLATE
-    before, behind = template_of(session.tasks.prompts(task, session.tokenizer))
-    plain = task.format == "text_label" and task.spec.system is None and names_in(reads) == ["text"]
-    return {"template": reads if plain else "{text}", "around": [list(before), list(behind)]}
-
-
 def _readme(ledger: Ledger, entry: Entry, tasks: list[str], model: str) -> str:
     """Return the README: what the files are, how to use them, and what was measured."""
     lines = []
@@ -166,6 +151,6 @@ covariance of the rows around the mean of their label. `{ABOUT}` has the labels 
 
     python {PROGRAM} {tasks[0]} "a text"
 
-A text is read without the task's template, behind the token `opening`; its feature is the mean of the hidden states behind
+A text is read alone, without the task's template, behind the token `opening`; its feature is the mean of the hidden states behind
 block `layer` over its own tokens. The label with the largest m C^-1 f - m C^-1 m / 2 is the answer.
 """
