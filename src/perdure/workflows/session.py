@@ -235,6 +235,8 @@ class Session:
         prompts, code = self.tasks.prompts(task, self.tokenizer), partial(trusted_text, self.ledger.root)
         called = self.ledger.shown_name(task.name)
         if view is not None and self.ledger.labelled_by(entry, [view]):
+            if self.runtime.dense:  # the base is not under the weights that replaced it
+                self.load(self.ledger.resolve("base"))
             on_rows = partial(tick, f"features of {called}") if tick else None
             return measure_labels(
                 self.runtime, self.ledger, entry, task, prompts, by=view, only=chosen, on_rows=on_rows

@@ -11,6 +11,8 @@ def refusal(candidate: Candidate, needs: Needs) -> str | None:
         return "it learns all tasks again each time, from all their rows: the upper bound, and no way to go on"
     if settings.train == "full":
         return "it trains and stores every weight of the model for each task: a baseline"
+    if settings.train == "none":
+        return "it trains nothing, and answers with labels alone: for single tasks of plain labels"
     if candidate.methods == ("per_task",) and not needs.task_known:
         return "each task has an adapter of its own and no router, so that a request must name its task"
     if candidate.recipe.remembers and not needs.rows_allowed:
