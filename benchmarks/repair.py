@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         result = {
-            "options": {k: str(v) for k, v in vars(options).items() if k != "out"},
+            "options": {k: str(v) for k, v in vars(options).items() if k not in ("data", "out")},
             **measured(options, Path(place)),
         }
     options.out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
