@@ -126,6 +126,7 @@ def test_a_task_leaves_by_revert_and_its_text_by_delete(both: Path):
     assert "nothing" not in run("-w", both, "memory", "delete", row).stdout
     told = run("-w", both, "revert", "tariff").stdout
     assert "removed task:tariff, task:tariff/skill" in told
+    assert "no weights of head were trained on its rows any more\n" in told
     assert "'perdure memory delete --task tariff' erases it" in told
     told = run("-w", both, "memory", "delete", "--task", "tariff").stdout
     assert "such rows are refused from now on" in told

@@ -16,7 +16,7 @@ from printed import printed
 
 NEW = {
     "log --json": ("verdict", "score", "recipe", "author", "message"),
-    "show": ("author", "message"),
+    "show": ("author", "message", "view"),
 }
 
 ONLY_A_LEARN = "has been through no gate; only a learn has"
@@ -58,6 +58,8 @@ def _without(text, keys):
     except ValueError:
         return text
     for line in told if isinstance(told, list) else [told]:
+        for slot in line.get("slots", {}).values():
+            del slot["kind"]
         for key in keys:
             del line[key]
     return json.dumps(told, indent=2, ensure_ascii=False) + "\n"

@@ -28,7 +28,6 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 WITHOUT_EFFECT = (
     *("auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "lora_dropout"),
     *("megatron_core", "loftq_config", "eva_config", "qalora_group_size", "runtime_config", "ensure_weight_tying"),
-    *("layers_pattern", "fan_in_fan_out"),
 )
 APPLIED = (
     *("r", "target_modules", "exclude_modules", "lora_alpha", "use_rslora", "layers_to_transform", "layers_pattern"),

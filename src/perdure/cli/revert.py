@@ -20,6 +20,7 @@ from perdure.cli.options import (
 from perdure.cli.output import counted, emit, print_text, short, warn
 from perdure.cli.progress import progress
 from perdure.core.records import in_stored_order
+from perdure.core.slots import sum_slot
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
@@ -84,12 +85,20 @@ def revert(
 
 
 def _show_task(result: "TaskRevertResult", ledger: "Ledger") -> None:
-    """Print that a task was taken out, and the scores of the others before and after."""
+    """Print that a task was taken out, what of it is left, and the scores of the others before and after."""
+    from perdure.workflows.learn.influence import influence
+
+    in_sum = sum_slot(result.task) in result.removed and any(
+        name.startswith("sum:") for name in ledger.slots(ledger.entry(result.entry))
+    )
     task = ledger.shown_name(result.task)
     if result.already:
         return print_text(f"task {task} was taken out before, in entry {short(result.entry)}; nothing is changed")
     print_text(f"reverted task {task}: entry {short(result.entry)}")
     print_text(f"  removed {', '.join(result.removed)}")
+    if not influence(ledger, ledger.entry(result.entry), result.task).others:
+        beside = ", though adapters of the sum that are newer were trained beside it" if in_sum else ""
+        print_text(f"  no weights of head were trained on its rows any more{beside}")
     print_text(
         f"  the text of its rows is stored still, for earlier entries; 'perdure memory delete --task {task}' erases it"
     )
