@@ -402,7 +402,9 @@ def test_an_update_is_driven_in_one_order_and_none_is_left_open(stream):
 def test_the_first_update_begins_the_task_and_no_later_one_does(stream, monkeypatch):
     made, calls = stream.learner({"lwf": {}}, pools=("replay",)), []
     top_k = made.inference.top_k
-    monkeypatch.setattr(made.inference, "top_k", lambda *given: (calls.append(given), top_k(*given))[1])
+    monkeypatch.setattr(
+        made.inference, "top_k", lambda *given, **named: (calls.append(given), top_k(*given, **named))[1]
+    )
     for n in range(2):
         run(made, n)
     made.begin()
