@@ -431,3 +431,10 @@ def test_an_adapter_for_each_task_without_a_router_needs_requests_that_name_thei
 def test_a_command_sets_fields_that_the_json_of_a_method_leaves_out_at_their_defaults():
     written = {"name": "mine", "methods": {"per_task": {"start": "shared"}}}
     assert "--set methods.per_task.start=shared" in command(written, METHODS, SHIPPED)
+
+
+def test_a_field_that_the_json_leaves_out_at_its_default_is_set_back_by_the_command():
+    """The nearest shipped recipe may have changed it."""
+    near = {"base_kl": {"methods": {"lwf": {"teacher": "base", "strength": 0.1, "temperature": 1.0}}}}
+    wanted = {"methods": {"lwf": {"strength": 0.1, "temperature": 1.0}}}
+    assert command(wanted, METHODS, near).endswith("--recipe base_kl --set methods.lwf.teacher=start")

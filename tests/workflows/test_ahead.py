@@ -19,6 +19,7 @@ from perdure.workflows.bench.suite_files import load_suite
 from perdure.workflows.inspect.sweep import sweep
 from perdure.workflows.inspect.trace_spec import TraceSpec
 from perdure.workflows.learn import ahead
+from perdure.workflows.learn.changes import changes
 from perdure.workflows.learn.plan import plan
 from perdure.workflows.learn.request import Request
 
@@ -360,3 +361,11 @@ def test_an_arm_that_cannot_run_is_refused_before_any_runs(arm, words):
 def test_what_is_no_recipe_is_refused_in_words(ws, tmp_path, recipe):
     with pytest.raises(BadSpec, match="is no recipe; give a name, a path, a mapping, or a Recipe"):
         ws.plan("new", write(tmp_path / "new.jsonl", "new"), recipe=recipe)
+
+
+def test_a_field_that_the_json_leaves_out_at_its_default_is_a_change_of_a_recipe_that_sets_it(tiny_model):
+    session = SimpleNamespace(base_folder=tiny_model)
+    assert changes(session, load_recipe("base_kl", {"methods.lwf.teacher": "start"})) == {
+        "methods.lwf.teacher": "start"
+    }
+    assert changes(session, load_recipe("base_kl")) == {}

@@ -1,8 +1,8 @@
 """Learn through a workspace: memory, teacher columns, recipes that start over, and rollback to the bit."""
 
 import json
-import re
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +12,10 @@ from cautioned import without_size
 from perdure import Gate, Workspace
 from perdure.cli.main import app
 from perdure.core.errors import BadInput, BadSpec, Interrupted
+from perdure.ledger.records import Heartbeat
+from perdure.methods.registry import load_recipe
 from perdure.train.learner import Learner
+from perdure.workflows.learn.effects import faint
 from perdure.workflows.learn.remember import LedgerMemory, states_at
 from perdure.workflows.predict.predict import predict
 from perdure.workflows.predict.prompt import prompt_of
@@ -246,21 +249,13 @@ def test_a_method_that_can_do_nothing_is_named(ws, tmp_path):
     assert not any("method" in said for said in learn(ws, tmp_path, "invoice", recipe="lwf").warnings)
 
 
-@pytest.mark.parametrize(("scheme", "told"), [("stm", True), ("eaft", False)])
-def test_a_scheme_that_leaves_out_nearly_every_label_token_is_told(scheme, told, ws, tmp_path):
-    """The tiny model finds no label likely: its perplexity is some hundred, its entropy near the largest there is."""
-    fields = {"methods.token_weight.threshold": 1e9, "methods.token_weight.scheme": scheme}
-    if told:
-        fields["methods.token_weight.threshold"] = least_perplexity(ws, tmp_path) * 1.01
-    said = learn(ws, tmp_path, "refund", recipe="naive", **fields).warnings
-    assert any("counted a label token" in one and "long answers" in one for one in said) == told
-
-
-def least_perplexity(ws, tmp_path) -> float:
-    """Return the least perplexity of a label token under the base model, as the refusal of a scheme names it."""
-    with pytest.raises(BadSpec) as caught:
-        learn(ws, tmp_path, "refund", recipe="stm", **{"methods.token_weight.threshold": 1.0001})
-    return float(re.search(r"the least is ([\d.e+]+)", str(caught.value))[1])
+@pytest.mark.parametrize(("share", "told"), [(0.01, True), (0.2, False)])
+def test_a_method_that_leaves_out_nearly_all_of_the_task_loss_is_told(share, told):
+    losses = ((0, 6.0), (4, 2.0))
+    beats = [(update, Heartbeat(loss=(share - 1) * loss, weight=0.3)) for update, loss in losses]
+    record = SimpleNamespace(loss=losses, heartbeats={"token_weight": beats})
+    said = faint(SimpleNamespace(recipe=load_recipe("dft"), record=record))
+    assert [one.startswith("method token_weight left 1.0% of the task's loss") for one in said] == [True] * told
 
 
 def test_the_products_that_ewc_holds_are_stored_and_pull_in_the_next_task(ws, tmp_path):

@@ -32,8 +32,8 @@ class Ema(Method):
     1.0 x naive's time (clinc5).
     When to use: always cheap; a decay well below 1 - 1 / updates averages, above it holds the task back.
     Source: Tarvainen & Valpola 2017, arXiv 1703.01780; Ren et al. 2024, arXiv 2402.18865.
-    Deviation from I-LoRA: no consistency term (that is `feature_distill`), and the fast weights of the next task begin at the
-    slow ones. I-LoRA's published code averages the fast adapter with itself, since it looks the slow one up under the
+    Deviation from I-LoRA: no replay and no consistency term (`i_lora` has both), and the fast weights of the next task begin at
+    the slow ones. I-LoRA's published code averages the fast adapter with itself, since it looks the slow one up under the
     fast one's name; here the slow weights are other tensors, and `moved` in the heartbeat shows their distance.
     """
 

@@ -29,7 +29,7 @@ def command(written: WrittenRecipe, registry: Mapping[str, type[Method]], shippe
 
 def _changes(base: Recipe, wanted: Recipe) -> dict[str, JsonValue]:
     """Return the dotted keys, with their values, that turn `base` into `wanted`."""
-    had, settings = base.settings.to_json(), wanted.settings.to_json()
+    had, settings = base.settings.model_dump(mode="json"), wanted.settings.model_dump(mode="json")
     changed: dict[str, JsonValue] = {key: value for key, value in settings.items() if had.get(key) != value}
     methods = {method.name: method for method in base.methods}
     for method in wanted.methods:

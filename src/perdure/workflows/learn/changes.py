@@ -1,5 +1,7 @@
 """What the user changed in a recipe."""
 
+from dataclasses import asdict
+
 from perdure.core.recipe import Recipe
 from perdure.core.records import JsonObject
 from perdure.core.settings import Settings
@@ -30,5 +32,4 @@ def changes(session: Session, recipe: Recipe) -> JsonObject:
 def _flat(recipe: Recipe) -> JsonObject:
     """Return a recipe by dotted keys, as --set has them."""
     settings = recipe.settings.model_dump(mode="json")
-    written = recipe.to_json()["methods"]
-    return settings | {f"methods.{name}.{key}": value for name in written for key, value in written[name].items()}
+    return settings | {f"methods.{m.name}.{key}": value for m in recipe.methods for key, value in asdict(m).items()}

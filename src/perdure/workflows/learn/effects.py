@@ -1,6 +1,5 @@
 """What a learn should have done and did not: methods without an effect, and a task that was not learned."""
 
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from perdure.ledger.records import Score
@@ -11,7 +10,7 @@ if TYPE_CHECKING:
 
 ACTING = {"weight", "loss", "settle", "mask", "gradient"}  # seams whose methods should have one
 ROOM = 0.05  # share of the energy of a task's inputs that earlier tasks must leave, or little can be learned
-FAINT = 0.1  # mean factor of the label tokens below which little of a task is learned
+FAINT = 0.05  # share of the task loss that token factors must leave, or little is learned
 
 
 def idle(plan: Plan, learner: "Learner") -> list[str]:
@@ -30,15 +29,16 @@ def idle(plan: Plan, learner: "Learner") -> list[str]:
 
 
 def faint(learner: "Learner") -> list[str]:
-    """Say that a method left out nearly all of the task loss: the label tokens count little on average."""
-    said = []
+    """Say that a method left out nearly all of the task loss."""
+    said, plain = [], dict(learner.record.loss)
     for method in learner.recipe.owners("weight"):
-        beats = [beat.weight for _, beat in learner.record.heartbeats.get(method.name, []) if beat.weight is not None]
-        if beats and (mean := fmean(beats)) < FAINT:
+        beats = [(plain[update], beat.loss or 0.0) for update, beat in learner.record.heartbeats.get(method.name, [])]
+        whole = sum(loss for loss, _ in beats)
+        left = 1 + sum(change for _, change in beats) / whole if whole else 1.0
+        if left < FAINT:
             said.append(
-                f"method {method.name} counted a label token {mean:.2g} times on average, so that little of the task is "
-                "learned; it is for long answers of which a model knows most: choose another scheme, lower its strength, or "
-                "leave it out"
+                f"method {method.name} left {left:.1%} of the task's loss, so that little of it is learned; it is for long "
+                "answers of which a model knows most: choose another scheme, lower its strength, or leave it out"
             )
     return said
 
