@@ -42,6 +42,10 @@ def test_what_goes_with_a_task():
     assert slots_of_task(SLOTS, "b") == ["route:b", "task:b", "task:b/skill", "task:b/sum:a"]
     assert slots_of_task(SLOTS, "a") == ["sum:a", "route:a"]
     assert adapters_of_task(SLOTS, "a") == ["sum:a"]
+    assert adapters_of_task({"sum:a/repair": 1, "sum:ab/repair": 2, "task:a/repair": 3}, "a") == [
+        "sum:a/repair",
+        "task:a/repair",
+    ]
     assert measured_tasks(SLOTS, "route") == {"a": "route:a", "b": "route:b"}
     assert (is_isolated(SLOTS, "b"), is_isolated(SLOTS, "a")) == (True, False)
     assert task_slot("b", "skill") == "task:b/skill"

@@ -241,6 +241,15 @@ def test_without_its_intruder_directions_an_update_is_the_rest_of_itself(refused
             torch.testing.assert_close(got[module], new[module] - gone, atol=1e-4, rtol=1e-4)
 
 
+def test_a_task_whose_update_was_scaled_down_can_be_taken_out(refused):
+    ledger = refused.ledger
+    before = ledger.slots(ledger.resolve("head"))
+    assert refused.repair().moved
+    assert "sum:invoice/repair" in ledger.slots(ledger.resolve("head"))
+    assert refused.revert("invoice").removed == ("sum:invoice/repair",)
+    assert ledger.slots(ledger.resolve("head")) == before
+
+
 def test_a_refused_learn_is_repaired_by_its_intruder_directions(refused, tmp_path):
     ledger = refused.ledger
     candidate = ledger.candidate()

@@ -104,9 +104,9 @@ def is_dense(slot: str) -> bool:
 
 
 def adapters_of_task(slots: Iterable[str], task: str) -> list[str]:
-    """Return the slots of adapters that only `task` trained: its own, and its adapter in the sum."""
+    """Return the slots of adapters that only `task` trained: its own, the one in the sum, and a repaired update."""
     known = list(slots)
-    going = {*own_slots(known, task), sum_slot(task)}
+    going = {*own_slots(known, task), sum_slot(task), repair_slot(sum_slot(task), task)}
     return [name for name in known if name in going]
 
 
