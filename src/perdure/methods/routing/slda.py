@@ -30,7 +30,7 @@ class Slda(Method):
 
     Seams: measure. State: the slot `route:<task>`: `count/<answer>`, `mean/<answer>` (d), the upper triangle of S, and the
     shrinkage; 2 d^2 + 4 d bytes a label.
-    Cost: a third of a forward a row, once; an answer costs the same.
+    Cost: a third of a forward a row, once; an answer costs the same. 0.02 x naive's time (clinc5).
     When to use: a task of plain labels that the untrained model's features tell apart, such as intents or topics. Not where a
     row must be compared with itself (entailment, yes or no), and not where text is to be generated.
     Deviation: the sums are those of the task alone, so that no later task changes its answers; the paper's covariance is one
