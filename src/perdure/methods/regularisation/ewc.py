@@ -46,8 +46,8 @@ class Ewc(Method):
     updates it retains little at any strength that lets an adapter learn, and together with replay or lwf it lowered both.
     Deviation: each token of y is sampled after the written ones before it, not after sampled ones; F has mean 1 per task; with
     `on: factors` F is of the adapter's factors, a proxy of the product's. From EWC-LoRA: F is the matrix of rank one with the row
-    and column sums of the paper's; labels are sampled and squares are of single rows, as its equations have it (its code: written
-    labels); the new update begins at the last one, which the task goes on training, not at zero after a merge.
+    and column sums of the paper's; labels are sampled by default and squares are of single rows; the new update begins at the
+    last one, which the task goes on training, not at zero after a merge.
     """
 
     name: ClassVar[str] = "ewc"
