@@ -87,7 +87,7 @@ def test_it_asks_and_talks_on_stderr():
     assert "How many tasks" in found.stderr
     told = json.loads(found.stdout[found.stdout.index("{") :])  # the runner echoes what is typed
     assert not build_recipe(told["recipe"], all_methods()).remembers
-    assert any(line["what"] == "I-LoRA" for line in told["not_here"])
+    assert any(line["what"] == "replay of generated samples" for line in told["not_here"])
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,13 @@ def test_rows_of_another_task_with_the_same_text_stay(ws, tmp_path):
     ws.learn("again", path, recipe=OWN, overrides=FAST, gate=None)
     ws.delete_task_rows("one")
     assert {row.task for row in ws.ledger.kept_rows()} == {"again"}
+
+
+def test_a_merge_of_some_tasks_has_nothing_of_the_others(ws, tmp_path):
+    for task in ("one", "two", "three"):
+        learn(ws, tmp_path, task, OWN)
+    ws.merge(rank=2, tasks=["one", "two"], gate=None)
+    assert left(ws, "one") == (("task:one",), ("one",))
+    assert left(ws, "three") == (("task:three",), ())
+    ws.revert("three")
+    assert left(ws, "three") == ((), ())

@@ -37,7 +37,7 @@ def run_of(ws, name, most=None):
     task = (
         task if most is None else SimpleNamespace(test=task.test, spec=task.spec, version=task.version, name=task.name)
     )
-    return SimpleNamespace(session=ws.session, plan=SimpleNamespace(task=task))
+    return SimpleNamespace(session=ws.session, plan=SimpleNamespace(task=task, recipe=SimpleNamespace(trains=True)))
 
 
 def test_a_learn_measures_it_where_there_are_guards_and_the_base_itself_has_none(ws, monkeypatch):

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 import people
 from perdure import Workspace
 from perdure.core import slots
+from perdure.workflows.learn import run
 
 ISOLATED = {"per_task": {}, "color": {}}
 POLICIES = {"slao": {"slao": {"keep_r": True}}, "n_lora": {"n_lora": {}}, "per_task, nearest": NEAREST}
@@ -120,8 +121,12 @@ def costs(ws, folder, methods, tasks=4):
 
 
 @pytest.mark.parametrize("methods", [OWN, ISOLATED, NEAREST], ids=["per_task", "isolated", "nearest"])
-def test_what_an_isolated_task_costs_does_not_depend_on_how_many_there_are(tiny_model, tmp_path, methods):
-    """Tokens run forward, objects named and bytes stored; `nearest` reads the moments of all tasks, and no row of theirs."""
+def test_what_an_isolated_task_costs_does_not_depend_on_how_many_there_are(tiny_model, tmp_path, methods, monkeypatch):
+    """Tokens run forward, objects named and bytes stored; `nearest` reads the moments of all tasks, and no row of theirs.
+
+    Scores of requests that name no task are left out: each row that a new task draws away is answered once more.
+    """
+    monkeypatch.setattr(run, "routes", lambda ledger, entry: {})
     ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
     second, *later = costs(ws, tmp_path, methods)
     assert second[0] > 0
@@ -183,3 +188,10 @@ def test_lora_mlp_trains_the_mlp_alone_and_goes_on_with_it(tiny_model, tmp_path)
     assert {value.shape[0] for name, value in tensors.items() if name.endswith(".down")} == {12}
     ws.export(tmp_path / "out")
     assert PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), tmp_path / "out")
+
+
+@pytest.mark.parametrize("method", ["o_lora", "slao", "n_lora"])
+def test_the_first_task_of_a_stream_blames_no_method_that_waits_for_the_second(tiny_model, tmp_path, method):
+    ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
+    entry = learned(ws, tmp_path, 0, {method: {}})
+    assert not [text for text in ws.ledger.notes(entry.id)["record"]["warnings"] if "no effect" in text]

@@ -163,7 +163,9 @@ def test_log_show_status_and_gate_have_the_verdict_and_the_main_score_of_an_edit
     assert ws.gate().verdict == back.gate
     taken = ws.task_remove("homes")
     assert next((one.entry, one.verdict, one.score) for one in ws.log()) == (taken.entry, None, None)
-    with pytest.raises(BadInput, match="only a learn has, and an edit or a revert after which tasks were scored"):
+    with pytest.raises(
+        BadInput, match="only a learn or a merge has, and an edit or a revert after which tasks were scored"
+    ):
         ws.gate()
 
 

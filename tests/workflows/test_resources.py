@@ -91,7 +91,8 @@ def test_the_record_has_the_seconds_of_each_stage_the_peak_and_the_speed(learned
     assert resources.seconds["updates"] > 0
     assert resources.peak_of == "the process"
     assert 100 < resources.peak_mib < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    assert resources.tokens_per_second == pytest.approx(record.tokens / resources.seconds["updates"], rel=0.01)
+    seconds = resources.seconds["updates"]  # rounded to milliseconds, of which a fast machine needs few
+    assert resources.tokens_per_second == pytest.approx(record.tokens / seconds, rel=0.01 + 0.0005 / seconds)
     shown = views.show(ws.ledger, result.entry).to_json()
     assert shown["record"]["resources"]["peak_mib"] == resources.peak_mib
     pairs = resource_pairs(resources)

@@ -100,6 +100,25 @@ def test_rows_that_are_sent_elsewhere_are_answered_there(isolated, monkeypatch):
     assert (routing.accuracy, routing.unknown, routing.n) == (0.5, 0.25, 8)
 
 
+def test_a_row_that_is_sent_to_the_same_weights_as_before_is_not_answered_again(isolated, tmp_path, monkeypatch):
+    sent_to(monkeypatch, ["refund", "parcel"])
+    forget_routed(isolated)
+    head = isolated.ledger.resolve("head")
+    first = score_routed(isolated.session, head, isolated.session.task("refund", head))
+    asked = []
+    answer = type(isolated.session).measure_under
+
+    def counted(session, entry, view, task, chosen=None, tick=None):
+        asked.append((view, task.name))
+        return answer(session, entry, view, task, chosen, tick)
+
+    monkeypatch.setattr(type(isolated.session), "measure_under", counted)
+    result = learn(isolated, tmp_path, "invoice")
+    assert result.routed["refund"].score == first.score
+    assert ("parcel", "refund") not in asked
+    assert ("parcel", "invoice") in asked
+
+
 def test_a_routed_score_is_measured_once(isolated, monkeypatch):
     head = isolated.ledger.resolve("head")
     task = isolated.session.task("parcel", head)

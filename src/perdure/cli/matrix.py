@@ -42,7 +42,8 @@ def matrix(
     table = read(ledger, at, parts=not as_json, routed=routed)
     if as_json:
         names = {task: alias for task, alias in ledger.aliases.items() if task in table.tasks}
-        return emit({**table.to_json(), **({"aliases": names} if names else {})})
+        routing = {"routing": None} if routed else {}  # a state that was not scored has the key too
+        return emit({**routing, **table.to_json(), **({"aliases": names} if names else {})})
     table = table.renamed(ledger.aliases)
     if not table.tasks:
         return print_message(knows_nothing(at))

@@ -187,6 +187,7 @@ def build_matrix(
     scores: Cells,
     *,
     parts: bool = False,
+    routed: bool = False,
     confidence: float = 0.95,
     seed: int = 0,
     resamples: int = 1000,
@@ -202,6 +203,7 @@ def build_matrix(
         stages: The base first.
         scores: (stages, tasks), None where not measured.
         parts: Name the test rows of each cell too.
+        routed: Whether no request names its task, for the command that scores a missing cell.
         confidence: Of the metrics' intervals, two-sided.
         seed: Names the bootstrap's resamples.
         resamples: Number of bootstrap replicates.
@@ -237,13 +239,14 @@ def build_matrix(
         seed=seed_of(seed, "matrix"),
         resamples=resamples,
     )
-    return replace(matrix, metrics={name: _metric(one, stages) for name, one in computed.items()})
+    return replace(matrix, metrics={name: _metric(one, stages, routed) for name, one in computed.items()})
 
 
-def _metric(computed: metrics.Metric, stages: Sequence[Stage]) -> Metric:
+def _metric(computed: metrics.Metric, stages: Sequence[Stage], routed: bool) -> Metric:
     metric = Metric.of(computed)
     if computed.gap and (entry := stages[computed.gap[0]].entry):
-        return replace(metric, missing=f"{metric.missing}; 'perdure eval {computed.gap[1]} --at {entry[:12]}' does it")
+        how = f"perdure eval {computed.gap[1]} {'--routed ' if routed else ''}--at {entry[:12]}"
+        return replace(metric, missing=f"{metric.missing}; '{how}' does it")
     return metric
 
 

@@ -1,11 +1,12 @@
 """Scores of requests that do not name their task: each test row is answered where the router sends it.
 
 The score of a task with its name known has the answers of its own view. A row that the router sends to a view of the same weights
-takes its item from there; only the other rows are answered anew, under the view they were sent to. So a routed score costs few
-answers. Its rows are not in the batches of a run that answers all of them, so that an answer on the edge may differ.
+takes its item from there. The other rows are answered under the view they were sent to, once: where a later entry sends a row
+to the same weights, its answer is that of the entry before. So a routed score costs few answers. Its rows are not in the batches
+of a run that answers all of them, so that an answer on the edge may differ.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from perdure.core.progress import Tick
 from perdure.data.sample import sample_of
@@ -73,7 +74,11 @@ def _composed(session: Session, entry: Entry, task: TaskData, own: Score, tick: 
     sent = [every[row] for row in rows]
     seen = ledger.seen_by(entry, {task.name, *sent})
     items, texts, seconds = list(own.items), list(own.predictions), 0.0
-    for view, places in _elsewhere(sent, seen, task.name).items():
+    before = _answers_before(ledger, entry, task)
+    known = {k: before[own.rows[k], seen[sent[k]]] for k in range(len(sent)) if (own.rows[k], seen[sent[k]]) in before}
+    for k, (item, text) in known.items():
+        items[k], texts[k] = item, text
+    for view, places in _elsewhere(sent, seen, task.name, known).items():
         scored = session.measure_under(entry, view, task, [rows[k] for k in places], tick).score
         seconds += scored.seconds
         for k, item, text in zip(places, scored.items, scored.predictions, strict=True):
@@ -82,11 +87,29 @@ def _composed(session: Session, entry: Entry, task: TaskData, own: Score, tick: 
     return score_record(own.scorer, items, texts, list(own.rows), seconds, readings)
 
 
-def _elsewhere(sent: Sequence[str | None], seen: Mapping[str | None, str], task: str) -> dict[str | None, list[int]]:
-    """Return the places of the rows that go through other weights than the task's own, by a task of these weights."""
+def _answers_before(ledger: Ledger, entry: Entry, task: TaskData) -> dict[tuple[str, str], tuple[float, str]]:
+    """Return item and answer of each row at the entry before, by the row's hash and the hash of the view that answered it."""
+    parent = ledger.entry(entry.parent) if entry.parent else None
+    score = ledger.score(ledger.state(parent), task.version, task.scoring) if parent else None
+    if parent is None or score is None or SENT not in score.readings:
+        return {}
+    tasks = sorted(routes(ledger, parent))
+    sent = [tasks[int(k)] if k >= 0 else None for k in score.readings[SENT]]
+    seen = ledger.seen_by(parent, set(sent))
+    rows = zip(score.rows, sent, score.items, score.predictions, strict=True)
+    return {(row, seen[target]): (item, text) for row, target, item, text in rows}
+
+
+def _elsewhere(
+    sent: Sequence[str | None], seen: Mapping[str | None, str], task: str, known: Container[int]
+) -> dict[str | None, list[int]]:
+    """Return the places of the rows, without those of `known`, that go through other weights than the task's own.
+
+    They are named by a task of these weights.
+    """
     first: dict[str, str | None] = {}
     places: dict[str | None, list[int]] = {}
     for k, target in enumerate(sent):
-        if seen[target] != seen[task]:
+        if seen[target] != seen[task] and k not in known:
             places.setdefault(first.setdefault(seen[target], target), []).append(k)
     return places

@@ -106,7 +106,7 @@ def refuse_request(session: Session, entry: Entry, request: ExportRequest) -> No
     if request.merged:
         return
     slots = session.ledger.view(entry, task)
-    if not slots and labelled:
+    if not slots and len(labelled) == len(entry.tasks) > 0:
         raise BadInput(
             f"at entry {entry.id[:12]} the tasks are answered with labels by the untrained model ({', '.join(labelled)}), "
             f"{CLASSIFIER}"

@@ -22,6 +22,7 @@ class Measured:
         scores: (stages, tasks); None where not measured.
         guards: The guards of the workspace, by name.
         routing: How many test rows found their task at the entry; None where the tasks were named.
+        routed: Whether no request names its task.
     """
 
     tasks: list[str]
@@ -29,10 +30,11 @@ class Measured:
     scores: list[list[Score | None]]
     guards: Mapping[str, GuardColumn] = field(default_factory=dict)
     routing: RoutingAccuracy | None = None
+    routed: bool = False
 
     def matrix(self, *, parts: bool = False) -> Matrix:
         """Return the matrix with its metrics, where `parts` with a name for the test rows of each cell."""
-        made = build_matrix(self.tasks, self.stages, self.scores, parts=parts)
+        made = build_matrix(self.tasks, self.stages, self.scores, parts=parts, routed=self.routed)
         return replace(made, guards=self.guards, routing=self.routing)
 
 
@@ -68,4 +70,4 @@ def measured(ledger: Ledger, entry: Entry, *, routed: bool = False) -> Measured:
     scores = [[by_cell.get((line[name], versions[name][i])) for name in versions] for i, line in enumerate(seen)]
     named = [Stage(stage.id, stage.kind, stage.task) for stage in stages]
     routing = routing_at(ledger, entry, dict(zip(versions, scores[-1], strict=True))) if routed else None
-    return Measured(list(versions), named, scores, guard_columns(ledger, stages), routing)
+    return Measured(list(versions), named, scores, guard_columns(ledger, stages), routing, routed)

@@ -21,7 +21,7 @@ def idle(plan: Plan, learner: "Learner") -> list[str]:
     for method in learner.recipe.methods:
         beats = record.heartbeats.get(method.name, [])
         shown = any(beat.acted for _, beat in beats)
-        could = method.name in record.fed if "draw" in method.seams else bool(beats) or anew
+        could = method.name in record.fed if "draw" in method.seams else (bool(beats) and not _begins(plan)) or anew
         if could and not shown and method.name not in record.acted and ACTING & set(method.seams):
             why = _no_task_before(plan) if anew else "check its fields"
             idle.append(f"method {method.name} had no effect over the whole task; {why}, or leave it out")
@@ -41,6 +41,11 @@ def faint(learner: "Learner") -> list[str]:
                 "answers of which a model knows most: choose another scheme, lower its strength, or leave it out"
             )
     return said
+
+
+def _begins(plan: Plan) -> bool:
+    """Return whether the task is the first of the stream, before which no method has anything to act on."""
+    return plan.first and not plan.parent.tasks
 
 
 def _no_task_before(plan: Plan) -> str:

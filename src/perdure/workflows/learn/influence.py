@@ -63,10 +63,21 @@ def _learns(ledger: Ledger, entry: Entry) -> dict[str, tuple[Entry, ...]]:
                 beside = name.removesuffix("/repair")  # what an update adds to an adapter that stays as it was
                 known = [now.get(name), *([now.get(beside)] if beside != name else [])] if continued else []
                 learns[slot] = (*_together(learns, known if any(known) else _copied(one, now)), one)
-            elif one.kind == "merge":  # from all adapters
-                learns[slot] = _together(learns, now.values())
+            elif one.kind == "merge":
+                learns[slot] = _together(learns, _merged(one, now))
         now |= one.slots
     return learns
+
+
+def _merged(merge: Entry, now: Mapping[str, str | None]) -> list[str | None]:
+    """Return the objects that a merge read: the adapters it names, the sums it replaced, and what all tasks share."""
+    named = {slot for part in merge.data["merge"]["adapters"].values() for slot in part}
+    replaced = {name for name, slot in merge.slots.items() if slot is None}
+    return [
+        slot
+        for name, slot in now.items()
+        if slot in named or name in replaced or not name.startswith(("task:", "sum:"))
+    ]
 
 
 def _copied(learned: Entry, slots: Mapping[str, str | None]) -> list[str | None]:
