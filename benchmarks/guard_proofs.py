@@ -70,7 +70,7 @@ def repaired(folder: Path, data: Path) -> dict[str, object]:
         ws = Workspace.init(folder / recipe)
         for number in (0, 1):
             file, settings = task_file(folder, data, number)
-            made = ws.learn(f"task {number + 1}", file, recipe=recipe, settings=settings, guards="enforce")
+            made = ws.learn(f"task-{number + 1}", file, recipe=recipe, settings=settings, guards="enforce")
             learned = made.to_json()
             fixed = ws.repair().to_json() if made.gate.verdict == "fail" else None
             result[f"{recipe} {number + 1}"] = {"learned": learned, "repaired": fixed}
