@@ -7,7 +7,6 @@ import typer
 
 from perdure.cli.output import print_text
 from perdure.core.errors import NotFound
-from perdure.core.recipe import nearest
 
 TOPICS = Path(__file__).parent / "topics"
 
@@ -73,6 +72,8 @@ def _show_command(root: Any, words: list[str]) -> None:
 
 def _unknown(word: str, commands: list[str], top: bool) -> NotFound:
     """Return the error for a word that is no command here, and above all commands no topic."""
+    from perdure.core.recipe import nearest  # only here: every command's start imports this file
+
     if not top:
         return NotFound(f"no command {word!r} among {', '.join(commands)}{nearest(word, commands)}")
     near = nearest(word, list(dict.fromkeys([*topics(), *commands])))  # some words are both

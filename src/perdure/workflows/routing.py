@@ -81,8 +81,7 @@ def routed(session: Session, entry: Entry, texts: Sequence[str], tick: Tick | No
 
     Cost: a third of a forward per text, of at most 257 tokens.
     """
-    if session.runtime.dense:
-        session.load(session.ledger.resolve("base"))
+    session.uncover_base()
     ids = [session.runtime.base.text_ids(text) for text in texts]
     return _decided(router_at(session, entry), session.runtime.features(ids, _shown(tick)))
 
@@ -97,8 +96,7 @@ def routed_rows(session: Session, entry: Entry, task: TaskData, tick: Tick | Non
 
     Cost: a third of a forward per row, the first time that the workspace reads the task; then two small products.
     """
-    if session.runtime.dense:
-        session.load(session.ledger.resolve("base"))
+    session.uncover_base()
     prompts = session.tasks.prompts(task, session.tokenizer)
     return _decided(
         router_at(session, entry), features_of_tests(session.runtime, session.ledger, task, prompts, _shown(tick))

@@ -176,6 +176,11 @@ class Session:
         if self.runtime.loaded != state:
             self.runtime.load(tensors_of(self.ledger, self.ledger.view(entry, task)), state)
 
+    def uncover_base(self) -> None:
+        """Load the base where other weights replaced its own, so that features of it can be read; an adapter stays loaded."""
+        if self.runtime.dense:
+            self.load(self.ledger.resolve("base"))
+
     def load_slots(self, slots: Mapping[str, str]) -> None:
         """Load these slot objects. The state gets no name, since it is not loaded again."""
         self.runtime.load(tensors_of(self.ledger, slots))
@@ -235,8 +240,7 @@ class Session:
         prompts, code = self.tasks.prompts(task, self.tokenizer), partial(trusted_text, self.ledger.root)
         called = self.ledger.shown_name(task.name)
         if view is not None and self.ledger.labelled_by(entry, [view]):
-            if self.runtime.dense:  # the base is not under the weights that replaced it
-                self.load(self.ledger.resolve("base"))
+            self.uncover_base()
             on_rows = partial(tick, f"features of {called}") if tick else None
             return measure_labels(
                 self.runtime, self.ledger, entry, task, prompts, by=view, only=chosen, on_rows=on_rows

@@ -13,8 +13,8 @@ from torch import Tensor
 from perdure.core.fields import ShareBelowOne
 from perdure.core.seams import Method, Model, State
 from perdure.core.step import Step
-from perdure.maths.importance import copies, to_state
-from perdure.maths.precision import wide
+from perdure.maths.averages import moved_average
+from perdure.maths.importance import copies, from_state, to_state
 from perdure.methods.registry import register
 
 
@@ -57,12 +57,7 @@ class Ema(Method):
 
     def watch(self, step: Step, state: State) -> State:
         """Let the slow weights follow those of this update."""
-        new: State = {}
-        for name, value in step.params.items():
-            fast = wide(value.detach())
-            slow = state.get(f"slow.{name}", fast)
-            new[f"slow.{name}"] = slow + (1 - self.decay) * (fast - slow)
-        return new
+        return to_state("slow", moved_average(from_state(state, "slow"), step.params, self.decay))
 
     def settle(self, model: Model, state: State) -> tuple[dict[str, Tensor], State]:
         """Return the slow weights."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from perdure.core.fields import ShareBelowOne, Strength
 from perdure.core.seams import Draw, DrawContext, Method, Model, State
 from perdure.core.step import Slice, Step
-from perdure.maths.importance import copies, to_state
+from perdure.maths.averages import moved_average
+from perdure.maths.importance import copies, from_state, to_state
 from perdure.maths.precision import wide
 from perdure.methods.registry import register
 
@@ -77,12 +78,7 @@ class ILora(Method):
 
     def watch(self, step: Step, state: State) -> State:
         """Let the slow weights follow those of this update."""
-        new: State = {}
-        for name, value in step.params.items():
-            fast = wide(value.detach())
-            slow = state.get(f"slow.{name}", fast)
-            new[f"slow.{name}"] = slow + (1 - self.decay) * (fast - slow)
-        return new
+        return to_state("slow", moved_average(from_state(state, "slow"), step.params, self.decay))
 
     def settle(self, model: Model, state: State) -> tuple[dict[str, Tensor], State]:
         """Return the slow weights."""
