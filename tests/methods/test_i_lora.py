@@ -110,7 +110,11 @@ def test_on_a_host_the_stored_weights_are_the_slow_ones(points):
     assert learned.record.heartbeats["i_lora"][-1][1].moved > 0
 
 
-def test_no_decay_is_no_method_and_one_is_refused():
-    assert not ILora(decay=0).active
+def test_no_rows_is_no_method_no_decay_is_plain_replay_and_a_decay_of_one_is_refused(points):
+    assert not ILora(mix=0).active
+    fields = {"mix": 0.5, "strength": 2.0}
+    found = points.train(points.learner({"i_lora": {**fields, "decay": 0, "consistency": 0}}, pools=("replay",)))
+    plain = points.train(points.learner({"replay": fields}, pools=("replay",)))
+    assert apart(found.weights, plain.weights) == 0
     with pytest.raises(ValueError, match="less than 1"):
         ILora(decay=1.0)

@@ -52,8 +52,8 @@ class ILora(Method):
 
     @property
     def active(self) -> bool:
-        """Without memory of what was, the slow weights are the fast ones."""
-        return self.decay > 0
+        """Without rows nothing is replayed or taught; ema is the average alone."""
+        return self.mix > 0
 
     def prepare(self, model: Model, state: State) -> State:
         """Begin at the weights before the task; in the first task there are none worth keeping."""
