@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -135,6 +136,69 @@ def test_dropped_adapters_are_gone_and_requests_go_through_the_merged_one(isolat
     assert isolated.matrix().score[-1] == tuple(done.scores[task].score for task in isolated.matrix().tasks)
 
 
+def test_adapters_that_were_merged_are_dropped_later_and_a_rollback_brings_them_back(isolated):
+    merged = isolated.merge(8, how="average", gate=None)
+    kept, own = slots(isolated), {task: logits(isolated, task) for task in THREE}
+    done = isolated.merge(drop=True, tasks=["refund"], gate=None)
+    assert (done.how, done.rank, done.tasks, done.kept) == ("drop", merged.rank, ("refund",), ())
+    assert slots(isolated) == {name: found for name, found in kept.items() if name != "task:refund"}
+    assert torch.equal(logits(isolated, "refund"), logits(isolated))
+    assert torch.equal(logits(isolated, "parcel"), own["parcel"])
+    assert set(done.scores) == set(done.before) == {"refund"}
+    assert done.scores["refund"] == merged.scores["refund"]
+    rest = isolated.merge(drop=True, gate=None)
+    assert rest.tasks == ("invoice", "parcel")
+    assert slots(isolated) == {"skill": kept["skill"]}
+    assert isolated.export(isolated.ledger.root.parent / "one").rank == 8
+    with pytest.raises(BadInput, match=rf"refund was merged with others \(entry {merged.entry[:12]}\)"):
+        isolated.revert("refund")
+    isolated.rollback(merged.entry)
+    assert slots(isolated) == kept
+    assert torch.equal(logits(isolated, "refund"), own["refund"])
+    assert isolated.verify().ok
+
+
+def test_a_drop_that_loses_too_much_waits_as_a_candidate(isolated, monkeypatch):
+    isolated.merge(8, how="average", gate=None)
+    head, real = isolated.ledger.resolve("head").id, isolated.session.score
+
+    def score(entry, task, *args, **options):
+        found = real(entry, task, *args, **options)
+        level = 0.0 if options.get("shared") else 1.0
+        return found.__class__(replace(found.score, score=level, items=(level,) * found.score.n))
+
+    monkeypatch.setattr(isolated.session, "score", score)
+    done = isolated.merge(drop=True)
+    assert (done.gate.verdict, done.moved, done.scores["refund"].score) == ("fail", False, 0.0)
+    assert isolated.ledger.resolve("head").id == head
+    isolated.accept()
+    assert list(slots(isolated)) == ["skill"]
+
+
+def test_only_adapters_of_their_own_that_are_in_a_merge_are_dropped(isolated, tmp_path):
+    with pytest.raises(BadInput, match=r"no merge in force has .*'perdure merge --rank R --drop'"):
+        isolated.merge(drop=True)
+    isolated.merge(6, gate=None, tasks=["refund", "parcel"])
+    with pytest.raises(BadInput, match=r"invoice is in no merge, .*'perdure merge --rank R --tasks invoice --drop'"):
+        isolated.merge(drop=True, tasks=["invoice"])
+    with pytest.raises(NotFound, match=r"no task 'refnd' is known at head.*refund"):
+        isolated.merge(drop=True, tasks=["refnd"])
+    with pytest.raises(BadInput, match="so that --density has no effect; leave it out"):
+        isolated.merge(drop=True, density=0.5)
+    with pytest.raises(BadInput, match="no rank is given"):
+        isolated.merge()
+    learn(isolated, tmp_path, "refund", OWN)
+    done = isolated.merge(drop=True, gate=None)
+    assert set(slots(isolated)) == {"skill", "task:invoice"}
+    assert any(text.startswith("refund was learned again since merge ") for text in done.warnings)
+
+
+def test_a_sum_that_was_merged_has_nothing_to_drop(summed):
+    summed.merge(6, gate=None)
+    with pytest.raises(BadInput, match="task refund has no adapter of its own"):
+        summed.merge(drop=True, tasks=["refund"])
+
+
 def test_an_average_has_the_weights_that_were_given_and_some_tasks_can_be_left_out(isolated):
     own = slots(isolated)
     isolated.merge(8, how="average", tasks=["refund", "parcel"], weights={"refund": 3.0}, gate=None)
@@ -162,6 +226,8 @@ def test_other_ways_give_an_adapter_of_the_rank_and_the_same_one_again(isolated,
 def test_slerp_takes_two_and_notes_the_angle(isolated):
     with pytest.raises(BadInput, match=r"slerp merges two adapters, and there are 3 .*name two with --tasks"):
         isolated.merge(4, how="slerp")
+    with pytest.raises(BadInput, match=r"slerp merges two adapters, and there is one \(refund\); learn another task"):
+        isolated.merge(4, how="slerp", tasks=["refund"])
     isolated.merge(4, how="slerp", tasks=["refund", "parcel"], gate=None)
     note = isolated.ledger.note(isolated.ledger.resolve("head").id, "merge", MergeNote)
     assert 0 < note.angle < 3.15
@@ -239,6 +305,16 @@ def test_bad_requests_are_refused_with_what_to_do(summed):
     with pytest.raises(NotFound, match=r"no task 'refnd' is known at head.*refund"):
         summed.merge(4, tasks=["refnd"])
     assert summed.ledger.resolve("head").kind == "learn"
+
+
+def test_without_any_adapter_the_message_says_what_the_workspace_has(tiny_model, tmp_path):
+    ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
+    with pytest.raises(BadInput, match="nothing to merge; learn tasks first, with a recipe such as isolated"):
+        ws.merge(4)
+    for task in ("refund", "parcel"):
+        learn(ws, tmp_path, task, "slda", **dict.fromkeys(FAST))
+    with pytest.raises(BadInput, match=r"its tasks answer from a classifier, which 'perdure export --classifier'"):
+        ws.merge(4)
 
 
 def test_one_shared_adapter_is_nothing_to_merge(tiny_model, tmp_path):
@@ -481,6 +557,18 @@ def test_every_view_knows_a_merge(isolated, tmp_path):
     assert "merge" in card
 
 
+def test_the_command_drops_later_and_prints_what_it_dropped(isolated):
+    root, run = str(isolated.ledger.root), CliRunner()
+    done = run.invoke(app, ["merge", "--rank", "4", "--no-gate", "-w", root])
+    assert "through the adapters of their own, as before ('perdure merge --drop' drops these)" in done.output
+    done = run.invoke(app, ["merge", "--drop", "--tasks", "refund", "--no-gate", "-w", root])
+    assert done.exit_code == 0, done.output
+    assert "dropped the own adapters of refund, which the shared one of rank 4 serves" in done.output
+    found = json.loads(run.invoke(app, ["merge", "--drop", "--no-gate", "--json", "-w", root]).stdout)
+    assert (found["rank"], found["how"], found["tasks"]) == (4, "drop", ["invoice", "parcel"])
+    assert "merge 2 own adapters dropped" in run.invoke(app, ["log", "-w", root]).output
+
+
 def test_the_command_prints_what_it_did_and_exits_with_3_where_the_gate_fails(summed, monkeypatch):
     root, run = str(summed.ledger.root), CliRunner()
     done = run.invoke(app, ["merge", "--rank", "4", "--how", "average", "--weights", "refund=2", "-w", root])
@@ -490,6 +578,8 @@ def test_the_command_prints_what_it_did_and_exits_with_3_where_the_gate_fails(su
     found = json.loads(run.invoke(app, ["merge", "--rank", "4", "--no-gate", "--json", "-w", root]).stdout)
     assert {"entry", "rank", "how", "gate", "scores"} <= set(found)
     assert (found["rank"], found["how"], found["gate"]["verdict"]) == (4, "svd", "off")
+    bare = run.invoke(app, ["merge", "-w", root])
+    assert (bare.exit_code, "give a rank, or --drop alone" in " ".join(bare.output.split())) == (2, True)
     for words, wanted in (
         (["--weights", "refund"], "is no TASK=NUMBER"),
         (["--no-gate", "--tolerance", "0.1"], "without a gate there is nothing for --tolerance"),

@@ -20,14 +20,18 @@ from perdure.cli.options import (
 )
 from perdure.cli.output import counted, emit, print_message, print_text, short, warn
 from perdure.cli.progress import progress
+from perdure.ledger.records.merge import DROP
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
-    from perdure.workflows.merge.merge import MergeResult
+    from perdure.workflows.merge.outcome import MergeResult
 
 
 def merge(
-    rank: Annotated[int, typer.Option(min=1, help="Most rank of the merged adapter.")],
+    rank: Annotated[
+        int | None,
+        typer.Option(min=1, show_default=False, help="Most rank of the merged adapter; not with --drop alone."),
+    ] = None,
     how: Annotated[
         Literal["svd", "average", "ties", "dare", "slerp", "knots"],
         typer.Option(help="svd adds the adapters, average takes their mean; the others are methods of their papers."),
@@ -63,7 +67,11 @@ def merge(
     rows: RowFiles = None,
     drop: Annotated[
         bool,
-        typer.Option("--drop", help="Take the merged tasks' own adapters away: requests go through the merged one."),
+        typer.Option(
+            "--drop",
+            help="Drop the merged tasks' own adapters: requests go through the merged one. Without --rank: those that an earlier "
+            "merge has.",
+        ),
     ] = False,
     no_gate: NoGate = False,
     strict: Strict = False,
@@ -79,10 +87,10 @@ def merge(
     """Merge the adapters of tasks into one of bounded rank, which all tasks share.
 
     Adapters of a sum are replaced by it. Adapters that tasks have of their own stay for requests that name the task, unless
-    --drop is given. Exits with 3 when a task lost more than the gate tolerates: head stays, and the entry waits for
+    --drop is given; --drop alone drops them later. Exits with 3 when a task lost more than the gate tolerates: head stays, and the entry waits for
     'perdure accept' or 'perdure discard'.
 
-    Example: perdure merge --rank 16
+    Example: perdure merge --rank 16, and later perdure merge --drop
     """
     from perdure.ledger.records import Gate
 
@@ -93,6 +101,8 @@ def merge(
         raise typer.BadParameter(f"without a gate there is nothing for --{next(iter(rule))} to decide")
     if no_gate and mode not in (None, "none"):
         raise typer.BadParameter(f"without a gate no guard is scored, so that --guards {mode} has nothing to do")
+    if rank is None and not drop:
+        raise typer.BadParameter("give a rank, or --drop alone to drop adapters that are merged", param_hint="--rank")
     ws = open_workspace(folder, device, run_code)
     with progress("loading the model") as tick:
         result = ws.merge(
@@ -133,18 +143,24 @@ def _weights(pairs: list[str]) -> dict[str, float]:
 
 
 def _show(result: "MergeResult", ledger: "Ledger") -> None:
-    """Print what was merged, each task before and after, and the gate's screen."""
+    """Print what was merged or dropped, each task before and after, and the gate's screen."""
     names = ", ".join(map(ledger.shown_name, result.tasks))
+    entry, seconds = f"entry {short(result.entry)}", f"{result.seconds:.1f} s\n"
     trained = f", trained on {counted(result.rows, 'row')}" if result.rows else ""
-    print_text(
-        f"merged {names} by {result.how} into rank {result.rank}{trained}: entry {short(result.entry)}, relative error of the "
-        f"truncation {result.error:.2g}, {result.seconds:.1f} s\n"
-    )
+    if result.how == DROP:
+        print_text(
+            f"dropped the own adapters of {names}, which the shared one of rank {result.rank} serves: {entry}, {seconds}"
+        )
+    else:
+        print_text(
+            f"merged {names} by {result.how} into rank {result.rank}{trained}: {entry}, relative error of the truncation "
+            f"{result.error:.2g}, {seconds}"
+        )
     print_text(change_lines(*map(ledger.by_shown_name, (result.before, result.scores))) + "\n")
     if result.kept:
         kept = ", ".join(map(ledger.shown_name, result.kept))
         print_text(
-            f"requests that name {kept} go through the adapters of their own, as before (--drop takes these away)\n"
+            f"requests that name {kept} go through the adapters of their own, as before ('perdure merge --drop' drops these)\n"
         )
     print_text(gate_screen(result.gate, ledger.aliases))
 

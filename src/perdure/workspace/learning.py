@@ -22,8 +22,10 @@ from perdure.workflows.learn.record import LearnResult
 from perdure.workflows.learn.repair import By
 from perdure.workflows.learn.repair import repair as scale_down
 from perdure.workflows.learn.request import Request
-from perdure.workflows.merge.merge import MergeResult, merge
-from perdure.workflows.merge.request import How, MergeRequest
+from perdure.workflows.merge.drop import drop_merged
+from perdure.workflows.merge.merge import merge
+from perdure.workflows.merge.outcome import MergeResult
+from perdure.workflows.merge.request import How, MergeRequest, refuse_without_rank
 from perdure.workspace.opened import AnyPath, Opened
 
 AnyData = AnyPath | Sequence[AnyPath]
@@ -144,7 +146,7 @@ class LearnVerbs(Opened):
 
     def merge(
         self,
-        rank: int,
+        rank: int | None = None,
         *,
         how: How = "svd",
         tasks: Sequence[str] = (),
@@ -161,7 +163,8 @@ class LearnVerbs(Opened):
         """Merge the adapters of tasks into one of bounded rank, which all tasks share; see `workflows.merge.merge`.
 
         Args:
-            rank: Most rank of the merged adapter.
+            rank: Most rank of the merged adapter. None with `drop` merges nothing, and drops the own adapters of tasks that an
+                earlier merge has; see `workflows.merge.drop`.
             how: "svd" adds the adapters, "average" takes their mean; for the others see `maths.merge.merge`.
             tasks: Tasks whose adapters are merged; empty for all.
             weights: Weight of each task, 1 where it is left out.
@@ -174,6 +177,11 @@ class LearnVerbs(Opened):
             message: What to note with the entry, in addition to its author.
             guards: What a guard that fell does; see `learn`.
         """
+        if rank is None:
+            refuse_without_rank(
+                drop, how=how, weights=weights, density=density, distill_epochs=distill_epochs, rows=rows
+            )
+            return drop_merged(self.session, tasks, gate=gate, tick=tick, message=message, guards=guards)
         request = MergeRequest(
             rank, how, tuple(tasks), dict(weights or {}), density, distill_epochs, drop, _files(rows)
         )

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from perdure.core.records import Record, omitted
+from perdure.core.words import counted
 from perdure.ledger.records.score import ScoreSummary
 
 MERGE = "merge"  # name of the note, and of what an entry of this kind says in its data
+DROP = "drop"  # `how` of an entry that merges nothing, and drops the tasks' own adapters that a merge before has
 
 
 @dataclass(frozen=True)
@@ -15,8 +17,8 @@ class MergeNote(Record):
 
     Args:
         rank: Rank of the merged adapter.
-        how: How the adapters were merged.
-        tasks: Tasks whose adapters were merged.
+        how: How the adapters were merged; `DROP` where own adapters were dropped that an earlier merge has.
+        tasks: Tasks whose adapters were merged, or dropped.
         kept: Those of them whose own adapters stay.
         error: Relative error of the truncation to this rank: ||before - after|| / ||before||, Frobenius norms over all modules.
         before: Score of each task before the merge, as requests for it went then.
@@ -42,4 +44,6 @@ class MergeNote(Record):
     @property
     def about(self) -> str:
         """What the merge is about, for people."""
+        if self.how == DROP:
+            return f"{counted(len(self.tasks), 'own adapter')} dropped"
         return f"{self.how}, rank {self.rank}"

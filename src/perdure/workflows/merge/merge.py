@@ -6,23 +6,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from perdure.core.errors import Interrupted
 from perdure.core.keyed import keyed
 from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
-from perdure.core.records import Record, omitted
 from perdure.core.rows import Row
 from perdure.core.slots import EDITS, SKILL, isolated_tasks
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import GATE, MERGE, Gate, GateOff, MergeNote, ScoreSummary, Verdict
+from perdure.ledger.records import MERGE, Gate, MergeNote
 from perdure.workflows.author import sign
 from perdure.workflows.edit.carry import Carried, carry
-from perdure.workflows.fact_records import NOTE
 from perdure.workflows.guards.attach import Mode
-from perdure.workflows.guards.judge import mode_for, skipped_note
+from perdure.workflows.guards.judge import mode_for
 from perdure.workflows.learn.scaled import times
 from perdure.workflows.merge.distill import Distilled, distill, recipe_of, rows_at_hand
 from perdure.workflows.merge.judge import Judged, judge
+from perdure.workflows.merge.outcome import MergeResult, record_merge, reporting, result_of
 from perdure.workflows.merge.request import MergeRequest
 from perdure.workflows.merge.shape import Shape, shape_of
 from perdure.workflows.merge.sources import Sources, objects_of, replaced_slots, sources
@@ -35,41 +33,6 @@ if TYPE_CHECKING:
 
     from perdure.maths.low_rank import Patches
     from perdure.maths.merge import Merged
-
-
-@dataclass(frozen=True)
-class MergeResult(Record):
-    """What `merge --json` prints.
-
-    Args:
-        entry: Id of the entry, or of the candidate.
-        rank: Rank of the merged adapter.
-        how: How the adapters were merged.
-        gate: What the gate decided.
-        scores: Score of each task through the merged adapter.
-        before: Score of each task at head before, as requests for it go there.
-        moved: Whether head moved to the entry.
-        tasks: Tasks whose adapters were merged.
-        kept: Those of them whose own adapters stay.
-        error: Relative error of the truncation; see `MergeNote`.
-        warnings: What the user should know.
-        seconds: Wall time.
-        rows: Rows that the merged adapter was trained on afterwards.
-    """
-
-    entry: str
-    rank: int
-    how: str
-    gate: Verdict | GateOff
-    scores: Mapping[str, ScoreSummary]
-    before: Mapping[str, ScoreSummary]
-    moved: bool
-    tasks: tuple[str, ...]
-    kept: tuple[str, ...]
-    error: float
-    warnings: tuple[str, ...]
-    seconds: float
-    rows: int = omitted(0)
 
 
 @dataclass(frozen=True)
@@ -123,7 +86,7 @@ def merge(
     """
     signature, began = sign(message), time.perf_counter()
     with session.writing(), stop_signal() as stop:
-        report = _reporting(tick, stop)
+        report = reporting(tick, stop)
         planned = _plan(session, request.named(session.ledger))
         mode = mode_for(session.ledger, guards, gate)
         report("merging adapters", 0, 1)
@@ -132,35 +95,11 @@ def merge(
         recipe, distilled = _distilled(session, planned, request, merged, shape, tick, stop)
         entry, carried, notices = _draft(session, planned, request, merged, shape, (recipe, distilled), report)
         judged = judge(session, entry, planned.head, planned.tasks, carried, gate=gate, mode=mode, tick=report)
-        note = _note(session.ledger, planned, request, merged, judged, distilled, notices)
-        notes: dict[str, object] = {
-            MERGE: note.to_json(),
-            **({GATE: judged.evidence.verdict.to_json(), "evidence": judged.evidence} if judged.evidence else {}),
-            **signature.notes,
-            **skipped_note(session.ledger, mode),
-            **({NOTE: carried.note.to_json()} if carried else {}),
-        }
-        if judged.failed:
-            session.ledger.put_candidate(entry, notes)
-        else:
-            session.ledger.record(entry, notes, why=f"merge {note.about}")
+        note = _note(planned, request, merged, judged, distilled, notices)
+        record_merge(session.ledger, entry, note, judged, carried, signature, mode)
         if distilled:
             shutil.rmtree(distilled.folder, ignore_errors=True)
-    return MergeResult(
-        entry=entry.id,
-        rank=note.rank,
-        how=note.how,
-        gate=judged.verdict,
-        scores=note.scores,
-        before=note.before,
-        moved=not judged.failed,
-        tasks=note.tasks,
-        kept=note.kept,
-        error=note.error,
-        warnings=note.warnings,
-        seconds=round(time.perf_counter() - began, 3),
-        rows=note.rows,
-    )
+    return result_of(entry, note, judged, began)
 
 
 def _plan(session: Session, request: MergeRequest) -> _Planned:
@@ -183,16 +122,6 @@ def _plan(session: Session, request: MergeRequest) -> _Planned:
     }
     rows = rows_at_hand(session, head, tasks, request.rows) if request.distill_epochs else None
     return _Planned(head, found, about, tasks, rows)
-
-
-def _reporting(tick: Tick | None, stop: Callable[[], str | None]) -> Tick:
-    def report(what: str, done: int, total: int) -> None:
-        if signal := stop():
-            raise Interrupted(f"stopped by {signal} while {what}; run the same command again")
-        if tick:
-            tick(what, done, total)
-
-    return report
 
 
 def _merged(session: Session, planned: _Planned, request: MergeRequest) -> "tuple[Merged, Shape]":
@@ -301,7 +230,6 @@ def _draft(
 
 
 def _note(
-    ledger: Ledger,
     planned: _Planned,
     request: MergeRequest,
     merged: "Merged",

@@ -71,3 +71,26 @@ class MergeRequest:
         weights = {ledger.task_name(name): value for name, value in self.weights.items()}
         rows = {ledger.task_name(name): files for name, files in self.rows.items()}
         return replace(self, tasks=tuple(dict.fromkeys(map(ledger.task_name, self.tasks))), weights=weights, rows=rows)
+
+
+def refuse_without_rank(drop: bool, **ways: object) -> None:
+    """Refuse a request without a rank that does more than drop adapters.
+
+    Args:
+        drop: Whether own adapters are dropped that an earlier merge has.
+        **ways: What else is given, by name of the argument: how to merge.
+
+    Raises:
+        BadInput: There is nothing to drop, or something of `ways` has no effect.
+    """
+    if not drop:
+        raise BadInput(
+            "no rank is given; give one (--rank R), or drop alone (--drop), which drops the own adapters of tasks that were "
+            "merged before"
+        )
+    given = [name for name, value in ways.items() if value and (name, value) != ("how", "svd")]
+    if given:
+        option = given[0].replace("_", "-")
+        raise BadInput(
+            f"drop without a rank merges nothing, so that --{option} has no effect; leave it out, or give --rank"
+        )

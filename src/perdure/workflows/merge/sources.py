@@ -63,7 +63,7 @@ def sources(ledger: Ledger, head: Entry, request: MergeRequest) -> Sources:
         names = [task for task in own if task not in merged] or in_sum
         notices = tuple(_left_out(ledger, task, entry, slots) for task, entry in merged.items())
     if not names:
-        raise BadInput(_nothing(notices))
+        raise BadInput(_nothing(ledger, head, notices))
     if unknown := sorted(request.weights.keys() - set(names)):
         raise BadInput(
             f"a weight is given for {unknown[0]}, which is not merged; merged are {', '.join(sorted(names))}"
@@ -130,11 +130,16 @@ def _named(
 def _left_out(ledger: Ledger, task: str, merge: Entry, slots: Mapping[str, str]) -> str:
     """Return why the own adapter of a task is not merged again."""
     name, called = merge.id[:12], ledger.shown_name(task)
-    since = ", and was learned again since" if about(merge)["adapters"][task] != objects_of(task, slots) else ""
+    since = ", and was learned again since" if learned_since(merge, task, slots) else ""
     return (
         f"{called} is in the shared adapter already, through merge {name}{since}; to merge it anew, 'perdure rollback {name}~1' "
-        "goes back to before that merge"
+        f"goes back to before that merge; 'perdure merge --drop --tasks {called}' drops its own adapter"
     )
+
+
+def learned_since(merge: Entry, task: str, slots: Mapping[str, str]) -> bool:
+    """Return whether the own adapter of a task is another one than the merge added."""
+    return bool(about(merge)["adapters"][task] != objects_of(task, slots))
 
 
 def objects_of(task: str, slots: Mapping[str, str]) -> list[str]:
@@ -142,20 +147,21 @@ def objects_of(task: str, slots: Mapping[str, str]) -> list[str]:
     return [slots[name] for name in _slots_of(task, slots)]
 
 
-def _nothing(notices: Sequence[str]) -> str:
+def _nothing(ledger: Ledger, head: Entry, notices: Sequence[str]) -> str:
     if notices:
         return "; ".join(notices)
-    return (
-        "head has no adapter of a single task, alone or in a sum, so there is nothing to merge; 'perdure export --rank R' "
-        "truncates the adapter that all tasks share"
-    )
+    nothing = "head has no adapter of a single task, alone or in a sum, so there is nothing to merge"
+    if SKILL in ledger.slots(head):
+        return f"{nothing}; 'perdure export --rank R' truncates the adapter that all tasks share"
+    if ledger.labelled_by(head):
+        return f"{nothing}: its tasks answer from a classifier, which 'perdure export --classifier' writes"
+    return f"{nothing}; learn tasks first, with a recipe such as isolated or incremental"
 
 
 def _check_weights(request: MergeRequest, adapters: Mapping[str, object]) -> None:
     if request.how == "slerp" and len(adapters) != 2:
-        raise BadInput(
-            f"slerp merges two adapters, and there are {len(adapters)} ({', '.join(adapters)}); name two with --tasks, or take "
-            "another way"
-        )
+        count = f"there are {len(adapters)}" if len(adapters) > 2 else "there is one"
+        which = "name two with --tasks" if len(adapters) > 2 else "learn another task with an adapter to merge"
+        raise BadInput(f"slerp merges two adapters, and {count} ({', '.join(adapters)}); {which}, or take another way")
     if not any(request.weights.get(task, 1.0) for task in adapters):
         raise BadInput("every weight is 0, so that nothing would be left; give one above 0")
