@@ -87,8 +87,8 @@ def merge(
     """Merge the adapters of tasks into one of bounded rank, which all tasks share.
 
     Adapters of a sum are replaced by it. Adapters that tasks have of their own stay for requests that name the task, unless
-    --drop is given; --drop alone drops them later. Exits with 3 when a task lost more than the gate tolerates: head stays, and the entry waits for
-    'perdure accept' or 'perdure discard'.
+    --drop is given; --drop alone drops them later. Exits with 3 when a task lost more than the gate tolerates: head stays, and
+    the entry waits for 'perdure accept' or 'perdure discard'.
 
     Example: perdure merge --rank 16, and later perdure merge --drop
     """
