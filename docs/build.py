@@ -65,22 +65,25 @@ def methods_index(registry: dict[str, type[Method]]) -> str:
 
 
 def cost_table() -> list[str]:
-    """What each shipped recipe costs: counted by a rehearsal, and the time that was measured on clinc5."""
+    """What each shipped recipe costs, counted by a rehearsal, and what was measured of it on clinc5."""
     from perdure.methods.registry import load_recipe, recipe_names
     from perdure.workflows.advise.rehearse import rehearse
 
-    heads = ["recipe", "forward", "backward", "before", "after", "state", "kept", "held", "time"]
-    lines = ["## Cost", ""]
+    heads = ["recipe", "forward", "backward", "before", "after", "state", "kept", "held", "time", "ACC", "same"]
+    lines = ["## Cost, and what it buys", ""]
     lines += [
         "From the second task on, of each shipped recipe as it is, `dual_replay` with general rows. *Forward* and *backward*:",
         "rows that an update runs, in multiples of its new rows; plain training is 1. *Before*: rows run forward before the",
         "first update, in multiples of the task's. *After*: rows run forward after the last one, of 512 new and 32 of memory.",
         "*State*: bytes a trainable parameter while a task is learned, *kept* between tasks, and *held* beside it in an update.",
-        "*Time*: of training, in multiples of naive's, as measured on [clinc5](../benchmarks.md).",
+        "*Time*: of training, in multiples of naive's, as measured on [clinc5](../benchmarks.md). *ACC*: over its five tasks",
+        "after the last. *Same*: how far its answers to 60 prompts of other kinds stay the base model's (1 is no change). Both are of",
+        "one seed; [the table](../benchmarks.md#what-tasks-cost-the-models-abilities-clinc5_guards) has the intervals.",
         "",
     ]
     lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    times = measured_times()
+    times = measured("clinc5", "train time / naive")
+    scores, same = (measured("clinc5_guards", column) for column in ("ACC", "drift same"))
     for name in recipe_names():
         recipe = load_recipe(name)
         if (recipe.settings.data, recipe.settings.train) != ("task", "lora"):
@@ -89,23 +92,24 @@ def cost_table() -> list[str]:
         state, kept = (sum(getattr(told, when) for told in cost.state.values()) for when in ("learning", "kept"))
         cells = [f"{cost.forward:.2f}", f"{cost.backward:.2f}", f"{cost.before:.2g}", str(cost.after)]
         cells += [f"{number:.3g}" for number in (state, kept, cost.held)]
-        lines.append("| " + " | ".join([f"`{name}`", *cells, times.get(name, "")]) + " |")
+        cells += [times.get(name, ""), *(found.get(name, "").partition(" ")[0] for found in (scores, same))]
+        lines.append("| " + " | ".join([f"`{name}`", *cells]) + " |")
     return lines
 
 
-def measured_times() -> dict[str, str]:
-    """The train time beside naive of each shipped recipe that ran on clinc5 as it is, whatever its arm is called."""
+def measured(suite: str, column: str) -> dict[str, str]:
+    """The column of a suite's table for each shipped recipe that ran on it as it is, whatever its arm is called."""
     from perdure.core.recipe import build_recipe
     from perdure.methods.registry import load_recipe, own_methods, recipe_names
 
     def nameless(recipe) -> dict:
         return {**recipe.to_json(), "name": None}
 
-    folder = ROOT / "benchmarks" / "results" / "clinc5"
+    folder = ROOT / "benchmarks" / "results" / suite
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-0.json"))]
     ran = {run["arm"]: nameless(build_recipe(run["written"], own_methods())) for run in runs}
-    head, rows = read_table("clinc5")
-    told = {row[0]: row[head.index("train time / naive")] for row in rows}
+    head, rows = read_table(suite)
+    told = {row[0]: row[head.index(column)] for row in rows}
     shipped = {name: nameless(load_recipe(name)) for name in recipe_names()}
     arms = {name: [arm for arm in (name, *ran) if ran.get(arm) == recipe] for name, recipe in shipped.items()}
     return {name: told[same[0]] for name, same in arms.items() if same}
@@ -250,7 +254,7 @@ def stale_times() -> list[str]:
     from perdure.methods.registry import own_methods
 
     stale, registry = [], own_methods()
-    for name, told in measured_times().items():
+    for name, told in measured("clinc5", "train time / naive").items():
         if name not in registry:
             continue
         said = re.search(r"([\d.]+) x naive's\s+time\s+\(clinc5\)", registry[name].__doc__ or "")
