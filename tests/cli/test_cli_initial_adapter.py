@@ -13,6 +13,9 @@ def test_a_workspace_starts_from_an_adapter(tiny_model: Path, files: Path, tmp_p
     assert "it starts from the adapter mine (4 layers, rank 4), which is part of the base" in told
     assert run_json("-w", ws, "show", "base")["adapter"]["rank"] == 4
     assert "mine, 4 layers, rank 4" in run("-w", ws, "show", "base").stdout
+    stored = run_json("-w", ws, "show", "base")["slots"]["initial"]["object"]
+    assert run_json("-w", ws, "status")["adapter"] == {"folder": "mine", "modules": 4, "rank": 4, "object": stored}
+    assert f"mine, 4 layers, rank 4, hash {stored[:12]}; part of the base" in run("-w", ws, "status").stdout
     learn_quickly(ws, files, "parcel", "--no-gate")
     run("-w", ws, "predict", "parcel 1?", "--task", "parcel", "--compare", "base")
     run("-w", ws, "rollback", "base")

@@ -161,7 +161,8 @@ def test_export_pack_and_report_have_it(ws, tmp_path, tiny_model):
         torch.testing.assert_close(in_peft(tiny_model, folder), logits(ws, task), atol=1e-5, rtol=0)
         assert "mine" in (folder / "README.md").read_text()
     ws.export(tmp_path / "merged", merged=True)
-    ws.report(tmp_path / "report.html")
+    page = ws.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"<dt>Starts from adapter</dt><dd>mine, {slots(ws)['initial'][:8]}</dd>" in page
     ws.pack(tmp_path / "ws.tar")
     again = Workspace.unpack(tmp_path / "ws.tar", tmp_path / "moved")
     assert torch.equal(logits(again, "parcel"), logits(ws, "parcel"))
@@ -237,6 +238,40 @@ def test_pickles_and_other_folders_are_refused(tiny_model, tmp_path):
     (given / "adapter_model.safetensors").write_bytes(b"\x01")
     with pytest.raises(BadInput, match="cannot be read"):
         Workspace.init(tmp_path / "ws", str(tiny_model), adapter=given)
+
+
+def test_a_hub_id_is_fetched_without_code_or_pickles_and_noted_with_its_commit(tiny_model, tmp_path, monkeypatch):
+    commit, asked = "0123456789abcdef0123456789abcdef01234567", []
+    cached = save(tiny_model, tmp_path / "models--org--mine" / "snapshots" / commit)
+
+    def download(name, revision, allow_patterns):
+        asked.append((name, revision, allow_patterns))
+        return str(cached)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    files = ["adapter_config.json", "adapter_model.safetensors"]
+    ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32", adapter="org/mine@v1")
+    assert asked == [("org/mine", "v1", files)]
+    given = ws.status().adapter
+    assert (given.folder, given.revision, given.object) == ("org/mine", commit, slots(ws)["initial"])
+    other = Workspace.init(tmp_path / "other", str(tiny_model), dtype="float32", adapter="org/mine")
+    assert asked[1] == ("org/mine", None, files)
+    local = Workspace.init(tmp_path / "local", str(tiny_model), dtype="float32", adapter=cached)
+    assert len(asked) == 2
+    heads = {one.ledger.resolve("head").id for one in (ws, other, local)}
+    assert len(heads) == 1  # the content decides, not where it was found
+    (cached / "adapter_model.safetensors").unlink()
+    with pytest.raises(BadInput, match=r"of the hub adapter_model\.bin, a pickle, is never fetched"):
+        Workspace.init(tmp_path / "none", str(tiny_model), dtype="float32", adapter="org/mine")
+
+
+def test_what_is_no_hub_id_or_cannot_be_reached_is_refused_with_the_forms(tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    forms = "a folder with adapter_config.json, or a hub id as ORG/NAME or ORG/NAME@REVISION"
+    for name, said in (("mine", "there is no folder"), ("./a/b", "there is no folder"), ("org/mine", "go online")):
+        with pytest.raises(BadInput, match=f"{said}.*{forms}"):
+            Workspace.init(tmp_path / "ws", str(tiny_model), adapter=name)
 
 
 def test_another_name_of_the_base_is_a_notice_and_another_folder_with_other_weights_an_error(tiny_model, tmp_path):

@@ -25,6 +25,7 @@ from perdure.bridges.base_files import (
     stored_weights,
 )
 from perdure.bridges.embedded import NAME, embedded_model
+from perdure.bridges.hub_files import fetched
 from perdure.core.device import ANY, check_name
 from perdure.core.errors import BadInput, PerdureError
 from perdure.data.encode import stop_ids
@@ -118,27 +119,7 @@ def find_model(name: str, revision: str | None = None) -> Path:
         raise BadInput(f"{name} is a file; give the folder of the model (config.json, *.safetensors and its tokenizer)")
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BadInput(f"no model folder at {name}")
-    return _from_hub(name, revision)
-
-
-def _from_hub(name: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(PATTERNS)))
-    except (LocalEntryNotFoundError, ConnectionError, TimeoutError) as error:
-        raise BadInput(
-            f"model {name!r} is neither a folder nor in the local hub cache, and the hub cannot be reached; "
-            f"go online, give a folder, or use the embedded --model {NAME}"
-        ) from error
-    except (HfHubHTTPError, HFValidationError) as error:
-        at = f" at revision {revision}" if revision else ""
-        raise BadInput(f"the hub has no model {name!r}{at} that you can read: {error}") from error
-    except OSError as error:
-        raise BadInput(
-            f"cannot store model {name!r} in the hub's cache: {error}; set HF_HOME to a folder that you may write to"
-        ) from error
+    return fetched(name, revision, PATTERNS, "model", f"give a folder, or use the embedded --model {NAME}")
 
 
 def positions(folder: Path) -> int | None:

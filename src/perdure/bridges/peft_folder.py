@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from perdure.bridges.hub_files import commit_of, fetched
 from perdure.bridges.sizes import shell
 from perdure.bridges.targets import linear_layers
 from perdure.core.errors import BadInput
@@ -22,6 +23,7 @@ from perdure.core.words import counted, some
 from perdure.maths.low_rank import Patch, to_tensors
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+FORMS = f"a folder with {CONFIG}, or a hub id as ORG/NAME or ORG/NAME@REVISION"
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 # Fields of an adapter's configuration that decide nothing of its outputs, beside those that PEFT applies below.
@@ -49,6 +51,40 @@ REASONS = {
     "lora_bias": "it trained biases, which are no part of a low-rank update",
     "init_lora_weights": "its start changed the weights of the base model; save it with path_initial_model_for_weight_conversion",
 }
+
+
+@dataclass(frozen=True)
+class FoundAdapter:
+    """Where an adapter is.
+
+    Args:
+        folder: Its local folder.
+        name: The name of its folder, or its hub id.
+        revision: Its commit on the hub; None for a local folder.
+    """
+
+    folder: Path
+    name: str
+    revision: str | None = None
+
+
+def find_adapter(name: str) -> FoundAdapter:
+    """Return where an adapter is: a folder, or a hub id, whose configuration and weights the hub's client downloads once.
+
+    Args:
+        name: A folder, ORG/NAME, or ORG/NAME@REVISION.
+
+    Raises:
+        BadInput: There is neither, or the hub cannot be reached.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return FoundAdapter(folder, folder.resolve().name)
+    repo, _, revision = name.partition("@")
+    if folder.exists() or name.startswith((".", "/", "~")) or repo.count("/") != 1:
+        raise BadInput(f"there is no folder {name}; --adapter takes {FORMS}")
+    found = fetched(repo, revision or None, (CONFIG, WEIGHTS), "adapter", f"or give {FORMS}")
+    return FoundAdapter(found, repo, commit_of(found))
 
 
 @dataclass(frozen=True)
@@ -108,9 +144,6 @@ def read_peft_folder(folder: Path, base: Path) -> PeftFolder:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    if not folder.is_dir():
-        hub = f"; 'hf download {folder} --local-dir DIR' fetches one of the hub" if str(folder).count("/") == 1 else ""
-        raise BadInput(f"there is no folder {folder}; --adapter takes a local folder with {CONFIG}{hub}")
     if not (folder / CONFIG).is_file():
         below = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
         more = f"; it has adapters in {some(below)}: give one of these" if below else ""
@@ -160,7 +193,8 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             f"here; where you trust it, load it with PEFT and write {WEIGHTS} with save_pretrained"
         )
     if not path.is_file():
-        raise BadInput(f"{folder} has no {WEIGHTS}; save or copy the adapter again")
+        pickle = f"; of the hub {PICKLE}, a pickle, is never fetched" if commit_of(folder) else ""
+        raise BadInput(f"{folder} has no {WEIGHTS}; save or copy the adapter again{pickle}")
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

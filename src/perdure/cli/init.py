@@ -52,9 +52,11 @@ def init(
         ),
     ] = "default",
     adapter: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="DIR", help="Start from a LoRA adapter of this model, as PEFT writes it; it stays part of the base."
+            metavar="DIR_OR_ID",
+            help="Start from a LoRA adapter of this model, as PEFT writes it: a folder, or a hub id as ORG/NAME or "
+            "ORG/NAME@REVISION. It stays part of the base.",
         ),
     ] = None,
     folder: Folder = None,

@@ -70,7 +70,8 @@ def _given(note: object) -> str | None:
     """Return the adapter that the workspace was made with, in words; None of any entry but the base entry."""
     if not isinstance(note, dict):
         return None
-    return f"{note['folder']}, {counted(int(note['modules']), 'layer')}, rank {note['rank']}"
+    at = f" at {short(note['revision'])}" if "revision" in note else ""
+    return f"{note['folder']}{at}, {counted(int(note['modules']), 'layer')}, rank {note['rank']}"
 
 
 def _validation(learned: LearnRecord) -> str | None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from perdure.ledger import Ledger
     from perdure.ledger.records import KeptRows, RowCounts
     from perdure.workflows.inspect.disk import DiskView
-    from perdure.workflows.inspect.view_records import UnfinishedLearn
+    from perdure.workflows.inspect.view_records import InitialView, UnfinishedLearn
 
 
 def status(
@@ -37,6 +37,7 @@ def status(
         "workspace": view.workspace,
         "model": f"{view.model} in {view.dtype}"
         + (f", linear layers in {view.quantization}" if view.quantization else ""),
+        "adapter": view.adapter and _initial(view.adapter),
         "head": f"{short(head.entry)}, {head.kind} {head.about or ''}".rstrip() + f", {clock(head.time)} UTC",
         "entries": view.entries,
         "memory": _memory(view.memory, ledger),
@@ -70,6 +71,13 @@ def status(
         )
     if any(not run.goes_on for run in view.unfinished):
         print_message("those that began at another head go on only from there; 'perdure gc' drops their checkpoints")
+
+
+def _initial(given: "InitialView") -> str:
+    """Return the adapter that the workspace was made with, in words."""
+    at = f" at {short(given.revision)}" if given.revision else ""
+    layers = counted(given.modules, "layer")
+    return f"{given.folder}{at}, {layers}, rank {given.rank}, hash {short(given.object)}; part of the base"
 
 
 def _reason(ledger: "Ledger", ref: str) -> str | None:

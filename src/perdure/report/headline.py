@@ -13,9 +13,12 @@ NOTES = 3  # lines of a long report that are not folded
 def masthead(data: ReportData) -> Html:
     """Return the name of the workspace, one sentence that sums it up, and where it stands."""
     workspace = data.workspace
+    given = workspace.adapter
+    starts = [("Starts from adapter", f"{given.folder}, {short(given.object)}")] if given else []
     facts = [
         ("Model", workspace.model),
         ("Base", short(workspace.base) + (f", {workspace.quantization}" if workspace.quantization else "")),
+        *starts,
         ("Head", short(data.head)),
         ("Started", when(workspace.created)),
         ("perdure", workspace.version),

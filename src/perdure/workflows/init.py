@@ -59,7 +59,7 @@ def init(
     base = models.check_base(folder, dtype, device, quantization, attn_implementation)
     kind = str(base.dtype).removeprefix("torch.")
     weights = identity.fingerprint(folder, tick)
-    given = None if adapter is None else _given(Path(adapter), folder, weights)
+    given = None if adapter is None else _given(os.fspath(adapter), folder, weights)
     place = place_of(Path(path), folder) if Path(model).is_dir() else None
     optional = {
         "model_here": place,
@@ -81,16 +81,17 @@ def init(
     return Ledger.create(Path(path), whole, *(given or ()))
 
 
-def _given(adapter: Path, base: Path, weights: str) -> "tuple[dict[str, Tensor], InitialAdapter]":
+def _given(adapter: str, base: Path, weights: str) -> "tuple[dict[str, Tensor], InitialAdapter]":
     """Return the adapter that the workspace begins with, as the tensors of its slot, and the note of it.
 
     Raises:
-        BadInput: It does not fit the base model, or its configuration names a folder with other weights.
+        BadInput: It cannot be had, does not fit the base model, or its configuration names a folder with other weights.
     """
     from perdure.bridges import identity
-    from perdure.bridges.peft_folder import read_peft_folder
+    from perdure.bridges.peft_folder import find_adapter, read_peft_folder
 
-    found = read_peft_folder(adapter, base)
+    given = find_adapter(adapter)
+    found = read_peft_folder(given.folder, base)
     trained_on = Path(found.trained_on) if found.trained_on else base
     is_elsewhere = trained_on.is_absolute() and trained_on.resolve() != base.resolve()
     if is_elsewhere and any(trained_on.glob("*.safetensors")) and identity.fingerprint(trained_on) != weights:
@@ -98,7 +99,8 @@ def _given(adapter: Path, base: Path, weights: str) -> "tuple[dict[str, Tensor],
             f"the adapter in {adapter} was trained on the model in {trained_on}, whose files differ from those in {base}; give "
             "that one with --model"
         )
-    return found.tensors, InitialAdapter(adapter.resolve().name, found.modules, found.rank, found.trained_on)
+    note = InitialAdapter(given.name, found.modules, found.rank, found.trained_on, given.revision)
+    return found.tensors, note
 
 
 def other_base(ledger: Ledger) -> str | None:

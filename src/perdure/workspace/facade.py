@@ -69,7 +69,8 @@ class Workspace(LearnVerbs, EditVerbs, GuardVerbs, InspectVerbs, UseVerbs, Upkee
                 hashes; "all" keeps every row, for recipes that train on all of them again (`joint`).
             guards: "default" adds the guards that each learn scores, which show what the model lost of what it could do before;
                 "none" adds none. None takes what the environment variable PERDURE_GUARDS says, else "default".
-            adapter: Folder of a LoRA adapter of this model, as PEFT writes it. It becomes part of the base entry: guards and
+            adapter: LoRA adapter of this model, as PEFT writes it: a folder, or a hub id as "org/name" or
+                "org/name@revision". It becomes part of the base entry: guards and
                 drift are compared with the model that has it, every task is learned over it, and it never changes. It computes
                 what it computes in PEFT, or is refused.
 

@@ -22,6 +22,7 @@ from perdure.workflows.inspect.report_records import (
 )
 from perdure.workflows.inspect.routed_views import routed_report
 from perdure.workflows.inspect.trace_notes import traces_at
+from perdure.workflows.inspect.views import initial_view
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -51,6 +52,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
             version=__version__,
             recipe=recipes.pop() if len(recipes) == 1 else None,
             quantization=ledger.config.get("quantization"),
+            adapter=initial_view(ledger),
         ),
         head=head.id,
         facts=edited[head.id].facts,

@@ -19,6 +19,7 @@ from perdure.ledger.records import (
     TraceNotes,
     Verdict,
 )
+from perdure.workflows.inspect.view_records import InitialView
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class WorkspaceInfo(Record):
         version: Version of perdure that writes the report.
         recipe: The one recipe that it learned by; None where there are several or none.
         quantization: Format of the weights of linear layers, "nf4" or "int8"; None for plain weights.
+        adapter: The adapter that it was made with; None without one.
     """
 
     name: str
@@ -112,6 +114,7 @@ class WorkspaceInfo(Record):
     version: str
     recipe: str | None = None
     quantization: str | None = None
+    adapter: InitialView | None = None
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,25 @@ class UnfinishedLearn(Record):
 
 
 @dataclass(frozen=True)
+class InitialView(Record):
+    """The adapter that a workspace was made with.
+
+    Args:
+        folder: Name of its folder, or its hub id.
+        modules: Number of layers with factors.
+        rank: Largest rank among them.
+        object: Hash of its tensors as they are stored.
+        revision: Its commit on the hub; left out of the JSON for a local folder.
+    """
+
+    folder: str
+    modules: int
+    rank: int
+    object: str
+    revision: str | None = omitted(None)
+
+
+@dataclass(frozen=True)
 class StatusView(Record):
     """Where a workspace is.
 
@@ -127,6 +146,7 @@ class StatusView(Record):
         unfinished: Learns that were stopped.
         quantization: Format of the weights of linear layers, "nf4" or "int8"; left out of the JSON for plain weights.
         aliases: Alias of each renamed task, by the name under which it was learned; left out of the JSON without one.
+        adapter: The adapter that it was made with; left out of the JSON without one.
     """
 
     workspace: str
@@ -146,6 +166,7 @@ class StatusView(Record):
     unfinished: tuple[UnfinishedLearn, ...]
     quantization: str | None = omitted(None)
     aliases: Mapping[str, str] | None = omitted(None)
+    adapter: InitialView | None = omitted(None)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from perdure.core.errors import BadInput
 from perdure.core.outputs import EVIDENCE, EVIDENCE_LINE, write_output
 from perdure.core.records import in_stored_order
-from perdure.core.slots import kind_of_slot
+from perdure.core.slots import INITIAL, kind_of_slot
 from perdure.ledger.lock import writer
 from perdure.ledger.records import (
     GATE,
@@ -25,6 +25,7 @@ from perdure.ledger.records import (
 )
 from perdure.ledger.runs import unfinished
 from perdure.workflows.edit.records import about
+from perdure.workflows.export.card_record import initial_adapter
 from perdure.workflows.fact_records import NOTE, VERIFIED, record_at
 from perdure.workflows.inspect.memory_views import held, memory_diff, rows_kept
 from perdure.workflows.inspect.score_views import paired_tasks, score_table
@@ -36,6 +37,7 @@ from perdure.workflows.inspect.view_records import (
     GateView,
     GateWord,
     HeadView,
+    InitialView,
     SlotView,
     StatusView,
     UnfinishedLearn,
@@ -82,7 +84,17 @@ def status(ledger: "Ledger") -> StatusView:
             for run in ([] if busy else unfinished(ledger.root))
         ),
         aliases=ledger.aliases or None,
+        adapter=initial_view(ledger),
     )
+
+
+def initial_view(ledger: "Ledger") -> InitialView | None:
+    """Return the adapter that a workspace was made with; None without one."""
+    given = initial_adapter(ledger)
+    if given is None:
+        return None
+    stored = ledger.slots(ledger.resolve("base"))[INITIAL]
+    return InitialView(given.folder, given.modules, given.rank, stored, given.revision)
 
 
 def show(ledger: "Ledger", ref: str) -> EntryView:
