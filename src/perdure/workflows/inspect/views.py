@@ -13,11 +13,13 @@ from perdure.core.records import in_stored_order
 from perdure.core.slots import INITIAL, kind_of_slot
 from perdure.ledger.lock import writer
 from perdure.ledger.records import (
+    ADAPTER,
     GATE,
     SIGNATURE,
     EditNote,
     Evidence,
     GateOff,
+    InitialAdapter,
     LearnRecord,
     RevertNote,
     Signature,
@@ -25,7 +27,6 @@ from perdure.ledger.records import (
 )
 from perdure.ledger.runs import unfinished
 from perdure.workflows.edit.records import about
-from perdure.workflows.export.card_record import initial_adapter
 from perdure.workflows.fact_records import NOTE, VERIFIED, record_at
 from perdure.workflows.inspect.memory_views import held, memory_diff, rows_kept
 from perdure.workflows.inspect.score_views import paired_tasks, score_table
@@ -90,10 +91,11 @@ def status(ledger: "Ledger") -> StatusView:
 
 def initial_view(ledger: "Ledger") -> InitialView | None:
     """Return the adapter that a workspace was made with; None without one."""
-    given = initial_adapter(ledger)
+    base = ledger.resolve("base")
+    given = ledger.note(base.id, ADAPTER, InitialAdapter)
     if given is None:
         return None
-    stored = ledger.slots(ledger.resolve("base"))[INITIAL]
+    stored = ledger.slots(base)[INITIAL]
     return InitialView(given.folder, given.modules, given.rank, stored, given.revision)
 
 
