@@ -77,8 +77,8 @@ def cost_table() -> list[str]:
         "first update, in multiples of the task's. *After*: rows run forward after the last one, of 512 new and 32 of memory.",
         "*State*: bytes a trainable parameter while a task is learned, *kept* between tasks, and *held* beside it in an update.",
         "*Time*: of training, in multiples of naive's, as measured on [clinc5](../benchmarks.md). *ACC*: over its five tasks",
-        "after the last. *Same*: how far its answers to 60 prompts of other kinds stay the base model's (1 is no change). Both are of",
-        "one seed; [the table](../benchmarks.md#what-tasks-cost-the-models-abilities-clinc5_guards) has the intervals.",
+        "after the last. *Same*: how far its answers to 60 prompts of other kinds stay the base model's (1 is no change). Both",
+        "are of one seed; [the table](../benchmarks.md#what-tasks-cost-the-models-abilities-clinc5_guards) has the intervals.",
         "",
     ]
     lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
