@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from shell import run, run_json, write_rows
 
-KEYS = ["prompt", "answer", "task", "format", "tokens", "stopped", "at"]
+KEYS = ["prompt", "answer", "task", "format", "tokens", "stopped", "at", "routed"]
 SHORT = ["--max-new-tokens", "4"]
 
 

@@ -27,7 +27,11 @@ def test_a_text_is_sent_to_its_task_and_stderr_and_json_name_it(folder: Path):
     assert sum(far["routed"]["posterior"].values()) == pytest.approx(1, abs=0.01)
     done = run("-w", folder, "predict", FAR, "--max-new-tokens", "2")
     assert "no task is near the text" in done.stderr
-    assert "routed" not in run_json("-w", folder, "predict", FAR, "--max-new-tokens", "2", "--route", "none")
+    for unasked in (("--route", "none"), ("--task", "parcel")):
+        found = run_json("-w", folder, "predict", FAR, "--max-new-tokens", "2", *unasked)
+        assert (
+            found["routed"] is None
+        )  # no router was asked, which differs from {"task": null}: the router knows no task
 
 
 def test_chat_says_which_task_answers(folder: Path):
@@ -43,3 +47,11 @@ def test_chat_says_which_task_answers(folder: Path):
     without = run("-w", folder, "chat", "--route", "none", "--max-new-tokens", "2", input=f"{text}\n").stderr
     assert ", without the adapters that" in without
     assert "answers)" not in without
+
+
+def test_revert_prints_what_tasks_score_without_their_names_unless_nothing_is_scored(folder: Path):
+    line = "without the tasks' names: "
+    assert line in run("-w", folder, "revert", "refund").stdout
+    run("-w", folder, "rollback", "head~1")
+    assert line not in run("-w", folder, "revert", "refund", "--no-score").stdout
+    run("-w", folder, "rollback", "head~1")

@@ -2,12 +2,22 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from perdure.maths.clusters import k_means
-from perdure.maths.routing import Gaussian, Moments, added, clustered, fit, nearest_centroid, shrunk
+from perdure.maths.routing import (
+    Gaussian,
+    Moments,
+    added,
+    clustered,
+    conformal_limit,
+    fit,
+    nearest_centroid,
+    shrunk,
+)
 
 
 def drawn(seed, n=40, dims=5, at=0.0):
@@ -77,12 +87,62 @@ def test_a_row_far_from_every_task_is_unknown_and_few_known_rows_are(tasks):
     away[:, 0], away[:, 1] = 40.0, -40.0
     assert gaussian.route(away) == [None] * 10
     held = torch.cat([part.held for part in tasks.values()])
-    assert gaussian.route(held).count(None) == 2  # of 60 at most 5% are above the limit
+    assert gaussian.route(held).count(None) == 2  # the limit is the 58th of 60: 0.95 * 61 = 57.95
 
 
-def test_without_held_out_rows_no_row_is_unknown(tasks):
-    bare = {name: Moments(m.labels, m.counts, m.means, m.scatter, m.held[:0]) for name, m in tasks.items()}
-    assert None not in Gaussian.of(bare).route(100 * drawn(3))
+def with_held(tasks, rows):
+    """Return the tasks with these rows as the only held-out ones."""
+    none = {name: replace(part, held=part.held[:0]) for name, part in tasks.items()}
+    return {**none, "near": replace(tasks["near"], held=rows)}
+
+
+@pytest.mark.parametrize("n", [0, 1, 8, 16, 18])
+def test_with_fewer_than_19_held_out_rows_no_row_is_unknown(tasks, n):
+    gaussian = Gaussian.of(with_held(tasks, drawn(10, n)))
+    assert gaussian.limit == math.inf
+    assert None not in gaussian.route(100 * drawn(3))
+
+
+def test_the_limit_of_19_held_out_rows_is_the_largest_of_their_distances(tasks):
+    gaussian = Gaussian.of(with_held(tasks, drawn(10, 19)))
+    assert gaussian.limit == gaussian.distances(drawn(10, 19)).max()
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "k"),
+    [(19, 0.05, 19), (38, 0.05, 38), (39, 0.05, 38), (99, 0.01, 99), (299, 0.01, 297), (99, 0.29, 71), (3, 0.25, 3)],
+)
+def test_the_limit_is_the_smallest_distance_of_rank_k(n, share, k):
+    distances = torch.randperm(n, generator=torch.manual_seed(n)).double() + 1
+    assert conformal_limit(distances, share) == k
+    assert conformal_limit(distances, 0.0) == math.inf
+
+
+@pytest.mark.parametrize(("n", "share"), [(18, 0.05), (98, 0.01), (2, 0.25), (0, 0.5)])
+def test_where_even_the_largest_distance_is_exceeded_too_often_there_is_no_limit(n, share):
+    assert conformal_limit(torch.arange(n).double(), share) == math.inf
+
+
+@pytest.mark.parametrize("n", [8, 19, 25, 39, 60])
+def test_of_rows_that_are_held_out_all_but_one_the_last_is_unknown_for_one_in_twenty(tasks, n):
+    rows = torch.cat([drawn(n, (n + 1) // 2), drawn(n + 1, n + 1 - (n + 1) // 2, at=4.0)])
+    unknown = 0
+    for last in range(n + 1):
+        gaussian = Gaussian.of(with_held(tasks, torch.cat([rows[:last], rows[last + 1 :]])))
+        unknown += gaussian.route(rows[last : last + 1]) == [None]
+    assert unknown == (n + 1) // 20  # each row is the last one equally often: this is the share, with no assumption
+
+
+@pytest.mark.parametrize(("n", "expected"), [(8, 0.0), (19, 1 / 20), (25, 1 / 26), (60, 3 / 61)])
+def test_new_rows_of_known_tasks_are_unknown_as_rarely_as_promised_whatever_their_distribution(tasks, n, expected):
+    draws, generator = 4000, torch.manual_seed(n)
+    noise = torch.randn(draws * (n + 1), 5, generator=generator)
+    heavy = noise / torch.rand(len(noise), 1, generator=generator)  # tails far beyond those of the fitted rows
+    distances = Gaussian.of(tasks).distances(heavy).reshape(draws, n + 1)
+    unknown = sum(row[-1].item() > conformal_limit(row[:-1]) for row in distances)
+    spread = math.sqrt(expected * (1 - expected) / draws)
+    assert abs(unknown / draws - expected) <= 4 * spread
+    assert expected <= 0.05
 
 
 def test_the_relative_distance_is_to_the_nearest_class_minus_to_all_rows_as_one():

@@ -1,5 +1,6 @@
 """`export --all`: each task's adapter as a folder, all of one rank, and a router that plain Python reads."""
 
+import importlib.util
 import json
 import re
 
@@ -21,14 +22,18 @@ def text_of(task, i):
     return f"{i} {WORDS[task]} {7 * i % 10}"
 
 
-def learn(ws, tmp_path, task, recipe, **overrides):
+def rows_file(tmp_path, task):
     rows = [
-        {"text": text_of(task, i), "label": f"{task} {i % 2}", "split": "test" if i > 11 else "train"}
-        for i in range(16)
+        {"text": text_of(task, i), "label": f"{task} {i % 2}", "split": "test" if i > 59 else "train"}
+        for i in range(64)  # a fifth of 60 is held out: two tasks have enough for a limit
     ]
     path = tmp_path / f"{task}.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    return ws.learn(task, path, recipe=recipe, overrides={**FAST, **overrides}, gate=None)
+    return path
+
+
+def learn(ws, tmp_path, task, recipe, **overrides):
+    return ws.learn(task, rows_file(tmp_path, task), recipe=recipe, overrides={**FAST, **overrides}, gate=None)
 
 
 @torch.no_grad()
@@ -98,6 +103,8 @@ def test_the_program_of_the_readme_names_the_task_of_a_vector(ws, written):
     decided = ours.route(features)
     assert [names["task_of"](router, row.tolist()) for row in features] == decided
     assert {None, "refund", "parcel"} == set(decided)
+    assert router["limit"] == ours.limit
+    assert "A text with no task near it gets none" in (written[0] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_program_reads_a_text_as_the_workspace_does(ws, written, tiny_model):
@@ -142,3 +149,55 @@ def test_the_name_of_a_task_that_is_a_file_of_the_export_is_refused(ws, tmp_path
     made = ws.export_all(tmp_path / "out")
     assert (made.tasks["refund"], made.shared) == ("shared", "shared~")
     ws.task_rename("refund", "refund")
+
+
+@pytest.fixture(scope="module")
+def labelled(tiny_model, tmp_path_factory):
+    """A workspace of a task with an adapter of its own and one that is answered with labels, and the folder of its export."""
+    folder = tmp_path_factory.mktemp("labelled")
+    ws = Workspace.init(folder / "ws", str(tiny_model), dtype="float32")
+    learn(ws, folder, "refund", "isolated")
+    ws.learn("tariff", rows_file(folder, "tariff"), recipe="slda", gate=None)
+    ws.task_rename("tariff", "price")
+    return ws, folder / "out", ws.export_all(folder / "out")
+
+
+def test_a_task_that_is_answered_with_labels_has_its_classifier_in_a_folder(labelled, tiny_model):
+    ws, folder, made = labelled
+    assert made.tasks == {"refund": "refund", "tariff": "price"}
+    assert (list(made.adapters), made.classifiers, made.shared) == (["refund"], ("price",), None)
+    about = json.loads((folder / "adapters.json").read_text(encoding="utf-8"))
+    assert (about["tasks"], about["classifiers"]) == (dict(made.tasks), ["price"])
+    readme = (folder / "README.md").read_text(encoding="utf-8")
+    assert "--max-loras 1 --lora-modules refund=" in readme
+    assert "a classifier on features of the base model, has `price`" in readme
+    spec = importlib.util.spec_from_file_location("classify", folder / "price" / "classify.py")
+    program = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    texts = [text_of("tariff", i) for i in range(60, 64)]
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
+    assert program.classify("tariff", texts, model, ws.tokenizer) == [
+        answer.answer for answer in ws.predict(texts, "price")
+    ]
+
+
+def test_the_router_names_tasks_that_are_answered_with_labels_as_the_workspace_does(labelled):
+    ws, folder, _ = labelled
+    names = program(folder)
+    router = names["load"](folder)
+    assert set(router["owners"]) == {"refund", "tariff"}
+    texts = [text_of(task, i) for task in ("refund", "tariff") for i in range(60, 64)]
+    features = ws.runtime.features([ws.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts])
+    found = [names["task_of"](router, row.tolist()) for row in features]
+    assert found == [answer.routed.task for answer in ws.predict(texts)]
+    assert set(found) == {"refund", "tariff"}
+
+
+def test_with_too_few_held_out_rows_the_program_takes_no_text_for_unknown_and_the_readme_has_the_reason(labelled):
+    _, folder, _ = labelled
+    names = program(folder)
+    router = names["load"](folder)
+    assert router["limit"] is None  # 12 rows of refund, and none of tariff, which learned with slda
+    far = [100.0 * (-1) ** n for n in range(len(router["centre"]))]
+    assert names["task_of"](router, far) in ("refund", "tariff")
+    assert "Every text gets a task" in (folder / "README.md").read_text(encoding="utf-8")

@@ -188,3 +188,87 @@ def test_a_benchmark_counts_the_rows_of_each_arm_that_found_their_task(isolated)
     hits = [hit for rows in found.found.values() for hit in rows]
     assert sum(hits) / len(hits) == isolated.result.routing.accuracy
     assert sum(found.items["refund"]) / 8 == pytest.approx(isolated.result.routed["refund"].score)
+
+
+def counted(ws, monkeypatch):
+    """Return a list that grows by (view, task) with each answering of rows."""
+    asked, answer = [], type(ws.session).measure_under
+
+    def measured(session, entry, view, task, chosen=None, tick=None):
+        asked.append((view, task.name))
+        return answer(session, entry, view, task, chosen, tick)
+
+    monkeypatch.setattr(type(ws.session), "measure_under", measured)
+    return asked
+
+
+def test_a_revert_of_a_task_scores_the_others_without_their_names_and_answers_only_what_changed(
+    isolated, tmp_path, monkeypatch
+):
+    sent_to(monkeypatch, ["refund", "parcel", "invoice"])
+    learn(isolated, tmp_path, "invoice")
+    sent_to(monkeypatch, ["refund", None, "invoice"])
+    asked = counted(isolated, monkeypatch)
+    done = isolated.revert("parcel")
+    assert sorted(asked) == [(None, "invoice"), (None, "refund")]  # only the rows that parcel answered before
+    assert set(done.routed) == {"refund", "invoice"}
+    assert (done.routing.n, done.routing.unknown) == (16, 6 / 16)
+    table = isolated.matrix(routed=True)
+    assert [dict(zip(table.tasks, table.score[-1], strict=True))[name] for name in done.routed] == [
+        one.score for one in done.routed.values()
+    ]
+    assert table.routing == done.routing
+    assert done.to_json()["routing"]["n"] == 16
+
+
+def test_a_revert_of_the_last_task_finds_the_scores_of_the_entry_before_it(isolated, tmp_path, monkeypatch):
+    learn(isolated, tmp_path, "invoice")
+    asked = counted(isolated, monkeypatch)
+    monkeypatch.setattr(routed_scores, "routed_rows", None)
+    done = isolated.revert("invoice")
+    assert asked == []
+    assert (done.routed, done.routing) == (isolated.result.routed, isolated.result.routing)
+
+
+def test_a_revert_that_scores_nothing_scores_no_request_without_a_name(isolated, monkeypatch):
+    asked = counted(isolated, monkeypatch)
+    done = isolated.revert("refund", score="none")
+    assert asked == []
+    assert (done.routed, done.routing) == (None, None)
+    assert "routed" not in done.to_json()
+    table = isolated.matrix(routed=True)
+    assert table.score[-1][table.tasks.index("parcel")] is None
+
+
+def test_a_merge_scores_requests_that_do_not_name_their_task(isolated, monkeypatch):
+    sent_to(monkeypatch, ["refund", "parcel", None])
+    asked = counted(isolated, monkeypatch)
+    done = isolated.merge(4, gate=None)
+    assert set(done.routed) == {"refund", "parcel"}
+    assert (done.routing.n, done.routing.unknown) == (16, 0.25)
+    head = isolated.ledger.resolve("head")
+    task = isolated.session.task("refund", head)
+    merged = isolated.session.score(head, task, shared=True).score
+    stored = isolated.ledger.score(isolated.ledger.state(head), task.version)
+    assert [stored.predictions[n] for n in (2, 5)] == [merged.predictions[n] for n in (2, 5)]
+    assert isolated.matrix(routed=True).routing == done.routing
+    assert (None, "refund") in asked
+    asked.clear()
+    assert isolated.evaluate(routed=True).routing == done.routing
+    assert asked == []
+
+
+def test_a_merge_in_place_of_the_tasks_adapters_sends_every_request_through_it(isolated):
+    done = isolated.merge(4, gate=None, drop=True)
+    assert {name: one.score for name, one in done.routed.items()} == {
+        name: one.score for name, one in done.scores.items()
+    }
+
+
+def test_without_a_router_a_revert_and_a_merge_have_no_routed_scores(ws, tmp_path):
+    for task in ("refund", "parcel"):
+        learn(ws, tmp_path, task, {"methods": {"per_task": {}}})
+    merged, reverted = ws.merge(4, gate=None), ws.revert("parcel")
+    for done in (merged, reverted):
+        assert (done.routed, done.routing) == (None, None)
+        assert not {"routed", "routing"} & done.to_json().keys()

@@ -41,7 +41,7 @@ def export(
         bool,
         typer.Option(
             "--all",
-            help="Write a folder for each task with an adapter of its own, one for what all share, and the router.",
+            help="Write a folder for each task with an adapter or labels of its own, one for what all share, and the router.",
         ),
     ] = False,
     classifier: Annotated[
@@ -104,7 +104,8 @@ def export(
 
 def _show_all(made: "EveryExport") -> None:
     """Print the folders that were written, and the facts that one of them lost."""
-    ways = {task: folder or "no adapter, it is answered with labels" for task, folder in made.tasks.items()}
+    own = {name: f"{name}, a classifier of labels" for name in made.classifiers}
+    ways = {task: own.get(folder or "", folder or "none") for task, folder in made.tasks.items()}
     pairs = {"folder": made.folder, "entry": made.entry, "rank": made.rank, "max_lora_rank": made.max_lora_rank}
     print_text(facts({**pairs, **ways, "router": "router.json, router.safetensors" if made.router else None}))
     for name, one in made.adapters.items():

@@ -22,6 +22,7 @@ from perdure.cli.output import (
 
 if TYPE_CHECKING:
     from perdure.core.records import JsonObject
+    from perdure.evaluate.routing import RoutingAccuracy
     from perdure.ledger import Ledger
     from perdure.ledger.records import GateOff, Repair, ScoreSummary, Verdict
     from perdure.workflows.inspect.score_views import ScoreCells
@@ -44,8 +45,7 @@ def show_result(result: "LearnResult", ledger: "Ledger") -> None:
             f"{shown(other)} was not scored at head before this; 'before' is its score at entry {short(earlier.entry)}\n"
         )
     if result.routing and result.routed:
-        mean = sum(one.score for one in result.routed.values()) / len(result.routed)
-        print_text(f"without the tasks' names: {100 * mean:.1f}% in the mean; {result.routing.line}\n")
+        print_text(routed_line(result.routed, result.routing) + "\n")
     if result.repair:
         print_text(_repair_lines(result.repair, ledger) + "\n")
     from perdure.workflows.guards.judge import WARNS  # only here: it loads numpy
@@ -53,6 +53,12 @@ def show_result(result: "LearnResult", ledger: "Ledger") -> None:
     undecided = result.gate.verdict == "inconclusive"  # then `conclude` prints the reason
     warned = any(text.startswith(WARNS) for text in result.warnings)
     print_text(gate_screen(result.gate, ledger.aliases, reason=not undecided, advice=not warned))
+
+
+def routed_line(routed: "Mapping[str, ScoreSummary]", routing: "RoutingAccuracy") -> str:
+    """Return in a line what tasks score where no request names them, and how many test rows found their task."""
+    mean = sum(one.score for one in routed.values()) / len(routed)
+    return f"without the tasks' names: {100 * mean:.1f}% in the mean; {routing.line}"
 
 
 def _repair_lines(repair: "Repair", ledger: "Ledger") -> str:

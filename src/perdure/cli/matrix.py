@@ -30,8 +30,8 @@ def matrix(
 
     Of more than 12 tasks the newest and those that lost most are shown, of more than 20 stages the newest.
 
-    With --routed no request names its task. A learn with a router (recipe isolated) measures these scores, and 'perdure eval
-    --routed' does so for any other state.
+    With --routed no request names its task. Where tasks were learned with a router (recipe isolated), each learn, revert, merge
+    and edit measures these scores, and 'perdure eval --routed' does so for any other state.
 
     Example: perdure matrix --at head~1
     """

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from perdure.cli.learn_options import NoGate, RowFiles, Strict, Tolerance, files_by_task
-from perdure.cli.learn_screen import change_lines, gate_screen, reason_of
+from perdure.cli.learn_screen import change_lines, gate_screen, reason_of, routed_line
 from perdure.cli.names import task_names
 from perdure.cli.options import (
     AsJson,
@@ -162,6 +162,8 @@ def _show(result: "MergeResult", ledger: "Ledger") -> None:
         print_text(
             f"requests that name {kept} go through the adapters of their own, as before ('perdure merge --drop' drops these)\n"
         )
+    if result.routed and result.routing:
+        print_text(routed_line(result.routed, result.routing) + "\n")
     print_text(gate_screen(result.gate, ledger.aliases))
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from perdure.cli.learn_screen import change_lines
+from perdure.cli.learn_screen import change_lines, routed_line
 from perdure.cli.names import names_to_revert
 from perdure.cli.options import (
     AsJson,
@@ -110,5 +110,7 @@ def _show_task(result: "TaskRevertResult", ledger: "Ledger") -> None:
         if before and score.score != before.score:
             changed = f"{before.score:.1%} before"
         print_text(f"  {ledger.shown_name(name)}: {score.score:.1%}, {changed}")
+    if result.routed and result.routing:
+        print_text(f"  {routed_line(result.routed, result.routing)}")
     for warning in result.warnings:
         warn(warning)

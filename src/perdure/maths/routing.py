@@ -6,7 +6,7 @@ that the order of learning changes no bit, and a task is taken out by leaving it
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from perdure.maths.clusters import k_means
 
 SHRINKAGE = 0.1
-UNKNOWN_SHARE = 0.05  # of held-out rows of known tasks, taken for unknown
+UNKNOWN_SHARE = 0.05  # of rows of known tasks, the most that are taken for unknown
 COUNT, MEAN, CLUSTER, SCATTER, HELD = "count/", "mean/", "cluster/", "scatter", "held"
 
 
@@ -119,20 +119,32 @@ def task_moments(
         most_held: Most rows that are held out.
         clusters: Number of clusters where the labels are no classes.
     """
-    named = None not in labels and len(set(labels)) <= len(labels) / 2
-    classes: list[str | None] = list(labels) if named else [None] * len(labels)
+    if None not in labels and len(set(labels)) <= len(labels) / 2:
+        return label_moments(features, labels, order, held=held, most_held=most_held)
+    out = _held_out([None] * len(labels), order, held, most_held)
+    fitted = [row for row in range(len(labels)) if row not in out]
+    first = [fitted.index(row) for row in order if row not in out][:clusters]
+    return clustered(features[fitted], first, features[sorted(out)])
+
+
+def label_moments(
+    features: Tensor, labels: Sequence[str | None], order: Sequence[int], *, held: float, most_held: int = 200
+) -> Moments:
+    """Return the moments of one task by its labels, with some of its rows held out of the fit; see `task_moments`."""
+    out = _held_out(labels, order, held, most_held)
+    fitted = [row for row in range(len(labels)) if row not in out]
+    return fit(features[fitted], [labels[row] for row in fitted], features[sorted(out)])
+
+
+def _held_out(classes: Sequence[str | None], order: Sequence[int], held: float, most: int) -> set[int]:
+    """Return the first rows in `order` of each class, a share `held` of its rows rounded down, `most` rows in all."""
     room = {label: math.floor(held * classes.count(label)) for label in set(classes)}
     out: set[int] = set()
     for row in order:
-        if room[classes[row]] and len(out) < most_held:
+        if room[classes[row]] and len(out) < most:
             out.add(row)
             room[classes[row]] -= 1
-    fitted = [row for row in range(len(labels)) if row not in out]
-    apart = features[sorted(out)]
-    if named:
-        return fit(features[fitted], [classes[row] for row in fitted], apart)
-    first = [fitted.index(row) for row in order if row not in out][:clusters]
-    return clustered(features[fitted], first, apart)
+    return out
 
 
 def _moments(features: Tensor, index: Tensor, classes: Sequence[str | None], held: Tensor | None) -> Moments:
@@ -179,6 +191,27 @@ def added(known: Moments, new: Moments) -> Moments:
     )
 
 
+def conformal_limit(distances: Tensor, share: float = UNKNOWN_SHARE) -> float:
+    """Return the limit that a new row of a known task exceeds with probability `share` at most.
+
+    The k-th smallest of n distances, k = ceil((n + 1)(1 - share)). A new row that is drawn as the n rows were has each rank among
+    the n + 1 distances with the same probability, so that it is above the limit with probability (n + 1 - k) / (n + 1) at most.
+
+    Args:
+        distances: Distances of n held-out rows (n,), in any order.
+        share: In [0, 1).
+
+    Returns:
+        The limit; infinite with share 0, and where k > n, that is with fewer than 1 / share - 1 rows (19 for 5%): even their
+        largest distance would be exceeded too often.
+
+    Source: Vovk, Gammerman & Shafer, "Algorithmic Learning in a Random World", 2005 (inductive conformal prediction).
+    """
+    n = len(distances)
+    k = math.ceil(round((n + 1) * (1 - share), 9))  # 300 * 0.99 is no whole number in floating point
+    return math.inf if k > n else distances.sort().values[k - 1].item()
+
+
 class Decision(NamedTuple):
     """The decisions for some rows.
 
@@ -206,7 +239,8 @@ class Gaussian:
         within: C^-1 (d, d), float64.
         overall: Inverse of the shrunk covariance of all rows around their one mean (d, d), float64.
         centre: The one mean of all rows (d,), float64.
-        limit: Relative distance above which a row is unknown: exceeded by 5% of the held-out rows; infinite without such rows.
+        limit: Relative distance above which a row is unknown, which a row of a known task exceeds with probability 5% at most;
+            infinite with fewer than 19 held-out rows. See `conformal_limit`.
 
     Source: Hayes & Kanan, "Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis", 2020, arXiv 1909.01520;
     Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection", 2021, arXiv 2106.09022.
@@ -250,13 +284,10 @@ class Gaussian:
             within=within,
             overall=overall,
             centre=centre,
-            limit=float("inf"),
+            limit=math.inf,
         )
         held = torch.cat([part.held for _, part in parts])
-        if not len(held):
-            return made
-        limit = made.distances(held).quantile(1 - UNKNOWN_SHARE, interpolation="higher").item()
-        return cls(**{**vars(made), "limit": limit})
+        return replace(made, limit=conformal_limit(made.distances(held)))
 
     @property
     def tasks(self) -> list[str]:

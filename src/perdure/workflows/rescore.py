@@ -6,12 +6,14 @@ from typing import Literal, get_args
 
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
+from perdure.evaluate.routing import RoutingAccuracy
 from perdure.evaluate.subset import over_rows
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import GATE, Gate, GuardItems, Score, ScoreSummary, Verdict
 from perdure.workflows.guards.attach import Mode, mode_of
 from perdure.workflows.guards.judge import gate_with, guard_items, guard_notices, guard_warnings, skipped_note
 from perdure.workflows.guards.measure import measure_guards
+from perdure.workflows.routed_scores import routed_scores, routing_at
 from perdure.workflows.session import Session
 
 Rows = Literal["all", "quick", "none"]
@@ -58,6 +60,8 @@ class Rescored:
         refused: The change is to be refused.
         notices: Notices about prompts and answers.
         skipped: What the entry notes where guards were not scored.
+        routed: By task, at the entry where no request names its task; nothing without a router, or where the change is refused.
+        routing: How many test rows found their task; None without a router.
     """
 
     before: Mapping[str, ScoreSummary] = field(default_factory=dict)
@@ -67,6 +71,8 @@ class Rescored:
     refused: bool = False
     notices: tuple[str, ...] = ()
     skipped: Mapping[str, object] = field(default_factory=dict)
+    routed: Mapping[str, ScoreSummary] = field(default_factory=dict)
+    routing: RoutingAccuracy | None = None
 
     @property
     def notes(self) -> dict[str, object]:
@@ -83,6 +89,9 @@ def rescore(
     session: Session, entry: Entry, wanted: Rescore, tick: Tick | None = None, edited: Collection[str] = ()
 ) -> Rescored:
     """Score every task at an entry that was made on a parent; stored scores of the same weights are looked up.
+
+    Where tasks were learned with a router, they are scored without their names too: only rows that are sent to other weights than
+    their own task's, and that these did not answer at the parent, are answered.
 
     Args:
         session: Of the workspace.
@@ -114,7 +123,18 @@ def rescore(
     if judged and judged.enforced and judged.verdict == "fail":
         refused, loss = True, f"{judged.reason}; {loss}" if loss else judged.reason
     notices = (*notices, *(guard_notices(session, guards) if mode != "none" else ()), *guard_warnings(judged))
-    return Rescored(_summaries(before), _summaries(scores), verdict, loss, refused, notices, skipped)
+    routed = {} if refused else routed_scores(session, entry, tasks.values(), tick, most)
+    return Rescored(
+        before=_summaries(before),
+        scores=_summaries(scores),
+        verdict=verdict,
+        loss=loss,
+        refused=refused,
+        notices=notices,
+        skipped=skipped,
+        routed=_summaries(routed),
+        routing=routing_at(session.ledger, entry, routed),
+    )
 
 
 def _not_scored(ledger: Ledger, entry: Entry, tasks: Sequence[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ to the same weights, its answer is that of the entry before. So a routed score c
 of a run that answers all of them, so that an answer on the edge may differ.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from perdure.core.progress import Tick
 from perdure.data.sample import sample_of
@@ -21,7 +21,23 @@ from perdure.workflows.session import Session
 SENT = "sent"  # reading of a routed score: index of the task among the sorted tasks of the router; -1 for no task
 
 
-def score_routed(session: Session, entry: Entry, task: TaskData, tick: Tick | None = None) -> Score:
+def routed_scores(
+    session: Session, entry: Entry, tasks: Iterable[TaskData], tick: Tick | None = None, most: int | None = None
+) -> dict[str, Score]:
+    """Return the score of each task where no request names it, in the order of learning; nothing without a router.
+
+    For the arguments see `score_routed`.
+    """
+    if not routes(session.ledger, entry):
+        return {}
+    learned = [name for one in reversed(session.ledger.ancestors(entry)) for name in one.tasks]
+    in_order = sorted(tasks, key=lambda task: learned.index(task.name))
+    return {task.name: score_routed(session, entry, task, tick, most) for task in in_order}
+
+
+def score_routed(
+    session: Session, entry: Entry, task: TaskData, tick: Tick | None = None, most: int | None = None
+) -> Score:
     """Return the score of `task` at `entry` where no request names it: the stored one, else the one measured and stored now.
 
     Each row keeps the template of its own task. A row near no task goes through what all tasks share, as does every row where no
@@ -32,8 +48,9 @@ def score_routed(session: Session, entry: Entry, task: TaskData, tick: Tick | No
         entry: An entry or a draft.
         task: The task.
         tick: Called with (what, done, total) as work goes on.
+        most: A smaller number of test rows than the task is scored on.
     """
-    ledger, own = session.ledger, session.score(entry, task, tick).score
+    ledger, own = session.ledger, session.score(entry, task, tick, most).score
     state = ledger.state(entry)
     if state == ledger.seen(entry, task.name):  # nothing is isolated, and all requests go through the same weights
         return own

@@ -24,8 +24,9 @@ class Color(Method):
     The features of a row are the mean over its own tokens of the states behind a third of the base model's blocks. For each label
     c of each task the mean m_c is stored, and for each task the scatter S around these means. A request with features f goes to
     the task of the label with the largest m_c^T C^-1 f - m_c^T C^-1 m_c / 2, where C is the sum of all S by the number of rows,
-    shrunk. It is unknown where its distance to the nearest label, less its distance to all rows as one Gaussian, is above that of
-    95% of the held-out rows.
+    shrunk. It is unknown where its distance to the nearest label, less its distance to all rows as one Gaussian, is above the
+    k-th smallest of the n held-out rows of all tasks, k = ceil(0.95 (n + 1)): a request that is drawn as these rows were is
+    unknown with probability 5% at most. With n < 19, or with `held` 0 in every task, no request is unknown.
 
     Seams: measure. State: none; a slot `route:<task>`: 2 d^2 + 4 d bytes a label and held-out row (1.1 MB at d = 576, 15 labels).
     Cost: a third of a forward per row, once; a third of a prompt's forward per request.

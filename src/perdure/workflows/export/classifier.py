@@ -61,11 +61,27 @@ def export_classifier(
         BadInput: The folder is not empty, or no such task is answered with labels.
         NotFound: No such ref or task.
     """
-    from perdure.model.text_features import LONGEST
-
     ledger = session.ledger
     entry = ledger.resolve(at)
     names = _tasks(ledger, entry, task)
+    with new_folder(Path(folder)) as aside:
+        labels = write_classifier(session, entry, names, aside)
+        files = tuple(sorted(path.name for path in aside.iterdir()))
+    return ClassifierExport(str(Path(folder)), entry.id, tuple(names), labels, files=files)
+
+
+def write_classifier(session: Session, entry: Entry, names: list[str], folder: Path) -> int:
+    """Write the files of a classifier to a folder, and return how many labels its tasks have together.
+
+    Args:
+        session: Of the workspace.
+        entry: An entry that answers the tasks with labels.
+        names: The tasks.
+        folder: Folder that is there.
+    """
+    from perdure.model.text_features import LONGEST
+
+    ledger = session.ledger
     tensors: dict[str, Tensor] = {}
     about: dict[str, list[str]] = {}
     for name in names:
@@ -80,13 +96,11 @@ def export_classifier(
         "longest": LONGEST,
         "tasks": about,
     }
-    with new_folder(Path(folder)) as aside:
-        save_tensors(tensors, aside / TENSORS)
-        (aside / ABOUT).write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        shutil.copyfile(SOURCE, aside / PROGRAM)
-        (aside / "README.md").write_text(_readme(ledger, entry, names, model), encoding="utf-8")
-        files = tuple(sorted(path.name for path in aside.iterdir()))
-    return ClassifierExport(str(Path(folder)), entry.id, tuple(names), sum(map(len, about.values())), files=files)
+    save_tensors(tensors, folder / TENSORS)
+    (folder / ABOUT).write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    shutil.copyfile(SOURCE, folder / PROGRAM)
+    (folder / "README.md").write_text(_readme(ledger, entry, names, model), encoding="utf-8")
+    return sum(map(len, about.values()))
 
 
 def _tasks(ledger: Ledger, entry: Entry, task: str | None) -> list[str]:

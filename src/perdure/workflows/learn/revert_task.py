@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
-from perdure.core.records import Record
+from perdure.core.records import Record, omitted
 from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot
+from perdure.evaluate.routing import RoutingAccuracy
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import ScoreSummary, Verdict
 from perdure.ledger.records.revert_task import TaskRevertNote
@@ -37,6 +38,8 @@ class TaskRevertResult(Record):
         seconds: Wall time.
         gate: What a gate says of each other task's change; None where there is nothing to compare.
         removed: The slots that the entry took away.
+        routed: Score of each other task where no request names it; None without a router.
+        routing: How many test rows found their task; None without a router.
     """
 
     entry: str
@@ -49,6 +52,8 @@ class TaskRevertResult(Record):
     seconds: float
     gate: Verdict | None = None
     removed: tuple[str, ...] = ()
+    routed: Mapping[str, ScoreSummary] | None = omitted(None)
+    routing: RoutingAccuracy | None = omitted(None)
 
 
 def revert_task(
@@ -106,7 +111,8 @@ def revert_task(
             **({NOTE: carried.note.to_json()} if carried else {}),
         }
         ledger.record(entry, notes, why=f"revert {task}")
-        return replace(_result(entry, note, began, already=False), gate=rescored.verdict)
+        done = _result(entry, note, began, already=False)
+        return replace(done, gate=rescored.verdict, routed=rescored.routed or None, routing=rescored.routing)
 
 
 @dataclass(frozen=True)

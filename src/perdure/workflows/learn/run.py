@@ -16,8 +16,7 @@ from perdure.ledger.records import Score, Signature
 from perdure.workflows.guards.attach import Mode
 from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
 from perdure.workflows.learn.plan import Plan
-from perdure.workflows.routed_scores import score_routed
-from perdure.workflows.routing import routes
+from perdure.workflows.routed_scores import routed_scores
 from perdure.workflows.session import Scored, Session
 
 
@@ -82,10 +81,8 @@ class Run:
         Raises:
             Interrupted: A signal came; tasks that are not scored yet have no record.
         """
-        if not routes(self.session.ledger, entry):
-            return {}
         with self.stages.stage("scoring"):
-            return {task.name: score_routed(self.session, entry, task, self.report) for task in tasks}
+            return routed_scores(self.session, entry, tasks, self.report)
 
     def score_guards(self, entry: Entry) -> dict[str, MeasuredGuard]:
         """Score the guards of the workspace at an entry and at their references, unless they are left out.

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 from perdure.core.progress import Tick
 from perdure.evaluate.evidence import GuardedTask, make_evidence
+from perdure.evaluate.routing import RoutingAccuracy
 from perdure.ledger import Entry
-from perdure.ledger.records import Evidence, Gate, GateOff, Verdict
+from perdure.ledger.records import Evidence, Gate, GateOff, Score, Verdict
 from perdure.workflows.edit.carry import Carried
 from perdure.workflows.guards.attach import Mode
 from perdure.workflows.guards.judge import gate_with, guard_items, guard_notices, guard_warnings
 from perdure.workflows.guards.measure import measure_guards
+from perdure.workflows.routed_scores import routed_scores, routing_at
 from perdure.workflows.session import Scored, Session
 
 
@@ -23,12 +25,16 @@ class Judged:
         scores: Of each task through the merged adapter.
         evidence: What the gate judged; None where it was switched off.
         notices: What the user should know.
+        routed: Of every task that head knows, at the merge, where no request names its task; nothing without a router.
+        routing: How many test rows found their task; None without a router.
     """
 
     before: Mapping[str, Scored] = field(default_factory=dict)
     scores: Mapping[str, Scored] = field(default_factory=dict)
     evidence: Evidence | None = None
     notices: tuple[str, ...] = ()
+    routed: Mapping[str, Score] = field(default_factory=dict)
+    routing: RoutingAccuracy | None = None
 
     @property
     def verdict(self) -> Verdict | GateOff:
@@ -74,8 +80,11 @@ def judge(
     before = {name: session.score(head, task, tick) for name, task in data.items()}
     scores = {name: session.score(entry, task, tick, shared=True) for name, task in data.items()}
     about = tuple(dict.fromkeys(text for one in (*before.values(), *scores.values()) for text in one.notices))
+    every = [session.task(name, entry) for name in entry.tasks]
+    routed = routed_scores(session, entry, [task for task in every if task.test], tick)
+    routing = routing_at(session.ledger, entry, routed)
     if gate is None:
-        return Judged(before, scores, None, (*bare, *about))
+        return Judged(before, scores, None, (*bare, *about), routed, routing)
     guarded = {name: GuardedTask(head.tasks[name], before[name].score, scores[name].score) for name in data}
     measured = measure_guards(session, entry, tick=tick) if mode != "none" and session.ledger.guards() else {}
     facts = carried.facts if carried else ()
@@ -85,4 +94,4 @@ def judge(
         *(guard_notices(session, measured) if mode != "none" else ()),
         *guard_warnings(evidence.verdict.guards),
     )
-    return Judged(before, scores, evidence, (*bare, *about, *of_guards))
+    return Judged(before, scores, evidence, (*bare, *about, *of_guards), routed, routing)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from perdure.core.errors import Interrupted
 from perdure.core.progress import Tick
 from perdure.core.records import Record, omitted
+from perdure.evaluate.routing import RoutingAccuracy
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import GATE, MERGE, GateOff, MergeNote, ScoreSummary, Signature, Verdict
 from perdure.workflows.edit.carry import Carried
@@ -34,6 +35,8 @@ class MergeResult(Record):
         warnings: What the user should know.
         seconds: Wall time.
         rows: Rows that the merged adapter was trained on afterwards.
+        routed: Score of every task where no request names it; None without a router.
+        routing: How many test rows found their task; None without a router.
     """
 
     entry: str
@@ -49,6 +52,8 @@ class MergeResult(Record):
     warnings: tuple[str, ...]
     seconds: float
     rows: int = omitted(0)
+    routed: Mapping[str, ScoreSummary] | None = omitted(None)
+    routing: RoutingAccuracy | None = omitted(None)
 
 
 def reporting(tick: Tick | None, stop: Callable[[], str | None]) -> Tick:
@@ -109,4 +114,6 @@ def result_of(entry: Entry, note: MergeNote, judged: Judged, began: float) -> Me
         warnings=note.warnings,
         seconds=round(time.perf_counter() - began, 3),
         rows=note.rows,
+        routed={name: score.summary for name, score in judged.routed.items()} or None,
+        routing=judged.routing,
     )

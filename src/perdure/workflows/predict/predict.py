@@ -42,7 +42,7 @@ class Answer(Record):
     stopped: Stopped
     at: str
     compared: Reply | None = omitted(None)
-    routed: Routing | None = omitted(None)
+    routed: Routing | None = None
 
     def __str__(self) -> str:
         """Return the answer alone."""
