@@ -1,20 +1,24 @@
 """Edit 20 and 100 facts of CounterFact into the base model, and measure what that does to the guards.
 
-    python benchmarks/edits_guards.py [--counts 20 100] [--budget quick] [--data ../shared/data] [--out FILE]
+    python benchmarks/edits_guards.py [--counts 20 100] [--method memit] [--perplexity 1] [--budget quick] [--out FILE]
 
 Each number of facts is edited by one command into a fresh workspace of the embedded model, as `perdure edit --facts` does with
-nothing set, and measured by `perdure checkup` with the guards that are shipped and made by perdure. The file has each checkup.
+nothing set (or with the method and the bound on perplexity that are named), and measured by `perdure checkup` with the guards
+that are shipped and made by perdure. The file has each checkup.
 """
 
 import argparse
 import json
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 from counterfact import read
 
 from perdure import Workspace
+from perdure.editing.spec import EditSpec
+from perdure.workflows.edit.gate import EditGate
 
 HERE = Path(__file__).parent
 SHARED = HERE.parent.parent / "shared" / "data"
@@ -25,6 +29,8 @@ def main() -> None:
     """Measure each number of facts that is not in the file yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", nargs="+", type=int, default=[20, 100])
+    parser.add_argument("--method", default="emmet")
+    parser.add_argument("--perplexity", type=float, default=EditGate().perplexity)
     parser.add_argument("--budget", default="quick")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", type=Path, default=SHARED)
@@ -32,11 +38,18 @@ def main() -> None:
     options = parser.parse_args()
     done = json.loads(options.out.read_text("utf-8")) if options.out.exists() else {}
     for count in options.counts:
-        if str(count) not in done:
-            done[str(count)] = measured(options, count)
+        if (name := called(options, count)) not in done:
+            done[name] = measured(options, count)
             options.out.write_text(json.dumps(done, indent=1) + "\n", "utf-8")
     for count, result in done.items():
         print(line(count, result))
+
+
+def called(options: argparse.Namespace, count: int) -> str:
+    """Return the name of a run: the number of facts, and what is not as with nothing set."""
+    method = [] if options.method == EditSpec().method else [options.method]
+    bound = [] if options.perplexity == EditGate().perplexity else [f"perplexity {options.perplexity:+.0%}"]
+    return ", ".join([str(count), *method, *bound])
 
 
 def measured(options: argparse.Namespace, count: int) -> dict[str, object]:
@@ -44,7 +57,8 @@ def measured(options: argparse.Namespace, count: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace.init(Path(folder) / "ws", guards="none")
         facts = read(options.data / "editing", count, options.seed)
-        edited = ws.edit(facts)
+        gate = EditGate(perplexity=options.perplexity)
+        edited = ws.edit(facts, spec=EditSpec(method=options.method), gate=gate)
         found = ws.checkup(budget=options.budget, only=GUARDS)
         print(
             f"{count} facts: {edited.seconds:.0f} s of editing, {found.cost.seconds:.0f} s of scoring", file=sys.stderr
@@ -53,6 +67,8 @@ def measured(options: argparse.Namespace, count: int) -> dict[str, object]:
             "facts": count,
             "applied": len(edited.applied),
             "refused": len(edited.refused),
+            "reasons": dict(Counter(fact.reason for fact in edited.refused)),
+            "perplexity": edited.drift.rise if edited.drift else None,
             "seconds": edited.seconds,
             "checkup": found.to_json(),
         }
