@@ -139,6 +139,37 @@ def test_what_rehearsal_kept_is_told_by_pairs_of_arms_that_differ_in_it_alone(sc
     assert (talk.minus.value, talk.minus.n) == (0.5, 4)
 
 
+def test_an_arm_of_a_suite_with_guards_beside_is_in_the_table_with_what_its_router_costs(script, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "LEAST", 2)
+    guarded = load_suite("clinc5_guards")
+    n, home = LABELS * TESTS, result("isolated", 0, 0.9, 11, {})
+    runs = {"clinc5": [result("naive", 0, 0.4, 10, {}), result("dual_replay", 0, 0.85, 12, {})]}
+    unnamed = [int(i < round(0.8 * n)) for i in range(n)]
+    routed = {
+        "items": {task.name: unnamed for task in SUITE.tasks},
+        "found": {task.name: [1] * n for task in SUITE.tasks},
+    }
+    beside = [result("naive", 0, 0.41, 20, {}), {**home, "routed": routed}]
+    runs["clinc5_guards"] = [{**run, "suite": guarded.name, "suite_hash": guarded.hash} for run in beside]
+    for name, own in runs.items():
+        (tmp_path / name).mkdir()
+        for number, run in enumerate(own):
+            (tmp_path / name / f"{number}.json").write_text(json.dumps(run))
+    script.main(tmp_path, tmp_path / "advice.json")
+    (table,) = read_table(tmp_path / "advice.json")
+    assert [arm.arm for arm in table.arms] == ["isolated", "dual_replay", "naive"]
+    isolated, dual_replay, naive = table.arms
+    assert (isolated.suite, dual_replay.suite, naive.suite) == ("clinc5_guards", None, None)
+    assert naive.acc.value == 0.4
+    assert isolated.train_ratio.value == pytest.approx(11 / 20)  # beside the baseline of its own suite
+    assert (isolated.acc.value, isolated.acc_routed.value) == (0.9, 0.8)
+    assert isolated.routed_minus["dual_replay"].value == pytest.approx(-0.05)
+    assert [arm.arm for arm in table.without_names().arms] == ["dual_replay", "isolated", "naive"]
+    shipped = {name: recipe_spec(name) for name in recipe_names()}
+    assert advise(Needs(), [table], all_methods(), shipped).based_on == "dual_replay"
+    assert advise(Needs(task_known=True), [table], all_methods(), shipped).based_on == "isolated"
+
+
 def test_a_suite_on_which_few_methods_ran_is_left_out(script, tmp_path):
     """Else it would be asked alone by those whose number of tasks is nearest to its own."""
     folder = tmp_path / "results" / "clinc5"

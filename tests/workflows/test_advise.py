@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from commands import fault
 from perdure.cli.learn import overrides
+from perdure.core.errors import BadInput
 from perdure.core.estimates import Estimate
 from perdure.core.recipe import build_recipe
 from perdure.methods.registry import all_methods, load_recipe, recipe_names, recipe_spec
@@ -99,6 +100,7 @@ needed = st.builds(
     similarity=st.sampled_from([None, "alike", "mixed", "different"]),
     instructions=st.booleans(),
     task_known=st.booleans(),
+    removable=st.booleans(),
 )
 
 
@@ -119,6 +121,8 @@ def test_whatever_is_asked_the_recipe_builds_and_keeps_within_every_hard_limit(n
             assert 100 * recipe.settings.memory_size + found.measured.state_bytes <= 1e6 * needs.memory_mb
     if needs.instructions:
         assert "instruction_replay" in found.recipe["methods"]
+    if needs.removable:
+        assert "per_task" in found.recipe["methods"]
 
 
 PAIR = RehearsalPair(
@@ -176,6 +180,73 @@ def test_the_field_is_compared_with_an_arm_of_its_methods_that_fits_not_with_one
     assert "a little replay" in said(found)
     assert "training took 1.70 times" not in said(found)
     assert "above replay_0.1" in said(found) or "replay_0.1 reached" in said(found)
+
+
+def routed(label, acc, unnamed, **more):
+    """A line of the table with a router: ACC with the task of a request known, and without."""
+    return replace(
+        arm(label, acc, rows=0, **more),
+        acc_routed=Estimate(unnamed, unnamed - 0.02, unnamed + 0.02, 600),
+        suite="other",
+    )
+
+
+@pytest.mark.parametrize(("task_known", "name"), [(False, "isolated"), (True, "per_task")])
+def test_who_must_be_able_to_remove_a_task_is_advised_an_adapter_for_each(task_known, name):
+    found = advised(removable=True, task_known=task_known)
+    assert found.based_on == name
+    assert "an adapter for each task, trained on rows of this task alone" in said(found)
+    assert any("'perdure revert TASK' takes a task out" in text for text in found.cautions)
+    shared = "in weights that other tasks train further"
+    assert all(shared in why(found, other) for other in ("naive", "dual_replay", "lwf", "replay"))
+
+
+def test_a_recipe_that_replays_rows_into_adapters_of_other_tasks_leaves_them_there():
+    mixed = arm("mixed", 0.97, methods={"per_task": {}, "color": {}, "replay": {}})
+    found = advised([suite(*TABLE[0].arms, mixed)], removable=True)
+    assert (
+        why(found, "mixed")
+        == "replay trains other tasks on rows of a task, which stays in them when the task is taken out"
+    )
+
+
+def test_where_nothing_that_can_be_removed_is_fast_enough_the_advice_is_refused_with_the_reasons():
+    table = [suite(*TABLE[0].arms, routed("isolated", 0.87, 0.82, ratio=1.5))]
+    with pytest.raises(BadInput, match=r"no recipe fits all of this.*isolated: training took 1\.50 times as long"):
+        advised(table, removable=True, time=1.2)
+
+
+def test_many_tasks_are_advised_isolation_by_the_field_and_the_numbers_decide():
+    assert "over many tasks the field advises isolation with a router" in said(advised(tasks=50, memory_rows=500))
+    assert "over many tasks" not in said(advised(tasks=5, memory_rows=500))
+    table = [suite(*TABLE[0].arms, routed("isolated", 0.95, 0.93))]
+    found = advised(table, tasks=50, memory_rows=500)
+    assert found.based_on == "isolated"
+    assert any(
+        "nothing more is forgotten, but more requests are sent to a wrong task" in text for text in found.cautions
+    )
+
+
+def test_a_router_is_ranked_by_requests_without_a_task_unless_the_task_is_known():
+    isolated = replace(routed("isolated", 0.9, 0.8), routed_minus={"dual_replay": Difference(-0.08, -0.1, -0.06)})
+    table = [suite(*TABLE[0].arms, replace(isolated, acc_minus={"dual_replay": Difference(0.02, 0.01, 0.03)}))]
+    found = advised(table)
+    assert found.based_on == "dual_replay"
+    assert "isolated" not in {line.recipe for line in found.rivals}
+    assert "dual_replay is +0.080 (+0.060 to +0.100) above isolated, paired by test row" in said(found)
+    without_rows = advised(table, keep_rows=False)
+    assert without_rows.based_on == "isolated"
+    assert "0.800 (0.780 to 0.820, requests not naming their task)" in said(without_rows)
+    assert without_rows.measured.acc.value == 0.8
+    known = advised(table, task_known=True)
+    assert (known.based_on, known.measured.acc.value) == ("isolated", 0.9)
+
+
+def test_labels_without_training_are_told_with_what_they_reached():
+    found = advised([suite(*TABLE[0].arms, routed("slda", 0.89, 0.88))])
+    assert found.based_on == "dual_replay"
+    assert "stores no row; on clinc5 it reached 0.880 (0.860 to 0.900, requests not naming their task)" in said(found)
+    assert "--recipe slda" in said(advised([]))
 
 
 def test_joint_and_full_are_never_advised():

@@ -172,6 +172,27 @@ def test_the_models_own_word_on_new_rows_costs_a_forward_before_the_task():
     assert rehearse(recipe(lwf={"vocabulary": "full"})).forward == 2
 
 
+def test_passes_that_start_and_end_an_adapter_are_counted():
+    """inf_lora reads the inputs of 256 of the 512 new rows before the task, and again after it."""
+    cost = rehearse(recipe(inf_lora={}))
+    assert (cost.before, cost.after, cost.forward) == (0.5, 256, 1)
+    assert rehearse(recipe(inf_lora={"size": 64})).after == 64
+    assert rehearse(recipe(osf={})).before == 0  # it reads weights alone
+
+
+def test_features_that_are_read_are_counted_apart_from_forwards():
+    after = rehearse(recipe(per_task={}, color={}))
+    assert (after.features_before, after.features_after, after.before, after.after) == (0, 512, 0, 0)
+    nearest = rehearse(recipe(per_task={"start": "nearest"}, color={}))
+    assert (nearest.features_before, nearest.features_after) == (1, 512)
+    alone = rehearse(build_recipe({"methods": {"slda": {}}, "train": "none"}, METHODS))
+    assert (alone.forward, alone.after, alone.features_after) == (0, 0, 512)
+
+
+def test_another_teacher_of_new_rows_runs_each_once_before_the_task():
+    assert rehearse(recipe(lwf={"teacher": "base"})).before == 1
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_can_be_rehearsed(name):
     cost = rehearse(recipe(**{name: {}}))

@@ -180,10 +180,6 @@ def test_a_repair_that_is_stopped_goes_on_with_the_scores_that_it_has(refused, m
 def test_what_cannot_be_repaired_is_refused_by_name(ws, tmp_path):
     with pytest.raises(BadInput, match="no candidate waits"):
         ws.repair()
-    learn(ws, tmp_path, "invoice", gate=Gate(floor=1.0), recipe="ewc", overrides={"learning_rate": 1e-6})
-    with pytest.raises(BadInput, match="ewc measured the weights"):
-        ws.repair()
-    ws.discard()
     learn(ws, tmp_path, "refund", gate=None, recipe=SUMMED, overrides={"learning_rate": 1e-6})
     learn(ws, tmp_path, "invoice", gate=Gate(floor=1.0), overrides={"learning_rate": 1e-6, "start": "base"})
     with pytest.raises(BadInput, match="this learn took sum:refund away"):
@@ -195,6 +191,46 @@ def test_what_cannot_be_repaired_is_refused_by_name(ws, tmp_path):
         ws.repair()
     with pytest.raises(BadInput, match="shares above 0"):
         repairing.repair(ws.session, scales=[1.5])
+
+
+@pytest.fixture(scope="module")
+def measured_at(tiny_model, tmp_path_factory):
+    """Folder of a workspace where ewc measured parcel, with invoice refused by its gate."""
+    folder = tmp_path_factory.mktemp("measured")
+    ws = Workspace.init(folder / "ws", str(tiny_model), dtype="float32")
+    learn(ws, folder, "parcel", gate=None, recipe="ewc")
+    assert (
+        learn(ws, folder, "invoice", gate=Gate(), recipe={"methods": {"ewc": {"strength": 1e-6}}}).gate.verdict == "fail"
+    )
+    return folder / "ws"
+
+
+def test_a_scaled_update_leaves_the_state_that_belongs_to_the_adapter_which_goes_on(measured_at, tmp_path):
+    ws = Workspace.open(shutil.copytree(measured_at, tmp_path / "ws"))
+    before, held = ws.ledger.resolve("head"), ws.ledger.candidate()
+    assert None not in (before.state, held.state)
+    assert held.state != before.state
+    done = ws.repair()
+    head = ws.ledger.resolve("head")
+    assert done.repair.scale < 1
+    assert head.state == before.state
+    assert any(
+        "ewc: what was measured of the weights that learned invoice does not hold" in text for text in done.warnings
+    )
+    anchors = ws.ledger.objects.get(head.state)
+    adapter = ws.ledger.objects.get(ws.ledger.slots(head)["skill"])
+    down = next(name for name in anchors if name.startswith("ewc/anchor.") and "layers.0" in name and "lora_A" in name)
+    module = down.partition("base_model.model.")[2].partition(".lora_A")[0]
+    torch.testing.assert_close(anchors[down], adapter[f"{module}.down"])  # a later learn begins where it is anchored
+    learn(ws, tmp_path, "refund", gate=None, recipe="ewc")
+    assert ws.verify().ok
+
+
+def test_without_its_intruders_the_adapter_stays_and_so_does_what_was_measured_of_it(measured_at, tmp_path):
+    ws = Workspace.open(shutil.copytree(measured_at, tmp_path / "ws"))
+    held = ws.ledger.candidate()
+    made = repairing._reduction(ws.session, repairing._waiting(ws.session), "intruders", lambda *_: None)
+    assert (made.state, made.notices) == (held.state, ())
 
 
 def test_the_command_repairs_the_candidate_and_prints_the_scales(refused):

@@ -35,6 +35,10 @@ def advise(
         bool, typer.Option("--instructions", help="The model must go on following instructions.")
     ] = False,
     task_known: Annotated[bool, typer.Option("--task-known", help="The task of a question is known at use.")] = False,
+    removable: Annotated[
+        bool,
+        typer.Option("--removable", help="A task must be removable later, with what the weights learned of it."),
+    ] = False,
     ask: Annotated[
         bool, typer.Option("--ask", help="Ask the questions; the default at a terminal without flags.")
     ] = False,
@@ -58,7 +62,7 @@ def advise(
         "memory_mb": memory_mb,
     }
     given |= {"time": time, "parameters": parameters, "similarity": similarity}
-    given |= {"instructions": instructions, "task_known": task_known}
+    given |= {"instructions": instructions, "task_known": task_known, "removable": removable}
     if out:
         check_output(out, RECIPE, force=force)
     silent = all(value in (None, False) for key, value in given.items() if key != "keep_rows") and not no_rows
@@ -102,6 +106,7 @@ def questions() -> dict[str, Any]:
         "similarity": _answer(f"How alike are the tasks ({', '.join(SIMILARITY)})", str),
         "instructions": _confirmed("Must it still follow general instructions"),
         "task_known": _confirmed("Is it known at use which task a question belongs to"),
+        "removable": _confirmed("Must a task be removable later, with what the weights learned of it"),
     }
 
 

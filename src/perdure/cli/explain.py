@@ -135,10 +135,22 @@ def _cost(cost: "Cost") -> dict[str, object]:
         "forward": f"{cost.forward:.2f} x plain training's rows",
         "backward": f"{cost.backward:.2f} x",
         "memory of an update": f"{cost.held:g} bytes a trainable parameter" if cost.held else None,
-        "before the task": f"{cost.before:.2g} forwards a new row" if cost.before else None,
-        "after the task": f"{cost.after} rows forward, where there are 512 new ones" if cost.after else None,
+        "before the task": _passes(
+            cost.before and f"{cost.before:.2g} forwards a new row",
+            cost.features_before and f"{cost.features_before:.2g} readings of its features, a third of a forward each",
+        ),
+        "after the task": _passes(
+            cost.after and f"{cost.after} rows forward, where there are 512 new ones",
+            cost.features_after
+            and f"features of {cost.features_after} rows read, where there are 512 new ones, a third of a forward each",
+        ),
         **{f"state of {name}": _state(state) for name, state in cost.state.items()},
     }
+
+
+def _passes(*parts: str | float) -> str | None:
+    """Return the passes over rows that there are, in words; None without any."""
+    return "; ".join(str(part) for part in parts if part) or None
 
 
 def _state(state: "StateBytes") -> str:

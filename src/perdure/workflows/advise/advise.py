@@ -9,24 +9,20 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
+from perdure.core.errors import BadInput
 from perdure.core.recipe import build_recipe
 from perdure.core.seams import Method
+from perdure.core.words import some
 from perdure.workflows.advise.answer import Advice, Missing, Reason, RefusedRecipe, Rival
 from perdure.workflows.advise.candidates import Candidate, candidates, missing
 from perdure.workflows.advise.cautions import cautions
 from perdure.workflows.advise.choice import choose
-from perdure.workflows.advise.comparison import acc_minus, rivals
+from perdure.workflows.advise.comparison import acc_minus, accuracy_of, rivals
 from perdure.workflows.advise.constraints import refusal, rows_within
 from perdure.workflows.advise.guidance import FIELD, Needs
 from perdure.workflows.advise.reasons import REHEARSING, changes, reasons
 from perdure.workflows.advise.table import Arm, MeasuredSuite, RehearsalPair, WrittenRecipe, nearest_suite
 from perdure.workflows.advise.typed import command
-
-WITHOUT_TRAINING = Reason(
-    "a task of plain labels may not need training at all: 'perdure learn TASK DATA --recipe slda' takes seconds and stores no "
-    "row; compare its score on such a task first",
-    "Hayes & Kanan 2020, arXiv 1909.01520; docs/benchmarks.md",
-)
 
 
 def advise(
@@ -44,12 +40,19 @@ def advise(
         registry: The methods there are.
         shipped: Shipped recipes as they are written, by name.
         rehearsal: The measured effect of rehearsing general instructions.
+
+    Raises:
+        BadInput: No recipe fits all needs.
     """
     suite = nearest_suite(needs, suites)
+    if suite and not needs.task_known:
+        suite = suite.without_names()
     field = [rule for rule in FIELD if rule.holds(needs)]
     everything = candidates(suite, field, registry, shipped)
     refused = {c.name: why for c in everything if (why := refusal(c, needs))}
     fitting = [c for c in everything if c.name not in refused]
+    if not fitting:
+        raise BadInput(f"no recipe fits all of this; ask for less: {_grouped(refused)}")
     chosen, how = choose(fitting, [rule for rule in field if not missing(rule, registry)])
     recipe = fitted(chosen, needs, registry)
     return Advice(
@@ -61,7 +64,7 @@ def advise(
             how,
             *reasons(chosen, everything, refused, field, registry, suite),
             *changes(chosen, needs, registry, rehearsal),
-            WITHOUT_TRAINING,
+            without_training(suite),
         ),
         rivals=tuple(_rival(arm, chosen.measured) for arm in rivals(chosen, fitting) if chosen.measured),
         refused=tuple(RefusedRecipe(name, why) for name, why in refused.items()),
@@ -87,6 +90,25 @@ def fitted(chosen: Candidate, needs: Needs, registry: Mapping[str, type[Method]]
         written["methods"] = {**(methods if isinstance(methods, dict) else {}), REHEARSING: {}}
     build_recipe(written, registry)
     return written
+
+
+def without_training(suite: MeasuredSuite | None) -> Reason:
+    """Return the advice to try a classifier without training, with its measured score where there is one."""
+    arm = next((arm for arm in suite.arms if arm.arm == "slda"), None) if suite else None
+    reached = f"; on {suite.name} it reached {accuracy_of(arm)}" if suite and arm else ""
+    return Reason(
+        "a task of plain labels may not need training at all: 'perdure learn TASK DATA --recipe slda' takes seconds and stores "
+        f"no row{reached}; compare its score on such a task first",
+        "Hayes & Kanan 2020, arXiv 1909.01520; docs/benchmarks.md",
+    )
+
+
+def _grouped(refused: Mapping[str, str]) -> str:
+    """Return why recipes were refused, each reason once, that of the fewest recipes first."""
+    names: dict[str, list[str]] = {}
+    for name, why in refused.items():
+        names.setdefault(why, []).append(name)
+    return "; ".join(f"{some(own)}: {why}" for why, own in sorted(names.items(), key=lambda pair: len(pair[1])))
 
 
 def _rival(arm: Arm, chosen: Arm) -> Rival:

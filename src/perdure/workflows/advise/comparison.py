@@ -37,7 +37,8 @@ def rivals(chosen: Candidate, fitting: Sequence[Candidate]) -> list[Arm]:
 
 def accuracy_of(arm: Arm) -> str:
     """Return a measured ACC with its interval, in words."""
-    return f"{arm.acc.value:.3f} ({arm.acc.low:.3f} to {arm.acc.high:.3f})"
+    named = ", requests not naming their task" if arm.acc == arm.acc_routed else ""
+    return f"{arm.acc.value:.3f} ({arm.acc.low:.3f} to {arm.acc.high:.3f}{named})"
 
 
 def margin(ours: Arm, theirs: Arm) -> str:

@@ -1,7 +1,9 @@
 """What rules a recipe out whatever its score."""
 
+from perdure.core.slots import SKILL
 from perdure.workflows.advise.candidates import Candidate
 from perdure.workflows.advise.guidance import Needs
+from perdure.workflows.learn.adapter import planned_adapter
 
 
 def refusal(candidate: Candidate, needs: Needs) -> str | None:
@@ -15,6 +17,8 @@ def refusal(candidate: Candidate, needs: Needs) -> str | None:
         return "it trains nothing, and answers with labels alone: for single tasks of plain labels"
     if candidate.methods == ("per_task",) and not needs.task_known:
         return "each task has an adapter of its own and no router, so that a request must name its task"
+    if needs.removable and (why := _irremovable(candidate)):
+        return why
     if candidate.recipe.remembers and not needs.rows_allowed:
         drawing = [method.name for method in candidate.recipe.drawing_from("replay")]
         return f"{', '.join(drawing) or 'it'} would store rows of older tasks"
@@ -24,6 +28,18 @@ def refusal(candidate: Candidate, needs: Needs) -> str | None:
         return f"the state of its methods takes {measured.state_bytes / 1e6:.1f} MB, and you allow {needs.memory_mb:g}"
     if rows_within(candidate, needs) == 0 and candidate.recipe.remembers:
         return "no row fits next to the state of its methods"
+    return None
+
+
+def _irremovable(candidate: Candidate) -> str | None:
+    """Return why a task that was learned by a recipe cannot be taken out of head later; None where it can be."""
+    plan = planned_adapter({}, candidate.recipe, "task", 0)
+    if plan is None or plan.slot == SKILL:
+        return "what a task learned is in weights that other tasks train further, so that no task can be taken out"
+    if drawing := [method.name for method in candidate.recipe.drawing_from("replay")]:
+        return (
+            f"{', '.join(drawing)} trains other tasks on rows of a task, which stays in them when the task is taken out"
+        )
     return None
 
 

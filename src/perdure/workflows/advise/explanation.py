@@ -159,6 +159,9 @@ class Cost(Record):
         before: Rows run forward before the first update, in multiples of the task's rows.
         after: Rows run forward after the last one, to settle and to measure, where there are 512 new rows and 32 of memory.
         state: Methods that have a state.
+        features_before: Rows whose features are read before the first update, in multiples of the task's rows. A row costs the
+            blocks of the model behind which features are taken, a third of a forward; left out of the JSON where it is 0.
+        features_after: The same after the last update, in rows, where there are 512 new ones.
     """
 
     drawn: Mapping[str, float]
@@ -168,6 +171,8 @@ class Cost(Record):
     before: float
     after: int
     state: Mapping[str, StateBytes]
+    features_before: float = omitted(0.0)
+    features_after: int = omitted(0)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Literal
 Similarity = Literal["alike", "mixed", "different"]
 
 FEW_ROWS, LITTLE_TIME, FEW_MB = 100, 1.25, 5.0  # at most this much memory or time is "limited"
+MANY_TASKS = 15  # the length of what the literature calls a long stream
 LARGE = 3e9  # parameters; what the papers call large begins at 7e9, what one consumer card trains ends near here
 
 
@@ -24,6 +25,7 @@ class Needs:
         similarity: Whether the tasks ask alike (one kind of answer, other topics) or are of different kinds.
         instructions: Whether the model must still follow general instructions.
         task_known: Whether it is known at use which task a question belongs to.
+        removable: Whether a task must be removable later, with what the weights learned of it.
     """
 
     tasks: int | None = None
@@ -35,6 +37,7 @@ class Needs:
     similarity: Similarity | None = None
     instructions: bool = False
     task_known: bool = False
+    removable: bool = False
 
     @property
     def rows_allowed(self) -> bool:
@@ -68,6 +71,11 @@ def limited(needs: Needs) -> bool:
     few = needs.memory_rows is not None and needs.memory_rows <= FEW_ROWS
     small = needs.memory_mb is not None and needs.memory_mb <= FEW_MB
     return few or small or (needs.time is not None and needs.time <= LITTLE_TIME)
+
+
+def many(needs: Needs) -> bool:
+    """Return whether there are many tasks."""
+    return needs.tasks is not None and needs.tasks >= MANY_TASKS
 
 
 def plentiful(needs: Needs) -> bool:
@@ -114,15 +122,39 @@ FIELD = (
         "Ren et al. 2024, arXiv 2402.18865",
     ),
     Rule(
+        "where a task must be removable, and is known at use",
+        lambda needs: needs.removable and needs.task_known,
+        "isolation: an adapter for each task, trained on rows of this task alone; without it, nothing of the task is left",
+        {"per_task": "an adapter for each task"},
+        "Bourtoule et al. 2021 (SISA), arXiv 1912.03817",
+    ),
+    Rule(
+        "where a task must be removable",
+        lambda needs: needs.removable and not needs.task_known,
+        "isolation with a router: an adapter for each task, trained on rows of this task alone; without it, nothing of the task "
+        "is left",
+        {"per_task": "an adapter for each task", "color": "a router"},
+        "Bourtoule et al. 2021 (SISA), arXiv 1912.03817; Wistuba et al. 2023 (CoLoR), arXiv 2311.17601",
+    ),
+    Rule(
+        "over many tasks",
+        lambda needs: many(needs) and not needs.removable and not needs.task_known,
+        "isolation with a router: no task changes another, and a task costs the same however many there are",
+        {"per_task": "an adapter for each task", "color": "a router"},
+        "Wistuba et al. 2023 (CoLoR), arXiv 2311.17601",
+    ),
+    Rule(
         "where the task is known at use",
-        lambda needs: needs.task_known,
+        lambda needs: needs.task_known and not needs.removable,
         "isolation: an adapter for each task, which no later task changes, so that nothing is forgotten",
         {"per_task": "an adapter for each task"},
         "Mallya & Lazebnik 2018 (PackNet), arXiv 1711.05769; Wang et al. 2023, arXiv 2310.14152",
     ),
     Rule(
         "with plentiful resources, or where rows may not be stored",
-        lambda needs: not needs.task_known and (plentiful(needs) or not needs.rows_allowed),
+        lambda needs: (
+            not (needs.task_known or needs.removable or many(needs)) and (plentiful(needs) or not needs.rows_allowed)
+        ),
         "isolation with a router: an adapter for each task, and the task of a request found from features of the base model",
         {"per_task": "an adapter for each task", "color": "a router"},
         "Wistuba et al. 2023 (CoLoR), arXiv 2311.17601",

@@ -5,17 +5,21 @@ trains language models learns two tiny tasks. The rows that pass through the net
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from perdure.core.plan import Bare, SecondMoment
 from perdure.core.recipe import Recipe
 from perdure.core.seams import State
+from perdure.maths.low_rank import Patch, to_tensors
 from perdure.memory.pool import Pool
 from perdure.model.features import Example, Features
+from perdure.model.forward import OnRows
 from perdure.train.inference import Inference
 from perdure.train.learner import Learner
 from perdure.train.optimizer import make_optimizer
@@ -25,6 +29,7 @@ from perdure.workflows.advise.explanation import Cost, StateBytes
 ROWS, UPDATES = 512, 4  # new rows, and updates at least: enough for every method to reach its own size
 KEPT = 32  # rows of each memory pool
 CLASSES = 4
+RANK, WIDTH = 4, 32  # of the adapter whose start is computed
 
 
 def rehearse(recipe: Recipe) -> Cost:
@@ -37,7 +42,9 @@ def rehearse(recipe: Recipe) -> Cost:
         model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, CLASSES))
         first = _learner(model, recipe, first=True)
         _counted(first)
-        return _counted(_learner(model, recipe, state=first.measured_state))
+        cost = _counted(_learner(model, recipe, state=first.measured_state))
+        forward, features = _read_to_start(recipe, first, len(first.inputs.rows))
+        return replace(cost, before=cost.before + forward, features_before=cost.features_before + features)
 
 
 @contextmanager
@@ -78,7 +85,89 @@ def _learner(
         state=state or {},
         first=first,
     )
-    return Learner(Trainable(model, dict(model.named_parameters()), Features()), small, inputs)
+    return Learner(_Counting(model, dict(model.named_parameters()), _Rows()), small, inputs)
+
+
+class _Rows(Features):
+    """Counts the rows whose features are read, in `read`."""
+
+    read = 0
+
+    def features(
+        self, model: Any, rows: Sequence[Example], layer: int | None, on_rows: OnRows | None = None
+    ) -> tuple[Tensor, list[str | None]]:
+        """Return the features of the rows, and count these."""
+        self.read += len(rows)
+        return super().features(model, rows, layer, on_rows)
+
+
+class _Reading(Inference):
+    """Counts the rows whose inputs a method measures, in `measured`; the network has no module with an adapter."""
+
+    measured = 0
+
+    def moments(
+        self, rows: Sequence[Any], modules: Sequence[str], *, own: bool = True, batch_size: int = 32
+    ) -> dict[str, SecondMoment]:
+        """Return nothing, as there is no module to measure, and count the rows."""
+        self.measured += len(rows)
+        return {}
+
+
+@dataclass(frozen=True)
+class _Counting(Trainable):
+    """A network whose forwards for measures are counted."""
+
+    def inference(self, on_rows: Callable[[int, int], None] | None = None) -> _Reading:
+        """Return the network for inference."""
+        return _Reading(self.model, self.reader, self.precision, on_rows)
+
+
+class _Loaded:
+    """`core.plan.LoadedModel` of random weights and rows, which counts what the start of an adapter reads."""
+
+    def __init__(self, rows: Mapping[str, int]):
+        self.rows, self.forward, self.read = rows, 0, 0
+
+    def weight(self, module: str) -> Tensor:
+        """Return a random weight."""
+        return torch.randn(WIDTH, WIDTH)
+
+    def moments(
+        self, rows: str, modules: Sequence[str], tokens: Literal["own", "all"] = "own", size: int | None = None
+    ) -> dict[str, SecondMoment]:
+        """Return random moments, of one input for all modules; one forward a row is counted."""
+        n = self._count(rows, size)
+        self.forward += n
+        inputs = torch.randn(4 * WIDTH, WIDTH)
+        moment = SecondMoment(inputs.mT @ inputs / len(inputs), float(n))
+        return dict.fromkeys(modules, moment) if n else {}
+
+    def features(self, rows: str, layer: int | None = None, size: int | None = None) -> tuple[Tensor, list[str | None]]:
+        """Return random features and labels; one reading a row is counted."""
+        n = self._count(rows, size)
+        self.read += n
+        return torch.randn(n, 6), [str(i % CLASSES) for i in range(n)]
+
+    def _count(self, rows: str, size: int | None) -> int:
+        n = self.rows.get(rows, 0)
+        return n if size is None else min(size, n)
+
+
+def _read_to_start(recipe: Recipe, first: Learner, rows: int) -> tuple[float, float]:
+    """Return rows run forward, and rows whose features are read, for the start of the second adapter, in multiples of `rows`."""
+    if recipe.settings.train != "lora":
+        return 0.0, 0.0
+    pools = {method.pool: KEPT for method in recipe.drawing if method.pool}
+    settings, loaded = recipe.settings.model_copy(update={"lora_r": RANK}), _Loaded({"new": rows, **pools})
+    shapes = {"layer": (WIDTH, WIDTH)}
+    before = recipe.adapter_plan(Bare("first", 0, settings, shapes, {}, loaded), {})
+    adapter = Patch(torch.randn(RANK, WIDTH), torch.zeros(WIDTH, RANK), settings.lora_scale)
+    slots = {before.slot: to_tensors({"layer": adapter}), **first.measured_slots}
+    plan = recipe.adapter_plan(Bare("second", 0, settings, shapes, slots, loaded), {})
+    if plan.start:
+        plan.start()
+    return loaded.forward / rows, loaded.read / rows
 
 
 def _examples(n: int) -> list[Example]:
@@ -114,6 +203,12 @@ def _counted(made: Learner) -> Cost:
             optimizer.zero_grad()  # type: ignore[union-attr]
             update.finish()
         enter("after")
+        reading, reader, rows = (
+            cast(_Reading, made.inference),
+            cast(_Rows, made.trainable.reader),
+            len(made.inputs.rows),
+        )
+        moments, features = reading.measured, reader.read
         while_learned = {name: dict(state) for name, state in made.state.items()}
         made.settle()
     new = sum(len(batch) for batches in made.updates[1:-1] for batch in batches)
@@ -122,9 +217,11 @@ def _counted(made: Learner) -> Cost:
         counts["update"]["forward"] / max(new, 1),
         counts["update"]["backward"] / max(new, 1),
         4 * references,
-        counts["before"]["forward"] / len(made.inputs.rows),
-        counts["after"]["forward"],
+        (counts["before"]["forward"] + moments) / rows + len(made.inputs.columns),  # a teacher runs each new row once
+        counts["after"]["forward"] + reading.measured - moments,
         _states(while_learned, made),
+        features / rows,
+        reader.read - features,
     )
 
 

@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from perdure.core.estimates import Estimate
-from perdure.core.records import Record, written_as
+from perdure.core.records import Record, omitted, omitted_mapping, written_as
 from perdure.workflows.advise.guidance import Needs
 
 TABLE = Path(__file__).parent / "advice.json"
@@ -41,6 +41,9 @@ class Arm(Record):
         memory_bytes: Bytes of these rows and their columns.
         state_bytes: Bytes that its methods keep.
         acc_minus: ACC minus that of arms below it, by label, where the two intervals alone could mislead.
+        acc_routed: ACC where no request names its task; left out without a router.
+        routed_minus: `acc_routed` minus that of every other arm that shares a seed, by label; left out without a router.
+        suite: The suite that it was measured on, where that is another one with the same tasks; else left out.
     """
 
     arm: str
@@ -54,6 +57,19 @@ class Arm(Record):
     memory_bytes: int
     state_bytes: int
     acc_minus: Mapping[str, Difference] = field(default_factory=dict)
+    acc_routed: Estimate | None = omitted(None)
+    routed_minus: Mapping[str, Difference] = omitted_mapping()
+    suite: str | None = omitted(None)
+
+    def without_names(self, routed: Collection[str]) -> "Arm":
+        """Return the arm as it answers requests that do not name their task.
+
+        Args:
+            routed: Labels of the arms with a router, whose differences to others are of such requests.
+        """
+        if self.acc_routed is None:
+            return replace(self, acc_minus={name: gap for name, gap in self.acc_minus.items() if name not in routed})
+        return replace(self, acc=self.acc_routed, acc_minus=self.routed_minus, learning_accuracy=None, forgetting=None)
 
 
 @dataclass(frozen=True)
@@ -99,6 +115,12 @@ class MeasuredSuite(Record):
     def summary(self) -> SuiteSummary:
         """The suite without its arms."""
         return SuiteSummary(self.name, self.about, self.model, self.tasks)
+
+    def without_names(self) -> "MeasuredSuite":
+        """Return the suite as its arms answer requests that do not name their task, the best ACC first."""
+        routed = [arm.arm for arm in self.arms if arm.acc_routed is not None]
+        arms = (arm.without_names(routed) for arm in self.arms)
+        return replace(self, arms=tuple(sorted(arms, key=lambda arm: -arm.acc.value)))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.core.slots import EDITS, is_isolated, repair_slot, view_of
 from perdure.ledger import Entry, Ledger
-from perdure.workflows.learn.scaled import refuse_state, trained_slot
+from perdure.workflows.learn.scaled import trained_slot
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ def reduction(session: Session, entry: Entry, tick: Tick) -> Reduction:
 
     ledger = session.ledger
     parent, slot = ledger.entry(str(entry.parent)), trained_slot(ledger, entry)
-    refuse_state(ledger, entry, parent)
     after = _view(ledger, entry, slot)
     before = {name: found for name, found in after.items() if name != slot}
     if slot in (known := ledger.slots(parent)):

@@ -23,7 +23,7 @@ from perdure.workflows.guards.measure import measure_guards
 from perdure.workflows.inspect.log import candidate_line
 from perdure.workflows.learn.intruders import reduction
 from perdure.workflows.learn.record import LearnResult
-from perdure.workflows.learn.scaled import scaled_slots
+from perdure.workflows.learn.scaled import scaled_slots, scaled_state
 from perdure.workflows.session import Session
 from perdure.workflows.signals import stop_signal
 
@@ -110,19 +110,24 @@ class _Made:
     Args:
         by: Of what the share is.
         slots: Stores the update with a share left, and returns the slots that it leaves.
+        state: The object with the methods' state that holds beside it.
+        notices: What the user should know of that state.
         directions: Intruder directions, where the share is of these.
     """
 
     by: By
     slots: Callable[[float], dict[str, str | None]]
+    state: str | None
+    notices: tuple[str, ...]
     directions: int = 0
 
 
 def _reduction(session: Session, candidate: Candidate, by: By, report: Tick) -> _Made:
+    ledger, entry = session.ledger, candidate.entry
     if by == "scale":
-        return _Made(by, partial(scaled_slots, session.ledger, candidate.entry))
-    found = reduction(session, candidate.entry, report)
-    return _Made(by, found.slots, found.count)
+        return _Made(by, partial(scaled_slots, ledger, entry), *scaled_state(ledger, entry))
+    found = reduction(session, entry, report)  # the adapter stays, and with it all that was measured of it
+    return _Made(by, found.slots, entry.state, (), found.count)
 
 
 def _waiting(session: Session) -> Candidate:
@@ -165,7 +170,7 @@ def _judge(session: Session, candidate: Candidate, scale: float, made: _Made, re
     carried = carry(session, ledger.entry(str(candidate.entry.parent)), slots, report)
     if carried and carried.slot:
         slots[EDITS] = carried.slot
-    entry = replace(candidate.entry, slots=slots, data={**candidate.entry.data, made.by: scale})
+    entry = replace(candidate.entry, slots=slots, state=made.state, data={**candidate.entry.data, made.by: scale})
     tasks = {name: session.task(name, entry) for name in entry.tasks}
     scores = {name: session.score(entry, task, report).score for name, task in tasks.items() if task.test}
     guards = _guards(session, entry, evidence, report)
@@ -201,7 +206,8 @@ def _concluded(
     if moved:  # what the candidate did to the guards does not hold for the scaled update
         stale = guard_warnings(candidate.evidence.verdict.guards)
         warnings = tuple(text for text in warnings if text not in stale)
-        warnings += (last.carried.warnings if last.carried else ()) + guard_warnings(last.evidence.verdict.guards)
+        warnings += (*made.notices, *(last.carried.warnings if last.carried else ()))
+        warnings += guard_warnings(last.evidence.verdict.guards)
     record = replace(candidate.record, eval_seconds=seconds, warnings=tuple(dict.fromkeys(warnings)), repair=repaired)
     entry = candidate.entry
     scores: Mapping[str, Score] = _stored(session.ledger, entry, entry.tasks)

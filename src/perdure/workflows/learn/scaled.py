@@ -1,11 +1,11 @@
 """A learned update, scaled: base + what head had + scale x (what was learned - what head had)."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import BadInput
 from perdure.core.slots import EDITS, is_dense, is_measured, repair_slot
 from perdure.ledger import Entry, Ledger
+from perdure.workflows.state_of_weights import methods_about_weights, methods_of
 
 if TYPE_CHECKING:
     from perdure.maths.low_rank import Patches
@@ -26,13 +26,12 @@ def scaled_slots(ledger: Ledger, entry: Entry, scale: float) -> dict[str, str | 
         scale: Share of the update, in (0, 1].
 
     Raises:
-        BadInput: It trained every weight, took adapters of head away, or its methods keep a state about the trained weights.
+        BadInput: It trained every weight, or took adapters of head away.
     """
     from perdure.maths.low_rank import from_tensors, to_tensors
 
     parent = ledger.entry(str(entry.parent))
     known, slot = ledger.slots(parent), trained_slot(ledger, entry)
-    refuse_state(ledger, entry, parent)
     slots = {name: value for name, value in entry.slots.items() if name != EDITS}
     new = from_tensors(ledger.objects.get(str(entry.slots[slot])))
     if slot not in known:
@@ -88,15 +87,35 @@ def difference(new: "Patches", old: "Patches", scale: float, before: "list[Patch
     return smaller if relative_error(whole, smaller) <= LOSSLESS else whole
 
 
-def refuse_state(ledger: Ledger, entry: Entry, parent: Entry) -> None:
-    """Refuse an entry whose methods measured the weights that it trained, for the next task: others would not fit these."""
-    if entry.state is None or entry.state == _state_before(ledger, parent):
-        return
-    methods: Mapping[str, None] = dict.fromkeys(name.split("/")[0] for name in ledger.objects.get(entry.state))
-    raise BadInput(
-        f"{', '.join(methods)} measured the weights that were learned, for the next task; a scaled update has others. "
-        "'perdure accept' or 'perdure discard' it, or learn again with a lower learning_rate"
+def scaled_state(ledger: Ledger, entry: Entry) -> tuple[str | None, tuple[str, ...]]:
+    """Return the object with the methods' state that holds beside a scaled update, and notices of what it lacks.
+
+    What a method measured of the weights that were learned (Fisher information, anchors) does not hold for a share of the
+    update, and the rows to measure again are not at hand. The method goes on with what it had before the learn, which belongs
+    to the adapter that a later learn continues: one that was trained further stays as it was. State about other things, such as
+    the directions of a task's inputs, stays as the whole update measured it.
+
+    Args:
+        ledger: Of the workspace.
+        entry: A learn or the candidate of one.
+    """
+    before = _state_before(ledger, ledger.entry(str(entry.parent)))
+    if entry.state is None or entry.state == before:
+        return entry.state, ()
+    new = ledger.objects.get(entry.state)
+    tied, task = methods_about_weights(new), ledger.shown_name(str(entry.task))
+    rest = [name for name in methods_of(new) if name not in tied]
+    notices = [f"{', '.join(rest)}: what was measured of {task} is of the whole update"] if rest else []
+    if not tied:
+        return entry.state, tuple(notices)
+    notices.append(
+        f"{', '.join(tied)}: what was measured of the weights that learned {task} does not hold for the scaled update, and is "
+        f"left out: later learns protect the tasks before {task} with it, and not {task}"
     )
+    old = ledger.objects.get(before) if before else {}
+    left = {name: value for name, value in new.items() if name.partition("/")[0] not in tied}
+    left |= {name: value for name, value in old.items() if name.partition("/")[0] in tied}
+    return (ledger.objects.put(left) if left else None), tuple(notices)
 
 
 def _state_before(ledger: Ledger, parent: Entry) -> str | None:
