@@ -200,7 +200,8 @@ def measured_at(tiny_model, tmp_path_factory):
     ws = Workspace.init(folder / "ws", str(tiny_model), dtype="float32")
     learn(ws, folder, "parcel", gate=None, recipe="ewc")
     assert (
-        learn(ws, folder, "invoice", gate=Gate(), recipe={"methods": {"ewc": {"strength": 1e-6}}}).gate.verdict == "fail"
+        learn(ws, folder, "invoice", gate=Gate(), recipe={"methods": {"ewc": {"strength": 1e-6}}}).gate.verdict
+        == "fail"
     )
     return folder / "ws"
 

@@ -117,7 +117,8 @@ def refuse_request(session: Session, entry: Entry, request: ExportRequest) -> No
         )
     if not slots and session.ledger.slots(entry):
         raise BadInput(
-            f"at entry {entry.id[:12]} every task has an adapter of its own, and nothing is shared; export one with --task"
+            f"at entry {entry.id[:12]} every task has an adapter of its own, and nothing is shared; export one with --task, all "
+            "of them with --all, or make one adapter with 'perdure merge --rank R'"
         )
     if not slots:
         raise BadInput(
