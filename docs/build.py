@@ -8,6 +8,7 @@ docs/reference/cli.md       every command with its help
 docs/matrix.svg             the picture of the README, drawn from result files
 docs/benchmarks.md          the tables between `<!-- bench SUITE: COLUMN, ... -->` and `<!-- end bench -->`, from what
                             `perdure bench` left in benchmarks/results/SUITE/table.md; all else there is written by hand
+docs/how-to/adapters.md     the last column of the table between `<!-- accuracy SUITE -->` and `<!-- end accuracy -->`, likewise
 """
 
 import inspect
@@ -22,6 +23,7 @@ from picture import picture
 
 from perdure.core.seams import NEEDS, SEAMS, SUPPORTS, Method
 
+UNMEASURED = "\N{EN DASH}"  # in tables of `perdure bench`
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 
@@ -246,7 +248,34 @@ def pages() -> dict[Path, str]:
     made[DOCS / "reference" / "cli.md"] = cli_page()
     made[DOCS / "matrix.svg"] = picture()
     made[DOCS / "benchmarks.md"] = with_tables((DOCS / "benchmarks.md").read_text(encoding="utf-8"))
+    guide = DOCS / "how-to" / "adapters.md"
+    made[guide] = with_accuracy(guide.read_text(encoding="utf-8"))
     return {path: text.rstrip() + "\n" for path, text in made.items()}
+
+
+def with_accuracy(page: str) -> str:
+    """Return a page whose table of recipes ends each row with the recipe's final accuracy on a suite, where it was measured."""
+
+    def filled(found: re.Match[str]) -> str:
+        named, unnamed = (measured(found["suite"], column) for column in ("ACC", "ACC, task not named"))
+        head, rule, *rows = found["table"].strip().splitlines()
+        cells = [row.strip("|").split("|") for row in rows]
+        lines = []
+        for row in cells:
+            name = row[0].strip(" `")
+            cell = accuracy(named.get(name), unnamed.get(name))
+            lines.append("|" + "|".join([*row[:-1], f" {cell} "]) + "|")
+        return "\n".join([found["open"], head, rule, *lines, "<!-- end accuracy -->"])
+
+    marked = r"(?P<open><!-- accuracy (?P<suite>\w+) -->)\n(?P<table>.*?)<!-- end accuracy -->"
+    return re.sub(marked, filled, page, flags=re.DOTALL)
+
+
+def accuracy(named: str | None, unnamed: str | None) -> str:
+    """Return the accuracy of a recipe: where requests do not name their task, and beside it where they do if that differs."""
+    if named is None:
+        return UNMEASURED
+    return named if unnamed in (None, UNMEASURED) else f"{unnamed}; {named} where requests name their task"
 
 
 def stale_times() -> list[str]:
