@@ -249,7 +249,7 @@ def test_where_nothing_is_shared_the_export_names_the_option(ws, tmp_path):
     learn(ws, tmp_path, "refund", OWN)
     with pytest.raises(
         BadInput,
-        match="every task has an adapter of its own, and nothing is shared; export one with --task, all .*--all, .*merge",
+        match=r"every task has an adapter of its own, and nothing is shared; export one with --task, all .*--all, .*merge",
     ):
         ws.export(tmp_path / "out")
 
