@@ -136,8 +136,15 @@ def test_another_adapter_to_begin_with_is_told_by_a_comparison(ws, tmp_path):
 def test_the_first_task_over_it_is_the_first(ws, tmp_path):
     done = learn(ws, tmp_path, "refund", {"methods": {"lwf": {}}})
     assert not [text for text in done.warnings if "no effect" in text]
-    with pytest.raises(BadSpec, match=r"starts from an adapter.*merge_and_unload"):
+    with pytest.raises(
+        BadSpec, match=r"starts from an adapter.*'perdure export DIR --merged --at base' writes the model"
+    ):
         learn(ws, tmp_path, "parcel", "full")
+    before = logits(ws, at="base")
+    ws.export(tmp_path / "merged", at="base", merged=True)
+    other = Workspace.init(tmp_path / "other", str(tmp_path / "merged"), dtype="float32")
+    torch.testing.assert_close(logits(other), before, atol=1e-5, rtol=0)
+    assert learn(other, tmp_path, "parcel", "full").moved
 
 
 def test_it_is_the_teacher_where_the_base_is(ws):

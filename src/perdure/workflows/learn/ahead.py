@@ -225,12 +225,12 @@ def _check_adapter(session: Session, parent: Entry, recipe: Recipe, task: str, l
             return
         if INITIAL in slots:
             raise BadSpec(
-                "the recipe trains every weight, and this workspace starts from an adapter, which is no part of them; merge it "
-                "into the model (PeftModel.merge_and_unload) and make a workspace for that, or use a LoRA recipe"
+                "the recipe trains every weight, and this workspace starts from an adapter, which is no part of them; 'perdure "
+                "export DIR --merged --at base' writes the model with it, for which a workspace can be made, or use a LoRA recipe"
             )
         raise BadSpec(
-            "the recipe trains every weight, but head already carries an adapter; begin a new workspace for it, or use a LoRA "
-            "recipe"
+            "the recipe trains every weight, but head already carries an adapter; begin a new workspace for it ('perdure export "
+            "DIR --merged' writes head as a model to begin with), or use a LoRA recipe"
         )
     slot = slots.get(adapter.slot)
     if slot is None:
