@@ -112,7 +112,7 @@ def learn(
     Example: perdure learn broadband broadband.jsonl --set num_train_epochs=3
     """
     if task is None or not data:
-        return _repair_candidate(task, repair, message, folder, device, as_json)
+        return _repair_candidate(task, repair, message, folder, device, run_code, as_json)
     from perdure.cli.knowledge import learn_knowledge
     from perdure.ledger.records import Gate
     from perdure.workflows.learn.learn import learn as carry_out
@@ -174,13 +174,19 @@ def learn(
 
 
 def _repair_candidate(
-    task: str | None, repair: str | None, message: str | None, folder: Path | None, device: str | None, as_json: bool
+    task: str | None,
+    repair: str | None,
+    message: str | None,
+    folder: Path | None,
+    device: str | None,
+    run_code: str,
+    as_json: bool,
 ) -> None:
     """Scale the update of the waiting candidate down; without --repair TASK or DATA is missing."""
     if task is not None or not repair:
         missing = "TASK and DATA" if task is None else "DATA"
         raise typer.BadParameter(f"give {missing}; only --repair of the candidate that waits goes without")
-    ws = open_workspace(folder, device)
+    ws = open_workspace(folder, device, run_code)
     with progress("loading the model") as tick:
         result = ws.repair(cast("By", repair), tick=tick, message=message)
     _show(ws, result, as_json=as_json)

@@ -279,6 +279,8 @@ def _notice(counts: Mapping[str, int], relevant: Sequence[str], format: str) -> 
     first = visible(clipped(order[0], 28))
     if "tools" in relevant:
         hint = "tools belong to conversations (messages), and the model does not see these"
+    elif {"test", "entry_point"} <= counts.keys() and format == "prompt_completion":
+        hint = "to run test on what the model answers, give the format (--format programs)"
     elif format in ("messages", "sharegpt"):
         hint = "only text in the turns is trained"
     elif format in CHOOSING:

@@ -376,7 +376,7 @@ def _label(what: str, value: object) -> str:
 
 NORMALISE = ("none", "tokens", "characters")
 BY_LIKELIHOOD = ("choice", "likelihood")  # scorers for which nothing is generated; see `workflows.likelihoods`
-OF_ROWS = (*BY_LIKELIHOOD, "checks")  # scorers that need more of a row than its reference answer
+OF_ROWS = (*BY_LIKELIHOOD, "checks", PROGRAMS)  # scorers that need more of a row than its reference answer
 SAME = "same"  # for guards alone: compares with the answers of a reference, see `workflows.guards.drift`
 SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, object], Any]]]] = {
     "exact": (exact, {"ignore_case": _flag}),

@@ -15,6 +15,7 @@ from perdure.workflows.guards.judge import gate_with, guard_items, guard_notices
 from perdure.workflows.guards.measure import measure_guards
 from perdure.workflows.routed_scores import routed_scores, routing_at
 from perdure.workflows.session import Session
+from perdure.workflows.unscored import without_unrun
 
 Rows = Literal["all", "quick", "none"]
 SAMPLE = 100  # test rows of each task that "quick" scores
@@ -107,6 +108,7 @@ def rescore(
     if wanted.rows == "none":
         return Rescored(notices=_not_scored(session.ledger, entry, list(tasks)), skipped=skipped)
     most = SAMPLE if wanted.rows == "quick" else None
+    tasks, unrun = without_unrun(session, entry, tasks, most=most)
     scored_tasks = {name: session.score(entry, task, tick, most) for name, task in tasks.items()}
     scores = {name: scored.score for name, scored in scored_tasks.items()}
     earlier = _newest(
@@ -114,7 +116,7 @@ def rescore(
     )
     pairs = {name: over_rows(score, scores[name].rows) for name, score in earlier.items()}
     before = {name: score for name, score in pairs.items() if score is not None}
-    notices = tuple(dict.fromkeys(text for scored in scored_tasks.values() for text in scored.notices))
+    notices = (*unrun, *dict.fromkeys(text for scored in scored_tasks.values() for text in scored.notices))
     guards = measure_guards(session, entry, edited=edited, tick=tick) if mode != "none" else {}
     gate = gate_with(Gate(strict=wanted.strict), mode)
     verdict, loss = _compared(session.ledger, entry, before, scores, gate, guard_items(guards))

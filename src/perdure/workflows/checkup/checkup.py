@@ -1,6 +1,6 @@
 """Checkup: what the model at an entry can do, compared with the base model: tasks, abilities, facts, drift, and a verdict."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -23,6 +23,7 @@ from perdure.workflows.guards.judge import guard_items
 from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.session import Session
+from perdure.workflows.unscored import without_unrun
 
 Name = Literal["quick", "standard", "full"]
 About = Callable[[str], None]
@@ -120,44 +121,47 @@ def _measured(
         planned = plan(session, chosen.guards, entry, wanted)
         if about:
             about(_announced(planned))
-        scored = {name: session.score(entry, task, tick) for name, task in _tasks(session, entry, request.only).items()}
+        every = _tasks(session, entry, request.only)
+        tasks, unrun = without_unrun(session, entry, every)
+        scored = {name: session.score(entry, task, tick) for name, task in tasks.items()}
         measured = measure_guards(session, entry, wanted, guards=chosen.guards, tick=tick)
         judged = _judged(session, request, measured, tick)
     learned = {name: _learned(session, entry, name) for name in scored}
     guards = {name: guard_reading(one) for name, one in measured.items()}
-    tasks = {name: one.score for name, one in scored.items()}
+    scores = {name: one.score for name, one in scored.items()}
     seconds = sum(one.seconds for one in scored.values()) + sum(one.seconds for one in guards.values())
     notices = [text for one in scored.values() for text in one.notices]
     notices += [text for one in measured.values() for text in one.notices]
-    notices += [*chosen.not_run, *(judged.notices if judged else ())]
+    notices += [*unrun, *chosen.not_run, *(judged.notices if judged else ())]
     if chosen.left_out:
         notices.append(
             f"not measured, as their data are not here: {', '.join(chosen.left_out)}; give their folder with --data or "
             "PERDURE_DATA"
         )
     budget_name = budget if isinstance(budget, str) else f"{budget:g}s"
-    items = sum(one.n for one in tasks.values()) + sum(one.n for one in guards.values())
+    items = sum(one.n for one in scores.values()) + sum(one.n for one in guards.values())
     return Checkup(
         ref=request.at,
         against=request.against or OF_GUARDS,
-        tasks={name: _task_reading(session, name, entry, score, learned[name]) for name, score in tasks.items()},
+        tasks={name: _task_reading(session, name, entry, score, learned[name]) for name, score in scores.items()},
         pretraining_abilities=abilities(guards),
         knowledge_retention=knowledge(guards),
         instruction_drift=drift(measured.values(), judged.items if judged else ()),
         gate=_verdict(
             Gate(strict=request.strict, guards="enforce", confidence=confidence),
             entry,
-            tasks,
+            scores,
             learned,
             measured,
             budget_name,
+            [name for name in every if name not in tasks],
         ),
         cost=_cost(session, planned, entry, budget_name, seconds, items),
         other=others(guards),
         guards=guards,
         entry=entry.id,
         budget=budget_name,
-        metrics={name: one.value for name, one in matrix(ledger, entry.id).metrics.items()} if tasks else {},
+        metrics={name: one.value for name, one in matrix(ledger, entry.id).metrics.items()} if scores else {},
         warnings=tuple(dict.fromkeys(notices)),
     )
 
@@ -218,10 +222,11 @@ def _verdict(
     learned: Mapping[str, Score | None],
     measured: Mapping[str, MeasuredGuard],
     budget: str,
+    unguarded: Sequence[str],
 ) -> Verdict:
     """Return the verdict on all tasks and guards; here guards count, whatever a learn does with them."""
     guarded = {name: GuardedTask(entry.tasks[name], learned[name], score) for name, score in tasks.items()}
-    return make_evidence(gate, "", guarded, guards=guard_items(measured, budget)).verdict
+    return make_evidence(gate, "", guarded, unguarded=unguarded, guards=guard_items(measured, budget)).verdict
 
 
 def _announced(planned: tuple[Planned, ...]) -> str:

@@ -14,6 +14,7 @@ from perdure.ledger.records import ScoreSummary
 from perdure.workflows.inspect.score_views import taken_out, task_order
 from perdure.workflows.routed_scores import routing_at, score_routed
 from perdure.workflows.session import Scored, Session
+from perdure.workflows.unscored import without_unrun
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def evaluate(
         NotFound: A task or ref is not known.
     """
     entry = session.ledger.resolve(at)
+    unrun: tuple[str, ...] = ()
     named = [session.ledger.task_name(name) for name in tasks] or task_order(session.ledger, entry)
     known = {name: task_at(session, name, entry) for name in named}  # before the first is scored
     if not tasks:  # a task whose test rows were all deleted has no score any more
@@ -88,6 +90,7 @@ def evaluate(
         known = {
             name: task for name, task in known.items() if task.test or session.ledger.score(seen[name], task.version)
         }
+        known, unrun = without_unrun(session, entry, known, every=every)
     scored = {name: session.score(entry, task, tick, every=every) for name, task in known.items()}
     routing = None
     if routed:
@@ -100,7 +103,7 @@ def evaluate(
         for name, task in known.items()
         if scored[name].score.n < len(task.test)
     ]
-    return Evaluation(at, entry.id, scored, (*gone, *sampled), routing)
+    return Evaluation(at, entry.id, scored, (*gone, *unrun, *sampled), routing)
 
 
 def gone_notice(ledger: Ledger, entry: Entry, task: str) -> str | None:

@@ -12,6 +12,7 @@ from perdure.workflows.guards.measure import MeasuredGuard
 from perdure.workflows.learn.draft import Draft
 from perdure.workflows.learn.run import Run
 from perdure.workflows.session import Scored
+from perdure.workflows.unscored import without_unrun
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,11 @@ def judge(run: Run, draft: Draft, gate: Gate | None, scored: Collection[str] | N
         for name, task in tasks.items()
         if not task.test
     )
-    wanted = [task for name, task in tasks.items() if task.test and (scored is None or name in scored)]
-    scores = {task.name: run.score(entry, task) for task in wanted}
-    routed = run.score_routed(entry, wanted)
+    wanted = {name: task for name, task in tasks.items() if task.test and (scored is None or name in scored)}
+    wanted, unrun = without_unrun(run.session, entry, wanted)
+    notices += unrun
+    scores = {name: run.score(entry, task) for name, task in wanted.items()}
+    routed = run.score_routed(entry, wanted.values())
     if gate is None:
         return Judged(scores, {}, None, GateOff(), notices, routed=routed)
     learned = _when_learned(run, scores)

@@ -22,6 +22,7 @@ from perdure.workflows.known_rows import KnownRows
 from perdure.workflows.learn.request import Request
 from perdure.workflows.session import Session
 from perdure.workflows.trust import trusted_text, with_hash
+from perdure.workflows.unscored import refuse_unrun
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
     """Return the task version that `request` makes on `parent`, without rows that were deleted before.
 
     Raises:
-        BadInput: The data cannot be used, a test row leaks, or no test row is left.
+        BadInput: The data cannot be used, a test row leaks, no test row is left, or programs would score it that may not run.
         BadSpec: A setting is not valid.
     """
     name, ledger = request.name, session.ledger
@@ -61,6 +62,7 @@ def read_data(session: Session, parent: Entry, request: Request) -> ReadData:
     if task.scorer["name"] not in OF_ROWS:
         get_scorer(task.scorer, partial(trusted_text, ledger.root))  # code that cannot run fails before the training
     read_scorer(task.scorer)
+    refuse_unrun(session, task)
     if known is not None:
         before = KnownRows.of(ledger, parent, (*task.train, *task.test))
         task = update_task(known, task, before.questions(["train"], name))

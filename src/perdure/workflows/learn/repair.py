@@ -26,6 +26,7 @@ from perdure.workflows.learn.record import LearnResult
 from perdure.workflows.learn.scaled import scaled_slots, scaled_state
 from perdure.workflows.session import Session
 from perdure.workflows.signals import stop_signal
+from perdure.workflows.unscored import without_unrun
 
 By = Literal["scale", "intruders"]
 SCALES = (0.8, 0.6, 0.4, 0.2)
@@ -171,19 +172,30 @@ def _judge(session: Session, candidate: Candidate, scale: float, made: _Made, re
     if carried and carried.slot:
         slots[EDITS] = carried.slot
     entry = replace(candidate.entry, slots=slots, state=made.state, data={**candidate.entry.data, made.by: scale})
-    tasks = {name: session.task(name, entry) for name in entry.tasks}
-    scores = {name: session.score(entry, task, report).score for name, task in tasks.items() if task.test}
+    tasks = {name: task for name in entry.tasks if (task := session.task(name, entry)).test}
+    judged = {name: task for name, task in tasks.items() if name in evidence.tasks}  # on every one of them, or not at all
+    others, _ = without_unrun(session, entry, {name: tasks[name] for name in tasks.keys() - judged.keys()})
+    scores = {name: session.score(entry, task, report).score for name, task in (judged | others).items()}
     guards = _guards(session, entry, evidence, report)
     facts = carried.facts if carried else ()
     return _Judged(scale, entry, scores, judged_anew(evidence, scores, facts, guards), carried)
 
 
 def _guards(session: Session, entry: Entry, evidence: Evidence, report: Tick) -> dict[str, Score]:
-    """Return the score of each guard of the evidence, in its budget there."""
+    """Return the score of each guard of the evidence, in its budget there.
+
+    Raises:
+        BadInput: One of them cannot be scored: the workspace has it no longer, or its programs may not run.
+    """
     scores: dict[str, Score] = {}
     for budget in sorted({items.budget for items in evidence.guards.values()}):
         names = [name for name, items in evidence.guards.items() if items.budget == budget]
         measured = measure_guards(session, entry, budget, names=names, tick=report)
+        if missing := [name for name in names if name not in measured]:
+            raise BadInput(
+                f"the gate judged guard {missing[0]}, which cannot be scored now; 'perdure discard' the candidate, or add "
+                "--run-code where its answers are programs"
+            )
         scores |= {name: one.now for name, one in measured.items()}
     return scores
 

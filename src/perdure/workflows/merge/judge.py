@@ -14,6 +14,7 @@ from perdure.workflows.guards.judge import gate_with, guard_items, guard_notices
 from perdure.workflows.guards.measure import measure_guards
 from perdure.workflows.routed_scores import routed_scores, routing_at
 from perdure.workflows.session import Scored, Session
+from perdure.workflows.unscored import without_unrun
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ def judge(
         if not task.test
     )
     data = {name: task for name, task in data.items() if task.test}
+    data, before_unrun = without_unrun(session, head, data)
+    data, after_unrun = without_unrun(session, entry, data, shared=True)
+    bare += before_unrun + after_unrun
     before = {name: session.score(head, task, tick) for name, task in data.items()}
     scores = {name: session.score(entry, task, tick, shared=True) for name, task in data.items()}
     about = tuple(dict.fromkeys(text for one in (*before.values(), *scores.values()) for text in one.notices))
