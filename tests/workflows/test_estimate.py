@@ -8,7 +8,7 @@ import torch
 
 from perdure import Workspace
 from perdure.ledger.records import LearnRecord
-from perdure.workflows.learn import estimate, probe
+from perdure.workflows.learn import estimate, guard_time, probe, run
 from perdure.workflows.learn.preview import preview
 
 FAST = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "learning_rate": 0.01}
@@ -118,3 +118,68 @@ def test_workspaces_with_different_attention_are_estimated_apart(folder, tmp_pat
     assert estimate._key(ws.session, planned) == before
     ws.ledger.config["attn_implementation"] = "eager"
     assert estimate._key(ws.session, planned) != before
+
+
+SMALL = """ability_guard: {name}
+test: rows.jsonl
+ability: maths
+max_new_tokens: 3
+{more}items: {{learn: 6, quick: 8}}
+"""
+
+
+@pytest.fixture
+def guarded(folder, tmp_path):
+    """The workspace with two guards: one of answers, one of drift."""
+    write(tmp_path / "rows.jsonl", "sum", n=10)
+    for name, more in (("sums", ""), ("moves", "scorer: same\n")):
+        (tmp_path / f"{name}.yaml").write_text(SMALL.format(name=name, more=more))
+        Workspace.open(folder).guard_add(tmp_path / f"{name}.yaml")
+    return folder
+
+
+def test_guards_count_as_many_items_as_the_learn_scores(guarded, tmp_path, monkeypatch):
+    data = write(tmp_path / "bill.jsonl", "bill")
+    ws = Workspace.open(guarded)
+    planned = ws.plan("bill", data, recipe="naive", overrides=FAST)
+    scored = []
+    measured = run.measure_guards
+    monkeypatch.setattr(
+        run, "measure_guards", lambda *words, **more: scored.append(measured(*words, **more)) or scored[-1]
+    )
+    assert (
+        estimate.estimated(ws.session, planned).estimate.guard_items == 24
+    )  # six of each guard, at the base and after
+    assert not any(one.score for one in ws.guards())  # nothing is stored
+    ws.learn("bill", data, recipe="naive", overrides=FAST)
+    assert {name: (one.before.n, one.now.n) for name, one in scored[0].items()} == {"sums": (6, 6), "moves": (6, 6)}
+    planned = ws.plan("mail", write(tmp_path / "mail.jsonl", "mail"), recipe="naive", overrides=FAST)
+    later = estimate.estimated(ws.session, planned).estimate
+    assert later.guard_items == 12  # the base is scored
+    assert later.guard_seconds == pytest.approx(sum(one.seconds for one in stored(ws)), abs=0.06)
+
+
+def stored(ws):
+    state = ws.ledger.seen(ws.ledger.resolve("base"), None)
+    return [ws.ledger.score(state, guard.score_version) for guard in ws.ledger.guards()]
+
+
+def test_the_seconds_of_a_learn_have_those_of_its_guards(guarded, tmp_path, monkeypatch):
+    monkeypatch.setattr(guard_time, "_seconds_a_row", lambda *_: 2.5)
+    ws = Workspace.open(guarded)
+    planned = ws.plan("bill", write(tmp_path / "bill.jsonl", "bill"), recipe="naive", overrides=FAST)
+    with_guards, without = (estimate.estimated(ws.session, planned, guards=mode).estimate for mode in ("warn", "none"))
+    assert with_guards.guard_seconds == 60
+    assert with_guards.seconds == pytest.approx(without.seconds + 60)
+    assert "guard_items" not in without.to_json()
+
+
+def test_what_a_row_of_a_guard_takes_is_measured_once(guarded, tmp_path, monkeypatch):
+    calls = []
+    measured = guard_time.scoring_seconds
+    monkeypatch.setattr(guard_time, "scoring_seconds", lambda *words: calls.append(words[1].name) or measured(*words))
+    for task in ("bill", "mail"):
+        ws = Workspace.open(guarded)
+        planned = ws.plan(task, write(tmp_path / f"{task}.jsonl", task), recipe="naive", overrides=FAST)
+        assert estimate.estimated(ws.session, planned).estimate.guard_seconds >= 0
+    assert calls == ["sums", "moves"]

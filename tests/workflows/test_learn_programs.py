@@ -90,7 +90,9 @@ def test_what_is_not_run_is_not_scored_and_said_so_by_every_verb_that_scores(lea
 
 def test_a_file_with_answers_and_tests_names_the_format_that_runs_them(files):
     (notice,) = load_task("code", files[0]).notices
-    assert notice.endswith("entry_point (12); to run test on what the model answers, give the format (--format programs)")
+    assert notice.endswith(
+        "entry_point (12); to run test on what the model answers, give the format (--format programs)"
+    )
 
 
 def test_a_later_learn_that_runs_them_judges_the_task(learned, files, tmp_path):

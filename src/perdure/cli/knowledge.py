@@ -37,13 +37,14 @@ def learn_knowledge(
 ) -> None:
     """Route the rows of a file, train the skills, edit the facts; exits with 3 if head did not move, unless all was done."""
     from perdure.workflows.edit.gate import EditGate
+    from perdure.workflows.guards.judge import mode_for
     from perdure.workflows.learn.knowledge import learn_knowledge as carry_out
     from perdure.workflows.learn.preview import preview_knowledge
 
     planned = ws.plan_knowledge(task, data, **options)
     if dry_run:
         with progress("loading the model") as tick:
-            preview = preview_knowledge(ws.session, planned, tick)
+            preview = preview_knowledge(ws.session, planned, tick, mode_for(ws.ledger, guards, gate))
         return emit(preview.to_json()) if as_json else _show_preview(preview, ws.ledger)
     before = (*planned.notices, *(planned.skill.notices if planned.skill else ()))
     for text in before:

@@ -115,6 +115,7 @@ def learn(
         return _repair_candidate(task, repair, message, folder, device, run_code, as_json)
     from perdure.cli.knowledge import learn_knowledge
     from perdure.ledger.records import Gate
+    from perdure.workflows.guards.judge import mode_for
     from perdure.workflows.learn.learn import learn as carry_out
     from perdure.workflows.learn.preview import preview
 
@@ -162,7 +163,7 @@ def learn(
         raise
     if dry_run:
         with progress("loading the model") as tick:
-            found = preview(ws.session, planned, tick)
+            found = preview(ws.session, planned, tick, mode_for(ws.ledger, mode, gate))
         return emit(found.to_json()) if as_json else show_preview(found, ws.ledger)
     for text in planned.notices:  # before hours of training
         warn(text)

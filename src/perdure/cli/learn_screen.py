@@ -159,6 +159,9 @@ def show_preview(preview: "Preview", ledger: "Ledger") -> None:
         "updates": f"{preview.updates:,}",
         "takes": takes
         and f"about {duration(takes.seconds)}, and {takes.peak_mib:,} MiB of memory; {takes.tokens:,} tokens run forward",
+        "guards": takes
+        and takes.guard_items
+        and f"{counted(takes.guard_items, 'item')}, about {duration(takes.guard_seconds)} of that",
     }
     print_text(facts({name: value for name, value in pairs.items() if value != 0}))
     print_text("\nexample (> is trained)")

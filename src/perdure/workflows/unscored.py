@@ -27,7 +27,13 @@ def refuse_unrun(session: Session, task: TaskData) -> None:
 
 
 def without_unrun(
-    session: Session, entry: Entry, tasks: Mapping[str, TaskData], *, most: int | None = None, every: bool = False, shared: bool = False
+    session: Session,
+    entry: Entry,
+    tasks: Mapping[str, TaskData],
+    *,
+    most: int | None = None,
+    every: bool = False,
+    shared: bool = False,
 ) -> tuple[dict[str, TaskData], tuple[str, ...]]:
     """Return the tasks that can be scored at an entry, and a notice of each other one.
 

@@ -12,6 +12,7 @@ from perdure.core.records import JsonObject, Record
 from perdure.editing.facts import Fact
 from perdure.editing.routing import RouteGroup
 from perdure.train.planned_updates import plan_updates
+from perdure.workflows.guards.attach import Mode
 from perdure.workflows.learn.changes import changes
 from perdure.workflows.learn.estimate import LearnEstimate, estimated
 from perdure.workflows.learn.knowledge import Knowledge
@@ -115,14 +116,21 @@ class KnowledgePreview(Record):
     notices: tuple[str, ...]
 
 
-def preview(session: Session, planned: Plan, tick: Tick | None = None) -> Preview:
-    """Return what a learn would do, and what it takes; the ledger stays as it is."""
+def preview(session: Session, planned: Plan, tick: Tick | None = None, guards: Mode = "warn") -> Preview:
+    """Return what a learn would do, and what it takes; the ledger stays as it is.
+
+    Args:
+        session: Of the workspace.
+        planned: The learn.
+        tick: Called with (what, done, total).
+        guards: What a guard that falls does; "none" scores none.
+    """
     task, settings, rows = planned.task, planned.recipe.settings, planned.encoded
     tokens = zip(rows[0].ids, rows[0].trained, strict=True)
     parts = [(trained, [i for i, _ in run]) for trained, run in groupby(tokens, key=lambda token: token[1])]
     lengths = [len(row) + row.cut for row in rows]
     total = _tokens(session, planned)
-    measured = estimated(session, planned, tick)
+    measured = estimated(session, planned, tick, guards)
     return Preview(
         task=task.name,
         update=planned.known is not None,
@@ -155,12 +163,14 @@ def _tokens(session: Session, planned: Plan) -> int:
     return sum(lengths[i] for update in updates for batch in update for i in batch)
 
 
-def preview_knowledge(session: Session, planned: Knowledge, tick: Tick | None = None) -> KnowledgePreview:
-    """Return what a learn of facts and skills would do."""
+def preview_knowledge(
+    session: Session, planned: Knowledge, tick: Tick | None = None, guards: Mode = "warn"
+) -> KnowledgePreview:
+    """Return what a learn of facts and skills would do; for the arguments see `preview`."""
     return KnowledgePreview(
         task=planned.task,
         routes=planned.routing.summary(),
         facts=planned.facts,
-        skill=preview(session, planned.skill, tick) if planned.skill else None,
+        skill=preview(session, planned.skill, tick, guards) if planned.skill else None,
         notices=planned.notices,
     )

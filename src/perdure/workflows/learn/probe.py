@@ -8,23 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perdure.core.progress import Tick
-from perdure.evaluate.scorers import BY_LIKELIHOOD
 from perdure.train.planned_tokens import forward_tokens
 from perdure.train.planned_updates import PlannedUpdates, padded_tokens, plan_updates
 from perdure.train.validation import validated_updates
+from perdure.workflows.learn.new_task_kl import base_on_new_task, new_task_kl
 from perdure.workflows.learn.plan import Plan
 from perdure.workflows.learn.prepare import gather
 from perdure.workflows.learn.run import Run
+from perdure.workflows.learn.scoring_time import scoring_seconds
 from perdure.workflows.learn.train import host, start
 from perdure.workflows.learn.training_rows import TrainingRows
-from perdure.workflows.scoring import answer_length, answers, measure
 from perdure.workflows.session import Session
 
 if TYPE_CHECKING:
     from perdure.train.learner import Learner
 
 GENERAL, HELD_OUT = 64, 16  # general rows and validation rows of a probe, at most
-TOKENS = 9  # of an answer of a probe, at most
 STILL = {"learning_rate": 1e-12, "report_to": "none"}  # weights that hardly move, and no tracker
 
 
@@ -198,39 +197,20 @@ def _scoring_seconds(run: Run) -> float:
         other = session.task(name, plan.parent)
         stored = ledger.score(ledger.seen(plan.parent, name), other.version, other.scoring)
         older += stored.seconds if stored and name != task.name else 0.0
+    on_new_task = _new_task_seconds(run)
     session.load(plan.parent, task.name)
-    once = _scored_once(run)
+    once = scoring_seconds(session, task, task.scored_rows)
     session.runtime.release()
-    return older + once * (
-        unknown + plan.recipe.trains
-    )  # and at the new entry, which a third of a forward a row labels
+    # and at the new entry, which a third of a forward a row labels
+    return older + on_new_task + once * (unknown + plan.recipe.trains)
 
 
-def _scored_once(run: Run) -> float:
-    """Return the seconds of scoring the new task at one state."""
-    from perdure.model.decode import BATCH, MOST
-
-    session, task = run.session, run.plan.task
-    runtime, prompts = session.runtime, session.tasks.prompts(task, session.tokenizer)
-    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    longest = max(len(prompts[order[0]]), 1)
-    picked = order[: min(BATCH, max(MOST // longest, 1))]
-    rows, picked_prompts = [task.test[i] for i in picked], [prompts[i] for i in picked]
-    part = task.scored_rows / len(prompts)
-    times = part * len(prompts) / len(picked)
-    if task.scorer["name"] in BY_LIKELIHOOD:
-        began = time.perf_counter()
-        measure(runtime, task, prompts=prompts, only=picked)
-        return (time.perf_counter() - began) * times
-    wanted = answer_length(runtime, task)
-    few = min(wanted, TOKENS)
-    read, both = (_seconds_of(runtime, rows, new, picked_prompts) for new in (1, few))
-    more = (both - read) / (few - 1) * (wanted - 1) if few > 1 else 0.0
-    share = part * sum(map(len, prompts)) / (longest * len(picked))  # of tokens to read
-    return read * share + max(more, 0.0) * times
-
-
-def _seconds_of(runtime: Any, rows: Sequence[Any], new: int, prompts: Sequence[list[int]]) -> float:
+def _new_task_seconds(run: Run) -> float:
+    """Return the seconds of the base's answers to the new task and of a distance from them; 0 where no learn asks for it."""
+    session = run.session
+    session.load(session.ledger.resolve("base"))
     began = time.perf_counter()
-    answers(runtime, rows, new, prompts=prompts)
+    asked = base_on_new_task(run)
+    if asked is not None:
+        new_task_kl(run, asked, session.ledger.resolve("base"))
     return time.perf_counter() - began

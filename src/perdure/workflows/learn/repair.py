@@ -173,7 +173,9 @@ def _judge(session: Session, candidate: Candidate, scale: float, made: _Made, re
         slots[EDITS] = carried.slot
     entry = replace(candidate.entry, slots=slots, state=made.state, data={**candidate.entry.data, made.by: scale})
     tasks = {name: task for name in entry.tasks if (task := session.task(name, entry)).test}
-    judged = {name: task for name, task in tasks.items() if name in evidence.tasks}  # on every one of them, or not at all
+    judged = {
+        name: task for name, task in tasks.items() if name in evidence.tasks
+    }  # on every one of them, or not at all
     others, _ = without_unrun(session, entry, {name: tasks[name] for name in tasks.keys() - judged.keys()})
     scores = {name: session.score(entry, task, report).score for name, task in (judged | others).items()}
     guards = _guards(session, entry, evidence, report)
