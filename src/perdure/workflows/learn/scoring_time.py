@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from perdure.data.task import TaskData
 from perdure.evaluate.scorers import BY_LIKELIHOOD, SAME
@@ -43,7 +44,7 @@ def scoring_seconds(session: Session, task: TaskData, scored: int) -> float:
 
     wanted = task.spec.max_new_tokens or NEW_TOKENS if name == SAME else answer_length(runtime, task)
     few = min(wanted, TOKENS)
-    read, both = (_seconds(lambda new=new: answer(new)) for new in (1, few))
+    read, both = (_seconds(partial(answer, new)) for new in (1, few))
     more = (both - read) / (few - 1) * (wanted - 1) if few > 1 else 0.0
     share = part * sum(map(len, prompts)) / (longest * len(picked))  # of tokens to read
     return read * share + max(more, 0.0) * times
