@@ -8,6 +8,7 @@ import pytest
 import people
 from edited import FACTS, SAID, SPEC, moved
 from perdure import Gate, Workspace
+from perdure.cli.guard_line import guard_line
 from perdure.core.errors import BadInput
 from perdure.evaluate.evidence import check_evidence
 from perdure.ledger.records import Evidence
@@ -91,6 +92,26 @@ def test_a_learn_that_loses_an_ability_warns_and_says_what_to_do(ws, tmp_path, s
     assert check_evidence(tmp_path / "evidence.json").differences == ()
     assert "guards" in done.resources.seconds
     assert ws.gate().to_json()["guards"]["verdict"] == "fail"
+    for shown in (ws.status().to_json(), ws.show().to_json()):
+        assert (shown["guard_scores"]["mode"], shown["guard_scores"]["verdict"]) == ("warn", "fail")
+        line = shown["guard_scores"]["guards"]["homes"]
+        assert line == {"ability": "knowledge", "before": 1.0, "now": homes.now, "n": 16, "verdict": "fail"}
+    said = guard_line(ws.status().guard_scores)
+    assert said == f"FAIL, homes {100 * homes.now:.1f}% (100.0% before) FAIL"
+
+
+def test_guards_that_no_gate_judged_show_what_was_measured(ws):
+    assert guard_line(ws.status().guard_scores) == "not judged, homes not scored"
+    ws.guard_mode("enforce")
+    done = learn(ws, overrides=GENTLE, guards="none")
+    shown = ws.show(done.entry).to_json()
+    assert shown["guards"] == "not scored"  # the note of a learn without guards stays as it was
+    assert shown["guard_scores"]["guards"]["homes"]["now"] is None
+    ws.checkup(only=["homes"])
+    assert ws.show(done.entry).to_json()["guard_scores"]["guards"]["homes"]["now"] == 1.0
+    assert guard_line(ws.status().guard_scores) == "not judged (enforced), homes 100.0% (100.0% before)"
+    ws.guard_remove("homes")
+    assert "guard_scores" not in ws.status().to_json()
 
 
 def test_the_ids_of_entries_do_not_depend_on_guards(ws):

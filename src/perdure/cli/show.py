@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.edits import fact_pairs
+from perdure.cli.guard_line import guard_line
 from perdure.cli.learn_screen import reason_of, score_lines
 from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, Folder, open_ledger
@@ -58,6 +59,7 @@ def show(
         **resource_pairs(learned.resources if learned else None),
         **fact_pairs(view),
         "gate": view.gate and f"{view.gate.verdict.upper()}, {reason_of(view.gate, ledger.aliases)}",
+        "guards": guard_line(view.guard_scores),
     }
     print_text(facts(pairs))
     if view.scores:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perdure.cli.guard_line import guard_line
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import clock, counted, emit, facts, interval, percent, print_message, print_text, short, table
 
@@ -44,6 +45,7 @@ def status(
         "rows": _rows(view.rows.rows),
         "edits": edited and f"{counted(edited, 'fact')} in force, {view.edits.held} said when last verified",
         "gate": gate and f"{gate.verdict.upper()}, {_reason(ledger, 'head') or gate.reason}",
+        "guards": guard_line(view.guard_scores),
     }
     print_text(facts(pairs))
     if view.tasks:

@@ -21,6 +21,7 @@ from perdure.ledger.records import (
     Signature,
     Verdict,
 )
+from perdure.workflows.inspect.guard_lines import GuardsView
 from perdure.workflows.inspect.memory_views import MemoryDiff, RowsKept
 from perdure.workflows.inspect.score_views import Pair, ScoreCells
 
@@ -147,6 +148,7 @@ class StatusView(Record):
         quantization: Format of the weights of linear layers, "nf4" or "int8"; left out of the JSON for plain weights.
         aliases: Alias of each renamed task, by the name under which it was learned; left out of the JSON without one.
         adapter: The adapter that it was made with; left out of the JSON without one.
+        guard_scores: The guards, with what they scored at head; left out of the JSON without one.
     """
 
     workspace: str
@@ -167,6 +169,7 @@ class StatusView(Record):
     quantization: str | None = omitted(None)
     aliases: Mapping[str, str] | None = omitted(None)
     adapter: InitialView | None = omitted(None)
+    guard_scores: GuardsView | None = omitted(None)
 
 
 @dataclass(frozen=True)
@@ -205,6 +208,7 @@ class EntryView:
         revert: What a revert took out.
         notes: All other notes, and the JSON of the last three.
         signature: Who made it, and why.
+        guard_scores: The guards of the workspace, with what they scored there; None without one.
     """
 
     entry: "Entry"
@@ -223,6 +227,7 @@ class EntryView:
     revert: RevertNote | None
     notes: JsonObject
     signature: Signature
+    guard_scores: GuardsView | None = None
 
     def to_json(self) -> JsonObject:
         """Return what `perdure show --json` prints: notes in the order in which the ledger stores their keys."""
@@ -253,6 +258,7 @@ class EntryView:
             "gate": in_stored_order(self.gate.to_json()) if self.gate else None,
             "record": learned,
             **self.notes,
+            **({"guard_scores": plain(self.guard_scores)} if self.guard_scores else {}),
         }
 
 

@@ -28,6 +28,7 @@ from perdure.ledger.records import (
 from perdure.ledger.runs import unfinished
 from perdure.workflows.edit.records import about
 from perdure.workflows.fact_records import NOTE, VERIFIED, record_at
+from perdure.workflows.inspect.guard_lines import guards_at
 from perdure.workflows.inspect.memory_views import held, memory_diff, rows_kept
 from perdure.workflows.inspect.score_views import paired_tasks, score_table
 from perdure.workflows.inspect.view_records import (
@@ -86,6 +87,7 @@ def status(ledger: "Ledger") -> StatusView:
         ),
         aliases=ledger.aliases or None,
         adapter=initial_view(ledger),
+        guard_scores=guards_at(ledger, head, verdict),
     )
 
 
@@ -110,7 +112,7 @@ def show(ledger: "Ledger", ref: str) -> EntryView:
     edits = record_at(ledger, entry) if NOTE in notes else None
     if edits:
         notes[NOTE] = {key: in_stored_order(part) for key, part in edits.to_json().items()}
-    reverted = notes.get("revert")
+    reverted, verdict = notes.get("revert"), verdict_at(ledger, entry.id)
     of_facts = isinstance(reverted, dict) and "reverted" in reverted  # and not of a task
     return EntryView(
         entry=entry,
@@ -123,12 +125,13 @@ def show(ledger: "Ledger", ref: str) -> EntryView:
         memory=held(ledger, entry),
         scores=score_table(ledger, entry),
         learned=ledger.note(entry.id, "record", LearnRecord),
-        gate=verdict_at(ledger, entry.id),
+        gate=verdict,
         edits=edits,
         edit=ledger.note(entry.id, "edit", EditNote),
         revert=ledger.note(entry.id, "revert", RevertNote) if of_facts else None,
         notes=notes,
         signature=ledger.note(entry.id, SIGNATURE, Signature) or Signature(),
+        guard_scores=guards_at(ledger, entry, verdict),
     )
 
 
