@@ -78,6 +78,11 @@ def _line(ledger: "Ledger", entry: "Entry", guard: "Guard", judged: "GuardsVerdi
         return GuardLine(guard.ability, None, None, 0, None)
     from perdure.workflows.guards.columns import guard_scores  # only here: it loads numpy
 
-    before, now = guard_scores(ledger, guard, [ledger.entry(guard.reference), entry])
-    n = next((score.n for score in (now, before) if score), 0)
-    return GuardLine(guard.ability, before and before.score, now and now.score, n, None)
+    then, present = guard_scores(ledger, guard, [ledger.entry(guard.reference), entry])
+    return GuardLine(
+        guard.ability,
+        before=then.score if then else None,
+        now=present.score if present else None,
+        n=next((score.n for score in (present, then) if score), 0),
+        verdict=None,
+    )
