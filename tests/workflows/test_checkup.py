@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from perdure import Workspace
+from perdure.cli.checkup_screen import checkup_screen
 from perdure.core.errors import BadInput, NotFound
 from perdure.workflows.checkup import checkup as module
 from perdure.workflows.checkup.cost import _shares
@@ -79,7 +80,8 @@ def test_every_reading_has_its_rows_and_its_interval(ws):
     assert knowledge["n"] == 12
     assert knowledge["base"] == pytest.approx((guards["names"]["base"] + guards["more_names"]["base"]) / 2)
     drift = data["instruction_drift"]
-    assert list(drift) == ["same", "kl", "length", "ends", "sound", "declines"]
+    assert list(drift) == ["same", "kl", "length", "ends", "sound", "declines", "embedding"]
+    assert drift["embedding"] is None  # it was not asked for
     assert drift["same"]["base"] == 1.0
     assert 0 < drift["same"]["now"] < 1
     assert drift["kl"]["base"] == 0 < drift["kl"]["now"]
@@ -171,6 +173,36 @@ def test_a_judge_compares_the_answers_of_the_drift_guard(ws):
     assert found.to_json()["instruction_drift"]["judge"]["n"] == 6
     with pytest.raises(BadInput, match="a judge compares the answers of a drift guard"):
         ws.checkup(only=["names"], judge=command)
+
+
+def test_embedding_says_whether_answers_mean_the_same_and_is_stored(ws, monkeypatch):
+    plain = ws.checkup(only=["drift"]).to_json()["instruction_drift"]
+    assert plain["embedding"] is None
+    found = ws.checkup(only=["drift"], embedding=True)
+    reading = found.instruction_drift.embedding
+    assert (reading.base, reading.n) == (1.0, 6)
+    assert 0 < reading.unrelated <= 1
+    assert 0 < reading.now <= 1
+    told = found.to_json()["instruction_drift"]
+    assert {name: told[name] for name in plain if name != "embedding"} == {
+        n: plain[n] for n in plain if n != "embedding"
+    }
+    assert "for answers to other prompts  n 6" in checkup_screen(found, {})
+    titles = [panel.title for panel in report_data(ws.ledger).guards.panels]
+    assert "habits: meaning of answers by embedding, below the line that of other prompts" in titles
+    monkeypatch.setattr(module, "with_embedding", None)  # it is stored with the score, and needs nothing now
+    assert ws.checkup(only=["drift"]).instruction_drift.embedding == reading
+    with pytest.raises(BadInput, match="embedding compares the answers of a drift guard"):
+        ws.checkup(only=["names"], embedding=True)
+
+
+def test_the_reference_means_what_it_means_and_a_larger_budget_measures_it_anew(ws):
+    base = ws.checkup("base", only=["drift"], embedding=True).instruction_drift.embedding
+    assert base.now == 1.0
+    first = ws.checkup(only=["drift"], embedding=True).instruction_drift.embedding
+    assert ws.checkup(only=["drift"], budget="full").instruction_drift.embedding is None
+    assert ws.checkup(only=["drift"], budget="full", embedding=True).instruction_drift.embedding.n == 12
+    assert ws.checkup(only=["drift"], embedding=True).instruction_drift.embedding.now == pytest.approx(first.now)
 
 
 def test_refusals_are_those_of_a_guard_that_scores_them(ws):

@@ -44,6 +44,12 @@ def checkup(
             help="Let a judge compare answers with the reference's: http://HOST/v1#MODEL, or a command of JSON lines.",
         ),
     ] = None,
+    embedding: Annotated[
+        bool,
+        typer.Option(
+            "--embedding", help="Compare what answers mean with the reference's, by hidden states of the base."
+        ),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3 where the verdict is inconclusive, and where it is fail.")
     ] = False,
@@ -65,7 +71,14 @@ def checkup(
 
     words = tuple(word.strip() for word in (only or "").split(",") if word.strip())
     request = CheckupRequest(
-        at=at, against=against, budget=_budget(budget), only=words, data=data, strict=strict, judge=judge
+        at=at,
+        against=against,
+        budget=_budget(budget),
+        only=words,
+        data=data,
+        strict=strict,
+        judge=judge,
+        embedding=embedding,
     )
     ws = open_workspace(folder, device, run_code)
     with progress("looking up scores") as tick:

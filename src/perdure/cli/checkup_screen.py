@@ -81,11 +81,13 @@ def _guard(one: GuardReading, verdict: GuardVerdict | None) -> str:
 def _drift(checkup: Checkup) -> list[str]:
     found = {field.name: getattr(checkup.instruction_drift, field.name) for field in fields(checkup.instruction_drift)}
     readings: dict[str, Reading] = {name: one for name, one in found.items() if one is not None}
+    width = max((8, *map(len, readings)))
     lines = []
     for name, one in readings.items():
         unit = " nats a token" if name == "kl" else ""
         base = "" if one.base is None or name == "kl" else f"{one.base:.2f} -> "
-        lines.append(f"{name:<8}  {base}{one.now:.2f}{unit} ({one.low:.2f} to {one.high:.2f})  n {one.n}")
+        other = "" if one.unrelated is None else f", {one.unrelated:.2f} for answers to other prompts"
+        lines.append(f"{name:<{width}}  {base}{one.now:.2f}{unit} ({one.low:.2f} to {one.high:.2f}){other}  n {one.n}")
     return lines
 
 

@@ -57,6 +57,7 @@ class InspectVerbs(Opened):
         data: AnyPath | None = None,
         strict: bool = False,
         judge: str | None = None,
+        embedding: bool = False,
         tick: Tick | None = None,
     ) -> Checkup:
         """Return what the model at a ref can do, compared with the base model: tasks, abilities, facts, drift, and a verdict.
@@ -72,13 +73,14 @@ class InspectVerbs(Opened):
             data: Folder of the data files of public sets; None takes the one that PERDURE_DATA names.
             strict: An undecided gate counts as failed.
             judge: Compares answers with the reference's: `http(s)://HOST/v1#MODEL`, or a command of JSON lines.
+            embedding: Compare what answers mean with the reference's, by hidden states of the base.
             tick: Called with (what, done, total).
 
         Raises:
             NotFound: A ref, a guard or an ability is not known.
             BadInput: The budget is not valid, there is nothing to measure, or the judge gives no verdicts.
         """
-        request = CheckupRequest(at, against, budget, only, Path(data) if data else None, strict, judge)
+        request = CheckupRequest(at, against, budget, only, Path(data) if data else None, strict, judge, embedding)
         found = checkup(self.session, request, tick)
         warn(found.warnings)
         return found

@@ -19,6 +19,7 @@ from perdure.workflows.checkup.choose import choose
 from perdure.workflows.checkup.cost import Planned, items_in, plan, total
 from perdure.workflows.checkup.readings import abilities, drift, guard_reading, knowledge, main_drift, others
 from perdure.workflows.checkup.records import Change, Checkup, Cost, TaskReading
+from perdure.workflows.guards.embedding import with_embedding
 from perdure.workflows.guards.judge import guard_items
 from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
 from perdure.workflows.inspect.matrix import matrix
@@ -47,6 +48,7 @@ class CheckupRequest:
         strict: An undecided gate counts as failed.
         judge: Compares the answers of the drift guard with the reference's: `http(s)://HOST/v1#MODEL` of an OpenAI-style chat
             endpoint, or a command; see `guards.judging`. None asks no judge.
+        embedding: Compare hidden states of the answers of the drift guard with the reference's; see `guards.embedding`.
 
     Raises:
         BadInput: The budget is none of these.
@@ -59,6 +61,7 @@ class CheckupRequest:
     data: Path | None = None
     strict: bool = False
     judge: str | None = None
+    embedding: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.budget, str) and self.budget not in (*BUDGETS, GROW):
@@ -125,6 +128,8 @@ def _measured(
         tasks, unrun = without_unrun(session, entry, every)
         scored = {name: session.score(entry, task, tick) for name, task in tasks.items()}
         measured = measure_guards(session, entry, wanted, guards=chosen.guards, tick=tick)
+        if request.embedding:
+            measured = _with_embedding(session, measured, entry, tick)
         judged = _judged(session, request, measured, tick)
     learned = {name: _learned(session, entry, name) for name in scored}
     guards = {name: guard_reading(one) for name, one in measured.items()}
@@ -164,6 +169,18 @@ def _measured(
         metrics={name: one.value for name, one in matrix(ledger, entry.id).metrics.items()} if scores else {},
         warnings=tuple(dict.fromkeys(notices)),
     )
+
+
+def _with_embedding(
+    session: Session, measured: Mapping[str, MeasuredGuard], entry: Entry, tick: Tick | None
+) -> dict[str, MeasuredGuard]:
+    """Return measured guards, that of drift with the reading `embedding`."""
+    main = main_drift(measured.values())
+    if main is None:
+        raise BadInput(
+            "embedding compares the answers of a drift guard, and none is measured; leave --only out, or name drift"
+        )
+    return {**measured, main.guard.name: with_embedding(session, main, entry, tick)}
 
 
 def _judged(

@@ -1,7 +1,7 @@
 """Readings of a checkup from scores: of one guard, of an ability with several guards, and of drift."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from perdure.core.keyed import seed_of
 from perdure.evaluate.blindness import is_blind
@@ -10,6 +10,7 @@ from perdure.ledger.records import Gate, Score
 from perdure.maths.families import mean_of_intervals
 from perdure.maths.statistics import mean_interval, paired_difference
 from perdure.workflows.checkup.records import Abilities, Change, DriftReadings, GuardReading, Reading
+from perdure.workflows.guards.embedding import EMBEDDING, UNRELATED
 from perdure.workflows.guards.measure import MeasuredGuard
 
 ABILITIES = {
@@ -109,9 +110,17 @@ def drift(measured: Collection[MeasuredGuard], judged: Sequence[float] = ()) -> 
     found = {name: _drift_reading(name, main.before, main.now) for name in names} if main else {}
     # without such a guard there is only what the reference declines, which no prompt of a drift guard is made for
     found[DECLINES] = _reading(DECLINES, refusals.before.items, refusals.now.items) if refusals else None
+    if main and EMBEDDING in main.now.readings:
+        found[EMBEDDING] = _embedding_reading(main.now)
     if judged:
         found["judge"] = _judge_reading(judged)
     return DriftReadings(**found)
+
+
+def _embedding_reading(now: Score) -> Reading:
+    """Return how alike answers are to the reference's; the reference's own are 1."""
+    items, unrelated = now.readings[EMBEDDING], now.readings[UNRELATED]
+    return replace(_reading(EMBEDDING, [1.0] * len(items), items), unrelated=sum(unrelated) / len(unrelated))
 
 
 def _judge_reading(items: Sequence[float]) -> Reading:

@@ -35,6 +35,7 @@ class Reading(Record):
         n: Number of rows.
         blind: The value at the base is not above chance, so that a fall cannot be seen.
         change: `now - base`, paired over the rows; None where `base` was not measured on the same rows.
+        unrelated: What answers to different prompts have, where that is far from 0; None of all readings but `embedding`.
     """
 
     base: float | None
@@ -44,6 +45,7 @@ class Reading(Record):
     n: int
     blind: bool = False
     change: Change | None = omitted(None)
+    unrelated: float | None = omitted(None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ class DriftReadings(Record):
         sound: Share of answers that have the form of an answer.
         declines: Share of requests that are declined exactly where they should be.
         judge: Share of answers that a judge prefers to the reference's, a tie counted half.
+        embedding: (1 + cos) / 2 of hidden states of the base over the answer and the reference's answer.
     """
 
     same: Reading | None = None
@@ -110,6 +113,7 @@ class DriftReadings(Record):
     sound: Reading | None = None
     declines: Reading | None = None
     judge: Reading | None = omitted(None)
+    embedding: Reading | None = None
 
 
 @dataclass(frozen=True)

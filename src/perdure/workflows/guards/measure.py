@@ -155,7 +155,7 @@ def _joined(first: Score, second: Score) -> Score:
         [*first.predictions, *second.predictions],
         [*first.rows, *second.rows],
         first.seconds + second.seconds,
-        {name: [*values, *second.readings[name]] for name, values in first.readings.items()},
+        {name: [*values, *more] for name, values in first.readings.items() if (more := second.readings.get(name))},
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.scorers import SAME
@@ -12,6 +13,7 @@ from perdure.maths.families import mean_of_intervals, simultaneous_confidence
 from perdure.maths.statistics import Interval, mean_interval, paired_difference
 from perdure.workflows.guards.columns import guard_scores
 from perdure.workflows.guards.drift import question_of
+from perdure.workflows.guards.embedding import EMBEDDING, UNRELATED
 from perdure.workflows.inspect.report_records import Band, DriftedAnswer, GuardPanel, GuardReport
 
 ANSWERS = 10  # of those that changed most
@@ -79,6 +81,12 @@ def _drift_panels(one: _Measured, gate: Gate) -> list[GuardPanel]:
         panels.append(
             GuardPanel(f"{one.guard.name}: length of answers, the shorter by the longer", values, (), "share")
         )
+    meant = [score.readings if score and EMBEDDING in score.readings else None for score in one.scores]
+    if any(meant):
+        values = tuple(Band(*mean_interval(found[EMBEDDING])) if found else None for found in meant)
+        floor = next(fmean(found[UNRELATED]) for found in reversed(meant) if found)
+        title = f"{one.guard.name}: meaning of answers by embedding, below the line that of other prompts"
+        panels.append(GuardPanel(title, values, (floor,), "share"))
     return panels
 
 
