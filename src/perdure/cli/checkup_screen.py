@@ -71,7 +71,7 @@ def _guards(
 
 
 def _guard(one: GuardReading, verdict: GuardVerdict | None) -> str:
-    n = f"n {one.n}" + (f" in {one.groups} groups" if one.groups else "")
+    n = f"n {one.n}" + (" selected" if one.selected else "") + (f" in {one.groups} groups" if one.groups else "")
     if one.blind:
         return f"blind: {_percent(one.base)} is no better than chance or nothing, so that no fall can be seen  {n}"
     word = f"  {verdict.verdict.upper() if verdict.verdict == 'fail' else verdict.verdict}" if verdict else ""

@@ -1,13 +1,17 @@
 """`perdure guard`: abilities that are scored at each learn and never learned."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from perdure.cli.names import entry_names, guard_names, shipped_guards
 from perdure.cli.options import Above, App, AsJson, Folder, TrustFile, open_workspace
-from perdure.cli.output import counted, emit, print_message, print_text, short, table
+from perdure.cli.output import counted, emit, print_message, print_text, short, table, warn
+from perdure.cli.progress import late_progress
+
+if TYPE_CHECKING:
+    from perdure.workflows.guards.attach import ListedGuard
 
 guard = App(
     no_args_is_help=True,
@@ -52,12 +56,20 @@ def add(
     ws = open_workspace(folder)
     for file in trust_file or ():
         ws.trust(file)
-    added = ws.guard_add(what, name=name, learn=learn, data=data)
+    with late_progress("loading the model") as tick:
+        added = ws.guard_add(what, name=name, learn=learn, data=data, tick=tick)
+    if (chosen := added.selection) and added.items < chosen.wanted:
+        warn(f"{counted(added.items, 'row')} of {chosen.rows:,} can tell something, and {chosen.wanted:,} were wanted")
     if as_json:
         return emit(added.to_json())
     at_learn = counted(added.budgets.learn, "item")
     when = f"{at_learn} at each learn" if added.budgets.learn else "in checkups alone"
     print_text(f"added guard {added.name} ({added.ability}): {counted(added.items, 'item')}, {when}")
+    if chosen:
+        print_text(
+            f"its rows were selected among {chosen.rows:,} by what the base model is unsure of: its score is that of no "
+            f"benchmark. Guard {chosen.check} has rows that no selection saw, for checkups"
+        )
 
 
 @guard.command("list")
@@ -80,7 +92,7 @@ def list_guards(folder: Folder = None, as_json: AsJson = False) -> None:
             one.ability,
             one.budgets.learn,
             one.items,
-            "-" if one.score is None else f"{100 * one.score:.1f}%" + (" (blind)" if one.blind else ""),
+            _reference_score(one),
             short(one.reference),
         ]
         for one in found
@@ -89,6 +101,13 @@ def list_guards(folder: Folder = None, as_json: AsJson = False) -> None:
     print_text(table(head, rows, right=(2, 3)).rstrip())
     enforced = mode_of(ws.ledger) == "enforce"
     print_text("a guard that falls refuses the entry" if enforced else "a guard that falls is a warning")
+
+
+def _reference_score(one: "ListedGuard") -> str:
+    if one.score is None:
+        return "-"
+    words = [word for word, holds in (("blind", one.blind), ("selected rows", one.selection)) if holds]
+    return f"{100 * one.score:.1f}%" + (f" ({', '.join(words)})" if words else "")
 
 
 @guard.command("remove")

@@ -69,6 +69,7 @@ class GuardSpec(BaseModel):
         choices_by_label: Number of choices that each row gets, the right one included: its answer, and answers of other rows with
             its label. None leaves the rows as they are.
         chat: Give the prompts to the model as a user's turn in its chat template.
+        informative: Keep the rows with choices that the base model is unsure of; see `workflows.guards.select`.
         sources: Origin of each file, for people: "..., licence, where to get it".
         task: Settings that it shares with task files.
     """
@@ -86,6 +87,7 @@ class GuardSpec(BaseModel):
     group: str | None = None
     choices_by_label: int | None = Field(default=None, ge=2)
     chat: bool = False
+    informative: bool = False
     sources: dict[str, str] = {}
     task: dict[str, Any] = {}
 

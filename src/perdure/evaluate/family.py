@@ -181,6 +181,7 @@ def _verdict(one: _Compared, word: GuardWord) -> GuardVerdict:
         more_items=None,
         budget=one.items.budget,
         reason="",
+        selected=one.items.selected,
     )
 
 

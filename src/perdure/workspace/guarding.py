@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+from perdure.core.progress import Tick
 from perdure.core.tables import Records
 from perdure.workflows.guards import attach
 from perdure.workflows.guards.attach import ListedGuard
@@ -17,7 +18,13 @@ class GuardVerbs(Opened):
         return Records(attach.guards(self.session))
 
     def guard_add(
-        self, what: AnyPath, *, name: str | None = None, learn: int | None = None, data: AnyPath | None = None
+        self,
+        what: AnyPath,
+        *,
+        name: str | None = None,
+        learn: int | None = None,
+        data: AnyPath | None = None,
+        tick: Tick | None = None,
     ) -> ListedGuard:
         """Score an ability from now on at each learn, edit and revert; see `workflows.guards.attach.add_guard`.
 
@@ -26,12 +33,14 @@ class GuardVerbs(Opened):
             name: Name of the guard; None takes the one in its file.
             learn: Number of items that each learn scores; None takes the one in its file, 0 leaves the guard to checkups.
             data: Folder of data files; None takes the one that PERDURE_DATA names.
+            tick: Called with (what, done, total) while the base scores rows to select among (`informative: true`).
 
         Raises:
             BadInput: There is no such guard, its data are missing, or a guard or a task has its name.
             BadSpec: A setting in its file is not valid.
         """
-        return attach.add_guard(self.session, str(what), name=name, learn=learn, data=Path(data) if data else None)
+        folder = Path(data) if data else None
+        return attach.add_guard(self.session, str(what), name=name, learn=learn, data=folder, tick=tick)
 
     def guard_remove(self, name: str) -> ListedGuard:
         """Score an ability no longer, and return the guard.

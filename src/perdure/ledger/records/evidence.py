@@ -39,6 +39,7 @@ class GuardItems(Record):
         before: Score of each row at the reference.
         now: Score of each row now.
         groups: Group of each row; empty where rows are independent.
+        selected: The rows were selected at the base, so that their score is that of no benchmark.
     """
 
     ability: str
@@ -50,6 +51,7 @@ class GuardItems(Record):
     before: tuple[float, ...]
     now: tuple[float, ...]
     groups: tuple[str, ...] = omitted(())
+    selected: bool = omitted(False)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,23 @@ class GuardBudget(Record):
         return {"learn": self.learn, "quick": self.quick, "standard": self.standard, "full": self.full}[budget]
 
 
+@dataclass(frozen=True)
+class Selection(Record):
+    """How the rows of a guard were selected: among a pool, by what the base scored on it.
+
+    Args:
+        pool: Version of the rows that the base scored.
+        rows: Number of these.
+        wanted: Number of rows to select; the guard has fewer where fewer were in the range.
+        check: Name of the guard of rows that no selection saw.
+    """
+
+    pool: str
+    rows: int
+    wanted: int
+    check: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class Guard(Record):
     """A guard of a workspace. It is no part of any entry: adding one changes no id.
@@ -41,6 +58,7 @@ class Guard(Record):
             needed.
         source: Origin of its rows, for people.
         scored: Version under which scores are stored where they depend on the reference; empty where that is `version`.
+        selection: How its rows were selected at the base; None where they were not.
     """
 
     name: str
@@ -52,6 +70,7 @@ class Guard(Record):
     columns: str | None = None
     source: str = ""
     scored: str = omitted("")
+    selection: Selection | None = omitted(None)
 
     @property
     def score_version(self) -> str:

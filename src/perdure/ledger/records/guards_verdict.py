@@ -47,6 +47,7 @@ class GuardVerdict(Record):
         budget: Name of the budget by which its rows were chosen.
         warns: It drifted by more than half of what passes.
         reason: The verdict in a sentence.
+        selected: Its rows were selected at the base, so that both scores are those of no benchmark.
     """
 
     guard: str
@@ -66,6 +67,7 @@ class GuardVerdict(Record):
     budget: str
     warns: bool = omitted(False)
     reason: str
+    selected: bool = omitted(False)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,13 @@ def check_guards(suite: Suite, data: Path) -> None:
     """
     names = {task.name for task in suite.tasks} | {one.name for one in suite.watch}
     for what in suite.guards:
-        name = read_guard(guard_place(what, data), data, data).task.name
+        read = read_guard(guard_place(what, data), data, data)
+        if read.spec.informative:
+            raise BadInput(
+                f"suite {suite.name}: guard {what} is `informative`, and its rows would depend on the base model; leave that "
+                "out, so that results of all models are of the same rows"
+            )
+        name = read.task.name
         if name in names:
             raise BadInput(f"suite {suite.name}: guard {what} is called {name}, as a task or another guard is")
         names.add(name)

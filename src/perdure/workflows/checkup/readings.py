@@ -43,6 +43,7 @@ def guard_reading(measured: MeasuredGuard) -> GuardReading:
         ability=guard.ability,
         groups=len(set(named)),
         seconds=measured.seconds,
+        selected=guard.selection is not None,
     )
 
 
@@ -71,8 +72,13 @@ def by_ability(guards: Mapping[str, GuardReading]) -> dict[str, Reading]:
 
 
 def together(guards: Sequence[GuardReading]) -> Reading | None:
-    """Return the mean of some guards. Blind ones are left out, unless all of them are blind; None without any."""
-    seen = [one for one in guards if not one.blind] or list(guards)
+    """Return the mean of some guards; None without any.
+
+    Guards of selected rows, whose level is that of no benchmark, are left out unless there are no others; of these, so are blind
+    ones unless all of them are blind.
+    """
+    usual = [one for one in guards if not one.selected] or list(guards)
+    seen = [one for one in usual if not one.blind] or usual
     if not seen:
         return None
     now, low, high = mean_of_intervals([(one.now, one.low, one.high) for one in seen])
@@ -88,6 +94,7 @@ def together(guards: Sequence[GuardReading]) -> Reading | None:
         high=high,
         n=sum(one.n for one in seen),
         blind=all(one.blind for one in seen),
+        selected=all(one.selected for one in seen),
         change=change,
     )
 

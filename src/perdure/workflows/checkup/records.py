@@ -35,6 +35,7 @@ class Reading(Record):
         n: Number of rows.
         blind: The value at the base is not above chance, so that a fall cannot be seen.
         change: `now - base`, paired over the rows; None where `base` was not measured on the same rows.
+        selected: The rows were selected at the base, so that the values are those of no benchmark.
         unrelated: What answers to different prompts have, where that is far from 0; None of all readings but `embedding`.
     """
 
@@ -45,6 +46,7 @@ class Reading(Record):
     n: int
     blind: bool = False
     change: Change | None = omitted(None)
+    selected: bool = omitted(False)
     unrelated: float | None = omitted(None)
 
 

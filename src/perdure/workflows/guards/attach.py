@@ -8,10 +8,11 @@ from typing import Literal, get_args
 
 from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
-from perdure.core.records import Record
+from perdure.core.progress import Tick
+from perdure.core.records import Record, omitted
 from perdure.evaluate.blindness import is_blind
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import Gate, Guard, GuardBudget
+from perdure.ledger.records import Gate, Guard, GuardBudget, Selection
 from perdure.ledger.records.guards_verdict import DRIFT
 from perdure.workflows.guards.read import ReadGuard, read_guard
 from perdure.workflows.session import Session
@@ -37,6 +38,7 @@ class ListedGuard(Record):
         score: Score of the reference, over the items scored so far; None before.
         n: Number of these items.
         source: Origin of its rows.
+        selection: How its rows were selected at the base, so that its score is that of no benchmark; None where they were not.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ListedGuard(Record):
     score: float | None
     n: int
     source: str
+    selection: Selection | None = omitted(None)
 
 
 def add_guard(
@@ -59,8 +62,12 @@ def add_guard(
     data: Path | None = None,
     name: str | None = None,
     learn: int | None = None,
+    tick: Tick | None = None,
 ) -> ListedGuard:
     """Add a guard to a workspace. Its rows are stored; nothing is scored before the first learn, edit or checkup needs it.
+
+    With `informative: true` the base scores a pool of rows now, some of which make the guard; others that were not scored are
+    added as a guard of their own, which checkups alone score. See `guards.select`.
 
     Args:
         session: Of the workspace.
@@ -68,20 +75,40 @@ def add_guard(
         data: Folder of data files.
         name: Name of the guard; None takes the one in its file.
         learn: Number of items that each learn scores; None takes the one in its file.
+        tick: Called with (what, done, total) while a pool is scored.
 
     Raises:
-        BadInput: There is no such guard, its data are missing, or a guard or a task has its name.
+        BadInput: There is no such guard, its data are missing, a guard or a task has its name, or no row can be selected.
         BadSpec: A setting in its file is not valid.
         Busy: Another process writes to the workspace.
     """
     ledger = session.ledger
     read = read_guard(what, ledger.root, data, name=name, has_template=partial(has_template, session))
-    items = read.items if learn is None else _with_learn(read.items, learn)
     with session.writing():
-        refuse_taken(ledger, read.spec.name)
-        guard = replace(guard_of(session, read), items=items)
-        ledger.add_guard(guard)
-    return listed(session, guard)
+        if read.spec.informative:
+            guards = _selected(session, read, learn, tick)
+        else:
+            refuse_taken(ledger, read.spec.name)
+            guards = [_guard_with(session, read, learn)]
+        for guard in guards:
+            ledger.add_guard(guard)
+    return listed(session, guards[0])
+
+
+def _selected(session: Session, read: ReadGuard, learn: int | None, tick: Tick | None) -> list[Guard]:
+    """Return the guard of rows that are selected at the base, and that of rows which no selection saw."""
+    from perdure.workflows.guards.select import names_of, select
+
+    for name in names_of(read.spec.name):
+        refuse_taken(session.ledger, name)
+    parts = select(session, read, tick)
+    selected = replace(_guard_with(session, parts.selected, learn), selection=parts.selection)
+    return [selected, guard_of(session, parts.check)]
+
+
+def _guard_with(session: Session, read: ReadGuard, learn: int | None) -> Guard:
+    items = read.items if learn is None else _with_learn(read.items, learn)
+    return replace(guard_of(session, read), items=items)
 
 
 def guard_of(session: Session, read: ReadGuard) -> Guard:
@@ -241,6 +268,7 @@ def listed(session: Session, guard: Guard) -> ListedGuard:
         score=score.score if score else None,
         n=score.n if score else 0,
         source=guard.source,
+        selection=guard.selection,
     )
 
 

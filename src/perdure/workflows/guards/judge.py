@@ -45,6 +45,7 @@ def guard_items(measured: Mapping[str, MeasuredGuard], budget: str = "learn") ->
             before=one.before.items,
             now=one.now.items,
             groups=tuple(row.group for row in one.rows) if all(row.group for row in one.rows) else (),
+            selected=one.guard.selection is not None,
         )
         for name, one in measured.items()
     }

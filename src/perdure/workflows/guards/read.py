@@ -33,7 +33,8 @@ class ReadGuard:
 
     Args:
         spec: Its settings.
-        task: Its rows as test rows of a task, in their one order, as many as the largest budget has.
+        task: Its rows as test rows of a task, in their one order, as many as the largest budget has; all of them where some are
+            to be selected.
         items: Number of items by budget.
         chance: Expected score by chance; None where it has no part.
         source: Origin of its rows, for people.
@@ -84,7 +85,7 @@ def read_guard(
     named = data_folder(data)
     places = [folder, root, *([named] if named else [])]
     rows, whole = _rows(spec, places, has_template)
-    most = len(rows) if spec.items.full == "all" else min(spec.items.full, len(rows))
+    most = len(rows) if spec.items.full == "all" or spec.informative else min(spec.items.full, len(rows))
     task = replace(
         whole,
         spec=whole.spec.model_copy(update={"test_rows": most}),
@@ -97,7 +98,7 @@ def read_guard(
     counts = spec.items
     wanted = (counts.quick if counts.learn is None else counts.learn, counts.quick, counts.standard, most)
     items = GuardBudget(*(min(count, most) for count in wanted))
-    return ReadGuard(spec, task, items, _chance(spec, task), _source(spec))
+    return ReadGuard(spec, task, items, chance_of(spec, task), _source(spec))
 
 
 def _with_scorer(spec: GuardSpec, folder: Path, root: Path) -> GuardSpec:
@@ -198,7 +199,7 @@ def as_conversation(row: Row) -> Row:
     return replace(row, prompt="", completion="", messages=turns)
 
 
-def _chance(spec: GuardSpec, task: TaskData) -> float | None:
+def chance_of(spec: GuardSpec, task: TaskData) -> float | None:
     """Return the expected score by chance: as the file says, else by the number of choices."""
     return chance_level(task) if spec.chance is None else spec.chance
 
