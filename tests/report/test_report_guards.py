@@ -5,6 +5,7 @@ from dataclasses import replace
 from report_examples import four_tasks, with_guards
 from test_report_page import Page
 
+from perdure.ledger.records import GuardsVerdict
 from perdure.report import render
 from perdure.workflows.inspect.report_records import GuardReport
 
@@ -36,6 +37,16 @@ def test_answers_are_escaped_marked_and_folded() -> None:
     assert "2 more answers" in text
     assert "(empty)" in text
     assert [tag for tag, _ in page.elements].count("mark") == 5 + 4 * 5 + 4
+
+
+def test_the_gate_says_what_was_found_of_guards_that_only_warn() -> None:
+    data = four_tasks()
+    lost = GuardsVerdict("fail", False, "homes (knowledge) fell from 90.0% to 40.0%, at least 30.0", (), None, None)
+    told = "Guards, which only warn: homes (knowledge) fell from 90.0% to 40.0%, at least 30.0."
+    assert told not in render(data)
+    *others, last = data.entries
+    judged = replace(last.record, gate=replace(last.gate, guards=lost))
+    assert told in render(replace(data, entries=(*others, replace(last, record=judged))))
 
 
 def test_no_guard_measured_no_section() -> None:

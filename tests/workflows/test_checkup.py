@@ -79,6 +79,10 @@ def test_every_reading_has_its_rows_and_its_interval(ws):
     knowledge, guards = data["knowledge_retention"], data["guards"]
     assert knowledge["n"] == 12
     assert knowledge["base"] == pytest.approx((guards["names"]["base"] + guards["more_names"]["base"]) / 2)
+    kept = guards["names"]["kept"]
+    assert (kept["base"], kept["now"], kept["n"]) == (1.0, guards["names"]["now"], 6)  # the base knew all of them
+    assert "kept" not in guards["verbs"]
+    assert "n 6  inconclusive; of 6 known before, 100.0 kept (" in checkup_screen(ws.checkup(), {})
     drift = data["instruction_drift"]
     assert list(drift) == ["same", "kl", "length", "ends", "sound", "declines", "embedding"]
     assert drift["embedding"] is None  # it was not asked for

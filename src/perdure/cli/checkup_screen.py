@@ -75,7 +75,8 @@ def _guard(one: GuardReading, verdict: GuardVerdict | None) -> str:
     if one.blind:
         return f"blind: {_percent(one.base)} is no better than chance or nothing, so that no fall can be seen  {n}"
     word = f"  {verdict.verdict.upper() if verdict.verdict == 'fail' else verdict.verdict}" if verdict else ""
-    return f"{_percent(one.base)} -> {_percent(one.now)}  {_change(one.change)}  {n}{word}"
+    kept = f"; of {one.kept.n} known before, {_percent(one.kept.now)} kept {_interval(one.kept)}" if one.kept else ""
+    return f"{_percent(one.base)} -> {_percent(one.now)}  {_change(one.change)}  {n}{word}{kept}"
 
 
 def _drift(checkup: Checkup) -> list[str]:

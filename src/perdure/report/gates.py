@@ -65,6 +65,8 @@ def _verdict(entry: ReportEntry, gate: Verdict, is_open: bool, most: int | None 
         sentences.append(sentence(f"{floor.task}: {floor.reason}"))
     if (facts := gate.facts) and facts.reason not in gate.reason:
         sentences.append(sentence(facts.reason))
+    if (kept := gate.guards) and kept.reason not in gate.reason:
+        sentences.append(sentence(f"Guards{'' if kept.enforced else ', which only warn'}: {kept.reason}"))
     if gate.verdict == "inconclusive":
         sentences.append(sentence(TO_DECIDE))
     rows = gate.tasks[:most]  # the worst first

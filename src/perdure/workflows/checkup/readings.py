@@ -44,7 +44,19 @@ def guard_reading(measured: MeasuredGuard) -> GuardReading:
         groups=len(set(named)),
         seconds=measured.seconds,
         selected=guard.selection is not None,
+        kept=_kept(measured, named, seed) if guard.ability in KNOWLEDGE else None,
     )
+
+
+def _kept(measured: MeasuredGuard, groups: Sequence[str], seed: int) -> Reading | None:
+    """Return the reading over the rows that the reference answered rightly; None of graded answers, and without such a row."""
+    before, now = measured.before.items, measured.now.items
+    known = [i for i, item in enumerate(before) if item == 1]
+    if not known or not {*before, *now} <= {0.0, 1.0}:
+        return None
+    own = [groups[i] for i in known] if groups else []
+    value, low, high = mean_interval([now[i] for i in known], seed=seed, groups=own)
+    return Reading(base=1.0, now=value, low=low, high=high, n=len(known))
 
 
 def abilities(guards: Mapping[str, GuardReading]) -> Abilities:
