@@ -5,6 +5,7 @@ from dataclasses import replace
 from report_examples import four_tasks, with_guards
 from test_report_page import Page
 
+from perdure.evaluate.matrix import GuardColumn
 from perdure.ledger.records import GuardsVerdict
 from perdure.report import render
 from perdure.workflows.inspect.report_records import GuardReport
@@ -47,6 +48,17 @@ def test_the_gate_says_what_was_found_of_guards_that_only_warn() -> None:
     *others, last = data.entries
     judged = replace(last.record, gate=replace(last.gate, guards=lost))
     assert told in render(replace(data, entries=(*others, replace(last, record=judged))))
+
+
+def test_blind_guards_are_hatched_in_the_heat_map() -> None:
+    data = four_tasks()
+    stages = len(data.matrix.stages)
+    columns = {name: GuardColumn("maths", "base", (0.2,) * stages, 50, name == "sums") for name in ("sums", "words")}
+    page = render(replace(data, matrix=replace(data.matrix, guards=columns)))
+    assert page.count("blind: the reference is no better than chance") == stages
+    assert "blind guard</span>" in page
+    columns.pop("sums")
+    assert "blind guard</span>" not in render(replace(data, matrix=replace(data.matrix, guards=columns)))
 
 
 def test_no_guard_measured_no_section() -> None:

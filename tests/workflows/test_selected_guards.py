@@ -108,6 +108,13 @@ def test_a_score_of_selected_rows_is_never_that_of_the_ability(ws):
     assert [one.ability for one in ws.matrix().guards.values()] == ["maths", "maths"]
 
 
+def test_the_matrix_says_which_guards_are_blind(ws):
+    add(ws, 8)
+    assert not any(one.blind for one in ws.matrix().guards.values())  # nothing is measured yet
+    ws.checkup(budget="full")
+    assert {name: one.blind for name, one in ws.matrix().guards.items()} == {"sums_selected": False, "sums_check": True}
+
+
 def test_what_cannot_be_selected_is_refused(ws):
     assert names_of("sums_selected") == names_of("sums") == ("sums_selected", "sums_check")
     add(ws, 8)

@@ -94,12 +94,14 @@ class GuardColumn(Record):
         reference: Id of the entry that a gate compares with.
         score: Score after each stage, in [0, 1], over the rows that every measured stage has; None where not measured.
         n: Number of these rows; 0 where no stage was measured.
+        blind: The reference scores no better than chance, so that a fall cannot be seen.
     """
 
     ability: str
     reference: str
     score: tuple[float | None, ...]
     n: int
+    blind: bool = omitted(False)
 
 
 Cells = Sequence[Sequence[Score | None]]  # (stages, tasks)

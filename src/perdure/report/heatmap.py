@@ -73,9 +73,14 @@ def legend(matrix: Matrix | None = None) -> Html:
         el("span", "0%", el("span", steps, class_="ramp", aria_hidden="true"), "100%"),
         el("span", el("i", class_="key just v30"), "just learned"),
         el("span", el("i", class_="key gap"), "not measured"),
+        el("span", el("i", class_="key v30 blind"), "blind guard") if matrix and _any_blind(matrix) else None,
         el("span", "\u2020 other test rows than the newest score of the task") if marked else None,
         class_="legend",
     )
+
+
+def _any_blind(matrix: Matrix) -> bool:
+    return any(guard.blind for guard in matrix.guards.values())
 
 
 def _breakable(name: str) -> Html:
@@ -106,6 +111,11 @@ def _guard_cell(name: str, guard: GuardColumn, i: int, whole: bool, rule: str) -
         unseen = el("span", "not measured", class_="unseen")
         return el("td", unseen, class_=f"gap {rule}", title=f"guard {name}, stage {i}: not measured")
     tip = f"guard {name} ({guard.ability}), stage {i}: {percent(score)}, n = {count(guard.n)}"
+    if guard.blind:
+        tip, rule = (
+            f"{tip}; blind: the reference is no better than chance, so that no fall can be seen",
+            f"blind {rule}",
+        )
     shown = f"{100 * score:.0f}" if whole else f"{100 * score:.1f}"
     return el("td", el("b", shown), class_=f"v{level(score)} {rule}", title=tip)
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.matrix import GuardColumn
 from perdure.evaluate.subset import over_rows
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import Guard, Score
+from perdure.ledger.records import Gate, Guard, Score
+from perdure.ledger.records.guards_verdict import DRIFT
 from perdure.workflows.guards.leaks import leaked_rows
 
 
@@ -34,5 +36,11 @@ def guard_columns(ledger: Ledger, entries: Sequence[Entry]) -> dict[str, GuardCo
         scores = guard_scores(ledger, guard, entries)
         n = next((score.n for score in scores if score), 0)
         values = tuple(score.score if score else None for score in scores)
-        columns[guard.name] = GuardColumn(guard.ability, guard.reference, values, n)
+        columns[guard.name] = GuardColumn(guard.ability, guard.reference, values, n, _blind(ledger, guard))
     return columns
+
+
+def _blind(ledger: Ledger, guard: Guard) -> bool:
+    """Return whether a guard cannot fall, by the score of its reference; False where that was not measured."""
+    (before,) = guard_scores(ledger, guard, [ledger.entry(guard.reference)])
+    return guard.ability != DRIFT and before is not None and is_blind(before.items, guard.chance, Gate().tolerance)
