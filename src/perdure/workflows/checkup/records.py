@@ -69,8 +69,8 @@ class GuardReading(Reading):
         ability: What it measures.
         groups: Number of groups of rows that were resampled; 0 where rows are independent.
         seconds: Seconds that scoring took in this checkup; 0 where every score was stored.
-        kept: Of a guard of knowledge or facts: its reading over the rows that the reference answered rightly. It can only fall, and
-            does a little after any change. None of other guards, and of answers that are neither right nor wrong.
+        kept: Of a guard of knowledge or facts: its reading over the rows that the reference answered rightly. It can only fall,
+            and does a little after any change. None of other guards, and of answers that are neither right nor wrong.
     """
 
     ability: str
