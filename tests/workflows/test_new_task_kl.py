@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from perdure import Workspace
+from perdure.cli.show import _new_task_kl as kl_in_words
 from perdure.ledger.records import LearnRecord
 from perdure.workflows.learn import new_task_kl as module
 from perdure.workflows.learn.new_task_kl import base_on_new_task, new_task_kl
@@ -41,13 +42,17 @@ def run_of(ws, name, most=None):
 
 
 def test_a_learn_measures_it_where_there_are_guards_and_the_base_itself_has_none(ws, monkeypatch):
-    assert learned(ws, "before")[1].new_task_kl is None
+    without = learned(ws, "before")[1]
+    assert without.new_task_kl is None
+    assert kl_in_words(without) is None
     assert base_on_new_task(run_of(ws, "before")) is None
     ws.guard_add(ws.ledger.root.parent / "away.yaml")
     entry, record = learned(ws, "after")
     found = record.new_task_kl
     assert 0 < found.low <= found.kl <= found.high
     assert found.n == 8  # a fifth of 40 rows are test rows
+    assert kl_in_words(record).startswith(f"KL {found.kl:.2f} nats a token ({found.low:.2f} to ")
+    assert kl_in_words(record).endswith(") on 8 prompts of the task")
     run, base = run_of(ws, "after"), ws.ledger.resolve("base")
     ws.session.load(base)
     asked = base_on_new_task(run)

@@ -60,6 +60,7 @@ def show(
         **fact_pairs(view),
         "gate": view.gate and f"{view.gate.verdict.upper()}, {reason_of(view.gate, ledger.aliases)}",
         "guards": guard_line(view.guard_scores),
+        "from the base": learned and _new_task_kl(learned),
     }
     print_text(facts(pairs))
     if view.scores:
@@ -74,6 +75,14 @@ def _given(note: object) -> str | None:
         return None
     at = f" at {short(note['revision'])}" if "revision" in note else ""
     return f"{note['folder']}{at}, {counted(int(note['modules']), 'layer')}, rank {note['rank']}"
+
+
+def _new_task_kl(learned: LearnRecord) -> str | None:
+    """Return KL from the base on the new task's own prompts, in words; None where it was not measured."""
+    if (found := learned.new_task_kl) is None:
+        return None
+    bounds = f"{found.low:.2f} to {found.high:.2f}"
+    return f"KL {found.kl:.2f} nats a token ({bounds}) on {counted(found.n, 'prompt')} of the task"
 
 
 def _validation(learned: LearnRecord) -> str | None:
