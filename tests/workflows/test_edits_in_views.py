@@ -126,3 +126,24 @@ def test_tasks_with_equal_adapters_are_asked_once():
     assert [view.tasks for view in own_views(slots, "base")] == [("a", "b"), ("c",)]
     assert own_views(slots, "base")[0].slots == {"task:a": "1", "task:a/skill": "s"}
     assert [view.tasks for view in own_views(slots, "base", {**slots, "edits": "f", "task:b": "2"})] == [("b",)]
+
+
+def test_an_edit_and_a_revert_of_a_fact_score_requests_that_do_not_name_their_task(edited, tmp_path):
+    rows = [{"prompt": f"{name} lives in", "completion": f" {people.HOME[name]}"} for name in people.PEOPLE[:6]]
+    path = tmp_path / "found.jsonl"
+    path.write_text("\n".join(map(json.dumps, [{**row, "split": s} for s in ("train", "test") for row in rows])))
+    recipe = {"methods": {"per_task": {}, "color": {}}}
+    edited.learn(
+        "found", path, recipe=recipe, overrides={"host": "loop", "lora_r": 4, **WEAK}, gate=None, allow_leaks=True
+    )
+
+    def routed():
+        table = edited.matrix(routed=True)
+        return table.score[-1][table.tasks.index("found")]
+
+    edited.revert(A)
+    assert routed() is not None
+    edited.revert(C, score="none")
+    assert routed() is None
+    write(edited, FACTS[0])
+    assert routed() is not None

@@ -30,8 +30,8 @@ class Answer(Record):
         tokens: How many tokens were generated, a thought included.
         stopped: Why it ends: "stop" (the model ended it), "length" (it may have no more tokens), "blank" (the prompt is blank).
         at: Id of the entry that answered.
-        compared: The answer of another entry, where two were compared.
         routed: The task that the router found, and the probability of each; None where no router was asked.
+        compared: The answer of another entry, where two were compared.
     """
 
     prompt: JsonValue
@@ -41,8 +41,8 @@ class Answer(Record):
     tokens: int
     stopped: Stopped
     at: str
-    compared: Reply | None = omitted(None)
     routed: Routing | None = None
+    compared: Reply | None = omitted(None)
 
     def __str__(self) -> str:
         """Return the answer alone."""
