@@ -196,8 +196,8 @@ def _readme(session: Session, entry: Entry, made: EveryExport, router: "Gaussian
     table = "\n".join(["| Task | Folder | Score on its test rows (95%) |", "|---|---|---|", *rows])
     parts = [
         "# Adapters of tasks",
-        f"LoRA adapters of rank {made.rank} for {base}, made with perdure from entry `{entry.id[:12]}`. Each folder is a "
-        f"PEFT adapter with a model card of its own. `{ADAPTERS}` has the folder of each task"
+        f"LoRA adapters of rank {made.rank} for {base}, made with perdure from entry `{entry.id[:12]}`. Each is a folder "
+        f"in PEFT's format with a model card of its own. `{ADAPTERS}` has the folder of each task"
         + (f"; `{made.shared}` is what all tasks share." if made.shared else "."),
         table,
         "## Serve them",
