@@ -81,7 +81,7 @@ def test_advice_is_a_recipe_that_learn_takes(tmp_path: Path):
 
 
 def test_it_asks_and_talks_on_stderr():
-    answers = ["many", "12", "0", "", "7B", "alike", "n", "y"]
+    answers = ["many", "12", "0", "", "7B", "alike", "n", "y", "n", "n"]
     found = run("recipe", "advise", "--ask", "--json", input="\n".join(answers) + "\n")
     assert "'many' is no number" in found.stderr
     assert "How many tasks" in found.stderr

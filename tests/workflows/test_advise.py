@@ -101,6 +101,7 @@ needed = st.builds(
     instructions=st.booleans(),
     task_known=st.booleans(),
     removable=st.booleans(),
+    one_adapter=st.booleans(),
 )
 
 
@@ -122,7 +123,8 @@ def test_whatever_is_asked_the_recipe_builds_and_keeps_within_every_hard_limit(n
     if needs.instructions:
         assert "instruction_replay" in found.recipe["methods"]
     if needs.removable:
-        assert "per_task" in found.recipe["methods"]
+        assert ("incremental" if needs.one_adapter else "per_task") in found.recipe["methods"]
+    assert not (needs.one_adapter and "per_task" in found.recipe["methods"])
 
 
 PAIR = RehearsalPair(
@@ -199,6 +201,15 @@ def test_who_must_be_able_to_remove_a_task_is_advised_an_adapter_for_each(task_k
     assert any("'perdure revert TASK' takes a task out" in text for text in found.cautions)
     shared = "in weights that other tasks train further"
     assert all(shared in why(found, other) for other in ("naive", "dual_replay", "lwf", "replay"))
+
+
+def test_where_one_adapter_serves_all_tasks_none_is_advised_for_each():
+    table = [suite(*TABLE[0].arms, routed("isolated", 0.97, 0.95))]
+    assert advised(table).based_on == "isolated"
+    found = advised(table, one_adapter=True)
+    assert found.based_on == "dual_replay"
+    assert "'perdure merge --rank R' makes one of them" in why(found, "isolated")
+    assert advised(table, one_adapter=True, removable=True).based_on == "incremental"
 
 
 def test_a_recipe_that_replays_rows_into_adapters_of_other_tasks_leaves_them_there():

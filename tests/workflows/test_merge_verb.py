@@ -563,10 +563,21 @@ def test_the_command_drops_later_and_prints_what_it_dropped(isolated):
     assert "through the adapters of their own, as before ('perdure merge --drop' drops these)" in done.output
     done = run.invoke(app, ["merge", "--drop", "--tasks", "refund", "--no-gate", "-w", root])
     assert done.exit_code == 0, done.output
-    assert "dropped the own adapters of refund, which the shared one of rank 4 serves" in done.output
+    assert "dropped refund: 1 own adapter, in the place of which the shared one of rank 4 answers" in done.output
     found = json.loads(run.invoke(app, ["merge", "--drop", "--no-gate", "--json", "-w", root]).stdout)
     assert (found["rank"], found["how"], found["tasks"]) == (4, "drop", ["invoice", "parcel"])
     assert "merge 2 own adapters dropped" in run.invoke(app, ["log", "-w", root]).output
+
+
+def test_of_a_task_whose_adapter_was_dropped_deleted_rows_name_what_takes_the_rest_out(tiny_model, tmp_path):
+    routed = {"methods": {"per_task": {}, "color": {}}}
+    root, run = str(made(tmp_path, tiny_model, routed, ["refund"])), CliRunner()
+    ws = Workspace.open(root)
+    ws.merge(4, drop=True, gate=None)
+    told = run.invoke(app, ["memory", "delete", "--task", "refund", "-w", root]).output
+    assert "stays in head, in route:refund; 'perdure task remove refund' takes it out" in told
+    assert run.invoke(app, ["task", "remove", "refund", "-w", root]).exit_code == 0
+    assert set(slots(ws)) == {"skill"}
 
 
 def test_the_command_prints_what_it_did_and_exits_with_3_where_the_gate_fails(summed, monkeypatch):

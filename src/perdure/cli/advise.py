@@ -39,6 +39,7 @@ def advise(
         bool,
         typer.Option("--removable", help="A task must be removable later, with what the weights learned of it."),
     ] = False,
+    one_adapter: Annotated[bool, typer.Option("--one-adapter", help="One adapter must serve all tasks.")] = False,
     ask: Annotated[
         bool, typer.Option("--ask", help="Ask the questions; the default at a terminal without flags.")
     ] = False,
@@ -63,6 +64,7 @@ def advise(
     }
     given |= {"time": time, "parameters": parameters, "similarity": similarity}
     given |= {"instructions": instructions, "task_known": task_known, "removable": removable}
+    given |= {"one_adapter": one_adapter}
     if out:
         check_output(out, RECIPE, force=force)
     silent = all(value in (None, False) for key, value in given.items() if key != "keep_rows") and not no_rows
@@ -107,6 +109,7 @@ def questions() -> dict[str, Any]:
         "instructions": _confirmed("Must it still follow general instructions"),
         "task_known": _confirmed("Is it known at use which task a question belongs to"),
         "removable": _confirmed("Must a task be removable later, with what the weights learned of it"),
+        "one_adapter": _confirmed("Must one adapter serve all tasks"),
     }
 
 

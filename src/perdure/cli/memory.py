@@ -195,15 +195,21 @@ def export(
 
 def _way_out(ledger: "Ledger", row: str) -> str:
     """Return which tasks can be reverted to take out what was learned from a row; empty where none can."""
-    from perdure.core.slots import slots_of_task
+    from perdure.core.slots import adapters_of_task
 
-    slots = ledger.slots(ledger.resolve("head"))
-    own = [ledger.shown_name(task) for task in ledger.tasks_trained_on(row) if slots_of_task(slots, task)]
-    return "".join(f"; 'perdure revert {task}' takes out the whole adapter of {task}" for task in own)
+    head = ledger.resolve("head")
+    slots, tasks = ledger.slots(head), ledger.tasks_trained_on(row)
+    ways = {task: f"all that was measured of {task}" for task in ledger.labelled_by(head, tasks)}
+    ways |= {task: f"the whole adapter of {task}" for task in tasks if adapters_of_task(slots, task)}
+    return "".join(
+        f"; 'perdure revert {ledger.shown_name(task)}' takes out {ways[task]}" for task in tasks if task in ways
+    )
 
 
 def _show_deleted_task(deleted: "DeletedTask", ledger: "Ledger") -> None:
     """Print what of a task is gone, and what is left of it in the weights of head."""
+    from perdure.core.slots import adapters_of_task
+
     task, others = ledger.shown_name(deleted.task), ", ".join(map(short, deleted.others))
     if deleted.already:
         print_text(f"the rows of task {task} were erased before; nothing is changed")
@@ -212,9 +218,9 @@ def _show_deleted_task(deleted: "DeletedTask", ledger: "Ledger") -> None:
             f"erased the text of {counted(deleted.rows, 'row')} of task {task}; such rows are refused from now on"
         )
     if deleted.own:
-        print_text(
-            f"what was learned from them stays in head, in {', '.join(deleted.own)}; 'perdure revert {task}' takes it out"
-        )
+        measured = not adapters_of_task(deleted.own, deleted.task)  # by a router; its weights may be shared
+        way = f"perdure {'task remove' if measured and deleted.others else 'revert'} {task}"
+        print_text(f"what was learned from them stays in head, in {', '.join(deleted.own)}; '{way}' takes it out")
     if deleted.others:
         print_text(
             f"what was learned from them stays in weights that other tasks go through (entries {others}); 'perdure rollback' "

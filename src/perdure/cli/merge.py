@@ -149,7 +149,8 @@ def _show(result: "MergeResult", ledger: "Ledger") -> None:
     trained = f", trained on {counted(result.rows, 'row')}" if result.rows else ""
     if result.how == DROP:
         print_text(
-            f"dropped the own adapters of {names}, which the shared one of rank {result.rank} serves: {entry}, {seconds}"
+            f"dropped {names}: {counted(len(result.tasks), 'own adapter')}, in the place of which the shared one of rank "
+            f"{result.rank} answers; {entry}, {seconds}"
         )
     else:
         print_text(

@@ -17,6 +17,11 @@ def refusal(candidate: Candidate, needs: Needs) -> str | None:
         return "it trains nothing, and answers with labels alone: for single tasks of plain labels"
     if candidate.methods == ("per_task",) and not needs.task_known:
         return "each task has an adapter of its own and no router, so that a request must name its task"
+    if needs.one_adapter and "per_task" in candidate.methods:
+        return (
+            "each task has an adapter of its own, and one is to serve all tasks; 'perdure merge --rank R' makes one of them, "
+            "which loses accuracy"
+        )
     if needs.removable and (why := _irremovable(candidate)):
         return why
     if candidate.recipe.remembers and not needs.rows_allowed:

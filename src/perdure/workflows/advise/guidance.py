@@ -26,6 +26,7 @@ class Needs:
         instructions: Whether the model must still follow general instructions.
         task_known: Whether it is known at use which task a question belongs to.
         removable: Whether a task must be removable later, with what the weights learned of it.
+        one_adapter: Whether one adapter is to serve all tasks.
     """
 
     tasks: int | None = None
@@ -38,6 +39,7 @@ class Needs:
     instructions: bool = False
     task_known: bool = False
     removable: bool = False
+    one_adapter: bool = False
 
     @property
     def rows_allowed(self) -> bool:
@@ -122,15 +124,22 @@ FIELD = (
         "Ren et al. 2024, arXiv 2402.18865",
     ),
     Rule(
+        "where a task must be removable and one adapter is to serve all tasks",
+        lambda needs: needs.removable and needs.one_adapter,
+        "a sum of adapters, one a task, of which each can be taken out",
+        {"incremental": "a sum of adapters"},
+        "Wang et al. 2023, arXiv 2310.14152",
+    ),
+    Rule(
         "where a task must be removable, and is known at use",
-        lambda needs: needs.removable and needs.task_known,
+        lambda needs: needs.removable and needs.task_known and not needs.one_adapter,
         "isolation: an adapter for each task, trained on rows of this task alone; without it, nothing of the task is left",
         {"per_task": "an adapter for each task"},
         "Bourtoule et al. 2021 (SISA), arXiv 1912.03817",
     ),
     Rule(
         "where a task must be removable",
-        lambda needs: needs.removable and not needs.task_known,
+        lambda needs: needs.removable and not (needs.task_known or needs.one_adapter),
         "isolation with a router: an adapter for each task, trained on rows of this task alone; without it, nothing of the task "
         "is left",
         {"per_task": "an adapter for each task", "color": "a router"},
@@ -138,14 +147,14 @@ FIELD = (
     ),
     Rule(
         "over many tasks",
-        lambda needs: many(needs) and not needs.removable and not needs.task_known,
+        lambda needs: many(needs) and not (needs.removable or needs.task_known or needs.one_adapter),
         "isolation with a router: no task changes another, and a task costs the same however many there are",
         {"per_task": "an adapter for each task", "color": "a router"},
         "Wistuba et al. 2023 (CoLoR), arXiv 2311.17601",
     ),
     Rule(
         "where the task is known at use",
-        lambda needs: needs.task_known and not needs.removable,
+        lambda needs: needs.task_known and not (needs.removable or needs.one_adapter),
         "isolation: an adapter for each task, which no later task changes, so that nothing is forgotten",
         {"per_task": "an adapter for each task"},
         "Mallya & Lazebnik 2018 (PackNet), arXiv 1711.05769; Wang et al. 2023, arXiv 2310.14152",
@@ -153,7 +162,8 @@ FIELD = (
     Rule(
         "with plentiful resources, or where rows may not be stored",
         lambda needs: (
-            not (needs.task_known or needs.removable or many(needs)) and (plentiful(needs) or not needs.rows_allowed)
+            not (needs.task_known or needs.removable or needs.one_adapter or many(needs))
+            and (plentiful(needs) or not needs.rows_allowed)
         ),
         "isolation with a router: an adapter for each task, and the task of a request found from features of the base model",
         {"per_task": "an adapter for each task", "color": "a router"},
@@ -161,7 +171,7 @@ FIELD = (
     ),
     Rule(
         "where rows may not be stored and one adapter is to serve all tasks",
-        lambda needs: not needs.rows_allowed and not needs.task_known,
+        lambda needs: not needs.rows_allowed and (needs.one_adapter or not (needs.task_known or needs.removable)),
         "SLAO: one adapter of constant rank, started from an orthonormal basis of its rows and merged over time",
         {"slao": "SLAO"},
         "Qiao & Mahdavi 2026, arXiv 2512.23017",
