@@ -111,6 +111,7 @@ def test_guards_that_no_gate_judged_show_what_was_measured(ws):
     assert ws.show(done.entry).to_json()["guard_scores"]["guards"]["homes"]["now"] == 1.0
     assert guard_line(ws.status().guard_scores) == "not judged (enforced), homes 100.0% (100.0% before)"
     ws.guard_remove("homes")
+    assert not ws.ledger.has_guards
     assert "guard_scores" not in ws.status().to_json()
 
 

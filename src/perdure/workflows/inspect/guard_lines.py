@@ -56,15 +56,14 @@ def guards_at(ledger: "Ledger", entry: "Entry", gate: "Verdict | GateOff | None"
         entry: The entry, or the candidate.
         gate: The verdict of its gate.
     """
-    guards = ledger.guards()
-    if not guards:
+    if not ledger.has_guards:
         return None
     judged = gate.guards if isinstance(gate, Verdict) else None
     return GuardsView(
         mode="enforce" if ledger.config.get("guards") == "enforce" else "warn",
         verdict=judged.verdict if judged else None,
         reason=judged.reason if judged else None,
-        guards={guard.name: _line(ledger, entry, guard, judged) for guard in guards},
+        guards={guard.name: _line(ledger, entry, guard, judged) for guard in ledger.guards()},
     )
 
 
