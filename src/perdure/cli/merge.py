@@ -90,7 +90,7 @@ def merge(
     --drop is given; --drop alone drops them later. Exits with 3 when a task lost more than the gate tolerates: head stays, and
     the entry waits for 'perdure accept' or 'perdure discard'.
 
-    Example: perdure merge --rank 16, and later perdure merge --drop
+    Example: perdure merge --rank 16
     """
     from perdure.ledger.records import Gate
 
