@@ -113,7 +113,10 @@ def measured(suite: str, column: str) -> dict[str, str]:
     head, rows = read_table(suite)
     told = {row[0]: row[head.index(column)] for row in rows}
     shipped = {name: nameless(load_recipe(name)) for name in recipe_names()}
-    arms = {name: [arm for arm in (name, *ran) if ran.get(arm) == recipe] for name, recipe in shipped.items()}
+    arms = {  # a result that came after its table was written waits for the next table
+        name: [arm for arm in (name, *ran) if ran.get(arm) == recipe and arm in told]
+        for name, recipe in shipped.items()
+    }
     return {name: told[same[0]] for name, same in arms.items() if same}
 
 
