@@ -126,7 +126,7 @@ def test_what_an_isolated_task_costs_does_not_depend_on_how_many_there_are(tiny_
 
     Scores of requests that name no task are left out: each row that a new task draws away is answered once more.
     """
-    monkeypatch.setattr(run, "routes", lambda ledger, entry: {})
+    monkeypatch.setattr(run, "routed_scores", lambda session, entry, tasks, tick: {})
     ws = Workspace.init(tmp_path / "ws", str(tiny_model), dtype="float32")
     second, *later = costs(ws, tmp_path, methods)
     assert second[0] > 0
