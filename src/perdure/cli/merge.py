@@ -20,7 +20,6 @@ from perdure.cli.options import (
 )
 from perdure.cli.output import counted, emit, print_message, print_text, short, warn
 from perdure.cli.progress import progress
-from perdure.ledger.records.merge import DROP
 
 if TYPE_CHECKING:
     from perdure.ledger import Ledger
@@ -144,6 +143,8 @@ def _weights(pairs: list[str]) -> dict[str, float]:
 
 def _show(result: "MergeResult", ledger: "Ledger") -> None:
     """Print what was merged or dropped, each task before and after, and the gate's screen."""
+    from perdure.ledger.records.merge import DROP
+
     names = ", ".join(map(ledger.shown_name, result.tasks))
     entry, seconds = f"entry {short(result.entry)}", f"{result.seconds:.1f} s\n"
     trained = f", trained on {counted(result.rows, 'row')}" if result.rows else ""

@@ -1,6 +1,6 @@
 """`perdure show`: one entry."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,9 @@ from perdure.cli.names import entry_names
 from perdure.cli.options import AsJson, Folder, open_ledger
 from perdure.cli.output import clock, counted, emit, facts, print_text, short, warn
 from perdure.cli.resources import resource_pairs
-from perdure.ledger.records import ADAPTER, LearnRecord
+
+if TYPE_CHECKING:
+    from perdure.ledger.records import LearnRecord
 
 
 def show(
@@ -28,6 +30,7 @@ def show(
 
     Example: perdure show head~1
     """
+    from perdure.ledger.records import ADAPTER
     from perdure.workflows.inspect import views
 
     ledger = open_ledger(folder)
@@ -77,7 +80,7 @@ def _given(note: object) -> str | None:
     return f"{note['folder']}{at}, {counted(int(note['modules']), 'layer')}, rank {note['rank']}"
 
 
-def _new_task_kl(learned: LearnRecord) -> str | None:
+def _new_task_kl(learned: "LearnRecord") -> str | None:
     """Return KL from the base on the new task's own prompts, in words; None where it was not measured."""
     if (found := learned.new_task_kl) is None:
         return None
@@ -85,7 +88,7 @@ def _new_task_kl(learned: LearnRecord) -> str | None:
     return f"KL {found.kl:.2f} nats a token ({bounds}) on {counted(found.n, 'prompt')} of the task"
 
 
-def _validation(learned: LearnRecord) -> str | None:
+def _validation(learned: "LearnRecord") -> str | None:
     """Return the validation curve in words; None where nothing was validated."""
     curve = learned.validation
     if not curve:

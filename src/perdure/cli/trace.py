@@ -10,7 +10,6 @@ import typer
 from perdure.cli.options import AsJson, At, Device, Folder, open_workspace
 from perdure.cli.output import emit, print_message, print_text, warn
 from perdure.cli.progress import progress
-from perdure.cli.trace_screen import screen
 from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
@@ -67,6 +66,7 @@ def trace(
 
     Example: perdure trace "{} works in" --subject "Ada Moss"
     """
+    from perdure.cli.trace_screen import screen
     from perdure.workflows.inspect.sweep import sweep as sweep_layers
     from perdure.workflows.inspect.trace import trace_facts, trace_prompt
 

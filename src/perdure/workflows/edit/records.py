@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from perdure.core.errors import NotFound
-from perdure.editing.spec import EditSpec
 from perdure.ledger.records import (
     MERGE,
     Answers,
@@ -26,6 +25,7 @@ from perdure.workflows.fact_records import NOTE, along, changed, record_at
 if TYPE_CHECKING:
     from perdure.editing.edit_set import EditSet
     from perdure.editing.measures import Verdict
+    from perdure.editing.spec import EditSpec
     from perdure.editing.written import Written
     from perdure.ledger import Entry, Ledger
 
@@ -91,8 +91,10 @@ def matching(record: EditsRecord, fact_id: str) -> list[FactLine | WrittenFact]:
     return [line for name, line in record.every.items() if len(fact_id) >= SHORTEST and name.startswith(fact_id)]
 
 
-def first_specs(ledger: "Ledger", record: EditsRecord) -> dict[str, EditSpec]:
+def first_specs(ledger: "Ledger", record: EditsRecord) -> "dict[str, EditSpec]":
     """Return the settings that the edits of the facts in force were begun with, by id; a retry may have used others."""
+    from perdure.editing.spec import EditSpec  # only here: its checks load the settings of training
+
     specs = {line.fact: ledger.entry(line.entry).data.get("spec") for line in record.facts}
     return {fact_id: EditSpec.from_json(spec) for fact_id, spec in specs.items() if spec}
 
