@@ -68,7 +68,7 @@ def measured(options: argparse.Namespace, count: int) -> dict[str, object]:
             "applied": len(edited.applied),
             "refused": len(edited.refused),
             "reasons": dict(Counter(fact.reason for fact in edited.refused)),
-            "perplexity": edited.drift.rise if edited.drift else None,
+            "perplexity_rise": edited.drift.rise if edited.drift else None,
             "seconds": edited.seconds,
             "checkup": found.to_json(),
         }

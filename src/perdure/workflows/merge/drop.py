@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.core.recipe import nearest
-from perdure.core.slots import EDITS, SKILL, own_slots, task_slot
+from perdure.core.slots import SKILL, own_slots, task_slot
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import MERGE, Gate, MergeNote
+from perdure.ledger.records import Gate, MergeNote
 from perdure.ledger.records.merge import DROP
 from perdure.workflows.author import sign
-from perdure.workflows.edit.carry import Carried, carry
 from perdure.workflows.guards.attach import Mode
 from perdure.workflows.guards.judge import mode_for
+from perdure.workflows.merge.draft import draft
 from perdure.workflows.merge.judge import Judged, judge
 from perdure.workflows.merge.outcome import MergeResult, record_merge, reporting, result_of
 from perdure.workflows.merge.sources import learned_since
-from perdure.workflows.merge.state import unchanged_state
 from perdure.workflows.merges import merge_of
 from perdure.workflows.session import Session
 from perdure.workflows.signals import stop_signal
@@ -73,9 +72,11 @@ def drop_merged(
         report = reporting(tick, stop)
         planned = _plan(session, [session.ledger.task_name(name) for name in tasks])
         mode = mode_for(session.ledger, guards, gate)
-        entry, carried, notices = _draft(session, planned, report)
+        gone = [name for task in planned.tasks for name in own_slots(session.ledger.slots(planned.head), task)]
+        about = {"how": DROP, "adapters": {}, "drop": True, "tasks": list(planned.tasks)}
+        entry, carried, notices = draft(session, planned.head, dict.fromkeys(sorted(gone)), about, report)
         judged = judge(session, entry, planned.head, planned.tasks, carried, gate=gate, mode=mode, tick=report)
-        note = _note(session.ledger, planned, judged, notices)
+        note = _note(session.ledger, planned, judged, (*planned.notices, *notices))
         record_merge(session.ledger, entry, note, judged, carried, signature, mode)
     return result_of(entry, note, judged, began)
 
@@ -110,32 +111,6 @@ def _plan(session: Session, named: Sequence[str]) -> _Planned:
         if learned_since(merged[name], name, slots)
     )
     return _Planned(head, tasks, notices)
-
-
-def _draft(session: Session, planned: _Planned, tick: Tick) -> tuple[Entry, Carried | None, tuple[str, ...]]:
-    """Return the entry, the facts on it and what the user should know."""
-    ledger, head = session.ledger, planned.head
-    before = ledger.slots(head)
-    slots: dict[str, str | None] = dict.fromkeys(
-        sorted(name for task in planned.tasks for name in own_slots(before, task))
-    )
-    carried = carry(session, head, slots, tick)
-    if carried and carried.slot:
-        slots[EDITS] = carried.slot
-    state, gone = unchanged_state(ledger, head)
-    entry = Entry(
-        parent=head.id,
-        kind="merge",
-        base=head.base,
-        tasks=head.tasks,
-        data={MERGE: {"how": DROP, "adapters": {}, "drop": True, "tasks": list(planned.tasks)}},
-        seed=session.seed,
-        slots=slots,
-        memory=head.memory,
-        columns=head.columns,
-        state=state,
-    )
-    return entry, carried, (*planned.notices, *gone, *(carried.warnings if carried else ()))
 
 
 def _note(ledger: Ledger, planned: _Planned, judged: Judged, notices: tuple[str, ...]) -> MergeNote:

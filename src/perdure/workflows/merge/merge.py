@@ -10,21 +10,21 @@ from perdure.core.keyed import keyed
 from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
-from perdure.core.slots import EDITS, SKILL, isolated_tasks
+from perdure.core.slots import SKILL, isolated_tasks
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import MERGE, Gate, MergeNote
+from perdure.ledger.records import Gate, MergeNote
 from perdure.workflows.author import sign
-from perdure.workflows.edit.carry import Carried, carry
+from perdure.workflows.edit.carry import Carried
 from perdure.workflows.guards.attach import Mode
 from perdure.workflows.guards.judge import mode_for
 from perdure.workflows.learn.scaled import times
 from perdure.workflows.merge.distill import Distilled, distill, recipe_of, rows_at_hand
+from perdure.workflows.merge.draft import draft
 from perdure.workflows.merge.judge import Judged, judge
 from perdure.workflows.merge.outcome import MergeResult, record_merge, reporting, result_of
 from perdure.workflows.merge.request import MergeRequest
 from perdure.workflows.merge.shape import Shape, shape_of
 from perdure.workflows.merge.sources import Sources, objects_of, replaced_slots, sources
-from perdure.workflows.merge.state import unchanged_state
 from perdure.workflows.session import Session
 from perdure.workflows.signals import stop_signal
 
@@ -209,24 +209,8 @@ def _draft(
     recipe, distilled = trained
     tensors = distilled.tensors if distilled else to_tensors(merged.patches)
     slots = {**replaced_slots(ledger, head, planned.found, request.drop), SKILL: ledger.objects.put(tensors)}
-    carried = carry(session, head, slots, tick)
-    if carried and carried.slot:
-        slots[EDITS] = carried.slot
-    state, gone = unchanged_state(ledger, head)
-    entry = Entry(
-        parent=head.id,
-        kind="merge",
-        base=head.base,
-        recipe=recipe.to_json() if recipe else None,
-        tasks=head.tasks,
-        data={MERGE: {**planned.about, "shape": shape}},
-        seed=session.seed,
-        slots=slots,
-        memory=head.memory,
-        columns=head.columns,
-        state=state,
-    )
-    return entry, carried, (*planned.found.notices, *gone, *(carried.warnings if carried else ()))
+    entry, carried, notices = draft(session, head, slots, {**planned.about, "shape": shape}, tick, recipe)
+    return entry, carried, (*planned.found.notices, *notices)
 
 
 def _note(
