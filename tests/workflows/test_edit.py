@@ -133,6 +133,27 @@ def test_nothing_is_recorded_where_all_together_change_too_much(ws, monkeypatch)
     assert write(ws, *FACTS, gate=None).applied == (A, B, C)
 
 
+def test_the_first_facts_that_do_not_change_too_much_are_written_where_all_together_do(ws, monkeypatch):
+    real, measured = edit_state.Place.cost, []
+
+    def rising(self, edit_set, entry):
+        drift, norms = real(self, edit_set, entry)
+        measured.append(len(edit_set.live))
+        rise = 20 if len(edit_set.live) > 2 else 1
+        return dataclasses.replace(drift, perplexity=rise * drift.perplexity_before), norms
+
+    monkeypatch.setattr(edit_state.Place, "cost", rising)
+    told = write(ws, *FACTS)
+    assert (told.applied, [fact.fact for fact in told.refused]) == ((A, B), [C])
+    assert measured == [3, 1, 2, 2]
+    assert told.refused[0].reason.endswith(
+        "above 1000.0%; of the facts that pass, the first 2 do not; "
+        "take --method memit, which changes less for many facts, or allow more with --perplexity"
+    )
+    assert all(said(ws, fact.subject) == fact.target for fact in FACTS[:2])
+    assert write(ws, FACTS[2], gate=None).applied == (C,)
+
+
 def test_an_edit_that_breaks_off_leaves_the_ledger_as_it_was(ws, monkeypatch):
     parent, before = ws.ledger.resolve("head"), logits(ws)
 

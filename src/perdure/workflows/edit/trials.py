@@ -82,7 +82,7 @@ class Trials:
                 if not far:
                     self.place.load(draft.edit_set)
                     return self._outcome(draft, verdicts, drift, norms)
-                why = dict.fromkeys(new, far + self._remedy())
+                why = self._over(draft, far)
             kept = [w for w in draft.edit_set.written if w.id in new - why.keys()]
             draft = Draft(self._with(self.base.edit_set, draft.edit_set, kept), {**draft.why, **why})
         return Outcome(draft.edit_set, why=draft.why)
@@ -146,13 +146,29 @@ class Trials:
             return base
         return self.place.settle(replace(base, modules=trial.modules, state=trial.state).add(new))
 
-    def _remedy(self) -> str:
-        """Return what to do where all facts together change too much."""
+    def _over(self, draft: Draft, far: str) -> dict[str, str]:
+        """Return which new facts must go, and why, where all of them change too much: the last as they were given.
+
+        The first ones that together do not change too much stay. Their number is searched by halves, so that the effect on
+        held-out text is measured about log2(facts) times.
+        """
+        gate, new, order = self.request.gate, self._new(draft), [fact.id for fact in self.request.fresh]
+        kept = sorted((w for w in draft.edit_set.written if w.id in new), key=lambda w: order.index(w.id))
+        fit, over = 0, len(kept)
+        while gate and over - fit > 1:
+            half = (fit + over) // 2
+            drift, _ = self.place.cost(self._with(self.base.edit_set, draft.edit_set, kept[:half]), self.request.parent)
+            fit, over = (fit, half) if gate.too_far(drift) else (half, over)
+        return dict.fromkeys((w.id for w in kept[fit:]), far + self._remedy(fit))
+
+    def _remedy(self, fit: int) -> str:
+        """Return what to do where all facts together change too much, and only the first `fit` do not."""
         many = len(self.request.fresh) > 1
         alone = self.request.spec.method not in SPREAD and not self.request.in_force.written
-        choices = ["write fewer"] if many else []
+        some = f"; of the facts that pass, the first {fit} do not" if fit else ""
+        choices = ["write fewer"] if many and not fit else []
         choices += ["take --method memit, which changes less for many facts"] if many and alone else []
-        return "; " + ", or ".join([*choices, "allow more with --perplexity"])
+        return f"{some}; " + ", or ".join([*choices, "allow more with --perplexity"])
 
     def _undone(self, draft: Draft, verdicts: Verdicts) -> dict[str, str]:
         """Return which new facts must go, and why, from how all live facts are answered."""
