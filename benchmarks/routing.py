@@ -19,7 +19,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import clinc
@@ -34,11 +34,13 @@ from perdure.core.keyed import keyed
 from perdure.maths.clusters import k_means
 from perdure.maths.routing import Gaussian, Moments, conformal_limit, fit, nearest_centroid, task_moments
 from perdure.maths.statistics import mean_interval
+from perdure.workflows.predict.views import LEAST
 
 HERE = Path(__file__).parent
 ROWS = (5, 20)  # train rows of an intent
 SHARES = (0.01, 0.02, 0.05, 0.1)  # of rows of known tasks, the most that are taken for unknown
 RESAMPLES = 500
+BINS = 15
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,7 @@ def measured(
     test = [n for n, one in enumerate(requests) if one.split == "test" and one.domain != "oos"]
     other = [n for n, one in enumerate(requests) if one.split == "test" and one.domain == "oos"]
     limits: list[float] = []
+    sureness: dict[str, dict[str, float]] = {}
     if rule == "k-means":
         centres = centroids(features[train], tasks, seed)
         found, far = centroid_found(features[test], centres), centroid_found(features[other], centres).far
@@ -158,6 +161,11 @@ def measured(
         found, far = gaussian_found(gaussian, features[test]), gaussian_found(gaussian, features[other]).far
         held = gaussian.distances(torch.cat([part.held for part in parts.values()]))
         limits = [conformal_limit(held, share) for share in SHARES]
+        own = torch.tensor([gaussian.tasks.index(task_of[requests[n].label]) for n in test])
+        sureness = {
+            "temperature": calibrated(gaussian, features[test], own),
+            "plain": calibrated(replace(gaussian, temperature=1.0), features[test], own),
+        }
     right = [task_of[requests[n].label] for n in test]
     return {
         "right": np.array([a == b for a, b in zip(found.tasks, right, strict=True)], float),
@@ -165,6 +173,28 @@ def measured(
         "known": found.far,
         "unknown": far,
         "limits": limits,
+        "sureness": sureness,
+    }
+
+
+def calibrated(gaussian: Gaussian, features: Tensor, own: Tensor) -> dict[str, float]:
+    """Return how sure a router is of the task of some rows, and how often it is right.
+
+    Args:
+        gaussian: The router.
+        features: Of the rows (rows, d).
+        own: Number of the right task of each row (rows,).
+    """
+    two, tasks = gaussian.posterior(features).topk(2, -1)
+    sure, right = two[:, 0], (tasks[:, 0] == own).double()
+    bins = (sure * BINS).long().clamp_max(BINS - 1)
+    gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, sure - right)
+    return {
+        "temperature": gaussian.temperature,
+        "sure": sure.mean().item(),
+        "right": right.mean().item(),
+        "gap": gaps.abs().sum().item() / len(sure),
+        "several": (two[:, 1] >= LEAST).double().mean().item(),
     }
 
 
@@ -181,6 +211,10 @@ def arm(results: Sequence[dict], rule: str) -> dict:
         line["two"] = mean_interval(two)
     if rule == "as shipped":
         line["limits"] = {f"{share:g}": limited(results, n) for n, share in enumerate(SHARES)}
+        line["sureness"] = {
+            way: {key: float(np.mean([made["sureness"][way][key] for made in results])) for key in value}
+            for way, value in results[0]["sureness"].items()
+        }
     return line
 
 
@@ -247,8 +281,10 @@ def main() -> None:
                 trains = [[renumbered[n] for n in drawn(every, rows, seed)] for seed in range(options.seeds)]
                 made = [measured(features, requests, train, task_of, rule, seed) for seed, train in enumerate(trains)]
                 lines[f"{called}, {rows} rows, {rule}"] = line = arm(made, rule)
-                shown = {k: np.round(v, 3).tolist() for k, v in line.items() if k != "limits"}
+                shown = {k: np.round(v, 3).tolist() for k, v in line.items() if k not in ("limits", "sureness")}
                 print(f"{called:9} {rows:3} {rule:11}", shown, flush=True)
+                for way, found in line.get("sureness", {}).items():
+                    print(f"{'':13} {way}", {k: round(v, 3) for k, v in found.items()}, flush=True)
                 for share, found in line.get("limits", {}).items():
                     print(f"{'':13} at {share:4}", {k: np.round(v, 3).tolist() for k, v in found.items()}, flush=True)
     options.out.write_text(

@@ -108,6 +108,33 @@ def test_the_limit_of_19_held_out_rows_is_the_largest_of_their_distances(tasks):
     assert gaussian.limit == gaussian.distances(drawn(10, 19)).max()
 
 
+def test_probabilities_are_as_sure_as_held_out_rows_are_right_and_no_row_changes_its_task(tasks):
+    wider = {
+        name: replace(part, held=part.held + 3 * drawn(30 + n, 20)) for n, (name, part) in enumerate(tasks.items())
+    }
+    fitted = Gaussian.of(wider)
+    plain = replace(fitted, temperature=1.0)
+    held = torch.cat([wider[name].held for name in fitted.tasks])
+    right = torch.arange(3).repeat_interleave(20)[:, None]
+
+    def loss(gaussian):
+        return -gaussian.posterior(held).gather(1, right).log().mean().item()
+
+    assert fitted.temperature > 1
+    assert loss(fitted) < loss(plain)
+    assert all(
+        loss(fitted) <= loss(replace(fitted, temperature=fitted.temperature * f)) for f in (0.9, 0.99, 1.01, 1.1)
+    )
+    assert fitted.route(held) == plain.route(held)
+
+
+def test_rows_that_are_all_right_and_fewer_than_19_leave_the_temperature_at_1(tasks):
+    assert Gaussian.of(tasks).temperature == 1
+    few = {name: replace(part, held=drawn(40, 6)) for name, part in tasks.items()}
+    assert Gaussian.of(few).temperature == 1  # 18 rows, most of them not where their task is
+    assert Gaussian.of({**few, "near": replace(few["near"], held=drawn(40, 7))}).temperature > 1
+
+
 @pytest.mark.parametrize(
     ("n", "share", "k"),
     [(19, 0.05, 19), (38, 0.05, 38), (39, 0.05, 38), (99, 0.01, 99), (299, 0.01, 297), (99, 0.29, 71), (3, 0.25, 3)],

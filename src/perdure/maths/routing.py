@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from perdure.maths.calibration import temperature
 from perdure.maths.clusters import k_means
 
 SHRINKAGE = 0.1
@@ -241,6 +242,8 @@ class Gaussian:
         centre: The one mean of all rows (d,), float64.
         limit: Relative distance above which a row is unknown, which a row of a known task exceeds with probability 5% at most;
             infinite with fewer than 19 held-out rows. See `conformal_limit`.
+        temperature: What the scores of tasks are divided by before they become probabilities, fitted on the same held-out rows;
+            1 with fewer than 19. See `maths.calibration`.
 
     Source: Hayes & Kanan, "Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis", 2020, arXiv 1909.01520;
     Ren et al., "A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection", 2021, arXiv 2106.09022.
@@ -256,6 +259,7 @@ class Gaussian:
     overall: Tensor
     centre: Tensor
     limit: float
+    temperature: float
 
     @classmethod
     def of(cls, tasks: Mapping[str, Moments], shrinkage: float = SHRINKAGE) -> "Gaussian":
@@ -285,9 +289,14 @@ class Gaussian:
             overall=overall,
             centre=centre,
             limit=math.inf,
+            temperature=1.0,
         )
         held = torch.cat([part.held for _, part in parts])
-        return replace(made, limit=conformal_limit(made.distances(held)))
+        limit = conformal_limit(made.distances(held))
+        if math.isinf(limit):
+            return made
+        own = torch.tensor([n for n, (_, part) in enumerate(parts) for _ in part.held])
+        return replace(made, limit=limit, temperature=temperature(made.task_scores(held), own))
 
     @property
     def tasks(self) -> list[str]:
@@ -306,7 +315,7 @@ class Gaussian:
 
     def posterior(self, features: Tensor) -> Tensor:
         """Return the probability of each task (rows, tasks), in the order of `tasks`, each task taken by its best class."""
-        return self.task_scores(features).softmax(-1)
+        return (self.task_scores(features) / self.temperature).softmax(-1)
 
     def distances(self, features: Tensor) -> Tensor:
         """Return the relative Mahalanobis distance of each row (rows,): to the nearest class, minus to all rows as one class."""

@@ -26,7 +26,8 @@ class Color(Method):
     the task of the label with the largest m_c^T C^-1 f - m_c^T C^-1 m_c / 2, where C is the sum of all S by the number of rows,
     shrunk. It is unknown where its distance to the nearest label, less its distance to all rows as one Gaussian, is above the
     k-th smallest of the n held-out rows of all tasks, k = ceil(0.95 (n + 1)): a request that is drawn as these rows were is
-    unknown with probability 5% at most. With n < 19, or with `held` 0 in every task, no request is unknown.
+    unknown with probability 5% at most. With n < 19, or with `held` 0 in every task, no request is unknown. The probability of
+    each task is a softmax of these values, divided by the temperature at which the held-out rows are likeliest.
 
     Seams: measure. State: none; a slot `route:<task>`: 2 d^2 + 4 d bytes a label and held-out row (1.1 MB at d = 576, 15 labels).
     Cost: a third of a forward per row, once; a third of a prompt's forward per request.
