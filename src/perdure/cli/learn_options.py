@@ -73,7 +73,7 @@ WorstDrop = Annotated[
     float | None, typer.Option(show_default="0.1", help="Largest drop of a single guard that passes, as a share.")
 ]
 Drift = Annotated[
-    float | None, typer.Option(show_default="0.15", help="Largest drift from the reference that passes, from 0 to 1.")
+    float | None, typer.Option(show_default="0.1", help="Largest drift from the reference that passes, from 0 to 1.")
 ]
 Correct = Annotated[
     Literal["holm", "none"] | None,
