@@ -13,8 +13,11 @@ from perdure.workflows.edit.gate import EditGate
 
 @pytest.mark.parametrize(
     ("command", "record", "least"),
-    [("learn", Gate(), {"tolerance", "mean_drop", "worst_drop", "drift", "lost_facts", "correct"})]
-    + [("edit", EditGate(), {"paraphrase", "neighbours", "perplexity"}), ("edit", EditSpec(), {"batch"})],
+    [
+        ("learn", Gate(), {"tolerance", "mean_drop", "worst_drop", "drift", "lost_facts", "correct"}),
+        ("edit", EditGate(), {"paraphrase", "neighbours", "perplexity"}),
+        ("edit", EditSpec(), {"batch"}),
+    ],
 )
 def test_a_default_that_help_shows_is_that_of_the_record(command, record, least):
     shown = {p.name: p.show_default for p in get_command(app).commands[command].params}
