@@ -1,19 +1,28 @@
 """lm-evaluation-harness: its tasks as rows of a guard, and its evaluation of the loaded model. The package is the extra `eval`.
 
-Its caches are never used: one is a pickle whose key leaves out the model.
+Its caches are never used: one is a pickle whose key leaves out the model. Items are stored like those of any guard.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perdure.bridges.harness_task import Loaded, moved, written_row
 from perdure.core.errors import BadInput
 from perdure.core.rows import Row
+from perdure.evaluate.scorers import HARNESS
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
+
+
+CHOICE = {
+    "acc": {"name": "choice"},
+    "acc_norm": {"name": "choice", "normalise": "characters"},
+}  # perdure's own, by metric
 
 
 @dataclass(frozen=True)
@@ -35,27 +44,53 @@ class HarnessTask:
         return cls(name, place / (folder or "/") if slash else None)
 
 
-def harness_rows(task: HarnessTask) -> tuple[Row, ...]:
-    """Return the rows of a task with choices, as its own prompts and few-shots write them; of a group, those of its tasks.
+@dataclass(frozen=True)
+class HarnessRows:
+    """The items of a task as rows of a guard, and how they are scored.
+
+    Args:
+        rows: The rows.
+        scorer: `choice`, where the rows hold all that the metric needs; else `harness`, with the metric and the filter: the
+            task itself computes the item of a row, see `harness_items`.
+        chance: Expected score by chance; None where chance has no part.
+    """
+
+    rows: tuple[Row, ...]
+    scorer: dict[str, str]
+    chance: float | None
+
+
+def harness_rows(task: HarnessTask, metric: str | None = None, filter: str | None = None) -> HarnessRows:
+    """Return the items of a task as its own prompts and few-shots write them; of a group, those of its tasks.
+
+    Args:
+        task: The task.
+        metric: Metric of the score; None takes `acc_norm` where the task has it, else its first metric that is a mean over items.
+        filter: Filter of the answers before the metric; None takes the task's first.
 
     Raises:
-        BadInput: The package or the task is missing, its data cannot be read, or its items are no choices among texts.
+        BadInput: The package or the task is missing, its data cannot be read, it has no metric of single items, or it runs
+            programs or wants samples.
     """
-    rows: list[Row] = []
-    parts = list(_tasks(task))
-    for name, own in parts:
-        if own.OUTPUT_TYPE != "multiple_choice":
-            raise BadInput(
-                f"task {name} of lm-evaluation-harness scores by {own.OUTPUT_TYPE}, and a guard takes tasks with choices "
-                "(multiple_choice)"
-            )
-        own.build_all_requests(rank=0, world_size=1)
-        requests: dict[int, list[Any]] = {}
-        for request in own.instances:
-            requests.setdefault(request.doc_id, []).append(request)
-        found = [_row(name, n, own.doc_to_target(some[0].doc), some) for n, some in requests.items()]
-        rows += [replace(row, group=name if len(parts) > 1 else "") for row in found]
-    return tuple(rows)
+    parts = load_tasks(task)
+    chosen = {(part.metric(metric), part.filter(filter)) for part in parts}
+    if len(chosen) > 1:
+        raise BadInput(
+            f"the tasks of {task.name} have different metrics or filters: "
+            f"{', '.join(f'{measure} of {after}' for measure, after in sorted(chosen))}; add them one by one"
+        )
+    ((measure, after),) = chosen
+    native = filter is None and all(part.plain(measure) for part in parts)
+    rows = [
+        replace(_choice_row(part, n) if native else written_row(part, n), group=part.name if len(parts) > 1 else "")
+        for part in parts
+        for n in part.requests
+    ]
+    if native:
+        return HarnessRows(tuple(rows), CHOICE[measure], None)
+    levels = [level for part in parts for level in part.chances(measure)]
+    chance = math.fsum(levels) / len(levels) if levels else None
+    return HarnessRows(tuple(rows), {"name": HARNESS, "metric": measure, "filter": after}, chance)
 
 
 def evaluate_harness(
@@ -72,7 +107,7 @@ def evaluate_harness(
     Raises:
         BadInput: The package or a task is missing, or its data cannot be read.
     """
-    _check_installed()
+    check_installed()
     from lm_eval import simple_evaluate
 
     from perdure.bridges.harness_lm import RuntimeLM
@@ -90,7 +125,12 @@ def evaluate_harness(
     return found
 
 
-def _check_installed() -> None:
+def check_installed() -> None:
+    """Refuse to go on without the package.
+
+    Raises:
+        BadInput: It is missing.
+    """
     if find_spec("lm_eval") is None:
         raise BadInput("tasks of lm-evaluation-harness need the package lm-eval; pip install 'perdure[eval]'")
 
@@ -106,37 +146,35 @@ def _manager(folder: Path | None) -> Any:
     return TaskManager(include_path=str(folder), include_defaults=False)
 
 
+def load_tasks(task: HarnessTask) -> "list[Loaded]":
+    """Return a task with its requests, or the tasks of a group.
+
+    Raises:
+        BadInput: The package or the task is missing, its data cannot be read, or it is none that a guard can be.
+    """
+    return [Loaded.of(name, own) for name, own in _tasks(task)]
+
+
 def _tasks(task: HarnessTask) -> Iterator[tuple[str, Any]]:
     """Yield the names and objects of a task, or of the tasks of a group."""
-    _check_installed()
-    from lm_eval.tasks import get_task_dict
-
+    check_installed()
     manager = _manager(task.folder)
     if task.name not in manager.all_tasks:
         place = f"in {task.folder}" if task.folder else "of lm-evaluation-harness"
         raise BadInput(f"there is no task {task.name!r} {place}; write harness:NAME, or harness:FOLDER/NAME")
     try:
-        found = get_task_dict([task.name], manager)
+        found = manager.load([task.name])["tasks"]
     except (OSError, ValueError, ImportError, ConnectionError) as error:
         first = str(error).strip().split("\n")[0]
         raise BadInput(f"task {task.name} of lm-evaluation-harness cannot be read: {first}") from error
-    yield from _leaves(found)
+    yield from found.items()
 
 
-def _leaves(found: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in found.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value)
-        else:
-            yield str(name), value
-
-
-def _row(name: str, number: int, gold: Any, requests: Sequence[Any]) -> Row:
-    contexts = {request.args[0] for request in requests}
-    choices = tuple(request.args[1] for request in requests)
-    if len(contexts) != 1 or isinstance(gold, bool) or not isinstance(gold, int) or not 0 <= gold < len(choices):
-        raise BadInput(
-            f"item {number} of task {name} of lm-evaluation-harness is no question with one right choice; give its rows as a file"
-        )
-    source = f"harness:{name}:{number}"
-    return Row(prompt=contexts.pop(), completion=choices[gold], choices=choices, gold=gold, source=source)
+def _choice_row(part: Loaded, number: int) -> Row:
+    """Return an item with choices as a row; white space at the end of the prompt begins every choice, as in the harness."""
+    requests = part.requests[number]
+    pairs = [moved(*request.args) for request in requests]
+    choices, gold = tuple(text for _, text in pairs), part.gold(number)
+    assert isinstance(gold, int)  # noqa: S101  # `Loaded.plain` has checked it
+    source = f"harness:{part.name}:{number}"
+    return Row(prompt=pairs[0][0], completion=choices[gold], choices=choices, gold=gold, source=source)

@@ -7,6 +7,7 @@ from typing import Any
 from lm_eval.api.model import LM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from perdure.bridges.harness_task import moved
 from perdure.bridges.runtime import Runtime
 from perdure.core.errors import BadInput
 from perdure.core.rows import Message
@@ -75,18 +76,23 @@ class RuntimeLM(LM):
             most.append(new)
             ends.append([until] if isinstance(until, str) else list(until))
         texts = []
-        for ids, stops in zip(self._generated(prompts, most, self.runtime.base.stops), ends, strict=True):
+        written = self._generated(prompts, most, (*self.runtime.base.stops, *self._single(ends)))
+        for ids, stops in zip(written, ends, strict=True):
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
             for stop in filter(None, stops):
                 text = text.split(stop)[0]
             texts.append(text)
         return texts
 
+    def _single(self, ends: Sequence[Sequence[str]]) -> list[int]:
+        """Return the tokens that are one of the texts that end every request: writing can stop there."""
+        shared = set(ends[0]).intersection(*ends[1:]) if ends else set()
+        tokens = [self._ids(text) for text in sorted(shared)]
+        return [own[0] for own in tokens if len(own) == 1]
+
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Return the tokens of a context and of its continuation, which gets the white space at the end of the context."""
-        spaces = len(context) - len(context.rstrip())
-        if spaces:
-            context, continuation = context[:-spaces], context[-spaces:] + continuation
+        context, continuation = moved(context, continuation)
         before = self._ids(context)
         whole = self._ids(context + continuation)
         return (before, whole[len(before) :]) if before else ([self._first], whole)

@@ -22,7 +22,8 @@ def checkup(
         ),
     ] = "quick",
     only: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Abilities or guards to measure, and no task.")
+        str | None,
+        typer.Option(metavar="NAME,...", help="Abilities, guards or harness:NAME to measure, and no task."),
     ] = None,
     against: Annotated[
         str | None,

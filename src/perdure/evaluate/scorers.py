@@ -202,6 +202,14 @@ def read_scorer(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         if settings:
             raise BadSpec(f"unknown option {next(iter(settings))!r} of scorer {name!r}; it takes none")
         return name, settings
+    if name == HARNESS:
+        if unknown := [
+            option for option in settings if option not in OF_HARNESS or not isinstance(settings[option], str)
+        ]:
+            raise BadSpec(
+                f"unknown or no text: option {unknown[0]!r} of scorer {name!r}; a guard file may give it metric and filter"
+            )
+        return name, settings
     outside = {} if name in SCORERS else outside_scorers(SCORERS)
     if name not in SCORERS and name not in outside:
         choices = [*SCORERS, *outside]
@@ -243,6 +251,11 @@ def get_scorer(spec: str | Mapping[str, Any], code: Callable[[str, str], str] | 
     if name == SAME:
         raise BadSpec(
             f"scorer {name!r} compares with the answers of a reference, which only a guard has; make it a guard"
+        )
+    if name == HARNESS:
+        raise BadSpec(
+            f"scorer {name!r} lets a task of lm-evaluation-harness score itself, which only a guard does ('perdure guard add "
+            "harness:NAME'); make it a guard"
         )
     if name not in SCORERS:
         return outside_scorers(SCORERS)[name]
@@ -377,6 +390,8 @@ def _label(what: str, value: object) -> str:
 NORMALISE = ("none", "tokens", "characters")
 BY_LIKELIHOOD = ("choice", "likelihood")  # scorers for which nothing is generated; see `workflows.likelihoods`
 OF_ROWS = (*BY_LIKELIHOOD, "checks", PROGRAMS)  # scorers that need more of a row than its reference answer
+HARNESS = "harness"  # for guards alone: a task of lm-evaluation-harness computes its items, see `bridges.harness_items`
+OF_HARNESS = ("task", "folder", "sha256", "metric", "filter")  # its options; the first three are for perdure to set
 SAME = "same"  # for guards alone: compares with the answers of a reference, see `workflows.guards.drift`
 SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, object], Any]]]] = {
     "exact": (exact, {"ignore_case": _flag}),

@@ -25,6 +25,7 @@ from perdure.workflows.task_cache import TaskCache
 from perdure.workflows.trust import trusted_text
 
 if TYPE_CHECKING:
+    from perdure.bridges.harness_items import ScoredTask
     from perdure.bridges.runtime import Runtime
     from perdure.maths.low_rank import Patches
     from perdure.maths.routing import Gaussian
@@ -70,6 +71,7 @@ class Session:
         self.tasks = TaskCache(ledger)
         # answers of the references of guards that the workspace does not have, by (version, reference)
         self.references: dict[tuple[str, str], dict[str, ReferenceAnswer]] = {}
+        self.harness_tasks: dict[str, ScoredTask] = {}  # loaded ones, by their scorer as canonical JSON
         self.routers: dict[str, Gaussian] = {}  # the last one, by the moments that it was made of
 
     @cached_property

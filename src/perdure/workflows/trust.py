@@ -82,6 +82,51 @@ def trusted_text(root: Path, name: str, digest: str) -> str:
     return text
 
 
+def trust_tasks(root: Path, folder: Path) -> str:
+    """Note the task files of lm-evaluation-harness in a folder as trusted, and return their hash.
+
+    Args:
+        root: Folder of the workspace.
+        folder: The folder; its YAML and Python files count, those in its folders too.
+    """
+    digest = _hash_of_tasks(folder)
+    (root / FOLDER).mkdir(exist_ok=True)
+    write_text(root / FOLDER / f"{digest}.tasks", f"{folder}\n")
+    return digest
+
+
+def check_tasks(root: Path, folder: Path, digest: str) -> None:
+    """Refuse task files that were not trusted in this workspace, or changed since: loading them runs their code.
+
+    Args:
+        root: Folder of the workspace.
+        folder: The folder.
+        digest: Hash of its files when the guard was added.
+
+    Raises:
+        BadInput: They were not trusted, or changed, or are gone.
+    """
+    if not folder.is_dir():
+        raise BadInput(
+            f"the folder {folder} with tasks of lm-evaluation-harness is gone; put it back, or remove the guard"
+        )
+    if _hash_of_tasks(folder) != digest:
+        raise BadInput(
+            f"the task files in {folder} changed since the guard was added; remove the guard and add it again (it is scored anew)"
+        )
+    if not (root / FOLDER / f"{digest}.tasks").exists():
+        raise BadInput(
+            f"the guard runs the task files in {folder}, which are not trusted in this workspace; read them, remove the guard "
+            "and add it again to allow that"
+        )
+
+
+def _hash_of_tasks(folder: Path) -> str:
+    files = sorted(one for one in folder.rglob("*") if one.suffix in (".yaml", ".yml", ".py") and one.is_file())
+    parts = [(one.relative_to(folder).as_posix(), hashlib.sha256(one.read_bytes()).hexdigest()) for one in files]
+    return _hash("\n".join(f"{name} {digest}" for name, digest in parts))
+
+
 def _place(root: Path, digest: str) -> Path:
     return root / FOLDER / f"{digest}.py"
 

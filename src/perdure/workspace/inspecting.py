@@ -69,7 +69,7 @@ class InspectVerbs(Opened):
             against: Ref that guards are compared with; None takes the reference of each, which is the base model unless it was
                 moved.
             budget: "quick", "standard" or "full"; "grow" for each in turn until it is decided; or seconds for the guards.
-            only: Abilities or names of guards to measure, and no task; empty takes all.
+            only: Abilities, names of guards, or tasks of lm-evaluation-harness as `harness:NAME`, and no task; empty takes all.
             data: Folder of the data files of public sets; None takes the one that PERDURE_DATA names.
             strict: An undecided gate counts as failed.
             judge: Compares answers with the reference's: `http(s)://HOST/v1#MODEL`, or a command of JSON lines.

@@ -43,7 +43,7 @@ class CheckupRequest:
         against: Ref that guards are compared with; None takes the reference of each, which is the base model unless it was moved.
         budget: "quick", "standard" or "full"; "grow" for each of them in turn until the verdict is decided, which spends a tenth,
             three tenths and six tenths of the error; or seconds, for the guards.
-        only: Abilities or names of guards; empty takes all.
+        only: Abilities, names of guards, and tasks of lm-evaluation-harness as `harness:NAME`; empty takes all.
         data: Folder of the data files of public sets; None takes the one that PERDURE_DATA names.
         strict: An undecided gate counts as failed.
         judge: Compares the answers of the drift guard with the reference's: `http(s)://HOST/v1#MODEL` of an OpenAI-style chat

@@ -11,12 +11,13 @@ from perdure.core.words import counted
 from perdure.data.guard_order import boundary, pieces
 from perdure.data.task import TaskData
 from perdure.evaluate.run_code import not_run
-from perdure.evaluate.scorers import SAME, runs_programs, score_record
+from perdure.evaluate.scorers import HARNESS, SAME, runs_programs, score_record
 from perdure.evaluate.subset import over_rows
 from perdure.ledger import Entry
 from perdure.ledger.records import Guard, Score
 from perdure.workflows.guards.drift import drift_piece
 from perdure.workflows.guards.edited import edited_rows
+from perdure.workflows.guards.harness import harness_piece
 from perdure.workflows.guards.leaks import leaked_rows
 from perdure.workflows.scoring import Measured, measure
 from perdure.workflows.session import Scored, Session
@@ -143,6 +144,8 @@ def score_guard(session: Session, guard: Guard, entry: Entry, n: int, tick: Tick
 def _piece(session: Session, guard: Guard, entry: Entry, task: TaskData, piece: range, tick: Tick | None) -> Measured:
     if task.scorer["name"] == SAME:
         return drift_piece(session, guard, entry, task, piece, tick)
+    if task.scorer["name"] == HARNESS:
+        return harness_piece(session, task, piece, tick)
     prompts, code = session.tasks.prompts(task, session.tokenizer), partial(trusted_text, session.ledger.root)
     return measure(session.runtime, task, tick, prompts=prompts, only=piece, code=code, run_code=session.run_code)
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.core.errors import BadInput
 from perdure.core.plain_text import quoted
@@ -18,9 +18,13 @@ from perdure.data.sources import Data
 from perdure.data.spec import check_task_name, make_spec
 from perdure.data.task import TaskData
 from perdure.evaluate.choosing import chance_level
+from perdure.evaluate.scorers import HARNESS as HARNESS_SCORER
 from perdure.evaluate.scorers import read_scorer
 from perdure.ledger.records import GuardBudget
-from perdure.workflows.trust import with_hash
+from perdure.workflows.trust import trust_tasks, with_hash
+
+if TYPE_CHECKING:
+    from perdure.bridges.harness import HarnessTask
 
 OWN = "python:"  # before the file and the name of a function that scores
 HARNESS = "harness:"  # before the name of a task of lm-evaluation-harness
@@ -84,7 +88,7 @@ def read_guard(
     spec = _with_scorer(_named(spec, name) if name else spec, folder, root)
     named = data_folder(data)
     places = [folder, root, *([named] if named else [])]
-    rows, whole = _rows(spec, places, has_template)
+    rows, whole, chance = _rows(spec, places, root, has_template)
     most = len(rows) if spec.items.full == "all" or spec.informative else min(spec.items.full, len(rows))
     task = replace(
         whole,
@@ -98,7 +102,7 @@ def read_guard(
     counts = spec.items
     wanted = (counts.quick if counts.learn is None else counts.learn, counts.quick, counts.standard, most)
     items = GuardBudget(*(min(count, most) for count in wanted))
-    return ReadGuard(spec, task, items, chance_of(spec, task), _source(spec))
+    return ReadGuard(spec, task, items, chance_of(spec, task) if chance is None else chance, _source(spec))
 
 
 def _with_scorer(spec: GuardSpec, folder: Path, root: Path) -> GuardSpec:
@@ -128,13 +132,14 @@ def _named(spec: GuardSpec, name: str) -> GuardSpec:
 
 
 def _rows(
-    spec: GuardSpec, places: Sequence[Path], has_template: Callable[[], bool]
-) -> tuple[tuple[Row, ...], TaskData]:
-    """Return every row of a guard in order, and the task that was read of them."""
+    spec: GuardSpec, places: Sequence[Path], root: Path, has_template: Callable[[], bool]
+) -> tuple[tuple[Row, ...], TaskData, float | None]:
+    """Return every row of a guard in order, the task that was read of them, and the score by chance that a harness task has."""
+    chance = None
     if spec.made is not None:
         whole = _made(spec)
     elif spec.harness is not None:
-        whole = _of_harness(spec, places)
+        whole, chance = _of_harness(spec, places, root)
     else:
         data = _found(spec, places)
         whole = load_probe(spec.name, data, dict(spec.task), where=spec.where, group=spec.group)
@@ -145,7 +150,7 @@ def _rows(
         rows = tuple(as_conversation(row) for row in rows)
     if any(row.messages for row in rows) and not has_template():
         rows, whole = tuple(map(plain_text, rows)), replace(whole, format="prompt_completion")
-    return in_order(rows, whole.spec.seed), whole
+    return in_order(rows, whole.spec.seed), whole, chance
 
 
 def _made(spec: GuardSpec) -> TaskData:
@@ -153,14 +158,43 @@ def _made(spec: GuardSpec) -> TaskData:
     return _of_rows(spec, made_rows(str(spec.made)), Path(f"made:{spec.made}"))
 
 
-def _of_harness(spec: GuardSpec, places: Sequence[Path]) -> TaskData:
-    """Return the rows of a task of lm-evaluation-harness, its folder at the first place that has it."""
+def _of_harness(spec: GuardSpec, places: Sequence[Path], root: Path) -> tuple[TaskData, float | None]:
+    """Return the rows of a task of lm-evaluation-harness, its folder at the first place that has it, and the score by chance."""
     from perdure.bridges.harness import HarnessTask, harness_rows
 
     found = [HarnessTask.of(str(spec.harness), place) for place in places]
     task = next((one for one in found if one.folder is None or one.folder.is_dir()), found[0])
-    chosen = spec.model_copy(update={"task": {"scorer": "choice", **spec.task}})
-    return _of_rows(chosen, harness_rows(task), Path(f"{HARNESS}{spec.harness}"))
+    name, options = read_scorer(spec.task.get("scorer", HARNESS_SCORER))
+    read = harness_rows(task, options.get("metric"), options.get("filter"))
+    if name == HARNESS_SCORER:
+        scorer: Any = read.scorer
+    elif name == "choice" and read.scorer["name"] != name:
+        raise BadInput(
+            f"task {task.name} of lm-evaluation-harness has no plain choices; leave scorer out of {spec.name}"
+        )
+    else:
+        scorer = spec.task["scorer"]
+    if read.scorer["name"] == HARNESS_SCORER == name:
+        scorer = {**scorer, **_placed(task, root)}
+        if (
+            given := [key for key in ("max_new_tokens", "system", "template") if key in spec.task]
+            or ["chat"] * spec.chat
+        ):
+            raise BadInput(
+                f"guard {spec.name}: {given[0]} has no effect, since the task of lm-evaluation-harness writes its prompts and "
+                "ends its answers; leave it out"
+            )
+    chosen = spec.model_copy(update={"task": {**spec.task, "scorer": scorer}})
+    return _of_rows(chosen, read.rows, Path(f"{HARNESS}{spec.harness}")), read.chance
+
+
+def _placed(task: "HarnessTask", root: Path) -> dict[str, str]:
+    """Return the options of a scorer that name a task; its folder, which the user named, is trusted as it is now."""
+    if task.folder is None:
+        return {"task": task.name}
+    folder, home = task.folder.resolve(), root.resolve()
+    shown = folder.relative_to(home) if folder.is_relative_to(home) else folder
+    return {"task": task.name, "folder": shown.as_posix(), "sha256": trust_tasks(root, folder)}
 
 
 def _of_rows(spec: GuardSpec, rows: Sequence[Row], origin: Path) -> TaskData:
