@@ -237,6 +237,15 @@ def test_readings_follow_the_rows_of_a_score():
         score_record("choice", [1, 0], ["a", "b"], ["h1", "h2"], 0.0, {"nats": [0.1]})
 
 
+def test_the_scorer_of_a_harness_task_is_for_guards_alone():
+    assert read_scorer({"name": "harness", "metric": "acc"}) == ("harness", {"metric": "acc"})
+    with pytest.raises(BadSpec, match="make it a guard"):
+        get_scorer("harness")
+    for options in ({"filters": "strict"}, {"metric": 1}):
+        with pytest.raises(BadSpec, match="may give it metric and filter"):
+            read_scorer({"name": "harness", **options})
+
+
 def test_sameness_is_a_scorer_of_guards_and_takes_no_option():
     assert read_scorer("same") == ("same", {})
     with pytest.raises(BadSpec, match="only a guard has"):

@@ -176,10 +176,8 @@ def _of_harness(spec: GuardSpec, places: Sequence[Path], root: Path) -> tuple[Ta
         scorer = spec.task["scorer"]
     if read.scorer["name"] == HARNESS_SCORER == name:
         scorer = {**scorer, **_placed(task, root)}
-        if (
-            given := [key for key in ("max_new_tokens", "system", "template") if key in spec.task]
-            or ["chat"] * spec.chat
-        ):
+        of_us = ("max_new_tokens", "system", "template", "chat")
+        if given := [key for key in of_us if key in spec.task or (key == "chat" and spec.chat)]:
             raise BadInput(
                 f"guard {spec.name}: {given[0]} has no effect, since the task of lm-evaluation-harness writes its prompts and "
                 "ends its answers; leave it out"
