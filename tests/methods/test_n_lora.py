@@ -17,10 +17,10 @@ def drawn(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def state(*old, module="q"):
-    """Return what a task begins with after tasks with these (down, up, scale)."""
+def state(*old, module="q", scale=1.0):
+    """Return what a task whose adapter has this scale begins with after tasks with these (down, up, scale)."""
     slots = {f"sum:{i}": to_tensors({module: Patch(*factors)}) for i, factors in enumerate(old)}
-    return NLora().prepare(SimpleNamespace(slots=slots, params={A: torch.zeros(1)}), {})
+    return NLora().prepare(SimpleNamespace(slots=slots, params={A: torch.zeros(1)}, scale=scale), {})
 
 
 def penalty(down, up, known, strength=1.0):
@@ -28,10 +28,11 @@ def penalty(down, up, known, strength=1.0):
 
 
 def test_golden_the_penalty_is_the_papers_sum_weighed_by_what_was_there():
-    """Old update ((2, 0), (-4, 0)), new one ((1, 3), (0, 5)): collision 2 x 1 over ||old||^2 = 20."""
+    """Old update ((2, 0), (-4, 0)); new one ((1, 3), (0, 5)) at scale 1: collision 2 x 1 over ||old||^2 = 20; twice that at 2."""
     old = (torch.tensor([[1.0, 0]]), torch.tensor([[1.0], [-2]]), 2.0)
     down, up = torch.eye(2), torch.tensor([[1.0, 3], [0, 5]])
     assert penalty(down, up, state(old), strength=0.5).item() == pytest.approx(0.5 * 2 / 20)
+    assert penalty(down, up, state(old, scale=2.0), strength=0.5).item() == pytest.approx(0.5 * 4 / 20)
 
 
 def test_it_is_zero_where_no_entry_is_changed_twice_and_one_where_an_update_is_repeated():
@@ -39,7 +40,8 @@ def test_it_is_zero_where_no_entry_is_changed_twice_and_one_where_an_update_is_r
     other = down * torch.tensor([0, 0, 0, 1.0, 1, 1])
     apart = drawn(2, 6, seed=2) * torch.tensor([1.0, 1, 1, 0, 0, 0])
     assert penalty(apart, up, state((other, up, 2.0))).item() == 0
-    assert penalty(down, up, state((down, up, 1.0))).item() == pytest.approx(1, rel=1e-5)
+    for scale in (1.0, 2.0, 4.0):
+        assert penalty(down, up, state((down, up, scale), scale=scale)).item() == pytest.approx(1, rel=1e-5)
 
 
 def test_it_depends_neither_on_the_number_of_tasks_and_modules_nor_on_a_scale_that_all_updates_share():
@@ -47,6 +49,7 @@ def test_it_depends_neither_on_the_number_of_tasks_and_modules_nor_on_a_scale_th
     one = penalty(down, up, state(old)).item()
     assert penalty(down, up, state(old, old, old)).item() == pytest.approx(one, rel=1e-5)
     assert penalty(down, 7 * up, state((old[0], 7 * old[1], old[2]))).item() == pytest.approx(one, rel=1e-5)
+    assert penalty(down, up, state((*old[:2], 7 * old[2]), scale=7.0)).item() == pytest.approx(one, rel=1e-5)
     p = A.replace(".q.", ".p."), B.replace(".q.", ".p.")
     both = NLora().loss(Step(0, 1, {A: down, B: up, p[0]: down, p[1]: up}), state(old) | state(old, module="p"))
     assert both.item() == pytest.approx(one, rel=1e-5)

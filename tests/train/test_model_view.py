@@ -11,10 +11,10 @@ from perdure.train.model_view import ModelView
 from perdure.train.task import TaskInputs, Trainable
 
 
-def view(model, points, labels, batch=4):
+def view(model, points, labels, batch=4, **settings):
     """What a method sees of `model` with these rows."""
     rows = [Example(point, int(label)) for point, label in zip(points, labels, strict=True)]
-    recipe = build_recipe({"per_device_train_batch_size": batch}, {})
+    recipe = build_recipe({"per_device_train_batch_size": batch, **settings}, {})
     trainable = Trainable(model, dict(model.named_parameters()), Features())
     return ModelView(Learner(trainable, recipe, TaskInputs("t", rows)))
 
@@ -82,3 +82,8 @@ def test_a_layer_that_is_no_linear_one_is_differentiated_row_by_row():
         model(points[i : i + 1]).log_softmax(-1)[0, 1].backward()
         for name, value in model.named_parameters():
             torch.testing.assert_close(found[name][i], value.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("settings", "scale"), [({}, 2.0), ({"lora_r": 4}, 4.0), ({"lora_r": 16, "use_rslora": True}, 4.0)])
+def test_its_scale_is_that_of_the_adapter_that_trains(line, settings, scale):
+    assert view(line, torch.randn(1, 2), [0], **settings).scale == scale

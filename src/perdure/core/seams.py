@@ -253,6 +253,11 @@ class Model(Protocol):
         ...
 
     @property
+    def scale(self) -> float:
+        """Factor of the product B A of the trained adapter: lora_alpha / lora_r, or lora_alpha / sqrt(lora_r)."""
+        ...
+
+    @property
     def columns(self) -> "Mapping[str, Sequence[TopK]]":
         """Teachers' distributions for the task's rows, by the name of the column, in the order of the rows."""
         ...

@@ -26,7 +26,7 @@ class ModelView:
         self.open_task, self.params = task, task.params
         self.task, self.first = task.inputs.name, task.inputs.first
         self.slots, self.own = task.inputs.beneath, task.inputs.own
-        self.columns = task.columns
+        self.columns, self.scale = task.columns, task.recipe.settings.lora_scale
 
     def nll(self, rows: str, weights: Mapping[str, Tensor] | None = None, size: int | None = None) -> float | None:
         """Return the mean negative log-likelihood per row in nats, under other `weights` if given; None without rows."""

@@ -54,7 +54,10 @@ class NLora(Method):
         return sum_plan(bare)
 
     def prepare(self, model: Model, state: State) -> State:
-        """Return the factors of the earlier adapters, scaled so that the product of a pair is s B A / (k ||s B A||^2)."""
+        """Return the factors of the earlier adapters, scaled so that the product of a pair is s D_i / (k ||D_i||^2).
+
+        D_i = s_i B_i A_i of the earlier adapter, and s is the scale of the one that trains, whose B A `collision` takes.
+        """
         old: dict[str, list[tuple[Patch, Tensor]]] = {}
         for name in sorted(model.slots):
             for module, patch in from_tensors(model.slots[name]).items():
@@ -64,7 +67,7 @@ class NLora(Method):
         for module, patches in old.items():
             for number, (patch, square) in enumerate(patches):
                 prepared[f"down/{number}/{module}"] = patch.down.to(device)
-                prepared[f"up/{number}/{module}"] = (patch.up * patch.scale / (len(patches) * square)).to(device)
+                prepared[f"up/{number}/{module}"] = (patch.up * (patch.scale * model.scale) / (len(patches) * square)).to(device)
         return prepared
 
     def loss(self, step: Step, state: State) -> Tensor | None:
