@@ -84,6 +84,8 @@ def test_a_layer_that_is_no_linear_one_is_differentiated_row_by_row():
             torch.testing.assert_close(found[name][i], value.grad, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("settings", "scale"), [({}, 2.0), ({"lora_r": 4}, 4.0), ({"lora_r": 16, "use_rslora": True}, 4.0)])
+@pytest.mark.parametrize(
+    ("settings", "scale"), [({}, 2.0), ({"lora_r": 4}, 4.0), ({"lora_r": 16, "use_rslora": True}, 4.0)]
+)
 def test_its_scale_is_that_of_the_adapter_that_trains(line, settings, scale):
     assert view(line, torch.randn(1, 2), [0], **settings).scale == scale

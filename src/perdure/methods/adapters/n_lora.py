@@ -67,7 +67,9 @@ class NLora(Method):
         for module, patches in old.items():
             for number, (patch, square) in enumerate(patches):
                 prepared[f"down/{number}/{module}"] = patch.down.to(device)
-                prepared[f"up/{number}/{module}"] = (patch.up * (patch.scale * model.scale) / (len(patches) * square)).to(device)
+                prepared[f"up/{number}/{module}"] = (
+                    patch.up * (patch.scale * model.scale) / (len(patches) * square)
+                ).to(device)
         return prepared
 
     def loss(self, step: Step, state: State) -> Tensor | None:
