@@ -73,7 +73,7 @@ def learn_cost() -> dict[str, object]:
         ]
         file = Path(folder) / "task.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        ws.learn("orders", file, recipe="naive", settings={"max_steps": 4}, guards="none")
+        ws.learn("orders", file, recipe="naive", overrides={"max_steps": 4}, guards="none")
         began = time.process_time()
         measure_guards(ws.session, ws.ledger.resolve("base"))
         base = time.process_time()
