@@ -14,6 +14,7 @@ from perdure.evaluate.evidence import check_evidence, make_evidence
 from perdure.evaluate.family import judge_guards
 from perdure.evaluate.family_screen import guards_screen
 from perdure.evaluate.gate import screen
+from perdure.evaluate.scorers import text_score
 from perdure.ledger.records import Evidence, Gate, GuardItems, GuardsVerdict
 from perdure.maths.families import look_confidence
 from perdure.maths.statistics import paired_p_value
@@ -128,6 +129,23 @@ def test_a_guard_that_scores_less_than_the_tolerance_has_nothing_to_lose():
     verdict = judge_guards(Gate(), {"language": counts(1, 0, 0, 50), "facts": counts(40, 0, 0, 50)})
     assert {one.guard: one.verdict for one in verdict.guards}["language"] == "blind"
     assert verdict.mean.guards == 1
+
+
+def test_twice_the_perplexity_of_plain_text_fails_and_a_tenth_more_does_not():
+    base = [3.0 + 0.04 * k for k in range(40)]  # nats a token of 40 passages
+    apart = [0.1 * (-1) ** k for k in range(40)]  # what a passage has more or less than the mean rise
+
+    def after(rise):
+        before, now = (
+            tuple(text_score(nats, "log", 49152) for nats in passages)
+            for passages in (base, [nats + rise + more for nats, more in zip(base, apart, strict=True)])
+        )
+        text = guard(before, now, "language")
+        return judge_guards(Gate(), {"language": text, "facts": counts(40, 0, 0, 50)})
+
+    assert words(after(math.log(2)))["language"] == "fail"
+    assert words(after(math.log(1.1)))["language"] == "pass"
+    assert after(math.log(2)).worst.guard == "language"
 
 
 def test_a_workspace_whose_every_ability_is_blind_is_inconclusive_however_still_it_is():

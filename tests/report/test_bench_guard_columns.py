@@ -2,12 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from bench_runs import finished, task_cost
 from perdure.report.bench_table import columns, markdown
 from perdure.workflows.bench.compare import compare
+from perdure.workflows.bench.guard_records import EARLIER
 from perdure.workflows.bench.records import FinishedRun
 
 N = 60
@@ -123,6 +125,32 @@ def test_rows_of_a_group_are_resampled_together():
     alone, grouped = (lines(compare([talk[key]]))["naive"].guards["talk"] for key in (False, True))
     assert (alone.groups, grouped.groups) == (0, 3)
     assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
+
+
+def test_a_guard_that_scores_no_more_than_the_tolerance_is_blind_as_it_is_in_the_gate():
+    low = guard("instruction", scores(1), scores(0))  # 1.7 points, and the tolerance is 3
+    line = compare([run("naive", low=low)]).arms[0]
+    assert line.guards["low"].blind
+    assert line.worst_guard is None
+
+
+def passages(nats):
+    """What a state scored on the earlier guard `language`."""
+    readings = {"nats": [nats] * N, "tokens": [40.0] * N}
+    return {"items": [math.exp(-nats)] * N, "seconds": 1.0, "readings": readings}
+
+
+@pytest.mark.parametrize("model", ["smollm2-135m", "another"])
+def test_an_earlier_result_of_the_guard_language_is_read_on_today_s_scale(model):
+    earlier = guard("language", passages(3.77), passages(3.77 + math.log(2))) | {"version": EARLIER[0]}
+    line = compare([replace(run("naive", language=earlier), model=model)]).arms[0]
+    change = line.guards["language"]
+    if model == "another":  # whose number of tokens is not known
+        assert (change.before, change.blind) == (pytest.approx(math.exp(-3.77)), True)
+    else:
+        assert (change.before, change.blind) == (pytest.approx(1 - 3.77 / math.log(49152)), False)
+        assert change.value == pytest.approx(-math.log(2) / math.log(49152))
+        assert line.worst_guard.name == "language"
 
 
 def test_a_run_without_guards_has_no_columns_and_is_stored_as_before():

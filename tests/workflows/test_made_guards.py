@@ -17,6 +17,13 @@ def test_a_made_guard_is_read_without_data(name, tmp_path):
     assert read.source.startswith("made by perdure")
 
 
+def test_plain_passages_are_scored_where_a_fall_can_be_seen(tmp_path):
+    read = read_guard("language", tmp_path)
+
+    assert read.task.scorer == {"name": "likelihood", "scale": "log"}
+    assert read.chance == 0
+
+
 def test_a_learn_scores_one_instruction_of_each_kind(tmp_path):
     read = read_guard("instructions", tmp_path)
 

@@ -11,7 +11,7 @@ import torch
 from perdure import Workspace
 from perdure.bridges.embedded import embedded_model
 from perdure.bridges.runtime import Runtime
-from perdure.core.errors import BadInput
+from perdure.core.errors import BadInput, BadSpec
 from perdure.core.rows import Message, Row
 from perdure.data.spec import make_spec
 from perdure.data.task import TaskData
@@ -155,6 +155,15 @@ def test_texts_are_as_likely_as_each_is_alone(runtime):
         assert score.readings["nats"][n] == pytest.approx(-value / tokens, abs=1e-4)
         assert score.items[n] == pytest.approx(math.exp(-score.readings["nats"][n]))
         assert 0 < score.items[n] <= 1
+
+
+def test_on_the_log_scale_a_model_that_guesses_has_nothing(runtime):
+    score = measure(runtime, task(TEXTS, {"name": "likelihood", "scale": "log"}, "text")).score
+    top = math.log(len(runtime.base.tokenizer))
+    assert score.items == pytest.approx([max(0.0, 1 - nats / top) for nats in score.readings["nats"]])
+    assert score.score < 0.03  # weights at random: no token is more likely than another
+    with pytest.raises(BadSpec, match="choose one of probability, log"):
+        measure(runtime, task(TEXTS, {"name": "likelihood", "scale": "nats"}, "text"))
 
 
 def test_a_long_text_is_read_in_windows_with_half_a_window_before_each(runtime, monkeypatch):

@@ -107,8 +107,13 @@ class _Compared:
     def blind(self) -> bool:
         """Whether the reference has nothing to lose; never of drift."""
         items = self.items
-        return not self.is_drift and is_blind(
-            items.before, items.chance, self.tolerance, groups=items.groups, confidence=self.gate.confidence
+        return is_blind(
+            items.ability,
+            items.before,
+            items.chance,
+            groups=items.groups,
+            tolerance=self.tolerance,
+            confidence=self.gate.confidence,
         )
 
     @cached_property

@@ -1,5 +1,6 @@
 """Scorers: how a prediction is compared with the reference answer, as pure functions with a score in [0, 1]."""
 
+import math
 import re
 import string
 from collections import Counter
@@ -183,6 +184,25 @@ def choice_score(
     scaled = [x if normalise == "none" else x / n for x, n in zip(log_likelihoods, lengths, strict=True)]
     prediction = max(range(len(scaled)), key=scaled.__getitem__)
     return float(prediction == gold), prediction
+
+
+def text_score(nats: float, scale: str, vocabulary: int) -> float:
+    """Return the score of a text in [0, 1], by how well a model predicts it.
+
+    On the scale "probability" that is exp(-nats): small for any text, so that a model with twice the perplexity loses a point or
+    two. On "log" it is max(0, 1 - nats / ln(vocabulary)): 0 where every token is as likely as any other, and twice the perplexity
+    is the same loss at any level, ln 2 / ln(vocabulary).
+
+    Args:
+        nats: Mean negative log-likelihood per token.
+        scale: "probability" or "log".
+        vocabulary: Number of tokens that the model chooses among, at least 2.
+
+    Example:
+        >>> round(text_score(3.77, "log", 49152), 3), round(text_score(3.77, "probability", 49152), 3)
+        (0.651, 0.023)
+    """
+    return max(0.0, 1 - nats / math.log(vocabulary)) if scale == LOG else math.exp(-nats)
 
 
 def read_scorer(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -372,6 +392,12 @@ def _normalise(what: str, value: object) -> str:
     return value
 
 
+def _scale(what: str, value: object) -> str:
+    if not isinstance(value, str) or value not in SCALES:
+        raise BadSpec(f"{what} is {value!r}; choose one of {', '.join(SCALES)}")
+    return value
+
+
 def _nearest(name: str, known: Mapping[str, object]) -> str:
     near = get_close_matches(name, list(known), n=1)
     return f", did you mean {near[0]!r}?" if near else ""
@@ -387,6 +413,8 @@ def _label(what: str, value: object) -> str:
     return value
 
 
+LOG = "log"
+SCALES = ("probability", LOG)
 NORMALISE = ("none", "tokens", "characters")
 BY_LIKELIHOOD = ("choice", "likelihood")  # scorers for which nothing is generated; see `workflows.likelihoods`
 OF_ROWS = (*BY_LIKELIHOOD, "checks", PROGRAMS)  # scorers that need more of a row than its reference answer
@@ -406,5 +434,5 @@ SCORERS: dict[str, tuple[Callable[..., float] | None, dict[str, Callable[[str, o
     "declines": (declined_rightly, {"when": _label}),
     PROGRAMS: (None, {}),
     "checks": (None, {"loose": _flag}),
-    "likelihood": (None, {}),
+    "likelihood": (None, {"scale": _scale}),
 }

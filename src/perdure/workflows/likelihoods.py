@@ -1,6 +1,5 @@
 """Items of test rows that are scored by likelihood: choices among answers, and whole texts."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from perdure.core.errors import BadInput
 from perdure.core.rows import Row
 from perdure.data.task import TaskData
 from perdure.evaluate.choosing import options_of, probability_of
-from perdure.evaluate.scorers import choice_score
+from perdure.evaluate.scorers import SCALES, choice_score, text_score
 
 if TYPE_CHECKING:
     from perdure.bridges.runtime import Runtime
@@ -169,14 +168,17 @@ def _characters(text: str) -> int:
     return max(len(text.removeprefix(" ")), 1)
 
 
-def likely(runtime: "Runtime", rows: Sequence[Row], progress: Callable[[int], None]) -> Items:
-    """Score plain texts by how likely the model finds them: exp(-nats a token), in (0, 1].
+def likely(
+    runtime: "Runtime", rows: Sequence[Row], options: Mapping[str, Any], progress: Callable[[int], None]
+) -> Items:
+    """Score plain texts by how likely the model finds them, see `evaluate.scorers.text_score`.
 
     Readings are `nats` a token and the number of `tokens`.
 
     Args:
         runtime: Holds the model.
         rows: The rows; of a row with a prompt only the completion counts.
+        options: Of the scorer: `scale`.
         progress: Called with the number of rows that are done.
 
     Raises:
@@ -198,4 +200,6 @@ def likely(runtime: "Runtime", rows: Sequence[Row], progress: Callable[[int], No
     )
     nats = [total / tokens for total, tokens in found]
     counts = [float(tokens) for _, tokens in found]
-    return Items([math.exp(-value) for value in nats], [""] * len(rows), {"nats": nats, "tokens": counts}, sizes=sizes)
+    scale, vocabulary = options.get("scale", SCALES[0]), len(base.tokenizer)
+    items = [text_score(value, scale, vocabulary) for value in nats]
+    return Items(items, [""] * len(rows), {"nats": nats, "tokens": counts}, sizes=sizes)

@@ -297,6 +297,8 @@ def _by_likelihood(
     """Return what the rows of a task score whose scorer compares likelihoods, and the answers that were chosen."""
     name, options = read_scorer(task.scorer)
     chosen = name == "choice"
-    scored = choose(runtime, task, rows, prompts, options, progress) if chosen else likely(runtime, rows, progress)
+    scored = (
+        choose(runtime, task, rows, prompts, options, progress) if chosen else likely(runtime, rows, options, progress)
+    )
     notices = [*cut_notices(scored.cut, 0, 0, runtime.base.positions), *_smaller_batches(scored.sizes)]
     return scored, Answers(scored.texts, tuple(notices))

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from perdure.evaluate.blindness import is_blind
 from perdure.ledger.records.guards_verdict import DRIFT
 from perdure.maths.families import simultaneous_confidence
 from perdure.maths.statistics import mean_interval, mean_of_means, paired_difference
 from perdure.workflows.bench.comparison import Estimate, GuardChange, WorstGuard
-from perdure.workflows.bench.guard_records import GuardScores, RunGuard
+from perdure.workflows.bench.guard_records import GuardScores, RunGuard, on_log_scale
 from perdure.workflows.bench.records import FinishedRun
 
 CONFIDENCE = 0.95
@@ -35,7 +36,7 @@ def worst_guard(runs: Sequence[FinishedRun]) -> WorstGuard | None:
         runs: The runs of one arm.
     """
     found = {name: _of(runs, name) for name in _names(runs)}
-    seeing = {name: own for name, own in found.items() if own[0].ability != DRIFT and not is_blind(own[0])}
+    seeing = {name: own for name, own in found.items() if own[0].ability != DRIFT and not _blind(own[0])}
     if not seeing:
         return None
     level = simultaneous_confidence(CONFIDENCE, len(seeing))
@@ -52,7 +53,7 @@ def guards_minus(pairs: Sequence[tuple[FinishedRun, FinishedRun]]) -> dict[str, 
     """
     found = {}
     for name in dict.fromkeys(name for pair in pairs for name in _names(pair)):
-        both = [(a.guards[name], b.guards[name]) for a, b in pairs if a.guards and b.guards]
+        both = [_of(pair, name) for pair in pairs if all(run.guards for run in pair)]
         if both:
             every = [guard for pair in both for guard in pair]
             rows, groups = _shared(every)
@@ -61,11 +62,8 @@ def guards_minus(pairs: Sequence[tuple[FinishedRun, FinishedRun]]) -> dict[str, 
     return found
 
 
-def is_blind(guard: RunGuard) -> bool:
-    """Return whether the base's score is not above chance, by its lower one-sided bound, so that the guard cannot fall."""
-    if guard.chance is None:
-        return False
-    return mean_interval(guard.base.items, 2 * CONFIDENCE - 1, groups=guard.groups)[1] <= guard.chance
+def _blind(guard: RunGuard) -> bool:
+    return is_blind(guard.ability, guard.base.items, guard.chance, groups=guard.groups)
 
 
 def _change(guards: Sequence[RunGuard]) -> GuardChange:
@@ -82,7 +80,7 @@ def _change(guards: Sequence[RunGuard]) -> GuardChange:
         high=gap.high,
         n=gap.n,
         groups=len(set(groups)),
-        blind=is_blind(guards[0]),
+        blind=_blind(guards[0]),
         readings=_readings(guards, rows),
         by_stage=tuple(_stage(guards, rows, groups, stage) for stage in stages),
     )
@@ -149,4 +147,4 @@ def _names(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def _of(runs: Sequence[FinishedRun], name: str) -> list[RunGuard]:
-    return [run.guards[name] for run in runs if run.guards]
+    return [on_log_scale(run.guards[name], run.model) for run in runs if run.guards]

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from perdure.core.keyed import seed_of
 from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.scorers import SAME
-from perdure.ledger.records import Gate, Score
+from perdure.ledger.records import Score
 from perdure.maths.families import mean_of_intervals
 from perdure.maths.statistics import mean_interval, paired_difference
 from perdure.workflows.checkup.records import Abilities, Change, DriftReadings, GuardReading, Reading
@@ -39,7 +39,7 @@ def guard_reading(measured: MeasuredGuard) -> GuardReading:
         high=high,
         change=Change(*paired_difference(now.items, before.items, seed=seed, groups=named)),
         n=now.n,
-        blind=guard.ability != DRIFT and is_blind(before.items, guard.chance, Gate().tolerance, groups=named),
+        blind=is_blind(guard.ability, before.items, guard.chance, groups=named),
         ability=guard.ability,
         groups=len(set(named)),
         seconds=measured.seconds,
