@@ -125,6 +125,15 @@ def test_rows_of_a_group_are_resampled_together():
     alone, grouped = (lines(compare([talk[key]]))["naive"].guards["talk"] for key in (False, True))
     assert (alone.groups, grouped.groups) == (0, 3)
     assert grouped.high - grouped.low > 2 * (alone.high - alone.low)
+    states = [
+        {"items": [1] * N, "seconds": 0.0, "readings": {"kl": [2.0 * (i < 20) * k for i in range(N)]}} for k in (0, 1)
+    ]
+    rows, kind = (
+        compare([run("naive", drift=guard("drift", *states, groups=own))]).arms[0].guards["drift"].readings["kl"]
+        for own in ((), kinds)
+    )
+    assert rows.value == kind.value == pytest.approx(2 / 3)
+    assert kind.high - kind.low > 2 * (rows.high - rows.low)
 
 
 def test_a_guard_that_scores_no_more_than_the_tolerance_is_blind_as_it_is_in_the_gate():

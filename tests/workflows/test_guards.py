@@ -9,10 +9,15 @@ import torch
 
 from perdure import Workspace
 from perdure.core.errors import BadInput, NotFound
+from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.matrix import plain_text
+from perdure.evaluate.scorers import score_record
 from perdure.ledger.records import MemoryItem
+from perdure.workflows.export.card_scores import guard_lines
 from perdure.workflows.guards import measure as module
 from perdure.workflows.guards.measure import items_of, measure_guards, score_guard
+from perdure.workflows.inspect.report_data import report_data
+from perdure.workflows.scoring import Measured
 
 FAST = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "host": "loop", "lora_r": 2}
 
@@ -235,6 +240,29 @@ def test_the_matrix_has_guards_behind_a_rule_and_in_no_metric(ws):
     assert after.to_json()["guards"] == {"sums": column.to_json()}
     assert "guards" not in replace(after, guards={}).to_json()
     assert plain_text(replace(after, guards={})) == plain_text(replace(before, guards={}))
+
+
+def test_rows_of_one_group_are_resampled_together_wherever_a_guard_is_shown(ws, monkeypatch):
+    def measure(runtime, task, tick=None, *, only, **more):
+        rows = [task.test[i] for i in only]
+        items = [float(row.group == "a") for row in rows]
+        return Measured(score_record("rouge_l", items, [""] * len(rows), [row.hash for row in rows], 1.0, {}))
+
+    monkeypatch.setattr(module, "measure", measure)
+    learn(ws, guards="none")
+    found = ws.checkup(budget="full", only=["sums"])
+    reading, verdict = found.guards["sums"], found.gate.guards.guards[0]
+    assert (reading.now, reading.n, reading.groups) == (pytest.approx(1 / 3), 12, 3)
+    rows = [1.0] * 4 + [0.0] * 8
+    assert not is_blind("maths", rows, 0.1)  # twelve rows that know nothing of one another are above chance
+    assert is_blind("maths", rows, 0.1, groups=["a"] * 4 + ["b"] * 4 + ["c"] * 4)  # one kind of three is not
+    assert (reading.blind, verdict.verdict, ws.guards()[0].blind) == (True, "blind", True)
+    assert ws.matrix().guards["sums"].blind
+    assert report_data(ws.ledger).guards.panels == ()  # no ability that can fall
+    card = next(
+        line for line in guard_lines(ws.ledger, ws.ledger.resolve("head"))[1].splitlines() if "| sums |" in line
+    )
+    assert f"| {100 * reading.low:.1f}% to {100 * reading.high:.1f}% | 12 in 3 groups |" in card
 
 
 def test_report_and_model_card_show_guards(ws, tmp_path):

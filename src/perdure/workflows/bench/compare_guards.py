@@ -81,7 +81,7 @@ def _change(guards: Sequence[RunGuard]) -> GuardChange:
         n=gap.n,
         groups=len(set(groups)),
         blind=_blind(guards[0]),
-        readings=_readings(guards, rows),
+        readings=_readings(guards, rows, groups),
         by_stage=tuple(_stage(guards, rows, groups, stage) for stage in stages),
     )
 
@@ -95,13 +95,18 @@ def _stage(guards: Sequence[RunGuard], rows: Sequence[str], groups: Sequence[str
     return Estimate(*mean_interval(items, groups=groups), len(rows))
 
 
-def _readings(guards: Sequence[RunGuard], rows: Sequence[str]) -> dict[str, Estimate]:
-    """Return the mean of each reading after the last stage; a reading is not limited to [0, 1]."""
+def _readings(guards: Sequence[RunGuard], rows: Sequence[str], groups: Sequence[str]) -> dict[str, Estimate]:
+    """Return the mean of each reading after the last stage; a reading is at least 0, and not limited to 1."""
     finals = [(guard, _final(guard)) for guard in guards]
     found = {}
     for name in finals[0][1].readings:
         values = _mean([guard.by_row(state, name) for guard, state in finals], rows)
-        found[name] = Estimate(*mean_of_means([values], (-np.inf, np.inf)), len(rows))
+        if groups:
+            most = max(1.0, float(values.max()))
+            value, low, high = mean_interval(values / most, groups=groups)
+            found[name] = Estimate(most * value, most * low, most * high, len(rows))
+        else:
+            found[name] = Estimate(*mean_of_means([values], (-np.inf, np.inf)), len(rows))
     return found
 
 

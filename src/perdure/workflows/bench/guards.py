@@ -11,6 +11,7 @@ from perdure.workflows.bench.guard_records import GuardScores, RunGuard
 from perdure.workflows.bench.measures import short_items
 from perdure.workflows.bench.suite import Suite
 from perdure.workflows.guards.attach import add_guard, remove_guard
+from perdure.workflows.guards.groups import groups_of
 from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
 from perdure.workflows.guards.read import read_guard
 from perdure.workflows.session import Session
@@ -84,13 +85,12 @@ def _measured(session: Session, suite: Suite, entry: Entry, names: Sequence[str]
 def _guard(last: MeasuredGuard, stages: Sequence[MeasuredGuard | None]) -> RunGuard:
     """Return the scores of a guard over the rows of the last stage, since later tasks may teach rows."""
     rows = last.now.rows
-    groups = tuple(row.group for row in last.rows)
     return RunGuard(
         ability=last.guard.ability,
         version=last.guard.version[:16],
         chance=last.guard.chance,
         rows=tuple(row[:16] for row in rows),
-        groups=groups if any(groups) else (),
+        groups=groups_of(last.rows),
         base=_scores(last.before, rows),
         stages=tuple(_scores(stage.now, rows) if stage else None for stage in stages),
     )

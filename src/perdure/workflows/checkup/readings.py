@@ -6,11 +6,11 @@ from dataclasses import fields, replace
 from perdure.core.keyed import seed_of
 from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.scorers import SAME
-from perdure.ledger.records import Score
 from perdure.maths.families import mean_of_intervals
 from perdure.maths.statistics import mean_interval, paired_difference
 from perdure.workflows.checkup.records import Abilities, Change, DriftReadings, GuardReading, Reading
 from perdure.workflows.guards.embedding import EMBEDDING, UNRELATED
+from perdure.workflows.guards.groups import groups_of
 from perdure.workflows.guards.measure import MeasuredGuard
 
 ABILITIES = {
@@ -27,8 +27,7 @@ DECLINES = "declines"
 def guard_reading(measured: MeasuredGuard) -> GuardReading:
     """Return the reading of one guard; rows of one group are resampled together."""
     guard = measured.guard
-    groups = [row.group for row in measured.rows]
-    named = groups if all(groups) and len(set(groups)) < len(groups) else []
+    named = _groups(measured)
     now, before = measured.now, measured.before
     seed = seed_of("checkup", guard.name)
     value, low, high = mean_interval(now.items, seed=seed, groups=named)
@@ -46,6 +45,12 @@ def guard_reading(measured: MeasuredGuard) -> GuardReading:
         selected=guard.selection is not None,
         kept=_kept(measured, named, seed) if guard.ability in KNOWLEDGE else None,
     )
+
+
+def _groups(measured: MeasuredGuard) -> tuple[str, ...]:
+    """Return the group of each row; nothing where each row is one by itself."""
+    groups = groups_of(measured.rows)
+    return groups if len(set(groups)) < len(groups) else ()
 
 
 def _kept(measured: MeasuredGuard, groups: Sequence[str], seed: int) -> Reading | None:
@@ -126,36 +131,40 @@ def drift(measured: Collection[MeasuredGuard], judged: Sequence[float] = ()) -> 
     main = main_drift(measured)
     refusals = next((one for one in measured if one.now.scorer == DECLINES), None)
     names = [field.name for field in fields(DriftReadings)]
-    found = {name: _drift_reading(name, main.before, main.now) for name in names} if main else {}
+    found = {name: _drift_reading(name, main) for name in names} if main else {}
     # without such a guard there is only what the reference declines, which no prompt of a drift guard is made for
-    found[DECLINES] = _reading(DECLINES, refusals.before.items, refusals.now.items) if refusals else None
+    found[DECLINES] = (
+        _reading(DECLINES, refusals.before.items, refusals.now.items, _groups(refusals)) if refusals else None
+    )
     if main and EMBEDDING in main.now.readings:
-        found[EMBEDDING] = _embedding_reading(main.now)
+        found[EMBEDDING] = _embedding_reading(main)
     if judged:
-        found["judge"] = _judge_reading(judged)
+        found["judge"] = _judge_reading(judged, _groups(main) if main else ())
     return DriftReadings(**found)
 
 
-def _embedding_reading(now: Score) -> Reading:
+def _embedding_reading(main: MeasuredGuard) -> Reading:
     """Return how alike answers are to the reference's; the reference's own are 1."""
-    items, unrelated = now.readings[EMBEDDING], now.readings[UNRELATED]
-    return replace(_reading(EMBEDDING, [1.0] * len(items), items), unrelated=sum(unrelated) / len(unrelated))
+    items, unrelated = main.now.readings[EMBEDDING], main.now.readings[UNRELATED]
+    return replace(
+        _reading(EMBEDDING, [1.0] * len(items), items, _groups(main)), unrelated=sum(unrelated) / len(unrelated)
+    )
 
 
-def _judge_reading(items: Sequence[float]) -> Reading:
+def _judge_reading(items: Sequence[float], groups: Sequence[str]) -> Reading:
     """Return the share of answers that a judge prefers, a tie counted half; the reference against itself is .5."""
-    return _reading("judge", [0.5] * len(items), items)
+    return _reading("judge", [0.5] * len(items), items, groups)
 
 
-def _drift_reading(name: str, before: Score, now: Score) -> Reading | None:
-    then, items = (score.items if name == "same" else score.readings.get(name) for score in (before, now))
-    return None if items is None or then is None else _reading(name, then, items)
+def _drift_reading(name: str, main: MeasuredGuard) -> Reading | None:
+    then, items = (score.items if name == "same" else score.readings.get(name) for score in (main.before, main.now))
+    return None if items is None or then is None else _reading(name, then, items, _groups(main))
 
 
-def _reading(name: str, then: Sequence[float], items: Sequence[float]) -> Reading:
+def _reading(name: str, then: Sequence[float], items: Sequence[float], groups: Sequence[str]) -> Reading:
     largest = max(1.0, *items, *then)  # nats have no upper limit, and intervals are of items in [0, 1]
     first, second = ([value / largest for value in values] for values in (then, items))
     seed = seed_of("checkup", name)
-    value, low, high = (one * largest for one in mean_interval(second, seed=seed))
-    change = Change(*(one * largest for one in paired_difference(second, first, seed=seed)))
+    value, low, high = (one * largest for one in mean_interval(second, seed=seed, groups=groups))
+    change = Change(*(one * largest for one in paired_difference(second, first, seed=seed, groups=groups)))
     return Reading(base=sum(then) / len(then), now=value, low=low, high=high, n=len(items), change=change)

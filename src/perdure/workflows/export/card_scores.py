@@ -11,6 +11,7 @@ from perdure.workflows.edit.records import about
 from perdure.workflows.export.card_record import last_learn, notes_of_learn
 from perdure.workflows.export.card_words import percent, plain, points, row_of, share_of, short_hash
 from perdure.workflows.guards.columns import guard_scores
+from perdure.workflows.guards.groups import grouped_interval, groups_of_score
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.score_views import paired
 
@@ -84,15 +85,17 @@ def guard_lines(ledger: Ledger, entry: Entry) -> list[str]:
         before, now = guard_scores(ledger, guard, [ledger.entry(guard.reference), entry])
         if before is None or now is None:
             continue
-        interval = f"{percent(now.low)} to {percent(now.high)}"
+        groups = groups_of_score(ledger, guard, now)
+        _, low, high = grouped_interval(now, groups)
+        n = f"{now.n} in {len(set(groups))} groups" if 0 < len(set(groups)) < now.n else str(now.n)
         cells = [
             plain(guard.name),
             guard.ability,
             now.scorer,
             percent(before.score),
             percent(now.score),
-            interval,
-            str(now.n),
+            f"{percent(low)} to {percent(high)}",
+            n,
         ]
         table.append(row_of(cells))
     if len(table) == 2:

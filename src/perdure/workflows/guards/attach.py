@@ -10,10 +10,9 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.core.records import Record, omitted
-from perdure.evaluate.blindness import is_blind
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import Gate, Guard, GuardBudget, Selection
-from perdure.ledger.records.guards_verdict import DRIFT
+from perdure.ledger.records import Guard, GuardBudget, Selection
+from perdure.workflows.guards.columns import blind_at
 from perdure.workflows.guards.read import ReadGuard, read_guard
 from perdure.workflows.session import Session
 
@@ -255,7 +254,7 @@ def listed(session: Session, guard: Guard) -> ListedGuard:
     ledger, task = session.ledger, session.tasks.get(guard.name, guard.version)
     state = ledger.seen(ledger.entry(guard.reference), None)
     score = ledger.score(state, guard.score_version, task.scoring)
-    blind = None if score is None else guard.ability != DRIFT and is_blind(score.items, guard.chance, Gate().tolerance)
+    blind = None if score is None else blind_at(ledger, guard, score)
     return ListedGuard(
         name=guard.name,
         ability=guard.ability,

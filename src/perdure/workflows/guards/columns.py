@@ -6,8 +6,8 @@ from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.matrix import GuardColumn
 from perdure.evaluate.subset import over_rows
 from perdure.ledger import Entry, Ledger
-from perdure.ledger.records import Gate, Guard, Score
-from perdure.ledger.records.guards_verdict import DRIFT
+from perdure.ledger.records import Guard, Score
+from perdure.workflows.guards.groups import groups_of_score
 from perdure.workflows.guards.leaks import leaked_rows
 
 
@@ -43,4 +43,9 @@ def guard_columns(ledger: Ledger, entries: Sequence[Entry]) -> dict[str, GuardCo
 def _blind(ledger: Ledger, guard: Guard) -> bool:
     """Return whether a guard cannot fall, by the score of its reference; False where that was not measured."""
     (before,) = guard_scores(ledger, guard, [ledger.entry(guard.reference)])
-    return guard.ability != DRIFT and before is not None and is_blind(before.items, guard.chance, Gate().tolerance)
+    return before is not None and blind_at(ledger, guard, before)
+
+
+def blind_at(ledger: Ledger, guard: Guard, before: Score) -> bool:
+    """Return whether a guard with this score at its reference cannot fall."""
+    return is_blind(guard.ability, before.items, guard.chance, groups=groups_of_score(ledger, guard, before))

@@ -7,6 +7,7 @@ from typing import Any
 from perdure.ledger import Ledger
 from perdure.ledger.records import Gate, GuardItems, GuardsVerdict
 from perdure.workflows.guards.attach import Mode, mode_of
+from perdure.workflows.guards.groups import groups_of
 from perdure.workflows.guards.measure import MeasuredGuard, not_run_guards
 from perdure.workflows.session import Session
 
@@ -44,7 +45,7 @@ def guard_items(measured: Mapping[str, MeasuredGuard], budget: str = "learn") ->
             rows=one.now.rows,
             before=one.before.items,
             now=one.now.items,
-            groups=tuple(row.group for row in one.rows) if all(row.group for row in one.rows) else (),
+            groups=groups_of(one.rows),
             selected=one.guard.selection is not None,
         )
         for name, one in measured.items()

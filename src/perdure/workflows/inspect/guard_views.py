@@ -14,6 +14,7 @@ from perdure.maths.statistics import Interval, mean_interval, paired_difference
 from perdure.workflows.guards.columns import guard_scores
 from perdure.workflows.guards.drift import question_of
 from perdure.workflows.guards.embedding import EMBEDDING, UNRELATED
+from perdure.workflows.guards.groups import grouped_interval, groups_of_score
 from perdure.workflows.inspect.report_records import Band, DriftedAnswer, GuardPanel, GuardReport
 
 ANSWERS = 10  # of those that changed most
@@ -27,15 +28,27 @@ class _Measured:
     guard: Guard
     scores: Sequence[Score | None]
     before: Score
+    groups: tuple[str, ...]  # of the rows; empty where rows are independent
 
     @property
     def blind(self) -> bool:
-        return is_blind(self.before.items, self.guard.chance, Gate().tolerance)
+        return is_blind(self.guard.ability, self.before.items, self.guard.chance, groups=self.groups)
+
+    def levels(self) -> tuple[Band | None, ...]:
+        """Return the score at each stage that has it, with its two-sided interval."""
+        return tuple(Band(*grouped_interval(score, self.groups)) if score else None for score in self.scores)
+
+    def readings(self, name: str) -> tuple[Band | None, ...]:
+        """Return the mean of a reading at each stage that has it, with its two-sided interval."""
+        values = [score and score.readings.get(name) for score in self.scores]
+        return tuple(Band(*mean_interval(items, groups=self.groups)) if items else None for items in values)
 
     def change(self, stage: int, confidence: float = 0.95) -> Interval | None:
         """Return the score at a stage minus that of the reference, with its two-sided interval."""
         score = self.scores[stage]
-        return None if score is None else paired_difference(score.items, self.before.items, confidence)
+        return (
+            None if score is None else paired_difference(score.items, self.before.items, confidence, groups=self.groups)
+        )
 
 
 def guard_report(ledger: Ledger, stages: Sequence[Entry]) -> GuardReport | None:
@@ -62,7 +75,9 @@ def _measured(ledger: Ledger, guard: Guard, stages: Sequence[Entry]) -> _Measure
     reference = ledger.entry(guard.reference)
     before, *scores = guard_scores(ledger, guard, [reference, *stages])
     known = any(score is not None for score in scores)
-    return _Measured(guard, scores, before) if before is not None and known else None
+    if before is None or not known:
+        return None
+    return _Measured(guard, scores, before, groups_of_score(ledger, guard, before))
 
 
 def _drift_panels(one: _Measured, gate: Gate) -> list[GuardPanel]:
@@ -70,23 +85,19 @@ def _drift_panels(one: _Measured, gate: Gate) -> list[GuardPanel]:
     panels = [
         GuardPanel(
             title=f"{one.guard.name}: sameness with the reference",
-            values=tuple(Band(score.score, score.low, score.high) if score else None for score in one.scores),
+            values=one.levels(),
             rules=(1 - limit, 1 - limit / 2),
             unit="share",
         )
     ]
     if LENGTH in one.before.readings:
-        lengths = [mean_interval(score.readings[LENGTH]) if score else None for score in one.scores]
-        values = tuple(Band(*length) if length else None for length in lengths)
-        panels.append(
-            GuardPanel(f"{one.guard.name}: length of answers, the shorter by the longer", values, (), "share")
-        )
+        title = f"{one.guard.name}: length of answers, the shorter by the longer"
+        panels.append(GuardPanel(title, one.readings(LENGTH), (), "share"))
     meant = [score.readings if score and EMBEDDING in score.readings else None for score in one.scores]
     if any(meant):
-        values = tuple(Band(*mean_interval(found[EMBEDDING])) if found else None for found in meant)
         floor = next(fmean(found[UNRELATED]) for found in reversed(meant) if found)
         title = f"{one.guard.name}: meaning of answers by embedding, below the line that of other prompts"
-        panels.append(GuardPanel(title, values, (floor,), "share"))
+        panels.append(GuardPanel(title, one.readings(EMBEDDING), (floor,), "share"))
     return panels
 
 
