@@ -117,8 +117,13 @@ def test_a_refused_learn_passes_at_a_smaller_scale_and_is_recorded_with_what_was
     assert entry.data["scale"] == result.repair.scale < 1
     scales = [one.scale for one in result.repair.tried]
     assert scales == list(repairing.SCALES[: len(scales)])
-    assert [one.verdict == "fail" for one in result.repair.tried] == [True] * (len(scales) - 1) + [False]
-    assert result.repair.tried[-1].scores == {name: score.score for name, score in result.scores.items()}
+    verdicts = [one.verdict for one in result.repair.tried]
+    wanted = "pass" if "pass" in verdicts else "inconclusive"
+    assert result.gate.verdict == wanted
+    assert result.repair.scale == scales[verdicts.index(wanted)]
+    assert any("not proven" in text for text in result.warnings) == (wanted == "inconclusive")
+    taken = next(one for one in result.repair.tried if one.scale == result.repair.scale)
+    assert taken.scores == {name: score.score for name, score in result.scores.items()}
     assert result.scores["parcel"].score > ledger.score(ledger.seen(candidate, "parcel"), entry.tasks["parcel"]).score
     record, evidence = (
         ledger.note(entry.id, "record", LearnRecord),
@@ -130,6 +135,37 @@ def test_a_refused_learn_passes_at_a_smaller_scale_and_is_recorded_with_what_was
     assert [line.entry for line in ledger.discarded()] == [candidate.id]
     assert refused.verify().ok
     assert learn(refused, tmp_path, "refund", gate=None).moved  # the next learn goes on from the repaired head
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "scale"),
+    [
+        (
+            ("inconclusive", "fail", "pass"),
+            0.4,
+        ),  # a smaller one that passes comes before a larger one that is not decided
+        (("fail", "inconclusive", "inconclusive", "fail"), 0.6),
+        (("pass",), 0.8),
+        (("fail",) * 4, None),
+    ],
+)
+def test_the_largest_scale_that_passes_is_taken_else_the_largest_that_is_not_refused(
+    refused, monkeypatch, verdicts, scale
+):
+    left = iter(verdicts)
+    judge = repairing._judge
+
+    def judged(*given):
+        found, verdict = judge(*given), next(left)
+        return replace(
+            found, evidence=replace(found.evidence, verdict=replace(found.evidence.verdict, verdict=verdict))
+        )
+
+    monkeypatch.setattr(repairing, "_judge", judged)
+    result = refused.repair()
+    assert (result.repair.scale, result.moved) == (scale, scale is not None)
+    assert [one.verdict for one in result.repair.tried] == list(verdicts)
+    assert any("not proven" in text for text in result.warnings) == (scale == 0.6)
 
 
 def test_learn_with_repair_is_the_ordinary_learn_where_the_gate_passes(learned_at, ws, tmp_path):
@@ -239,7 +275,7 @@ def test_the_command_repairs_the_candidate_and_prints_the_scales(refused):
     assert told.exit_code == 0, told.stderr
     printed = json.loads(told.stdout)
     assert printed["moved"] is True
-    assert printed["repair"]["scale"] == printed["repair"]["tried"][-1]["scale"]
+    assert printed["repair"]["scale"] in [one["scale"] for one in printed["repair"]["tried"]]
     again = CliRunner().invoke(app, ["-w", str(refused.ledger.root), "learn", "--repair"])
     assert again.exit_code == 1
     assert "no candidate waits" in again.stderr

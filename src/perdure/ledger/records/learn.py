@@ -152,7 +152,8 @@ class Repair(Record):
     """The repair of a learn that its gate refused: the same update, scaled down.
 
     Args:
-        scale: The largest share of the update that the gate does not refuse; None where it refused all.
+        scale: The largest share of the update that passes the gate, else the largest that the gate does not refuse; None where
+            it refused all.
         tried: The shares in the order in which they were tried.
         by: "scale" where the shares are of the whole update, "intruders" where they are of its intruder directions alone.
         directions: How many intruder directions it has, in all weights together.

@@ -1,4 +1,4 @@
-"""Repair before refusal: of a learn that its gate refused, the largest share of the same update that the gate does not refuse.
+"""Repair before refusal: of a learn that its gate refused, the largest share of the same update that passes the gate.
 
 The share is of the whole update, or of its intruder directions, which are taken for what forgets most.
 """
@@ -67,11 +67,12 @@ def repair(
     tick: Tick | None = None,
     message: str | None = None,
 ) -> LearnResult:
-    """Scale the update of the waiting candidate down until its gate does not refuse it, and move head there.
+    """Scale the update of the waiting candidate down until it passes its gate, and move head there.
 
-    Nothing is trained. The scales are tried from the largest to the smallest, and the first that the candidate's own gate does
-    not refuse becomes an entry of its own; the candidate is then discarded. If the gate refuses all, the candidate waits as
-    before. Scores are stored as they come, so that a repair that is stopped goes on where it was.
+    Nothing is trained. The scales are tried from the largest to the smallest, and the first that passes the candidate's own gate
+    becomes an entry of its own; the candidate is then discarded. Where none passes, that is the largest on which the gate is
+    inconclusive, with a warning that it is not proven. If the gate refuses all, the candidate waits as before. Scores are stored
+    as they come, so that a repair that is stopped goes on where it was.
 
     Every scale is judged on the same test rows. The chosen one is the best of a few looks, so that its loss is a little larger
     than it seems; the verdict has no correction for that.
@@ -99,7 +100,7 @@ def repair(
         tried: list[_Judged] = []
         for scale in sorted(set(scales), reverse=True):
             tried.append(_judge(session, candidate, scale, made, report))
-            if tried[-1].line.verdict != "fail":
+            if tried[-1].line.verdict == "pass":
                 break
         return _concluded(session, candidate, tried, made, began, message)
 
@@ -210,32 +211,37 @@ def _concluded(
     began: float,
     message: str | None,
 ) -> LearnResult:
-    """Record the last scale that was tried where its gate does not refuse it, and return the result."""
-    ledger, last = session.ledger, tried[-1]
-    moved = last.line.verdict != "fail"
+    """Record the largest scale that passes, else the largest that the gate does not refuse, and return the result."""
+    ledger, chosen = session.ledger, _chosen(tried)
     lines = tuple(one.line for one in tried)
-    repaired = Repair(last.scale if moved else None, lines, made.by, made.directions)
+    repaired = Repair(chosen.scale if chosen else None, lines, made.by, made.directions)
     seconds = round(candidate.record.eval_seconds + time.perf_counter() - began, 3)
     warnings = candidate.record.warnings
-    if moved:  # what the candidate did to the guards does not hold for the scaled update
+    if chosen:  # what the candidate did to the guards does not hold for the scaled update
         stale = guard_warnings(candidate.evidence.verdict.guards)
         warnings = tuple(text for text in warnings if text not in stale)
-        warnings += (*made.notices, *(last.carried.warnings if last.carried else ()))
-        warnings += guard_warnings(last.evidence.verdict.guards)
+        if chosen.line.verdict != "pass":
+            share = "scaled by" if made.by == "scale" else "with intruder directions scaled by"
+            warnings += (
+                f"{share} {chosen.scale:g} the update is not proven to lose little enough: none of the shares that were tried "
+                "passes the gate, and this is the largest that it does not refuse",
+            )
+        warnings += (*made.notices, *(chosen.carried.warnings if chosen.carried else ()))
+        warnings += guard_warnings(chosen.evidence.verdict.guards)
     record = replace(candidate.record, eval_seconds=seconds, warnings=tuple(dict.fromkeys(warnings)), repair=repaired)
     entry = candidate.entry
     scores: Mapping[str, Score] = _stored(session.ledger, entry, entry.tasks)
-    if moved:
-        entry, scores = last.entry, last.scores
-        record = replace(record, gate=last.evidence.verdict)
-        notes = {**ledger.notes(candidate.entry.id), "record": record, "evidence": last.evidence}
+    if chosen:
+        entry, scores = chosen.entry, chosen.scores
+        record = replace(record, gate=chosen.evidence.verdict)
+        notes = {**ledger.notes(candidate.entry.id), "record": record, "evidence": chosen.evidence}
         if message is not None:
             notes |= sign(message).notes
-        if last.carried:
-            notes[NOTE] = last.carried.note.to_json()
+        if chosen.carried:
+            notes[NOTE] = chosen.carried.note.to_json()
         line = candidate_line(ledger, candidate.entry)
         what = "scaled by" if made.by == "scale" else "intruders scaled by"
-        ledger.record(entry, notes, why=f"learn {entry.task}, {what} {last.scale:g}")
+        ledger.record(entry, notes, why=f"learn {entry.task}, {what} {chosen.scale:g}")
         ledger.discard(line)
     return LearnResult(
         entry=entry.id,
@@ -247,11 +253,20 @@ def _concluded(
         gate=record.gate,
         scores={name: score.summary for name, score in scores.items()},
         before=_before(ledger, entry),
-        moved=moved,
+        moved=chosen is not None,
         warnings=record.warnings,
         resources=record.resources or Resources({}, 0, "not recorded"),
         repair=repaired,
     )
+
+
+def _chosen(tried: Sequence[_Judged]) -> _Judged | None:
+    """Return the largest scale that passes; without one the largest on which the gate is inconclusive, and None without that."""
+    for wanted in ("pass", "inconclusive"):
+        for one in tried:
+            if one.line.verdict == wanted:
+                return one
+    return None
 
 
 def _stored(ledger: Ledger, entry: Entry, versions: Mapping[str, str]) -> dict[str, Score]:
