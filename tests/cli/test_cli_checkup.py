@@ -32,6 +32,20 @@ def test_one_screen(guarded: Path) -> None:
     assert any(line.split()[:2] == ["kl", "0.00"] or "nats a token" in line for line in lines)
     assert lines[-1].startswith("cost: ")
     assert "; --budget standard would take about" in lines[-1]
+    run(
+        "-w",
+        guarded,
+        "learn",
+        "sums_too",
+        write_rows(guarded.parent / "too.jsonl", answered("sum", "parcel")),
+        "--no-gate",
+    )
+    run("-w", guarded, "guard", "accept", "habits")
+    moved = run("-w", guarded, "checkup").stdout.splitlines()
+    assert moved[0] == "checkup of head against each guard's reference, budget quick"
+    head = run_json("-w", guarded, "checkup", "--only", "habits")
+    assert head["guards"]["habits"]["reference"].startswith(head["against"])
+    assert "embedding" not in head["instruction_drift"]
 
 
 def test_json_to_stdout_and_to_a_file(guarded: Path, tmp_path: Path) -> None:

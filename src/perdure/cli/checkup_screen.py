@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 
+from perdure.cli.output import short
 from perdure.ledger.records import GuardVerdict
+from perdure.workflows.checkup.cost import MEAN
 from perdure.workflows.checkup.readings import DRIFT, KNOWLEDGE
 from perdure.workflows.checkup.records import Change, Checkup, Cost, GuardReading, Reading, TaskReading
 
@@ -76,7 +78,8 @@ def _guard(one: GuardReading, verdict: GuardVerdict | None) -> str:
         return f"blind: {_percent(one.base)} is no better than chance or nothing, so that no fall can be seen  {n}"
     word = f"  {verdict.verdict.upper() if verdict.verdict == 'fail' else verdict.verdict}" if verdict else ""
     kept = f"; of {one.kept.n} known before, {_percent(one.kept.now)} kept {_interval(one.kept)}" if one.kept else ""
-    return f"{_percent(one.base)} -> {_percent(one.now)}  {_change(one.change)}  {n}{word}{kept}"
+    against = f"  against {short(one.reference)}" if one.reference else ""
+    return f"{_percent(one.base)} -> {_percent(one.now)}  {_change(one.change)}  {n}{word}{kept}{against}"
 
 
 def _drift(checkup: Checkup) -> list[str]:
@@ -97,6 +100,9 @@ def _cost(cost: Cost) -> str:
     if cost.next_budget:
         time = "" if cost.next_seconds is None else f" would take about {_duration(cost.next_seconds)} more"
         more = f"; --budget {cost.next_budget}{time or ' measures more rows'}"
+        if cost.next_decides:
+            names = [f"the {MEAN}" if name == MEAN else name for name in cost.next_decides]
+            more += f"; if the changes stay as they are, it decides {', '.join(names)}"
     return f"cost: {_duration(cost.seconds)}, {cost.items:,} items{more}"
 
 

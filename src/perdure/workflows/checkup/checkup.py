@@ -12,11 +12,11 @@ from perdure.data.task import TaskData
 from perdure.evaluate.evidence import GuardedTask, make_evidence
 from perdure.evaluate.judge import Judged
 from perdure.ledger import Entry
-from perdure.ledger.records import Gate, Score, Verdict
+from perdure.ledger.records import Gate, Guard, Score, Verdict
 from perdure.maths.families import look_confidence
 from perdure.maths.statistics import paired_difference
 from perdure.workflows.checkup.choose import choose
-from perdure.workflows.checkup.cost import Planned, items_in, plan, total
+from perdure.workflows.checkup.cost import Planned, decided_with, items_in, plan, total
 from perdure.workflows.checkup.readings import abilities, drift, guard_reading, knowledge, main_drift, others
 from perdure.workflows.checkup.records import Change, Checkup, Cost, TaskReading
 from perdure.workflows.guards.embedding import with_embedding
@@ -29,9 +29,11 @@ from perdure.workflows.unscored import without_unrun
 Name = Literal["quick", "standard", "full"]
 About = Callable[[str], None]
 BUDGETS: tuple[str, ...] = get_args(Name)
-OF_GUARDS = "base"
+BASE = "base"
+OF_EACH = "each guard's reference"  # where the guards refer to different entries
 GROW = "grow"
 CONFIDENCE = Gate().confidence
+SHORT = 12  # characters of an id
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ def _measured(
         judged = _judged(session, request, measured, tick)
     learned = {name: _learned(session, entry, name) for name in scored}
     guards = {name: guard_reading(one) for name, one in measured.items()}
+    if request.against is None:
+        guards = {name: replace(one, reference=_moved(session, measured[name].guard)) for name, one in guards.items()}
     scores = {name: one.score for name, one in scored.items()}
     seconds = sum(one.seconds for one in scored.values()) + sum(one.seconds for one in guards.values())
     notices = [text for one in scored.values() for text in one.notices]
@@ -145,23 +149,24 @@ def _measured(
         )
     budget_name = budget if isinstance(budget, str) else f"{budget:g}s"
     items = sum(one.n for one in scores.values()) + sum(one.n for one in guards.values())
+    verdict = _verdict(
+        Gate(strict=request.strict, guards="enforce", confidence=confidence),
+        entry,
+        scores,
+        learned,
+        measured,
+        budget_name,
+        [name for name in every if name not in tasks],
+    )
     return Checkup(
         ref=request.at,
-        against=request.against or OF_GUARDS,
+        against=request.against or _against(session, chosen.guards),
         tasks={name: _task_reading(session, name, entry, score, learned[name]) for name, score in scores.items()},
         pretraining_abilities=abilities(guards),
         knowledge_retention=knowledge(guards),
         instruction_drift=drift(measured.values(), judged.items if judged else ()),
-        gate=_verdict(
-            Gate(strict=request.strict, guards="enforce", confidence=confidence),
-            entry,
-            scores,
-            learned,
-            measured,
-            budget_name,
-            [name for name in every if name not in tasks],
-        ),
-        cost=_cost(session, planned, entry, budget_name, seconds, items),
+        gate=verdict,
+        cost=_cost(session, planned, entry, budget_name, verdict, Cost(round(seconds, 1), items)),
         other=others(guards),
         guards=guards,
         entry=entry.id,
@@ -259,13 +264,30 @@ def _announced(planned: tuple[Planned, ...]) -> str:
 
 
 def _cost(
-    session: Session, planned: tuple[Planned, ...], entry: Entry, budget: str, seconds: float, items: int
+    session: Session, planned: tuple[Planned, ...], entry: Entry, budget: str, verdict: Verdict, spent: Cost
 ) -> Cost:
-    """Return what a checkup cost, and what the next larger budget would."""
+    """Return what a checkup cost, with what the next larger budget would cost and decide."""
     place = BUDGETS.index(budget) + 1 if budget in BUDGETS else len(BUDGETS)
     if place >= len(BUDGETS):
-        return Cost(round(seconds, 1), items)
+        return spent
     following = BUDGETS[place]
     guards = [one.guard for one in planned]
-    time = total(plan(session, guards, entry, {guard.name: guard.items.of(following) for guard in guards}))
-    return Cost(round(seconds, 1), items, following, None if time is None else round(time, 1))
+    wanted = {guard.name: guard.items.of(following) for guard in guards}
+    time = total(plan(session, guards, entry, wanted))
+    decides = decided_with(verdict.guards, wanted)
+    return replace(
+        spent, next_budget=following, next_seconds=None if time is None else round(time, 1), next_decides=decides
+    )
+
+
+def _against(session: Session, guards: Sequence[Guard]) -> str:
+    """Return what guards are compared with, in a word: the base, the entry of all references, or that of each guard."""
+    references = {guard.reference for guard in guards} or {session.ledger.resolve(BASE).id}
+    if references == {session.ledger.resolve(BASE).id}:
+        return BASE
+    return references.pop()[:SHORT] if len(references) == 1 else OF_EACH
+
+
+def _moved(session: Session, guard: Guard) -> str:
+    """Return the id of the entry that a guard's reference was moved to; empty where it is the base."""
+    return "" if guard.reference == session.ledger.resolve(BASE).id else guard.reference

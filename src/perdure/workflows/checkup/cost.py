@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from perdure.data.guard_order import pieces
 from perdure.ledger import Entry
-from perdure.ledger.records import Guard, Score
+from perdure.ledger.records import Guard, GuardsVerdict, Score
+from perdure.ledger.records.guards_verdict import DRIFT
 from perdure.workflows.guards.measure import budgets_of, score_guard
 from perdure.workflows.session import Session
 
 FIRST = 1  # pieces that are scored at the reference to learn what a row costs
+MEAN = "mean"  # the mean over abilities, among what a larger budget decides
 LEAST_SPREAD = 0.1  # of a guard whose scored rows are all alike: a spread of nothing would get no rows at all
 
 
@@ -54,6 +56,29 @@ def total(planned: Sequence[Planned]) -> float | None:
     """Return the seconds of a plan; None where a guard has no timed row."""
     costs = [one.cost for one in planned]
     return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+
+def decided_with(verdict: GuardsVerdict | None, wanted: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the guards that a larger budget would decide if their drops stay as they are, and "mean" for the mean drop.
+
+    Args:
+        verdict: The verdict so far; None without guards.
+        wanted: Number of rows by guard, in the larger budget.
+    """
+    if verdict is None:
+        return ()
+    more = {one.guard: wanted.get(one.guard, 0) - one.n for one in verdict.guards}
+    found = [
+        one.guard
+        for one in verdict.guards
+        if one.verdict == "inconclusive" and one.more_items is not None and one.more_items <= more[one.guard]
+    ]
+    mean = verdict.mean
+    if mean is not None and mean.more_items is not None:
+        seen = [one.guard for one in verdict.guards if one.verdict != "blind" and one.ability != DRIFT]
+        if min(more[name] for name in seen) >= mean.more_items:
+            found.append(MEAN)
+    return tuple(found)
 
 
 def items_in(session: Session, guards: Sequence[Guard], entry: Entry, seconds: float) -> dict[str, int]:

@@ -71,12 +71,15 @@ class GuardReading(Reading):
         seconds: Seconds that scoring took in this checkup; 0 where every score was stored.
         kept: Of a guard of knowledge or facts: its reading over the rows that the reference answered rightly. It can only fall,
             and does a little after any change. None of other guards, and of answers that are neither right nor wrong.
+        reference: Id of the entry that it is compared with, where `perdure guard accept` moved it there; empty where that is the
+            base model, or the state that the checkup compares every guard with.
     """
 
     ability: str
     groups: int = 0
     seconds: float = 0.0
     kept: Reading | None = omitted(None)
+    reference: str = omitted("")
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class DriftReadings(Record):
     sound: Reading | None = None
     declines: Reading | None = None
     judge: Reading | None = omitted(None)
-    embedding: Reading | None = None
+    embedding: Reading | None = omitted(None)
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,14 @@ class Cost(Record):
         items: Number of rows that the readings are made of.
         next_budget: Name of the next larger budget; None after "full".
         next_seconds: Seconds that it would take, by the seconds a row took; None where no row was timed.
+        next_decides: Guards that it would decide if their drops stay as they are, "mean" for the mean over abilities.
     """
 
     seconds: float
     items: int
     next_budget: str | None = omitted(None)
     next_seconds: float | None = omitted(None)
+    next_decides: tuple[str, ...] = omitted(())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +149,8 @@ class Checkup(Record, Tabular):
 
     Args:
         ref: The ref, as given.
-        against: The ref of the state that guards are compared with; "base" too where each guard's own reference is meant.
+        against: The ref of the state that guards are compared with: "base", the one that was given, the start of the id of
+            the entry that every reference was moved to, or "each guard's reference" where these differ.
         tasks: By task.
         pretraining_abilities: Abilities that a base model brings along.
         knowledge_retention: Guards of the abilities "knowledge" and "facts".
