@@ -8,7 +8,8 @@ from test_report_page import Page
 from perdure.evaluate.matrix import GuardColumn
 from perdure.ledger.records import GuardsVerdict
 from perdure.report import render
-from perdure.workflows.inspect.report_records import GuardReport
+from perdure.workflows.guards.kinds import KindChange
+from perdure.workflows.inspect.report_records import GuardKinds, GuardReport
 
 
 def section(text: str) -> str:
@@ -38,6 +39,19 @@ def test_answers_are_escaped_marked_and_folded() -> None:
     assert "2 more answers" in text
     assert "(empty)" in text
     assert [tag for tag, _ in page.elements].count("mark") == 5 + 4 * 5 + 4
+
+
+def test_kinds_that_changed_are_a_table_with_gains_beside_losses() -> None:
+    data = with_guards(four_tasks())
+    kinds = [KindChange(f"kind {i}", 3, 1.0, 0.0, 0, 3) for i in range(9)]
+    kinds += [KindChange("<few> words", 3, 0.0, 2 / 3, 2, 0), KindChange("unmoved", 3, 1.0, 1.0, 0, 0)]
+    page = Page(render(replace(data, guards=replace(data.guards, kinds=(GuardKinds("instructions", tuple(kinds)),)))))
+    text = "".join(page.text)
+    assert "instructions by kind, reference and head: 1 kind did not change." in text
+    assert "2 more kinds" in text
+    assert "<few> words30.0%66.7%02" in text
+    assert "unmoved" not in text
+    assert "by kind" not in render(data)
 
 
 def test_the_gate_says_what_was_found_of_guards_that_only_warn() -> None:

@@ -257,6 +257,9 @@ def test_rows_of_one_group_are_resampled_together_wherever_a_guard_is_shown(ws, 
     assert not is_blind("maths", rows, 0.1)  # twelve rows that know nothing of one another are above chance
     assert is_blind("maths", rows, 0.1, groups=["a"] * 4 + ["b"] * 4 + ["c"] * 4)  # one kind of three is not
     assert (reading.blind, verdict.verdict, ws.guards()[0].blind) == (True, "blind", True)
+    assert [(one.kind, one.n, one.now, one.changed) for one in reading.kinds] == [
+        (kind, 4, float(kind == "a"), False) for kind in "abc"
+    ]
     assert ws.matrix().guards["sums"].blind
     assert report_data(ws.ledger).guards.panels == ()  # no ability that can fall
     card = next(

@@ -1,6 +1,6 @@
 """A checkup as one screen of text."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 
 from perdure.cli.output import short
@@ -8,7 +8,9 @@ from perdure.ledger.records import GuardVerdict
 from perdure.workflows.checkup.cost import MEAN
 from perdure.workflows.checkup.readings import DRIFT, KNOWLEDGE
 from perdure.workflows.checkup.records import Change, Checkup, Cost, GuardReading, Reading, TaskReading
+from perdure.workflows.guards.kinds import KindChange
 
+KINDS = 6  # of rows of a guard on the screen: those that changed most
 SHOWN = 8  # tasks on the screen: those that lost most; the rest are counted
 NEWLINE = "\n"
 
@@ -69,7 +71,30 @@ def _guards(
     names = max(map(len, chosen), default=0)
     kinds = max((len(one.ability) for one in chosen.values()), default=0)
     order = sorted(chosen.items(), key=lambda pair: (pair[1].blind, pair[1].ability, pair[0]))
-    return [f"{one.ability:<{kinds}}  {name:<{names}}  {_guard(one, verdicts.get(name))}" for name, one in order]
+    return [
+        line
+        for name, one in order
+        for line in (
+            f"{one.ability:<{kinds}}  {name:<{names}}  {_guard(one, verdicts.get(name))}",
+            *(_kinds(one.kinds) if not one.blind else ()),
+        )
+    ]
+
+
+def _kinds(kinds: Sequence[KindChange]) -> list[str]:
+    """Return a line for each of the kinds that changed most, and one that counts the others; nothing where none changed."""
+    changed = [one for one in kinds if one.changed]
+    shown = changed[:KINDS]
+    width = max((len(one.kind) for one in shown), default=0)
+    lines = [
+        f"  {one.kind:<{width}}  {_percent(one.before):>5} -> {_percent(one.now):>5}  "
+        f"{one.lost} lost, {one.gained} gained of {one.n}"
+        for one in shown
+    ]
+    rest = [f"{len(changed) - KINDS} more changed"] if len(changed) > KINDS else []
+    still = len(kinds) - len(changed)
+    rest += [f"{still} did not change"] if changed and still else []
+    return [*lines, f"  of the other kinds {', '.join(rest)}"] if rest else lines
 
 
 def _guard(one: GuardReading, verdict: GuardVerdict | None) -> str:

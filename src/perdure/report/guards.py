@@ -8,9 +8,11 @@ from perdure.report.lines import Scale, path, runs, ticks, without_overlap
 from perdure.report.markup import Html, el, join, scrolling
 from perdure.report.records import ReportData
 from perdure.report.words import count, percent, span, title_of
-from perdure.workflows.inspect.report_records import Band, DriftedAnswer, GuardPanel
+from perdure.workflows.guards.kinds import KindChange
+from perdure.workflows.inspect.report_records import Band, DriftedAnswer, GuardKinds, GuardPanel
 
 WIDTH, HEIGHT = 250, 146
+MOST_KINDS = 8  # of a guard that are not folded
 OPEN = 3  # answers that are not folded
 POINTS_SPAN = 0.12  # least height of a panel of changes, up and down
 LONGEST = 600  # characters of an answer
@@ -21,7 +23,39 @@ def guards(data: ReportData) -> dict[str, Html]:
     if data.guards is None:
         return {}
     panels = el("div", [_panel(data, panel) for panel in data.guards.panels], class_="panels")
-    return {"guards": join(panels, _answers(data.guards.drifted))}
+    kinds = [_kinds(one) for one in data.guards.kinds]
+    return {"guards": join(panels, *kinds, _answers(data.guards.drifted))}
+
+
+def _kinds(guard: GuardKinds) -> Html:
+    """Return a table of the kinds of a guard's rows that changed, and how many did not."""
+    changed = [one for one in guard.kinds if one.changed]
+    still = count(len(guard.kinds) - len(changed), "kind")
+    head = el("p", el("b", guard.guard), f" by kind, reference and head: {still} did not change.", class_="how")
+    if not changed:
+        return head
+    rest = changed[MOST_KINDS:]
+    more = folded(count(len(rest), "more kind"), _kind_table(guard.guard, rest)) if rest else None
+    return join(head, _kind_table(guard.guard, changed[:MOST_KINDS]), more)
+
+
+def _kind_table(guard: str, kinds: Sequence[KindChange]) -> Html:
+    first, *others = ("kind", "rows", "reference", "now", "lost", "gained")
+    heads = el("tr", el("th", first), [el("th", text, class_="num") for text in others])
+    rows = [
+        el(
+            "tr",
+            el("td", one.kind),
+            [
+                el("td", text, class_="num")
+                for text in (one.n, percent(one.before), percent(one.now), one.lost, one.gained)
+            ],
+        )
+        for one in kinds
+    ]
+    return scrolling(
+        el("table", el("thead", heads), el("tbody", rows), class_="plain"), f"Kinds of {guard} that changed"
+    )
 
 
 def _panel(data: ReportData, panel: GuardPanel) -> Html:

@@ -11,6 +11,7 @@ from perdure.maths.statistics import mean_interval, paired_difference
 from perdure.workflows.checkup.records import Abilities, Change, DriftReadings, GuardReading, Reading
 from perdure.workflows.guards.embedding import EMBEDDING, UNRELATED
 from perdure.workflows.guards.groups import groups_of
+from perdure.workflows.guards.kinds import by_kind
 from perdure.workflows.guards.measure import MeasuredGuard
 
 ABILITIES = {
@@ -44,6 +45,7 @@ def guard_reading(measured: MeasuredGuard) -> GuardReading:
         seconds=measured.seconds,
         selected=guard.selection is not None,
         kept=_kept(measured, named, seed) if guard.ability in KNOWLEDGE else None,
+        kinds=by_kind(named, before.items, now.items) if guard.ability != DRIFT else (),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from perdure.core.records import Record, omitted, omitted_mapping
 from perdure.core.tables import Grid, Tabular, cells_of
 from perdure.ledger.records import Verdict
+from perdure.workflows.guards.kinds import KindChange
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class GuardReading(Reading):
             and does a little after any change. None of other guards, and of answers that are neither right nor wrong.
         reference: Id of the entry that it is compared with, where `perdure guard accept` moved it there; empty where that is the
             base model, or the state that the checkup compares every guard with.
+        kinds: Where rows come in groups, as kinds of instructions: what each group gained and lost, those that changed most
+            first. Empty of drift.
     """
 
     ability: str
@@ -80,6 +83,7 @@ class GuardReading(Reading):
     seconds: float = 0.0
     kept: Reading | None = omitted(None)
     reference: str = omitted("")
+    kinds: tuple[KindChange, ...] = omitted(())
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from perdure.workflows.guards.columns import guard_scores
 from perdure.workflows.guards.drift import question_of
 from perdure.workflows.guards.embedding import EMBEDDING, UNRELATED
 from perdure.workflows.guards.groups import grouped_interval, groups_of_score
-from perdure.workflows.inspect.report_records import Band, DriftedAnswer, GuardPanel, GuardReport
+from perdure.workflows.guards.kinds import by_kind
+from perdure.workflows.inspect.report_records import Band, DriftedAnswer, GuardKinds, GuardPanel, GuardReport
 
 ANSWERS = 10  # of those that changed most
 LENGTH = "length"
@@ -68,7 +69,15 @@ def guard_report(ledger: Ledger, stages: Sequence[Entry]) -> GuardReport | None:
     if abilities:
         panels += _ability_panels(abilities, len(stages), gate)
     drifted = _drifted(ledger, drifts[0]) if drifts else ()
-    return GuardReport(tuple(panels), drifted)
+    kinds = [found for one in abilities if (found := _kinds(one)) is not None]
+    return GuardReport(tuple(panels), drifted, tuple(kinds))
+
+
+def _kinds(one: _Measured) -> GuardKinds | None:
+    """Return what each group of a guard's rows gained and lost at head; None without groups, or where head was not measured."""
+    now = one.scores[-1]
+    found = by_kind(one.groups, one.before.items, now.items) if now else ()
+    return GuardKinds(one.guard.name, found) if found else None
 
 
 def _measured(ledger: Ledger, guard: Guard, stages: Sequence[Entry]) -> _Measured | None:

@@ -19,6 +19,7 @@ from perdure.ledger.records import (
     TraceNotes,
     Verdict,
 )
+from perdure.workflows.guards.kinds import KindChange
 from perdure.workflows.inspect.view_records import InitialView
 
 
@@ -169,16 +170,31 @@ class DriftedAnswer(Record):
 
 
 @dataclass(frozen=True)
+class GuardKinds(Record):
+    """What a guard whose rows come in groups gained and lost at head.
+
+    Args:
+        guard: Its name.
+        kinds: The groups, those that changed most first.
+    """
+
+    guard: str
+    kinds: tuple[KindChange, ...]
+
+
+@dataclass(frozen=True)
 class GuardReport(Record):
     """What a report draws of guards.
 
     Args:
         panels: Pictures over the stages.
         drifted: The answers that changed most.
+        kinds: Guards whose rows come in groups, group by group.
     """
 
     panels: tuple[GuardPanel, ...]
     drifted: tuple[DriftedAnswer, ...]
+    kinds: tuple[GuardKinds, ...] = ()
 
 
 @dataclass(frozen=True)
