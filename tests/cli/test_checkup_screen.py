@@ -13,6 +13,7 @@ from perdure.workflows.checkup.records import (
     Reading,
     TaskReading,
 )
+from perdure.workflows.guards.kinds import KindChange
 
 SCREEN = """\
 checkup of head against base, budget quick
@@ -22,6 +23,13 @@ gate: FAIL: instructions lost 12.5 points
              ACC 57.0  BWT -51.1
 2 abilities  commonsense  piqa          60.0 -> 60.0  +0.0 (-6.5 to +6.5)  n 100  inconclusive
              instruction  instructions  34.2 -> 21.7  -12.5 (-19.8 to -5.6)  n 120 in 40 groups  FAIL  against 0123456789ab
+               json keys    100.0 ->   0.0  3 lost, 0 gained of 3
+               few words      0.0 -> 100.0  0 lost, 3 gained of 3
+               quotation 0   66.7 ->   0.0  2 lost, 0 gained of 3
+               quotation 1   66.7 ->   0.0  2 lost, 0 gained of 3
+               quotation 2   66.7 ->   0.0  2 lost, 0 gained of 3
+               quotation 3   66.7 ->   0.0  2 lost, 0 gained of 3
+               of the other kinds 1 more changed, 33 did not change
 3 facts      facts      facts  41.3 -> 38.0  -3.3 (-8.0 to +1.0)  n 150  inconclusive; of 62 known before, 95.2 kept (9.0 to 99.0)
              knowledge  mmlu   blind: 30.0 is no better than chance or nothing, so that no fall can be seen  n 100
 4 drift      same      1.00 -> 0.75 (0.70 to 0.80)  n 60
@@ -62,6 +70,12 @@ GUARDS = GuardsVerdict(
     worst=WorstDrop("instructions", 0.125, 0.04, 0.21, 3),
     advice=("rehearse general rows",),
 )
+KINDS = (
+    KindChange("json keys", 3, 1.0, 0.0, 0, 3),
+    KindChange("few words", 3, 0.0, 1.0, 3, 0),
+    *(KindChange(f"quotation {i}", 3, 2 / 3, 0.0, 0, 2) for i in range(5)),
+    *(KindChange(f"still {i}", 3, 1.0, 1.0, 0, 0) for i in range(33)),
+)
 STANDARD = {"instructions": 480, "piqa": 400, "facts": 400, "habits": 60, "mmlu": 400}
 
 
@@ -82,7 +96,14 @@ def test_the_whole_screen() -> None:
         guards={
             "piqa": reading(60, 60, (0, -6.5, 6.5), 100, "commonsense"),
             "instructions": reading(
-                34.2, 21.7, (-12.5, -19.8, -5.6), 120, "instruction", groups=40, reference="0123456789abcdef"
+                34.2,
+                21.7,
+                (-12.5, -19.8, -5.6),
+                120,
+                "instruction",
+                groups=40,
+                reference="0123456789abcdef",
+                kinds=KINDS,
             ),
             "facts": reading(41.3, 38, (-3.3, -8, 1), 150, "facts", kept=known),
             "mmlu": reading(30, 31, (1, -5, 7), 100, "knowledge", blind=True),

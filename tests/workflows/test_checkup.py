@@ -163,6 +163,11 @@ def test_a_growing_budget_ends_when_the_verdict_is_decided(ws, monkeypatch):
     found = ws.checkup(budget="grow", only=["sums"])  # blind: no number of rows decides
     assert looks[1:] == [("quick", 0.995), ("standard", 0.985), ("full", 0.97)]
     assert (found.budget, found.gate.verdict) == ("full", "inconclusive")
+    strict = ws.checkup(budget="grow", only=["sums"], strict=True)
+    assert looks[4:] == looks[1:4]  # strict is about the last look, and ends none before it
+    assert (strict.budget, strict.gate.verdict, strict.gate.strict) == ("full", "fail", True)
+    assert strict.gate.reason == f"{found.gate.reason} (strict: this counts as fail)"
+    assert ws.checkup("base", budget="grow", only=["drift", "names"], strict=True).gate.verdict == "pass"
 
 
 def test_a_judge_compares_the_answers_of_the_drift_guard(ws):

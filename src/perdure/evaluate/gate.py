@@ -48,6 +48,7 @@ from perdure.maths.families import holm, simultaneous_confidence
 from perdure.maths.statistics import items_needed, paired_difference, paired_p_value
 
 SHOWN = 15  # tasks on the screen; the rest are passed ones, counted
+STRICT = " (strict: this counts as fail)"
 TO_DECIDE = "To decide, learn the task again with more test rows (--test FILE); --strict refuses what is not decided"
 NAMED = 3  # lost facts that the reason names
 NO_GUARDS: Mapping[str, GuardItems] = MappingProxyType({})
@@ -91,6 +92,13 @@ def decide(
         verdict, reason = _with_guards(gate, kept, verdict, reason)
     correct: Literal["holm", "none"] = "holm" if together else "none"
     return Verdict(verdict, gate.tolerance, gate.confidence, gate.strict, reason, judged, floor, edited, correct, kept)
+
+
+def strictly(verdict: Verdict) -> Verdict:
+    """Return the verdict that the same scores have with `Gate(strict=True)`: one that is inconclusive fails."""
+    if verdict.verdict != "inconclusive":
+        return replace(verdict, strict=True)
+    return replace(verdict, verdict="fail", reason=verdict.reason + STRICT, strict=True)
 
 
 def guarded_tasks(tasks: Mapping[str, ItemScores]) -> dict[str, ItemScores]:
@@ -205,7 +213,7 @@ def _with_guards(gate: Gate, guards: GuardsVerdict, verdict: Word, reason: str) 
         return "fail", guards.reason + also
     if verdict == "fail":
         return verdict, reason
-    strict = " (strict: this counts as fail)" if gate.strict else ""
+    strict = STRICT if gate.strict else ""
     return "fail" if gate.strict else "inconclusive", f"{guards.reason}{also}{strict}"
 
 
@@ -272,7 +280,7 @@ def _overall(
         advice = more_items(max(known) if len(known) == len(hints) else None, each=len(open_) > 1)
         reason = f"the test items do not tell whether {_named(open_)} stayed within the tolerance"
         reason += f"; if the drop stays as it is, {advice}"
-        return ("fail", f"{reason} (strict: this counts as fail)") if gate.strict else ("inconclusive", reason)
+        return ("fail", reason + STRICT) if gate.strict else ("inconclusive", reason)
     if not tasks and unguarded:
         return "pass", f"no task is guarded: what {listed(unguarded)} lost was not judged"
     if not tasks:

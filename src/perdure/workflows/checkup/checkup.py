@@ -10,6 +10,7 @@ from perdure.core.progress import Tick
 from perdure.core.words import counted
 from perdure.data.task import TaskData
 from perdure.evaluate.evidence import GuardedTask, make_evidence
+from perdure.evaluate.gate import strictly
 from perdure.evaluate.judge import Judged
 from perdure.ledger import Entry
 from perdure.ledger.records import Gate, Guard, Score, Verdict
@@ -47,7 +48,7 @@ class CheckupRequest:
             three tenths and six tenths of the error; or seconds, for the guards.
         only: Abilities, names of guards, and tasks of lm-evaluation-harness as `harness:NAME`; empty takes all.
         data: Folder of the data files of public sets; None takes the one that PERDURE_DATA names.
-        strict: An undecided gate counts as failed.
+        strict: An undecided gate counts as failed; with "grow", after the last look.
         judge: Compares the answers of the drift guard with the reference's: `http(s)://HOST/v1#MODEL` of an OpenAI-style chat
             endpoint, or a command; see `guards.judging`. None asks no judge.
         embedding: Compare hidden states of the answers of the drift guard with the reference's; see `guards.embedding`.
@@ -91,11 +92,13 @@ def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None,
     looks: list[Checkup] = []
     for look, budget in enumerate(BUDGETS, start=1):
         confidence = look_confidence(look, CONFIDENCE)
-        looks.append(_measured(session, replace(request, budget=budget), confidence, tick, about))
+        # not strict, under which a look that does not decide would count as a failed one, and end the growth
+        looks.append(_measured(session, replace(request, budget=budget, strict=False), confidence, tick, about))
         if looks[-1].gate.verdict != "inconclusive":
             break
     seconds = sum(one.cost.seconds for one in looks)
-    return replace(looks[-1], cost=replace(looks[-1].cost, seconds=round(seconds, 1)))
+    gate = strictly(looks[-1].gate) if request.strict else looks[-1].gate
+    return replace(looks[-1], gate=gate, cost=replace(looks[-1].cost, seconds=round(seconds, 1)))
 
 
 def _measured(
