@@ -1,5 +1,7 @@
 """O-LoRA: the share of the new rows in the old row space, its gradient, and the exact form under AdamW."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -104,3 +106,25 @@ def test_exact_starts_outside_the_old_space_with_keyed_rows_and_refuses_when_non
 def test_a_task_that_is_learned_again_goes_on_from_its_own_adapter():
     plan = OLora(exact=True).adapter(bare(before={**slots(), "sum:b": slots()["sum:a"]}), {})
     assert (plan.slot, plan.beneath, plan.start) == ("sum:b", ("sum:a",), None)
+
+
+def gone_on(down, up, exact=True):
+    """Prepare the update of a task whose adapter has these factors, beside one of rows along e1."""
+    seen = SimpleNamespace(task="b", slots=slots(), params={A: down, B: up})
+    return OLora(exact=exact).prepare(seen, {})
+
+
+def test_exact_refuses_to_go_on_with_an_adapter_that_its_first_hold_would_cut():
+    down, up = torch.tensor([[3.0, 4, 0], [0, 0, 2]]), torch.ones(2, 2)
+    cut = OLora(exact=True).hold(Step(0, 1, {A: down, B: up}), STATE)[A]
+    assert (up @ (down - cut)).norm() > 0.5 * (up @ down).norm()
+    with pytest.raises(
+        BadSpec, match=r"cannot go on with the adapter of b: 56% of .*q.lora_A.* would be cut.*revert b"
+    ):
+        gone_on(down, up)
+    assert gone_on(down, up, exact=False).keys() == {"basis/q"}
+
+
+def test_exact_goes_on_with_what_it_held_and_with_what_has_learned_nothing():
+    assert gone_on(torch.tensor([[1e-6, 4, 0], [0, 0, 2]]), torch.ones(2, 2)).keys() == {"basis/q"}
+    assert gone_on(torch.tensor([[3.0, 4, 0], [0, 0, 2]]), torch.zeros(2, 2)).keys() == {"basis/q"}

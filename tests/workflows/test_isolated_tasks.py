@@ -171,8 +171,11 @@ def test_a_task_in_shared_weights_is_not_taken_out_and_the_choices_are_named(mix
 def test_a_task_whose_shared_weights_were_begun_anew_is_not_taken_out_and_the_reason_is_true(mixed, tmp_path):
     refund = next(e for e in mixed.ledger.ancestors(mixed.ledger.resolve("head")) if e.task == "refund")
     tariff = learn(mixed, tmp_path, "tariff", "naive", start="base").entry
-    words = rf"\(entry {refund.id[:12]}\). Entry {tariff[:12]} \(learn tariff\) began these anew .*rollback {refund.id[:12]}~1"
-    with pytest.raises(BadInput, match=words):
+    name = refund.id[:12]
+    words = (
+        rf"\(entry {name}\). Entry {tariff[:12]} \(learn tariff\) began these anew .*: head has what {name} trained in "
+    )
+    with pytest.raises(BadInput, match=rf"{words}task:parcel/skill alone.*rollback {name}~1"):
         mixed.revert("refund")
     with pytest.raises(BadInput, match="in weights that other tasks go through too"):
         mixed.revert("tariff")

@@ -196,19 +196,23 @@ def export(
 def _way_out(ledger: "Ledger", row: str) -> str:
     """Return which tasks can be reverted to take out what was learned from a row; empty where none can."""
     from perdure.core.slots import adapters_of_task
+    from perdure.workflows.learn.revert_task import is_separable
 
     head = ledger.resolve("head")
     slots, tasks = ledger.slots(head), ledger.tasks_trained_on(row)
     ways = {task: f"all that was measured of {task}" for task in ledger.labelled_by(head, tasks)}
     ways |= {task: f"the whole adapter of {task}" for task in tasks if adapters_of_task(slots, task)}
     return "".join(
-        f"; 'perdure revert {ledger.shown_name(task)}' takes out {ways[task]}" for task in tasks if task in ways
+        f"; 'perdure revert {ledger.shown_name(task)}' takes out {ways[task]}"
+        for task in tasks
+        if task in ways and is_separable(ledger, head, task)
     )
 
 
 def _show_deleted_task(deleted: "DeletedTask", ledger: "Ledger") -> None:
     """Print what of a task is gone, and what is left of it in the weights of head."""
     from perdure.core.slots import adapters_of_task
+    from perdure.workflows.learn.revert_task import is_separable
 
     task, others = ledger.shown_name(deleted.task), ", ".join(map(short, deleted.others))
     if deleted.already:
@@ -219,8 +223,10 @@ def _show_deleted_task(deleted: "DeletedTask", ledger: "Ledger") -> None:
         )
     if deleted.own:
         measured = not adapters_of_task(deleted.own, deleted.task)  # by a router; its weights may be shared
-        way = f"perdure {'task remove' if measured and deleted.others else 'revert'} {task}"
-        print_text(f"what was learned from them stays in head, in {', '.join(deleted.own)}; '{way}' takes it out")
+        way = f"; 'perdure {'task remove' if measured and deleted.others else 'revert'} {task}' takes it out"
+        if not (measured or is_separable(ledger, ledger.resolve("head"), deleted.task)):
+            way = ", and a revert cannot take it out, since the weights below have it too"
+        print_text(f"what was learned from them stays in head, in {', '.join(deleted.own)}{way}")
     if deleted.others:
         print_text(
             f"what was learned from them stays in weights that other tasks go through (entries {others}); 'perdure rollback' "

@@ -93,6 +93,11 @@ def isolated_tasks(slots: Iterable[str]) -> list[str]:
     return sorted(name.removeprefix("task:") for name in slots if name.startswith("task:") and "/" not in name)
 
 
+def summed_tasks(slots: Iterable[str]) -> list[str]:
+    """Return the tasks that have an adapter in the sum, in order of their names."""
+    return sorted(name.removeprefix("sum:") for name in slots if name.startswith("sum:") and "/" not in name)
+
+
 def is_isolated(slots: Mapping[str, Content], task: str | None) -> bool:
     """Return whether `task` has slots of its own."""
     return task is not None and task_slot(task) in slots

@@ -13,6 +13,7 @@ from torch import Tensor
 from perdure.maths.precision import wide
 
 Tensors = dict[str, Tensor]
+HELD = 1e-4  # share of the length of held factors that lies in the space they are held out of, by rounding
 FAINT = 1e-3  # length under which what is left of a unit vector is taken for rounding (float32 sees about 1e-7)
 
 

@@ -18,7 +18,7 @@ class MergeNote(Record):
     Args:
         rank: Rank of the merged adapter.
         how: How the adapters were merged; `DROP` where own adapters were dropped that an earlier merge has.
-        tasks: Tasks whose adapters were merged, or dropped.
+        tasks: Tasks whose adapters were merged, those of a sum under the others included; or dropped.
         kept: Those of them whose own adapters stay.
         error: Relative error of the truncation to this rank: ||before - after|| / ||before||, Frobenius norms over all modules.
         before: Score of each task before the merge, as requests for it went then.

@@ -16,11 +16,11 @@ from torch import Tensor
 from perdure.core.errors import BadSpec
 from perdure.core.fields import Strength
 from perdure.core.keyed import keyed
-from perdure.core.plan import AdapterPlan, Bare, Factors, module_of_down, sum_plan
+from perdure.core.plan import AdapterPlan, Bare, Factors, module_of_down, module_of_up, sum_plan
 from perdure.core.seams import Grads, Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.low_rank import from_tensors
-from perdure.maths.projection import outside, row_basis
+from perdure.maths.projection import HELD, outside, row_basis
 from perdure.methods.registry import register
 
 
@@ -33,7 +33,8 @@ class OLora(Method):
     strength x mean over modules and rows of ||Q_m a_j||^2 / ||a_j||^2: the share of the new rows that lies in the old space, 0
     where they are orthogonal and 1 where they lie in it, whatever the length of a_j and the number of tasks. `exact` adds no
     penalty. It starts the new A outside the old space, removes the gradient's part in it, and removes it from the weights after
-    every optimizer step, because momentum and decay move what has no gradient.
+    every optimizer step, because momentum and decay move what has no gradient. An adapter that was learned without `exact` and
+    shares directions with the others is not gone on with: the first step would cut what it learned.
 
     Seams: adapter, prepare, loss, mask, hold. State: `basis/<module>`, (earlier rank, in), rebuilt for each task and not kept.
     Cost: two small products a module and update; the frozen rank grows by `lora_r` a task.
@@ -62,10 +63,17 @@ class OLora(Method):
         return replace(plan, start=partial(_starts, bare, plan.beneath))
 
     def prepare(self, model: Model, state: State) -> State:
-        """Return the bases of the earlier rows, by module."""
+        """Return the bases of the earlier rows, by module.
+
+        Raises:
+            BadSpec: With `exact`, the task's adapter goes on and does not lie outside them.
+        """
         bases = _bases(model.slots, model.slots)
         device = next(iter(model.params.values())).device
-        return {f"basis/{module}": basis.to(device) for module, basis in bases.items()}
+        prepared = {f"basis/{module}": basis.to(device) for module, basis in bases.items()}
+        if self.exact:
+            _refuse_cut(model, prepared)
+        return prepared
 
     def loss(self, step: Step, state: State) -> Tensor | None:
         """Return strength x the share of the new rows that lies in the old space; None without older rows, or with `exact`."""
@@ -122,6 +130,24 @@ def _start(module: str, basis: Tensor, bare: Bare) -> Factors:
     drawn = keyed(bare.seed, bare.task, "o_lora", module).uniform(-1, 1, (*experts, rank, width)) / width**0.5
     down = outside(torch.from_numpy(drawn).float(), basis.cpu())
     return Factors(down, torch.zeros(*experts, out, rank))
+
+
+def _refuse_cut(model: Model, state: State) -> None:
+    """Refuse an adapter of which the first hold would cut something that it learned.
+
+    Raises:
+        BadSpec: Its rows do not lie outside the old space; where B is 0 nothing is learned, and they may lie anywhere.
+    """
+    learned = {module for name, value in model.params.items() if (module := module_of_up(name)) and value.any()}
+    for name, rows, basis in _pairs(model.params, state):
+        was = rows.detach()
+        inside = ((was - outside(was, basis)).norm() / was.norm().clamp(min=1e-30)).item()
+        if inside > HELD and module_of_down(name) in learned:
+            raise BadSpec(
+                f"o_lora with exact cannot go on with the adapter of {model.task}: {inside:.0%} of {name} lies in the space of "
+                "the other adapters and would be cut, as it was learned without exact, or one of these was learned so "
+                f"since; set methods.o_lora.exact: false, or revert {model.task} and learn it anew"
+            )
 
 
 def _pairs(values: Mapping[str, Tensor], state: State) -> list[tuple[str, Tensor, Tensor]]:

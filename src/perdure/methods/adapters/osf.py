@@ -29,12 +29,11 @@ from perdure.core.plan import (
 from perdure.core.seams import Grads, Method, Model, State
 from perdure.core.step import Step
 from perdure.maths.low_rank import from_tensors
-from perdure.maths.projection import joined_basis, outside
+from perdure.maths.projection import HELD, joined_basis, outside
 from perdure.maths.subspaces import high_spaces
 from perdure.methods.registry import register
 
 PLANS: dict[str, Callable[[Bare], AdapterPlan]] = {"shared": shared_plan, "sum": sum_plan, "task": task_plan}
-HELD = 1e-4  # share of a factor's length outside its space that is rounding
 
 
 @register

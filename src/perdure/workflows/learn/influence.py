@@ -18,10 +18,12 @@ class Influence:
         own: Slots that a revert of the task removes.
         others: The learns of weights in force, other than `own`, that trained on rows of the task or continued weights that had,
             oldest first.
+        holding: The other slots of weights in force that have what learns of the task itself trained.
     """
 
     own: tuple[str, ...]
     others: tuple[Entry, ...]
+    holding: tuple[str, ...] = ()
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -41,13 +43,16 @@ def influence(ledger: Ledger, entry: Entry, task: str) -> Influence:
     """
     slots = ledger.slots(entry)
     own = slots_of_task(slots, task)
-    in_force = {slot for name, slot in slots.items() if name not in own and name != EDITS and not is_measured(name)}
+    in_force = {
+        name: slot for name, slot in slots.items() if name not in own and name != EDITS and not is_measured(name)
+    }
     others: dict[str, Entry] = {}
-    for slot, learns in _learns(ledger, entry).items():
-        if slot in in_force:
-            others |= {one.id: one for one in learns if trained_on(ledger, one, task)}
+    learns = _learns(ledger, entry)
+    for slot in set(in_force.values()):
+        others |= {one.id: one for one in learns.get(slot, ()) if trained_on(ledger, one, task)}
     order = [one.id for one in ledger.ancestors(entry)]
-    return Influence(tuple(own), tuple(sorted(others.values(), key=lambda one: -order.index(one.id))))
+    holding = [name for name, slot in in_force.items() if any(one.task == task for one in learns.get(slot, ()))]
+    return Influence(tuple(own), tuple(sorted(others.values(), key=lambda one: -order.index(one.id))), tuple(holding))
 
 
 def _learns(ledger: Ledger, entry: Entry) -> dict[str, tuple[Entry, ...]]:
@@ -72,7 +77,7 @@ def _learns(ledger: Ledger, entry: Entry) -> dict[str, tuple[Entry, ...]]:
 def _merged(merge: Entry, now: Mapping[str, str | None]) -> list[str | None]:
     """Return the objects that a merge read: the adapters it names, the sums it replaced, and what all tasks share."""
     named = {slot for part in merge.data["merge"]["adapters"].values() for slot in part}
-    replaced = {name for name, slot in merge.slots.items() if slot is None}
+    replaced = {name for name, slot in merge.slots.items() if slot is None and name.startswith("sum:")}
     return [
         slot
         for name, slot in now.items()

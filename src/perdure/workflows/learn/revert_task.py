@@ -1,13 +1,13 @@
 """Take a task out of head as if it had never been learned; possible if its slots are its own."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.progress import Tick
 from perdure.core.records import Record, omitted
-from perdure.core.slots import EDITS, isolated_tasks, slots_of_task, sum_slot, task_slot
+from perdure.core.slots import EDITS, slots_of_task, task_slot
 from perdure.evaluate.routing import RoutingAccuracy
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import ScoreSummary, Verdict
@@ -16,9 +16,9 @@ from perdure.workflows.author import sign
 from perdure.workflows.edit.carry import carry
 from perdure.workflows.fact_records import NOTE
 from perdure.workflows.inspect.score_views import taken_out
-from perdure.workflows.learn.influence import influence
+from perdure.workflows.learn.influence import Influence, influence
 from perdure.workflows.learn.remember import LedgerMemory, states_at
-from perdure.workflows.merges import begins_anew, merge_of
+from perdure.workflows.merges import begins_anew, merges_of
 from perdure.workflows.rescore import Rescore, rescore
 from perdure.workflows.session import Session
 
@@ -89,16 +89,15 @@ def revert_task(
             slots[EDITS] = carried.slot
         without = entry_without(session, parent, task)
         entry = replace(without.entry, slots=slots)
-        rescored = rescore(session, entry, rescoring, tick)
+        rescored, left = rescore(session, entry, rescoring, tick), influence(ledger, entry, task)
         note = TaskRevertNote(
             task=task,
             rows=without.rows,
             before=rescored.before,
             scores=rescored.scores,
             warnings=(
-                *_keeping(ledger.slots(parent), task),
-                *_copies(ledger, parent, task),
-                *_influenced(ledger, parent, entry, task),
+                *_holding(left, task),
+                *_influenced(ledger, parent, left, task),
                 *_merged(ledger, parent, task),
                 *(carried.warnings if carried else ()),
                 *rescored.warnings,
@@ -179,11 +178,12 @@ def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:
     Raises:
         BadInput: With the choices that exist.
     """
-    merge = merge_of(ledger, head, task)
-    if merge and task_slot(task) not in ledger.slots(head):
+    merges = merges_of(ledger, head, task)
+    if merges and task_slot(task) not in ledger.slots(head):
+        name = merges[-1].id[:12]
         raise BadInput(
-            f"the adapter of task {task} was merged with others (entry {merge.id[:12]}), and cannot be taken out of the result; "
-            f"'perdure rollback {merge.id[:12]}~1' goes back to before the merge, where 'perdure revert {task}' takes it out"
+            f"the adapter of task {task} was merged with others (entry {name}), and cannot be taken out of the result; "
+            f"'perdure rollback {name}~1' goes back to before the merge, where 'perdure revert {task}' takes it out"
         )
     for entry in ledger.ancestors(head):
         if (
@@ -194,17 +194,28 @@ def _refuse_shared(ledger: Ledger, head: Entry, task: str) -> None:
         ):
             name = entry.id[:12]
             if anew := _begun_anew(ledger, head, entry):
+                kept = influence(ledger, head, task).holding
+                rest = f"what {name} trained in {', '.join(kept)} alone" if kept else f"nothing that {name} trained"
                 raise BadInput(
                     f"task {task} was learned in weights that all tasks share (entry {name}). Entry {anew.id[:12]} (learn "
-                    f"{anew.task}) began these anew from the base model: head has nothing that {name} trained, only what was "
-                    f"learned since from rows of {task} in memory, which cannot be taken out alone. 'perdure rollback "
-                    f"{name}~1' goes back to before it, without all that came after"
+                    f"{anew.task}) began these anew from the base model: head has {rest}, and what was learned since from rows "
+                    f"of {task} in memory, which cannot be taken out alone. 'perdure rollback {name}~1' goes back to before it, "
+                    "without all that came after"
                 )
             raise BadInput(
                 f"task {task} was learned in weights that other tasks go through too (entry {name}), and cannot be taken out "
                 f"alone. 'perdure rollback {name}~1' goes back to before it, without all that came after; a task that may have "
                 "to go is learned with a method that trains an adapter for each task: per_task, or a sum such as incremental"
             )
+
+
+def is_separable(ledger: Ledger, head: Entry, task: str) -> bool:
+    """Return whether a revert can take a task out of an entry that knows it."""
+    try:
+        _refuse_shared(ledger, head, task)
+    except BadInput:
+        return False
+    return True
 
 
 def _begun_anew(ledger: Ledger, head: Entry, learned: Entry) -> Entry | None:
@@ -217,10 +228,10 @@ def _begun_anew(ledger: Ledger, head: Entry, learned: Entry) -> Entry | None:
     return None
 
 
-def _influenced(ledger: Ledger, head: Entry, without: Entry, task: str) -> list[str]:
+def _influenced(ledger: Ledger, head: Entry, left: Influence, task: str) -> list[str]:
     """Name what is left of a task without its adapters: in weights that were trained on its rows, and in states of methods."""
     told = []
-    replayed = [str(one.task) for one in influence(ledger, without, task).others if one.task != task]
+    replayed = [str(one.task) for one in left.others if one.task != task]
     if others := list(dict.fromkeys(replayed)):
         told.append(
             f"{' and '.join(others)} was trained on rows of {task} from memory too, which stays in the weights; where nothing of "
@@ -235,36 +246,31 @@ def _influenced(ledger: Ledger, head: Entry, without: Entry, task: str) -> list[
 
 def _merged(ledger: Ledger, head: Entry, task: str) -> list[str]:
     """Say that what all tasks share has the adapter of `task` too, where it was merged into that."""
-    if (merge := merge_of(ledger, head, task)) is None:
+    if not (merges := merges_of(ledger, head, task)):
         return []
+    name = merges[-1].id[:12]  # the first one: before it, nothing that all tasks share has the adapter
     return [
-        f"what all tasks share was merged from the adapter of {task} too (entry {merge.id[:12]}) and keeps it; where nothing of "
-        f"{task} may be left, 'perdure rollback {merge.id[:12]}~1', revert {task} there, and merge again"
+        f"what all tasks share was merged from the adapter of {task} too (entry {name}) and keeps it; where nothing of "
+        f"{task} may be left, 'perdure rollback {name}~1', revert {task} there, and merge again"
     ]
 
 
-def _keeping(slots: Iterable[str], task: str) -> list[str]:
-    """Name the tasks under whose own adapter the one of `task` stays."""
-    known = set(slots)
-    keeping = [other for other in isolated_tasks(known) if other != task and task_slot(other, sum_slot(task)) in known]
+def _holding(left: Influence, task: str) -> list[str]:
+    """Name the tasks that keep an adapter of `task`, or one that has it: under their own adapter, or as what that began from."""
+    parts = sorted(
+        {name.removesuffix("/repair").partition("/")[::2] for name in left.holding if name.startswith("task:")}
+    )
+    above = dict.fromkeys(owner.removeprefix("task:") for owner, beneath in parts if beneath)
+    copies = dict.fromkeys(owner.removeprefix("task:") for owner, beneath in parts if not beneath)
     return [
-        f"{other} was learned on top of the adapter of {task} and keeps it, so that its answers stay as they are; where nothing "
-        f"of {task} may be left, revert {other} too, or learn it again with start: base"
-        for other in keeping
-    ]
-
-
-def _copies(ledger: Ledger, head: Entry, task: str) -> list[str]:
-    """Name the tasks whose own adapter may have begun as a copy of that of `task`."""
-    isolated, copies = set(isolated_tasks(ledger.slots(head))), set()
-    for entry in ledger.ancestors(head):  # newest first
-        if (entry.kind, entry.task) == ("learn", task):
-            break
-        policy = (entry.recipe or {}).get("methods", {}).get("per_task", {})
-        if entry.kind == "learn" and entry.task in isolated and policy.get("start") == "nearest":
-            copies.add(entry.task)
-    return [
-        f"{other} was learned after {task} with start: nearest, and may have begun as a copy of its adapter; where nothing of "
-        f"{task} may be left, revert {other} too, or learn it again with start: base"
-        for other in sorted(copies)
+        *(
+            f"{other} was learned on top of the adapter of {task} and keeps it, so that its answers stay as they are; where "
+            f"nothing of {task} may be left, revert {other} too, or learn it again with start: base"
+            for other in above
+        ),
+        *(
+            f"{other} was learned after {task} with start: nearest or shared, and may have begun as a copy of its adapter, or "
+            f"of one that has it; where nothing of {task} may be left, revert {other} too, or learn it again with start: base"
+            for other in copies
+        ),
     ]

@@ -18,7 +18,7 @@ from perdure.workflows.merge.draft import draft
 from perdure.workflows.merge.judge import Judged, judge
 from perdure.workflows.merge.outcome import MergeResult, record_merge, reporting, result_of
 from perdure.workflows.merge.sources import learned_since
-from perdure.workflows.merges import merge_of
+from perdure.workflows.merges import own_merge_of
 from perdure.workflows.session import Session
 from perdure.workflows.signals import stop_signal
 
@@ -87,7 +87,9 @@ def _plan(session: Session, named: Sequence[str]) -> _Planned:
     session.refuse_candidate()
     head = ledger.resolve("head")
     slots = ledger.slots(head)
-    merged = {name: made for name in head.tasks if task_slot(name) in slots and (made := merge_of(ledger, head, name))}
+    merged = {
+        name: made for name in head.tasks if task_slot(name) in slots and (made := own_merge_of(ledger, head, name))
+    }
     for name in named:
         if name not in head.tasks:
             raise NotFound(f"no task {name!r} is known at head{nearest(name, sorted(head.tasks))}")

@@ -226,7 +226,7 @@ def _note(
     return MergeNote(
         rank=rank,
         how=request.how,
-        tasks=tuple(planned.found.adapters),
+        tasks=planned.found.added,
         kept=() if request.drop else planned.found.own,
         error=merged.error,
         before={name: scored.score.summary for name, scored in judged.before.items()},

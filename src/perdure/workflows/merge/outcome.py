@@ -29,7 +29,7 @@ class MergeResult(Record):
         scores: Score of each task through the merged adapter.
         before: Score of each task at head before, as requests for it go there.
         moved: Whether head moved to the entry.
-        tasks: Tasks whose adapters were merged, or dropped.
+        tasks: Tasks whose adapters were merged, those of a sum under the others included; or dropped.
         kept: Those of them whose own adapters stay.
         error: Relative error of the truncation; see `MergeNote`.
         warnings: What the user should know.

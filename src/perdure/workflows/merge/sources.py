@@ -5,10 +5,21 @@ from dataclasses import dataclass
 
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.recipe import nearest
-from perdure.core.slots import EDITS, INITIAL, SKILL, is_dense, isolated_tasks, own_slots, sum_slot, task_slot, view_of
+from perdure.core.slots import (
+    EDITS,
+    INITIAL,
+    SKILL,
+    is_dense,
+    isolated_tasks,
+    own_slots,
+    sum_slot,
+    summed_tasks,
+    task_slot,
+    view_of,
+)
 from perdure.ledger import Entry, Ledger
 from perdure.workflows.merge.request import MergeRequest
-from perdure.workflows.merges import about, merge_of
+from perdure.workflows.merges import about, begins_anew, own_merge_of
 
 
 @dataclass(frozen=True)
@@ -37,6 +48,11 @@ class Sources:
         """Tasks whose adapter is one of a sum."""
         return tuple(sorted(self.adapters.keys() - set(self.own)))
 
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Tasks whose adapter is in the merge: those of `adapters`, and those of a sum that all tasks share."""
+        return tuple(sorted({*self.adapters, *summed_tasks(self.common)}))
+
 
 def sources(ledger: Ledger, head: Entry, request: MergeRequest) -> Sources:
     """Return the slots that a merge at `head` reads.
@@ -55,7 +71,7 @@ def sources(ledger: Ledger, head: Entry, request: MergeRequest) -> Sources:
         )
     own = [name for name in isolated_tasks(slots) if name in head.tasks]
     in_sum = sorted(name for name in head.tasks if sum_slot(name) in slots)
-    merged = {task: entry for task in own if (entry := merge_of(ledger, head, task))}
+    merged = {task: entry for task in own if (entry := own_merge_of(ledger, head, task))}
     if request.tasks:
         names = _named(ledger, head, request.tasks, [*own, *in_sum], merged)
         notices: tuple[str, ...] = ()
@@ -92,8 +108,13 @@ def replaced_slots(ledger: Ledger, head: Entry, found: Sources, drop: bool) -> d
 
 
 def _copied(ledger: Ledger, head: Entry, task: str) -> str | None:
-    """Return the object of the shared adapter that the own adapter of a task began as a copy of; None where it did not."""
+    """Return the object of the shared adapter that the own adapter of a task began as a copy of, and that all tasks still share.
+
+    It is None where it began as none, and where the shared adapter was begun anew since.
+    """
     for entry in ledger.ancestors(head):
+        if begins_anew(entry):
+            return None
         recipe, before = entry.recipe or {}, ledger.slots(ledger.entry(entry.parent)) if entry.parent else {}
         if entry.kind != "learn" or entry.task != task or not entry.slots.get(task_slot(task)):
             continue
