@@ -1,6 +1,7 @@
 """What verbs do after a merge follows from what the slots hold, whatever the entries before called it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from perdure import Workspace
 from perdure.cli.main import app
 from perdure.core.errors import BadInput
+from perdure.ledger.records.learn import Repair
 from perdure.maths.low_rank import from_tensors
 from perdure.workflows.learn.influence import influence
 
@@ -180,3 +182,74 @@ def test_what_lay_under_a_dropped_adapter_is_in_no_merge_that_did_not_read_it(st
     stream.ws.revert("refund")
     stream.ws.merge(4, drop=True, gate=None)
     assert influence(stream.ws.ledger, stream.head, "refund").others == ()
+
+
+@pytest.fixture
+def copied(stream):
+    """A task with an adapter of its own, and one whose adapter began as a copy of that."""
+    stream.learn("refund", OWN | {"color": {}})
+    began = stream.delta("task:refund")
+    stream.learn("parcel", NEAREST)
+    return stream, began
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_sum_has_the_adapter_of_the_nearest_task_once(copied, again):
+    stream, began = copied
+    if again:
+        stream.learn("refund", OWN | {"color": {}})
+    parts = [stream.delta("task:refund"), stream.delta("task:parcel")]
+    off = {module: -delta for module, delta in began.items()}
+    before = stream.logits("parcel")
+    stream.ws.merge(12, gate=None)
+    close(stream.delta("skill"), *parts, off)
+    if not again:
+        torch.testing.assert_close(stream.logits(), before, atol=1e-5, rtol=1e-5)  # all that both learned
+    stream.ws.rollback("head~1")
+    stream.ws.merge(12, how="average", gate=None)
+    close({module: 2 * delta for module, delta in stream.delta("skill").items()}, *parts)
+
+
+def test_a_copy_of_a_task_that_is_in_no_merge_stays_whole_and_of_one_that_was_merged_before_does_not(copied):
+    stream, began = copied
+    own, first = stream.delta("task:parcel"), stream.delta("task:refund")
+    off = {module: -delta for module, delta in began.items()}
+    stream.ws.merge(12, tasks=["parcel"], gate=None)
+    close(stream.delta("skill"), own)
+    stream.ws.rollback("head~1")
+    stream.ws.merge(12, tasks=["refund"], gate=None)
+    stream.ws.merge(12, tasks=["parcel"], gate=None)
+    close(stream.delta("skill"), first, own, off)
+    stream.ws.rollback("head~2")
+    stream.ws.revert("refund")
+    stream.learn("refund", OWN | {"color": {}}, learning_rate=0.02)  # another adapter, of which nothing is a copy
+    fresh = stream.delta("task:refund")
+    stream.ws.merge(12, gate=None)
+    close(stream.delta("skill"), fresh, own)
+
+
+def test_of_a_copy_that_an_older_perdure_learned_the_merge_says_that_it_may_be_added_twice(copied, monkeypatch):
+    stream, _ = copied
+    real = type(stream.ws.ledger).note
+
+    def note(ledger, entry, key, kind):
+        found = real(ledger, entry, key, kind)
+        return replace(found, copied=None) if key == "record" else found
+
+    monkeypatch.setattr(type(stream.ws.ledger), "note", note)
+    told = stream.ws.merge(8, gate=None).warnings
+    assert ["parcel began as a copy of another task's adapter (start: nearest)" in text for text in told] == [True]
+
+
+def test_of_a_copy_whose_learn_was_scaled_down_the_same_share_is_taken_off(copied, monkeypatch):
+    stream, began = copied
+    parts = [stream.delta("task:refund"), stream.delta("task:parcel")]
+    real = type(stream.ws.ledger).note
+
+    def note(ledger, entry, key, kind):
+        found = real(ledger, entry, key, kind)
+        return replace(found, repair=Repair(0.25, ())) if key == "record" else found
+
+    monkeypatch.setattr(type(stream.ws.ledger), "note", note)
+    stream.ws.merge(12, gate=None)
+    close(stream.delta("skill"), *parts, {module: -0.25 * delta for module, delta in began.items()})

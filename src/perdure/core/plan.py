@@ -23,12 +23,14 @@ class Factors:
         up: (out, rank), PEFT's lora_B; of experts (experts, out, rank).
         trains: Which of the two are trained.
         effects: Numbers that describe this start, under names of `Heartbeat`. The heartbeat has their means over modules.
+        copied: The slot whose adapter this is a copy of; empty where it is none.
     """
 
     down: "Tensor"
     up: "Tensor"
     trains: Literal["both", "up", "down"] = "both"
     effects: Mapping[str, float] = field(default_factory=dict)
+    copied: str = ""
 
 
 class SecondMoment(NamedTuple):

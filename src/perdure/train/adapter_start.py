@@ -47,6 +47,7 @@ def _write(path: Path, made: dict[str, Factors]) -> None:
     about = {
         "trains": json.dumps({module: factors.trains for module, factors in made.items()}),
         "effects": json.dumps({module: dict(factors.effects) for module, factors in made.items()}),
+        "copied": json.dumps({module: factors.copied for module, factors in made.items()}),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda aside: save_tensors(tensors, aside, about))
@@ -57,9 +58,14 @@ def _read(path: Path) -> dict[str, Factors]:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
             trains, effects = read_json(about["trains"]), read_json(about.get("effects", "{}"))
+            copied = read_json(about.get("copied", "{}"))
             return {
                 module: Factors(
-                    file.get_tensor(f"down/{module}"), file.get_tensor(f"up/{module}"), which, effects.get(module, {})
+                    file.get_tensor(f"down/{module}"),
+                    file.get_tensor(f"up/{module}"),
+                    which,
+                    effects.get(module, {}),
+                    copied.get(module, ""),
                 )
                 for module, which in trains.items()
             }
@@ -75,3 +81,13 @@ def effects_of(start: Mapping[str, Factors]) -> dict[str, float]:
     names = sorted({name for factors in start.values() for name in factors.effects})
     values = {name: [factors.effects[name] for factors in start.values() if name in factors.effects] for name in names}
     return {name: sum(own) / len(own) for name, own in values.items()}
+
+
+def copied_by(path: Path) -> str | None:
+    """Return the slot that the start in a file is a copy of; None where it is none, or nothing was computed.
+
+    Raises:
+        BrokenStore: The file cannot be read.
+    """
+    slots = {factors.copied for factors in _read(path).values()} if path.exists() else set()
+    return next(iter(slots), "") or None

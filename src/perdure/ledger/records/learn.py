@@ -180,6 +180,7 @@ class LearnRecord(TrainingRecord):
         resources: Time and memory; None in a learn that an older perdure recorded.
         new_task_kl: KL from the base on the new task's own prompts; None in a workspace without guards.
         repair: How its update was scaled down; None where it was not.
+        copied: The slot, at the parent, that its adapter began as a copy of; None where it began as none.
     """
 
     train_seconds: float
@@ -192,6 +193,7 @@ class LearnRecord(TrainingRecord):
     resources: Resources | None = omitted(None)
     new_task_kl: NewTaskKl | None = omitted(None)
     repair: Repair | None = omitted(None)
+    copied: str | None = omitted(None)
 
 
 @dataclass(frozen=True)

@@ -121,6 +121,6 @@ def _copy(bare: Bare, slot: str) -> dict[str, Factors]:
             "methods.per_task.start=base"
         )
     return {
-        module: Factors(patch.down, patch.up if patch.scale == scale else patch.up * (patch.scale / scale))
+        module: Factors(patch.down, patch.up if patch.scale == scale else patch.up * (patch.scale / scale), copied=slot)
         for module, patch in copied.items()
     }

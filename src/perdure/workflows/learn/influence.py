@@ -7,6 +7,7 @@ from perdure.core.errors import BadSpec
 from perdure.core.recipe import build_recipe
 from perdure.core.slots import EDITS, SKILL, is_measured, slots_of_task
 from perdure.ledger import Entry, Ledger
+from perdure.ledger.records import LearnRecord
 from perdure.methods.registry import all_methods
 
 
@@ -67,7 +68,7 @@ def _learns(ledger: Ledger, entry: Entry) -> dict[str, tuple[Entry, ...]]:
                 continued = (one.recipe or {}).get("start") != "base"
                 beside = name.removesuffix("/repair")  # what an update adds to an adapter that stays as it was
                 known = [now.get(name), *([now.get(beside)] if beside != name else [])] if continued else []
-                learns[slot] = (*_together(learns, known if any(known) else _copied(one, now)), one)
+                learns[slot] = (*_together(learns, known if any(known) else _copied(ledger, one, now)), one)
             elif one.kind == "merge":
                 learns[slot] = _together(learns, _merged(one, now))
         now |= one.slots
@@ -85,13 +86,19 @@ def _merged(merge: Entry, now: Mapping[str, str | None]) -> list[str | None]:
     ]
 
 
-def _copied(learned: Entry, slots: Mapping[str, str | None]) -> list[str | None]:
-    """Return the slots that a task's own adapter may have begun as a copy of, by the field `start` of `per_task`."""
+def _copied(ledger: Ledger, learned: Entry, slots: Mapping[str, str | None]) -> list[str | None]:
+    """Return the slots that a task's own adapter began as a copy of, or may have, by the field `start` of `per_task`."""
     start = (learned.recipe or {}).get("methods", {}).get("per_task", {}).get("start")
     if start == "shared":
         return [slots.get(SKILL)]
-    own = [name for name in slots if name.startswith("task:") and "/" not in name] if start == "nearest" else []
-    return [slots[name] for name in own]
+    if start != "nearest":
+        return []
+    record = ledger.note(learned.id, "record", LearnRecord)
+    if record and record.copied:
+        return [slots.get(record.copied)]
+    return [
+        slots[name] for name in slots if name.startswith("task:") and "/" not in name
+    ]  # recorded by an older perdure
 
 
 def _together(learns: Mapping[str, tuple[Entry, ...]], slots: Iterable[str | None]) -> tuple[Entry, ...]:

@@ -12,6 +12,7 @@ from perdure.core.records import Record, omitted
 from perdure.evaluate.routing import RoutingAccuracy
 from perdure.evaluate.subset import over_rows
 from perdure.ledger.records import GateOff, LearnRecord, NewTaskKl, Repair, Resources, RowCounts, ScoreSummary, Verdict
+from perdure.ledger.runs import START
 from perdure.workflows.fact_records import NOTE
 from perdure.workflows.guards.judge import skipped_note
 from perdure.workflows.learn.draft import Draft
@@ -102,6 +103,8 @@ def record(
         peak: The most memory so far.
         on_new_task: KL from the base on the new task's prompts, where it was measured.
     """
+    from perdure.train.adapter_start import copied_by
+
     ledger, task = run.session.ledger, run.plan.task
     resources = _resources(run, trained, peak)
     learned = LearnRecord(
@@ -115,6 +118,7 @@ def record(
         warnings=tuple(_warnings(run, prepared, trained, draft, judged)),
         resources=resources,
         new_task_kl=on_new_task,
+        copied=copied_by(run.folder / START),
     )
     notes = {
         "record": learned,

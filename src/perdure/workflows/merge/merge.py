@@ -135,8 +135,8 @@ def _merged(session: Session, planned: _Planned, request: MergeRequest) -> "tupl
     adapters = {}
     for task, names in found.adapters.items():
         parts = [_read(ledger, planned, name) for name in names]
-        if task in found.copied:
-            parts.append(times(from_tensors(ledger.objects.get(found.copied[task])), -1.0))
+        if one := found.copied.get(task):
+            parts.append(times(from_tensors(ledger.objects.get(one.content)), -one.share))
         adapters[task] = combine(parts)
     common = combine([_read(ledger, planned, name) for name in found.common])
 

@@ -18,8 +18,9 @@ from perdure.core.slots import (
     view_of,
 )
 from perdure.ledger import Entry, Ledger
+from perdure.workflows.merge.copies import Copied, copies
 from perdure.workflows.merge.request import MergeRequest
-from perdure.workflows.merges import about, begins_anew, own_merge_of
+from perdure.workflows.merges import about, own_merge_of
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class Sources:
     Args:
         adapters: Slots of each task whose adapter is merged, by task.
         common: Slots that all tasks share and that are added to the merge as they are; they go, too.
-        copied: Object of the shared adapter that a task's own adapter began as a copy of, by task: it is taken off again, since
-            it is in what all tasks share.
+        copied: The adapter that a task's own one began as a copy of, by task: it is taken off again, since the merge has it too.
         beneath: Slots that stay under the merged adapter: the initial one, and those of other tasks in the sum.
         own: Tasks of `adapters` that have an adapter of their own.
         notices: What the user should know.
@@ -38,7 +38,7 @@ class Sources:
 
     adapters: Mapping[str, tuple[str, ...]]
     common: tuple[str, ...]
-    copied: Mapping[str, str]
+    copied: Mapping[str, Copied]
     beneath: tuple[str, ...]
     own: tuple[str, ...]
     notices: tuple[str, ...]
@@ -94,8 +94,8 @@ def sources(ledger: Ledger, head: Entry, request: MergeRequest) -> Sources:
     if request.drop and not mine:
         raise BadInput("drop takes adapters of single tasks away, and those of a sum go anyway; leave it out")
     _check_weights(request, adapters)
-    copied = {task: shared for task in mine if (shared := _copied(ledger, head, task)) is not None}
-    return Sources(adapters, common, copied, beneath, mine, notices)
+    copied, told = copies(ledger, head, mine, adapters.keys(), request.how)
+    return Sources(adapters, common, copied, beneath, mine, (*notices, *told))
 
 
 def replaced_slots(ledger: Ledger, head: Entry, found: Sources, drop: bool) -> dict[str, str | None]:
@@ -105,25 +105,6 @@ def replaced_slots(ledger: Ledger, head: Entry, found: Sources, drop: bool) -> d
     if drop:
         gone += [name for task in found.own for name in own_slots(slots, task)]
     return dict.fromkeys(sorted(set(gone) - {SKILL}))
-
-
-def _copied(ledger: Ledger, head: Entry, task: str) -> str | None:
-    """Return the object of the shared adapter that the own adapter of a task began as a copy of, and that all tasks still share.
-
-    It is None where it began as none, and where the shared adapter was begun anew since.
-    """
-    for entry in ledger.ancestors(head):
-        if begins_anew(entry):
-            return None
-        recipe, before = entry.recipe or {}, ledger.slots(ledger.entry(entry.parent)) if entry.parent else {}
-        if entry.kind != "learn" or entry.task != task or not entry.slots.get(task_slot(task)):
-            continue
-        if recipe.get("start") == "base":
-            return None
-        if task_slot(task) not in before:
-            began = recipe.get("methods", {}).get("per_task", {}).get("start")
-            return before.get(SKILL) if began == "shared" else None
-    return None
 
 
 def _slots_of(task: str, slots: Mapping[str, str]) -> tuple[str, ...]:
