@@ -3,7 +3,7 @@
 from perdure.cli.checkup_screen import checkup_screen
 from perdure.ledger.records import GuardsVerdict, GuardVerdict, MeanDrop, Verdict, WorstDrop
 from perdure.workflows.checkup.cost import decided_with
-from perdure.workflows.checkup.records import (
+from perdure.workflows.checkup_records import (
     Abilities,
     Change,
     Checkup,

@@ -1,13 +1,16 @@
 """The section on guards: panels over the stages, and the answers that changed most."""
 
+import base64
+import json
 from dataclasses import replace
 
 from report_examples import four_tasks, with_guards
 from test_report_page import Page
 
 from perdure.evaluate.matrix import GuardColumn
-from perdure.ledger.records import GuardsVerdict
+from perdure.ledger.records import GuardsVerdict, Verdict
 from perdure.report import render
+from perdure.workflows.checkup_records import Abilities, Change, Checkup, Cost, DriftReadings, GuardReading, Reading
 from perdure.workflows.guards.kinds import KindChange
 from perdure.workflows.inspect.report_records import GuardKinds, GuardReport
 
@@ -73,6 +76,40 @@ def test_blind_guards_are_hatched_in_the_heat_map() -> None:
     assert "blind guard</span>" in page
     columns.pop("sums")
     assert "blind guard</span>" not in render(replace(data, matrix=replace(data.matrix, guards=columns)))
+
+
+def test_the_last_checkup_has_its_guards_its_verdict_its_cost_and_its_file() -> None:
+    change = Change(-0.125, -0.198, -0.056)
+    guards = {
+        "sums": GuardReading(base=0.2, now=0.1, low=0.05, high=0.15, n=100, blind=True, ability="maths"),
+        "<b>": GuardReading(base=0.342, now=0.217, low=0.1, high=0.3, n=120, groups=40, change=change, ability="other"),
+    }
+    found = Checkup(
+        ref="head",
+        against="base",
+        tasks={},
+        pretraining_abilities=Abilities(),
+        knowledge_retention=None,
+        instruction_drift=DriftReadings(kl=Reading(base=0.0, now=1.02, low=0.9, high=1.1, n=60)),
+        gate=Verdict("fail", 0.03, 0.95, False, "<b> lost 12.5 points", (), None),
+        cost=Cost(181.2, 1043, "standard", 660.0),
+        guards=guards,
+        budget="quick",
+    )
+    html = render(replace(four_tasks(), checkup=found))
+    page = Page(html)
+    text = " ".join(" ".join(page.text).split())
+    assert "other <b> 34.2% 21.7% (10.0 to 30.0) -12.5 (-19.8 to -5.6) 120 in 40 groups" in text
+    assert "maths sums 20.0% 10.0% (5.0 to 15.0) blind 100" in text
+    assert "kl 1.02 nats a token (0.90 to 1.10) 60" in text
+    assert "Gate, budget quick: fail. <b> lost 12.5 points" in text
+    assert (
+        "1,043 items, 181 s of scoring in the last run. The budget standard measures more rows in about 660 s more."
+        in text
+    )
+    (link,) = [attrs for tag, attrs in page.elements if attrs.get("download") == "checkup.json"]
+    assert json.loads(base64.b64decode(link["href"].partition("base64,")[2])) == found.to_json()
+    assert 'id="checkup"' not in render(four_tasks())
 
 
 def test_no_guard_measured_no_section() -> None:

@@ -1,17 +1,22 @@
 """A checkup measures tasks, guards and drift, and gives one verdict on them."""
 
+import base64
 import json
+import re
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 
 from perdure import Workspace
 from perdure.cli.checkup_screen import checkup_screen
 from perdure.core.errors import BadInput, NotFound
+from perdure.report.page import render
 from perdure.workflows.checkup import checkup as module
 from perdure.workflows.checkup.cost import _shares
-from perdure.workflows.checkup.records import Checkup
+from perdure.workflows.checkup_records import Checkup, last_checkup
+from perdure.workflows.export.card_scores import guard_lines
 from perdure.workflows.guards.measure import measure_guards
 from perdure.workflows.inspect.report_data import report_data
 
@@ -286,3 +291,59 @@ def test_the_report_draws_what_was_measured_at_each_stage(ws):
     assert all(one.before != one.now and one.prompt.startswith("habits") for one in found.drifted)
     ws.guard_remove("habits")
     assert [panel.title for panel in report_data(ws.ledger).guards.panels] == [mean.title, worst.title]
+
+
+@pytest.fixture
+def shipped(ws, made, monkeypatch):
+    """The workspace without its guard sums, which is a shipped one that no workspace has to add."""
+    ws.guard_remove("sums")
+    monkeypatch.setenv("PERDURE_DATA", str(made.parent))
+    monkeypatch.setattr("perdure.workflows.checkup.choose.guard_names", lambda: ["sums"])
+    for place in ("checkup.choose", "guards.read"):
+        monkeypatch.setattr(f"perdure.workflows.{place}.guard_file", lambda name: made.parent / f"{name}.yaml")
+    return ws
+
+
+def scored(ws):
+    """Return the number of rows of each stored score of the guard sums, at the base and at head."""
+    ledger = ws.ledger
+    with ledger.reading() as connection:
+        versions = connection.exec_driver_sql("SELECT version FROM tasks WHERE name = 'sums'").scalars().all()
+    states = [ledger.seen(ledger.resolve(ref), None) for ref in ("base", "head")]
+    return [score.n for score in ledger.scores(states, versions).values()]
+
+
+def test_what_a_checkup_measured_is_kept_and_shown_also_of_guards_that_the_workspace_does_not_have(shipped):
+    first = shipped.checkup()
+    shipped.gc()
+    assert scored(shipped) == [6, 6]
+    assert shipped.checkup().guards["sums"] == replace(first.guards["sums"], seconds=0.0)
+    assert [guard.name for guard in shipped.ledger.guards()] == [name for name in GUARDS if name != "sums"]
+    stored = last_checkup(shipped.ledger, shipped.ledger.resolve("head"))
+    assert stored.guards["sums"].now == first.guards["sums"].now
+    assert any("| sums | maths |" in line for line in guard_lines(shipped.ledger, shipped.ledger.resolve("head")))
+    page = render(report_data(shipped.ledger))
+    address = re.search(r'href="data:application/json;base64,([^"]+)" download="checkup.json"', page)
+    assert json.loads(base64.b64decode(address[1])) == stored.to_json()
+    assert "checkup" not in shipped.show("head").notes  # it would fill the screen
+
+
+def test_a_guard_that_only_checkups_measured_can_be_removed(shipped):
+    shipped.checkup()
+    assert shipped.guard_remove("sums").n == 6
+    shipped.gc()
+    assert scored(shipped) == []
+    with pytest.raises(NotFound):
+        shipped.guard_remove("nothing")
+
+
+def test_a_checkup_of_some_guards_leaves_what_another_measured_of_the_rest(ws):
+    whole = ws.checkup()
+    part = ws.checkup(only=["sums"], budget="standard")
+    stored = last_checkup(ws.ledger, ws.ledger.resolve("head"))
+    assert (stored.guards["sums"].n, stored.guards["verbs"]) == (9, whole.guards["verbs"])
+    assert stored.pretraining_abilities.mathematical_reasoning.n == 9
+    assert (stored.tasks, stored.instruction_drift.same) == (whole.tasks, whole.instruction_drift.same)
+    assert (stored.gate, stored.cost, stored.budget) == (part.gate, part.cost, "standard")
+    ws.checkup(only=["sums"], against="base")  # a comparison of two states
+    assert last_checkup(ws.ledger, ws.ledger.resolve("head")) == stored

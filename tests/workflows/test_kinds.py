@@ -9,7 +9,7 @@ from perdure.data.made import made_rows
 from perdure.evaluate.scorers import checks_hold, score_record
 from perdure.ledger.records import Guard, GuardBudget
 from perdure.workflows.checkup.readings import guard_reading
-from perdure.workflows.checkup.records import GuardReading
+from perdure.workflows.checkup_records import GuardReading
 from perdure.workflows.guards.kinds import by_kind
 from perdure.workflows.guards.measure import MeasuredGuard
 

@@ -7,7 +7,7 @@ from perdure.cli.output import short
 from perdure.ledger.records import GuardVerdict
 from perdure.workflows.checkup.cost import MEAN
 from perdure.workflows.checkup.readings import DRIFT, KNOWLEDGE
-from perdure.workflows.checkup.records import Change, Checkup, Cost, GuardReading, Reading, TaskReading
+from perdure.workflows.checkup_records import Change, Checkup, Cost, GuardReading, Reading, TaskReading
 from perdure.workflows.guards.kinds import KindChange
 
 KINDS = 6  # of rows of a guard on the screen: those that changed most

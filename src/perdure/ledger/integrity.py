@@ -11,6 +11,7 @@ from perdure.core.canonical import content_hash
 from perdure.core.errors import BadSpec, BrokenStore
 from perdure.core.files import remove_left
 from perdure.core.progress import Tick
+from perdure.core.records import from_store
 from perdure.core.rows import Row
 from perdure.core.stages import Stages
 from perdure.ledger import runs
@@ -31,7 +32,7 @@ from perdure.ledger.entry import Entry
 from perdure.ledger.folder import LedgerFolder
 from perdure.ledger.guards import FIRST_VERSION
 from perdure.ledger.objects import ObjectStore
-from perdure.ledger.records import Freed, Guard, Verification
+from perdure.ledger.records import CHECKED, CheckedGuards, Freed, Guard, Verification
 from perdure.ledger.row_keys import row_key
 
 
@@ -95,7 +96,7 @@ def _collected(part: Callable[[], Iterator[str]]) -> Iterator[str]:
 
 
 def gc(ledger: LedgerFolder, abandoned: Collection[str] = ()) -> Freed:
-    """Delete the objects, task versions, memories, rows and scores that no entry, no candidate and no guard needs.
+    """Delete the objects, task versions, memories, rows and scores that no entry, no candidate, no guard and no checkup needs.
 
     Checkpoints of learns that began at another head are deleted too, and files that killed writers left. Objects are deleted
     first, so that a full disk has room for the rest. The caller holds the write lock: a writer stores its objects before it
@@ -141,7 +142,7 @@ def loose_objects(ledger: LedgerFolder) -> set[str]:
 
 def _drop_records(ledger: LedgerFolder, needed: list[Entry]) -> int:
     """Delete the records that none of these entries needs; an unfinished learn needs the scores that it measured so far."""
-    hung = ledger.guards()
+    hung = [*ledger.guards(), *_checked(ledger, needed)]
     versions = {version for entry in needed for version in entry.tasks.values()} | {guard.version for guard in hung}
     dropped = ledger.drop_unnamed(versions, {entry.memory for entry in needed if entry.memory})
     if not runs.unfinished(ledger.root):
@@ -152,6 +153,17 @@ def _drop_records(ledger: LedgerFolder, needed: list[Entry]) -> int:
             versions | {guard.score_version for guard in hung},
         )
     return dropped
+
+
+def _checked(ledger: LedgerFolder, needed: Iterable[Entry]) -> list[Guard]:
+    """Return the guards that checkups of these entries measured."""
+    notes, names = ledger.notes_with(CHECKED), {entry.id for entry in needed}
+    return [
+        guard
+        for name, value in notes.items()
+        if name in names
+        for guard in from_store(CheckedGuards, value, f"note '{CHECKED}' of entry {name[:12]}").guards
+    ]
 
 
 def named_objects(objects: ObjectStore, needed: Iterable[Entry]) -> set[str]:

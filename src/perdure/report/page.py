@@ -9,6 +9,7 @@ from pathlib import Path
 
 from perdure.core.outputs import REPORT, REPORT_LINE, write_output
 from perdure.evaluate.matrix import Part
+from perdure.report.checkup import checkup
 from perdure.report.colour import scale_css
 from perdure.report.compare import comparison
 from perdure.report.curves import curves
@@ -73,6 +74,13 @@ SECTIONS = {
         "Guards are scored and never learned. They are compared with a reference, which is the base model unless it was moved. "
         "The band is the 95% interval, the dotted line a limit of the gate. The worst change has bounds that hold for all "
         "abilities together.",
+    ),
+    "checkup": Section(
+        "Checkup",
+        "What the last checkup measured",
+        "All that 'perdure checkup' measured of this model, also guards that the workspace does not have. Changes are paired "
+        "with the reference, row by row, and have 95% intervals. A blind guard scores no better than chance at its reference, so "
+        "that no fall could be seen.",
     ),
     "gate": Section(
         "Gate",
@@ -173,6 +181,7 @@ def _bodies(data: ReportData) -> dict[str, Child]:
     return bodies | {
         **routing(data),
         **guards(data),
+        **checkup(data),
         "gate": gates(data),
         "training": losses(data),
         "methods": heartbeats(data),

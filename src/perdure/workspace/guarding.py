@@ -43,14 +43,12 @@ class GuardVerbs(Opened):
         return attach.add_guard(self.session, str(what), name=name, learn=learn, data=folder, tick=tick)
 
     def guard_remove(self, name: str) -> ListedGuard:
-        """Score an ability no longer, and return the guard.
+        """Score an ability no longer, and return the guard; one that only checkups measured is forgotten.
 
         Raises:
             NotFound: No guard has this name.
         """
-        gone = attach.listed(self.session, self.ledger.guard(name))
-        attach.remove_guard(self.session, name)
-        return gone
+        return attach.remove_guard(self.session, name)
 
     def guard_accept(self, name: str, at: str = "head") -> ListedGuard:
         """Compare a guard from now on with the model at an entry, "base" for the base model again, and return the guard.

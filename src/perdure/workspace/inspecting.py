@@ -10,7 +10,7 @@ from perdure.evaluate.evidence import Checked, check_evidence
 from perdure.evaluate.matrix import Matrix
 from perdure.ledger.records import LogEntry
 from perdure.workflows.checkup.checkup import CheckupRequest, checkup
-from perdure.workflows.checkup.records import Checkup
+from perdure.workflows.checkup_records import Checkup
 from perdure.workflows.inspect import memory_views, views
 from perdure.workflows.inspect.disk import DiskView, disk
 from perdure.workflows.inspect.evaluate import Evaluation, evaluate

@@ -46,7 +46,7 @@ FILES = {
     ],
     "evidence": ["Evidence", "FactKept", "GuardItems", "ItemScores"],
     "gate": ["Gate"],
-    "guard": ["Guard", "GuardBudget", "Selection"],
+    "guard": ["CHECKED", "CHECKUP", "CheckedGuards", "Guard", "GuardBudget", "Selection"],
     "guards_verdict": ["GuardVerdict", "GuardsVerdict", "MeanDrop", "WorstDrop"],
     "history": ["LogLine", "Move"],
     "initial": ["ADAPTER", "InitialAdapter"],

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from perdure.core.records import Record, omitted
 
+CHECKUP = "checkup"  # the note of an entry with its last checkup
+CHECKED = "checked guards"  # the note with the guards of its checkups that the workspace does not have
+
 
 @dataclass(frozen=True)
 class GuardBudget(Record):
@@ -76,3 +79,14 @@ class Guard(Record):
     def score_version(self) -> str:
         """Version under which the score book has its scores."""
         return self.scored or self.version
+
+
+@dataclass(frozen=True)
+class CheckedGuards(Record):
+    """The guards that checkups of an entry measured and the workspace does not have: `gc` keeps their rows and scores.
+
+    Args:
+        guards: The guards, as they were measured last.
+    """
+
+    guards: tuple[Guard, ...]

@@ -19,7 +19,8 @@ from perdure.maths.statistics import paired_difference
 from perdure.workflows.checkup.choose import choose
 from perdure.workflows.checkup.cost import Planned, decided_with, items_in, plan, total
 from perdure.workflows.checkup.readings import abilities, drift, guard_reading, knowledge, main_drift, others
-from perdure.workflows.checkup.records import Change, Checkup, Cost, TaskReading
+from perdure.workflows.checkup.stored import store_checkup
+from perdure.workflows.checkup_records import Change, Checkup, Cost, TaskReading
 from perdure.workflows.guards.embedding import with_embedding
 from perdure.workflows.guards.judge import guard_items
 from perdure.workflows.guards.measure import MeasuredGuard, measure_guards
@@ -74,7 +75,7 @@ class CheckupRequest:
 
 
 def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None, about: About | None = None) -> Checkup:
-    """Return what the model at an entry can do; stored scores are looked up.
+    """Return what the model at an entry can do; stored scores are looked up. It is stored as a note of the entry, see `stored`.
 
     Args:
         session: Of the workspace.
@@ -161,7 +162,7 @@ def _measured(
         budget_name,
         [name for name in every if name not in tasks],
     )
-    return Checkup(
+    found = Checkup(
         ref=request.at,
         against=request.against or _against(session, chosen.guards),
         tasks={name: _task_reading(session, name, entry, score, learned[name]) for name, score in scores.items()},
@@ -177,6 +178,9 @@ def _measured(
         metrics={name: one.value for name, one in matrix(ledger, entry.id).metrics.items()} if scores else {},
         warnings=tuple(dict.fromkeys(notices)),
     )
+    if request.against is None:  # else it is a comparison of two states, and no reading of this one
+        store_checkup(session, entry, found, [one.guard for one in measured.values()])
+    return found
 
 
 def _with_embedding(

@@ -38,7 +38,8 @@ def choose(
     """Return the guards of a checkup.
 
     These are the guards of the workspace, then the shipped ones whose rows are made or whose data files are there. A shipped
-    guard is not added to the workspace: no learn scores it. Its rows are stored until the next `gc`.
+    guard is not added to the workspace: no learn scores it. `gc` keeps its rows and scores as long as the entry is there, or
+    until `guard remove`.
 
     Args:
         session: Of the workspace.

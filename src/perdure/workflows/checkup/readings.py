@@ -8,7 +8,7 @@ from perdure.evaluate.blindness import is_blind
 from perdure.evaluate.scorers import SAME
 from perdure.maths.families import mean_of_intervals
 from perdure.maths.statistics import mean_interval, paired_difference
-from perdure.workflows.checkup.records import Abilities, Change, DriftReadings, GuardReading, Reading
+from perdure.workflows.checkup_records import Abilities, Change, DriftReadings, GuardReading, Reading
 from perdure.workflows.guards.embedding import EMBEDDING, UNRELATED
 from perdure.workflows.guards.groups import groups_of
 from perdure.workflows.guards.kinds import by_kind

@@ -12,6 +12,7 @@ from perdure.workflows.export.card_record import last_learn, notes_of_learn
 from perdure.workflows.export.card_words import percent, plain, points, row_of, share_of, short_hash
 from perdure.workflows.guards.columns import guard_scores
 from perdure.workflows.guards.groups import grouped_interval, groups_of_score
+from perdure.workflows.guards.measured import measured_guards
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.score_views import paired
 
@@ -81,7 +82,7 @@ def guard_lines(ledger: Ledger, entry: Entry) -> list[str]:
         "| Guard | Ability | Scorer | At its reference | Now | 95% interval | n |",
         "|---|---|---|---|---|---|---|",
     ]
-    for guard in ledger.guards():
+    for guard in (*ledger.guards(), *measured_guards(ledger, entry)):
         before, now = guard_scores(ledger, guard, [ledger.entry(guard.reference), entry])
         if before is None or now is None:
             continue

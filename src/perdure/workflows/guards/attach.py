@@ -13,6 +13,7 @@ from perdure.core.records import Record, omitted
 from perdure.ledger import Entry, Ledger
 from perdure.ledger.records import Guard, GuardBudget, Selection
 from perdure.workflows.guards.columns import blind_at
+from perdure.workflows.guards.measured import forget_measured
 from perdure.workflows.guards.read import ReadGuard, read_guard
 from perdure.workflows.session import Session
 
@@ -195,15 +196,23 @@ def refuse_guard_name(ledger: Ledger, task: str) -> None:
         )
 
 
-def remove_guard(session: Session, name: str) -> Guard:
+def remove_guard(session: Session, name: str) -> ListedGuard:
     """Remove a guard from a workspace and return it. `gc` deletes its rows and scores.
+
+    A guard that only checkups measured is removed from what these noted.
 
     Raises:
         NotFound: No guard has this name.
         Busy: Another process writes to the workspace.
     """
     with session.writing():
-        return session.ledger.remove_guard(name)
+        measured = forget_measured(session.ledger, name)
+        own = next((guard for guard in session.ledger.guards() if guard.name == name), None)
+        gone = own or measured or session.ledger.guard(name)  # which raises the error
+        found = listed(session, gone)
+        if own is not None:
+            session.ledger.remove_guard(name)
+        return found
 
 
 def accept_guard(session: Session, name: str, at: str = "head") -> tuple[Guard, Entry]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from perdure.ledger.guards import REF
 from perdure.ledger.records import SIGNATURE, GateOff, LearnRecord, Signature
 from perdure.maths.statistics import interval_name
+from perdure.workflows.checkup_records import Checkup, last_checkup
 from perdure.workflows.fact_records import NOTE, records
 from perdure.workflows.inspect.compare import side_by_side
 from perdure.workflows.inspect.guard_views import guard_report
@@ -73,6 +74,7 @@ def report_data(ledger: "Ledger", compare: "Mapping[str, Ledger] | None" = None)
         references=tuple(move for guard in ledger.guards() for move in reversed(ledger.reflog(REF.format(guard.name)))),
         guards=guard_report(ledger, line),
         routed=routed_report(ledger, head),
+        checkup=last_checkup(ledger, head),
         compare=tuple(side_by_side(ledger, name, other) for name, other in (compare or {}).items()),
     )
     return _renamed(data, ledger) if ledger.aliases else data
@@ -92,9 +94,16 @@ def _renamed(data: ReportData, ledger: "Ledger") -> ReportData:
         data,
         matrix=data.matrix.renamed(ledger.aliases),
         routed=data.routed and _routed_renamed(data.routed, ledger),
+        checkup=data.checkup and _checkup_renamed(data.checkup, ledger),
         entries=tuple(_entry_renamed(entry, ledger) for entry in data.entries),
         compare=compare,
     )
+
+
+def _checkup_renamed(checkup: Checkup, ledger: "Ledger") -> Checkup:
+    from perdure.evaluate.gate import renamed
+
+    return replace(checkup, tasks=ledger.by_shown_name(checkup.tasks), gate=renamed(checkup.gate, ledger.aliases))
 
 
 def _routed_renamed(routed: RoutedReport, ledger: "Ledger") -> RoutedReport:

@@ -19,6 +19,7 @@ from perdure.ledger.records import (
     TraceNotes,
     Verdict,
 )
+from perdure.workflows.checkup_records import Checkup
 from perdure.workflows.guards.kinds import KindChange
 from perdure.workflows.inspect.view_records import InitialView
 
@@ -240,6 +241,7 @@ class ReportData:
         references: The moves of the references of guards, guard by guard, oldest first.
         guards: What was measured of guards; None where nothing was.
         routed: Of requests that do not name their task; None where all requests go through the same weights.
+        checkup: What checkups of head measured last; None where there was none.
     """
 
     workspace: WorkspaceInfo
@@ -252,3 +254,4 @@ class ReportData:
     references: tuple[Move, ...] = ()
     guards: GuardReport | None = None
     routed: RoutedReport | None = None
+    checkup: Checkup | None = None

@@ -14,6 +14,8 @@ from perdure.core.slots import INITIAL, kind_of_slot
 from perdure.ledger.lock import writer
 from perdure.ledger.records import (
     ADAPTER,
+    CHECKED,
+    CHECKUP,
     GATE,
     SIGNATURE,
     EditNote,
@@ -53,6 +55,8 @@ LEFT_OUT = (
     "evidence",
     "memory",
     "traces",
+    CHECKED,
+    CHECKUP,
     VERIFIED,
     SIGNATURE,
     GATE,

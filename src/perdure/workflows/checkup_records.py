@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
 
 from perdure.core.records import Record, omitted, omitted_mapping
 from perdure.core.tables import Grid, Tabular, cells_of
-from perdure.ledger.records import Verdict
+from perdure.ledger.records import CHECKUP, Verdict
 from perdure.workflows.guards.kinds import KindChange
+
+if TYPE_CHECKING:
+    from perdure.ledger import Entry, Ledger
 
 
 @dataclass(frozen=True)
@@ -195,3 +199,8 @@ class Checkup(Record, Tabular):
         ]
         title = f"checkup of {self.ref} against {self.against}: {self.gate.verdict}"
         return Grid(("kind", "name", *columns), tuple(rows), title)
+
+
+def last_checkup(ledger: "Ledger", entry: "Entry") -> Checkup | None:
+    """Return what checkups of an entry measured last, guard by guard; None where there was none."""
+    return ledger.note(entry.id, CHECKUP, Checkup)
