@@ -71,6 +71,10 @@ def test_an_adapter_of_a_sum_that_a_merge_of_others_took_in_is_not_taken_out_alo
     stream.learn("refund", SUM)
     stream.learn("parcel", OWN)
     before, both = stream.head, [stream.delta("sum:refund"), stream.delta("task:parcel")]
+    with pytest.raises(
+        BadInput, match="for refund, whose adapter in the sum is added as it is; weights are for parcel"
+    ):
+        ws.merge(8, weights={"refund": 2.0}, gate=None)
     merged = ws.merge(8, gate=None)
     assert merged.tasks == ("parcel", "refund")
     assert merged.kept == ("parcel",)

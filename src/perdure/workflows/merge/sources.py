@@ -81,9 +81,9 @@ def sources(ledger: Ledger, head: Entry, request: MergeRequest) -> Sources:
     if not names:
         raise BadInput(_nothing(ledger, head, notices))
     if unknown := sorted(request.weights.keys() - set(names)):
-        raise BadInput(
-            f"a weight is given for {unknown[0]}, which is not merged; merged are {', '.join(sorted(names))}"
-        )
+        under = unknown[0] in in_sum and not request.tasks
+        why = "whose adapter in the sum is added as it is" if under else "which is not merged"
+        raise BadInput(f"a weight is given for {unknown[0]}, {why}; weights are for {', '.join(sorted(names))}")
     adapters = {task: _slots_of(task, slots) for task in sorted(names)}
     taken = {name for part in adapters.values() for name in part}
     stay = [sum_slot(task) for task in in_sum if task not in names] if request.tasks else []
