@@ -258,6 +258,16 @@ def test_a_task_of_the_harness_is_measured_without_being_added(ws, folder):
 
 
 @needs_harness
+def test_without_the_package_a_guard_that_needs_it_is_left_out_with_a_notice(ws, folder, monkeypatch):
+    ws.guard_add(f"harness:{folder}/words")
+    ws.guard_add(f"harness:{folder}/colours")
+    monkeypatch.setattr("perdure.workflows.guards.measure.find_spec", lambda name: None)
+    found = ws.checkup(only=["words", "colours"])
+    assert list(found.guards) == ["colours"]
+    assert any("words is not scored" in text and "perdure[eval]" in text for text in found.warnings)
+
+
+@needs_harness
 def test_task_files_that_changed_are_not_run(ws, folder):
     ws.guard_add(f"harness:{folder}/words")
     (folder / "words.yaml").write_text((folder / "words.yaml").read_text() + "num_fewshot: 0\n")

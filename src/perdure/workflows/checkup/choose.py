@@ -8,10 +8,10 @@ from pathlib import Path
 from perdure.core.errors import BadInput, NotFound
 from perdure.core.recipe import nearest
 from perdure.data.guard_spec import ABILITIES, guard_file, guard_names, load_guard_spec
-from perdure.evaluate.run_code import not_run
 from perdure.ledger import Entry
 from perdure.ledger.records import Guard
 from perdure.workflows.guards.attach import guard_of, has_template, referring_to
+from perdure.workflows.guards.measure import left_out as not_scored
 from perdure.workflows.guards.measure import may_run
 from perdure.workflows.guards.read import HARNESS, data_folder, read_guard
 from perdure.workflows.session import Session
@@ -84,7 +84,7 @@ def choose(
     if against is not None:
         chosen = [referring_to(session, guard, against) for guard in chosen]
     runs = tuple(guard for guard in chosen if may_run(session, guard))
-    waiting = tuple(not_run(f"guard {guard.name}") for guard in chosen if guard not in runs)
+    waiting = tuple(not_scored(session, guard) for guard in chosen if guard not in runs)
     return Chosen(runs, tuple(left_out), waiting)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from statistics import fmean
 
 from perdure.core.progress import Tick
@@ -24,6 +25,7 @@ from perdure.workflows.session import Scored, Session
 from perdure.workflows.trust import trusted_text
 
 Budget = str | Mapping[str, int]
+PACKAGE = "lm_eval"
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,28 @@ def measure_guards(
 
 
 def may_run(session: Session, guard: Guard) -> bool:
-    """Return whether a guard can be scored: one whose answers are programs only where the user demands that these run."""
-    return session.run_code != "no" or not runs_programs(session.tasks.get(guard.name, guard.version).scorer)
+    """Return whether a guard can be scored.
+
+    One whose answers are programs can only where the user demands that these run, and one that a task of lm-evaluation-harness
+    scores only where the package is installed.
+    """
+    scorer = session.tasks.get(guard.name, guard.version).scorer
+    if scorer["name"] == HARNESS:
+        return find_spec(PACKAGE) is not None
+    return session.run_code != "no" or not runs_programs(scorer)
+
+
+def left_out(session: Session, guard: Guard) -> str:
+    """Return the notice of a guard that cannot be scored; see `may_run`."""
+    if session.tasks.get(guard.name, guard.version).scorer["name"] == HARNESS:
+        return f"guard {guard.name} is not scored: its task of lm-evaluation-harness needs pip install 'perdure[eval]'"
+    return not_run(f"guard {guard.name}")
 
 
 def not_run_guards(session: Session, budget: Budget = "learn") -> list[str]:
-    """Return notices of the guards of a budget that are not scored, as their programs may not run."""
+    """Return notices of the guards of a budget that cannot be scored."""
     guards = [guard for guard in session.ledger.guards() if items_of(guard, budget) and not may_run(session, guard)]
-    return [not_run(f"guard {guard.name}") for guard in guards]
+    return [left_out(session, guard) for guard in guards]
 
 
 def items_of(guard: Guard, budget: Budget) -> int:
