@@ -3,10 +3,13 @@
 Each line draws `--draws` families of guards. A row flips both ways with a chance of 15% together (more where the drop is larger),
 so that its true drop is that of the line. No model is loaded.
 
-    python benchmarks/gate_rates.py --draws 2000
+    python benchmarks/gate_rates.py --draws 2000 [--out FILE]
 """
 
 import argparse
+import json
+import time
+from pathlib import Path
 
 import numpy as np
 
@@ -51,8 +54,9 @@ def share(hits: int, draws: int) -> str:
     return f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def families(draws: int) -> None:
-    """Print the rates of each family."""
+def families(draws: int) -> list[dict]:
+    """Print the rates of each family, and return their counts."""
+    found = []
     print("| guards | rows each | truth | passes | fails | fails uncorrected | mean's bound within 3 points |")
     print("|---|---|---|---|---|---|---|")
     for truth, number, n, drops in FAMILIES:
@@ -66,9 +70,12 @@ def families(draws: int) -> None:
             mean += verdict.mean is not None and verdict.mean.verdict == "pass"
         rates = " | ".join(share(hits, draws) for hits in (passed, failed, plain, mean))
         print(f"| {number} | {n} | {truth} | {rates} |", flush=True)
+        counts = {"passes": passed, "fails": failed, "fails uncorrected": plain, "mean within 3 points": mean}
+        found.append({"guards": number, "rows": n, "truth": truth, **counts})
+    return found
 
 
-def looks(draws: int) -> None:
+def looks(draws: int) -> dict[str, int]:
     """Print how often a guard that lost the 10 points which just pass is passed at one of three looks."""
     generator, spent, same = np.random.default_rng(0), 0, 0
     for _ in range(draws):
@@ -78,6 +85,7 @@ def looks(draws: int) -> None:
         same += any(passes(*counts, 0.95) for counts in seen)
     print(f"\nthree looks at 100, 200 and 400 rows: passed by mistake in {share(spent, draws)}, and in")
     print(f"{share(same, draws)} where each look has 95% confidence ({draws} streams)")
+    return {"passed, confidence spent": spent, "passed, 95% at each look": same}
 
 
 def passes(n: int, lost: int, won: int, confidence: float) -> bool:
@@ -89,6 +97,9 @@ def passes(n: int, lost: int, won: int, confidence: float) -> bool:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=2000)
-    draws = parser.parse_args().draws
-    families(draws)
-    looks(draws)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "gate_rates.json")
+    given = parser.parse_args()
+    began = time.process_time()
+    rates = {"draws": given.draws, "families": families(given.draws), "three looks": looks(given.draws)}
+    rates["seconds"] = round(time.process_time() - began, 1)
+    given.out.write_text(json.dumps(rates, indent=1) + "\n", encoding="utf-8")

@@ -3,7 +3,7 @@
 A task is learned and exported, and the harness' own `hf` model loads the adapter with PEFT, in float32. Both score the same items
 of ARC-easy; the likelihoods of every choice are compared. Needs the extra `eval`, and no network.
 
-python benchmarks/outsider.py --data ../shared/data [--items 100] [--model smollm2-135m]
+python benchmarks/outsider.py --data ../shared/data [--items 100] [--model smollm2-135m] [--out FILE]
 """
 
 import argparse
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100)
     parser.add_argument("--rows", type=int, default=64, help="train rows of the task that is learned")
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "outsider.json")
     given = parser.parse_args()
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -103,6 +104,7 @@ def main() -> None:
         "processor seconds": {"perdure": round(middle - began, 1), "harness": round(ended - middle, 1)},
     }
     print(json.dumps(record, indent=1))
+    given.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
