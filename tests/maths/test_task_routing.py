@@ -248,3 +248,21 @@ def test_shrinkage_moves_eigenvalues_to_their_mean_and_keeps_their_sum():
     assert shrunk(covariance, 0.5).diag().tolist() == [3.0, 1.5, 1.5]
     assert torch.equal(shrunk(covariance, 1.0), 2 * torch.eye(3).double())
     assert torch.equal(shrunk(0 * covariance, 0.5), torch.eye(3).double())  # rows that do not vary at all
+
+
+def test_a_label_that_reads_like_a_cluster_is_stored_as_a_label():
+    labels = ["cluster/a", "cluster/a", "\\b", "\\b", "c", "c"]
+    made = Moments.from_tensors(fit(drawn(0, 6), labels).to_tensors())
+    assert sorted(made.labels) == ["\\b", "c", "cluster/a"]
+
+
+def test_clusters_of_rows_that_are_added_stand_beside_the_older_ones_and_labels_are_merged():
+    first, second = clustered(drawn(0, 20), [0, 5]), clustered(drawn(1, 20, at=9.0), [0, 5, 9])
+    both = added(first, second)
+    assert both.labels == (None,) * (len(first.labels) + len(second.labels))
+    assert torch.equal(both.means, torch.cat([first.means, second.means]))
+    assert torch.equal(both.counts, torch.cat([first.counts, second.counts]))
+    torch.testing.assert_close(both.scatter, first.scatter + second.scatter)
+    mixed = added(fit(drawn(2, 4), ["x", "x", "y", "y"]), first)
+    assert mixed.labels == ("x", "y", *first.labels)
+    assert added(mixed, fit(drawn(3, 2), ["y", "y"])).counts.tolist() == [2, 4, *first.counts.tolist()]

@@ -8,6 +8,7 @@ import torch
 
 from perdure.core.errors import BadInput, BadSpec
 from perdure.core.slots import measured_tasks
+from perdure.workflows.inspect.routed_views import routed_report
 from perdure.workflows.learn.remove_task import remove_task
 from perdure.workflows.predict import views
 from perdure.workflows.predict.ensemble import averaged, known_answers, voted
@@ -99,6 +100,9 @@ def test_a_shared_task_can_be_found_too_and_delete_takes_its_moments(tiny_model,
     own = made(tiny_model, folder, "shared", ["refund", "parcel"], recipe)
     (answer,) = own.predict(text(own, "refund"))
     assert (answer.task, answer.routed.task) == ("refund", "refund")
+    report = routed_report(own.ledger, head(own))
+    assert report.matrix.routing.accuracy > 0.5
+    assert [view.task for view in report.views] == ["parcel", "refund"]
     remove_task(own.session, "parcel")
     assert list(routes(own.ledger, head(own))) == ["refund"]
     assert "route:parcel" not in own.ledger.slots(head(own))
@@ -222,18 +226,36 @@ def test_an_ensemble_needs_a_router_and_no_task(tiny_model, folder, ws):
             ws.predict("money back for today please now", **wrong)
 
 
-def test_a_task_learned_again_has_its_new_moments_alone(tiny_model, folder):
+def counts(ws, task):
+    """Return the fitted rows of each label of a task, and its held-out ones."""
+    moments = stored(ws)[task]
+    fitted = {key.removeprefix("count/"): int(value) for key, value in moments.items() if key.startswith("count/")}
+    return fitted, len(moments["held"])
+
+
+def test_a_task_learned_again_adds_its_new_rows_once_and_is_found_by_its_older_labels(tiny_model, folder):
     again = made(tiny_model, folder, "again", ["refund", "parcel"])
-    before = stored(again)
+    before, old = stored(again), counts(again, "refund")
     path = folder / "more.jsonl"
-    data = [{**row, "split": "train"} for row in rows("refund", 120, 60)] + [
-        {**row, "split": "test"} for row in rows("refund", 100, 8)
-    ]
-    path.write_text("\n".join(map(json.dumps, data)), encoding="utf-8")
-    again.learn("refund", path, recipe="isolated", overrides=FAST, gate=None)
-    after = stored(again)
-    assert alike({"parcel": before["parcel"]}, {"parcel": after["parcel"]})
-    assert not alike({"refund": before["refund"]}, {"refund": after["refund"]})
+
+    def update(data, **settings):
+        parts = [("train", row) for row in data] + [("test", row) for row in rows("refund", 100, 8)]
+        path.write_text("\n".join(json.dumps({**row, "split": part}) for part, row in parts), encoding="utf-8")
+        again.learn("refund", path, recipe="isolated", overrides={**FAST, **settings}, gate=None)
+
+    known = rows("refund", 0, 60)
+    update(known)
+    assert alike(before, stored(again))
+    vouchers = [{"text": f"gift card {row['text']}", "label": "refund 2"} for row in rows("tariff", 0, 40)]
+    update([*known[:10], *vouchers])
+    assert alike({"parcel": before["parcel"]}, {"parcel": stored(again)["parcel"]})
+    assert counts(again, "refund") == ({**old[0], "refund 2": 32}, old[1] + 8)
+    texts = [row["text"] for row in rows("refund", 200, 30)]
+    assert [one.task for one in routed(again.session, head(again), texts)].count("refund") >= 24
+    update(vouchers, start="base")
+    assert counts(again, "refund") == ({"refund 2": 32}, 8)
+    update(known)
+    assert counts(again, "refund") == ({**old[0], "refund 2": 32}, old[1] + 8)
 
 
 def test_a_state_whose_weights_replace_the_base_has_no_features_to_measure(tiny_model, folder):

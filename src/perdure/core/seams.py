@@ -224,7 +224,8 @@ class AdmitContext:
 class Model(Protocol):
     """The input of `prepare`, `settle` and `measure`: the model between tasks, in eval mode. Read only.
 
-    `rows` below names rows: "new" (the task's train rows), "validation", or a memory pool; `size` of them, keyed (all if None).
+    `rows` below names rows: "new" (the task's train rows), "unmeasured" (those of them that earlier learns of the task did not
+    measure), "validation", or a memory pool; `size` of them, keyed (all if None).
     """
 
     @property

@@ -4,6 +4,7 @@ What is stored is a value of its own for each task (`Moments`). Sums over tasks 
 that the order of learning changes no bit, and a task is taken out by leaving its moments out.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from perdure.maths.clusters import k_means
 SHRINKAGE = 0.1
 UNKNOWN_SHARE = 0.05  # of rows of known tasks, the most that are taken for unknown
 COUNT, MEAN, CLUSTER, SCATTER, HELD = "count/", "mean/", "cluster/", "scatter", "held"
+ESCAPE = "\\"  # before a label that would be read as a cluster, or as an escaped label
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ class Moments:
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the moments as named tensors: `count/<label>`, `mean/<label>`, the upper triangle of the scatter, `held`.
 
-        Without labels, the name of a class is `cluster/<number>`. Bytes: 2 d^2 + 4 d a class and held-out row.
+        Without labels, the name of a class is `cluster/<number>`; a label that begins so has a backslash before it. Bytes:
+        2 d^2 + 4 d a class and held-out row.
         """
-        names = [f"{CLUSTER}{n}" if label is None else label for n, label in enumerate(self.labels)]
+        names = [f"{CLUSTER}{n}" if label is None else _escaped(label) for n, label in enumerate(self.labels)]
         upper = torch.triu_indices(*self.scatter.shape)
         return {
             **{f"{COUNT}{name}": count for name, count in zip(names, self.counts, strict=True)},
@@ -62,12 +65,16 @@ class Moments:
         upper = torch.triu_indices(*scatter.shape)
         scatter[upper[0], upper[1]] = tensors[SCATTER]
         return cls(
-            tuple(None if name.startswith(CLUSTER) else name for name in names),
+            tuple(None if name.startswith(CLUSTER) else name.removeprefix(ESCAPE) for name in names),
             torch.stack([tensors[f"{COUNT}{name}"] for name in names]),
             means,
             scatter + scatter.triu(1).T,
             tensors[HELD],
         )
+
+
+def _escaped(label: str) -> str:
+    return f"{ESCAPE}{label}" if label.startswith((CLUSTER, ESCAPE)) else label
 
 
 def fit(features: Tensor, labels: Sequence[str | None], held: Tensor | None = None) -> Moments:
@@ -163,7 +170,7 @@ def added(known: Moments, new: Moments) -> Moments:
     """Return the moments of the rows of both, up to rounding as `fit` has them of all these rows at once.
 
     With n rows and mean m of a class in the first, k and l in the second, its mean is (n m + k l) / (n + k), and the scatter
-    gains n k / (n + k) (m - l)(m - l)^T.
+    gains n k / (n + k) (m - l)(m - l)^T. Clusters, which have no label in common, stand side by side.
 
     Args:
         known: Of rows that were fitted before.
@@ -171,14 +178,16 @@ def added(known: Moments, new: Moments) -> Moments:
 
     Source: Chan, Golub & LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
     """
-    labels = tuple(sorted({*known.labels, *new.labels}, key=lambda label: (label is None, label or "")))
-    size = known.means.shape[1]
-    counts, means = (
-        torch.zeros(2, len(labels), dtype=torch.float64),
-        torch.zeros(2, len(labels), size, dtype=torch.float64),
-    )
-    for part, moments in enumerate((known, new)):
-        at = [labels.index(label) for label in moments.labels]
+    named = sorted({label for label in (*known.labels, *new.labels) if label is not None})
+    places, clusters = [], len(named)
+    for moments in (known, new):
+        nameless = itertools.count(clusters)
+        places.append([next(nameless) if label is None else named.index(label) for label in moments.labels])
+        clusters += moments.labels.count(None)
+    labels, size = (*named, *[None] * (clusters - len(named))), known.means.shape[1]
+    counts = torch.zeros(2, len(labels), dtype=torch.float64)
+    means = torch.zeros(2, len(labels), size, dtype=torch.float64)
+    for part, (moments, at) in enumerate(zip((known, new), places, strict=True)):
         counts[part, at], means[part, at] = moments.counts.double(), moments.means.double()
     total = counts.sum(0)
     apart = means[0] - means[1]

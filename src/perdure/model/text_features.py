@@ -67,6 +67,8 @@ def text_features(
 ) -> Tensor:
     """Return the mean over a text's tokens of the hidden states behind a block (texts, hidden), float32, on the CPU.
 
+    Of no text it is empty (0, 0).
+
     The opening token is left out of the mean: its state is an attention sink, so large that it would hide all others.
 
     Args:
@@ -103,7 +105,7 @@ def text_features(
         done += len(indices)
         if on_rows:
             on_rows(done, len(rows))
-    return torch.stack([found[n] for n in range(len(rows))])
+    return torch.stack([found[n] for n in range(len(rows))]) if rows else torch.zeros(0, 0)
 
 
 def _behind(model: Any, block: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:

@@ -120,6 +120,7 @@ class ModelView:
     def _rows(self, rows: str, size: int | None) -> Sequence[Any]:
         inputs, pools = self.open_task.inputs, self.open_task.pools
         sets = {name: pool.rows for name, pool in pools.items()} | {"new": inputs.rows, "validation": inputs.validation}
+        sets["unmeasured"] = inputs.rows if inputs.unmeasured is None else inputs.unmeasured
         return sample_of(sets, rows, size, inputs.seed, inputs.name)
 
 

@@ -89,6 +89,7 @@ class TaskInputs:
         effects: Numbers that describe the start of the adapter, for the heartbeat of the method that planned it.
         own: Tensors of the slot that is trained, as it was before; empty where the slot is new.
         seed: Seed of everything that is random.
+        unmeasured: Those of `rows` that no method with a slot has measured at an earlier learn of the task; None for all.
     """
 
     name: str
@@ -102,6 +103,7 @@ class TaskInputs:
     effects: Mapping[str, float] = field(default_factory=dict)
     own: Mapping[str, Tensor] = field(default_factory=dict)
     seed: int = 0
+    unmeasured: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True)

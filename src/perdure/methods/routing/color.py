@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from perdure.core.fields import Positive, ShareBelowOne
 from perdure.core.keyed import keyed
 from perdure.core.seams import Method, Model, State
-from perdure.maths.routing import task_moments
+from perdure.maths.routing import Moments, added, task_moments
 from perdure.methods.registry import register
 
 
@@ -28,6 +28,9 @@ class Color(Method):
     k-th smallest of the n held-out rows of all tasks, k = ceil(0.95 (n + 1)): a request that is drawn as these rows were is
     unknown with probability 5% at most. With n < 19, or with `held` 0 in every task, no request is unknown. The probability of
     each task is a softmax of these values, divided by the temperature at which the held-out rows are likeliest.
+
+    A task that is learned again adds its new rows to what was stored: rows of a label to that label, clusters beside the older
+    ones. A row that is given again is counted once.
 
     Seams: measure. State: none; a slot `route:<task>`: 2 d^2 + 4 d bytes a label and held-out row (1.1 MB at d = 576, 15 labels).
     Cost: a third of a forward per row, once; a third of a prompt's forward per request.
@@ -51,7 +54,10 @@ class Color(Method):
     size: Positive = Field(default=2000, description="most train rows that are measured")
 
     def measure(self, model: Model, state: State) -> State:
-        """Return the moments of the task's train rows; see `maths.routing.Moments`."""
-        features, labels = model.features("new", size=self.size)
+        """Return the moments of the task's train rows, added to those that it had; see `maths.routing.Moments`."""
+        features, labels = model.features("unmeasured" if state else "new", size=self.size)
+        if not labels:
+            return state
         order = keyed("color", model.task).permutation(len(labels)).tolist()
-        return task_moments(features, labels, order, held=self.held, clusters=self.clusters).to_tensors()
+        new = task_moments(features, labels, order, held=self.held, clusters=self.clusters)
+        return (added(Moments.from_tensors(state), new) if state else new).to_tensors()

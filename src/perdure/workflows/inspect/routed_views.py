@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from perdure.core.slots import DENSE, EDITS, INITIAL, SKILL, is_isolated, task_slot, view_of
 from perdure.workflows.inspect.matrix import matrix
 from perdure.workflows.inspect.report_records import RoutedReport, TaskView
+from perdure.workflows.routing import routes
 
 if TYPE_CHECKING:
     from perdure.ledger import Entry, Ledger
@@ -18,13 +19,14 @@ WORDS = {
 
 
 def routed_report(ledger: "Ledger", head: "Entry") -> RoutedReport | None:
-    """Return the routed matrix and the views of the tasks; None where every request goes through the same weights."""
+    """Return the routed matrix and the views of the tasks; None without a router where all requests go through the same weights."""
     slots = ledger.slots(head)
     own = {task: is_isolated(slots, task) for task in head.tasks}
     summed = any(name.startswith("sum:") for name in slots)
-    routed = matrix(ledger, routed=True) if any(own.values()) else None
+    finds = bool(routes(ledger, head))
+    routed = matrix(ledger, routed=True) if finds or any(own.values()) else None
     measured = routed is not None and any(score is not None for score in routed.score[-1])
-    if not any(own.values()) and not summed:
+    if not finds and not any(own.values()) and not summed:
         return None
     views = tuple(
         TaskView(

@@ -1,11 +1,12 @@
 """What a learn that trains nothing needs of its task: labels as answers, and rows that it has not counted before."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from perdure.core.errors import BadInput
 from perdure.core.plain_text import quoted
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
+from perdure.core.slots import ROUTE, measured_slot
 from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, row_key
 from perdure.workflows.labelling import SCORERS
@@ -45,20 +46,15 @@ def check_labels(task: TaskData, recipe: Recipe) -> None:
         )
 
 
-def uncounted(ledger: Ledger, parent: Entry, task: TaskData, rows: Sequence[Row]) -> tuple[Row, ...]:
+def uncounted(
+    ledger: Ledger, parent: Entry, task: TaskData, rows: Sequence[Row], slots: Mapping[str, str]
+) -> tuple[Row, ...]:
     """Return the rows that are not in the sums of the task yet: a row is counted once, however often it is given.
 
     Raises:
         BadInput: There is none.
     """
-    counted: set[str] = set()
-    for entry in ledger.ancestors(parent):
-        if entry.task != task.name or entry.kind not in ("learn", "revert"):
-            continue
-        if not ledger.labelled_by(entry, [task.name]):  # taken out there, or learned by training
-            break
-        if entry.kind == "learn":
-            counted.update(ledger.train_keys(entry.tasks[task.name]))
+    counted = counted_keys(ledger, parent, task.name, slots)
     new = tuple(row for row in rows if row_key(row) not in counted)
     if not new:
         raise BadInput(
@@ -66,3 +62,31 @@ def uncounted(ledger: Ledger, parent: Entry, task: TaskData, rows: Sequence[Row]
             f"take the task out first ('perdure revert {task.name}')"
         )
     return new
+
+
+def counted_keys(ledger: Ledger, parent: Entry, task: str, slots: Mapping[str, str]) -> set[str]:
+    """Return the keys of the train rows that the slot `route:<task>` has measured.
+
+    They are those of the learns that wrote it, back to the one that began it: a slot is begun anew after a revert of the task,
+    by `start: base`, and where a recipe that answers with labels follows one that trains, or the other way round.
+
+    Args:
+        ledger: The ledger.
+        parent: Head, before the learn.
+        task: Name of the task.
+        slots: Those that the learn goes on with.
+    """
+    name, counted = measured_slot(ROUTE, task), set[str]()
+    if name not in slots:
+        return counted
+    labelled = bool(ledger.labelled_by(parent, [task]))
+    for entry in ledger.ancestors(parent):
+        if entry.task != task or entry.kind not in ("learn", "revert"):
+            continue
+        if name not in ledger.slots(entry) or bool(ledger.labelled_by(entry, [task])) != labelled:
+            break
+        if entry.kind == "learn" and name in entry.slots:
+            counted.update(ledger.train_keys(entry.tasks[task]))
+            if (entry.recipe or {}).get("start") == "base":
+                break
+    return counted

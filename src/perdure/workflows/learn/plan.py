@@ -131,7 +131,7 @@ def plan(session: Session, request: Request, tick: Tick | None = None) -> Plan:
     adapter = planned_adapter(slots, recipe, task.name, session.seed)
     training = training_rows(task, recipe, old, first=is_first(slots, adapter), seed=session.seed)
     if not recipe.trains:
-        training = replace(training, rows=uncounted(ledger, parent, task, training.rows))
+        training = replace(training, rows=uncounted(ledger, parent, task, training.rows, slots))
     notices = [
         *read.notices,
         *shaped,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from perdure.core.plan import Bare
 from perdure.core.slots import is_dense, measured_slot, view_of
+from perdure.ledger import row_key
 from perdure.ledger.runs import CHECKPOINT, START, note
+from perdure.workflows.learn.labels import counted_keys
 from perdure.workflows.learn.prepare import Prepared
 from perdure.workflows.learn.remember import states_at
 from perdure.workflows.learn.run import Run
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from perdure.bridges.trackers import Tracking
     from perdure.core.seams import State
+    from perdure.data.encode import Encoded
     from perdure.memory.pool import Pool
     from perdure.train.checkpoint import Keeper
     from perdure.train.learner import Learner
@@ -108,6 +111,15 @@ def start(run: Run, prepared: Prepared) -> "Learner":
     return make_learner(run, prepared, params, session.runtime.as_trained(states), pools, effects)
 
 
+def _unmeasured(run: Run, prepared: Prepared) -> "list[Encoded] | None":
+    """Return the rows that no method has measured in a slot of this task; None where all are new to it."""
+    known = counted_keys(run.session.ledger, run.plan.parent, run.plan.task.name, run.plan.slots)
+    if not known:
+        return None
+    pairs = zip(prepared.rows, run.plan.training.rows, strict=True)
+    return [encoded for encoded, row in pairs if row_key(row) not in known]
+
+
 def _measured_before(run: Run) -> "dict[str, State]":
     """Return the state of each method with a slot that measured this task when it was learned last.
 
@@ -196,6 +208,7 @@ def make_learner(
         effects=effects,
         own=own,
         seed=session.seed,
+        unmeasured=_unmeasured(run, prepared),
     )
     settings = plan.recipe.settings
     trainable = session.runtime.trainable(
