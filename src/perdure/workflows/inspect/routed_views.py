@@ -19,7 +19,7 @@ WORDS = {
 
 
 def routed_report(ledger: "Ledger", head: "Entry") -> RoutedReport | None:
-    """Return the routed matrix and the views of the tasks; None without a router where all requests go through the same weights."""
+    """Return the routed matrix and the views of the tasks; None where there is no router and all tasks have the same weights."""
     slots = ledger.slots(head)
     own = {task: is_isolated(slots, task) for task in head.tasks}
     summed = any(name.startswith("sum:") for name in slots)

@@ -66,10 +66,9 @@ def merge(
     """Merge adapters into the slot `skill`, and move head there unless the gate refuses it.
 
     Adapters of a sum are replaced, so that the function changes by the truncation alone where `how` is "svd". Adapters of single
-    tasks stay, unless they are dropped, for requests that name their task or are sent to it by a router, and the merged one serves
-    all other requests. The gate
-    compares each task's score at head with its score through the merged adapter. Where it fails, head stays and the entry becomes
-    the candidate.
+    tasks stay, unless they are dropped, for requests that name their task or that a router sends to it, and the merged one serves
+    all other requests. The gate compares each task's score at head with its score through the merged adapter. Where it fails,
+    head stays and the entry becomes the candidate.
 
     Args:
         session: Of the workspace.
