@@ -114,6 +114,17 @@ def test_with_protect_base_the_first_task_stays_outside_the_inputs_of_general_ro
     assert (general @ plain.T).norm() > 1e-2 * general.norm()
 
 
+def test_protect_base_from_the_second_task_on_adds_the_inputs_of_general_rows_to_those_of_the_first():
+    method, general = InfLora(energy=1.0, protect="base"), inputs(9, rank=3)
+    model, first = (
+        Inputs(new=inputs(0, rank=4), general=general),
+        InfLora(energy=1.0).measure(Inputs(new=inputs(1, rank=2)), {}),
+    )
+    for state in (first, method.measure(model, first)):
+        down = started(method, model, state, width=16)["q"].down
+        assert (general @ down.T).norm() <= 1e-5 * general.norm()
+
+
 def test_protect_base_without_general_rows_is_refused_with_what_to_do():
     with pytest.raises(BadSpec, match=r"this learn has none: name 'general'.*instruction_replay.*protect: tasks"):
         started(InfLora(protect="base"), Inputs(new=inputs(0)), width=16)

@@ -21,7 +21,7 @@ from perdure.maths.low_rank import from_tensors
 from perdure.maths.subspaces import energy_outside, extended, leading_outside
 from perdure.methods.registry import register
 
-BASIS = "basis/"
+BASIS, GENERAL = "basis/", "general"  # the second is there once the inputs of general rows are in the bases
 
 
 @register
@@ -36,8 +36,8 @@ class InfLora(Method):
     with which all rows begin are left out. The heartbeat's `outside` is the share of E||x||^2 that P leaves; where it is below
     0.05, the learn ends with a warning, since little can be learned there.
 
-    `protect: base` begins M with the inputs of general rows, in the first task: no adapter then changes what the base model does
-    with these. It needs general rows, and so a method that draws them (instruction_replay).
+    `protect: base` adds the inputs of general rows to M, in the first task that is learned with it: no adapter from then on
+    changes what the base model does with these. It needs general rows, and so a method that draws them (instruction_replay).
 
     `revert TASK` takes the task's adapter out. Its directions stay in M, as later tasks were kept outside all of M: they take
     room, and protect an input that no longer matters. A task that is learned again goes on with its A, and trains B; tasks that
@@ -84,7 +84,8 @@ class InfLora(Method):
             for group, moment in _groups(moments)
         }
         shared = {BASIS + module for group, _ in _groups(moments) for module in group}
-        return {**{key: value for key, value in before.items() if key not in shared}, **new}
+        marked = {GENERAL: torch.ones(())} if self.protect == "base" or GENERAL in state else {}
+        return {**{key: value for key, value in before.items() if key not in shared}, **new, **marked}
 
     def _starts(self, bare: Bare, state: State, slot: str) -> dict[str, Factors]:
         """Return the factors that each module starts from; of a task that is learned again, its own.
@@ -109,13 +110,13 @@ class InfLora(Method):
         return starts
 
     def _before(self, model: Bare | Model, modules: Sequence[str], state: State) -> State:
-        """Return the directions to protect, on the CPU; with `protect: base`, those of general rows in the first task.
+        """Return the directions to protect, on the CPU; with `protect: base`, those of general rows too.
 
         Raises:
             BadSpec: There are no general rows.
         """
         known = {key: value.cpu() for key, value in state.items() if key.startswith(BASIS)}
-        if known or self.protect == "tasks" or not modules:
+        if GENERAL in state or self.protect == "tasks" or not modules:
             return known
         general = model.moments("general", modules, size=self.size)
         if not general:
@@ -123,10 +124,12 @@ class InfLora(Method):
                 "inf_lora with protect: base reads general rows, and this learn has none: name 'general' in the task file and "
                 "add a method that draws these (methods.instruction_replay), or set protect: tasks"
             )
-        return {
-            BASIS + group[0]: extended(_of(group, {}, moment), moment.mean, self.energy)
+        grown = {
+            BASIS + group[0]: extended(_of(group, known, moment), moment.mean, self.energy)
             for group, moment in _groups(general)
         }
+        shared = {BASIS + module for group, _ in _groups(general) for module in group}
+        return {**{key: value for key, value in known.items() if key not in shared}, **grown}
 
 
 def _groups(moments: Mapping[str, SecondMoment]) -> list[tuple[list[str], SecondMoment]]:
