@@ -266,3 +266,14 @@ def test_clusters_of_rows_that_are_added_stand_beside_the_older_ones_and_labels_
     mixed = added(fit(drawn(2, 4), ["x", "x", "y", "y"]), first)
     assert mixed.labels == ("x", "y", *first.labels)
     assert added(mixed, fit(drawn(3, 2), ["y", "y"])).counts.tolist() == [2, 4, *first.counts.tolist()]
+
+
+def test_the_nearest_clusters_become_one_where_there_are_too_many():
+    near, far = fit(drawn(0, 6), [None] * 6), fit(drawn(1, 4, at=50.0), [None] * 4)
+    other = fit(drawn(2, 8, at=0.5), [None] * 8)
+    made = added(added(near, far), other, most=2)
+    whole = fit(torch.cat([drawn(0, 6), drawn(2, 8, at=0.5)]), [None] * 14)
+    assert sorted(made.counts.tolist()) == [4, 14]
+    torch.testing.assert_close(made.means[made.counts.argmax()], whole.means[0])
+    torch.testing.assert_close(made.scatter, whole.scatter + far.scatter)
+    assert len(added(near, far, most=2).labels) == 2

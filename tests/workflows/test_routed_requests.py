@@ -252,6 +252,12 @@ def test_a_task_learned_again_adds_its_new_rows_once_and_is_found_by_its_older_l
     assert counts(again, "refund") == ({**old[0], "refund 2": 32}, old[1] + 8)
     texts = [row["text"] for row in rows("refund", 200, 30)]
     assert [one.task for one in routed(again.session, head(again), texts)].count("refund") >= 24
+    few = [
+        {"text": f"{word} {row['text']}", "label": f"refund {word}"}
+        for row, word in zip(rows("tariff", 50, 2), "xy", strict=True)
+    ]
+    update(few)  # as many labels as rows
+    assert counts(again, "refund")[0] == {**old[0], "refund 2": 32, "refund x": 1, "refund y": 1}
     update(vouchers, start="base")
     assert counts(again, "refund") == ({"refund 2": 32}, 8)
     update(known)

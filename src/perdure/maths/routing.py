@@ -18,6 +18,7 @@ from perdure.maths.calibration import temperature
 from perdure.maths.clusters import k_means
 
 SHRINKAGE = 0.1
+MOST_HELD = 200  # rows of a task
 UNKNOWN_SHARE = 0.05  # of rows of known tasks, the most that are taken for unknown
 COUNT, MEAN, CLUSTER, SCATTER, HELD = "count/", "mean/", "cluster/", "scatter", "held"
 ESCAPE = "\\"  # before a label that would be read as a cluster, or as an escaped label
@@ -112,7 +113,7 @@ def task_moments(
     order: Sequence[int],
     *,
     held: float = 0.2,
-    most_held: int = 200,
+    most_held: int = MOST_HELD,
     clusters: int = 5,
 ) -> Moments:
     """Return the moments of one task, with some of its rows held out of the fit.
@@ -136,7 +137,7 @@ def task_moments(
 
 
 def label_moments(
-    features: Tensor, labels: Sequence[str | None], order: Sequence[int], *, held: float, most_held: int = 200
+    features: Tensor, labels: Sequence[str | None], order: Sequence[int], *, held: float, most_held: int = MOST_HELD
 ) -> Moments:
     """Return the moments of one task by its labels, with some of its rows held out of the fit; see `task_moments`."""
     out = _held_out(labels, order, held, most_held)
@@ -166,15 +167,17 @@ def _moments(features: Tensor, index: Tensor, classes: Sequence[str | None], hel
     )
 
 
-def added(known: Moments, new: Moments) -> Moments:
+def added(known: Moments, new: Moments, most: int | None = None) -> Moments:
     """Return the moments of the rows of both, up to rounding as `fit` has them of all these rows at once.
 
     With n rows and mean m of a class in the first, k and l in the second, its mean is (n m + k l) / (n + k), and the scatter
-    gains n k / (n + k) (m - l)(m - l)^T. Clusters, which have no label in common, stand side by side.
+    gains n k / (n + k) (m - l)(m - l)^T. Clusters, which have no label in common, stand side by side. While there are more than
+    `most`, the two whose union adds least to the trace of the scatter become one (Ward's rule).
 
     Args:
         known: Of rows that were fitted before.
         new: Of other rows of the same task.
+        most: Most clusters; None for any number.
 
     Source: Chan, Golub & LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
     """
@@ -192,13 +195,31 @@ def added(known: Moments, new: Moments) -> Moments:
     total = counts.sum(0)
     apart = means[0] - means[1]
     between = apart.T * (counts[0] * counts[1] / total) @ apart
-    return Moments(
+    made = Moments(
         labels,
         total.float(),
         ((counts[..., None] * means).sum(0) / total[:, None]).float(),
         (known.scatter.double() + new.scatter.double() + between).float(),
         torch.cat([known.held, new.held]),
     )
+    while most is not None and made.labels.count(None) > most:
+        made = _nearest_joined(made)
+    return made
+
+
+def _nearest_joined(moments: Moments) -> Moments:
+    """Return moments with one cluster less: the two are one whose union adds least to the trace of the scatter."""
+    start = len(moments.labels) - moments.labels.count(None)
+    n, m = moments.counts[start:].double(), moments.means[start:].double()
+    cost = n[:, None] * n / (n[:, None] + n) * torch.cdist(m, m).square()
+    cost = cost.masked_fill(torch.ones_like(cost).tril().bool(), math.inf)
+    i, j = divmod(int(cost.argmin()), len(n))
+    counts, means, apart = moments.counts.clone(), moments.means.clone(), m[i] - m[j]
+    counts[start + i] = n[i] + n[j]
+    means[start + i] = (n[i] * m[i] + n[j] * m[j]) / (n[i] + n[j])
+    left = [k for k in range(len(counts)) if k != start + j]
+    scatter = moments.scatter.double() + n[i] * n[j] / (n[i] + n[j]) * torch.outer(apart, apart)
+    return replace(moments, labels=moments.labels[:-1], counts=counts[left], means=means[left], scatter=scatter.float())
 
 
 def conformal_limit(distances: Tensor, share: float = UNKNOWN_SHARE) -> float:
