@@ -264,6 +264,19 @@ def test_a_task_learned_again_adds_its_new_rows_once_and_is_found_by_its_older_l
     assert counts(again, "refund") == ({**old[0], "refund 2": 32}, old[1] + 8)
 
 
+def test_a_router_without_a_limit_takes_no_requests_of_tasks_that_it_does_not_know(tiny_model, folder):
+    mixed = made(tiny_model, folder, "mixed", ["refund"], "naive")
+    one = learn(mixed, folder, "parcel")  # 12 held-out rows, 7 too few for a limit
+    assert any(text.startswith("a router will know parcel, and not refund:") for text in one.warnings)
+    (mine,) = mixed.predict("money back for today please now")
+    (its,) = mixed.predict("where is the box today please now")
+    assert (mine.routed.task, its.routed.task) == (None, None)
+    two = learn(mixed, folder, "tariff")  # 24 held-out rows
+    assert any(text.startswith("a router will know parcel, tariff, and not refund:") for text in two.warnings)
+    found = routed(mixed.session, head(mixed), [row["text"] for row in rows("parcel", 200, 20)])
+    assert [one.task for one in found].count("parcel") >= 12
+
+
 def test_a_state_whose_weights_replace_the_base_has_no_features_to_measure(tiny_model, folder):
     full = made(
         tiny_model, folder, "full", ["refund"], {"name": "full", "train": "full", "data": "task", "methods": {}}

@@ -3,11 +3,15 @@
 A verb that wants the decision of many test rows at once calls `routed_rows(session, entry, task)` with each task. The router
 reads the base model, so that the features of a row never change: they are stored (`row_features`), and a further entry costs two
 products of small matrices.
+
+A router knows the tasks that were learned with one. Where an entry knows other tasks too, requests are sent to a task only if the
+router has a limit above which a request is near none of its tasks; else all of them would be sent to its tasks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isinf
 from typing import TYPE_CHECKING
 
 from perdure.core.canonical import content_hash
@@ -83,7 +87,7 @@ def routed(session: Session, entry: Entry, texts: Sequence[str], tick: Tick | No
     """
     session.uncover_base()
     ids = [session.runtime.base.text_ids(text) for text in texts]
-    return _decided(router_at(session, entry), session.runtime.features(ids, _shown(tick)))
+    return _decided(router_at(session, entry), entry, session.runtime.features(ids, _shown(tick)))
 
 
 def routed_rows(session: Session, entry: Entry, task: TaskData, tick: Tick | None = None) -> list[Routing]:
@@ -98,15 +102,16 @@ def routed_rows(session: Session, entry: Entry, task: TaskData, tick: Tick | Non
     """
     session.uncover_base()
     prompts = session.tasks.prompts(task, session.tokenizer)
-    return _decided(
-        router_at(session, entry), features_of_tests(session.runtime, session.ledger, task, prompts, _shown(tick))
-    )
+    features = features_of_tests(session.runtime, session.ledger, task, prompts, _shown(tick))
+    return _decided(router_at(session, entry), entry, features)
 
 
-def _decided(router: "Gaussian | None", features: "Tensor") -> list[Routing]:
+def _decided(router: "Gaussian | None", entry: Entry, features: "Tensor") -> list[Routing]:
     if router is None:
         raise ValueError("no task was learned with a router at this entry")
     decision = router.decide(features)
+    if isinf(router.limit) and not set(entry.tasks) <= set(router.tasks):  # nothing would be left for the other tasks
+        decision = decision._replace(tasks=[None] * len(decision.tasks))
     shown = [
         dict(
             sorted(

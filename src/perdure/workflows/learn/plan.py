@@ -7,10 +7,11 @@ from perdure.core.plan import AdapterPlan
 from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
 from perdure.core.rows import Row
-from perdure.core.slots import task_slot
+from perdure.core.slots import ROUTE, measured_slot, task_slot
+from perdure.data.columns import listed
 from perdure.data.encode import Encoded
 from perdure.data.task import TaskData
-from perdure.ledger import Entry
+from perdure.ledger import Entry, Ledger
 from perdure.train.planned_updates import count_updates
 from perdure.workflows.guards.attach import refuse_guard_name
 from perdure.workflows.learn.adapter import is_first, planned_adapter, usable_slots
@@ -141,6 +142,7 @@ def plan(session: Session, request: Request, tick: Tick | None = None) -> Plan:
         *_not_stored(session, task, recipe),
         *untrained(session, parent, recipe),
         *_rate(session, recipe),
+        *_unrouted(ledger, parent, task.name, recipe),
         *([large] if large else []),
         *doubts,
         *cautions(task, read.known, len(training.rows), recipe, request.gate, ledger.shown_name(task.name)),
@@ -165,6 +167,24 @@ def _rate(session: Session, recipe: Recipe) -> list[str]:
 
     notice = untuned_rate(session.base_folder, recipe.settings)
     return [notice] if notice else []
+
+
+def _unrouted(ledger: Ledger, parent: Entry, task: str, recipe: Recipe) -> list[str]:
+    """Name the tasks that a router will not know beside those that it will."""
+    slots = ledger.slots(parent)
+    measured = any(method.slot == ROUTE for method in recipe.owners("measure"))
+    known = {name for name in parent.tasks if measured_slot(ROUTE, name) in slots} - {task} | (
+        {task} if measured else set()
+    )
+    others = {*parent.tasks, task} - known
+    if not known or not others:
+        return []
+    return [
+        f"a router will know {listed(sorted(map(ledger.shown_name, known)))}, and not "
+        f"{listed(sorted(map(ledger.shown_name, others)))}: a request that names no task is sent to a task that it "
+        "knows, or, where it is near none of these, answered by what all tasks share. Learn every task with a router (recipe "
+        "isolated), or name the task of a request"
+    ]
 
 
 def _without_work(recipe: Recipe) -> list[str]:
