@@ -55,8 +55,9 @@ class Osf(Method):
     output, 10 MB for all modules. A checkpoint of a learn in progress has it.
     Cost: two eigendecompositions min(out, in)^3 of each weight a learn, one where the adapter goes on: 3.5 s of a processor for
     one pass over the attention of SmolLM2, 11 s for all modules; and 0.08 or 0.23 s an update for the projections.
-    When to use: what the model could do before must stay, and its rows are not at hand. About half of the gradient is masked at
-    the default (42 to 47% on SmolLM2), so give it more updates than a plain adapter. It goes with replay of earlier tasks:
+    When to use: what the model could do before must stay, and its rows are not at hand; measure it first. On clinc5 (SmolLM2, the
+    default rate) it learned less than naive and kept less of the model (docs/benchmarks.md). About half of the gradient is masked
+    at the default (42 to 47% on SmolLM2), so give it more updates than a plain adapter. It goes with replay of earlier tasks:
     perdure learn TASK DATA --recipe dual_replay --set methods.osf.kept=0.5 --set lora_target_modules='.*(attn|attention)[.].*'.
     Deviation: the paper trains all of the low singular triples, and projects the gradient, from which AdamW departs; this is a
     LoRA of rank lora_r inside, and exact. An input direction to which W is blind (in > out) is free too. The paper keeps
