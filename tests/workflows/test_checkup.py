@@ -172,6 +172,9 @@ def test_a_growing_budget_ends_when_the_verdict_is_decided(ws, monkeypatch):
     assert looks[4:] == looks[1:4]  # strict is about the last look, and ends none before it
     assert (strict.budget, strict.gate.verdict, strict.gate.strict) == ("full", "fail", True)
     assert strict.gate.reason == f"{found.gate.reason} (strict: this counts as fail)"
+    assert (
+        last_checkup(ws.ledger, ws.ledger.resolve("head")).gate == strict.gate
+    )  # what was shown, and not a look before it
     assert ws.checkup("base", budget="grow", only=["drift", "names"], strict=True).gate.verdict == "pass"
 
 

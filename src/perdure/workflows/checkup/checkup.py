@@ -88,24 +88,36 @@ def checkup(session: Session, request: CheckupRequest, tick: Tick | None = None,
         BadInput: Nothing can be measured, or the judge gives no verdicts.
         Busy: Another process writes to the workspace.
     """
+    found, guards = _looked(session, request, tick, about)
+    if request.against is None:  # else it is a comparison of two states, and no reading of this one
+        store_checkup(session, session.ledger.resolve(request.at), found, guards)
+    return found
+
+
+def _looked(
+    session: Session, request: CheckupRequest, tick: Tick | None, about: About | None
+) -> tuple[Checkup, list[Guard]]:
+    """Return a checkup of the budget that is asked for, or of growing ones until it is decided, and the guards it measured."""
     if request.budget != GROW:
         return _measured(session, request, CONFIDENCE, tick, about)
     looks: list[Checkup] = []
+    guards: list[Guard] = []
     for look, budget in enumerate(BUDGETS, start=1):
         confidence = look_confidence(look, CONFIDENCE)
         # not strict, under which a look that does not decide would count as a failed one, and end the growth
-        looks.append(_measured(session, replace(request, budget=budget, strict=False), confidence, tick, about))
-        if looks[-1].gate.verdict != "inconclusive":
+        found, guards = _measured(session, replace(request, budget=budget, strict=False), confidence, tick, about)
+        looks.append(found)
+        if found.gate.verdict != "inconclusive":
             break
     seconds = sum(one.cost.seconds for one in looks)
     gate = strictly(looks[-1].gate) if request.strict else looks[-1].gate
-    return replace(looks[-1], gate=gate, cost=replace(looks[-1].cost, seconds=round(seconds, 1)))
+    return replace(looks[-1], gate=gate, cost=replace(looks[-1].cost, seconds=round(seconds, 1))), guards
 
 
 def _measured(
     session: Session, request: CheckupRequest, confidence: float, tick: Tick | None, about: About | None
-) -> Checkup:
-    """Return a checkup of one budget.
+) -> tuple[Checkup, list[Guard]]:
+    """Return a checkup of one budget, and the guards that it measured.
 
     Args:
         session: Of the workspace.
@@ -178,9 +190,7 @@ def _measured(
         metrics={name: one.value for name, one in matrix(ledger, entry.id).metrics.items()} if scores else {},
         warnings=tuple(dict.fromkeys(notices)),
     )
-    if request.against is None:  # else it is a comparison of two states, and no reading of this one
-        store_checkup(session, entry, found, [one.guard for one in measured.values()])
-    return found
+    return found, [one.guard for one in measured.values()]
 
 
 def _with_embedding(
