@@ -13,6 +13,7 @@ from architectures import make
 from cautioned import without_size
 from perdure import Workspace
 from perdure.bridges import experts
+from perdure.bridges import runtime as runtime_module
 from perdure.bridges.runtime import Runtime
 from perdure.bridges.sizes import sizes
 from perdure.bridges.targets import chosen, linear_layers
@@ -319,11 +320,13 @@ def test_peft_loads_the_export_of_a_mixture_with_equal_logits(name, wanted, fold
     assert same(as_served(tmp_path, runtime, torch.float32), slots[SKILL])
 
 
-def test_an_adapter_begun_before_experts_got_one_goes_on_as_it_is_and_says_so(folder, tasks, tmp_path):
+def test_an_adapter_begun_before_experts_got_one_goes_on_as_it_is_and_says_so(folder, tasks, tmp_path, monkeypatch):
     ws = Workspace.init(tmp_path / "ws", str(folder("deepseek_v3")), dtype="float32")
     dense = [name for name in chosen(ws.runtime.model, "all-linear") if "mlp" not in name]  # all that there were
     assert set(dense) < set(linear_layers(ws.runtime.model))
-    ws.learn("t", tasks[0], overrides={**QUICK, "lora_target_modules": dense}, gate=None)
+    with monkeypatch.context() as then:
+        then.setattr(runtime_module, "chosen", lambda model, wanted: dense)
+        ws.learn("t", tasks[0], recipe="dual_replay", overrides=QUICK, gate=None)
     config = json.loads((ws.ledger.root / "perdure.json").read_text())
     del config["capabilities"]["experts"]  # as a workspace of then
     config["capabilities"]["no_adapter"] = "67% of the weights get no adapter"
@@ -336,6 +339,14 @@ def test_an_adapter_begun_before_experts_got_one_goes_on_as_it_is_and_says_so(fo
     assert sorted(from_tensors(ws.runtime.skill())) == sorted(dense)
     fresh = ws.plan("v", tasks[0], overrides={**QUICK, "start": "base"}, allow_leaks=True)
     assert not [text for text in fresh.notices if "of the weights" in text]
+
+
+def test_what_a_recipe_leaves_out_on_purpose_is_no_weight_without_adapter(folder, tasks, tmp_path):
+    ws = Workspace.init(tmp_path / "ws", str(folder("qwen3_moe")), dtype="float32")
+    ws.learn("t", tasks[0], recipe="lora_mlp", overrides=QUICK, gate=None)
+    assert all(".mlp." in name for name in from_tensors(ws.runtime.skill()))
+    plan = ws.plan("u", tasks[1], recipe="lora_mlp", overrides=QUICK)
+    assert not [text for text in plan.notices if "of the weights" in text]
 
 
 def test_merging_is_compared_where_no_token_went_to_another_expert(folder):

@@ -125,14 +125,18 @@ def targets(folder: Path, settings: Settings) -> list[str]:
     return chosen(shell(str(folder)), settings.lora_target_modules)
 
 
-def left_without(folder: Path, names: Collection[str] | None) -> str | None:
-    """Return a notice of the weights in a local folder that get no adapter; no weight is read.
+def left_without(folder: Path, settings: Settings, names: Collection[str] | None) -> str | None:
+    """Return a notice of the weights in a local folder that get no adapter although the settings want one; no weight is read.
 
     Args:
         folder: Of the model.
-        names: What has an adapter; None for what "all-linear" gives one.
+        settings: With what gets an adapter.
+        names: What has one; None for all that can.
     """
-    return without_adapter(shell(str(folder)), names)
+    made = shell(str(folder))
+    if names is not None:
+        names = {*names, *(adaptable(made).keys() - set(chosen(made, settings.lora_target_modules)))}
+    return without_adapter(made, names)
 
 
 def refuse_checkpointing(folder: Path) -> None:

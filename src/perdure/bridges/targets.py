@@ -56,27 +56,21 @@ def chosen(model: Any, wanted: str | Sequence[str]) -> list[str]:
 
     Args:
         model: As for `linear_layers`; its weights may be on the meta device.
-        wanted: "all-linear"; "mlp-linear" for those that read one token at a time; names or ends of names ("q_proj",
-            "self_attn.q_proj", "experts.down_proj"); or, as one string, a regular expression that matches whole names, as in
-            PEFT.
+        wanted: "all-linear"; "mlp-linear" for those that read one token at a time, or all where a model has none (Mamba); names
+            or ends of names ("q_proj", "self_attn.q_proj", "experts.down_proj"); or, as one string, a regular expression that
+            matches whole names, as in PEFT.
 
     Raises:
-        BadSpec: No module is of this kind, a name matches no module, or only modules that cannot get an adapter; the message has
-            each of them, with the nearest known names.
+        BadSpec: No layer can get an adapter, a name matches no module, or only modules that cannot get one; the message has each
+            of them, with the nearest known names.
     """
     layers = adaptable(model)
-    if wanted == ALL:
+    if wanted in (ALL, MLP):
         if not layers:
             raise BadSpec(
                 "this model has no linear layer that could get an adapter; train its weights with train: full"
             )
-        return list(layers)
-    if wanted == MLP:
-        if not (found := per_token(model, layers)):
-            raise BadSpec(
-                f"lora_target_modules: {MLP} finds no layer in this model that reads one token at a time; name its modules"
-            )
-        return found
+        return (per_token(model, layers) if wanted == MLP else []) or list(layers)
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     matches: set[str] = set()
     wrong = []

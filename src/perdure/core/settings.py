@@ -103,7 +103,8 @@ class Settings(BaseModel):
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before LoRA's down-projection")
     lora_target_modules: str | list[str] = Field(
         "all-linear",
-        description="modules that get an adapter: their names, `all-linear`, or `mlp-linear` for those of the MLP (and experts)",
+        description="modules that get an adapter: their names, `all-linear`, or `mlp-linear` for those of the MLP (and experts); "
+        "all where a model has neither",
     )
     keep: Literal["last", "best"] = Field(
         "last",

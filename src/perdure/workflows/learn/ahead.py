@@ -97,7 +97,8 @@ def untrained(session: Session, parent: Entry, recipe: Recipe) -> list[str]:
         from perdure.bridges.sizes import left_without
         from perdure.maths.low_rank import from_tensors
 
-        notice = left_without(session.base_folder, from_tensors(session.ledger.objects.get(slot)) if slot else None)
+        has = from_tensors(session.ledger.objects.get(slot)) if slot else None
+        notice = left_without(session.base_folder, recipe.settings, has)
     return [notice] if notice else []
 
 
