@@ -11,8 +11,8 @@ CELL, HIGH, LEFT, TOP, GAP = (
     78,
     60,
 )  # pixels: a cell's width and height, the margins, the space between the tables
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "clinc5"
-TITLES = {"naive": "naive fine-tuning", "dual_replay": "perdure, dual_replay"}
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "clinc5_guards"
+TITLES = {"naive": "naive fine-tuning", "lora_mlp": "perdure"}
 
 
 def picture() -> str:

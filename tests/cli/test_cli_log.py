@@ -56,12 +56,12 @@ def test_message_and_author_are_noted_with_an_entry_and_change_no_id(ws: Path, f
 
 def test_the_log_tells_verdict_score_and_recipe(ws: Path):
     invoice, parcel, base = run_json("-w", ws, "log")
-    assert (invoice["verdict"], invoice["recipe"]) == ("off", "dual_replay")
+    assert (invoice["verdict"], invoice["recipe"]) == ("off", "lora_mlp")
     assert parcel["score"] == run_json("-w", ws, "show", "head~1")["scores"]["parcel"]["now"]["score"] > 0
     assert (base["verdict"], base["score"], base["recipe"]) == (None, None, None)
     head, first, *_ = run("-w", ws, "log").stdout.splitlines()
     assert head.split()[:8] == ["entry", "time", "(UTC)", "what", "gate", "score", "recipe", "parent"]
-    assert first.split()[5:8] == ["off", f"{invoice['score']:.1%}", "dual_replay"]
+    assert first.split()[5:8] == ["off", f"{invoice['score']:.1%}", "lora_mlp"]
 
 
 def test_discarded_candidates_are_listed_on_request(ws: Path, files: Path):

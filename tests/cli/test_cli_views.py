@@ -104,7 +104,7 @@ def test_status_tells_a_learn_that_runs_from_one_that_was_stopped(ws: Path):
 def test_show_tells_what_made_an_entry(ws: Path):
     found = run_json("-w", ws, "show", "head~1")
     assert found["task"] == "parcel"
-    assert found["recipe"]["name"] == "dual_replay"
+    assert found["recipe"]["name"] == "lora_mlp"
     assert found["record"]["tokens"] > 0
     assert found["scores"]["parcel"]["before"]["score"] < found["scores"]["parcel"]["now"]["score"]
     assert list(found["slots"]) == ["skill"]
@@ -143,7 +143,7 @@ def test_diff_pairs_scores_and_names_what_changed(ws: Path, files: Path):
     )
     changed = run_json("-w", ws, "diff", "head~1", "head")["recipe"]
     assert changed["lora_dropout"] == [0.0, 0.1]
-    assert changed["name"] == ["dual_replay", "naive"]
+    assert changed["name"] == ["lora_mlp", "naive"]
     assert changed["methods.replay.mix"][1] is None
     told = run("-w", ws, "diff", "base", "head").stdout
     assert "more" in told

@@ -58,6 +58,29 @@ def test_the_rows_drawn_are_the_share_mix_of_the_final_mix(mix, new_rows):
     assert abs(drawn - mix / (1 - mix) * 20 * new_rows) < 1 + 1e-6
 
 
+@pytest.mark.parametrize(
+    ("stored", "rows"),
+    [
+        (0, 10 * 16 / 3),  # a quarter of the mix is more than two passes
+        (25, 10 * 16 / 3),
+        (40, 80),
+        (70, 140),
+        (80, 160),
+        (81, 160),  # half of the mix is the most
+        (10**6, 160),
+    ],
+)
+def test_with_passes_the_share_grows_until_every_stored_row_is_replayed_so_often_or_half_is(stored, rows):
+    method = Replay(mix=0.25, passes=2)
+    drawn = [method.draw(DrawContext(update, 10, 16, {"replay": stored}), {}).size for update in range(10)]
+    assert sum(drawn) == int(rows + 1e-6)
+    assert max(drawn) - min(drawn) <= 1
+    assert Replay(mix=0.25).draw(DrawContext(0, 10, 16, {"replay": stored}), {}).size == 5
+    assert (
+        Replay(mix=0.75, passes=2).draw(DrawContext(0, 10, 16, {"replay": stored}), {}).size == 48
+    )  # as it was asked for
+
+
 def test_no_mix_is_no_method_and_a_mix_of_one_is_refused():
     assert not Replay(mix=0).active
     for mix in (1.0, -0.1):

@@ -59,7 +59,7 @@ TABLE = [
         arm("naive", 0.44, ratio=1.0, rows=0),
         arm("joint", 0.95, ratio=3.0, rows=0),
         arm("replay", 0.84, ratio=1.7),
-        arm("dual_replay", 0.88),
+        arm("lora_mlp", 0.88),
         arm("lwf", 0.60, rows=0),
         arm("ewc_lwf", 0.65, rows=0, state=20_000_000, methods={"ewc": {}, "lwf": {}}),
     )
@@ -84,8 +84,8 @@ def why(found, name):
 def test_without_rows_no_method_that_draws_from_replay_memory_is_advised():
     found = advised(keep_rows=False)
     assert found.based_on == "ewc_lwf"
-    assert "dual_replay" not in found.recipe["methods"]
-    assert "would store rows" in why(found, "dual_replay")
+    assert "lora_mlp" not in found.recipe["methods"]
+    assert "would store rows" in why(found, "lora_mlp")
     assert any("of train rows it keeps hashes alone" in text for text in found.cautions)
 
 
@@ -129,7 +129,7 @@ def test_whatever_is_asked_the_recipe_builds_and_keeps_within_every_hard_limit(n
 
 PAIR = RehearsalPair(
     suite="s",
-    arm="dual_replay",
+    arm="lora_mlp",
     without="alone",
     seeds=(0,),
     acc_minus=Estimate(0.01, -0.01, 0.03, 600),
@@ -152,7 +152,7 @@ def test_who_needs_instructions_followed_is_told_to_name_some_and_what_that_was_
         )
         assert len(reasons(needs)) == len(said) - 1
     assert any(
-        "measured with dual_replay on s" in says
+        "measured with lora_mlp on s" in says
         for says in reasons(Needs(instructions=True), replace(PAIR, arm="other"), PAIR)
     )
     assert not any("general" in says for says in reasons(Needs(), PAIR))
@@ -174,10 +174,10 @@ def test_a_budget_of_megabytes_leaves_out_state_that_does_not_fit_and_bounds_the
 def test_the_field_is_compared_with_an_arm_of_its_methods_that_fits_not_with_one_that_was_refused():
     little = arm("replay_0.1", 0.79, ratio=1.09, methods={"replay": {"mix": 0.1}})
     table = [
-        suite(*TABLE[0].arms, little, arm("dual_replay_0.1", 0.86, ratio=1.02, methods={"replay": {}, "distill": {}}))
+        suite(*TABLE[0].arms, little, arm("lora_mlp_0.1", 0.86, ratio=1.02, methods={"replay": {}, "distill": {}}))
     ]
     found = advised(table, time=1.1)
-    assert found.based_on == "dual_replay_0.1"
+    assert found.based_on == "lora_mlp_0.1"
     assert "replay" in {line.recipe for line in found.refused}
     assert "a little replay" in said(found)
     assert "training took 1.70 times" not in said(found)
@@ -200,14 +200,14 @@ def test_who_must_be_able_to_remove_a_task_is_advised_an_adapter_for_each(task_k
     assert "an adapter for each task, trained on rows of this task alone" in said(found)
     assert any("'perdure revert TASK' takes a task out" in text for text in found.cautions)
     shared = "in weights that other tasks train further"
-    assert all(shared in why(found, other) for other in ("naive", "dual_replay", "lwf", "replay"))
+    assert all(shared in why(found, other) for other in ("naive", "lora_mlp", "lwf", "replay"))
 
 
 def test_where_one_adapter_serves_all_tasks_none_is_advised_for_each():
     table = [suite(*TABLE[0].arms, routed("isolated", 0.97, 0.95))]
     assert advised(table).based_on == "isolated"
     found = advised(table, one_adapter=True)
-    assert found.based_on == "dual_replay"
+    assert found.based_on == "lora_mlp"
     assert "'perdure merge --rank R' makes one of them" in why(found, "isolated")
     assert advised(table, one_adapter=True, removable=True).based_on == "incremental"
 
@@ -239,12 +239,12 @@ def test_many_tasks_are_advised_isolation_by_the_field_and_the_numbers_decide():
 
 
 def test_a_router_is_ranked_by_requests_without_a_task_unless_the_task_is_known():
-    isolated = replace(routed("isolated", 0.9, 0.8), routed_minus={"dual_replay": Difference(-0.08, -0.1, -0.06)})
-    table = [suite(*TABLE[0].arms, replace(isolated, acc_minus={"dual_replay": Difference(0.02, 0.01, 0.03)}))]
+    isolated = replace(routed("isolated", 0.9, 0.8), routed_minus={"lora_mlp": Difference(-0.08, -0.1, -0.06)})
+    table = [suite(*TABLE[0].arms, replace(isolated, acc_minus={"lora_mlp": Difference(0.02, 0.01, 0.03)}))]
     found = advised(table)
-    assert found.based_on == "dual_replay"
+    assert found.based_on == "lora_mlp"
     assert "isolated" not in {line.recipe for line in found.rivals}
-    assert "dual_replay is +0.080 (+0.060 to +0.100) above isolated, paired by test row" in said(found)
+    assert "lora_mlp is +0.080 (+0.060 to +0.100) above isolated, paired by test row" in said(found)
     without_rows = advised(table, keep_rows=False)
     assert without_rows.based_on == "isolated"
     assert "0.800 (0.780 to 0.820, requests not naming their task)" in said(without_rows)
@@ -255,13 +255,13 @@ def test_a_router_is_ranked_by_requests_without_a_task_unless_the_task_is_known(
 
 def test_labels_without_training_are_told_with_what_they_reached():
     found = advised([suite(*TABLE[0].arms, routed("slda", 0.89, 0.88))])
-    assert found.based_on == "dual_replay"
+    assert found.based_on == "lora_mlp"
     assert "stores no row; on clinc5 it reached 0.880 (0.860 to 0.900, requests not naming their task)" in said(found)
     assert "--recipe slda" in said(advised([]))
 
 
 def test_joint_and_full_are_never_advised():
-    assert advised().based_on == "dual_replay"
+    assert advised().based_on == "lora_mlp"
     assert "upper bound" in why(advised(), "joint")
 
 
@@ -269,9 +269,9 @@ def test_joint_and_full_are_never_advised():
 
 
 def test_the_best_measured_is_taken_and_those_that_cannot_be_told_apart_are_named():
-    table = [suite(arm("dual_replay", 0.85), arm("replay", 0.83, ratio=1.0), arm("naive", 0.4, rows=0))]
+    table = [suite(arm("lora_mlp", 0.85), arm("replay", 0.83, ratio=1.0), arm("naive", 0.4, rows=0))]
     found = advised(table)
-    assert found.based_on == "dual_replay"
+    assert found.based_on == "lora_mlp"
     assert [line.recipe for line in found.rivals] == ["replay"]
     assert found.reasons[0].source == "perdure bench, 1 seed, n = 600"
     assert "; 2 others fit" in said(found)
@@ -280,9 +280,9 @@ def test_the_best_measured_is_taken_and_those_that_cannot_be_told_apart_are_name
 
 @pytest.mark.parametrize(("acc", "words"), [(0.84, "our numbers disagree"), (0.87, "do not differ significantly")])
 def test_where_numbers_and_the_field_differ_both_are_told_and_the_numbers_decide(acc, words):
-    table = [suite(arm("dual_replay", 0.89, wide=0.01), arm("few", acc, wide=0.015, methods={"ewc": {}, "lwf": {}}))]
+    table = [suite(arm("lora_mlp", 0.89, wide=0.01), arm("few", acc, wide=0.015, methods={"ewc": {}, "lwf": {}}))]
     found = advised(table, memory_rows=40)
-    assert found.based_on == "dual_replay"
+    assert found.based_on == "lora_mlp"
     assert words in said(found)
     assert any("1612.00796" in reason.source for reason in found.reasons)
 
@@ -290,7 +290,7 @@ def test_where_numbers_and_the_field_differ_both_are_told_and_the_numbers_decide
 def test_a_choice_that_does_all_that_the_field_advises_and_more_does_not_disagree_with_it():
     table = [
         suite(
-            arm("dual_replay", 0.89, wide=0.01),
+            arm("lora_mlp", 0.89, wide=0.01),
             arm("best", 0.8, methods={"replay": {}}),
             arm("replay_0.1", 0.7, methods={"replay": {"mix": 0.1}}),
         )
@@ -341,13 +341,13 @@ def paired(above, below, gap, half=0.01):
 
 def test_arms_whose_intervals_overlap_are_told_apart_by_test_row():
     replay, few = arm("replay", 0.86), arm("few", 0.87, methods={"ewc": {}, "lwf": {}})
-    best = paired(paired(arm("dual_replay", 0.88), replay, 0.03), few, 0.002)
+    best = paired(paired(arm("lora_mlp", 0.88), replay, 0.03), few, 0.002)
     found = advised([suite(best, few, replay)])
-    assert found.based_on == "dual_replay"
+    assert found.based_on == "lora_mlp"
     assert [line.recipe for line in found.rivals] == ["few"]
     gap = found.rivals[0].acc_minus
     assert gap == PairedGap(-0.002, pytest.approx(-0.012), pytest.approx(0.008), 1)
-    assert "dual_replay is +0.030 (+0.020 to +0.040) above replay, paired by test row over 1 shared seed" in said(found)
+    assert "lora_mlp is +0.030 (+0.020 to +0.040) above replay, paired by test row over 1 shared seed" in said(found)
     by_few = said(advised([suite(best, few)], memory_rows=40))
     assert "do not differ significantly: -0.002 (-0.012 to +0.008), paired by test row over 1 shared seed" in by_few
 
@@ -420,7 +420,7 @@ def test_the_keys_of_an_advice_as_it_is_printed_stay():
     assert list(found["refused"][0]) == ["recipe", "why"]
     assert list(found["not_here"][0]) == ["what", "says", "source"]
     few = arm("few", 0.87, methods={"ewc": {}, "lwf": {}})
-    (rival,) = advised([suite(paired(arm("dual_replay", 0.88), few, 0.002), few)]).to_json()["rivals"]
+    (rival,) = advised([suite(paired(arm("lora_mlp", 0.88), few, 0.002), few)]).to_json()["rivals"]
     assert list(rival) == ["recipe", "acc", "acc_minus", "train_ratio"]
     assert list(rival["acc_minus"]) == ["value", "low", "high", "seeds"]
 
@@ -434,9 +434,9 @@ def test_in_the_shipped_table_each_difference_lies_in_its_interval_and_is_from_a
                 assert seeds[line.arm] & seeds[other]
 
 
-def test_of_the_shipped_table_nothing_below_dual_replay_by_test_row_is_as_good():
+def test_of_the_shipped_table_nothing_below_lora_mlp_by_test_row_is_as_good():
     found = advised(read_table(), tasks=5)
-    assert found.based_on == "dual_replay"
+    assert found.based_on == "lora_mlp"
     assert not {line.recipe for line in found.rivals} & {"replay_2e-3", "adversarial_replay_0.02", "der_pp"}
     assert all(line.acc_minus.low <= 0 <= line.acc_minus.high for line in found.rivals)
 
@@ -469,8 +469,8 @@ def test_a_recipe_is_typed_as_the_shipped_one_nearest_to_it():
     assert words(methods={}) == "--recipe naive"
     assert words(methods={}, learning_rate=2e-3) == "--recipe naive --set learning_rate=0.002"
     assert words(methods={"ewc": {}, "lwf": {}}).startswith("--recipe ewc --set ")
-    dual = {**SHIPPED["dual_replay"], "methods": {**SHIPPED["dual_replay"]["methods"], "tail_average": None}}
-    assert words(**dual) == "--recipe dual_replay --set methods.tail_average=null"
+    dual = {**SHIPPED["lora_mlp"], "methods": {**SHIPPED["lora_mlp"]["methods"], "tail_average": None}}
+    assert words(**dual) == "--recipe lora_mlp --set methods.tail_average=null"
 
 
 def learned_by(line):

@@ -10,13 +10,14 @@ from perdure.cli.names import recipes, suites
 from perdure.cli.options import AsJson, Device, Force, WarningCommand
 from perdure.cli.output import counted, emit, print_message, print_text, warn
 from perdure.cli.progress import progress
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.core.device import ANY
 from perdure.core.errors import BadInput
 
 if TYPE_CHECKING:
     from perdure.workflows.bench.records import RunError
 
-RECIPES = ["naive", "replay", "dual_replay"]
+RECIPES = ["naive", "replay", DEFAULT_RECIPE]
 
 
 class Lists(WarningCommand):
@@ -95,7 +96,7 @@ def bench(
 
     A run that is finished is not repeated; a failed one is tried again. Shipped suites: see docs/how-to/benchmark.md.
 
-    Example: perdure bench clinc5 --recipes naive dual_replay --seeds 0 1 2
+    Example: perdure bench clinc5 --recipes naive lora_mlp --seeds 0 1 2
     """
     from perdure.core.files import make_folder
     from perdure.core.outputs import BENCH_PAGE, BENCH_TABLE, check_output, write_output

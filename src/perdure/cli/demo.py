@@ -8,6 +8,7 @@ import typer
 from perdure.cli.options import Device
 from perdure.cli.output import print_message, print_text
 from perdure.cli.progress import progress
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.core.device import ANY
 
 
@@ -16,7 +17,7 @@ def demo(
     model: Annotated[str, typer.Option(help="Base model: a folder, a hub id, or the embedded one.")] = "smollm2-135m",
     device: Device = None,
 ) -> None:
-    """Learn four customer-support product lines with dual_replay and with naive, roll back once, and write a report.
+    """Learn four customer-support product lines with the default recipe and with naive, roll back once, and write a report.
 
     Example: perdure demo --out demo
     """
@@ -28,4 +29,4 @@ def demo(
         done = run(out, model=model, device=device or ANY, say=print_text, tick=tick)
     contents = report_data(done.ours.ledger, {"naive": done.plain.ledger})
     write_report(contents, out / "report.html")
-    print_message(f"report written to {out / 'report.html'}; look around with 'perdure log -w {out / 'dual_replay'}'")
+    print_message(f"report written to {out / 'report.html'}; look around with 'perdure log -w {out / DEFAULT_RECIPE}'")

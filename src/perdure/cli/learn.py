@@ -56,6 +56,7 @@ from perdure.cli.options import (
 )
 from perdure.cli.output import emit, print_message, warn
 from perdure.cli.progress import late_progress, progress
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.core.errors import PerdureError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def learn(
     data: DataFiles = None,
     test: Test = None,
     kind: Kind = "task",
-    recipe: RecipeName = "dual_replay",
+    recipe: RecipeName = DEFAULT_RECIPE,
     settings: Settings = None,
     no_gate: NoGate = False,
     repair: Repair = None,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.core.device import ANY
 from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # imported where they are used: few commands need them, and e
     from perdure.workflows.bench.comparison import BenchComparison
     from perdure.workflows.recipe_import import ImportedRecipe
 
-RECIPES = ("naive", "replay", "dual_replay")
+RECIPES = ("naive", "replay", DEFAULT_RECIPE)
 
 
 class CompareVerbs(Opened):

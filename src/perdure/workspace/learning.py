@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
 from perdure.core.recipe import Recipe
@@ -31,8 +32,6 @@ from perdure.workspace.opened import AnyPath, Opened
 AnyData = AnyPath | Sequence[AnyPath]
 AnyRecipe = str | os.PathLike[str] | Mapping[str, Any] | Recipe
 RowFiles = Mapping[str, Path | str | Sequence[Path | str]]
-
-DEFAULT_RECIPE = "dual_replay"
 
 
 class LearnVerbs(Opened):

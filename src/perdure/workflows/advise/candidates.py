@@ -6,13 +6,13 @@ from functools import cached_property
 
 from pydantic import JsonValue
 
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.core.errors import BadSpec
 from perdure.core.recipe import Recipe, build_recipe
 from perdure.core.seams import Method
 from perdure.workflows.advise.guidance import Rule
 from perdure.workflows.advise.table import Arm, MeasuredSuite, WrittenRecipe
 
-DEFAULT = "dual_replay"
 LAST_RESORTS = ("lwf", "naive")  # recipes that keep no rows, the better idea first
 
 
@@ -51,7 +51,7 @@ def candidates(
             by_name[arm.arm] = Candidate(arm.arm, arm.recipe, build_recipe(arm.recipe, registry), arm)
         except BadSpec:  # an arm of methods that no longer exist
             continue
-    for name in (DEFAULT, *LAST_RESORTS):
+    for name in (DEFAULT_RECIPE, *LAST_RESORTS):
         if name not in by_name and name in shipped:
             by_name[name] = Candidate(name, dict(shipped[name]), build_recipe(shipped[name], registry))
     known = {c.methods for c in by_name.values()}

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.core.words import counted
 from perdure.workflows.advise.answer import NO_SOURCE, Reason
-from perdure.workflows.advise.candidates import DEFAULT, LAST_RESORTS, Candidate, of_rule
+from perdure.workflows.advise.candidates import LAST_RESORTS, Candidate, of_rule
 from perdure.workflows.advise.comparison import above, accuracy_of, margin
 from perdure.workflows.advise.guidance import Rule
 from perdure.workflows.advise.table import Arm
@@ -23,7 +24,7 @@ def choose(fitting: Sequence[Candidate], field: Sequence[Rule]) -> tuple[Candida
         if advised := of_rule(rule, fitting):
             sentence = f"{rule.situation} the field advises {rule.says}; this rests on the literature alone"
             return advised, Reason(sentence, rule.source)
-    first = next(c for name in (DEFAULT, *LAST_RESORTS) for c in fitting if c.name == name)
+    first = next(c for name in (DEFAULT_RECIPE, *LAST_RESORTS) for c in fitting if c.name == name)
     sentence = f"{first.name}: nothing that fits was measured, and no advice of the field fits"
     return first, Reason(sentence, NO_SOURCE)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.core.device import ANY
 from perdure.core.errors import BadInput
 from perdure.core.progress import Tick
@@ -34,7 +35,7 @@ class Demo:
     """What the demo made.
 
     Args:
-        ours: The workspace with `dual_replay`.
+        ours: The workspace with the default recipe.
         plain: The workspace with `naive`.
         exact: Whether the rollback gave the logits that it had, to the bit.
     """
@@ -45,7 +46,7 @@ class Demo:
 
 
 def demo(folder: Path, *, model: str = DEFAULT_MODEL, device: str = ANY, say: Say, tick: Tick | None = None) -> Demo:
-    """Learn the stream with `dual_replay` and with `naive`, show both matrices, and roll back once.
+    """Learn the stream with the default recipe and with `naive`, show both matrices, and roll back once.
 
     Args:
         folder: Made by the demo; holds both workspaces afterwards.
@@ -59,20 +60,19 @@ def demo(folder: Path, *, model: str = DEFAULT_MODEL, device: str = ANY, say: Sa
     """
     if folder.exists():
         raise BadInput(f"{folder} is there already; remove it, or choose another folder with --out")
-    ours = Session(init(folder / "dual_replay", model, device=device), device)
+    ours = Session(init(folder / DEFAULT_RECIPE, model, device=device), device)
     plain = Session(init(folder / "naive", model, device=device), device)
     data = files("perdure.data") / "demo"
     for line in LINES:
-        for session, name, overrides in ((ours, "dual_replay", {**SETTINGS, **MEMORY}), (plain, "naive", SETTINGS)):
+        for session, name, overrides in ((ours, DEFAULT_RECIPE, {**SETTINGS, **MEMORY}), (plain, "naive", SETTINGS)):
             plain.runtime = ours.runtime  # one model in memory serves both
             request = Request(line, Path(str(data / f"{line}.yaml")), load_recipe(name, overrides))
             done = learn(session, plan(session, request), gate=Gate(), tick=tick)
             say(f"{name:>12} learned {line}: {_scores(done)}; gate: {done.gate.verdict}")
             if not done.moved:
                 upkeep.accept(session)  # a user would stop here; the demo goes on to show what happens
-    say(
-        f"\nWith dual_replay:\n{plain_text(matrix(ours.ledger))}\n\nWith naive fine-tuning:\n{plain_text(matrix(plain.ledger))}"
-    )
+    tables = [plain_text(matrix(session.ledger)) for session in (ours, plain)]
+    say(f"\nWith {DEFAULT_RECIPE}:\n{tables[0]}\n\nWith naive fine-tuning:\n{tables[1]}")
     exact = _roll_back(ours)
     say(f"\nRolled back to the entry before the last and forward again: the same logits to the bit: {exact}")
     return Demo(ours, plain, exact)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.ledger.records import Score
 from perdure.workflows.learn.plan import Plan
 
@@ -79,6 +80,6 @@ def unmoved(task: str, before: Score, now: Score, *, trained: bool = True) -> li
     advice = (
         "train longer (num_train_epochs), in smaller batches, or at another learning_rate"
         if trained
-        else "the features of the untrained model may not show its labels: learn it with a recipe that trains, as dual_replay"
+        else f"the features of the untrained model may not show its labels: learn it with a recipe that trains ({DEFAULT_RECIPE})"
     )
     return [f"the score of {task} did not rise ({before.score:.1%} before, {now.score:.1%} now); {advice}"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.core.errors import BadInput
 from perdure.core.plain_text import quoted
 from perdure.core.recipe import Recipe
@@ -11,7 +12,7 @@ from perdure.data.task import TaskData
 from perdure.ledger import Entry, Ledger, row_key
 from perdure.workflows.labelling import SCORERS
 
-TRAIN = "or learn it with a recipe that trains, as dual_replay"
+TRAIN = f"or learn it with a recipe that trains ({DEFAULT_RECIPE})"
 
 
 def check_labels(task: TaskData, recipe: Recipe) -> None:

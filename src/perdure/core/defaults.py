@@ -1,0 +1,3 @@
+"""What is taken where nothing is said."""
+
+DEFAULT_RECIPE = "lora_mlp"
