@@ -46,7 +46,7 @@ def bench(
             metavar="SUITE",
             autocompletion=suites,
             help="Suite: clinc3, clinc3_instruct, clinc5, clinc5_drift, clinc5_guards, clinc5_instruct, clinc5_instruct_guards, "
-            "clinc5_made_guards, clinc10, clinc50, digits5, gen6, gen6_guards, olora4, olora15, "
+            "clinc5_made_guards, clinc10, clinc20, clinc50, digits5, gen6, gen6_guards, olora4, olora15, "
             "olora15_reversed, trace6, trace6_guards, or a YAML file.",
         ),
     ],

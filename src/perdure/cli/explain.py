@@ -48,7 +48,7 @@ def explain(
 
     Costs are counted on a network of a few weights. Bytes are shown for the model of --model, or of the workspace.
 
-    Example: perdure recipe explain dual_replay --set methods.replay.mix=0.4 --model smollm2-135m
+    Example: perdure recipe explain lora_mlp --set methods.replay.mix=0.4 --model smollm2-135m
     """
     from perdure.cli.learn_options import overrides
     from perdure.workflows.advise.recipes import explain_recipe

@@ -49,7 +49,7 @@ def show(
 ) -> None:
     """Print a recipe with every setting: as a file, it is a recipe again.
 
-    Example: perdure recipe show dual_replay
+    Example: perdure recipe show lora_mlp
     """
     from perdure.methods.registry import load_recipe
 

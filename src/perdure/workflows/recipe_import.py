@@ -53,7 +53,7 @@ Rule = (
     str | Callable[[Any], Pair | None]
 )  # a setting's name, or what makes a setting, an option of `init`, or nothing of a value
 
-DEFAULT = "dual_replay"  # whose methods an imported recipe has
+DEFAULT = "dual_replay"  # an imported recipe has the methods of the default one, and the adapter that it names
 SAME = (
     "learning_rate",
     "weight_decay",

@@ -38,8 +38,8 @@ class Replay(Method):
     Cost: no extra forward; the shared forward is mix / (1 - mix) wider, with `passes` twice as wide at most. 1.8 x naive's time
     (clinc5).
     When to use: wherever raw rows of old tasks may be stored; what every other method has to beat.
-    Deviation: `passes` is ours. The term is a mean over its rows and weighted, not concatenated with the batch; rows are drawn evenly over
-    `balance`, those least served first, instead of at random.
+    Deviation: `passes` is ours. The term is a mean over its rows and weighted, not concatenated with the batch; rows are drawn
+    evenly over `balance`, those least served first, instead of at random.
     """
 
     name: ClassVar[str] = "replay"
