@@ -5,7 +5,7 @@ where the 95% interval of its change lies within .03.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from perdure.maths.flatness import MARGIN, Trend
@@ -21,7 +21,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--reference", default="joint")
     given = parser.parse_args()
-    runs, _ = results(load_suite(given.suite), given.out)
+    suite = load_suite(given.suite)
+    runs, _ = results(suite, given.out)
+    shown_at = set(suite.score_at or ())  # an arm with an adapter a task has scores at every stage
     heads = [
         "arm",
         "seeds",
@@ -43,8 +45,8 @@ def main() -> None:
                     *cells,
                     shown(line.seconds),
                     shown(line.seconds_per_token),
-                    by_stage(line.accuracy),
-                    by_stage(line.shares),
+                    by_stage(line.accuracy, shown_at),
+                    by_stage(line.shares, shown_at),
                 ]
             )
         )
@@ -66,9 +68,9 @@ def verdict(trend: Trend | None) -> str:
     return NOTHING if trend is None else trend.verdict()
 
 
-def by_stage(values: Mapping[int, float]) -> str:
-    """Return values by the number of tasks learned."""
-    return ", ".join(f"{stage}: {value:.3f}" for stage, value in values.items()) or NOTHING
+def by_stage(values: Mapping[int, float], at: Collection[int]) -> str:
+    """Return values by the number of tasks learned, at these numbers of tasks, or at all where none is named."""
+    return ", ".join(f"{stage}: {value:.3f}" for stage, value in values.items() if not at or stage in at) or NOTHING
 
 
 if __name__ == "__main__":
