@@ -124,7 +124,7 @@ def test_a_dry_run_shows_the_masked_part_and_changes_nothing(ws: Path, files: Pa
     assert "a b<|im_end|>" in told.stdout
     assert "  | It is" in told.stdout
     assert "4 of 4 rows, at max_length 32" in told.stdout
-    assert "recipe dual_replay" in told.stdout
+    assert "recipe lora_mlp" in told.stdout
     assert "nothing was changed" in told.stderr
     found = run_json(*words)
     assert [part["trained"] for part in found["example"]] == [False, True]

@@ -74,7 +74,7 @@ def test_peft_loads_an_adapter_that_computes_what_was_scored_to_the_bit(ws, ids,
     assert not torch.allclose(logits(loaded, ids), plain, atol=1e-3)
     assert told.kind == "adapter"
     assert told.entry == ws.ledger.resolve("head").id
-    assert told.rank == 8
+    assert told.rank == 16  # 12, and zeros up to the next rank that vLLM takes
     assert {"README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= set(told.files)
     json.dumps(told.to_json())
     modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
@@ -94,7 +94,7 @@ def test_an_adapter_with_the_scale_of_rslora_is_exported_as_a_plain_one_and_goes
     ws.export(tmp_path / "out")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert not config["use_rslora"]
-    assert config["lora_alpha"] / config["r"] == pytest.approx(16 / 8**0.5)
+    assert config["lora_alpha"] / config["r"] == pytest.approx(24 / 12**0.5)
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     loaded = PeftModel.from_pretrained(base, tmp_path / "out").eval()
     torch.testing.assert_close(logits(loaded, ids), expected, rtol=1e-4, atol=1e-4)
@@ -103,10 +103,8 @@ def test_an_adapter_with_the_scale_of_rslora_is_exported_as_a_plain_one_and_goes
 def test_the_adapter_directory_is_one_that_vllm_takes(ws, tiny_model, tmp_path):
     ws.export(tmp_path / "out")
     config = json.loads((tmp_path / "out/adapter_config.json").read_text(encoding="utf-8"))
-    assert (config["r"], config["lora_alpha"]) == (8, 16)
-    assert set(config["target_modules"]) == {
-        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
-    }  # fmt: skip
+    assert (config["r"], config["lora_alpha"]) == (16, 32)
+    assert set(config["target_modules"]) == {"gate_proj", "up_proj", "down_proj"}
     assert config["base_model_name_or_path"] == str(tiny_model)
     assert config["task_type"] == "CAUSAL_LM"
     assert config["inference_mode"] is True
@@ -142,7 +140,7 @@ def test_an_older_state_can_be_exported(ws, ids, tiny_model, tmp_path):
 
 
 def test_recompression_reports_what_it_lost(ws, tmp_path):
-    errors = [ws.export(tmp_path / f"out{rank}", rank=rank).relative_error for rank in (1, 4, 8)]
+    errors = [ws.export(tmp_path / f"out{rank}", rank=rank).relative_error for rank in (1, 4, 12)]
     assert errors[0] > errors[1] > errors[2]
     assert errors[0] < 1
     assert errors[2] < 1e-12  # nothing had to go
@@ -203,7 +201,7 @@ def test_the_card_says_what_it_is_and_what_it_can_do(ws, tmp_path):
         head.id,
         ws.ledger.config["base"],
         head.data["train"][:12],
-        "dual_replay",
+        "lora_mlp",
         "torch 2",
         "Gate: **off** (",
     ):
@@ -214,7 +212,7 @@ def test_the_card_says_what_it_is_and_what_it_can_do(ws, tmp_path):
     for metric in ("acc", "bwt", "forgetting", "learning_accuracy"):
         assert f"| {metric} |" in text
     assert "PeftModel.from_pretrained" in text
-    assert "--max-lora-rank 8" in text
+    assert "--max-lora-rank 16" in text
 
 
 @pytest.mark.parametrize(
@@ -250,22 +248,22 @@ def test_a_full_disk_leaves_no_folder(tmp_path):
 
 
 def test_an_adapter_above_the_cap_is_refused_with_the_ways_out(ws, tmp_path, monkeypatch):
-    two_slots(ws, monkeypatch)  # rank 11
-    with pytest.raises(BadInput, match=r"rank 11, above the cap of 10;.*--merged.*--rank 10.*--max-rank"):
-        ws.export(tmp_path / "out", max_rank=10)
-    with pytest.raises(BadInput, match="from 1 to the cap of 10, got 11"):
-        ws.export(tmp_path / "out", rank=11, max_rank=10)
+    two_slots(ws, monkeypatch)  # rank 15
+    with pytest.raises(BadInput, match=r"rank 15, above the cap of 14;.*--merged.*--rank 14.*--max-rank"):
+        ws.export(tmp_path / "out", max_rank=14)
+    with pytest.raises(BadInput, match="from 1 to the cap of 14, got 15"):
+        ws.export(tmp_path / "out", rank=15, max_rank=14)
     assert list(tmp_path.iterdir()) == []
-    assert ws.export(tmp_path / "fits", max_rank=11).rank == 11
-    assert ws.export(tmp_path / "cut", rank=10, max_rank=10).rank == 10
+    assert ws.export(tmp_path / "fits", max_rank=15).rank == 15
+    assert ws.export(tmp_path / "cut", rank=14, max_rank=14).rank == 14
 
 
 def test_an_adapter_larger_than_any_that_vllm_serves_says_so(ws, tmp_path, monkeypatch):
     monkeypatch.setattr(bridge, "RANKS", (1, 4))
     told = ws.export(tmp_path / "out")
-    assert (told.rank, told.max_lora_rank) == (8, None)
+    assert (told.rank, told.max_lora_rank) == (12, None)
     card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
-    assert "vLLM serves no adapter of rank 8" in card
+    assert "vLLM serves no adapter of rank 12" in card
     assert "vllm serve" not in card
 
 
@@ -284,7 +282,7 @@ def test_what_a_server_computes_with_is_the_file_rounded(ws, tmp_path):
 
 
 def test_held_out_text_is_told_where_the_rank_was_cut(ws, tmp_path):
-    losses = [ws.export(tmp_path / f"out{rank}", rank=rank).held_out for rank in (1, 8)]
+    losses = [ws.export(tmp_path / f"out{rank}", rank=rank).held_out for rank in (1, 12)]
     assert losses[0].nll != losses[0].nll_before
     assert losses[1].nll == pytest.approx(losses[1].nll_before, abs=1e-5)
     whole = ws.export(tmp_path / "whole")

@@ -199,7 +199,7 @@ def test_the_facade_says_what_each_verb_takes():
     shared = ("recipe", "overrides", "test", "settings", "allow_leaks", "rows")
     for name in ("plan", "plan_knowledge", "learn"):
         assert {p.name: p.default for p in signature(verbs[name]) if p.name in shared} == dict(
-            zip(shared, ("dual_replay", None, None, None, False, None), strict=True)
+            zip(shared, ("lora_mlp", None, None, None, False, None), strict=True)
         )
 
 

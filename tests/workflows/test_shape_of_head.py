@@ -60,3 +60,9 @@ def test_a_shape_that_the_user_wants_is_refused_as_before(ws):
     with pytest.raises(BadSpec, match="differ from the adapter that head goes on training"):
         learn(ws, lora_r=2)
     assert learn(ws, start="base").moved
+
+
+def test_what_the_user_did_not_change_of_a_shape_goes_on_beside_what_the_user_did(ws):
+    assert "lora_target_modules: all-linear" in learn(ws, lora_r=8).warnings[0]  # 8 is head's, and 4 the recipe's
+    with pytest.raises(BadSpec, match="differ from the adapter that head goes on training"):
+        learn(ws, lora_r=8, lora_target_modules=["up_proj"])

@@ -50,6 +50,7 @@ class Plan:
         adapter: Where the adapter ends that is trained, and what lies under it; None where every weight is, or none.
         notices: What the user should know: of the data (see `TaskData`), rows dropped, methods without work.
         encoder: Turns rows into tokens; the rows that were checked are tokenised already.
+        asked: The recipe as it was asked for, before it took the shape of head's adapter.
         recompute: Whether blocks compute their activations again although the recipe does not say so, as they do not fit.
     """
 
@@ -63,6 +64,7 @@ class Plan:
     slots: Mapping[str, str]
     adapter: AdapterPlan | None
     encoder: RowEncoder = field(repr=False, compare=False)
+    asked: Recipe
     recompute: bool = False
 
     @property
@@ -148,7 +150,9 @@ def plan(session: Session, request: Request, tick: Tick | None = None) -> Plan:
         *cautions(task, read.known, len(training.rows), recipe, request.gate, ledger.shown_name(task.name)),
     ]
     return Plan(
-        task, recipe, parent, read.known, general, training, tuple(notices), slots, adapter, encoder, large is not None
+        *(task, recipe, parent, read.known, general, training, tuple(notices), slots, adapter, encoder),
+        asked=request.recipe,
+        recompute=large is not None,
     )
 
 

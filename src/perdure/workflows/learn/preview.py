@@ -148,7 +148,7 @@ def preview(session: Session, planned: Plan, tick: Tick | None = None, guards: M
         estimate=measured.estimate,
         example=tuple(TextPart(planned.encoder.tokenizer.decode(ids), trained) for trained, ids in parts),
         recipe=planned.recipe.to_json(),
-        changed=changes(session, planned.recipe),
+        changed=changes(session, planned.asked),
         notices=(*planned.notices, *planned.training.notices, *measured.notices),
     )
 

@@ -18,7 +18,7 @@ SHAPE = ("lora_r", "lora_alpha", "use_rslora", "lora_target_modules")
 def in_shape_of_head(session: Session, parent: Entry, recipe: Recipe, task: str) -> tuple[Recipe, list[str]]:
     """Return the recipe with rank, scale and modules of the adapter that it goes on training, and a notice where they differ.
 
-    A recipe of which the user changed one of these stays as it is, and `check_recipe` compares it with the adapter.
+    What the user changed of these stays as it is, and `check_recipe` compares it with the adapter.
 
     Args:
         session: Of the workspace.
@@ -37,7 +37,8 @@ def in_shape_of_head(session: Session, parent: Entry, recipe: Recipe, task: str)
         return recipe, []
     known = {key: made.get(key, Settings.model_fields[key].default) for key in SHAPE}
     different = {key: value for key, value in known.items() if getattr(settings, key) != value}
-    if not different or changes(session, recipe).keys() & set(SHAPE):
+    different = {key: value for key, value in different.items() if key not in (different and changes(session, recipe))}
+    if not different:
         return recipe, []
     shown = ", ".join(f"{key}: {value}" for key, value in different.items())
     notice = f"head's adapter goes on as it is ({shown}); the recipe {recipe.name} begins new ones in another shape"
