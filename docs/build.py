@@ -74,7 +74,8 @@ def cost_table() -> list[str]:
     heads = ["recipe", "forward", "backward", "before", "after", "state", "kept", "held", "time", "ACC", "same"]
     lines = ["## Cost, and what it buys", ""]
     lines += [
-        "From the second task on, of each shipped recipe as it is, `dual_replay` with general rows. *Forward* and *backward*:",
+        "From the second task on, of each shipped recipe as it is, those with `instruction_replay` with general rows.",
+        "*Forward* and *backward*:",
         "rows that an update runs, in multiples of its new rows; plain training is 1. *Before*: rows run forward before the",
         "first update, in multiples of the task's. *After*: rows run forward after the last one, of 512 new and 32 of memory.",
         "*State*: bytes a trainable parameter while a task is learned, *kept* between tasks, and *held* beside it in an update.",
