@@ -2,7 +2,7 @@
 
     perdure bench SUITE --recipes incremental per_task --keep DIR
     python benchmarks/merge.py DIR/KEY/incremental-0/workspace [...] [--ranks 8 16 32 64] [--hows svd ties knots average]
-                               [--distill 0 1 --suite SUITE --seed 0 --data ../shared/data] [--out FILE]
+                               [--at head] [--distill 0 1 --suite SUITE --seed 0 --data ../shared/data] [--out FILE]
 
 Each workspace is copied, merged with its gate switched off, and rolled back, once for each rank, way and number of epochs of
 distillation. The error is that of the truncation, in the Frobenius norm over all modules. ACC is the mean score over the tasks:
@@ -41,6 +41,9 @@ def main() -> None:
     parser.add_argument("--distill", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--suite", help="Suite that the workspaces learned, for the rows to distill on")
     parser.add_argument("--seed", type=int, default=0, help="Seed of that run")
+    parser.add_argument(
+        "--at", default="head", help="Earlier entry to merge at, as head~35 for the first 15 of 50 tasks"
+    )
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "merge.json")
     options = parser.parse_args()
@@ -48,6 +51,7 @@ def main() -> None:
     for folder in options.workspaces:
         with tempfile.TemporaryDirectory() as place:
             ws = Workspace.open(shutil.copytree(folder, Path(place) / "ws"))
+            ws.rollback(options.at)
             files = suite_files(options.suite, options.data, options.seed, Path(place)) if options.suite else {}
             for rank, how, epochs in product(options.ranks, options.hows, options.distill):
                 if epochs and how != "svd":
@@ -82,9 +86,10 @@ def suite_files(suite: str, data: Path, seed: int, folder: Path) -> dict[str, Pa
 def measured(ws: Workspace, rank: int, how: str, epochs: int, files: dict[str, Path]) -> dict[str, object]:
     """Return what one merge did, and roll it back."""
     head = ws.ledger.resolve("head")
+    rows = {task: files[task] for task in head.tasks if task in files} if epochs else None
     about: dict[str, object] = {"how": how, "rank": rank, "distill_epochs": epochs}
     try:
-        made = ws.merge(rank, how=how, distill_epochs=epochs, gate=None, rows=files if epochs else None)  # type: ignore[arg-type]
+        made = ws.merge(rank, how=how, distill_epochs=epochs, gate=None, rows=rows)  # type: ignore[arg-type]
     except BadInput as error:
         return {**about, "refused": str(error)}
     entry, before, after = ws.ledger.entry(made.entry), [], []
