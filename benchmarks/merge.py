@@ -89,7 +89,7 @@ def measured(ws: Workspace, rank: int, how: str, epochs: int, files: dict[str, P
     rows = {task: files[task] for task in head.tasks if task in files} if epochs else None
     about: dict[str, object] = {"how": how, "rank": rank, "distill_epochs": epochs}
     try:
-        made = ws.merge(rank, how=how, distill_epochs=epochs, gate=None, rows=rows)  # type: ignore[arg-type]
+        made = ws.merge(rank, how=how, distill_epochs=epochs, gate=None, rows=rows)
     except BadInput as error:
         return {**about, "refused": str(error)}
     entry, before, after = ws.ledger.entry(made.entry), [], []
