@@ -10,6 +10,7 @@ import torch
 import people
 from edited import SAID, SPEC
 from perdure import Workspace
+from perdure.core.defaults import DEFAULT_RECIPE
 from perdure.evaluate.gate import Gate
 from perdure.report import render
 from perdure.workflows.fact_records import record_at
@@ -48,7 +49,7 @@ class Walk:
     folder: Path
     seed: int
     overrides: dict = field(default_factory=lambda: dict(SETTINGS))
-    recipe: str = "dual_replay"
+    recipe: str = DEFAULT_RECIPE
     log: list[str] = field(default_factory=list)
     learned: dict[str, int] = field(default_factory=dict)  # files given to each task
 

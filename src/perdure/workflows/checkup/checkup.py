@@ -100,18 +100,16 @@ def _looked(
     """Return a checkup of the budget that is asked for, or of growing ones until it is decided, and the guards it measured."""
     if request.budget != GROW:
         return _measured(session, request, CONFIDENCE, tick, about)
-    looks: list[Checkup] = []
-    guards: list[Guard] = []
+    seconds = 0.0
     for look, budget in enumerate(BUDGETS, start=1):
         confidence = look_confidence(look, CONFIDENCE)
         # not strict, under which a look that does not decide would count as a failed one, and end the growth
         found, guards = _measured(session, replace(request, budget=budget, strict=False), confidence, tick, about)
-        looks.append(found)
+        seconds += found.cost.seconds
         if found.gate.verdict != "inconclusive":
             break
-    seconds = sum(one.cost.seconds for one in looks)
-    gate = strictly(looks[-1].gate) if request.strict else looks[-1].gate
-    return replace(looks[-1], gate=gate, cost=replace(looks[-1].cost, seconds=round(seconds, 1))), guards
+    gate = strictly(found.gate) if request.strict else found.gate
+    return replace(found, gate=gate, cost=replace(found.cost, seconds=round(seconds, 1))), guards
 
 
 def _measured(

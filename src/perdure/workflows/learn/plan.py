@@ -150,7 +150,16 @@ def plan(session: Session, request: Request, tick: Tick | None = None) -> Plan:
         *cautions(task, read.known, len(training.rows), recipe, request.gate, ledger.shown_name(task.name)),
     ]
     return Plan(
-        *(task, recipe, parent, read.known, general, training, tuple(notices), slots, adapter, encoder),
+        task,
+        recipe,
+        parent,
+        read.known,
+        general,
+        training,
+        tuple(notices),
+        slots,
+        adapter,
+        encoder,
         asked=request.recipe,
         recompute=large is not None,
     )

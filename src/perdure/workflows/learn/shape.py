@@ -36,8 +36,8 @@ def in_shape_of_head(session: Session, parent: Entry, recipe: Recipe, task: str)
     if made is None:
         return recipe, []
     known = {key: made.get(key, Settings.model_fields[key].default) for key in SHAPE}
-    different = {key: value for key, value in known.items() if getattr(settings, key) != value}
-    different = {key: value for key, value in different.items() if key not in (different and changes(session, recipe))}
+    mine = changes(session, recipe)
+    different = {key: value for key, value in known.items() if key not in mine and getattr(settings, key) != value}
     if not different:
         return recipe, []
     shown = ", ".join(f"{key}: {value}" for key, value in different.items())
